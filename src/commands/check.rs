@@ -1,0 +1,35 @@
+//! `tidegate check`: everything that a start would complain about, without a start.
+
+use clap::Args;
+use serde_json::json;
+use toml::Table;
+
+use super::{ServeFlags, serve};
+use crate::config::{Config, Door};
+use crate::policy::engine;
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    flags: ServeFlags,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
+    let config = Config::load(Table::new(), args.flags.config.as_deref(), args.flags.layer()?)?;
+    let digest = match &config.door {
+        Door::Policy(path) => Some(serve::load(&engine::engine(&config.limits)?, path)?.digest().to_string()),
+        Door::Example | Door::AllowAll => None,
+    };
+    let store = config.store.url.to_string();
+    if args.json {
+        println!("{}", json!({ "ok": true, "store": store, "policy": digest, "allow_all": config.door == Door::AllowAll }));
+    } else {
+        println!("store   {store} (not asked)");
+        println!("policy  {}", digest.as_deref().unwrap_or("none: everybody may read every channel"));
+        println!("ok");
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! `tidegate serve`, and the parts of a start that `dev` and `check` share.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use toml::Table;
+
+use super::ServeFlags;
+use crate::channel::hub::Hub;
+use crate::config::{Config, Door, StoreConfig};
+use crate::policy::component::Policy;
+use crate::policy::engine;
+use crate::policy::gate::Gate;
+use crate::policy::Surroundings;
+use crate::server::{self, App, Listeners, Playground};
+use crate::store::Store;
+use crate::store::memory::{MemoryStore, system_clock};
+use crate::store::redis::RedisStore;
+use crate::telemetry;
+
+/// The example policy, compiled from `guest-examples/rust-role-based`.
+pub const EXAMPLE: &[u8] = include_bytes!("../../guest-examples/rust-role-based/policy.wasm");
+
+pub fn run(flags: &ServeFlags) -> anyhow::Result<()> {
+    let config = Config::load(Table::new(), flags.config.as_deref(), flags.layer()?)?;
+    start(config, None, |address, _| {
+        println!("tidegate {} listening on http://{address}", env!("CARGO_PKG_VERSION"));
+        Ok(())
+    })
+}
+
+/// Starts a gateway and serves until a signal. `greet` is called when it listens.
+pub fn start(
+    config: Config,
+    playground: Option<Playground>,
+    greet: impl FnOnce(std::net::SocketAddr, &Arc<App>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    telemetry::init(&config.log_filter, config.log_format)?;
+    // One provider is compiled in; an error says that it is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let store = open_store(&config.store).await?;
+        let gate = Arc::new(open_gate(&config, Arc::clone(&store))?);
+        let hub = Hub::start(store, config.stream.hub.clone());
+        let listeners = Listeners { data: bind("listen", config.listen).await?, control: bind("control", config.control).await? };
+        let address = listeners.data.local_addr()?;
+        let control = listeners.control.local_addr()?;
+        let app = Arc::new(App::new(config, hub, gate, playground));
+        let signal = stop_signal()?;
+        greet(address, &app)?;
+        println!("control on http://{control}");
+        server::run(listeners, app, signal).await;
+        Ok(())
+    })
+}
+
+async fn bind(key: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
+}
+
+/// Ends with the first `SIGTERM` or `SIGINT`; the second one ends the process.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+    let mut int = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+    Ok(async move {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        tokio::spawn(async move {
+            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+            tracing::warn!("a second signal: not waiting for the streams");
+            std::process::exit(1);
+        });
+    })
+}
+
+/// Opens the store; a Redis has to answer, or is waited for.
+async fn open_store(config: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
+    let Some(client) = config.url.client(config.ca.as_deref())? else {
+        return Ok(Arc::new(MemoryStore::new(config.memory, config.seed.clone(), system_clock())));
+    };
+    let store = RedisStore::new(client, config.timeout)?;
+    let mut told = false;
+    while let Err(error) = store.check().await {
+        let away = matches!(error, crate::store::StoreError::Unavailable(_));
+        if !(config.wait && away) {
+            let remedy = if away { " (start it, or give --wait-for-store)" } else { "" };
+            return Err(anyhow::Error::new(error).context(format!("store {}{remedy}", config.url)));
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(store = %config.url, %error, "waiting for the store");
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    Ok(Arc::new(store))
+}
+
+/// Makes the door, with its first policy in force.
+pub fn open_gate(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<Gate> {
+    let surroundings = Surroundings {
+        store,
+        prefixes: config.lookup_prefixes.clone(),
+        settings: config.settings.clone(),
+        lookup_timeout: config.limits.lookup_timeout,
+    };
+    let limits = config.limits.clone();
+    if config.door == Door::AllowAll {
+        tracing::warn!("--allow-all: everybody may read every channel");
+        return Ok(Gate::open_to_all(surroundings, limits));
+    }
+    let engine = engine::engine(&limits)?;
+    let policy = match &config.door {
+        Door::Policy(path) => load(&engine, path)?,
+        _ => Policy::new(&engine, EXAMPLE).context("the example policy")?,
+    };
+    tracing::info!(policy = %policy.digest(), "in force");
+    let gate = Gate::new(engine, surroundings, limits);
+    gate.put_in_force(policy);
+    Ok(gate)
+}
+
+/// Loads a policy; errors name the file.
+pub fn load(engine: &wasmtime::Engine, path: &Path) -> anyhow::Result<Policy> {
+    Policy::load(engine, path).with_context(|| format!("policy {}", path.display()))
+}

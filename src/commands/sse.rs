@@ -1,0 +1,99 @@
+//! Reads an event stream, as the standard says browsers do.
+
+/// One block of a stream that had data.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The `data:` lines.
+    pub data: String,
+}
+
+/// A line longer than this is not from a gateway.
+const MAX_LINE: usize = 512 << 20;
+
+/// The state between two pieces of a stream.
+#[derive(Debug, Default)]
+pub struct Parser {
+    line: Vec<u8>,
+    after_cr: bool,
+    data: Option<String>,
+    id: Option<String>,
+    /// The last id of a whole block; what `Last-Event-ID` says.
+    pub last_id: Option<String>,
+    /// The time to wait before connecting again, in ms.
+    pub retry: Option<u64>,
+}
+
+impl Parser {
+    /// Forgets what a cut connection left half said.
+    pub fn reconnect(&mut self) {
+        *self = Self { last_id: self.last_id.take(), retry: self.retry, ..Self::default() };
+    }
+
+    /// Takes in a piece; blocks that it completes go to `each`.
+    pub fn push(&mut self, piece: &[u8], mut each: impl FnMut(Block)) {
+        for &byte in piece {
+            match byte {
+                b'\n' if self.after_cr => self.after_cr = false,
+                b'\n' | b'\r' => {
+                    self.after_cr = byte == b'\r';
+                    let line = std::mem::take(&mut self.line);
+                    if let Some(block) = self.line(&String::from_utf8_lossy(&line)) {
+                        each(block);
+                    }
+                }
+                _ => {
+                    self.after_cr = false;
+                    if self.line.len() < MAX_LINE {
+                        self.line.push(byte);
+                    }
+                }
+            }
+        }
+    }
+
+    fn line(&mut self, line: &str) -> Option<Block> {
+        if line.is_empty() {
+            if let Some(id) = self.id.take() {
+                self.last_id = Some(id);
+            }
+            return self.data.take().map(|data| Block { data });
+        }
+        let (name, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match name {
+            "data" => match &mut self.data {
+                Some(data) => {
+                    data.push('\n');
+                    data.push_str(value);
+                }
+                None => self.data = Some(value.to_owned()),
+            },
+            "id" if !value.contains('\0') => self.id = Some(value.to_owned()),
+            "retry" => self.retry = crate::event::digits(value).or(self.retry),
+            _ => {}
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_however_they_are_cut() {
+        let text = b"retry: 5\n\nid: 1\ndata: a\n\n: comment\ndata:b\r\ndata: c\r\n\r\nid: 2\n\nid: 3\ndata: cut";
+        for size in 1..text.len() {
+            let mut parser = Parser::default();
+            let mut blocks = Vec::new();
+            for piece in text.chunks(size) {
+                parser.push(piece, |block| blocks.push(block.data));
+            }
+            assert_eq!(blocks, ["a", "b\nc"], "in pieces of {size}");
+            assert_eq!((parser.last_id.as_deref(), parser.retry), (Some("2"), Some(5)));
+            parser.reconnect();
+            parser.push(b"\n\n", |block| panic!("nothing is left of {block:?}"));
+            assert_eq!(parser.last_id.as_deref(), Some("2"), "an id counts with its whole block");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! `tidegate tail`: a client that resumes, and prints events as JSON lines.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use clap::Args;
+use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use serde_json::Value;
+use url::Url;
+
+use super::http_client::{HttpClient, client};
+use super::sse::Parser;
+use crate::config::ConfigError;
+
+/// Between two attempts, where the gateway says nothing else.
+const RETRY: Duration = Duration::from_secs(2);
+/// A gateway that says nothing for so long is gone.
+const SILENCE: Duration = Duration::from_secs(75);
+
+#[derive(Debug, Args)]
+pub struct TailArgs {
+    /// The stream's URL, as http://127.0.0.1:8080/api/realtime
+    url: Url,
+    /// Channels to follow [default: default]
+    channels: Vec<String>,
+    /// Begin behind this time (ms since 1970) or stream id; 0 for everything that there is
+    #[arg(long, value_name = "POSITION")]
+    since: Option<String>,
+    /// Send this header, as 'cookie: session=alice'
+    #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = header)]
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// End after so many events
+    #[arg(long, value_name = "COUNT")]
+    count: Option<u64>,
+    /// Print the gateway's own frames too (connected, gap, …)
+    #[arg(long)]
+    all: bool,
+}
+
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("a header is written as 'name: value'")?;
+    let name = name.trim().parse().map_err(|_| "not a header's name")?;
+    Ok((name, value.trim().parse().map_err(|_| "not a header's value")?))
+}
+
+pub fn run(args: TailArgs) -> anyhow::Result<()> {
+    let mut url = args.url.clone();
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(ConfigError(format!("tail: {url}: the URL begins with http:// or https://")).into());
+    }
+    let channels = if args.channels.is_empty() { vec!["default".to_owned()] } else { args.channels.clone() };
+    for channel in &channels {
+        url.query_pairs_mut().append_pair("channel", channel);
+        if let Some(since) = &args.since {
+            url.query_pairs_mut().append_pair(&format!("last_ack_{channel}"), since);
+        }
+    }
+    super::client_runtime()?.block_on(follow(args, url))
+}
+
+async fn follow(args: TailArgs, url: Url) -> anyhow::Result<()> {
+    let client = client()?;
+    let mut parser = Parser::default();
+    let mut left = args.count.unwrap_or(u64::MAX);
+    loop {
+        match once(&client, &args, &url, &mut parser, &mut left).await? {
+            End::Enough => return Ok(()),
+            End::Cut(why) => {
+                let wait = parser.retry.map_or(RETRY, Duration::from_millis);
+                if std::io::stderr().is_terminal() {
+                    eprintln!("tidegate: {why}; again in {wait:?}");
+                }
+                tokio::time::sleep(wait).await;
+                parser.reconnect();
+            }
+        }
+    }
+}
+
+enum End {
+    Enough,
+    Cut(String),
+}
+
+async fn once(client: &HttpClient, args: &TailArgs, url: &Url, parser: &mut Parser, left: &mut u64) -> anyhow::Result<End> {
+    let mut request = Request::get(url.as_str()).header("accept", "text/event-stream").header("cache-control", "no-cache");
+    for (name, value) in &args.headers {
+        request = request.header(name, value);
+    }
+    if let Some(id) = &parser.last_id {
+        request = request.header("last-event-id", id);
+    }
+    let request = request.body(Full::<Bytes>::default()).context("not a URL to send")?;
+    let response = match client.request(request).await {
+        Ok(response) => response,
+        // A gateway that never answered is a mistake of the URL, most likely.
+        Err(error) if parser.last_id.is_none() => return Err(error).with_context(|| format!("no gateway answers at {}", args.url)),
+        Err(error) => return Ok(End::Cut(error.to_string())),
+    };
+    let status = response.status();
+    let mut body = response.into_body();
+    if status != StatusCode::OK {
+        let text = body.collect().await.map(|b| String::from_utf8_lossy(&b.to_bytes()).into_owned()).unwrap_or_default();
+        if status.is_server_error() && parser.last_id.is_some() {
+            return Ok(End::Cut(format!("{status} {text}")));
+        }
+        bail!("refused ({status}): {text}");
+    }
+    let mut out = std::io::stdout();
+    let mut broken = None;
+    loop {
+        let frame = match tokio::time::timeout(SILENCE, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(error))) => return Ok(End::Cut(error.to_string())),
+            Ok(None) => return Ok(End::Cut("the stream ended".into())),
+            Err(_) => return Ok(End::Cut("the stream fell silent".into())),
+        };
+        let Ok(piece) = frame.into_data() else { continue };
+        parser.push(&piece, |block| {
+            let Ok(value) = serde_json::from_str::<Value>(&block.data) else { return };
+            let is_event = value.get("event").is_some();
+            if (is_event || args.all) && *left > 0 && broken.is_none() {
+                *left -= u64::from(is_event);
+                broken = writeln!(out, "{}", block.data).and_then(|()| out.flush()).err();
+            }
+        });
+        match broken.take() {
+            Some(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(End::Enough),
+            Some(error) => return Err(error.into()),
+            None if *left == 0 => return Ok(End::Enough),
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! Flags, environment and file become one checked [`Config`]; whatever is wrong is said with the key and the remedy.
+
+pub mod layers;
+pub mod raw;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use ipnet::IpNet;
+use toml::Table;
+
+use crate::channel::hub::HubSettings;
+use crate::policy::Limits;
+use crate::store::memory::Seed;
+use crate::store::url::StoreUrl;
+use raw::{LogFormat, Raw};
+
+/// What is wrong with the configuration, where, and what would be right.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+fn wrong(key: &str, what: impl std::fmt::Display) -> ConfigError {
+    ConfigError(format!("configuration: {key}: {what}"))
+}
+
+/// Everything that was decided before the start.
+#[derive(Debug)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where operators connect.
+    pub control: SocketAddr,
+    /// What they have to show.
+    pub control_token: Option<String>,
+    /// Where the events live.
+    pub store: StoreConfig,
+    /// The door.
+    pub door: Door,
+    /// The bounds of decisions.
+    pub limits: Limits,
+    /// Keys that policies may look up begin with one of these.
+    pub lookup_prefixes: Vec<String>,
+    /// What policies may ask for by name.
+    pub settings: std::collections::BTreeMap<String, String>,
+    /// The streams.
+    pub stream: StreamConfig,
+    /// Which keys may be channels.
+    pub channels: ChannelRules,
+    /// Which web pages may read.
+    pub cors: Cors,
+    /// Tokens of `/redis`.
+    pub rest_tokens: Vec<String>,
+    /// Proxies that are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Bytes of a request's head.
+    pub max_head: usize,
+    /// The time that streams have to leave.
+    pub drain: Duration,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log_filter: String,
+}
+
+/// Where the events live.
+#[derive(Debug)]
+pub struct StoreConfig {
+    /// Its URL.
+    pub url: StoreUrl,
+    /// Roots to trust.
+    pub ca: Option<PathBuf>,
+    /// Connecting, and each answer.
+    pub timeout: Duration,
+    /// Wait for it at start.
+    pub wait: bool,
+    /// Bytes of `memory:`.
+    pub memory: usize,
+    /// Keys of `memory:`.
+    pub seed: HashMap<String, Seed>,
+}
+
+/// Who decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The component in this file.
+    Policy(PathBuf),
+    /// The example policy within the program.
+    Example,
+    /// Nobody: everybody is let in.
+    AllowAll,
+}
+
+/// How streams behave.
+#[derive(Debug)]
+pub struct StreamConfig {
+    /// The path, less a `/*`.
+    pub path: String,
+    /// Any path below counts too.
+    pub below: bool,
+    /// A silent stream says something this often.
+    pub ping: Duration,
+    /// Channels of one stream.
+    pub max_channels: usize,
+    /// Streams at once.
+    pub max_streams: usize,
+    /// Bytes for replays.
+    pub replay_memory: usize,
+    /// The channels' own.
+    pub hub: HubSettings,
+}
+
+impl StreamConfig {
+    /// Whether a path is that of the streams.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
+        match path.strip_prefix(&*self.path) {
+            Some("") => true,
+            Some(rest) => self.below && rest.starts_with('/'),
+            None => false,
+        }
+    }
+}
+
+/// Which keys may be channels.
+#[derive(Debug)]
+pub struct ChannelRules {
+    allow: GlobSet,
+    deny: GlobSet,
+    prefixes: Vec<String>,
+}
+
+impl ChannelRules {
+    /// Whether a key may be a channel.
+    #[must_use]
+    pub fn permit(&self, name: &str) -> bool {
+        let reserved = name.starts_with("tidegate:") || self.prefixes.iter().any(|prefix| name.starts_with(&**prefix));
+        !reserved && self.allow.is_match(name) && !self.deny.is_match(name)
+    }
+}
+
+/// Which web pages may read.
+#[derive(Debug)]
+pub struct Cors {
+    /// The origins; none for all.
+    pub origins: Option<Vec<Origin>>,
+    /// Whether cookies may come along.
+    pub credentials: bool,
+}
+
+/// An origin, or one with any port.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Origin {
+    scheme_and_host: String,
+    any_port: bool,
+}
+
+impl Origin {
+    fn parse(text: &str) -> Option<Self> {
+        let (scheme_and_host, any_port) = match text.strip_suffix(":*") {
+            Some(host) => (host, true),
+            None => (text, false),
+        };
+        let url = url::Url::parse(scheme_and_host).ok()?;
+        // As a browser writes it: lower case, no default port, no path.
+        (url.origin().ascii_serialization() == scheme_and_host)
+            .then(|| Self { scheme_and_host: scheme_and_host.to_owned(), any_port })
+    }
+
+    /// Whether a browser's `Origin` is this.
+    #[must_use]
+    pub fn matches(&self, origin: &str) -> bool {
+        match origin.strip_prefix(&*self.scheme_and_host) {
+            Some("") => true,
+            Some(rest) => self.any_port && rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()),
+            None => false,
+        }
+    }
+}
+
+impl Config {
+    /// Lays the layers over one another and checks the whole. `base` are defaults of the command's own, `flags` what was
+    /// typed. Without a path, `tidegate.toml` in the working directory is read if there is one.
+    pub fn load(base: Table, path: Option<&Path>, flags: Table) -> Result<Self, ConfigError> {
+        let named = path.map(Path::to_path_buf).or_else(|| std::env::var_os("TIDEGATE_CONFIG").map(PathBuf::from));
+        let file = match &named {
+            Some(path) => Some(path.clone()),
+            None => Some(PathBuf::from("tidegate.toml")).filter(|path| path.exists()),
+        };
+        let mut table = base;
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| ConfigError(format!("{}: cannot be read: {error}", path.display())))?;
+            layers::merge(&mut table, layers::file(&path, &text)?);
+        }
+        let variables = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        layers::merge(&mut table, layers::environment(variables)?);
+        layers::merge(&mut table, flags);
+        let raw = table.try_into::<Raw>().map_err(|error| ConfigError(format!("configuration: {}", error.message())))?;
+        Self::check(raw)
+    }
+
+    /// Checks what was written.
+    pub fn check(raw: Raw) -> Result<Self, ConfigError> {
+        let listen = address("listen", &raw.listen)?;
+        let control = address("control", &raw.control.listen)?;
+        if !control.ip().is_loopback() && raw.control.token.is_none() {
+            let what = format!("{control} is not a loopback address, so control.token has to be set");
+            return Err(wrong("control", what));
+        }
+        if let Some(token) = [&raw.control.token].into_iter().flatten().chain(&raw.redis_rest.tokens).find(|t| !is_token(t)) {
+            let what = format!("a token of {} characters; it has at least one, and only visible ASCII", token.chars().count());
+            return Err(wrong("control.token and redis-rest.tokens", what));
+        }
+        let url: StoreUrl = raw.store.parse().map_err(|error| wrong("store", error))?;
+        if !raw.memory.seed.is_empty() && !matches!(url, StoreUrl::Memory) {
+            return Err(wrong("memory.seed", "it fills a memory: store only; store is another"));
+        }
+        let door = door(raw.allow_all, raw.policy.file)?;
+        let limits = Limits {
+            cpu: positive("policy.cpu", raw.policy.cpu)?,
+            timeout: positive("policy.timeout", raw.policy.timeout)?,
+            memory: size("policy.memory", raw.policy.memory, 1 << 20, 4 << 30)?,
+            concurrency: count("policy.concurrency", raw.policy.concurrency, 10_000)?,
+            queue_timeout: raw.policy.queue_timeout,
+            answer: size("policy.max-answer", raw.policy.max_answer, 1 << 10, 64 << 20)?,
+            lookup_timeout: positive("policy.lookup.timeout", raw.policy.lookup.timeout)?,
+        };
+        let prefixes = raw.policy.lookup.prefixes;
+        if prefixes.iter().any(String::is_empty) {
+            return Err(wrong("policy.lookup.prefixes", "an empty prefix would open every key; name what keys begin with"));
+        }
+        let ping = raw.stream.ping;
+        if !(Duration::from_secs(1)..=Duration::from_secs(70)).contains(&ping) {
+            let what = "from 1s to 70s: the stock client gives up after 75 s of silence";
+            return Err(wrong("stream.ping", format!("{}: it is {what}", humantime::format_duration(ping))));
+        }
+        let (path, below) = stream_path(&raw.stream.path)?;
+        let max_event = size("stream.max-event", raw.stream.max_event, 1 << 10, 256 << 20)?;
+        let stream = StreamConfig {
+            path,
+            below,
+            ping,
+            max_channels: count("stream.max-channels", raw.stream.max_channels, 1_000)?,
+            max_streams: count("stream.max-streams", raw.stream.max_streams, 10_000_000)?,
+            replay_memory: size("stream.replay-memory", raw.stream.replay_memory, 1 << 20, 1 << 40)?,
+            hub: HubSettings {
+                log_memory: size("stream.log-memory", raw.stream.log_memory, 0, 1 << 40)?,
+                position_check: positive("stream.position-check", raw.stream.position_check)?,
+                max_event,
+                linger: Duration::from_secs(30),
+            },
+        };
+        let channels = ChannelRules {
+            allow: patterns("channels.allow", &raw.channels.allow)?,
+            deny: patterns("channels.deny", &raw.channels.deny)?,
+            prefixes: prefixes.clone(),
+        };
+        Ok(Self {
+            listen,
+            control,
+            control_token: raw.control.token,
+            store: StoreConfig {
+                url,
+                ca: raw.store_ca,
+                timeout: positive("store-timeout", raw.store_timeout)?,
+                wait: raw.wait_for_store,
+                memory: size("memory.limit", raw.memory.limit, 1 << 16, 1 << 40)?,
+                seed: raw.memory.seed,
+            },
+            door,
+            limits,
+            lookup_prefixes: prefixes,
+            settings: raw.policy.settings,
+            stream,
+            channels,
+            cors: cors(&raw.cors)?,
+            rest_tokens: raw.redis_rest.tokens,
+            trusted_proxies: raw.server.trusted_proxies,
+            max_head: size("server.max-head", raw.server.max_head, 32 << 10, 1 << 20)?,
+            drain: raw.drain.time,
+            log_format: raw.log.format,
+            log_filter: raw.log.filter,
+        })
+    }
+
+    /// Whether a client's address is this machine's own.
+    #[must_use]
+    pub fn is_trusted_proxy(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|net| net.contains(&address))
+    }
+}
+
+/// The name of the example policy, in place of a path.
+pub const EXAMPLE: &str = "example:rust-role-based";
+
+fn door(allow_all: bool, file: Option<PathBuf>) -> Result<Door, ConfigError> {
+    match (allow_all, file) {
+        (true, None) => Ok(Door::AllowAll),
+        (false, Some(file)) if file.ends_with(EXAMPLE) => Ok(Door::Example),
+        (false, Some(file)) => Ok(Door::Policy(file)),
+        (true, Some(file)) if file.ends_with(EXAMPLE) => Ok(Door::AllowAll),
+        (true, Some(_)) => Err(wrong("allow-all", "there is a policy too; which one it shall be has to be written")),
+        (false, None) => Err(wrong(
+            "policy",
+            "there is none, so nobody could be let in: give --policy policy.wasm (policy.file, TIDEGATE_POLICY), \
+             or write --allow-all",
+        )),
+    }
+}
+
+fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+    text.parse().map_err(|_| wrong(key, format!("{text:?} is not an IP address with a port, as 127.0.0.1:8080 or [::]:8080")))
+}
+
+fn is_token(token: &str) -> bool {
+    !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn positive(key: &str, time: Duration) -> Result<Duration, ConfigError> {
+    if time.is_zero() { Err(wrong(key, "it is more than 0")) } else { Ok(time) }
+}
+
+fn count(key: &str, number: usize, max: usize) -> Result<usize, ConfigError> {
+    let fits = (1..=max).contains(&number);
+    if fits { Ok(number) } else { Err(wrong(key, format!("{number}: it is from 1 to {max}"))) }
+}
+
+fn size(key: &str, size: bytesize::ByteSize, min: u64, max: u64) -> Result<usize, ConfigError> {
+    let bytes = usize::try_from(size.as_u64()).ok().filter(|_| (min..=max).contains(&size.as_u64()));
+    let range = || format!("{size}: it is from {} to {}", bytesize::ByteSize(min), bytesize::ByteSize(max));
+    bytes.ok_or_else(|| wrong(key, range()))
+}
+
+fn stream_path(text: &str) -> Result<(String, bool), ConfigError> {
+    let (path, below) = match text.strip_suffix("/*") {
+        Some(path) => (path, true),
+        None => (text, false),
+    };
+    let valid = path.starts_with('/') && !path.contains(['?', '#', '*', ' ']);
+    if !valid {
+        return Err(wrong("stream.path", format!("{text:?}: it begins with / and has no ?, as /api/realtime or /api/realtime/*")));
+    }
+    if ["/redis", "/healthz", "/playground"].iter().any(|own| path == *own || path.starts_with(&format!("{own}/"))) {
+        return Err(wrong("stream.path", format!("{text:?} is a path of the gateway's own")));
+    }
+    Ok((path.to_owned(), below))
+}
+
+fn patterns(key: &str, patterns: &[String]) -> Result<GlobSet, ConfigError> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        let glob = GlobBuilder::new(pattern).literal_separator(false).backslash_escape(true).build();
+        set.add(glob.map_err(|error| wrong(key, error))?);
+    }
+    set.build().map_err(|error| wrong(key, error))
+}
+
+fn cors(raw: &raw::Cors) -> Result<Cors, ConfigError> {
+    let all = raw.origins.iter().any(|origin| origin == "*");
+    if all && raw.credentials {
+        return Err(wrong("cors.credentials", "browsers take no credentials with the origin *; name the origins in cors.origins"));
+    }
+    let parse = |origin: &String| {
+        let like = "an origin is written as https://app.example, or http://localhost:* for any port";
+        Origin::parse(origin).ok_or_else(|| wrong("cors.origins", format!("{origin:?}: {like}")))
+    };
+    let origins = if all { None } else { Some(raw.origins.iter().map(parse).collect::<Result<_, _>>()?) };
+    Ok(Cors { origins, credentials: raw.credentials })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! Flags over environment over file over defaults.
+
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::raw::{OPTIONS, Raw};
+use super::ConfigError;
+
+/// What the environment's names begin with.
+const PREFIX: &str = "TIDEGATE_";
+/// Names that are no options: the file's path, and what tests and wrappers may set.
+const NOT_OPTIONS: [&str; 2] = ["TIDEGATE_CONFIG", "TIDEGATE_BIN"];
+
+/// A table with one option in it.
+#[must_use]
+pub fn option(path: &str, value: Value) -> Table {
+    let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+    let value = if rest.is_empty() { value } else { Value::Table(option(rest, value)) };
+    Table::from_iter([(first.to_owned(), value)])
+}
+
+/// Lays one table over another.
+pub fn merge(under: &mut Table, over: Table) {
+    for (key, value) in over {
+        // Names of settings and seeds are whole: only tables of options are merged.
+        match (under.get_mut(&key), value) {
+            (Some(Value::Table(under)), Value::Table(over)) if key != "seed" => merge(under, over),
+            (_, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
+}
+
+/// `policy = "x"` and `control = "x"` are short for tables.
+fn expand(mut table: Table) -> Table {
+    for (key, inner) in [("policy", "file"), ("control", "listen")] {
+        if let Some(value @ Value::String(_)) = table.get(key) {
+            let long = option(inner, value.clone());
+            table.insert(key.into(), Value::Table(long));
+        }
+    }
+    table
+}
+
+/// The options of a file. Errors name the file, the line and the key.
+pub fn file(path: &Path, text: &str) -> Result<Table, ConfigError> {
+    let error = |error: toml::de::Error| ConfigError(format!("{}: {}", path.display(), error.to_string().trim_end()));
+    toml::from_str::<Raw>(text).map_err(error)?;
+    let mut table = expand(toml::from_str(text).map_err(error)?);
+    // A path in a file is meant from where the file is.
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let from_here = |value: &mut Value| {
+        if let Value::String(path) = value {
+            *path = folder.join(&*path).to_string_lossy().into_owned();
+        }
+    };
+    if let Some(Value::Table(policy)) = table.get_mut("policy") {
+        policy.get_mut("file").map(from_here);
+    }
+    table.get_mut("store-ca").map(from_here);
+    Ok(table)
+}
+
+/// The options of the environment. Errors name the variable, and never its value: it may be a secret.
+pub fn environment(variables: impl Iterator<Item = (String, String)>) -> Result<Table, ConfigError> {
+    let mut table = Table::new();
+    let mut variables: Vec<_> = variables.filter(|(name, _)| name.starts_with(PREFIX)).collect();
+    // `TIDEGATE_POLICY` before `TIDEGATE_POLICY_FILE`.
+    variables.sort();
+    for (name, text) in variables {
+        if NOT_OPTIONS.contains(&&*name) {
+            continue;
+        }
+        let path = OPTIONS.into_iter().find(|path| variable(path) == name).ok_or_else(|| {
+            let names = OPTIONS.into_iter().map(variable);
+            let near = names.max_by(|a, b| {
+                let likeness = |s: &str| strsim::jaro_winkler(s, &name);
+                likeness(a).total_cmp(&likeness(b))
+            });
+            ConfigError(format!("the environment: {name} is no option; the nearest is {}", near.unwrap_or_default()))
+        })?;
+        let value = read(path, &text).map_err(|why| ConfigError(format!("the environment: {name}: {why}")))?;
+        merge(&mut table, expand(option(path, value)));
+    }
+    Ok(table)
+}
+
+/// The variable of an option.
+#[must_use]
+pub fn variable(path: &str) -> String {
+    format!("{PREFIX}{}", path.to_uppercase().replace(['.', '-'], "_"))
+}
+
+/// Reads a variable's text as what the option wants: a string, a list with commas, or any TOML value.
+fn read(path: &str, text: &str) -> Result<Value, String> {
+    let list = Value::Array(text.split(',').map(|item| Value::String(item.trim().into())).collect());
+    let toml = toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"));
+    let mut first_error = None;
+    for value in [Some(Value::String(text.into())), toml, Some(list)].into_iter().flatten() {
+        match option(path, value.clone()).try_into::<Raw>() {
+            Ok(_) => return Ok(value),
+            Err(error) => first_error = first_error.or(Some(error.message().to_owned())),
+        }
+    }
+    Err(first_error.unwrap_or_default())
+}

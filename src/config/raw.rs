@@ -1,0 +1,303 @@
+//! The configuration as it is written: every option, its name, its type and its default.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use ipnet::IpNet;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use crate::store::memory::Seed;
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+    };
+}
+
+section! {
+    /// All of it.
+    Raw {
+        /// Where clients connect.
+        listen: String = "127.0.0.1:8080".into(),
+        /// Where operators connect: an address, or a table with `listen` and `token`.
+        #[serde(deserialize_with = "text_or_table")]
+        control: Control = Control::default(),
+        /// Where the events live.
+        store: String = "redis://127.0.0.1:6379".into(),
+        /// A PEM file of certificates to trust for `rediss://`, in place of the system's.
+        store_ca: Option<PathBuf> = None,
+        /// Connecting to the store, and each of its answers.
+        #[serde(with = "humantime_serde")]
+        store_timeout: Duration = Duration::from_secs(2),
+        /// Wait at start until the store answers.
+        wait_for_store: bool = false,
+        /// Let everybody in, without a policy.
+        allow_all: bool = false,
+        /// The door: a path, or a table.
+        #[serde(deserialize_with = "text_or_table")]
+        policy: Policy = Policy::default(),
+        /// The streams.
+        stream: Stream = Stream::default(),
+        /// Which keys may be channels.
+        channels: Channels = Channels::default(),
+        /// Which web pages may read.
+        cors: Cors = Cors::default(),
+        /// The REST protocol of the npm package's server half.
+        redis_rest: RedisRest = RedisRest::default(),
+        /// The embedded store.
+        memory: Memory = Memory::default(),
+        /// The server.
+        server: Server = Server::default(),
+        /// The end.
+        drain: Drain = Drain::default(),
+        /// The log.
+        log: Log = Log::default(),
+    }
+}
+
+section! {
+    /// `[control]`
+    Control {
+        /// Where operators connect.
+        listen: String = "127.0.0.1:9090".into(),
+        /// The bearer token that they need; anything but loopback has to have one.
+        token: Option<String> = None,
+    }
+}
+
+section! {
+    /// `[policy]`
+    Policy {
+        /// The component.
+        file: Option<PathBuf> = None,
+        /// CPU time of one decision.
+        #[serde(with = "humantime_serde")]
+        cpu: Duration = Duration::from_millis(100),
+        /// One decision by the clock on the wall.
+        #[serde(with = "humantime_serde")]
+        timeout: Duration = Duration::from_secs(2),
+        /// Memories and tables of one instance.
+        memory: ByteSize = ByteSize::mib(64),
+        /// Decisions at once.
+        concurrency: usize = 256,
+        /// A decision waits so long for a free instance.
+        #[serde(with = "humantime_serde")]
+        queue_timeout: Duration = Duration::from_secs(1),
+        /// Headers and body of an answer.
+        max_answer: ByteSize = ByteSize::mib(1),
+        /// What may be looked up.
+        lookup: Lookup = Lookup::default(),
+        /// What the policy may ask for by name.
+        settings: BTreeMap<String, String> = BTreeMap::new(),
+    }
+}
+
+section! {
+    /// `[policy.lookup]`
+    Lookup {
+        /// Keys that may be looked up begin with one of these, and are never channels.
+        prefixes: Vec<String> = Vec::new(),
+        /// One look-up.
+        #[serde(with = "humantime_serde")]
+        timeout: Duration = Duration::from_secs(1),
+    }
+}
+
+section! {
+    /// `[stream]`
+    Stream {
+        /// The path of the streams; a `/*` at its end takes any path below it.
+        path: String = "/api/realtime".into(),
+        /// A silent stream says something this often; the stock client gives up after 75 s.
+        #[serde(with = "humantime_serde")]
+        ping: Duration = Duration::from_secs(25),
+        /// A larger event is a gap.
+        max_event: ByteSize = ByteSize::mib(8),
+        /// Channels of one stream.
+        max_channels: usize = 100,
+        /// Streams at once.
+        max_streams: usize = 20_000,
+        /// Recent events of all channels.
+        log_memory: ByteSize = ByteSize::mib(128),
+        /// Replays of all streams.
+        replay_memory: ByteSize = ByteSize::mib(32),
+        /// A quiet channel's position is checked about this often.
+        #[serde(with = "humantime_serde")]
+        position_check: Duration = Duration::from_secs(5),
+    }
+}
+
+section! {
+    /// `[channels]`
+    Channels {
+        /// Patterns of names that may be channels.
+        allow: Vec<String> = vec!["*".into()],
+        /// Patterns of names that may not; these win.
+        deny: Vec<String> = Vec::new(),
+    }
+}
+
+section! {
+    /// `[cors]`
+    Cors {
+        /// Origins that may read, `*` for all; `http://localhost:*` for every port of a host.
+        origins: Vec<String> = vec!["*".into()],
+        /// Whether they may send cookies.
+        credentials: bool = false,
+    }
+}
+
+section! {
+    /// `[redis-rest]`
+    RedisRest {
+        /// Bearer tokens that may emit; without one there is no `/redis`.
+        tokens: Vec<String> = Vec::new(),
+    }
+}
+
+section! {
+    /// `[memory]`
+    Memory {
+        /// The embedded store holds so much; then the oldest entries go.
+        limit: ByteSize = ByteSize::mib(64),
+        /// Keys for look-ups: a string, a list (a set) or a table (a hash).
+        seed: HashMap<String, Seed> = HashMap::new(),
+    }
+}
+
+section! {
+    /// `[server]`
+    Server {
+        /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count.
+        trusted_proxies: Vec<IpNet> = Vec::new(),
+        /// A request's head: line and headers.
+        max_head: ByteSize = ByteSize::kib(64),
+    }
+}
+
+section! {
+    /// `[drain]`
+    Drain {
+        /// Streams are told to come back, spread over this time.
+        #[serde(with = "humantime_serde")]
+        time: Duration = Duration::from_secs(5),
+    }
+}
+
+section! {
+    /// `[log]`
+    Log {
+        /// `text` or `json`.
+        format: LogFormat = LogFormat::Text,
+        /// What is logged, as `tracing` filters say it.
+        filter: String = "info".into(),
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// A table that may be written as its most important string.
+trait FromText: Default {
+    fn from_text(text: &str) -> Self;
+}
+
+impl FromText for Control {
+    fn from_text(text: &str) -> Self {
+        Self { listen: text.into(), ..Self::default() }
+    }
+}
+
+impl FromText for Policy {
+    fn from_text(text: &str) -> Self {
+        Self { file: Some(text.into()), ..Self::default() }
+    }
+}
+
+fn text_or_table<'de, T: FromText + Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    struct TextOrTable<T>(PhantomData<T>);
+
+    impl<'de, T: FromText + Deserialize<'de>> Visitor<'de> for TextOrTable<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string or a table")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<T, E> {
+            Ok(T::from_text(text))
+        }
+
+        fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<T, M::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+
+    from.deserialize_any(TextOrTable(PhantomData))
+}
+
+/// The path of every option that is not a table, as it stands in `tidegate.toml`; the environment says the same in capitals.
+pub const OPTIONS: [&str; 40] = [
+    "listen",
+    "control",
+    "control.listen",
+    "control.token",
+    "store",
+    "store-ca",
+    "store-timeout",
+    "wait-for-store",
+    "allow-all",
+    "policy",
+    "policy.file",
+    "policy.cpu",
+    "policy.timeout",
+    "policy.memory",
+    "policy.concurrency",
+    "policy.queue-timeout",
+    "policy.max-answer",
+    "policy.lookup.prefixes",
+    "policy.lookup.timeout",
+    "policy.settings",
+    "stream.path",
+    "stream.ping",
+    "stream.max-event",
+    "stream.max-channels",
+    "stream.max-streams",
+    "stream.log-memory",
+    "stream.replay-memory",
+    "stream.position-check",
+    "channels.allow",
+    "channels.deny",
+    "cors.origins",
+    "cors.credentials",
+    "redis-rest.tokens",
+    "memory.limit",
+    "memory.seed",
+    "server.trusted-proxies",
+    "server.max-head",
+    "drain.time",
+    "log.format",
+    "log.filter",
+];

@@ -1,0 +1,11 @@
+//! Tidegate, a self-hosted realtime gateway: the library behind the `tidegate` program. Each module knows those below it.
+
+pub mod channel;
+pub mod commands;
+pub mod config;
+pub mod event;
+pub mod policy;
+pub mod server;
+pub mod store;
+pub mod stream;
+pub mod telemetry;

@@ -1,0 +1,142 @@
+//! A policy as it is loaded: from bytes that may be anything to a component that fits the interface.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use super::host::{PolicyPre, State, linker};
+
+/// A larger file is not loaded. Policies of the heaviest languages have some 20 MB.
+pub const MAX_SIZE: u64 = 64 << 20;
+/// What a policy exports.
+const EXPORT: &str = "tidegate:policy/authorizer@0.1.0";
+
+/// Why a file is no policy. Each says what would be right.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It cannot be read.
+    #[error("cannot be read: {0}")]
+    Read(#[from] std::io::Error),
+    /// It is too large.
+    #[error("has {0} bytes; a policy has at most {MAX_SIZE}")]
+    TooLarge(u64),
+    /// It is not WebAssembly.
+    #[error("is not WebAssembly: expected a component, a .wasm file that begins with the bytes 00 61 73 6d")]
+    NotWasm,
+    /// It is a core module.
+    #[error("is a core module and not a component: `wasm-tools component new` makes one of it, or build for wasm32-wasip2")]
+    CoreModule,
+    /// It is compiled already, for some machine.
+    #[error("is precompiled machine code (.cwasm), which is never run from a file: give the .wasm that it was made of")]
+    Precompiled,
+    /// It is broken.
+    #[error("is not a valid component: {0}")]
+    Invalid(String),
+    /// It wants what the host does not give.
+    #[error("imports what Tidegate does not have: {0}. A policy may import what wit/policy.wit names, and WASI 0.2 (wasi:cli)")]
+    MissingImport(String),
+    /// It is no policy.
+    #[error("does not export {EXPORT}, as a policy must; it exports {0}")]
+    MissingExport(String),
+}
+
+/// A component that fits the interface, ready for instances.
+pub struct Policy {
+    pub(super) pre: PolicyPre<State>,
+    digest: Arc<str>,
+}
+
+impl Policy {
+    /// Loads a file.
+    pub fn load(engine: &Engine, path: &Path) -> Result<Self, LoadError> {
+        let size = std::fs::metadata(path)?.len();
+        if size > MAX_SIZE {
+            return Err(LoadError::TooLarge(size));
+        }
+        Self::new(engine, &std::fs::read(path)?)
+    }
+
+    /// Compiles and checks; takes from milliseconds to some ten seconds of both cores.
+    pub fn new(engine: &Engine, bytes: &[u8]) -> Result<Self, LoadError> {
+        if Engine::detect_precompiled(bytes).is_some() {
+            return Err(LoadError::Precompiled);
+        }
+        match bytes {
+            [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => return Err(LoadError::CoreModule),
+            [0, b'a', b's', b'm', ..] => {}
+            _ => return Err(LoadError::NotWasm),
+        }
+        let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{error:#}"));
+        let component = Component::from_binary(engine, bytes).map_err(invalid)?;
+        let linker = linker(engine).map_err(invalid)?;
+        let kind = component.component_type();
+        if !kind.exports(engine).any(|(name, _)| name == EXPORT) {
+            let names: Vec<&str> = kind.exports(engine).map(|(name, _)| name).collect();
+            let names = if names.is_empty() { "nothing".into() } else { names.join(", ") };
+            return Err(LoadError::MissingExport(names));
+        }
+        let pre = linker.instantiate_pre(&component).map_err(|error| {
+            let missing = missing_imports(engine, &component);
+            LoadError::MissingImport(if missing.is_empty() { format!("{error:#}") } else { missing.join(", ") })
+        })?;
+        let pre = PolicyPre::new(pre).map_err(invalid)?;
+        // Else the first request would pay for it.
+        component.initialize_copy_on_write_image().map_err(invalid)?;
+        let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { pre, digest: format!("sha256:{digest}").into() })
+    }
+
+    /// `sha256:…` of the component.
+    #[must_use]
+    pub fn digest(&self) -> &Arc<str> {
+        &self.digest
+    }
+}
+
+/// The interfaces that the host has, less their versions. One that is there but lacks a function is told by the linker.
+const PROVIDED: [&str; 30] = [
+    "tidegate:policy/answer",
+    "tidegate:policy/context",
+    "tidegate:policy/lookup",
+    "tidegate:policy/settings",
+    "tidegate:policy/tokens",
+    "tidegate:policy/types",
+    "wasi:cli/environment",
+    "wasi:cli/exit",
+    "wasi:cli/stderr",
+    "wasi:cli/stdin",
+    "wasi:cli/stdout",
+    "wasi:cli/terminal-input",
+    "wasi:cli/terminal-output",
+    "wasi:cli/terminal-stderr",
+    "wasi:cli/terminal-stdin",
+    "wasi:cli/terminal-stdout",
+    "wasi:clocks/monotonic-clock",
+    "wasi:clocks/wall-clock",
+    "wasi:filesystem/preopens",
+    "wasi:filesystem/types",
+    "wasi:io/error",
+    "wasi:io/poll",
+    "wasi:io/streams",
+    "wasi:random/insecure",
+    "wasi:random/insecure-seed",
+    "wasi:random/random",
+    "wasi:sockets/instance-network",
+    "wasi:sockets/ip-name-lookup",
+    "wasi:sockets/network",
+    "wasi:sockets/tcp",
+];
+
+/// The names of all that a component imports and the host does not have.
+fn missing_imports(engine: &Engine, component: &Component) -> Vec<String> {
+    let provided = |name: &str| {
+        let (interface, version) = name.split_once('@').unwrap_or((name, ""));
+        let known = PROVIDED.contains(&interface) || interface.starts_with("wasi:sockets/");
+        known && version.starts_with(if interface.starts_with("wasi:") { "0.2." } else { "0.1." })
+    };
+    let kind = component.component_type();
+    kind.imports(engine).map(|(name, _)| name).filter(|name| !provided(name)).map(str::to_owned).collect()
+}

@@ -1,0 +1,164 @@
+//! The door: a WebAssembly component is asked, on a fresh instance each time, whether a client may read a set of channels.
+//! Whatever goes wrong on the way keeps the client out.
+
+mod answer;
+pub mod component;
+pub mod engine;
+pub mod gate;
+mod host;
+mod limits;
+
+pub use host::Surroundings;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+/// A client's request, as a policy is told of it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// As it was sent.
+    pub method: String,
+    /// `http` or `https`, as the client sees it.
+    pub scheme: String,
+    /// Host and port.
+    pub authority: String,
+    /// As they were sent.
+    pub path_with_query: String,
+    /// As they were sent; several `cookie` fields are one.
+    pub headers: HeaderMap,
+    /// The client's IP address.
+    pub client_address: String,
+    /// The same in every log line about this request.
+    pub id: String,
+}
+
+/// The client is let in.
+#[derive(Clone, Debug, Default)]
+pub struct Grant {
+    /// Who it is.
+    pub subject: Option<String>,
+    /// The channels that it gets; `None` for all that it asked for.
+    pub channels: Option<Vec<String>>,
+    /// When the stream ends, ms since 1970.
+    pub expires_at: Option<u64>,
+    /// Nothing older than this is replayed, ms since 1970.
+    pub replay_since: Option<u64>,
+    /// For the head of the response.
+    pub headers: HeaderMap,
+}
+
+/// The client is kept out, in the policy's own words.
+#[derive(Clone, Debug)]
+pub struct Rejection {
+    /// From 200 to 599.
+    pub status: StatusCode,
+    /// Without those that the gateway owns.
+    pub headers: HeaderMap,
+    /// As it stands.
+    pub body: Bytes,
+}
+
+/// Why there is no answer. The client is kept out, and not told.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// No policy is in force.
+    #[error("no policy is in force")]
+    NoPolicy,
+    /// The component trapped.
+    #[error("the policy trapped: {0}")]
+    Trap(String),
+    /// The component used up its CPU time.
+    #[error("the policy used more CPU time than policy.cpu allows")]
+    Cpu,
+    /// The decision took too long, by the clock on the wall.
+    #[error("the policy took longer than policy.timeout allows")]
+    Timeout,
+    /// The component asked for more memory than it may have.
+    #[error("the policy wanted more memory than policy.memory allows")]
+    Memory,
+    /// All instances were busy for too long.
+    #[error("no instance became free within policy.queue-timeout")]
+    Busy,
+    /// The answer is not one that the interface allows.
+    #[error("the policy's answer is invalid: {0}")]
+    InvalidAnswer(String),
+    /// The host could not make an instance.
+    #[error("no instance could be made: {0}")]
+    Host(String),
+}
+
+impl Failure {
+    /// A short name for logs and the playground.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::NoPolicy => "no-policy",
+            Self::Trap(_) => "trap",
+            Self::Cpu => "cpu",
+            Self::Timeout => "timeout",
+            Self::Memory => "memory",
+            Self::Busy => "busy",
+            Self::InvalidAnswer(_) => "invalid-answer",
+            Self::Host(_) => "host",
+        }
+    }
+}
+
+/// What came of asking.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// In.
+    Allowed(Grant),
+    /// Out, by the policy.
+    Rejected(Rejection),
+    /// Out, because it could not be decided.
+    Failed(Failure),
+}
+
+/// A decision, with what is told of it in logs and in the playground.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// In or out.
+    pub outcome: Outcome,
+    /// The policy's own reason.
+    pub reason: Option<String>,
+    /// How long it took, waiting for an instance included.
+    pub took: Duration,
+    /// The policy that decided, `sha256:…`; empty for `--allow-all` and where there was none.
+    pub policy: String,
+}
+
+/// The bounds of one decision and of all together.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// CPU time of one decision.
+    pub cpu: Duration,
+    /// One decision by the clock on the wall, time in look-ups included.
+    pub timeout: Duration,
+    /// Bytes of all memories and tables of one instance.
+    pub memory: usize,
+    /// Decisions at once.
+    pub concurrency: usize,
+    /// A decision waits so long for a free instance.
+    pub queue_timeout: Duration,
+    /// Bytes of an answer: headers and body.
+    pub answer: usize,
+    /// One look-up.
+    pub lookup_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            cpu: Duration::from_millis(100),
+            timeout: Duration::from_secs(2),
+            memory: 64 << 20,
+            concurrency: 256,
+            queue_timeout: Duration::from_secs(1),
+            answer: 1 << 20,
+            lookup_timeout: Duration::from_secs(1),
+        }
+    }
+}

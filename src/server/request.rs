@@ -1,0 +1,243 @@
+//! What a request says: channels, acks, who sends it.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderValue};
+use http::{HeaderMap, Request};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use subtle::ConstantTimeEq;
+
+use super::respond::{Response, error};
+use crate::channel::Start;
+use crate::config::Config;
+use crate::policy;
+use crate::stream::position::parse_ack;
+
+/// The channels of a URL, and where each shall start.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Without repeats, in the order of the URL.
+    pub channels: Vec<String>,
+    /// One a channel; [`Start::Tail`] where the URL says nothing.
+    pub starts: Vec<Start>,
+}
+
+/// A parameter that is none.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is neither a time in ms (1732464000000) nor a stream id (1732464000000-0)")]
+pub struct InvalidAck(pub String);
+
+impl Query {
+    /// Reads a query as `URLSearchParams` does.
+    pub fn parse(query: &str) -> Result<Self, InvalidAck> {
+        let mut channels: Vec<String> = Vec::new();
+        let mut acks: HashMap<String, String> = HashMap::new();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            if name == "channel" {
+                channels.push(value.into_owned());
+            } else if let Some(channel) = name.strip_prefix("last_ack_") {
+                acks.entry(channel.to_owned()).or_insert_with(|| value.into_owned());
+            }
+        }
+        if channels.is_empty() {
+            channels.push("default".into());
+        }
+        let mut seen = std::collections::HashSet::new();
+        channels.retain(|channel| seen.insert(channel.clone()));
+        let start = |channel: &String| match acks.get(channel) {
+            None => Ok(Start::Tail),
+            Some(ack) => parse_ack(ack).ok_or_else(|| InvalidAck(format!("last_ack_{channel}"))),
+        };
+        let starts = channels.iter().map(start).collect::<Result<_, _>>()?;
+        Ok(Self { channels, starts })
+    }
+}
+
+/// The bytes of a request's line and headers, about as they were sent.
+pub fn head_size<B>(request: &Request<B>) -> usize {
+    let line = request.uri().path_and_query().map_or(0, |p| p.as_str().len()) + request.method().as_str().len();
+    request.headers().iter().fold(line, |sum, (name, value)| sum + name.as_str().len() + value.len() + 4)
+}
+
+/// The request as a policy is told of it.
+pub fn for_policy<B>(request: &Request<B>, peer: SocketAddr, config: &Config) -> policy::Request {
+    let mut headers = request.headers().clone();
+    join_cookies(&mut headers);
+    let trusted = config.is_trusted_proxy(peer.ip());
+    let forwarded = |name: &str| headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(",");
+    let scheme = match forwarded("x-forwarded-proto").rsplit(',').next().map(str::trim) {
+        Some(scheme @ ("http" | "https")) if trusted => scheme.to_owned(),
+        _ => "http".to_owned(),
+    };
+    let client = if trusted { forwarded_client(&forwarded("x-forwarded-for"), config) } else { None };
+    policy::Request {
+        method: request.method().to_string(),
+        scheme,
+        authority: host(request).unwrap_or_default(),
+        path_with_query: request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
+        client_address: client.unwrap_or(peer.ip()).to_canonical().to_string(),
+        id: format!("{:016x}", rand::random::<u64>()),
+        headers,
+    }
+}
+
+/// The last address that is not a trusted proxy's own.
+fn forwarded_client(list: &str, config: &Config) -> Option<IpAddr> {
+    let addresses = list.rsplit(',').map(|text| text.trim().parse::<IpAddr>().ok());
+    addresses.map_while(|address| address).find(|address| !config.is_trusted_proxy(*address))
+}
+
+/// Over HTTP/2 a browser may split its cookies into several fields.
+fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// The host and port that the client named.
+pub fn host<B>(request: &Request<B>) -> Option<String> {
+    let from_uri = request.uri().authority().map(ToString::to_string);
+    from_uri.or_else(|| request.headers().get(HOST)?.to_str().ok().map(str::to_owned))
+}
+
+/// Whether the host that was named can only be this machine's own address, so that no foreign name was pointed here.
+pub fn host_is_address<B>(request: &Request<B>) -> bool {
+    let Some(host) = host(request).and_then(|h| h.parse::<http::uri::Authority>().ok()) else { return false };
+    let name = host.host().trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+/// Whether a web page of another origin sent this.
+pub fn is_foreign_page<B>(request: &Request<B>) -> bool {
+    let Some(origin) = request.headers().get(http::header::ORIGIN) else { return false };
+    let host = host(request).unwrap_or_default();
+    let origin = origin.to_str().unwrap_or_default();
+    origin.split_once("://").is_none_or(|(_, from)| !from.eq_ignore_ascii_case(&host))
+}
+
+/// Whether the request shows one of these bearer tokens; takes as long for a wrong one as for a right one.
+pub fn shows_token<'a, B>(request: &Request<B>, tokens: impl IntoIterator<Item = &'a String>) -> bool {
+    let header = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    let shown = match header.split_at_checked(7) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token.trim_ascii(),
+        _ => b"",
+    };
+    tokens.into_iter().fold(false, |any, token| any | bool::from(token.as_bytes().ct_eq(shown)))
+}
+
+/// A JSON body of so many bytes at the most. What a form could send is no JSON.
+pub async fn json_body(request: Request<Incoming>, limit: usize) -> Result<serde_json::Value, Box<Response>> {
+    let kind = request.headers().get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
+        let text = "the body is JSON, with content-type: application/json";
+        return Err(Box::new(error(http::StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", text)));
+    }
+    let body = Limited::new(request.into_body(), limit).collect().await.map_err(|_| {
+        let text = format!("the body ended early, or is more than {limit} bytes");
+        Box::new(error(http::StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", text))
+    })?;
+    serde_json::from_slice(&body.to_bytes())
+        .map_err(|cause| Box::new(error(http::StatusCode::BAD_REQUEST, "invalid_json", format!("the body is no JSON: {cause}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::StreamId;
+
+    #[test]
+    fn queries() {
+        let check = |query: &str, expect: &[(&str, Start)]| {
+            let parsed = Query::parse(query).expect(query);
+            let parsed: Vec<_> = parsed.channels.iter().map(|c| &**c).zip(parsed.starts.iter().copied()).collect();
+            assert_eq!(parsed, expect, "{query}");
+        };
+        let time = |ms| Start::From(StreamId::new(ms, 0));
+        check("", &[("default", Start::Tail)]);
+        check("x=y", &[("default", Start::Tail)]);
+        check("channel=", &[("", Start::Tail)]);
+        check("channel=a&channel=b&channel=a", &[("a", Start::Tail), ("b", Start::Tail)]);
+        check("channel=a+b&last_ack_a%20b=5", &[("a b", time(5))]);
+        check("channel=%F0%9F%8E%89%2B&last_ack_%F0%9F%8E%89%2B=5-1", &[("🎉+", Start::Id(StreamId::new(5, 1)))]);
+        check("channel=%ff", &[("\u{fffd}", Start::Tail)]);
+        check("last_ack_a=7&channel=a&last_ack_a=8", &[("a", time(7))]);
+        check("last_ack_default=7", &[("default", time(7))]);
+        check("channel=a&last_ack_b=abc", &[("a", Start::Tail)]);
+        for (query, name) in [
+            ("channel=a&last_ack_a=abc", "last_ack_a"),
+            ("channel=a&last_ack_a=", "last_ack_a"),
+            ("channel=a&last_ack_a=1-2-3", "last_ack_a"),
+            ("channel=a&last_ack_a=99999999999999999999", "last_ack_a"),
+            ("last_ack_default=x", "last_ack_default"),
+        ] {
+            assert_eq!(Query::parse(query), Err(InvalidAck(name.into())), "{query}");
+        }
+    }
+
+    fn config(extra: &str) -> Config {
+        let raw = toml::from_str(&format!("allow-all = true\n{extra}")).expect("toml");
+        Config::check(raw).expect("valid")
+    }
+
+    #[test]
+    fn clients_behind_proxies() {
+        let config = config("[server]\ntrusted-proxies = [\"10.0.0.0/8\", \"::1/128\"]");
+        let check = |peer: &str, forwarded: &str, expect: (&str, &str)| {
+            let request = Request::get("/api/realtime?x=1")
+                .header("host", "gate.example")
+                .header("x-forwarded-for", forwarded)
+                .header("x-forwarded-proto", "https")
+                .body(())
+                .expect("request");
+            let told = for_policy(&request, SocketAddr::new(peer.parse().expect("ip"), 1), &config);
+            assert_eq!((&*told.client_address, &*told.scheme), expect, "{peer} {forwarded}");
+            assert_eq!((&*told.authority, &*told.path_with_query), ("gate.example", "/api/realtime?x=1"));
+        };
+        check("192.0.2.1", "203.0.113.9", ("192.0.2.1", "http"));
+        check("10.0.0.1", "203.0.113.9", ("203.0.113.9", "https"));
+        check("10.0.0.1", "198.51.100.7, 203.0.113.9, 10.1.1.1", ("203.0.113.9", "https"));
+        check("10.0.0.1", "203.0.113.9, junk", ("10.0.0.1", "https"));
+        check("::ffff:192.0.2.1", "203.0.113.9", ("192.0.2.1", "http"));
+    }
+
+    #[test]
+    fn cookies_are_one() {
+        let mut headers = HeaderMap::new();
+        headers.append(COOKIE, HeaderValue::from_static("a=b"));
+        headers.append(COOKIE, HeaderValue::from_static("session=s"));
+        join_cookies(&mut headers);
+        let all: Vec<_> = headers.get_all(COOKIE).iter().collect();
+        assert_eq!(all, ["a=b; session=s"]);
+    }
+
+    #[test]
+    fn who_may_drive_a_port() {
+        let request = |host: &str, origin: Option<&str>, token: Option<&str>| {
+            let mut builder = Request::get("/").header("host", host);
+            if let Some(origin) = origin {
+                builder = builder.header("origin", origin);
+            }
+            if let Some(token) = token {
+                builder = builder.header("authorization", token);
+            }
+            builder.body(()).expect("request")
+        };
+        for (host, expect) in
+            [("127.0.0.1:9090", true), ("[::1]:9090", true), ("localhost", true), ("evil.example", false), ("", false)]
+        {
+            assert_eq!(host_is_address(&request(host, None, None)), expect, "{host}");
+        }
+        let foreign = |host, origin| is_foreign_page(&request(host, Some(origin), None));
+        assert!(!foreign("127.0.0.1:80", "http://127.0.0.1:80"));
+        assert!(foreign("127.0.0.1:80", "http://evil.example") && foreign("127.0.0.1:80", "null"));
+        let tokens = vec!["one".to_owned(), "two".to_owned()];
+        let shows = |token| shows_token(&request("h", None, token), &tokens);
+        assert!(shows(Some("Bearer two")) && shows(Some("bearer one")));
+        assert!(!shows(Some("Bearer three")) && !shows(Some("two")) && !shows(None) && !shows(Some("Bearer ")));
+    }
+}

@@ -1,0 +1,100 @@
+//! Responses of Tidegate's own, and the one place where causes become HTTP.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use serde_json::json;
+
+use crate::policy::Failure;
+use crate::store::StoreError;
+
+/// What every handler answers.
+pub type Response = http::Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// A response with a body at hand.
+pub fn full(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
+    let mut response = http::Response::new(Full::new(body.into()).boxed_unsync());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// A response without a body.
+pub fn empty(status: StatusCode) -> Response {
+    let mut response = http::Response::new(Full::default().boxed_unsync());
+    *response.status_mut() = status;
+    response
+}
+
+/// A policy's own words.
+pub fn verbatim(status: StatusCode, headers: HeaderMap, body: Bytes) -> Response {
+    let mut response = http::Response::new(Full::new(body).boxed_unsync());
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// An event stream.
+pub fn event_stream(body: impl http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static) -> Response {
+    let mut response = http::Response::new(body.boxed_unsync());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // Or nginx would hold the frames back.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+/// JSON.
+pub fn json(status: StatusCode, value: &serde_json::Value) -> Response {
+    let mut response = full(status, "application/json", value.to_string());
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// `{"error":{"code","message"}}`
+pub fn error(status: StatusCode, code: &str, message: impl std::fmt::Display) -> Response {
+    json(status, &json!({ "error": { "code": code, "message": message.to_string() } }))
+}
+
+/// 404
+pub fn not_found() -> Response {
+    error(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
+}
+
+/// 405
+pub fn method_not_allowed(allowed: &'static str) -> Response {
+    let text = format!("this path takes {allowed} only");
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text);
+    response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// 431
+pub fn head_too_large(limit: usize) -> Response {
+    let text = format!("the request's line and headers are more than {limit} bytes (server.max-head)");
+    error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", text)
+}
+
+/// What a client is told when there was no decision: nothing that the operator's log has.
+pub fn failure(failure: &Failure) -> Response {
+    match failure {
+        Failure::NoPolicy | Failure::Busy => {
+            error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "this request cannot be decided now; try again")
+        }
+        _ => error(StatusCode::INTERNAL_SERVER_ERROR, "not_decided", "this request could not be decided"),
+    }
+}
+
+/// What an emitter is told.
+pub fn store_error(cause: &StoreError) -> Response {
+    match cause {
+        StoreError::Unavailable(_) => error(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "the store does not answer"),
+        StoreError::WrongType => error(StatusCode::CONFLICT, "wrong_type", "the key holds something that is no stream"),
+        StoreError::Refused(_) => error(StatusCode::BAD_REQUEST, "refused", cause),
+    }
+}

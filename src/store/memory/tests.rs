@@ -1,0 +1,131 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+
+const ALL: Limits = Limits { entries: 1000, bytes: 1 << 20, max_event: 1 << 20 };
+
+struct World {
+    store: MemoryStore,
+    now: Arc<AtomicU64>,
+}
+
+fn world(limit: usize) -> World {
+    let now = Arc::new(AtomicU64::new(1_000));
+    let clock = Arc::clone(&now);
+    let seed = HashMap::from([
+        ("session:a".to_owned(), Seed::Text("x".into())),
+        ("team".to_owned(), Seed::Set(HashSet::from(["alice".to_owned()]))),
+        ("h".to_owned(), Seed::Hash(BTreeMap::from([("f".to_owned(), "v".to_owned())]))),
+    ]);
+    World { store: MemoryStore::new(limit, seed, Arc::new(move || clock.load(Ordering::Relaxed))), now }
+}
+
+impl World {
+    async fn emit(&self, data: &str, retention: Retention) -> StreamId {
+        self.store.emit("c", &NewEvent::new("e", &data.into()), retention).await.expect("emitted")
+    }
+
+    async fn ids(&self) -> Vec<String> {
+        let page = self.store.read("c", StreamId::ZERO, ALL).await.expect("read");
+        page.entries.iter().map(|(id, _)| id.to_string()).collect()
+    }
+}
+
+#[tokio::test]
+async fn ids_grow_even_when_the_clock_does_not() {
+    let w = world(1 << 20);
+    assert_eq!(w.emit("a", Retention::default()).await, StreamId::new(1_000, 0));
+    assert_eq!(w.emit("b", Retention::default()).await, StreamId::new(1_000, 1));
+    w.now.store(500, Ordering::Relaxed);
+    assert_eq!(w.emit("c", Retention::default()).await, StreamId::new(1_000, 2));
+    w.now.store(2_000, Ordering::Relaxed);
+    assert_eq!(w.emit("d", Retention::default()).await, StreamId::new(2_000, 0));
+}
+
+#[tokio::test]
+async fn trimming_leaves_the_count_of_all() {
+    let w = world(1 << 20);
+    for _ in 0..5 {
+        w.emit("x", Retention { max_length: Some(2), ..Retention::default() }).await;
+    }
+    let page = w.store.read("c", StreamId::ZERO, ALL).await.expect("read");
+    let state = page.stream.expect("a stream");
+    assert_eq!((state.added, state.length, state.first), (5, 2, Some(StreamId::new(1_000, 3))));
+    assert_eq!(w.ids().await, ["1000-3", "1000-4"]);
+}
+
+#[tokio::test]
+async fn a_stream_expires() {
+    let w = world(1 << 20);
+    w.emit("x", Retention { expire_seconds: Some(1), ..Retention::default() }).await;
+    w.now.store(1_999, Ordering::Relaxed);
+    assert_eq!(w.ids().await.len(), 1);
+    w.now.store(2_000, Ordering::Relaxed);
+    assert!(w.store.read("c", StreamId::ZERO, ALL).await.expect("read").stream.is_none());
+    assert_eq!(w.store.state().bytes, 0);
+}
+
+#[tokio::test]
+async fn a_full_store_drops_the_oldest_of_all_streams() {
+    let w = world(2_000);
+    for i in 0..50 {
+        w.now.store(1_000 + i, Ordering::Relaxed);
+        let channel = if i % 2 == 0 { "c" } else { "d" };
+        w.store.emit(channel, &NewEvent::new("e", &"x".into()), Retention::default()).await.expect("emitted");
+        let state = w.store.state();
+        assert!(state.bytes <= 2_000, "{}", state.bytes);
+    }
+    let page = w.store.read("d", StreamId::ZERO, ALL).await.expect("read");
+    assert_eq!(page.entries.last().map(|(id, _)| id.ms), Some(1_049));
+    let too_large = NewEvent::new("e", &"x".repeat(3_000).into());
+    assert!(matches!(w.store.emit("c", &too_large, Retention::default()).await, Err(StoreError::Refused(_))));
+    assert_eq!(w.ids().await.last().map(String::as_str), Some("1048-0"), "and a refused one loses nothing");
+}
+
+#[tokio::test]
+async fn a_page_is_bounded() {
+    let w = world(1 << 20);
+    for size in [10, 10, 5_000, 20_000] {
+        w.emit(&"x".repeat(size), Retention::default()).await;
+    }
+    let limits = Limits { entries: 10, bytes: 1_000, max_event: 10_000 };
+    let page = w.store.read("c", StreamId::ZERO, limits).await.expect("read");
+    assert_eq!((page.entries.len(), page.complete, page.needs), (2, false, None));
+    let page = w.store.read("c", page.entries[1].0, limits).await.expect("read");
+    let needs = page.needs.expect("a larger limit is needed");
+    assert!(page.entries.is_empty() && needs > 5_000);
+    let page = w.store.read("c", StreamId::new(1_000, 1), Limits { bytes: needs, ..limits }).await.expect("read");
+    assert_eq!(page.entries.len(), 2);
+    assert!(page.complete && matches!(page.entries[1].1, Body::TooLarge));
+}
+
+#[tokio::test]
+async fn look_ups() {
+    let w = world(1 << 20);
+    assert_eq!(w.store.get("session:a").await.expect("answer"), Some(b"x".to_vec()));
+    assert_eq!(w.store.get("session:b").await.expect("answer"), None);
+    assert!(w.store.set_contains("team", "alice").await.expect("answer"));
+    assert!(!w.store.set_contains("team", "bob").await.expect("answer"));
+    assert_eq!(w.store.hash_get("h", "f").await.expect("answer"), Some(b"v".to_vec()));
+    assert!(matches!(w.store.get("team").await, Err(StoreError::WrongType)));
+    assert!(matches!(w.store.read("team", StreamId::ZERO, ALL).await, Err(StoreError::WrongType)));
+}
+
+#[tokio::test]
+async fn commands_as_redis_answers_them() {
+    let w = world(1 << 20);
+    let run = async |json: serde_json::Value| w.store.command(&Command::parse(&json).expect("a command")).await;
+    let text = |s: &str| Reply::Text(s.as_bytes().to_vec());
+    use serde_json::json;
+    assert_eq!(run(json!(["XADD", "c", "NOMKSTREAM", "*", "a", "b"])).await.expect("answer"), Reply::Nil);
+    assert_eq!(run(json!(["XADD", "c", "5-1", "a", "b"])).await.expect("answer"), text("5-1"));
+    assert!(matches!(run(json!(["XADD", "c", "5-1", "a", "b"])).await, Err(StoreError::Refused(_))));
+    assert_eq!(run(json!(["XADD", "c", "MAXLEN", 1, "5-*", "a", "c"])).await.expect("answer"), text("5-2"));
+    let row = Reply::List(vec![text("5-2"), Reply::List(vec![text("a"), text("c")])]);
+    assert_eq!(run(json!(["XRANGE", "c", "-", "+"])).await.expect("answer"), Reply::List(vec![row]));
+    assert_eq!(run(json!(["XRANGE", "c", "(5-2", "+"])).await.expect("answer"), Reply::List(vec![]));
+    assert_eq!(run(json!(["EXPIRE", "nothing", 5])).await.expect("answer"), Reply::Int(0));
+    assert_eq!(run(json!(["EXPIRE", "c", 0])).await.expect("answer"), Reply::Int(1));
+    assert_eq!(run(json!(["XRANGE", "c", "-", "+"])).await.expect("answer"), Reply::List(vec![]));
+    assert!(matches!(run(json!(["XADD", "team", "*", "a", "b"])).await, Err(StoreError::WrongType)));
+}

@@ -1,0 +1,119 @@
+//! Where events live: a Redis, or the memory of this process. What a store must do is one trait, so that a test can stand
+//! between and cut the link.
+
+pub mod command;
+pub mod memory;
+pub mod redis;
+pub mod url;
+
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+
+use crate::event::{Body, NewEvent, StreamId};
+use command::{Command, Reply};
+
+/// Why a store did not answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It could not be reached, or not in time. The text names no password.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// The key holds something that is not a stream (or, for a look-up, not what was asked for).
+    #[error("the key holds another type of value")]
+    WrongType,
+    /// The store answered, and refused.
+    #[error("the store refused: {0}")]
+    Refused(String),
+}
+
+/// What a [`Store::read`] may bring.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Entries at the most.
+    pub entries: usize,
+    /// Bytes of fields at the most. A first entry larger than that is not brought: the page says its size in `needs`.
+    pub bytes: usize,
+    /// An entry larger than that is [`Body::TooLarge`].
+    pub max_event: usize,
+}
+
+/// A part of a stream, with the state of the whole at the same moment.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The entries after the position asked for, oldest first.
+    pub entries: Vec<(StreamId, Body)>,
+    /// There was nothing after the last of `entries`.
+    pub complete: bool,
+    /// The bytes that the next entry needs, when it alone was over the limit.
+    pub needs: Option<usize>,
+    /// The stream; `None` if there is no such key.
+    pub stream: Option<StreamState>,
+}
+
+/// What a stream says about itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamState {
+    /// The last id that it generated.
+    pub last: StreamId,
+    /// Entries ever added, trimmed ones too.
+    pub added: u64,
+    /// Entries that it holds.
+    pub length: u64,
+    /// The oldest entry that it holds.
+    pub first: Option<StreamId>,
+    /// The greatest id that was deleted one by one; trimming does not count.
+    pub max_deleted: StreamId,
+}
+
+impl Page {
+    /// The last id that the stream generated, `0-0` for a key that does not exist.
+    #[must_use]
+    pub fn last(&self) -> StreamId {
+        self.stream.map_or(StreamId::ZERO, |s| s.last)
+    }
+}
+
+/// What an emitter may ask for beside the event.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Retention {
+    /// Keep so many entries at the most.
+    pub max_length: Option<u64>,
+    /// Let the whole stream expire so many seconds after this event.
+    pub expire_seconds: Option<u64>,
+}
+
+/// Who is told of doorbells. Called from the store's own tasks: it must neither block nor wait.
+pub trait Bell: Send + Sync {
+    /// The subscription to this channel is confirmed: whatever is published from now on rings.
+    fn watching(&self, channel: &str);
+    /// Something was published on the channel.
+    fn rang(&self, channel: &str, payload: &[u8]);
+    /// All subscriptions are gone, until `watching` says otherwise.
+    fn lost(&self, why: &str);
+}
+
+/// A store. Cheap to share; every method may be called at any time from any task.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Rings this bell from now on. Called once.
+    fn start(&self, bell: Weak<dyn Bell>);
+    /// Subscribes to a channel's doorbell, again after a lost link, until `unwatch`. Neither calls the bell itself.
+    fn watch(&self, channel: &Arc<str>);
+    /// Ends a subscription.
+    fn unwatch(&self, channel: &str);
+    /// The entries after a position, with the stream's state, at one moment.
+    async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError>;
+    /// Adds an event and rings its doorbell, at one moment.
+    async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError>;
+    /// A string key's value.
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError>;
+    /// A field of a hash.
+    async fn hash_get(&self, key: &str, field: &str) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Whether a set holds a member.
+    async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError>;
+    /// One command of the REST protocol.
+    async fn command(&self, command: &Command) -> Result<Reply, StoreError>;
+    /// Asks for a sign of life.
+    async fn ping(&self) -> Result<(), StoreError>;
+}

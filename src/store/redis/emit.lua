@@ -1,0 +1,20 @@
+-- An entry and its doorbell at one moment; the doorbell says the id before, so that a reader needs no read.
+-- KEYS[1] the stream; ARGV: data, event, type, the doorbell's beginning, entries to keep or '', seconds to live or ''.
+local prev = '0-0'
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  local raw = redis.call('XINFO', 'STREAM', KEYS[1])
+  for i = 1, #raw, 2 do
+    if raw[i] == 'last-generated-id' then prev = raw[i + 1] end
+  end
+end
+local add = { 'XADD', KEYS[1] }
+if ARGV[5] ~= '' then
+  add[3], add[4], add[5] = 'MAXLEN', '=', ARGV[5]
+end
+for _, word in ipairs({ '*', 'data', ARGV[1], 'event', ARGV[2], 'channel', KEYS[1], 'type', ARGV[3] }) do
+  add[#add + 1] = word
+end
+local id = redis.call(unpack(add))
+if ARGV[6] ~= '' then redis.call('EXPIRE', KEYS[1], ARGV[6]) end
+redis.call('PUBLISH', KEYS[1], ARGV[4] .. ',"id":"' .. id .. '","prev":"' .. prev .. '"}')
+return id

@@ -1,0 +1,347 @@
+//! One client's stream, as the body of its response: a cursor a channel, and nothing in between. It is polled when the socket
+//! takes more, so that a client that stops reading stops everything here, and finds its place again when it goes on.
+
+pub mod position;
+pub mod registry;
+pub mod replay;
+
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame};
+use tokio::time::{Instant, Sleep};
+
+use crate::channel::hub::{Hub, Membership};
+use crate::channel::order::Gap;
+use crate::channel::{Cursor, Opening, Pull, Start};
+use crate::event::{StreamId, json_string};
+use crate::store::{Page, StoreError};
+use position::Positions;
+use registry::Ticket;
+use replay::{Fetched, ReplayBudget, Request, Slot, fetch};
+
+/// A piece of the body is about so large at the most; beyond it lies what the socket holds.
+const PIECE: usize = 16 * 1024;
+
+/// What all streams of a node share.
+#[derive(Clone)]
+pub struct StreamContext {
+    /// The channels.
+    pub hub: Hub,
+    /// Memory for replays.
+    pub replays: Arc<ReplayBudget>,
+    /// A silent stream says something this often.
+    pub ping: Duration,
+}
+
+/// One channel of a stream that is about to start.
+pub struct Entry {
+    /// Its number in the URL's list.
+    pub number: usize,
+    /// Its name.
+    pub name: String,
+    /// Where it starts.
+    pub start: Start,
+}
+
+/// The body of a stream's response.
+pub struct EventStream {
+    context: StreamContext,
+    ticket: Ticket,
+    lanes: Vec<Lane>,
+    positions: Positions,
+    /// The lane that is asked first.
+    turn: usize,
+    /// The rest of a large frame.
+    rest: Bytes,
+    begun: bool,
+    ended: bool,
+    wrote_at: Instant,
+    expires: Option<Instant>,
+    timer: Pin<Box<Sleep>>,
+}
+
+struct Lane {
+    number: usize,
+    membership: Membership,
+    phase: Phase,
+}
+
+enum Phase {
+    Opening { start: Start, verified: Option<u64>, refused: bool },
+    Live(Cursor),
+    Fetching(Cursor, Pin<Box<dyn Future<Output = Result<Fetched, StoreError>> + Send>>),
+    Sending(Cursor, Box<Sending>),
+}
+
+struct Sending {
+    slot: Arc<Slot>,
+    page: Page,
+    log_end: u64,
+    end: StreamId,
+}
+
+impl EventStream {
+    /// A stream of these channels. `positions` are of the URL's whole list. `expires`: when the client has to come back.
+    #[must_use]
+    pub fn new(
+        context: StreamContext,
+        ticket: Ticket,
+        entries: Vec<Entry>,
+        positions: Positions,
+        expires: Option<Instant>,
+    ) -> Self {
+        let now = Instant::now();
+        let lanes = entries.into_iter().map(|entry| Lane {
+            number: entry.number,
+            membership: context.hub.join(&entry.name),
+            phase: Phase::Opening { start: entry.start, verified: None, refused: false },
+        });
+        let lanes: Vec<Lane> = lanes.collect();
+        let timer = Box::pin(tokio::time::sleep_until(expires.unwrap_or(now + context.ping).min(now + context.ping)));
+        Self {
+            context,
+            ticket,
+            lanes,
+            positions,
+            turn: 0,
+            rest: Bytes::new(),
+            begun: false,
+            ended: false,
+            wrote_at: now,
+            expires,
+            timer,
+        }
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Some(self.rest.split_to(self.rest.len().min(4 * PIECE))));
+        }
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if self.ticket.shall_end(cx.waker()) || self.expires.is_some_and(|at| at <= Instant::now()) {
+            return Poll::Ready(Some(self.farewell()));
+        }
+        let mut out = Piece::default();
+        if !self.begun {
+            self.begun = true;
+            // Clients that lose a node come back spread over two seconds.
+            let _ = write!(out.bytes, "retry: {}\n\n", rand::random_range(1000..3000));
+        }
+        for step in 0..self.lanes.len() {
+            let i = (self.turn + step) % self.lanes.len();
+            if self.lanes[i].advance(&self.context, &mut self.positions, &mut out, cx) {
+                self.turn = i;
+                break;
+            }
+        }
+        if !out.bytes.is_empty() {
+            self.wrote_at = Instant::now();
+            self.rest = out.rest;
+            return Poll::Ready(Some(out.bytes.freeze()));
+        }
+        self.poll_timer(cx)
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            if self.expires.is_some_and(|at| at <= now) {
+                return Poll::Ready(Some(self.farewell()));
+            }
+            let silent = self.wrote_at + self.context.ping <= now;
+            if silent {
+                self.wrote_at = now;
+            }
+            let next = self.wrote_at + self.context.ping;
+            self.timer.as_mut().reset(self.expires.unwrap_or(next).min(next));
+            if silent {
+                let ping = format!("data: {{\"type\":\"ping\",\"timestamp\":{}}}\n\n", now_ms());
+                return Poll::Ready(Some(ping.into()));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Tells the client to come back: the last thing that a stream says when the gateway ends it.
+    fn farewell(&mut self) -> Bytes {
+        self.ended = true;
+        // The stock client takes the time as its position in every channel that has none.
+        let timestamp = self.positions.least_ms().unwrap_or_else(now_ms);
+        Bytes::from(format!("data: {{\"type\":\"reconnect\",\"timestamp\":{timestamp}}}\n\n"))
+    }
+}
+
+impl Lane {
+    /// Writes what there is. True if the piece is full.
+    fn advance(
+        &mut self,
+        context: &StreamContext,
+        positions: &mut Positions,
+        out: &mut Piece,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        loop {
+            match &mut self.phase {
+                Phase::Opening { start, verified, refused } => {
+                    match self.membership.open(*start, verified, cx.waker()) {
+                        Opening::Wait => return false,
+                        Opening::Wrong => {
+                            if !std::mem::replace(refused, true) {
+                                out.error(self.membership.name());
+                            }
+                            return false;
+                        }
+                        Opening::Open(cursor, gap) => {
+                            positions.set(self.number, Some(cursor.at));
+                            out.connected(positions, self.membership.name(), cursor.at);
+                            if let Some(gap) = gap {
+                                out.gap(positions, self.membership.name(), gap);
+                            }
+                            self.phase = Phase::Live(cursor);
+                        }
+                    }
+                }
+                Phase::Live(cursor) => {
+                    let number = self.number;
+                    let sink = |at: StreamId, frame: &Bytes| out.event(positions, number, at, frame);
+                    match self.membership.pull(cursor, cx.waker(), sink) {
+                        Pull::Full => return true,
+                        Pull::Idle => return out.is_full(),
+                        Pull::Back(gap) => {
+                            positions.set(self.number, Some(cursor.at));
+                            out.gap(positions, self.membership.name(), gap);
+                        }
+                        Pull::Behind => {
+                            let cursor = *cursor;
+                            self.phase = self.fetching(context, cursor, true);
+                        }
+                    }
+                }
+                Phase::Fetching(cursor, future) => {
+                    let Poll::Ready(result) = future.as_mut().poll(cx) else { return false };
+                    let cursor = *cursor;
+                    self.phase = match result {
+                        Ok(Fetched { slot, page, log_end, end }) => {
+                            Phase::Sending(cursor, Box::new(Sending { slot, page, log_end, end }))
+                        }
+                        // No longer a stream: as at the start.
+                        Err(_) => Phase::Opening { start: Start::Id(cursor.at), verified: None, refused: false },
+                    };
+                }
+                Phase::Sending(cursor, sending) => {
+                    let mut taken_back = false;
+                    match sending.slot.lock().as_mut() {
+                        None => taken_back = true,
+                        Some(held) => {
+                            while let Some(item) = held.items.pop_front() {
+                                if !out.event(positions, self.number, item.at, &item.frame) {
+                                    held.items.push_front(item);
+                                    return true;
+                                }
+                                cursor.at = item.at;
+                            }
+                        }
+                    }
+                    let mut cursor = *cursor;
+                    if taken_back {
+                        self.phase = self.fetching(context, cursor, false);
+                        continue;
+                    }
+                    cursor.at = cursor.at.max(sending.end);
+                    if !sending.page.complete {
+                        cursor.existed = sending.page.last();
+                    }
+                    self.membership.rejoin(&mut cursor, &sending.page, sending.log_end);
+                    let more = !sending.page.complete && cursor.is_behind();
+                    self.phase = if more { self.fetching(context, cursor, false) } else { Phase::Live(cursor) };
+                }
+            }
+        }
+    }
+
+    fn fetching(&self, context: &StreamContext, cursor: Cursor, first: bool) -> Phase {
+        let request = Request {
+            channel: Arc::clone(self.membership.name()),
+            after: cursor.at,
+            existed: cursor.existed,
+            first,
+            log_end: self.membership.log_end(),
+        };
+        Phase::Fetching(cursor, Box::pin(fetch(context.hub.clone(), Arc::clone(&context.replays), request)))
+    }
+}
+
+/// A piece of the body that is being written.
+#[derive(Default)]
+struct Piece {
+    bytes: BytesMut,
+    /// A large frame is not copied: it follows as it is, and ends the piece.
+    rest: Bytes,
+}
+
+impl Piece {
+    fn is_full(&self) -> bool {
+        self.bytes.len() >= PIECE || !self.rest.is_empty()
+    }
+
+    /// Writes an event's block: the client's own `id:` line, then the bytes that all clients share. False, and nothing
+    /// written, if the piece is full.
+    fn event(&mut self, positions: &mut Positions, number: usize, at: StreamId, frame: &Bytes) -> bool {
+        if self.is_full() {
+            return false;
+        }
+        positions.set(number, Some(at));
+        positions.write(&mut self.bytes);
+        if frame.len() < PIECE {
+            self.bytes.extend_from_slice(frame);
+        } else {
+            self.rest = frame.clone();
+        }
+        true
+    }
+
+    fn connected(&mut self, positions: &Positions, channel: &str, cursor: StreamId) {
+        positions.write(&mut self.bytes);
+        let channel = json_string(channel);
+        // Writing to memory does not fail.
+        let _ = write!(self.bytes, "data: {{\"type\":\"connected\",\"channel\":{channel},\"cursor\":\"{cursor}\"}}\n\n");
+    }
+
+    fn gap(&mut self, positions: &Positions, channel: &str, gap: Gap) {
+        positions.write(&mut self.bytes);
+        self.bytes.extend_from_slice(&gap.frame(channel));
+    }
+
+    fn error(&mut self, channel: &str) {
+        let text = json_string(&format!("channel {channel:?} cannot be read"));
+        let _ = write!(self.bytes, "data: {{\"type\":\"error\",\"error\":{text}}}\n\n");
+    }
+}
+
+impl Body for EventStream {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.poll_piece(cx).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended && self.rest.is_empty()
+    }
+}
+
+/// This machine's clock, ms since 1970.
+#[must_use]
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}

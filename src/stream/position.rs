@@ -1,0 +1,161 @@
+//! Where a client's stream starts: what the URL and `Last-Event-ID` say of its channels, and the `id:` lines it gets.
+
+use std::fmt::Write;
+
+use bytes::BytesMut;
+use sha2::{Digest, Sha256};
+
+use crate::channel::Start;
+use crate::event::{StreamId, digits};
+
+/// Reads a `last_ack_…`: a time in ms on the browser's clock, or a stream id. `None` if it is neither.
+#[must_use]
+pub fn parse_ack(text: &str) -> Option<Start> {
+    let time = digits(text).map(|ms| Start::From(StreamId::new(ms, 0)));
+    time.or_else(|| text.parse().ok().map(Start::Id))
+}
+
+/// The `id:` of a block: a position for each channel of the URL, in the URL's order, bound to that list by a hash.
+///
+/// `<8 hex digits>:<ms>-<seq>,-,<ms>-<seq>`, the numbers in hex, `-` alone where there is no position yet. A browser sends it
+/// back as `Last-Event-ID` with the same URL; with any other list of channels it means nothing.
+#[derive(Clone, Debug)]
+pub struct Positions {
+    tag: u32,
+    at: Vec<Option<StreamId>>,
+}
+
+impl Positions {
+    /// No positions yet, for this list of channels.
+    #[must_use]
+    pub fn new(channels: &[String]) -> Self {
+        let mut hash = Sha256::new();
+        for channel in channels {
+            hash.update((channel.len() as u64).to_be_bytes());
+            hash.update(channel);
+        }
+        let hash = hash.finalize();
+        Self { tag: u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]), at: vec![None; channels.len()] }
+    }
+
+    /// Takes over what a `Last-Event-ID` says; one that is malformed or of another list changes nothing.
+    pub fn resume(&mut self, id: &str) {
+        if let Some(at) = self.parse(id) {
+            self.at = at;
+        }
+    }
+
+    fn parse(&self, id: &str) -> Option<Vec<Option<StreamId>>> {
+        let (tag, vector) = id.split_once(':')?;
+        if tag != format!("{:08x}", self.tag) {
+            return None;
+        }
+        let hex = |text: &str| {
+            let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+            plain.then(|| u64::from_str_radix(text, 16).ok())?
+        };
+        let at: Option<Vec<_>> = vector
+            .split(',')
+            .map(|entry| match entry {
+                "-" => Some(None),
+                _ => entry.split_once('-').and_then(|(ms, seq)| Some(Some(StreamId::new(hex(ms)?, hex(seq)?)))),
+            })
+            .collect();
+        at.filter(|at| at.len() == self.at.len())
+    }
+
+    /// The position of the channel with this number.
+    #[must_use]
+    pub fn get(&self, channel: usize) -> Option<StreamId> {
+        self.at.get(channel).copied().flatten()
+    }
+
+    /// Notes a position.
+    pub fn set(&mut self, channel: usize, at: Option<StreamId>) {
+        if let Some(slot) = self.at.get_mut(channel) {
+            *slot = at;
+        }
+    }
+
+    /// The least position in ms; what a client that knows no better comes back with.
+    #[must_use]
+    pub fn least_ms(&self) -> Option<u64> {
+        self.at.iter().flatten().map(|id| id.ms).min()
+    }
+
+    /// Writes the `id:` line.
+    pub fn write(&self, to: &mut BytesMut) {
+        // Writing to memory does not fail.
+        let _ = write!(to, "id: {:08x}:", self.tag);
+        for (i, at) in self.at.iter().enumerate() {
+            let comma = if i == 0 { "" } else { "," };
+            let _ = match at {
+                Some(at) => write!(to, "{comma}{:x}-{:x}", at.ms, at.seq),
+                None => write!(to, "{comma}-"),
+            };
+        }
+        to.extend_from_slice(b"\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acks() {
+        let check = |text: &str, expect: Option<Start>| assert_eq!(parse_ack(text), expect, "{text:?}");
+        check("0", Some(Start::From(StreamId::ZERO)));
+        check("1732464000000", Some(Start::From(StreamId::new(1_732_464_000_000, 0))));
+        check("5-7", Some(Start::Id(StreamId::new(5, 7))));
+        for bad in ["", "abc", "1-2-3", "12345678901234567890", "-1", "1.5", "NaN", "5-", "+5", " 5"] {
+            let expect = (bad == "12345678901234567890").then_some(Start::From(StreamId::new(12_345_678_901_234_567_890, 0)));
+            check(bad, expect);
+        }
+        check("99999999999999999999", None);
+    }
+
+    fn names(list: &[&str]) -> Vec<String> {
+        list.iter().map(|s| (*s).to_owned()).collect()
+    }
+
+    #[test]
+    fn ids_come_back() {
+        let channels = names(&["a", "b", "c"]);
+        let mut positions = Positions::new(&channels);
+        positions.set(0, Some(StreamId::new(0x193a, 1)));
+        positions.set(2, Some(StreamId::new(u64::MAX, u64::MAX)));
+        let mut line = BytesMut::new();
+        positions.write(&mut line);
+        let line = String::from_utf8(line.to_vec()).expect("text");
+        let id = line.strip_prefix("id: ").and_then(|l| l.strip_suffix('\n')).expect("a line");
+        assert_eq!(&id[8..], ":193a-1,-,ffffffffffffffff-ffffffffffffffff");
+        let mut back = Positions::new(&channels);
+        back.resume(id);
+        assert_eq!(back.at, positions.at);
+        assert_eq!(back.least_ms(), Some(0x193a));
+    }
+
+    #[test]
+    fn foreign_and_malformed_ids_are_ignored_whole() {
+        let mut of_ab = Positions::new(&names(&["a", "b"]));
+        of_ab.set(0, Some(StreamId::new(7, 7)));
+        let tag = format!("{:08x}", of_ab.tag);
+        let check = |id: &str| {
+            let mut positions = Positions::new(&names(&["a", "b"]));
+            positions.resume(id);
+            assert_eq!(positions.at, [None, None], "{id:?}");
+        };
+        for vector in ["", "1-1", "1-1,2-2,3-3", "1-1,x-1", "1-1,2", "1-1,+2-1", "1-1,10000000000000000-0", "1-1, 2-2"] {
+            check(&format!("{tag}:{vector}"));
+        }
+        check("");
+        check("42");
+        check("1732464000000-0");
+        check("zzzzzzzz:1-1,2-2");
+        // Another list: the order counts, and so do the borders between names.
+        for other in [&["b", "a"][..], &["ab"], &["a", "b", "c"]] {
+            assert_ne!(Positions::new(&names(other)).tag, of_ab.tag, "{other:?}");
+        }
+    }
+}

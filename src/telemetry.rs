@@ -1,0 +1,21 @@
+//! The log: to stderr, so that stdout is a program's own answer.
+
+use std::io::IsTerminal;
+
+use anyhow::Context;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::raw::LogFormat;
+
+/// Starts logging. A second call changes nothing.
+pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter).context("log.filter: expected something like info or warn,tidegate=debug")?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    // An error means that a log is there already, as in tests.
+    let _ = match format {
+        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    Ok(())
+}

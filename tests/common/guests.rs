@@ -1,0 +1,72 @@
+//! The policies of `tests/fixtures/policies`, made components.
+//!
+//! Most of them are core modules that keep to the canonical ABI by hand, since that is far shorter than the text of a whole component.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+/// What the fixtures import and export between them. A component imports only what its module does.
+const WORLD: &str = "
+    package tidegate:fixtures;
+
+    world guest {
+        include tidegate:policy/policy@0.1.0;
+        import wasi:clocks/monotonic-clock@0.2.0;
+        import acme:secrets/vault@1.0.0;
+    }
+
+    package wasi:io@0.2.0 {
+        interface poll {
+            resource pollable {
+                block: func();
+            }
+        }
+    }
+
+    package wasi:clocks@0.2.0 {
+        interface monotonic-clock {
+            use wasi:io/poll@0.2.0.{pollable};
+            subscribe-duration: func(nanoseconds: u64) -> pollable;
+        }
+    }
+
+    package acme:secrets@1.0.0 {
+        interface vault {
+            open: func();
+        }
+    }
+";
+
+/// The bytes of `tests/fixtures/policies/<name>.wat`. A module that exports the authorizer becomes a component on the way; any other
+/// text stands for itself.
+#[expect(
+    clippy::panic,
+    reason = "a fixture that does not build is a failed test"
+)]
+pub fn component(name: &str) -> Vec<u8> {
+    build(name).unwrap_or_else(|error| panic!("fixture {name}: {error:#}"))
+}
+
+fn build(name: &str) -> Result<Vec<u8>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = root.join(format!("tests/fixtures/policies/{name}.wat"));
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let mut bytes = wat::parse_str(&text)?;
+    if !text.contains(r#"(export "tidegate:policy/authorizer@0.1.0#authorize")"#) {
+        return Ok(bytes);
+    }
+
+    let mut resolve = Resolve::default();
+    resolve.push_path(root.join("wit"))?;
+    let package = resolve.push_source("fixtures.wit", WORLD)?;
+    let world = resolve.select_world(&[package], Some("guest"))?;
+    embed_component_metadata(&mut bytes, &resolve, world, StringEncoding::UTF8)?;
+    ComponentEncoder::default()
+        .module(&bytes)?
+        .validate(true)
+        .encode()
+}

@@ -1,0 +1,50 @@
+// A small app with the unchanged client half of @upstash/realtime. What it received and how its connection stands is on the
+// page, and on `window` for the test.
+import { createRealtime, RealtimeProvider } from "@upstash/realtime/client";
+import { useEffect, useState } from "react";
+import { createRoot } from "react-dom/client";
+
+const query = new URLSearchParams(location.search);
+const api = { url: query.get("api"), withCredentials: true };
+const { useRealtime } = createRealtime();
+
+window.__seen = [];
+window.__statuses = [];
+
+function Feed() {
+  const [channels, setChannels] = useState(() => JSON.parse(query.get("channels")));
+  const [seen, setSeen] = useState([]);
+  const { status } = useRealtime({
+    channels,
+    onData(event) {
+      window.__seen.push(event);
+      setSeen([...window.__seen]);
+    },
+  });
+
+  useEffect(() => {
+    window.__setChannels = setChannels;
+  }, []);
+  useEffect(() => {
+    window.__status = status;
+    window.__statuses.push(status);
+  }, [status]);
+
+  return (
+    <main>
+      <p id="status">{status}</p>
+      <p id="channels">{channels.join(" ")}</p>
+      <ul id="seen">
+        {seen.map((event, index) => (
+          <li key={index}>{`${event.channel} ${event.event} ${JSON.stringify(event.data)}`}</li>
+        ))}
+      </ul>
+    </main>
+  );
+}
+
+createRoot(document.getElementById("root")).render(
+  <RealtimeProvider api={api}>
+    <Feed />
+  </RealtimeProvider>,
+);

@@ -1,0 +1,38 @@
+// What a suite opened is closed in reverse order, all of it, even when closing one thing fails.
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+export class Closing {
+  #things = [];
+
+  /** Remembers `thing` and how to end it; gives `thing` back. */
+  add(thing, end) {
+    this.#things.push(() => end(thing));
+    return thing;
+  }
+
+  /** A directory that is removed in the end, also when the test process dies of an exception. */
+  dir(prefix = "tidegate-e2e-") {
+    const path = mkdtempSync(join(tmpdir(), prefix));
+    const remove = () => rmSync(path, { recursive: true, force: true });
+    process.once("exit", remove);
+    this.#things.push(() => {
+      process.removeListener("exit", remove);
+      remove();
+    });
+    return path;
+  }
+
+  async run() {
+    const failures = [];
+    for (const end of this.#things.splice(0).reverse()) {
+      try {
+        await end();
+      } catch (error) {
+        failures.push(error);
+      }
+    }
+    if (failures.length > 0) throw new AggregateError(failures, "closing failed");
+  }
+}

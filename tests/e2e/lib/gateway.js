@@ -1,0 +1,44 @@
+// The gateway under test, as a process.
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Child } from "./child.js";
+
+/** The root of the repository. */
+export const REPO = fileURLToPath(new URL("../../../", import.meta.url));
+
+const BINARY = process.env.TIDEGATE_BIN || join(REPO, "target/debug/tidegate");
+
+/**
+ * Starts `tidegate <args>` and waits until it has said where it listens. `config` is the text of a tidegate.toml, written
+ * into `dir`. The gateway has `url` and `port`; `control` too if its command prints one.
+ */
+export async function startGateway({ args, config, dir, name = "tidegate" }) {
+  const all = [...args];
+  if (config !== undefined) {
+    const file = join(dir, `${name.replace(/\W+/g, "-")}.toml`);
+    writeFileSync(file, config);
+    all.push("--config", file);
+  }
+  // The settings of the person who runs the tests are not part of them.
+  const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith("TIDEGATE_")));
+  const gateway = new Child(name, BINARY, all, { env });
+  try {
+    const [, port] = await gateway.line(/\blistening on http:\/\/127\.0\.0\.1:(\d+)/);
+    gateway.port = Number(port);
+    gateway.url = `http://127.0.0.1:${port}`;
+    if (args[0] === "serve") {
+      const [, control] = await gateway.line(/\bcontrol on http:\/\/127\.0\.0\.1:(\d+)/);
+      gateway.control = `http://127.0.0.1:${control}`;
+    }
+  } catch (error) {
+    await gateway.kill();
+    throw error;
+  }
+  return gateway;
+}
+
+/** A value as TOML; the strings, numbers, booleans and lists that configurations here have. */
+export function toml(value) {
+  return Array.isArray(value) ? `[${value.map(toml).join(", ")}]` : JSON.stringify(value);
+}

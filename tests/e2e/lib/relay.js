@@ -1,0 +1,70 @@
+// A TCP relay: the network between a client and the gateway, which a test can cut.
+import { once } from "node:events";
+import { connect, createServer } from "node:net";
+
+/** Listens on a free port and passes bytes to `127.0.0.1:<target>`; `target` may be changed at any time. */
+export async function startRelay(target) {
+  const relay = new Relay(target);
+  await relay.up();
+  return relay;
+}
+
+class Relay {
+  port = 0;
+  /** Connections taken so far. */
+  accepted = 0;
+  #server = null;
+  #sockets = new Set();
+
+  constructor(target) {
+    this.target = target;
+  }
+
+  get url() {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  /** Links that are open now. */
+  get links() {
+    return this.#sockets.size / 2;
+  }
+
+  /** Drops every link. New ones are still taken. */
+  cut() {
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  /** Drops every link and takes no new one until `up()`. */
+  async down() {
+    const server = this.#server;
+    if (!server) return;
+    this.#server = null;
+    const closed = once(server, "close");
+    server.close();
+    this.cut();
+    await closed;
+  }
+
+  /** Listens, on the same port as before. */
+  async up() {
+    if (this.#server) return;
+    this.#server = createServer((near) => this.#link(near)).listen(this.port, "127.0.0.1");
+    await once(this.#server, "listening");
+    this.port = this.#server.address().port;
+  }
+
+  #link(near) {
+    this.accepted += 1;
+    const far = connect(this.target, "127.0.0.1");
+    for (const [socket, other] of [[near, far], [far, near]]) {
+      this.#sockets.add(socket);
+      socket.setNoDelay(true);
+      socket.on("error", () => other.destroy());
+      socket.on("close", () => {
+        this.#sockets.delete(socket);
+        other.destroy();
+      });
+      socket.pipe(other);
+    }
+  }
+}

@@ -1,0 +1,57 @@
+// The peer of the parity tests: `handle()` of the npm package, unchanged, on Node's own http server.
+import { once } from "node:events";
+import { createServer } from "node:http";
+import { Readable } from "node:stream";
+import { handle, Realtime } from "@upstash/realtime";
+import { restClient } from "./npm.js";
+
+/**
+ * Serves the stock handler; its Redis is the real npm client on the `/redis` of `gateway`. The server has `url`, and
+ * `replayed(channel)`: how many replays of a channel it has read so far, for it duplicates what is emitted while it reads.
+ */
+export async function startStock(gateway, token) {
+  const client = restClient(gateway, token);
+  const reads = new Map();
+  // What `handle` uses of the client, and no more. A channel name that does not survive as a piece of the client's URL is
+  // subscribed to under another: its live half is of no interest then, but the replay waits for the subscription.
+  const redis = {
+    subscribe: (channels) => client.subscribe(channels.map((name, at) => (fitsInPath(name) ? name : `stand-in-${at}`))),
+    publish: (...args) => client.publish(...args),
+    async xrange(channel, ...args) {
+      const entries = await client.xrange(channel, ...args);
+      // After the handler's own continuation.
+      setImmediate(() => reads.set(channel, (reads.get(channel) ?? 0) + 1));
+      return entries;
+    },
+  };
+  const quiet = () => {};
+  const realtime = new Realtime({ redis });
+  realtime._logger = { log: quiet, warn: quiet, error: quiet };
+  const answer = handle({ realtime });
+
+  const server = createServer(async (request, response) => {
+    const gone = new AbortController();
+    response.on("close", () => gone.abort());
+    const url = new URL(request.url, "http://stock");
+    const result = await answer(new Request(url, { headers: request.headers, signal: gone.signal }));
+    response.writeHead(result.status, Object.fromEntries(result.headers));
+    response.flushHeaders();
+    Readable.fromWeb(result.body).on("error", quiet).pipe(response);
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return {
+    url: `http://127.0.0.1:${server.address().port}`,
+    replayed: (channel) => reads.get(channel) ?? 0,
+    async stop() {
+      const closed = once(server, "close");
+      server.close();
+      server.closeAllConnections();
+      await closed;
+    },
+  };
+}
+
+/** Whether the npm client's `subscribe` can name this channel: it puts the name, unescaped, into the path of a URL. */
+export function fitsInPath(name) {
+  return name !== "" && name !== "." && name !== ".." && !/[%?#\\/,\s]/.test(name.replaceAll(" ", ""));
+}

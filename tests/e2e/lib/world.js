@@ -1,0 +1,57 @@
+// The world of the example policy: who is who, which every suite shares.
+import { join } from "node:path";
+import { REPO, toml } from "./gateway.js";
+
+/** The token that the tests' configurations accept on `/redis`. */
+export const TOKEN = "e2e-token";
+
+/** The example policy as a component. */
+export const POLICY = join(REPO, "guest-examples/rust-role-based/policy.wasm");
+
+/** Session ids, the values of the cookie. Nobody has Mallory's. */
+export const SESSION = { alice: "sid-a1", bob: "sid-b2", root: "sid-r3", mallory: "sid-m4" };
+
+/** Writes the world into Redis. */
+export async function seed(resp) {
+  const people = { alice: "member", bob: "member", root: "admin" };
+  for (const [id, role] of Object.entries(people)) {
+    await resp.command("SET", `session:${SESSION[id]}`, JSON.stringify({ id, role }));
+  }
+  await resp.command("SADD", "team:red:members", "alice");
+  await resp.command("SADD", "team:blue:members", "bob");
+}
+
+/** A tidegate.toml with the example policy. */
+export function policyConfig({ store, origin }) {
+  return `listen = "127.0.0.1:0"
+control = "127.0.0.1:0"
+store = ${toml(store)}
+
+[policy]
+file = ${toml(POLICY)}
+
+[policy.lookup]
+prefixes = ["session:", "team:"]
+
+[cors]
+origins = ${toml([origin])}
+credentials = true
+
+[redis-rest]
+tokens = ${toml([TOKEN])}
+
+[stream]
+ping = "25s"
+`;
+}
+
+/** A tidegate.toml without a policy, for `--allow-all`. */
+export function openConfig({ store }) {
+  return `listen = "127.0.0.1:0"
+control = "127.0.0.1:0"
+store = ${toml(store)}
+
+[redis-rest]
+tokens = ${toml([TOKEN])}
+`;
+}
