@@ -109,8 +109,8 @@ enum Staged {
     Event { id: StreamId, frame: Bytes, until: Option<Instant> },
     Skip(StreamId),
     TooLarge(StreamId),
-    /// So many entries before the next one are gone, unless their doorbells ring until then.
-    Hole { missing: u64, until: Instant },
+    /// So many entries before `end` are gone, unless their doorbells ring until then.
+    Hole { missing: u64, end: StreamId, until: Instant },
     WentBack,
 }
 
@@ -257,6 +257,7 @@ impl Order {
         self.read_to = end;
 
         let mut rung: BTreeMap<StreamId, Rung> = self.take_seen(end).into_iter().map(|rung| (rung.id, rung)).collect();
+        let oldest_read = fresh.first().map(|(id, _)| *id);
         let mut batch: Vec<Staged> = Vec::with_capacity(fresh.len());
         for (id, body) in fresh {
             batch.push(match (body, rung.remove(&id)) {
@@ -277,7 +278,9 @@ impl Order {
             self.staged.push_back(Staged::WentBack);
         } else if missing > 0 {
             let missing = u64::try_from(missing).unwrap_or(u64::MAX);
-            self.staged.push_back(Staged::Hole { missing, until: until.unwrap_or(now) });
+            // A trim takes the oldest: they were before the first that was read.
+            let end = oldest_read.unwrap_or(end);
+            self.staged.push_back(Staged::Hole { missing, end, until: until.unwrap_or(now) });
         }
         self.staged.extend(batch);
         // What rang before this read and is not in a stream that was read to its end never was an entry of it.
@@ -292,7 +295,7 @@ impl Order {
         while let Some(front) = self.staged.front() {
             match front {
                 Staged::Event { until: Some(until), .. } if *until > now => return Some(*until),
-                Staged::Hole { missing: 1.., until } if *until > now => return Some(*until),
+                Staged::Hole { missing: 1.., until, .. } if *until > now => return Some(*until),
                 _ => {}
             }
             let Some(front) = self.staged.pop_front() else { break };
@@ -314,11 +317,10 @@ impl Order {
                 }
                 Staged::Hole { missing: 0, .. } => {}
                 Staged::Hole { .. } | Staged::WentBack => {
-                    let (why, certain) = match front {
-                        Staged::Hole { .. } => (Why::Trimmed, true),
-                        _ => (Why::WentBack, false),
+                    let frame = match front {
+                        Staged::Hole { end, .. } => gap(Why::Trimmed, true, Some(end)),
+                        _ => gap(Why::WentBack, false, next),
                     };
-                    let frame = gap(why, certain, next);
                     // Just before what comes next, so that a client that comes back there is not told again.
                     self.head = next.map_or(self.read_to, |id| id.before().max(self.head));
                     out(Out { at: self.head, frame });
