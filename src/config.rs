@@ -199,7 +199,8 @@ impl Config {
         let variables = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
         layers::merge(&mut table, layers::environment(variables)?);
         layers::merge(&mut table, flags);
-        let raw = table.try_into::<Raw>().map_err(|error| ConfigError(format!("configuration: {}", error.message())))?;
+        let raw =
+            table.try_into::<Raw>().map_err(|error| ConfigError(format!("configuration: {}", error.message())))?;
         Self::check(raw)
     }
 
@@ -211,8 +212,11 @@ impl Config {
             let what = format!("{control} is not a loopback address, so control.token has to be set");
             return Err(wrong("control", what));
         }
-        if let Some(token) = [&raw.control.token].into_iter().flatten().chain(&raw.redis_rest.tokens).find(|t| !is_token(t)) {
-            let what = format!("a token of {} characters; it has at least one, and only visible ASCII", token.chars().count());
+        if let Some(token) =
+            [&raw.control.token].into_iter().flatten().chain(&raw.redis_rest.tokens).find(|t| !is_token(t))
+        {
+            let what =
+                format!("a token of {} characters; it has at least one, and only visible ASCII", token.chars().count());
             return Err(wrong("control.token and redis-rest.tokens", what));
         }
         let url: StoreUrl = raw.store.parse().map_err(|error| wrong("store", error))?;
@@ -231,7 +235,10 @@ impl Config {
         };
         let prefixes = raw.policy.lookup.prefixes;
         if prefixes.iter().any(String::is_empty) {
-            return Err(wrong("policy.lookup.prefixes", "an empty prefix would open every key; name what keys begin with"));
+            return Err(wrong(
+                "policy.lookup.prefixes",
+                "an empty prefix would open every key; name what keys begin with",
+            ));
         }
         let ping = raw.stream.ping;
         if !(Duration::from_secs(1)..=Duration::from_secs(70)).contains(&ping) {
@@ -313,7 +320,8 @@ fn door(allow_all: bool, file: Option<PathBuf>) -> Result<Door, ConfigError> {
 }
 
 fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
-    text.parse().map_err(|_| wrong(key, format!("{text:?} is not an IP address with a port, as 127.0.0.1:8080 or [::]:8080")))
+    text.parse()
+        .map_err(|_| wrong(key, format!("{text:?} is not an IP address with a port, as 127.0.0.1:8080 or [::]:8080")))
 }
 
 fn is_token(token: &str) -> bool {
@@ -342,7 +350,10 @@ fn stream_path(text: &str) -> Result<(String, bool), ConfigError> {
     };
     let valid = path.starts_with('/') && !path.contains(['?', '#', '*', ' ']);
     if !valid {
-        return Err(wrong("stream.path", format!("{text:?}: it begins with / and has no ?, as /api/realtime or /api/realtime/*")));
+        return Err(wrong(
+            "stream.path",
+            format!("{text:?}: it begins with / and has no ?, as /api/realtime or /api/realtime/*"),
+        ));
     }
     if ["/redis", "/healthz", "/playground"].iter().any(|own| path == *own || path.starts_with(&format!("{own}/"))) {
         return Err(wrong("stream.path", format!("{text:?} is a path of the gateway's own")));
@@ -362,7 +373,10 @@ fn patterns(key: &str, patterns: &[String]) -> Result<GlobSet, ConfigError> {
 fn cors(raw: &raw::Cors) -> Result<Cors, ConfigError> {
     let all = raw.origins.iter().any(|origin| origin == "*");
     if all && raw.credentials {
-        return Err(wrong("cors.credentials", "browsers take no credentials with the origin *; name the origins in cors.origins"));
+        return Err(wrong(
+            "cors.credentials",
+            "browsers take no credentials with the origin *; name the origins in cors.origins",
+        ));
     }
     let parse = |origin: &String| {
         let like = "an origin is written as https://app.example, or http://localhost:* for any port";

@@ -209,12 +209,7 @@ impl Doorbell {
 /// The payload that Tidegate's own emitters publish, less its `id` and `prev`, which the store adds: ends within the object.
 #[must_use]
 pub fn doorbell_head(channel: &str, event: &NewEvent) -> String {
-    format!(
-        r#"{{"data":{},"event":{},"channel":{}"#,
-        event.json,
-        json_string(&event.event),
-        json_string(channel)
-    )
+    format!(r#"{{"data":{},"event":{},"channel":{}"#, event.json, json_string(&event.event), json_string(channel))
 }
 
 /// The `data:` part of an event's block, up to and including the blank line, the same for every client of a channel.
@@ -252,7 +247,8 @@ mod tests {
         check("1-2", Some((1, 2)));
         check("0-0", Some((0, 0)));
         check("18446744073709551615-18446744073709551615", Some((u64::MAX, u64::MAX)));
-        for bad in ["", "1", "-", "1-", "-1", "1-2-3", "+1-2", "1-+2", " 1-2", "a-b", "18446744073709551616-0", "1.0-2"] {
+        for bad in ["", "1", "-", "1-", "-1", "1-2-3", "+1-2", "1-+2", " 1-2", "a-b", "18446744073709551616-0", "1.0-2"]
+        {
             check(bad, None);
         }
         assert_eq!(StreamId::new(5, 0).before(), StreamId::new(4, u64::MAX));
@@ -315,7 +311,8 @@ mod tests {
 
     #[test]
     fn doorbells() {
-        let check = |payload: &str, expect: Doorbell| assert_eq!(Doorbell::parse(payload.as_bytes()), expect, "{payload}");
+        let check =
+            |payload: &str, expect: Doorbell| assert_eq!(Doorbell::parse(payload.as_bytes()), expect, "{payload}");
         let rung = |data: &str, prev| {
             Doorbell::Event(Rung { id: StreamId::new(1, 2), event: "e".into(), data: data.into(), prev })
         };
@@ -326,8 +323,15 @@ mod tests {
         check(own, rung("1", Some(StreamId::new(1, 1))));
         check(r#"{"type":"ping","timestamp":1}"#, Doorbell::Noise);
         check(r#"{"type":"reconnect","timestamp":1}"#, Doorbell::Noise);
-        for unknown in ["", "x", "1", "[]", "{}", r#"{"data":1,"event":"e","id":"1-2"}"#, r#"{"event":1,"channel":"c","id":"1-2"}"#]
-        {
+        for unknown in [
+            "",
+            "x",
+            "1",
+            "[]",
+            "{}",
+            r#"{"data":1,"event":"e","id":"1-2"}"#,
+            r#"{"event":1,"channel":"c","id":"1-2"}"#,
+        ] {
             check(unknown, Doorbell::Unknown);
         }
         check(r#"{"event":"e","channel":"c","id":"12"}"#, Doorbell::Unknown);

@@ -9,3 +9,6 @@ pub mod server;
 pub mod store;
 pub mod stream;
 pub mod telemetry;
+
+#[cfg(test)]
+mod golden;

@@ -9,8 +9,11 @@ use crate::config::raw::LogFormat;
 
 /// Starts logging. A second call changes nothing.
 pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).context("log.filter: expected something like info or warn,tidegate=debug")?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal())
+    let filter =
+        EnvFilter::try_new(filter).context("log.filter: expected something like info or warn,tidegate=debug")?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // An error means that a log is there already, as in tests.
     let _ = match format {

@@ -394,6 +394,3 @@ async fn tend(hub: Weak<Shared>) {
 fn jitter(time: Duration) -> Duration {
     time.mul_f64(rand::random_range(0.75..1.25))
 }
-
-#[cfg(test)]
-mod tests;

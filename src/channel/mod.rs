@@ -187,7 +187,13 @@ impl Channel {
     }
 
     /// Hands the items behind the cursor to the sink until that answers false.
-    fn pull(&self, member: usize, cursor: &mut Cursor, waker: &Waker, mut sink: impl FnMut(StreamId, &Bytes) -> bool) -> Pull {
+    fn pull(
+        &self,
+        member: usize,
+        cursor: &mut Cursor,
+        waker: &Waker,
+        mut sink: impl FnMut(StreamId, &Bytes) -> bool,
+    ) -> Pull {
         let mut inner = self.inner();
         if cursor.epoch != inner.epoch {
             cursor.epoch = inner.epoch;

@@ -106,11 +106,19 @@ pub struct Out {
 
 #[derive(Debug)]
 enum Staged {
-    Event { id: StreamId, frame: Bytes, until: Option<Instant> },
+    Event {
+        id: StreamId,
+        frame: Bytes,
+        until: Option<Instant>,
+    },
     Skip(StreamId),
     TooLarge(StreamId),
     /// So many entries before `end` are gone, unless their doorbells ring until then.
-    Hole { missing: u64, end: StreamId, until: Instant },
+    Hole {
+        missing: u64,
+        end: StreamId,
+        until: Instant,
+    },
     WentBack,
 }
 
@@ -253,7 +261,8 @@ impl Order {
         } else {
             0
         };
-        self.added = if page.complete { state.added } else { self.added.saturating_add_signed((read + missing.max(0)) as i64) };
+        self.added =
+            if page.complete { state.added } else { self.added.saturating_add_signed((read + missing.max(0)) as i64) };
         self.read_to = end;
 
         let mut rung: BTreeMap<StreamId, Rung> = self.take_seen(end).into_iter().map(|rung| (rung.id, rung)).collect();

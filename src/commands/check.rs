@@ -25,7 +25,10 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     };
     let store = config.store.url.to_string();
     if args.json {
-        println!("{}", json!({ "ok": true, "store": store, "policy": digest, "allow_all": config.door == Door::AllowAll }));
+        println!(
+            "{}",
+            json!({ "ok": true, "store": store, "policy": digest, "allow_all": config.door == Door::AllowAll })
+        );
     } else {
         println!("store   {store} (not asked)");
         println!("policy  {}", digest.as_deref().unwrap_or("none: everybody may read every channel"));

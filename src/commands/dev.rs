@@ -87,7 +87,8 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
 /// Puts the policy in force anew whenever its file changes. One that does not load changes nothing.
 fn reload_on_change(path: &Path, gate: Arc<Gate>) -> anyhow::Result<()> {
     let path = path.to_path_buf();
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_path_buf);
+    let folder =
+        path.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_path_buf);
     let (changed, mut changes) = mpsc::channel(1);
     let mut watcher = notify::recommended_watcher(move |_: notify::Result<notify::Event>| {
         // A full channel says it already.
@@ -95,7 +96,9 @@ fn reload_on_change(path: &Path, gate: Arc<Gate>) -> anyhow::Result<()> {
     })
     .context("cannot watch files")?;
     // The folder: editors and compilers replace the file itself.
-    watcher.watch(&folder, RecursiveMode::NonRecursive).with_context(|| format!("cannot watch {}", folder.display()))?;
+    watcher
+        .watch(&folder, RecursiveMode::NonRecursive)
+        .with_context(|| format!("cannot watch {}", folder.display()))?;
     tokio::spawn(async move {
         let _watcher = watcher;
         let mut seen = stamp(&path);

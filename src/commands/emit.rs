@@ -60,7 +60,8 @@ pub fn run(args: EmitArgs) -> anyhow::Result<()> {
         match args.data.as_deref() {
             Some(text) if text != "-" => emit(&target, &args, text).await,
             None if std::io::stdin().is_terminal() => {
-                let text = "emit: there is no data: give JSON, as '{\"text\":\"hello\"}', or lines of it on standard input";
+                let text =
+                    "emit: there is no data: give JSON, as '{\"text\":\"hello\"}', or lines of it on standard input";
                 Err(ConfigError(text.into()).into())
             }
             _ => {
@@ -97,7 +98,11 @@ async fn emit(target: &Target, args: &EmitArgs, text: &str) -> anyhow::Result<()
             through_gateway(client, url, token.as_deref(), &body).await?
         }
     };
-    if args.json { println!("{}", json!({ "id": id })) } else { println!("{id}") }
+    if args.json {
+        println!("{}", json!({ "id": id }))
+    } else {
+        println!("{id}")
+    }
     Ok(())
 }
 
@@ -105,8 +110,13 @@ impl Target {
     fn open(args: &EmitArgs) -> anyhow::Result<Self> {
         let Some(url) = &args.store else {
             let token = args.token.clone().or_else(|| std::env::var("TIDEGATE_CONTROL_TOKEN").ok());
-            let base = if args.control.contains("://") { args.control.clone() } else { format!("http://{}", args.control) };
-            return Ok(Self::Gateway { client: client()?, url: format!("{}/v1/emit", base.trim_end_matches('/')), token });
+            let base =
+                if args.control.contains("://") { args.control.clone() } else { format!("http://{}", args.control) };
+            return Ok(Self::Gateway {
+                client: client()?,
+                url: format!("{}/v1/emit", base.trim_end_matches('/')),
+                token,
+            });
         };
         let _ = rustls::crypto::ring::default_provider().install_default();
         let url: StoreUrl = url.parse().map_err(|error| ConfigError(format!("--store: {error}")))?;
@@ -133,6 +143,9 @@ async fn through_gateway(client: &HttpClient, url: &str, token: Option<&str>, bo
     let answer: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     match answer["id"].as_str() {
         Some(id) if status.is_success() => Ok(id.to_owned()),
-        _ => bail!("the gateway refuses ({status}): {}", answer["error"]["message"].as_str().unwrap_or("it does not say why")),
+        _ => bail!(
+            "the gateway refuses ({status}): {}",
+            answer["error"]["message"].as_str().unwrap_or("it does not say why")
+        ),
     }
 }

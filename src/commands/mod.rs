@@ -102,3 +102,6 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
 fn client_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,10 +12,10 @@ use toml::Table;
 use super::ServeFlags;
 use crate::channel::hub::Hub;
 use crate::config::{Config, Door, StoreConfig};
+use crate::policy::Surroundings;
 use crate::policy::component::Policy;
 use crate::policy::engine;
 use crate::policy::gate::Gate;
-use crate::policy::Surroundings;
 use crate::server::{self, App, Listeners, Playground};
 use crate::store::Store;
 use crate::store::memory::{MemoryStore, system_clock};
@@ -42,12 +42,14 @@ pub fn start(
     telemetry::init(&config.log_filter, config.log_format)?;
     // One provider is compiled in; an error says that it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
         let store = open_store(&config.store).await?;
         let gate = Arc::new(open_gate(&config, Arc::clone(&store))?);
         let hub = Hub::start(store, config.stream.hub.clone());
-        let listeners = Listeners { data: bind("listen", config.listen).await?, control: bind("control", config.control).await? };
+        let listeners =
+            Listeners { data: bind("listen", config.listen).await?, control: bind("control", config.control).await? };
         let address = listeners.data.local_addr()?;
         let control = listeners.control.local_addr()?;
         let app = Arc::new(App::new(config, hub, gate, playground));

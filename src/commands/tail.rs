@@ -85,8 +85,15 @@ enum End {
     Cut(String),
 }
 
-async fn once(client: &HttpClient, args: &TailArgs, url: &Url, parser: &mut Parser, left: &mut u64) -> anyhow::Result<End> {
-    let mut request = Request::get(url.as_str()).header("accept", "text/event-stream").header("cache-control", "no-cache");
+async fn once(
+    client: &HttpClient,
+    args: &TailArgs,
+    url: &Url,
+    parser: &mut Parser,
+    left: &mut u64,
+) -> anyhow::Result<End> {
+    let mut request =
+        Request::get(url.as_str()).header("accept", "text/event-stream").header("cache-control", "no-cache");
     for (name, value) in &args.headers {
         request = request.header(name, value);
     }
@@ -97,13 +104,16 @@ async fn once(client: &HttpClient, args: &TailArgs, url: &Url, parser: &mut Pars
     let response = match client.request(request).await {
         Ok(response) => response,
         // A gateway that never answered is a mistake of the URL, most likely.
-        Err(error) if parser.last_id.is_none() => return Err(error).with_context(|| format!("no gateway answers at {}", args.url)),
+        Err(error) if parser.last_id.is_none() => {
+            return Err(error).with_context(|| format!("no gateway answers at {}", args.url));
+        }
         Err(error) => return Ok(End::Cut(error.to_string())),
     };
     let status = response.status();
     let mut body = response.into_body();
     if status != StatusCode::OK {
-        let text = body.collect().await.map(|b| String::from_utf8_lossy(&b.to_bytes()).into_owned()).unwrap_or_default();
+        let text =
+            body.collect().await.map(|b| String::from_utf8_lossy(&b.to_bytes()).into_owned()).unwrap_or_default();
         if status.is_server_error() && parser.last_id.is_some() {
             return Ok(End::Cut(format!("{status} {text}")));
         }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::raw::{OPTIONS, Raw};
 use super::ConfigError;
+use super::raw::{OPTIONS, Raw};
 
 /// What the environment's names begin with.
 const PREFIX: &str = "TIDEGATE_";
@@ -81,7 +81,10 @@ pub fn environment(variables: impl Iterator<Item = (String, String)>) -> Result<
             });
             ConfigError(format!("the environment: {name} is no option; the nearest is {}", near.unwrap_or_default()))
         })?;
-        let value = read(path, &text).map_err(|why| ConfigError(format!("the environment: {name}: {why}")))?;
+        let value = read(path, &text).map_err(|why| {
+            let why = if text.is_empty() { why } else { why.replace(&text, "…") };
+            ConfigError(format!("the environment: {name}: {why}"))
+        })?;
         merge(&mut table, expand(option(path, value)));
     }
     Ok(table)

@@ -1,1 +1,159 @@
+use super::*;
 
+fn load(text: &str) -> Result<Config, ConfigError> {
+    let table = layers::file(Path::new("tidegate.toml"), text)?;
+    let raw = table.try_into::<Raw>().map_err(|error| ConfigError(error.message().to_owned()))?;
+    Config::check(raw)
+}
+
+#[test]
+fn every_default_is_valid() {
+    let config = load("allow-all = true").expect("valid");
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.control.to_string(), "127.0.0.1:9090");
+    assert_eq!(config.store.url.to_string(), "redis://127.0.0.1:6379");
+    assert_eq!(config.door, Door::AllowAll);
+}
+
+#[test]
+fn short_and_long_forms() {
+    let config = load("policy = \"p.wasm\"\ncontrol = \"127.0.0.1:1\"").expect("valid");
+    assert_eq!((config.door, config.control.port()), (Door::Policy("p.wasm".into()), 1));
+    let long = "[policy]\nfile = \"p.wasm\"\n[policy.settings]\nkey = \"value\"\n[control]\nlisten = \"0.0.0.0:1\"\ntoken = \"t\"";
+    let config = load(long).expect("valid");
+    assert_eq!(config.settings.get("key").map(String::as_str), Some("value"));
+    assert_eq!(config.control_token.as_deref(), Some("t"));
+}
+
+#[test]
+fn mistakes_name_the_key_and_the_remedy() {
+    let check = |text: &str, says: &[&str]| {
+        let error = load(text).expect_err(text).to_string();
+        for part in says {
+            assert!(error.contains(part), "{text}\n{error}");
+        }
+    };
+    check("", &["policy", "--policy policy.wasm", "--allow-all"]);
+    check("allow-all = true\npolicy = \"x.wasm\"", &["allow-all"]);
+    check("lisen = \"x\"", &["tidegate.toml", "line 1", "lisen", "expected one of", "listen"]);
+    check("[stream]\npng = \"1s\"", &["tidegate.toml", "line 2", "png", "ping"]);
+    check("[stream]\nping = 5", &["tidegate.toml", "line 2", "duration"]);
+    check("allow-all = 1", &["tidegate.toml", "line 1", "boolean"]);
+    check("allow-all = true\nlisten = \"here\"", &["listen", "\"here\"", "127.0.0.1:8080"]);
+    check("allow-all = true\ncontrol = \"0.0.0.0:9090\"", &["control", "control.token"]);
+    check("allow-all = true\nstore = \"http://x\"", &["store", "redis://"]);
+    check("allow-all = true\nstream.ping = \"90s\"", &["stream.ping", "1m 30s", "70s"]);
+    check("allow-all = true\nstream.path = \"api\"", &["stream.path", "\"api\"", "/api/realtime"]);
+    check("allow-all = true\nstream.path = \"/a?b\"", &["stream.path"]);
+    check("allow-all = true\nstream.path = \"/redis\"", &["stream.path", "own"]);
+    check("allow-all = true\nstream.max-event = \"1GiB\"", &["stream.max-event", "256.0 MiB"]);
+    check("allow-all = true\nstream.max-channels = 0", &["stream.max-channels", "from 1"]);
+    check("allow-all = true\nchannels.allow = [\"[\"]", &["channels.allow"]);
+    check("allow-all = true\ncors.credentials = true", &["cors.credentials", "cors.origins"]);
+    check("allow-all = true\ncors.origins = [\"app.example\"]", &["cors.origins", "https://app.example"]);
+    check("allow-all = true\ncors.origins = [\"https://app.example/\"]", &["cors.origins"]);
+    check("allow-all = true\nredis-rest.tokens = [\"\"]", &["redis-rest.tokens", "at least one"]);
+    check("allow-all = true\npolicy.lookup.prefixes = [\"\"]", &["policy.lookup.prefixes", "every key"]);
+    check("allow-all = true\npolicy.cpu = \"0s\"", &["policy.cpu"]);
+    check("allow-all = true\n[memory.seed]\na = \"b\"", &["memory.seed", "memory:"]);
+}
+
+#[test]
+fn the_environment_goes_over_the_file_and_below_flags() {
+    let variables = |list: &[(&str, &str)]| {
+        layers::environment(
+            list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>().into_iter(),
+        )
+    };
+    let mut table =
+        layers::file(Path::new("t.toml"), "listen = \"127.0.0.1:1\"\nstream.ping = \"9s\"\npolicy = \"a.wasm\"")
+            .expect("file");
+    let environment = variables(&[
+        ("TIDEGATE_LISTEN", "127.0.0.1:2"),
+        ("TIDEGATE_POLICY", "b.wasm"),
+        ("TIDEGATE_CORS_ORIGINS", "https://a.example, https://b.example"),
+        ("TIDEGATE_CORS_CREDENTIALS", "true"),
+        ("TIDEGATE_STREAM_MAX_CHANNELS", "7"),
+        ("TIDEGATE_POLICY_SETTINGS", "{ audience = \"42\" }"),
+        ("TIDEGATE_CONFIG", "ignored here"),
+        ("PATH", "ignored everywhere"),
+    ]);
+    layers::merge(&mut table, environment.expect("environment"));
+    layers::merge(&mut table, layers::option("listen", "127.0.0.1:3".into()));
+    let config = Config::check(table.try_into().expect("raw")).expect("valid");
+    assert_eq!(config.listen.port(), 3);
+    assert_eq!(config.stream.ping, Duration::from_secs(9));
+    assert_eq!(config.door, Door::Policy("b.wasm".into()));
+    assert_eq!(config.stream.max_channels, 7);
+    assert_eq!(config.settings.get("audience").map(String::as_str), Some("42"));
+    assert!(
+        config.cors.credentials
+            && config.cors.origins.is_some_and(|o| o.len() == 2 && o[1].matches("https://b.example"))
+    );
+
+    let error = variables(&[("TIDEGATE_LISTN", "x")]).expect_err("no option").to_string();
+    assert!(error.contains("TIDEGATE_LISTN") && error.contains("TIDEGATE_LISTEN"), "{error}");
+    let error = variables(&[("TIDEGATE_STREAM_MAX_CHANNELS", "s3cret")]).expect_err("no number").to_string();
+    assert!(error.contains("TIDEGATE_STREAM_MAX_CHANNELS") && !error.contains("s3cret"), "{error}");
+}
+
+#[test]
+fn every_option_can_be_said_by_the_environment() {
+    for path in raw::OPTIONS {
+        let name = layers::variable(path);
+        let try_value = |value: &str| layers::environment([(name.clone(), value.to_owned())].into_iter());
+        let values = ["1s", "1MiB", "7", "true", "json", "text", "{}", "10.0.0.0/8"];
+        assert!(values.iter().any(|value| try_value(value).is_ok()), "{name}");
+    }
+}
+
+#[test]
+fn paths_in_a_file_are_meant_from_there() {
+    let table = layers::file(Path::new("/etc/tidegate/tidegate.toml"), "policy = \"p.wasm\"\nstore-ca = \"/ca.pem\"")
+        .expect("file");
+    let raw: Raw = table.try_into().expect("raw");
+    assert_eq!(raw.policy.file, Some("/etc/tidegate/p.wasm".into()));
+    assert_eq!(raw.store_ca, Some("/ca.pem".into()));
+}
+
+#[test]
+fn which_keys_may_be_channels() {
+    let rules = "allow-all = true\nchannels = { allow = [\"app:*\", \"room-?\"], deny = [\"app:secret*\"] }\npolicy.lookup.prefixes = [\"app:session:\"]";
+    let config = load(rules).expect("valid");
+    let permitted = |name| config.channels.permit(name);
+    assert!(permitted("app:a/b c") && permitted("room-1"));
+    for name in ["other", "room-12", "app:secret-1", "app:session:alice", ""] {
+        assert!(!permitted(name), "{name}");
+    }
+    let config = load("allow-all = true").expect("valid");
+    assert!(config.channels.permit("") && config.channels.permit("anything/at all 🎉"));
+    assert!(!config.channels.permit("tidegate:x"));
+}
+
+#[test]
+fn stream_paths() {
+    let check = |path: &str, request: &str, expect: bool| {
+        let config = load(&format!("allow-all = true\nstream.path = \"{path}\"")).expect("valid");
+        assert_eq!(config.stream.matches(request), expect, "{path} {request}");
+    };
+    check("/api/realtime", "/api/realtime", true);
+    check("/api/realtime", "/api/realtime/x", false);
+    check("/api/realtime", "/api/realtimes", false);
+    check("/api/realtime/*", "/api/realtime", true);
+    check("/api/realtime/*", "/api/realtime/some/token", true);
+    check("/api/realtime/*", "/api/realtimes", false);
+}
+
+#[test]
+fn origins() {
+    let check = |own: &str, origin: &str, expect: bool| {
+        assert_eq!(Origin::parse(own).expect(own).matches(origin), expect, "{own} {origin}");
+    };
+    check("https://app.example", "https://app.example", true);
+    check("https://app.example", "https://app.example.evil.example", false);
+    check("https://app.example", "https://app.example:8443", false);
+    check("http://localhost:*", "http://localhost:3000", true);
+    check("http://localhost:*", "http://localhost", true);
+    check("http://localhost:*", "http://localhost:3000.evil.example", false);
+    check("http://localhost:*", "http://localhost.evil.example", false);
+}

@@ -9,16 +9,8 @@ use super::{Failure, Grant, Outcome, Rejection};
 /// Header fields of an answer.
 const MAX_HEADERS: usize = 64;
 /// What of one connection must not be said by somebody else.
-const HOP_BY_HOP: [&str; 8] = [
-    "connection",
-    "content-length",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+const HOP_BY_HOP: [&str; 8] =
+    ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
 
 /// What the answer is checked against.
 pub struct Check<'a> {

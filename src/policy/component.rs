@@ -27,7 +27,9 @@ pub enum LoadError {
     #[error("is not WebAssembly: expected a component, a .wasm file that begins with the bytes 00 61 73 6d")]
     NotWasm,
     /// It is a core module.
-    #[error("is a core module and not a component: `wasm-tools component new` makes one of it, or build for wasm32-wasip2")]
+    #[error(
+        "is a core module and not a component: `wasm-tools component new` makes one of it, or build for wasm32-wasip2"
+    )]
     CoreModule,
     /// It is compiled already, for some machine.
     #[error("is precompiled machine code (.cwasm), which is never run from a file: give the .wasm that it was made of")]
@@ -36,7 +38,9 @@ pub enum LoadError {
     #[error("is not a valid component: {0}")]
     Invalid(String),
     /// It wants what the host does not give.
-    #[error("imports what Tidegate does not have: {0}. A policy may import what wit/policy.wit names, and WASI 0.2 (wasi:cli)")]
+    #[error(
+        "imports what Tidegate does not have: {0}. A policy may import what wit/policy.wit names, and WASI 0.2 (wasi:cli)"
+    )]
     MissingImport(String),
     /// It is no policy.
     #[error("does not export {EXPORT}, as a policy must; it exports {0}")]

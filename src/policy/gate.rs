@@ -188,10 +188,10 @@ fn failure(error: &wasmtime::Error, instantiating: bool, memory_denied: bool) ->
 }
 
 fn to_wit(request: Request) -> wit::Request {
-    let headers = request.headers.iter().map(|(name, value)| wit::Header {
-        name: name.as_str().to_owned(),
-        value: value.as_bytes().to_vec(),
-    });
+    let headers = request
+        .headers
+        .iter()
+        .map(|(name, value)| wit::Header { name: name.as_str().to_owned(), value: value.as_bytes().to_vec() });
     wit::Request {
         headers: headers.collect(),
         method: request.method,
@@ -219,6 +219,3 @@ fn log(request: &str, channels: &[String], decision: &Decision) {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -7,9 +7,9 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::App;
 use super::request::{host_is_address, is_foreign_page, json_body, shows_token};
 use super::respond::{self, Response, error};
-use super::App;
 use crate::event::{NewEvent, StreamId};
 use crate::store::Retention;
 
@@ -32,16 +32,24 @@ pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response {
 
 fn guard<B>(app: &App, request: &Request<B>) -> Option<Response> {
     if is_foreign_page(request) {
-        return Some(error(StatusCode::FORBIDDEN, "foreign_origin", "web pages of other origins have no business here"));
+        return Some(error(
+            StatusCode::FORBIDDEN,
+            "foreign_origin",
+            "web pages of other origins have no business here",
+        ));
     }
     match &app.config.control_token {
-        Some(token) if !shows_token(request, [token]) => {
-            Some(error(StatusCode::UNAUTHORIZED, "unauthorized", "the control port needs its token: authorization: Bearer …"))
-        }
+        Some(token) if !shows_token(request, [token]) => Some(error(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "the control port needs its token: authorization: Bearer …",
+        )),
         // Without a token, a name that somebody pointed to this machine must not be a way in.
-        None if !host_is_address(request) => {
-            Some(error(StatusCode::FORBIDDEN, "foreign_host", "use the address of this port, or localhost, or set control.token"))
-        }
+        None if !host_is_address(request) => Some(error(
+            StatusCode::FORBIDDEN,
+            "foreign_host",
+            "use the address of this port, or localhost, or set control.token",
+        )),
         _ => None,
     }
 }
@@ -84,7 +92,8 @@ pub async fn emit_json(app: &App, body: serde_json::Value) -> Response {
     let emit: Emit = match serde_json::from_value(body) {
         Ok(emit) => emit,
         Err(cause) => {
-            let text = format!("{cause}; right would be {{\"channel\":\"news\",\"event\":\"post.created\",\"data\":{{}}}}");
+            let text =
+                format!("{cause}; right would be {{\"channel\":\"news\",\"event\":\"post.created\",\"data\":{{}}}}");
             return error(StatusCode::BAD_REQUEST, "invalid_event", text);
         }
     };
@@ -106,9 +115,5 @@ async fn emit_event(app: &App, emit: Emit) -> Result<StreamId, Box<Response>> {
         return Err(Box::new(error(StatusCode::PAYLOAD_TOO_LARGE, "event_too_large", text)));
     }
     let retention = Retention { max_length: emit.max_length, expire_seconds: emit.expire_seconds };
-    app.hub
-        .store()
-        .emit(&emit.channel, &event, retention)
-        .await
-        .map_err(|cause| Box::new(respond::store_error(&cause)))
+    app.hub.store().emit(&emit.channel, &event, retention).await.map_err(|cause| Box::new(respond::store_error(&cause)))
 }

@@ -19,7 +19,8 @@ pub fn apply(cors: &Cors, request: &HeaderMap, response: &mut Response) {
         Some(origins) => {
             // A cache must not give one origin's answer to another.
             headers.append(VARY, HeaderValue::from_static("origin"));
-            let origin = request.get(ORIGIN).filter(|o| o.to_str().is_ok_and(|o| origins.iter().any(|own| own.matches(o))));
+            let origin =
+                request.get(ORIGIN).filter(|o| o.to_str().is_ok_and(|o| origins.iter().any(|own| own.matches(o))));
             if let Some(origin) = origin {
                 headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
                 if cors.credentials {
@@ -35,7 +36,8 @@ pub fn preflight() -> Response {
     let mut response = empty(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, OPTIONS"));
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, cache-control, last-event-id"));
+    headers
+        .insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, cache-control, last-event-id"));
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
     headers.insert(http::header::ALLOW, HeaderValue::from_static("GET, OPTIONS"));
     response

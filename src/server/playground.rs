@@ -42,7 +42,9 @@ pub struct Playground {
 /// Signs in whom the path names, as in `/api/realtime/as/alice`, for an app that sends no cookie to another origin.
 pub fn sign_in<B>(stream_path: &str, request: &mut Request<B>) {
     let session = request.uri().path().strip_prefix(stream_path).and_then(|rest| rest.strip_prefix("/as/"));
-    let Some(cookie) = session.and_then(|session| HeaderValue::from_str(&format!("session={session}")).ok()) else { return };
+    let Some(cookie) = session.and_then(|session| HeaderValue::from_str(&format!("session={session}")).ok()) else {
+        return;
+    };
     request.headers_mut().entry(COOKIE).or_insert(cookie);
 }
 

@@ -16,9 +16,9 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
+use super::App;
 use super::request::shows_token;
 use super::respond::{self, Response};
-use super::App;
 use crate::channel::hub::Tap;
 use crate::store::StoreError;
 use crate::store::command::{Command, Reply};
@@ -48,7 +48,10 @@ pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response {
     // A whole event and its overhead, escaped.
     let limit = app.config.stream.hub.max_event * 2 + (64 << 10);
     let Ok(body) = Limited::new(request.into_body(), limit).collect().await else {
-        return fail(StatusCode::PAYLOAD_TOO_LARGE, &format!("ERR the body ended early, or is more than {limit} bytes"));
+        return fail(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            &format!("ERR the body ended early, or is more than {limit} bytes"),
+        );
     };
     let body: Value = match serde_json::from_slice(&body.to_bytes()) {
         Ok(body) => body,
@@ -70,7 +73,10 @@ fn fail(status: StatusCode, text: &str) -> Response {
 
 async fn pipeline(app: &App, body: &Value, in_base64: bool) -> Response {
     let Some(commands) = body.as_array().filter(|list| list.len() <= MAX_COMMANDS) else {
-        return fail(StatusCode::BAD_REQUEST, &format!("ERR a pipeline is a JSON array of at most {MAX_COMMANDS} commands"));
+        return fail(
+            StatusCode::BAD_REQUEST,
+            &format!("ERR a pipeline is a JSON array of at most {MAX_COMMANDS} commands"),
+        );
     };
     let mut results = Vec::with_capacity(commands.len());
     for command in commands {
@@ -87,7 +93,10 @@ async fn run(app: &App, body: &Value) -> Result<Reply, (StatusCode, String)> {
     let command = Command::parse(body).map_err(|cause| bad(cause.to_string()))?;
     let key = command.key();
     if !app.config.channels.permit(key) {
-        return Err((StatusCode::FORBIDDEN, format!("NOPERM {key:?} is not a channel here (channels.allow, channels.deny)")));
+        return Err((
+            StatusCode::FORBIDDEN,
+            format!("NOPERM {key:?} is not a channel here (channels.allow, channels.deny)"),
+        ));
     }
     let max = app.config.stream.hub.max_event;
     if let Command::Add { fields, .. } = &command

@@ -66,7 +66,8 @@ pub fn for_policy<B>(request: &Request<B>, peer: SocketAddr, config: &Config) ->
     let mut headers = request.headers().clone();
     join_cookies(&mut headers);
     let trusted = config.is_trusted_proxy(peer.ip());
-    let forwarded = |name: &str| headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(",");
+    let forwarded =
+        |name: &str| headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(",");
     let scheme = match forwarded("x-forwarded-proto").rsplit(',').next().map(str::trim) {
         Some(scheme @ ("http" | "https")) if trusted => scheme.to_owned(),
         _ => "http".to_owned(),
@@ -141,8 +142,9 @@ pub async fn json_body(request: Request<Incoming>, limit: usize) -> Result<serde
         let text = format!("the body ended early, or is more than {limit} bytes");
         Box::new(error(http::StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", text))
     })?;
-    serde_json::from_slice(&body.to_bytes())
-        .map_err(|cause| Box::new(error(http::StatusCode::BAD_REQUEST, "invalid_json", format!("the body is no JSON: {cause}"))))
+    serde_json::from_slice(&body.to_bytes()).map_err(|cause| {
+        Box::new(error(http::StatusCode::BAD_REQUEST, "invalid_json", format!("the body is no JSON: {cause}")))
+    })
 }
 
 #[cfg(test)]

@@ -93,7 +93,9 @@ pub fn failure(failure: &Failure) -> Response {
 /// What an emitter is told.
 pub fn store_error(cause: &StoreError) -> Response {
     match cause {
-        StoreError::Unavailable(_) => error(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "the store does not answer"),
+        StoreError::Unavailable(_) => {
+            error(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "the store does not answer")
+        }
         StoreError::WrongType => error(StatusCode::CONFLICT, "wrong_type", "the key holds something that is no stream"),
         StoreError::Refused(_) => error(StatusCode::BAD_REQUEST, "refused", cause),
     }

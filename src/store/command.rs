@@ -120,7 +120,8 @@ impl Command {
     /// The key or channel that it acts on.
     #[must_use]
     pub fn key(&self) -> &str {
-        let (Self::Add { key, .. } | Self::Range { key, .. } | Self::Publish { key, .. } | Self::Expire { key, .. }) = self;
+        let (Self::Add { key, .. } | Self::Range { key, .. } | Self::Publish { key, .. } | Self::Expire { key, .. }) =
+            self;
         key
     }
 
@@ -255,7 +256,10 @@ mod tests {
         let trim = Some(Trim { approximate: true, keep: Keep::MinId(StreamId::new(5, 0)) });
         let words = json!(["xadd", "c", "nomkstream", "minid", "~", 5, "LIMIT", 10, "7-*", "data", 1, "event", "e"]);
         check(words, add(trim, NewId::AutoSeq(7), true));
-        check(json!(["XADD", "c", "5-1", "data", 1, "event", "e"]), add(None, NewId::Exact(StreamId::new(5, 1)), false));
+        check(
+            json!(["XADD", "c", "5-1", "data", 1, "event", "e"]),
+            add(None, NewId::Exact(StreamId::new(5, 1)), false),
+        );
         let range = |count| Command::Range { key: "c".into(), start: "-".into(), end: "+".into(), count };
         check(json!(["XRANGE", "c", "-", "+"]), range(None));
         check(json!(["XRANGE", "c", "-", "+", "COUNT", 1000]), range(Some(1000)));

@@ -28,7 +28,9 @@ pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 /// This machine's clock.
 #[must_use]
 pub fn system_clock() -> Clock {
-    Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
+    Arc::new(|| {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+    })
 }
 
 /// The embedded store.
@@ -114,7 +116,9 @@ impl State {
         let key: Arc<str> = key.into();
         let last = self.streams.get(&key).map_or(StreamId::ZERO, |s| s.last);
         let id = next_id(last, id, now).ok_or_else(|| {
-            StoreError::Refused("ERR The ID specified in XADD is equal or smaller than the target stream top item".into())
+            StoreError::Refused(
+                "ERR The ID specified in XADD is equal or smaller than the target stream top item".into(),
+            )
         })?;
         let size = cost(&fields);
         if size + OVERHEAD + key.len() > self.limit {

@@ -83,7 +83,9 @@ impl RedisStore {
 pub const LIVE_ENTRIES: usize = 256;
 
 fn too_old() -> StoreError {
-    StoreError::Refused("this server is older than Redis 7.0, which Tidegate needs (streams there do not count their entries)".into())
+    StoreError::Refused(
+        "this server is older than Redis 7.0, which Tidegate needs (streams there do not count their entries)".into(),
+    )
 }
 
 impl From<RedisError> for StoreError {
@@ -91,7 +93,10 @@ impl From<RedisError> for StoreError {
         use redis::{ErrorKind, ServerErrorKind as Server};
         match (error.kind(), error.code()) {
             (_, Some("WRONGTYPE")) => Self::WrongType,
-            (ErrorKind::Server(Server::BusyLoading | Server::ClusterDown | Server::MasterDown | Server::TryAgain), _)
+            (
+                ErrorKind::Server(Server::BusyLoading | Server::ClusterDown | Server::MasterDown | Server::TryAgain),
+                _,
+            )
             | (ErrorKind::Server(Server::ReadOnly) | ErrorKind::Io, _) => Self::Unavailable(error.to_string()),
             (ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed, _) => {
                 Self::Refused(error.to_string())
@@ -137,7 +142,8 @@ fn page(reply: Value) -> Result<Page, StoreError> {
         let Value::Array(pair) = entry else { return None };
         match &pair[..] {
             [at, Value::Array(fields)] => {
-                let bytes = |value: &'_ Value| if let Value::BulkString(bytes) = value { bytes.clone() } else { Vec::new() };
+                let bytes =
+                    |value: &'_ Value| if let Value::BulkString(bytes) = value { bytes.clone() } else { Vec::new() };
                 let fields: Vec<Vec<u8>> = fields.iter().map(bytes).collect();
                 Some((id(at)?, Body::from_fields(fields.chunks_exact(2).map(|pair| (&*pair[0], &*pair[1])))))
             }
@@ -234,8 +240,12 @@ impl Store for RedisStore {
                 }
                 range.query_async(&mut connection).await?
             }
-            Command::Publish { key, message } => cmd("PUBLISH").arg(key).arg(message).query_async(&mut connection).await?,
-            Command::Expire { key, seconds } => self.expire.key(key).arg(*seconds).invoke_async(&mut connection).await?,
+            Command::Publish { key, message } => {
+                cmd("PUBLISH").arg(key).arg(message).query_async(&mut connection).await?
+            }
+            Command::Expire { key, seconds } => {
+                self.expire.key(key).arg(*seconds).invoke_async(&mut connection).await?
+            }
         };
         Ok(reply(value))
     }

@@ -31,7 +31,9 @@ pub enum StoreUrlError {
     )]
     Scheme,
     /// The rest does not parse.
-    #[error("not a valid Redis URL ({0}); right would be redis://user:password@127.0.0.1:6379/0 or redis+unix:///path/to.sock")]
+    #[error(
+        "not a valid Redis URL ({0}); right would be redis://user:password@127.0.0.1:6379/0 or redis+unix:///path/to.sock"
+    )]
     Invalid(String),
 }
 

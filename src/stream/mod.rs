@@ -313,7 +313,8 @@ impl Piece {
         positions.write(&mut self.bytes);
         let channel = json_string(channel);
         // Writing to memory does not fail.
-        let _ = write!(self.bytes, "data: {{\"type\":\"connected\",\"channel\":{channel},\"cursor\":\"{cursor}\"}}\n\n");
+        let _ =
+            write!(self.bytes, "data: {{\"type\":\"connected\",\"channel\":{channel},\"cursor\":\"{cursor}\"}}\n\n");
     }
 
     fn gap(&mut self, positions: &Positions, channel: &str, gap: Gap) {
@@ -345,3 +346,6 @@ impl Body for EventStream {
 pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,7 +109,8 @@ mod tests {
         check("1732464000000", Some(Start::From(StreamId::new(1_732_464_000_000, 0))));
         check("5-7", Some(Start::Id(StreamId::new(5, 7))));
         for bad in ["", "abc", "1-2-3", "12345678901234567890", "-1", "1.5", "NaN", "5-", "+5", " 5"] {
-            let expect = (bad == "12345678901234567890").then_some(Start::From(StreamId::new(12_345_678_901_234_567_890, 0)));
+            let expect =
+                (bad == "12345678901234567890").then_some(Start::From(StreamId::new(12_345_678_901_234_567_890, 0)));
             check(bad, expect);
         }
         check("99999999999999999999", None);
@@ -146,7 +147,8 @@ mod tests {
             positions.resume(id);
             assert_eq!(positions.at, [None, None], "{id:?}");
         };
-        for vector in ["", "1-1", "1-1,2-2,3-3", "1-1,x-1", "1-1,2", "1-1,+2-1", "1-1,10000000000000000-0", "1-1, 2-2"] {
+        for vector in ["", "1-1", "1-1,2-2,3-3", "1-1,x-1", "1-1,2", "1-1,+2-1", "1-1,10000000000000000-0", "1-1, 2-2"]
+        {
             check(&format!("{tag}:{vector}"));
         }
         check("");

@@ -203,7 +203,8 @@ mod tests {
     async fn the_oldest_page_goes_when_room_is_short() {
         let budget = ReplayBudget::new(100 * UNIT);
         let page = async || {
-            let slot = Arc::new(Slot(Mutex::new(Some(Held { items: VecDeque::new(), _room: budget.take(20 * UNIT).await }))));
+            let slot =
+                Arc::new(Slot(Mutex::new(Some(Held { items: VecDeque::new(), _room: budget.take(20 * UNIT).await }))));
             budget.hold(&slot);
             slot
         };

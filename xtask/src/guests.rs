@@ -14,6 +14,14 @@ const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_LINKER: &str = "/usr/bin/wasm-ld-22";
 
+/// What Debian calls a Rust toolchain for the target.
+pub const DEBIAN_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "lld-22"];
+
+/// Whether a toolchain for the target is installed.
+pub fn can_build() -> bool {
+    Toolchain::find(&crate::root().join("guest-examples")).is_ok()
+}
+
 /// Builds every Rust guest into `target/guests/<name>.wasm`; `--bless` copies each over its committed `policy.wasm`.
 pub fn run(options: &[&str]) -> Result<()> {
     let bless = match options {
@@ -21,13 +29,10 @@ pub fn run(options: &[&str]) -> Result<()> {
         ["--bless"] => true,
         _ => bail!("usage: cargo xtask guests [--bless]"),
     };
-    let root = crate::root()
-        .canonicalize()
-        .context("finding the repository")?;
+    let root = crate::root().canonicalize().context("finding the repository")?;
     let sources = root.join("guest-examples");
     let components = root.join("target/guests");
-    fs::create_dir_all(&components)
-        .with_context(|| format!("creating {}", components.display()))?;
+    fs::create_dir_all(&components).with_context(|| format!("creating {}", components.display()))?;
 
     let modules = compile(&root, &sources)?;
     for name in names(&sources)? {
@@ -37,13 +42,8 @@ pub fn run(options: &[&str]) -> Result<()> {
             places.push(sources.join(&name).join("policy.wasm"));
         }
         for place in places {
-            fs::write(&place, &component)
-                .with_context(|| format!("writing {}", place.display()))?;
-            println!(
-                "{} ({} bytes)",
-                place.strip_prefix(&root).unwrap_or(&place).display(),
-                component.len()
-            );
+            fs::write(&place, &component).with_context(|| format!("writing {}", place.display()))?;
+            println!("{} ({} bytes)", place.strip_prefix(&root).unwrap_or(&place).display(), component.len());
         }
     }
     Ok(())
@@ -70,14 +70,7 @@ fn compile(root: &Path, sources: &Path) -> Result<PathBuf> {
 
     let target_dir = root.join("target/guests-build");
     let mut build = toolchain.cargo(sources);
-    build.args([
-        "build",
-        "--workspace",
-        "--release",
-        "--locked",
-        "--target",
-        TARGET,
-    ]);
+    build.args(["build", "--workspace", "--release", "--locked", "--target", TARGET]);
     build.args(toolchain.build_options());
     build.env("CARGO_TARGET_DIR", &target_dir);
     build.env("CARGO_ENCODED_RUSTFLAGS", remappings(root)?.join("\u{1f}"));
@@ -96,28 +89,21 @@ enum Toolchain {
 impl Toolchain {
     fn find(sources: &Path) -> Result<Self> {
         let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-        let libraries = output(Command::new(rustc).current_dir(sources).args([
-            "--print",
-            "target-libdir",
-            "--target",
-            TARGET,
-        ]));
+        let libraries =
+            output(Command::new(rustc).current_dir(sources).args(["--print", "target-libdir", "--target", TARGET]));
         if libraries.is_ok_and(|path| Path::new(&path).is_dir()) {
             return Ok(Self::Installed);
         }
-        let has_source =
-            output(Command::new(DEBIAN_RUSTC).args(["--print", "sysroot"])).is_ok_and(|sysroot| {
-                Path::new(&sysroot)
-                    .join("lib/rustlib/src/rust/library/std")
-                    .is_dir()
-            });
+        let has_source = output(Command::new(DEBIAN_RUSTC).args(["--print", "sysroot"]))
+            .is_ok_and(|sysroot| Path::new(&sysroot).join("lib/rustlib/src/rust/library/std").is_dir());
         if has_source && Path::new(DEBIAN_CARGO).exists() && Path::new(DEBIAN_LINKER).exists() {
             return Ok(Self::Debian);
         }
         bail!(
             "no Rust toolchain for {TARGET} is installed; either of these cures it:\n  \
              rustup target add {TARGET}\n  \
-             apt-get install --no-install-recommends rustc-web cargo-web rust-web-src lld-22"
+             apt-get install --no-install-recommends {}",
+            DEBIAN_PACKAGES.join(" ")
         )
     }
 
@@ -147,20 +133,11 @@ impl Toolchain {
 
 /// Flags that keep the builder's own paths out of the components: panic messages hold the paths of sources.
 fn remappings(root: &Path) -> Result<Vec<String>> {
-    let cargo_home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(env::home_dir()?.join(".cargo")));
-    let registries = cargo_home
-        .context("finding cargo's home directory")?
-        .join("registry/src");
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
+    let registries = cargo_home.context("finding cargo's home directory")?.join("registry/src");
     let mut flags = vec![format!("--remap-path-prefix={}=/tidegate", root.display())];
-    for registry in
-        fs::read_dir(&registries).with_context(|| format!("reading {}", registries.display()))?
-    {
-        flags.push(format!(
-            "--remap-path-prefix={}=/crates",
-            registry?.path().display()
-        ));
+    for registry in fs::read_dir(&registries).with_context(|| format!("reading {}", registries.display()))? {
+        flags.push(format!("--remap-path-prefix={}=/crates", registry?.path().display()));
     }
     Ok(flags)
 }
@@ -174,21 +151,13 @@ fn encode(module: &Path) -> Result<Vec<u8>> {
 }
 
 fn execute(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("starting {:?}", command.get_program()))?;
+    let status = command.status().with_context(|| format!("starting {:?}", command.get_program()))?;
     ensure!(status.success(), "{command:?} failed: {status}");
     Ok(())
 }
 
 fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .output()
-        .with_context(|| format!("starting {:?}", command.get_program()))?;
-    ensure!(
-        output.status.success(),
-        "{command:?} failed: {}",
-        output.status
-    );
+    let output = command.output().with_context(|| format!("starting {:?}", command.get_program()))?;
+    ensure!(output.status.success(), "{command:?} failed: {}", output.status);
     Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
 }

@@ -1,24 +1,36 @@
 //! The chores of development: `cargo xtask <task>`.
 
 mod guests;
+mod test;
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Result, bail};
 
 const USAGE: &str = "usage: cargo xtask <task>
 
+  test               install what the tests need, or say how to, and run all of them
   guests [--bless]   build the example policies in Rust into target/guests;
-                     with --bless, replace the committed components too";
+                     with --bless, replace the committed components too
+  bless              write the golden files in tests/golden anew";
 
 fn main() -> Result<()> {
     let args: Vec<String> = env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
+        ["test"] => test::run(),
         ["guests", options @ ..] => guests::run(options),
+        ["bless"] => bless(),
         _ => bail!("{USAGE}"),
     }
+}
+
+fn bless() -> Result<()> {
+    let status =
+        Command::new("cargo").args(["test", "--lib", "golden"]).env("BLESS", "1").current_dir(root()).status()?;
+    if status.success() { Ok(()) } else { bail!("some golden file could not be written") }
 }
 
 /// The repository's root.

@@ -82,7 +82,8 @@ impl World {
         let out = &mut self.out;
         let waits = self.order.settle(self.now, |item| {
             let frame = String::from_utf8(item.frame.to_vec()).expect("text");
-            let json: serde_json::Value = serde_json::from_str(frame.trim().strip_prefix("data: ").expect("data")).expect("json");
+            let json: serde_json::Value =
+                serde_json::from_str(frame.trim().strip_prefix("data: ").expect("data")).expect("json");
             out.push(match json["type"].as_str() {
                 Some("gap") => format!(
                     "gap {}..{} {}{}",
@@ -368,7 +369,12 @@ fn whatever_happens_each_entry_once_and_in_order() {
                 Some((n, data)) => {
                     assert_eq!(n, data, "seed {seed}");
                     let n: u64 = n.parse().expect("a number");
-                    assert!(n == expected || (n > expected && n <= gap_to), "seed {seed}: {n} after {}\n{:?}", expected - 1, w.out);
+                    assert!(
+                        n == expected || (n > expected && n <= gap_to),
+                        "seed {seed}: {n} after {}\n{:?}",
+                        expected - 1,
+                        w.out
+                    );
                     expected = n + 1;
                 }
                 None => {

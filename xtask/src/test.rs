@@ -1,0 +1,94 @@
+//! `cargo xtask test`: everything that has to hold before a change is one, on a fresh machine too.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{guests, root};
+
+/// Programs that the tests run, each with the package of Debian and Ubuntu that brings it.
+const PROGRAMS: [(&str, &[&str]); 5] = [
+    ("redis-server", &["/usr/bin/redis-server"]),
+    ("chromium", &["/usr/bin/chromium"]),
+    ("openssl", &["/usr/bin/openssl"]),
+    ("nodejs", &["/usr/bin/node", "/usr/local/bin/node"]),
+    ("npm", &["/usr/bin/npm", "/usr/local/bin/npm"]),
+];
+
+/// Runs all tests; the quick ones first.
+pub fn run() -> Result<()> {
+    set_up()?;
+    step("formatting", cargo(["fmt", "--all", "--check"]))?;
+    step("formatting of the guests", cargo(["fmt", "--all", "--check"]).current_dir(root().join("guest-examples")))?;
+    step("clippy", cargo(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
+    if succeeds(Command::new("cargo").args(["deny", "--version"])) {
+        step("licences and bans", cargo(["deny", "--offline", "check", "bans", "licenses", "sources"]))?;
+    } else {
+        println!("== licences and bans: skipped, cargo-deny is not installed (cargo install cargo-deny --locked)");
+    }
+    println!("== guests");
+    guests::run(&[])?;
+    let mut guests = cargo(["test", "--locked"]);
+    step(
+        "tests of the guests",
+        guests.current_dir(root().join("guest-examples")).env("CARGO_TARGET_DIR", root().join("target/guests-host")),
+    )?;
+    step("tests in Rust", cargo(["test", "--workspace", "--locked"]).env("TIDEGATE_REQUIRE_GUESTS", "1"))?;
+    let e2e = root().join("tests/e2e");
+    step("npm packages", Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&e2e))?;
+    step("tests with the npm package and a browser", Command::new("npm").arg("test").current_dir(&e2e))?;
+    println!("== all passed");
+    Ok(())
+}
+
+/// Installs what is missing where it may, else says how to.
+fn set_up() -> Result<()> {
+    let missing = PROGRAMS.iter().filter(|(_, paths)| !paths.iter().any(|path| Path::new(path).exists()));
+    let mut missing: Vec<&str> = missing.map(|(package, _)| *package).collect();
+    if !guests::can_build() {
+        missing.extend(guests::DEBIAN_PACKAGES);
+    }
+    if !missing.is_empty() {
+        let line = format!("apt-get install -y --no-install-recommends {}", missing.join(" "));
+        if !is_root() || !Path::new("/usr/bin/apt-get").exists() {
+            bail!(
+                "the tests need what is not installed here; on Debian or Ubuntu:\n\n  sudo apt-get update && sudo {line}\n"
+            );
+        }
+        let install = format!("apt-get update -qq && DEBIAN_FRONTEND=noninteractive {line} -qq");
+        step("installing what is missing", Command::new("sh").args(["-c", &install]))?;
+    }
+    let version = Command::new("node").arg("--version").output().context("node does not run")?;
+    let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
+    let major = version.trim_start_matches('v').split('.').next().and_then(|n| n.parse::<u32>().ok());
+    if major.is_none_or(|major| major < 20) {
+        bail!(
+            "the tests need Node 20 or newer, and here is {version}; https://nodejs.org/en/download says how to get it"
+        );
+    }
+    Ok(())
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout.trim_ascii() == b"0")
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.output().is_ok_and(|out| out.status.success())
+}
+
+fn cargo<const N: usize>(args: [&str; N]) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.args(args).current_dir(root());
+    cargo
+}
+
+fn step(name: &str, mut command: impl std::borrow::BorrowMut<Command>) -> Result<()> {
+    println!("== {name}");
+    let status = command.borrow_mut().status().with_context(|| format!("{name}: cannot start"))?;
+    if !status.success() {
+        bail!("{name}: failed ({status})");
+    }
+    Ok(())
+}
