@@ -65,10 +65,8 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         println!();
         println!("Two lines to try, each in a terminal of its own:");
         println!("  curl -N -H 'cookie: session=alice' 'http://{address}{path}?channel=team-red'");
-        println!(
-            "  curl -H 'content-type: application/json' -d '{}' http://{address}/playground/emit",
-            r#"{"channel":"team-red","event":"hello","data":"from curl"}"#
-        );
+        let event = r#"{"channel":"team-red","event":"hello","data":"from curl"}"#;
+        println!("  curl -H 'content-type: application/json' -d '{event}' http://{address}/playground/emit");
         println!();
         println!("An app with @upstash/realtime runs on this with:");
         if let Some(token) = app.config.rest_tokens.first() {

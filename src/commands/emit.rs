@@ -51,7 +51,7 @@ pub struct EmitArgs {
 
 enum Target {
     Store(Box<RedisStore>),
-    Gateway { client: HttpClient, url: String, token: Option<String> },
+    Gateway { client: Box<HttpClient>, url: String, token: Option<String> },
 }
 
 pub fn run(args: EmitArgs) -> anyhow::Result<()> {
@@ -113,7 +113,7 @@ impl Target {
             let base =
                 if args.control.contains("://") { args.control.clone() } else { format!("http://{}", args.control) };
             return Ok(Self::Gateway {
-                client: client()?,
+                client: Box::new(client()?),
                 url: format!("{}/v1/emit", base.trim_end_matches('/')),
                 token,
             });

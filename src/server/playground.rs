@@ -50,7 +50,8 @@ pub fn sign_in<B>(stream_path: &str, request: &mut Request<B>) {
 
 /// The page and what it asks for.
 pub async fn answer(app: &Arc<App>, playground: &Playground, request: Request<Incoming>, peer: SocketAddr) -> Response {
-    if !playground.open_to_all && !(peer.ip().to_canonical().is_loopback() && host_is_address(&request)) {
+    let from_here = peer.ip().to_canonical().is_loopback() && host_is_address(&request);
+    if !(playground.open_to_all || from_here) {
         let text = "the playground is for this machine only; --playground-unsafe opens it to all";
         return error(StatusCode::FORBIDDEN, "loopback_only", text);
     }

@@ -181,7 +181,7 @@ fn add(args: Vec<String>) -> Option<Command> {
         None => NewId::Exact(id(&new, 0)?),
     };
     let rest: Vec<String> = args.collect();
-    if rest.is_empty() || rest.len() % 2 != 0 {
+    if rest.is_empty() || !rest.len().is_multiple_of(2) {
         return None;
     }
     let mut rest = rest.into_iter();
