@@ -40,8 +40,8 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         other => other?,
     };
     if !matches!(config.store.url, StoreUrl::Memory) && !args.playground_unsafe {
-        let text = "dev: the playground emits into the store, so it takes memory: only; --playground-unsafe lets it, \
-                    `tidegate serve` is without one";
+        let text = "dev: the playground emits into the store, so it takes memory: only; give --playground-unsafe to let it \
+                    emit into yours, or run `tidegate serve`, which has no playground";
         return Err(ConfigError(text.into()).into());
     }
     let playground = Playground {

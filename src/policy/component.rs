@@ -18,7 +18,7 @@ const EXPORT: &str = "tidegate:policy/authorizer@0.1.0";
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// It cannot be read.
-    #[error("cannot be read: {0}")]
+    #[error("cannot be read")]
     Read(#[from] std::io::Error),
     /// It is too large.
     #[error("has {0} bytes; a policy has at most {MAX_SIZE}")]
