@@ -1,5 +1,39 @@
-//! The second ring.
+//! The second ring of tests: the server in process, over a store whose link can be cut. No browser, no Redis, no file but the
+//! policies.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "what is not as expected is a failed test")]
+
 #[path = "common/guests.rs"]
 mod guests;
-#[test]
-fn x() { assert!(guests::component("allow").len() > 8); }
+
+#[path = "gateway/client.rs"]
+mod client;
+#[path = "gateway/harness.rs"]
+mod harness;
+#[path = "gateway/linked.rs"]
+mod linked;
+
+#[path = "gateway/bulk.rs"]
+mod bulk;
+#[path = "gateway/control.rs"]
+mod control;
+#[path = "gateway/gaps.rs"]
+mod gaps;
+#[path = "gateway/grants.rs"]
+mod grants;
+#[path = "gateway/http.rs"]
+mod http;
+#[path = "gateway/opening.rs"]
+mod opening;
+#[path = "gateway/order.rs"]
+mod order;
+#[path = "gateway/outage.rs"]
+mod outage;
+#[path = "gateway/policy.rs"]
+mod policy;
+#[path = "gateway/rest.rs"]
+mod rest;
+#[path = "gateway/resume.rs"]
+mod resume;
+#[path = "gateway/role_based.rs"]
+mod role_based;

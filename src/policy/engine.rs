@@ -62,6 +62,10 @@ fn pool(limits: &Limits) -> PoolingAllocationConfig {
     pool.max_core_instance_size(1 << 20);
     pool.max_memory_size(limits.memory);
     pool.table_elements(50_000);
+    // What an instance has used is zeroed up to here, and only the rest given back: giving back means that every other core
+    // is interrupted, which costs more than zeroing what a small policy uses.
+    pool.linear_memory_keep_resident(256 << 10);
+    pool.table_keep_resident(64 << 10);
     pool
 }
 

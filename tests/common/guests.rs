@@ -41,32 +41,33 @@ const WORLD: &str = "
     }
 ";
 
+const EXPORT: &str = r#"(export "tidegate:policy/authorizer@0.1.0#authorize")"#;
+
 /// The bytes of `tests/fixtures/policies/<name>.wat`. A module that exports the authorizer becomes a component on the way; any other
 /// text stands for itself.
-#[expect(
-    clippy::panic,
-    reason = "a fixture that does not build is a failed test"
-)]
+#[expect(clippy::panic, reason = "a fixture that does not build is a failed test")]
 pub fn component(name: &str) -> Vec<u8> {
-    build(name).unwrap_or_else(|error| panic!("fixture {name}: {error:#}"))
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/policies/{name}.wat"));
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()));
+    let built = text.and_then(|text| {
+        let bytes = wat::parse_str(&text)?;
+        if text.contains(EXPORT) { encode(bytes) } else { Ok(bytes) }
+    });
+    built.unwrap_or_else(|error| panic!("fixture {name}: {error:#}"))
 }
 
-fn build(name: &str) -> Result<Vec<u8>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let path = root.join(format!("tests/fixtures/policies/{name}.wat"));
-    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let mut bytes = wat::parse_str(&text)?;
-    if !text.contains(r#"(export "tidegate:policy/authorizer@0.1.0#authorize")"#) {
-        return Ok(bytes);
-    }
+/// The component of a module that exports the authorizer, given as text.
+#[expect(clippy::panic, reason = "a fixture that does not build is a failed test")]
+pub fn authorizer(text: &str) -> Vec<u8> {
+    let built = wat::parse_str(text).map_err(Into::into).and_then(encode);
+    built.unwrap_or_else(|error| panic!("{error:#} in {text}"))
+}
 
+fn encode(mut bytes: Vec<u8>) -> Result<Vec<u8>> {
     let mut resolve = Resolve::default();
-    resolve.push_path(root.join("wit"))?;
+    resolve.push_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("wit"))?;
     let package = resolve.push_source("fixtures.wit", WORLD)?;
     let world = resolve.select_world(&[package], Some("guest"))?;
     embed_component_metadata(&mut bytes, &resolve, world, StringEncoding::UTF8)?;
-    ComponentEncoder::default()
-        .module(&bytes)?
-        .validate(true)
-        .encode()
+    ComponentEncoder::default().module(&bytes)?.validate(true).encode()
 }

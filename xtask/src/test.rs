@@ -23,7 +23,7 @@ pub fn run() -> Result<()> {
     step("formatting of the guests", cargo(["fmt", "--all", "--check"]).current_dir(root().join("guest-examples")))?;
     step("clippy", cargo(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
     if succeeds(Command::new("cargo").args(["deny", "--version"])) {
-        step("licences and bans", cargo(["deny", "--offline", "check", "bans", "licenses", "sources"]))?;
+        step("licences and bans", cargo(["deny", "check", "bans", "licenses", "sources"]))?;
     } else {
         println!("== licences and bans: skipped, cargo-deny is not installed (cargo install cargo-deny --locked)");
     }

@@ -1,0 +1,350 @@
+//! HTTP/1.1 by hand, and an `EventSource` that shows what a browser's would hide.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tidegate::event::StreamId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::harness::within;
+
+/// An answer that has come to its end.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Reply {
+    /// All values of a header, joined.
+    pub fn header(&self, name: &str) -> String {
+        joined(&self.headers, name)
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    /// The code of an error of Tidegate's own.
+    pub fn code(&self) -> String {
+        let json = self.json();
+        assert!(json["error"]["message"].is_string(), "{json}");
+        json["error"]["code"].as_str().expect("an error has a code").to_owned()
+    }
+}
+
+fn joined(headers: &[(String, String)], name: &str) -> String {
+    let values: Vec<&str> = headers.iter().filter(|(n, _)| n == name).map(|(_, v)| &**v).collect();
+    values.join(", ")
+}
+
+/// Sends one request and reads its answer to the end.
+pub async fn ask(to: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    let head = head(to, method, target, headers, body.len(), "close");
+    within("an answer", async {
+        let mut socket = TcpStream::connect(to).await.expect("the port is open");
+        let sent = async {
+            socket.write_all(head.as_bytes()).await?;
+            socket.write_all(body.as_bytes()).await
+        };
+        // A server may answer, and close, before it has read everything.
+        let _ = sent.await;
+        let mut wire = Vec::new();
+        let _ = socket.read_to_end(&mut wire).await;
+        let (status, headers, from) = parse_head(&wire).unwrap_or_else(|| panic!("{method} {target} has no answer"));
+        let rest = &wire[from..];
+        let body = if joined(&headers, "transfer-encoding") == "chunked" {
+            let mut chunks = Chunks::default();
+            chunks.take(rest);
+            chunks.text
+        } else {
+            rest.to_vec()
+        };
+        Reply { status, headers, body: String::from_utf8(body).expect("the body is text") }
+    })
+    .await
+}
+
+fn head(
+    to: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    length: usize,
+    connection: &str,
+) -> String {
+    let mut head = format!("{method} {target} HTTP/1.1\r\n");
+    if !headers.iter().any(|(name, _)| *name == "host") {
+        head += &format!("host: {to}\r\n");
+    }
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    if length > 0 || method == "POST" {
+        head += &format!("content-length: {length}\r\n");
+    }
+    head + &format!("connection: {connection}\r\n\r\n")
+}
+
+/// Status, headers, and where the body begins.
+fn parse_head(wire: &[u8]) -> Option<(u16, Vec<(String, String)>, usize)> {
+    let end = wire.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(&wire[..end]).expect("a head is text");
+    let mut lines = head.split("\r\n");
+    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+    let headers = lines.filter_map(|line| line.split_once(": ")).map(|(n, v)| (n.to_lowercase(), v.to_owned()));
+    Some((status, headers.collect(), end + 4))
+}
+
+/// A chunked body, as it comes.
+#[derive(Default)]
+struct Chunks {
+    wire: Vec<u8>,
+    text: Vec<u8>,
+    ended: bool,
+}
+
+impl Chunks {
+    fn take(&mut self, bytes: &[u8]) {
+        self.wire.extend_from_slice(bytes);
+        let mut from = 0;
+        while let Some(line) = self.wire[from..].windows(2).position(|two| two == b"\r\n") {
+            let size = std::str::from_utf8(&self.wire[from..from + line]).expect("a chunk's size is text");
+            let size = usize::from_str_radix(size, 16).expect("a chunk's size is a number");
+            let start = from + line + 2;
+            if self.wire.len() < start + size + 2 {
+                break;
+            }
+            self.text.extend_from_slice(&self.wire[start..start + size]);
+            self.ended |= size == 0;
+            from = start + size + 2;
+        }
+        self.wire.drain(..from);
+    }
+}
+
+/// One block of an event stream.
+#[derive(Clone, Debug)]
+pub struct Block {
+    pub id: Option<String>,
+    pub json: Option<Value>,
+}
+
+impl Block {
+    pub fn parse(text: &str) -> Self {
+        let mut block = Self { id: None, json: None };
+        for line in text.lines() {
+            match line.split_once(": ").unwrap_or_else(|| panic!("{line:?} is no field")) {
+                ("id", id) => assert_eq!(block.id.replace(id.into()), None, "one id a block: {text}"),
+                ("data", json) => {
+                    let json = serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {json}"));
+                    assert_eq!(block.json.replace(json), None, "one line of data a block: {text}");
+                }
+                ("retry", ms) => assert!(ms.parse::<u32>().is_ok(), "{line}"),
+                _ => panic!("{line:?} is no field that a browser knows"),
+            }
+        }
+        block
+    }
+
+    pub fn kind(&self) -> &str {
+        self.json.as_ref().and_then(|json| json["type"].as_str()).unwrap_or_default()
+    }
+}
+
+/// The blocks that a stream's bytes complete. What is left is lost when the connection breaks there, as in a browser.
+pub fn blocks(text: &str) -> Vec<Block> {
+    let mut blocks: Vec<&str> = text.split("\n\n").collect();
+    blocks.pop();
+    blocks.into_iter().map(Block::parse).collect()
+}
+
+/// An open event stream.
+pub struct Sse {
+    to: SocketAddr,
+    target: String,
+    headers: Vec<(String, String)>,
+    pub response: Vec<(String, String)>,
+    pub last_event_id: Option<String>,
+    /// Everything that came, to be cut in pieces.
+    pub text: String,
+    socket: TcpStream,
+    chunks: Chunks,
+    ready: VecDeque<Block>,
+    /// No block ends before this place in the text of the chunks.
+    searched: usize,
+}
+
+impl Sse {
+    pub async fn open(to: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Self {
+        Self::open_with(to, target, headers, None).await
+    }
+
+    /// With a small buffer on this side, so that one who does not read is noticed soon.
+    pub async fn open_with(to: SocketAddr, target: &str, headers: &[(&str, &str)], buffer: Option<u32>) -> Self {
+        let request = head(to, "GET", target, headers, 0, "keep-alive");
+        let (socket, status, response, chunks) = within("the head of a stream", async {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            if let Some(bytes) = buffer {
+                socket.set_recv_buffer_size(bytes).expect("a buffer of this size");
+            }
+            let mut socket = socket.connect(to).await.expect("the port is open");
+            socket.write_all(request.as_bytes()).await.expect("the request is sent");
+            let mut wire = Vec::new();
+            loop {
+                if let Some((status, headers, from)) = parse_head(&wire) {
+                    let mut chunks = Chunks::default();
+                    if status == 200 {
+                        chunks.take(&wire[from..]);
+                    }
+                    break (socket, status, headers, chunks);
+                }
+                let read = socket.read_buf(&mut wire).await.expect("a head comes");
+                assert!(read > 0, "a head comes to its end");
+            }
+        })
+        .await;
+        assert_eq!(status, 200, "{target} is let in");
+        assert_eq!(joined(&response, "content-type"), "text/event-stream");
+        let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let last_event_id = None;
+        let mut sse = Self {
+            to,
+            target: target.into(),
+            headers,
+            response,
+            last_event_id,
+            text: String::new(),
+            socket,
+            chunks,
+            ready: VecDeque::new(),
+            searched: 0,
+        };
+        sse.split();
+        sse
+    }
+
+    /// As a browser does it after the connection broke: the same URL, and the id that came last.
+    pub async fn reconnect(self) -> Self {
+        let Self { to, target, headers, last_event_id, socket, .. } = self;
+        drop(socket);
+        Self::resume(to, &target, &headers, last_event_id).await
+    }
+
+    /// The same after a stream that was cut elsewhere.
+    pub async fn resume(to: SocketAddr, target: &str, headers: &[(String, String)], id: Option<String>) -> Self {
+        let mut headers: Vec<(&str, &str)> = headers.iter().map(|(n, v)| (&**n, &**v)).collect();
+        headers.retain(|(name, _)| *name != "last-event-id");
+        if let Some(id) = &id {
+            headers.push(("last-event-id", id));
+        }
+        let mut sse = Self::open(to, target, &headers).await;
+        sse.last_event_id = id;
+        sse
+    }
+
+    pub fn header(&self, name: &str) -> String {
+        joined(&self.response, name)
+    }
+
+    fn split(&mut self) {
+        let text = &mut self.chunks.text;
+        let mut from = 0;
+        while let Some(end) = text[self.searched..].windows(2).position(|two| two == b"\n\n") {
+            let end = self.searched + end + 2;
+            let block = std::str::from_utf8(&text[from..end]).expect("a stream is UTF-8");
+            self.text.push_str(block);
+            self.ready.push_back(Block::parse(&block[..block.len() - 2]));
+            (from, self.searched) = (end, end);
+        }
+        self.searched = (text.len() - from).saturating_sub(1);
+        text.drain(..from);
+    }
+
+    /// The next block of any kind, `None` behind the last.
+    pub async fn block(&mut self) -> Option<Block> {
+        let mut wire = Vec::with_capacity(64 << 10);
+        let block = within("the next block of a stream", async {
+            loop {
+                if let Some(block) = self.ready.pop_front() {
+                    break Some(block);
+                }
+                if self.chunks.ended {
+                    break None;
+                }
+                wire.clear();
+                let read = self.socket.read_buf(&mut wire).await.expect("the connection holds");
+                assert!(read > 0, "a stream ends as HTTP says it");
+                self.chunks.take(&wire);
+                self.split();
+            }
+        })
+        .await;
+        if let Some(id) = block.as_ref().and_then(|block| block.id.clone()) {
+            self.last_event_id = Some(id);
+        }
+        block
+    }
+
+    /// The next frame that is no ping, `None` behind the last.
+    pub async fn next(&mut self) -> Option<Value> {
+        // Pings must not make the wait a longer one.
+        let next = async {
+            loop {
+                let block = self.block().await?;
+                if block.kind() != "ping"
+                    && let Some(json) = block.json
+                {
+                    break Some(json);
+                }
+            }
+        };
+        within("the next frame of a stream", next).await
+    }
+
+    pub async fn frame(&mut self) -> Value {
+        self.next().await.expect("the stream goes on")
+    }
+
+    /// The cursor of a channel that is opened now.
+    pub async fn connected(&mut self, channel: &str) -> StreamId {
+        let frame = self.frame().await;
+        assert_eq!((&frame["type"], &frame["channel"]), (&"connected".into(), &channel.into()), "{frame}");
+        frame["cursor"].as_str().and_then(|id| id.parse().ok()).unwrap_or_else(|| panic!("no cursor: {frame}"))
+    }
+
+    /// The next frame has to be an event.
+    pub async fn event(&mut self) -> Value {
+        let frame = self.frame().await;
+        let fields: Vec<&String> = frame.as_object().expect("an object").keys().collect();
+        assert_eq!(fields, ["channel", "data", "event", "id"], "{frame}");
+        frame
+    }
+
+    /// The ids of the next events, each of them in this channel.
+    pub async fn ids(&mut self, channel: &str, count: usize) -> Vec<StreamId> {
+        let mut ids = Vec::with_capacity(count);
+        while ids.len() < count {
+            let event = self.event().await;
+            assert_eq!(event["channel"], channel, "{event}");
+            ids.push(id_of(&event));
+        }
+        ids
+    }
+
+    /// The next frame has to be a gap; its reason, certainty, and ends.
+    pub async fn gap(&mut self, channel: &str) -> (String, bool, StreamId, StreamId) {
+        let frame = self.frame().await;
+        assert_eq!((&frame["type"], &frame["channel"]), (&"gap".into(), &channel.into()), "{frame}");
+        let id = |name: &str| frame[name].as_str().and_then(|id| id.parse().ok()).expect("an end of a gap is an id");
+        let reason = frame["reason"].as_str().expect("a gap has a reason").to_owned();
+        (reason, frame["certain"].as_bool().expect("a gap is certain or not"), id("after"), id("resumed"))
+    }
+}
+
+pub fn id_of(event: &Value) -> StreamId {
+    event["id"].as_str().and_then(|id| id.parse().ok()).unwrap_or_else(|| panic!("no id: {event}"))
+}

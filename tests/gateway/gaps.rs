@@ -1,0 +1,235 @@
+//! What is gone is said.
+
+use serde_json::json;
+use tidegate::event::StreamId;
+
+use crate::harness::Gateway;
+
+#[tokio::test]
+async fn an_ack_in_id_form_beyond_the_end_is_clamped_and_a_gap() {
+    let gateway = Gateway::start("").await;
+    let last = gateway.store.add("c", "e", &json!(1)).await;
+    let beyond = StreamId::new(last.ms + 60_000, 3);
+    let mut sse = gateway.open(&format!("channel=c&last_ack_c={beyond}")).await;
+    assert_eq!(sse.connected("c").await, last);
+    assert_eq!(sse.gap("c").await, ("store-went-back".into(), true, beyond, last));
+    let live = gateway.store.stock("c", "e", &json!(2)).await;
+    assert_eq!(sse.ids("c", 1).await, [live]);
+    // It is told once.
+    let mut sse = sse.reconnect().await;
+    sse.connected("c").await;
+    let live = gateway.store.stock("c", "e", &json!(3)).await;
+    assert_eq!(sse.ids("c", 1).await, [live]);
+}
+
+#[tokio::test]
+async fn what_was_trimmed_past_the_ack_is_a_gap_that_is_certain_only_where_that_is_proven() {
+    let gateway = Gateway::start("").await;
+    let mut written = Vec::new();
+    for n in 0..10 {
+        written.push(gateway.store.add_and_trim("c", "e", &json!(n), Some(4)).await);
+    }
+    let open = async |ack: &str| {
+        let mut sse = gateway.open(&format!("channel=c&last_ack_c={ack}")).await;
+        sse.connected("c").await;
+        sse
+    };
+    for (ack, certain) in [("0".to_owned(), true), ("0-0".into(), true), (written[2].to_string(), false)] {
+        let mut sse = open(&ack).await;
+        let after = if certain { StreamId::ZERO } else { written[2] };
+        assert_eq!(sse.gap("c").await, ("trimmed".into(), certain, after, written[6]), "{ack}");
+        assert_eq!(sse.ids("c", 4).await, written[6..], "{ack}");
+        // One that comes back behind the gap is not told again.
+        let mut sse = sse.reconnect().await;
+        assert_eq!(sse.connected("c").await, written[9]);
+        let live = gateway.store.own("x", "e", &json!(1)).await;
+        assert!(live > written[9]);
+    }
+    let mut sse = open(&written[6].to_string()).await;
+    assert_eq!(sse.ids("c", 3).await, written[7..], "nothing is gone behind the first that is there");
+}
+
+#[tokio::test]
+async fn one_who_breaks_off_at_a_gap_comes_back_to_what_follows_it() {
+    let gateway = Gateway::start("stream.log-memory = 0").await;
+    let mut written = Vec::new();
+    for n in 0..6 {
+        written.push(gateway.store.add_and_trim("c", "e", &json!(n), Some(2)).await);
+    }
+    let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", written[0])).await;
+    sse.connected("c").await;
+    assert_eq!(sse.gap("c").await, ("trimmed".into(), false, written[0], written[4]));
+    // The block of the gap is the last that this page sees of the stream.
+    let mut sse = sse.reconnect().await;
+    sse.connected("c").await;
+    assert_eq!(sse.ids("c", 2).await, written[4..], "no second gap, and nothing lost");
+}
+
+#[tokio::test]
+async fn a_stream_that_expired_is_a_gap_for_who_had_seen_something_of_it() {
+    let gateway = Gateway::start("").await;
+    let seen = gateway.store.add("c", "e", &json!("seen")).await;
+    gateway.store.add("c", "e", &json!("never read")).await;
+    gateway.store.expire("c", 5).await;
+    gateway.store.pass(6_000);
+    let mut sse = gateway.open(&format!("channel=c&last_ack_c={seen}")).await;
+    assert_eq!(sse.connected("c").await, StreamId::ZERO, "there is no such key");
+    let (_, certain, after, resumed) = sse.gap("c").await;
+    assert_eq!((certain, after, resumed), (false, seen, StreamId::ZERO));
+    let live = gateway.store.stock("c", "e", &json!("live")).await;
+    assert_eq!(sse.ids("c", 1).await, [live]);
+}
+
+#[tokio::test]
+async fn a_stream_that_expired_and_began_anew_is_a_gap_for_who_had_seen_something_of_the_old() {
+    let gateway = Gateway::start("").await;
+    let seen = gateway.store.add("c", "e", &json!("seen")).await;
+    gateway.store.add("c", "e", &json!("never read")).await;
+    gateway.store.expire("c", 5).await;
+    gateway.store.pass(6_000);
+    let anew = gateway.store.add("c", "e", &json!("anew")).await;
+    let mut sse = gateway.open(&format!("channel=c&last_ack_c={seen}")).await;
+    sse.connected("c").await;
+    let (_, certain, after, resumed) = sse.gap("c").await;
+    assert_eq!((certain, after, resumed), (false, seen, anew));
+    assert_eq!(sse.ids("c", 1).await, [anew]);
+}
+
+#[tokio::test]
+async fn a_stream_that_expires_under_its_readers_takes_nothing_from_them() {
+    let gateway = Gateway::start("stream.position-check = '50ms'").await;
+    let mut sse = gateway.open("channel=c").await;
+    sse.connected("c").await;
+    for round in 0..3 {
+        let first = gateway.store.own("c", "e", &json!(round)).await;
+        let second = gateway.store.stock("c", "e", &json!(round)).await;
+        assert_eq!(sse.ids("c", 2).await, [first, second]);
+        gateway.store.expire("c", 1).await;
+        gateway.store.pass(2_000);
+        // Wait until the check of its position has seen that there is no such key.
+        let reads = gateway.store.reads();
+        crate::harness::until("two checks", || gateway.store.reads() > reads + 1).await;
+    }
+}
+
+#[tokio::test]
+async fn an_event_over_the_limit_is_a_gap_and_the_rest_goes_on() {
+    for log_memory in ["'1MiB'", "0"] {
+        let gateway = Gateway::start(&format!("stream.max-event = '1KiB'\nstream.log-memory = {log_memory}")).await;
+        let large = json!("x".repeat(2000));
+        let before = gateway.store.add("c", "e", &json!("before")).await;
+        let replayed = gateway.store.add("c", "e", &large).await;
+        let after = gateway.store.add("c", "e", &json!("after")).await;
+        let mut sse = gateway.open("channel=c&last_ack_c=0").await;
+        sse.connected("c").await;
+        assert_eq!(sse.ids("c", 1).await, [before]);
+        assert_eq!(sse.gap("c").await, ("too-large".into(), true, before, replayed));
+        assert_eq!(sse.ids("c", 1).await, [after]);
+        let live = gateway.store.stock("c", "e", &large).await;
+        assert_eq!(sse.gap("c").await, ("too-large".into(), true, after, live), "live");
+        let next = gateway.store.stock("c", "e", &json!("next")).await;
+        assert_eq!(sse.ids("c", 1).await, [next]);
+    }
+}
+
+#[tokio::test]
+async fn an_event_of_many_mebibytes_arrives_whole() {
+    let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.log-memory = '1MiB'").await;
+    let large = json!("ü".repeat(3 << 20));
+    let replayed = gateway.store.add("c", "e", &large).await;
+    let small = gateway.store.add("c", "e", &json!("small")).await;
+    let mut sse = gateway.open("channel=c&last_ack_c=0").await;
+    sse.connected("c").await;
+    let event = sse.event().await;
+    assert_eq!(event["id"], replayed.to_string());
+    assert!(event["data"] == large, "all of it, as it was");
+    assert_eq!(sse.ids("c", 1).await, [small]);
+    gateway.store.stock("c", "e", &large).await;
+    assert!(sse.event().await["data"] == large, "live too");
+}
+
+#[tokio::test]
+async fn a_key_that_is_no_stream_is_an_error_that_does_not_say_what_it_is() {
+    let gateway = Gateway::start("stream.position-check = '50ms'\n[memory.seed]\nsecret = 'a text'\nset = ['a']").await;
+    let mut sse = gateway.open("channel=secret&channel=c&last_ack_secret=0").await;
+    let mut frames = [sse.frame().await, sse.frame().await];
+    frames.sort_by_key(|frame| frame["type"].to_string());
+    assert_eq!((&frames[0]["type"], &frames[0]["channel"]), (&json!("connected"), &json!("c")));
+    assert_eq!(frames[1]["type"], "error");
+    let text = frames[1]["error"].as_str().expect("words");
+    assert!(text.contains("secret"), "it names the channel: {text}");
+    for word in ["string", "text", "set", "hash", "WRONGTYPE", "type"] {
+        assert!(!text.contains(word), "{text}");
+    }
+    let set = gateway.open("channel=set").await.frame().await["error"].to_string();
+    assert_eq!(set.replace("set", "secret"), json!(text).to_string(), "the same words for every type");
+    // The other channel goes on, and nothing more is said of the first, whatever is published there.
+    gateway.store.publish("secret", &json!({"data":1,"event":"e","channel":"secret","id":"9-9"}).to_string()).await;
+    for n in 0..3 {
+        let id = gateway.store.stock("c", "e", &json!(n)).await;
+        assert_eq!(sse.ids("c", 1).await, [id]);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_becomes_a_stream_is_read_from_then_on() {
+    let gateway = Gateway::start("stream.position-check = '50ms'").await;
+    gateway.store.set_wrong("c", true);
+    let mut sse = gateway.open("channel=c").await;
+    assert_eq!(sse.frame().await["type"], "error");
+    gateway.store.set_wrong("c", false);
+    sse.connected("c").await;
+    let id = gateway.store.stock("c", "e", &json!(1)).await;
+    assert_eq!(sse.ids("c", 1).await, [id]);
+}
+
+#[tokio::test]
+async fn a_key_that_is_no_stream_for_a_while_costs_no_event() {
+    let gateway = Gateway::start("stream.position-check = '50ms'").await;
+    let mut sse = gateway.open("channel=c&channel=d").await;
+    (sse.frame().await, sse.frame().await);
+    let mut written = vec![gateway.store.stock("c", "e", &json!(1)).await];
+    assert_eq!(sse.ids("c", 1).await, written);
+    gateway.store.set_wrong("c", true);
+    written.push(gateway.store.stock("c", "e", &json!(2)).await);
+    let reads = gateway.store.reads();
+    crate::harness::until("two more checks", || gateway.store.reads() > reads + 3).await;
+    let other = gateway.store.stock("d", "e", &json!(1)).await;
+    assert_eq!(sse.ids("d", 1).await, [other]);
+    gateway.store.set_wrong("c", false);
+    assert_eq!(sse.ids("c", 1).await, written[1..]);
+    written.push(gateway.store.stock("c", "e", &json!(3)).await);
+    assert_eq!(sse.ids("c", 1).await, written[2..]);
+}
+
+#[tokio::test]
+async fn a_reader_behind_the_log_whose_key_becomes_no_stream_is_not_flooded() {
+    let gateway = Gateway::start("stream.log-memory = 0").await;
+    let mut sse = gateway.open("channel=c&last_ack_c=0").await;
+    sse.connected("c").await;
+    let first = gateway.store.stock("c", "e", &json!(1)).await;
+    assert_eq!(sse.ids("c", 1).await, [first]);
+    // The hub reads the next entry while the key is a stream, the reader when it is none.
+    let held = gateway.store.hold_reads().await;
+    let second = gateway.store.stock("c", "e", &json!(2)).await;
+    gateway.store.set_wrong("c", true);
+    drop(held);
+    let reads = gateway.store.reads();
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let more = gateway.store.reads() - reads;
+    assert!(more < 20, "{more} reads of a key that cannot be read");
+    gateway.store.set_wrong("c", false);
+    let third = gateway.store.stock("c", "e", &json!(3)).await;
+    let mut ids = Vec::new();
+    let mut others = 0;
+    while ids.len() < 2 {
+        let frame = sse.frame().await;
+        if frame["event"].is_string() {
+            ids.push(crate::client::id_of(&frame));
+        } else {
+            others += 1;
+        }
+    }
+    assert_eq!(ids, [second, third]);
+    assert!(others <= 2, "{others} frames that are no events");
+}

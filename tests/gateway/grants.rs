@@ -1,0 +1,166 @@
+//! What a policy lets in, and how far.
+
+use serde_json::json;
+use tidegate::event::StreamId;
+use tidegate::stream::now_ms;
+
+use crate::client::Sse;
+use crate::guests;
+use crate::harness::{Gateway, until};
+
+/// A policy that lets everybody in on these terms.
+#[derive(Default)]
+struct Terms {
+    channels: Option<&'static [&'static str]>,
+    /// In ms from the decision on.
+    expires_in: Option<u64>,
+    replay_since: Option<u64>,
+}
+
+impl Terms {
+    fn component(&self) -> Vec<u8> {
+        let names = self.channels.unwrap_or_default();
+        let mut list = String::new();
+        let mut texts = String::new();
+        let mut at = 1024;
+        for name in names {
+            list += &format!("{at} {} ", name.len());
+            texts += &format!("(data (i32.const {at}) \"{name}\")\n");
+            at += name.len();
+        }
+        let some = u32::from(self.channels.is_some());
+        let expires = self.expires_in.map_or(String::new(), |ms| {
+            format!("(i64.store (i32.const 96) (i64.const 1)) (i64.store (i32.const 104) (i64.add (call $now) (i64.const {ms})))")
+        });
+        let since = self.replay_since.map_or(String::new(), |ms| format!("(call $since (i64.const {ms}))"));
+        // ok, and the grant: subject, channels, expires-at, headers
+        guests::authorizer(&format!(
+            r#"(module
+  (import "tidegate:policy/context@0.1.0" "now" (func $now (result i64)))
+  (import "tidegate:policy/answer@0.1.0" "replay-since" (func $since (param i64)))
+  (memory (export "memory") 17)
+  (data (i32.const 64) (i32 0 0) (i32 0 0 0) (i32 {some} 512 {count}) (i64 0 0) (i32 0 0))
+  (data (i32.const 512) (i32 {list}))
+  {texts}
+  (global $heap (mut i32) (i32.const 0x10000))
+  (func (export "cabi_realloc") (param i32 i32 i32) (param $size i32) (result i32)
+    (global.set $heap (i32.and (i32.add (global.get $heap) (i32.const 7)) (i32.const -8)))
+    (global.get $heap)
+    (global.set $heap (i32.add (global.get $heap) (local.get $size))))
+  (func (export "tidegate:policy/authorizer@0.1.0#authorize")
+    (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+    {expires} {since}
+    (i32.const 64)))"#,
+            count = names.len(),
+        ))
+    }
+}
+
+#[tokio::test]
+async fn a_grant_that_expires_is_followed_by_reconnect_and_the_end_before_its_time() {
+    let policy = Terms { expires_in: Some(2_000), ..Terms::default() }.component();
+    let gateway = Gateway::behind(&policy, "").await;
+    let seen = gateway.store.add("c", "e", &json!(1)).await;
+    let asked = now_ms();
+    let mut streams = Vec::new();
+    for _ in 0..5 {
+        let mut sse = gateway.open("channel=c").await;
+        sse.connected("c").await;
+        streams.push(sse);
+    }
+    let mut granted = now_ms();
+    for sse in &mut streams {
+        assert_eq!(sse.frame().await, json!({"type": "reconnect", "timestamp": seen.ms}));
+        assert!(sse.next().await.is_none());
+        let now = now_ms();
+        assert!(now >= asked + 1_700, "not much before: after {} ms", now - asked);
+        assert!(now <= granted + 2_100, "not after its time: after {} ms", now - granted);
+        granted = granted.max(asked);
+    }
+    until("their places are free", || gateway.app.streams.count() == 0).await;
+    // They come back by themselves, and lose nothing.
+    let missed = gateway.store.stock("c", "e", &json!(2)).await;
+    let mut sse = streams.pop().expect("one of five").reconnect().await;
+    sse.connected("c").await;
+    assert_eq!(sse.ids("c", 1).await, [missed]);
+}
+
+#[tokio::test]
+async fn a_grant_that_expires_in_a_thousand_years_is_one() {
+    for expires_in in [31_536_000_000_000, u64::MAX >> 2] {
+        let policy = Terms { expires_in: Some(expires_in), ..Terms::default() }.component();
+        let gateway = Gateway::behind(&policy, "").await;
+        let mut sse = gateway.open("channel=c").await;
+        sse.connected("c").await;
+        let id = gateway.store.stock("c", "e", &json!(1)).await;
+        assert_eq!(sse.ids("c", 1).await, [id]);
+    }
+}
+
+#[tokio::test]
+async fn a_grant_of_some_channels_opens_no_other() {
+    let policy = Terms { channels: Some(&["b", "d"]), ..Terms::default() }.component();
+    let gateway = Gateway::behind(&policy, "").await;
+    for name in ["a", "b", "c", "d"] {
+        gateway.store.add(name, "e", &json!("old")).await;
+    }
+    let query = "channel=a&channel=b&channel=c&channel=d&last_ack_a=0&last_ack_b=0";
+    let mut sse = gateway.open(query).await;
+    let mut frames = Vec::new();
+    for _ in 0..3 {
+        frames.push(sse.frame().await["channel"].to_string());
+    }
+    frames.sort();
+    assert_eq!(frames, ["\"b\"", "\"b\"", "\"d\""]);
+    assert_eq!(gateway.store.watched(), ["b", "d"]);
+    gateway.store.stock("a", "e", &json!("kept back")).await;
+    gateway.store.stock("c", "e", &json!("kept back")).await;
+    let live = gateway.store.stock("d", "e", &json!("live")).await;
+    assert_eq!(sse.ids("d", 1).await, [live]);
+    // The id that it sends back is of the URL's list all the same.
+    let missed = gateway.store.stock("b", "e", &json!("missed")).await;
+    let mut sse = sse.reconnect().await;
+    for _ in 0..3 {
+        let frame = sse.frame().await;
+        assert!(frame["type"] == "connected" || frame["id"] == missed.to_string(), "{frame}");
+    }
+    let live = gateway.store.stock("d", "e", &json!("live")).await;
+    assert_eq!(sse.ids("d", 1).await, [live]);
+}
+
+#[tokio::test]
+async fn nothing_older_than_the_policy_allows_is_replayed() {
+    use crate::linked::START;
+    let policy = Terms { replay_since: Some(START + 100), ..Terms::default() }.component();
+    let gateway = Gateway::behind(&policy, "").await;
+    let add = async || gateway.store.add_fields("c", &[("event", "e"), ("data", "1")], None).await;
+    let old = add().await;
+    gateway.store.pass(99);
+    let almost = add().await;
+    gateway.store.pass(1);
+    let mut allowed = vec![add().await, add().await];
+    gateway.store.pass(50);
+    allowed.push(add().await);
+    assert_eq!(allowed[0], StreamId::new(START + 100, 0));
+    let mut ids = vec![None];
+    let mut first = gateway.open("channel=c").await;
+    first.connected("c").await;
+    for ack in ["0".to_owned(), old.to_string(), almost.to_string(), START.to_string(), (START + 99).to_string()] {
+        let target = format!("/api/realtime?channel=c&last_ack_c={ack}");
+        for id in &ids {
+            let mut sse = Sse::resume(gateway.data, &target, &[], id.clone()).await;
+            assert!(sse.connected("c").await < allowed[0]);
+            assert_eq!(sse.ids("c", 3).await, allowed, "{ack}, {id:?}");
+        }
+    }
+    // An id that a browser sends back goes no further.
+    let forged = first.last_event_id.clone().map(|id| format!("{}:1-0", id.split(':').next().expect("a tag")));
+    ids = vec![forged];
+    let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], ids.remove(0)).await;
+    sse.connected("c").await;
+    assert_eq!(sse.ids("c", 3).await, allowed);
+    // Who has seen more than that goes on from there.
+    let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", allowed[1])).await;
+    assert_eq!(sse.connected("c").await, allowed[1]);
+    assert_eq!(sse.ids("c", 1).await, allowed[2..]);
+}

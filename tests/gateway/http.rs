@@ -1,0 +1,188 @@
+//! The data port beside the streams themselves: heads, origins, bounds, the end.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::client::{Sse, ask};
+use crate::harness::{Door, Gateway, until, within};
+
+const STREAM: &str = "/api/realtime?channel=c";
+
+#[tokio::test]
+async fn other_methods_are_405_and_other_paths_404_as_json() {
+    let gateway = Gateway::start("").await;
+    for method in ["POST", "PUT", "DELETE", "PATCH"] {
+        let reply = ask(gateway.data, method, STREAM, &[], "").await;
+        assert_eq!((reply.status, &*reply.code(), &*reply.header("allow")), (405, "method_not_allowed", "GET, OPTIONS"));
+        assert_eq!(reply.header("access-control-allow-origin"), "*", "{method}");
+    }
+    let reply = ask(gateway.data, "HEAD", STREAM, &[], "").await;
+    assert_eq!((reply.status, &*reply.header("allow")), (405, "GET, OPTIONS"));
+    for path in ["/", "/api", "/api/realtime/", "/api/realtime/x", "/redis", "/redis/pipeline", "/playground/emit", "/v1/emit"] {
+        for method in ["GET", "POST"] {
+            let reply = ask(gateway.data, method, path, &[], "").await;
+            assert_eq!((reply.status, &*reply.code()), (404, "not_found"), "{method} {path}");
+            assert_eq!(reply.header("content-type"), "application/json");
+        }
+    }
+    let reply = ask(gateway.data, "GET", "/healthz", &[], "").await;
+    assert_eq!((reply.status, reply.json()), (200, json!({"status": "ok"})));
+    assert!(gateway.is_untouched());
+}
+
+#[tokio::test]
+async fn any_origin_may_read_where_none_is_named() {
+    let gateway = Gateway::start("").await;
+    let origin = [("origin", "https://app.example")];
+    let sse = Sse::open(gateway.data, STREAM, &origin).await;
+    assert_eq!(sse.header("access-control-allow-origin"), "*");
+    assert_eq!((sse.header("access-control-allow-credentials"), sse.header("vary")), (String::new(), String::new()));
+    let reply = ask(gateway.data, "OPTIONS", STREAM, &origin, "").await;
+    assert_eq!((reply.status, &*reply.header("access-control-allow-origin")), (204, "*"));
+    assert!(reply.header("access-control-allow-methods").contains("GET"));
+}
+
+#[tokio::test]
+async fn listed_origins_are_echoed_with_credentials_on_rejections_too() {
+    let toml = "cors.origins = ['https://app.example', 'http://localhost:*']\ncors.credentials = true";
+    let deny = crate::guests::component("deny");
+    let spin = crate::guests::component("trap");
+    let open = Gateway::start(toml).await;
+    let denying = Gateway::behind(&deny, toml).await;
+    let trapping = Gateway::behind(&spin, toml).await;
+    let undecided = Gateway::with(None, &Door::NoPolicyYet, toml).await;
+    for (origin, allowed) in [
+        ("https://app.example", true),
+        ("http://localhost:3000", true),
+        ("http://localhost", true),
+        ("https://app.example.evil.example", false),
+        ("http://app.example", false),
+        ("http://localhost:3000.evil.example", false),
+        ("null", false),
+    ] {
+        let headers = [("origin", origin)];
+        let sse = Sse::open(open.data, STREAM, &headers).await;
+        let mut answers = vec![(sse.response, "the stream")];
+        for (gateway, method, target, status, what) in [
+            (&open, "OPTIONS", STREAM, 204, "the preflight"),
+            (&open, "POST", STREAM, 405, "another method"),
+            (&open, "GET", "/api/realtime?channel=c&last_ack_c=x", 400, "a bad ack"),
+            (&open, "GET", "/api/realtime?channel=tidegate:x", 403, "no channel"),
+            (&denying, "GET", STREAM, 418, "the policy's rejection"),
+            (&trapping, "GET", STREAM, 500, "a trap"),
+            (&undecided, "GET", STREAM, 503, "no policy"),
+        ] {
+            let reply = ask(gateway.data, method, target, &headers, "").await;
+            assert_eq!(reply.status, status, "{what}");
+            answers.push((reply.headers, what));
+        }
+        for (headers, what) in answers {
+            let header = |name: &str| headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.to_lowercase());
+            assert_eq!(header("vary").as_deref(), Some("origin"), "{what} for {origin}");
+            let expect = allowed.then(|| origin.to_owned());
+            assert_eq!(header("access-control-allow-origin"), expect, "{what} for {origin}");
+            assert_eq!(header("access-control-allow-credentials"), allowed.then(|| "true".into()), "{what} for {origin}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_head_over_the_limit_is_431_and_names_it() {
+    let gateway = Gateway::start("server.max-head = '32KiB'").await;
+    let long = |bytes: usize| format!("{STREAM}&x={}", "y".repeat(bytes));
+    let mut sse = Sse::open(gateway.data, &long(31 << 10), &[]).await;
+    sse.connected("c").await;
+    let cookie = "z".repeat(33 << 10);
+    for (target, headers) in
+        [(long(33 << 10), &[][..]), (STREAM.into(), &[("cookie", &*cookie)]), (long(20 << 10), &[("cookie", &cookie[..20 << 10])])]
+    {
+        for port in [gateway.data, gateway.control] {
+            let reply = ask(port, "GET", &target, headers, "").await;
+            assert_eq!((reply.status, &*reply.code()), (431, "head_too_large"));
+            assert!(reply.body.contains("server.max-head") && reply.body.contains("32768"), "{}", reply.body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_too_many_is_503_until_another_leaves() {
+    let gateway = Gateway::start("stream.max-streams = 2").await;
+    let mut first = gateway.open("channel=c").await;
+    first.connected("c").await;
+    let second = gateway.open("channel=c").await;
+    let reply = gateway.refused("channel=c").await;
+    assert_eq!((reply.status, &*reply.code()), (503, "too_many_streams"));
+    assert!(reply.body.contains("stream.max-streams"));
+    drop(second);
+    until("the place is free", || gateway.app.streams.count() == 1).await;
+    gateway.open("channel=c").await.connected("c").await;
+    let id = gateway.store.stock("c", "e", &json!(1)).await;
+    assert_eq!(first.ids("c", 1).await, [id], "the first was never touched");
+}
+
+#[tokio::test]
+async fn a_drain_tells_every_stream_to_come_back_from_its_least_position_and_ends() {
+    let gateway = Gateway::start("drain.time = '200ms'").await;
+    let (data, app, store) = (gateway.data, gateway.app.clone(), gateway.store.clone());
+    let old = store.add("a", "e", &json!(1)).await;
+    store.pass(50_000);
+    let newer = store.add("b", "e", &json!(1)).await;
+    let mut streams = Vec::new();
+    for (query, least) in [
+        ("channel=a&channel=b", old.ms),
+        ("channel=b", newer.ms),
+        ("channel=b&channel=a&last_ack_a=7&last_ack_b=0", newer.ms.min(old.ms)),
+        ("channel=a&channel=none", 0),
+    ] {
+        let mut sse = gateway.open(query).await;
+        let replayed = 2 * query.matches("last_ack").count() - query.matches("last_ack").count();
+        for _ in 0..query.matches("channel=").count() + replayed {
+            sse.frame().await;
+        }
+        streams.push((sse, least));
+    }
+    let served = gateway.stop();
+    until("the drain begins", || app.streams.count() < 4).await;
+    for (sse, least) in &mut streams {
+        let frame = within("the farewell", sse.frame()).await;
+        assert_eq!(frame, json!({"type": "reconnect", "timestamp": least}));
+        assert!(sse.next().await.is_none(), "and nothing more");
+    }
+    within("the end of the server", served).await.expect("it ends without a panic");
+    assert_eq!(app.streams.count(), 0);
+    assert!(tokio::net::TcpStream::connect(data).await.is_err(), "the port is closed");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_does_not_hold_up_a_drain_for_ever() {
+    let gateway = Gateway::start("drain.time = '1ms'").await;
+    let sse = Sse::open_with(gateway.data, STREAM, &[], Some(4096)).await;
+    let store = gateway.store.clone();
+    for _ in 0..3_000 {
+        store.own("c", "e", &json!("x".repeat(4096))).await;
+        tokio::task::yield_now().await;
+    }
+    let served = gateway.stop();
+    // It gets two seconds to read to the end, and two more to close.
+    tokio::time::timeout(Duration::from_secs(10), served).await.expect("the server ends").expect("without a panic");
+    drop(sse);
+}
+
+#[tokio::test]
+async fn a_silent_stream_says_something_now_and_then_and_a_busy_one_does_not() {
+    let gateway = Gateway::start("stream.ping = '1s'").await;
+    let mut sse = gateway.open("channel=c").await;
+    sse.connected("c").await;
+    let before = tidegate::stream::now_ms();
+    let ping = sse.block().await.expect("the stream stays");
+    assert_eq!((ping.kind(), ping.id.as_deref()), ("ping", None), "{ping:?}");
+    let json = ping.json.expect("data: a comment would not reset the client's timer");
+    assert!(json["timestamp"].as_u64().is_some_and(|ms| ms >= before), "{json}");
+    // Three events in less than a second each.
+    for n in 0..3 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        gateway.store.own("c", "e", &json!(n)).await;
+        assert_ne!(sse.block().await.expect("the stream stays").kind(), "ping");
+    }
+}

@@ -1,0 +1,171 @@
+//! A stream that breaks, and its browser that comes back by itself: the same URL, and the id that came last.
+
+use serde_json::json;
+use tidegate::event::StreamId;
+
+use crate::client::{Block, Sse, blocks, id_of};
+use crate::harness::{Door, Gateway, within};
+
+#[tokio::test]
+async fn a_native_reconnect_with_the_stale_url_brings_each_event_once() {
+    let gateway = Gateway::start("").await;
+    let mut written = vec![gateway.store.add("c", "e", &json!("the first")).await];
+    for (ack, seen) in [("", 1), ("&last_ack_c=0", 0), (&*format!("&last_ack_c={}", written[0]), 1)] {
+        let mut expect = if ack.is_empty() { Vec::new() } else { written[seen..].to_vec() };
+        let mut sse = gateway.open(&format!("channel=c{ack}")).await;
+        sse.connected("c").await;
+        let mut got = sse.ids("c", expect.len()).await;
+        for round in 0..5 {
+            expect.push(gateway.store.stock("c", "e", &json!(round)).await);
+            got.extend(sse.ids("c", 1).await);
+            // While nobody is connected.
+            let position = *got.last().expect("one came");
+            expect.push(gateway.store.stock("c", "e", &json!("away")).await);
+            sse = sse.reconnect().await;
+            assert_eq!(sse.connected("c").await, position);
+            got.extend(sse.ids("c", 1).await);
+        }
+        written.extend(&expect[expect.len() - 10..]);
+        assert_eq!(got, expect, "{ack}");
+    }
+}
+
+/// What a browser's page has seen of a stream that broke behind these bytes, and the id that it would send.
+fn seen(text: &str) -> (Vec<(String, StreamId)>, Option<String>) {
+    let blocks = blocks(text);
+    let id = blocks.iter().rev().find_map(|block| block.id.clone());
+    (blocks.iter().filter_map(event).collect(), id)
+}
+
+fn event(block: &Block) -> Option<(String, StreamId)> {
+    let json = block.json.as_ref()?;
+    json["event"].is_string().then(|| (json["channel"].as_str().expect("a name").to_owned(), id_of(json)))
+}
+
+#[tokio::test]
+async fn a_stream_of_three_channels_cut_at_any_byte_brings_each_event_once() {
+    // Without a log, each resumption is a replay from the store; with it, none is.
+    for toml in ["", "stream.log-memory = 0"] {
+        let gateway = Gateway::start(toml).await;
+        let mut written = Vec::new();
+        for n in 0..3 {
+            for channel in ["a", "b", "grüße"] {
+                written.push((channel.to_owned(), gateway.store.add(channel, "e", &json!(n)).await));
+            }
+        }
+        let target = "/api/realtime?channel=a&channel=b&channel=gr%C3%BC%C3%9Fe&last_ack_b=0&last_ack_a=0&last_ack_gr%C3%BC%C3%9Fe=0";
+        let mut sse = Sse::open(gateway.data, target, &[]).await;
+        for _ in 0..3 + 6 {
+            sse.frame().await;
+        }
+        // The last of each comes live.
+        for channel in ["a", "b", "grüße"] {
+            written.push((channel.to_owned(), gateway.store.own(channel, "e", &json!("live")).await));
+            sse.frame().await;
+        }
+        for _ in 0..3 {
+            sse.frame().await;
+        }
+        let text = sse.text.clone();
+        drop(sse);
+        written.sort();
+
+        let mut cut = 0;
+        while cut <= text.len() {
+            // The middle of a character is as good a place, but is no text.
+            if text.is_char_boundary(cut) {
+                let (mut events, id) = seen(&text[..cut]);
+                let left = written.len() - events.len();
+                let mut sse = Sse::resume(gateway.data, target, &[], id.clone()).await;
+                let mut rest = 0;
+                while rest < left {
+                    let block = sse.block().await.expect("the stream goes on");
+                    if let Some(event) = event(&block) {
+                        events.push(event);
+                        rest += 1;
+                    }
+                    assert!(block.kind() != "gap", "cut at {cut}: {block:?}");
+                }
+                let of = |name: &str| events.iter().filter(|(c, _)| c == name).cloned().collect::<Vec<_>>();
+                let in_order = ["a", "b", "grüße"].map(of).concat();
+                assert_eq!(in_order, written, "cut at {cut}, with {id:?}");
+            }
+            cut += 1;
+        }
+        // And not one more: what comes next is what happens next.
+        let (_, id) = seen(&text);
+        let mut sse = Sse::resume(gateway.data, target, &[], id).await;
+        for _ in 0..3 {
+            assert_eq!(sse.frame().await["type"], "connected");
+        }
+        let next = gateway.store.own("b", "e", &json!("next")).await;
+        assert_eq!(sse.ids("b", 1).await, [next]);
+    }
+}
+
+#[tokio::test]
+async fn a_last_event_id_that_is_malformed_or_of_another_list_is_ignored_whole() {
+    let gateway = Gateway::start("").await;
+    let mut written = Vec::new();
+    for n in 0..3 {
+        written.push(gateway.store.add("a", "e", &json!(n)).await);
+    }
+    let id_for = async |query: &str| {
+        let mut sse = gateway.open(query).await;
+        let block = loop {
+            let block = sse.block().await.expect("the stream goes on");
+            if block.id.is_some() {
+                break block;
+            }
+        };
+        block.id.expect("found")
+    };
+    let good = id_for("channel=a&last_ack_a=0").await;
+    let of_two = id_for("channel=a&channel=b").await;
+    let (tag, vector) = good.split_once(':').expect("a tag and a vector");
+    for id in [
+        of_two.clone(),
+        id_for("channel=b").await,
+        id_for("channel=b&channel=a").await,
+        vector.to_owned(),
+        format!("{tag}:"),
+        format!("{tag}:{vector},{vector}"),
+        format!("{tag}:zz-0"),
+        format!("{tag}:1"),
+        format!("{tag}:-1-0"),
+        written[2].to_string(),
+        "0".into(),
+        "x".repeat(10_000),
+    ] {
+        let headers = [("last-event-id".to_owned(), id.clone())];
+        let target = format!("/api/realtime?channel=a&last_ack_a={}", written[0]);
+        let mut sse = Sse::resume(gateway.data, &target, &headers, Some(id.clone())).await;
+        assert_eq!(sse.connected("a").await, written[0], "the ack stands: {id}");
+        assert_eq!(sse.ids("a", 2).await, written[1..], "{id}");
+    }
+    // The right one wins over the ack, also over one that is newer.
+    let target = format!("/api/realtime?channel=a&last_ack_a={}", written[2]);
+    let mut sse = Sse::resume(gateway.data, &target, &[], Some(good)).await;
+    assert_eq!(sse.connected("a").await, StreamId::ZERO);
+    assert_eq!(sse.ids("a", 3).await, written);
+}
+
+#[tokio::test]
+async fn a_gateway_that_was_restarted_goes_on_where_the_other_ended() {
+    let gateway = Gateway::start("drain.time = '1ms'").await;
+    let mut sse = gateway.open("channel=c").await;
+    sse.connected("c").await;
+    let first = gateway.store.own("c", "e", &json!(1)).await;
+    assert_eq!(sse.ids("c", 1).await, [first]);
+    let store = gateway.store.clone();
+    within("the drain", gateway.stop()).await.expect("the server ends without a panic");
+    assert_eq!(sse.frame().await["type"], "reconnect");
+    assert!(sse.next().await.is_none());
+    let missed = store.stock("c", "e", &json!(2)).await;
+
+    let gateway = Gateway::with(Some(store), &Door::AllowAll, "").await;
+    let id = sse.last_event_id.clone();
+    let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], id).await;
+    assert_eq!(sse.connected("c").await, first);
+    assert_eq!(sse.ids("c", 1).await, [missed]);
+}
