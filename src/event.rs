@@ -135,12 +135,23 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// An event that carries this JSON value.
+    /// An event that carries this JSON value, in the words in which it was written.
+    #[must_use]
+    pub fn from_json(event: impl Into<String>, data: &RawValue) -> Self {
+        let json = one_line(data.get()).into_owned();
+        let (text, encoding) = match serde_json::from_str::<String>(&json) {
+            Ok(text) => (text, "string"),
+            Err(_) => (json.clone(), "json"),
+        };
+        Self { event: event.into(), text, encoding, json }
+    }
+
+    /// An event that carries this value.
     #[must_use]
     pub fn new(event: impl Into<String>, data: &serde_json::Value) -> Self {
         let json = data.to_string();
         let (text, encoding) = match data {
-            serde_json::Value::String(s) => (s.clone(), "string"),
+            serde_json::Value::String(text) => (text.clone(), "string"),
             _ => (json.clone(), "json"),
         };
         Self { event: event.into(), text, encoding, json }
@@ -292,6 +303,24 @@ mod tests {
         check("123", "string", r#""123""#);
         check("123", "json", "123");
         check("null", "string", r#""null""#);
+    }
+
+    #[test]
+    fn what_is_emitted_keeps_its_words() {
+        let check = |json: &str, text: &str, encoding: &str, line: &str| {
+            let raw: Box<RawValue> = serde_json::from_str(json).expect(json);
+            let event = NewEvent::from_json("e", &raw);
+            assert_eq!((&*event.text, event.encoding, &*event.json), (text, encoding, line));
+        };
+        check(r#""123""#, "123", "string", r#""123""#);
+        check(
+            "123456789012345678901234567890",
+            "123456789012345678901234567890",
+            "json",
+            "123456789012345678901234567890",
+        );
+        check("{\"b\": 1,\n\"a\": 2}", "{\"b\": 1, \"a\": 2}", "json", "{\"b\": 1, \"a\": 2}");
+        check("null", "null", "json", "null");
     }
 
     #[test]

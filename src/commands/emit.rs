@@ -9,6 +9,8 @@ use bytes::Bytes;
 use clap::Args;
 use http::Request;
 use http_body_util::{BodyExt, Full};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::http_client::{HttpClient, client};
@@ -78,24 +80,20 @@ pub fn run(args: EmitArgs) -> anyhow::Result<()> {
 }
 
 async fn emit(target: &Target, args: &EmitArgs, text: &str) -> anyhow::Result<()> {
-    let data: Value = serde_json::from_str(text).map_err(|cause| {
+    let data: &RawValue = serde_json::from_str(text).map_err(|cause| {
         ConfigError(format!("emit: the data is no JSON ({cause}); a string is written with its quotes, as '\"hello\"'"))
     })?;
     let expire_seconds = args.expire.map(|time| time.as_secs().max(1));
     let id = match target {
         Target::Store(store) => {
             let retention = Retention { max_length: args.max_length, expire_seconds };
-            store.emit(&args.channel, &NewEvent::new(&*args.event, &data), retention).await?.to_string()
+            store.emit(&args.channel, &NewEvent::from_json(&*args.event, data), retention).await?.to_string()
         }
         Target::Gateway { client, url, token } => {
-            let mut body = json!({ "channel": args.channel, "event": args.event, "data": data });
-            if let Some(count) = args.max_length {
-                body["max_length"] = count.into();
-            }
-            if let Some(seconds) = expire_seconds {
-                body["expire_seconds"] = seconds.into();
-            }
-            through_gateway(client, url, token.as_deref(), &body).await?
+            let body =
+                Body { channel: &args.channel, event: &args.event, data, max_length: args.max_length, expire_seconds };
+            let body = serde_json::to_string(&body).context("the event is not JSON")?;
+            through_gateway(client, url, token.as_deref(), body).await?
         }
     };
     if args.json {
@@ -104,6 +102,18 @@ async fn emit(target: &Target, args: &EmitArgs, text: &str) -> anyhow::Result<()
         println!("{id}")
     }
     Ok(())
+}
+
+/// What the control port takes.
+#[derive(Serialize)]
+struct Body<'a> {
+    channel: &'a str,
+    event: &'a str,
+    data: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_length: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expire_seconds: Option<u64>,
 }
 
 impl Target {
@@ -128,12 +138,12 @@ impl Target {
     }
 }
 
-async fn through_gateway(client: &HttpClient, url: &str, token: Option<&str>, body: &Value) -> anyhow::Result<String> {
+async fn through_gateway(client: &HttpClient, url: &str, token: Option<&str>, body: String) -> anyhow::Result<String> {
     let mut request = Request::post(url).header("content-type", "application/json");
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
-    let request = request.body(Full::new(Bytes::from(body.to_string()))).context("--control: not an address")?;
+    let request = request.body(Full::new(Bytes::from(body))).context("--control: not an address")?;
     let response = client
         .request(request)
         .await

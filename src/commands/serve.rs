@@ -39,7 +39,7 @@ pub fn start(
     playground: Option<Playground>,
     greet: impl FnOnce(std::net::SocketAddr, &Arc<App>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    telemetry::init(&config.log_filter, config.log_format)?;
+    let _log = telemetry::init(&config.log_filter, config.log_format)?;
     // One provider is compiled in; an error says that it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime =

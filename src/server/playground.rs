@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
-use super::request::{host_is_address, is_foreign_page, json_body};
+use super::request::{host_is_address, is_foreign_page};
 use super::respond::{self, Response, error};
 use super::{App, control};
 use crate::policy::Outcome;
@@ -87,10 +87,7 @@ async fn emit(app: &App, request: Request<Incoming>) -> Response {
     if is_foreign_page(&request) {
         return error(StatusCode::FORBIDDEN, "foreign_origin", "web pages of other origins have no business here");
     }
-    match json_body(request, app.config.stream.hub.max_event + (64 << 10)).await {
-        Ok(body) => control::emit_json(app, body).await,
-        Err(response) => *response,
-    }
+    control::emit(app, request).await
 }
 
 /// Every decision from now on.

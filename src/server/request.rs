@@ -7,6 +7,7 @@ use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderValue};
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq;
 
 use super::respond::{Response, error};
@@ -132,7 +133,11 @@ pub fn shows_token<'a, B>(request: &Request<B>, tokens: impl IntoIterator<Item =
 }
 
 /// A JSON body of so many bytes at the most. What a form could send is no JSON.
-pub async fn json_body(request: Request<Incoming>, limit: usize) -> Result<serde_json::Value, Box<Response>> {
+pub async fn json_body<T: DeserializeOwned>(
+    request: Request<Incoming>,
+    limit: usize,
+    example: &str,
+) -> Result<T, Box<Response>> {
     let kind = request.headers().get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         let text = "the body is JSON, with content-type: application/json";
@@ -143,7 +148,8 @@ pub async fn json_body(request: Request<Incoming>, limit: usize) -> Result<serde
         Box::new(error(http::StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", text))
     })?;
     serde_json::from_slice(&body.to_bytes()).map_err(|cause| {
-        Box::new(error(http::StatusCode::BAD_REQUEST, "invalid_json", format!("the body is no JSON: {cause}")))
+        let text = format!("{cause}; right would be {example}");
+        Box::new(error(http::StatusCode::BAD_REQUEST, "invalid_body", text))
     })
 }
 
