@@ -1,43 +1,72 @@
 // A component as another toolchain leaves it: QuickJS with all of its WASI imports, none of which Tidegate stands behind.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { writeFileSync } from "node:fs";
+import { copyFileSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { Closing } from "./lib/closing.js";
 import { REPO, startGateway } from "./lib/gateway.js";
+import { until } from "./lib/until.js";
 
-const POLICY = `
+/** A policy that rejects every channel but one, in its own words. */
+const policy = (open, words) => `
+  const bytes = (text) => Uint8Array.from(text, (c) => c.charCodeAt(0));
   export const authorizer = {
     authorize(request, channels) {
-      if (channels.includes("random")) {
+      if (channels.includes(${JSON.stringify(open)})) {
         return { subject: String(Math.random()), channels: null, expiresAt: null, headers: [] };
       }
-      throw { payload: { status: 403, headers: [], body: Uint8Array.from([110, 111]) } };
+      throw { payload: { status: 403, headers: [], body: bytes(${JSON.stringify(words)}) } };
     },
   };
 `;
 
 const closing = new Closing();
-let gateway;
+let dir;
 
-before(async () => {
-  const dir = closing.dir();
-  const [source, component] = [join(dir, "policy.js"), join(dir, "policy.wasm")];
-  writeFileSync(source, POLICY);
-  const build = ["componentize-qjs", "--sync", "--wit", join(REPO, "wit"), "--js", source, "-o", component];
-  execFileSync("npx", build, { cwd: join(REPO, "tests/e2e"), stdio: "pipe" });
-  const args = ["serve", "--store", "memory:", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--policy", component];
-  gateway = closing.add(await startGateway({ args }), (it) => it.stop());
+before(() => {
+  dir = closing.dir();
 });
 
 after(() => closing.run());
 
+function build(name, source) {
+  const [input, output] = [join(dir, `${name}.js`), join(dir, `${name}.wasm`)];
+  writeFileSync(input, source);
+  const args = ["componentize-qjs", "--sync", "--wit", join(REPO, "wit"), "--js", input, "-o", output];
+  execFileSync("npx", args, { cwd: join(REPO, "tests/e2e"), stdio: "pipe" });
+  return output;
+}
+
+async function ask(gateway, channel) {
+  const answer = await fetch(`${gateway.url}/api/realtime?channel=${channel}`);
+  if (answer.status !== 200) return `${answer.status} ${await answer.text()}`;
+  await answer.body.cancel();
+  return "200";
+}
+
+const PORTS = ["--store", "memory:", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"];
+
 test("it loads, allows and rejects", async () => {
-  const allowed = await fetch(`${gateway.url}/api/realtime?channel=random`);
-  assert.equal(allowed.status, 200);
-  await allowed.body.cancel();
-  const rejected = await fetch(`${gateway.url}/api/realtime?channel=other`);
-  assert.equal(rejected.status, 403);
-  assert.equal(await rejected.text(), "no");
+  const component = build("first", policy("here", "no"));
+  const gateway = closing.add(await startGateway({ args: ["serve", ...PORTS, "--policy", component] }), (it) => it.stop());
+  assert.equal(await ask(gateway, "here"), "200");
+  assert.equal(await ask(gateway, "there"), "403 no");
+});
+
+test("saving another over the policy of dev puts it in force, and rubbish changes nothing", async () => {
+  const component = build("watched", policy("here", "old"));
+  const other = build("other", policy("there", "new"));
+  const gateway = closing.add(await startGateway({ args: ["dev", ...PORTS, "--policy", component] }), (it) => it.stop());
+  assert.equal(await ask(gateway, "there"), "403 old");
+  copyFileSync(other, component);
+  await until("the new policy decides", async () => (await ask(gateway, "here")) === "403 new");
+  assert.equal(await ask(gateway, "there"), "200");
+  writeFileSync(component, "rubbish");
+  await until("the log tells of the rubbish", () => gateway.log().includes("does not load"));
+  assert.equal(await ask(gateway, "here"), "403 new");
+  // As many tools save: written beside, then renamed over.
+  writeFileSync(join(dir, "beside"), readFileSync(build("third", policy("here", "third"))));
+  renameSync(join(dir, "beside"), component);
+  await until("the third policy decides", async () => (await ask(gateway, "there")) === "403 third");
 });
