@@ -307,7 +307,7 @@ impl super::Inner {
             self.reading = false;
             return Plan::End;
         }
-        let wanted = self.again || self.order.wants_read();
+        let wanted = self.again || (self.opened && self.order.wants_read());
         if wanted && !self.order.is_full() {
             self.again = false;
             self.in_flight = true;

@@ -41,6 +41,8 @@ pub struct Cursor {
     epoch: u32,
     /// Something up to here did exist after `at`, for the log held it.
     pub existed: StreamId,
+    /// `at` is an entry, as far as the client says.
+    pub is_entry: bool,
 }
 
 impl Cursor {
@@ -165,7 +167,9 @@ impl Channel {
             (Link::Down | Link::Unread, _) => Opening::Wait,
             (Link::Up, Start::Tail) => Opening::Open(inner.cursor(inner.tail), None),
             (Link::Up, Start::From(id)) => Opening::Open(inner.cursor(inner.tail.min(id)), None),
-            (Link::Up, Start::Id(id)) if id <= inner.tail => Opening::Open(inner.cursor(id), None),
+            (Link::Up, Start::Id(id)) if id <= inner.tail => {
+                Opening::Open(Cursor { is_entry: id > StreamId::ZERO, ..inner.cursor(id) }, None)
+            }
             (Link::Up, Start::Id(id)) => {
                 // Another node may have seen more than this one has: only a read that began after now can tell.
                 let need = *verified.get_or_insert(inner.begun + 1);
@@ -280,7 +284,7 @@ impl Channel {
 
 impl Inner {
     fn cursor(&self, at: StreamId) -> Cursor {
-        Cursor { at, next: self.log.after(at), epoch: self.epoch, existed: StreamId::ZERO }
+        Cursor { at, next: self.log.after(at), epoch: self.epoch, existed: StreamId::ZERO, is_entry: false }
     }
 
     fn wait(&mut self, member: usize, waker: &Waker) {

@@ -236,8 +236,11 @@ impl Order {
     /// A [`Gap`] is answered where the store went back before what was read: everything that waited is void.
     pub fn absorb(&mut self, page: Page, until: Option<Instant>, now: Instant) -> Option<Gap> {
         let Some(state) = page.stream else {
-            // Expired or deleted. What rang before that and was not read goes out by its payload.
-            self.added = 0;
+            // Expired or deleted. What rang before that and was not read goes out by its payload. While nobody listened,
+            // something else may have come and gone.
+            if std::mem::take(&mut self.added) > 0 && until.is_none() {
+                self.staged.push_back(Staged::WentBack);
+            }
             for rung in self.take_seen(StreamId::new(u64::MAX, u64::MAX)) {
                 self.read_to = rung.id;
                 let event = self.settled(&rung);

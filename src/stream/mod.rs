@@ -21,7 +21,7 @@ use crate::channel::hub::{Hub, Membership};
 use crate::channel::order::Gap;
 use crate::channel::{Cursor, Opening, Pull, Start};
 use crate::event::{StreamId, json_string};
-use crate::store::{Page, StoreError};
+use crate::store::Page;
 use position::Positions;
 use registry::Ticket;
 use replay::{Fetched, ReplayBudget, Request, Slot, fetch};
@@ -76,7 +76,7 @@ struct Lane {
 enum Phase {
     Opening { start: Start, verified: Option<u64>, refused: bool },
     Live(Cursor),
-    Fetching(Cursor, Pin<Box<dyn Future<Output = Result<Fetched, StoreError>> + Send>>),
+    Fetching(Cursor, Pin<Box<dyn Future<Output = Fetched> + Send>>),
     Sending(Cursor, Box<Sending>),
 }
 
@@ -227,15 +227,9 @@ impl Lane {
                     }
                 }
                 Phase::Fetching(cursor, future) => {
-                    let Poll::Ready(result) = future.as_mut().poll(cx) else { return false };
-                    let cursor = *cursor;
-                    self.phase = match result {
-                        Ok(Fetched { slot, page, log_end, end }) => {
-                            Phase::Sending(cursor, Box::new(Sending { slot, page, log_end, end }))
-                        }
-                        // No longer a stream: as at the start.
-                        Err(_) => Phase::Opening { start: Start::Id(cursor.at), verified: None, refused: false },
-                    };
+                    let Poll::Ready(fetched) = future.as_mut().poll(cx) else { return false };
+                    let Fetched { slot, page, log_end, end } = fetched;
+                    self.phase = Phase::Sending(*cursor, Box::new(Sending { slot, page, log_end, end }));
                 }
                 Phase::Sending(cursor, sending) => {
                     let mut taken_back = false;
@@ -274,6 +268,7 @@ impl Lane {
             after: cursor.at,
             existed: cursor.existed,
             first,
+            is_entry: cursor.is_entry,
             log_end: self.membership.log_end(),
         };
         Phase::Fetching(cursor, Box::pin(fetch(context.hub.clone(), Arc::clone(&context.replays), request)))

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::channel::hub::Hub;
 use crate::channel::order::{Gap, Out, Why};
 use crate::event::{Body, StreamId, user_frame};
-use crate::store::{Page, StoreError};
+use crate::store::Page;
 
 /// One read of a replay, in bytes of entries. A larger entry comes alone.
 const PAGE: usize = 64 * 1024;
@@ -109,20 +109,22 @@ pub struct Request {
     pub existed: StreamId,
     /// The first read of a replay: what was deleted in the middle is told once.
     pub first: bool,
+    /// The position is that of an entry, as far as the client says.
+    pub is_entry: bool,
     /// The log's end.
     pub log_end: u64,
 }
 
-/// Reads one page, however long the store stays away.
-pub async fn fetch(hub: Hub, budget: Arc<ReplayBudget>, request: Request) -> Result<Fetched, StoreError> {
-    let Request { channel, after, existed, first, log_end } = request;
+/// Reads one page, however long the store stays away or the key is no stream.
+pub async fn fetch(hub: Hub, budget: Arc<ReplayBudget>, request: Request) -> Fetched {
+    let Request { channel, after, log_end, .. } = &request;
+    let after = *after;
     let (mut bytes, mut delay) = (PAGE, RETRY.0);
     let (mut page, room) = loop {
         let room = budget.take(bytes).await;
-        match hub.read(&channel, after, bytes).await {
+        match hub.read(channel, after, bytes).await {
             Ok(Page { needs: Some(needs), .. }) => bytes = needs,
             Ok(page) => break (page, room),
-            Err(StoreError::WrongType) => return Err(StoreError::WrongType),
             Err(_) => {
                 drop(room);
                 tokio::time::sleep(delay).await;
@@ -131,18 +133,18 @@ pub async fn fetch(hub: Hub, budget: Arc<ReplayBudget>, request: Request) -> Res
         }
     };
     let mut items = VecDeque::with_capacity(page.entries.len() + 1);
-    if let Some(gap) = gap_before(after, existed, first, &page) {
-        items.push_back(Out { at: gap.resumed.before().max(after), frame: gap.frame(&channel) });
+    if let Some((gap, at)) = gap_before(&request, &page) {
+        items.push_back(Out { at, frame: gap.frame(channel) });
     }
     let mut end = after;
     for (id, body) in page.entries.drain(..) {
         match body {
             Body::Event { event, data, .. } => {
-                items.push_back(Out { at: id, frame: user_frame(id, &event, &data, &channel) });
+                items.push_back(Out { at: id, frame: user_frame(id, &event, &data, channel) });
             }
             Body::TooLarge => {
                 let gap = Gap { after: end, resumed: id, certain: true, why: Why::TooLarge };
-                items.push_back(Out { at: id, frame: gap.frame(&channel) });
+                items.push_back(Out { at: id, frame: gap.frame(channel) });
             }
             Body::Foreign => {}
         }
@@ -150,24 +152,34 @@ pub async fn fetch(hub: Hub, budget: Arc<ReplayBudget>, request: Request) -> Res
     }
     let slot = Arc::new(Slot(Mutex::new(Some(Held { items, _room: room }))));
     budget.hold(&slot);
-    Ok(Fetched { slot, page, log_end, end })
+    Fetched { slot, page, log_end: *log_end, end }
 }
 
-/// What is or may be gone between a position and the page read behind it. Trimming leaves no trace but the number of entries
-/// ever added.
-fn gap_before(after: StreamId, existed: StreamId, first_read: bool, page: &Page) -> Option<Gap> {
+/// What is or may be gone between a position and the page read behind it, and the position behind the gap. Trimming leaves
+/// no trace but the number of entries ever added.
+fn gap_before(request: &Request, page: &Page) -> Option<(Gap, StreamId)> {
+    let Request { after, existed, first: first_read, is_entry, .. } = *request;
+    let gap = |resumed, certain| Gap { after, resumed, certain, why: Why::Trimmed };
     let Some(stream) = page.stream else {
-        let gap = Gap { after, resumed: existed.max(after), certain: existed > after, why: Why::Trimmed };
-        return (after > StreamId::ZERO && first_read).then_some(gap);
+        let resumed = existed.max(after);
+        return (after > StreamId::ZERO && first_read).then(|| (gap(resumed, existed > after), resumed));
     };
     if after >= stream.last {
         return None;
     }
-    let trimmed = stream.first.is_none_or(|first| first > after) && stream.added > stream.length;
-    let deleted = stream.max_deleted > after && first_read;
-    let resumed = stream.first.filter(|first| *first > after).unwrap_or(stream.last);
-    let proven = after == StreamId::ZERO || (existed > after && resumed > existed);
-    (trimmed || deleted).then_some(Gap { after, resumed, certain: deleted || proven, why: Why::Trimmed })
+    match stream.first {
+        // Nothing fits between the position and the first entry.
+        Some(first) if first > after && first.before() == after => None,
+        Some(first) if first > after => {
+            // A stream that never lost an entry, and yet does not have the one that the client saw: made anew.
+            let anew = is_entry && first_read && stream.added == stream.length;
+            let proven = after == StreamId::ZERO || stream.max_deleted > after || (existed > after && first > existed);
+            (stream.added > stream.length || anew).then(|| (gap(first, proven), first.before()))
+        }
+        // Somewhere behind: the position stays, so that nothing is lost by one who leaves here.
+        Some(_) => (stream.max_deleted > after && first_read).then(|| (gap(stream.last, true), after)),
+        None => Some((gap(stream.last, after == StreamId::ZERO || existed > after), stream.last)),
+    }
 }
 
 #[cfg(test)]
@@ -175,28 +187,41 @@ mod tests {
     use super::*;
     use crate::store::StreamState;
 
+    fn id(ms: u64) -> StreamId {
+        StreamId::new(ms, 0)
+    }
+
+    fn request(after: u64, existed: u64, is_entry: bool) -> Request {
+        Request { channel: "c".into(), after: id(after), existed: id(existed), first: true, is_entry, log_end: 0 }
+    }
+
     #[test]
     fn gaps() {
-        let id = |ms| StreamId::new(ms, 0);
-        let check = |after, existed, first, added, length, max_deleted, expect: Option<(u64, bool)>| {
+        let check = |after, existed, first, added, length, max_deleted, expect: Option<(u64, StreamId, bool)>| {
             let stream = StreamState { last: id(100), added, length, first, max_deleted: id(max_deleted) };
             let page = Page { stream: Some(stream), ..Page::default() };
-            let gap = gap_before(id(after), id(existed), true, &page);
-            assert_eq!(gap.map(|g| (g.resumed.ms, g.certain)), expect, "after {after}");
+            let gap = gap_before(&request(after, existed, false), &page);
+            assert_eq!(gap.map(|(g, at)| (g.resumed.ms, at, g.certain)), expect, "after {after}");
         };
+        let before = |ms| id(ms).before();
         check(10, 0, Some(id(5)), 9, 9, 0, None);
         check(10, 0, Some(id(5)), 99, 9, 0, None);
         check(10, 0, Some(id(50)), 9, 9, 0, None);
-        check(10, 0, Some(id(50)), 99, 9, 0, Some((50, false)));
-        check(0, 0, Some(id(50)), 99, 9, 0, Some((50, true)));
-        check(10, 40, Some(id(50)), 99, 9, 0, Some((50, true)));
-        check(10, 60, Some(id(50)), 99, 9, 0, Some((50, false)));
-        check(10, 0, None, 9, 0, 0, Some((100, false)));
-        check(10, 0, Some(id(5)), 99, 9, 20, Some((100, true)));
+        check(10, 0, Some(id(50)), 99, 9, 0, Some((50, before(50), false)));
+        check(0, 0, Some(id(50)), 99, 9, 0, Some((50, before(50), true)));
+        check(10, 40, Some(id(50)), 99, 9, 0, Some((50, before(50), true)));
+        check(10, 60, Some(id(50)), 99, 9, 0, Some((50, before(50), false)));
+        check(10, 0, None, 9, 0, 0, Some((100, id(100), false)));
+        check(10, 0, Some(id(5)), 99, 9, 20, Some((100, id(10), true)));
         check(100, 0, None, 9, 0, 100, None);
         let gone = Page::default();
-        assert_eq!(gap_before(StreamId::ZERO, StreamId::ZERO, true, &gone), None);
-        assert_eq!(gap_before(id(5), StreamId::ZERO, true, &gone).map(|g| g.certain), Some(false));
+        assert_eq!(gap_before(&request(0, 0, true), &gone), None);
+        assert_eq!(gap_before(&request(5, 0, true), &gone).map(|(g, _)| g.certain), Some(false));
+        // Made anew: what the client saw is not there, and yet nothing was ever dropped.
+        let stream = StreamState { last: id(100), added: 1, length: 1, first: Some(id(100)), ..StreamState::default() };
+        let anew = Page { stream: Some(stream), ..Page::default() };
+        assert_eq!(gap_before(&request(5, 0, true), &anew).map(|(g, _)| g.certain), Some(false));
+        assert_eq!(gap_before(&request(5, 0, false), &anew), None);
     }
 
     #[tokio::test]

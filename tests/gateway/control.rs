@@ -1,1 +1,140 @@
-//! To come.
+//! The control port: for operators and emitters of this machine, and for nobody's web page.
+
+use serde_json::json;
+
+use crate::client::{Reply, ask};
+use crate::harness::{Door, Gateway};
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+async fn emit(gateway: &Gateway, headers: &[(&str, &str)], body: &str) -> Reply {
+    ask(gateway.control, "POST", "/v1/emit", headers, body).await
+}
+
+#[tokio::test]
+async fn ready_is_one_with_a_store_and_a_policy() {
+    let gateway = Gateway::with(None, &Door::NoPolicyYet, "").await;
+    let ready = async || ask(gateway.control, "GET", "/readyz", &[], "").await;
+    let reply = ready().await;
+    let expect = json!({"ready": false, "store": "ok", "policy": "none", "draining": false});
+    assert_eq!((reply.status, reply.json()), (503, expect));
+    gateway.app.gate.put_in_force(crate::harness::load(&crate::guests::component("allow")));
+    let expect = json!({"ready": true, "store": "ok", "policy": "ok", "draining": false});
+    let reply = ready().await;
+    assert_eq!((reply.status, reply.json()), (200, expect));
+    assert_eq!(ask(gateway.control, "GET", "/healthz", &[], "").await.json(), json!({"status": "ok"}));
+    assert_eq!(ask(gateway.control, "POST", "/readyz", &[], "").await.status, 405);
+    assert_eq!(ask(gateway.control, "GET", "/v1/emit", &[], "").await.status, 405);
+    assert_eq!(ask(gateway.control, "GET", "/api/realtime", &[], "").await.status, 404);
+}
+
+#[tokio::test]
+async fn what_is_emitted_arrives() {
+    let gateway = Gateway::start("").await;
+    let mut sse = gateway.open("channel=c").await;
+    sse.connected("c").await;
+    for (body, event, data) in [
+        (json!({"channel": "c", "event": "e", "data": {"a": [1, null]}}), "e", json!({"a": [1, null]})),
+        (json!({"channel": "c", "event": "e", "data": "123"}), "e", json!("123")),
+        (json!({"channel": "c", "event": "grüße", "data": 1.5}), "grüße", json!(1.5)),
+        (json!({"channel": "c", "event": "nothing"}), "nothing", json!(null)),
+        (json!({"channel": "c", "event": "e", "data": 1, "max_length": 1, "expire_seconds": 60}), "e", json!(1)),
+    ] {
+        let reply = emit(&gateway, &[JSON], &body.to_string()).await;
+        assert_eq!(reply.status, 200, "{body}: {}", reply.body);
+        let expect = json!({"id": reply.json()["id"], "data": data, "event": event, "channel": "c"});
+        assert_eq!(sse.event().await, expect, "{body}");
+    }
+    // The last of them kept one entry.
+    let mut late = gateway.open("channel=c&last_ack_c=0-1").await;
+    late.connected("c").await;
+    gateway.store.pass(61_000);
+    let reply = emit(&gateway, &[("content-type", "Application/JSON; charset=utf-8")], r#"{"channel":"d","event":"e"}"#).await;
+    assert_eq!(reply.status, 200);
+}
+
+#[tokio::test]
+async fn bad_bodies_are_refused_with_what_would_be_right() {
+    let gateway = Gateway::start("stream.max-event = '1KiB'\nchannels.deny = ['secret*']").await;
+    let large = format!(r#"{{"channel":"c","event":"e","data":"{}"}}"#, "x".repeat(2_000));
+    let huge = format!(r#"{{"channel":"c","event":"e","data":"{}"}}"#, "x".repeat(100_000));
+    for (body, status, code, word) in [
+        ("", 400, "invalid_json", "JSON"),
+        ("{", 400, "invalid_json", "JSON"),
+        ("[]", 400, "invalid_event", "right would be"),
+        ("{}", 400, "invalid_event", "channel"),
+        (r#"{"channel":"c"}"#, 400, "invalid_event", "event"),
+        (r#"{"channel":"c","event":7}"#, 400, "invalid_event", "right would be"),
+        (r#"{"channel":"c","event":"e","maxLength":1}"#, 400, "invalid_event", "maxLength"),
+        (r#"{"channel":"c","event":"e","max_length":-1}"#, 400, "invalid_event", "-1"),
+        (r#"{"channel":"secret-1","event":"e"}"#, 403, "channel_not_allowed", "secret-1"),
+        (r#"{"channel":"tidegate:x","event":"e"}"#, 403, "channel_not_allowed", "tidegate:x"),
+        (&large, 413, "event_too_large", "stream.max-event"),
+        (&huge, 413, "body_too_large", "bytes"),
+    ] {
+        let reply = emit(&gateway, &[JSON], body).await;
+        let short: String = body.chars().take(60).collect();
+        assert_eq!((reply.status, &*reply.code()), (status, code), "{short}");
+        assert!(reply.body.contains(word), "{short}: {}", reply.body);
+    }
+    let good = r#"{"channel":"c","event":"e"}"#;
+    gateway.store.cut();
+    let reply = emit(&gateway, &[JSON], good).await;
+    assert_eq!((reply.status, &*reply.code()), (503, "store_unavailable"));
+}
+
+#[tokio::test]
+async fn no_web_page_can_drive_it() {
+    let gateway = Gateway::start("").await;
+    let good = r#"{"channel":"c","event":"e"}"#;
+    let own = format!("http://{}", gateway.control);
+    let port = gateway.control.port();
+    let (localhost, six) = (format!("localhost:{port}"), format!("[::1]:{port}"));
+    for (headers, status, code) in [
+        (&[JSON, ("origin", "https://evil.example")][..], 403, "foreign_origin"),
+        (&[JSON, ("origin", "null")], 403, "foreign_origin"),
+        (&[JSON, ("origin", "http://127.0.0.1:1")], 403, "foreign_origin"),
+        (&[JSON, ("host", "evil.example")], 403, "foreign_host"),
+        (&[JSON, ("host", "127.0.0.1.evil.example")], 403, "foreign_host"),
+        (&[JSON, ("host", "")], 403, "foreign_host"),
+        (&[], 415, "not_json"),
+        (&[("content-type", "text/plain")], 415, "not_json"),
+        (&[("content-type", "application/x-www-form-urlencoded")], 415, "not_json"),
+        (&[("content-type", "multipart/form-data; boundary=x")], 415, "not_json"),
+        (&[JSON, ("host", &localhost)], 200, ""),
+        (&[JSON, ("host", &six)], 200, ""),
+        (&[JSON, ("origin", &own)], 200, ""),
+        (&[JSON], 200, ""),
+    ] {
+        let reply = emit(&gateway, headers, good).await;
+        assert_eq!(reply.status, status, "{headers:?}: {}", reply.body);
+        if status != 200 {
+            assert_eq!(reply.code(), code, "{headers:?}");
+        }
+        assert_eq!(reply.header("access-control-allow-origin"), "", "{headers:?}");
+    }
+    let reply = ask(gateway.control, "GET", "/readyz", &[("origin", "https://evil.example")], "").await;
+    assert_eq!(reply.status, 403);
+    assert_eq!(ask(gateway.control, "OPTIONS", "/v1/emit", &[("origin", "https://evil.example")], "").await.status, 403);
+}
+
+#[tokio::test]
+async fn a_token_is_needed_where_one_is_set() {
+    let gateway = Gateway::start("control.token = 'right'").await;
+    let good = r#"{"channel":"c","event":"e"}"#;
+    for (headers, status) in [
+        (&[JSON][..], 401),
+        (&[JSON, ("authorization", "Bearer wrong")], 401),
+        (&[JSON, ("authorization", "Bearer righ")], 401),
+        (&[JSON, ("authorization", "Bearer ")], 401),
+        (&[JSON, ("authorization", "Basic right")], 401),
+        (&[JSON, ("authorization", "right")], 401),
+        (&[JSON, ("authorization", "Bearer right"), ("origin", "https://evil.example")], 403),
+        (&[JSON, ("authorization", "Bearer right")], 200),
+        (&[JSON, ("authorization", "bearer right"), ("host", "gateway.internal")], 200),
+    ] {
+        assert_eq!(emit(&gateway, headers, good).await.status, status, "{headers:?}");
+    }
+    assert_eq!(ask(gateway.control, "GET", "/readyz", &[], "").await.status, 401);
+    assert_eq!(ask(gateway.control, "GET", "/healthz", &[], "").await.status, 200);
+}

@@ -66,6 +66,48 @@ async fn one_who_breaks_off_at_a_gap_comes_back_to_what_follows_it() {
 }
 
 #[tokio::test]
+async fn one_who_breaks_off_at_the_gap_of_a_deleted_entry_loses_none_of_the_others() {
+    let gateway = Gateway::start("").await;
+    let mut written = Vec::new();
+    for n in 0..6 {
+        written.push(gateway.store.add("c", "e", &json!(n)).await);
+    }
+    gateway.store.say_deleted(StreamId::new(written[3].ms, written[3].seq + 1));
+    let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", written[0])).await;
+    sse.connected("c").await;
+    let (reason, certain, after, _) = sse.gap("c").await;
+    assert_eq!((&*reason, certain, after), ("trimmed", true, written[0]));
+    let mut sse = sse.reconnect().await;
+    let mut got = Vec::new();
+    sse.connected("c").await;
+    let last = gateway.store.stock("c", "e", &json!("last")).await;
+    while got.last() != Some(&last) {
+        let frame = sse.frame().await;
+        if frame["event"].is_string() {
+            got.push(crate::client::id_of(&frame));
+        }
+    }
+    written.push(last);
+    assert_eq!(got, written[1..]);
+}
+
+#[tokio::test]
+async fn a_stream_that_was_trimmed_to_nothing_is_a_gap_once() {
+    let gateway = Gateway::start("").await;
+    let mut written = Vec::new();
+    for n in 0..3 {
+        written.push(gateway.store.add_and_trim("c", "e", &json!(n), if n == 2 { Some(0) } else { None }).await);
+    }
+    let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", written[0])).await;
+    sse.connected("c").await;
+    assert_eq!(sse.gap("c").await, ("trimmed".into(), false, written[0], written[2]));
+    let mut sse = sse.reconnect().await;
+    sse.connected("c").await;
+    let live = gateway.store.stock("c", "e", &json!("live")).await;
+    assert_eq!(sse.ids("c", 1).await, [live], "it was told already");
+}
+
+#[tokio::test]
 async fn a_stream_that_expired_is_a_gap_for_who_had_seen_something_of_it() {
     let gateway = Gateway::start("").await;
     let seen = gateway.store.add("c", "e", &json!("seen")).await;

@@ -23,6 +23,8 @@ pub struct LinkedStore {
     clock: Arc<AtomicU64>,
     /// Keys that are no streams.
     wrong: Mutex<HashSet<String>>,
+    /// The greatest id that is said to have been deleted by itself, in every stream.
+    deleted: Mutex<StreamId>,
     /// Whoever holds this for writing holds back all reads.
     reads_may_go: tokio::sync::RwLock<()>,
     reads: AtomicUsize,
@@ -63,6 +65,7 @@ impl LinkedStore {
             relay,
             clock,
             wrong: Mutex::default(),
+            deleted: Mutex::default(),
             reads_may_go: tokio::sync::RwLock::default(),
             reads: AtomicUsize::new(0),
             adds: AtomicU64::new(0),
@@ -150,6 +153,11 @@ impl LinkedStore {
     pub fn set_wrong(&self, key: &str, wrong: bool) {
         let mut keys = self.wrong.lock().expect("no test panics under this lock");
         if wrong { keys.insert(key.into()) } else { keys.remove(key) };
+    }
+
+    /// From now on streams say that an entry was deleted from their middle, as Redis does after `XDEL`.
+    pub fn say_deleted(&self, id: StreamId) {
+        *self.deleted.lock().expect("no test panics under this lock") = id;
     }
 
     /// The store's clock.
@@ -328,7 +336,11 @@ impl Store for LinkedStore {
         if self.wrong.lock().expect("no test panics under this lock").contains(channel) {
             return Err(StoreError::WrongType);
         }
-        self.memory().read(channel, after, limits).await
+        let mut page = self.memory().read(channel, after, limits).await?;
+        if let Some(stream) = &mut page.stream {
+            stream.max_deleted = *self.deleted.lock().expect("no test panics under this lock");
+        }
+        Ok(page)
     }
 
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError> {

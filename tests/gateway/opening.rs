@@ -113,6 +113,10 @@ async fn an_ack_is_a_time_or_an_id_and_what_it_names_has_been_seen() {
         // The first of a repeated ack counts.
         let mut sse = gateway.open(&format!("channel=c&last_ack_c={ack}&last_ack_c=99")).await;
         assert_eq!(sse.connected("c").await, cursor, "{ack}");
+        if ack == id(0, 7).to_string() {
+            // An entry that was seen and is not there, in a stream that never lost one: it may be another stream.
+            assert_eq!(sse.gap("c").await, ("trimmed".into(), false, id(0, 7), written[0]));
+        }
         assert_eq!(sse.ids("c", expect.len()).await, expect, "{ack}");
         let live = gateway.store.stock("c", "e", &json!("live")).await;
         assert_eq!(sse.ids("c", 1).await, [live], "{ack}: and then what is live");

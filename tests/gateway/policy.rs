@@ -1,1 +1,234 @@
-//! To come.
+//! The door: whatever is wrong with a policy keeps everybody out, and harms nobody else.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use serde_json::json;
+use tidegate::policy::component::Policy;
+use tidegate::policy::engine;
+
+use crate::client::{Reply, Sse};
+use crate::guests::component;
+use crate::harness::{Gateway, load, until};
+
+/// Enough for what an honest policy does, and soon over.
+const BOUNDS: &str = "policy.cpu = '50ms'\npolicy.timeout = '400ms'\npolicy.lookup.prefixes = ['forbidden:']\n";
+
+/// What a client is told that was not let in for no fault of its own: nothing that the operator's log has.
+fn assert_tells_nothing(reply: &Reply, name: &str) {
+    let message = reply.json()["error"]["message"].as_str().expect("words").to_lowercase();
+    for word in ["policy", "wasm", "trap", "memory", "unreachable", "timeout", "cpu", "stack", "header", name] {
+        assert!(!message.contains(word), "{name}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_hostile_policy_does_keeps_everybody_out_until_a_good_one_is_in_force() {
+    for (name, kind) in [
+        ("trap", "trap"),
+        ("recurse", "trap"),
+        ("spin", "cpu"),
+        ("sleep", "timeout"),
+        ("grow", "memory"),
+        ("huge-answer", "trap invalid-answer"),
+        ("invalid-header", "invalid-answer"),
+        ("invalid-status", "invalid-answer"),
+        ("event-stream", "invalid-answer"),
+        ("bad-grant-header", "invalid-answer"),
+        ("foreign-channel", "invalid-answer"),
+        ("no-channels", "invalid-answer"),
+        ("expired", "invalid-answer"),
+    ] {
+        let gateway = Gateway::behind(&component(name), BOUNDS).await;
+        let mut decisions = gateway.app.gate.watch();
+        let reply = gateway.refused("channel=c&channel=d&last_ack_c=0").await;
+        assert_eq!((reply.status, &*reply.code()), (500, "not_decided"), "{name}: {}", reply.body);
+        assert_eq!(reply.header("content-type"), "application/json", "{name}");
+        assert_eq!(reply.header("x-evil"), "", "{name}");
+        assert_tells_nothing(&reply, name);
+        assert!(gateway.is_untouched(), "{name}: nobody was let in");
+        let watched = decisions.try_recv().expect("the operator is told");
+        let tidegate::policy::Outcome::Failed(failure) = &watched.decision.outcome else {
+            panic!("{name}: {:?}", watched.decision.outcome)
+        };
+        assert!(kind.split(' ').any(|kind| kind == failure.kind()), "{name}: {failure:?}");
+
+        gateway.app.gate.put_in_force(load(&component("allow")));
+        let mut sse = gateway.open("channel=c&last_ack_c=0").await;
+        sse.connected("c").await;
+        let id = gateway.store.stock("c", "e", &json!(1)).await;
+        assert_eq!(sse.ids("c", 1).await, [id], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_policy_answers_is_sent_as_it_stands() {
+    let gateway = Gateway::behind(&component("deny"), BOUNDS).await;
+    let reply = gateway.refused("channel=c").await;
+    assert_eq!((reply.status, &*reply.body), (418, "no tea"));
+    assert_eq!((&*reply.header("x-why"), &*reply.header("content-type")), ("teapot", "text/plain"));
+    assert_eq!(reply.header("content-length"), "6");
+    assert!(gateway.is_untouched());
+
+    let gateway = Gateway::behind(&component("grant-headers"), BOUNDS).await;
+    let mut sse = gateway.open("channel=c").await;
+    assert_eq!((&*sse.header("set-cookie"), &*sse.header("x-extra")), ("a=b", "1"));
+    sse.connected("c").await;
+
+    let gateway = Gateway::behind(&component("tokens"), BOUNDS).await;
+    let reply = gateway.refused("channel=c").await;
+    assert_eq!((reply.status, &*reply.body), (503, "unavailable"));
+
+    // The one channel that this policy lets in.
+    let gateway = Gateway::behind(&component("foreign-channel"), BOUNDS).await;
+    let mut sse = gateway.open("channel=c&channel=not-asked-for").await;
+    sse.connected("not-asked-for").await;
+    assert_eq!(gateway.store.watched(), ["not-asked-for"]);
+}
+
+#[tokio::test]
+async fn look_ups_are_denied_unavailable_or_answered() {
+    let lookup = component("lookup");
+    let gateway = Gateway::behind(&lookup, "policy.lookup.prefixes = ['session:']").await;
+    let reply = gateway.refused("channel=c").await;
+    assert_eq!((reply.status, &*reply.body), (403, "denied"));
+    assert!(gateway.is_untouched());
+
+    let gateway = Gateway::behind(&lookup, BOUNDS).await;
+    gateway.store.cut();
+    let reply = gateway.refused("channel=c").await;
+    assert_eq!((reply.status, &*reply.body), (503, "unavailable"));
+    gateway.store.heal();
+    gateway.open("channel=c").await.connected("c").await;
+}
+
+#[tokio::test]
+async fn without_a_policy_nobody_is_let_in() {
+    let gateway = Gateway::with(None, &crate::harness::Door::NoPolicyYet, "").await;
+    let reply = gateway.refused("channel=c").await;
+    assert_eq!((reply.status, &*reply.code()), (503, "unavailable"));
+    assert_tells_nothing(&reply, "no-policy");
+    assert!(gateway.is_untouched());
+}
+
+#[tokio::test]
+async fn what_is_no_policy_is_refused_at_load_with_what_is_missing() {
+    let engine = engine::shared().expect("an engine");
+    let allow = component("allow");
+    let machine_code = engine.precompile_component(&allow).expect("it compiles");
+    let mut cut_off = allow.clone();
+    cut_off.truncate(allow.len() / 2);
+    for (what, bytes, words) in [
+        ("missing-import", component("missing-import"), &["acme:secrets/vault@1.0.0"][..]),
+        ("wrong-world", component("wrong-world"), &["tidegate:policy/authorizer@0.1.0", "answer"]),
+        ("core-module", component("core-module"), &["core module", "component"]),
+        ("not wasm", b"#!/bin/sh\necho allow\n".to_vec(), &["not WebAssembly"]),
+        ("text", b"(component)".to_vec(), &["not WebAssembly"]),
+        ("an empty file", Vec::new(), &["not WebAssembly"]),
+        ("four bytes", b"\0asm".to_vec(), &["not a valid component"]),
+        ("machine code", machine_code, &[".cwasm"]),
+        ("the first half", cut_off, &["not a valid component"]),
+        ("an empty component", b"\0asm\x0d\0\x01\0".to_vec(), &["tidegate:policy/authorizer@0.1.0", "nothing"]),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("policy.wasm");
+        std::fs::write(&path, &bytes).expect("a file");
+        let gateway = Gateway::behind(&allow, "").await;
+        let before = gateway.app.gate.digest();
+        let Err(error) = gateway.app.gate.load(&path) else { panic!("{what} was loaded") };
+        let error = error.to_string();
+        for word in words {
+            assert!(error.contains(word), "{what}: {error}");
+        }
+        assert_eq!(gateway.app.gate.digest(), before, "{what}: the one before stays in force");
+        gateway.open("channel=c").await.connected("c").await;
+    }
+    let error = Policy::load(&engine, Path::new("/nowhere/policy.wasm")).err().expect("there is none").to_string();
+    assert!(error.contains("cannot be read"), "{error}");
+}
+
+#[tokio::test]
+async fn a_policy_that_is_replaced_decides_no_more() {
+    let gateway = Gateway::behind(&component("allow"), "").await;
+    let mut sse = gateway.open("channel=c").await;
+    sse.connected("c").await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("policy.wasm");
+    std::fs::write(&path, component("deny")).expect("a file");
+    let digest = gateway.app.gate.load(&path).expect("it loads");
+    assert!(digest.starts_with("sha256:") && gateway.app.gate.digest() == Some(digest));
+    assert_eq!(gateway.refused("channel=c").await.status, 418);
+    let id = gateway.store.stock("c", "e", &json!(1)).await;
+    assert_eq!(sse.ids("c", 1).await, [id], "no stream drops");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_hostile_decisions_at_once_harm_nobody_else() {
+    for (name, toml) in [
+        // Two seconds of CPU time in all, and all of them waiting at once.
+        ("spin", "policy.cpu = '10ms'\npolicy.timeout = '10s'\npolicy.queue-timeout = '10s'"),
+        ("sleep", "policy.timeout = '1s'"),
+    ] {
+        let hostile = Arc::new(Gateway::behind(&component(name), toml).await);
+        let good = Gateway::behind(&component("allow"), "").await;
+        let mut stream = good.open("channel=c").await;
+        stream.connected("c").await;
+        let attack = tokio::spawn({
+            let hostile = Arc::clone(&hostile);
+            async move { join_all((0..200).map(|_| hostile.refused("channel=c"))).await }
+        });
+        until("the attack is under way", || hostile.app.streams.count() > 50).await;
+        for _ in 0..5 {
+            let mut sse = good.open("channel=c").await;
+            sse.connected("c").await;
+            let id = good.store.stock("c", "e", &json!(1)).await;
+            assert_eq!((sse.ids("c", 1).await, stream.ids("c", 1).await), (vec![id], vec![id]));
+        }
+        for reply in attack.await.expect("every request is answered") {
+            assert_eq!((reply.status, &*reply.code()), (500, "not_decided"), "{name}");
+        }
+        assert_eq!(hostile.app.streams.count(), 0);
+        hostile.app.gate.put_in_force(load(&component("allow")));
+        hostile.open("channel=c").await.connected("c").await;
+    }
+}
+
+#[tokio::test]
+async fn who_waits_too_long_for_an_instance_is_told_to_try_again() {
+    let toml = "policy.concurrency = 1\npolicy.queue-timeout = '100ms'\npolicy.timeout = '1s'";
+    let gateway = Gateway::behind(&component("sleep"), toml).await;
+    let start = Instant::now();
+    let second = async {
+        until("the first is being decided", || gateway.app.streams.count() == 1).await;
+        let reply = gateway.refused("channel=c").await;
+        (reply, start.elapsed())
+    };
+    let (first, (second, took)) = tokio::join!(gateway.refused("channel=c"), second);
+    assert_eq!((second.status, &*second.code()), (503, "unavailable"));
+    assert!(took < Duration::from_millis(800), "it did not wait for the first: {took:?}");
+    assert_eq!(first.status, 500);
+}
+
+#[tokio::test]
+async fn who_waits_a_little_for_an_instance_gets_one() {
+    let toml = "policy.concurrency = 1\npolicy.queue-timeout = '5s'";
+    let gateway = Gateway::behind(&component("slow"), toml).await;
+    let (mut first, mut second): (Sse, Sse) = tokio::join!(gateway.open("channel=c"), gateway.open("channel=c"));
+    tokio::join!(first.connected("c"), second.connected("c"));
+}
+
+#[tokio::test]
+async fn components_that_import_all_of_wasi_load() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guests");
+    let Ok(files) = std::fs::read_dir(folder) else { return };
+    for file in files {
+        let path = file.expect("a folder is read").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        if name.starts_with("unstubbed-") && name.ends_with(".wasm") {
+            let loaded = Policy::load(&engine::shared().expect("an engine"), &path);
+            assert!(loaded.is_ok(), "{name}: {:?}", loaded.err());
+        }
+    }
+}
