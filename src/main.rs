@@ -6,6 +6,10 @@ use clap::Parser;
 use tidegate::commands::Cli;
 use tidegate::config::ConfigError;
 
+/// Streams come and go by thousands, with pieces of all sizes: this one gives back what they leave.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match tidegate::commands::run(cli) {

@@ -35,7 +35,7 @@ const READS: usize = 16;
 /// One read of a channel, in entries and bytes. A larger entry comes alone.
 const PAGE: (usize, usize) = (256, 256 * 1024);
 /// Payloads of doorbells that wait for a read, in bytes, on the whole node.
-const PAYLOADS: usize = 16 << 20;
+const PAYLOADS: usize = 8 << 20;
 /// The hub looks at its channels this often, and checks so many positions at the most.
 const TICK: (Duration, usize) = (Duration::from_millis(250), 250);
 /// After a read that failed, growing from the first to the second.

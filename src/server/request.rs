@@ -148,7 +148,8 @@ pub async fn json_body<T: DeserializeOwned>(
         Box::new(error(http::StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", text))
     })?;
     serde_json::from_slice(&body.to_bytes()).map_err(|cause| {
-        let (code, what) = if cause.is_data() { ("invalid_event", "") } else { ("invalid_json", "the body is no JSON: ") };
+        let (code, what) =
+            if cause.is_data() { ("invalid_event", "") } else { ("invalid_json", "the body is no JSON: ") };
         Box::new(error(http::StatusCode::BAD_REQUEST, code, format!("{what}{cause}; right would be {example}")))
     })
 }

@@ -14,8 +14,8 @@ use crate::store::Page;
 
 /// One read of a replay, in bytes of entries. A larger entry comes alone.
 const PAGE: usize = 64 * 1024;
-/// What a page costs in memory: its entries as the store sent them, and as frames.
-const COST: usize = 2;
+/// What a page costs in memory: the answer as it came, its fields one by one, and the frames; small entries most of all.
+const COST: usize = 4;
 /// The budget's unit, in bytes.
 const UNIT: usize = 1024;
 /// After a read that failed, growing from the first to the second.

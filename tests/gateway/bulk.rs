@@ -104,7 +104,7 @@ async fn without_memory_for_logs_everything_is_delivered_all_the_same() {
     let mut readers = Vec::new();
     for _ in 0..3 {
         let mut sse = gateway.open("channel=a&channel=b").await;
-        (sse.frame().await, sse.frame().await);
+        let _connected = (sse.frame().await, sse.frame().await);
         readers.push(sse);
     }
     let mut written = [Vec::new(), Vec::new()];

@@ -10,11 +10,14 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::harness::within;
 
+/// Names in lower case, in the order of the wire.
+type Headers = Vec<(String, String)>;
+
 /// An answer that has come to its end.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
-    pub headers: Vec<(String, String)>,
+    pub headers: Headers,
     pub body: String,
 }
 
@@ -90,7 +93,7 @@ fn head(
 }
 
 /// Status, headers, and where the body begins.
-fn parse_head(wire: &[u8]) -> Option<(u16, Vec<(String, String)>, usize)> {
+fn parse_head(wire: &[u8]) -> Option<(u16, Headers, usize)> {
     let end = wire.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&wire[..end]).expect("a head is text");
     let mut lines = head.split("\r\n");
@@ -166,8 +169,8 @@ pub fn blocks(text: &str) -> Vec<Block> {
 pub struct Sse {
     to: SocketAddr,
     target: String,
-    headers: Vec<(String, String)>,
-    pub response: Vec<(String, String)>,
+    headers: Headers,
+    pub response: Headers,
     pub last_event_id: Option<String>,
     /// Everything that came, to be cut in pieces.
     pub text: String,

@@ -49,7 +49,8 @@ async fn what_is_emitted_arrives() {
     let mut late = gateway.open("channel=c&last_ack_c=0-1").await;
     late.connected("c").await;
     gateway.store.pass(61_000);
-    let reply = emit(&gateway, &[("content-type", "Application/JSON; charset=utf-8")], r#"{"channel":"d","event":"e"}"#).await;
+    let reply =
+        emit(&gateway, &[("content-type", "Application/JSON; charset=utf-8")], r#"{"channel":"d","event":"e"}"#).await;
     assert_eq!(reply.status, 200);
 }
 
@@ -115,7 +116,10 @@ async fn no_web_page_can_drive_it() {
     }
     let reply = ask(gateway.control, "GET", "/readyz", &[("origin", "https://evil.example")], "").await;
     assert_eq!(reply.status, 403);
-    assert_eq!(ask(gateway.control, "OPTIONS", "/v1/emit", &[("origin", "https://evil.example")], "").await.status, 403);
+    assert_eq!(
+        ask(gateway.control, "OPTIONS", "/v1/emit", &[("origin", "https://evil.example")], "").await.status,
+        403
+    );
 }
 
 #[tokio::test]

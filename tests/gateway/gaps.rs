@@ -229,7 +229,7 @@ async fn a_key_that_becomes_a_stream_is_read_from_then_on() {
 async fn a_key_that_is_no_stream_for_a_while_costs_no_event() {
     let gateway = Gateway::start("stream.position-check = '50ms'").await;
     let mut sse = gateway.open("channel=c&channel=d").await;
-    (sse.frame().await, sse.frame().await);
+    let _connected = (sse.frame().await, sse.frame().await);
     let mut written = vec![gateway.store.stock("c", "e", &json!(1)).await];
     assert_eq!(sse.ids("c", 1).await, written);
     gateway.store.set_wrong("c", true);

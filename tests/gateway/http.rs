@@ -14,12 +14,17 @@ async fn other_methods_are_405_and_other_paths_404_as_json() {
     let gateway = Gateway::start("").await;
     for method in ["POST", "PUT", "DELETE", "PATCH"] {
         let reply = ask(gateway.data, method, STREAM, &[], "").await;
-        assert_eq!((reply.status, &*reply.code(), &*reply.header("allow")), (405, "method_not_allowed", "GET, OPTIONS"));
+        assert_eq!(
+            (reply.status, &*reply.code(), &*reply.header("allow")),
+            (405, "method_not_allowed", "GET, OPTIONS")
+        );
         assert_eq!(reply.header("access-control-allow-origin"), "*", "{method}");
     }
     let reply = ask(gateway.data, "HEAD", STREAM, &[], "").await;
     assert_eq!((reply.status, &*reply.header("allow")), (405, "GET, OPTIONS"));
-    for path in ["/", "/api", "/api/realtime/", "/api/realtime/x", "/redis", "/redis/pipeline", "/playground/emit", "/v1/emit"] {
+    for path in
+        ["/", "/api", "/api/realtime/", "/api/realtime/x", "/redis", "/redis/pipeline", "/playground/emit", "/v1/emit"]
+    {
         for method in ["GET", "POST"] {
             let reply = ask(gateway.data, method, path, &[], "").await;
             assert_eq!((reply.status, &*reply.code()), (404, "not_found"), "{method} {path}");
@@ -82,7 +87,11 @@ async fn listed_origins_are_echoed_with_credentials_on_rejections_too() {
             assert_eq!(header("vary").as_deref(), Some("origin"), "{what} for {origin}");
             let expect = allowed.then(|| origin.to_owned());
             assert_eq!(header("access-control-allow-origin"), expect, "{what} for {origin}");
-            assert_eq!(header("access-control-allow-credentials"), allowed.then(|| "true".into()), "{what} for {origin}");
+            assert_eq!(
+                header("access-control-allow-credentials"),
+                allowed.then(|| "true".into()),
+                "{what} for {origin}"
+            );
         }
     }
 }
@@ -94,9 +103,11 @@ async fn a_head_over_the_limit_is_431_and_names_it() {
     let mut sse = Sse::open(gateway.data, &long(31 << 10), &[]).await;
     sse.connected("c").await;
     let cookie = "z".repeat(33 << 10);
-    for (target, headers) in
-        [(long(33 << 10), &[][..]), (STREAM.into(), &[("cookie", &*cookie)]), (long(20 << 10), &[("cookie", &cookie[..20 << 10])])]
-    {
+    for (target, headers) in [
+        (long(33 << 10), &[][..]),
+        (STREAM.into(), &[("cookie", &*cookie)]),
+        (long(20 << 10), &[("cookie", &cookie[..20 << 10])]),
+    ] {
         for port in [gateway.data, gateway.control] {
             let reply = ask(port, "GET", &target, headers, "").await;
             assert_eq!((reply.status, &*reply.code()), (431, "head_too_large"));

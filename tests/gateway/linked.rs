@@ -50,13 +50,8 @@ enum Doorbells {
 
 impl LinkedStore {
     pub fn new(seed: HashMap<String, Seed>) -> Arc<Self> {
-        let line = Line {
-            up: true,
-            bell: None,
-            watched: BTreeSet::new(),
-            subscriptions: 0,
-            doorbells: Doorbells::Ring,
-        };
+        let line =
+            Line { up: true, bell: None, watched: BTreeSet::new(), subscriptions: 0, doorbells: Doorbells::Ring };
         let clock = Arc::new(AtomicU64::new(START));
         let relay = Arc::new(Relay(Mutex::new(line)));
         Arc::new(Self {
@@ -152,7 +147,11 @@ impl LinkedStore {
     /// Makes a key one that is no stream, or a stream again.
     pub fn set_wrong(&self, key: &str, wrong: bool) {
         let mut keys = self.wrong.lock().expect("no test panics under this lock");
-        if wrong { keys.insert(key.into()) } else { keys.remove(key) };
+        if wrong {
+            keys.insert(key.into())
+        } else {
+            keys.remove(key)
+        };
     }
 
     /// From now on streams say that an entry was deleted from their middle, as Redis does after `XDEL`.
@@ -173,7 +172,7 @@ impl LinkedStore {
     /// Time goes by between some entries; others share their millisecond.
     fn step(&self) {
         let n = self.adds.fetch_add(1, Ordering::Relaxed);
-        self.pass(u64::from(n % 3 != 0));
+        self.pass(u64::from(!n.is_multiple_of(3)));
     }
 
     /// Puts a store in place that holds only the first so many entries of a channel, and nothing else.

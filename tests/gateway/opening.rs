@@ -126,7 +126,9 @@ async fn an_ack_is_a_time_or_an_id_and_what_it_names_has_been_seen() {
 #[tokio::test]
 async fn a_malformed_ack_is_400_and_names_the_parameter() {
     let gateway = Gateway::start("").await;
-    for bad in ["abc", "", "1-2-3", "99999999999999999999", "-1", "1.5", "5-", "%2B5", "1%202", "18446744073709551616-0"] {
+    for bad in
+        ["abc", "", "1-2-3", "99999999999999999999", "-1", "1.5", "5-", "%2B5", "1%202", "18446744073709551616-0"]
+    {
         let reply = gateway.refused(&format!("channel=a&channel=b&last_ack_a=5&last_ack_b={bad}")).await;
         assert_eq!((reply.status, &*reply.code()), (400, "invalid_ack"), "{bad}");
         let message = reply.json()["error"]["message"].to_string();

@@ -81,7 +81,7 @@ async fn a_doorbell_that_comes_too_late_is_a_gap_and_never_a_disorder() {
 async fn an_entry_whose_doorbell_never_rings_is_found() {
     let gateway = Gateway::start("stream.position-check = '100ms'").await;
     let mut sse = gateway.open("channel=a&channel=b").await;
-    (sse.frame().await, sse.frame().await);
+    let _connected = (sse.frame().await, sse.frame().await);
     gateway.store.swallow_doorbells();
     for data in [json!("text"), json!({"json": true}), json!(7)] {
         for channel in ["a", "b"] {
@@ -139,7 +139,7 @@ async fn a_live_string_stays_one_and_its_replay_is_what_the_stock_client_makes_o
 async fn what_is_published_and_is_no_event_never_passes() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c&channel=d").await;
-    (sse.frame().await, sse.frame().await);
+    let _connected = (sse.frame().await, sse.frame().await);
     let past = gateway.store.stock("c", "e", &json!("past")).await;
     assert_eq!(sse.ids("c", 1).await, [past]);
     let junk: Vec<String> = [

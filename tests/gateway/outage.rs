@@ -63,7 +63,7 @@ async fn streams_outlive_an_outage_and_get_everything_missed() {
     let mut streams = Vec::new();
     for _ in 0..3 {
         let mut sse = gateway.open("channel=a&channel=b").await;
-        (sse.frame().await, sse.frame().await);
+        let _connected = (sse.frame().await, sse.frame().await);
         streams.push(sse);
     }
     for round in 0..4 {

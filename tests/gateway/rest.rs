@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::client::{Reply, ask};
 use crate::harness::Gateway;
 
-const TOML: &str = "redis-rest.tokens = ['one', 'two']\nchannels.deny = ['secret*']\npolicy.lookup.prefixes = ['session:']\n";
+const TOML: &str =
+    "redis-rest.tokens = ['one', 'two']\nchannels.deny = ['secret*']\npolicy.lookup.prefixes = ['session:']\n";
 const TOKEN: (&str, &str) = ("authorization", "Bearer two");
 
 async fn post(gateway: &Gateway, path: &str, headers: &[(&str, &str)], body: &Value) -> Reply {

@@ -22,15 +22,18 @@ const SEED: &str = r#"
     "team:text:members" = "alice"
 "#;
 
-const UNAUTHORIZED: Option<(u16, &str)> = Some((401, "Unauthorized"));
-const ADMIN: Option<(u16, &str)> = Some((403, "Admin access required"));
-const TEAM: Option<(u16, &str)> = Some((403, "Not a team member"));
-const OWN: Option<(u16, &str)> = Some((403, "You can only access your own channels"));
-const TRY_AGAIN: Option<(u16, &str)> = Some((503, "Try again"));
-const IN: Option<(u16, &str)> = None;
+/// Status and body; none for who is let in.
+type Refusal = Option<(u16, &'static str)>;
+
+const UNAUTHORIZED: Refusal = Some((401, "Unauthorized"));
+const ADMIN: Refusal = Some((403, "Admin access required"));
+const TEAM: Refusal = Some((403, "Not a team member"));
+const OWN: Refusal = Some((403, "You can only access your own channels"));
+const TRY_AGAIN: Refusal = Some((503, "Try again"));
+const IN: Refusal = None;
 
 /// Cookies, channels, and the refusal.
-const WORLD: &[(&str, &str, Option<(u16, &str)>)] = &[
+const WORLD: &[(&str, &str, Refusal)] = &[
     ("", "default", UNAUTHORIZED),
     ("session=", "default", UNAUTHORIZED),
     ("session=mallory", "default", UNAUTHORIZED),
@@ -120,10 +123,8 @@ async fn the_committed_policy_decides_the_example_world_byte_for_byte() {
 
 #[tokio::test]
 async fn a_freshly_built_policy_decides_as_the_committed_one_does() {
-    let folder = std::env::var_os("TIDEGATE_FRESH_GUESTS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guests"),
-        PathBuf::from,
-    );
+    let folder = std::env::var_os("TIDEGATE_FRESH_GUESTS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guests"), PathBuf::from);
     let path = folder.join("rust-role-based.wasm");
     if path.exists() {
         assert_decides_the_world(&path).await;

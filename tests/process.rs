@@ -1,0 +1,36 @@
+//! The third ring of tests: real processes. The real binary, Debian's `redis-server`, sockets and signals.
+//!
+//! Quick by default; `TIDEGATE_SOAK=full` runs [`soak`] and [`stalled`] in the size that the README speaks of. `TIDEGATE_BIN` names
+//! another binary than the one that cargo built, `REDIS_SERVER` another Redis than that of the `PATH`.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "what is not as expected is a failed test")]
+
+#[path = "common/guests.rs"]
+#[allow(dead_code, reason = "the other tests use more of it")]
+mod guests;
+
+#[path = "process/children.rs"]
+mod children;
+#[path = "process/client.rs"]
+mod client;
+#[path = "process/emitter.rs"]
+mod emitter;
+#[path = "process/redis_server.rs"]
+mod redis_server;
+
+#[path = "process/commands.rs"]
+mod commands;
+#[path = "process/doorbells.rs"]
+mod doorbells;
+#[path = "process/drain.rs"]
+mod drain;
+#[path = "process/refusal.rs"]
+mod refusal;
+#[path = "process/soak.rs"]
+mod soak;
+#[path = "process/stalled.rs"]
+mod stalled;
+#[path = "process/stores.rs"]
+mod stores;
+#[path = "process/tls.rs"]
+mod tls;

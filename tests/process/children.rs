@@ -1,0 +1,243 @@
+//! Processes of these tests: each is ended by its handle, at the latest when the test ends.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Nothing that a test waits for takes so long, even on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for what has to happen.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("this did not happen within {PATIENCE:?}: {what}"),
+    }
+}
+
+/// Waits until something holds that nobody tells of.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    within(what, async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+pub fn is_full() -> bool {
+    std::env::var("TIDEGATE_SOAK").is_ok_and(|size| size == "full")
+}
+
+/// The program, with nothing of the tests' own environment that it would take for options.
+pub fn tidegate(args: &[&str]) -> Command {
+    let program = std::env::var_os("TIDEGATE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into());
+    // A relative path is meant from where the tests are run.
+    let mut command = Command::new(std::fs::canonicalize(program).expect("the program is there"));
+    command.args(args).kill_on_drop(true);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// What a process writes to one of its outputs, while it writes.
+pub struct Output {
+    text: watch::Receiver<String>,
+    reader: JoinHandle<()>,
+}
+
+impl Output {
+    fn of(mut pipe: impl AsyncRead + Unpin + Send + 'static) -> Self {
+        let (sender, text) = watch::channel(String::new());
+        let reader = tokio::spawn(async move {
+            let mut bytes = vec![0; 64 << 10];
+            while let Ok(read @ 1..) = pipe.read(&mut bytes).await {
+                sender.send_modify(|text| text.push_str(&String::from_utf8_lossy(&bytes[..read])));
+            }
+        });
+        Self { text, reader }
+    }
+
+    pub fn so_far(&self) -> String {
+        self.text.borrow().clone()
+    }
+
+    /// Waits until something holds of it; false if the process ended without.
+    pub async fn wait_for(&self, holds: impl Fn(&str) -> bool) -> bool {
+        self.text.clone().wait_for(|text| holds(text)).await.is_ok()
+    }
+
+    pub async fn lines(&self, count: usize) -> Vec<String> {
+        let what = format!("{count} lines");
+        let came = within(&what, self.wait_for(|text| text.matches('\n').count() >= count)).await;
+        let text = self.so_far();
+        assert!(came, "{count} lines were expected: {text}");
+        text.lines().map(str::to_owned).collect()
+    }
+
+    async fn whole(self) -> String {
+        within("the end of an output", self.reader).await.expect("the output is read");
+        self.text.borrow().clone()
+    }
+}
+
+/// A process that runs.
+pub struct Running {
+    child: Child,
+    pub stdout: Output,
+    pub stderr: Output,
+}
+
+/// What a process left behind.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    pub fn all(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+}
+
+impl Running {
+    pub fn start(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let stdout = Output::of(child.stdout.take().expect("its output"));
+        let stderr = Output::of(child.stderr.take().expect("its log"));
+        Self { child, stdout, stderr }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// Sends a signal by its name. The process is not waited for before, so that its id is still its own.
+    pub async fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.pid());
+        let sent = Command::new("sh").args(["-c", &kill]).status().await.expect("a shell");
+        assert!(sent.success(), "{kill}");
+    }
+
+    /// As `kill -9` does it.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("it is killed");
+    }
+
+    pub async fn end(mut self) -> Ended {
+        drop(self.child.stdin.take());
+        let status = within("the end of a process", self.child.wait()).await.expect("it is waited for");
+        Ended { status, stdout: self.stdout.whole().await, stderr: self.stderr.whole().await }
+    }
+
+    /// Resident memory, in KiB.
+    pub fn resident(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number")
+    }
+
+    /// User and system time, in seconds.
+    pub fn cpu_time(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("its status");
+        let (_, behind_name) = stat.rsplit_once(") ").expect("its name");
+        // Linux tells programs of hundredths of a second.
+        behind_name.split(' ').skip(11).take(2).map(|n| n.parse::<f64>().expect("ticks")).sum::<f64>() / 100.0
+    }
+}
+
+/// Runs a command to its end.
+pub async fn run(mut command: Command, stdin: Option<&str>) -> Ended {
+    command.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
+    let mut running = Running::start(command);
+    if let (Some(text), Some(mut pipe)) = (stdin, running.child.stdin.take()) {
+        // A command that fails need not read to the end.
+        let _ = pipe.write_all(text.as_bytes()).await;
+    }
+    running.end().await
+}
+
+/// Runs `tidegate` in an empty folder.
+pub async fn ends(args: &[&str]) -> Ended {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut command = tidegate(args);
+    command.current_dir(dir.path());
+    run(command, None).await
+}
+
+/// A gateway that runs.
+pub struct Gateway {
+    pub process: Running,
+    pub data: SocketAddr,
+    pub control: SocketAddr,
+    _dir: TempDir,
+}
+
+impl Gateway {
+    /// `tidegate serve` with these lines in its `tidegate.toml`, on free ports unless they say others.
+    pub async fn start(toml: &str) -> Self {
+        let (process, dir) = Self::launch(toml, &[]);
+        Self::when_up(process, dir).await
+    }
+
+    /// The process, which may not listen yet, or never.
+    pub fn launch(toml: &str, args: &[&str]) -> (Running, TempDir) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut lines = toml.to_owned();
+        for port in ["control", "listen"] {
+            if !toml.lines().any(|line| line.starts_with(port)) {
+                lines = format!("{port} = \"127.0.0.1:0\"\n{lines}");
+            }
+        }
+        std::fs::write(dir.path().join("tidegate.toml"), lines).expect("the configuration is written");
+        let mut command = tidegate(&["serve"]);
+        command.args(args).current_dir(dir.path()).stdin(Stdio::null());
+        (Running::start(command), dir)
+    }
+
+    pub async fn when_up(process: Running, dir: TempDir) -> Self {
+        let up =
+            within("a gateway starts", process.stdout.wait_for(|text| address(text, "control on").is_some())).await;
+        let stdout = process.stdout.so_far();
+        assert!(up, "{stdout}{}", process.stderr.so_far());
+        let (data, control) = (address(&stdout, "listening on"), address(&stdout, "control on"));
+        Self { process, data: data.expect("its port"), control: control.expect("its port"), _dir: dir }
+    }
+}
+
+/// The address in a whole line that says it.
+fn address(text: &str, what: &str) -> Option<SocketAddr> {
+    let (_, behind) = text.split_once(&format!("{what} http://"))?;
+    behind.split_once('\n')?.0.parse().ok()
+}
+
+/// A port that is free, and that no outgoing connection takes while its server is away for a moment.
+pub fn lasting_port() -> u16 {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Below what Linux gives to outgoing connections; each test process begins elsewhere.
+    let begin = u16::try_from(std::process::id() % 10_000).expect("it is less");
+    let offsets = (0..10_000).map(|_| NEXT.fetch_add(1, Ordering::Relaxed));
+    let mut ports = offsets.map(|offset| 20_000 + (begin + offset) % 10_000);
+    ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a port is free")
+}
+
+/// A file in a folder, as an argument.
+pub fn path(dir: &Path, name: &str) -> String {
+    dir.join(name).to_str().expect("a path").to_owned()
+}

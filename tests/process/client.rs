@@ -1,0 +1,198 @@
+//! Event streams over plain sockets, cheap enough for hundreds of them.
+
+use std::io::{BufRead, Error, Result};
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tidegate::event::StreamId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::children::within;
+
+pub type Id = StreamId;
+
+/// A response that comes: its head, and the body without its chunks' borders.
+pub struct Wire {
+    socket: TcpStream,
+    pub status: u16,
+    pub head: String,
+    raw: Vec<u8>,
+    text: Vec<u8>,
+    /// Bytes of the chunk under way that are still to come, its line break included.
+    left: usize,
+    pub ended: bool,
+}
+
+/// One block of an event stream, in the buffer that it came in.
+#[derive(Default)]
+pub struct Block<'a> {
+    pub id: Option<&'a str>,
+    pub data: &'a str,
+}
+
+impl Wire {
+    /// Sends a request and reads the answer's head. `buffer`: how much this side's socket holds.
+    pub async fn get(to: SocketAddr, target: &str, last_event_id: Option<&str>, buffer: Option<u32>) -> Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        if let Some(bytes) = buffer {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        let mut socket = socket.connect(to).await?;
+        let resume = last_event_id.map(|id| format!("last-event-id: {id}\r\n")).unwrap_or_default();
+        let head = format!("GET {target} HTTP/1.1\r\nhost: {to}\r\naccept: text/event-stream\r\n{resume}\r\n");
+        socket.write_all(head.as_bytes()).await?;
+        let mut raw = Vec::new();
+        let end = loop {
+            if let Some(at) = raw.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            if socket.read_buf(&mut raw).await? == 0 {
+                return Err(Error::other("the connection ended within the head"));
+            }
+        };
+        let head = String::from_utf8_lossy(&raw[..end]).to_lowercase();
+        raw.drain(..end);
+        let status = head.split(' ').nth(1).and_then(|text| text.parse().ok());
+        let status = status.ok_or_else(|| Error::other("no status"))?;
+        let mut wire = Self { socket, status, head, raw, text: Vec::new(), left: 0, ended: false };
+        if wire.head.contains("transfer-encoding: chunked") {
+            wire.unchunk();
+        } else {
+            // Tidegate's own refusals say their length; nobody asks for what follows.
+            wire.text = std::mem::take(&mut wire.raw);
+            wire.ended = true;
+        }
+        Ok(wire)
+    }
+
+    /// Reads what there is, at the most so much. False behind the end that HTTP tells of.
+    pub async fn more(&mut self, most: u64) -> Result<bool> {
+        if self.ended {
+            return Ok(false);
+        }
+        if (&mut self.socket).take(most).read_buf(&mut self.raw).await? == 0 {
+            return Err(Error::other("the connection was cut"));
+        }
+        self.unchunk();
+        Ok(true)
+    }
+
+    fn unchunk(&mut self) {
+        let mut at = 0;
+        loop {
+            let rest = &self.raw[at..];
+            if self.left > 0 {
+                let here = self.left.min(rest.len());
+                // The last two bytes are a line break, which is no part of the text.
+                let text = here.min(self.left.saturating_sub(2));
+                self.text.extend_from_slice(&rest[..text]);
+                at += here;
+                self.left -= here;
+                if self.left > 0 {
+                    break;
+                }
+                continue;
+            }
+            let Some(size) = line(rest) else { break };
+            at += size.len();
+            let size = std::str::from_utf8(size).ok().and_then(|text| usize::from_str_radix(text.trim(), 16).ok());
+            let size = size.expect("a chunk begins with its size");
+            self.ended |= size == 0;
+            self.left = size + 2;
+        }
+        self.raw.drain(..at);
+    }
+
+    /// Hands out the blocks that are whole. What is left is lost when the connection breaks there, as in a browser.
+    pub fn blocks(&mut self, mut each: impl FnMut(Block<'_>)) {
+        let (mut at, mut begun) = (0, 0);
+        let mut block = Block::default();
+        while let Some(line) = line(&self.text[at..]) {
+            at += line.len();
+            let text = std::str::from_utf8(line).expect("a stream is UTF-8").trim_end_matches('\n');
+            if let Some(data) = text.strip_prefix("data: ") {
+                assert!(block.data.is_empty(), "one line of data a block");
+                block.data = data;
+            } else if let Some(id) = text.strip_prefix("id: ") {
+                assert!(block.id.replace(id).is_none(), "one id a block");
+            } else if text.is_empty() {
+                each(std::mem::take(&mut block));
+                begun = at;
+            } else {
+                assert!(text.starts_with("retry: "), "{text:?} is no field");
+            }
+        }
+        self.text.drain(..begun);
+    }
+
+    pub fn body(&self) -> String {
+        String::from_utf8_lossy(&self.text).into_owned()
+    }
+}
+
+/// A line with its end, found by the standard library's own search: these tests are not optimised.
+fn line(text: &[u8]) -> Option<&[u8]> {
+    let mut rest = text;
+    let length = rest.skip_until(b'\n').ok()?;
+    let line = &text[..length];
+    line.ends_with(b"\n").then_some(line)
+}
+
+/// A stream that is read frame by frame.
+pub struct Sse {
+    wire: Wire,
+    ready: std::collections::VecDeque<Value>,
+}
+
+impl Sse {
+    /// Opens a stream that has to be let in. `query` begins behind the `?`.
+    pub async fn open(to: SocketAddr, query: &str) -> Self {
+        let target = format!("/api/realtime?{query}");
+        let wire = within("the head of a stream", Wire::get(to, &target, None, None)).await.expect("an answer");
+        assert_eq!(wire.status, 200, "{query} is let in: {}", wire.body());
+        Self { wire, ready: std::collections::VecDeque::new() }
+    }
+
+    /// The next frame that is no ping; `None` behind the end.
+    pub async fn next(&mut self) -> Option<Value> {
+        within("the next frame of a stream", async {
+            loop {
+                let ready = &mut self.ready;
+                self.wire.blocks(|block| {
+                    if !block.data.is_empty() && !block.data.starts_with(r#"{"type":"ping""#) {
+                        ready.push_back(serde_json::from_str(block.data).expect("JSON"));
+                    }
+                });
+                if let Some(frame) = self.ready.pop_front() {
+                    return Some(frame);
+                }
+                if !self.wire.more(64 << 10).await.expect("the connection holds") {
+                    return None;
+                }
+            }
+        })
+        .await
+    }
+
+    pub async fn frame(&mut self) -> Value {
+        self.next().await.expect("the stream goes on")
+    }
+
+    pub async fn connected(&mut self, channel: &str) {
+        let frame = self.frame().await;
+        assert_eq!((&frame["type"], &frame["channel"]), (&"connected".into(), &channel.into()), "{frame}");
+    }
+
+    /// The data of the next frame, which has to be an event.
+    pub async fn data(&mut self) -> Value {
+        let mut frame = self.frame().await;
+        assert!(frame["event"].is_string(), "{frame}");
+        frame["data"].take()
+    }
+}
+
+/// Percent-encodes a channel's name.
+pub fn encoded(name: &str) -> String {
+    percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string()
+}

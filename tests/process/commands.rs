@@ -1,0 +1,222 @@
+//! `tidegate emit` and `tidegate tail`, as people and pipes use them.
+
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::children::{Ended, Gateway, Running, ends, lasting_port, run, tidegate, until};
+use crate::client::Id;
+use crate::redis_server::Redis;
+
+/// `tidegate tail` of a gateway's channel.
+fn tail(gateway: &Gateway, args: &[&str]) -> Running {
+    let url = format!("http://{}/api/realtime", gateway.data);
+    let mut command = tidegate(&[&["tail", &url], args].concat());
+    command.stdin(Stdio::null());
+    Running::start(command)
+}
+
+/// Waits until a tail stands at the channel's end.
+async fn is_open(tail: &Running) {
+    let line = tail.stdout.lines(1).await.remove(0);
+    assert!(line.starts_with(r#"{"type":"connected""#), "{line}");
+}
+
+/// The events of a tail's output, as JSON.
+fn events(lines: &[String]) -> Vec<Value> {
+    let parsed = lines.iter().map(|line| serde_json::from_str::<Value>(line).expect("a line is JSON"));
+    parsed.filter(|value| value.get("event").is_some()).collect()
+}
+
+fn data(lines: &[String]) -> Vec<Value> {
+    events(lines).into_iter().map(|mut event| event["data"].take()).collect()
+}
+
+fn id(text: &str) -> Id {
+    text.trim().parse().unwrap_or_else(|_| panic!("{text:?} is an id"))
+}
+
+fn says(ended: &Ended, code: i32, words: &[&str]) {
+    assert_eq!((ended.code(), &*ended.stdout), (Some(code), ""), "{ended:?}");
+    for word in words {
+        assert!(ended.stderr.contains(word), "{word:?} is not in {}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn events_go_in_by_either_way_and_come_out_as_lines() {
+    let redis = Redis::start(&[]).await;
+    let gateway = Gateway::start(&format!("store = \"{}\"\nallow-all = true", redis.url())).await;
+    let (store, control) = (redis.url(), gateway.control.to_string());
+    let follower = tail(&gateway, &["news", "other channel", "--all", "--count", "7"]);
+    follower.stdout.lines(2).await;
+
+    let by_store = ends(&["emit", "news", "post.created", r#"{ "b" : 1,"a":"ü" }"#, "--store", &store]).await;
+    assert_eq!(by_store.code(), Some(0), "{by_store:?}");
+    let by_gateway = ends(&["emit", "news", "post.created", "\"123\"", "--control", &control, "--json"]).await;
+    assert_eq!(by_gateway.code(), Some(0), "{by_gateway:?}");
+    let told: Value = serde_json::from_str(&by_gateway.stdout).expect("JSON");
+    assert!(id(&by_store.stdout) < id(told["id"].as_str().expect("an id")));
+    // The control port with its scheme, and null.
+    let url = format!("http://{control}/");
+    assert_eq!(ends(&["emit", "other channel", "e", "null", "--control", &url]).await.code(), Some(0));
+
+    // One event a line; empty lines are none.
+    for way in [["--store", &store], ["--control", &control]] {
+        let mut command = tidegate(&["emit", "news", "line"]);
+        command.args(way);
+        let ended = run(command, Some("1\n\n[2]\n")).await;
+        assert_eq!((ended.code(), ended.stdout.lines().count()), (Some(0), 2), "{ended:?}");
+    }
+    let ended = follower.end().await;
+    assert_eq!(ended.code(), Some(0), "--count is reached: {ended:?}");
+    let lines: Vec<String> = ended.stdout.lines().map(str::to_owned).collect();
+    let mut expect = vec![json!({"b": 1, "a": "ü"}), json!("123"), json!(null)];
+    expect.extend([json!(1), json!([2]), json!(1), json!([2])]);
+    let mut seen = events(&lines);
+    // No order is promised across channels.
+    let other = seen.iter().position(|e| e["channel"] == "other channel").expect("the other channel's");
+    let other = seen.remove(other);
+    assert_eq!((&other["data"], &other["event"]), (&Value::Null, &"e".into()));
+    expect.remove(2);
+    assert_eq!(seen.iter().map(|e| e["data"].clone()).collect::<Vec<_>>(), expect);
+    assert!(seen.iter().all(|e| e["channel"] == "news" && e.as_object().is_some_and(|o| o.len() == 4)));
+
+    // The same again, as a replay: our own emitter's strings stay strings.
+    let replay = tail(&gateway, &["news", "--since", "0", "--count", "6"]).end().await;
+    let lines: Vec<String> = replay.stdout.lines().map(str::to_owned).collect();
+    assert_eq!((replay.code(), data(&lines)), (Some(0), expect));
+
+    // What is kept of a channel.
+    let kept = ends(&["emit", "news", "e", "true", "--max-length", "2", "--expire", "1h", "--store", &store]).await;
+    assert_eq!(kept.code(), Some(0), "{kept:?}");
+    assert_eq!(redis.entries("news").await.len(), 2);
+    let mut admin = redis.connect().await;
+    let ttl: i64 = redis::cmd("TTL").arg("news").query_async(&mut admin).await.expect("its time");
+    assert!((3590..=3600).contains(&ttl), "{ttl}");
+}
+
+#[tokio::test]
+async fn a_tail_outlives_a_killed_gateway() {
+    let redis = Redis::start(&[]).await;
+    let (data_port, control_port) = (lasting_port(), lasting_port());
+    let toml = format!(
+        "listen = \"127.0.0.1:{data_port}\"\ncontrol = \"127.0.0.1:{control_port}\"\nstore = \"{}\"\nallow-all = true",
+        redis.url()
+    );
+    let store = redis.url();
+    let emit = async |n: u32| {
+        let ended = ends(&["emit", "news", "e", &n.to_string(), "--store", &store]).await;
+        assert_eq!(ended.code(), Some(0), "{ended:?}");
+    };
+    let gateway = Gateway::start(&toml).await;
+    let follower = tail(&gateway, &["news", "--all"]);
+    is_open(&follower).await;
+    for n in 0..3 {
+        emit(n).await;
+    }
+    until("three events come", async || events(&lines(&follower)).len() == 3).await;
+    gateway.process.kill().await;
+    for n in 3..6 {
+        emit(n).await;
+    }
+    let gateway = Gateway::start(&toml).await;
+    emit(6).await;
+    until("all come", async || events(&lines(&follower)).len() >= 7).await;
+    emit(7).await;
+    until("the last comes", async || events(&lines(&follower)).len() >= 8).await;
+    let lines = lines(&follower);
+    assert_eq!(data(&lines), (0..8).map(Value::from).collect::<Vec<_>>(), "each once, in order");
+    assert!(!lines.iter().any(|line| line.contains(r#""type":"gap""#)), "{lines:?}");
+    let mut events = events(&lines);
+    let ids: Vec<Id> = events.iter_mut().map(|e| id(e["id"].as_str().expect("an id"))).collect();
+    assert_eq!(ids, redis.entries("news").await.into_iter().map(|(id, _)| id).collect::<Vec<_>>());
+    drop(gateway);
+}
+
+/// The whole lines that there are so far.
+fn lines(of: &Running) -> Vec<String> {
+    let text = of.stdout.so_far();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_pipe_that_closes_ends_a_tail() {
+    let gateway = Gateway::start("store = \"memory:\"\nallow-all = true").await;
+    let control = gateway.control.to_string();
+    for n in ["1", "2", "3"] {
+        assert_eq!(ends(&["emit", "default", "e", n, "--control", &control]).await.code(), Some(0));
+    }
+    let url = format!("http://{}/api/realtime", gateway.data);
+    let program = tidegate(&[]).as_std().get_program().to_owned();
+    let mut command = tokio::process::Command::new("sh");
+    let script = r#"{ "$0" tail "$1" --since 0; echo "code $?" >&2; } | head -n 1"#;
+    command.args(["-c", script]).arg(program).arg(&url);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE_")) {
+        command.env_remove(name);
+    }
+    let piped = Running::start(command);
+    piped.stdout.lines(1).await;
+    // The next line has nobody to read it; with the events that were there already it may have met that.
+    ends(&["emit", "default", "e", "4", "--control", &control]).await;
+    let ended = piped.end().await;
+    assert_eq!(ended.stdout.lines().count(), 1, "{ended:?}");
+    assert_eq!(ended.stderr, "code 0\n", "no error of a closed pipe");
+}
+
+#[tokio::test]
+async fn mistakes_are_told_and_have_a_code() {
+    let redis = Redis::start(&[]).await;
+    let toml = format!("store = \"{}\"\nallow-all = true\nchannels.deny = [\"secret*\"]", redis.url());
+    let gateway = Gateway::start(&toml).await;
+    let (store, control) = (redis.url(), gateway.control.to_string());
+    for way in [["--store", &store], ["--control", &control]] {
+        for bad in ["hello", "{", "{\"a\":}", "1 2", ""] {
+            let ended = ends(&["emit", "news", "e", bad, way[0], way[1]]).await;
+            says(&ended, 2, &["emit: the data is no JSON", "'\"hello\"'"]);
+        }
+        // The lines before a bad one are emitted, which their ids say; the error says which line.
+        let mut command = tidegate(&["emit", "news", "e"]);
+        command.args(way);
+        let ended = run(command, Some("1\nnope\n3\n")).await;
+        assert_eq!((ended.code(), ended.stdout.lines().count()), (Some(2), 1), "{ended:?}");
+        assert!(ended.stderr.contains("line 2") && ended.stderr.contains("no JSON"), "{}", ended.stderr);
+    }
+    assert_eq!(redis.entries("news").await.len(), 2);
+    says(&ends(&["emit", "secret-a", "e", "1", "--control", &control]).await, 1, &["403", "not a channel here"]);
+    says(&ends(&["emit", "news", "e", "1", "--store=memory:"]).await, 2, &["--control"]);
+    says(
+        &ends(&["emit", "news", "e", "1", "--store", &store, "--control", &control]).await,
+        2,
+        &["cannot be used with"],
+    );
+    says(&ends(&["emit", "news"]).await, 2, &["Usage"]);
+    let nowhere = format!("127.0.0.1:{}", lasting_port());
+    says(&ends(&["emit", "news", "e", "1", "--control", &nowhere]).await, 1, &["no gateway answers at", &nowhere]);
+    let no_store = format!("redis://ann:s3cret@{nowhere}");
+    let ended = ends(&["emit", "news", "e", "1", "--store", &no_store]).await;
+    says(&ended, 1, &[&*nowhere]);
+    assert!(!ended.stderr.contains("s3cret"), "{}", ended.stderr);
+
+    says(&ends(&["tail", "redis://127.0.0.1"]).await, 2, &["http://"]);
+    says(&ends(&["tail", &format!("http://{nowhere}/api/realtime")]).await, 1, &["no gateway answers at", &nowhere]);
+    let url = format!("http://{}/api/realtime", gateway.data);
+    says(&ends(&["tail", &url, "secret-a"]).await, 1, &["refused (403", "not a channel here"]);
+    says(&ends(&["tail", &url, "news", "--since", "yesterday"]).await, 1, &["refused (400", "last_ack_news"]);
+    says(&ends(&["tail", &url, "-H", "no header"]).await, 2, &["name: value"]);
+}
+
+#[tokio::test]
+async fn the_control_port_wants_its_token() {
+    let toml = "store = \"memory:\"\nallow-all = true\ncontrol.listen = \"127.0.0.1:0\"\ncontrol.token = \"t0ken\"";
+    let gateway = Gateway::start(toml).await;
+    let control = gateway.control.to_string();
+    says(&ends(&["emit", "news", "e", "1", "--control", &control]).await, 1, &["401", "token"]);
+    says(&ends(&["emit", "news", "e", "1", "--control", &control, "--token", "other"]).await, 1, &["401"]);
+    let shown = ends(&["emit", "news", "e", "1", "--control", &control, "--token", "t0ken"]).await;
+    assert_eq!(shown.code(), Some(0), "{shown:?}");
+    let mut command = tidegate(&["emit", "news", "e", "1", "--control", &control]);
+    command.env("TIDEGATE_CONTROL_TOKEN", "t0ken");
+    assert_eq!(run(command, None).await.code(), Some(0));
+}

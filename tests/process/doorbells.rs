@@ -1,0 +1,73 @@
+//! What a node costs its Redis does not grow with its clients.
+
+use redis::cmd;
+
+use crate::children::{Gateway, until};
+use crate::client::Sse;
+use crate::redis_server::Redis;
+
+#[tokio::test]
+async fn one_subscription_a_channel_and_three_connections_whatever_the_clients() {
+    let redis = Redis::start(&[]).await;
+    let mut admin = redis.connect().await;
+    let mut own: Vec<u64> = connections(&mut admin).await;
+    own.sort_unstable();
+    let gateway = Gateway::start(&format!("store = \"{}\"\nallow-all = true", redis.url())).await;
+    let mut add = redis::pipe();
+    for n in 0..100 {
+        add.cmd("XADD").arg("news").arg("*").arg(&["data", &n.to_string(), "event", "e", "channel", "news"]).ignore();
+    }
+    add.exec_async(&mut admin).await.expect("the history is added");
+
+    let mut streams = Vec::new();
+    let mut counted = Vec::new();
+    for number in 0..50 {
+        // Half of them replay, which has a connection of its own.
+        let ack = if number % 2 == 0 { "&last_ack_news=0" } else { "" };
+        let mut stream = Sse::open(gateway.data, &format!("channel=news&channel=other{ack}")).await;
+        for _ in 0..if ack.is_empty() { 2 } else { 102 } {
+            stream.frame().await;
+        }
+        streams.push(stream);
+        if number == 1 || number == 49 {
+            let now = connections(&mut admin).await;
+            counted.push(now.iter().filter(|id| !own.contains(id)).count());
+        }
+    }
+    assert_eq!(counted, [3, 3], "connections of the gateway with 2 streams and with 50");
+    assert_eq!(subscribers(&mut admin, "news").await, 1);
+    assert_eq!(subscribers(&mut admin, "other").await, 1);
+
+    // One message reaches all.
+    let mut add = cmd("XADD");
+    add.arg("other").arg("*").arg(&["data", "1", "event", "e", "channel", "other"]);
+    let id: String = add.query_async(&mut admin).await.expect("added");
+    let payload = format!(r#"{{"data":1,"event":"e","channel":"other","id":"{id}"}}"#);
+    let heard: u64 = cmd("PUBLISH").arg("other").arg(payload).query_async(&mut admin).await.expect("published");
+    assert_eq!(heard, 1);
+    for stream in &mut streams {
+        assert_eq!(stream.data().await, 1);
+    }
+
+    // Nobody else is subscribed to what nobody reads.
+    let channels: Vec<String> = cmd("PUBSUB").arg("CHANNELS").query_async(&mut admin).await.expect("channels");
+    assert_eq!(channels.len(), 2, "{channels:?}");
+    gateway.process.signal("TERM").await;
+    drop(streams);
+    assert_eq!(gateway.process.end().await.code(), Some(0));
+    until("the gateway's connections end", async || connections(&mut admin).await == own).await;
+}
+
+async fn connections(admin: &mut redis::aio::MultiplexedConnection) -> Vec<u64> {
+    let list: String = cmd("CLIENT").arg("LIST").query_async(admin).await.expect("the clients");
+    let ids = list.lines().filter_map(|line| line.strip_prefix("id=")?.split(' ').next()?.parse().ok());
+    let mut ids: Vec<u64> = ids.collect();
+    ids.sort_unstable();
+    ids
+}
+
+async fn subscribers(admin: &mut redis::aio::MultiplexedConnection, channel: &str) -> u64 {
+    let (_, count): (String, u64) =
+        cmd("PUBSUB").arg("NUMSUB").arg(channel).query_async(admin).await.expect("the number");
+    count
+}

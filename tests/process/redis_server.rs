@@ -1,0 +1,106 @@
+//! Debian's Redis, in a folder of its own.
+
+use std::process::Stdio;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Client, cmd};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::children::{Running, lasting_port, run, until};
+use crate::client::Id;
+
+/// What the first command of a connection costs where the whole history shall survive a kill.
+pub const DURABLE: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
+
+pub struct Redis {
+    process: Option<Running>,
+    pub port: u16,
+    pub dir: TempDir,
+    args: Vec<String>,
+    admin: String,
+}
+
+impl Redis {
+    pub async fn start(args: &[&str]) -> Self {
+        let mut redis = Self::later(args);
+        redis.restart().await;
+        redis
+    }
+
+    /// One that does not run yet, with its port.
+    pub fn later(args: &[&str]) -> Self {
+        let port = lasting_port();
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let admin = format!("redis://127.0.0.1:{port}");
+        Self { process: None, port, dir: tempfile::tempdir().expect("a folder"), args, admin }
+    }
+
+    /// One that asks for credentials; `admin` is the URL that the tests themselves use.
+    pub async fn guarded(args: &[&str], credentials: &str) -> Self {
+        let mut redis = Self::later(args);
+        redis.admin = format!("redis://{credentials}@127.0.0.1:{}", redis.port);
+        redis.restart().await;
+        redis
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// As `kill -9` does it.
+    pub async fn kill(&mut self) {
+        self.process.take().expect("it runs").kill().await;
+    }
+
+    pub async fn restart(&mut self) {
+        let mut command = Command::new(server());
+        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]);
+        command.arg(self.dir.path()).args(&self.args).stdin(Stdio::null());
+        self.process = Some(Running::start(command));
+        until("redis-server starts", async || self.pings().await).await;
+    }
+
+    async fn pings(&self) -> bool {
+        let client = Client::open(&*self.admin).expect("a URL");
+        let Ok(mut connection) = client.get_multiplexed_async_connection().await else { return false };
+        cmd("PING").query_async::<String>(&mut connection).await.is_ok()
+    }
+
+    pub async fn connect(&self) -> MultiplexedConnection {
+        let client = Client::open(&*self.admin).expect("a URL");
+        client.get_multiplexed_async_connection().await.expect("Redis answers")
+    }
+
+    /// All entries of a stream, each with its data as it was written.
+    pub async fn entries(&self, channel: &str) -> Vec<(Id, String)> {
+        let mut connection = self.connect().await;
+        let (mut entries, mut from) = (Vec::new(), "-".to_owned());
+        loop {
+            let mut range = cmd("XRANGE");
+            range.arg(channel).arg(&from).arg("+").arg("COUNT").arg(2000);
+            let page: Vec<(String, Vec<String>)> = range.query_async(&mut connection).await.expect("a range");
+            let Some((last, _)) = page.last() else { return entries };
+            from = format!("({last}");
+            let entry = |(id, fields): (String, Vec<String>)| {
+                let data = fields.chunks_exact(2).find(|pair| pair[0] == "data").expect("an entry has data");
+                (id.parse().expect("an id"), data[1].clone())
+            };
+            entries.extend(page.into_iter().map(entry));
+        }
+    }
+}
+
+fn server() -> String {
+    std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".into())
+}
+
+/// Whether this Redis can speak TLS: one that cannot does not know its options.
+pub async fn speaks_tls() -> bool {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(server());
+    // With an unusable certificate it ends either way.
+    command.args(["--port", "0", "--tls-port", "1", "--tls-cert-file", "/dev/null", "--tls-key-file", "/dev/null"]);
+    command.current_dir(dir.path());
+    !run(command, None).await.all().contains("Bad directive")
+}

@@ -1,0 +1,167 @@
+//! Clients that stop reading cost no more than the configuration says, and lose nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+
+use crate::children::{Gateway, is_full, within};
+use crate::client::Wire;
+use crate::redis_server::Redis;
+
+/// KiB.
+const HEAD: usize = 64;
+/// Bytes of an event's data.
+const SIZE: usize = 1024;
+
+/// A client of the channel: the number of events that it has, for others to see.
+struct Reader {
+    wire: Wire,
+    have: Arc<AtomicUsize>,
+}
+
+impl Reader {
+    async fn open(gateway: &Gateway) -> Self {
+        // A small buffer on this side, so that the gateway feels it soon.
+        let target = "/api/realtime?channel=flood";
+        let mut wire =
+            within("a stream", Wire::get(gateway.data, target, None, Some(32 << 10))).await.expect("an answer");
+        assert_eq!(wire.status, 200);
+        let mut connected = false;
+        within("a channel opens", async {
+            while !connected {
+                wire.blocks(|block| connected |= block.data.contains("connected"));
+                if !connected {
+                    wire.more(64 << 10).await.expect("the connection holds");
+                }
+            }
+        })
+        .await;
+        Self { wire, have: Arc::default() }
+    }
+
+    /// Reads until it has so many events, each in its turn and word for word; `expect` says what the stream holds.
+    fn read(
+        mut self,
+        count: usize,
+        expect: impl Fn(usize, &str) -> bool + Send + 'static,
+    ) -> JoinHandle<Result<(), String>> {
+        tokio::spawn(async move {
+            let mut n = 0;
+            while n < count {
+                self.wire.more(256 << 10).await.map_err(|error| format!("behind {n} events: {error}"))?;
+                let mut wrong = None;
+                self.wire.blocks(|block| {
+                    if wrong.is_none() && !block.data.is_empty() && !block.data.starts_with(r#"{"type":"ping""#) {
+                        if !expect(n, block.data) {
+                            wrong = Some(format!("event {n} is {:.150}", block.data));
+                        }
+                        n += 1;
+                    }
+                });
+                wrong.map_or(Ok(()), Err)?;
+                self.have.store(n, Ordering::Relaxed);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The data of an event.
+fn data_of(n: usize) -> String {
+    format!("{{\"n\":{n:07},\"pad\":\"{}\"}}", "x".repeat(SIZE - 20))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_stop_reading() {
+    let (streams, events, log, replay) = if is_full() { (100, 100_000, 16, 8) } else { (20, 10_000, 4, 2) };
+    let redis = Redis::start(&[]).await;
+    let gateway = Gateway::start(&format!(
+        "store = \"{}\"\nallow-all = true\nserver.max-head = \"{HEAD}KiB\"\nstream.log-memory = \"{log}MiB\"\n\
+         stream.replay-memory = \"{replay}MiB\"",
+        redis.url()
+    ))
+    .await;
+    let idle = gateway.process.resident();
+    // As docs/configuration.md has it; what is on its way from Redis comes on top, and is told apart.
+    let bound = idle + (log + replay) * 1024 + (streams + 1) * (2 * HEAD + 64);
+    let on_its_way = 24 * 1024;
+    let mut clients = Vec::new();
+    for _ in 0..streams {
+        clients.push(Reader::open(&gateway).await);
+    }
+    let connected = gateway.process.resident();
+    let begin = Instant::now();
+    // One that reads on shows when the gateway has taken everything in, and that the others are not in its way.
+    let witness = Reader::open(&gateway).await;
+    let has = Arc::clone(&witness.have);
+    let witness = witness.read(events, |n, frame| frame.contains(&format!("\"n\":{n:07},")));
+    let mut most = connected;
+    let mut ids = Vec::with_capacity(events);
+    let mut link = redis.connect().await;
+    for batch in 0..events / 100 {
+        let range = batch * 100..(batch + 1) * 100;
+        let mut add = redis::pipe();
+        for n in range.clone() {
+            add.cmd("XADD").arg("flood").arg("*").arg(&["data", &data_of(n), "event", "e", "channel", "flood"]);
+        }
+        let added: Vec<String> = add.query_async(&mut link).await.expect("added");
+        let mut ring = redis::pipe();
+        for (n, id) in range.zip(&added) {
+            let payload = format!("{{\"data\":{},\"event\":\"e\",\"channel\":\"flood\",\"id\":\"{id}\"}}", data_of(n));
+            ring.cmd("PUBLISH").arg("flood").arg(payload).ignore();
+        }
+        ring.exec_async(&mut link).await.expect("published");
+        ids.extend(added);
+        most = most.max(gateway.process.resident());
+    }
+    let emitted = begin.elapsed();
+    let patience = Duration::from_secs(if is_full() { 300 } else { 30 });
+    let mut finished = false;
+    while !finished && begin.elapsed() < patience {
+        finished = witness.is_finished();
+        most = most.max(gateway.process.resident());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(finished, "the one that reads has {} of {events}", has.load(Ordering::Relaxed));
+    witness.await.expect("no panic").expect("the one that reads gets everything");
+    let (passed, while_passing, cpu_passing) = (begin.elapsed(), most, gateway.process.cpu_time());
+
+    // What the stream still holds is everything: nobody trimmed it.
+    let truth: Arc<Vec<String>> = Arc::new(ids);
+    let again = Instant::now();
+    let mut counters = Vec::new();
+    let mut readers = Vec::new();
+    for client in clients {
+        counters.push(Arc::clone(&client.have));
+        let truth = Arc::clone(&truth);
+        readers.push(client.read(events, move |n, frame| {
+            let rest = frame.strip_prefix("{\"id\":\"").and_then(|rest| rest.strip_prefix(&*truth[n]));
+            let data = rest.and_then(|rest| rest.strip_prefix("\",\"data\":"));
+            let data = data.and_then(|rest| rest.strip_suffix(",\"event\":\"e\",\"channel\":\"flood\"}"));
+            data.is_some_and(|text| text == data_of(n))
+        }));
+    }
+    let mut most_again = gateway.process.resident();
+    while readers.iter().any(|reader| !reader.is_finished()) && again.elapsed() < patience {
+        most_again = most_again.max(gateway.process.resident());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!(
+        "stalled: {streams} clients, {events} events; emitted in {:.1} s, read by one in {:.1} s, by the others later in {:.1} s; the gateway: \
+         {idle} KiB idle, {connected} with its clients, {while_passing} while they stood still, {most_again} when they read again, bound \
+         {bound} (+ {on_its_way} on its way); {cpu_passing:.2} s and {:.2} s of CPU",
+        emitted.as_secs_f64(),
+        passed.as_secs_f64(),
+        again.elapsed().as_secs_f64(),
+        gateway.process.cpu_time() - cpu_passing,
+    );
+    let short: Vec<usize> = counters.iter().map(|c| c.load(Ordering::Relaxed)).filter(|n| *n < events).collect();
+    assert!(short.is_empty(), "{} clients came to {short:?} of {events} only", short.len());
+    for reader in readers {
+        reader.await.expect("no panic").expect("a client that read again gets everything");
+    }
+    let most = while_passing.max(most_again);
+    assert!(most <= bound + on_its_way, "{most} KiB, and the bound is {bound} (+ {on_its_way})");
+}

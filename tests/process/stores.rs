@@ -1,0 +1,142 @@
+//! The stores that a URL names; away, guarded, or on a socket. No password ever shows, not even in a log of everything.
+
+use redis::aio::MultiplexedConnection;
+use redis::cmd;
+
+use crate::children::{Gateway, Running, ends, path, within};
+use crate::client::Sse;
+use crate::redis_server::Redis;
+
+const SECRET: &str = "s3cret-Pa55";
+
+/// The lines of a configuration that logs everything.
+pub fn chatty(store: &str) -> String {
+    format!("store = \"{store}\"\nallow-all = true\nlog.filter = \"trace\"")
+}
+
+fn keeps_secret(text: &str) {
+    assert!(!text.contains(SECRET), "the password shows: {}", text.lines().find(|l| l.contains(SECRET)).unwrap_or(""));
+}
+
+/// Events reach a stream, and the process ends without having said the password.
+pub async fn works(gateway: Gateway, admin: &mut MultiplexedConnection) {
+    let mut stream = Sse::open(gateway.data, "channel=news&last_ack_news=0").await;
+    stream.connected("news").await;
+    let mut add = cmd("XADD");
+    add.arg("news").arg("*").arg(&["data", "\"live\"", "event", "e", "channel", "news"]);
+    let id: String = add.query_async(admin).await.expect("added");
+    let bell = format!(r#"{{"data":"live","event":"e","channel":"news","id":"{id}"}}"#);
+    let heard: u64 = cmd("PUBLISH").arg("news").arg(bell).query_async(admin).await.expect("published");
+    assert_eq!((heard, stream.data().await), (1, "live".into()));
+    let mut replay = Sse::open(gateway.data, "channel=news&last_ack_news=0").await;
+    replay.connected("news").await;
+    assert_eq!(replay.data().await, "live");
+    drop((stream, replay));
+    gateway.process.signal("TERM").await;
+    let ended = gateway.process.end().await;
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    keeps_secret(&ended.all());
+}
+
+/// The start fails with words, and without the password.
+async fn refuses(process: Running, words: &[&str]) {
+    let ended = process.end().await;
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    assert!(ended.stdout.is_empty(), "{ended:?}");
+    let error = ended.stderr.lines().last().unwrap_or_default();
+    for word in words {
+        assert!(error.contains(word), "{word:?} is not in {error}");
+    }
+    keeps_secret(&ended.all());
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_fails_the_start_or_is_waited_for() {
+    let mut redis = Redis::later(&[]);
+    let store = format!("redis://ann:{SECRET}@127.0.0.1:{}/3", redis.port);
+    let shown = format!("redis://127.0.0.1:{}/3", redis.port);
+    let (process, _dir) = Gateway::launch(&chatty(&store), &[]);
+    refuses(process, &[&shown, "--wait-for-store", "refused"]).await;
+
+    let (process, dir) = Gateway::launch(&chatty(&redis.url()), &["--wait-for-store"]);
+    let waits = process.stderr.wait_for(|log| log.contains("waiting for the store"));
+    assert!(within("a word that it waits", waits).await);
+    assert!(process.stdout.so_far().is_empty(), "nobody is told to come yet");
+    redis.restart().await;
+    works(Gateway::when_up(process, dir).await, &mut redis.connect().await).await;
+}
+
+#[tokio::test]
+async fn waiting_is_for_what_may_come_back_only() {
+    let redis = Redis::guarded(&["--requirepass", "another"], ":another").await;
+    let store = format!("redis://:{SECRET}@127.0.0.1:{}", redis.port);
+    for args in [&[][..], &["--wait-for-store"]] {
+        let (process, _dir) = Gateway::launch(&chatty(&store), args);
+        refuses(process, &[&format!("redis://127.0.0.1:{}", redis.port)]).await;
+    }
+    // Without any password.
+    let (process, _dir) = Gateway::launch(&chatty(&redis.url()), &[]);
+    refuses(process, &["NOAUTH"]).await;
+}
+
+#[tokio::test]
+async fn a_password_and_a_database() {
+    let redis = Redis::guarded(&["--requirepass", SECRET], &format!(":{SECRET}")).await;
+    let mut admin = redis.connect().await;
+    let _: () = cmd("SELECT").arg(7).query_async(&mut admin).await.expect("a database");
+    let store = format!("redis://:{SECRET}@127.0.0.1:{}/7", redis.port);
+    works(Gateway::start(&chatty(&store)).await, &mut admin).await;
+    assert!(redis.entries("news").await.is_empty(), "another database has nothing of it");
+}
+
+#[tokio::test]
+async fn a_user_that_may_do_what_the_documentation_says() {
+    let redis = Redis::start(&[]).await;
+    let mut admin = redis.connect().await;
+    let documentation = include_str!("../../docs/configuration.md");
+    let (_, rule) = documentation.split_once("ACL SETUSER tidegate ").expect("the documentation has a rule");
+    let rule = rule.split("```").next().expect("its end").replace(">password", &format!(">{SECRET}"));
+    let mut user = cmd("ACL");
+    user.arg("SETUSER").arg("tidegate");
+    rule.split_whitespace().for_each(|word| {
+        user.arg(word);
+    });
+    let _: () = user.query_async(&mut admin).await.expect("the rule is valid");
+    let store = format!("redis://tidegate:{SECRET}@127.0.0.1:{}", redis.port);
+    let emitted = ends(&["emit", "other", "e", "1", "--max-length", "5", "--expire", "1h", "--store", &store]).await;
+    assert_eq!(emitted.code(), Some(0), "{emitted:?}");
+    works(Gateway::start(&chatty(&store)).await, &mut admin).await;
+
+    let wrong = format!("redis://tidegate:x{SECRET}@127.0.0.1:{}", redis.port);
+    let (process, _dir) = Gateway::launch(&chatty(&wrong), &[]);
+    refuses(process, &[&redis.url()]).await;
+    let refused = ends(&["emit", "other", "e", "1", "--store", &wrong]).await;
+    assert_eq!((refused.code(), refused.stdout.is_empty()), (Some(1), true), "{refused:?}");
+    keeps_secret(&refused.all());
+}
+
+#[tokio::test]
+async fn a_unix_socket() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let socket = path(dir.path(), "redis.sock");
+    let redis = Redis::guarded(&["--unixsocket", &socket, "--requirepass", SECRET], &format!(":{SECRET}")).await;
+    let mut admin = redis.connect().await;
+    let _: () = cmd("SELECT").arg(2).query_async(&mut admin).await.expect("a database");
+    works(Gateway::start(&chatty(&format!("redis+unix://{socket}?db=2&pass={SECRET}"))).await, &mut admin).await;
+
+    let nowhere = path(dir.path(), "nowhere.sock");
+    let (process, _dir) = Gateway::launch(&chatty(&format!("redis+unix://{nowhere}?pass={SECRET}")), &[]);
+    refuses(process, &[&format!("redis+unix://{nowhere}")]).await;
+}
+
+#[tokio::test]
+async fn a_url_that_is_none_is_not_quoted() {
+    for store in [format!("http://ann:{SECRET}@h"), format!("redis://ann:{SECRET}@h:99999"), format!("{SECRET}@h")] {
+        for command in [&["serve", "--allow-all"][..], &["emit", "c", "e", "1"]] {
+            let ended = ends(&[command, &["--store", &store]].concat()).await;
+            assert_eq!(ended.code(), Some(2), "{ended:?}");
+            assert!(ended.stderr.contains("redis://user:password@"), "{}", ended.stderr);
+            keeps_secret(&ended.all());
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! `rediss://`, with certificates made here.
+
+use std::path::Path;
+
+use redis::cmd;
+use tokio::process::Command;
+
+use crate::children::{Gateway, ends, lasting_port, path, run};
+use crate::redis_server::{Redis, speaks_tls};
+use crate::stores::{chatty, works};
+
+/// A root, and a server's certificate by it.
+async fn certificates(dir: &Path) {
+    let script = "
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj '/CN=Tests of Tidegate' \
+            -addext keyUsage=critical,keyCertSign -keyout ca.key -out ca.pem
+        openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=redis -keyout server.key -out server.csr
+        printf 'subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=CA:FALSE\n' > server.ext
+        openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext -out server.pem
+    ";
+    let mut command = Command::new("sh");
+    command.args(["-e", "-c", script]).current_dir(dir);
+    let ended = run(command, None).await;
+    assert!(ended.status.success(), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_store_over_tls_with_its_own_root() {
+    assert!(speaks_tls().await, "this redis-server was built without TLS; Debian's and Ubuntu's are with it");
+    let dir = tempfile::tempdir().expect("a folder");
+    certificates(dir.path()).await;
+    let file = |name: &str| path(dir.path(), name);
+    let port = lasting_port();
+    let redis = Redis::start(&[
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &file("server.pem"),
+        "--tls-key-file",
+        &file("server.key"),
+        "--tls-auth-clients",
+        "no",
+    ])
+    .await;
+    let (store, ca) = (format!("rediss://127.0.0.1:{port}"), file("ca.pem"));
+    let trusting = format!("store-ca = \"{ca}\"\n{}", chatty(&store));
+    works(Gateway::start(&trusting).await, &mut redis.connect().await).await;
+    let named = trusting.replace("127.0.0.1", "localhost");
+    let _: () = cmd("FLUSHALL").query_async(&mut redis.connect().await).await.expect("emptied");
+    works(Gateway::start(&named).await, &mut redis.connect().await).await;
+
+    let emitted = ends(&["emit", "tls", "e", "1", "--store", &store, "--store-ca", &ca]).await;
+    assert_eq!(emitted.code(), Some(0), "{emitted:?}");
+    assert_eq!(redis.entries("tls").await.len(), 1);
+
+    // Nobody else's certificates are believed, and neither is a server without TLS.
+    certificates(dir.path()).await;
+    let plain = trusting.replace(&store, &format!("rediss://127.0.0.1:{}", redis.port));
+    for (toml, cause) in [(chatty(&store), "certificate"), (trusting, "certificate"), (plain, "rediss://")] {
+        let (process, _dir) = Gateway::launch(&toml, &[]);
+        let ended = process.end().await;
+        assert_eq!((ended.code(), ended.stdout.is_empty()), (Some(1), true), "{ended:?}");
+        let error = ended.stderr.lines().last().unwrap_or_default();
+        assert!(error.contains(cause) && error.contains("rediss://127.0.0.1"), "{error}");
+    }
+    let missing = format!("store-ca = \"{}\"\n{}", file("missing.pem"), chatty(&store));
+    let (process, _dir) = Gateway::launch(&missing, &[]);
+    let ended = process.end().await;
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("store-ca") && ended.stderr.contains("missing.pem"), "{}", ended.stderr);
+}
