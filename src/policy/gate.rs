@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
@@ -11,7 +12,7 @@ use wasmtime::{Engine, Store, Trap, UpdateDeadline};
 use super::answer::Check;
 use super::component::{LoadError, Policy};
 use super::host::{State, Surroundings, wit};
-use super::{Decision, Failure, Limits, Outcome, Request, engine};
+use super::{Decision, Failure, Limits, Outcome, Request, engine, slow_lane};
 use crate::stream::now_ms;
 
 /// Decisions that a slow watcher may be behind.
@@ -133,14 +134,20 @@ impl Gate {
         let surroundings = Arc::clone(&self.surroundings);
         let state =
             State::new(surroundings, self.limits.memory, ticks, request.id.clone(), Arc::clone(policy.digest()));
+        let is_slow = Arc::clone(&state.is_slow);
         let mut store = self.store(policy.pre.engine(), state);
-        let request = to_wit(request);
-        let call = async {
-            let instance = policy.pre.instantiate_async(&mut store).await.map_err(|error| (error, true))?;
-            let answer = instance.tidegate_policy_authorizer().call_authorize(&mut store, &request, channels).await;
-            answer.map_err(|error| (error, false))
+        let (request, asked, pre) = (to_wit(request), channels.to_vec(), policy.pre.clone());
+        let timeout = self.limits.timeout;
+        let call = async move {
+            let call = async {
+                let instance = pre.instantiate_async(&mut store).await.map_err(|error| (error, true))?;
+                let answer = instance.tidegate_policy_authorizer().call_authorize(&mut store, &request, &asked).await;
+                answer.map_err(|error| (error, false))
+            };
+            let answer = tokio::time::timeout(timeout, call).await;
+            (answer, store)
         };
-        let answer = tokio::time::timeout(self.limits.timeout, call).await;
+        let (answer, mut store) = slow_lane::run(call, &is_slow).await?;
         let state = store.data_mut();
         state.flush();
         *reason = state.reason.take();
@@ -166,6 +173,7 @@ impl Gate {
             match state.ticks_left.checked_sub(1) {
                 Some(left) => {
                     state.ticks_left = left;
+                    state.is_slow.store(true, Ordering::Relaxed);
                     Ok(UpdateDeadline::Yield(1))
                 }
                 None => Err(Trap::Interrupt.into()),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -53,6 +54,8 @@ pub struct State {
     pub surroundings: Arc<Surroundings>,
     pub limiter: MemoryLimiter,
     pub ticks_left: u32,
+    /// Set when the policy has run for a whole tick.
+    pub is_slow: Arc<AtomicBool>,
     pub request_id: String,
     pub digest: Arc<str>,
     pub reason: Option<String>,
@@ -80,6 +83,7 @@ impl State {
             surroundings,
             limiter: MemoryLimiter::new(memory),
             ticks_left: ticks,
+            is_slow: Arc::default(),
             request_id,
             digest,
             reason: None,

@@ -7,6 +7,7 @@ pub mod engine;
 pub mod gate;
 mod host;
 mod limits;
+mod slow_lane;
 
 pub use host::Surroundings;
 

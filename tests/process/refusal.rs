@@ -35,8 +35,8 @@ async fn a_policy_that_does_not_load_is_named_with_the_cause() {
     let allow = guests::component("allow");
     let cases = [
         (missing, "No such file"),
-        (file("empty.wasm", b""), "not a WebAssembly component"),
-        (file("text.wasm", b"#!/bin/sh\nexit 0\n"), "not a WebAssembly component"),
+        (file("empty.wasm", b""), "is not WebAssembly"),
+        (file("text.wasm", b"#!/bin/sh\nexit 0\n"), "is not WebAssembly"),
         (file("cut.wasm", &allow[..allow.len() / 2]), "unexpected end"),
         (file("core-module.wasm", &guests::component("core-module")), "core module"),
         (file("wrong-world.wasm", &guests::component("wrong-world")), "tidegate:policy/authorizer"),

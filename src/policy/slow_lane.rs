@@ -1,0 +1,66 @@
+//! Where decisions go on that take longer than a tick: to threads of their own, which the system lets run behind all others.
+//!
+//! A decision begins on the thread that serves its connection, for most of them end there, within microseconds. One that spins
+//! would come back to that thread again and again, between the streams of everybody else.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::Failure;
+
+/// Nice enough that a thread that serves goes first whenever it has something to do.
+const NICENESS: i32 = 10;
+
+/// As many threads as cores; made when first needed. An error is kept: then there is no slow lane, and what needs it fails.
+static LANE: LazyLock<std::io::Result<Runtime>> = LazyLock::new(|| {
+    Builder::new_multi_thread()
+        .thread_name("policy-slow")
+        .enable_time()
+        .on_thread_start(|| {
+            // Where that is forbidden they run as all others do.
+            let _ = rustix::process::nice(NICENESS);
+        })
+        .build()
+});
+
+/// Runs a future here until it says that it is slow, and there from then on.
+pub async fn run<F>(future: F, is_slow: &AtomicBool) -> Result<F::Output, Failure>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let mut future = Box::pin(future);
+    let quick = poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if is_slow.load(Ordering::Relaxed) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    });
+    if let Some(output) = pin!(quick).await {
+        return Ok(output);
+    }
+    let failed = |error: &dyn std::fmt::Display| Failure::Host(format!("no thread for a slow decision: {error}"));
+    let lane = LANE.as_ref().map_err(|error| failed(error))?;
+    // Should the client go away, the decision goes too.
+    let task = AbortOnDrop(lane.spawn(future));
+    task.await.map_err(|error| failed(&error))
+}
+
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Future for AbortOnDrop<T> {
+    type Output = Result<T, tokio::task::JoinError>;
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        std::pin::Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
