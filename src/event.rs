@@ -1,7 +1,7 @@
 //! Events: stream ids, the JSON rules of entries and doorbells, and the frame that a browser gets.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use bytes::Bytes;
@@ -227,7 +227,11 @@ pub fn doorbell_head(channel: &str, event: &NewEvent) -> String {
 #[must_use]
 pub fn user_frame(id: StreamId, event: &str, data: &str, channel: &str) -> Bytes {
     let (event, channel) = (json_string(event), json_string(channel));
-    Bytes::from(format!("data: {{\"id\":\"{id}\",\"data\":{data},\"event\":{event},\"channel\":{channel}}}\n\n"))
+    let mut frame = String::with_capacity(data.len() + event.len() + channel.len() + 96);
+    // Writing to memory does not fail.
+    let _ = write!(frame, "data: {{\"id\":\"{id}\",\"data\":{data},\"event\":{event},\"channel\":{channel}}}\n\n");
+    // Many of these are kept: none of them with room to grow.
+    Bytes::from(frame.into_boxed_str().into_boxed_bytes())
 }
 
 /// A string as a JSON string literal, non-ASCII as it is.

@@ -146,7 +146,7 @@ impl EventStream {
         if !out.bytes.is_empty() {
             self.wrote_at = Instant::now();
             self.rest = out.rest;
-            return Poll::Ready(Some(out.bytes.freeze()));
+            return Poll::Ready(Some(fit(out.bytes)));
         }
         self.poll_timer(cx)
     }
@@ -273,6 +273,11 @@ impl Lane {
         };
         Phase::Fetching(cursor, Box::pin(fetch(context.hub.clone(), Arc::clone(&context.replays), request)))
     }
+}
+
+/// A client that does not read keeps what it was sent waiting: without the room that writing it took.
+fn fit(bytes: BytesMut) -> Bytes {
+    if bytes.capacity() > bytes.len() + bytes.len() / 8 { Bytes::copy_from_slice(&bytes) } else { bytes.freeze() }
 }
 
 /// A piece of the body that is being written.

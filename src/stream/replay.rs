@@ -226,7 +226,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_oldest_page_goes_when_room_is_short() {
-        let budget = ReplayBudget::new(100 * UNIT);
+        let budget = ReplayBudget::new(50 * COST * UNIT);
         let page = async || {
             let slot =
                 Arc::new(Slot(Mutex::new(Some(Held { items: VecDeque::new(), _room: budget.take(20 * UNIT).await }))));
