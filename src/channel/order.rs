@@ -102,6 +102,8 @@ pub struct Out {
     pub at: StreamId,
     /// The `data:` part of its block.
     pub frame: Bytes,
+    /// It tells of a gap, and is no event.
+    pub is_gap: bool,
 }
 
 #[derive(Debug)]
@@ -319,13 +321,13 @@ impl Order {
             match front {
                 Staged::Event { id, frame, .. } => {
                     self.head = id;
-                    out(Out { at: id, frame });
+                    out(Out { at: id, frame, is_gap: false });
                 }
                 Staged::Skip(id) => self.head = id,
                 Staged::TooLarge(id) => {
                     let frame = gap(Why::TooLarge, true, Some(id));
                     self.head = id;
-                    out(Out { at: id, frame });
+                    out(Out { at: id, frame, is_gap: true });
                 }
                 Staged::Hole { missing: 0, .. } => {}
                 Staged::Hole { .. } | Staged::WentBack => {
@@ -335,7 +337,7 @@ impl Order {
                     };
                     // Just before what comes next, so that a client that comes back there is not told again.
                     self.head = next.map_or(self.read_to, |id| id.before().max(self.head));
-                    out(Out { at: self.head, frame });
+                    out(Out { at: self.head, frame, is_gap: true });
                 }
             }
         }

@@ -134,17 +134,17 @@ pub async fn fetch(hub: Hub, budget: Arc<ReplayBudget>, request: Request) -> Fet
     };
     let mut items = VecDeque::with_capacity(page.entries.len() + 1);
     if let Some((gap, at)) = gap_before(&request, &page) {
-        items.push_back(Out { at, frame: gap.frame(channel) });
+        items.push_back(Out { at, frame: gap.frame(channel), is_gap: true });
     }
     let mut end = after;
     for (id, body) in page.entries.drain(..) {
         match body {
             Body::Event { event, data, .. } => {
-                items.push_back(Out { at: id, frame: user_frame(id, &event, &data, channel) });
+                items.push_back(Out { at: id, frame: user_frame(id, &event, &data, channel), is_gap: false });
             }
             Body::TooLarge => {
                 let gap = Gap { after: end, resumed: id, certain: true, why: Why::TooLarge };
-                items.push_back(Out { at: id, frame: gap.frame(channel) });
+                items.push_back(Out { at: id, frame: gap.frame(channel), is_gap: true });
             }
             Body::Foreign => {}
         }

@@ -263,3 +263,19 @@ async fn two_readers_share_a_channel() {
     drop((first, second));
     until("both streams are gone", || gateway.app.streams.count() == 0).await;
 }
+
+#[tokio::test]
+async fn who_comes_while_an_entry_waits_for_its_doorbell_begins_behind_it() {
+    let gateway = Gateway::start("").await;
+    let mut first = gateway.open("channel=c").await;
+    first.connected("c").await;
+    let reads = gateway.store.reads();
+    let silent = gateway.store.add("c", "e", &json!(1)).await;
+    let rung = gateway.store.stock("c", "e", &json!(2)).await;
+    crate::harness::until("both are read", || gateway.store.reads() > reads).await;
+    let mut second = gateway.open("channel=c").await;
+    assert_eq!(second.connected("c").await, rung);
+    assert_eq!(first.ids("c", 2).await, [silent, rung]);
+    let live = gateway.store.stock("c", "e", &json!(3)).await;
+    assert_eq!(second.ids("c", 1).await, [live], "and nothing of before");
+}
