@@ -13,29 +13,18 @@ struct Policy;
 
 impl Guest for Policy {
     fn authorize(request: Request, channels: Vec<String>) -> Result<Grant, Rejection> {
-        let cookies = request
-            .headers
-            .iter()
-            .filter(|header| header.name == "cookie")
-            .map(|header| header.value.as_slice());
+        let cookies =
+            request.headers.iter().filter(|header| header.name == "cookie").map(|header| header.value.as_slice());
         match policy::decide(&Gateway, cookies, &channels) {
             Ok(user) => {
                 answer::reason(&format!("{user}: {} channels", channels.len()));
-                Ok(Grant {
-                    subject: Some(user),
-                    channels: None,
-                    expires_at: None,
-                    headers: Vec::new(),
-                })
+                Ok(Grant { subject: Some(user), channels: None, expires_at: None, headers: Vec::new() })
             }
             Err(refusal) => {
                 answer::reason(&refusal.to_string());
                 Err(Rejection {
                     status: refusal.status(),
-                    headers: vec![Header {
-                        name: "content-type".into(),
-                        value: b"text/plain".to_vec(),
-                    }],
+                    headers: vec![Header { name: "content-type".into(), value: b"text/plain".to_vec() }],
                     body: refusal.body().into(),
                 })
             }

@@ -95,30 +95,20 @@ struct User {
     is_admin: bool,
 }
 
-fn sign_in<'a>(
-    store: &impl Store,
-    cookies: impl IntoIterator<Item = &'a [u8]>,
-) -> Result<User, Refusal> {
-    let session = cookie(cookies, b"session")
-        .filter(|value| !value.is_empty())
-        .ok_or(Refusal::NoSession)?;
+fn sign_in<'a>(store: &impl Store, cookies: impl IntoIterator<Item = &'a [u8]>) -> Result<User, Refusal> {
+    let session = cookie(cookies, b"session").filter(|value| !value.is_empty()).ok_or(Refusal::NoSession)?;
     // Keys are text, so a session id that is none cannot be known.
     let session = str::from_utf8(session).map_err(|_| Refusal::UnknownSession)?;
-    let record = store
-        .get(&format!("session:{session}"))?
-        .ok_or(Refusal::UnknownSession)?;
+    let record = store.get(&format!("session:{session}"))?.ok_or(Refusal::UnknownSession)?;
     User::parse(&record).ok_or(Refusal::UnknownSession)
 }
 
 /// The value of the first cookie of that name. Whatever is no `name=value` is skipped, as browsers' and servers' parsers do.
 fn cookie<'a>(headers: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> Option<&'a [u8]> {
-    headers
-        .into_iter()
-        .flat_map(|header| header.split(|&byte| byte == b';'))
-        .find_map(|pair| {
-            let equals = pair.iter().position(|&byte| byte == b'=')?;
-            (pair[..equals].trim_ascii() == name).then(|| pair[equals + 1..].trim_ascii())
-        })
+    headers.into_iter().flat_map(|header| header.split(|&byte| byte == b';')).find_map(|pair| {
+        let equals = pair.iter().position(|&byte| byte == b'=')?;
+        (pair[..equals].trim_ascii() == name).then(|| pair[equals + 1..].trim_ascii())
+    })
 }
 
 impl User {
@@ -126,10 +116,7 @@ impl User {
     fn parse(record: &[u8]) -> Option<Self> {
         let record: Value = serde_json::from_slice(record).ok()?;
         let id = record["id"].as_str().filter(|id| !id.is_empty())?;
-        Some(Self {
-            id: id.to_owned(),
-            is_admin: record["role"] == "admin",
-        })
+        Some(Self { id: id.to_owned(), is_admin: record["role"] == "admin" })
     }
 
     fn check(&self, store: &impl Store, channel: &str) -> Result<(), Refusal> {
@@ -138,37 +125,21 @@ impl User {
             return Ok(());
         }
         if channel.starts_with("admin-") {
-            return if self.is_admin {
-                Ok(())
-            } else {
-                Err(Refusal::NotAdmin { user: user() })
-            };
+            return if self.is_admin { Ok(()) } else { Err(Refusal::NotAdmin { user: user() }) };
         }
         if let Some(team) = channel.strip_prefix("team-") {
             let is_member = store.set_contains(&format!("team:{team}:members"), &self.id)?;
-            return if is_member {
-                Ok(())
-            } else {
-                Err(Refusal::NotInTeam {
-                    user: user(),
-                    team: team.to_owned(),
-                })
-            };
+            return if is_member { Ok(()) } else { Err(Refusal::NotInTeam { user: user(), team: team.to_owned() }) };
         }
         if self.owns(channel) {
             Ok(())
         } else {
-            Err(Refusal::NotOwnChannel {
-                user: user(),
-                channel: channel.to_owned(),
-            })
+            Err(Refusal::NotOwnChannel { user: user(), channel: channel.to_owned() })
         }
     }
 
     fn owns(&self, channel: &str) -> bool {
-        channel
-            .strip_prefix(self.id.as_str())
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        channel.strip_prefix(self.id.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
     }
 }
 

@@ -41,10 +41,7 @@ impl Store for Fake {
 
     fn set_contains(&self, key: &str, member: &str) -> Result<bool, Failure> {
         self.ask(key)?;
-        Ok(matches!(
-            (key, member),
-            ("team:red:members", "alice") | ("team:blue:members", "bob")
-        ))
+        Ok(matches!((key, member), ("team:red:members", "alice") | ("team:blue:members", "bob")))
     }
 }
 
@@ -60,10 +57,7 @@ fn answer(store: &Fake, cookies: &[&[u8]], channels: &[&str]) -> String {
 #[track_caller]
 fn check(session: &str, channels: &[&str], expect: &str) {
     let cookie = format!("session={session}");
-    assert_eq!(
-        answer(&Fake::default(), &[cookie.as_bytes()], channels),
-        expect
-    );
+    assert_eq!(answer(&Fake::default(), &[cookie.as_bytes()], channels), expect);
 }
 
 #[track_caller]
@@ -83,9 +77,7 @@ fn a_session_is_needed_for_every_channel() {
     check_cookies(&[b""], UNAUTHORIZED);
     check("mallory", &["default"], UNAUTHORIZED);
     check("mallory", &["admin-x"], UNAUTHORIZED);
-    for record in [
-        "broken", "trailing", "no-id", "empty-id", "number", "list", "nothing",
-    ] {
+    for record in ["broken", "trailing", "no-id", "empty-id", "number", "list", "nothing"] {
         check(record, &["default"], UNAUTHORIZED);
     }
 }
@@ -94,17 +86,11 @@ fn a_session_is_needed_for_every_channel() {
 fn the_first_cookie_of_the_name_wins() {
     check_cookies(&[b"session=alice"], "in: alice");
     check_cookies(&[b"a=b; session=alice; session=bob"], "in: alice");
-    check_cookies(
-        &[b"a=b", b"theme=dark;session=alice", b"session=bob"],
-        "in: alice",
-    );
+    check_cookies(&[b"a=b", b"theme=dark;session=alice", b"session=bob"], "in: alice");
     check_cookies(&[b"flag; =x; ; session = alice "], "in: alice");
     check_cookies(&[b"session=mallory; session=alice"], UNAUTHORIZED);
     check_cookies(&[b"session=; session=alice"], UNAUTHORIZED);
-    check_cookies(
-        &[b"Session=alice; mysession=alice; sessions=alice; session"],
-        UNAUTHORIZED,
-    );
+    check_cookies(&[b"Session=alice; mysession=alice; sessions=alice; session"], UNAUTHORIZED);
     check_cookies(&[b"session=alice=1"], UNAUTHORIZED);
     check_cookies(&[b"session=\xff"], UNAUTHORIZED);
     check_cookies(&[b"other=\xff; session=alice"], "in: alice");
@@ -114,11 +100,7 @@ fn the_first_cookie_of_the_name_wins() {
 fn channels() {
     check("alice", &["default"], "in: alice");
     check("alice", &["alice"], "in: alice");
-    check(
-        "alice",
-        &["alice-", "alice-inbox", "default", "team-red"],
-        "in: alice",
-    );
+    check("alice", &["alice-", "alice-inbox", "default", "team-red"], "in: alice");
     check("alice", &["alice2"], OWN);
     check("alice", &["alic"], OWN);
     check("alice", &["Alice"], OWN);
@@ -140,11 +122,7 @@ fn channels() {
 
 #[test]
 fn the_first_failing_channel_decides() {
-    check(
-        "alice",
-        &["default", "admin-log", "team-blue", "bob"],
-        ADMIN,
-    );
+    check("alice", &["default", "admin-log", "team-blue", "bob"], ADMIN);
     check("alice", &["team-red", "team-blue", "admin-log"], TEAM);
     check("alice", &["bob", "admin-log"], OWN);
 }
@@ -152,30 +130,12 @@ fn the_first_failing_channel_decides() {
 #[test]
 fn a_failed_look_up_is_no_verdict() {
     for failure in [Failure::Denied, Failure::Unavailable] {
-        let no_sessions = Fake {
-            failure: Some(("session:", failure)),
-            ..Fake::default()
-        };
-        assert_eq!(
-            answer(&no_sessions, &[b"session=alice"], &["default"]),
-            TRY_AGAIN
-        );
-        let no_teams = Fake {
-            failure: Some(("team:", failure)),
-            ..Fake::default()
-        };
-        assert_eq!(
-            answer(&no_teams, &[b"session=alice"], &["default", "team-red"]),
-            TRY_AGAIN
-        );
-        assert_eq!(
-            answer(&no_teams, &[b"session=alice"], &["admin-log", "team-red"]),
-            ADMIN
-        );
-        assert_eq!(
-            answer(&no_teams, &[b"session=alice"], &["default"]),
-            "in: alice"
-        );
+        let no_sessions = Fake { failure: Some(("session:", failure)), ..Fake::default() };
+        assert_eq!(answer(&no_sessions, &[b"session=alice"], &["default"]), TRY_AGAIN);
+        let no_teams = Fake { failure: Some(("team:", failure)), ..Fake::default() };
+        assert_eq!(answer(&no_teams, &[b"session=alice"], &["default", "team-red"]), TRY_AGAIN);
+        assert_eq!(answer(&no_teams, &[b"session=alice"], &["admin-log", "team-red"]), ADMIN);
+        assert_eq!(answer(&no_teams, &[b"session=alice"], &["default"]), "in: alice");
     }
 }
 
@@ -184,11 +144,7 @@ fn nothing_is_looked_up_in_vain() {
     let store = Fake::default();
     answer(&store, &[b"session="], &["team-red"]);
     assert!(store.asked.borrow().is_empty());
-    answer(
-        &store,
-        &[b"session=alice"],
-        &["default", "team-red", "bob", "team-blue"],
-    );
+    answer(&store, &[b"session=alice"], &["default", "team-red", "bob", "team-blue"]);
     assert_eq!(*store.asked.borrow(), ["session:alice", "team:red:members"]);
 }
 
@@ -199,25 +155,10 @@ fn reasons_name_the_user_and_never_the_session() {
         (Refusal::NoSession, "no session"),
         (Refusal::UnknownSession, "unknown session"),
         (Refusal::LookupFailed(Failure::Denied), "look-up denied"),
-        (
-            Refusal::LookupFailed(Failure::Unavailable),
-            "look-up unavailable",
-        ),
+        (Refusal::LookupFailed(Failure::Unavailable), "look-up unavailable"),
         (Refusal::NotAdmin { user: user() }, "bob is not an admin"),
-        (
-            Refusal::NotInTeam {
-                user: user(),
-                team: "red".into(),
-            },
-            "bob is not in team red",
-        ),
-        (
-            Refusal::NotOwnChannel {
-                user: user(),
-                channel: "alice".into(),
-            },
-            "alice is not a channel of bob",
-        ),
+        (Refusal::NotInTeam { user: user(), team: "red".into() }, "bob is not in team red"),
+        (Refusal::NotOwnChannel { user: user(), channel: "alice".into() }, "alice is not a channel of bob"),
     ] {
         assert_eq!(refusal.to_string(), expect);
     }
