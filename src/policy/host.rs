@@ -27,8 +27,8 @@ wasmtime::component::bindgen!({
     exports: { default: async },
 });
 
-pub use tidegate::policy::types as wit;
-use tidegate::policy::{answer, context, lookup, settings, tokens};
+pub use self::tidegate::policy::types as wit;
+use self::tidegate::policy::{answer, context, lookup, settings, tokens};
 
 /// What a policy may write to the log in one decision, in bytes; the rest is dropped and said so.
 const LOG_BYTES: usize = 8 * 1024;
