@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::channel::hub::Hub;
 use crate::channel::order::{Gap, Out, Why};
@@ -26,6 +26,8 @@ pub struct ReplayBudget {
     units: usize,
     free: Arc<Semaphore>,
     held: Mutex<VecDeque<Weak<Slot>>>,
+    /// A read under way became a page, which can be taken back.
+    more: Notify,
 }
 
 impl ReplayBudget {
@@ -33,7 +35,7 @@ impl ReplayBudget {
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         let units = (bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS);
-        Self { units, free: Arc::new(Semaphore::new(units)), held: Mutex::default() }
+        Self { units, free: Arc::new(Semaphore::new(units)), held: Mutex::default(), more: Notify::new() }
     }
 
     fn held(&self) -> MutexGuard<'_, VecDeque<Weak<Slot>>> {
@@ -44,6 +46,8 @@ impl ReplayBudget {
     async fn take(&self, bytes: usize) -> OwnedSemaphorePermit {
         let units = u32::try_from((bytes * COST).div_ceil(UNIT).min(self.units)).unwrap_or(u32::MAX);
         loop {
+            // From before the look at what is held, so that no page comes unseen.
+            let more = self.more.notified();
             if let Ok(permit) = Arc::clone(&self.free).try_acquire_many_owned(units) {
                 return permit;
             }
@@ -51,9 +55,13 @@ impl ReplayBudget {
             match oldest {
                 Some(slot) => drop(slot.upgrade().map(|slot| slot.lock().take())),
                 None => {
-                    // All of it is with reads under way, which end. The semaphore is never closed.
-                    if let Ok(permit) = Arc::clone(&self.free).acquire_many_owned(units).await {
-                        return permit;
+                    // All of it is with reads under way. They end as pages, perhaps of clients that never read: those have
+                    // to be taken back too. The semaphore is never closed.
+                    tokio::select! {
+                        permit = Arc::clone(&self.free).acquire_many_owned(units) => if let Ok(permit) = permit {
+                            return permit;
+                        },
+                        () = more => {}
                     }
                 }
             }
@@ -66,6 +74,8 @@ impl ReplayBudget {
             held.retain(|slot| slot.strong_count() > 0);
         }
         held.push_back(Arc::downgrade(slot));
+        drop(held);
+        self.more.notify_waiters();
     }
 }
 
@@ -240,5 +250,27 @@ mod tests {
         drop(c);
         let d = page().await;
         assert!(b.lock().is_some() && d.lock().is_some(), "what a client let go makes room by itself");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_reads_under_way_gets_what_they_become() {
+        let budget = Arc::new(ReplayBudget::new(100 * UNIT));
+        // All room is with reads under way when somebody else wants some.
+        let reads = [budget.take(10 * UNIT).await, budget.take(10 * UNIT).await];
+        let waiting = tokio::spawn({
+            let budget = Arc::clone(&budget);
+            async move { drop(budget.take(10 * UNIT).await) }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        // They become pages of clients that do not read.
+        let pages = reads.map(|room| {
+            let slot = Arc::new(Slot(Mutex::new(Some(Held { items: VecDeque::new(), _room: room }))));
+            budget.hold(&slot);
+            slot
+        });
+        let got = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+        assert!(got.is_ok(), "it waits for ever");
+        assert!(pages[0].lock().is_none() && pages[1].lock().is_some());
     }
 }
