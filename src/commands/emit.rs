@@ -128,7 +128,7 @@ impl Target {
                 token,
             });
         };
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        super::use_ring();
         let url: StoreUrl = url.parse().map_err(|error| ConfigError(format!("--store: {error}")))?;
         let Some(client) = url.client(args.store_ca.as_deref())? else {
             let text = "--store memory: is within a running gateway: emit through its --control port";

@@ -12,8 +12,7 @@ pub type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// A client for http and https, with the system's roots.
 pub fn client() -> anyhow::Result<HttpClient> {
-    // One provider is compiled in; an error says that it is installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    super::use_ring();
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
         .with_native_roots()
         .context("cannot read the system's certificates")?

@@ -40,8 +40,7 @@ pub fn start(
     greet: impl FnOnce(std::net::SocketAddr, &Arc<App>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let _log = telemetry::init(&config.log_filter, config.log_format)?;
-    // One provider is compiled in; an error says that it is installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    super::use_ring();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {

@@ -62,21 +62,6 @@ impl RedisStore {
             _ => Ok(()),
         }
     }
-
-    async fn read_with(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError> {
-        // A read of states alone, and one of a few live entries, must not wait behind a replay's.
-        let mut connection = if limits.entries <= LIVE_ENTRIES { self.live.clone() } else { self.bulk.clone() };
-        let reply: Value = self
-            .read
-            .key(channel)
-            .arg(after.to_string())
-            .arg(limits.entries)
-            .arg(limits.bytes)
-            .arg(limits.max_event)
-            .invoke_async(&mut connection)
-            .await?;
-        page(reply)
-    }
 }
 
 /// Reads of at most so many entries use the connection for what is live.
@@ -178,7 +163,18 @@ impl Store for RedisStore {
     }
 
     async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError> {
-        self.read_with(channel, after, limits).await
+        // A read of states alone, and one of a few live entries, must not wait behind a replay's.
+        let mut connection = if limits.entries <= LIVE_ENTRIES { self.live.clone() } else { self.bulk.clone() };
+        let reply: Value = self
+            .read
+            .key(channel)
+            .arg(after.to_string())
+            .arg(limits.entries)
+            .arg(limits.bytes)
+            .arg(limits.max_event)
+            .invoke_async(&mut connection)
+            .await?;
+        page(reply)
     }
 
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError> {
