@@ -1,0 +1,12 @@
+"""The tests run on your own Python, without a component: ``python3 -m unittest``, or ``pytest``.
+
+The SDK is where pyproject.toml says; this puts it on the path, so that nothing has to be installed.
+"""
+
+import sys
+import tomllib
+from pathlib import Path
+
+_PROJECT = Path(__file__).resolve().parent.parent
+_MANIFEST = tomllib.loads((_PROJECT / "pyproject.toml").read_text())
+sys.path[:0] = [str(_PROJECT), str(_PROJECT / _MANIFEST["tool"]["tidegate"]["sdk"])]

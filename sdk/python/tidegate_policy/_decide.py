@@ -1,0 +1,95 @@
+"""From what a policy's function does to what is answered."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from . import _world
+from ._errors import Denied, InvalidToken, Unavailable
+from ._request import Request
+from ._responses import Allow, Reject, Response
+
+Answer = Allow | Response
+Authorize = Callable[[Request, list[str]], Any]
+
+#: A record of the log beyond this is cut in its middle: the gateway takes 8 KiB a decision, and drops what does not fit.
+LOG_CHARACTERS = 4000
+
+
+def decide(authorize: Authorize, request: Request, channels: list[str], root: str = "") -> Answer:
+    """Asks the policy. Whatever it raises keeps the client out; ``root`` is cut from the paths in the log."""
+    world = _world.current()
+    try:
+        answer = authorize(request, channels)
+        if hasattr(answer, "__await__"):
+            answer = _finish(answer)
+        return _checked(answer)
+    except Reject as reject:
+        if reject.reason is not None:
+            world.reason(reject.reason)
+        return reject.response
+    except (Denied, Unavailable) as error:
+        world.reason(error.reason)
+        return Response("Try again", 503)
+    except InvalidToken as error:
+        world.reason(f"token {error}")
+        return Response("Unauthorized", 401)
+    except BaseException as error:  # SystemExit too: a policy has nothing to exit from
+        report(world, error, root)
+        return Response("Internal Server Error", 500)
+
+
+def report(world: _world.World, error: BaseException, root: str) -> None:
+    """Tells the operator. The reason has no text of the error, for that may be anything, the log has all of it."""
+    text = (
+        "".join(traceback.format_exception(error)).replace(root, "")
+        if root
+        else "".join(traceback.format_exception(error))
+    )
+    if len(text) > LOG_CHARACTERS:
+        text = f"{text[: LOG_CHARACTERS // 4]}\n[…]\n{text[-LOG_CHARACTERS * 3 // 4 :]}"
+    world.log("error", text.rstrip())
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    world.reason(
+        f"{type(error).__name__} at {frame.filename.replace(root, '') if root else frame.filename}:{frame.lineno}"
+    )
+
+
+def _finish(awaitable: Any) -> Any:
+    """The result of an ``async def``. Nothing here waits for anything, so it runs through at once."""
+    steps = awaitable.__await__()
+    try:
+        next(steps)
+    except StopIteration as end:
+        return end.value
+    raise RuntimeError(
+        "the policy awaits something that does not come: there is no event loop in a policy, call it without await"
+    )
+
+
+def _checked(answer: Any) -> Answer:
+    if answer is None:
+        return Allow()
+    if isinstance(answer, Allow):
+        _check_text("subject", answer.subject, optional=True)
+        for channel in answer.channels or ():
+            _check_text("channel", channel)
+    elif not isinstance(answer, Response):
+        raise TypeError(
+            f"authorize returned {type(answer).__name__}: None or an Allow lets the client in, a Response keeps it out"
+        )
+    for name, value in answer.headers:
+        _check_text("header", name)
+        _check_text("header", value)
+    return answer
+
+
+def _check_text(what: str, value: Any, *, optional: bool = False) -> None:
+    if optional and value is None:
+        return
+    if not isinstance(value, str):
+        raise TypeError(f"a {what} is text, not {type(value).__name__}")
+    if not value.isascii():
+        value.encode()  # half surrogates, as JSON may bring, are no text

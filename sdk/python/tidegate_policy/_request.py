@@ -1,0 +1,169 @@
+"""The client's request. What costs something is parsed when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from urllib.parse import parse_qsl
+
+# What HTTP calls whitespace; str.strip() alone takes more than that.
+_WHITESPACE = " \t\n\x0c\r"
+
+
+class _Multi(Mapping[str, str]):
+    """Names with one or more values; as a mapping it has the first of each."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+        values: dict[str, list[str]] = {}
+        for name, value in pairs:
+            if name in values:
+                values[name].append(value)
+            else:
+                values[name] = [value]
+        self._values = values
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name][0]
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of that name, in order."""
+        return list(self._values.get(name, ()))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        # Not the values: they may be credentials, and a repr ends in a log.
+        return f"{type(self).__name__}({', '.join(self._values)})"
+
+
+class Query(_Multi):
+    """The query's parameters, as browsers parse them: ``+`` is a space, and what is no UTF-8 becomes U+FFFD."""
+
+    __slots__ = ()
+
+
+class Cookies(_Multi):
+    """The cookies by name, as they were sent: quotes and percent signs stay. The first of a name counts."""
+
+    __slots__ = ()
+
+
+class Headers(_Multi):
+    """Headers by name in any case. ``raw`` has the bytes; what is no UTF-8 is U+FFFD in the text."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: list[tuple[str, bytes]]) -> None:
+        super().__init__([(name, value.decode("utf-8", "replace")) for name, value in raw])
+        self.raw = raw
+
+    def __getitem__(self, name: str) -> str:
+        return ", ".join(self._values[name.lower()])
+
+    def get_all(self, name: str) -> list[str]:
+        return super().get_all(name.lower())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._values
+
+
+class Request:
+    """A client's HTTP request to read channels."""
+
+    __slots__ = (
+        "method",
+        "scheme",
+        "authority",
+        "path_with_query",
+        "client_address",
+        "_raw",
+        "_headers",
+        "_cookies",
+        "_query",
+    )
+
+    method: str
+    #: ``http`` or ``https``, as the client sees it.
+    scheme: str
+    #: Host and port.
+    authority: str
+    #: As they were sent.
+    path_with_query: str
+    #: The client's IP address; behind a trusted proxy, the one that the proxy names.
+    client_address: str
+
+    def __init__(
+        self,
+        method: str,
+        scheme: str,
+        authority: str,
+        path_with_query: str,
+        headers: list[tuple[str, bytes]],
+        client_address: str,
+    ) -> None:
+        self.method = method
+        self.scheme = scheme
+        self.authority = authority
+        self.path_with_query = path_with_query
+        self.client_address = client_address
+        self._raw = headers
+        self._headers: Headers | None = None
+        self._cookies: Cookies | None = None
+        self._query: Query | None = None
+
+    @property
+    def url(self) -> str:
+        """The whole URL, as the client sees it."""
+        return f"{self.scheme}://{self.authority}{self.path_with_query}"
+
+    @property
+    def path(self) -> str:
+        """The path as it was sent, without the query."""
+        return self.path_with_query.partition("?")[0]
+
+    @property
+    def headers(self) -> Headers:
+        """The headers. One that was sent twice is joined by ``", "``; ``get_all`` has them apart."""
+        if self._headers is None:
+            self._headers = Headers(self._raw)
+        return self._headers
+
+    @property
+    def cookies(self) -> Cookies:
+        """The cookies."""
+        if self._cookies is None:
+            self._cookies = Cookies([pair for name, value in self._raw if name == "cookie" for pair in _cookies(value)])
+        return self._cookies
+
+    @property
+    def query(self) -> Query:
+        """The query's parameters; ``query.get_all("channel")`` are the channels as they were asked for."""
+        if self._query is None:
+            text = self.path_with_query.partition("?")[2]
+            self._query = Query(parse_qsl(text, keep_blank_values=True, errors="replace"))
+        return self._query
+
+    @property
+    def bearer(self) -> str | None:
+        """The token of ``Authorization: Bearer …``."""
+        for name, value in self._raw:
+            if name == "authorization":
+                scheme, _, token = value.decode("utf-8", "replace").strip(_WHITESPACE).partition(" ")
+                return (token.strip(_WHITESPACE) or None) if scheme.lower() == "bearer" else None
+        return None
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.scheme}://{self.authority}{self.path}>"
+
+
+def _cookies(header: bytes) -> Iterator[tuple[str, str]]:
+    """The ``name=value`` pairs; whatever is none is skipped, as browsers' and servers' parsers do."""
+    for pair in header.decode("utf-8", "replace").split(";"):
+        name, equals, value = pair.partition("=")
+        if equals:
+            yield name.strip(_WHITESPACE), value.strip(_WHITESPACE)
