@@ -6,6 +6,7 @@ pub mod raw;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -13,9 +14,11 @@ use ipnet::IpNet;
 use toml::Table;
 
 use crate::channel::hub::HubSettings;
-use crate::policy::Limits;
+use crate::policy::{Limits, Surroundings};
+use crate::store::Store;
 use crate::store::memory::Seed;
 use crate::store::url::StoreUrl;
+use crate::stream::now_ms;
 use raw::{LogFormat, Raw};
 
 /// What is wrong with the configuration, where, and what would be right.
@@ -38,6 +41,8 @@ pub struct Config {
     pub control_token: Option<String>,
     /// Where the events live.
     pub store: StoreConfig,
+    /// Where things are kept that can be made again.
+    pub cache_dir: Option<PathBuf>,
     /// The door.
     pub door: Door,
     /// The bounds of decisions.
@@ -229,6 +234,7 @@ impl Config {
             timeout: positive("policy.timeout", raw.policy.timeout)?,
             memory: size("policy.memory", raw.policy.memory, 1 << 20, 4 << 30)?,
             concurrency: count("policy.concurrency", raw.policy.concurrency, 10_000)?,
+            prepared: up_to("policy.prepared", raw.policy.prepared, 1_000)?,
             queue_timeout: raw.policy.queue_timeout,
             answer: size("policy.max-answer", raw.policy.max_answer, 1 << 10, 64 << 20)?,
             lookup_timeout: positive("policy.lookup.timeout", raw.policy.lookup.timeout)?,
@@ -278,6 +284,7 @@ impl Config {
                 memory: size("memory.limit", raw.memory.limit, 1 << 16, 1 << 40)?,
                 seed: raw.memory.seed,
             },
+            cache_dir: raw.cache_dir.or_else(cache_dir),
             door,
             limits,
             lookup_prefixes: prefixes,
@@ -294,11 +301,32 @@ impl Config {
         })
     }
 
-    /// Whether a client's address is this machine's own.
+    /// What the policy may see, on this store.
+    #[must_use]
+    pub fn surroundings(&self, store: Arc<dyn Store>) -> Surroundings {
+        Surroundings {
+            store,
+            prefixes: self.lookup_prefixes.clone(),
+            settings: self.settings.clone(),
+            lookup_timeout: self.limits.lookup_timeout,
+            clock: Arc::new(now_ms),
+        }
+    }
+
+    /// Whether a client's address is a trusted proxy's.
     #[must_use]
     pub fn is_trusted_proxy(&self, address: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
+}
+
+/// Where things are kept that can be made again, unless the configuration says otherwise: `TIDEGATE_CACHE_DIR`, else
+/// `tidegate` in the user's cache; none where the user has none.
+#[must_use]
+pub fn cache_dir() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let own = || Some(folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?.join("tidegate"));
+    folder(&layers::variable("cache-dir")).or_else(own)
 }
 
 /// The name of the example policy, in place of a path.
@@ -333,8 +361,11 @@ fn positive(key: &str, time: Duration) -> Result<Duration, ConfigError> {
 }
 
 fn count(key: &str, number: usize, max: usize) -> Result<usize, ConfigError> {
-    let fits = (1..=max).contains(&number);
-    if fits { Ok(number) } else { Err(wrong(key, format!("{number}: it is from 1 to {max}"))) }
+    if number == 0 { Err(wrong(key, format!("0: it is from 1 to {max}"))) } else { up_to(key, number, max) }
+}
+
+fn up_to(key: &str, number: usize, max: usize) -> Result<usize, ConfigError> {
+    if number <= max { Ok(number) } else { Err(wrong(key, format!("{number}: it is at most {max}"))) }
 }
 
 fn size(key: &str, size: bytesize::ByteSize, min: u64, max: u64) -> Result<usize, ConfigError> {

@@ -6,7 +6,7 @@ use toml::Table;
 
 use super::{ServeFlags, serve};
 use crate::config::{Config, Door};
-use crate::policy::engine;
+use crate::policy::compile::Compiler;
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
@@ -20,7 +20,10 @@ pub struct CheckArgs {
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let config = Config::load(Table::new(), args.flags.config.as_deref(), args.flags.layer()?)?;
     let digest = match &config.door {
-        Door::Policy(path) => Some(serve::load(&engine::engine(&config.limits)?, path)?.digest().to_string()),
+        Door::Policy(path) => {
+            let compiler = Compiler::new(&config.limits, config.cache_dir.as_deref())?;
+            Some(serve::load(&compiler, path)?.digest().to_string())
+        }
         Door::Example | Door::AllowAll => None,
     };
     let store = config.store.url.to_string();

@@ -4,6 +4,7 @@ mod check;
 mod dev;
 mod emit;
 mod http_client;
+mod policy;
 mod serve;
 mod sse;
 mod tail;
@@ -33,10 +34,16 @@ enum Command {
     Serve(ServeFlags),
     /// Check configuration and policy without starting
     Check(check::CheckArgs),
+    /// Write, build, look at, test and measure policies
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Emit an event into a channel
     Emit(emit::EmitArgs),
     /// Follow channels of a gateway and print their events as JSON lines
     Tail(tail::TailArgs),
+    /// The gateway's own: standard input's component to standard output's machine code
+    #[command(name = crate::policy::compile::COMMAND, hide = true)]
+    Compile,
 }
 
 /// The options that every start of the gateway takes; the configuration file has more.
@@ -93,8 +100,10 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(flags) => serve::run(&flags),
         Command::Dev(args) => dev::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Policy(command) => policy::run(command),
         Command::Emit(args) => emit::run(args),
         Command::Tail(args) => tail::run(args),
+        Command::Compile => crate::policy::compile::child(),
     }
 }
 

@@ -12,9 +12,8 @@ use toml::Table;
 use super::ServeFlags;
 use crate::channel::hub::Hub;
 use crate::config::{Config, Door, StoreConfig};
-use crate::policy::Surroundings;
+use crate::policy::compile::Compiler;
 use crate::policy::component::Policy;
-use crate::policy::engine;
 use crate::policy::gate::Gate;
 use crate::server::{self, App, Listeners, Playground};
 use crate::store::Store;
@@ -101,29 +100,24 @@ async fn open_store(config: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
 
 /// Makes the door, with its first policy in force.
 pub fn open_gate(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<Gate> {
-    let surroundings = Surroundings {
-        store,
-        prefixes: config.lookup_prefixes.clone(),
-        settings: config.settings.clone(),
-        lookup_timeout: config.limits.lookup_timeout,
-    };
+    let surroundings = config.surroundings(store);
     let limits = config.limits.clone();
     if config.door == Door::AllowAll {
         tracing::warn!("--allow-all: everybody may read every channel");
         return Ok(Gate::open_to_all(surroundings, limits));
     }
-    let engine = engine::engine(&limits)?;
+    let compiler = Compiler::new(&limits, config.cache_dir.as_deref())?;
     let policy = match &config.door {
-        Door::Policy(path) => load(&engine, path)?,
-        _ => Policy::new(&engine, EXAMPLE).context("the example policy")?,
+        Door::Policy(path) => load(&compiler, path)?,
+        _ => Policy::new(&compiler, EXAMPLE).context("the example policy")?,
     };
     tracing::info!(policy = %policy.digest(), "in force");
-    let gate = Gate::new(engine, surroundings, limits);
+    let gate = Gate::new(compiler, surroundings, limits);
     gate.put_in_force(policy);
     Ok(gate)
 }
 
 /// Loads a policy; errors name the file.
-pub fn load(engine: &wasmtime::Engine, path: &Path) -> anyhow::Result<Policy> {
-    Policy::load(engine, path).with_context(|| format!("policy {}", path.display()))
+pub fn load(compiler: &Compiler, path: &Path) -> anyhow::Result<Policy> {
+    Policy::load(compiler, path).with_context(|| format!("policy {}", path.display()))
 }

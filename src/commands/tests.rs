@@ -11,7 +11,8 @@ fn golden_help() {
     let mut cli = Cli::command();
     cli.build();
     let mut text = cli.render_long_help().to_string();
-    let names: Vec<String> = cli.get_subcommands().map(|c| c.get_name().to_owned()).filter(|n| n != "help").collect();
+    let shown = cli.get_subcommands().filter(|c| c.get_name() != "help" && !c.is_hide_set());
+    let names: Vec<String> = shown.map(|c| c.get_name().to_owned()).collect();
     for name in names {
         let command = cli.find_subcommand_mut(&name).expect("a command");
         text += &format!("\n\n==== tidegate {name} ====\n{}", command.render_long_help());

@@ -60,6 +60,7 @@ pub fn file(path: &Path, text: &str) -> Result<Table, ConfigError> {
         policy.get_mut("file").map(from_here);
     }
     table.get_mut("store-ca").map(from_here);
+    table.get_mut("cache-dir").map(from_here);
     Ok(table)
 }
 

@@ -46,6 +46,8 @@ section! {
         store_timeout: Duration = Duration::from_secs(2),
         /// Wait at start until the store answers.
         wait_for_store: bool = false,
+        /// Compiled policies, and toolchains of `policy build`; by default a folder of the user's own.
+        cache_dir: Option<PathBuf> = None,
         /// Let everybody in, without a policy.
         allow_all: bool = false,
         /// The door: a path, or a table.
@@ -95,6 +97,8 @@ section! {
         memory: ByteSize = ByteSize::mib(64),
         /// Decisions at once.
         concurrency: usize = 256,
+        /// Instances that are made ahead, for policies that take long to start.
+        prepared: usize = 8,
         /// A decision waits so long for a free instance.
         #[serde(with = "humantime_serde")]
         queue_timeout: Duration = Duration::from_secs(1),
@@ -259,7 +263,7 @@ fn text_or_table<'de, T: FromText + Deserialize<'de>, D: Deserializer<'de>>(from
 }
 
 /// The path of every option that is not a table, as it stands in `tidegate.toml`; the environment says the same in capitals.
-pub const OPTIONS: [&str; 40] = [
+pub const OPTIONS: [&str; 42] = [
     "listen",
     "control",
     "control.listen",
@@ -268,6 +272,7 @@ pub const OPTIONS: [&str; 40] = [
     "store-ca",
     "store-timeout",
     "wait-for-store",
+    "cache-dir",
     "allow-all",
     "policy",
     "policy.file",
@@ -275,6 +280,7 @@ pub const OPTIONS: [&str; 40] = [
     "policy.timeout",
     "policy.memory",
     "policy.concurrency",
+    "policy.prepared",
     "policy.queue-timeout",
     "policy.max-answer",
     "policy.lookup.prefixes",

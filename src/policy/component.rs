@@ -2,17 +2,21 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use wasmtime::Engine;
-use wasmtime::component::Component;
+use wasmtime::component::{Component, ComponentExportIndex, Instance, InstancePre};
+use wasmtime::{Engine, Store};
 
-use super::host::{PolicyPre, State, linker};
+use super::compile::Compiler;
+use super::host::{self, PolicyIndices, State, linker};
 
 /// A larger file is not loaded. Policies of the heaviest languages have some 20 MB.
 pub const MAX_SIZE: u64 = 64 << 20;
 /// What a policy exports.
 const EXPORT: &str = "tidegate:policy/authorizer@0.1.0";
+/// What it may export beside.
+const PREPARATION: &str = "tidegate:policy/preparation@0.1.0";
 
 /// Why a file is no policy. Each says what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +41,15 @@ pub enum LoadError {
     /// It is broken.
     #[error("is not a valid component: {0}")]
     Invalid(String),
+    /// It took too long to compile.
+    #[error("was not compiled after {0:?}; the compiler was stopped")]
+    TooLong(Duration),
+    /// It took too much to compile.
+    #[error("cannot be compiled within 3 GiB of memory; the compiler ended with {0}")]
+    TooHard(String),
+    /// The compiler is at fault, not the component.
+    #[error("cannot be compiled here: {0}")]
+    Compiler(String),
     /// It wants what the host does not give.
     #[error(
         "imports what Tidegate does not have: {0}. A policy may import what wit/policy.wit names, and WASI 0.2 (wasi:cli)"
@@ -49,22 +62,24 @@ pub enum LoadError {
 
 /// A component that fits the interface, ready for instances.
 pub struct Policy {
-    pub(super) pre: PolicyPre<State>,
+    pre: InstancePre<State>,
+    indices: PolicyIndices,
+    preparation: Option<ComponentExportIndex>,
     digest: Arc<str>,
 }
 
 impl Policy {
     /// Loads a file.
-    pub fn load(engine: &Engine, path: &Path) -> Result<Self, LoadError> {
+    pub fn load(compiler: &Compiler, path: &Path) -> Result<Self, LoadError> {
         let size = std::fs::metadata(path)?.len();
         if size > MAX_SIZE {
             return Err(LoadError::TooLarge(size));
         }
-        Self::new(engine, &std::fs::read(path)?)
+        Self::new(compiler, &std::fs::read(path)?)
     }
 
     /// Compiles and checks; takes from milliseconds to some ten seconds of both cores.
-    pub fn new(engine: &Engine, bytes: &[u8]) -> Result<Self, LoadError> {
+    pub fn new(compiler: &Compiler, bytes: &[u8]) -> Result<Self, LoadError> {
         if Engine::detect_precompiled(bytes).is_some() {
             return Err(LoadError::Precompiled);
         }
@@ -74,7 +89,9 @@ impl Policy {
             _ => return Err(LoadError::NotWasm),
         }
         let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{error:#}"));
-        let component = Component::from_binary(engine, bytes).map_err(invalid)?;
+        let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let engine = compiler.engine();
+        let component = compiler.compile(bytes, &digest)?;
         let linker = linker(engine).map_err(invalid)?;
         let kind = component.component_type();
         if !kind.exports(engine).any(|(name, _)| name == EXPORT) {
@@ -86,11 +103,29 @@ impl Policy {
             let missing = missing_imports(engine, &component);
             LoadError::MissingImport(if missing.is_empty() { format!("{error:#}") } else { missing.join(", ") })
         })?;
-        let pre = PolicyPre::new(pre).map_err(invalid)?;
+        let indices = PolicyIndices::new(&pre).map_err(invalid)?;
+        let preparation = component
+            .get_export_index(None, PREPARATION)
+            .and_then(|interface| component.get_export_index(Some(&interface), "prepare"));
         // Else the first request would pay for it.
         component.initialize_copy_on_write_image().map_err(invalid)?;
-        let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { pre, digest: format!("sha256:{digest}").into() })
+        Ok(Self { pre, indices, preparation, digest: format!("sha256:{digest}").into() })
+    }
+
+    /// The engine that it was compiled for.
+    pub(super) fn engine(&self) -> &Engine {
+        self.pre.engine()
+    }
+
+    /// A fresh instance in a store of its own.
+    pub(super) async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<(Instance, host::Policy)> {
+        let instance = self.pre.instantiate_async(&mut *store).await?;
+        Ok((instance, self.indices.load(store, &instance)?))
+    }
+
+    /// What it wants to be called before it waits for its request.
+    pub(super) fn preparation(&self) -> Option<&ComponentExportIndex> {
+        self.preparation.as_ref()
     }
 
     /// `sha256:…` of the component.

@@ -29,6 +29,11 @@ pub fn engine(limits: &Limits) -> anyhow::Result<Engine> {
     Ok(engine)
 }
 
+/// An engine that only compiles, for those made by [`engine`]: what it compiles does not depend on where instances live.
+pub fn compiler() -> anyhow::Result<Engine> {
+    Engine::new(&config(None)).map_err(|error| anyhow::anyhow!("cannot start the compiler: {error:#}"))
+}
+
 fn config(pool: Option<PoolingAllocationConfig>) -> Config {
     let mut config = Config::new();
     config.wasm_component_model(true);
@@ -45,7 +50,9 @@ fn config(pool: Option<PoolingAllocationConfig>) -> Config {
 }
 
 fn pool(limits: &Limits) -> PoolingAllocationConfig {
-    let instances = u32::try_from(limits.concurrency).unwrap_or(u32::MAX);
+    // While one policy replaces another both have instances made ahead.
+    let instances = limits.concurrency.saturating_add(limits.prepared.saturating_mul(2));
+    let instances = u32::try_from(instances).unwrap_or(u32::MAX);
     let times = |n: u32| instances.saturating_mul(n);
     let mut pool = PoolingAllocationConfig::default();
     // Small policies need few of each; the pool is for the usual case of a fleet of one small policy, and for the worst of

@@ -2,14 +2,17 @@
 //! Whatever goes wrong on the way keeps the client out.
 
 mod answer;
+pub mod compile;
 pub mod component;
 pub mod engine;
 pub mod gate;
 mod host;
+mod instance;
 mod limits;
 mod slow_lane;
+mod version;
 
-pub use host::Surroundings;
+pub use host::{Clock, Surroundings};
 
 use std::time::Duration;
 
@@ -142,6 +145,8 @@ pub struct Limits {
     pub memory: usize,
     /// Decisions at once.
     pub concurrency: usize,
+    /// Instances that are made ahead, for policies that take long to start.
+    pub prepared: usize,
     /// A decision waits so long for a free instance.
     pub queue_timeout: Duration,
     /// Bytes of an answer: headers and body.
@@ -157,6 +162,7 @@ impl Default for Limits {
             timeout: Duration::from_secs(2),
             memory: 64 << 20,
             concurrency: 256,
+            prepared: 8,
             queue_timeout: Duration::from_secs(1),
             answer: 1 << 20,
             lookup_timeout: Duration::from_secs(1),

@@ -42,11 +42,23 @@ where
     if let Some(output) = pin!(quick).await {
         return Ok(output);
     }
-    let failed = |error: &dyn std::fmt::Display| Failure::Host(format!("no thread for a slow decision: {error}"));
-    let lane = LANE.as_ref().map_err(|error| failed(error))?;
     // Should the client go away, the decision goes too.
-    let task = AbortOnDrop(lane.spawn(future));
-    task.await.map_err(|error| failed(&error))
+    let task = AbortOnDrop(lane()?.spawn(future));
+    task.await.map_err(|error| no_thread(&error))
+}
+
+/// Runs a future there from the beginning.
+pub fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Result<(), Failure> {
+    lane()?.spawn(future);
+    Ok(())
+}
+
+fn lane() -> Result<&'static Runtime, Failure> {
+    LANE.as_ref().map_err(|error| no_thread(error))
+}
+
+fn no_thread(error: &dyn std::fmt::Display) -> Failure {
+    Failure::Host(format!("no thread for slow decisions: {error}"))
 }
 
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tidegate::channel::hub::Hub;
 use tidegate::config::Config;
-use tidegate::policy::Surroundings;
 use tidegate::policy::component::Policy;
 use tidegate::policy::engine;
 use tidegate::policy::gate::Gate;
@@ -73,12 +72,7 @@ impl Gateway {
         let toml = format!("store = \"memory:\"\nallow-all = true\n{toml}");
         let config = Config::check(toml::from_str(&toml).expect("the test's TOML is right")).expect("it is valid");
         let store = store.unwrap_or_else(|| LinkedStore::new(config.store.seed.clone()));
-        let surroundings = Surroundings {
-            store: Arc::clone(&store) as Arc<dyn Store>,
-            prefixes: config.lookup_prefixes.clone(),
-            settings: config.settings.clone(),
-            lookup_timeout: config.limits.lookup_timeout,
-        };
+        let surroundings = config.surroundings(Arc::clone(&store) as Arc<dyn Store>);
         let limits = config.limits.clone();
         let gate = match door {
             Door::AllowAll => Gate::open_to_all(surroundings, limits),
@@ -126,5 +120,5 @@ impl Gateway {
 
 /// A policy that loads.
 pub fn load(policy: &[u8]) -> Policy {
-    Policy::new(&engine::shared().expect("an engine"), policy).expect("the policy loads")
+    Policy::new(&engine::shared().expect("an engine").into(), policy).expect("the policy loads")
 }

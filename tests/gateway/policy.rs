@@ -148,7 +148,8 @@ async fn what_is_no_policy_is_refused_at_load_with_what_is_missing() {
         assert_eq!(gateway.app.gate.digest(), before, "{what}: the one before stays in force");
         gateway.open("channel=c").await.connected("c").await;
     }
-    let error = Policy::load(&engine, Path::new("/nowhere/policy.wasm")).err().expect("there is none").to_string();
+    let error =
+        Policy::load(&engine.into(), Path::new("/nowhere/policy.wasm")).err().expect("there is none").to_string();
     assert!(error.contains("cannot be read"), "{error}");
 }
 
@@ -247,7 +248,7 @@ async fn components_that_import_all_of_wasi_load() {
         let path = file.expect("a folder is read").path();
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         if name.starts_with("unstubbed-") && name.ends_with(".wasm") {
-            let loaded = Policy::load(&engine::shared().expect("an engine"), &path);
+            let loaded = Policy::load(&engine::shared().expect("an engine").into(), &path);
             assert!(loaded.is_ok(), "{name}: {:?}", loaded.err());
         }
     }

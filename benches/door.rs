@@ -1,0 +1,131 @@
+//! What a decision costs at the door: the gate against a bare `InstancePre` with a pool of stock settings, in one run and in turns.
+//!
+//! `cargo bench --bench door` prints microseconds. Both sides decide the same request with the same component on a fresh instance:
+//! eight headers, one session look-up in an embedded store, its JSON.
+
+#![allow(clippy::expect_used, missing_docs, reason = "a bench that cannot run says why by ending")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use http::{HeaderMap, HeaderValue};
+use tidegate::policy::component::Policy;
+use tidegate::policy::gate::Gate;
+use tidegate::policy::{Limits, Outcome, Request, Surroundings, engine};
+use tidegate::store::Store;
+use tidegate::store::memory::{MemoryStore, Seed, system_clock};
+
+#[path = "door/bare.rs"]
+mod bare;
+
+const COMPONENT: &[u8] = include_bytes!("../guest-examples/rust-role-based/policy.wasm");
+/// Decisions of a turn, and turns of each side.
+const TURN: u32 = 500;
+const TURNS: u32 = 40;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let store = store();
+    let bare = bare::Bare::new(COMPONENT, Arc::clone(&store));
+    let gate = gate(store);
+    let (mut bare_times, mut gate_times) = (histogram(), histogram());
+    runtime.block_on(async {
+        for turn in 0..=TURNS {
+            for _ in 0..TURN {
+                let start = Instant::now();
+                bare.decide(&headers()).await;
+                // The first turn warms up.
+                if turn > 0 {
+                    record(&mut bare_times, start.elapsed());
+                }
+            }
+            for _ in 0..TURN {
+                let start = Instant::now();
+                let decision = gate.decide(request(), &["default".to_owned()]).await;
+                if turn > 0 {
+                    record(&mut gate_times, start.elapsed());
+                }
+                assert!(matches!(decision.outcome, Outcome::Allowed(_)), "{:?}", decision.outcome);
+            }
+        }
+    });
+    println!("one decision on a fresh instance, µs ({} of each)", TURN * TURNS);
+    println!("| side | p50 | p99 |\n| --- | --- | --- |");
+    let row = |name, times: &Histogram<u64>| {
+        println!("| {name} | {:.1} | {:.1} |", us(times, 0.5), us(times, 0.99));
+    };
+    row("bare InstancePre, stock pool", &bare_times);
+    row("the gate", &gate_times);
+    println!(
+        "\nratio {:.2} (p50), {:.2} (p99)",
+        us(&gate_times, 0.5) / us(&bare_times, 0.5),
+        us(&gate_times, 0.99) / us(&bare_times, 0.99)
+    );
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new(3).expect("three digits are valid")
+}
+
+fn record(times: &mut Histogram<u64>, took: Duration) {
+    times.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a time of some µs")]
+fn us(times: &Histogram<u64>, quantile: f64) -> f64 {
+    times.value_at_quantile(quantile) as f64 / 1000.0
+}
+
+fn store() -> Arc<dyn Store> {
+    let session = Seed::Text(r#"{"id":"alice","role":"member"}"#.into());
+    Arc::new(MemoryStore::new(1 << 20, [("session:alice".to_owned(), session)].into(), system_clock()))
+}
+
+fn gate(store: Arc<dyn Store>) -> Gate {
+    let limits = Limits::default();
+    let surroundings = Surroundings {
+        store,
+        prefixes: vec!["session:".into(), "team:".into()],
+        settings: Default::default(),
+        lookup_timeout: limits.lookup_timeout,
+        clock: Arc::new(tidegate::stream::now_ms),
+    };
+    let engine = engine::engine(&limits).expect("an engine").into();
+    let policy = Policy::new(&engine, COMPONENT).expect("the example loads");
+    let gate = Gate::new(engine, surroundings, limits);
+    gate.put_in_force(policy);
+    gate
+}
+
+fn headers() -> HeaderMap {
+    let fields = [
+        ("host", "gate.example"),
+        (
+            "user-agent",
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36",
+        ),
+        ("accept", "text/event-stream"),
+        ("accept-language", "en-GB,en;q=0.9"),
+        ("accept-encoding", "gzip, deflate, br, zstd"),
+        ("cache-control", "no-cache"),
+        ("origin", "https://app.example"),
+        ("cookie", "theme=dark; session=alice; lang=en"),
+    ];
+    fields
+        .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
+        .into_iter()
+        .collect()
+}
+
+fn request() -> Request {
+    Request {
+        method: "GET".into(),
+        scheme: "https".into(),
+        authority: "gate.example".into(),
+        path_with_query: "/api/realtime?channel=default".into(),
+        headers: headers(),
+        client_address: "192.0.2.7".into(),
+        id: "0123456789abcdef".into(),
+    }
+}

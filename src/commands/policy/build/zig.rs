@@ -1,0 +1,7 @@
+//! Builds policies in zig.
+
+use super::Job;
+
+pub fn build(_: &Job) -> anyhow::Result<()> {
+    anyhow::bail!("policy build: not here yet")
+}

@@ -1,0 +1,46 @@
+//! `tidegate:policy/lookup`: reads in the store, within the prefixes that the operator allowed.
+
+use std::sync::Arc;
+
+use super::State;
+use super::tidegate::policy::lookup::{Error, Host};
+use crate::store::StoreError;
+
+impl State {
+    async fn look_up<T>(&mut self, key: &str, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, Error> {
+        if !self.surroundings.prefixes.iter().any(|prefix| key.starts_with(&**prefix)) {
+            return Err(Error::Denied);
+        }
+        if !self.has_request() {
+            return Err(Error::Unavailable("there is no request yet".into()));
+        }
+        match tokio::time::timeout(self.surroundings.lookup_timeout, answer).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                tracing::warn!(policy = %self.digest, request = %self.request_id, %error, "a look-up failed");
+                Err(Error::Unavailable(match error {
+                    StoreError::WrongType => "the key holds another type of value".into(),
+                    _ => "the store does not answer".into(),
+                }))
+            }
+            Err(_) => Err(Error::Unavailable("the store did not answer in time".into())),
+        }
+    }
+}
+
+impl Host for State {
+    async fn get(&mut self, key: String) -> Result<Option<Vec<u8>>, Error> {
+        let surroundings = Arc::clone(&self.surroundings);
+        self.look_up(&key, surroundings.store.get(&key)).await
+    }
+
+    async fn hash_get(&mut self, key: String, field: String) -> Result<Option<Vec<u8>>, Error> {
+        let surroundings = Arc::clone(&self.surroundings);
+        self.look_up(&key, surroundings.store.hash_get(&key, &field)).await
+    }
+
+    async fn set_contains(&mut self, key: String, member: String) -> Result<bool, Error> {
+        let surroundings = Arc::clone(&self.surroundings);
+        self.look_up(&key, surroundings.store.set_contains(&key, &member)).await
+    }
+}

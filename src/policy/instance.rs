@@ -1,0 +1,120 @@
+//! One instance of a policy: made afresh, asked once, thrown away.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::time::{Instant, timeout_at};
+use wasmtime::component::{self, ComponentExportIndex};
+use wasmtime::{Engine, Store, Trap, UpdateDeadline};
+
+use super::component::Policy;
+use super::host::{self, State, Surroundings, wit};
+use super::{Failure, Limits, engine};
+
+/// An instance that has not been asked yet.
+pub struct Instance {
+    store: Store<State>,
+    instance: component::Instance,
+    bindings: host::Policy,
+    /// CPU time of each call.
+    ticks: u32,
+}
+
+/// What came of asking an instance: the answer or the cause that there is none, and what it said beside.
+pub struct Asked {
+    /// The answer, not checked.
+    pub answer: Result<Result<wit::Grant, wit::Rejection>, Failure>,
+    /// The instance's state, when all was said.
+    pub state: State,
+}
+
+impl Instance {
+    /// Makes one, by `deadline`. `is_slow` is set as soon as the instance has run for a whole tick.
+    pub async fn make(
+        policy: &Policy,
+        surroundings: Arc<Surroundings>,
+        limits: &Limits,
+        is_slow: Arc<AtomicBool>,
+        deadline: Instant,
+    ) -> Result<Self, Failure> {
+        let ticks = engine::ticks(limits.cpu);
+        let state = State::new(surroundings, limits.memory, ticks, is_slow, Arc::clone(policy.digest()));
+        let mut store = store(policy.engine(), state, limits);
+        match timeout_at(deadline, policy.instantiate(&mut store)).await {
+            Ok(Ok((instance, bindings))) => Ok(Self { store, instance, bindings, ticks }),
+            Ok(Err(error)) => Err(failure(&error, true, store.data().limiter.denied)),
+            Err(_) => Err(Failure::Timeout),
+        }
+    }
+
+    /// Lets it do what needs no request, by `deadline` and with the CPU time of a decision.
+    pub async fn prepare(&mut self, preparation: &ComponentExportIndex, deadline: Instant) -> Result<(), Failure> {
+        self.store.data_mut().ticks_left = self.ticks;
+        let call = async {
+            let prepare = self.instance.get_typed_func::<(), ()>(&mut self.store, preparation)?;
+            prepare.call_async(&mut self.store, ()).await
+        };
+        let prepared = timeout_at(deadline, call).await;
+        let state = self.store.data_mut();
+        state.flush();
+        prepared.map_err(|_| Failure::Timeout)?.map_err(|error| failure(&error, false, state.limiter.denied))
+    }
+
+    /// Set as soon as it has run for a whole tick.
+    pub fn is_slow(&self) -> &Arc<AtomicBool> {
+        &self.store.data().is_slow
+    }
+
+    /// Asks it; it has to answer by `deadline`.
+    pub async fn ask(
+        mut self,
+        request_id: String,
+        request: &wit::Request,
+        channels: &[String],
+        deadline: Instant,
+    ) -> Asked {
+        self.store.data_mut().begin(request_id, self.ticks);
+        self.store.set_epoch_deadline(1);
+        let authorizer = self.bindings.tidegate_policy_authorizer();
+        let answer = timeout_at(deadline, authorizer.call_authorize(&mut self.store, request, channels)).await;
+        let mut state = self.store.into_data();
+        state.flush();
+        let answer = match answer {
+            Ok(answer) => answer.map_err(|error| failure(&error, false, state.limiter.denied)),
+            Err(_) => Err(Failure::Timeout),
+        };
+        Asked { answer, state }
+    }
+}
+
+fn store(engine: &Engine, state: State, limits: &Limits) -> Store<State> {
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.limiter);
+    // What one call may bring over from the guest: an answer, and the arguments of a host call.
+    store.set_hostcall_fuel(limits.answer.saturating_mul(2).max(64 << 10));
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|mut context| {
+        let state = context.data_mut();
+        match state.ticks_left.checked_sub(1) {
+            Some(left) => {
+                state.ticks_left = left;
+                state.is_slow.store(true, Ordering::Relaxed);
+                Ok(UpdateDeadline::Yield(1))
+            }
+            None => Err(Trap::Interrupt.into()),
+        }
+    });
+    store
+}
+
+/// The cause of an error, by its type and never by its words.
+fn failure(error: &wasmtime::Error, instantiating: bool, memory_denied: bool) -> Failure {
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => Failure::Cpu,
+        _ if memory_denied => Failure::Memory,
+        Some(trap) => Failure::Trap(trap.to_string()),
+        None if instantiating => Failure::Host(format!("{error:#}")),
+        // A host function's own error, or a value that does not fit the interface.
+        None => Failure::Trap(error.root_cause().to_string()),
+    }
+}

@@ -1,0 +1,98 @@
+//! What is in force at a moment, as one value: what decides, what it may see, and the instances that were made ahead for it.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::component::Policy;
+use super::host::Surroundings;
+use super::instance::Instance;
+use super::{Failure, Limits, slow_lane};
+
+/// An instance that is made in less than this is made when it is needed: to take one from a queue and to fill that again from
+/// another thread costs about as much.
+const WORTHWHILE: Duration = Duration::from_micros(100);
+/// After an instance could not be made or prepared.
+const BACK_OFF: Duration = Duration::from_secs(1);
+
+/// A policy in force.
+pub struct Version {
+    /// What decides.
+    pub policy: Policy,
+    surroundings: Arc<Surroundings>,
+    limits: Limits,
+    ready: Arc<Ready>,
+}
+
+/// Instances that wait for their one decision.
+#[derive(Default)]
+struct Ready {
+    waiting: Mutex<Vec<Instance>>,
+    changed: Notify,
+}
+
+impl Version {
+    /// Makes one value of all that a decision depends on, and begins to make instances for it.
+    pub fn new(policy: Policy, surroundings: Arc<Surroundings>, limits: Limits) -> Arc<Self> {
+        let version = Arc::new(Self { policy, surroundings, limits, ready: Arc::default() });
+        if version.limits.prepared > 0 {
+            let filling = fill(Arc::downgrade(&version), Arc::clone(&version.ready));
+            if let Err(failure) = slow_lane::spawn(filling) {
+                tracing::warn!(%failure, "no instances are made ahead");
+            }
+        }
+        version
+    }
+
+    /// An instance that was made ahead, if there is one.
+    pub fn take(&self) -> Option<Instance> {
+        let instance = self.ready.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+        self.ready.changed.notify_one();
+        Some(instance)
+    }
+
+    /// A new instance, by `deadline`. `is_slow` is set as soon as it has run for a whole tick.
+    pub async fn make(&self, is_slow: Arc<AtomicBool>, deadline: Instant) -> Result<Instance, Failure> {
+        Instance::make(&self.policy, Arc::clone(&self.surroundings), &self.limits, is_slow, deadline).await
+    }
+
+    async fn prepare(&self) -> Result<Instance, Failure> {
+        let deadline = Instant::now() + self.limits.timeout;
+        let mut instance = self.make(Arc::default(), deadline).await?;
+        if let Some(preparation) = self.policy.preparation() {
+            instance.prepare(preparation, deadline).await?;
+        }
+        Ok(instance)
+    }
+}
+
+impl Drop for Version {
+    fn drop(&mut self) {
+        self.ready.changed.notify_one();
+    }
+}
+
+/// Keeps `limits.prepared` instances ready as long as the version lives, unless it is quick enough without.
+async fn fill(version: Weak<Version>, ready: Arc<Ready>) {
+    while let Some(version) = version.upgrade() {
+        let is_full = ready.waiting.lock().unwrap_or_else(PoisonError::into_inner).len() >= version.limits.prepared;
+        if is_full {
+            drop(version);
+            ready.changed.notified().await;
+            continue;
+        }
+        let start = Instant::now();
+        match version.prepare().await {
+            Ok(_) if version.policy.preparation().is_none() && start.elapsed() < WORTHWHILE => return,
+            Ok(instance) => ready.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(instance),
+            Err(failure) => {
+                tracing::warn!(policy = %version.policy.digest(), %failure, "an instance could not be prepared");
+                drop(version);
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
