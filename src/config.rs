@@ -238,6 +238,7 @@ impl Config {
             queue_timeout: raw.policy.queue_timeout,
             answer: size("policy.max-answer", raw.policy.max_answer, 1 << 10, 64 << 20)?,
             lookup_timeout: positive("policy.lookup.timeout", raw.policy.lookup.timeout)?,
+            compile_timeout: positive("policy.compile-timeout", raw.policy.compile_timeout)?,
         };
         let prefixes = raw.policy.lookup.prefixes;
         if prefixes.iter().any(String::is_empty) {

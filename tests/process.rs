@@ -20,6 +20,8 @@ mod redis_server;
 
 #[path = "process/commands.rs"]
 mod commands;
+#[path = "process/compile.rs"]
+mod compile;
 #[path = "process/doorbells.rs"]
 mod doorbells;
 #[path = "process/drain.rs"]

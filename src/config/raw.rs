@@ -102,6 +102,9 @@ section! {
         /// A decision waits so long for a free instance.
         #[serde(with = "humantime_serde")]
         queue_timeout: Duration = Duration::from_secs(1),
+        /// Compiling a component: the largest that was seen takes 10 s of two idle cores, a busy machine may take several times that.
+        #[serde(with = "humantime_serde")]
+        compile_timeout: Duration = Duration::from_secs(120),
         /// Headers and body of an answer.
         max_answer: ByteSize = ByteSize::mib(1),
         /// What may be looked up.
@@ -263,7 +266,7 @@ fn text_or_table<'de, T: FromText + Deserialize<'de>, D: Deserializer<'de>>(from
 }
 
 /// The path of every option that is not a table, as it stands in `tidegate.toml`; the environment says the same in capitals.
-pub const OPTIONS: [&str; 42] = [
+pub const OPTIONS: [&str; 43] = [
     "listen",
     "control",
     "control.listen",
@@ -282,6 +285,7 @@ pub const OPTIONS: [&str; 42] = [
     "policy.concurrency",
     "policy.prepared",
     "policy.queue-timeout",
+    "policy.compile-timeout",
     "policy.max-answer",
     "policy.lookup.prefixes",
     "policy.lookup.timeout",

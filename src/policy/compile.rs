@@ -23,8 +23,10 @@ use super::engine;
 pub const COMMAND: &str = "compile-policy";
 /// How a child says that the component is at fault, and not the machine.
 const INVALID: i32 = 3;
-/// The largest policy that was seen here takes 10 s of two idle cores; a busy machine may take several times that.
-const TIME: Duration = Duration::from_secs(120);
+/// CPU time of a child, whatever the operator says: both cores of an hour.
+const CPU: u64 = 7200;
+/// Compiled policies that are kept; the oldest go.
+const KEPT: usize = 32;
 /// Address space of a child. The largest policy that was seen here takes 0.5 GB.
 const MEMORY: u64 = 3 << 30;
 /// Machine code is some three to ten times the WebAssembly that it was made of.
@@ -58,7 +60,7 @@ impl Compiler {
     pub fn new(limits: &Limits, cache_dir: Option<&Path>) -> anyhow::Result<Self> {
         let program = std::env::current_exe().map_err(|error| anyhow::anyhow!("cannot find this program: {error}"))?;
         let kept = cache_dir.map(|dir| dir.join("compiled"));
-        let child = Child { program, kept, time: TIME };
+        let child = Child { program, kept, time: limits.compile_timeout };
         Ok(Self { engine: engine::engine(limits)?, child: Some(child) })
     }
 
@@ -166,7 +168,19 @@ fn keep(file: &Path, code: &[u8]) -> std::io::Result<()> {
     new.write_all(code)?;
     new.as_file().sync_all()?;
     new.persist(file)?;
-    Ok(())
+    prune(folder)
+}
+
+/// Removes the oldest of more than so many compiled policies.
+fn prune(folder: &Path) -> std::io::Result<()> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        files.push((entry.metadata()?.modified()?, entry.path()));
+    }
+    files.sort();
+    let too_many = files.len().saturating_sub(KEPT);
+    files.iter().take(too_many).try_for_each(|(_, file)| fs::remove_file(file))
 }
 
 /// Whether only this user may write to a file or folder.
@@ -193,8 +207,8 @@ fn load_bytes(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
 pub fn child() -> anyhow::Result<()> {
     let limit = |resource, value| setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) });
     limit(Resource::As, MEMORY)?;
-    // Both cores may work for as long as the parent waits.
-    limit(Resource::Cpu, TIME.as_secs() * 2)?;
+    // The parent ends a child by the clock; this is for one whose parent is gone.
+    limit(Resource::Cpu, CPU)?;
     limit(Resource::Core, 0)?;
     // Where that is forbidden it runs as all others do.
     let _ = nice(10);

@@ -153,6 +153,8 @@ pub struct Limits {
     pub answer: usize,
     /// One look-up.
     pub lookup_timeout: Duration,
+    /// Compiling a policy, by the clock on the wall.
+    pub compile_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -166,6 +168,7 @@ impl Default for Limits {
             queue_timeout: Duration::from_secs(1),
             answer: 1 << 20,
             lookup_timeout: Duration::from_secs(1),
+            compile_timeout: Duration::from_secs(120),
         }
     }
 }

@@ -45,6 +45,8 @@ pub fn tidegate(args: &[&str]) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE_")) {
         command.env_remove(name);
     }
+    // Nothing is left outside the checkout.
+    command.env("TIDEGATE_CACHE_DIR", env!("CARGO_TARGET_TMPDIR"));
     command
 }
 
