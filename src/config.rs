@@ -1,7 +1,9 @@
 //! Flags, environment and file become one checked [`Config`]; whatever is wrong is said with the key and the remedy.
 
 pub mod layers;
+mod policy;
 pub mod raw;
+mod reference;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +16,7 @@ use ipnet::IpNet;
 use toml::Table;
 
 use crate::channel::hub::HubSettings;
-use crate::policy::{Limits, Surroundings};
+use crate::policy::{Limits, Settings, Surroundings};
 use crate::store::Store;
 use crate::store::memory::Seed;
 use crate::store::url::StoreUrl;
@@ -50,7 +52,7 @@ pub struct Config {
     /// Keys that policies may look up begin with one of these.
     pub lookup_prefixes: Vec<String>,
     /// What policies may ask for by name.
-    pub settings: std::collections::BTreeMap<String, String>,
+    pub settings: Settings,
     /// The streams.
     pub stream: StreamConfig,
     /// Which keys may be channels.
@@ -289,7 +291,7 @@ impl Config {
             door,
             limits,
             lookup_prefixes: prefixes,
-            settings: raw.policy.settings,
+            settings: policy::settings(&raw.policy.settings)?,
             stream,
             channels,
             cors: cors(&raw.cors)?,

@@ -23,6 +23,8 @@ mod gaps;
 mod grants;
 #[path = "gateway/http.rs"]
 mod http;
+#[path = "gateway/imports.rs"]
+mod imports;
 #[path = "gateway/opening.rs"]
 mod opening;
 #[path = "gateway/order.rs"]

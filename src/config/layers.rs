@@ -6,6 +6,7 @@ use toml::{Table, Value};
 
 use super::ConfigError;
 use super::raw::{OPTIONS, Raw};
+use super::reference;
 
 /// What the environment's names begin with.
 const PREFIX: &str = "TIDEGATE_";
@@ -58,10 +59,20 @@ pub fn file(path: &Path, text: &str) -> Result<Table, ConfigError> {
     };
     if let Some(Value::Table(policy)) = table.get_mut("policy") {
         policy.get_mut("file").map(from_here);
+        if let Some(Value::Table(settings)) = policy.get_mut("settings") {
+            settings.iter_mut().for_each(|(_, value)| refer_from(folder, value));
+        }
     }
     table.get_mut("store-ca").map(from_here);
     table.get_mut("cache-dir").map(from_here);
     Ok(table)
+}
+
+/// Files that a value refers to are meant from where the file is, too.
+fn refer_from(folder: &Path, value: &mut Value) {
+    if let Value::String(text) = value {
+        *text = reference::from_folder(text, folder);
+    }
 }
 
 /// The options of the environment. Errors name the variable, and never its value: it may be a secret.

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use toml::Value;
 
 use crate::store::memory::Seed;
 
@@ -110,7 +111,7 @@ section! {
         /// What may be looked up.
         lookup: Lookup = Lookup::default(),
         /// What the policy may ask for by name.
-        settings: BTreeMap<String, String> = BTreeMap::new(),
+        settings: BTreeMap<String, Value> = BTreeMap::new(),
     }
 }
 

@@ -21,7 +21,7 @@ fn short_and_long_forms() {
     assert_eq!((config.door, config.control.port()), (Door::Policy("p.wasm".into()), 1));
     let long = "[policy]\nfile = \"p.wasm\"\n[policy.settings]\nkey = \"value\"\n[control]\nlisten = \"0.0.0.0:1\"\ntoken = \"t\"";
     let config = load(long).expect("valid");
-    assert_eq!(config.settings.get("key").map(String::as_str), Some("value"));
+    assert_eq!(config.settings.get("key"), Some("value"));
     assert_eq!(config.control_token.as_deref(), Some("t"));
 }
 
@@ -55,6 +55,13 @@ fn mistakes_name_the_key_and_the_remedy() {
     check("allow-all = true\nredis-rest.tokens = [\"\"]", &["redis-rest.tokens", "at least one"]);
     check("allow-all = true\npolicy.lookup.prefixes = [\"\"]", &["policy.lookup.prefixes", "every key"]);
     check("allow-all = true\npolicy.cpu = \"0s\"", &["policy.cpu"]);
+    check("allow-all = true\npolicy.settings.pin = 1234", &["policy.settings.pin", "integer", "string"]);
+    check(
+        "allow-all = true\npolicy.settings.key = \"${NOWHERE_TO_BE_SEEN}\"",
+        &["policy.settings.key", "NOWHERE_TO_BE_SEEN"],
+    );
+    check("allow-all = true\npolicy.settings.key = \"${file:/no/such}\"", &["policy.settings.key", "/no/such"]);
+    check("allow-all = true\npolicy.settings.key = \"a$b\"", &["policy.settings.key", "$$"]);
     check("allow-all = true\n[memory.seed]\na = \"b\"", &["memory.seed", "memory:"]);
 }
 
@@ -85,7 +92,7 @@ fn the_environment_goes_over_the_file_and_below_flags() {
     assert_eq!(config.stream.ping, Duration::from_secs(9));
     assert_eq!(config.door, Door::Policy("b.wasm".into()));
     assert_eq!(config.stream.max_channels, 7);
-    assert_eq!(config.settings.get("audience").map(String::as_str), Some("42"));
+    assert_eq!(config.settings.get("audience"), Some("42"));
     assert!(
         config.cors.credentials
             && config.cors.origins.is_some_and(|o| o.len() == 2 && o[1].matches("https://b.example"))
@@ -156,4 +163,17 @@ fn origins() {
     check("http://localhost:*", "http://localhost", true);
     check("http://localhost:*", "http://localhost:3000.evil.example", false);
     check("http://localhost:*", "http://localhost.evil.example", false);
+}
+
+#[test]
+fn settings_come_from_where_they_are_and_are_not_shown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("key"), "hunter2\n").expect("a file");
+    let text = "allow-all = true\n[policy.settings]\nkey = \"${file:key}\"\nversion = \"v${CARGO_PKG_VERSION}\"\nprice = \"$$5\"";
+    let table = layers::file(&folder.path().join("tidegate.toml"), text).expect("valid");
+    let config = Config::check(table.try_into().expect("valid")).expect("valid");
+    assert_eq!(config.settings.get("key"), Some("hunter2"));
+    assert_eq!(config.settings.get("version"), Some(concat!("v", env!("CARGO_PKG_VERSION"))));
+    assert_eq!(config.settings.get("price"), Some("$5"));
+    assert!(!format!("{config:?}").contains("hunter2"));
 }

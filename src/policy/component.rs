@@ -52,7 +52,7 @@ pub enum LoadError {
     Compiler(String),
     /// It wants what the host does not give.
     #[error(
-        "imports what Tidegate does not have: {0}. A policy may import what wit/policy.wit names, and WASI 0.2 (wasi:cli)"
+        "imports what Tidegate does not have: {0}. A policy may import what wit/policy.wit names, and of WASI 0.2 wasi:cli, wasi:config and wasi:http/outgoing-handler"
     )]
     MissingImport(String),
     /// It is no policy.
@@ -136,7 +136,7 @@ impl Policy {
 }
 
 /// The interfaces that the host has, less their versions. One that is there but lacks a function is told by the linker.
-const PROVIDED: [&str; 30] = [
+const PROVIDED: [&str; 33] = [
     "tidegate:policy/answer",
     "tidegate:policy/context",
     "tidegate:policy/lookup",
@@ -155,8 +155,11 @@ const PROVIDED: [&str; 30] = [
     "wasi:cli/terminal-stdout",
     "wasi:clocks/monotonic-clock",
     "wasi:clocks/wall-clock",
+    "wasi:config/store",
     "wasi:filesystem/preopens",
     "wasi:filesystem/types",
+    "wasi:http/outgoing-handler",
+    "wasi:http/types",
     "wasi:io/error",
     "wasi:io/poll",
     "wasi:io/streams",

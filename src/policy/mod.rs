@@ -9,10 +9,12 @@ pub mod gate;
 mod host;
 mod instance;
 mod limits;
+mod secret;
 mod slow_lane;
 mod version;
 
 pub use host::{Clock, Surroundings};
+pub use secret::{Secret, Settings};
 
 use std::time::Duration;
 

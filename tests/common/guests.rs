@@ -16,6 +16,7 @@ const WORLD: &str = "
     world guest {
         include tidegate:policy/policy@0.1.0;
         import wasi:clocks/monotonic-clock@0.2.0;
+        import wasi:config/store@0.2.0-rc.1;
         import acme:secrets/vault@1.0.0;
     }
 
@@ -31,6 +32,16 @@ const WORLD: &str = "
         interface monotonic-clock {
             use wasi:io/poll@0.2.0.{pollable};
             subscribe-duration: func(nanoseconds: u64) -> pollable;
+        }
+    }
+
+    package wasi:config@0.2.0-rc.1 {
+        interface store {
+            variant error {
+                upstream(string),
+                io(string),
+            }
+            get: func(key: string) -> result<option<string>, error>;
         }
     }
 

@@ -2,18 +2,19 @@
 
 mod answer;
 mod context;
+mod http;
 mod lookup;
 mod settings;
 mod tokens;
 mod wasi;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use wasmtime::component::{HasSelf, Linker};
 
+use super::Settings;
 use super::limits::MemoryLimiter;
 use crate::store::Store;
 
@@ -40,7 +41,7 @@ pub struct Surroundings {
     /// Keys that may be looked up begin with one of these.
     pub prefixes: Vec<String>,
     /// The operator's settings.
-    pub settings: BTreeMap<String, String>,
+    pub settings: Settings,
     /// One look-up.
     pub lookup_timeout: Duration,
     /// What the policy takes for the time.
@@ -105,6 +106,8 @@ impl wit::Host for State {}
 pub fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasi::add_to_linker(&mut linker)?;
+    settings::add_to_linker(&mut linker)?;
+    http::add_to_linker(&mut linker)?;
     Policy::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     Ok(linker)
 }

@@ -11,6 +11,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::context::LOG_BYTES;
+use super::http::Http;
 use super::tidegate::policy::context::Level;
 use super::{Clock, State};
 
@@ -22,7 +23,8 @@ const RANDOM: u64 = 1 << 16;
 /// Made when a policy first asks for anything of WASI: most never do.
 pub struct Wasi {
     context: WasiCtx,
-    table: ResourceTable,
+    pub table: ResourceTable,
+    pub http: Http,
     output: Captured,
 }
 
@@ -41,7 +43,7 @@ impl Wasi {
             .allow_ip_name_lookup(false)
             .max_random_size(RANDOM)
             .build();
-        Self { context, table, output }
+        Self { context, table, http: Http::new(), output }
     }
 }
 
@@ -56,9 +58,16 @@ impl State {
     }
 }
 
+impl State {
+    /// What it has of WASI, which most never ask for.
+    pub(super) fn wasi(&mut self) -> &mut Wasi {
+        self.wasi.get_or_insert_with(|| Box::new(Wasi::new(Arc::clone(&self.surroundings.clock))))
+    }
+}
+
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let wasi = self.wasi.get_or_insert_with(|| Box::new(Wasi::new(Arc::clone(&self.surroundings.clock))));
+        let wasi = self.wasi();
         WasiCtxView { ctx: &mut wasi.context, table: &mut wasi.table }
     }
 }

@@ -1,0 +1,19 @@
+//! What the host gives a policy.
+
+use crate::guests::component;
+use crate::harness::Gateway;
+
+#[tokio::test]
+async fn settings_by_both_interfaces() {
+    let gateway =
+        Gateway::behind(&component("settings"), "policy.settings = { word = 'v${CARGO_PKG_VERSION}$$' }").await;
+    let word = concat!("v", env!("CARGO_PKG_VERSION"), "$");
+    for query in ["channel=own", "channel=wasi-config"] {
+        let reply = gateway.refused(query).await;
+        assert_eq!((reply.status, &*reply.body), (418, word), "{query}");
+    }
+    let gateway = Gateway::behind(&component("settings"), "policy.settings = { Word = 'x' }").await;
+    for query in ["channel=own", "channel=wasi-config"] {
+        assert_eq!(gateway.refused(query).await.status, 404, "{query}");
+    }
+}
