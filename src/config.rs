@@ -59,6 +59,8 @@ pub struct Config {
     pub channels: ChannelRules,
     /// Which web pages may read.
     pub cors: Cors,
+    /// A client that was refused and asks again at once waits so long.
+    pub reject_hold: Duration,
     /// Tokens of `/redis`.
     pub rest_tokens: Vec<String>,
     /// Proxies that are believed.
@@ -230,18 +232,8 @@ impl Config {
         if !raw.memory.seed.is_empty() && !matches!(url, StoreUrl::Memory) {
             return Err(wrong("memory.seed", "it fills a memory: store only; store is another"));
         }
+        let limits = policy::limits(&raw.policy)?;
         let door = door(raw.allow_all, raw.policy.file)?;
-        let limits = Limits {
-            cpu: positive("policy.cpu", raw.policy.cpu)?,
-            timeout: positive("policy.timeout", raw.policy.timeout)?,
-            memory: size("policy.memory", raw.policy.memory, 1 << 20, 4 << 30)?,
-            concurrency: count("policy.concurrency", raw.policy.concurrency, 10_000)?,
-            prepared: up_to("policy.prepared", raw.policy.prepared, 1_000)?,
-            queue_timeout: raw.policy.queue_timeout,
-            answer: size("policy.max-answer", raw.policy.max_answer, 1 << 10, 64 << 20)?,
-            lookup_timeout: positive("policy.lookup.timeout", raw.policy.lookup.timeout)?,
-            compile_timeout: positive("policy.compile-timeout", raw.policy.compile_timeout)?,
-        };
         let prefixes = raw.policy.lookup.prefixes;
         if prefixes.iter().any(String::is_empty) {
             return Err(wrong(
@@ -295,6 +287,7 @@ impl Config {
             stream,
             channels,
             cors: cors(&raw.cors)?,
+            reject_hold: hold(raw.reject.hold)?,
             rest_tokens: raw.redis_rest.tokens,
             trusted_proxies: raw.server.trusted_proxies,
             max_head: size("server.max-head", raw.server.max_head, 32 << 10, 1 << 20)?,
@@ -375,6 +368,16 @@ fn size(key: &str, size: bytesize::ByteSize, min: u64, max: u64) -> Result<usize
     let bytes = usize::try_from(size.as_u64()).ok().filter(|_| (min..=max).contains(&size.as_u64()));
     let range = || format!("{size}: it is from {} to {}", bytesize::ByteSize(min), bytesize::ByteSize(max));
     bytes.ok_or_else(|| wrong(key, range()))
+}
+
+fn hold(time: Duration) -> Result<Duration, ConfigError> {
+    let what = || {
+        format!(
+            "{}: it is at most 60s, for proxies give up on a silent response then",
+            humantime::format_duration(time)
+        )
+    };
+    if time <= Duration::from_secs(60) { Ok(time) } else { Err(wrong("reject.hold", what())) }
 }
 
 fn stream_path(text: &str) -> Result<(String, bool), ConfigError> {

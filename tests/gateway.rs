@@ -21,10 +21,14 @@ mod control;
 mod gaps;
 #[path = "gateway/grants.rs"]
 mod grants;
+#[path = "gateway/hostile.rs"]
+mod hostile;
 #[path = "gateway/http.rs"]
 mod http;
 #[path = "gateway/imports.rs"]
 mod imports;
+#[path = "gateway/kept.rs"]
+mod kept;
 #[path = "gateway/opening.rs"]
 mod opening;
 #[path = "gateway/order.rs"]

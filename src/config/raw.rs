@@ -60,6 +60,8 @@ section! {
         channels: Channels = Channels::default(),
         /// Which web pages may read.
         cors: Cors = Cors::default(),
+        /// Clients that are refused.
+        reject: Reject = Reject::default(),
         /// The REST protocol of the npm package's server half.
         redis_rest: RedisRest = RedisRest::default(),
         /// The embedded store.
@@ -108,6 +110,11 @@ section! {
         compile_timeout: Duration = Duration::from_secs(120),
         /// Headers and body of an answer.
         max_answer: ByteSize = ByteSize::mib(1),
+        /// Answers that are given again; 0 keeps none.
+        cache: ByteSize = ByteSize::mib(16),
+        /// The longest time that one is given again.
+        #[serde(with = "humantime_serde")]
+        cache_max_age: Duration = Duration::from_secs(300),
         /// What may be looked up.
         lookup: Lookup = Lookup::default(),
         /// What the policy may ask for by name.
@@ -167,6 +174,15 @@ section! {
         origins: Vec<String> = vec!["*".into()],
         /// Whether they may send cookies.
         credentials: bool = false,
+    }
+}
+
+section! {
+    /// `[reject]`
+    Reject {
+        /// A client that was refused and asks again at once waits so long before it is decided anew.
+        #[serde(with = "humantime_serde")]
+        hold: Duration = Duration::ZERO,
     }
 }
 
@@ -267,7 +283,7 @@ fn text_or_table<'de, T: FromText + Deserialize<'de>, D: Deserializer<'de>>(from
 }
 
 /// The path of every option that is not a table, as it stands in `tidegate.toml`; the environment says the same in capitals.
-pub const OPTIONS: [&str; 43] = [
+pub const OPTIONS: [&str; 46] = [
     "listen",
     "control",
     "control.listen",
@@ -288,6 +304,8 @@ pub const OPTIONS: [&str; 43] = [
     "policy.queue-timeout",
     "policy.compile-timeout",
     "policy.max-answer",
+    "policy.cache",
+    "policy.cache-max-age",
     "policy.lookup.prefixes",
     "policy.lookup.timeout",
     "policy.settings",
@@ -303,6 +321,7 @@ pub const OPTIONS: [&str; 43] = [
     "channels.deny",
     "cors.origins",
     "cors.credentials",
+    "reject.hold",
     "redis-rest.tokens",
     "memory.limit",
     "memory.seed",

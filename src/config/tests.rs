@@ -62,6 +62,7 @@ fn mistakes_name_the_key_and_the_remedy() {
     );
     check("allow-all = true\npolicy.settings.key = \"${file:/no/such}\"", &["policy.settings.key", "/no/such"]);
     check("allow-all = true\npolicy.settings.key = \"a$b\"", &["policy.settings.key", "$$"]);
+    check("allow-all = true\nreject.hold = \"90s\"", &["reject.hold", "1m 30s", "60s"]);
     check("allow-all = true\n[memory.seed]\na = \"b\"", &["memory.seed", "memory:"]);
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Semaphore, broadcast, watch};
 
 use super::answer::Check;
+use super::cache::Forget;
 use super::compile::Compiler;
 use super::component::{LoadError, Policy};
 use super::host::{Surroundings, wit};
@@ -27,6 +28,7 @@ pub struct Gate {
     limits: Limits,
     slots: Semaphore,
     watchers: broadcast::Sender<Arc<Watched>>,
+    swaps: watch::Sender<u64>,
 }
 
 /// A decision as its watchers see it.
@@ -58,6 +60,7 @@ impl Gate {
             surroundings: Arc::new(surroundings),
             slots: Semaphore::new(limits.concurrency),
             watchers: broadcast::channel(WATCHED).0,
+            swaps: watch::Sender::new(0),
             limits,
         }
     }
@@ -66,6 +69,7 @@ impl Gate {
     pub fn put_in_force(&self, policy: Policy) {
         let version = Version::new(policy, Arc::clone(&self.surroundings), self.limits.clone());
         self.in_force.store(Some(version));
+        self.swaps.send_modify(|swap| *swap += 1);
     }
 
     /// Loads a file and puts it in force; answers its digest. One that does not load changes nothing.
@@ -97,22 +101,42 @@ impl Gate {
         self.watchers.subscribe()
     }
 
+    /// How often a policy was put in force. Whoever knows the number of now is told of the next one.
+    #[must_use]
+    pub fn swaps(&self) -> watch::Receiver<u64> {
+        self.swaps.subscribe()
+    }
+
+    /// No kept answer that matches is given again, nor kept if it is being decided at this moment.
+    pub fn forget(&self, what: Forget<'_>) {
+        if let Some(version) = &*self.in_force.load() {
+            version.cache.forget(what);
+        }
+    }
+
     /// May this client read this set of channels?
     pub async fn decide(&self, request: Request, channels: &[String]) -> Decision {
         let start = Instant::now();
         let request_id = request.id.clone();
         let version = self.in_force.load_full();
+        let kept = version.as_ref().and_then(|version| version.cache.get(&request, channels, self.now()));
+        let cached = kept.is_some();
         let mut reason = None;
-        let outcome = match &version {
+        let outcome = match (&version, kept) {
             _ if self.compiler.is_none() => Outcome::Allowed(super::Grant::default()),
-            None => Outcome::Failed(Failure::NoPolicy),
-            Some(version) => match self.ask(version, request, channels, &mut reason).await {
+            (None, _) => Outcome::Failed(Failure::NoPolicy),
+            (_, Some(kept)) => {
+                let (outcome, why) = kept.answer();
+                reason = why;
+                outcome
+            }
+            (Some(version), None) => match self.ask(version, &request, channels, &mut reason).await {
                 Ok(outcome) => outcome,
                 Err(failure) => Outcome::Failed(failure),
             },
         };
         let policy = version.map(|version| version.policy.digest().to_string()).unwrap_or_default();
-        let decision = Decision { outcome, reason, took: start.elapsed(), policy };
+        let decision = Decision { outcome, reason, cached, took: start.elapsed(), policy };
         log(&request_id, channels, &decision);
         if self.watchers.receiver_count() > 0 {
             let channels = channels.to_vec();
@@ -126,14 +150,15 @@ impl Gate {
     async fn ask(
         &self,
         version: &Arc<Version>,
-        request: Request,
+        request: &Request,
         channels: &[String],
         reason: &mut Option<String>,
     ) -> Result<Outcome, Failure> {
         // Closed never; so an error is the time that ran out.
         let slot = tokio::time::timeout(self.limits.queue_timeout, self.slots.acquire()).await;
         let _slot = slot.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Busy)?;
-        let deadline = tokio::time::Instant::now() + self.limits.timeout;
+        let start = tokio::time::Instant::now();
+        let (deadline, seen) = (start + self.limits.timeout, version.cache.seen());
         let ready = version.take();
         let is_slow = ready.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.is_slow()));
         let call = {
@@ -148,39 +173,57 @@ impl Gate {
             }
         };
         let asked = slow_lane::run(call, &is_slow).await??;
-        *reason = asked.state.said.reason;
-        let replay_since = asked.state.said.replay_since;
-        let check = Check { channels, limit: self.limits.answer, now: now_ms(), replay_since };
-        Ok(check.outcome(asked.answer?))
+        let mut said = asked.state.said;
+        *reason = said.reason.take();
+        let check = Check { channels, limit: self.limits.answer, now: self.now(), replay_since: said.replay_since };
+        let outcome = check.outcome(asked.answer?);
+        if let Some(keep) = said.keep().map_err(Failure::InvalidAnswer)? {
+            version.cache.keep(&keep, request, channels, &outcome, reason.as_deref(), start, seen);
+        }
+        Ok(outcome)
+    }
+
+    /// The clock that policies see.
+    fn now(&self) -> u64 {
+        (self.surroundings.clock)()
     }
 }
 
-fn to_wit(request: Request) -> wit::Request {
+pub(crate) fn to_wit(request: &Request) -> wit::Request {
     let headers = request
         .headers
         .iter()
         .map(|(name, value)| wit::Header { name: name.as_str().to_owned(), value: value.as_bytes().to_vec() });
     wit::Request {
         headers: headers.collect(),
-        method: request.method,
-        scheme: request.scheme,
-        authority: request.authority,
-        path_with_query: request.path_with_query,
-        client_address: request.client_address,
+        method: request.method.clone(),
+        scheme: request.scheme.clone(),
+        authority: request.authority.clone(),
+        path_with_query: request.path_with_query.clone(),
+        client_address: request.client_address.clone(),
     }
 }
 
 /// One line a decision. Names of channels and the reason are quoted, for they are a stranger's.
 fn log(request: &str, channels: &[String], decision: &Decision) {
-    let Decision { outcome, reason, took, policy } = decision;
+    let Decision { outcome, reason, cached, took, policy } = decision;
     let (us, reason) = (took.as_micros(), reason.as_deref().unwrap_or_default());
     match outcome {
         Outcome::Allowed(grant) => {
             let subject = grant.subject.as_deref().unwrap_or_default();
-            tracing::info!(request, policy, ?channels, subject, ?reason, us, "allowed");
+            tracing::info!(request, policy, ?channels, subject, ?reason, cached, us, "allowed");
         }
         Outcome::Rejected(rejection) => {
-            tracing::info!(request, policy, ?channels, status = rejection.status.as_u16(), ?reason, us, "rejected");
+            tracing::info!(
+                request,
+                policy,
+                ?channels,
+                status = rejection.status.as_u16(),
+                ?reason,
+                cached,
+                us,
+                "rejected"
+            );
         }
         Outcome::Failed(failure) => {
             tracing::error!(request, policy, ?channels, kind = failure.kind(), error = %failure, us, "not decided: the client stays out");

@@ -1,18 +1,20 @@
 //! The door: a WebAssembly component is asked, on a fresh instance each time, whether a client may read a set of channels.
 //! Whatever goes wrong on the way keeps the client out.
 
-mod answer;
+pub(crate) mod answer;
+pub(crate) mod cache;
 pub mod compile;
 pub mod component;
 pub mod engine;
 pub mod gate;
-mod host;
+pub(crate) mod host;
 mod instance;
 mod limits;
 mod secret;
 mod slow_lane;
 mod version;
 
+pub use cache::{Forget, without_acks};
 pub use host::{Clock, Surroundings};
 pub use secret::{Secret, Settings};
 
@@ -130,6 +132,8 @@ pub struct Decision {
     pub outcome: Outcome,
     /// The policy's own reason.
     pub reason: Option<String>,
+    /// Whether it was decided before, and given again.
+    pub cached: bool,
     /// How long it took, waiting for an instance included.
     pub took: Duration,
     /// The policy that decided, `sha256:…`; empty for `--allow-all` and where there was none.
@@ -157,6 +161,10 @@ pub struct Limits {
     pub lookup_timeout: Duration,
     /// Compiling a policy, by the clock on the wall.
     pub compile_timeout: Duration,
+    /// Bytes of answers that are given again.
+    pub cache: usize,
+    /// The longest time that one is given again.
+    pub cache_max_age: Duration,
 }
 
 impl Default for Limits {
@@ -171,6 +179,8 @@ impl Default for Limits {
             answer: 1 << 20,
             lookup_timeout: Duration::from_secs(1),
             compile_timeout: Duration::from_secs(120),
+            cache: 16 << 20,
+            cache_max_age: Duration::from_secs(300),
         }
     }
 }

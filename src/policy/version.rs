@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::cache::Cache;
 use super::component::Policy;
 use super::host::Surroundings;
 use super::instance::Instance;
@@ -22,6 +23,8 @@ const BACK_OFF: Duration = Duration::from_secs(1);
 pub struct Version {
     /// What decides.
     pub policy: Policy,
+    /// What it answered and may answer again.
+    pub cache: Cache,
     surroundings: Arc<Surroundings>,
     limits: Limits,
     ready: Arc<Ready>,
@@ -37,7 +40,8 @@ struct Ready {
 impl Version {
     /// Makes one value of all that a decision depends on, and begins to make instances for it.
     pub fn new(policy: Policy, surroundings: Arc<Surroundings>, limits: Limits) -> Arc<Self> {
-        let version = Arc::new(Self { policy, surroundings, limits, ready: Arc::default() });
+        let cache = Cache::new(limits.cache, limits.cache_max_age);
+        let version = Arc::new(Self { policy, cache, surroundings, limits, ready: Arc::default() });
         if version.limits.prepared > 0 {
             let filling = fill(Arc::downgrade(&version), Arc::clone(&version.ready));
             if let Err(failure) = slow_lane::spawn(filling) {

@@ -64,6 +64,9 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     if let Some(name) = query.channels.iter().find(|name| !app.config.channels.permit(name)) {
         return Err(refuse(StatusCode::FORBIDDEN, "channel_not_allowed", format!("{name:?} is not a channel here")));
     }
+    let asked = for_policy(request, peer, &app.config);
+    let who = app.hold.who(&asked);
+    app.hold.wait(who).await;
     if app.is_draining() {
         let mut response = error(StatusCode::SERVICE_UNAVAILABLE, "draining", "this node is going away; try again");
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -73,7 +76,8 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         let text = format!("there are {} streams (stream.max-streams)", app.config.stream.max_streams);
         return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", text));
     };
-    let decision = app.gate.decide(for_policy(request, peer, &app.config), &query.channels).await;
+    let decision = app.gate.decide(asked, &query.channels).await;
+    app.hold.decided(who, &decision.outcome);
     let grant = match decision.outcome {
         Outcome::Allowed(grant) => grant,
         Outcome::Rejected(r) => return Err(Box::new(respond::verbatim(r.status, r.headers, r.body))),

@@ -3,9 +3,10 @@
 mod control;
 mod cors;
 mod data;
+mod hold;
 mod playground;
 mod redis_rest;
-mod request;
+pub(crate) mod request;
 mod respond;
 
 use std::convert::Infallible;
@@ -28,6 +29,7 @@ use crate::policy::gate::Gate;
 use crate::stream::StreamContext;
 use crate::stream::registry::Streams;
 use crate::stream::replay::ReplayBudget;
+use hold::Hold;
 use respond::Response;
 
 pub use playground::Playground;
@@ -38,6 +40,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const BUFFER: usize = 32 << 10;
 /// After the streams were told to go: for what is still being written.
 const GRACE: Duration = Duration::from_secs(2);
+/// Requests that may wait for a decision (`reject.hold`), as a part of the streams that there may be.
+const HELD: usize = 10;
 
 /// Everything that a request may need.
 pub struct App {
@@ -51,6 +55,7 @@ pub struct App {
     pub streams: Streams,
     /// The page of `tidegate dev`.
     pub playground: Option<Playground>,
+    hold: Hold,
     replays: Arc<ReplayBudget>,
     draining: AtomicBool,
 }
@@ -61,6 +66,7 @@ impl App {
     pub fn new(config: Config, hub: Hub, gate: Arc<Gate>, playground: Option<Playground>) -> Self {
         Self {
             streams: Streams::new(config.stream.max_streams),
+            hold: Hold::new(config.reject_hold, config.stream.max_streams.div_ceil(HELD), gate.swaps()),
             replays: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
             draining: AtomicBool::new(false),
             config,
@@ -72,6 +78,12 @@ impl App {
 
     fn stream_context(&self) -> StreamContext {
         StreamContext { hub: self.hub.clone(), replays: Arc::clone(&self.replays), ping: self.config.stream.ping }
+    }
+
+    /// How many requests wait for a decision (`reject.hold`).
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.hold.count()
     }
 
     fn is_draining(&self) -> bool {
@@ -94,6 +106,7 @@ pub async fn run(listeners: Listeners, app: Arc<App>, shutdown: impl Future<Outp
     let control = tokio::spawn(accept(listeners.control, Arc::clone(&app), Port::Control, Arc::clone(&graceful)));
     shutdown.await;
     app.draining.store(true, Ordering::Relaxed);
+    app.hold.close();
     tracing::info!(streams = app.streams.count(), over = ?app.config.drain, "draining");
     // The listener closes: a refused connection is tried again by browsers without a word, a 503 is not.
     data.abort();

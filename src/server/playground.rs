@@ -131,6 +131,7 @@ fn describe(watched: &Watched) -> Value {
         "body": body,
         "reason": decision.reason.clone().or(why),
         "subject": subject,
+        "cached": decision.cached,
         "micros": u64::try_from(decision.took.as_micros()).unwrap_or(u64::MAX),
         "policy": decision.policy,
     })

@@ -15,8 +15,11 @@ const WORLD: &str = "
 
     world guest {
         include tidegate:policy/policy@0.1.0;
+        import wasi:cli/exit@0.2.0;
+        import wasi:cli/stdout@0.2.0;
         import wasi:clocks/monotonic-clock@0.2.0;
         import wasi:config/store@0.2.0-rc.1;
+        import wasi:random/random@0.2.0;
         import acme:secrets/vault@1.0.0;
     }
 
@@ -25,6 +28,43 @@ const WORLD: &str = "
             resource pollable {
                 block: func();
             }
+            poll: func(in: list<borrow<pollable>>) -> list<u32>;
+        }
+
+        interface error {
+            resource error;
+        }
+
+        interface streams {
+            use error.{error};
+
+            variant stream-error {
+                last-operation-failed(error),
+                closed,
+            }
+
+            resource output-stream {
+                write: func(contents: list<u8>) -> result<_, stream-error>;
+                blocking-write-and-flush: func(contents: list<u8>) -> result<_, stream-error>;
+                write-zeroes: func(len: u64) -> result<_, stream-error>;
+            }
+        }
+    }
+
+    package wasi:cli@0.2.0 {
+        interface exit {
+            exit: func(status: result);
+        }
+
+        interface stdout {
+            use wasi:io/streams@0.2.0.{output-stream};
+            get-stdout: func() -> output-stream;
+        }
+    }
+
+    package wasi:random@0.2.0 {
+        interface random {
+            get-random-bytes: func(len: u64) -> list<u8>;
         }
     }
 

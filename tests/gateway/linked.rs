@@ -27,6 +27,8 @@ pub struct LinkedStore {
     deleted: Mutex<StreamId>,
     /// Whoever holds this for writing holds back all reads.
     reads_may_go: tokio::sync::RwLock<()>,
+    /// The same for look-ups.
+    lookups_may_go: tokio::sync::RwLock<()>,
     reads: AtomicUsize,
     adds: AtomicU64,
 }
@@ -62,6 +64,7 @@ impl LinkedStore {
             wrong: Mutex::default(),
             deleted: Mutex::default(),
             reads_may_go: tokio::sync::RwLock::default(),
+            lookups_may_go: tokio::sync::RwLock::default(),
             reads: AtomicUsize::new(0),
             adds: AtomicU64::new(0),
         })
@@ -127,6 +130,11 @@ impl LinkedStore {
     /// Holds back all reads for as long as the guard lives.
     pub async fn hold_reads(&self) -> tokio::sync::RwLockWriteGuard<'_, ()> {
         self.reads_may_go.write().await
+    }
+
+    /// Holds back all look-ups for as long as the guard lives.
+    pub async fn hold_lookups(&self) -> tokio::sync::RwLockWriteGuard<'_, ()> {
+        self.lookups_may_go.write().await
     }
 
     /// How often the hub or a stream has read.
@@ -348,16 +356,19 @@ impl Store for LinkedStore {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let _may_go = self.lookups_may_go.read().await;
         self.up()?;
         self.memory().get(key).await
     }
 
     async fn hash_get(&self, key: &str, field: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let _may_go = self.lookups_may_go.read().await;
         self.up()?;
         self.memory().hash_get(key, field).await
     }
 
     async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError> {
+        let _may_go = self.lookups_may_go.read().await;
         self.up()?;
         self.memory().set_contains(key, member).await
     }

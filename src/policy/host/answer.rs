@@ -1,7 +1,10 @@
 //! `tidegate:policy/answer`: what a policy says beside its answer.
 
+use std::time::Duration;
+
 use super::State;
 use super::tidegate::policy::answer::Host;
+use crate::policy::cache::{Keep, Vary};
 
 /// What was said so far in one decision.
 #[derive(Clone, Debug, Default)]
@@ -10,6 +13,19 @@ pub struct Said {
     pub reason: Option<String>,
     /// Nothing older is replayed, ms since 1970.
     pub replay_since: Option<u64>,
+    /// For how many seconds the answer may be given again, and on which headers it depends.
+    cache_for: Option<(u32, Vec<String>)>,
+    cache_any_address: bool,
+}
+
+impl Said {
+    /// How the answer may be given again, if at all, or what is wrong with what was said of that.
+    pub fn keep(&self) -> Result<Option<Keep>, String> {
+        let Some((seconds, names)) = &self.cache_for else { return Ok(None) };
+        let vary = Vary::new(names, self.cache_any_address)?;
+        let time = Duration::from_secs(u64::from(*seconds));
+        Ok(Some(Keep { time, vary }).filter(|keep| !keep.time.is_zero()))
+    }
 }
 
 impl Host for State {
@@ -21,7 +37,12 @@ impl Host for State {
         self.said.replay_since = Some(time);
     }
 
-    fn cache_for(&mut self, _: u32, _: Vec<String>) {}
+    /// What was said last counts.
+    fn cache_for(&mut self, seconds: u32, vary: Vec<String>) {
+        self.said.cache_for = Some((seconds, vary));
+    }
 
-    fn cache_any_address(&mut self) {}
+    fn cache_any_address(&mut self) {
+        self.said.cache_any_address = true;
+    }
 }

@@ -1,0 +1,371 @@
+//! Policies that try each limit of the sandbox. Each keeps its own client out, at the most, and nobody else waits for it.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tidegate::policy::Outcome;
+
+use crate::guests::authorizer;
+use crate::harness::Gateway;
+
+/// Soon over, and enough for what is honest.
+const BOUNDS: &str = "policy.cpu = '30ms'\npolicy.timeout = '2s'\npolicy.memory = '16MiB'\n";
+
+/// Memory that is asked for in vain is never freed: an instance lives for one decision.
+const REALLOC: &str = r#"
+  (global $heap (mut i32) (i32.const 0x10000))
+  (func (export "cabi_realloc") (param $old i32) (param $old-size i32) (param $align i32) (param $size i32) (result i32)
+    (global.set $heap (i32.and (i32.add (global.get $heap) (i32.const 7)) (i32.const -8)))
+    (global.get $heap)
+    (global.set $heap (i32.add (global.get $heap) (local.get $size))))"#;
+
+const LOG: &str = r#"(import "tidegate:policy/context@0.1.0" "log" (func $log (param i32 i32 i32)))"#;
+const NOW: &str = r#"(import "tidegate:policy/context@0.1.0" "now" (func $now (result i64)))"#;
+const REASON: &str = r#"(import "tidegate:policy/answer@0.1.0" "reason" (func $reason (param i32 i32)))"#;
+const CACHE_FOR: &str = r#"(import "tidegate:policy/answer@0.1.0" "cache-for" (func $cache-for (param i32 i32 i32)))"#;
+const GET: &str = r#"(import "tidegate:policy/lookup@0.1.0" "get" (func $get (param i32 i32 i32)))"#;
+const SETTING: &str = r#"(import "tidegate:policy/settings@0.1.0" "get" (func $setting (param i32 i32 i32)))"#;
+const VERIFY: &str = r#"(import "tidegate:policy/tokens@0.1.0" "verify" (func $verify (param i32 i32 i32)))"#;
+const RANDOM: &str = r#"(import "wasi:random/random@0.2.0" "get-random-bytes" (func $random (param i64 i32)))"#;
+const SUBSCRIBE: &str = r#"
+  (import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration" (func $subscribe (param i64) (result i32)))
+  (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $block (param i32)))
+  (import "wasi:io/poll@0.2.0" "poll" (func $poll (param i32 i32 i32)))"#;
+const STDOUT: &str = r#"
+  (import "wasi:cli/stdout@0.2.0" "get-stdout" (func $stdout (result i32)))
+  (import "wasi:io/streams@0.2.0" "[method]output-stream.blocking-write-and-flush" (func $print (param i32 i32 i32 i32)))
+  (import "wasi:io/streams@0.2.0" "[method]output-stream.write" (func $write (param i32 i32 i32 i32)))
+  (import "wasi:io/streams@0.2.0" "[method]output-stream.write-zeroes" (func $zeroes (param i32 i64 i32)))"#;
+const EXIT: &str = r#"(import "wasi:cli/exit@0.2.0" "exit" (func $exit (param i32)))"#;
+
+/// A policy that lets everybody in after it has done this, with its 17 pages of memory and these fields of its module.
+fn guest(fields: &str, does: &str) -> Vec<u8> {
+    let realloc = if fields.contains("cabi_realloc") { "" } else { REALLOC };
+    let memory = if fields.contains("(export \"memory\")") { "" } else { "(memory (export \"memory\") 17)" };
+    authorizer(&format!(
+        r#"(module {fields} {memory} {realloc}
+          (func (export "tidegate:policy/authorizer@0.1.0#authorize")
+            (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+            (local $i i32)
+            {does}
+            ;; 56 zero bytes: ok, and a grant with none and nothing in every field
+            (i32.const 64)))"#
+    ))
+}
+
+/// Answers what these bytes at 64 say.
+fn answer(bytes: &str) -> Vec<u8> {
+    guest(&format!("(memory (export \"memory\") 17) (data (i32.const 64) {bytes})"), "")
+}
+
+fn forever(does: &str) -> String {
+    format!("(loop $again {does} (br $again))")
+}
+
+fn times(count: usize, does: &str) -> String {
+    format!(
+        "(loop $again {does} (br_if $again (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const {count}))))"
+    )
+}
+
+/// Asks each policy once, while somebody else is let in by another. `kind` is that of the failure, or `allowed`.
+async fn each(bounds: &str, policies: Vec<(&str, &str, Vec<u8>)>) {
+    let good = Gateway::behind(&crate::guests::component("allow"), "").await;
+    let mut stream = good.open("channel=c").await;
+    stream.connected("c").await;
+    for (name, kind, policy) in policies {
+        let gateway = Gateway::behind(&policy, bounds).await;
+        let mut decisions = gateway.app.gate.watch();
+        let start = Instant::now();
+        let attack = async {
+            if kind == "allowed" {
+                gateway.open("channel=c").await.connected("c").await;
+            } else {
+                let reply = gateway.refused("channel=c").await;
+                assert_eq!((reply.status, &*reply.code()), (500, "not_decided"), "{name}: {}", reply.body);
+                let says = reply.json()["error"]["message"].clone();
+                assert_eq!(says, "this request could not be decided", "{name}: nothing that the log has");
+                assert!(gateway.is_untouched(), "{name}: nobody was let in");
+            }
+        };
+        let neighbour = async {
+            good.open("channel=c").await.connected("c").await;
+            let id = good.store.stock("c", "e", &json!(1)).await;
+            assert_eq!(stream.ids("c", 1).await, [id]);
+        };
+        tokio::join!(attack, neighbour);
+        assert!(start.elapsed() < Duration::from_secs(8), "{name} took {:?}", start.elapsed());
+        let watched = decisions.try_recv().expect("the operator is told");
+        let (got, words) = match &watched.decision.outcome {
+            Outcome::Failed(failure) => (failure.kind(), failure.to_string()),
+            Outcome::Allowed(_) => ("allowed", String::new()),
+            Outcome::Rejected(_) => ("rejected", String::new()),
+        };
+        assert_eq!(got, kind, "{name}: {words}");
+        assert!(words.len() < 1_000, "{name}: {} bytes in the log", words.len());
+    }
+}
+
+#[tokio::test]
+async fn time() {
+    let spin_in_realloc = r#"(func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (loop $again (br $again)) (i32.const 0))"#;
+    let post = r#"(export "cabi_post_tidegate:policy/authorizer@0.1.0#authorize")"#;
+    each(
+        BOUNDS,
+        vec![
+            ("spins at its start", "cpu", guest("(start $spin) (func $spin (loop $again (br $again)))", "")),
+            ("traps at its start", "trap", guest("(start $trap) (func $trap unreachable)", "")),
+            ("spins while it gets its request", "cpu", guest(spin_in_realloc, "")),
+            (
+                "spins after its answer",
+                "cpu",
+                guest(&format!("(func {post} (param i32) (loop $again (br $again)))"), ""),
+            ),
+            ("traps after its answer", "trap", guest(&format!("(func {post} (param i32) unreachable)"), "")),
+            ("spins in calls of the host", "cpu", guest(NOW, &forever("(drop (call $now))"))),
+            (
+                "copies for ever",
+                "cpu",
+                guest("", &forever("(memory.copy (i32.const 65536) (i32.const 131072) (i32.const 983040))")),
+            ),
+            ("exits", "trap", guest(EXIT, "(call $exit (i32.const 0))")),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn waiting() {
+    let wait = "(call $block (call $subscribe (i64.const -1)))";
+    // The list stands at 1024, its only handle at 1032.
+    let poll = "(i32.store (i32.const 1032) (call $subscribe (i64.const -1))) (call $poll (i32.const 1032) (i32.const 1) (i32.const 1024))";
+    each(
+        "policy.timeout = '300ms'",
+        vec![
+            ("waits for the end of time", "timeout", guest(SUBSCRIBE, wait)),
+            ("polls for the end of time", "timeout", guest(SUBSCRIBE, poll)),
+            ("polls nothing", "trap", guest(SUBSCRIBE, "(call $poll (i32.const 1032) (i32.const 0) (i32.const 1024))")),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_store_that_never_answers() {
+    let toml = "policy.timeout = '300ms'\npolicy.lookup.timeout = '1h'\npolicy.lookup.prefixes = ['k']";
+    let policy = guest(
+        &format!("{GET} (memory (export \"memory\") 17) (data (i32.const 32) \"k\")"),
+        "(call $get (i32.const 32) (i32.const 1) (i32.const 1024))",
+    );
+    let gateway = Gateway::behind(&policy, toml).await;
+    let held = gateway.store.hold_lookups().await;
+    let mut decisions = gateway.app.gate.watch();
+    let start = Instant::now();
+    let reply = gateway.refused("channel=c").await;
+    assert_eq!(reply.status, 500);
+    assert!(start.elapsed() < Duration::from_secs(5));
+    let watched = decisions.try_recv().expect("the operator is told");
+    assert!(matches!(&watched.decision.outcome, Outcome::Failed(failure) if failure.kind() == "timeout"));
+    drop(held);
+    gateway.open("channel=c").await.connected("c").await;
+}
+
+#[tokio::test]
+async fn memory() {
+    let grow = "(br_if $again (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))";
+    let table = "(table $t 1 funcref)";
+    let grow_table = "(br_if $again (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1)))";
+    each(
+        BOUNDS,
+        vec![
+            ("takes a page at a time", "memory", guest("", &format!("(loop $again {grow}) unreachable"))),
+            ("takes all at once", "memory", guest("", "(drop (memory.grow (i32.const 65519))) unreachable")),
+            ("grows a table", "trap", guest(table, &format!("(loop $again {grow_table}) unreachable"))),
+            (
+                "grows a table at once",
+                "memory",
+                guest(table, "(drop (table.grow $t (ref.null func) (i32.const -2))) unreachable"),
+            ),
+            ("lives without what it did not get", "allowed", guest("", "(drop (memory.grow (i32.const 65519)))")),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn arguments_and_answers() {
+    // 48 MiB of memory, and all of it as one argument.
+    let wide = |imports: &str| format!("{imports} (memory (export \"memory\") 768)");
+    let all = "(i32.const 0) (i32.const 0x3000000)";
+    let cases = vec![
+        ("logs 48 MiB", "trap", guest(&wide(LOG), &format!("(call $log (i32.const 1) {all})"))),
+        ("has a reason of 48 MiB", "trap", guest(&wide(REASON), &format!("(call $reason {all})"))),
+        ("looks up 48 MiB", "trap", guest(&wide(GET), &format!("(call $get {all} (i32.const 1024))"))),
+        (
+            "asks for a setting of 48 MiB",
+            "trap",
+            guest(&wide(SETTING), &format!("(call $setting {all} (i32.const 1024))")),
+        ),
+        ("shows a token of 48 MiB", "trap", guest(&wide(VERIFY), &format!("(call $verify {all} (i32.const 1024))"))),
+        (
+            "varies by a million headers",
+            "trap",
+            guest(&wide(CACHE_FOR), "(call $cache-for (i32.const 9) (i32.const 0x100000) (i32.const 1000000))"),
+        ),
+        (
+            "varies by too many headers",
+            "invalid-answer",
+            guest(CACHE_FOR, "(call $cache-for (i32.const 9) (i32.const 0x80000) (i32.const 17))"),
+        ),
+        (
+            "varies by no header",
+            "invalid-answer",
+            guest(CACHE_FOR, "(call $cache-for (i32.const 9) (i32.const 0x80000) (i32.const 1))"),
+        ),
+        (
+            "logs from beyond its memory",
+            "trap",
+            guest(LOG, "(call $log (i32.const 1) (i32.const 0x7fffffff) (i32.const 5))"),
+        ),
+        ("logs at no level", "trap", guest(LOG, "(call $log (i32.const 77) (i32.const 0) (i32.const 5))")),
+        (
+            "logs what is no text",
+            "trap",
+            guest(
+                &format!("{LOG} (memory (export \"memory\") 17) (data (i32.const 256) \"\\ff\\fe\")"),
+                "(call $log (i32.const 1) (i32.const 256) (i32.const 2))",
+            ),
+        ),
+        (
+            "a body of 48 MiB",
+            "trap",
+            guest(&format!("{} (data (i32.const 64) (i32 1 0) (i32 403) (i32 0 0) (i32 0 0x3000000))", wide("")), ""),
+        ),
+        ("a body longer than memory", "trap", answer("(i32 1 0) (i32 403) (i32 0 0) (i32 0 0x7fffffff)")),
+        ("headers without end", "trap", answer("(i32 1 0) (i32 403) (i32 0 0x0fffffff) (i32 0 0)")),
+        ("headers from nowhere", "trap", answer("(i32 1 0) (i32 403) (i32 0x7ffffff0 1) (i32 0 0)")),
+        ("headers at an odd place", "trap", answer("(i32 1 0) (i32 403) (i32 65 1) (i32 0 0)")),
+        ("headers that are one another", "invalid-answer", answer("(i32 1 0) (i32 403) (i32 0x80000 1000) (i32 0 0)")),
+        (
+            "a body that is all of its memory",
+            "invalid-answer",
+            answer("(i32 1 0) (i32 403) (i32 0 0) (i32 0 0x110000)"),
+        ),
+        ("neither ok nor err", "trap", answer("(i32 2 0)")),
+        ("neither some nor none", "trap", answer("(i32 0 0) (i32 2 0 0)")),
+        (
+            "a subject that is no text",
+            "trap",
+            answer("(i32 0 0) (i32 1 128 4) (i32 0 0 0) (i64 0 0) (i32 0 0) (i32 0 0) \"\\80\\80\\80\\80\""),
+        ),
+        ("a subject from nowhere", "trap", answer("(i32 0 0) (i32 1 0x7fffffff 4)")),
+    ];
+    each("policy.memory = '64MiB'\npolicy.cpu = '1s'\npolicy.timeout = '10s'", cases).await;
+}
+
+#[tokio::test]
+async fn where_it_puts_things() {
+    let realloc = |does: &str| format!("(func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) {does})");
+    let returns = |text: &str| {
+        format!(
+            r#"(module (memory (export "memory") 17) {REALLOC}
+              (func (export "tidegate:policy/authorizer@0.1.0#authorize")
+                (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) (i32.const {text})))"#
+        )
+    };
+    let recurse = "(call $deeper) (i32.const 0)) (func $deeper (call $deeper) (call $deeper)";
+    each(
+        BOUNDS,
+        vec![
+            ("beyond its memory", "trap", guest(&realloc("(i32.const 0x7fffff00)"), "")),
+            ("at the end of all memory", "trap", guest(&realloc("(i32.const -1)"), "")),
+            ("at an odd place", "trap", guest(&realloc("(i32.const 1025)"), "")),
+            ("all at one place", "allowed", guest(&realloc("(i32.const 0x10000)"), "")),
+            ("over its own answer", "trap", guest(&realloc("(i32.const 64)"), "")),
+            (
+                "nowhere: it calls the host",
+                "trap",
+                guest(&format!("{NOW} {}", realloc("(drop (call $now)) (i32.const 0)")), ""),
+            ),
+            ("nowhere: it recurses", "trap", guest(&realloc(recurse), "")),
+            ("nowhere: it traps", "trap", guest(&realloc("unreachable"), "")),
+            ("an answer beyond its memory", "trap", authorizer(&returns("0x10fff8"))),
+            ("an answer nowhere", "trap", authorizer(&returns("-8"))),
+            ("an answer at an odd place", "trap", authorizer(&returns("65"))),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_host_has_in_stock() {
+    let a_line = "(i32.const 1) (i32.const 0x80000) (i32.const 1000)";
+    each(
+        BOUNDS,
+        vec![
+            ("takes handles without end", "trap", guest(SUBSCRIBE, &forever("(drop (call $subscribe (i64.const 1)))"))),
+            ("takes outputs without end", "trap", guest(STDOUT, &forever("(drop (call $stdout))"))),
+            ("uses a handle that is none", "trap", guest(SUBSCRIBE, "(call $block (i32.const 4096))")),
+            (
+                "a petabyte of randomness",
+                "trap",
+                guest(RANDOM, "(call $random (i64.const 0x4000000000000) (i32.const 1024))"),
+            ),
+            ("a MiB of randomness", "trap", guest(RANDOM, "(call $random (i64.const 0x100000) (i32.const 1024))")),
+            ("64 KiB of randomness", "allowed", guest(RANDOM, "(call $random (i64.const 0x10000) (i32.const 1024))")),
+            (
+                "a petabyte of zeroes",
+                "trap",
+                guest(STDOUT, "(call $zeroes (call $stdout) (i64.const 0x4000000000000) (i32.const 1024))"),
+            ),
+            (
+                "prints more at once than it may",
+                "trap",
+                guest(STDOUT, "(call $print (call $stdout) (i32.const 0) (i32.const 5000) (i32.const 1024))"),
+            ),
+            (
+                "writes more than it may",
+                "trap",
+                guest(STDOUT, "(call $write (call $stdout) (i32.const 0) (i32.const 1000000) (i32.const 1024))"),
+            ),
+            ("floods the log", "cpu", guest(LOG, &forever(&format!("(call $log {a_line})")))),
+            ("floods the log a little", "allowed", guest(LOG, &times(5_000, &format!("(call $log {a_line})")))),
+            (
+                "floods the log with nothing",
+                "allowed",
+                guest(LOG, &times(5_000, "(call $log (i32.const 1) (i32.const 0) (i32.const 0))")),
+            ),
+            (
+                "prints without end",
+                "cpu",
+                guest(
+                    STDOUT,
+                    &format!(
+                        "(local.set $i (call $stdout)) {}",
+                        forever("(call $print (local.get $i) (i32.const 0x80000) (i32.const 4096) (i32.const 1024))")
+                    ),
+                ),
+            ),
+            (
+                "prints a little",
+                "allowed",
+                guest(
+                    &format!("{STDOUT} (global $out (mut i32) (i32.const 0))"),
+                    &format!(
+                        "(global.set $out (call $stdout)) {}",
+                        times(
+                            200,
+                            "(call $print (global.get $out) (i32.const 0x80000) (i32.const 1000) (i32.const 1024))"
+                        )
+                    ),
+                ),
+            ),
+            (
+                "changes its mind without end",
+                "cpu",
+                guest(CACHE_FOR, &forever("(call $cache-for (i32.const 9) (i32.const 0x80000) (i32.const 16))")),
+            ),
+        ],
+    )
+    .await;
+}
