@@ -10,5 +10,9 @@ pub mod store;
 pub mod stream;
 pub mod telemetry;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+#[allow(clippy::expect_used, clippy::panic, reason = "what does not hold is a finding")]
+pub mod fuzz;
 #[cfg(test)]
 mod golden;

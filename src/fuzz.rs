@@ -1,0 +1,187 @@
+//! What holds of anything that a stranger sends, for the fuzz targets in `fuzz/`; their corpus runs with the ordinary tests.
+//!
+//! Each function takes bytes and panics if something does not hold.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::LazyLock;
+
+use http::{HeaderName, HeaderValue};
+
+use crate::config::Config;
+use crate::policy::answer::Check;
+use crate::policy::cache::{self, Vary};
+use crate::policy::component::Policy;
+use crate::policy::host::wit;
+use crate::policy::{Outcome, engine, gate};
+use crate::server::request::{Query, for_policy};
+
+/// A URL's query: what is kept of an answer under the same key is about the same channels.
+pub fn query(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let less = cache::without_acks(&text).collect::<Vec<_>>().join("&");
+    let Ok(less) = Query::parse(&less) else { panic!("without acks none is wrong: {text:?}") };
+    assert!(less.starts.iter().all(|start| *start == crate::channel::Start::Tail), "{text:?}");
+    if let Ok(query) = Query::parse(&text) {
+        assert_eq!(query.channels, less.channels, "{text:?}");
+        assert!(!query.channels.is_empty() && query.channels.len() == query.starts.len());
+        let once: std::collections::HashSet<_> = query.channels.iter().collect();
+        assert_eq!(once.len(), query.channels.len());
+    }
+}
+
+/// An HTTP request on its way to a policy: a line a part: the URL, then headers as `name: value`.
+pub fn request(bytes: &[u8]) {
+    static CONFIG: LazyLock<Config> = LazyLock::new(|| {
+        let raw = toml::from_str("allow-all = true\nserver.trusted-proxies = ['10.0.0.0/8']");
+        Config::check(raw.expect("TOML")).expect("valid")
+    });
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let Ok(mut request) = http::Request::builder().uri(lines.next().unwrap_or_default()).body(()) else { return };
+    for line in lines {
+        let at = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+        let (name, value) = line.split_at(at);
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value.get(1..).unwrap_or_default()))
+        {
+            request.headers_mut().append(name, value);
+        }
+    }
+    let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 1);
+    let asked = for_policy(&request, peer, &CONFIG);
+    assert!(asked.client_address.parse::<IpAddr>().is_ok(), "{asked:?}");
+    assert!(asked.scheme == "http" || asked.scheme == "https", "{asked:?}");
+    assert!(
+        asked.headers.get_all("cookie").iter().count() <= 1 || request.headers().get_all("cookie").iter().count() > 1
+    );
+    let channels = ["a".to_owned()];
+    let vary = Vary::new(&["cookie".into()], false).expect("a name");
+    assert_eq!(cache::key(&asked, &channels, &vary), cache::key(&asked.clone(), &channels, &vary));
+    let told = gate::to_wit(&asked);
+    assert!(
+        told.headers.iter().all(|header| !header.name.bytes().any(|byte| byte.is_ascii_uppercase() || byte <= b' '))
+    );
+    assert!(told.headers.iter().all(|header| !header.value.iter().any(|byte| b"\r\n\0".contains(byte))));
+}
+
+/// A policy's answer on its way to the client.
+pub fn answer(bytes: &[u8]) {
+    let mut cut = Cut(bytes);
+    let channels = ["a".to_owned(), "b".to_owned()];
+    let check = Check { channels: &channels, limit: 4096, now: 1_000, replay_since: None };
+    let headers = |cut: &mut Cut<'_>| cut.list(|cut| wit::Header { name: cut.text(), value: cut.bytes().to_vec() });
+    let answer = if cut.byte().is_multiple_of(2) {
+        Ok(wit::Grant {
+            subject: cut.option(Cut::text),
+            channels: cut.option(|cut| cut.list(Cut::text)),
+            expires_at: cut.option(|cut| cut.number()),
+            headers: headers(&mut cut),
+        })
+    } else {
+        Err(wit::Rejection {
+            status: (cut.number() % 1024) as u16,
+            headers: headers(&mut cut),
+            body: cut.bytes().to_vec(),
+        })
+    };
+    match check.outcome(answer) {
+        Outcome::Allowed(grant) => {
+            let granted = grant.channels.as_deref().unwrap_or(&channels);
+            assert!(!granted.is_empty() && granted.iter().all(|name| channels.contains(name)), "{grant:?}");
+            assert!(grant.expires_at.is_none_or(|at| at > check.now), "{grant:?}");
+            let may = |name: &HeaderName| name == "set-cookie" || name.as_str().starts_with("x-");
+            assert!(grant.headers.keys().all(may), "{grant:?}");
+        }
+        Outcome::Rejected(rejection) => {
+            assert!((200..=599).contains(&rejection.status.as_u16()), "{rejection:?}");
+            let owned = |name: &HeaderName| {
+                let name = name.as_str();
+                name.starts_with("access-control-")
+                    || ["content-length", "transfer-encoding", "connection"].contains(&name)
+            };
+            assert!(!rejection.headers.keys().any(owned), "{rejection:?}");
+            assert!(rejection.body.len() <= check.limit, "{rejection:?}");
+        }
+        Outcome::Failed(failure) => assert_eq!(failure.kind(), "invalid-answer"),
+    }
+}
+
+/// A file that may be a policy.
+pub fn component(bytes: &[u8]) {
+    let engine = engine::shared().expect("an engine");
+    match Policy::new(&engine.into(), bytes) {
+        Ok(policy) => assert!(policy.digest().starts_with("sha256:")),
+        Err(error) => assert!(error.to_string().len() < 4096, "{error}"),
+    }
+}
+
+/// Takes values off bytes, until there are none; then all are nothing.
+struct Cut<'a>(&'a [u8]);
+
+impl<'a> Cut<'a> {
+    fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *first
+    }
+
+    fn number(&mut self) -> u64 {
+        u64::from(self.byte()) << 8 | u64::from(self.byte())
+    }
+
+    fn bytes(&mut self) -> &'a [u8] {
+        let length = usize::from(self.byte()).min(self.0.len());
+        let (bytes, rest) = self.0.split_at(length);
+        self.0 = rest;
+        bytes
+    }
+
+    fn text(&mut self) -> String {
+        String::from_utf8_lossy(self.bytes()).into_owned()
+    }
+
+    fn option<T>(&mut self, take: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        (!self.byte().is_multiple_of(2)).then(|| take(self))
+    }
+
+    fn list<T>(&mut self, mut take: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        (0..self.byte()).map(|_| take(self)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// Each input that is kept, those that once found something among them.
+    fn corpus(target: &str, run: fn(&[u8])) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let mut count = 0;
+        for file in std::fs::read_dir(&folder).expect("a corpus") {
+            let path = file.expect("a file").path();
+            eprintln!("{}", path.display());
+            run(&std::fs::read(&path).expect("it is read"));
+            count += 1;
+        }
+        assert!(count > 2, "{} is empty", folder.display());
+    }
+
+    #[test]
+    fn queries_of_the_corpus() {
+        corpus("query", super::query);
+    }
+
+    #[test]
+    fn requests_of_the_corpus() {
+        corpus("request", super::request);
+    }
+
+    #[test]
+    fn answers_of_the_corpus() {
+        corpus("answer", super::answer);
+    }
+
+    #[test]
+    fn components_of_the_corpus() {
+        corpus("component", super::component);
+    }
+}
