@@ -11,13 +11,17 @@ fn golden_help() {
     let mut cli = Cli::command();
     cli.build();
     let mut text = cli.render_long_help().to_string();
-    let shown = cli.get_subcommands().filter(|c| c.get_name() != "help" && !c.is_hide_set());
-    let names: Vec<String> = shown.map(|c| c.get_name().to_owned()).collect();
-    for name in names {
-        let command = cli.find_subcommand_mut(&name).expect("a command");
-        text += &format!("\n\n==== tidegate {name} ====\n{}", command.render_long_help());
-    }
+    help_below(&mut cli, "tidegate", &mut text);
     golden("help.txt", &text);
+}
+
+/// The help of all commands below one, and of those below them.
+fn help_below(command: &mut clap::Command, path: &str, text: &mut String) {
+    for command in command.get_subcommands_mut().filter(|c| c.get_name() != "help" && !c.is_hide_set()) {
+        let path = format!("{path} {}", command.get_name());
+        *text += &format!("\n\n==== {path} ====\n{}", command.render_long_help());
+        help_below(command, &path, text);
+    }
 }
 
 #[test]

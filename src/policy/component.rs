@@ -61,6 +61,7 @@ pub enum LoadError {
 }
 
 /// A component that fits the interface, ready for instances.
+#[derive(Clone)]
 pub struct Policy {
     pre: InstancePre<State>,
     indices: PolicyIndices,

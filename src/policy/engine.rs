@@ -34,6 +34,13 @@ pub fn compiler() -> anyhow::Result<Engine> {
     Engine::new(&config(None)).map_err(|error| anyhow::anyhow!("cannot start the compiler: {error:#}"))
 }
 
+/// An engine that counts the instructions that it runs, for [`super::measure`]. Nothing stops a policy in it but the counting.
+pub fn metered() -> anyhow::Result<Engine> {
+    let mut config = config(None);
+    config.epoch_interruption(false).consume_fuel(true);
+    Engine::new(&config).map_err(|error| anyhow::anyhow!("cannot start the engine that counts: {error:#}"))
+}
+
 fn config(pool: Option<PoolingAllocationConfig>) -> Config {
     let mut config = Config::new();
     config.wasm_component_model(true);

@@ -114,6 +114,12 @@ impl Gate {
         }
     }
 
+    /// Makes an instance ahead for the next decision, beside those that the limits ask for.
+    pub async fn prepare_one(&self) -> Result<(), Failure> {
+        let version = self.in_force.load_full().ok_or(Failure::NoPolicy)?;
+        version.prepare_one().await
+    }
+
     /// May this client read this set of channels?
     pub async fn decide(&self, request: Request, channels: &[String]) -> Decision {
         let start = Instant::now();

@@ -108,7 +108,7 @@ fn store(engine: &Engine, state: State, limits: &Limits) -> Store<State> {
 }
 
 /// The cause of an error, by its type and never by its words.
-fn failure(error: &wasmtime::Error, instantiating: bool, memory_denied: bool) -> Failure {
+pub(super) fn failure(error: &wasmtime::Error, instantiating: bool, memory_denied: bool) -> Failure {
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => Failure::Cpu,
         _ if memory_denied => Failure::Memory,

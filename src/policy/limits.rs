@@ -19,6 +19,11 @@ impl MemoryLimiter {
         Self { left: bytes, denied: false }
     }
 
+    /// Bytes that it may still take.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
     fn take(&mut self, bytes: usize) -> bool {
         match self.left.checked_sub(bytes) {
             Some(left) => self.left = left,

@@ -2,7 +2,9 @@
 //! Whatever goes wrong on the way keeps the client out.
 
 pub(crate) mod answer;
+pub mod asked;
 pub(crate) mod cache;
+pub mod cases;
 pub mod compile;
 pub mod component;
 pub mod engine;
@@ -10,6 +12,7 @@ pub mod gate;
 pub(crate) mod host;
 mod instance;
 mod limits;
+pub mod measure;
 mod secret;
 mod slow_lane;
 mod version;
@@ -98,6 +101,9 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// All the names that [`Self::kind`] has.
+    pub const KINDS: [&str; 8] = ["no-policy", "trap", "cpu", "timeout", "memory", "busy", "invalid-answer", "host"];
+
     /// A short name for logs and the playground.
     #[must_use]
     pub const fn kind(&self) -> &'static str {

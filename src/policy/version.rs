@@ -63,6 +63,13 @@ impl Version {
         Instance::make(&self.policy, Arc::clone(&self.surroundings), &self.limits, is_slow, deadline).await
     }
 
+    /// Makes one more instance ahead, whatever the limits say of their number.
+    pub async fn prepare_one(&self) -> Result<(), Failure> {
+        let instance = self.prepare().await?;
+        self.ready.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
+        Ok(())
+    }
+
     async fn prepare(&self) -> Result<Instance, Failure> {
         let deadline = Instant::now() + self.limits.timeout;
         let mut instance = self.make(Arc::default(), deadline).await?;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderValue};
-use http::{HeaderMap, Request};
+use http::Request;
+use http::header::{AUTHORIZATION, HOST, HeaderValue};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq;
 use super::respond::{Response, error};
 use crate::channel::Start;
 use crate::config::Config;
-use crate::policy;
+use crate::policy::{self, asked};
 use crate::stream::position::parse_ack;
 
 /// The channels of a URL, and where each shall start.
@@ -33,20 +33,13 @@ pub struct InvalidAck(pub String);
 impl Query {
     /// Reads a query as `URLSearchParams` does.
     pub fn parse(query: &str) -> Result<Self, InvalidAck> {
-        let mut channels: Vec<String> = Vec::new();
+        let channels = asked::channels(query);
         let mut acks: HashMap<String, String> = HashMap::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            if name == "channel" {
-                channels.push(value.into_owned());
-            } else if let Some(channel) = name.strip_prefix("last_ack_") {
+            if let Some(channel) = name.strip_prefix("last_ack_") {
                 acks.entry(channel.to_owned()).or_insert_with(|| value.into_owned());
             }
         }
-        if channels.is_empty() {
-            channels.push("default".into());
-        }
-        let mut seen = std::collections::HashSet::new();
-        channels.retain(|channel| seen.insert(channel.clone()));
         let start = |channel: &String| match acks.get(channel) {
             None => Ok(Start::Tail),
             Some(ack) => parse_ack(ack).ok_or_else(|| InvalidAck(format!("last_ack_{channel}"))),
@@ -65,7 +58,7 @@ pub fn head_size<B>(request: &Request<B>) -> usize {
 /// The request as a policy is told of it.
 pub fn for_policy<B>(request: &Request<B>, peer: SocketAddr, config: &Config) -> policy::Request {
     let mut headers = request.headers().clone();
-    join_cookies(&mut headers);
+    asked::join_cookies(&mut headers);
     let trusted = config.is_trusted_proxy(peer.ip());
     let forwarded =
         |name: &str| headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(",");
@@ -89,16 +82,6 @@ pub fn for_policy<B>(request: &Request<B>, peer: SocketAddr, config: &Config) ->
 fn forwarded_client(list: &str, config: &Config) -> Option<IpAddr> {
     let addresses = list.rsplit(',').map(|text| text.trim().parse::<IpAddr>().ok());
     addresses.map_while(|address| address).find(|address| !config.is_trusted_proxy(*address))
-}
-
-/// Over HTTP/2 a browser may split its cookies into several fields.
-fn join_cookies(headers: &mut HeaderMap) {
-    let cookies: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if cookies.len() > 1
-        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
-    {
-        headers.insert(COOKIE, joined);
-    }
 }
 
 /// The host and port that the client named.
@@ -156,6 +139,9 @@ pub async fn json_body<T: DeserializeOwned>(
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+    use http::header::COOKIE;
+
     use super::*;
     use crate::event::StreamId;
 
@@ -219,7 +205,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(COOKIE, HeaderValue::from_static("a=b"));
         headers.append(COOKIE, HeaderValue::from_static("session=s"));
-        join_cookies(&mut headers);
+        asked::join_cookies(&mut headers);
         let all: Vec<_> = headers.get_all(COOKIE).iter().collect();
         assert_eq!(all, ["a=b; session=s"]);
     }

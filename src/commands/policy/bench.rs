@@ -1,10 +1,151 @@
-//! `tidegate policy bench`.
+//! `tidegate policy bench`: what a decision costs.
 
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
 use clap::Args;
+use serde::Serialize;
+
+use super::subject::{SubjectArgs, suite};
+use crate::config::ConfigError;
+use crate::policy::cases::{Case, file};
+use crate::policy::compile::Compiler;
+use crate::policy::measure::{Costs, Until, measure};
+
+/// What is asked where there are no cases.
+const PLAIN: &str = "[[case]]\nname = \"a request with nothing in it\"\nexpect.allow = true";
 
 #[derive(Debug, Args)]
-pub struct BenchArgs {}
+pub struct BenchArgs {
+    #[command(flatten)]
+    subject: SubjectArgs,
+    /// Measure each part for so long
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    time: Duration,
+    /// Measure each part for so many decisions
+    #[arg(long, value_name = "COUNT", conflicts_with = "time", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
 
-pub fn run(_: &BenchArgs) -> anyhow::Result<()> {
-    anyhow::bail!("policy bench: not here yet")
+/// Everything that `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    file: String,
+    /// The file of cases; none where one plain request was asked.
+    cases: Option<String>,
+    asked: usize,
+    machine: String,
+    #[serde(flatten)]
+    costs: &'a Costs,
+}
+
+pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
+    if cfg!(debug_assertions) {
+        eprintln!("tidegate: this program was built without optimisation; its times say little");
+    }
+    let path = args.subject.cases();
+    let cases = match &path {
+        Some(path) => suite(path)?,
+        None => file::parse(Path::new(file::NAME), PLAIN).map_err(|error| ConfigError(error.to_string()))?,
+    };
+    // A case that shall come to no answer has no cost that would mean anything.
+    let cases: Vec<Case> = cases.cases.into_iter().filter(|case| case.expect.kind() != Some("error")).collect();
+    anyhow::ensure!(!cases.is_empty(), "policy bench: every case expects an error, so there is no decision to measure");
+    let (limits, _) = args.subject.bounds()?;
+    let until = args.count.map_or(Until::Time(args.time), Until::Count);
+    let file = args.subject.file.display();
+    let bytes = std::fs::read(&args.subject.file).with_context(|| format!("policy {file}: cannot be read"))?;
+    // A folder of its own for what is compiled, so that the first time is one.
+    let kept = tempfile::tempdir().context("cannot make a folder for what is compiled")?;
+    let compiler = Compiler::new(&limits, Some(kept.path()))?;
+    let costs = measure(&compiler, &bytes, &cases, &limits, until).with_context(|| format!("policy {file}"))?;
+    let report = Report {
+        file: file.to_string(),
+        cases: path.map(|path| path.display().to_string()),
+        asked: cases.len(),
+        machine: machine(),
+        costs: &costs,
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", report.text());
+    }
+    Ok(())
+}
+
+impl Report<'_> {
+    fn text(&self) -> String {
+        let Costs { fresh, throughput, fuel, .. } = self.costs;
+        let by = match &self.cases {
+            Some(file) => format!("{} cases of {file}, in turn", self.asked),
+            None => "one plain request, for there are no cases beside it".into(),
+        };
+        let failed = match throughput.failed {
+            0 => String::new(),
+            failed => format!("; {failed} came to no answer"),
+        };
+        let grown = self
+            .costs
+            .resident_growth
+            .map(|grown| format!("; the process grew by {}", size(grown)))
+            .unwrap_or_default();
+        [
+            ("policy", format!("{}, {}", self.file, size(self.costs.size as u64))),
+            ("asked", by),
+            ("machine", self.machine.clone()),
+            (
+                "compiled",
+                format!(
+                    "in {}; {} where it was compiled before",
+                    time(self.costs.compile_us),
+                    time(self.costs.load_us)
+                ),
+            ),
+            ("cold", format!("{} for the first decision", time(self.costs.cold_us))),
+            (
+                "fresh",
+                format!(
+                    "p50 {}, p99 {}, max {} of {} decisions, one at a time, each on an instance of its own",
+                    time(fresh.p50_us),
+                    time(fresh.p99_us),
+                    time(fresh.max_us),
+                    fresh.count
+                ),
+            ),
+            (
+                "throughput",
+                format!("{} decisions a second on {} cores{failed}", throughput.per_second, throughput.cores),
+            ),
+            ("memory", format!("{} for an instance{grown}", size(self.costs.instance_memory as u64))),
+            ("fuel", format!("{} on average, {} to {}; the same in every run", fuel.mean, fuel.least, fuel.most)),
+        ]
+        .map(|(name, value)| format!("{name:<11} {value}\n"))
+        .concat()
+    }
+}
+
+fn time(us: f64) -> String {
+    match us {
+        ..1000.0 => format!("{us:.1} µs"),
+        ..1_000_000.0 => format!("{:.1} ms", us / 1e3),
+        _ => format!("{:.1} s", us / 1e6),
+    }
+}
+
+fn size(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).to_string()
+}
+
+/// The processor, and how many cores of it this process may use.
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let about = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = about.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let model = model.map_or(std::env::consts::ARCH, |(_, name)| name.trim());
+    format!("{model}, {cores} cores")
 }

@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod inspect;
 mod new;
+mod subject;
 mod test;
 
 use clap::Subcommand;

@@ -1,10 +1,71 @@
-//! `tidegate policy test`.
+//! `tidegate policy test`: asks a component a table of requests, and says where it decides otherwise than expected.
 
+mod report;
+
+use anyhow::bail;
 use clap::Args;
 
-#[derive(Debug, Args)]
-pub struct TestArgs {}
+use super::subject::{SubjectArgs, suite};
+use crate::commands::{client_runtime, serve};
+use crate::config::ConfigError;
+use crate::config::raw::LogFormat;
+use crate::policy::cases::run;
+use crate::policy::compile::Compiler;
+use crate::telemetry;
+use report::Report;
 
-pub fn run(_: &TestArgs) -> anyhow::Result<()> {
-    anyhow::bail!("policy test: not here yet")
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    #[command(flatten)]
+    subject: SubjectArgs,
+    /// Ask only the cases whose names contain this
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    /// Show what the policy writes to the log
+    #[arg(long)]
+    log: bool,
+}
+
+pub fn run(args: &TestArgs) -> anyhow::Result<()> {
+    let subject = &args.subject;
+    let Some(path) = subject.cases() else {
+        let (file, beside) = (subject.file.display(), subject.beside());
+        let text =
+            format!("policy test: no cases for {file}: {} is not there, and no other file was named", beside.display());
+        return Err(ConfigError(text).into());
+    };
+    let mut cases = suite(&path)?.cases;
+    if let Some(part) = &args.filter {
+        cases.retain(|case| case.name.contains(&**part));
+        if cases.is_empty() {
+            return Err(ConfigError(format!("{}: no case's name contains {part:?}", path.display())).into());
+        }
+    }
+    let _log = args.log.then(|| telemetry::init("off,tidegate::policy=debug", LogFormat::Text)).transpose()?;
+    let (limits, cache_dir) = subject.bounds()?;
+    let compiler = Compiler::new(&limits, cache_dir.as_deref())?;
+    let policy = serve::load(&compiler, &subject.file)?;
+
+    let mut report = Report::new(&subject.file, policy.digest(), &path);
+    client_runtime()?.block_on(async {
+        for case in &cases {
+            let verdict = run::run(&compiler, &policy, &limits, case).await;
+            let result = report.add(case, verdict);
+            if !args.json {
+                print!("{}", result.text(&path));
+            }
+        }
+    });
+    if args.json {
+        println!("{}", report.json());
+    } else {
+        println!("\n{}", report.summary());
+    }
+    match report.failed {
+        0 => Ok(()),
+        failed => bail!("{failed} of {} cases failed", cases.len()),
+    }
 }

@@ -1,0 +1,173 @@
+//! What came of the cases, for people and for machines.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::Value;
+use similar::{ChangeTag, TextDiff};
+
+use crate::policy::cases::Case;
+use crate::policy::cases::run::Verdict;
+
+/// Everything that `--json` prints.
+#[derive(Serialize)]
+pub struct Report {
+    file: String,
+    policy: String,
+    cases: String,
+    pub passed: usize,
+    pub failed: usize,
+    results: Vec<CaseResult>,
+}
+
+/// One case.
+#[derive(Serialize)]
+pub struct CaseResult {
+    name: String,
+    line: usize,
+    ok: bool,
+    /// Whether it was decided on an instance that was prepared.
+    prepared: bool,
+    /// The fields that are not as expected.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    differences: Vec<&'static str>,
+    expected: Value,
+    got: Value,
+    #[serde(skip)]
+    diff: String,
+}
+
+impl Report {
+    pub fn new(file: &Path, policy: &str, cases: &Path) -> Self {
+        let (file, cases) = (file.display().to_string(), cases.display().to_string());
+        Self { file, policy: policy.to_owned(), cases, passed: 0, failed: 0, results: Vec::new() }
+    }
+
+    pub fn add(&mut self, case: &Case, verdict: Verdict) -> &CaseResult {
+        let ok = verdict.passed();
+        let counter = if ok { &mut self.passed } else { &mut self.failed };
+        *counter += 1;
+        let result = CaseResult {
+            name: case.name.clone(),
+            line: case.line,
+            ok,
+            prepared: verdict.prepared,
+            differences: verdict.differences.iter().map(|difference| difference.field).collect(),
+            expected: verdict.expected.to_json(),
+            got: verdict.got.to_json(),
+            diff: if ok { String::new() } else { diff(&verdict) },
+        };
+        self.results.push_mut(result)
+    }
+
+    pub fn summary(&self) -> String {
+        let Self { file, policy, cases, passed, failed, .. } = self;
+        let digest = policy.get(..19).unwrap_or(policy);
+        format!("{passed} passed, {failed} failed: {file} ({digest}…) by {cases}")
+    }
+
+    pub fn json(&self) -> String {
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+}
+
+impl CaseResult {
+    /// A line, and below it what differs.
+    pub fn text(&self, cases: &Path) -> String {
+        if self.ok {
+            format!("ok    {}\n", self.name)
+        } else {
+            let how = if self.prepared { ", on an instance that was prepared" } else { "" };
+            format!("FAIL  {}  ({}:{}{how})\n{}", self.name, cases.display(), self.line, self.diff)
+        }
+    }
+}
+
+/// What is expected (`-`) against what came (`+`).
+fn diff(verdict: &Verdict) -> String {
+    let Verdict { expected, got, .. } = verdict;
+    // An answer of another kind is shown whole, for then everything about it is news.
+    let whole = expected.kind() != got.kind();
+    let expected_lines = expected.lines(None).join("\n");
+    let got_lines = got.lines(if whole { None } else { Some(expected) }).join("\n");
+    let mut text = String::new();
+    for change in TextDiff::from_lines(&expected_lines, &got_lines).iter_all_changes() {
+        let sign = match change.tag() {
+            ChangeTag::Delete => '-',
+            ChangeTag::Insert => '+',
+            ChangeTag::Equal => ' ',
+        };
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "      {sign} {}", change.value().trim_end_matches('\n'));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::golden::golden;
+    use crate::policy::cases::file::parse;
+    use crate::policy::{Decision, Failure, Grant, Outcome, Rejection};
+
+    const CASES: &str = r#"
+[[case]]
+name = "alice reads her team's channel"
+channels = ["team-red"]
+expect = { allow = true, subject = "alice" }
+
+[[case]]
+name = "a member is no admin"
+expect = { status = 403, body = "Admin access required", headers = { content-type = "text/plain", x-trace = true } }
+
+[[case]]
+name = "several lines"
+expect = { status = 401, body = "two\nlines " }
+
+[[case]]
+name = "nobody"
+expect.status = 401
+"#;
+
+    #[test]
+    fn golden_report() {
+        let path = Path::new("cases.toml");
+        let suite = parse(path, CASES).expect("valid");
+        let headers = [("content-type", "text/plain"), ("x-trace", "1")]
+            .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)));
+        let rejected = |status: u16, body: &'static str| {
+            Outcome::Rejected(Rejection {
+                status: http::StatusCode::from_u16(status).expect("a status"),
+                headers: headers.clone().into_iter().collect(),
+                body: body.into(),
+            })
+        };
+        let outcomes = [
+            Outcome::Allowed(Grant { subject: Some("alice".into()), ..Grant::default() }),
+            rejected(401, "Unauthorized"),
+            rejected(401, "two\nlines"),
+            Outcome::Failed(Failure::Trap("wasm `unreachable` instruction executed".into())),
+        ];
+        let mut report = Report::new(Path::new("policy.wasm"), "sha256:0123456789abcdef", path);
+        let mut text = String::new();
+        for (case, outcome) in suite.cases.iter().zip(outcomes) {
+            let decision = Decision {
+                outcome,
+                reason: Some("why".into()),
+                cached: false,
+                took: Duration::ZERO,
+                policy: String::new(),
+            };
+            let got = crate::policy::cases::answer::Answer::new(&decision, &case.ask.channels);
+            let expected = case.expect.filled(&got);
+            let verdict = Verdict { differences: expected.differences(&got), expected, got, prepared: false };
+            text += &report.add(case, verdict).text(path);
+        }
+        text += &format!("\n{}\n", report.summary());
+        golden("policy-test.txt", &text);
+        golden("policy-test.json", &format!("{}\n", report.json()));
+    }
+}

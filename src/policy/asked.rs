@@ -1,0 +1,28 @@
+//! What a request asks for, as both the gateway and the cases of a policy's author read it.
+
+use http::HeaderMap;
+use http::header::{COOKIE, HeaderValue};
+
+/// The channels that a query names, read as `URLSearchParams` does: without repeats, in the order of the URL; without any it
+/// is `default`.
+#[must_use]
+pub fn channels(query: &str) -> Vec<String> {
+    let named = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "channel");
+    let mut channels: Vec<String> = named.map(|(_, value)| value.into_owned()).collect();
+    if channels.is_empty() {
+        channels.push("default".into());
+    }
+    let mut seen = std::collections::HashSet::new();
+    channels.retain(|channel| seen.insert(channel.clone()));
+    channels
+}
+
+/// Over HTTP/2 a browser may split its cookies into several fields: a policy sees one.
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
+    }
+}
