@@ -1,0 +1,181 @@
+//! `tidegate policy test` and `bench`, as an author's desk and a pipeline use them; and the one suite of decisions, which every
+//! example in any language has to pass.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::children::{Ended, path, tidegate};
+use crate::guests;
+
+/// Runs to the end, however long: a large component takes its time to compile, and the program bounds that by itself.
+async fn ends(dir: &Path, args: &[&str]) -> Ended {
+    let output = tidegate(args).current_dir(dir).output().await.expect("it runs");
+    let text = |bytes| String::from_utf8(bytes).expect("its output is text");
+    Ended { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A folder with these files; a name that ends in `.wasm` is that of a fixture.
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    for (name, text) in files {
+        let component = name.strip_suffix(".wasm").map(|_| guests::component(text));
+        std::fs::write(dir.path().join(name), component.as_deref().unwrap_or(text.as_bytes())).expect("written");
+    }
+    dir
+}
+
+async fn passes_suite(component: &Path, pattern: &str) {
+    let cases = root().join(format!("guest-examples/cases/{pattern}.toml"));
+    let count = std::fs::read_to_string(&cases).expect("the cases").matches("[[case]]").count();
+    let names = [component, &cases].map(|path| path.to_str().expect("a path"));
+    let ended = ends(root(), &["policy", "test", names[0], names[1], "--json"]).await;
+    assert_eq!(ended.code(), Some(0), "{} by {}: {}", names[0], names[1], ended.all());
+    let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    assert_eq!((report["passed"].as_u64(), report["failed"].as_u64()), (Some(count as u64), Some(0)));
+}
+
+/// The examples: a folder a policy, by language and pattern.
+fn examples() -> Vec<(String, String)> {
+    let folders = std::fs::read_dir(root().join("guest-examples")).expect("the examples");
+    let names = folders.map(|entry| entry.expect("a folder").file_name().into_string().expect("its name"));
+    let mut all: Vec<_> = names
+        .filter_map(|name| {
+            let pattern = name.strip_suffix("-based")?.rsplit_once('-')?.1.to_owned();
+            Some((name, pattern))
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+#[tokio::test]
+async fn every_example_decides_the_suite_of_its_pattern() {
+    let built = std::env::var_os("TIDEGATE_FRESH_GUESTS").map_or_else(|| root().join("target/guests"), PathBuf::from);
+    let (mut missing, all) = (Vec::new(), examples());
+    assert!(all.iter().any(|(name, _)| name == "rust-role-based"), "{all:?}");
+    for (name, pattern) in all {
+        let component = built.join(format!("{name}.wasm"));
+        if component.exists() {
+            passes_suite(&component, &pattern).await;
+        } else {
+            missing.push(component);
+        }
+    }
+    let required = std::env::var_os("TIDEGATE_REQUIRE_GUESTS").is_some();
+    assert!(!required || missing.is_empty(), "cargo xtask guests builds what is missing: {missing:?}");
+}
+
+#[tokio::test]
+async fn an_older_component_of_this_version_still_loads_and_decides() {
+    // It knows nothing of `cache-for`, `cache-any-address` and `preparation`, which came to 0.1.0 after it.
+    passes_suite(&root().join("tests/fixtures/components/role-based-0.1.0.wasm"), "role").await;
+}
+
+const ALLOW: &str = "[[case]]\nname = \"anybody\"\nexpect.allow = true\n";
+
+#[tokio::test]
+async fn the_cases_beside_a_component_are_asked() {
+    let dir = folder(&[("policy.wasm", "allow"), ("cases.toml", ALLOW)]);
+    let ended = ends(dir.path(), &["policy", "test", "policy.wasm"]).await;
+    assert_eq!((ended.code(), &*ended.stderr), (Some(0), ""), "{ended:?}");
+    assert!(ended.stdout.starts_with("ok    anybody\n\n1 passed, 0 failed: policy.wasm (sha256:"), "{}", ended.stdout);
+    // And from elsewhere, by a path.
+    let component = path(dir.path(), "policy.wasm");
+    let ended = ends(root(), &["policy", "test", &component]).await;
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_failed_case_is_shown_and_told_by_the_exit_code() {
+    let cases = format!("{ALLOW}[[case]]\nname = \"nobody\"\nexpect = {{ status = 403, body = \"no\" }}\n");
+    let dir = folder(&[("policy.wasm", "allow"), ("other.toml", &cases)]);
+    let ended = ends(dir.path(), &["policy", "test", "policy.wasm", "other.toml"]).await;
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("1 of 2 cases failed"), "{}", ended.stderr);
+    assert!(ended.stdout.contains("FAIL  nobody  (other.toml:4)\n      - status       403\n"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("      + allow        true\n"), "{}", ended.stdout);
+    let ended = ends(dir.path(), &["policy", "test", "policy.wasm", "other.toml", "--filter", "any"]).await;
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert!(!ended.stdout.contains("nobody"), "{}", ended.stdout);
+    let ended = ends(dir.path(), &["policy", "test", "policy.wasm", "other.toml", "--json"]).await;
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    assert_eq!(report["results"][1]["differences"][0], "status", "{report}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_cases_is_said_with_its_place() {
+    let dir = folder(&[
+        ("policy.wasm", "allow"),
+        ("typo.toml", "[[case]]\nname = \"a\"\nexpect.allow = true\n\n[[case]]\nname = \"b\"\nchanel = \"x\"\n"),
+        ("none.toml", "now = 1\n"),
+        ("one.toml", ALLOW),
+    ]);
+    for (args, words) in [
+        (&["policy.wasm"][..], &["no cases", "cases.toml is not there"][..]),
+        (&["policy.wasm", "missing.toml"], &["missing.toml", "cannot be read"]),
+        (&["policy.wasm", "typo.toml"], &["typo.toml:7", "\"b\"", "chanel", "channels"]),
+        (&["policy.wasm", "none.toml"], &["none.toml", "no case", "[[case]]"]),
+        (&["policy.wasm", "one.toml", "--filter", "x"], &["one.toml", "\"x\""]),
+        (&["policy.wasm", "one.toml", "--config", "missing.toml"], &["missing.toml"]),
+    ] {
+        let ended = ends(dir.path(), &[&["policy", "test"], args].concat()).await;
+        assert_eq!((ended.code(), &*ended.stdout), (Some(2), ""), "{args:?}: {ended:?}");
+        assert!(words.iter().all(|word| ended.stderr.contains(word)), "{args:?}: {}", ended.stderr);
+    }
+    let ended = ends(dir.path(), &["policy", "test", "missing.wasm", "one.toml"]).await;
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("policy missing.wasm"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn failures_are_expected_by_their_kind_and_within_the_bounds_of_a_configuration() {
+    for (fixture, kind) in [("trap", "trap"), ("spin", "cpu"), ("grow", "memory"), ("no-channels", "invalid-answer")] {
+        let cases = format!("[[case]]\nname = \"it\"\nexpect.error = \"{kind}\"\n");
+        let dir = folder(&[("policy.wasm", fixture), ("cases.toml", &cases)]);
+        let ended = ends(dir.path(), &["policy", "test", "policy.wasm"]).await;
+        assert_eq!(ended.code(), Some(0), "{fixture}: {}", ended.all());
+    }
+    let cases = "[[case]]\nname = \"it\"\nexpect.error = \"timeout\"\n";
+    let config = "store = \"memory:\"\nallow-all = true\n[policy]\ntimeout = \"50ms\"\ncpu = \"10s\"\n";
+    let dir = folder(&[("policy.wasm", "spin"), ("cases.toml", cases), ("gate.toml", config)]);
+    let ended = ends(dir.path(), &["policy", "test", "policy.wasm", "--config", "gate.toml"]).await;
+    assert_eq!(ended.code(), Some(0), "{}", ended.all());
+}
+
+#[tokio::test]
+async fn a_bench_says_what_a_decision_costs() {
+    let dir = folder(&[("policy.wasm", "allow"), ("cases.toml", ALLOW)]);
+    let args = ["policy", "bench", "policy.wasm", "--count", "20", "--json"];
+    let fuel = async || {
+        let ended = ends(dir.path(), &args).await;
+        assert_eq!(ended.code(), Some(0), "{}", ended.all());
+        let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+        assert_eq!((report["cases"].as_str(), report["fresh"]["count"].as_u64()), (Some("cases.toml"), Some(20)));
+        for field in ["size", "compile_us", "load_us", "cold_us", "instance_memory"] {
+            assert!(report[field].as_f64().is_some_and(|n| n > 0.0), "{field}: {report}");
+        }
+        for (group, field) in
+            [("fresh", "p50_us"), ("fresh", "p99_us"), ("fresh", "max_us"), ("throughput", "per_second")]
+        {
+            assert!(report[group][field].as_f64().is_some_and(|n| n > 0.0), "{group}.{field}: {report}");
+        }
+        report["fuel"].clone()
+    };
+    let first = fuel().await;
+    assert!(first["mean"].as_u64().is_some_and(|n| n > 0), "{first}");
+    assert_eq!(first, fuel().await, "fuel is the same in every run");
+}
+
+#[tokio::test]
+async fn a_policy_that_does_not_decide_is_not_measured() {
+    let dir = folder(&[("policy.wasm", "trap")]);
+    let ended = ends(dir.path(), &["policy", "bench", "policy.wasm", "--count", "3"]).await;
+    assert_eq!((ended.code(), &*ended.stdout), (Some(1), ""), "{ended:?}");
+    assert!(ended.stderr.contains("policy.wasm") && ended.stderr.contains("trap"), "{}", ended.stderr);
+}
