@@ -13,7 +13,7 @@ use super::component::{LoadError, Policy};
 use super::{Failure, Limits};
 
 pub use fuel::Fuel;
-pub use time::{Latency, Throughput};
+pub use time::{Latency, Prepared, Throughput};
 
 /// How long each part is measured.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,8 @@ pub struct Costs {
     pub cold_us: f64,
     /// One decision at a time, each on an instance that is made when it is asked for.
     pub fresh: Latency,
+    /// The same, each on an instance that was made before its request came.
+    pub prepared: Prepared,
     /// All cores at once.
     pub throughput: Throughput,
     /// Memories and tables of the instance that used most.
@@ -84,6 +86,7 @@ pub fn measure(
     let asking = time::Asking::new(compiler, &policy, limits, cases);
     let cold = asking.first().map_err(|error| host(&error))??;
     let fresh = asking.one_at_a_time(until).map_err(|error| host(&error))??;
+    let prepared = asking.prepared(&policy, until).map_err(|error| host(&error))??;
     let throughput = asking.all_cores(until).map_err(|error| host(&error))?;
     let resident_growth = resident.zip(self::resident()).map(|(before, after)| after.saturating_sub(before));
     let (fuel, instance_memory) = fuel::count(bytes, cases, limits)?;
@@ -93,6 +96,7 @@ pub fn measure(
         load_us: us(load),
         cold_us: us(cold),
         fresh,
+        prepared,
         throughput,
         instance_memory,
         resident_growth,

@@ -15,7 +15,7 @@ use super::{Failure, Limits, slow_lane};
 
 /// An instance that is made in less than this is made when it is needed: to take one from a queue and to fill that again from
 /// another thread costs about as much.
-const WORTHWHILE: Duration = Duration::from_micros(100);
+pub const WORTHWHILE: Duration = Duration::from_micros(100);
 /// After an instance could not be made or prepared.
 const BACK_OFF: Duration = Duration::from_secs(1);
 

@@ -160,9 +160,14 @@ async fn a_bench_says_what_a_decision_costs() {
         for field in ["size", "compile_us", "load_us", "cold_us", "instance_memory"] {
             assert!(report[field].as_f64().is_some_and(|n| n > 0.0), "{field}: {report}");
         }
-        for (group, field) in
-            [("fresh", "p50_us"), ("fresh", "p99_us"), ("fresh", "max_us"), ("throughput", "per_second")]
-        {
+        for (group, field) in [
+            ("prepared", "p50_us"),
+            ("prepared", "making_us"),
+            ("fresh", "p50_us"),
+            ("fresh", "p99_us"),
+            ("fresh", "max_us"),
+            ("throughput", "per_second"),
+        ] {
             assert!(report[group][field].as_f64().is_some_and(|n| n > 0.0), "{group}.{field}: {report}");
         }
         report["fuel"].clone()

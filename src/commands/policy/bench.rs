@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use super::subject::{SubjectArgs, suite};
+use super::subject::SubjectArgs;
 use crate::config::ConfigError;
 use crate::policy::cases::{Case, file};
 use crate::policy::compile::Compiler;
@@ -49,11 +49,11 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     }
     let path = args.subject.cases();
     let cases = match &path {
-        Some(path) => suite(path)?,
-        None => file::parse(Path::new(file::NAME), PLAIN).map_err(|error| ConfigError(error.to_string()))?,
+        Some(path) => args.subject.read(path)?,
+        None => file::parse(Path::new(file::NAME), PLAIN).map_err(|error| ConfigError(error.to_string()))?.cases,
     };
     // A case that shall come to no answer has no cost that would mean anything.
-    let cases: Vec<Case> = cases.cases.into_iter().filter(|case| case.expect.kind() != Some("error")).collect();
+    let cases: Vec<Case> = cases.into_iter().filter(|case| case.expect.kind() != Some("error")).collect();
     anyhow::ensure!(!cases.is_empty(), "policy bench: every case expects an error, so there is no decision to measure");
     let (limits, _) = args.subject.bounds()?;
     let until = args.count.map_or(Until::Time(args.time), Until::Count);
@@ -80,7 +80,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
 
 impl Report<'_> {
     fn text(&self) -> String {
-        let Costs { fresh, throughput, fuel, .. } = self.costs;
+        let Costs { fresh, prepared, throughput, fuel, .. } = self.costs;
         let by = match &self.cases {
             Some(file) => format!("{} cases of {file}, in turn", self.asked),
             None => "one plain request, for there are no cases beside it".into(),
@@ -115,6 +115,16 @@ impl Report<'_> {
                     time(fresh.p99_us),
                     time(fresh.max_us),
                     fresh.count
+                ),
+            ),
+            (
+                "prepared",
+                format!(
+                    "p50 {}, p99 {} on an instance that was made ahead, in {}{}",
+                    time(prepared.left.p50_us),
+                    time(prepared.left.p99_us),
+                    time(prepared.making_us),
+                    if prepared.used { "" } else { ": so quickly that a gateway makes none ahead" }
                 ),
             ),
             (

@@ -9,7 +9,7 @@ use toml::{Table, Value};
 use crate::config::layers::{merge, option};
 use crate::config::{self, Config, ConfigError};
 use crate::policy::Limits;
-use crate::policy::cases::file;
+use crate::policy::cases::{Case, file};
 
 #[derive(Debug, Args)]
 pub struct SubjectArgs {
@@ -22,6 +22,9 @@ pub struct SubjectArgs {
     /// Take the bounds of decisions from this tidegate.toml [default: the gateway's defaults]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Ask only the cases whose names contain this
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
 }
 
 impl SubjectArgs {
@@ -33,6 +36,18 @@ impl SubjectArgs {
     /// Where cases are looked for.
     pub fn beside(&self) -> PathBuf {
         self.file.with_file_name(file::NAME)
+    }
+
+    /// The cases of a file that are asked; a mistake in it, or in the filter, is one in usage.
+    pub fn read(&self, path: &Path) -> Result<Vec<Case>, ConfigError> {
+        let mut cases = file::load(path).map_err(|error| ConfigError(error.to_string()))?.cases;
+        if let Some(part) = &self.filter {
+            cases.retain(|case| case.name.contains(&**part));
+            if cases.is_empty() {
+                return Err(ConfigError(format!("{}: no case's name contains {part:?}", path.display())));
+            }
+        }
+        Ok(cases)
     }
 
     /// The bounds of decisions, and where compiled policies are kept.
@@ -49,9 +64,4 @@ impl SubjectArgs {
         merge(&mut layer, option("policy.file", Value::from(file)));
         Ok(layer)
     }
-}
-
-/// Reads a file of cases; one that is wrong is a mistake in usage.
-pub fn suite(path: &Path) -> Result<crate::policy::cases::Suite, ConfigError> {
-    file::load(path).map_err(|error| ConfigError(error.to_string()))
 }

@@ -5,7 +5,7 @@ mod report;
 use anyhow::bail;
 use clap::Args;
 
-use super::subject::{SubjectArgs, suite};
+use super::subject::SubjectArgs;
 use crate::commands::{client_runtime, serve};
 use crate::config::ConfigError;
 use crate::config::raw::LogFormat;
@@ -18,9 +18,6 @@ use report::Report;
 pub struct TestArgs {
     #[command(flatten)]
     subject: SubjectArgs,
-    /// Ask only the cases whose names contain this
-    #[arg(long, value_name = "TEXT")]
-    filter: Option<String>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -37,13 +34,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<()> {
             format!("policy test: no cases for {file}: {} is not there, and no other file was named", beside.display());
         return Err(ConfigError(text).into());
     };
-    let mut cases = suite(&path)?.cases;
-    if let Some(part) = &args.filter {
-        cases.retain(|case| case.name.contains(&**part));
-        if cases.is_empty() {
-            return Err(ConfigError(format!("{}: no case's name contains {part:?}", path.display())).into());
-        }
-    }
+    let cases = subject.read(&path)?;
     let _log = args.log.then(|| telemetry::init("off,tidegate::policy=debug", LogFormat::Text)).transpose()?;
     let (limits, cache_dir) = subject.bounds()?;
     let compiler = Compiler::new(&limits, cache_dir.as_deref())?;

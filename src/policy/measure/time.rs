@@ -13,7 +13,7 @@ use crate::policy::cases::{Case, run};
 use crate::policy::compile::Compiler;
 use crate::policy::component::Policy;
 use crate::policy::gate::Gate;
-use crate::policy::{Decision, Limits, Outcome};
+use crate::policy::{Decision, Limits, Outcome, version};
 
 /// The longest decision that a histogram tells from longer ones.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -31,6 +31,18 @@ pub struct Latency {
     pub p99_us: f64,
     /// The longest.
     pub max_us: f64,
+}
+
+/// Decisions on instances that were made ahead.
+#[derive(Clone, Debug, Serialize)]
+pub struct Prepared {
+    /// What is left of a decision, for the request that waits.
+    #[serde(flatten)]
+    pub left: Latency,
+    /// The median of making and preparing an instance, off the request's path.
+    pub making_us: f64,
+    /// Whether a gateway makes instances of this policy ahead; it does not where making one is quick.
+    pub used: bool,
 }
 
 /// Decisions of all cores together.
@@ -63,25 +75,39 @@ impl Asking {
     /// One decision after another.
     pub fn one_at_a_time(&self, until: Until) -> std::io::Result<Result<Latency, MeasureError>> {
         Ok(single()?.block_on(async {
-            self.some(WARM_UP).await?;
-            let times = self.some(until).await?;
-            let at = |quantile| us(Duration::from_nanos(times.value_at_quantile(quantile)));
-            let max = us(Duration::from_nanos(times.max()));
-            Ok(Latency { count: times.len(), p50_us: at(0.5), p99_us: at(0.99), max_us: max })
+            self.fresh(WARM_UP).await?;
+            Ok(Latency::from(&self.fresh(until).await?))
         }))
     }
 
-    async fn some(&self, until: Until) -> Result<Histogram<u64>, MeasureError> {
-        let longest = u64::try_from(LONGEST.as_nanos()).unwrap_or(u64::MAX);
-        let histogram = Histogram::new_with_bounds(1, longest, 3);
-        let mut times = histogram.map_err(|error| MeasureError::Host(error.to_string()))?;
+    async fn fresh(&self, until: Until) -> Result<Histogram<u64>, MeasureError> {
+        let mut times = histogram()?;
         let (start, mut done) = (Instant::now(), 0);
         while !until.reached(start, done) {
-            let took = decide(&self.cases, done).await?.took;
-            times.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+            record(&mut times, decide(&self.cases, done).await?.took);
             done += 1;
         }
         Ok(times)
+    }
+
+    /// The same, each on an instance that was made and prepared just before.
+    pub fn prepared(&self, policy: &Policy, until: Until) -> std::io::Result<Result<Prepared, MeasureError>> {
+        Ok(single()?.block_on(async {
+            let (mut making, mut left) = (histogram()?, histogram()?);
+            let (start, mut done) = (Instant::now(), 0);
+            while !until.reached(start, done) {
+                let (gate, case) = nth(&self.cases, done);
+                let begin = Instant::now();
+                let failed = |failure| MeasureError::Decision { case: case.name.clone(), failure };
+                gate.prepare_one().await.map_err(failed)?;
+                record(&mut making, begin.elapsed());
+                record(&mut left, decide(&self.cases, done).await?.took);
+                done += 1;
+            }
+            let making = Duration::from_nanos(making.value_at_quantile(0.5));
+            let used = policy.preparation().is_some() || making >= version::WORTHWHILE;
+            Ok(Prepared { left: Latency::from(&left), making_us: us(making), used })
+        }))
     }
 
     /// As many decisions as all cores make.
@@ -132,10 +158,30 @@ fn single() -> std::io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
+fn histogram() -> Result<Histogram<u64>, MeasureError> {
+    let longest = u64::try_from(LONGEST.as_nanos()).unwrap_or(u64::MAX);
+    Histogram::new_with_bounds(1, longest, 3).map_err(|error| MeasureError::Host(error.to_string()))
+}
+
+fn record(times: &mut Histogram<u64>, took: Duration) {
+    times.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+}
+
+impl From<&Histogram<u64>> for Latency {
+    fn from(times: &Histogram<u64>) -> Self {
+        let at = |quantile| us(Duration::from_nanos(times.value_at_quantile(quantile)));
+        let max_us = us(Duration::from_nanos(times.max()));
+        Self { count: times.len(), p50_us: at(0.5), p99_us: at(0.99), max_us }
+    }
+}
+
+fn nth(cases: &[(Gate, Case)], number: u64) -> &(Gate, Case) {
+    &cases[usize::try_from(number % cases.len() as u64).unwrap_or(0)]
+}
+
 /// One decision; a policy that cannot decide has no cost that would mean anything.
 async fn decide(cases: &[(Gate, Case)], number: u64) -> Result<Decision, MeasureError> {
-    let number = usize::try_from(number % cases.len() as u64).unwrap_or(0);
-    let (gate, case) = &cases[number];
+    let (gate, case) = nth(cases, number);
     let decision = gate.decide(case.ask.request(), &case.ask.channels).await;
     match decision.outcome {
         Outcome::Failed(failure) => Err(MeasureError::Decision { case: case.name.clone(), failure }),

@@ -1,0 +1,91 @@
+//! What the same policy costs in each language: `cargo bench --bench languages` prints the table of the README.
+//!
+//! `cargo xtask guests` builds what is measured. Each is measured by `tidegate policy bench` in a process of its own, so that none
+//! finds the memory warm from another. `-- --all` measures all patterns, `-- --time 1s` for less long.
+
+#![allow(clippy::expect_used, clippy::panic, missing_docs, reason = "a bench that cannot run says why by ending")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Most policies do this and no more: a cookie, one look-up of its session, JSON.
+const CASE: &str = "alice reads what everybody reads";
+
+const LANGUAGES: [(&str, &str); 6] =
+    [("rust", "Rust"), ("c", "C"), ("zig", "Zig"), ("go", "Go"), ("typescript", "TypeScript"), ("python", "Python")];
+
+fn main() {
+    // What cargo itself says to a bench is not for this one.
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let all = args.iter().any(|arg| arg == "--all");
+    let time = args.iter().skip_while(|arg| *arg != "--time").nth(1).map_or("5s", String::as_str);
+    let patterns: &[&str] = if all { &["session", "user", "role"] } else { &["role"] };
+    let mut machine = String::new();
+    println!(
+        "| policy | size | compile | load, compiled before | first decision | fresh p50 / p99 | made ahead p50 / p99 | memory |"
+    );
+    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+    for (folder, language) in LANGUAGES {
+        for pattern in patterns {
+            let component = root().join(format!("target/guests/{folder}-{pattern}-based.wasm"));
+            if !component.exists() {
+                eprintln!("{} is missing: cargo xtask guests builds it", component.display());
+                continue;
+            }
+            let costs = bench(&component, pattern, time);
+            let name = if all { format!("{language}, {pattern}-based") } else { language.to_owned() };
+            println!("{}", row(&name, &costs));
+            machine = costs["machine"].as_str().unwrap_or_default().to_owned();
+        }
+    }
+    println!(
+        "\n{machine}; one decision at a time, each on an instance of its own, with a cookie, one look-up in an embedded store, its JSON."
+    );
+}
+
+fn bench(component: &Path, pattern: &str, time: &str) -> Value {
+    let cases = root().join(format!("guest-examples/cases/{pattern}.toml"));
+    let case = if pattern == "session" { "no channel is" } else { CASE };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(["policy", "bench"]).args([component, &cases]).args(["--filter", case, "--time", time, "--json"]);
+    let output = command.output().expect("the program runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn row(name: &str, costs: &Value) -> String {
+    let number =
+        |pointer: &str| costs.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("{pointer}: {costs}"));
+    let pair = |group: &str| {
+        format!("{} / {}", time(number(&format!("/{group}/p50_us"))), time(number(&format!("/{group}/p99_us"))))
+    };
+    let ahead = if costs["prepared"]["used"] == true { pair("prepared") } else { "–".into() };
+    format!(
+        "| {name} | {} | {} | {} | {} | {} | {ahead} | {} |",
+        size(number("/size")),
+        time(number("/compile_us")),
+        time(number("/load_us")),
+        time(number("/cold_us")),
+        pair("fresh"),
+        size(number("/instance_memory")),
+    )
+}
+
+fn time(us: f64) -> String {
+    match us {
+        ..100.0 => format!("{us:.1} µs"),
+        ..1000.0 => format!("{us:.0} µs"),
+        ..100_000.0 => format!("{:.1} ms", us / 1e3),
+        _ => format!("{:.1} s", us / 1e6),
+    }
+}
+
+fn size(bytes: f64) -> String {
+    if bytes < 1e6 { format!("{:.0} kB", bytes / 1e3) } else { format!("{:.1} MB", bytes / 1e6) }
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
