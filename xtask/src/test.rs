@@ -46,9 +46,7 @@ pub fn run() -> Result<()> {
 fn set_up() -> Result<()> {
     let missing = PROGRAMS.iter().filter(|(_, paths)| !paths.iter().any(|path| Path::new(path).exists()));
     let mut missing: Vec<&str> = missing.map(|(package, _)| *package).collect();
-    if !guests::can_build() {
-        missing.extend(guests::DEBIAN_PACKAGES);
-    }
+    missing.extend(guests::missing());
     if !missing.is_empty() {
         let line = format!("apt-get install -y --no-install-recommends {}", missing.join(" "));
         if !is_root() || !Path::new("/usr/bin/apt-get").exists() {

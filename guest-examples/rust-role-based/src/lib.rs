@@ -1,57 +1,63 @@
-//! A Tidegate policy with sessions, roles and teams. What it decides is in [`policy`]; this file ties that to the interface.
+//! A Tidegate policy with sessions, roles and teams.
 
-mod policy;
+use serde::Deserialize;
+use tidegate_policy::{Grant, Rejection, Request, Result, json, lookup};
 
-use exports::tidegate::policy::authorizer::{Grant, Guest, Rejection, Request};
-use policy::{Failure, Store};
-use tidegate::policy::types::Header;
-use tidegate::policy::{answer, lookup};
+tidegate_policy::policy!(authorize);
 
-wit_bindgen::generate!({ path: "../../wit", world: "policy" });
+/// May this client read these channels? The first that it may not read decides.
+fn authorize(request: &Request, channels: &[String]) -> Result<Grant> {
+    let user = sign_in(request)?;
+    for channel in channels {
+        user.check(channel)?;
+    }
+    let reason = format!("{}: {} channels", user.id, channels.len());
+    Ok(Grant::to(user.id).because(reason))
+}
 
-struct Policy;
+/// What the app keeps at `session:<sid>`.
+#[derive(Deserialize)]
+struct User {
+    id: String,
+    /// Whatever is no text is no role.
+    #[serde(default, deserialize_with = "json::text_or_none")]
+    role: Option<String>,
+}
 
-impl Guest for Policy {
-    fn authorize(request: Request, channels: Vec<String>) -> Result<Grant, Rejection> {
-        let cookies =
-            request.headers.iter().filter(|header| header.name == "cookie").map(|header| header.value.as_slice());
-        match policy::decide(&Gateway, cookies, &channels) {
-            Ok(user) => {
-                answer::reason(&format!("{user}: {} channels", channels.len()));
-                Ok(Grant { subject: Some(user), channels: None, expires_at: None, headers: Vec::new() })
+fn sign_in(request: &Request) -> Result<User> {
+    let unauthorized = |reason| Rejection::unauthorized("Unauthorized").because(reason);
+    let sid = request.cookie("session").ok_or_else(|| unauthorized("no session"))?;
+    match lookup::json::<User>(&format!("session:{sid}")) {
+        Ok(Some(user)) if !user.id.is_empty() => Ok(user),
+        Ok(_) | Err(lookup::Error::Unreadable(_)) => Err(unauthorized("unknown session").into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl User {
+    fn check(&self, channel: &str) -> Result<()> {
+        let id = &self.id;
+        let refuse = |text: &str, reason: String| Err(Rejection::forbidden(text).because(reason).into());
+        if channel == "default" {
+            Ok(())
+        } else if channel.starts_with("admin-") {
+            match self.role.as_deref() {
+                Some("admin") => Ok(()),
+                _ => refuse("Admin access required", format!("{id} is not an admin")),
             }
-            Err(refusal) => {
-                answer::reason(&refusal.to_string());
-                Err(Rejection {
-                    status: refusal.status(),
-                    headers: vec![Header { name: "content-type".into(), value: b"text/plain".to_vec() }],
-                    body: refusal.body().into(),
-                })
+        } else if let Some(team) = channel.strip_prefix("team-") {
+            match lookup::set_contains(&format!("team:{team}:members"), id)? {
+                true => Ok(()),
+                false => refuse("Not a team member", format!("{id} is not in team {team}")),
+            }
+        } else {
+            match channel.strip_prefix(id.as_str()) {
+                Some(rest) if rest.is_empty() || rest.starts_with('-') => Ok(()),
+                _ => refuse("You can only access your own channels", format!("{channel} is not a channel of {id}")),
             }
         }
     }
 }
 
-/// The store, seen through the gateway.
-struct Gateway;
-
-impl Store for Gateway {
-    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Failure> {
-        Ok(lookup::get(key)?)
-    }
-
-    fn set_contains(&self, key: &str, member: &str) -> Result<bool, Failure> {
-        Ok(lookup::set_contains(key, member)?)
-    }
-}
-
-impl From<lookup::Error> for Failure {
-    fn from(error: lookup::Error) -> Self {
-        match error {
-            lookup::Error::Denied => Failure::Denied,
-            lookup::Error::Unavailable(_) => Failure::Unavailable,
-        }
-    }
-}
-
-export!(Policy);
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,195 @@
-//! Builds policies in rust.
+//! Builds policies in Rust: a package whose library is a `cdylib`, by the user's cargo or by Debian's.
 
-use super::Job;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-pub fn build(_: &Job) -> anyhow::Result<()> {
-    anyhow::bail!("policy build: not here yet")
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::{Job, tools};
+
+const TARGET: &str = "wasm32-unknown-unknown";
+
+const DEBIAN_CARGO: &str = "/usr/bin/cargo";
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+const DEBIAN_LINKER: &str = "/usr/bin/wasm-ld-22";
+/// What Debian calls a Rust toolchain for the target.
+const DEBIAN_PACKAGES: &str = "rustc-web cargo-web rust-web-src lld-22";
+
+/// A policy recurses little, and a small stack keeps all that an instance touches together, which makes it cheap to begin anew.
+/// Whoever needs more says so in a build script, which counts after this.
+const STACK: &str = "-Clink-arg=-zstack-size=65536";
+
+pub fn build(job: &Job) -> Result<()> {
+    if let Some(source) = &job.source {
+        bail!("{} is one file of a package; build the folder that has its Cargo.toml", source.display());
+    }
+    let toolchain = Toolchain::find(&job.project)?;
+    let project = Project::read(&toolchain, &job.project)?;
+
+    let mut cargo = toolchain.cargo(&job.project);
+    cargo.args(["build", "--release", "--lib", "--target", TARGET, "--package", &project.package]);
+    cargo.args(project.locked).args(toolchain.build_options());
+    add_flags(&mut cargo, &project.remappings()?);
+    tools::run(&mut cargo)?;
+
+    let module = fs::read(&project.module).with_context(|| format!("reading {}", project.module.display()))?;
+    let component = tools::componentize(&module, None, &[]).context(
+        "the library is no policy: does it have `tidegate_policy::policy!(…)`, or what else exports the interface?",
+    )?;
+    fs::write(&job.output, component).with_context(|| format!("writing {}", job.output.display()))
+}
+
+/// Where the target's standard library comes from.
+enum Toolchain {
+    /// The user's own toolchain has it.
+    Installed,
+    /// Debian's packages have its source, which has to be compiled by their compiler.
+    Debian,
+}
+
+impl Toolchain {
+    fn find(project: &Path) -> Result<Self> {
+        let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let mut rustc = Command::new(rustc);
+        rustc.current_dir(project).args(["--print", "target-libdir", "--target", TARGET]);
+        if tools::output(&mut rustc).is_ok_and(|path| Path::new(&path).is_dir()) {
+            return Ok(Self::Installed);
+        }
+        let has_source = tools::output(Command::new(DEBIAN_RUSTC).args(["--print", "sysroot"]))
+            .is_ok_and(|sysroot| Path::new(&sysroot).join("lib/rustlib/src/rust/library/std").is_dir());
+        if has_source && Path::new(DEBIAN_CARGO).exists() && Path::new(DEBIAN_LINKER).exists() {
+            return Ok(Self::Debian);
+        }
+        bail!(
+            "no Rust toolchain for {TARGET} is installed; either of these cures it:\n  \
+             rustup target add {TARGET}\n  \
+             apt-get install --no-install-recommends {DEBIAN_PACKAGES}"
+        )
+    }
+
+    fn cargo(&self, project: &Path) -> Command {
+        let mut cargo = match self {
+            Self::Installed => Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())),
+            Self::Debian => {
+                let mut cargo = Command::new(DEBIAN_CARGO);
+                cargo.env("RUSTC", DEBIAN_RUSTC);
+                // The packages are a stable release; building the standard library is not a stable option.
+                cargo.env("RUSTC_BOOTSTRAP", "1");
+                cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", DEBIAN_LINKER);
+                cargo
+            }
+        };
+        cargo.current_dir(project);
+        cargo
+    }
+
+    fn build_options(&self) -> &'static [&'static str] {
+        match self {
+            Self::Installed => &[],
+            Self::Debian => &["-Zbuild-std=std,panic_abort"],
+        }
+    }
+}
+
+/// What cargo knows of the project.
+struct Project {
+    /// Cargo's id of the package.
+    package: String,
+    /// Where the core module will be.
+    module: PathBuf,
+    /// `--locked`, where there is a lock file.
+    locked: Option<&'static str>,
+    /// All packages that it is built of, and the folder of the workspace.
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+    target_directory: PathBuf,
+    workspace_root: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    id: String,
+    name: String,
+    /// None for one that lies on this machine.
+    source: Option<String>,
+    manifest_path: PathBuf,
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    crate_types: Vec<String>,
+}
+
+impl Project {
+    fn read(toolchain: &Toolchain, project: &Path) -> Result<Self> {
+        let root =
+            tools::output(toolchain.cargo(project).args(["locate-project", "--workspace", "--message-format=plain"]))?;
+        let locked = Path::new(&root).with_file_name("Cargo.lock").is_file().then_some("--locked");
+        let mut cargo = toolchain.cargo(project);
+        cargo.args(["metadata", "--format-version=1", "--filter-platform", TARGET]).args(locked);
+        let metadata = tools::output(&mut cargo)?;
+        let metadata: Metadata = serde_json::from_str(&metadata).context("reading what cargo says of the project")?;
+
+        let manifest = project.join("Cargo.toml");
+        let package = metadata.packages.iter().find(|package| package.manifest_path == manifest);
+        let package = package.with_context(|| {
+            format!("{} is no package but a workspace; build the folder of one of its members", manifest.display())
+        })?;
+        let library = package.targets.iter().find(|target| target.crate_types.iter().any(|kind| kind == "cdylib"));
+        let library = library.with_context(|| {
+            format!("{}: a policy is a library of this kind:\n  [lib]\n  crate-type = [\"cdylib\"]", manifest.display())
+        })?;
+        let file = format!("{}.wasm", library.name.replace('-', "_"));
+        let module = metadata.target_directory.join(TARGET).join("release").join(file);
+        Ok(Self { package: package.id.clone(), module, locked, metadata })
+    }
+
+    /// Flags that keep the builder's own paths out of the component: panic messages hold the paths of sources. Those of the
+    /// workspace are relative as they are.
+    fn remappings(&self) -> Result<Vec<String>> {
+        let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
+        let cargo_home = cargo_home.context("finding cargo's home directory: neither CARGO_HOME nor HOME is set")?;
+        let mut pairs =
+            vec![(cargo_home, "cargo".to_owned()), (self.metadata.target_directory.clone(), "target".into())];
+        for Package { name, source, manifest_path, .. } in &self.metadata.packages {
+            let folder = manifest_path.parent().unwrap_or(manifest_path);
+            let pair = match source {
+                Some(_) => (folder.parent().unwrap_or(folder).to_path_buf(), "crates".to_owned()),
+                None if folder.starts_with(&self.metadata.workspace_root) => continue,
+                None => (folder.to_path_buf(), name.clone()),
+            };
+            if !pairs.contains(&pair) {
+                pairs.push(pair);
+            }
+        }
+        let flag = |(path, name): &(PathBuf, String)| format!("--remap-path-prefix={}=/{name}", path.display());
+        Ok(pairs.iter().map(flag).collect())
+    }
+}
+
+/// Adds flags for the compiler to the user's own, wherever those are given: cargo reads one place only, the environment first.
+fn add_flags(cargo: &mut Command, remappings: &[String]) {
+    let own = env::var("CARGO_ENCODED_RUSTFLAGS").ok();
+    let own = own.or_else(|| Some(env::var("RUSTFLAGS").ok()?.split_whitespace().collect::<Vec<_>>().join("\u{1f}")));
+    let flags = std::iter::once(STACK).chain(remappings.iter().map(String::as_str));
+    match own.filter(|own| !own.is_empty()) {
+        Some(own) => {
+            let flags: Vec<&str> = std::iter::once(&*own).chain(flags).collect();
+            cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+        }
+        None => {
+            let flags = toml::Value::Array(flags.map(Into::into).collect());
+            cargo.arg("--config").arg(format!("target.{TARGET}.rustflags={flags}"));
+            cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("RUSTFLAGS");
+        }
+    }
 }

@@ -1,0 +1,81 @@
+//! Writes [Tidegate](https://github.com/tidegate/tidegate) policies: who may read which channels.
+//!
+//! ```
+//! use tidegate_policy::{Grant, Rejection, Request, Result, lookup};
+//!
+//! tidegate_policy::policy!(authorize);
+//!
+//! fn authorize(request: &Request, channels: &[String]) -> Result<Grant> {
+//!     let sid = request.cookie("session").ok_or(Rejection::unauthorized("Please sign in"))?;
+//!     let user = lookup::text(&format!("session:{sid}"))?.ok_or(Rejection::unauthorized("Please sign in"))?;
+//!     if channels.iter().any(|channel| channel.starts_with("admin-")) {
+//!         return Err(Rejection::forbidden("Admin access required").into());
+//!     }
+//!     Ok(Grant::to(user))
+//! }
+//! # fn main() {}
+//! ```
+//!
+//! The same function runs in `cargo test`, on a [`testing::World`] of your making.
+
+pub mod answer;
+#[doc(hidden)]
+pub mod bindings;
+pub mod context;
+mod error;
+mod grant;
+mod host;
+pub mod json;
+pub mod log;
+pub mod lookup;
+mod rejection;
+mod request;
+pub mod settings;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
+pub mod tokens;
+
+pub use error::{Error, Result};
+pub use grant::Grant;
+pub use rejection::Rejection;
+pub use request::Request;
+
+/// Makes a function the policy of this crate.
+///
+/// It takes a [`&Request`](Request) and the channels that are asked for, `&[String]`, and returns a `Result` of a [`Grant`] and
+/// anything that can become a [`Rejection`]: [`Error`], or a type of your own with another idea of what a client is told.
+#[macro_export]
+macro_rules! policy {
+    ($authorize:path) => {
+        const _: () = {
+            struct Policy;
+
+            impl $crate::bindings::exports::tidegate::policy::authorizer::Guest for Policy {
+                fn authorize(
+                    request: $crate::bindings::tidegate::policy::types::Request,
+                    channels: ::std::vec::Vec<::std::string::String>,
+                ) -> ::std::result::Result<
+                    $crate::bindings::tidegate::policy::types::Grant,
+                    $crate::bindings::tidegate::policy::types::Rejection,
+                > {
+                    $crate::__decide($authorize, request, &channels)
+                }
+            }
+
+    $crate::bindings::export!(Policy with_types_in $crate::bindings);
+        };
+    };
+}
+
+/// What [`policy!`] exports; not for other use.
+#[doc(hidden)]
+pub fn __decide<E: Into<Rejection>>(
+    authorize: impl FnOnce(&Request, &[String]) -> Result<Grant, E>,
+    request: bindings::tidegate::policy::types::Request,
+    channels: &[String],
+) -> Result<bindings::tidegate::policy::types::Grant, bindings::tidegate::policy::types::Rejection> {
+    match authorize(&Request::new(request), channels) {
+        Ok(grant) => Ok(grant.answer()),
+        Err(error) => Err(error.into().answer()),
+    }
+}
