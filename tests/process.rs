@@ -26,6 +26,8 @@ mod compile;
 mod doorbells;
 #[path = "process/drain.rs"]
 mod drain;
+#[path = "process/neighbours.rs"]
+mod neighbours;
 #[path = "process/policies.rs"]
 mod policies;
 #[path = "process/refusal.rs"]

@@ -60,9 +60,11 @@ impl Instance {
         prepared.map_err(|_| Failure::Timeout)?.map_err(|error| failure(&error, false, state.limiter.denied))
     }
 
-    /// Set as soon as it has run for a whole tick.
+    /// Begins its life on the request's path. What is told is set as soon as it has run for a whole tick, or takes much memory.
     pub fn is_slow(&self) -> &Arc<AtomicBool> {
-        &self.store.data().is_slow
+        let state = self.store.data();
+        state.is_slow.store(state.limiter.is_large(), Ordering::Relaxed);
+        &state.is_slow
     }
 
     /// Asks it; it has to answer by `deadline`.
@@ -89,7 +91,7 @@ impl Instance {
 
 fn store(engine: &Engine, state: State, limits: &Limits) -> Store<State> {
     let mut store = Store::new(engine, state);
-    store.limiter(|state| &mut state.limiter);
+    store.limiter_async(|state| &mut state.limiter);
     // What one call may bring over from the guest: an answer, and the arguments of a host call.
     store.set_hostcall_fuel(limits.answer.saturating_mul(2).max(64 << 10));
     store.set_epoch_deadline(1);

@@ -28,7 +28,7 @@ static LANE: LazyLock<std::io::Result<Runtime>> = LazyLock::new(|| {
         .build()
 });
 
-/// Runs a future here until it says that it is slow, and there from then on.
+/// Runs a future here until it says that it is slow, and there from then on; only there if it says so now.
 pub async fn run<F>(future: F, is_slow: &AtomicBool) -> Result<F::Output, Failure>
 where
     F: Future<Output: Send> + Send + 'static,
@@ -39,7 +39,9 @@ where
         Poll::Pending if is_slow.load(Ordering::Relaxed) => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
     });
-    if let Some(output) = pin!(quick).await {
+    if !is_slow.load(Ordering::Relaxed)
+        && let Some(output) = pin!(quick).await
+    {
         return Ok(output);
     }
     // Should the client go away, the decision goes too.

@@ -8,8 +8,8 @@ use tidegate::policy::Outcome;
 use crate::guests::authorizer;
 use crate::harness::Gateway;
 
-/// Soon over, and enough for what is honest.
-const BOUNDS: &str = "policy.cpu = '30ms'\npolicy.timeout = '2s'\npolicy.memory = '16MiB'\n";
+/// CPU time is soon over; the time for it is long, since a busy machine gives little of it.
+const BOUNDS: &str = "policy.cpu = '30ms'\npolicy.timeout = '20s'\npolicy.memory = '16MiB'\n";
 
 /// Memory that is asked for in vain is never freed: an instance lives for one decision.
 const REALLOC: &str = r#"
@@ -94,7 +94,7 @@ async fn each(bounds: &str, policies: Vec<(&str, &str, Vec<u8>)>) {
             assert_eq!(stream.ids("c", 1).await, [id]);
         };
         tokio::join!(attack, neighbour);
-        assert!(start.elapsed() < Duration::from_secs(8), "{name} took {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(30), "{name} took {:?}", start.elapsed());
         let watched = decisions.try_recv().expect("the operator is told");
         let (got, words) = match &watched.decision.outcome {
             Outcome::Failed(failure) => (failure.kind(), failure.to_string()),

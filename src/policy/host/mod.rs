@@ -9,7 +9,7 @@ mod tokens;
 mod wasi;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use wasmtime::component::{HasSelf, Linker};
@@ -74,7 +74,7 @@ impl State {
     ) -> Self {
         Self {
             surroundings,
-            limiter: MemoryLimiter::new(memory),
+            limiter: MemoryLimiter::new(memory, Arc::clone(&is_slow)),
             ticks_left: ticks,
             is_slow,
             request_id: String::new(),
@@ -89,7 +89,7 @@ impl State {
     pub fn begin(&mut self, request_id: String, ticks: u32) {
         self.request_id = request_id;
         self.ticks_left = ticks;
-        self.is_slow.store(false, Ordering::Relaxed);
+        self.limiter.begin();
         self.said = answer::Said::default();
         self.log = context::Log::default();
     }

@@ -45,7 +45,7 @@ async fn one(policy: &Policy, case: &Case, limits: &Limits) -> Result<(u64, usiz
     let surroundings = Arc::new(case.world.surroundings(limits));
     let state = State::new(surroundings, limits.memory, u32::MAX, Arc::default(), Arc::clone(policy.digest()));
     let mut store = Store::new(policy.engine(), state);
-    store.limiter(|state| &mut state.limiter);
+    store.limiter_async(|state| &mut state.limiter);
     let failed = |error: wasmtime::Error, denied| MeasureError::Decision {
         case: case.name.clone(),
         failure: instance::failure(&error, false, denied),
