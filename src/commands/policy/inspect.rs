@@ -1,10 +1,153 @@
-//! `tidegate policy inspect`.
+//! `tidegate policy inspect`: what a file is, what it needs, and whether the gateway would take it.
 
+mod anatomy;
+mod language;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::config;
+use crate::policy::Limits;
+use crate::policy::compile::Compiler;
+use crate::policy::component::{LoadError, MAX_SIZE, Policy};
+use anatomy::{Anatomy, Kind};
 
 #[derive(Debug, Args)]
-pub struct InspectArgs {}
-
-pub fn run(_: &InspectArgs) -> anyhow::Result<()> {
-    anyhow::bail!("policy inspect: not here yet")
+pub struct InspectArgs {
+    /// The component
+    file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
+
+/// What is printed.
+#[derive(Debug, Serialize)]
+struct Report {
+    file: String,
+    kind: Kind,
+    /// In bytes.
+    size: u64,
+    digest: String,
+    /// The version of `tidegate:policy` that it speaks.
+    interface: Option<String>,
+    imports: Imports,
+    exports: Vec<String>,
+    language: Option<&'static str>,
+    /// What its toolchain says of itself.
+    toolchain: Vec<String>,
+    /// Why the gateway would refuse it; none if it would not.
+    refused: Option<String>,
+}
+
+/// Names, by whose they are.
+#[derive(Debug, Default, Serialize)]
+struct Imports {
+    tidegate: Vec<String>,
+    wasi: Vec<String>,
+    others: Vec<String>,
+}
+
+pub fn run(args: &InspectArgs) -> Result<()> {
+    let compiler = Compiler::new(&Limits::default(), config::cache_dir().as_deref())?;
+    let report = inspect(&compiler, &args.file)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", report.text());
+    }
+    match report.refused {
+        None => Ok(()),
+        Some(why) => Err(anyhow!("{} would not be loaded: it {}", args.file.display(), plain(&why))),
+    }
+}
+
+fn inspect(compiler: &Compiler, path: &Path) -> Result<Report> {
+    let open = || format!("policy inspect: {}", path.display());
+    let mut file = File::open(path).with_context(open)?;
+    let size = file.metadata().with_context(open)?.len();
+    let mut bytes = Vec::new();
+    file.by_ref().take(MAX_SIZE).read_to_end(&mut bytes).with_context(open)?;
+    // What is too large is told by its beginning; the rest counts for the digest only.
+    let mut digest = Sha256::new();
+    digest.update(&bytes);
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        match file.read(&mut piece).with_context(open)? {
+            0 => break,
+            read => digest.update(&piece[..read]),
+        }
+    }
+    let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+
+    let anatomy = Anatomy::of(&bytes);
+    let loaded = if size > MAX_SIZE { Err(LoadError::TooLarge(size)) } else { Policy::new(compiler, &bytes) };
+    let (language, toolchain) = language::tell(&anatomy);
+    Ok(Report {
+        file: path.display().to_string(),
+        kind: anatomy.kind,
+        size,
+        digest: format!("sha256:{digest}"),
+        interface: anatomy.interface(),
+        imports: Imports::grouped(anatomy.imports),
+        exports: anatomy.exports,
+        language,
+        toolchain,
+        refused: loaded.err().map(|error| error.to_string()),
+    })
+}
+
+impl Imports {
+    fn grouped(names: Vec<String>) -> Self {
+        let mut imports = Self::default();
+        for name in names {
+            let group = match name.split_once(':') {
+                Some(("tidegate", _)) => &mut imports.tidegate,
+                Some(("wasi", _)) => &mut imports.wasi,
+                _ => &mut imports.others,
+            };
+            group.push(name);
+        }
+        imports
+    }
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, values: &[String]| {
+            for (index, value) in values.iter().enumerate() {
+                let name = if index == 0 { name } else { "" };
+                text += &format!("{name:<10} {}\n", plain(value));
+            }
+        };
+        line("file", std::slice::from_ref(&self.file));
+        line("kind", &[self.kind.to_string()]);
+        line("size", &[format!("{} bytes", self.size)]);
+        line("digest", std::slice::from_ref(&self.digest));
+        line(
+            "interface",
+            &[self.interface.as_ref().map_or("none".into(), |version| format!("tidegate:policy {version}"))],
+        );
+        line("language", &[self.language.unwrap_or("unknown").to_owned()]);
+        line("toolchain", &self.toolchain);
+        line("imports", &[&self.imports.tidegate[..], &self.imports.wasi, &self.imports.others].concat());
+        line("exports", &self.exports);
+        line("loads", &[self.refused.as_ref().map_or("yes".into(), |why| format!("no: it {why}"))]);
+        text
+    }
+}
+
+/// What a stranger's file says of itself may hold anything, also what terminals obey.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,157 @@
-//! `tidegate policy new`.
+//! `tidegate policy new`: a project that builds and passes its cases at once, made of the example in its language.
 
-use clap::Args;
+mod template;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
 
 #[derive(Debug, Args)]
-pub struct NewArgs {}
-
-pub fn run(_: &NewArgs) -> anyhow::Result<()> {
-    anyhow::bail!("policy new: not here yet")
+pub struct NewArgs {
+    /// The project's folder; its last part is the policy's name
+    dir: PathBuf,
+    /// The language it is written in
+    #[arg(long, value_enum)]
+    lang: Lang,
+    /// What it decides at first: `session`, all channels for whoever has a session; `user`, their own channels to users;
+    /// `role`, the same with channels of admins and teams
+    #[arg(long, value_enum, default_value = "role")]
+    pattern: Pattern,
 }
+
+/// A language with an example and a library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Lang {
+    Rust,
+    #[value(name = "typescript", alias = "javascript")]
+    TypeScript,
+    Python,
+    Go,
+    C,
+}
+
+/// What the example decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Pattern {
+    Session,
+    User,
+    Role,
+}
+
+pub fn run(args: &NewArgs) -> Result<()> {
+    let name = name(&args.dir, args.lang)?;
+    ensure_empty(&args.dir)?;
+    for (path, bytes) in template::files(args.lang, args.pattern, &name)? {
+        let path = args.dir.join(path);
+        let folder = path.parent().unwrap_or(&args.dir);
+        fs::create_dir_all(folder).with_context(|| format!("policy new: making {}", folder.display()))?;
+        fs::write(&path, bytes).with_context(|| format!("policy new: writing {}", path.display()))?;
+    }
+    let dir = args.dir.display();
+    println!(
+        "{dir}: a policy in {}, {}-based. What comes next:\n\n  \
+         tidegate policy build {dir}\n  \
+         tidegate policy test {dir}/policy.wasm\n  \
+         tidegate dev --policy {dir}/policy.wasm",
+        args.lang.title(),
+        args.pattern.name()
+    );
+    Ok(())
+}
+
+/// The project's name, which is the folder's. It becomes the name of a package of each language.
+fn name(dir: &Path, lang: Lang) -> Result<String> {
+    // `.` has a name only once it is resolved.
+    let resolved = dir.canonicalize();
+    let name = dir.file_name().or_else(|| resolved.as_ref().ok()?.file_name());
+    let name = name.and_then(|name| name.to_str()).unwrap_or_default();
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let is_good = name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(is_plain)
+        && !name.ends_with('-')
+        && !name.contains("--")
+        && name.len() <= 64;
+    ensure!(
+        is_good,
+        "policy new: {name:?} is no name for a policy: lower-case letters, digits and single hyphens, a letter first, at most 64"
+    );
+    if TAKEN.contains(&name) || (lang == Lang::Rust && RUST_WORDS.contains(&name)) {
+        bail!("policy new: {name:?} means something else to a toolchain; give the folder another name");
+    }
+    Ok(name.to_owned())
+}
+
+/// Names of what a project depends on, and of standard libraries.
+const TAKEN: [&str; 14] = [
+    "alloc",
+    "core",
+    "form-urlencoded",
+    "main",
+    "node-modules",
+    "proc-macro",
+    "sdk",
+    "serde",
+    "serde-json",
+    "std",
+    "test",
+    "tests",
+    "tidegate-policy",
+    "wit-bindgen",
+];
+
+/// Words that no crate of Rust can be called.
+const RUST_WORDS: [&str; 49] = [
+    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate", "do", "dyn", "else",
+    "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop", "macro", "match", "mod",
+    "move", "mut", "override", "priv", "pub", "ref", "return", "self", "static", "struct", "super", "trait", "true",
+    "try", "type", "typeof", "unsafe", "unsized", "use", "virtual", "where",
+];
+
+fn ensure_empty(dir: &Path) -> Result<()> {
+    let mut entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("policy new: {}", dir.display())),
+    };
+    ensure!(entries.next().is_none(), "policy new: {} is not empty; name a folder that is new", dir.display());
+    Ok(())
+}
+
+impl Lang {
+    /// As in the names of folders.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Rust => "rust",
+            Self::TypeScript => "typescript",
+            Self::Python => "python",
+            Self::Go => "go",
+            Self::C => "c",
+        }
+    }
+
+    /// As people write it.
+    fn title(self) -> &'static str {
+        match self {
+            Self::Rust => "Rust",
+            Self::TypeScript => "TypeScript",
+            Self::Python => "Python",
+            Self::Go => "Go",
+            Self::C => "C",
+        }
+    }
+}
+
+impl Pattern {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::User => "user",
+            Self::Role => "role",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

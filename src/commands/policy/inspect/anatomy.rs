@@ -1,0 +1,128 @@
+//! The parts of a WebAssembly file, read without trust: it may be anything.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::Serialize;
+use wasmparser::{Encoding, Parser, Payload, ProducersSectionReader};
+use wasmtime::Engine;
+
+/// Names of each kind that are shown; no policy has as many.
+const MOST: usize = 1000;
+/// A longer name is cut.
+const LONGEST: usize = 200;
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    Component,
+    CoreModule,
+    Precompiled,
+    NotWasm,
+}
+
+/// What stands in a file.
+#[derive(Debug)]
+pub struct Anatomy {
+    pub kind: Kind,
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
+    /// Field, name and version of all `producers` sections, those of the modules within too.
+    pub producers: BTreeSet<(String, String, String)>,
+}
+
+impl Anatomy {
+    /// Reads as far as it can be read.
+    pub fn of(bytes: &[u8]) -> Self {
+        let kind = match bytes {
+            _ if Engine::detect_precompiled(bytes).is_some() => Kind::Precompiled,
+            [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Kind::CoreModule,
+            [0, b'a', b's', b'm', ..] => Kind::Component,
+            _ => Kind::NotWasm,
+        };
+        let mut anatomy = Self { kind, imports: Vec::new(), exports: Vec::new(), producers: BTreeSet::new() };
+        if matches!(kind, Kind::Component | Kind::CoreModule) {
+            // What is broken is said by who loads it.
+            let _ = anatomy.read(bytes);
+        }
+        anatomy
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> wasmparser::Result<()> {
+        let mut depth = 0_usize;
+        for payload in Parser::new(0).parse_all(bytes) {
+            match payload? {
+                Payload::Version { encoding: Encoding::Module | Encoding::Component, .. } => depth += 1,
+                Payload::End(_) => depth = depth.saturating_sub(1),
+                Payload::CustomSection(section) if section.name() == "producers" => {
+                    let reader = wasmparser::BinaryReader::new(section.data(), section.data_offset());
+                    self.add_producers(ProducersSectionReader::new(reader)?)?;
+                }
+                Payload::ComponentImportSection(section) if depth == 1 => {
+                    for import in section {
+                        add(&mut self.imports, import?.name.name);
+                    }
+                }
+                Payload::ComponentExportSection(section) if depth == 1 => {
+                    for export in section {
+                        add(&mut self.exports, export?.name.name);
+                    }
+                }
+                Payload::ImportSection(section) if depth == 1 => {
+                    for import in section.into_imports() {
+                        let import = import?;
+                        add(&mut self.imports, &format!("{} {}", import.module, import.name));
+                    }
+                }
+                Payload::ExportSection(section) if depth == 1 => {
+                    for export in section {
+                        add(&mut self.exports, export?.name);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn add_producers(&mut self, section: ProducersSectionReader<'_>) -> wasmparser::Result<()> {
+        for field in section {
+            let field = field?;
+            for value in field.values {
+                let value = value?;
+                if self.producers.len() < MOST {
+                    self.producers.insert((cut(field.name), cut(value.name), cut(value.version)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The version of the interface `tidegate:policy` that it exports, or else imports.
+    pub fn interface(&self) -> Option<String> {
+        let version = |name: &String| Some(name.strip_prefix("tidegate:policy/")?.split_once('@')?.1.to_owned());
+        self.exports.iter().chain(&self.imports).find_map(version)
+    }
+}
+
+fn add(names: &mut Vec<String>, name: &str) {
+    if names.len() < MOST {
+        names.push(cut(name));
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(LONGEST).collect()
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Component => "component",
+            Self::CoreModule => "core module",
+            Self::Precompiled => "precompiled machine code",
+            Self::NotWasm => "not WebAssembly",
+        })
+    }
+}

@@ -1,0 +1,39 @@
+//! Which language a component was written in: toolchains sign their work, if not all in the same place.
+
+use super::anatomy::Anatomy;
+
+/// Words of a producer's name, or of an export, and the language that they stand for. The first that is found counts: the
+/// interpreters of Python and JavaScript are written in Rust and C, and signed by those too.
+const SIGNS: [(&str, &str); 14] = [
+    ("componentize-py", "Python"),
+    ("cpython", "Python"),
+    ("componentizejs", "JavaScript (StarlingMonkey)"),
+    ("componentize-js", "JavaScript (StarlingMonkey)"),
+    ("starlingmonkey", "JavaScript (StarlingMonkey)"),
+    ("componentize-qjs", "JavaScript (QuickJS)"),
+    ("quickjs", "JavaScript (QuickJS)"),
+    ("tinygo", "Go (TinyGo)"),
+    ("wit-bindgen-go", "Go"),
+    ("wit-bindgen-rust", "Rust"),
+    ("wit-bindgen-c", "C"),
+    ("moonbit", "MoonBit"),
+    ("assemblyscript", "AssemblyScript"),
+    ("zig", "Zig"),
+];
+
+/// The language, if it can be told, and all that signed, with versions.
+pub fn tell(anatomy: &Anatomy) -> (Option<&'static str>, Vec<String>) {
+    let names: Vec<String> = anatomy.producers.iter().map(|(_, name, _)| name.to_lowercase()).collect();
+    let signed = SIGNS.iter().find(|(sign, _)| names.iter().any(|name| name.contains(sign)));
+    let language = signed.map(|(_, language)| *language).or_else(|| {
+        let said =
+            |wanted: &str| anatomy.producers.iter().any(|(field, name, _)| field == "language" && name == wanted);
+        ["Rust", "Go", "Zig"].into_iter().find(|language| said(language)).or_else(|| {
+            let c = anatomy.producers.iter().any(|(field, name, _)| field == "language" && name.starts_with("C1"));
+            c.then_some("C")
+        })
+    });
+    let toolchain = anatomy.producers.iter().filter(|(field, _, _)| field != "language");
+    let toolchain = toolchain.map(|(_, name, version)| format!("{name} {version}").trim_end().to_owned());
+    (language, toolchain.collect())
+}
