@@ -84,13 +84,8 @@ fn store() -> Arc<dyn Store> {
 
 fn gate(store: Arc<dyn Store>) -> Gate {
     let limits = Limits::default();
-    let surroundings = Surroundings {
-        store,
-        prefixes: vec!["session:".into(), "team:".into()],
-        settings: Default::default(),
-        lookup_timeout: limits.lookup_timeout,
-        clock: Arc::new(tidegate::stream::now_ms),
-    };
+    let surroundings =
+        Surroundings { prefixes: vec!["session:".into(), "team:".into()], ..Surroundings::new(store, &limits) };
     let engine = engine::engine(&limits).expect("an engine").into();
     let policy = Policy::new(&engine, COMPONENT).expect("the example loads");
     let gate = Gate::new(engine, surroundings, limits);

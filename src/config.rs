@@ -16,11 +16,12 @@ use ipnet::IpNet;
 use toml::Table;
 
 use crate::channel::hub::HubSettings;
+use crate::egress::Egress;
+use crate::policy::tokens::Tokens;
 use crate::policy::{Limits, Settings, Surroundings};
 use crate::store::Store;
 use crate::store::memory::Seed;
 use crate::store::url::StoreUrl;
-use crate::stream::now_ms;
 use raw::{LogFormat, Raw};
 
 /// What is wrong with the configuration, where, and what would be right.
@@ -53,6 +54,10 @@ pub struct Config {
     pub lookup_prefixes: Vec<String>,
     /// What policies may ask for by name.
     pub settings: Settings,
+    /// Whose tokens they may have checked.
+    pub tokens: Tokens,
+    /// Where they may send requests.
+    pub egress: Arc<Egress>,
     /// The streams.
     pub stream: StreamConfig,
     /// Which keys may be channels.
@@ -284,6 +289,8 @@ impl Config {
             limits,
             lookup_prefixes: prefixes,
             settings: policy::settings(&raw.policy.settings)?,
+            tokens: policy::tokens(&raw.policy.tokens)?,
+            egress: Arc::new(policy::egress(&raw.policy.egress)?),
             stream,
             channels,
             cors: cors(&raw.cors)?,
@@ -301,11 +308,11 @@ impl Config {
     #[must_use]
     pub fn surroundings(&self, store: Arc<dyn Store>) -> Surroundings {
         Surroundings {
-            store,
             prefixes: self.lookup_prefixes.clone(),
             settings: self.settings.clone(),
-            lookup_timeout: self.limits.lookup_timeout,
-            clock: Arc::new(now_ms),
+            tokens: self.tokens.clone(),
+            egress: Arc::clone(&self.egress),
+            ..Surroundings::new(store, &self.limits)
         }
     }
 

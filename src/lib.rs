@@ -3,6 +3,7 @@
 pub mod channel;
 pub mod commands;
 pub mod config;
+pub mod egress;
 pub mod event;
 pub mod policy;
 pub mod server;

@@ -12,11 +12,15 @@ mod client;
 mod harness;
 #[path = "gateway/linked.rs"]
 mod linked;
+#[path = "gateway/origin.rs"]
+mod origin;
 
 #[path = "gateway/bulk.rs"]
 mod bulk;
 #[path = "gateway/control.rs"]
 mod control;
+#[path = "gateway/egress.rs"]
+mod egress;
 #[path = "gateway/gaps.rs"]
 mod gaps;
 #[path = "gateway/grants.rs"]
@@ -43,3 +47,5 @@ mod rest;
 mod resume;
 #[path = "gateway/role_based.rs"]
 mod role_based;
+#[path = "gateway/tokens.rs"]
+mod tokens;

@@ -62,6 +62,14 @@ pub fn file(path: &Path, text: &str) -> Result<Table, ConfigError> {
         if let Some(Value::Table(settings)) = policy.get_mut("settings") {
             settings.iter_mut().for_each(|(_, value)| refer_from(folder, value));
         }
+        let profiles = policy.get_mut("tokens").and_then(Value::as_table_mut);
+        for profile in profiles.into_iter().flatten().filter_map(|(_, value)| value.as_table_mut()) {
+            if let Some(value) = profile.get_mut("secret") {
+                refer_from(folder, value);
+            }
+            profile.get_mut("pem").map(from_here);
+            profile.get_mut("jwks").map(from_here);
+        }
     }
     table.get_mut("store-ca").map(from_here);
     table.get_mut("cache-dir").map(from_here);

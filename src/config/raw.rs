@@ -119,7 +119,100 @@ section! {
         lookup: Lookup = Lookup::default(),
         /// What the policy may ask for by name.
         settings: BTreeMap<String, Value> = BTreeMap::new(),
+        /// Look-ups of one decision.
+        max_lookups: u32 = 64,
+        /// Lines that policies may write to the log in a second, all decisions together.
+        log_rate: u32 = 100,
+        /// Whose tokens the policy may have checked.
+        tokens: BTreeMap<String, TokenProfile> = BTreeMap::new(),
+        /// Where the policy may send requests.
+        egress: Egress = Egress::default(),
     }
+}
+
+section! {
+    /// `[policy.egress]`
+    Egress {
+        /// Scheme, host and port; a table says more.
+        hosts: Vec<Host> = Vec::new(),
+        /// A request, to the last byte of its response.
+        #[serde(with = "humantime_serde")]
+        timeout: Duration = Duration::from_secs(1),
+        /// A response's body.
+        max_response: ByteSize = ByteSize::mib(1),
+        /// Requests of one decision.
+        max_requests: u32 = 8,
+    }
+}
+
+/// Where requests may go.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a URL, or a table with url and allow-private")]
+pub enum Host {
+    /// `scheme://host[:port]`
+    Url(String),
+    /// The same with what it needs.
+    Table(HostTable),
+}
+
+section! {
+    /// One host of `policy.egress.hosts`.
+    HostTable {
+        /// `scheme://host[:port]`
+        url: String = String::new(),
+        /// Whether its address may be this network's own.
+        allow_private: bool = false,
+    }
+}
+
+section! {
+    /// `[policy.tokens.<profile>]`
+    TokenProfile {
+        /// Who issues them.
+        issuer: Option<String> = None,
+        /// For whom they are: one or more, or `*`.
+        #[serde(deserialize_with = "one_or_more")]
+        audience: Vec<String> = Vec::new(),
+        /// What clocks may differ.
+        #[serde(with = "humantime_serde")]
+        leeway: Duration = Duration::from_secs(60),
+        /// Whether they have to end.
+        require_exp: bool = true,
+        /// What they may be signed with; by default what the keys are for.
+        #[serde(deserialize_with = "one_or_more")]
+        algorithms: Vec<String> = Vec::new(),
+        /// The key: a secret,
+        secret: Option<Value> = None,
+        /// as it is written.
+        secret_encoding: SecretEncoding = SecretEncoding::Text,
+        /// Or public keys or certificates in a PEM file.
+        pem: Option<PathBuf> = None,
+        /// Or a JWKS in a file.
+        jwks: Option<PathBuf> = None,
+        /// Or a JWKS behind a URL,
+        jwks_url: Option<String> = None,
+        /// whose address may be this network's own,
+        allow_private: bool = false,
+        /// fetched again after this at the earliest,
+        #[serde(with = "humantime_serde")]
+        min_age: Duration = Duration::from_secs(5 * 60),
+        /// after this at the latest,
+        #[serde(with = "humantime_serde")]
+        max_age: Duration = Duration::from_secs(60 * 60),
+        /// and good for so long more while that fails.
+        #[serde(with = "humantime_serde")]
+        stale: Duration = Duration::from_secs(60 * 60),
+    }
+}
+
+/// How a secret is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecretEncoding {
+    /// Its own bytes.
+    Text,
+    /// Base64, of either alphabet.
+    Base64,
 }
 
 section! {
@@ -260,6 +353,20 @@ impl FromText for Policy {
     }
 }
 
+/// A list, or its only member.
+fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a string or a list of strings")]
+    enum OneOrMore {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match OneOrMore::deserialize(from)? {
+        OneOrMore::One(text) => vec![text],
+        OneOrMore::More(list) => list,
+    })
+}
+
 fn text_or_table<'de, T: FromText + Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
     struct TextOrTable<T>(PhantomData<T>);
 
@@ -283,7 +390,7 @@ fn text_or_table<'de, T: FromText + Deserialize<'de>, D: Deserializer<'de>>(from
 }
 
 /// The path of every option that is not a table, as it stands in `tidegate.toml`; the environment says the same in capitals.
-pub const OPTIONS: [&str; 46] = [
+pub const OPTIONS: [&str; 53] = [
     "listen",
     "control",
     "control.listen",
@@ -309,6 +416,13 @@ pub const OPTIONS: [&str; 46] = [
     "policy.lookup.prefixes",
     "policy.lookup.timeout",
     "policy.settings",
+    "policy.max-lookups",
+    "policy.log-rate",
+    "policy.tokens",
+    "policy.egress.hosts",
+    "policy.egress.timeout",
+    "policy.egress.max-response",
+    "policy.egress.max-requests",
     "stream.path",
     "stream.ping",
     "stream.max-event",

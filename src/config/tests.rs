@@ -63,6 +63,37 @@ fn mistakes_name_the_key_and_the_remedy() {
     check("allow-all = true\npolicy.settings.key = \"${file:/no/such}\"", &["policy.settings.key", "/no/such"]);
     check("allow-all = true\npolicy.settings.key = \"a$b\"", &["policy.settings.key", "$$"]);
     check("allow-all = true\nreject.hold = \"90s\"", &["reject.hold", "1m 30s", "60s"]);
+    let hosts = |host: &str| format!("allow-all = true\npolicy.egress.hosts = [{host}]");
+    check(&hosts("'auth.example'"), &["policy.egress.hosts", "auth.example", "https://auth.example"]);
+    check(&hosts("'https://auth.example/path'"), &["policy.egress.hosts", "without a user, a path"]);
+    check(&hosts("'redis://auth.example'"), &["policy.egress.hosts", "neither http nor https"]);
+    check(&hosts("{ url = 'http://a', private = true }"), &["policy.egress.hosts"]);
+    let profile = |lines: &str| format!("allow-all = true\n[policy.tokens.app]\n{lines}");
+    check(&profile("issuer = 'a'"), &["policy.tokens.app", "exactly one", "jwks-url"]);
+    check(&profile("secret = 'a'\npem = 'b'"), &["policy.tokens.app", "exactly one"]);
+    check(&profile("secret = 5"), &["policy.tokens.app.secret", "integer", "string"]);
+    check(&profile("secret = ''"), &["policy.tokens.app.secret", "empty"]);
+    check(&profile("secret = '${NOWHERE_TO_BE_SEEN}'"), &["policy.tokens.app.secret", "NOWHERE_TO_BE_SEEN"]);
+    check(&profile("secret = '!'\nsecret-encoding = 'base64'"), &["policy.tokens.app.secret", "base64"]);
+    check(&profile("secret = 'a'\nalgorithms = ['RS256']"), &["policy.tokens.app.algorithms", "RS256", "HS256"]);
+    check(&profile("secret = 'a'\nalgorithms = 'none'"), &["policy.tokens.app.algorithms", "none", "EdDSA"]);
+    check(&profile("secret = 'a'\naudience = ['*', 'app']"), &["policy.tokens.app", "stands alone"]);
+    check(&profile("secret = 'a'\naudience = 5"), &["line 4", "a string or a list"]);
+    check(&profile("secret = 'a'\nleeway = '1h'"), &["policy.tokens.app", "leeway", "10m"]);
+    check(&profile("secret = 'a'\nisuer = 'b'"), &["line 4", "isuer", "issuer"]);
+    check(&profile("pem = '/no/such'"), &["policy.tokens.app.pem", "/no/such"]);
+    check(&profile("jwks = 'Cargo.toml'"), &["policy.tokens.app.jwks", "Cargo.toml", "not a JWKS"]);
+    check(
+        &profile("jwks-url = 'http://auth.example/jwks.json'"),
+        &["policy.tokens.app.jwks-url", "https", "allow-private"],
+    );
+    check(&profile("jwks-url = 'auth.example'"), &["policy.tokens.app.jwks-url", "no URL"]);
+    check(&profile("jwks-url = 'https://u:p@auth.example/'"), &["policy.tokens.app.jwks-url", "a user"]);
+    check(
+        &profile("jwks-url = 'https://a/'\nalgorithms = ['HS256']"),
+        &["policy.tokens.app.algorithms", "HS256", "RS256"],
+    );
+    check(&profile("jwks-url = 'https://a/'\nmin-age = '2h'"), &["policy.tokens.app.jwks-url", "min-age"]);
     check("allow-all = true\n[memory.seed]\na = \"b\"", &["memory.seed", "memory:"]);
 }
 
@@ -177,4 +208,43 @@ fn settings_come_from_where_they_are_and_are_not_shown() {
     assert_eq!(config.settings.get("version"), Some(concat!("v", env!("CARGO_PKG_VERSION"))));
     assert_eq!(config.settings.get("price"), Some("$5"));
     assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn token_profiles_and_hosts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("key"), "hunter2hunter2hunter2hunter2hunter2\n").expect("a file");
+    let text = "allow-all = true
+        [policy.tokens.app]
+        issuer = 'https://auth.example'
+        audience = 'app'
+        secret = '${file:key}'
+        [policy.tokens.other]
+        audience = ['a', 'b']
+        algorithms = ['HS512']
+        secret = 'aHVudGVyMg'
+        secret-encoding = 'base64'
+        [policy.tokens.remote]
+        jwks-url = 'https://auth.example/jwks.json'
+        algorithms = ['ES256', 'EdDSA']
+        [policy.egress]
+        hosts = ['https://auth.example', { url = 'http://10.0.0.5:8000', allow-private = true }]
+        timeout = '2s'";
+    let table = layers::file(&folder.path().join("tidegate.toml"), text).expect("valid");
+    let config = Config::check(table.try_into().expect("valid")).expect("valid");
+    assert_eq!(format!("{:?}", config.tokens), r#"{"app", "other", "remote"}"#);
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("hunter2") && !shown.contains("aHVudGVyMg"), "{shown}");
+    assert!(config.egress.allows(&"https://auth.example/any".parse().expect("a URI")));
+    assert!(config.egress.allows(&"http://10.0.0.5:8000/".parse().expect("a URI")));
+    assert!(!config.egress.allows(&"http://auth.example/".parse().expect("a URI")));
+    let from_environment =
+        |name: &str, text: &str| layers::environment([(name.to_owned(), text.to_owned())].into_iter()).expect(name);
+    let hosts = from_environment("TIDEGATE_POLICY_EGRESS_HOSTS", "https://a.example, https://b.example");
+    let mut table = layers::file(Path::new("tidegate.toml"), "allow-all = true").expect("valid");
+    layers::merge(&mut table, hosts);
+    layers::merge(&mut table, from_environment("TIDEGATE_POLICY_TOKENS", "{ app = { secret = \"s\" } }"));
+    let config = Config::check(table.try_into().expect("valid")).expect("valid");
+    assert!(config.egress.allows(&"https://b.example/".parse().expect("a URI")));
+    assert_eq!(format!("{:?}", config.tokens), r#"{"app"}"#);
 }

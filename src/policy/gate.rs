@@ -2,22 +2,28 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, broadcast, watch};
 
 use super::answer::Check;
 use super::cache::Forget;
 use super::compile::Compiler;
 use super::component::{LoadError, Policy};
-use super::host::{Surroundings, wit};
+use super::host::{Patience, Surroundings, wit};
+use super::instance::Asked;
 use super::version::Version;
 use super::{Decision, Failure, Limits, Outcome, Request, slow_lane};
 use crate::stream::now_ms;
 
 /// Decisions that a slow watcher may be behind.
 const WATCHED: usize = 256;
+/// A decision is begun so often at most, when keys are missing; the last time it waits where it is.
+const ATTEMPTS: u32 = 4;
+/// The part of its time that a decision may wait for keys; the rest is for deciding, be it that there are none.
+const FOR_KEYS: f64 = 0.75;
 
 /// The door.
 pub struct Gate {
@@ -27,6 +33,8 @@ pub struct Gate {
     surroundings: Arc<Surroundings>,
     limits: Limits,
     slots: Semaphore,
+    /// Decisions that wait for keys, without a place.
+    awaiting: AtomicUsize,
     watchers: broadcast::Sender<Arc<Watched>>,
     swaps: watch::Sender<u64>,
 }
@@ -59,6 +67,7 @@ impl Gate {
             in_force: ArcSwapOption::empty(),
             surroundings: Arc::new(surroundings),
             slots: Semaphore::new(limits.concurrency),
+            awaiting: AtomicUsize::new(0),
             watchers: broadcast::channel(WATCHED).0,
             swaps: watch::Sender::new(0),
             limits,
@@ -93,6 +102,12 @@ impl Gate {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.compiler.is_none() || self.in_force.load().is_some()
+    }
+
+    /// How many decisions wait for the keys of a token profile.
+    #[must_use]
+    pub fn waiting_for_keys(&self) -> usize {
+        self.awaiting.load(Ordering::Relaxed)
     }
 
     /// Every decision from now on, for those who keep up.
@@ -160,39 +175,89 @@ impl Gate {
         channels: &[String],
         reason: &mut Option<String>,
     ) -> Result<Outcome, Failure> {
-        // Closed never; so an error is the time that ran out.
-        let slot = tokio::time::timeout(self.limits.queue_timeout, self.slots.acquire()).await;
-        let _slot = slot.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Busy)?;
+        let (asking, wanted) = (Arc::new(to_wit(request)), Arc::from(channels));
+        let mut slot = self.slot().await?;
         let start = tokio::time::Instant::now();
         let (deadline, seen) = (start + self.limits.timeout, version.cache.seen());
-        let ready = version.take();
-        let is_slow = ready.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.is_slow()));
-        let call = {
-            let (version, is_slow) = (Arc::clone(version), Arc::clone(&is_slow));
-            let (id, request, channels) = (request.id.clone(), to_wit(request), channels.to_vec());
-            async move {
-                let instance = match ready {
-                    Some(instance) => instance,
-                    None => version.make(is_slow, deadline).await?,
-                };
-                Ok(instance.ask(id, &request, &channels, deadline).await)
-            }
-        };
-        let asked = slow_lane::run(call, &is_slow).await??;
-        let mut said = asked.state.said;
-        *reason = said.reason.take();
-        let check = Check { channels, limit: self.limits.answer, now: self.now(), replay_since: said.replay_since };
-        let outcome = check.outcome(asked.answer?);
-        if let Some(keep) = said.keep().map_err(Failure::InvalidAnswer)? {
-            version.cache.keep(&keep, request, channels, &outcome, reason.as_deref(), start, seen);
+        let mut patience = Patience { until: start + self.limits.timeout.mul_f64(FOR_KEYS), restart: true };
+        let mut lookups = 0;
+        for attempt in 1.. {
+            patience.restart = attempt < ATTEMPTS;
+            let asked = attempt_with(version, &request.id, &asking, &wanted, deadline, patience, lookups).await?;
+            let Some(wait) = asked.awaits else {
+                let mut said = asked.state.said;
+                *reason = said.reason.take();
+                let replay_since = said.replay_since;
+                let check = Check { channels, limit: self.limits.answer, now: self.now(), replay_since };
+                let outcome = check.outcome(asked.answer?);
+                if let Some(keep) = said.keep().map_err(Failure::InvalidAnswer)? {
+                    version.cache.keep(&keep, request, channels, &outcome, reason.as_deref(), start, seen);
+                }
+                return Ok(outcome);
+            };
+            lookups = asked.state.lookups;
+            // The place is for those who can go on meanwhile.
+            drop((slot, asked.state));
+            let _awaiting = Counted::new(&self.awaiting);
+            wait.until(patience.until).await;
+            slot = self.slot().await?;
         }
-        Ok(outcome)
+        Err(Failure::Timeout)
+    }
+
+    /// A place among the decisions that are made at once.
+    async fn slot(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        // Closed never; so an error is the time that ran out.
+        let slot = tokio::time::timeout(self.limits.queue_timeout, self.slots.acquire()).await;
+        slot.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Busy)
     }
 
     /// The clock that policies see.
     fn now(&self) -> u64 {
         (self.surroundings.clock)()
     }
+}
+
+/// One more, as long as it lives.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Asks one instance.
+async fn attempt_with(
+    version: &Arc<Version>,
+    id: &str,
+    request: &Arc<wit::Request>,
+    channels: &Arc<[String]>,
+    deadline: tokio::time::Instant,
+    patience: Patience,
+    lookups: u32,
+) -> Result<Asked, Failure> {
+    let ready = version.take();
+    let is_slow = ready.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.is_slow()));
+    let call = {
+        let (version, is_slow) = (Arc::clone(version), Arc::clone(&is_slow));
+        let (id, request, channels) = (id.to_owned(), Arc::clone(request), Arc::clone(channels));
+        async move {
+            let instance = match ready {
+                Some(instance) => instance,
+                None => version.make(is_slow, deadline).await?,
+            };
+            Ok(instance.ask(id, &request, &channels, deadline, patience, lookups).await)
+        }
+    };
+    slow_lane::run(call, &is_slow).await?
 }
 
 pub(crate) fn to_wit(request: &Request) -> wit::Request {

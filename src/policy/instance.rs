@@ -8,7 +8,8 @@ use wasmtime::component::{self, ComponentExportIndex};
 use wasmtime::{Engine, Store, Trap, UpdateDeadline};
 
 use super::component::Policy;
-use super::host::{self, State, Surroundings, wit};
+use super::host::{self, AwaitKeys, Patience, State, Surroundings, wit};
+use super::tokens::Wait;
 use super::{Failure, Limits, engine};
 
 /// An instance that has not been asked yet.
@@ -26,6 +27,8 @@ pub struct Asked {
     pub answer: Result<Result<wit::Grant, wit::Rejection>, Failure>,
     /// The instance's state, when all was said.
     pub state: State,
+    /// It was stopped, for its decision needs keys that are being fetched.
+    pub awaits: Option<Wait>,
 }
 
 impl Instance {
@@ -67,25 +70,32 @@ impl Instance {
         &state.is_slow
     }
 
-    /// Asks it; it has to answer by `deadline`.
+    /// Asks it; it has to answer by `deadline`. `lookups` are those that the decision has had before it was stopped.
     pub async fn ask(
         mut self,
         request_id: String,
         request: &wit::Request,
         channels: &[String],
         deadline: Instant,
+        patience: Patience,
+        lookups: u32,
     ) -> Asked {
-        self.store.data_mut().begin(request_id, self.ticks);
+        self.store.data_mut().begin(request_id, self.ticks, patience, lookups);
         self.store.set_epoch_deadline(1);
         let authorizer = self.bindings.tidegate_policy_authorizer();
         let answer = timeout_at(deadline, authorizer.call_authorize(&mut self.store, request, channels)).await;
         let mut state = self.store.into_data();
         state.flush();
+        let mut awaits = None;
         let answer = match answer {
-            Ok(answer) => answer.map_err(|error| failure(&error, false, state.limiter.denied)),
+            _ if state.exceeded().is_some() => Err(Failure::Limit(state.exceeded().unwrap_or_default())),
+            Ok(answer) => answer.map_err(|error| {
+                awaits = error.downcast_ref::<AwaitKeys>().map(|AwaitKeys(wait)| wait.clone());
+                failure(&error, false, state.limiter.denied)
+            }),
             Err(_) => Err(Failure::Timeout),
         };
-        Asked { answer, state }
+        Asked { answer, state, awaits }
     }
 }
 

@@ -12,9 +12,11 @@ pub mod gate;
 pub(crate) mod host;
 mod instance;
 mod limits;
+mod log_rate;
 pub mod measure;
 mod secret;
 mod slow_lane;
+pub mod tokens;
 mod version;
 
 pub use cache::{Forget, without_acks};
@@ -95,6 +97,9 @@ pub enum Failure {
     /// The answer is not one that the interface allows.
     #[error("the policy's answer is invalid: {0}")]
     InvalidAnswer(String),
+    /// The policy asked for more than it may in one decision.
+    #[error("the policy went beyond {0} in one decision")]
+    Limit(&'static str),
     /// The host could not make an instance.
     #[error("no instance could be made: {0}")]
     Host(String),
@@ -115,6 +120,7 @@ impl Failure {
             Self::Memory => "memory",
             Self::Busy => "busy",
             Self::InvalidAnswer(_) => "invalid-answer",
+            Self::Limit(_) => "limit",
             Self::Host(_) => "host",
         }
     }
@@ -165,6 +171,12 @@ pub struct Limits {
     pub answer: usize,
     /// One look-up.
     pub lookup_timeout: Duration,
+    /// Look-ups of one decision.
+    pub lookups: u32,
+    /// Requests of one decision.
+    pub requests: u32,
+    /// Lines in the log a second, of all decisions together.
+    pub log_rate: u32,
     /// Compiling a policy, by the clock on the wall.
     pub compile_timeout: Duration,
     /// Bytes of answers that are given again.
@@ -184,6 +196,9 @@ impl Default for Limits {
             queue_timeout: Duration::from_secs(1),
             answer: 1 << 20,
             lookup_timeout: Duration::from_secs(1),
+            lookups: 64,
+            requests: 8,
+            log_rate: 100,
             compile_timeout: Duration::from_secs(120),
             cache: 16 << 20,
             cache_max_age: Duration::from_secs(300),

@@ -40,6 +40,7 @@ struct Ready {
 impl Version {
     /// Makes one value of all that a decision depends on, and begins to make instances for it.
     pub fn new(policy: Policy, surroundings: Arc<Surroundings>, limits: Limits) -> Arc<Self> {
+        surroundings.tokens.start();
         let cache = Cache::new(limits.cache, limits.cache_max_age);
         let version = Arc::new(Self { policy, cache, surroundings, limits, ready: Arc::default() });
         if version.limits.prepared > 0 {

@@ -18,61 +18,10 @@ const WORLD: &str = "
         import wasi:cli/exit@0.2.0;
         import wasi:cli/stdout@0.2.0;
         import wasi:clocks/monotonic-clock@0.2.0;
+        import wasi:http/outgoing-handler@0.2.0;
         import wasi:config/store@0.2.0-rc.1;
         import wasi:random/random@0.2.0;
         import acme:secrets/vault@1.0.0;
-    }
-
-    package wasi:io@0.2.0 {
-        interface poll {
-            resource pollable {
-                block: func();
-            }
-            poll: func(in: list<borrow<pollable>>) -> list<u32>;
-        }
-
-        interface error {
-            resource error;
-        }
-
-        interface streams {
-            use error.{error};
-
-            variant stream-error {
-                last-operation-failed(error),
-                closed,
-            }
-
-            resource output-stream {
-                write: func(contents: list<u8>) -> result<_, stream-error>;
-                blocking-write-and-flush: func(contents: list<u8>) -> result<_, stream-error>;
-                write-zeroes: func(len: u64) -> result<_, stream-error>;
-            }
-        }
-    }
-
-    package wasi:cli@0.2.0 {
-        interface exit {
-            exit: func(status: result);
-        }
-
-        interface stdout {
-            use wasi:io/streams@0.2.0.{output-stream};
-            get-stdout: func() -> output-stream;
-        }
-    }
-
-    package wasi:random@0.2.0 {
-        interface random {
-            get-random-bytes: func(len: u64) -> list<u8>;
-        }
-    }
-
-    package wasi:clocks@0.2.0 {
-        interface monotonic-clock {
-            use wasi:io/poll@0.2.0.{pollable};
-            subscribe-duration: func(nanoseconds: u64) -> pollable;
-        }
     }
 
     package wasi:config@0.2.0-rc.1 {
@@ -117,7 +66,8 @@ pub fn authorizer(text: &str) -> Vec<u8> {
 fn encode(mut bytes: Vec<u8>) -> Result<Vec<u8>> {
     let mut resolve = Resolve::default();
     resolve.push_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("wit"))?;
-    let package = resolve.push_source("fixtures.wit", WORLD)?;
+    let world = format!("{WORLD}\n{}", include_str!("../fixtures/wasi.wit"));
+    let package = resolve.push_source("fixtures.wit", &world)?;
     let world = resolve.select_world(&[package], Some("guest"))?;
     embed_component_metadata(&mut bytes, &resolve, world, StringEncoding::UTF8)?;
     ComponentEncoder::default().module(&bytes)?.validate(true).encode()

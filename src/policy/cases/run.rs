@@ -48,11 +48,10 @@ impl World {
             Arc::new(MemoryStore::new(STREAMS, self.store.clone(), Arc::clone(&clock)))
         };
         Surroundings {
-            store,
             prefixes: self.prefixes.clone(),
             settings: self.settings.clone().into_iter().collect(),
-            lookup_timeout: limits.lookup_timeout,
             clock,
+            ..Surroundings::new(store, limits)
         }
     }
 }

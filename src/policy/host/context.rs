@@ -30,6 +30,9 @@ impl State {
             return;
         };
         self.log.left = left;
+        if !self.surroundings.log.admits() {
+            return;
+        }
         match level {
             Level::Debug => tracing::debug!(target: "tidegate::policy", %policy, %request, "{message:?}"),
             Level::Info => tracing::info!(target: "tidegate::policy", %policy, %request, "{message:?}"),

@@ -1,15 +1,30 @@
-//! `wasi:http/outgoing-handler`, which denies every request.
+//! `wasi:http/outgoing-handler`: requests to the hosts that the operator named.
 
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use http_body_util::BodyExt;
 use wasmtime::component::Linker;
 use wasmtime_wasi_http::{
-    Error, RequestOptions, Result, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, Result, WasiBody, WasiHttpCtx,
+    WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
-use super::State;
 use super::wasi::Wasi;
+use super::{State, Surroundings};
+use crate::egress::{Capped, EgressError, Patience};
 
 /// Bytes of a set of header fields, as they are kept.
 const FIELDS: usize = 64 << 10;
+/// Bytes of a request's body.
+const REQUEST: usize = 1 << 20;
+/// Bytes of it that are on their way from the guest.
+const CHUNK: usize = 64 << 10;
+/// What is of one connection, or of the proxies on the way, beside what is forbidden anyway.
+const FORBIDDEN: [&str; 3] = ["te", "trailer", "expect"];
+
+static FILTER: LazyLock<ForbiddenHeaderFilter> =
+    LazyLock::new(|| Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name) || FORBIDDEN.contains(&name.as_str())));
 
 /// What an instance sends.
 pub struct Http {
@@ -18,26 +33,122 @@ pub struct Http {
 }
 
 impl Http {
-    pub fn new() -> Self {
+    pub fn new(surroundings: &Arc<Surroundings>, digest: &Arc<str>, request_id: &str) -> Self {
         let mut context = WasiHttpCtx::new();
         context.set_field_size_limit(FIELDS);
-        Self { context, out: Out }
+        let (surroundings, digest) = (Arc::clone(surroundings), Arc::clone(digest));
+        Self { context, out: Out { surroundings, digest, request_id: request_id.into(), sent: 0 } }
+    }
+
+    /// Begins a decision: before, nothing goes out.
+    pub fn begin(&mut self, request_id: &str) {
+        self.out.request_id = request_id.into();
+        self.out.sent = 0;
+    }
+
+    /// Requests that were asked for, the last of them perhaps in vain.
+    pub fn sent(&self) -> u32 {
+        self.out.sent
     }
 }
 
-struct Out;
+struct Out {
+    surroundings: Arc<Surroundings>,
+    digest: Arc<str>,
+    /// Empty while the instance only prepares.
+    request_id: String,
+    sent: u32,
+}
 
-/// Where a request went: its response, and what has to run while that is read.
+/// A response, and what has to run while that is read: nothing, for connections run by themselves.
 type Sent = Result<(http::Response<WasiBody>, Box<dyn Future<Output = Result<()>> + Send>)>;
 
 impl WasiHttpHooks for Out {
     fn send_request(
         &mut self,
-        _: http::Request<WasiBody>,
-        _: Option<RequestOptions>,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
         _: Box<dyn Future<Output = Result<()>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        Box::new(async { Err(Error::HttpRequestDenied) })
+        let denied = || Box::new(async { Err(Error::HttpRequestDenied) });
+        self.sent = self.sent.saturating_add(1);
+        if self.request_id.is_empty() || self.sent > self.surroundings.max_requests {
+            return denied();
+        }
+        let told = self.told(request.uri());
+        if !self.surroundings.egress.allows(request.uri()) {
+            told(&EgressError::Denied);
+            return denied();
+        }
+        let request = request.map(|body| {
+            let body = body.map_err(|error| EgressError::Http(error.to_string()));
+            Capped::new(body, REQUEST, EgressError::RequestTooLarge).boxed_unsync()
+        });
+        let sending = self.surroundings.egress.send(request, options.map_or_else(Patience::default, patience));
+        Box::new(async move {
+            match sending.await {
+                Ok(response) => {
+                    let response = response.map(|body| body.map_err(to_wasi).boxed_unsync());
+                    Ok((response, Box::new(async { Ok(()) }) as Box<_>))
+                }
+                Err(error) => {
+                    told(&error);
+                    Err(to_wasi(error))
+                }
+            }
+        })
+    }
+
+    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
+        Arc::clone(&FILTER)
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK
+    }
+}
+
+impl Out {
+    /// Tells the operator of a request that did not go well. Where it went is said without its path, which may be a secret.
+    fn told(&self, uri: &http::Uri) -> impl Fn(&EgressError) + Send + 'static {
+        let scheme = uri.scheme_str().unwrap_or_default();
+        let host = uri.authority().map_or("", |authority| authority.as_str().rsplit('@').next().unwrap_or_default());
+        let to: String = format!("{scheme}://{host}").chars().take(300).collect();
+        let (surroundings, policy, request) =
+            (Arc::clone(&self.surroundings), Arc::clone(&self.digest), self.request_id.clone());
+        move |error| {
+            if surroundings.log.admits() {
+                tracing::warn!(%policy, %request, ?to, %error, "a request of the policy failed");
+            }
+        }
+    }
+}
+
+fn patience(options: RequestOptions) -> Patience {
+    let head = match (options.connect_timeout, options.first_byte_timeout) {
+        (Some(connect), Some(first)) => Some(connect.saturating_add(first)),
+        (None, Some(first)) => Some(first),
+        // A connection is often there already; then its making takes no time.
+        (_, None) => None,
+    };
+    // A guest that allows no time at all means the least of it.
+    let some = |time: Duration| time.max(Duration::from_millis(1));
+    Patience { head: head.map(some), silence: options.between_bytes_timeout.map(some) }
+}
+
+fn to_wasi(error: EgressError) -> Error {
+    match error {
+        EgressError::Denied => Error::HttpRequestDenied,
+        EgressError::Method => Error::HttpRequestMethodInvalid,
+        EgressError::Prohibited => Error::DestinationIpProhibited,
+        EgressError::Resolve(_) => Error::DnsError { rcode: None, info_code: None },
+        EgressError::Connect(_) => Error::ConnectionRefused,
+        EgressError::Tls(_) => Error::TlsProtocolError,
+        EgressError::Timeout => Error::HttpResponseTimeout,
+        EgressError::Busy => Error::ConnectionLimitReached,
+        EgressError::TooLarge => Error::HttpResponseBodySize(None),
+        EgressError::RequestTooLarge => Error::HttpRequestBodySize(None),
+        EgressError::Http(_) => Error::HttpProtocolError,
     }
 }
 

@@ -14,6 +14,10 @@ impl State {
         if !self.has_request() {
             return Err(Error::Unavailable("there is no request yet".into()));
         }
+        self.lookups = self.lookups.saturating_add(1);
+        if self.lookups > self.surroundings.max_lookups {
+            return Err(Error::Unavailable("the decision has had its look-ups".into()));
+        }
         match tokio::time::timeout(self.surroundings.lookup_timeout, answer).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {

@@ -14,9 +14,13 @@ use std::time::Duration;
 
 use wasmtime::component::{HasSelf, Linker};
 
-use super::Settings;
 use super::limits::MemoryLimiter;
+use super::log_rate::LogRate;
+use super::tokens::Tokens;
+use super::{Limits, Settings};
+use crate::egress::{self, Egress};
 use crate::store::Store;
+use crate::stream::now_ms;
 
 wasmtime::component::bindgen!({
     path: "wit",
@@ -25,11 +29,14 @@ wasmtime::component::bindgen!({
         "tidegate:policy/lookup.get": async,
         "tidegate:policy/lookup.hash-get": async,
         "tidegate:policy/lookup.set-contains": async,
+        "tidegate:policy/tokens.verify": async | trappable,
+        "tidegate:policy/tokens.verify-with": async | trappable,
     },
     exports: { default: async },
 });
 
 pub use self::tidegate::policy::types as wit;
+pub use self::tokens::{AwaitKeys, Patience};
 
 /// The policy's clock: ms since 1970.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -42,10 +49,40 @@ pub struct Surroundings {
     pub prefixes: Vec<String>,
     /// The operator's settings.
     pub settings: Settings,
+    /// Whose tokens it may have checked.
+    pub tokens: Tokens,
+    /// Where it may send requests.
+    pub egress: Arc<Egress>,
+    /// Look-ups of one decision.
+    pub max_lookups: u32,
+    /// Requests of one decision.
+    pub max_requests: u32,
+    /// What it may write to the log.
+    pub log: LogRate,
     /// One look-up.
     pub lookup_timeout: Duration,
     /// What the policy takes for the time.
     pub clock: Clock,
+}
+
+impl Surroundings {
+    /// A store and nothing else: no look-ups, no settings, no tokens, no requests, and the system's time.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, limits: &Limits) -> Self {
+        let bounds = egress::Bounds { timeout: limits.timeout, response: 0, concurrency: 1 };
+        Self {
+            store,
+            prefixes: Vec::new(),
+            settings: Settings::default(),
+            tokens: Tokens::default(),
+            egress: Arc::new(Egress::new(Vec::new(), bounds)),
+            max_lookups: limits.lookups,
+            max_requests: limits.requests,
+            log: LogRate::new(limits.log_rate),
+            lookup_timeout: limits.lookup_timeout,
+            clock: Arc::new(now_ms),
+        }
+    }
 }
 
 /// The state of one instance, and so of one decision.
@@ -59,6 +96,10 @@ pub struct State {
     pub request_id: String,
     pub digest: Arc<str>,
     pub said: answer::Said,
+    /// What it may do when keys are missing; none while it only prepares.
+    patience: Option<Patience>,
+    /// Look-ups of this decision.
+    pub lookups: u32,
     log: context::Log,
     wasi: Option<Box<wasi::Wasi>>,
 }
@@ -80,18 +121,39 @@ impl State {
             request_id: String::new(),
             digest,
             said: answer::Said::default(),
+            patience: None,
+            lookups: 0,
             log: context::Log::default(),
             wasi: None,
         }
     }
 
-    /// Begins a decision, which has so much CPU time of its own.
-    pub fn begin(&mut self, request_id: String, ticks: u32) {
+    /// Begins a decision, which has so much CPU time of its own, and has had so many look-ups before it was stopped.
+    pub fn begin(&mut self, request_id: String, ticks: u32, patience: Patience, lookups: u32) {
+        if let Some(wasi) = &mut self.wasi {
+            wasi.http.begin(&request_id);
+        }
+        self.patience = Some(patience);
+        self.lookups = lookups;
         self.request_id = request_id;
         self.ticks_left = ticks;
         self.limiter.begin();
         self.said = answer::Said::default();
         self.log = context::Log::default();
+    }
+
+    /// The limit that the decision went beyond, if it did. Whatever it answers then is no answer.
+    pub fn exceeded(&self) -> Option<&'static str> {
+        if self.lookups > self.surroundings.max_lookups {
+            return Some("policy.max-lookups");
+        }
+        let sent = self.wasi.as_ref().map_or(0, |wasi| wasi.http.sent());
+        (self.has_request() && sent > self.surroundings.max_requests).then_some("policy.egress.max-requests")
+    }
+
+    /// Whether a request went out.
+    fn has_sent(&self) -> bool {
+        self.wasi.as_ref().is_some_and(|wasi| wasi.http.sent() > 0)
     }
 
     /// Whether there is a request by now; an instance that only prepares reaches nothing outside.

@@ -1,14 +1,70 @@
 //! `tidegate:policy/tokens`: JSON Web Tokens, checked by the host.
 
+use tokio::time::Instant;
+
 use super::State;
 use super::tidegate::policy::tokens::{Error, Host};
+use crate::policy::tokens::{TokenError, Verdict, Wait};
+
+/// Stops an instance whose decision needs keys that are being fetched. It holds its place only while it can do something.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the decision waits for the keys of a token profile")]
+pub struct AwaitKeys(pub Wait);
+
+/// What a decision may do when keys are missing.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// It may wait until then, which leaves some of its time to decide.
+    pub until: Instant,
+    /// Whether it may be stopped, and begun anew.
+    pub restart: bool,
+}
+
+impl State {
+    async fn check(&mut self, profile: Option<&str>, token: &str) -> wasmtime::Result<Result<String, Error>> {
+        let Some(patience) = self.patience else {
+            return Ok(Err(Error::Unavailable("there is no request yet".into())));
+        };
+        loop {
+            let (tokens, now) = (&self.surroundings.tokens, (self.surroundings.clock)());
+            let verdict = match profile {
+                Some(profile) => tokens.verify_with(profile, token, now),
+                None => tokens.verify(token, now),
+            };
+            let wait = match verdict {
+                Verdict::Holds(claims) => return Ok(Ok(claims)),
+                Verdict::Fails(error) => return Ok(Err(error.into())),
+                Verdict::Wait(wait) => wait,
+            };
+            // What went out would go out twice.
+            if patience.restart && !self.has_sent() && Instant::now() < patience.until {
+                return Err(AwaitKeys(wait).into());
+            }
+            if !wait.until(patience.until).await {
+                return Ok(Err(Error::Unavailable("the keys did not come in time".into())));
+            }
+        }
+    }
+}
+
+impl From<TokenError> for Error {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Malformed => Self::Malformed,
+            TokenError::Untrusted => Self::Untrusted,
+            TokenError::Expired => Self::Expired,
+            TokenError::Claims(why) => Self::Claims(why),
+            TokenError::Unavailable(why) => Self::Unavailable(why),
+        }
+    }
+}
 
 impl Host for State {
-    fn verify(&mut self, _: String) -> Result<String, Error> {
-        Err(Error::Unavailable("no token profile is configured".into()))
+    async fn verify(&mut self, token: String) -> wasmtime::Result<Result<String, Error>> {
+        self.check(None, &token).await
     }
 
-    fn verify_with(&mut self, _: String, _: String) -> Result<String, Error> {
-        Err(Error::Unavailable("no token profile is configured".into()))
+    async fn verify_with(&mut self, profile: String, token: String) -> wasmtime::Result<Result<String, Error>> {
+        self.check(Some(&profile), &token).await
     }
 }

@@ -29,7 +29,7 @@ pub struct Wasi {
 }
 
 impl Wasi {
-    fn new(clock: Clock) -> Self {
+    fn new(clock: Clock, http: Http) -> Self {
         let output = Captured::default();
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES);
@@ -43,13 +43,14 @@ impl Wasi {
             .allow_ip_name_lookup(false)
             .max_random_size(RANDOM)
             .build();
-        Self { context, table, http: Http::new(), output }
+        Self { context, table, http, output }
     }
 }
 
 impl State {
     /// Writes what the policy printed to the log.
     pub fn flush(&mut self) {
+        self.surroundings.log.settle();
         let Some(wasi) = &self.wasi else { return };
         let text = wasi.output.take();
         for line in String::from_utf8_lossy(&text).lines() {
@@ -61,7 +62,10 @@ impl State {
 impl State {
     /// What it has of WASI, which most never ask for.
     pub(super) fn wasi(&mut self) -> &mut Wasi {
-        self.wasi.get_or_insert_with(|| Box::new(Wasi::new(Arc::clone(&self.surroundings.clock))))
+        self.wasi.get_or_insert_with(|| {
+            let http = Http::new(&self.surroundings, &self.digest, &self.request_id);
+            Box::new(Wasi::new(Arc::clone(&self.surroundings.clock), http))
+        })
     }
 }
 

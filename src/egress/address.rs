@@ -1,0 +1,115 @@
+//! Which addresses a policy's requests may go to, whatever a name resolves to.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// What an address is for, as far as egress cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Anybody's.
+    Public,
+    /// This machine's, or this network's: for hosts whose entry says so.
+    Private,
+    /// Nobody's business: link-local (where clouds hand out credentials), multicast, reserved.
+    Never,
+}
+
+/// What an address is for.
+#[must_use]
+pub fn reach(address: IpAddr) -> Reach {
+    match address {
+        IpAddr::V4(address) => reach_v4(address),
+        IpAddr::V6(address) => reach_v6(address),
+    }
+}
+
+fn reach_v4(address: Ipv4Addr) -> Reach {
+    match address.octets() {
+        // Where two clouds answer with credentials.
+        [100, 100, 100, 200] | [168, 63, 129, 16] => Reach::Never,
+        // Loopback; private; shared by a carrier's customers.
+        [127 | 10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Reach::Private,
+        // This network; link-local; protocol assignments; documentation; the 6to4 relay; benchmarks; multicast and reserved.
+        [0, ..]
+        | [169, 254, ..]
+        | [192, 0, 0 | 2, _]
+        | [198, 51, 100, _]
+        | [203, 0, 113, _]
+        | [192, 88, 99, _]
+        | [198, 18 | 19, ..]
+        | [224..=255, ..] => Reach::Never,
+        _ => Reach::Public,
+    }
+}
+
+/// Where clouds answer with credentials within the unique-local range.
+const METADATA: [[u16; 8]; 2] = [[0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]];
+
+fn reach_v6(address: Ipv6Addr) -> Reach {
+    let segments = address.segments();
+    if METADATA.contains(&segments) {
+        return Reach::Never;
+    }
+    match segments {
+        [0, 0, 0, 0, 0, 0, 0, 1] => Reach::Private,
+        // Unique-local.
+        [0xfc00..=0xfdff, ..] => Reach::Private,
+        // An IPv4 address in another dress: mapped, translated, NAT64, 6to4. It is worth what that one is.
+        [0, 0, 0, 0, 0, 0xffff, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => reach_v4(embedded(high, low)),
+        // What is left of the global range: documentation, Teredo and other assignments of protocols are none of it.
+        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Reach::Never,
+        [0x2000..=0x3fff, ..] => Reach::Public,
+        // Unspecified, IPv4-compatible, local NAT64, link-local and site-local, multicast, and what is not assigned.
+        _ => Reach::Never,
+    }
+}
+
+fn embedded(high: u16, low: u16) -> Ipv4Addr {
+    Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_range() {
+        let all = |expected, addresses: &[&str]| {
+            for text in addresses {
+                assert_eq!(reach(text.parse().expect(text)), expected, "{text}");
+            }
+        };
+        all(Reach::Public, &["1.1.1.1", "9.255.255.255", "11.0.0.1", "172.15.0.1", "172.32.0.1", "192.167.0.1"]);
+        all(Reach::Public, &["100.63.0.1", "100.128.0.1", "169.253.0.1", "198.20.0.1", "223.255.255.255", "192.0.1.1"]);
+        all(
+            Reach::Public,
+            &["2606:4700::1111", "2a00::1", "2001:4860:4860::8888", "::ffff:1.1.1.1", "64:ff9b::101:101"],
+        );
+        all(Reach::Public, &["2002:101:101::1"]);
+        all(Reach::Private, &["127.0.0.1", "127.255.255.254", "10.0.0.1", "172.16.0.1", "172.31.255.255"]);
+        all(Reach::Private, &["192.168.1.1", "100.64.0.1", "100.127.255.255", "::1", "fc00::1", "fdff::1"]);
+        all(
+            Reach::Private,
+            &["::ffff:127.0.0.1", "::ffff:10.1.2.3", "64:ff9b::10.0.0.1", "2002:7f00:1::", "2002:c0a8:101::5"],
+        );
+        all(Reach::Private, &["::ffff:0:127.0.0.1"]);
+        all(Reach::Never, &["0.0.0.0", "0.1.2.3", "169.254.169.254", "169.254.0.1", "192.0.0.8", "192.0.2.1"]);
+        all(Reach::Never, &["198.51.100.7", "203.0.113.9", "198.18.0.1", "198.19.255.255", "192.88.99.1"]);
+        all(Reach::Never, &["224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255"]);
+        all(
+            Reach::Never,
+            &["::", "::2", "::127.0.0.1", "fe80::1", "febf::1", "fec0::1", "ff02::1", "100::1", "64:ff9b:1::1"],
+        );
+        all(Reach::Never, &["100.100.100.200", "168.63.129.16"]);
+        all(
+            Reach::Never,
+            &["fd00:ec2::254", "fd20:ce::254", "2001:db8::1", "2001::1", "2001:10::1", "3fff::1", "4000::1"],
+        );
+        all(
+            Reach::Never,
+            &["::ffff:169.254.169.254", "64:ff9b::169.254.169.254", "2002:a9fe:a9fe::", "::ffff:0.0.0.0"],
+        );
+    }
+}

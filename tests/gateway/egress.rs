@@ -1,0 +1,147 @@
+//! What goes out for a policy, and what does not.
+
+use futures_util::future::join_all;
+use tidegate::policy::Outcome;
+use tokio::net::TcpListener;
+
+use crate::client::{Reply, ask};
+use crate::guests::component;
+use crate::harness::{Gateway, until};
+use crate::origin::{Answer, Origin};
+
+/// The numbers of `error-code`, behind 400, as `fetch.wat` tells them.
+const PROHIBITED: u16 = 404;
+const REFUSED: u16 = 406;
+const DENIED: u16 = 415;
+const TOO_LARGE: u16 = 428;
+const TOO_SLOW: u16 = 433;
+/// The body broke off.
+const BROKEN: u16 = 598;
+
+async fn gateway(hosts: &str, more: &str) -> Gateway {
+    Gateway::behind(&component("fetch"), &format!("policy.timeout = '10s'\npolicy.egress.hosts = [{hosts}]\n{more}"))
+        .await
+}
+
+async fn behind(origin: &Origin, more: &str) -> Gateway {
+    gateway(&format!("{{ url = 'http://{}', allow-private = true }}", origin.address), more).await
+}
+
+async fn fetch(gateway: &Gateway, to: &str, times: usize) -> Reply {
+    let headers = [("x-to", to), ("x-times", &"i".repeat(times))];
+    ask(gateway.data, "GET", "/api/realtime?channel=c", &headers, "").await
+}
+
+#[tokio::test]
+async fn to_a_host_that_is_allowed_and_to_no_other() {
+    let origin = Origin::start(Answer::new("200 OK", "", "hello")).await;
+    let other = Origin::start(Answer::new("200 OK", "", "hello")).await;
+    let to = origin.address.to_string();
+    let allowed = behind(&origin, "").await;
+    let reply = fetch(&allowed, &to, 1).await;
+    assert_eq!((reply.status, &*reply.body), (200, "hello"));
+    for elsewhere in [
+        other.address.to_string(),
+        format!("localhost:{}", origin.address.port()),
+        format!("127.1:{}", origin.address.port()),
+        format!("[::1]:{}", origin.address.port()),
+        format!("{to}@{}", other.address),
+        "127.0.0.1".into(),
+        "169.254.169.254".into(),
+    ] {
+        assert_eq!(fetch(&allowed, &elsewhere, 1).await.status, DENIED, "{elsewhere}");
+    }
+    let nobody = gateway("", "").await;
+    assert_eq!(fetch(&nobody, &to, 1).await.status, DENIED);
+    assert_eq!((origin.requests(), other.requests()), (1, 0));
+}
+
+#[tokio::test]
+async fn to_no_private_address_but_where_that_is_written_and_to_link_local_ones_never() {
+    let origin = Origin::start(Answer::new("200 OK", "", "hello")).await;
+    let port = origin.address.port();
+    let public = gateway(&format!("'http://{}', 'http://localhost:{port}'", origin.address), "").await;
+    assert_eq!(fetch(&public, &origin.address.to_string(), 1).await.status, PROHIBITED);
+    assert_eq!(
+        fetch(&public, &format!("localhost:{port}"), 1).await.status,
+        PROHIBITED,
+        "a name that resolves to here"
+    );
+    assert_eq!(origin.requests(), 0);
+    let metadata = gateway("{ url = 'http://169.254.169.254', allow-private = true }", "").await;
+    assert_eq!(fetch(&metadata, "169.254.169.254", 1).await.status, PROHIBITED);
+    let name = gateway(&format!("{{ url = 'http://localhost:{port}', allow-private = true }}"), "").await;
+    assert_eq!(fetch(&name, &format!("localhost:{port}"), 1).await.status, 200);
+}
+
+#[tokio::test]
+async fn within_bounds() {
+    let origin = Origin::start(Answer::new("302 Found", "location: http://127.0.0.1:1/\r\n", "there")).await;
+    let to = origin.address.to_string();
+    let gateway = behind(&origin, "policy.egress.max-response = '1KiB'\npolicy.egress.timeout = '300ms'").await;
+    let reply = fetch(&gateway, &to, 1).await;
+    assert_eq!((reply.status, &*reply.body), (302, "there"), "where it leads is the policy's business");
+    origin.answer.send_replace(Answer::new("200 OK", "", "x".repeat(1024)));
+    assert_eq!(fetch(&gateway, &to, 1).await.status, 200);
+    origin.answer.send_replace(Answer::new("200 OK", "", "x".repeat(1025)));
+    assert_eq!(fetch(&gateway, &to, 1).await.status, TOO_LARGE);
+    origin.answer.send_replace(Answer::Response("200 OK\r\n".into(), vec![b'x'; 1 << 20]));
+    assert_eq!(fetch(&gateway, &to, 1).await.status, BROKEN);
+    origin.answer.send_replace(Answer::Response("200 OK\r\ncontent-length: 1000\r\n".into(), b"x".into()));
+    assert_eq!(fetch(&gateway, &to, 1).await.status, BROKEN);
+    origin.answer.send_replace(Answer::Wait);
+    assert_eq!(fetch(&gateway, &to, 1).await.status, TOO_SLOW);
+
+    let gone = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("an address");
+    let gateway = self::gateway(&format!("{{ url = 'http://{gone}', allow-private = true }}"), "").await;
+    assert_eq!(fetch(&gateway, &gone.to_string(), 1).await.status, REFUSED);
+}
+
+#[tokio::test]
+async fn so_many_requests_a_decision() {
+    let origin = Origin::start(Answer::new("200 OK", "", "hello")).await;
+    let gateway = behind(&origin, "policy.egress.max-requests = 3").await;
+    let to = origin.address.to_string();
+    assert_eq!(fetch(&gateway, &to, 3).await.status, 200);
+    let mut decisions = gateway.app.gate.watch();
+    let reply = fetch(&gateway, &to, 4).await;
+    assert_eq!((reply.status, &*reply.code()), (500, "not_decided"), "whatever the policy made of it");
+    let Outcome::Failed(failure) = &decisions.recv().await.expect("a decision").decision.outcome else {
+        panic!("it failed")
+    };
+    assert_eq!(failure.kind(), "limit");
+    assert_eq!(origin.requests(), 6);
+}
+
+#[tokio::test]
+async fn so_many_look_ups_a_decision() {
+    let bounds = "policy.lookup.prefixes = ['forbidden:']\n";
+    let gateway = Gateway::behind(&component("lookups"), bounds).await;
+    let mut decisions = gateway.app.gate.watch();
+    let reply = gateway.refused("channel=c").await;
+    assert_eq!((reply.status, &*reply.code()), (500, "not_decided"));
+    let Outcome::Failed(failure) = &decisions.recv().await.expect("a decision").decision.outcome else {
+        panic!("it failed")
+    };
+    assert_eq!(failure.kind(), "limit");
+    assert!(gateway.is_untouched());
+    let gateway = Gateway::behind(&component("lookups"), &format!("{bounds}policy.max-lookups = 100")).await;
+    gateway.open("channel=c").await.connected("c").await;
+}
+
+#[tokio::test]
+async fn a_slow_host_holds_nobody_up_who_does_not_need_it() {
+    let origin = Origin::start(Answer::Wait).await;
+    let gateway = behind(&origin, "policy.egress.timeout = '10s'").await;
+    let to = origin.address.to_string();
+    let waiting = async { join_all((0..50).map(|_| fetch(&gateway, &to, 1))).await };
+    let others = async {
+        until("all of them wait", || origin.requests() == 50).await;
+        for _ in 0..50 {
+            assert_eq!(fetch(&gateway, "127.0.0.1:1", 1).await.status, DENIED);
+        }
+        origin.answer.send_replace(Answer::new("200 OK", "", "at last"));
+    };
+    let (replies, ()) = tokio::join!(waiting, others);
+    assert!(replies.iter().all(|reply| (reply.status, &*reply.body) == (200, "at last")));
+}

@@ -1,0 +1,154 @@
+//! Tokens, from a client's header to the policy's answer.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures_util::future::join_all;
+use jsonwebtoken::jwk::{Jwk, JwkSet};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::client::{Reply, ask};
+use crate::guests::component;
+use crate::harness::{Gateway, until};
+use crate::origin::{Answer, Origin};
+
+const SECRET: &str = "a secret that only the tests and their gateways know";
+
+fn claims(issuer: &str) -> Value {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    json!({"iss": issuer, "aud": "app", "sub": "alice", "exp": now + 300})
+}
+
+fn hmac(claims: &Value) -> String {
+    encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(SECRET.as_bytes())).expect("a token")
+}
+
+/// A key of a run, as files and as a JWKS.
+struct Key {
+    folder: TempDir,
+    key: EncodingKey,
+}
+
+impl Key {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let script = "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem
+            openssl pkey -in key.pem -pubout -out public.pem";
+        let made = Command::new("sh").args(["-ec", script]).current_dir(&folder).output().expect("a shell");
+        assert!(made.status.success(), "{made:?}");
+        let key =
+            EncodingKey::from_ec_pem(&fs::read(folder.path().join("key.pem")).expect("a key")).expect("an EC key");
+        let this = Self { folder, key };
+        fs::write(this.folder.path().join("jwks.json"), this.jwks("k")).expect("a file");
+        this
+    }
+
+    fn jwks(&self, kid: &str) -> Vec<u8> {
+        let mut jwk = Jwk::from_encoding_key(&self.key, Algorithm::ES256).expect("a JWK");
+        jwk.common.key_id = Some(kid.into());
+        serde_json::to_vec(&JwkSet { keys: vec![jwk] }).expect("JSON")
+    }
+
+    fn sign(&self, kid: &str, claims: &Value) -> String {
+        let header = Header { kid: Some(kid.into()), ..Header::new(Algorithm::ES256) };
+        encode(&header, claims, &self.key).expect("a token")
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+}
+
+async fn show(gateway: &Gateway, token: &str) -> Reply {
+    let authorization = format!("Bearer {token}");
+    ask(gateway.data, "GET", "/api/realtime?channel=c", &[("authorization", &authorization)], "").await
+}
+
+fn behind(origin: &Origin, more: &str) -> String {
+    format!(
+        "{more}
+        [policy.tokens.remote]
+        issuer = 'remote'
+        audience = 'app'
+        jwks-url = 'http://{}/jwks.json'
+        allow-private = true
+        [policy.tokens.local]
+        issuer = 'local'
+        audience = ['app', 'other']
+        secret = '{SECRET}'",
+        origin.address
+    )
+}
+
+#[tokio::test]
+async fn keys_from_everywhere() {
+    let key = Key::new();
+    let origin = Origin::start(Answer::new("200 OK", "", key.jwks("k"))).await;
+    let mut profiles = behind(&origin, "policy.settings = { none = 'x' }");
+    for (name, path) in [("pem", key.path("public.pem")), ("jwks", key.path("jwks.json"))] {
+        write!(profiles, "\n[policy.tokens.{name}]\nissuer = '{name}'\naudience = 'app'\n{name} = '{path}'")
+            .expect("text");
+    }
+    let gateway = Gateway::behind(&component("bearer"), &profiles).await;
+    for (issuer, token) in [
+        ("local", hmac(&claims("local"))),
+        ("pem", key.sign("any", &claims("pem"))),
+        ("jwks", key.sign("k", &claims("jwks"))),
+        ("remote", key.sign("k", &claims("remote"))),
+    ] {
+        let reply = show(&gateway, &token).await;
+        assert_eq!(reply.status, 200, "{issuer}: {}", reply.body);
+        assert_eq!((&reply.json()["sub"], &reply.json()["iss"]), (&json!("alice"), &json!(issuer)));
+    }
+    let mut expired = claims("local");
+    expired["exp"] = json!(1);
+    for (token, says) in [
+        ("x".to_owned(), "malformed"),
+        (hmac(&claims("pem")), "untrusted"),
+        (key.sign("k", &claims("local")), "untrusted"),
+        (Key::new().sign("k", &claims("remote")), "untrusted"),
+        (hmac(&expired), "expired"),
+        (hmac(&claims("nobody")), "claims"),
+    ] {
+        let reply = show(&gateway, &token).await;
+        assert_eq!((reply.status, &*reply.body), (401, says));
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_keys_is_in_nobodys_way() {
+    let key = Key::new();
+    let origin = Origin::start(Answer::Wait).await;
+    let bounds = "policy.concurrency = 4\npolicy.timeout = '40s'\npolicy.queue-timeout = '10s'";
+    let gateway = Gateway::behind(&component("bearer"), &behind(&origin, bounds)).await;
+    let (remote, local) = (key.sign("k", &claims("remote")), hmac(&claims("local")));
+    let waiting = async { join_all((0..300).map(|_| show(&gateway, &remote))).await };
+    let others = async {
+        until("the keys are asked for", || origin.requests() == 1).await;
+        until("all of them are there", || gateway.app.gate.waiting_for_keys() == 300).await;
+        for _ in 0..100 {
+            assert_eq!(show(&gateway, &local).await.status, 200);
+        }
+        origin.answer.send_replace(Answer::new("200 OK", "", key.jwks("k")));
+    };
+    let (replies, ()) = tokio::join!(waiting, others);
+    for reply in replies {
+        assert_eq!(reply.status, 200, "{}", reply.body);
+    }
+    assert_eq!(origin.requests(), 1);
+    assert_eq!(gateway.app.gate.waiting_for_keys(), 0);
+}
+
+#[tokio::test]
+async fn keys_that_do_not_come_are_unavailable_in_the_policys_own_words() {
+    let key = Key::new();
+    let origin = Origin::start(Answer::Wait).await;
+    let gateway = Gateway::behind(&component("bearer"), &behind(&origin, "policy.timeout = '1s'")).await;
+    let reply = show(&gateway, &key.sign("k", &claims("remote"))).await;
+    assert_eq!((reply.status, &*reply.body), (503, "unavailable"));
+    assert!(gateway.is_untouched());
+}
