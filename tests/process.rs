@@ -30,6 +30,8 @@ mod drain;
 mod neighbours;
 #[path = "process/policies.rs"]
 mod policies;
+#[path = "process/python.rs"]
+mod python;
 #[path = "process/refusal.rs"]
 mod refusal;
 #[path = "process/soak.rs"]

@@ -26,7 +26,7 @@ pub fn missing() -> Vec<&'static str> {
     DEBIAN.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect()
 }
 
-/// Builds every guest in Rust into `target/guests/<name>.wasm`; `--bless` copies over the `policy.wasm` that is committed.
+/// Builds every guest into `target/guests/<name>.wasm`; `--bless` copies over the `policy.wasm` that is committed.
 pub fn run(options: &[&str]) -> Result<()> {
     let bless = match options {
         [] => false,
@@ -45,7 +45,9 @@ pub fn run(options: &[&str]) -> Result<()> {
         let mut build = Command::new(target.join("debug/tidegate"));
         build.args(["policy", "build"]).arg(sources.join(&name)).arg("--output").arg(&component);
         // One for all of them, so that the standard library is compiled once; and not the one of the host's tests.
-        execute(build.env("CARGO_TARGET_DIR", root.join("target/guests-build")))?;
+        build.env("CARGO_TARGET_DIR", root.join("target/guests-build"));
+        // Toolchains are installed within the checkout, where the tests have theirs.
+        execute(build.env("TIDEGATE_CACHE_DIR", root.join("target/tmp")))?;
         let committed = sources.join(&name).join("policy.wasm");
         if bless && committed.exists() {
             fs::copy(&component, &committed).with_context(|| format!("writing {}", committed.display()))?;
@@ -55,12 +57,12 @@ pub fn run(options: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The guests in Rust: the folders with a `Cargo.toml`.
+/// The guests of the languages that are built here: the folders with such a manifest.
 fn names(sources: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(sources).with_context(|| format!("reading {}", sources.display()))? {
         let entry = entry?;
-        if entry.path().join("Cargo.toml").is_file() {
+        if ["Cargo.toml", "pyproject.toml"].iter().any(|manifest| entry.path().join(manifest).is_file()) {
             names.push(entry.file_name().to_string_lossy().into_owned());
         }
     }

@@ -47,6 +47,10 @@ fn set_up() -> Result<()> {
     let missing = PROGRAMS.iter().filter(|(_, paths)| !paths.iter().any(|path| Path::new(path).exists()));
     let mut missing: Vec<&str> = missing.map(|(package, _)| *package).collect();
     missing.extend(guests::missing());
+    // Debian has Python without what makes environments of it.
+    if !succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
+        missing.push("python3-venv");
+    }
     if !missing.is_empty() {
         let line = format!("apt-get install -y --no-install-recommends {}", missing.join(" "));
         if !is_root() || !Path::new("/usr/bin/apt-get").exists() {

@@ -41,6 +41,7 @@ class Answers(unittest.TestCase):
             return Allow("alice", channels=channels[:1], expires_at=7, headers={"X-A": "b"})
 
         decision = World().decide(policy, "a", "b")
+        self.assertEqual(decision.log, [])
         self.assertEqual((decision.subject, decision.channels, decision.expires_at), ("alice", ["a"], 7))
         self.assertEqual(decision.headers, [("x-a", "b")])
         self.assertEqual((decision.reason, decision.replay_since), ("why", 1767225600000))
@@ -96,6 +97,7 @@ class Answers(unittest.TestCase):
             lambda _: Allow(expires_at=1.5),
             lambda _: Allow(expires_at=datetime(2026, 1, 1)),
             lambda _: Allow(headers={"x-a": 1}),
+            lambda _: Allow(expires_at=-1),
             lambda _: Response("x", 99),
             lambda _: Response("x", "403"),
         ):
@@ -132,6 +134,8 @@ class Services(unittest.TestCase):
             self.assertEqual(lookup.hget_bytes("a:hash", "f"), b"v")
             self.assertEqual((lookup.sismember("a:set", "m"), lookup.sismember("a:set", "n")), (True, False))
             self.assertRaises(ValueError, lookup.get, "a:bytes")
+            self.assertRaises(ValueError, lookup.get, "a:\ud800")
+            self.assertRaises(TypeError, lookup.sismember, "a:set", 7)
 
     def test_json_is_json(self) -> None:
         world = World(prefixes=[""])

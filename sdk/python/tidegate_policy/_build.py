@@ -6,8 +6,9 @@ There are no files at a decision, so every module has to be loaded now, also tho
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.util
 import linecache
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, MutableMapping
@@ -137,10 +138,31 @@ def _explain(error: BaseException, root: str) -> str:
     if isinstance(error, SyntaxError):
         text = "".join(traceback.format_exception_only(error))
         return f"{error.filename}:{error.lineno}: {error.msg}\n{text}".replace(root, "")
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(root)]
-    place = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
-    if isinstance(error, ModuleNotFoundError):
-        text = f"{place}there is no module {error.name}"
+    # What Python and the SDK do around the author's own code says nothing.
+    around = ("importlib", os.path.dirname(__file__))
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not any(part in frame.filename for part in around)
+    ]
+    own = [frame for frame in frames if frame.filename.startswith(root)]
+    place = f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        text = f"{place}{_absent(error.name)}"
     else:
-        text = f"{place}{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error)).rstrip()}"
-    return text.replace(root, "")
+        text = f"{place}{type(error).__name__}: {error}"
+    trace = "".join(traceback.format_list(frames)).rstrip() if len(frames) > 1 else ""
+    return f"{text}\n{trace}".rstrip().replace(root, "")
+
+
+def _absent(module: str) -> str:
+    """Why there is no such module, as far as its name tells."""
+    package = module.partition(".")[0]
+    if package in sys.stdlib_module_names:
+        return f"Python's own module {module} is not there in a component"
+    if package != module and importlib.util.find_spec(package):
+        return f"there is no module {module}: if it is compiled, the package {package} does not run in a component"
+    return (
+        f"there is no module {module}: name its package in the dependencies of pyproject.toml, or install it into .venv "
+        "(in a component only packages of pure Python run)"
+    )

@@ -42,19 +42,18 @@ def decide(authorize: Authorize, request: Request, channels: list[str], root: st
 
 
 def report(world: _world.World, error: BaseException, root: str) -> None:
-    """Tells the operator. The reason has no text of the error, for that may be anything, the log has all of it."""
-    text = (
-        "".join(traceback.format_exception(error)).replace(root, "")
-        if root
-        else "".join(traceback.format_exception(error))
-    )
+    """Tells the operator. The reason has no text of the error, for that may be anything; the log has all of it."""
+    # The first frame is `decide`.
+    trace = error.__traceback__ and error.__traceback__.tb_next or error.__traceback__
+    text = "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+    frames = traceback.extract_tb(trace)
+    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    if root:
+        text, place = text.replace(root, ""), place.replace(root, "")
     if len(text) > LOG_CHARACTERS:
         text = f"{text[: LOG_CHARACTERS // 4]}\n[…]\n{text[-LOG_CHARACTERS * 3 // 4 :]}"
-    world.log("error", text.rstrip())
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    world.reason(
-        f"{type(error).__name__} at {frame.filename.replace(root, '') if root else frame.filename}:{frame.lineno}"
-    )
+    world.log("error", text)
+    world.reason(f"{type(error).__name__}{place}")
 
 
 def _finish(awaitable: Any) -> Any:
@@ -73,23 +72,17 @@ def _checked(answer: Any) -> Answer:
     if answer is None:
         return Allow()
     if isinstance(answer, Allow):
-        _check_text("subject", answer.subject, optional=True)
+        if answer.subject is not None:
+            _world.text(answer.subject, "a subject")
         for channel in answer.channels or ():
-            _check_text("channel", channel)
+            _world.text(channel, "a channel")
+        if answer.expires_at is not None:
+            _world.count(answer.expires_at, 64, "expires_at")
     elif not isinstance(answer, Response):
         raise TypeError(
             f"authorize returned {type(answer).__name__}: None or an Allow lets the client in, a Response keeps it out"
         )
     for name, value in answer.headers:
-        _check_text("header", name)
-        _check_text("header", value)
+        _world.text(name, "a header's name")
+        _world.text(value, "a header's value")
     return answer
-
-
-def _check_text(what: str, value: Any, *, optional: bool = False) -> None:
-    if optional and value is None:
-        return
-    if not isinstance(value, str):
-        raise TypeError(f"a {what} is text, not {type(value).__name__}")
-    if not value.isascii():
-        value.encode()  # half surrogates, as JSON may bring, are no text

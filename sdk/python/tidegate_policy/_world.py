@@ -36,6 +36,25 @@ class _Nowhere:
 
 nowhere = _Nowhere()
 
+
+def text(value: str, what: str) -> str:
+    """``value``, if the gateway can be told it: what is no text would be a trap there, and is an error here."""
+    if not isinstance(value, str):
+        raise TypeError(f"{what} is text (str), not {type(value).__name__}")
+    if not value.isascii():
+        value.encode()  # half surrogates, as JSON may bring, are no text
+    return value
+
+
+def count(value: int, bits: int, what: str) -> int:
+    """``value``, if it is a number that the gateway can be told."""
+    if not isinstance(value, int):
+        raise TypeError(f"{what} is a whole number (int), not {type(value).__name__}")
+    if not 0 <= value < 1 << bits:
+        raise ValueError(f"{what} is from 0 to {(1 << bits) - 1}, not {value}")
+    return value
+
+
 _current: World = nowhere  # type: ignore[assignment]
 
 

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 def reason(text: str) -> None:
     """Why, for the decision log and the playground. Never sent to the client; never write a credential here."""
-    _world.current().reason(text)
+    _world.current().reason(str(text))
 
 
 def replay_since(time: int | datetime) -> None:
     """Nothing older than this (ms since 1970, or a ``datetime`` with a time zone) is replayed to the client."""
-    _world.current().replay_since(milliseconds(time))
+    _world.current().replay_since(_world.count(milliseconds(time), 64, "a time"))
 
 
 def cache_for(seconds: int, vary: Iterable[str], *, any_address: bool = False) -> None:
@@ -31,6 +31,7 @@ def cache_for(seconds: int, vary: Iterable[str], *, any_address: bool = False) -
     if isinstance(vary, str):
         vary = (vary,)
     world = _world.current()
-    world.cache_for(seconds, list(vary))
+    names = [_world.text(name, "a header's name") for name in vary]
+    world.cache_for(_world.count(seconds, 32, "a number of seconds"), names)
     if any_address:
         world.cache_any_address()

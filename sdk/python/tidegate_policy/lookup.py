@@ -13,35 +13,35 @@ from . import _world
 
 def get(key: str) -> str | None:
     """The string at ``key``, as text; ``UnicodeDecodeError`` (a ``ValueError``) if it is none."""
-    value = _world.current().get(key)
+    value = _world.current().get(_world.text(key, "a key"))
     return None if value is None else value.decode()
 
 
 def get_bytes(key: str) -> bytes | None:
     """The string at ``key``."""
-    return _world.current().get(key)
+    return _world.current().get(_world.text(key, "a key"))
 
 
 def get_json(key: str) -> Any:
     """What the string at ``key`` says as JSON, ``None`` without one; ``ValueError`` if it is no JSON."""
-    value = _world.current().get(key)
+    value = _world.current().get(_world.text(key, "a key"))
     return None if value is None else _json(value.decode())
 
 
 def hget(key: str, field: str) -> str | None:
     """A field of the hash at ``key``, as text."""
-    value = _world.current().hash_get(key, field)
+    value = _world.current().hash_get(_world.text(key, "a key"), _world.text(field, "a field"))
     return None if value is None else value.decode()
 
 
 def hget_bytes(key: str, field: str) -> bytes | None:
     """A field of the hash at ``key``."""
-    return _world.current().hash_get(key, field)
+    return _world.current().hash_get(_world.text(key, "a key"), _world.text(field, "a field"))
 
 
 def sismember(key: str, member: str) -> bool:
     """Whether the set at ``key`` holds ``member``."""
-    return _world.current().set_contains(key, member)
+    return _world.current().set_contains(_world.text(key, "a key"), _world.text(member, "a member"))
 
 
 def _json(text: str) -> Any:

@@ -19,7 +19,7 @@ def get(name: str) -> str | None: ...
 def get(name: str, default: str) -> str: ...
 def get(name: str, default: str | None = None) -> str | None:
     """The setting of that name."""
-    value = _world.current().setting(name)
+    value = _world.current().setting(_world.text(name, "a setting's name"))
     return default if value is None else value
 
 

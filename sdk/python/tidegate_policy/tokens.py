@@ -33,4 +33,7 @@ def verify(token: str | None, profile: str | None = None) -> Claims:
     if not token:
         raise InvalidToken("missing")
     world = _world.current()
-    return Claims(json.loads(world.verify(token) if profile is None else world.verify_with(profile, token)))
+    _world.text(token, "a token")
+    if profile is None:
+        return Claims(json.loads(world.verify(token)))
+    return Claims(json.loads(world.verify_with(_world.text(profile, "a profile"), token)))

@@ -1,0 +1,114 @@
+"""What happens at build, here with folders in place of a component."""
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+from tidegate_policy import _build, _world
+from tidegate_policy.testing import World
+
+
+class Build(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = f"{Path(folder.name).resolve()}/"
+        modules, path, environ = set(sys.modules), list(sys.path), os.environ
+        sys.path.insert(0, self.root)
+
+        def restore() -> None:
+            sys.path[:], os.environ = path, environ
+            for module in set(sys.modules) - modules:
+                del sys.modules[module]
+
+        self.addCleanup(restore)
+        self.environment = _build.Environment(self.root)
+        os.environ = self.environment
+
+    def write(self, name: str, text: str) -> None:
+        file = Path(self.root, name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def failure(self, text: str, error: type[BaseException] = Exception) -> str:
+        """What the author of this app.py is told."""
+        self.write("app.py", text)
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), self.assertRaises(error):
+            _build.load("app", self.root)
+        begin, *words, end, _ = said.getvalue().split("\n")
+        self.assertEqual((begin, end), (_build.BEGIN, _build.END))
+        return "\n".join(words)
+
+    def test_errors_say_where(self) -> None:
+        text = self.failure("import json\ndef authorize(request, channels:\n    pass\n")
+        self.assertTrue(text.startswith("app.py:2: "), text)
+        self.assertIn("SyntaxError", text)
+        text = self.failure("\n\nx = {}['a']\n")
+        self.assertTrue(text.startswith("app.py:3: KeyError: 'a'"), text)
+        self.write("inner.py", "def f():\n    return 1 / 0\n")
+        text = self.failure("import inner\ninner.f()\n")
+        self.assertTrue(text.startswith("inner.py:2: ZeroDivisionError"), text)
+        self.assertIn('File "app.py", line 2', text)
+        self.assertNotIn("tidegate_policy", text)
+        self.assertTrue(self.failure("raise SystemExit(3)", SystemExit).startswith("app.py:1: SystemExit: 3"))
+
+    def test_modules_that_are_not_there(self) -> None:
+        text = self.failure("import os\nimport nosuchmodule\n")
+        self.assertTrue(text.startswith("app.py:2: there is no module nosuchmodule: name its package"), text)
+        self.write("half/__init__.py", "from half import _native\nfrom half._fast import f\n")
+        text = self.failure("import half\n")
+        self.assertIn("half/__init__.py:1: ImportError: cannot import name '_native'", text)
+        self.write("half/__init__.py", "from half._fast import f\n")
+        text = self.failure("import half\n")
+        self.assertIn("the package half does not run in a component", text)
+
+    def test_a_policy_has_its_function(self) -> None:
+        for text in ("", "authorize = 3\n"):
+            self.assertEqual(self.failure(text), "app.py has no function authorize(request, channels)")
+
+    def test_settings_are_not_read_at_build(self) -> None:
+        text = self.failure("import os\ndef key():\n    return os.getenv('KEY', 'none')\nKEY = key()\n")
+        self.assertTrue(text.startswith("app.py:3: RuntimeError: os.environ['KEY'] is read while"), text)
+        text = self.failure("from tidegate_policy import settings\nKEY = settings.get('KEY')\n")
+        self.assertTrue(text.startswith("app.py:2: NoGateway: there is no gateway here"), text)
+
+    def test_libraries_find_no_environment_at_build(self) -> None:
+        self.write("app.py", "def authorize(request, channels): pass\n")
+        _build.load("app", self.root)
+        self.assertIsNone(os.environ.get("PATH"))
+        self.assertEqual(list(os.environ), [])
+
+    def test_the_environment_is_the_settings_at_a_decision(self) -> None:
+        self.write(
+            "app.py", "import os\ndef authorize(request, channels): return os.environ['KEY'], os.getenv('x', 'y')\n"
+        )
+        authorize = _build.load("app", self.root)
+        self.environment.open()
+        with World(settings={"KEY": "value"}):
+            self.assertEqual(authorize(None, []), ("value", "y"))
+            os.environ["KEY"] = "other"
+            self.assertEqual(authorize(None, [])[0], "other")
+
+    def test_what_functions_import_is_loaded_too(self) -> None:
+        self.write("package/__init__.py", "")
+        self.write("package/late.py", "import later\n")
+        self.write("later.py", "def f():\n    import latest\n")
+        self.write("latest.py", "")
+        self.write("typed.py", "")
+        self.write(
+            "app.py",
+            "from typing import TYPE_CHECKING\n"
+            "if TYPE_CHECKING:\n    import typed\n"
+            "def authorize(request, channels):\n    from package import late\n    import nosuchmodule\n",
+        )
+        _build.load("app", self.root)
+        self.assertLessEqual({"package.late", "later", "latest"}, set(sys.modules))
+        self.assertNotIn("typed", sys.modules)
+
+    def tearDown(self) -> None:
+        self.assertIs(_world.current(), _world.nowhere)

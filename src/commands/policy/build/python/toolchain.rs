@@ -1,0 +1,112 @@
+//! componentize-py, with the Python that runs it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::tools;
+
+/// The release that policies are built with. It brings CPython 3.14 for the component, whatever Python runs it.
+pub const VERSION: &str = "0.25.1";
+
+const INSTALL_PYTHON: &str = "install Python 3.10 or newer (Debian, Ubuntu: apt install python3 python3-venv)";
+
+/// A Python that has componentize-py.
+pub struct Toolchain {
+    python: PathBuf,
+}
+
+impl Toolchain {
+    /// That of the project's environment or of the active one, if it has the right release; else one that is installed once for
+    /// all policies.
+    pub fn find(project: &Path) -> Result<Self> {
+        let environment = environment(project);
+        if let Some(environment) = environment.filter(|environment| has_componentize_py(environment)) {
+            return Ok(Self { python: environment.join("bin/python") });
+        }
+        let python = tools::need(&["python3", "python"], INSTALL_PYTHON)?;
+        let version = "import sys; print('%d.%d' % sys.version_info[:2])";
+        let version = tools::output(Command::new(&python).args(["-c", version]))?;
+        ensure!(is_new_enough(&version), "{} is Python {version}: {INSTALL_PYTHON}", python.display());
+        // Packages lie below the release of their Python: after an upgrade of it they would not be found.
+        let folder = tools::toolchain_folder(&format!("componentize-py-{VERSION}-python{version}"))?;
+        if !has_componentize_py(&folder) {
+            install(&python, &folder)?;
+        }
+        Ok(Self { python: folder.join("bin/python") })
+    }
+
+    /// componentize-py, with nothing of the environment that it runs in.
+    pub fn componentize(&self) -> Command {
+        let mut command = self.command();
+        // Not by its script, whose first line has the path at which it was installed.
+        command.args(["-c", "import sys; from componentize_py import script; sys.exit(script())"]);
+        command
+    }
+
+    /// pip, as it came with the environment.
+    pub fn pip_install(&self) -> Command {
+        let mut command = Command::new(&self.python);
+        command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
+        command
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.python);
+        command.env_clear();
+        if let Some(folder) = std::env::var_os("TMPDIR") {
+            command.env("TMPDIR", folder);
+        }
+        command
+    }
+}
+
+/// The virtual environment of a project, or else the one that is active.
+pub fn environment(project: &Path) -> Option<PathBuf> {
+    let own = [".venv", "venv"].map(|name| project.join(name));
+    let active = std::env::var_os("VIRTUAL_ENV").map(PathBuf::from);
+    own.into_iter().chain(active).find(|folder| folder.join("pyvenv.cfg").is_file())
+}
+
+/// Where an environment's packages are.
+pub fn site_packages(environment: &Path) -> Option<PathBuf> {
+    let libraries = fs::read_dir(environment.join("lib")).ok()?;
+    libraries.filter_map(|entry| Some(entry.ok()?.path().join("site-packages"))).find(|folder| folder.is_dir())
+}
+
+fn has_componentize_py(environment: &Path) -> bool {
+    let packages = site_packages(environment);
+    packages.is_some_and(|folder| folder.join(format!("componentize_py-{VERSION}.dist-info/RECORD")).is_file())
+}
+
+fn is_new_enough(version: &str) -> bool {
+    let parsed = version.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    parsed.is_some_and(|version: (u32, u32)| version >= (3, 10))
+}
+
+/// Installs into a folder beside the right one, which is then renamed: a build that runs meanwhile sees all of it or nothing.
+fn install(python: &Path, folder: &Path) -> Result<()> {
+    let parent = folder.parent().unwrap_or(folder);
+    eprintln!("policy build: installing componentize-py {VERSION} into {} (once)", folder.display());
+    let has_venv = Command::new(python).args(["-c", "import venv, ensurepip"]).output();
+    ensure!(
+        has_venv.context("starting python")?.status.success(),
+        "{}: it has no module venv; install it (Debian, Ubuntu: apt install python3-venv)",
+        python.display()
+    );
+    fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+    let staged = tempfile::Builder::new().prefix(".installing-").tempdir_in(parent).context("making a folder")?;
+    tools::run(Command::new(python).args(["-m", "venv"]).arg(staged.path()))?;
+    let staged_toolchain = Toolchain { python: staged.path().join("bin/python") };
+    tools::run(staged_toolchain.pip_install().arg(format!("componentize-py=={VERSION}")))?;
+    if folder.exists() && !has_componentize_py(folder) {
+        fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
+    }
+    match fs::rename(staged.path(), folder) {
+        // Another build was faster.
+        Err(_) if has_componentize_py(folder) => Ok(()),
+        renamed => renamed.with_context(|| format!("making {}", folder.display())),
+    }
+}
