@@ -4,10 +4,14 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 
 const TARGET: &str = "wasm32-unknown-unknown";
+
+/// Names that say nothing of whether a guest's source has changed.
+const LEFT_BY_BUILDS: [&str; 6] = ["target", "build", "node_modules", "__pycache__", ".venv", "policy.wasm"];
 
 /// What Debian calls a Rust toolchain for the target, each with a file that it brings.
 const DEBIAN: [(&str, &str); 4] = [
@@ -26,48 +30,98 @@ pub fn missing() -> Vec<&'static str> {
     DEBIAN.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect()
 }
 
-/// Builds every guest into `target/guests/<name>.wasm`; `--bless` copies over the `policy.wasm` that is committed.
+/// Builds the guests, or those that are named, into `target/guests/<name>.wasm`; `--bless` copies over each `policy.wasm` that is
+/// committed. What is newer than all that it is made of is left as it is.
 pub fn run(options: &[&str]) -> Result<()> {
-    let bless = match options {
-        [] => false,
-        ["--bless"] => true,
-        _ => bail!("usage: cargo xtask guests [--bless]"),
-    };
+    let bless = options.contains(&"--bless");
+    let named: Vec<&str> = options.iter().copied().filter(|option| *option != "--bless").collect();
     let root = crate::root().canonicalize().context("finding the repository")?;
+    let sources = root.join("guest-examples");
+    let known = names(&sources)?;
+    if let Some(unknown) = named.iter().find(|name| !known.iter().any(|known| known == *name)) {
+        bail!("usage: cargo xtask guests [--bless] [<name>…]; {unknown} is none of {}", known.join(", "));
+    }
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     execute(Command::new("cargo").args(["build", "--quiet", "--locked", "--bin", "tidegate"]).current_dir(&root))?;
 
     let components = root.join("target/guests");
     fs::create_dir_all(&components).with_context(|| format!("creating {}", components.display()))?;
-    let sources = root.join("guest-examples");
-    for name in names(&sources)? {
+    let mut failed = Vec::new();
+    for name in known.iter().filter(|known| named.is_empty() || named.contains(&known.as_str())) {
         let component = components.join(format!("{name}.wasm"));
+        if !bless && is_newer(&component, &inputs(&root, name))? {
+            println!("{} is up to date", component.display());
+            continue;
+        }
         let mut build = Command::new(target.join("debug/tidegate"));
-        build.args(["policy", "build"]).arg(sources.join(&name)).arg("--output").arg(&component);
+        build.args(["policy", "build"]).arg(sources.join(name)).arg("--output").arg(&component);
         // One for all of them, so that the standard library is compiled once; and not the one of the host's tests.
         build.env("CARGO_TARGET_DIR", root.join("target/guests-build"));
         // Toolchains are installed within the checkout, where the tests have theirs.
-        execute(build.env("TIDEGATE_CACHE_DIR", root.join("target/tmp")))?;
-        let committed = sources.join(&name).join("policy.wasm");
+        build.env("TIDEGATE_CACHE_DIR", root.join("target/tmp"));
+        if let Err(error) = execute(&mut build) {
+            eprintln!("{name}: {error:#}");
+            // An older one would be taken for it.
+            let _ = fs::remove_file(&component);
+            failed.push(name.as_str());
+            continue;
+        }
+        let committed = sources.join(name).join("policy.wasm");
         if bless && committed.exists() {
             fs::copy(&component, &committed).with_context(|| format!("writing {}", committed.display()))?;
             println!("{}", committed.display());
         }
     }
+    ensure!(failed.is_empty(), "not built: {}", failed.join(", "));
     Ok(())
 }
 
-/// The guests of the languages that are built here: the folders with such a manifest.
+/// The guests: folders that are called by language and pattern.
 fn names(sources: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(sources).with_context(|| format!("reading {}", sources.display()))? {
-        let entry = entry?;
-        if ["Cargo.toml", "pyproject.toml"].iter().any(|manifest| entry.path().join(manifest).is_file()) {
-            names.push(entry.file_name().to_string_lossy().into_owned());
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.ends_with("-based") {
+            names.push(name);
         }
     }
     names.sort();
     Ok(names)
+}
+
+/// What a guest is made of: its folder, its language's SDK, the interface, and the code that builds it.
+fn inputs(root: &Path, name: &str) -> [PathBuf; 5] {
+    let language = name.split('-').next().unwrap_or_default();
+    let sdk = root.join("sdk").join(language);
+    let lock = root.join("guest-examples/Cargo.lock");
+    [root.join("guest-examples").join(name), sdk, root.join("wit"), root.join("src/commands/policy/build"), lock]
+}
+
+/// Whether a file is there, and none of the inputs was changed after it.
+fn is_newer(file: &Path, inputs: &[PathBuf]) -> Result<bool> {
+    let Ok(made) = fs::metadata(file).and_then(|about| about.modified()) else { return Ok(false) };
+    for input in inputs.iter().filter(|input| input.exists()) {
+        if changed(input)? > made {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// When a file or anything in a folder was last changed, but for what builds leave there.
+fn changed(path: &Path) -> Result<SystemTime> {
+    let about = fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?;
+    if !about.is_dir() {
+        return Ok(about.modified()?);
+    }
+    let mut last = SystemTime::UNIX_EPOCH;
+    for entry in fs::read_dir(path).with_context(|| format!("reading {}", path.display()))? {
+        let entry = entry?;
+        if !LEFT_BY_BUILDS.iter().any(|name| entry.file_name() == *name) {
+            last = last.max(changed(&entry.path())?);
+        }
+    }
+    Ok(last)
 }
 
 fn execute(command: &mut Command) -> Result<()> {

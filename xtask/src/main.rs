@@ -12,7 +12,8 @@ use anyhow::{Result, bail};
 const USAGE: &str = "usage: cargo xtask <task>
 
   test               install what the tests need, or say how to, and run all of them
-  guests [--bless]   build the example policies into target/guests;
+  guests [--bless] [<name>…]
+                     build the example policies, or those named, into target/guests;
                      with --bless, replace the committed components too
   bless              write the golden files in tests/golden anew";
 
