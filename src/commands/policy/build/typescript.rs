@@ -1,7 +1,145 @@
-//! Builds policies in typescript.
+//! Builds policies in TypeScript and JavaScript. The work is done by `sdk/typescript/build`, which the program carries; here it
+//! gets what it needs: Node, and packages of npm at the versions that it was made for.
 
-use super::Job;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{fs, io};
 
-pub fn build(_: &Job) -> anyhow::Result<()> {
-    anyhow::bail!("policy build: not here yet")
+use anyhow::{Context, Result, ensure};
+use include_dir::{Dir, include_dir};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{Job, tools};
+
+/// What a build runs, and what it puts into the component.
+static KIT: [(&str, Dir); 4] = [
+    ("build", include_dir!("$CARGO_MANIFEST_DIR/sdk/typescript/build")),
+    ("platform", include_dir!("$CARGO_MANIFEST_DIR/sdk/typescript/platform")),
+    ("runtime", include_dir!("$CARGO_MANIFEST_DIR/sdk/typescript/runtime")),
+    ("src", include_dir!("$CARGO_MANIFEST_DIR/sdk/typescript/src")),
+];
+const MANIFEST: &str = include_str!("../../../../sdk/typescript/package.json");
+const PACKAGES: &str = include_str!("../../../../sdk/typescript/toolchain/package.json");
+const LOCK: &str = include_str!("../../../../sdk/typescript/toolchain/package-lock.json");
+
+/// The oldest Node that the build was tried with.
+const OLDEST_NODE: (u32, u32) = (20, 11);
+
+const GET_NODE: &str = "install Node.js 20.11 or newer: https://nodejs.org/en/download has it for every system";
+
+pub fn build(job: &Job) -> Result<()> {
+    let node = node()?;
+    let packages = match packages_of(&job.project)? {
+        Some(folder) => folder,
+        None => shared_packages()?,
+    };
+    let kit = write_kit()?;
+    let wit = tools::wit_folder()?;
+    tools::run(
+        Command::new(node)
+            .arg(kit.path().join("build/build.mjs"))
+            .arg(job.source.as_ref().unwrap_or(&job.project))
+            .arg("--output")
+            .arg(&job.output)
+            .arg("--wit")
+            .arg(wit.path())
+            .arg("--modules")
+            .arg(packages),
+    )
+}
+
+fn node() -> Result<PathBuf> {
+    let node = tools::need(&["node"], GET_NODE)?;
+    let version = tools::output(Command::new(&node).arg("--version"))?;
+    let mut parts = version.trim_start_matches('v').split('.').map(|part| part.parse().unwrap_or(0));
+    let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    ensure!(found >= OLDEST_NODE, "{} is Node.js {version}, which is too old; {GET_NODE}", node.display());
+    Ok(node)
+}
+
+/// The `node_modules` of the project, if it has all packages at the versions that the build was made for.
+fn packages_of(project: &Path) -> Result<Option<PathBuf>> {
+    let wanted = wanted()?;
+    let has_all =
+        |folder: &Path| wanted.iter().all(|(name, version)| installed(folder, name).as_ref() == Some(version));
+    Ok(project.ancestors().map(|folder| folder.join("node_modules")).find(|folder| has_all(folder)))
+}
+
+fn installed(modules: &Path, name: &str) -> Option<String> {
+    let manifest = fs::read(modules.join(name).join("package.json")).ok()?;
+    Some(serde_json::from_slice::<Value>(&manifest).ok()?["version"].as_str()?.to_owned())
+}
+
+fn wanted() -> Result<Vec<(String, String)>> {
+    let manifest: Value = serde_json::from_str(PACKAGES)?;
+    let packages = manifest["dependencies"].as_object().context("a manifest without dependencies")?;
+    Ok(packages.iter().map(|(name, version)| (name.clone(), version.as_str().unwrap_or_default().to_owned())).collect())
+}
+
+/// The packages in the folder of toolchains. The first build puts them there.
+fn shared_packages() -> Result<PathBuf> {
+    let digest: String = Sha256::digest(LOCK).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let folder = tools::toolchain_folder(&format!("typescript-{digest}"))?;
+    let modules = folder.join("node_modules");
+    if modules.is_dir() {
+        return Ok(modules);
+    }
+    let npm = tools::need(&["npm"], GET_NODE)?;
+    eprintln!("installing what builds TypeScript policies into {} (once, about 400 MB)", folder.display());
+    let parent = folder.parent().context("a toolchain has a folder")?;
+    fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+    // Made beside and renamed, so that a build that was broken off leaves nothing that looks whole.
+    let made = tempfile::tempdir_in(parent).with_context(|| format!("making a folder in {}", parent.display()))?;
+    fs::write(made.path().join("package.json"), PACKAGES)?;
+    fs::write(made.path().join("package-lock.json"), LOCK)?;
+    tools::run(Command::new(npm).current_dir(made.path()).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]))?;
+    match fs::rename(made.path(), &folder) {
+        // Somebody else was faster.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && modules.is_dir() => {}
+        result => result.with_context(|| format!("moving what was installed to {}", folder.display()))?,
+    }
+    Ok(modules)
+}
+
+fn write_kit() -> Result<tempfile::TempDir> {
+    let kit = tempfile::tempdir().context("making a temporary folder")?;
+    fs::write(kit.path().join("package.json"), MANIFEST).context("writing the build's files")?;
+    for (name, files) in &KIT {
+        let folder = kit.path().join(name);
+        fs::create_dir_all(&folder).context("writing the build's files")?;
+        files.extract(&folder).context("writing the build's files")?;
+    }
+    Ok(kit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_of_another_version_are_left_alone() {
+        let project = tempfile::tempdir().expect("a folder");
+        let modules = project.path().join("node_modules");
+        let install = |name: &str, version: &str| {
+            let folder = modules.join(name);
+            fs::create_dir_all(&folder).expect("a folder");
+            fs::write(folder.join("package.json"), format!(r#"{{"version":"{version}"}}"#)).expect("a manifest");
+        };
+        for (name, version) in wanted().expect("packages") {
+            assert_eq!(packages_of(&project.path().join("app")).expect("readable"), None);
+            install(&name, &version);
+        }
+        assert_eq!(packages_of(&project.path().join("app")).expect("readable"), Some(modules.clone()));
+        install("esbuild", "0.1.0");
+        assert_eq!(packages_of(project.path()).expect("readable"), None);
+    }
+
+    #[test]
+    fn the_kit_is_whole() {
+        let kit = write_kit().expect("a kit");
+        for file in ["build/build.mjs", "runtime/entry.ts", "platform/index.ts", "src/index.ts", "package.json"] {
+            assert!(kit.path().join(file).is_file(), "{file}");
+        }
+    }
 }

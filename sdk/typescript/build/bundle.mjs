@@ -1,0 +1,179 @@
+// The first half of a build: an app's modules, found from its route file as a bundler finds them, to one program.
+import { createRequire, SourceMap } from "node:module";
+import { readFileSync } from "node:fs";
+import { dirname, join, relative, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import { BuildError } from "./errors.mjs";
+import { resolver } from "./resolve.mjs";
+
+/** What the engine understands; it is as new as can be had. */
+const TARGET = "es2024";
+
+const DEFINE = {
+  "process.env.NODE_ENV": '"production"',
+  "import.meta.env": "process.env",
+  "import.meta.url": '"file:///policy.js"',
+};
+
+/** An app as one program. */
+export async function bundle({ entry, sdk, modules }) {
+  const esbuild = await load(modules);
+  const root = process.cwd();
+  const name = (path) => {
+    const short = relative(root, path);
+    return short.startsWith("..") ? path : short;
+  };
+  const { plugin, virtual, warnings } = resolver({ sdk, modules });
+  const common = { absWorkingDir: root, target: TARGET, define: DEFINE, jsx: "automatic", logLevel: "silent", write: false, legalComments: "none" };
+  const attempt = async (options) => {
+    try {
+      return await esbuild.build({ ...common, ...options });
+    } catch (error) {
+      if (!error.errors) throw error;
+      throw new BuildError(error.errors.map(tell("error")).join("\n"));
+    }
+  };
+
+  const found = await attempt({
+    entryPoints: [entry],
+    bundle: true,
+    metafile: true,
+    format: "esm",
+    platform: "browser",
+    outfile: "app.js",
+    // The nearest there is to this engine: the web's standards, no page, no Node.
+    conditions: ["tidegate", "edge-light", "worker", "browser", "module"],
+    mainFields: ["browser", "module", "main"],
+    nodePaths: [modules],
+    plugins: [plugin],
+  });
+  const graph = new Map(Object.entries(found.metafile.inputs));
+
+  const files = [...graph.keys()].filter((id) => !virtual.has(id));
+  const compiled = await attempt({
+    entryPoints: files.map((id, at) => ({ in: resolve(root, id), out: String(at) })),
+    outdir: "out",
+    bundle: false,
+    format: "cjs",
+    platform: "browser",
+    metafile: true,
+    sourcemap: "external",
+    sourcesContent: false,
+    supported: { "dynamic-import": false, "regexp-unicode-property-escapes": false },
+    loader: { ".css": "empty" },
+  });
+
+  const codes = new Map();
+  for (const [at, id] of files.entries()) {
+    const text = (ending) => compiled.outputFiles.find((file) => file.path.endsWith(`${join("out", String(at))}${ending}`))?.text ?? "";
+    codes.set(id, { code: text(".js"), map: text(".js.map") });
+  }
+  for (const [id, source] of virtual) {
+    if (!graph.has(id)) continue;
+    codes.set(id, { code: (await esbuild.transform(source, { format: "cjs", target: TARGET, define: DEFINE })).code, map: "" });
+  }
+  const runtime = (await attempt({
+    entryPoints: [join(sdk, "runtime/entry.ts")],
+    bundle: true,
+    format: "esm",
+    platform: "browser",
+    mainFields: ["browser", "module", "main"],
+    external: ["tidegate:*"],
+    nodePaths: [modules],
+    outfile: "runtime.js",
+  })).outputFiles[0].text;
+
+  const top = relative(root, entry);
+  return {
+    name: name(entry),
+    warnings: [...found.warnings.map(tell("warning")), ...warnings()],
+    sources: files.map((id) => ({ name: id, text: read(resolve(root, id)), own: !id.includes("node_modules/") })),
+    ...assemble({ graph, codes, runtime, entry: top }),
+  };
+}
+
+/** The program, and where in it each module is. */
+function assemble({ graph, codes, runtime, entry }) {
+  const places = [];
+  let text = "const tidegateModules = {\n";
+  for (const [id, { code, map }] of codes) {
+    const imports = Object.fromEntries(graph.get(id).imports.filter((it) => !it.external).map((it) => [it.original ?? it.path, it.path]));
+    const linked = link(code, (name) => graph.get(imports[name])?.format === "esm");
+    text += `${JSON.stringify(id)}: { imports: ${JSON.stringify(imports)}, run(require, module, exports) {\n`;
+    const first = text.split("\n").length;
+    text += `${linked}\n}},\n`;
+    places.push({ id, first, last: first + code.split("\n").length, map });
+  }
+  text += "};\n";
+  const order = evaluationOrder(graph, entry);
+
+  return {
+    program(lazy) {
+      const app = `{ modules: tidegateModules, entry: ${JSON.stringify(entry)}, order: ${JSON.stringify(order)}, lazy: ${JSON.stringify(lazy)} }`;
+      return text + runtime.replace(/import (\w+) from "tidegate:app";/, (_, as) => `const ${as} = ${app};`);
+    },
+    /** What an author has to know about a module that is evaluated in every instance: a line for each line that is the cause. */
+    notes(found) {
+      const places = new Map();
+      for (const it of found) places.set(place(it), [...new Set([...(places.get(place(it)) ?? []), it.what])]);
+      return [...places].map(([where, whats]) => `${where}: note: top-level code reads ${whats.join(", ")}: evaluated in every instance, not once at build`);
+    },
+    explain: ({ module, error }) => `${module}: error: top-level code failed: ${error}`,
+  };
+
+  /** The line of an app's source that a stack points to, the innermost of the module itself. */
+  function place({ module, stack }) {
+    const at = places.find((it) => it.id === module);
+    for (const [, line, column] of stack.matchAll(/policy\.js:(\d+):(\d+)/g)) {
+      if (!at?.map || line < at.first || line >= at.last) continue;
+      const entry = new SourceMap(JSON.parse(at.map)).findEntry(line - at.first, column - 1);
+      if (entry.originalLine !== undefined) return `${module}:${entry.originalLine + 1}`;
+    }
+    return module;
+  }
+}
+
+/**
+ * A module that is compiled by itself takes what it imports for CommonJS, with Node's rules for what is its default. Where the build
+ * knows better, the exports are used as they are.
+ */
+function link(code, isModule) {
+  return code.replace(/__toESM\((require\(("(?:[^"\\\n]|\\.)*")\))(?:, 1)?\)/g, (all, call, name) => (isModule(JSON.parse(name)) ? call : all));
+}
+
+/** What `entry` imports, itself last, each after what it imports. */
+function evaluationOrder(graph, entry) {
+  const order = new Set();
+  const begun = new Set();
+  const visit = (id) => {
+    if (begun.has(id)) return;
+    begun.add(id);
+    for (const { path, kind, external } of graph.get(id)?.imports ?? []) {
+      if (kind === "import-statement" && !external) visit(path);
+    }
+    order.add(id);
+  };
+  visit(entry);
+  return [...order];
+}
+
+function tell(kind) {
+  return ({ text, location, notes = [] }) => {
+    const where = location ? `${location.file}:${location.line}: ` : "";
+    const more = notes.map((note) => `\n  ${note.location ? `${note.location.file}:${note.location.line}: ` : ""}${note.text}`).join("");
+    return `${where}${kind}: ${text}${more}`;
+  };
+}
+
+function read(path) {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return "";
+  }
+}
+
+async function load(modules) {
+  const path = createRequire(join(modules, "_.js")).resolve("esbuild");
+  return (await import(pathToFileURL(path).href)).default;
+}

@@ -1,0 +1,28 @@
+// A component is no place for secrets: whoever has the file has them.
+const SECRETS = [
+  ["a private key", /-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----/],
+  ["a secret key of Stripe", /\b[sr]k_live_[0-9a-zA-Z]{16,}/],
+  ["a token of GitHub", /\b(?:gh[pousr]_[0-9A-Za-z]{36,}|github_pat_[0-9A-Za-z_]{50,})/],
+  ["an access key of AWS", /\b(?:AKIA|ASIA)[0-9A-Z]{16}\b/],
+  ["a token of Slack", /\bxox[abprs]-[0-9A-Za-z-]{10,}/],
+  ["a key of OpenAI or Anthropic", /\bsk-(?:ant-|proj-)?[0-9A-Za-z_-]{32,}/],
+  ["a key of Google", /\bAIza[0-9A-Za-z_-]{35}\b/],
+  ["a password in a URL", /\b(?:rediss?|postgres(?:ql)?|mysql|mongodb(?:\+srv)?|amqps?):\/\/[^\s:@/"'`]*:[^\s@/"'`$]+@/],
+  ["a secret assigned to a name that says so", /\b\w*(?:secret|password|passwd|private_?key|api_?key|auth_?token)\w*["']?\s*[:=]\s*["'`][^"'`\s$]{16,}["'`]/i],
+];
+
+/** A line for each thing in the app's own modules that looks like a secret. */
+export function findSecrets({ sources }) {
+  const lines = [];
+  for (const { name, text, own } of sources) {
+    for (const [what, pattern] of SECRETS) {
+      // Others' packages are full of such names in what they say.
+      if (!own && what.startsWith("a secret assigned")) continue;
+      const at = pattern.exec(text)?.index;
+      if (at === undefined) continue;
+      const line = text.slice(0, at).split("\n").length;
+      lines.push(`${name}:${line}: warning: this looks like ${what}, and is in the component for whoever has the file: keep it in a setting and read it from process.env`);
+    }
+  }
+  return lines;
+}

@@ -1,0 +1,14 @@
+// `atob` and `btoa` throw another kind of error here.
+import { replaceGlobal } from "./patch.ts";
+
+for (const name of ["atob", "btoa"] as const) {
+  const native = globalThis[name];
+  replaceGlobal(name, (text: string) => {
+    try {
+      return native(text);
+    } catch (error) {
+      if (error instanceof RangeError) throw new DOMException("Invalid character", "InvalidCharacterError");
+      throw error;
+    }
+  });
+}

@@ -1,0 +1,137 @@
+// `Request`, `Response` and `Headers` where they are less than the standard, or other than Node's.
+import { patch, replaceGlobal } from "./patch.ts";
+
+// These a browser would not let a page set, but a server's handler has to see them: the gateway passes on what the client sent.
+const DROPPED = ["connection", "host", "keep-alive", "te", "transfer-encoding", "upgrade"];
+
+const NativeRequest = globalThis.Request;
+const NativeResponse = globalThis.Response;
+
+class PolicyRequest extends NativeRequest {
+  /** The headers, where the engine's own lack some. */
+  readonly #headers: Headers | undefined;
+
+  constructor(input: RequestInfo | URL, init?: RequestInit) {
+    const method = init?.method?.toUpperCase();
+    if (method === "TRACE" || method === "TRACK" || method === "CONNECT") {
+      throw new TypeError(`'${init?.method}' HTTP method is unsupported.`);
+    }
+    super(input, init);
+    const { username, password } = new URL(super.url);
+    if (username || password) throw new TypeError("Request cannot be constructed from a URL that includes credentials");
+
+    const given = init?.headers ?? (input instanceof NativeRequest ? input.headers : undefined);
+    if (!given) return;
+    const source = given instanceof Headers ? given : new Headers(given);
+    const dropped = DROPPED.filter((name) => source.has(name));
+    if (dropped.length === 0) return;
+    this.#headers = new Headers(super.headers);
+    for (const name of dropped) this.#headers.set(name, source.get(name) as string);
+  }
+
+  override get headers(): Headers {
+    return this.#headers ?? super.headers;
+  }
+
+  override clone(): Request {
+    return new PolicyRequest(super.clone(), { headers: this.headers });
+  }
+}
+
+patch(PolicyRequest.prototype, {
+  get mode() {
+    return "cors";
+  },
+  get credentials() {
+    return "same-origin";
+  },
+  get cache() {
+    return "default";
+  },
+  get redirect() {
+    return "follow";
+  },
+  get referrer() {
+    return "about:client";
+  },
+  get referrerPolicy() {
+    return "";
+  },
+  get destination() {
+    return "";
+  },
+  get integrity() {
+    return "";
+  },
+  get keepalive() {
+    return false;
+  },
+  get duplex() {
+    return "half";
+  },
+});
+
+class PolicyResponse extends NativeResponse {
+  constructor(body?: BodyInit | null, init?: ResponseInit) {
+    if (init?.statusText && /[^\t\x20-\x7e\x80-\xff]/.test(init.statusText)) throw new TypeError("Invalid statusText");
+    super(body, init);
+  }
+}
+
+patch(NativeResponse, {
+  error() {
+    const response = new PolicyResponse();
+    const of = (value: unknown) => ({ value, configurable: true });
+    return Object.defineProperties(response, { status: of(0), type: of("error"), ok: of(false) });
+  },
+});
+
+patch(NativeResponse.prototype, {
+  clone(this: Response) {
+    if (this.bodyUsed || this.body?.locked) throw new TypeError("Response.clone: Body has already been consumed.");
+    const init = { status: this.status, statusText: this.statusText, headers: this.headers };
+    if (this.body === null) return new PolicyResponse(null, init);
+    const [mine, theirs] = this.body.tee();
+    // The engine's response cannot be given another body, so its readers are.
+    adopt(this, mine);
+    return new PolicyResponse(theirs, init);
+  },
+});
+
+/** Lets `response` be read from `body`. */
+function adopt(response: Response, body: ReadableStream): void {
+  const from = new NativeResponse(body, { headers: response.headers });
+  const reader = (name: "arrayBuffer" | "blob" | "formData" | "json" | "text") => ({ value: () => from[name](), configurable: true });
+  Object.defineProperties(response, {
+    arrayBuffer: reader("arrayBuffer"),
+    blob: reader("blob"),
+    formData: reader("formData"),
+    json: reader("json"),
+    text: reader("text"),
+    body: { get: () => from.body, configurable: true },
+    bodyUsed: { get: () => from.bodyUsed, configurable: true },
+  });
+}
+
+async function bytes(this: Body): Promise<Uint8Array> {
+  return new Uint8Array(await this.arrayBuffer());
+}
+patch(NativeRequest.prototype, { bytes });
+patch(NativeResponse.prototype, { bytes });
+
+// Whatever the engine itself makes, `fetch` above all, is an instance too.
+for (const [Mine, Native] of [
+  [PolicyRequest, NativeRequest],
+  [PolicyResponse, NativeResponse],
+] as const) {
+  Object.defineProperty(Mine, Symbol.hasInstance, {
+    value(this: unknown, it: unknown) {
+      return this === Mine ? it instanceof Native : Function.prototype[Symbol.hasInstance].call(this, it);
+    },
+  });
+}
+Object.defineProperty(PolicyRequest, "name", { value: "Request" });
+Object.defineProperty(PolicyResponse, "name", { value: "Response" });
+replaceGlobal("Request", PolicyRequest);
+replaceGlobal("Response", PolicyResponse);
+Object.defineProperty(Headers.prototype, Symbol.toStringTag, { value: "Headers", configurable: true });
