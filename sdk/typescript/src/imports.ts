@@ -30,6 +30,15 @@ export const lookup = {
   get(key: string): string | undefined {
     return text(this.bytes(key));
   },
+  /** What the string at `key` says as JSON; nothing if there is none, or if it is no JSON. */
+  json(key: string): unknown {
+    const found = this.get(key);
+    try {
+      return found === undefined ? undefined : JSON.parse(found);
+    } catch {
+      return undefined;
+    }
+  },
   /** The string at `key` as it is. */
   bytes(key: string): Uint8Array | undefined {
     return asking(() => host().lookup.get(key)) ?? undefined;
@@ -77,25 +86,6 @@ export const context = {
   log: (level: Level, message: string): void => host().context.log(level, message),
 };
 
-/** Why it was decided so, for the decision log. Never sent to the client. */
-export function reason(text: string): void {
-  host().answer.reason(text);
-}
-
-/** Nothing older than this is replayed to the client. */
-export function replaySince(time: Date | number): void {
-  host().answer.replaySince(BigInt(Math.trunc(Number(time))));
-}
-
-/**
- * The answer may be given again for so many seconds without asking, to requests with the same URL whose headers named in `vary`
- * are the same too. Credentials belong in `vary`. With `anyAddress` also to clients of another address.
- */
-export function cacheFor(seconds: number, { vary = [], anyAddress = false }: { vary?: string[]; anyAddress?: boolean } = {}): void {
-  host().answer.cacheFor(seconds, vary.map((name) => name.toLowerCase()));
-  if (anyAddress) host().answer.cacheAnyAddress();
-}
-
 function asking<T>(ask: () => T): T {
   try {
     return ask();
@@ -113,5 +103,5 @@ function variant(error: unknown): [string?, string?] {
 }
 
 function text(bytes: Uint8Array | undefined): string | undefined {
-  return bytes && new TextDecoder().decode(bytes);
+  return bytes && new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
 }

@@ -6,20 +6,22 @@ use std::process::Command;
 use std::{fs, io};
 
 use anyhow::{Context, Result, ensure};
-use include_dir::{Dir, include_dir};
+use rust_embed::RustEmbed;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Job, tools};
 
 /// What a build runs, and what it puts into the component.
-static KIT: [(&str, Dir); 4] = [
-    ("build", include_dir!("$CARGO_MANIFEST_DIR/sdk/typescript/build")),
-    ("platform", include_dir!("$CARGO_MANIFEST_DIR/sdk/typescript/platform")),
-    ("runtime", include_dir!("$CARGO_MANIFEST_DIR/sdk/typescript/runtime")),
-    ("src", include_dir!("$CARGO_MANIFEST_DIR/sdk/typescript/src")),
-];
-const MANIFEST: &str = include_str!("../../../../sdk/typescript/package.json");
+#[derive(RustEmbed)]
+#[folder = "sdk/typescript"]
+#[include = "package.json"]
+#[include = "build/*"]
+#[include = "platform/*"]
+#[include = "runtime/*"]
+#[include = "src/*"]
+struct Kit;
+
 const PACKAGES: &str = include_str!("../../../../sdk/typescript/toolchain/package.json");
 const LOCK: &str = include_str!("../../../../sdk/typescript/toolchain/package-lock.json");
 
@@ -104,11 +106,11 @@ fn shared_packages() -> Result<PathBuf> {
 
 fn write_kit() -> Result<tempfile::TempDir> {
     let kit = tempfile::tempdir().context("making a temporary folder")?;
-    fs::write(kit.path().join("package.json"), MANIFEST).context("writing the build's files")?;
-    for (name, files) in &KIT {
-        let folder = kit.path().join(name);
-        fs::create_dir_all(&folder).context("writing the build's files")?;
-        files.extract(&folder).context("writing the build's files")?;
+    for name in Kit::iter() {
+        let path = kit.path().join(&*name);
+        let file = Kit::get(&name).with_context(|| format!("{name} is listed and not there"))?;
+        fs::create_dir_all(path.parent().unwrap_or(kit.path())).context("writing the build's files")?;
+        fs::write(path, file.data).context("writing the build's files")?;
     }
     Ok(kit)
 }

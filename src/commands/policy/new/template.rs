@@ -33,8 +33,12 @@ struct Examples;
 #[exclude = "*/.venv/*"]
 #[exclude = "*/.*cache/*"]
 #[exclude = "python/tests/*"]
+#[exclude = "typescript/build/*"]
+#[exclude = "typescript/platform/*"]
+#[exclude = "typescript/runtime/*"]
 #[exclude = "typescript/test/*"]
 #[exclude = "typescript/tests/*"]
+#[exclude = "typescript/toolchain/*"]
 struct Sdk;
 
 /// The interface, for who wants to read it.

@@ -1,5 +1,5 @@
 // Which of a route file's exports decides.
-import { handle, type Middleware } from "../src/handle.ts";
+import { handle, type Middleware } from "./handle.ts";
 
 /** Answers a request as the route does. */
 export type Handler = (request: Request) => unknown;

@@ -1,8 +1,10 @@
 // One decision: the interface's request to the standard's, and the handler's answer back.
-import { allowed, handle, type Allowed } from "../src/handle.ts";
-import { host, type WitHeader } from "../src/host.ts";
+import { refuse } from "./answer.ts";
+import { allowed, handle, type Allowed } from "./handle.ts";
+import { host, type WitHeader } from "./host.ts";
 import type { Handler } from "./handler.ts";
 
+/** As the interface has it. */
 export interface WitRequest {
   method: string;
   scheme: string;
@@ -12,14 +14,16 @@ export interface WitRequest {
   clientAddress: string;
 }
 
-interface WitGrant {
+/** As the interface has it. */
+export interface WitGrant {
   subject?: string;
   channels?: string[];
   expiresAt?: bigint;
   headers: WitHeader[];
 }
 
-interface WitRejection {
+/** As the interface has it. */
+export interface WitRejection {
   status: number;
   headers: WitHeader[];
   body: Uint8Array;
@@ -27,7 +31,7 @@ interface WitRejection {
 
 /** Decides. A rejection is thrown, as the bindings want it. */
 export async function decide(ready: () => Promise<Handler>, asked: WitRequest, channels: string[]): Promise<WitGrant> {
-  const answer = await answerOf(ready, asked, channels).catch(failed);
+  const answer = await answerOf(ready, asked, channels).catch((error) => rejectionOf(failed(error)));
   if ("status" in answer) throw { payload: answer };
   return answer;
 }
@@ -88,16 +92,15 @@ async function rejectionOf(response: Response): Promise<WitRejection> {
   return { status: response.status, headers: headersOf(response.headers), body };
 }
 
-/** The client learns nothing of it but that it failed. */
-function failed(error: unknown): WitRejection {
+/** What the client gets for an error that nobody caught: no more than it needs to know. The log has the rest. */
+function failed(error: unknown): Response {
+  const { name, message, kind } = error instanceof Error ? (error as Error & { kind?: string }) : { name: "thrown", message: String(error) };
+  // By name, for the app's copy of this package may be another one.
+  if (name === "LookupError") return refuse(503, "Try again", `look-up ${kind}`);
+  if (name === "TokenError" && kind === "unavailable") return refuse(503, "Try again", "token unavailable");
+  if (name === "TokenError") return refuse(401, "Unauthorized", `token ${kind}`);
   console.error(error);
-  const { name, message } = error instanceof Error ? error : { name: "threw", message: String(error) };
-  host().answer.reason(`${name}: ${message}`.slice(0, 200));
-  return {
-    status: 500,
-    headers: [{ name: "content-type", value: bytes("text/plain") }],
-    body: bytes("Internal Server Error"),
-  };
+  return refuse(500, "Internal Server Error", `${name}: ${message}`.slice(0, 200));
 }
 
 function headersOf(headers: Headers): WitHeader[] {
