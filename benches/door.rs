@@ -18,6 +18,9 @@ use tidegate::store::memory::{MemoryStore, Seed, system_clock};
 
 #[path = "door/bare.rs"]
 mod bare;
+#[path = "../tests/common/guests.rs"]
+#[allow(dead_code, reason = "the tests use more of it")]
+mod guests;
 
 const COMPONENT: &[u8] = include_bytes!("../guest-examples/rust-role-based/policy.wasm");
 /// Decisions of a turn, and turns of each side.
@@ -28,8 +31,10 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let store = store();
     let bare = bare::Bare::new(COMPONENT, Arc::clone(&store));
-    let gate = gate(store);
-    let (mut bare_times, mut gate_times) = (histogram(), histogram());
+    let gate = gate(Arc::clone(&store), COMPONENT);
+    // Lets the same request in, and says that this may be given again.
+    let keeping = self::gate(store, &guests::component("kept"));
+    let (mut bare_times, mut gate_times, mut kept_times) = (histogram(), histogram(), histogram());
     runtime.block_on(async {
         for turn in 0..=TURNS {
             for _ in 0..TURN {
@@ -48,6 +53,18 @@ fn main() {
                 }
                 assert!(matches!(decision.outcome, Outcome::Allowed(_)), "{:?}", decision.outcome);
             }
+            for _ in 0..TURN {
+                let start = Instant::now();
+                let decision = keeping.decide(request(), &["given".to_owned()]).await;
+                if turn > 0 {
+                    record(&mut kept_times, start.elapsed());
+                    assert!(
+                        decision.cached && matches!(decision.outcome, Outcome::Allowed(_)),
+                        "{:?}",
+                        decision.outcome
+                    );
+                }
+            }
         }
     });
     println!("one decision on a fresh instance, µs ({} of each)", TURN * TURNS);
@@ -57,6 +74,7 @@ fn main() {
     };
     row("bare InstancePre, stock pool", &bare_times);
     row("the gate", &gate_times);
+    row("the gate, for an answer that is kept", &kept_times);
     println!(
         "\nratio {:.2} (p50), {:.2} (p99)",
         us(&gate_times, 0.5) / us(&bare_times, 0.5),
@@ -82,12 +100,12 @@ fn store() -> Arc<dyn Store> {
     Arc::new(MemoryStore::new(1 << 20, [("session:alice".to_owned(), session)].into(), system_clock()))
 }
 
-fn gate(store: Arc<dyn Store>) -> Gate {
+fn gate(store: Arc<dyn Store>, component: &[u8]) -> Gate {
     let limits = Limits::default();
     let surroundings =
         Surroundings { prefixes: vec!["session:".into(), "team:".into()], ..Surroundings::new(store, &limits) };
     let engine = engine::engine(&limits).expect("an engine").into();
-    let policy = Policy::new(&engine, COMPONENT).expect("the example loads");
+    let policy = Policy::new(&engine, component).expect("the example loads");
     let gate = Gate::new(engine, surroundings, limits);
     gate.put_in_force(policy);
     gate

@@ -18,6 +18,8 @@ mod emitter;
 #[path = "process/redis_server.rs"]
 mod redis_server;
 
+#[path = "process/bombs.rs"]
+mod bombs;
 #[path = "process/commands.rs"]
 mod commands;
 #[path = "process/compile.rs"]

@@ -91,7 +91,8 @@ impl Compiler {
                 Err(error) => tracing::warn!(file = %file.display(), %error, "a compiled policy cannot be kept"),
             }
         }
-        load_bytes(&self.engine, &code).map_err(|error| LoadError::Compiler(format!("{error:#}")))
+        // The child compiled it for this very engine; what may still be wrong is that no instance of its pool is so large.
+        load_bytes(&self.engine, &code).map_err(|error| LoadError::TooBig(format!("{error:#}")))
     }
 
     /// What tells this engine's code for a component from every other.

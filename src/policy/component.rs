@@ -47,6 +47,9 @@ pub enum LoadError {
     /// It took too much to compile.
     #[error("cannot be compiled within 3 GiB of memory; the compiler ended with {0}")]
     TooHard(String),
+    /// No instance is so large.
+    #[error("needs more than an instance has: {0}")]
+    TooBig(String),
     /// The compiler is at fault, not the component.
     #[error("cannot be compiled here: {0}")]
     Compiler(String),

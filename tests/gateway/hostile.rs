@@ -6,7 +6,7 @@ use serde_json::json;
 use tidegate::policy::Outcome;
 
 use crate::guests::authorizer;
-use crate::harness::Gateway;
+use crate::harness::{Gateway, load};
 
 /// CPU time is soon over; the time for it is long, since a busy machine gives little of it.
 const BOUNDS: &str = "policy.cpu = '30ms'\npolicy.timeout = '20s'\npolicy.memory = '16MiB'\n";
@@ -152,7 +152,7 @@ async fn waiting() {
 
 #[tokio::test]
 async fn a_store_that_never_answers() {
-    let toml = "policy.timeout = '300ms'\npolicy.lookup.timeout = '1h'\npolicy.lookup.prefixes = ['k']";
+    let toml = "policy.timeout = '300ms'\npolicy.lookup.timeout = '1h'\npolicy.lookup.prefixes = ['k', \"\\u0000\"]";
     let policy = guest(
         &format!("{GET} (memory (export \"memory\") 17) (data (i32.const 32) \"k\")"),
         "(call $get (i32.const 32) (i32.const 1) (i32.const 1024))",
@@ -166,6 +166,11 @@ async fn a_store_that_never_answers() {
     assert!(start.elapsed() < Duration::from_secs(5));
     let watched = decisions.try_recv().expect("the operator is told");
     assert!(matches!(&watched.decision.outcome, Outcome::Failed(failure) if failure.kind() == "timeout"));
+    // So long a key is not even looked for.
+    let long = guest(GET, "(call $get (i32.const 0x80000) (i32.const 0x10001) (i32.const 1024))");
+    gateway.app.gate.put_in_force(load(&long));
+    gateway.open("channel=c").await.connected("c").await;
+    gateway.app.gate.put_in_force(load(&policy));
     drop(held);
     gateway.open("channel=c").await.connected("c").await;
 }

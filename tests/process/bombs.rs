@@ -1,0 +1,102 @@
+//! Components that are made to break whoever loads them: each is refused in bounded time, with words.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::children::{path, run, tidegate};
+
+/// A number as the format writes it.
+fn leb(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let low = (number & 0x7f) as u8;
+        number >>= 7;
+        if number == 0 {
+            bytes.push(low);
+            return bytes;
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+fn section(id: u8, content: &[u8]) -> Vec<u8> {
+    [&[id][..], &leb(content.len()), content].concat()
+}
+
+/// A module with one function of this code.
+fn module(code: &[u8]) -> Vec<u8> {
+    let body = [&[0][..], code, &[0x0b]].concat();
+    let function = [leb(body.len()), body].concat();
+    let sections = [section(1, &[1, 0x60, 0, 0]), section(3, &[1, 0]), section(10, &[&[1][..], &function].concat())];
+    [&b"\0asm\x01\0\0\0"[..], &sections.concat()].concat()
+}
+
+/// A component that holds these sections.
+fn component(sections: &[u8]) -> Vec<u8> {
+    [&b"\0asm\x0d\0\x01\0"[..], sections].concat()
+}
+
+fn text(text: &str) -> Vec<u8> {
+    wat::parse_str(text).expect("it is text of a component")
+}
+
+/// Components within one another.
+fn nested(depth: usize) -> Vec<u8> {
+    (0..depth).fold(component(&[]), |inner, _| component(&section(4, &inner)))
+}
+
+/// Each type holds the one before twice.
+fn doubled(times: usize) -> Vec<u8> {
+    let types: String = (1..=times).map(|n| format!("(type $t{n} (tuple $t{} $t{}))", n - 1, n - 1)).collect();
+    text(&format!("(component (type $t0 (tuple u8 u8)) {types})"))
+}
+
+fn instances(count: usize, module: &str) -> Vec<u8> {
+    text(&format!("(component (core module $m {module}) {})", "(core instance (instantiate $m))".repeat(count)))
+}
+
+#[tokio::test]
+async fn each_is_refused_in_time() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let straight = b"\x41\x07\x1a".repeat(1_000_000);
+    let blocks = [b"\x02\x40".repeat(300_000), b"\x0b".repeat(300_000)].concat();
+    let bombs: Vec<(&str, &str, Vec<u8>)> = vec![
+        // How long a compiler takes for these depends on the machine.
+        ("a function of 3 MB", "", component(&section(1, &module(&straight)))),
+        ("300,000 blocks in one another", "", component(&section(1, &module(&blocks)))),
+        ("a thousand components in one another", "does not export", nested(1_000)),
+        ("ten thousand components in one another", "", nested(10_000)),
+        ("a type of 2^40 parts", "not a valid component", doubled(40)),
+        (
+            "two million types",
+            "not a valid component",
+            component(&section(7, &[leb(2_000_000), vec![0x7f; 2_000_000]].concat())),
+        ),
+        (
+            "a section that is longer than the file",
+            "not a valid component",
+            component(&[1, 0xff, 0xff, 0xff, 0xff, 0x0f]),
+        ),
+        ("more memory than a policy may have", "more than an instance has", instances(1, "(memory 1025)")),
+        ("three memories", "more than an instance has", instances(3, "(memory 1)")),
+        ("two memories in one module", "more than an instance has", instances(1, "(memory 1) (memory 1)")),
+        ("seventeen tables", "more than an instance has", instances(17, "(table 1 funcref)")),
+        ("a table of 100,000", "more than an instance has", instances(1, "(table 100000 funcref)")),
+        ("49 instances", "more than an instance has", instances(49, "")),
+        ("ten thousand instances", "not a valid component", instances(10_000, "")),
+        ("more bytes than a file may have", "at most", vec![0; (64 << 20) + 1]),
+    ];
+    for (name, words, bytes) in bombs {
+        let file = path(dir.path(), "bomb.wasm");
+        fs::write(&file, bytes).expect("it is written");
+        let mut command = tidegate(&["check", "--store=memory:", "--policy", &file]);
+        command.env("TIDEGATE_CACHE_DIR", dir.path()).env("TIDEGATE_POLICY_COMPILE_TIMEOUT", "5s");
+        let start = Instant::now();
+        let ended = run(command, None).await;
+        println!("{name}: {:?}: {}", start.elapsed(), ended.stderr.trim_end());
+        assert_eq!(ended.code(), Some(1), "{name}: {ended:?}");
+        assert!(start.elapsed() < Duration::from_secs(25), "{name} took {:?}", start.elapsed());
+        assert!(ended.stderr.contains("bomb.wasm") && ended.stderr.contains(words), "{name}: {}", ended.stderr);
+        assert!(ended.stderr.len() < 2_000 && !ended.stderr.contains("panicked"), "{name}: {}", ended.stderr);
+    }
+}
