@@ -13,6 +13,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
+use crate::policy::tokens::WrittenProfile;
 use crate::store::memory::Seed;
 
 macro_rules! section {
@@ -124,7 +125,7 @@ section! {
         /// Lines that policies may write to the log in a second, all decisions together.
         log_rate: u32 = 100,
         /// Whose tokens the policy may have checked.
-        tokens: BTreeMap<String, TokenProfile> = BTreeMap::new(),
+        tokens: BTreeMap<String, WrittenProfile> = BTreeMap::new(),
         /// Where the policy may send requests.
         egress: Egress = Egress::default(),
     }
@@ -163,56 +164,6 @@ section! {
         /// Whether its address may be this network's own.
         allow_private: bool = false,
     }
-}
-
-section! {
-    /// `[policy.tokens.<profile>]`
-    TokenProfile {
-        /// Who issues them.
-        issuer: Option<String> = None,
-        /// For whom they are: one or more, or `*`.
-        #[serde(deserialize_with = "one_or_more")]
-        audience: Vec<String> = Vec::new(),
-        /// What clocks may differ.
-        #[serde(with = "humantime_serde")]
-        leeway: Duration = Duration::from_secs(60),
-        /// Whether they have to end.
-        require_exp: bool = true,
-        /// What they may be signed with; by default what the keys are for.
-        #[serde(deserialize_with = "one_or_more")]
-        algorithms: Vec<String> = Vec::new(),
-        /// The key: a secret,
-        secret: Option<Value> = None,
-        /// as it is written.
-        secret_encoding: SecretEncoding = SecretEncoding::Text,
-        /// Or public keys or certificates in a PEM file.
-        pem: Option<PathBuf> = None,
-        /// Or a JWKS in a file.
-        jwks: Option<PathBuf> = None,
-        /// Or a JWKS behind a URL,
-        jwks_url: Option<String> = None,
-        /// whose address may be this network's own,
-        allow_private: bool = false,
-        /// fetched again after this at the earliest,
-        #[serde(with = "humantime_serde")]
-        min_age: Duration = Duration::from_secs(5 * 60),
-        /// after this at the latest,
-        #[serde(with = "humantime_serde")]
-        max_age: Duration = Duration::from_secs(60 * 60),
-        /// and good for so long more while that fails.
-        #[serde(with = "humantime_serde")]
-        stale: Duration = Duration::from_secs(60 * 60),
-    }
-}
-
-/// How a secret is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SecretEncoding {
-    /// Its own bytes.
-    Text,
-    /// Base64, of either alphabet.
-    Base64,
 }
 
 section! {
@@ -351,20 +302,6 @@ impl FromText for Policy {
     fn from_text(text: &str) -> Self {
         Self { file: Some(text.into()), ..Self::default() }
     }
-}
-
-/// A list, or its only member.
-fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "a string or a list of strings")]
-    enum OneOrMore {
-        One(String),
-        More(Vec<String>),
-    }
-    Ok(match OneOrMore::deserialize(from)? {
-        OneOrMore::One(text) => vec![text],
-        OneOrMore::More(list) => list,
-    })
 }
 
 fn text_or_table<'de, T: FromText + Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {

@@ -35,6 +35,8 @@ pub type RequestBody = UnsyncBoxBody<Bytes, EgressError>;
 const IDLE: usize = 8;
 /// An idle connection is kept so long: less than servers keep theirs, so that few requests meet one that is just being closed.
 const IDLE_TIME: Duration = Duration::from_secs(20);
+/// Names that are resolved at once, which takes a thread each.
+const NAMES: usize = 16;
 /// A response's head.
 const HEAD: usize = 64 << 10;
 /// Header fields of a response.
@@ -42,8 +44,9 @@ const FIELDS: usize = 100;
 
 /// Threads of its own: a decision may run where there is no network (`slow_lane`), and handshakes are not to take time from
 /// streams. An error is kept: then nothing goes out.
-static RUNTIME: LazyLock<std::io::Result<Runtime>> =
-    LazyLock::new(|| Builder::new_multi_thread().worker_threads(2).thread_name("egress").enable_all().build());
+static RUNTIME: LazyLock<std::io::Result<Runtime>> = LazyLock::new(|| {
+    Builder::new_multi_thread().worker_threads(2).max_blocking_threads(NAMES).thread_name("egress").enable_all().build()
+});
 
 /// Why there is no response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

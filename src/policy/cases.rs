@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use http::HeaderMap;
 
+use crate::policy::tokens::Tokens;
 use crate::store::memory::Seed;
 use answer::Answer;
 
@@ -67,6 +68,8 @@ pub struct World {
     pub store_away: bool,
     /// What it may ask for by name.
     pub settings: BTreeMap<String, String>,
+    /// Whose tokens it may have checked.
+    pub tokens: Tokens,
 }
 
 /// Why a file of cases is none. Each says where, and what would be right.

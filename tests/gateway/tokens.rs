@@ -144,6 +144,26 @@ async fn who_waits_for_keys_is_in_nobodys_way() {
 }
 
 #[tokio::test]
+async fn what_went_out_does_not_go_out_again() {
+    let key = Key::new();
+    let (keys, service) = (Origin::start(Answer::Wait).await, Origin::start(Answer::new("200 OK", "", "once")).await);
+    let hosts = format!("[policy.egress]\nhosts = [{{ url = 'http://{}', allow-private = true }}]", service.address);
+    let config = format!("{}\n{hosts}", behind(&keys, "policy.timeout = '20s'"));
+    let gateway = Gateway::behind(&component("fetch"), &config).await;
+    let (to, token) = (service.address.to_string(), key.sign("k", &claims("remote")));
+    let headers = [("x-to", &*to), ("x-times", "i"), ("x-then-verify", &token)];
+    let asking = ask(gateway.data, "GET", "/api/realtime?channel=c", &headers, "");
+    let answering = async {
+        until("the request went out", || service.requests() == 1).await;
+        until("the keys are asked for", || keys.requests() == 1).await;
+        keys.answer.send_replace(Answer::new("200 OK", "", key.jwks("k")));
+    };
+    let (reply, ()) = tokio::join!(asking, answering);
+    assert_eq!((reply.status, &*reply.body), (200, "once"));
+    assert_eq!(service.requests(), 1, "the decision waited where it was");
+}
+
+#[tokio::test]
 async fn keys_that_do_not_come_are_unavailable_in_the_policys_own_words() {
     let key = Key::new();
     let origin = Origin::start(Answer::Wait).await;

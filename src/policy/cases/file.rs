@@ -32,7 +32,8 @@ pub fn parse(path: &Path, text: &str) -> Result<Suite, CasesError> {
             start.and_then(|start| name_at(text, start)).map(|name| format!(" case {name:?}:")).unwrap_or_default();
         CasesError(format!("{file}{place}:{case} {}", error.message()))
     })?;
-    let suite = check::suite(raw, &|start| line(text, start));
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let suite = check::suite(raw, folder, &|start| line(text, start));
     suite.map_err(|wrong| match wrong {
         check::Wrong::File(what) => CasesError(format!("{file}: {what}")),
         check::Wrong::Case { line, name, what } => CasesError(format!("{file}:{line}: case {name:?}: {what}")),

@@ -50,6 +50,7 @@ impl World {
         Surroundings {
             prefixes: self.prefixes.clone(),
             settings: self.settings.clone().into_iter().collect(),
+            tokens: self.tokens.clone(),
             clock,
             ..Surroundings::new(store, limits)
         }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::answer::Answer;
 use super::*;
+use crate::policy::tokens::Verdict;
 use crate::policy::{Decision, Failure, Grant, Outcome, Rejection};
 
 fn parse(text: &str) -> Result<Suite, CasesError> {
@@ -207,4 +208,21 @@ fn what_an_eye_could_not_tell_is_quoted() {
     assert_eq!(answer("two\nlines").lines(None), ["body         two", "body         lines"]);
     assert_eq!(answer("end \t").lines(None), ["body         \"end \\t\""]);
     assert_eq!(answer("").lines(None), ["body         \"\""]);
+}
+
+#[test]
+fn token_profiles_of_a_case() {
+    let profile = "[tokens.app]\nsecret = \"of the app\"\n[tokens.other]\nissuer = \"b\"\nsecret = \"of the other\"\n";
+    let case = one(&format!("{profile}{CASE}\ntokens.app.secret = \"of this case\""));
+    assert_eq!(format!("{:?}", case.world.tokens), r#"{"app", "other"}"#);
+    let sign = |secret: &str| {
+        let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &serde_json::json!({"exp": 100}), &key).expect("a token")
+    };
+    let holds = |secret, now| matches!(case.world.tokens.verify(&sign(secret), now), Verdict::Holds(_));
+    assert!(holds("of this case", 99_000));
+    assert!(!holds("of this case", 999_000), "its end is held against the case's clock");
+    assert!(!holds("of the app", 99_000));
+    wrong(&format!("[tokens.app]\nsecret = \"a\"\npem = \"b\"\n{CASE}"), &["tokens.app", "exactly one"]);
+    wrong(&format!("[tokens.app]\npem = \"no-such.pem\"\n{CASE}"), &["tokens.app.pem", "x/no-such.pem"]);
 }

@@ -4,12 +4,14 @@
 mod claims;
 mod jwt;
 mod key;
+mod profile;
 mod remote;
 #[cfg(test)]
 mod tests;
 
 pub use jsonwebtoken::Algorithm;
 pub use key::{KeyError, KeySet};
+pub use profile::{ProfileError, SecretEncoding, WrittenProfile, profile};
 pub use remote::{Remote, Timing, Wait};
 
 use std::collections::BTreeMap;

@@ -145,17 +145,17 @@ impl Remote {
         let held = state.keys.as_ref().filter(|held| now < held.until).map(|held| Arc::clone(&held.keys));
         let Some(keys) = held else {
             // After a failure nobody waits: the task tries again by itself.
-            return if state.fetching { shared.wait() } else { Keys::Unavailable };
+            return if state.fetching && state.failures == 0 { shared.wait() } else { Keys::Unavailable };
         };
         let Some(kid) = kid.filter(|kid| !keys.knows(kid)) else { return Keys::Here(keys) };
         if shared.unknown.contains_key(kid) {
             return Keys::Here(keys);
         }
+        if state.failures > 0 {
+            // The key may be there where nobody answers.
+            return Keys::Unavailable;
+        }
         if !state.fetching {
-            if state.failures > 0 {
-                // The key may be there where nobody answers.
-                return Keys::Unavailable;
-            }
             if state.last.is_some_and(|last| now < last + shared.timing.cooldown) {
                 return Keys::Here(keys);
             }

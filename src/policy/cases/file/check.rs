@@ -1,6 +1,7 @@
 //! From what was written to cases that can be asked.
 
 use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -11,6 +12,7 @@ use super::raw::{Case as RawCase, Expect, ExpectedValues, File, Request};
 use super::{NAME, PATH};
 use crate::policy::cases::answer::Answer;
 use crate::policy::cases::{Ask, Case, Suite, World};
+use crate::policy::tokens::{Tokens, WrittenProfile, profile};
 use crate::policy::{Failure, asked};
 
 /// What `encodeURIComponent` leaves as it is, so that a request looks as the stock client's.
@@ -31,7 +33,7 @@ pub enum Wrong {
     Case { line: usize, name: String, what: String },
 }
 
-pub fn suite(file: File, line: &dyn Fn(usize) -> usize) -> Result<Suite, Wrong> {
+pub fn suite(file: File, folder: &Path, line: &dyn Fn(usize) -> usize) -> Result<Suite, Wrong> {
     if file.case.is_empty() {
         return Err(Wrong::File(format!(
             "there is no case in it; one begins with [[case]], a name and expect.… ({NAME})"
@@ -47,13 +49,19 @@ pub fn suite(file: File, line: &dyn Fn(usize) -> usize) -> Result<Suite, Wrong> 
         }
         let ask = ask(&file.request, raw).map_err(wrong)?;
         let expect = expect(&raw.expect).map_err(wrong)?;
-        cases.push(Case { name: raw.name.clone(), line, ask, world: world(&file, raw), expect });
+        cases.push(Case {
+            name: raw.name.clone(),
+            line,
+            ask,
+            world: world(&file, raw, folder).map_err(wrong)?,
+            expect,
+        });
     }
     Ok(Suite { cases })
 }
 
 /// The case's world, laid over what the file says for all.
-fn world(file: &File, case: &RawCase) -> World {
+fn world(file: &File, case: &RawCase, folder: &Path) -> Result<World, String> {
     let mut store = file.store.clone();
     store.extend(case.store.clone());
     let mut settings = file.settings.clone();
@@ -63,7 +71,22 @@ fn world(file: &File, case: &RawCase) -> World {
     let prefixes =
         named.unwrap_or_else(|| store.keys().map(until_colon).collect::<BTreeSet<_>>().into_iter().collect());
     let now = case.now.or(file.now).map(|time| time.0);
-    World { now, prefixes, store, store_away: case.store_away, settings }
+    let mut profiles = file.tokens.clone();
+    profiles.extend(case.tokens.clone());
+    let tokens = profiles.into_iter().map(|(name, written)| {
+        let profile = profile(&format!("tokens.{name}"), &from_folder(written, folder), &|text| Ok(text.into()));
+        Ok((name, profile.map_err(|error| error.to_string())?))
+    });
+    let tokens = tokens.collect::<Result<Tokens, String>>()?;
+    Ok(World { now, prefixes, store, store_away: case.store_away, settings, tokens })
+}
+
+/// The same with its files meant from where the cases are.
+fn from_folder(mut profile: WrittenProfile, folder: &Path) -> WrittenProfile {
+    for path in [&mut profile.pem, &mut profile.jwks].into_iter().flatten() {
+        *path = folder.join(&*path);
+    }
+    profile
 }
 
 fn ask(common: &Request, case: &RawCase) -> Result<Ask, String> {

@@ -6,6 +6,7 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializ
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
+use crate::policy::tokens::WrittenProfile;
 use crate::store::memory::Seed;
 
 /// The whole.
@@ -16,6 +17,7 @@ pub struct File {
     pub lookup: Lookup,
     pub store: HashMap<String, Seed>,
     pub settings: BTreeMap<String, String>,
+    pub tokens: BTreeMap<String, WrittenProfile>,
     pub request: Request,
     pub case: Vec<Spanned<Case>>,
 }
@@ -37,6 +39,8 @@ pub struct Case {
     pub store_away: bool,
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
+    #[serde(default)]
+    pub tokens: BTreeMap<String, WrittenProfile>,
     pub expect: Expect,
 }
 
