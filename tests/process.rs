@@ -32,6 +32,8 @@ mod drain;
 mod neighbours;
 #[path = "process/policies.rs"]
 mod policies;
+#[path = "process/projects.rs"]
+mod projects;
 #[path = "process/python.rs"]
 mod python;
 #[path = "process/refusal.rs"]

@@ -30,6 +30,8 @@ pub struct Anatomy {
     pub exports: Vec<String>,
     /// Field, name and version of all `producers` sections, those of the modules within too.
     pub producers: BTreeSet<(String, String, String)>,
+    /// Shared libraries that are linked within: `libpython3.14.so`.
+    pub libraries: BTreeSet<String>,
 }
 
 impl Anatomy {
@@ -41,7 +43,13 @@ impl Anatomy {
             [0, b'a', b's', b'm', ..] => Kind::Component,
             _ => Kind::NotWasm,
         };
-        let mut anatomy = Self { kind, imports: Vec::new(), exports: Vec::new(), producers: BTreeSet::new() };
+        let mut anatomy = Self {
+            kind,
+            imports: Vec::new(),
+            exports: Vec::new(),
+            producers: BTreeSet::new(),
+            libraries: BTreeSet::new(),
+        };
         if matches!(kind, Kind::Component | Kind::CoreModule) {
             // What is broken is said by who loads it.
             let _ = anatomy.read(bytes);
@@ -75,15 +83,27 @@ impl Anatomy {
                         add(&mut self.imports, &format!("{} {}", import.module, import.name));
                     }
                 }
-                Payload::ExportSection(section) if depth == 1 => {
+                Payload::ExportSection(section) => {
                     for export in section {
-                        add(&mut self.exports, export?.name);
+                        let name = export?.name;
+                        self.add_library(name);
+                        if depth == 1 {
+                            add(&mut self.exports, name);
+                        }
                     }
                 }
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// Toolchains that link shared libraries pass around names like `libc.so:environ`.
+    fn add_library(&mut self, name: &str) {
+        let library = name.split(':').next().unwrap_or_default();
+        if library.starts_with("lib") && library.ends_with(".so") && self.libraries.len() < MOST {
+            self.libraries.insert(cut(library));
+        }
     }
 
     fn add_producers(&mut self, section: ProducersSectionReader<'_>) -> wasmparser::Result<()> {

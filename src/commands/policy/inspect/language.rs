@@ -2,11 +2,11 @@
 
 use super::anatomy::Anatomy;
 
-/// Words of a producer's name, or of an export, and the language that they stand for. The first that is found counts: the
+/// Words of a producer's or a library's name, and the language that they stand for. The first that is found counts: the
 /// interpreters of Python and JavaScript are written in Rust and C, and signed by those too.
 const SIGNS: [(&str, &str); 14] = [
     ("componentize-py", "Python"),
-    ("cpython", "Python"),
+    ("libpython", "Python"),
     ("componentizejs", "JavaScript (StarlingMonkey)"),
     ("componentize-js", "JavaScript (StarlingMonkey)"),
     ("starlingmonkey", "JavaScript (StarlingMonkey)"),
@@ -23,7 +23,8 @@ const SIGNS: [(&str, &str); 14] = [
 
 /// The language, if it can be told, and all that signed, with versions.
 pub fn tell(anatomy: &Anatomy) -> (Option<&'static str>, Vec<String>) {
-    let names: Vec<String> = anatomy.producers.iter().map(|(_, name, _)| name.to_lowercase()).collect();
+    let producers = anatomy.producers.iter().map(|(_, name, _)| name);
+    let names: Vec<String> = producers.chain(&anatomy.libraries).map(|name| name.to_lowercase()).collect();
     let signed = SIGNS.iter().find(|(sign, _)| names.iter().any(|name| name.contains(sign)));
     let language = signed.map(|(_, language)| *language).or_else(|| {
         let said =
@@ -35,5 +36,5 @@ pub fn tell(anatomy: &Anatomy) -> (Option<&'static str>, Vec<String>) {
     });
     let toolchain = anatomy.producers.iter().filter(|(field, _, _)| field != "language");
     let toolchain = toolchain.map(|(_, name, version)| format!("{name} {version}").trim_end().to_owned());
-    (language, toolchain.collect())
+    (language, toolchain.chain(anatomy.libraries.iter().cloned()).collect())
 }

@@ -24,7 +24,7 @@ use super::{Lang, Pattern};
 #[exclude = "*/README.md"]
 struct Examples;
 
-/// The languages' libraries, without their own tests.
+/// The languages' libraries, without their own tests, and without what only the program needs of them, which carries it.
 #[derive(RustEmbed)]
 #[folder = "sdk"]
 #[exclude = "*/target/*"]
@@ -32,10 +32,6 @@ struct Examples;
 #[exclude = "*/__pycache__/*"]
 #[exclude = "*/.venv/*"]
 #[exclude = "*/.*cache/*"]
-#[exclude = "c/build/*"]
-#[exclude = "c/Makefile"]
-#[exclude = "c/test_sdk.c"]
-#[exclude = "go/*_test.go"]
 #[exclude = "python/tests/*"]
 #[exclude = "typescript/build/*"]
 #[exclude = "typescript/platform/*"]

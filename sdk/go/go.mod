@@ -1,3 +1,0 @@
-module tidegate/policy
-
-go 1.24

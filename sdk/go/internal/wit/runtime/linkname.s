@@ -1,1 +1,0 @@
-// An assembly file, so that functions without a body are allowed here.
