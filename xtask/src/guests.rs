@@ -8,10 +8,13 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::sdks;
+
 const TARGET: &str = "wasm32-unknown-unknown";
 
 /// Names that say nothing of whether a guest's source has changed.
-const LEFT_BY_BUILDS: [&str; 6] = ["target", "build", "node_modules", "__pycache__", ".venv", "policy.wasm"];
+const LEFT_BY_BUILDS: [&str; 7] =
+    ["target", ".zig-cache", "build", "node_modules", "__pycache__", ".venv", "policy.wasm"];
 
 /// What Debian calls a Rust toolchain for the target, each with a file that it brings.
 const DEBIAN: [(&str, &str); 4] = [
@@ -46,6 +49,7 @@ pub fn run(options: &[&str]) -> Result<()> {
 
     let components = root.join("target/guests");
     fs::create_dir_all(&components).with_context(|| format!("creating {}", components.display()))?;
+    let path = sdks::path()?;
     let mut failed = Vec::new();
     for name in known.iter().filter(|known| named.is_empty() || named.contains(&known.as_str())) {
         let component = components.join(format!("{name}.wasm"));
@@ -59,6 +63,7 @@ pub fn run(options: &[&str]) -> Result<()> {
         build.env("CARGO_TARGET_DIR", root.join("target/guests-build"));
         // Toolchains are installed within the checkout, where the tests have theirs.
         build.env("TIDEGATE_CACHE_DIR", root.join("target/tmp"));
+        build.env("PATH", &path);
         if let Err(error) = execute(&mut build) {
             eprintln!("{name}: {error:#}");
             // An older one would be taken for it.
@@ -77,7 +82,7 @@ pub fn run(options: &[&str]) -> Result<()> {
 }
 
 /// The guests: folders that are called by language and pattern.
-fn names(sources: &Path) -> Result<Vec<String>> {
+pub fn names(sources: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(sources).with_context(|| format!("reading {}", sources.display()))? {
         let name = entry?.file_name().to_string_lossy().into_owned();

@@ -1,6 +1,8 @@
 //! The chores of development: `cargo xtask <task>`.
 
+mod bindings;
 mod guests;
+mod sdks;
 mod test;
 
 use std::env;
@@ -15,6 +17,8 @@ const USAGE: &str = "usage: cargo xtask <task>
   guests [--bless] [<name>…]
                      build the example policies, or those named, into target/guests;
                      with --bless, replace the committed components too
+  bindings [--check] generate what the SDKs for C and Go have of wit/policy.wit;
+                     with --check, only say whether it is up to date
   bless              write the golden files in tests/golden anew";
 
 fn main() -> Result<()> {
@@ -23,6 +27,7 @@ fn main() -> Result<()> {
     match args.as_slice() {
         ["test"] => test::run(),
         ["guests", options @ ..] => guests::run(options),
+        ["bindings", options @ ..] => bindings::run(options),
         ["bless"] => bless(),
         _ => bail!("{USAGE}"),
     }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{guests, root};
+use crate::{bindings, guests, root, sdks};
 
 /// Programs that the tests run, each with the package of Debian and Ubuntu that brings it.
 const PROGRAMS: [(&str, &[&str]); 5] = [
@@ -34,6 +34,9 @@ pub fn run() -> Result<()> {
         "tests of the guests",
         guests.current_dir(root().join("guest-examples")).env("CARGO_TARGET_DIR", root().join("target/guests-host")),
     )?;
+    println!("== generated bindings");
+    bindings::run(&["--check"])?;
+    sdks::run()?;
     step("tests in Rust", cargo(["test", "--workspace", "--locked"]).env("TIDEGATE_REQUIRE_GUESTS", "1"))?;
     let e2e = root().join("tests/e2e");
     step("npm packages", Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&e2e))?;
@@ -44,7 +47,8 @@ pub fn run() -> Result<()> {
 
 /// Installs what is missing where it may, else says how to.
 fn set_up() -> Result<()> {
-    let missing = PROGRAMS.iter().filter(|(_, paths)| !paths.iter().any(|path| Path::new(path).exists()));
+    let missing =
+        PROGRAMS.iter().chain(&sdks::PROGRAMS).filter(|(_, paths)| !paths.iter().any(|path| Path::new(path).exists()));
     let mut missing: Vec<&str> = missing.map(|(package, _)| *package).collect();
     missing.extend(guests::missing());
     // Debian has Python without what makes environments of it.
@@ -86,7 +90,8 @@ fn cargo<const N: usize>(args: [&str; N]) -> Command {
     cargo
 }
 
-fn step(name: &str, mut command: impl std::borrow::BorrowMut<Command>) -> Result<()> {
+/// Runs a command under a headline.
+pub fn step(name: &str, mut command: impl std::borrow::BorrowMut<Command>) -> Result<()> {
     println!("== {name}");
     let status = command.borrow_mut().status().with_context(|| format!("{name}: cannot start"))?;
     if !status.success() {

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"tidegate/policy"
+	"tidegate/policy/policytest"
+)
+
+const (
+	unauthorized = "401 Unauthorized"
+	tryAgain     = "503 Try again"
+)
+
+// alice, bob, and a few sessions that are none.
+func gateway() *policytest.Gateway {
+	return &policytest.Gateway{
+		Strings: map[string]string{
+			"session:alice":    `{"id":"alice","role":"member"}`,
+			"session:bob":      `{"id":"bob"}`,
+			"session:broken":   `{"id":"alice"`,
+			"session:trailing": `{"id":"alice"} x`,
+			"session:no-id":    `{"role":"admin"}`,
+			"session:other-id": `{"Id":"alice"}`,
+			"session:empty-id": `{"id":"","role":"admin"}`,
+			"session:number":   `{"id":7}`,
+			"session:list":     `["alice","admin"]`,
+			"session:nothing":  ``,
+		},
+	}
+}
+
+// ask returns the answer in short: "in: alice" or "401 Unauthorized"; and its reason.
+func ask(t *testing.T, gateway *policytest.Gateway, cookie string, channels ...string) (string, string) {
+	t.Helper()
+	request := policytest.NewRequest(channels...)
+	request.Header.Add("cookie", cookie)
+	answer := gateway.Decide(decide, request)
+	if answer.Allowed {
+		return "in: " + answer.Subject, answer.Reason
+	}
+	if !slices.Equal(answer.Header, policy.Header{{Name: "content-type", Value: "text/plain"}}) {
+		t.Errorf("headers %v", answer.Header)
+	}
+	return fmt.Sprintf("%d %s", answer.Status, answer.Body), answer.Reason
+}
+
+func TestDecisions(t *testing.T) {
+	for _, c := range []struct{ cookie, channels, expected string }{
+		{"", "default", unauthorized},
+		{"session=mallory", "default", unauthorized},
+		{"session=mallory", "admin-x", unauthorized},
+		{"session=broken", "default", unauthorized},
+		{"session=trailing", "default", unauthorized},
+		{"session=no-id", "default", unauthorized},
+		{"session=other-id", "default", unauthorized},
+		{"session=empty-id", "default", unauthorized},
+		{"session=number", "default", unauthorized},
+		{"session=list", "default", unauthorized},
+		{"session=nothing", "default", unauthorized},
+
+		{"a=b; session=alice; session=bob", "default", "in: alice"},
+		{"flag; =x; ; session = alice ", "default", "in: alice"},
+		{"session=; session=alice", "default", unauthorized},
+		{"Session=alice; mysession=alice; session", "default", unauthorized},
+		{"session=\xff", "default", unauthorized},
+
+		{"session=alice", "default", "in: alice"},
+		{"session=bob", "admin-log team-red alice", "in: bob"},
+	} {
+		if given, _ := ask(t, gateway(), c.cookie, strings.Fields(c.channels)...); given != c.expected {
+			t.Errorf("%s at %s: %s, expected %s", c.cookie, c.channels, given, c.expected)
+		}
+	}
+}
+
+func TestAFailedLookUpIsNoVerdict(t *testing.T) {
+	for err, expected := range map[error]string{
+		policy.ErrDenied: "look-up denied", policy.ErrUnavailable: "look-up unavailable",
+	} {
+		store := gateway()
+		store.Failures = map[string]error{"session:": err}
+		if given, reason := ask(t, store, "session=alice", "default"); given != tryAgain || reason != expected {
+			t.Error(given, reason)
+		}
+	}
+}
+
+func TestNothingIsLookedUpInVain(t *testing.T) {
+	store := gateway()
+	ask(t, store, "session=", "default")
+	ask(t, store, "session=alice", "default", "alice")
+	if !slices.Equal(store.Asked, []string{"session:alice"}) {
+		t.Error(store.Asked)
+	}
+}
+
+func TestReasonsNameTheUserAndNeverTheSession(t *testing.T) {
+	for _, c := range []struct{ session, channel, expected string }{
+		{"", "default", "no session"},
+		{"mallory", "default", "unknown session"},
+		{"bob", "default", "bob: 1 channels"},
+	} {
+		if _, reason := ask(t, gateway(), "session="+c.session, c.channel); reason != c.expected {
+			t.Errorf("%q, expected %q", reason, c.expected)
+		}
+	}
+}

@@ -1,0 +1,185 @@
+;; What Go's runtime asks of WASI preview 1, answered with what Tidegate's host gives: clocks, randomness and stderr. There are no
+;; files, no sockets and no arguments. `cargo xtask bindings` makes wasi_snapshot_preview1.wasm of it.
+;;
+;; A component must not be left while its host hands it a value: `cabi_realloc` and all that it causes may call nothing outside. Go
+;; may read a clock there, so the SDK closes the adapter before such a moment and opens it afterwards; meanwhile the clocks stand.
+(module
+  (import "env" "memory" (memory 0))
+  (import "tidegate:policy/context@0.1.0" "now" (func $wall_milliseconds (result i64)))
+  (import "wasi:clocks/monotonic-clock@0.2.0" "now" (func $monotonic_now (result i64)))
+  (import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration" (func $alarm (param $nanoseconds i64) (result i32)))
+  (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $wait (param $pollable i32)))
+  (import "wasi:io/poll@0.2.0" "[resource-drop]pollable" (func $drop_pollable (param i32)))
+  (import "wasi:random/random@0.2.0" "get-random-u64" (func $random (result i64)))
+  (import "wasi:cli/stderr@0.2.0" "get-stderr" (func $get_stderr (result i32)))
+  (import "wasi:io/streams@0.2.0" "[method]output-stream.blocking-write-and-flush"
+    (func $write (param $stream i32) (param $from i32) (param $size i32) (param $outcome i32)))
+
+  ;; Open from the start: Go's runtime begins with randomness and the time.
+  (global $open (mut i32) (i32.const 1))
+  (global $wall (mut i64) (i64.const 0))
+  (global $monotonic (mut i64) (i64.const 0))
+  (global $stderr (mut i32) (i32.const -1))
+  ;; 12 bytes that the SDK lends for the outcome of a write; until then nothing can be written.
+  (global $scratch (mut i32) (i32.const 0))
+
+  (func (export "tidegate_open") (global.set $open (i32.const 1)))
+  (func (export "tidegate_close") (global.set $open (i32.const 0)))
+  (func (export "tidegate_scratch") (param $area i32) (global.set $scratch (local.get $area)))
+
+  (func $now (param $clock i32) (result i64)
+    (if (i32.eqz (local.get $clock))
+      (then
+        (if (global.get $open)
+          (then (global.set $wall (i64.mul (call $wall_milliseconds) (i64.const 1_000_000)))))
+        (return (global.get $wall))))
+    (if (global.get $open)
+      (then (global.set $monotonic (call $monotonic_now)))
+      ;; What waits for time to pass comes to an end.
+      (else (global.set $monotonic (i64.add (global.get $monotonic) (i64.const 1_000)))))
+    (global.get $monotonic))
+
+  (func (export "clock_time_get") (param $clock i32) (param i64) (param $out i32) (result i32)
+    (i64.store (local.get $out) (call $now (local.get $clock)))
+    (i32.const 0))
+
+  (func (export "random_get") (param $to i32) (param $size i32) (result i32)
+    (local $word i64)
+    ;; 52 is ENOSYS: better none than a poor one.
+    (if (i32.eqz (global.get $open)) (then (return (i32.const 52))))
+    (loop $words
+      (if (i32.ge_u (local.get $size) (i32.const 8))
+        (then
+          (i64.store (local.get $to) (call $random))
+          (local.set $to (i32.add (local.get $to) (i32.const 8)))
+          (local.set $size (i32.sub (local.get $size) (i32.const 8)))
+          (br $words))))
+    (if (local.get $size) (then (local.set $word (call $random))))
+    (loop $bytes
+      (if (local.get $size)
+        (then
+          (i64.store8 (local.get $to) (local.get $word))
+          (local.set $word (i64.shr_u (local.get $word) (i64.const 8)))
+          (local.set $to (i32.add (local.get $to) (i32.const 1)))
+          (local.set $size (i32.sub (local.get $size) (i32.const 1)))
+          (br $bytes))))
+    (i32.const 0))
+
+  ;; Writes what the vectors hold to stderr, from where it goes to the gateway's log. 8 is EBADF.
+  (func (export "fd_write") (param $fd i32) (param $vectors i32) (param $count i32) (param $written i32) (result i32)
+    (local $total i32) (local $from i32) (local $size i32) (local $part i32)
+    (if (i32.gt_u (i32.sub (local.get $fd) (i32.const 1)) (i32.const 1)) (then (return (i32.const 8))))
+    (block $done
+      (loop $next
+        (br_if $done (i32.eqz (local.get $count)))
+        (local.set $from (i32.load (local.get $vectors)))
+        (local.set $size (i32.load offset=4 (local.get $vectors)))
+        (local.set $total (i32.add (local.get $total) (local.get $size)))
+        (local.set $vectors (i32.add (local.get $vectors) (i32.const 8)))
+        (local.set $count (i32.sub (local.get $count) (i32.const 1)))
+        (br_if $next (i32.eqz (i32.and (global.get $open) (i32.ne (global.get $scratch) (i32.const 0)))))
+        (if (i32.eq (global.get $stderr) (i32.const -1)) (then (global.set $stderr (call $get_stderr))))
+        (loop $parts
+          (if (local.get $size)
+            (then
+              ;; A stream takes 4096 bytes at once.
+              (local.set $part
+                (select (local.get $size) (i32.const 4096) (i32.lt_u (local.get $size) (i32.const 4096))))
+              (call $write (global.get $stderr) (local.get $from) (local.get $part) (global.get $scratch))
+              (local.set $from (i32.add (local.get $from) (local.get $part)))
+              (local.set $size (i32.sub (local.get $size) (local.get $part)))
+              (br $parts))))
+        (br $next)))
+    (i32.store (local.get $written) (local.get $total))
+    (i32.const 0))
+
+  ;; Waits for the first clock among the subscriptions, of 48 bytes each: nothing else can be waited for.
+  (func (export "poll_oneoff")
+    (param $subscriptions i32) (param $events i32) (param $count i32) (param $happened i32) (result i32)
+    (local $time i64) (local $now i64) (local $pollable i32)
+    (block $clock
+      (loop $next
+        (if (i32.eqz (local.get $count)) (then (return (i32.const 52))))
+        (br_if $clock (i32.eqz (i32.load8_u offset=8 (local.get $subscriptions))))
+        (local.set $subscriptions (i32.add (local.get $subscriptions) (i32.const 48)))
+        (local.set $count (i32.sub (local.get $count) (i32.const 1)))
+        (br $next)))
+    (local.set $time (i64.load offset=24 (local.get $subscriptions)))
+    ;; A flag says whether that is a point in time.
+    (if (i32.and (i32.load16_u offset=40 (local.get $subscriptions)) (i32.const 1))
+      (then
+        (local.set $now (call $now (i32.load offset=16 (local.get $subscriptions))))
+        (local.set $time
+          (select (i64.sub (local.get $time) (local.get $now)) (i64.const 0)
+            (i64.gt_u (local.get $time) (local.get $now))))))
+    (if (i32.and (global.get $open) (i64.ne (local.get $time) (i64.const 0)))
+      (then
+        (local.set $pollable (call $alarm (local.get $time)))
+        (call $wait (local.get $pollable))
+        (call $drop_pollable (local.get $pollable))))
+    (i64.store (local.get $events) (i64.load (local.get $subscriptions)))
+    (i64.store offset=8 (local.get $events) (i64.const 0))
+    (i32.store (local.get $happened) (i32.const 1))
+    (i32.const 0))
+
+  (func (export "args_sizes_get") (param $count i32) (param $bytes i32) (result i32)
+    (i32.store (local.get $count) (i32.const 0))
+    (i32.store (local.get $bytes) (i32.const 0))
+    (i32.const 0))
+  (func (export "args_get") (param i32 i32) (result i32) (i32.const 0))
+
+  ;; GOGC=off and GOMEMLIMIT=24MiB: an instance is for one decision, so what it leaves goes with it, and collecting begins only
+  ;; where memory would run out.
+  (func (export "environ_sizes_get") (param $count i32) (param $bytes i32) (result i32)
+    (i32.store (local.get $count) (i32.const 2))
+    (i32.store (local.get $bytes) (i32.const 26))
+    (i32.const 0))
+  (func (export "environ_get") (param $pointers i32) (param $text i32) (result i32)
+    (i32.store (local.get $pointers) (local.get $text))
+    (i32.store offset=4 (local.get $pointers) (i32.add (local.get $text) (i32.const 9)))
+    (i64.store offset=0 (local.get $text) (i64.const 0x66666f3d43474f47))
+    (i64.store offset=8 (local.get $text) (i64.const 0x494c4d454d4f4700))
+    (i64.store offset=16 (local.get $text) (i64.const 0x694d34323d54494d))
+    (i32.store16 offset=24 (local.get $text) (i32.const 0x42))
+    (i32.const 0))
+
+  (func (export "sched_yield") (result i32) (i32.const 0))
+  (func (export "proc_exit") (param i32) unreachable)
+
+  ;; What is not there: EBADF.
+  (func (export "clock_res_get") (param i32 i32) (result i32) (i32.const 8))
+  (func (export "fd_advise") (param i32 i64 i64 i32) (result i32) (i32.const 8))
+  (func (export "fd_allocate") (param i32 i64 i64) (result i32) (i32.const 8))
+  (func (export "fd_close") (param i32) (result i32) (i32.const 8))
+  (func (export "fd_datasync") (param i32) (result i32) (i32.const 8))
+  (func (export "fd_fdstat_get") (param i32 i32) (result i32) (i32.const 8))
+  (func (export "fd_fdstat_set_flags") (param i32 i32) (result i32) (i32.const 8))
+  (func (export "fd_fdstat_set_rights") (param i32 i64 i64) (result i32) (i32.const 8))
+  (func (export "fd_filestat_get") (param i32 i32) (result i32) (i32.const 8))
+  (func (export "fd_filestat_set_size") (param i32 i64) (result i32) (i32.const 8))
+  (func (export "fd_filestat_set_times") (param i32 i64 i64 i32) (result i32) (i32.const 8))
+  (func (export "fd_pread") (param i32 i32 i32 i64 i32) (result i32) (i32.const 8))
+  (func (export "fd_prestat_get") (param i32 i32) (result i32) (i32.const 8))
+  (func (export "fd_prestat_dir_name") (param i32 i32 i32) (result i32) (i32.const 8))
+  (func (export "fd_pwrite") (param i32 i32 i32 i64 i32) (result i32) (i32.const 8))
+  (func (export "fd_read") (param i32 i32 i32 i32) (result i32) (i32.const 8))
+  (func (export "fd_readdir") (param i32 i32 i32 i64 i32) (result i32) (i32.const 8))
+  (func (export "fd_renumber") (param i32 i32) (result i32) (i32.const 8))
+  (func (export "fd_seek") (param i32 i64 i32 i32) (result i32) (i32.const 8))
+  (func (export "fd_sync") (param i32) (result i32) (i32.const 8))
+  (func (export "fd_tell") (param i32 i32) (result i32) (i32.const 8))
+  (func (export "path_create_directory") (param i32 i32 i32) (result i32) (i32.const 8))
+  (func (export "path_filestat_get") (param i32 i32 i32 i32 i32) (result i32) (i32.const 8))
+  (func (export "path_filestat_set_times") (param i32 i32 i32 i32 i64 i64 i32) (result i32) (i32.const 8))
+  (func (export "path_link") (param i32 i32 i32 i32 i32 i32 i32) (result i32) (i32.const 8))
+  (func (export "path_open") (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32) (i32.const 8))
+  (func (export "path_readlink") (param i32 i32 i32 i32 i32 i32) (result i32) (i32.const 8))
+  (func (export "path_remove_directory") (param i32 i32 i32) (result i32) (i32.const 8))
+  (func (export "path_rename") (param i32 i32 i32 i32 i32 i32) (result i32) (i32.const 8))
+  (func (export "path_symlink") (param i32 i32 i32 i32 i32) (result i32) (i32.const 8))
+  (func (export "path_unlink_file") (param i32 i32 i32) (result i32) (i32.const 8))
+  (func (export "proc_raise") (param i32) (result i32) (i32.const 8))
+  (func (export "sock_accept") (param i32 i32 i32) (result i32) (i32.const 8))
+  (func (export "sock_recv") (param i32 i32 i32 i32 i32 i32) (result i32) (i32.const 8))
+  (func (export "sock_send") (param i32 i32 i32 i32 i32) (result i32) (i32.const 8))
+  (func (export "sock_shutdown") (param i32 i32) (result i32) (i32.const 8)))

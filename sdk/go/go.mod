@@ -1,0 +1,3 @@
+module tidegate/policy
+
+go 1.24

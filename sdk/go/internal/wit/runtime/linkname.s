@@ -1,0 +1,1 @@
+// An assembly file, so that functions without a body are allowed here.

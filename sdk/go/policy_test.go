@@ -1,0 +1,160 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"tidegate/policy/internal/host"
+)
+
+// told is a gateway that only listens.
+type told struct {
+	host.Host
+	log, reason string
+	seconds     uint32
+	vary        []string
+	anyAddress  bool
+	replaySince uint64
+}
+
+func (t *told) Log(_ uint8, message string)            { t.log += message + "\n" }
+func (t *told) Reason(text string)                     { t.reason = text }
+func (t *told) ReplaySince(time uint64)                { t.replaySince = time }
+func (t *told) CacheFor(seconds uint32, vary []string) { t.seconds, t.vary = seconds, vary }
+func (t *told) CacheAnyAddress()                       { t.anyAddress = true }
+
+func (t *told) Get(key string) ([]byte, bool, *host.Failure) {
+	return nil, false, &host.Failure{Kind: host.Unavailable, Text: key}
+}
+
+func decide(t *testing.T, f Func) (host.Answer, *told) {
+	gateway := &told{}
+	host.Current = gateway
+	t.Cleanup(func() { host.Current = nil })
+	return answer(f, host.Request{}), gateway
+}
+
+func TestAGrant(t *testing.T) {
+	given, gateway := decide(t, func(*Request) (*Answer, error) {
+		answer := Allow("alice\xff").Because("known")
+		answer.Channels = []string{"a"}
+		answer.Expires = time.UnixMilli(5)
+		answer.ReplaySince = time.UnixMilli(7)
+		answer.CacheFor, answer.CacheVary, answer.CacheAnyAddress = 90*time.Second, []string{"cookie"}, true
+		answer.Header.Add("X-Mode", "one")
+		answer.Header.Set("x-mode", "two")
+		return answer, nil
+	})
+	if !given.Allowed || given.Subject != "alice\uFFFD" || !slices.Equal(given.Channels, []string{"a"}) {
+		t.Errorf("%+v", given)
+	}
+	if !given.Expires || given.ExpiresAt != 5 || len(given.Headers) != 1 || string(given.Headers[0].Value) != "two" {
+		t.Errorf("%+v", given)
+	}
+	if gateway.reason != "known" || gateway.seconds != 90 || !gateway.anyAddress || gateway.replaySince != 7 {
+		t.Errorf("%+v", gateway)
+	}
+}
+
+func TestARejection(t *testing.T) {
+	given, _ := decide(t, func(*Request) (*Answer, error) { return Reject(403, "no"), nil })
+	if given.Allowed || given.Status != 403 || string(given.Body) != "no" || given.Headers[0].Name != "content-type" {
+		t.Errorf("%+v", given)
+	}
+}
+
+func TestAFailureIsSaidInTheLogOnly(t *testing.T) {
+	for name, f := range map[string]Func{
+		"a secret":          func(*Request) (*Answer, error) { return nil, errors.New("a secret") },
+		"panic: a surprise": func(*Request) (*Answer, error) { panic("a surprise") },
+		"neither":           func(*Request) (*Answer, error) { return nil, nil },
+	} {
+		given, gateway := decide(t, f)
+		if given.Allowed || given.Status != 500 || string(given.Body) != "Internal Server Error" {
+			t.Errorf("%s: %+v", name, given)
+		}
+		if !strings.Contains(gateway.log, name) {
+			t.Errorf("%s: the log says %q", name, gateway.log)
+		}
+	}
+}
+
+func TestErrorsThatMeanSomething(t *testing.T) {
+	for _, c := range []struct {
+		err            error
+		status         int
+		body, expected string
+	}{
+		{Reject(404, "none").Because("why"), 404, "none", "why"},
+		{fmt.Errorf("at the door: %w", Reject(404, "none")), 404, "none", ""},
+		{fmt.Errorf("%w: of that name", ErrDenied), 503, "Try again", "look-up denied"},
+		{ErrUnavailable, 503, "Try again", "look-up unavailable"},
+		{ErrNoKey, 503, "Try again", "token cannot be checked"},
+		{fmt.Errorf("%w: aud", ErrClaims), 401, "Unauthorized", "token with claims that do not hold: aud"},
+		{ErrExpired, 401, "Unauthorized", "expired token"},
+		{Allow("alice"), 500, "Internal Server Error", "the policy failed"},
+		{(*Answer)(nil), 500, "Internal Server Error", "the policy failed"},
+	} {
+		given, gateway := decide(t, func(*Request) (*Answer, error) { return nil, c.err })
+		if int(given.Status) != c.status || string(given.Body) != c.body || gateway.reason != c.expected {
+			t.Errorf("%v: %+v %q", c.err, given, gateway.reason)
+		}
+	}
+}
+
+func TestErrorsOfLookUps(t *testing.T) {
+	host.Current = &told{}
+	defer func() { host.Current = nil }()
+	_, _, err := Get("a-key")
+	if !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrDenied) || !strings.Contains(err.Error(), "a-key") {
+		t.Error(err)
+	}
+	if _, found, err := Get("\xff"); found || err != nil {
+		t.Error("a key that is no text is at most not there")
+	}
+}
+
+func TestRequests(t *testing.T) {
+	r := &Request{
+		Scheme: "https", Authority: "app.example", Target: "/api/realtime?channel=a%2Db&channel=c&q=x+y",
+		Header: Header{{"authorization", "bEARER  abc "}, {"cookie", "flag; =x; a=1"}, {"cookie", " b = 2=3 ;c="}},
+	}
+	for name, expected := range map[string]string{"a": "1", "b": "2=3", "c": ""} {
+		if value, found := r.Cookie(name); value != expected || !found {
+			t.Errorf("cookie %s: %q, %v", name, value, found)
+		}
+	}
+	for _, name := range []string{"A", "flag", "d"} {
+		if _, found := r.Cookie(name); found {
+			t.Errorf("there is no cookie %s", name)
+		}
+	}
+	if token, found := r.Bearer(); token != "abc" || !found {
+		t.Error(token)
+	}
+	if query := r.Query(); !slices.Equal(query["channel"], []string{"a-b", "c"}) || query.Get("q") != "x y" {
+		t.Error(query)
+	}
+	if url := r.URL(); url.Host != "app.example" || url.Path != "/api/realtime" {
+		t.Error(url)
+	}
+	if len(r.Header.Values("Cookie")) != 2 || r.Header.Get("none") != "" {
+		t.Error(r.Header)
+	}
+}
+
+func TestLogLines(t *testing.T) {
+	gateway := &told{}
+	host.Current = gateway
+	defer func() { host.Current = nil }()
+	log := slog.New(LogHandler{}).With("user", "alice").WithGroup("db")
+	log.Warn("slow", "took", time.Second, slog.Group("key", "name", "a"), slog.Attr{})
+	if gateway.log != "slow user=alice db.took=1s db.key.name=a\n" {
+		t.Error(gateway.log)
+	}
+}

