@@ -74,6 +74,8 @@ async fn chance_and_settings_are_those_of_the_decision_and_not_of_the_build() {
     for (first, second) in chance[0].iter().zip(chance[1]) {
         assert_ne!(first, second, "{one} {two}");
     }
+    let inspected = ends(&["policy", "inspect", &component]).await;
+    assert!(inspected.stdout.contains("language   Python\n"), "{}", inspected.all());
     // The client was told nothing of the error, by the cases; the log has all of it.
     for words in ["about to fail", "KeyError: 'a session id'", "late.py", "line 5", "raise KeyError"] {
         assert!(ended.stderr.contains(words), "{words}: {}", ended.stderr);

@@ -78,10 +78,17 @@ class Build(unittest.TestCase):
         self.assertTrue(text.startswith("app.py:2: NoGateway: there is no gateway here"), text)
 
     def test_libraries_find_no_environment_at_build(self) -> None:
-        self.write("app.py", "def authorize(request, channels): pass\n")
+        libraries = tempfile.TemporaryDirectory()
+        self.addCleanup(libraries.cleanup)
+        sys.path.append(libraries.name)
+        library = "import os\nassert os.getenv('PATH', 'none') == 'none' and not list(os.environ)\n"
+        Path(libraries.name, "alibrary.py").write_text(f"{library}def read(name): return os.environ.get(name)\n")
+        self.write("app.py", "import alibrary\ndef authorize(request, channels): pass\n")
         _build.load("app", self.root)
-        self.assertIsNone(os.environ.get("PATH"))
-        self.assertEqual(list(os.environ), [])
+        # But what it reads for the policy's own code would stay in that.
+        del sys.modules["app"]
+        text = self.failure("import alibrary\nKEY = alibrary.read('KEY')\n")
+        self.assertTrue(text.startswith("app.py:2: RuntimeError: os.environ['KEY'] is read while"), text)
 
     def test_the_environment_is_the_settings_at_a_decision(self) -> None:
         self.write(

@@ -54,9 +54,10 @@ class Environment(MutableMapping[str, str]):
         return value
 
     def _early(self, name: str) -> None:
-        """While the policy is built its own code may not ask; libraries may, and find nothing."""
+        """While the policy is built its own code may not ask, by way of a library neither. A library that asks while it is
+        itself loaded finds nothing."""
         frame = sys._getframe(2)
-        while frame is not None:
+        while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
             if frame.f_code.co_filename.startswith(self._root):
                 raise RuntimeError(
                     f"os.environ[{name!r}] is read while the policy is built, and would stay in it: the settings are "
@@ -151,6 +152,8 @@ def _explain(error: BaseException, root: str) -> str:
         text = f"{place}{_absent(error.name)}"
     else:
         text = f"{place}{type(error).__name__}: {error}"
+        if isinstance(error, ImportError) and not frames[-1].filename.startswith(root):
+            text += " (in a component only packages of pure Python run)"
     trace = "".join(traceback.format_list(frames)).rstrip() if len(frames) > 1 else ""
     return f"{text}\n{trace}".rstrip().replace(root, "")
 

@@ -141,9 +141,14 @@ def make(module: str, root: str) -> tuple[type, type]:
             if not is_awake:
                 wake()
             _rehearse()
-            # These go through the glue to the gateway and back, and change nothing.
+            # These go through the glue to the gateway and back, and change nothing: no look-up is answered yet.
             context.now()
             settings.get("")
+            for look_up in (gateway.get, lambda key: gateway.set_contains(key, key)):
+                try:
+                    look_up("")
+                except (Denied, Unavailable):
+                    pass
 
     gateway = Gateway()
     for _ in range(20):  # more than it takes until the interpreter has specialised the SDK's code

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rust_embed::RustEmbed;
 use serde::Deserialize;
 use tempfile::TempDir;
+use wasm_metadata::AddMetadata;
 
 use super::{Job, tools};
 use toolchain::Toolchain;
@@ -82,10 +83,11 @@ pub fn build(job: &Job) -> Result<()> {
     command.arg("-o").arg(&output);
     eprintln!("policy build: componentize-py {}: it takes some ten seconds", toolchain::VERSION);
     componentize(&mut command)?;
+    let component = signed(&fs::read(&output).context("reading what componentize-py wrote")?)?;
     // Whoever watches the file sees a whole one or none.
     let staged = job.output.with_extension("wasm.new");
-    fs::copy(&output, &staged)
-        .and_then(|_| fs::rename(&staged, &job.output))
+    fs::write(&staged, component)
+        .and_then(|()| fs::rename(&staged, &job.output))
         .with_context(|| format!("writing {}", job.output.display()))
 }
 
@@ -145,6 +147,14 @@ fn sdk(job: &Job, manifest: &Manifest, work: &TempDir) -> Result<PathBuf> {
         fs::write(path, file.data).context("writing the SDK")?;
     }
     Ok(folder)
+}
+
+/// The component with a note of its language, which componentize-py does not leave.
+fn signed(component: &[u8]) -> Result<Vec<u8>> {
+    let mut note = AddMetadata::default();
+    note.language = vec![("Python".into(), toolchain::LANGUAGE.into())];
+    note.processed_by = vec![("componentize-py".into(), toolchain::VERSION.into())];
+    note.to_wasm(component).context("signing the component")
 }
 
 /// Runs componentize-py; of a failure it shows what is for the author's eyes.

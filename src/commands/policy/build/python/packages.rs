@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::toolchain::{Toolchain, environment, site_packages};
+use super::toolchain::{LANGUAGE, Toolchain, environment, site_packages};
 use super::tools;
 
 /// A folder with the packages: that of the project's or the active environment, else one where those are installed that
@@ -49,7 +49,14 @@ fn install(pip: &mut Command, folder: &Path) -> Result<()> {
     fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
     let staged = tempfile::Builder::new().prefix(".installing-").tempdir_in(parent).context("making a folder")?;
     eprintln!("policy build: installing the policy's packages into {} (until they change)", folder.display());
-    pip.args(["--only-binary=:all:", "--platform=any", "--implementation=py", "--abi=none", "--python-version=3.14"]);
+    pip.args([
+        "--only-binary=:all:",
+        "--platform=any",
+        "--implementation=py",
+        "--abi=none",
+        "--python-version",
+        LANGUAGE,
+    ]);
     pip.arg("--target").arg(staged.path());
     tools::run(pip).context(
         "not every package that the policy names could be installed; in a component only packages of pure Python run",

@@ -8,8 +8,10 @@ use anyhow::{Context, Result, ensure};
 
 use super::tools;
 
-/// The release that policies are built with. It brings CPython 3.14 for the component, whatever Python runs it.
+/// The release that policies are built with.
 pub const VERSION: &str = "0.25.1";
+/// The Python that it brings for the component, whichever runs it.
+pub const LANGUAGE: &str = "3.14";
 
 const INSTALL_PYTHON: &str = "install Python 3.10 or newer (Debian, Ubuntu: apt install python3 python3-venv)";
 
