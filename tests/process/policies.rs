@@ -149,6 +149,27 @@ async fn failures_are_expected_by_their_kind_and_within_the_bounds_of_a_configur
 }
 
 #[tokio::test]
+async fn tokens_are_checked_with_the_profiles_of_a_case() {
+    let cases = r#"
+        [[case]]
+        name = "without a profile there are no keys"
+        expect.status = 503
+
+        [[case]]
+        name = "with one it is told that this is no token"
+        tokens.app = { secret = "a secret of thirty-two bytes, or more", audience = "app" }
+        expect.allow = true
+    "#;
+    let bad = "[tokens.app]\nsecret = \"s\"\naudiences = \"app\"\n[[case]]\nname = \"a\"\nexpect.allow = true\n";
+    let dir = folder(&[("policy.wasm", "tokens"), ("cases.toml", cases), ("bad.toml", bad)]);
+    let ended = ends(dir.path(), &["policy", "test", "policy.wasm"]).await;
+    assert_eq!(ended.code(), Some(0), "{}", ended.all());
+    let ended = ends(dir.path(), &["policy", "test", "policy.wasm", "bad.toml"]).await;
+    assert_eq!(ended.code(), Some(2), "{}", ended.all());
+    assert!(ended.stderr.contains("bad.toml") && ended.stderr.contains("audiences"), "{}", ended.stderr);
+}
+
+#[tokio::test]
 async fn a_bench_says_what_a_decision_costs() {
     let dir = folder(&[("policy.wasm", "allow"), ("cases.toml", ALLOW)]);
     let args = ["policy", "bench", "policy.wasm", "--count", "20", "--json"];

@@ -224,5 +224,6 @@ fn token_profiles_of_a_case() {
     assert!(!holds("of this case", 999_000), "its end is held against the case's clock");
     assert!(!holds("of the app", 99_000));
     wrong(&format!("[tokens.app]\nsecret = \"a\"\npem = \"b\"\n{CASE}"), &["tokens.app", "exactly one"]);
+    wrong(&format!("[tokens.app]\njwks-url = \"https://a.example\"\n{CASE}"), &["tokens.app.jwks-url", "as jwks"]);
     wrong(&format!("[tokens.app]\npem = \"no-such.pem\"\n{CASE}"), &["tokens.app.pem", "x/no-such.pem"]);
 }

@@ -74,6 +74,10 @@ fn world(file: &File, case: &RawCase, folder: &Path) -> Result<World, String> {
     let mut profiles = file.tokens.clone();
     profiles.extend(case.tokens.clone());
     let tokens = profiles.into_iter().map(|(name, written)| {
+        // What a case comes to depends on nothing but its file.
+        if written.jwks_url.is_some() {
+            return Err(format!("tokens.{name}.jwks-url: cases fetch nothing; name a file with the keys, as jwks"));
+        }
         let profile = profile(&format!("tokens.{name}"), &from_folder(written, folder), &|text| Ok(text.into()));
         Ok((name, profile.map_err(|error| error.to_string())?))
     });
