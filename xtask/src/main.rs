@@ -19,6 +19,7 @@ const USAGE: &str = "usage: cargo xtask <task>
                      with --bless, replace the committed components too
   bindings [--check] generate what the SDKs for C and Go have of wit/policy.wit;
                      with --check, only say whether it is up to date
+  sdks               test what is in C, Go and Zig, once the guests are built
   bless              write the golden files in tests/golden anew";
 
 fn main() -> Result<()> {
@@ -28,6 +29,7 @@ fn main() -> Result<()> {
         ["test"] => test::run(),
         ["guests", options @ ..] => guests::run(options),
         ["bindings", options @ ..] => bindings::run(options),
+        ["sdks"] => sdks::run(),
         ["bless"] => bless(),
         _ => bail!("{USAGE}"),
     }

@@ -1,4 +1,4 @@
-//! The part of `cargo xtask test` in C, Go and Zig: the SDKs, and the example policies that are written with them.
+//! `cargo xtask sdks`, a part of `cargo xtask test`: the SDKs for C and Go, and the example policies that are written with them.
 
 use std::env;
 use std::ffi::OsString;
@@ -39,7 +39,23 @@ pub fn run() -> Result<()> {
         test.args(["test", "./..."]).current_dir(root().join(folder)).env("GOPROXY", "off");
         step(&name, test)?;
     }
-    Ok(())
+    runtime_of_go()
+}
+
+/// What only a component shows: whether Go's runtime finds what it needs in its adapter.
+fn runtime_of_go() -> Result<()> {
+    let fixture = root().join("tests/fixtures/go-runtime");
+    let component = root().join("target/tmp/go-runtime.wasm");
+    let mut build = tidegate();
+    build.args(["policy", "build"]).arg(&fixture).arg("--output").arg(&component).env("PATH", path()?);
+    step("a component that tries Go's runtime", build)?;
+    step("its cases", tidegate().args(["policy", "test"]).arg(&component).arg(fixture.join("cases.toml")))
+}
+
+fn tidegate() -> Command {
+    let mut tidegate = Command::new("cargo");
+    tidegate.args(["run", "--quiet", "--locked", "--bin", "tidegate", "--"]);
+    tidegate
 }
 
 fn make(folder: &Path, settings: &[String]) -> Result<()> {
