@@ -70,3 +70,13 @@ async fn a_new_project_in_typescript() {
 async fn a_new_project_in_python() {
     passes_at_once("python", "role").await;
 }
+
+#[tokio::test]
+async fn a_new_project_in_go() {
+    passes_at_once("go", "role").await;
+}
+
+#[tokio::test]
+async fn a_new_project_in_c() {
+    passes_at_once("c", "role").await;
+}

@@ -30,6 +30,8 @@ enum Lang {
     Python,
     Go,
     C,
+    /// Role-based only
+    Zig,
 }
 
 /// What the example decides.
@@ -128,7 +130,13 @@ impl Lang {
             Self::Python => "python",
             Self::Go => "go",
             Self::C => "c",
+            Self::Zig => "zig",
         }
+    }
+
+    /// The folder of its library: policies in Zig are written over the one for C.
+    fn sdk(self) -> &'static str {
+        if self == Self::Zig { Self::C.name() } else { self.name() }
     }
 
     /// As people write it.
@@ -139,6 +147,7 @@ impl Lang {
             Self::Python => "Python",
             Self::Go => "Go",
             Self::C => "C",
+            Self::Zig => "Zig",
         }
     }
 }

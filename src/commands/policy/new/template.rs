@@ -53,19 +53,23 @@ type File = (String, Vec<u8>);
 
 /// All files of a project of that name.
 pub fn files(lang: Lang, pattern: Pattern, name: &str) -> Result<Vec<File>> {
-    let (language, kind) = (lang.name(), pattern.name());
-    let example = format!("{language}-{kind}-based");
+    let (sdk, kind) = (lang.sdk(), pattern.name());
+    let example = format!("{}-{kind}-based", lang.name());
     let mut files = Vec::new();
     for path in Examples::iter().filter(|path| path.starts_with(&format!("{example}/"))) {
         let mut bytes = bytes::<Examples>(&path)?;
         if let Ok(text) = std::str::from_utf8(&bytes) {
-            bytes = renamed(text, language, &example, name).into_bytes();
+            bytes = renamed(text, sdk, &example, name).into_bytes();
         }
         files.push((path[example.len() + 1..].to_owned(), bytes));
     }
-    ensure!(!files.is_empty(), "policy new: there is no {kind}-based example in {} yet", lang.title());
-    for path in Sdk::iter().filter(|path| path.starts_with(&format!("{language}/"))) {
-        files.push((format!("sdk/{}", &path[language.len() + 1..]), bytes::<Sdk>(&path)?));
+    ensure!(
+        !files.is_empty(),
+        "policy new: there is no {kind}-based policy in {} to begin with; --pattern names others",
+        lang.title()
+    );
+    for path in Sdk::iter().filter(|path| path.starts_with(&format!("{sdk}/"))) {
+        files.push((format!("sdk/{}", &path[sdk.len() + 1..]), bytes::<Sdk>(&path)?));
     }
     files.push(("sdk/wit/policy.wit".to_owned(), WIT.into()));
     files.push(("cases.toml".to_owned(), bytes::<Examples>(&format!("cases/{kind}.toml"))?));
@@ -92,8 +96,8 @@ fn bytes<E: RustEmbed>(path: &str) -> Result<Vec<u8>> {
 }
 
 /// The example under its new name, with its library beside it.
-fn renamed(text: &str, language: &str, example: &str, name: &str) -> String {
-    text.replace(&format!("../../sdk/{language}"), "./sdk")
+fn renamed(text: &str, sdk: &str, example: &str, name: &str) -> String {
+    text.replace(&format!("../../sdk/{sdk}"), "./sdk")
         .replace(example, name)
         .replace(&example.replace('-', "_"), &name.replace('-', "_"))
 }
@@ -112,7 +116,9 @@ fn gitignore(lang: Lang) -> &'static str {
         Lang::Rust => "/target\n/policy.wasm\n",
         Lang::TypeScript => "node_modules\n/policy.wasm\n",
         Lang::Python => "__pycache__\n/.venv\n/policy.wasm\n",
-        Lang::Go | Lang::C => "/build\n/policy.wasm\n",
+        Lang::Go => "/policy.wasm\n",
+        Lang::C => "/build\n/policy.wasm\n",
+        Lang::Zig => "/.zig-cache\n/policy.wasm\n",
     }
 }
 
@@ -133,6 +139,7 @@ fn readme(lang: Lang, pattern: Pattern, name: &str) -> String {
         Lang::Python => ("app.py", "python3 -m unittest"),
         Lang::Go => ("main.go", "go test ./..."),
         Lang::C => ("policy.c", "make test"),
+        Lang::Zig => ("policy.zig", "make test"),
     };
     let prefixes = if pattern == Pattern::Role { r#"["session:", "team:"]"# } else { r#"["session:"]"# };
     let title = lang.title();
