@@ -46,3 +46,5 @@ mod stalled;
 mod stores;
 #[path = "process/tls.rs"]
 mod tls;
+#[path = "process/tokens.rs"]
+mod tokens;

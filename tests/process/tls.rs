@@ -10,7 +10,7 @@ use crate::redis_server::{Redis, speaks_tls};
 use crate::stores::{chatty, works};
 
 /// A root, and a server's certificate by it.
-async fn certificates(dir: &Path) {
+pub async fn certificates(dir: &Path) {
     let script = "
         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj '/CN=Tests of Tidegate' \
             -addext keyUsage=critical,keyCertSign -keyout ca.key -out ca.pem

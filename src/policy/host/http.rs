@@ -163,3 +163,44 @@ impl WasiHttpView for State {
 pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use http_body_util::Empty;
+
+    use super::*;
+    use crate::egress::{Bounds, Egress, Origin};
+    use crate::policy::Limits;
+    use crate::store::memory::{MemoryStore, system_clock};
+
+    #[tokio::test]
+    async fn nothing_goes_out_before_there_is_a_request() {
+        // Nobody listens there, which is told from what is denied.
+        let origin = Origin::parse("http://127.0.0.1:1", true).expect("an origin");
+        let bounds = Bounds { timeout: Duration::from_secs(10), response: 1024, concurrency: 1 };
+        let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
+        let surroundings = Surroundings::new(store, &Limits { requests: 2, ..Limits::default() });
+        let surroundings =
+            Arc::new(Surroundings { egress: Arc::new(Egress::new(vec![origin], bounds)), ..surroundings });
+        let mut http = Http::new(&surroundings, &"sha256:…".into(), "");
+        let mut send = async |http: &mut Http| {
+            let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+            let request = http::Request::get("http://127.0.0.1:1/").body(body).expect("a request");
+            Pin::from(http.out.send_request(request, None, Box::new(async { Ok(()) }))).await.map(|_| ())
+        };
+        for _ in 0..5 {
+            assert!(matches!(send(&mut http).await, Err(Error::HttpRequestDenied)));
+        }
+        http.begin("id");
+        for _ in 0..2 {
+            assert!(
+                matches!(send(&mut http).await, Err(Error::ConnectionRefused)),
+                "what was denied before does not count"
+            );
+        }
+        assert!(matches!(send(&mut http).await, Err(Error::HttpRequestDenied)), "no third one");
+        assert_eq!(http.sent(), 3);
+    }
+}
