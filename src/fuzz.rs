@@ -12,6 +12,7 @@ use crate::policy::answer::Check;
 use crate::policy::cache::{self, Vary};
 use crate::policy::component::Policy;
 use crate::policy::host::wit;
+use crate::policy::tokens::{Audience, KeySet, Profile, Source, Tokens, Verdict};
 use crate::policy::{Outcome, engine, gate};
 use crate::server::request::{Query, for_policy};
 
@@ -105,6 +106,37 @@ pub fn answer(bytes: &[u8]) {
     }
 }
 
+/// A token, and in the lines below it the keys that it is checked with: a JWKS or PEM. They are both strangers'; with a secret
+/// that they do not know no token holds.
+pub fn token(bytes: &[u8]) {
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let (token, keys) = bytes.split_at(end);
+    let (token, keys) = (String::from_utf8_lossy(token), keys.get(1..).unwrap_or_default());
+    let secret = b"a secret that no input of these targets was made with";
+    assert!(!holds(KeySet::secret(secret), &token), "{token}");
+    let read = [KeySet::jwks(keys, true), KeySet::jwks(keys, false), KeySet::pem(&String::from_utf8_lossy(keys))];
+    for keys in read.into_iter().flatten() {
+        holds(keys, &token);
+    }
+}
+
+fn holds(keys: KeySet, token: &str) -> bool {
+    let profile = Profile {
+        issuer: None,
+        audience: Audience::Any,
+        leeway: 0,
+        require_exp: false,
+        algorithms: keys.algorithms(),
+        source: Source::Fixed(keys),
+    };
+    let tokens: Tokens = [("any".to_owned(), profile)].into_iter().collect();
+    match tokens.verify(token, 0) {
+        Verdict::Holds(claims) => serde_json::from_str::<serde_json::Map<_, _>>(&claims).is_ok(),
+        Verdict::Fails(_) => false,
+        Verdict::Wait(_) => panic!("these keys are here"),
+    }
+}
+
 /// A file that may be a policy.
 pub fn component(bytes: &[u8]) {
     let engine = engine::shared().expect("an engine");
@@ -178,6 +210,11 @@ mod tests {
     #[test]
     fn answers_of_the_corpus() {
         corpus("answer", super::answer);
+    }
+
+    #[test]
+    fn tokens_of_the_corpus() {
+        corpus("token", super::token);
     }
 
     #[test]
