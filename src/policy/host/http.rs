@@ -185,7 +185,7 @@ mod tests {
         let surroundings =
             Arc::new(Surroundings { egress: Arc::new(Egress::new(vec![origin], bounds)), ..surroundings });
         let mut http = Http::new(&surroundings, &"sha256:…".into(), "");
-        let mut send = async |http: &mut Http| {
+        let send = async |http: &mut Http| {
             let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
             let request = http::Request::get("http://127.0.0.1:1/").body(body).expect("a request");
             Pin::from(http.out.send_request(request, None, Box::new(async { Ok(()) }))).await.map(|_| ())
