@@ -56,6 +56,38 @@ async fn run(dir: &Path, args: &[&str]) -> String {
     stdout
 }
 
+/// What is wrong with a package in Rust is said before anything is compiled.
+#[tokio::test]
+async fn what_is_no_policy_in_rust_is_named() {
+    if std::env::var_os("TIDEGATE_REQUIRE_GUESTS").is_none() {
+        return;
+    }
+    let place = tempfile::tempdir().expect("a folder");
+    let package = "[package]\nname = \"door\"\nedition = \"2024\"\n";
+    let dependency = "[lib]\ncrate-type = [\"cdylib\"]\n[dependencies]\nlog = \"0.4\"\n[workspace]\n";
+    for (name, manifest, lock, expect) in [
+        ("library", package.to_owned(), None, "crate-type = [\"cdylib\"]"),
+        ("", "[workspace]\nmembers = [\"library\"]\n".to_owned(), None, "build the folder of one of its members"),
+        ("broken", "[package\n".to_owned(), None, "Cargo.toml"),
+        ("stale", format!("{package}{dependency}"), Some("version = 4\n"), "cargo update --workspace"),
+    ] {
+        let folder = place.path().join(name);
+        std::fs::create_dir_all(folder.join("src")).expect("a folder");
+        std::fs::write(folder.join("Cargo.toml"), manifest).expect("written");
+        std::fs::write(folder.join("src/lib.rs"), "").expect("written");
+        if let Some(lock) = lock {
+            std::fs::write(folder.join("Cargo.lock"), lock).expect("written");
+        }
+        let output = tidegate(&["policy", "build"]).current_dir(&folder).output().await.expect("it runs");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{name}: {stderr}");
+        assert!(stderr.contains(expect), "{name}: {stderr}");
+    }
+    let file = tidegate(&["policy", "build", "src/lib.rs"]).current_dir(place.path().join("library")).output().await;
+    let stderr = String::from_utf8(file.expect("it runs").stderr).expect("text");
+    assert!(stderr.contains("build the folder that has its Cargo.toml"), "{stderr}");
+}
+
 #[tokio::test]
 async fn a_new_project_in_rust() {
     passes_at_once("rust", "role").await;

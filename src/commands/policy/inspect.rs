@@ -58,9 +58,9 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     let compiler = Compiler::new(&Limits::default(), config::cache_dir().as_deref())?;
     let report = inspect(&compiler, &args.file)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        super::say(&(serde_json::to_string_pretty(&report)? + "\n"))?;
     } else {
-        print!("{}", report.text());
+        super::say(&report.text())?;
     }
     match report.refused {
         None => Ok(()),

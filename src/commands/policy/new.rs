@@ -52,15 +52,14 @@ pub fn run(args: &NewArgs) -> Result<()> {
         fs::write(&path, bytes).with_context(|| format!("policy new: writing {}", path.display()))?;
     }
     let dir = args.dir.display();
-    println!(
+    super::say(&format!(
         "{dir}: a policy in {}, {}-based. What comes next:\n\n  \
          tidegate policy build {dir}\n  \
          tidegate policy test {dir}/policy.wasm\n  \
-         tidegate dev --policy {dir}/policy.wasm",
+         tidegate dev --policy {dir}/policy.wasm\n",
         args.lang.title(),
         args.pattern.name()
-    );
-    Ok(())
+    ))
 }
 
 /// The project's name, which is the folder's. It becomes the name of a package of each language.

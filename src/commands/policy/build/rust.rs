@@ -136,7 +136,12 @@ impl Project {
         let locked = Path::new(&root).with_file_name("Cargo.lock").is_file().then_some("--locked");
         let mut cargo = toolchain.cargo(project);
         cargo.args(["metadata", "--format-version=1", "--filter-platform", TARGET]).args(locked);
-        let metadata = tools::output(&mut cargo)?;
+        let metadata = tools::output(&mut cargo).with_context(|| match locked {
+            Some(_) => {
+                "a Cargo.lock is kept to; if Cargo.toml has changed since, `cargo update --workspace` makes it fit"
+            }
+            None => "cargo cannot tell what the project is made of",
+        })?;
         let metadata: Metadata = serde_json::from_str(&metadata).context("reading what cargo says of the project")?;
 
         let manifest = project.join("Cargo.toml");

@@ -126,11 +126,10 @@ fn readme(lang: Lang, pattern: Pattern, name: &str) -> String {
     let decides = match pattern {
         Pattern::Session => "Whoever has a session may read every channel.",
         Pattern::User => {
-            "Users may read `default`, the channel that is called as they are, and those that begin with their id and `-`."
+            "Users may read `default`, the channel that is called as\nthey are, and those that begin with their id and `-`."
         }
         Pattern::Role => {
-            "Users may read `default`, the channel that is called as they are, those that begin with their id and `-`, and \
-             `team-…` of their teams; those with the role `admin` read `admin-…` too."
+            "Users may read `default`, the channel that is called as\nthey are, those that begin with their id and `-`, and `team-…` of their teams; who has the role `admin` reads\n`admin-…` too."
         }
     };
     let (file, test) = match lang {
