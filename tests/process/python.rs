@@ -19,6 +19,12 @@ async fn ends(args: &[&str]) -> Ended {
 const CASES: &str = r#"
 [settings]
 GREETING = "hello"
+limit = "3"
+teams = "red, blue"
+[tokens.app]
+issuer = "https://auth.example"
+audience = "app"
+secret = "a secret of the tests, and of nobody else"
 
 [[case]]
 name = "one"
@@ -27,6 +33,30 @@ expect.status = 403
 [[case]]
 name = "two"
 expect.status = 403
+
+[[case]]
+name = "all that a grant may say"
+now = "2026-01-01T00:00:00Z"
+channels = ["all", "other"]
+expect = { allow = true, subject = "zoë", channels = ["all"], expires-at = "2026-01-01T01:00:00Z", reason = "['all', 'other'] zoë" }
+
+[[case]]
+name = "no token"
+channels = ["token"]
+expect = { status = 401, body = "Unauthorized", reason = "token missing" }
+
+[[case]]
+name = "a broken token"
+channels = ["token"]
+request.headers.authorization = "Bearer abc"
+expect = { status = 401, body = "Unauthorized", reason = "token malformed" }
+
+[[case]]
+name = "a good token"
+now = "2026-01-01T00:00:00Z"
+channels = ["token"]
+request.headers.authorization = "Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJodHRwczovL2F1dGguZXhhbXBsZSIsImF1ZCI6ImFwcCIsInN1YiI6ImFsaWNlIiwiZXhwIjoxNzY3MjI5MjAwfQ.8ocxKCbHWxJb4vglTk4vPoXCJp-zOHjKfZpCvdQWstU"
+expect = { allow = true, subject = "alice", expires-at = "2026-01-01T01:00:00Z" }
 
 [[case]]
 name = "error"
@@ -68,6 +98,8 @@ async fn chance_and_settings_are_those_of_the_decision_and_not_of_the_build() {
     };
     let (one, two) = (told(0), told(1));
     assert_eq!(one["environment"], json!(["hello", "hello", "hello", null]));
+    let config = "Config(GREETING='hello', limit=3, teams=['red', 'blue'], note=None)";
+    assert_eq!(one["config"], config);
     assert_eq!((&one["clock"], &one["late"]), (&json!(true), &json!("late")));
     let chance = [&one, &two].map(|told| told["chance"].as_array().expect("a list"));
     assert_eq!(chance[0].len(), 5);

@@ -43,8 +43,10 @@ def decide(authorize: Authorize, request: Request, channels: list[str], root: st
 
 def report(world: _world.World, error: BaseException, root: str) -> None:
     """Tells the operator. The reason has no text of the error, for that may be anything; the log has all of it."""
-    # The first frame is `decide`.
-    trace = error.__traceback__ and error.__traceback__.tb_next or error.__traceback__
+    trace = error.__traceback__
+    # The frames between here and the policy say nothing.
+    while trace and trace.tb_next and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
     text = "".join(traceback.format_exception(type(error), error, trace)).rstrip()
     frames = traceback.extract_tb(trace)
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
