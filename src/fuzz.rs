@@ -184,41 +184,82 @@ impl<'a> Cut<'a> {
 mod tests {
     use std::path::Path;
 
-    /// Each input that is kept, those that once found something among them.
-    fn corpus(target: &str, run: fn(&[u8])) {
+    use rand::rngs::SmallRng;
+    use rand::{RngExt, SeedableRng};
+
+    /// Each input that is kept, those that once found something among them; then so many that are like them.
+    fn corpus(target: &str, run: fn(&[u8]), like: u32) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-        let mut count = 0;
-        for file in std::fs::read_dir(&folder).expect("a corpus") {
-            let path = file.expect("a file").path();
+        let mut paths: Vec<_> =
+            std::fs::read_dir(&folder).expect("a corpus").map(|file| file.expect("a file").path()).collect();
+        paths.sort_unstable();
+        let inputs: Vec<_> = paths.iter().map(|path| std::fs::read(path).expect("it is read")).collect();
+        assert!(inputs.len() > 2, "{} is empty", folder.display());
+        for (path, input) in paths.iter().zip(&inputs) {
+            // Shown if it panics.
             eprintln!("{}", path.display());
-            run(&std::fs::read(&path).expect("it is read"));
-            count += 1;
+            run(input);
         }
-        assert!(count > 2, "{} is empty", folder.display());
+        let like = std::env::var("TIDEGATE_FUZZ").map_or(like, |count| count.parse().expect("a number"));
+        let mut dice = SmallRng::seed_from_u64(1);
+        for _ in 0..like {
+            let mut input = inputs[dice.random_range(0..inputs.len())].clone();
+            for _ in 0..dice.random_range(1..8) {
+                change(&mut input, &inputs, &mut dice);
+            }
+            let _shown = Shown(&input);
+            run(&input);
+        }
+    }
+
+    /// Tells which input it was that panicked.
+    struct Shown<'a>(&'a [u8]);
+
+    impl Drop for Shown<'_> {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                eprintln!("the input was {}", self.0.escape_ascii());
+            }
+        }
+    }
+
+    fn change(input: &mut Vec<u8>, inputs: &[Vec<u8>], dice: &mut SmallRng) {
+        let at = dice.random_range(0..=input.len());
+        let other = &inputs[dice.random_range(0..inputs.len())];
+        let from = dice.random_range(0..=other.len());
+        let part = &other[from..(from + dice.random_range(0..40)).min(other.len())];
+        match dice.random_range(0..6) {
+            0 => input.insert(at, dice.random()),
+            1 => drop(input.splice(at..at, part.iter().copied())),
+            2 => drop(input.drain(at..(at + dice.random_range(0..10)).min(input.len()))),
+            3 => input.truncate(at.max(1)),
+            _ if at < input.len() => input[at] = dice.random(),
+            _ => input.push(b'&'),
+        }
     }
 
     #[test]
     fn queries_of_the_corpus() {
-        corpus("query", super::query);
+        corpus("query", super::query, 20_000);
     }
 
     #[test]
     fn requests_of_the_corpus() {
-        corpus("request", super::request);
+        corpus("request", super::request, 20_000);
     }
 
     #[test]
     fn answers_of_the_corpus() {
-        corpus("answer", super::answer);
+        corpus("answer", super::answer, 20_000);
     }
 
     #[test]
     fn tokens_of_the_corpus() {
-        corpus("token", super::token);
+        corpus("token", super::token, 2_000);
     }
 
     #[test]
     fn components_of_the_corpus() {
-        corpus("component", super::component);
+        corpus("component", super::component, 300);
     }
 }
