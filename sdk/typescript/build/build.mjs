@@ -40,9 +40,9 @@ async function main() {
     const lazy = new Map();
     for (let attempt = 1; ; attempt++) {
       const source = join(work, "policy.js");
-      writeFileSync(source, app.program([...lazy.keys()]));
+      writeFileSync(source, app.program([...app.lazy, ...lazy.keys()]));
       const report = componentize({ source, output: resolve(values.output), wit: values.wit, modules });
-      const news = report.found.filter(({ module }) => !lazy.has(module));
+      const news = report.found.filter(({ module }) => !lazy.has(module) && !app.lazy.includes(module));
       if (news.length === 0) {
         if (report.failed.length > 0) throw new BuildError(report.failed.map((it) => app.explain(it)).join("\n"));
         for (const line of report.printed) say(`${app.name}: top-level code printed ${line}`);

@@ -4,10 +4,14 @@ import { readFileSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { BuildError } from "./errors.mjs";
+import { needs } from "./needs.mjs";
 import { resolver } from "./resolve.mjs";
 
 /** What the engine understands; it is as new as can be had. */
 const TARGET = "es2024";
+
+/** So that the engine never reads a `\\p{…}` that platform/unicode.ts has not seen. */
+const REGEXP = { "regexp-unicode-property-escapes": false, "regexp-sticky-and-unicode-flags": false };
 
 const DEFINE = {
   "process.env.NODE_ENV": '"production"',
@@ -34,8 +38,7 @@ export async function bundle({ entry, sdk, modules }) {
     }
   };
 
-  const found = await attempt({
-    entryPoints: [entry],
+  const app = {
     bundle: true,
     metafile: true,
     format: "esm",
@@ -46,10 +49,12 @@ export async function bundle({ entry, sdk, modules }) {
     mainFields: ["browser", "module", "main"],
     nodePaths: [modules],
     plugins: [plugin],
-  });
+  };
+  const found = await attempt({ ...app, entryPoints: [entry] });
   const graph = new Map(Object.entries(found.metafile.inputs));
 
   const files = [...graph.keys()].filter((id) => !virtual.has(id));
+  const top = relative(root, entry);
   const compiled = await attempt({
     entryPoints: files.map((id, at) => ({ in: resolve(root, id), out: String(at) })),
     outdir: "out",
@@ -59,18 +64,30 @@ export async function bundle({ entry, sdk, modules }) {
     metafile: true,
     sourcemap: "external",
     sourcesContent: false,
-    supported: { "dynamic-import": false, "regexp-unicode-property-escapes": false },
+    supported: { "dynamic-import": false, ...REGEXP },
     loader: { ".css": "empty" },
+  }).catch((error) => {
+    if (!/Top-level await/.test(error.message)) throw error;
+    return undefined;
   });
 
   const codes = new Map();
-  for (const [at, id] of files.entries()) {
-    const text = (ending) => compiled.outputFiles.find((file) => file.path.endsWith(`${join("out", String(at))}${ending}`))?.text ?? "";
-    codes.set(id, { code: text(".js"), map: text(".js.map") });
-  }
-  for (const [id, source] of virtual) {
-    if (!graph.has(id)) continue;
-    codes.set(id, { code: (await esbuild.transform(source, { format: "cjs", target: TARGET, define: DEFINE })).code, map: "" });
+  const lazy = [];
+  if (compiled) {
+    for (const [at, id] of files.entries()) {
+      const text = (ending) => compiled.outputFiles.find((file) => file.path.endsWith(`${join("out", String(at))}${ending}`))?.text ?? "";
+      codes.set(id, { code: text(".js"), map: text(".js.map") });
+    }
+    for (const [id, source] of virtual) {
+      if (!graph.has(id)) continue;
+      codes.set(id, { code: (await esbuild.transform(source, { format: "cjs", target: TARGET, define: DEFINE })).code, map: "" });
+    }
+  } else {
+    // With `await` at top level no module can be told from the next: all of it is one, which ends when it ends.
+    const stdin = { contents: `import * as route from ${JSON.stringify(entry)};\nObject.assign(exports, route);`, resolveDir: root };
+    const whole = await attempt({ ...app, stdin, supported: REGEXP });
+    codes.set(top, { code: whole.outputFiles[0].text, map: "", whole: true });
+    lazy.push(top);
   }
   const runtime = (await attempt({
     entryPoints: [join(sdk, "runtime/entry.ts")],
@@ -78,15 +95,19 @@ export async function bundle({ entry, sdk, modules }) {
     format: "esm",
     platform: "browser",
     mainFields: ["browser", "module", "main"],
-    external: ["tidegate:*"],
+    external: ["tidegate:app", "tidegate:policy/*"],
     nodePaths: [modules],
+    plugins: [madeUp(needs({ codes: [...codes.values()].map((it) => it.code), sdk }), sdk)],
     outfile: "runtime.js",
   })).outputFiles[0].text;
 
-  const top = relative(root, entry);
   return {
+    lazy,
     name: name(entry),
-    warnings: [...found.warnings.map(tell("warning")), ...warnings()],
+    warnings: [
+      ...(compiled ? [] : [`${name(entry)}: note: there is \`await\` at top level: the whole app is evaluated in every instance, not once at build`]),
+      ...found.warnings.map(tell("warning")), ...warnings(),
+    ],
     sources: files.map((id) => ({ name: id, text: read(resolve(root, id)), own: !id.includes("node_modules/") })),
     ...assemble({ graph, codes, runtime, entry: top }),
   };
@@ -96,10 +117,10 @@ export async function bundle({ entry, sdk, modules }) {
 function assemble({ graph, codes, runtime, entry }) {
   const places = [];
   let text = "const tidegateModules = {\n";
-  for (const [id, { code, map }] of codes) {
-    const imports = Object.fromEntries(graph.get(id).imports.filter((it) => !it.external).map((it) => [it.original ?? it.path, it.path]));
+  for (const [id, { code, map, whole }] of codes) {
+    const imports = whole ? {} : Object.fromEntries(graph.get(id).imports.filter((it) => !it.external).map((it) => [it.original ?? it.path, it.path]));
     const linked = link(code, (name) => graph.get(imports[name])?.format === "esm");
-    text += `${JSON.stringify(id)}: { imports: ${JSON.stringify(imports)}, run(require, module, exports) {\n`;
+    text += `${JSON.stringify(id)}: { imports: ${JSON.stringify(imports)}, ${whole ? "async " : ""}run(require, module, exports) {\n`;
     const first = text.split("\n").length;
     text += `${linked}\n}},\n`;
     places.push({ id, first, last: first + code.split("\n").length, map });
@@ -131,6 +152,17 @@ function assemble({ graph, codes, runtime, entry }) {
     }
     return module;
   }
+}
+
+/** A plugin with modules of made-up names. */
+function madeUp(modules, resolveDir) {
+  return {
+    name: "made-up",
+    setup(build) {
+      build.onResolve({ filter: /^tidegate:(needs|unicode)$/ }, ({ path }) => ({ path, namespace: "made-up", sideEffects: true }));
+      build.onLoad({ filter: /.*/, namespace: "made-up" }, ({ path }) => ({ contents: modules[path], resolveDir }));
+    },
+  };
 }
 
 /**

@@ -1,6 +1,6 @@
 // A component is no place for secrets: whoever has the file has them.
 const SECRETS = [
-  ["a private key", /-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----/],
+  ["a private key", /-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----(?:\s|\\[nr])*[A-Za-z0-9+/]{20}/],
   ["a secret key of Stripe", /\b[sr]k_live_[0-9a-zA-Z]{16,}/],
   ["a token of GitHub", /\b(?:gh[pousr]_[0-9A-Za-z]{36,}|github_pat_[0-9A-Za-z_]{50,})/],
   ["an access key of AWS", /\b(?:AKIA|ASIA)[0-9A-Z]{16}\b/],

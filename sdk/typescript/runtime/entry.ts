@@ -1,5 +1,6 @@
 // The component: what the gateway calls. Its top level runs once, at build; from there on every decision is an instance of its own.
 import "../platform/index.ts";
+import "tidegate:needs";
 import app from "tidegate:app";
 import * as answer from "tidegate:policy/answer@0.1.0";
 import * as context from "tidegate:policy/context@0.1.0";

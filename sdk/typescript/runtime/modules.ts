@@ -4,7 +4,7 @@ type Require = (name: string) => unknown;
 
 /** One module: its code, and what the names that it imports mean. */
 export interface AppModule {
-  run(this: unknown, require: Require, module: { exports: unknown }, exports: unknown): void;
+  run(this: unknown, require: Require, module: { exports: unknown }, exports: unknown): void | Promise<void>;
   imports: Record<string, string>;
 }
 
@@ -38,6 +38,8 @@ export class Modules {
   /** While the build evaluates: which modules it must leave alone. */
   #held: ReadonlySet<string> | undefined;
   #fresh: string[] = [];
+  /** An app with `await` at top level is one module, which is not done when it returns. */
+  #pending: void | Promise<void> = undefined;
 
   constructor(app: App) {
     this.#app = app;
@@ -46,7 +48,9 @@ export class Modules {
   /** Evaluates what the entry needs, and gives its exports. */
   async evaluate(): Promise<unknown> {
     this.#fresh = [];
-    return this.load(this.#app.entry);
+    const exports = this.load(this.#app.entry);
+    await this.#pending;
+    return exports;
   }
 
   /** Forgets what was evaluated in the last attempt, which failed. */
@@ -77,7 +81,7 @@ export class Modules {
     this.#fresh.push(id);
     this.running.push(id);
     try {
-      code.run.call(module.exports, (name) => this.load(target(code, id, name)), module, module.exports);
+      this.#pending = code.run.call(module.exports, (name) => this.load(target(code, id, name)), module, module.exports);
     } catch (error) {
       this.#done.delete(id);
       throw error;

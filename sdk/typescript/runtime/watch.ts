@@ -30,12 +30,15 @@ export function watch(note: Note): () => void {
   stand(Math, "random", "Math.random()", () => (++counter % 1000) / 1000);
   stand(crypto, "getRandomValues", "crypto.getRandomValues()", (array: unknown) => array);
   stand(crypto, "randomUUID", "crypto.randomUUID()", () => "00000000-0000-4000-8000-000000000000");
+  for (const name of Object.getOwnPropertyNames(SubtleCrypto.prototype)) {
+    if (name !== "constructor") stand(SubtleCrypto.prototype, name, `crypto.subtle.${name}()`, () => new Promise(() => {}));
+  }
   stand(performance, "now", "performance.now()", () => 0);
   for (const name of ["setTimeout", "setInterval", "setImmediate"]) stand(globalThis, name, `${name}()`, () => 0);
   stand(globalThis, "fetch", "fetch()", () => new Promise(() => {}));
 
   const Real = Date;
-  const Watched = new Proxy(Real, {
+  const Watched: DateConstructor = new Proxy(Real, {
     construct(target, args, newTarget) {
       if (watching && args.length === 0) {
         note("new Date()");

@@ -25,6 +25,16 @@ declare module "tidegate:app" {
   const app: import("./modules.ts").App;
   export default app;
 }
+/** What the app needs of platform/ beyond index.ts, as build/needs.mjs finds out. */
+declare module "tidegate:needs" {}
+/** The code points of the properties that the app's regular expressions name, as a character class has them, and all others. */
+declare module "tidegate:unicode" {
+  const table: Record<string, [string, string]>;
+  export default table;
+}
+declare module "buffer/" {
+  export const Buffer: unknown;
+}
 declare module "object-inspect" {
   export default function inspect(value: unknown, options?: object): string;
 }

@@ -1,0 +1,89 @@
+// Keys of `crypto.subtle`: the standard's face, and what they hold.
+
+/** What a key holds, by what its algorithm needs. */
+export interface Material {
+  type: KeyType;
+  algorithm: KeyAlgorithm & Record<string, unknown>;
+  /** A secret key, or the bytes that a key of a curve was made of. */
+  bytes?: Uint8Array;
+  /** The key as JSON, where it is of two halves. */
+  jwk?: JsonWebKey;
+  /** The engine's own. */
+  native?: CryptoKey;
+  /** As it was imported. */
+  der?: { format: string; bytes: Uint8Array };
+}
+
+/** Parameters of an operation: a name, and what goes with it. */
+export type Params = { name: string } & Record<string, unknown>;
+
+/** What an algorithm can do. What it lacks is not supported. */
+export interface Algorithm {
+  /** Usages of its keys by their type. */
+  usages: Partial<Record<KeyType, KeyUsage[]>>;
+  import(format: KeyFormat, data: Uint8Array | JsonWebKey, params: Params): Promise<Material> | Material;
+  generate?(params: Params): Material | { privateKey: Material; publicKey: Material };
+  raw?(key: Material): Uint8Array;
+  sign?(params: Params, key: Material, data: Uint8Array): Promise<Uint8Array> | Uint8Array;
+  verify?(params: Params, key: Material, signature: Uint8Array, data: Uint8Array): Promise<boolean> | boolean;
+  encrypt?(params: Params, key: Material, data: Uint8Array): Promise<Uint8Array> | Uint8Array;
+  decrypt?(params: Params, key: Material, data: Uint8Array): Promise<Uint8Array> | Uint8Array;
+  /** As many bits as it gives by itself where `length` is null. */
+  deriveBits?(params: Params, key: Material, length: number | null): Promise<Uint8Array> | Uint8Array;
+}
+
+const materials = new WeakMap<CryptoKey, Material>();
+
+/** A key as the standard shows it. */
+export function makeKey(material: Material, extractable: boolean, usages: KeyUsage[]): CryptoKey {
+  const shown = (value: unknown) => ({ value, enumerable: true });
+  const key = Object.create(CryptoKey.prototype, {
+    type: shown(material.type),
+    extractable: shown(extractable || material.type === "public"),
+    algorithm: shown(material.algorithm),
+    usages: shown([...usages]),
+  }) as CryptoKey;
+  materials.set(key, material);
+  return key;
+}
+
+/** What a key holds, if it may be used so. */
+export function materialFor(key: CryptoKey, name: string, usage?: KeyUsage): Material {
+  const material = materials.get(key);
+  if (!material) throw new TypeError("not a CryptoKey");
+  if (material.algorithm.name !== name) throw fail("InvalidAccessError", `the key is of ${material.algorithm.name}, not of ${name}`);
+  if (usage && !key.usages.includes(usage)) throw fail("InvalidAccessError", `the key is not for ${usage}`);
+  return material;
+}
+
+/** The error that the standard names so. */
+export function fail(name: string, message: string): DOMException {
+  return new DOMException(message, name);
+}
+
+/** The name of a hash in its one spelling. */
+export function hashName(of: unknown): string {
+  const name = String(typeof of === "object" && of !== null ? (of as { name?: unknown }).name : of).toUpperCase();
+  if (!["SHA-1", "SHA-256", "SHA-384", "SHA-512"].includes(name)) throw fail("NotSupportedError", `unrecognized hash ${name}`);
+  return name;
+}
+
+/** A copy of any buffer's bytes. */
+export function bytesOf(data: unknown): Uint8Array<ArrayBuffer> {
+  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength).slice();
+  if (data instanceof ArrayBuffer) return new Uint8Array(data.slice(0));
+  throw new TypeError("expected an ArrayBuffer or a view of one");
+}
+
+/** Bytes of base64url, as JSON Web Keys have them. */
+export function fromBase64Url(text: unknown): Uint8Array<ArrayBuffer> {
+  if (typeof text !== "string" || !/^[\w-]*$/.test(text)) throw fail("DataError", "the JSON Web Key lacks a member, or it is no base64url");
+  return Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (character) => character.charCodeAt(0));
+}
+
+/** The other way. */
+export function toBase64Url(bytes: Uint8Array): string {
+  let text = "";
+  for (const byte of bytes) text += String.fromCharCode(byte);
+  return btoa(text).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+}
