@@ -31,6 +31,17 @@ pub fn run() -> Result<()> {
     let zig = root().join("target/tmp/toolchains/ziglang-0.16.0/ziglang/zig");
     let zig = zig.canonicalize().unwrap_or_else(|_| "zig".into());
     make(Path::new("guest-examples/zig-role-based"), &[format!("ZIG={}", zig.display())])?;
+    for name in guests::names(&root().join("guest-examples"))?.iter().filter(|name| name.starts_with("typescript-")) {
+        let folder = root().join("guest-examples").join(name);
+        let npm = |args: &[&str]| {
+            let mut npm = Command::new("npm");
+            npm.args(args).current_dir(&folder);
+            npm
+        };
+        let quietly = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"];
+        step(&format!("packages of {name}"), npm(&quietly))?;
+        step(&format!("npm test in {name}"), npm(&["test"]))?;
+    }
     let go = go()?;
     for folder in folders("sdk/go", "go-")? {
         let name = format!("go test in {}", folder.display());

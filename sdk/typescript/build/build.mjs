@@ -33,7 +33,7 @@ async function main() {
   const entry = findEntry(resolve(positionals[0] ?? "."));
 
   const app = await bundle({ entry, sdk: here, modules });
-  for (const line of [...app.warnings, ...findSecrets(app)]) say(line);
+  for (const line of [...app.warnings, ...findSecrets(app.sources)]) say(line);
 
   const work = mkdtempSync(join(tmpdir(), "tidegate-policy-"));
   try {

@@ -51,6 +51,10 @@ export async function bundle({ entry, sdk, modules }) {
     plugins: [plugin],
   };
   const found = await attempt({ ...app, entryPoints: [entry] });
+  const exported = Object.values(found.metafile.outputs).flatMap((it) => it.exports);
+  if (!["GET", "middleware", "default"].some((it) => exported.includes(it))) {
+    throw new BuildError(`${name(entry)}: error: a policy exports GET (from handle()), or its middleware as \`middleware\` or as the default`);
+  }
   const graph = new Map(Object.entries(found.metafile.inputs));
 
   const files = [...graph.keys()].filter((id) => !virtual.has(id));
@@ -84,7 +88,7 @@ export async function bundle({ entry, sdk, modules }) {
     }
   } else {
     // With `await` at top level no module can be told from the next: all of it is one, which ends when it ends.
-    const stdin = { contents: `import * as route from ${JSON.stringify(entry)};\nObject.assign(exports, route);`, resolveDir: root };
+    const stdin = { contents: `import * as route from ${JSON.stringify(entry)};\nObject.assign(tidegateExports, route);`, resolveDir: root };
     const whole = await attempt({ ...app, stdin, supported: REGEXP });
     codes.set(top, { code: whole.outputFiles[0].text, map: "", whole: true });
     lazy.push(top);
@@ -120,7 +124,7 @@ function assemble({ graph, codes, runtime, entry }) {
   for (const [id, { code, map, whole }] of codes) {
     const imports = whole ? {} : Object.fromEntries(graph.get(id).imports.filter((it) => !it.external).map((it) => [it.original ?? it.path, it.path]));
     const linked = link(code, (name) => graph.get(imports[name])?.format === "esm");
-    text += `${JSON.stringify(id)}: { imports: ${JSON.stringify(imports)}, ${whole ? "async " : ""}run(require, module, exports) {\n`;
+    text += `${JSON.stringify(id)}: { imports: ${JSON.stringify(imports)}, ${whole ? "async " : ""}run(require, module, exports) {${whole ? " const tidegateExports = exports;" : ""}\n`;
     const first = text.split("\n").length;
     text += `${linked}\n}},\n`;
     places.push({ id, first, last: first + code.split("\n").length, map });
@@ -139,7 +143,8 @@ function assemble({ graph, codes, runtime, entry }) {
       for (const it of found) places.set(place(it), [...new Set([...(places.get(place(it)) ?? []), it.what])]);
       return [...places].map(([where, whats]) => `${where}: note: top-level code reads ${whats.join(", ")}: evaluated in every instance, not once at build`);
     },
-    explain: ({ module, error }) => `${module}: error: top-level code failed: ${error}`,
+/** Why a module cannot be evaluated at all. */
+    explain: (failed) => `${place(failed)}: error: top-level code failed: ${failed.error}`,
   };
 
   /** The line of an app's source that a stack points to, the innermost of the module itself. */

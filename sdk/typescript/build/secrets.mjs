@@ -12,8 +12,8 @@ const SECRETS = [
 ];
 
 /** A line for each thing in the app's own modules that looks like a secret. */
-export function findSecrets({ sources }) {
-  const lines = [];
+export function findSecrets(sources) {
+  const found = [];
   for (const { name, text, own } of sources) {
     for (const [what, pattern] of SECRETS) {
       // Others' packages are full of such names in what they say.
@@ -21,8 +21,8 @@ export function findSecrets({ sources }) {
       const at = pattern.exec(text)?.index;
       if (at === undefined) continue;
       const line = text.slice(0, at).split("\n").length;
-      lines.push(`${name}:${line}: warning: this looks like ${what}, and is in the component for whoever has the file: keep it in a setting and read it from process.env`);
+      found.push({ name, line, text: `${name}:${line}: warning: this looks like ${what}, and is in the component for whoever has the file: keep it in a setting and read it from process.env` });
     }
   }
-  return lines;
+  return found.sort((a, b) => a.name.localeCompare(b.name) || a.line - b.line).map((it) => it.text);
 }

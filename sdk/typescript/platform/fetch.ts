@@ -79,6 +79,11 @@ class PolicyResponse extends NativeResponse {
 }
 
 patch(NativeResponse, {
+  // The engine's own leaves the URL as it was written.
+  redirect(url: string | URL, status = 302) {
+    if (![301, 302, 303, 307, 308].includes(status)) throw new RangeError(`Invalid status code ${status}`);
+    return new PolicyResponse(null, { status, headers: { location: new URL(url).href } });
+  },
   error() {
     const response = new PolicyResponse();
     const of = (value: unknown) => ({ value, configurable: true });

@@ -10,7 +10,7 @@ interface Report {
   /** A module that did what belongs to an instance: what it was, and where. */
   found: { module: string; what: string; stack: string }[];
   /** A module that cannot be evaluated at all. */
-  failed: { module: string; error: string }[];
+  failed: { module: string; error: string; stack: string }[];
   printed: string[];
 }
 
@@ -39,7 +39,8 @@ export async function bake(app: App, modules: Modules, print: (line: string) => 
       if (error instanceof NotYet) held.add(id);
       else if (!held.has(id)) {
         held.add(id);
-        report.failed.push({ module: id, error: error instanceof Error ? `${error.name}: ${error.message}\n${error.stack}` : String(error) });
+const { name, message, stack = "" } = error instanceof Error ? error : { name: "thrown", message: String(error) };
+        report.failed.push({ module: id, error: `${name}: ${message}`, stack });
       }
     }
   }

@@ -55,7 +55,7 @@ export async function warm(): Promise<void> {
     },
   });
   await answerOf(async () => route, request, channels);
-  await answerOf(async () => handle({}), request, channels);
+  await answerOf(async () => handle({ middleware: () => undefined }), request, channels);
 }
 
 async function answerOf(ready: () => Promise<Handler>, asked: WitRequest, channels: string[]): Promise<WitGrant | WitRejection> {

@@ -62,6 +62,7 @@ export function allowed(response: Response): Allowed | undefined {
  * anywhere else the response of an allowed request is an empty stream.
  */
 export function handle(config: { realtime?: unknown; middleware?: Middleware }): (request: Request) => Promise<Response> {
+  if (!config.middleware) console.warn("handle() without a middleware lets everybody in");
   return async (request) => {
     const asked = new URL(request.url).searchParams.getAll("channel");
     const channels = [...new Set(asked.length > 0 ? asked : ["default"])];

@@ -7,13 +7,15 @@ import { Child } from "./child.js";
 /** The root of the repository. */
 export const REPO = fileURLToPath(new URL("../../../", import.meta.url));
 
-const BINARY = process.env.TIDEGATE_BIN || join(REPO, "target/debug/tidegate");
+/** The program. */
+export const BINARY = process.env.TIDEGATE_BIN || join(REPO, "target/debug/tidegate");
 
 /**
  * Starts `tidegate <args>` and waits until it has said where it listens. `config` is the text of a tidegate.toml, written
- * into `dir`. The gateway has `url` and `port`; `control` too if its command prints one.
+ * into `dir`, and `within` is how long it may take, for a large policy is compiled then. The gateway has `url` and `port`;
+ * `control` too if its command prints one.
  */
-export async function startGateway({ args, config, dir, name = "tidegate" }) {
+export async function startGateway({ args, config, dir, name = "tidegate", within }) {
   const all = [...args];
   if (config !== undefined) {
     const file = join(dir, `${name.replace(/\W+/g, "-")}.toml`);
@@ -26,7 +28,7 @@ export async function startGateway({ args, config, dir, name = "tidegate" }) {
   env.TIDEGATE_CACHE_DIR = join(REPO, "target/cache");
   const gateway = new Child(name, BINARY, all, { env });
   try {
-    const [, port] = await gateway.line(/\blistening on http:\/\/127\.0\.0\.1:(\d+)/);
+    const [, port] = await gateway.line(/\blistening on http:\/\/127\.0\.0\.1:(\d+)/, within);
     gateway.port = Number(port);
     gateway.url = `http://127.0.0.1:${port}`;
     if (args[0] === "serve") {

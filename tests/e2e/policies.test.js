@@ -1,0 +1,235 @@
+// Route files of @upstash/realtime as policies: what they decide on Node and at the gateway, answer by answer.
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import * as esbuild from "esbuild";
+import { exportSPKI, generateKeyPair, SignJWT } from "jose";
+import { Closing } from "./lib/closing.js";
+import { BINARY, REPO, startGateway, toml } from "./lib/gateway.js";
+import { letIntervalsGo } from "./lib/npm.js";
+
+const ROUTES = fileURLToPath(new URL("./routes/", import.meta.url));
+const AUDIENCE = "the-app";
+
+const closing = new Closing();
+let dir;
+
+before(() => {
+  dir = closing.dir();
+});
+
+after(() => closing.run());
+
+/** Runs `tidegate policy build`. What is in its environment must not get into the component. */
+function build(path, output) {
+  const env = { ...process.env, AUDIENCE: "of-the-build-machine", TIDEGATE_CACHE_DIR: join(REPO, "target/tmp") };
+  const run = spawnSync(BINARY, ["policy", "build", path, "-o", output], { cwd: ROUTES, env, encoding: "utf8" });
+  return { code: run.status, said: run.stderr };
+}
+
+/** A gateway with that policy, and more of a tidegate.toml. */
+async function gate(policy, more = "") {
+  const config = `listen = "127.0.0.1:0"
+control = "127.0.0.1:0"
+store = "memory:"
+
+[policy]
+file = ${toml(policy)}
+# The machines of CI are slow, and so are these builds of the gateway; what it costs is measured elsewhere.
+cpu = "5s"
+timeout = "10s"
+${more}`;
+  return closing.add(await startGateway({ args: ["serve"], config, dir, within: 300_000 }), (it) => it.stop());
+}
+
+// The gateway's own, or the connection's.
+const NOT_COMPARED = /^(access-control-.*|connection|content-length|date|keep-alive|transfer-encoding|vary|x-accel-buffering)$/;
+
+/** What of an answer has to be the same. */
+async function told(response) {
+  if (response.headers.get("content-type") === "text/event-stream") {
+    await response.body?.cancel();
+    return { stream: true };
+  }
+  const headers = [...response.headers].filter(([name]) => !NOT_COMPARED.test(name));
+  return { status: response.status, headers, body: Buffer.from(await response.arrayBuffer()).toString("latin1") };
+}
+
+describe("a route file", () => {
+  let gateway;
+  let onNode;
+  let built;
+  let server;
+  const component = () => join(dir, "app.wasm");
+
+  before(async () => {
+    built = build("app/app/api/realtime/route.ts", component());
+    assert.equal(built.code, 0, built.said);
+    server = createServer(async (request, response) => {
+      const parts = [];
+      for await (const part of request) parts.push(part);
+      response.writeHead(201, { "x-answer": "yes", "content-type": "application/json" });
+      response.end(JSON.stringify([request.method, request.headers["x-from"], Buffer.concat(parts).toString()]));
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    closing.add(server, (it) => it.close());
+    gateway = await gate(
+      component(),
+      `[policy.settings]
+AUDIENCE = ${toml(AUDIENCE)}
+[policy.egress]
+hosts = [{ url = "http://127.0.0.1:${server.address().port}", allow-private = true }]
+`,
+    );
+
+    letIntervalsGo();
+    Object.assign(process.env, { AUDIENCE, NODE_ENV: "production", UPSTASH_REDIS_REST_URL: "http://127.0.0.1:1", UPSTASH_REDIS_REST_TOKEN: "t" });
+    const outfile = join(ROUTES, "../node_modules/.cache/route.mjs");
+    await esbuild.build({
+      entryPoints: [join(ROUTES, "app/app/api/realtime/route.ts")],
+      bundle: true,
+      platform: "node",
+      format: "esm",
+      packages: "external",
+      outfile,
+    });
+    onNode = (await import(pathToFileURL(outfile).href)).GET;
+  });
+
+  const ask = (name, { headers = {}, path = "/api/realtime?channel=a" } = {}) =>
+    fetch(gateway.url + path, { headers: { "x-case": name, ...headers }, redirect: "manual" });
+
+  /** The same on Node: a handler that throws, or that answers with no response, is a 500. */
+  async function nodeSays(name, { headers = {}, path = "/api/realtime?channel=a" } = {}) {
+    const gone = new AbortController();
+    const host = new URL(gateway.url).host;
+    const request = new Request(gateway.url + path, { headers: { "x-case": name, host, ...headers }, signal: gone.signal });
+    try {
+      return await told(await onNode(request));
+    } catch {
+      return { status: 500 };
+    } finally {
+      gone.abort();
+    }
+  }
+
+  async function same(name, more) {
+    const [here, there] = [await told(await ask(name, more)), await nodeSays(name, more)];
+    if (there.status === 500) assert.equal(here.status, 500, name);
+    else assert.deepEqual(here, there, name);
+    return here;
+  }
+
+  test("decides as on Node", async () => {
+    const { cases } = await casesOfApp();
+    const apart = new Set(["fewer channels", "own", "env", "fetch", "logs", "token"]);
+    const different = [];
+    for (const name of Object.keys(cases).filter((name) => !apart.has(name))) {
+      await same(name).catch((error) => different.push(error.message));
+    }
+    assert.deepEqual(different, []);
+  });
+
+  test("sees the request as on Node", async () => {
+    const headers = { cookie: "a=b; session=x%20y; a=c", authorization: "Bearer t", "x-twice": "1, 2", "x-empty": "" };
+    for (const path of ["/api/realtime", "/api/realtime?channel=a&channel=b&channel=a", "/api/realtime?channel=&x=%C3%BC+1&channel=a%26b"]) {
+      await same("request", { headers, path });
+    }
+  });
+
+  test("lets in to the channels that are left", async () => {
+    assert.deepEqual(await same("fewer channels", { path: "/api/realtime?channel=a&channel=b" }), { stream: true });
+    assert.equal((await ask("fewer channels")).status, 500);
+  });
+
+  test("tells no client why it failed, and the log all", async () => {
+    const answer = await ask("throws");
+    assert.equal(await answer.text(), "Internal Server Error");
+    assert.match(gateway.log(), /hunter2/);
+    await ask("logs");
+    assert.match(gateway.log(), /look: here \{ a: \[ 1 \] \}/);
+  });
+
+  test("checks tokens by jose", async () => {
+    for (const alg of ["RS256", "PS256", "ES256", "EdDSA"]) {
+      const { publicKey, privateKey } = await generateKeyPair(alg, { extractable: true });
+      const sign = (claims, audience) => new SignJWT(claims).setProtectedHeader({ alg }).setAudience(audience).setExpirationTime("1h").sign(privateKey);
+      const key = btoa(await exportSPKI(publicKey));
+      const good = await sign({ sub: "alice", roles: ["admin"] }, AUDIENCE);
+      const tokens = [good, good.slice(0, -9) + "AAAAAAAAA", await sign({ sub: "alice" }, "another"), await sign({ sub: "", roles: ["king"] }, AUDIENCE)];
+      for (const [at, token] of tokens.entries()) {
+        const answer = await same("token", { headers: { "x-token": token, "x-key": key, "x-alg": alg } });
+        assert.equal(answer.status, at === 0 ? 403 : 401, `${alg} ${at}: ${answer.body}`);
+      }
+    }
+  });
+
+  test("fetches from where it may", async () => {
+    const url = `http://127.0.0.1:${server.address().port}/check`;
+    await same("fetch", { headers: { "x-url": url } });
+    const refused = await ask("fetch", { headers: { "x-url": "http://127.0.0.1:1/", "x-method": "GET" } });
+    assert.deepEqual([refused.status, await refused.json()], [502, ["TypeError"]]);
+  });
+
+  test("has settings, randomness and the clock of each instance, and nothing of the machine that built it", async () => {
+    const instances = await Promise.all(Array.from({ length: 4 }, async () => (await ask("own")).json()));
+    for (const pick of [(it) => it.random, (it) => it.uuid, (it) => it.born.random, (it) => it.born.uuid, (it) => it.bytes.join()]) {
+      assert.equal(new Set(instances.map(pick)).size, instances.length, String(pick));
+    }
+    for (const { audience, born, now } of instances) {
+      assert.equal(audience, AUDIENCE);
+      assert.ok(Math.abs(Date.now() - born.at) < 60_000 && Math.abs(Date.now() - now) < 60_000);
+    }
+    const env = async (name) => (await ask("env", { headers: { "x-name": name } })).json();
+    assert.deepEqual(await env("AUDIENCE"), [AUDIENCE, true, "production", null]);
+    assert.deepEqual(await env("PATH"), [null, false, "production", null]);
+    assert.ok(!readFileSync(component()).includes("of-the-build-machine"));
+  });
+
+  test("says at build what is evaluated in every instance", () => {
+    assert.match(built.said, /app\/lib\/config\.ts:2: note: top-level code reads process\.env\.AUDIENCE: evaluated in every instance/);
+    assert.match(built.said, /app\/lib\/config\.ts:3: note: top-level code reads Math\.random\(\), crypto\.randomUUID\(\), Date\.now\(\)/);
+    assert.match(built.said, /app\/lib\/realtime\.ts:5: note: top-level code reads process\.env\.UPSTASH_REDIS_REST_URL/);
+    assert.doesNotMatch(built.said, /warning|error/);
+  });
+
+  /** The names of the cases, for which the module is compiled once more. */
+  async function casesOfApp() {
+    const outfile = join(ROUTES, "../node_modules/.cache/cases.mjs");
+    await esbuild.build({ entryPoints: [join(ROUTES, "app/lib/cases.ts")], bundle: true, platform: "node", format: "esm", packages: "external", outfile });
+    return import(pathToFileURL(outfile).href);
+  }
+});
+
+test("a middleware alone, in JavaScript, with await at top level", async () => {
+  const output = join(dir, "plain.wasm");
+  const { code, said } = build("plain", output);
+  assert.equal(code, 0, said);
+  assert.match(said, /plain\/policy\.js: note: there is `await` at top level/);
+  const gateway = await gate(output, '[policy.settings]\nGREETING = "sorry"\n');
+  const ask = async (channel) => told(await fetch(`${gateway.url}/api/realtime?channel=${channel}`));
+  assert.deepEqual(await ask("open"), { stream: true });
+  const { status, body } = await ask("shut");
+  assert.deepEqual([status, body], [403, "sorry, no"]);
+});
+
+test("mistakes are named with their place", () => {
+  for (const [file, words] of [
+    ["node.ts", /mistakes\/node\.ts:1: error: "node:fs" is a module of Node, and a policy does not run on Node: .*process\.env/],
+    ["unresolved.ts", /mistakes\/unresolved\.ts:1: error: Could not resolve "@\/lib\/nowhere"/],
+    ["syntax.ts", /mistakes\/syntax\.ts:2: error: Unexpected ";"/],
+    ["throws.ts", /mistakes\/throws\.ts:1: error: top-level code failed: SyntaxError: JSON\.parse/],
+    ["missing.ts", /missing\.ts: No such file/],
+    ["secret.ts", /secret\.ts:1: warning: this looks like a secret[^]*secret\.ts:2: warning: this looks like a token of GitHub[^]*top-level code failed/],
+    ["no-export.ts", /mistakes\/no-export\.ts: error: a policy exports GET/],
+  ]) {
+    const { code, said } = build(`mistakes/${file}`, join(dir, "none.wasm"));
+    assert.equal(code, 1, said);
+    assert.match(said, words);
+  }
+});

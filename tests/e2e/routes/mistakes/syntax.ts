@@ -1,0 +1,3 @@
+export const middleware = () => {
+  const a = ;
+};

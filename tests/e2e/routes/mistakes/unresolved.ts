@@ -1,0 +1,3 @@
+import { session } from "@/lib/nowhere";
+
+export const middleware = () => session;
