@@ -1,7 +1,8 @@
 //! What the same policy costs in each language: `cargo bench --bench languages` prints the table of the README.
 //!
 //! `cargo xtask guests` builds what is measured. Each is measured by `tidegate policy bench` in a process of its own, so that none
-//! finds the memory warm from another. `-- --all` measures all patterns, `-- --time 1s` for less long.
+//! finds the memory warm from another; `TIDEGATE_BIN` names another program than the one that cargo built. `-- --all` measures
+//! all patterns, `-- --time 1s` for less long.
 
 #![allow(clippy::expect_used, clippy::panic, missing_docs, reason = "a bench that cannot run says why by ending")]
 
@@ -19,6 +20,9 @@ const LANGUAGES: [(&str, &str); 6] =
 fn main() {
     // What cargo itself says to a bench is not for this one.
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if cfg!(debug_assertions) {
+        eprintln!("built without optimisation: these times say little");
+    }
     let all = args.iter().any(|arg| arg == "--all");
     let time = args.iter().skip_while(|arg| *arg != "--time").nth(1).map_or("5s", String::as_str);
     let patterns: &[&str] = if all { &["session", "user", "role"] } else { &["role"] };
@@ -48,7 +52,8 @@ fn main() {
 fn bench(component: &Path, pattern: &str, time: &str) -> Value {
     let cases = root().join(format!("guest-examples/cases/{pattern}.toml"));
     let case = if pattern == "session" { "no channel is" } else { CASE };
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let program = std::env::var_os("TIDEGATE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into());
+    let mut command = Command::new(program);
     command.args(["policy", "bench"]).args([component, &cases]).args(["--filter", case, "--time", time, "--json"]);
     let output = command.output().expect("the program runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

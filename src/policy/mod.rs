@@ -107,7 +107,8 @@ pub enum Failure {
 
 impl Failure {
     /// All the names that [`Self::kind`] has.
-    pub const KINDS: [&str; 8] = ["no-policy", "trap", "cpu", "timeout", "memory", "busy", "invalid-answer", "host"];
+    pub const KINDS: [&str; 9] =
+        ["no-policy", "trap", "cpu", "timeout", "memory", "busy", "invalid-answer", "limit", "host"];
 
     /// A short name for logs and the playground.
     #[must_use]

@@ -45,7 +45,7 @@ pub fn run(options: &[&str]) -> Result<()> {
         bail!("usage: cargo xtask guests [--bless] [<name>…]; {unknown} is none of {}", known.join(", "));
     }
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    execute(Command::new("cargo").args(["build", "--quiet", "--locked", "--bin", "tidegate"]).current_dir(&root))?;
+    execute(crate::cargo().args(["build", "--quiet", "--locked", "--bin", "tidegate"]).current_dir(&root))?;
 
     let components = root.join("target/guests");
     fs::create_dir_all(&components).with_context(|| format!("creating {}", components.display()))?;
@@ -96,7 +96,11 @@ pub fn names(sources: &Path) -> Result<Vec<String>> {
 
 /// What a guest is made of: its folder, its language's SDK, the interface, and the code that builds it.
 fn inputs(root: &Path, name: &str) -> [PathBuf; 5] {
-    let language = name.split('-').next().unwrap_or_default();
+    // What is written in Zig has the SDK of C.
+    let language = match name.split('-').next() {
+        Some("zig") => "c",
+        language => language.unwrap_or_default(),
+    };
     let sdk = root.join("sdk").join(language);
     let lock = root.join("guest-examples/Cargo.lock");
     [root.join("guest-examples").join(name), sdk, root.join("wit"), root.join("src/commands/policy/build"), lock]

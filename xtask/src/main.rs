@@ -36,9 +36,19 @@ fn main() -> Result<()> {
 }
 
 fn bless() -> Result<()> {
-    let status =
-        Command::new("cargo").args(["test", "--lib", "golden"]).env("BLESS", "1").current_dir(root()).status()?;
+    let status = cargo().args(["test", "--lib", "golden"]).env("BLESS", "1").current_dir(root()).status()?;
     if status.success() { Ok(()) } else { bail!("some golden file could not be written") }
+}
+
+/// Cargo, as if it was not called from here: what `cargo xtask` told this program of itself makes build scripts run anew, and all that
+/// depends on them be compiled again, here and at the next plain `cargo build`.
+fn cargo() -> Command {
+    let mut cargo = Command::new("cargo");
+    let own = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(own)) {
+        cargo.env_remove(name);
+    }
+    cargo
 }
 
 /// The repository's root.

@@ -85,7 +85,7 @@ fn succeeds(command: &mut Command) -> bool {
 }
 
 fn cargo<const N: usize>(args: [&str; N]) -> Command {
-    let mut cargo = Command::new("cargo");
+    let mut cargo = crate::cargo();
     cargo.args(args).current_dir(root());
     cargo
 }
