@@ -83,7 +83,7 @@ fn main() {
 }
 
 fn histogram() -> Histogram<u64> {
-    Histogram::new(3).expect("three digits are valid")
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds and three digits are valid")
 }
 
 fn record(times: &mut Histogram<u64>, took: Duration) {
