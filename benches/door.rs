@@ -22,6 +22,10 @@ mod bare;
 #[allow(dead_code, reason = "the tests use more of it")]
 mod guests;
 
+/// As the program has it, for both sides.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const COMPONENT: &[u8] = include_bytes!("../guest-examples/rust-role-based/policy.wasm");
 /// Decisions of a turn, and turns of each side.
 const TURN: u32 = 500;

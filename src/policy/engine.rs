@@ -97,12 +97,6 @@ fn start_ticker(engine: &Engine) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ticks that a CPU time is worth; one at least.
-#[must_use]
-pub fn ticks(cpu: Duration) -> u32 {
-    u32::try_from(cpu.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u32::MAX).max(1)
-}
-
 /// An engine for tests and one-off commands, made once a process.
 pub fn shared() -> anyhow::Result<Engine> {
     static ENGINE: OnceLock<Engine> = OnceLock::new();

@@ -245,19 +245,19 @@ async fn attempt_with(
     lookups: u32,
 ) -> Result<Asked, Failure> {
     let ready = version.take();
-    let is_slow = ready.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.is_slow()));
+    let pace = ready.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.pace()));
     let call = {
-        let (version, is_slow) = (Arc::clone(version), Arc::clone(&is_slow));
+        let (version, pace) = (Arc::clone(version), Arc::clone(&pace));
         let (id, request, channels) = (id.to_owned(), Arc::clone(request), Arc::clone(channels));
         async move {
             let instance = match ready {
                 Some(instance) => instance,
-                None => version.make(is_slow, deadline).await?,
+                None => version.make(pace, deadline).await?,
             };
             Ok(instance.ask(id, &request, &channels, deadline, patience, lookups).await)
         }
     };
-    slow_lane::run(call, &is_slow).await?
+    slow_lane::run(call, pace).await?
 }
 
 pub(crate) fn to_wit(request: &Request) -> wit::Request {

@@ -1,7 +1,7 @@
 //! One instance of a policy: made afresh, asked once, thrown away.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use wasmtime::component::{self, ComponentExportIndex};
@@ -9,16 +9,15 @@ use wasmtime::{Engine, Store, Trap, UpdateDeadline};
 
 use super::component::Policy;
 use super::host::{self, AwaitKeys, Patience, State, Surroundings, wit};
+use super::pace::Pace;
 use super::tokens::Wait;
-use super::{Failure, Limits, engine};
+use super::{Failure, Limits};
 
 /// An instance that has not been asked yet.
 pub struct Instance {
     store: Store<State>,
     instance: component::Instance,
     bindings: host::Policy,
-    /// CPU time of each call.
-    ticks: u32,
 }
 
 /// What came of asking an instance: the answer or the cause that there is none, and what it said beside.
@@ -32,19 +31,18 @@ pub struct Asked {
 }
 
 impl Instance {
-    /// Makes one, by `deadline`. `is_slow` is set as soon as the instance has run for a whole tick.
+    /// Makes one, by `deadline`, at a pace that whoever polls this sees.
     pub async fn make(
         policy: &Policy,
         surroundings: Arc<Surroundings>,
         limits: &Limits,
-        is_slow: Arc<AtomicBool>,
+        pace: Arc<Pace>,
         deadline: Instant,
     ) -> Result<Self, Failure> {
-        let ticks = engine::ticks(limits.cpu);
-        let state = State::new(surroundings, limits.memory, ticks, is_slow, Arc::clone(policy.digest()));
+        let state = State::new(surroundings, limits.memory, pace, Arc::clone(policy.digest()));
         let mut store = store(policy.engine(), state, limits);
         match timeout_at(deadline, policy.instantiate(&mut store)).await {
-            Ok(Ok((instance, bindings))) => Ok(Self { store, instance, bindings, ticks }),
+            Ok(Ok((instance, bindings))) => Ok(Self { store, instance, bindings }),
             Ok(Err(error)) => Err(failure(&error, true, store.data().limiter.denied)),
             Err(_) => Err(Failure::Timeout),
         }
@@ -52,7 +50,7 @@ impl Instance {
 
     /// Lets it do what needs no request, by `deadline` and with the CPU time of a decision.
     pub async fn prepare(&mut self, preparation: &ComponentExportIndex, deadline: Instant) -> Result<(), Failure> {
-        self.store.data_mut().ticks_left = self.ticks;
+        self.store.data().pace.begin();
         let call = async {
             let prepare = self.instance.get_typed_func::<(), ()>(&mut self.store, preparation)?;
             prepare.call_async(&mut self.store, ()).await
@@ -63,11 +61,14 @@ impl Instance {
         prepared.map_err(|_| Failure::Timeout)?.map_err(|error| failure(&error, false, state.limiter.denied))
     }
 
-    /// Begins its life on the request's path. What is told is set as soon as it has run for a whole tick, or takes much memory.
-    pub fn is_slow(&self) -> &Arc<AtomicBool> {
-        let state = self.store.data();
-        state.is_slow.store(state.limiter.is_large(), Ordering::Relaxed);
-        &state.is_slow
+    /// Its pace, at the beginning of its life on the request's path.
+    pub fn pace(&self) -> &Arc<Pace> {
+        let State { pace, limiter, .. } = self.store.data();
+        pace.begin();
+        if limiter.is_large() {
+            pace.slow_down();
+        }
+        pace
     }
 
     /// Asks it; it has to answer by `deadline`. `lookups` are those that the decision has had before it was stopped.
@@ -80,7 +81,7 @@ impl Instance {
         patience: Patience,
         lookups: u32,
     ) -> Asked {
-        self.store.data_mut().begin(request_id, self.ticks, patience, lookups);
+        self.store.data_mut().begin(request_id, patience, lookups);
         self.store.set_epoch_deadline(1);
         let authorizer = self.bindings.tidegate_policy_authorizer();
         let answer = timeout_at(deadline, authorizer.call_authorize(&mut self.store, request, channels)).await;
@@ -105,16 +106,10 @@ fn store(engine: &Engine, state: State, limits: &Limits) -> Store<State> {
     // What one call may bring over from the guest: an answer, and the arguments of a host call.
     store.set_hostcall_fuel(limits.answer.saturating_mul(2).max(64 << 10));
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|mut context| {
-        let state = context.data_mut();
-        match state.ticks_left.checked_sub(1) {
-            Some(left) => {
-                state.ticks_left = left;
-                state.is_slow.store(true, Ordering::Relaxed);
-                Ok(UpdateDeadline::Yield(1))
-            }
-            None => Err(Trap::Interrupt.into()),
-        }
+    let most: Duration = limits.cpu;
+    store.epoch_deadline_callback(move |context| {
+        let spent = context.data().pace.tick();
+        if spent <= most { Ok(UpdateDeadline::Yield(1)) } else { Err(Trap::Interrupt.into()) }
     });
     store
 }

@@ -1,10 +1,11 @@
 //! The bound on a decision's memory: all memories and tables of the instance together.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use wasmtime::{Error, ResourceLimiterAsync};
+
+use super::pace::Pace;
 
 /// Counts what the instance's memories and tables hold.
 #[derive(Debug)]
@@ -13,7 +14,7 @@ pub struct MemoryLimiter {
     left: usize,
     /// What it took since its last call began.
     taken: usize,
-    is_slow: Arc<AtomicBool>,
+    pace: Arc<Pace>,
     /// It wanted more than it may have. Guests trap on that in their own ways, so this is what tells the cause.
     pub denied: bool,
 }
@@ -27,9 +28,9 @@ const QUICK: usize = 8 << 20;
 const LARGE: usize = 32 << 20;
 
 impl MemoryLimiter {
-    /// So many bytes. `is_slow` is set when it takes much at once.
-    pub fn new(bytes: usize, is_slow: Arc<AtomicBool>) -> Self {
-        Self { most: bytes, left: bytes, taken: 0, is_slow, denied: false }
+    /// So many bytes. `pace` is told when it takes much at once.
+    pub fn new(bytes: usize, pace: Arc<Pace>) -> Self {
+        Self { most: bytes, left: bytes, taken: 0, pace, denied: false }
     }
 
     /// Bytes that it may still take.
@@ -53,7 +54,7 @@ impl MemoryLimiter {
             None => self.denied = true,
         }
         self.taken = self.taken.saturating_add(bytes);
-        if !self.denied && self.taken > QUICK && !self.is_slow.swap(true, Ordering::Relaxed) {
+        if !self.denied && self.taken > QUICK && !self.pace.slow_down() {
             // Here it leaves the thread that serves.
             tokio::task::yield_now().await;
         }

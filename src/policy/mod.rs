@@ -14,6 +14,7 @@ mod instance;
 mod limits;
 mod log_rate;
 pub mod measure;
+mod pace;
 mod secret;
 mod slow_lane;
 pub mod tokens;

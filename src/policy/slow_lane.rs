@@ -5,13 +5,13 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::Poll;
 
 use tokio::runtime::{Builder, Runtime};
 
 use super::Failure;
+use super::pace::Pace;
 
 /// Nice enough that a thread that serves goes first whenever it has something to do.
 const NICENESS: i32 = 10;
@@ -28,24 +28,24 @@ static LANE: LazyLock<std::io::Result<Runtime>> = LazyLock::new(|| {
         .build()
 });
 
-/// Runs a future here until it says that it is slow, and there from then on; only there if it says so now.
-pub async fn run<F>(future: F, is_slow: &AtomicBool) -> Result<F::Output, Failure>
+/// Runs a call here until it is a slow one, and there from then on, where its CPU time is counted; only there if it is slow by now.
+pub async fn run<F>(future: F, pace: Arc<Pace>) -> Result<F::Output, Failure>
 where
     F: Future<Output: Send> + Send + 'static,
 {
     let mut future = Box::pin(future);
     let quick = poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending if is_slow.load(Ordering::Relaxed) => Poll::Ready(None),
+        Poll::Pending if pace.is_slow() => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
     });
-    if !is_slow.load(Ordering::Relaxed)
+    if !pace.is_slow()
         && let Some(output) = pin!(quick).await
     {
         return Ok(output);
     }
     // Should the client go away, the decision goes too.
-    let task = AbortOnDrop(lane()?.spawn(future));
+    let task = AbortOnDrop(lane()?.spawn(poll_fn(move |cx| pace.poll(future.as_mut(), cx))));
     task.await.map_err(|error| no_thread(&error))
 }
 

@@ -1,6 +1,7 @@
 //! What is in force at a moment, as one value: what decides, what it may see, and the instances that were made ahead for it.
 
-use std::sync::atomic::AtomicBool;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::cache::Cache;
 use super::component::Policy;
 use super::host::Surroundings;
 use super::instance::Instance;
+use super::pace::Pace;
 use super::{Failure, Limits, slow_lane};
 
 /// An instance that is made in less than this is made when it is needed: to take one from a queue and to fill that again from
@@ -59,9 +61,9 @@ impl Version {
         Some(instance)
     }
 
-    /// A new instance, by `deadline`. `is_slow` is set as soon as it has run for a whole tick.
-    pub async fn make(&self, is_slow: Arc<AtomicBool>, deadline: Instant) -> Result<Instance, Failure> {
-        Instance::make(&self.policy, Arc::clone(&self.surroundings), &self.limits, is_slow, deadline).await
+    /// A new instance, by `deadline`, at a pace that whoever polls this sees.
+    pub async fn make(&self, pace: Arc<Pace>, deadline: Instant) -> Result<Instance, Failure> {
+        Instance::make(&self.policy, Arc::clone(&self.surroundings), &self.limits, pace, deadline).await
     }
 
     /// Makes one more instance ahead, whatever the limits say of their number.
@@ -73,11 +75,16 @@ impl Version {
 
     async fn prepare(&self) -> Result<Instance, Failure> {
         let deadline = Instant::now() + self.limits.timeout;
-        let mut instance = self.make(Arc::default(), deadline).await?;
-        if let Some(preparation) = self.policy.preparation() {
-            instance.prepare(preparation, deadline).await?;
-        }
-        Ok(instance)
+        let pace = Arc::<Pace>::default();
+        let made = async {
+            let mut instance = self.make(Arc::clone(&pace), deadline).await?;
+            if let Some(preparation) = self.policy.preparation() {
+                instance.prepare(preparation, deadline).await?;
+            }
+            Ok(instance)
+        };
+        let mut made = pin!(made);
+        poll_fn(|cx| pace.poll(made.as_mut(), cx)).await
     }
 }
 

@@ -9,13 +9,13 @@ mod tokens;
 mod wasi;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use wasmtime::component::{HasSelf, Linker};
 
 use super::limits::MemoryLimiter;
 use super::log_rate::LogRate;
+use super::pace::Pace;
 use super::tokens::Tokens;
 use super::{Limits, Settings};
 use crate::egress::{self, Egress};
@@ -89,9 +89,8 @@ impl Surroundings {
 pub struct State {
     pub surroundings: Arc<Surroundings>,
     pub limiter: MemoryLimiter,
-    pub ticks_left: u32,
-    /// Set when the policy has run for a whole tick.
-    pub is_slow: Arc<AtomicBool>,
+    /// What CPU time the call of now has had.
+    pub pace: Arc<Pace>,
     /// Empty while the instance only prepares.
     pub request_id: String,
     pub digest: Arc<str>,
@@ -105,19 +104,12 @@ pub struct State {
 }
 
 impl State {
-    /// The state of an instance that has not been asked yet, with this much memory and CPU time for its start.
-    pub fn new(
-        surroundings: Arc<Surroundings>,
-        memory: usize,
-        ticks: u32,
-        is_slow: Arc<AtomicBool>,
-        digest: Arc<str>,
-    ) -> Self {
+    /// The state of an instance that has not been asked yet, with this much memory.
+    pub fn new(surroundings: Arc<Surroundings>, memory: usize, pace: Arc<Pace>, digest: Arc<str>) -> Self {
         Self {
             surroundings,
-            limiter: MemoryLimiter::new(memory, Arc::clone(&is_slow)),
-            ticks_left: ticks,
-            is_slow,
+            limiter: MemoryLimiter::new(memory, Arc::clone(&pace)),
+            pace,
             request_id: String::new(),
             digest,
             said: answer::Said::default(),
@@ -128,15 +120,14 @@ impl State {
         }
     }
 
-    /// Begins a decision, which has so much CPU time of its own, and has had so many look-ups before it was stopped.
-    pub fn begin(&mut self, request_id: String, ticks: u32, patience: Patience, lookups: u32) {
+    /// Begins a decision, which has had so many look-ups before it was stopped.
+    pub fn begin(&mut self, request_id: String, patience: Patience, lookups: u32) {
         if let Some(wasi) = &mut self.wasi {
             wasi.http.begin(&request_id);
         }
         self.patience = Some(patience);
         self.lookups = lookups;
         self.request_id = request_id;
-        self.ticks_left = ticks;
         self.limiter.begin();
         self.said = answer::Said::default();
         self.log = context::Log::default();

@@ -43,7 +43,7 @@ pub fn count(bytes: &[u8], cases: &[Case], limits: &Limits) -> Result<(Fuel, usi
 
 async fn one(policy: &Policy, case: &Case, limits: &Limits) -> Result<(u64, usize), MeasureError> {
     let surroundings = Arc::new(case.world.surroundings(limits));
-    let state = State::new(surroundings, limits.memory, u32::MAX, Arc::default(), Arc::clone(policy.digest()));
+    let state = State::new(surroundings, limits.memory, Arc::default(), Arc::clone(policy.digest()));
     let mut store = Store::new(policy.engine(), state);
     store.limiter_async(|state| &mut state.limiter);
     let failed = |error: wasmtime::Error, denied| MeasureError::Decision {
