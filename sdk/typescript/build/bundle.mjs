@@ -105,6 +105,9 @@ export async function bundle({ entry, sdk, modules }) {
     outfile: "runtime.js",
   })).outputFiles[0].text;
 
+  // Where this machine keeps things is nobody's business, and the same source is the same component anywhere.
+  const places = [[relative(root, modules), "npm"], [relative(root, sdk), "@tidegate/policy"]].filter(([path]) => path.startsWith(".."));
+  const shorten = (text) => places.reduce((text, [path, short]) => text.replaceAll(`${path}/`, `${short}/`), text);
   return {
     lazy,
     name: name(entry),
@@ -113,12 +116,12 @@ export async function bundle({ entry, sdk, modules }) {
       ...found.warnings.map(tell("warning")), ...warnings(),
     ],
     sources: files.map((id) => ({ name: id, text: read(resolve(root, id)), own: !id.includes("node_modules/") })),
-    ...assemble({ graph, codes, runtime, entry: top }),
+    ...assemble({ graph, codes, runtime, entry: top, shorten }),
   };
 }
 
 /** The program, and where in it each module is. */
-function assemble({ graph, codes, runtime, entry }) {
+function assemble({ graph, codes, runtime, entry, shorten }) {
   const places = [];
   let text = "const tidegateModules = {\n";
   for (const [id, { code, map, whole }] of codes) {
@@ -127,15 +130,15 @@ function assemble({ graph, codes, runtime, entry }) {
     text += `${JSON.stringify(id)}: { imports: ${JSON.stringify(imports)}, ${whole ? "async " : ""}run(require, module, exports) {${whole ? " const tidegateExports = exports;" : ""}\n`;
     const first = text.split("\n").length;
     text += `${linked}\n}},\n`;
-    places.push({ id, first, last: first + code.split("\n").length, map });
+    places.push({ id: shorten(id), first, last: first + code.split("\n").length, map });
   }
   text += "};\n";
-  const order = evaluationOrder(graph, entry);
+  const order = evaluationOrder(graph, entry).filter((id) => codes.has(id));
 
   return {
     program(lazy) {
       const app = `{ modules: tidegateModules, entry: ${JSON.stringify(entry)}, order: ${JSON.stringify(order)}, lazy: ${JSON.stringify(lazy)} }`;
-      return text + runtime.replace(/import (\w+) from "tidegate:app";/, (_, as) => `const ${as} = ${app};`);
+      return shorten(text + runtime.replace(/import (\w+) from "tidegate:app";/, (_, as) => `const ${as} = ${app};`));
     },
     /** What an author has to know about a module that is evaluated in every instance: a line for each line that is the cause. */
     notes(found) {

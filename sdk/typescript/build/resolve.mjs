@@ -47,6 +47,10 @@ export function resolver({ sdk, modules }) {
         return { path: join(sdk, args.path.endsWith("/testing") ? "src/testing.ts" : "src/index.ts") };
       });
 
+      // Next.js itself needs its server; `server-only` throws wherever it does not find that.
+      build.onResolve({ filter: /^next\/(headers|server)(\.js)?$/ }, ({ path }) => ({ path: join(sdk, `src/${path.replace(".js", "")}.ts`) }));
+      build.onResolve({ filter: /^server-only$/ }, () => makeUp("server-only", "export {};"));
+
       // The package's own `Realtime` comes along where it is installed; its `handle` serves streams, which the gateway does.
       build.onResolve({ filter: /^@upstash\/realtime$/ }, async (args) => {
         if (args.pluginData?.mine) return undefined;

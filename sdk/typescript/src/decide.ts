@@ -1,5 +1,6 @@
 // One decision: the interface's request to the standard's, and the handler's answer back.
 import { refuse } from "./answer.ts";
+import { setCurrent } from "./current.ts";
 import { allowed, handle, type Allowed } from "./handle.ts";
 import { host, type WitHeader } from "./host.ts";
 import type { Handler } from "./handler.ts";
@@ -60,7 +61,9 @@ export async function warm(): Promise<void> {
 
 async function answerOf(ready: () => Promise<Handler>, asked: WitRequest, channels: string[]): Promise<WitGrant | WitRejection> {
   const handler = await ready();
-  const response = await handler(requestOf(asked));
+  const request = requestOf(asked);
+  setCurrent(request);
+  const response = await handler(request);
   if (!(response instanceof Response)) {
     const what = response === null ? "null" : typeof response;
     throw new TypeError(`the route answered with ${what}: a handler answers with a Response; a middleware with a Response, or nothing to allow`);

@@ -10,6 +10,7 @@ use wasmtime_wasi_http::{
     WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
+use super::read_on::ReadOn;
 use super::wasi::Wasi;
 use super::{State, Surroundings};
 use crate::egress::{Capped, EgressError, Patience};
@@ -71,6 +72,7 @@ impl WasiHttpHooks for Out {
         _: Box<dyn Future<Output = Result<()>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
         let denied = || Box::new(async { Err(Error::HttpRequestDenied) });
+        let request = request.map(ReadOn::new);
         self.sent = self.sent.saturating_add(1);
         if self.request_id.is_empty() || self.sent > self.surroundings.max_requests {
             return denied();

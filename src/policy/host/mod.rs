@@ -4,6 +4,7 @@ mod answer;
 mod context;
 mod http;
 mod lookup;
+mod read_on;
 mod settings;
 mod tokens;
 mod wasi;

@@ -1,0 +1,55 @@
+//! Reads on what a guest writes of a request's body when nobody else does any more: the request was denied, or its connection
+//! failed. A guest whose stream closes while it writes may not be able to go on (StarlingMonkey traps); the response tells it all.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use wasmtime_wasi_http::{Error, WasiBody};
+
+/// For so long at most.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A body that is read on after it was dropped.
+pub struct ReadOn(Option<WasiBody>);
+
+impl ReadOn {
+    pub fn new(body: WasiBody) -> Self {
+        Self(Some(body))
+    }
+}
+
+impl Body for ReadOn {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Some(body) = &mut self.0 else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(body).poll_frame(context));
+        if !matches!(frame, Some(Ok(_))) {
+            self.0 = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for ReadOn {
+    fn drop(&mut self) {
+        let Some(mut body) = self.0.take() else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let reading = async move { while let Some(Ok(_)) = body.frame().await {} };
+            runtime.spawn(tokio::time::timeout(PATIENCE, reading));
+        }
+    }
+}
