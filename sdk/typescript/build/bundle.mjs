@@ -105,7 +105,7 @@ export async function bundle({ entry, sdk, modules }) {
     outfile: "runtime.js",
   })).outputFiles[0].text;
 
-  // Where this machine keeps things is nobody's business, and the same source is the same component anywhere.
+  // Where this machine keeps things is nobody's business.
   const places = [[relative(root, modules), "npm"], [relative(root, sdk), "@tidegate/policy"]].filter(([path]) => path.startsWith(".."));
   const shorten = (text) => places.reduce((text, [path, short]) => text.replaceAll(`${path}/`, `${short}/`), text);
   return {
