@@ -2,7 +2,7 @@
 //
 // `--modules` is the node_modules that has esbuild, componentize-js and what the runtime is made of; see toolchain/package.json.
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -37,11 +37,12 @@ async function main() {
 
   const work = mkdtempSync(join(tmpdir(), "tidegate-policy-"));
   try {
+    const component = join(work, "policy.wasm");
     const lazy = new Map();
     for (let attempt = 1; ; attempt++) {
       const source = join(work, "policy.js");
       writeFileSync(source, app.program([...app.lazy, ...lazy.keys()]));
-      const report = componentize({ source, output: resolve(values.output), wit: values.wit, modules });
+      const report = componentize({ source, output: component, wit: values.wit, modules });
       const news = report.found.filter(({ module }) => !lazy.has(module) && !app.lazy.includes(module));
       if (news.length === 0) {
         if (report.failed.length > 0) throw new BuildError(report.failed.map((it) => app.explain(it)).join("\n"));
@@ -51,6 +52,8 @@ async function main() {
       if (attempt === MOST_ATTEMPTS) throw new BuildError(`${app.name}: which modules read settings at top level changes from one evaluation to the next`);
       for (const found of news) lazy.set(found.module, [...(lazy.get(found.module) ?? []), found]);
     }
+    // Only what is right is left there.
+    copyFileSync(component, resolve(values.output));
     for (const found of lazy.values()) for (const line of app.notes(found)) say(line);
   } finally {
     rmSync(work, { recursive: true, force: true });
