@@ -32,6 +32,9 @@ const TURN: u32 = 500;
 const TURNS: u32 = 40;
 
 fn main() {
+    // `-- gate` measures that side alone, for a profiler.
+    let only = std::env::args().nth(1).filter(|arg| arg != "--bench");
+    let measures = |side: &str| only.as_deref().is_none_or(|only| only == side);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let store = store();
     let bare = bare::Bare::new(COMPONENT, Arc::clone(&store));
@@ -41,7 +44,7 @@ fn main() {
     let (mut bare_times, mut gate_times, mut kept_times) = (histogram(), histogram(), histogram());
     runtime.block_on(async {
         for turn in 0..=TURNS {
-            for _ in 0..TURN {
+            for _ in 0..TURN * u32::from(measures("bare")) {
                 let start = Instant::now();
                 bare.decide(&headers()).await;
                 // The first turn warms up.
@@ -49,7 +52,7 @@ fn main() {
                     record(&mut bare_times, start.elapsed());
                 }
             }
-            for _ in 0..TURN {
+            for _ in 0..TURN * u32::from(measures("gate")) {
                 let start = Instant::now();
                 let decision = gate.decide(request(), &["default".to_owned()]).await;
                 if turn > 0 {
@@ -57,7 +60,7 @@ fn main() {
                 }
                 assert!(matches!(decision.outcome, Outcome::Allowed(_)), "{:?}", decision.outcome);
             }
-            for _ in 0..TURN {
+            for _ in 0..TURN * u32::from(measures("kept")) {
                 let start = Instant::now();
                 let decision = keeping.decide(request(), &["given".to_owned()]).await;
                 if turn > 0 {

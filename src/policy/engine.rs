@@ -77,7 +77,8 @@ fn pool(limits: &Limits) -> PoolingAllocationConfig {
     pool.max_memory_size(limits.memory);
     pool.table_elements(50_000);
     // What an instance has used is zeroed up to here, and only the rest given back: giving back means that every other core
-    // is interrupted, which costs more than zeroing what a small policy uses.
+    // is interrupted, which costs more than zeroing what a small policy uses. A policy in Rust that has 192 KiB and does not grow took
+    // 16.6 µs with this, and 28.8 with half of it (`cargo bench --bench door`).
     pool.linear_memory_keep_resident(256 << 10);
     pool.table_keep_resident(64 << 10);
     pool

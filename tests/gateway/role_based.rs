@@ -81,6 +81,17 @@ async fn a_freshly_built_policy_decides_as_the_committed_one_does() {
 }
 
 #[tokio::test]
+async fn a_large_request_is_decided_as_a_small_one() {
+    let component = std::fs::read(committed()).expect("the component is there");
+    let gateway = Gateway::behind(&component, &configuration(&suite().cases[0].world)).await;
+    // More than the policy's memory has room for when it starts.
+    let cookie = |sid| format!("{} session={sid}", "a=b; ".repeat(10_000));
+    let reply = ask(gateway.data, "GET", "/api/realtime", &[("cookie", &cookie("mallory"))], "").await;
+    assert_eq!((reply.status, &*reply.body), (401, "Unauthorized"));
+    Sse::open(gateway.data, "/api/realtime", &[("cookie", &cookie("alice"))]).await.connected("default").await;
+}
+
+#[tokio::test]
 async fn a_policy_without_leave_to_look_up_lets_nobody_in() {
     let component = std::fs::read(committed()).expect("the component is there");
     let gateway = Gateway::behind(&component, "").await;

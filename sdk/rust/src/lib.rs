@@ -19,6 +19,8 @@
 //! The same function runs in `cargo test`, on a [`testing::World`] of your making.
 
 pub mod answer;
+#[cfg(all(target_family = "wasm", feature = "arena"))]
+mod arena;
 #[doc(hidden)]
 pub mod bindings;
 pub mod context;
