@@ -51,7 +51,7 @@ async fn run(dir: &Path, args: &[&str]) -> String {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     let mut command = tidegate(args);
     // What toolchains download and compile is kept for the next time, and away from the user's own.
-    command.current_dir(dir).env("TIDEGATE_CACHE_DIR", target.join("cache"));
+    command.current_dir(dir).env("TIDEGATE_CACHE_DIR", target.join("tmp"));
     command.env("CARGO_TARGET_DIR", target.join("projects"));
     let output = command.output().await.expect("it runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

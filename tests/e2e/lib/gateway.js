@@ -25,7 +25,7 @@ export async function startGateway({ args, config, dir, name = "tidegate", withi
   // The settings of the person who runs the tests are not part of them.
   const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith("TIDEGATE_")));
   // Nothing is left outside the checkout.
-  env.TIDEGATE_CACHE_DIR = join(REPO, "target/cache");
+  env.TIDEGATE_CACHE_DIR = join(REPO, "target/tmp");
   const gateway = new Child(name, BINARY, all, { env });
   try {
     const [, port] = await gateway.line(/\blistening on http:\/\/127\.0\.0\.1:(\d+)/, within);
