@@ -59,7 +59,8 @@ fn generate() -> Result<Generated> {
 /// A world of the interface's package.
 fn world(name: &str) -> Result<(Resolve, WorldId)> {
     let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_path(crate::root().join("wit")).context("reading wit/")?;
+    let read = |path: &str| fs::read_to_string(crate::root().join(path)).with_context(|| format!("reading {path}"));
+    let package = resolve.push_source("policy.wit", &(read("wit/policy.wit")? + &read("sdk/prepared.wit")?))?;
     let world = resolve.select_world(&[package], Some(name))?;
     Ok((resolve, world))
 }

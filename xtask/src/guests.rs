@@ -95,7 +95,7 @@ pub fn names(sources: &Path) -> Result<Vec<String>> {
 }
 
 /// What a guest is made of: its folder, its language's SDK, the interface, and the code that builds it.
-fn inputs(root: &Path, name: &str) -> [PathBuf; 5] {
+fn inputs(root: &Path, name: &str) -> [PathBuf; 6] {
     // What is written in Zig has the SDK of C.
     let language = match name.split('-').next() {
         Some("zig") => "c",
@@ -103,7 +103,15 @@ fn inputs(root: &Path, name: &str) -> [PathBuf; 5] {
     };
     let sdk = root.join("sdk").join(language);
     let lock = root.join("guest-examples/Cargo.lock");
-    [root.join("guest-examples").join(name), sdk, root.join("wit"), root.join("src/commands/policy/build"), lock]
+    let prepared = root.join("sdk/prepared.wit");
+    [
+        root.join("guest-examples").join(name),
+        sdk,
+        prepared,
+        root.join("wit"),
+        root.join("src/commands/policy/build"),
+        lock,
+    ]
 }
 
 /// Whether a file is there, and none of the inputs was changed after it.

@@ -17,7 +17,7 @@ use wasm_metadata::AddMetadata;
 use super::{Job, tools};
 use toolchain::Toolchain;
 
-/// The world of `wit/policy.wit` that the SDK implements.
+/// The world that the SDK implements.
 const WORLD: &str = "prepared-policy";
 /// The module that componentize-py is told to load; it loads the policy's.
 const ENTRY: &str = "tidegate_entry";

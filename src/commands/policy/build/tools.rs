@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// The interface, as the program was compiled with it.
-pub const WIT: &str = include_str!("../../../../wit/policy.wit");
+/// The interface as the program was compiled with it, with the world of those who prepare.
+pub const WIT: &str = concat!(include_str!("../../../../wit/policy.wit"), include_str!("../../../../sdk/prepared.wit"));
 
 /// The interface as a folder, for toolchains that read it. It goes with the value.
 pub fn wit_folder() -> Result<TempDir> {
