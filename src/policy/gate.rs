@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{Semaphore, SemaphorePermit, broadcast, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
 use super::answer::Check;
 use super::cache::Forget;
 use super::compile::Compiler;
 use super::component::{LoadError, Policy};
 use super::host::{Patience, Surroundings, wit};
-use super::instance::Asked;
+use super::instance::{Asked, Used};
 use super::version::Version;
 use super::{Decision, Failure, Limits, Outcome, Request, slow_lane};
 use crate::stream::now_ms;
@@ -32,7 +32,7 @@ pub struct Gate {
     in_force: ArcSwapOption<Version>,
     surroundings: Arc<Surroundings>,
     limits: Limits,
-    slots: Semaphore,
+    slots: Arc<Semaphore>,
     /// Decisions that wait for keys, without a place.
     awaiting: AtomicUsize,
     watchers: broadcast::Sender<Arc<Watched>>,
@@ -66,7 +66,7 @@ impl Gate {
             compiler: None,
             in_force: ArcSwapOption::empty(),
             surroundings: Arc::new(surroundings),
-            slots: Semaphore::new(limits.concurrency),
+            slots: Arc::new(Semaphore::new(limits.concurrency)),
             awaiting: AtomicUsize::new(0),
             watchers: broadcast::channel(WATCHED).0,
             swaps: watch::Sender::new(0),
@@ -185,7 +185,8 @@ impl Gate {
             patience.restart = attempt < ATTEMPTS;
             let asked = attempt_with(version, &request.id, &asking, &wanted, deadline, patience, lookups).await?;
             let Some(wait) = asked.awaits else {
-                let mut said = asked.state.said;
+                let mut said = asked.said;
+                retire(asked.used, slot);
                 *reason = said.reason.take();
                 let replay_since = said.replay_since;
                 let check = Check { channels, limit: self.limits.answer, now: self.now(), replay_since };
@@ -195,9 +196,9 @@ impl Gate {
                 }
                 return Ok(outcome);
             };
-            lookups = asked.state.lookups;
+            lookups = asked.lookups;
             // The place is for those who can go on meanwhile.
-            drop((slot, asked.state));
+            retire(asked.used, slot);
             let _awaiting = Counted::new(&self.awaiting);
             wait.until(patience.until).await;
             slot = self.slot().await?;
@@ -206,9 +207,9 @@ impl Gate {
     }
 
     /// A place among the decisions that are made at once.
-    async fn slot(&self) -> Result<SemaphorePermit<'_>, Failure> {
+    async fn slot(&self) -> Result<OwnedSemaphorePermit, Failure> {
         // Closed never; so an error is the time that ran out.
-        let slot = tokio::time::timeout(self.limits.queue_timeout, self.slots.acquire()).await;
+        let slot = tokio::time::timeout(self.limits.queue_timeout, Arc::clone(&self.slots).acquire_owned()).await;
         slot.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Busy)
     }
 
@@ -258,6 +259,14 @@ async fn attempt_with(
         }
     };
     slow_lane::run(call, pace).await?
+}
+
+/// Lets an instance go, and its place with it; one that takes long to go does so off the request's path.
+fn retire(used: Used, slot: OwnedSemaphorePermit) {
+    if used.is_heavy() {
+        // Where there is no slow lane it goes here.
+        let _ = slow_lane::spawn(async move { drop((used, slot)) });
+    }
 }
 
 pub(crate) fn to_wit(request: &Request) -> wit::Request {

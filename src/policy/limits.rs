@@ -43,9 +43,14 @@ impl MemoryLimiter {
         self.taken = 0;
     }
 
+    /// Bytes that the instance holds.
+    pub fn taken_in_all(&self) -> usize {
+        self.most - self.left
+    }
+
     /// Whether there is so much memory already that no call is quick for certain.
     pub fn is_large(&self) -> bool {
-        self.most - self.left > LARGE
+        self.taken_in_all() > LARGE
     }
 
     async fn take(&mut self, bytes: usize) -> bool {

@@ -36,6 +36,7 @@ wasmtime::component::bindgen!({
     exports: { default: async },
 });
 
+pub use self::answer::Said;
 pub use self::tidegate::policy::types as wit;
 pub use self::tokens::{AwaitKeys, Patience};
 
