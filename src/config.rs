@@ -1,6 +1,7 @@
 //! Flags, environment and file become one checked [`Config`]; whatever is wrong is said with the key and the remedy.
 
 pub mod layers;
+pub mod operations;
 mod policy;
 pub mod raw;
 mod reference;
@@ -22,7 +23,8 @@ use crate::policy::{Limits, Settings, Surroundings};
 use crate::store::Store;
 use crate::store::memory::Seed;
 use crate::store::url::StoreUrl;
-use raw::{LogFormat, Raw};
+use operations::{DecisionsConfig, RolloutConfig, ShadowConfig};
+use raw::{LogFormat, Raw, Source};
 
 /// What is wrong with the configuration, where, and what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +74,16 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Bytes of a request's head.
     pub max_head: usize,
+    /// Where the policy comes from.
+    pub rollout: RolloutConfig,
+    /// What is asked beside it.
+    pub shadow: ShadowConfig,
+    /// What is written down of decisions.
+    pub decisions: DecisionsConfig,
+    /// This node's name, if it was given one.
+    pub node: Option<String>,
+    /// A node that was told to stop serves on for so long.
+    pub drain_delay: Duration,
     /// The time that streams have to leave.
     pub drain: Duration,
     /// How log lines look.
@@ -104,6 +116,8 @@ pub enum Door {
     Policy(PathBuf),
     /// The example policy within the program.
     Example,
+    /// What was pushed to the store.
+    Fleet,
     /// Nobody: everybody is let in.
     AllowAll,
 }
@@ -238,7 +252,11 @@ impl Config {
             return Err(wrong("memory.seed", "it fills a memory: store only; store is another"));
         }
         let limits = policy::limits(&raw.policy)?;
-        let door = door(raw.allow_all, raw.policy.file)?;
+        let rollout = operations::rollout(&raw.policy)?;
+        let door = match rollout.source {
+            Source::File => door(raw.allow_all, raw.policy.file)?,
+            Source::Fleet => fleet(&raw.policy, raw.allow_all, &url)?,
+        };
         let prefixes = raw.policy.lookup.prefixes;
         if prefixes.iter().any(String::is_empty) {
             return Err(wrong(
@@ -298,6 +316,11 @@ impl Config {
             rest_tokens: raw.redis_rest.tokens,
             trusted_proxies: raw.server.trusted_proxies,
             max_head: size("server.max-head", raw.server.max_head, 32 << 10, 1 << 20)?,
+            rollout,
+            shadow: operations::shadow(&raw.policy.shadow)?,
+            decisions: operations::decisions(&raw.decisions)?,
+            node: raw.fleet.node,
+            drain_delay: raw.drain.delay,
             drain: raw.drain.time,
             log_format: raw.log.format,
             log_filter: raw.log.filter,
@@ -348,6 +371,30 @@ fn door(allow_all: bool, file: Option<PathBuf>) -> Result<Door, ConfigError> {
              or write --allow-all",
         )),
     }
+}
+
+fn fleet(raw: &raw::Policy, allow_all: bool, store: &StoreUrl) -> Result<Door, ConfigError> {
+    if allow_all {
+        return Err(wrong(
+            "allow-all",
+            "the policy comes from the fleet (policy.source); which one it shall be has to be written",
+        ));
+    }
+    if raw.file.as_ref().is_some_and(|file| !file.ends_with(EXAMPLE)) {
+        return Err(wrong(
+            "policy.file",
+            "the policy comes from the fleet (policy.source = \"fleet\"): push it with `tidegate policy push`",
+        ));
+    }
+    if matches!(store, StoreUrl::Memory) {
+        return Err(wrong("policy.source", "a fleet has its policy in a Redis, and store is memory:"));
+    }
+    if raw.trusted_keys.is_empty() && !raw.unsigned_fleet {
+        let what = "a fleet takes signed policies only, since whoever may write to the store could else write the policy: \
+                    name public keys (`tidegate policy keygen` makes a pair), or write --unsigned-fleet (policy.unsigned-fleet)";
+        return Err(wrong("policy.trusted-keys", what));
+    }
+    Ok(Door::Fleet)
 }
 
 fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {

@@ -6,6 +6,7 @@ pub mod config;
 pub mod egress;
 pub mod event;
 pub mod policy;
+pub mod rollout;
 pub mod server;
 pub mod store;
 pub mod stream;

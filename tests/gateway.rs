@@ -47,5 +47,7 @@ mod rest;
 mod resume;
 #[path = "gateway/role_based.rs"]
 mod role_based;
+#[path = "gateway/swap.rs"]
+mod swap;
 #[path = "gateway/tokens.rs"]
 mod tokens;

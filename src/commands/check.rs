@@ -24,7 +24,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
             let compiler = Compiler::new(&config.limits, config.cache_dir.as_deref())?;
             Some(serve::load(&compiler, path)?.digest().to_string())
         }
-        Door::Example | Door::AllowAll => None,
+        Door::Example | Door::Fleet | Door::AllowAll => None,
     };
     let store = config.store.url.to_string();
     if args.json {

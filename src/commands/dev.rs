@@ -11,8 +11,9 @@ use tokio::sync::mpsc;
 
 use super::{ServeFlags, serve};
 use crate::config::{Config, ConfigError, Door, layers};
-use crate::policy::gate::Gate;
-use crate::server::Playground;
+use crate::policy::Origin;
+use crate::rollout::Artifact;
+use crate::server::{App, Playground};
 use crate::store::url::StoreUrl;
 
 /// An editor or a compiler writes a file in several steps; this long after the last one it is loaded.
@@ -48,6 +49,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         policy: match &config.door {
             Door::Policy(path) => path.display().to_string(),
             Door::Example => "rust-role-based".into(),
+            Door::Fleet => "the fleet's".into(),
             Door::AllowAll => "none: everybody may read every channel".into(),
         },
         users: [("alice", "member of team red"), ("bob", "member of team blue"), ("root", "the admin")]
@@ -76,14 +78,14 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         println!("  <RealtimeProvider api={{{{ url: \"http://{host}{path}/as/alice\" }}}}>");
         println!();
         if let Door::Policy(path) = &app.config.door {
-            reload_on_change(path, Arc::clone(&app.gate))?;
+            reload_on_change(path, Arc::clone(app))?;
         }
         Ok(())
     })
 }
 
 /// Puts the policy in force anew whenever its file changes. One that does not load changes nothing.
-fn reload_on_change(path: &Path, gate: Arc<Gate>) -> anyhow::Result<()> {
+fn reload_on_change(path: &Path, app: Arc<App>) -> anyhow::Result<()> {
     let path = path.to_path_buf();
     let folder =
         path.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_path_buf);
@@ -107,12 +109,17 @@ fn reload_on_change(path: &Path, gate: Arc<Gate>) -> anyhow::Result<()> {
                 continue;
             }
             seen = now;
-            let (gate, path) = (Arc::clone(&gate), path.clone());
-            let reloaded = tokio::task::spawn_blocking(move || gate.load(&path)).await;
-            match reloaded {
-                Ok(Ok(policy)) => tracing::info!(%policy, "the policy was replaced"),
-                Ok(Err(error)) => tracing::error!(%error, "the new policy does not load; the old one stays in force"),
-                Err(error) => tracing::error!(%error, "loading the new policy failed; the old one stays in force"),
+            let component = match tokio::fs::read(&path).await {
+                Ok(bytes) => bytes.into(),
+                Err(error) => {
+                    tracing::error!(%error, "the new policy cannot be read; the old one stays in force");
+                    continue;
+                }
+            };
+            let origin = Origin { source: format!("file {}", path.display()), ..Origin::default() };
+            let artifact = Artifact { component, cases: None };
+            if let Ok(next) = app.rollout.prepare(artifact, app.gate.basis(), origin).await {
+                app.rollout.put_in_force(next).await;
             }
         }
     });

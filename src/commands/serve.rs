@@ -15,6 +15,7 @@ use crate::config::{Config, Door, StoreConfig};
 use crate::policy::compile::Compiler;
 use crate::policy::component::Policy;
 use crate::policy::gate::Gate;
+use crate::policy::{Next, Origin};
 use crate::server::{self, App, Listeners, Playground};
 use crate::store::Store;
 use crate::store::memory::{MemoryStore, system_clock};
@@ -113,7 +114,11 @@ pub fn open_gate(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<Gate>
     };
     tracing::info!(policy = %policy.digest(), "in force");
     let gate = Gate::new(compiler, surroundings, limits);
-    gate.put_in_force(policy);
+    let source = match &config.door {
+        Door::Policy(path) => format!("file {}", path.display()),
+        _ => "the example policy".into(),
+    };
+    gate.swap(Next { policy, basis: gate.basis(), origin: Origin { source, ..Origin::default() } });
     Ok(gate)
 }
 

@@ -58,7 +58,13 @@ pub fn file(path: &Path, text: &str) -> Result<Table, ConfigError> {
         }
     };
     if let Some(Value::Table(policy)) = table.get_mut("policy") {
-        policy.get_mut("file").map(from_here);
+        for key in ["file", "cases"] {
+            policy.get_mut(key).map(from_here);
+        }
+        if let Some(Value::Array(keys)) = policy.get_mut("trusted-keys") {
+            keys.iter_mut().for_each(from_here);
+        }
+        policy.get_mut("shadow").and_then(|shadow| shadow.get_mut("file")).map(from_here);
         if let Some(Value::Table(settings)) = policy.get_mut("settings") {
             settings.iter_mut().for_each(|(_, value)| refer_from(folder, value));
         }

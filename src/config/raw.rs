@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use ipnet::IpNet;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 use toml::Value;
 
 use crate::policy::tokens::WrittenProfile;
@@ -65,6 +65,10 @@ section! {
         reject: Reject = Reject::default(),
         /// The REST protocol of the npm package's server half.
         redis_rest: RedisRest = RedisRest::default(),
+        /// What is written down of decisions.
+        decisions: Decisions = Decisions::default(),
+        /// Nodes on one store.
+        fleet: Fleet = Fleet::default(),
         /// The embedded store.
         memory: Memory = Memory::default(),
         /// The server.
@@ -91,6 +95,18 @@ section! {
     Policy {
         /// The component.
         file: Option<PathBuf> = None,
+        /// Where the policy comes from: `file`, or `fleet` for the one that was pushed to the store.
+        source: Source = Source::File,
+        /// What it has to decide before it takes force; by default `<name>.cases.toml` beside `<name>.wasm`, if there is one.
+        cases: Option<PathBuf> = None,
+        /// PEM files of ed25519 public keys, one of which a policy has to be signed with.
+        trusted_keys: Vec<PathBuf> = Vec::new(),
+        /// Take policies from the store that nobody signed: whoever may write there decides who may read.
+        unsigned_fleet: bool = false,
+        /// Streams that an older policy let in are asked to come back, spread over this time; `off` lets them stay.
+        rotate_within: OrOff = OrOff(Some(Duration::from_secs(60))),
+        /// A candidate that is asked beside the policy in force.
+        shadow: Shadow = Shadow::default(),
         /// CPU time of one decision.
         #[serde(with = "humantime_serde")]
         cpu: Duration = Duration::from_millis(100),
@@ -128,6 +144,76 @@ section! {
         tokens: BTreeMap<String, WrittenProfile> = BTreeMap::new(),
         /// Where the policy may send requests.
         egress: Egress = Egress::default(),
+    }
+}
+
+section! {
+    /// `[policy.shadow]`
+    Shadow {
+        /// The candidate's component.
+        file: Option<PathBuf> = None,
+        /// The share of requests that it is asked about, from 0 to 1.
+        share: f64 = 0.1,
+        /// Decisions of the candidate at once; more are not asked.
+        concurrency: usize = 4,
+    }
+}
+
+section! {
+    /// `[decisions]`
+    Decisions {
+        /// A line of JSON for each decision: `stdout`, or a file.
+        log: Option<String> = None,
+        /// Fields of it whose values are masked: `subject`, `channels`, `reason`.
+        mask: Vec<String> = Vec::new(),
+        /// A file for whole requests and what was looked up for them, to be replayed. It has credentials in it.
+        record: Option<PathBuf> = None,
+        /// The share of requests that are recorded, from 0 to 1.
+        record_share: f64 = 0.01,
+        /// The recording ends when it has so much.
+        record_limit: ByteSize = ByteSize::mib(256),
+    }
+}
+
+section! {
+    /// `[fleet]`
+    Fleet {
+        /// This node's name, unlike any other's; by default that of the machine with the data port's address.
+        node: Option<String> = None,
+    }
+}
+
+/// Where the policy comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// A file of this machine.
+    File,
+    /// What was pushed to the store.
+    Fleet,
+}
+
+/// A time, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrOff(pub Option<Duration>);
+
+impl Serialize for OrOff {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Some(time) => humantime_serde::serialize(&time, to),
+            None => to.serialize_str("off"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for OrOff {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let wrong = || D::Error::custom(format!("{text:?} is neither off nor a time, as 60s or 0s"));
+        humantime::parse_duration(&text).map(|time| Self(Some(time))).map_err(|_| wrong())
     }
 }
 
@@ -261,7 +347,10 @@ section! {
 section! {
     /// `[drain]`
     Drain {
-        /// Streams are told to come back, spread over this time.
+        /// Behind the signal to stop a node serves on for so long, not ready any more, so that balancers can turn away.
+        #[serde(with = "humantime_serde")]
+        delay: Duration = Duration::from_secs(5),
+        /// Then streams are told to come back, spread over this time.
         #[serde(with = "humantime_serde")]
         time: Duration = Duration::from_secs(5),
     }
@@ -327,7 +416,7 @@ fn text_or_table<'de, T: FromText + Deserialize<'de>, D: Deserializer<'de>>(from
 }
 
 /// The path of every option that is not a table, as it stands in `tidegate.toml`; the environment says the same in capitals.
-pub const OPTIONS: [&str; 53] = [
+pub const OPTIONS: [&str; 68] = [
     "listen",
     "control",
     "control.listen",
@@ -340,6 +429,14 @@ pub const OPTIONS: [&str; 53] = [
     "allow-all",
     "policy",
     "policy.file",
+    "policy.source",
+    "policy.cases",
+    "policy.trusted-keys",
+    "policy.unsigned-fleet",
+    "policy.rotate-within",
+    "policy.shadow.file",
+    "policy.shadow.share",
+    "policy.shadow.concurrency",
     "policy.cpu",
     "policy.timeout",
     "policy.memory",
@@ -374,10 +471,17 @@ pub const OPTIONS: [&str; 53] = [
     "cors.credentials",
     "reject.hold",
     "redis-rest.tokens",
+    "decisions.log",
+    "decisions.mask",
+    "decisions.record",
+    "decisions.record-share",
+    "decisions.record-limit",
+    "fleet.node",
     "memory.limit",
     "memory.seed",
     "server.trusted-proxies",
     "server.max-head",
+    "drain.delay",
     "drain.time",
     "log.format",
     "log.filter",

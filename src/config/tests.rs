@@ -141,7 +141,7 @@ fn every_option_can_be_said_by_the_environment() {
     for path in raw::OPTIONS {
         let name = layers::variable(path);
         let try_value = |value: &str| layers::environment([(name.clone(), value.to_owned())].into_iter());
-        let values = ["1s", "1MiB", "7", "true", "json", "text", "{}", "10.0.0.0/8"];
+        let values = ["1s", "1MiB", "7", "true", "json", "text", "{}", "10.0.0.0/8", "file"];
         assert!(values.iter().any(|value| try_value(value).is_ok()), "{name}");
     }
 }
@@ -153,6 +153,26 @@ fn paths_in_a_file_are_meant_from_there() {
     let raw: Raw = table.try_into().expect("raw");
     assert_eq!(raw.policy.file, Some("/etc/tidegate/p.wasm".into()));
     assert_eq!(raw.store_ca, Some("/ca.pem".into()));
+    let text = "policy = { cases = \"c.toml\", trusted-keys = [\"a.pem\"], shadow.file = \"next.wasm\" }";
+    let table = layers::file(Path::new("/etc/tidegate/tidegate.toml"), text).expect("file");
+    let raw: Raw = table.try_into().expect("raw");
+    assert_eq!(raw.policy.cases, Some("/etc/tidegate/c.toml".into()));
+    assert_eq!(raw.policy.trusted_keys, [Path::new("/etc/tidegate/a.pem")]);
+    assert_eq!(raw.policy.shadow.file, Some("/etc/tidegate/next.wasm".into()));
+}
+
+#[test]
+fn where_a_policy_comes_from() {
+    let fleet = |more: &str| load(&format!("[policy]\nsource = \"fleet\"\n{more}"));
+    let error = |more: &str| fleet(more).expect_err(more).to_string();
+    assert_eq!(fleet("unsigned-fleet = true").expect("valid").door, Door::Fleet);
+    assert_eq!(fleet("trusted-keys = [\"a.pem\"]").expect("valid").door, Door::Fleet);
+    assert!(error("").contains("keygen") && error("").contains("--unsigned-fleet"));
+    assert!(error("file = \"x.wasm\"\nunsigned-fleet = true").contains("policy push"));
+    assert!(error("rotate-within = \"never\"").contains("neither off nor a time"));
+    assert!(error("unsigned-fleet = true\nshadow.share = 2.0").contains("from 0 to 1"));
+    let off = load("allow-all = true\npolicy.rotate-within = \"off\"").expect("valid");
+    assert_eq!(off.rollout.rotate_within, None);
 }
 
 #[test]

@@ -1,20 +1,19 @@
 //! Asks the policy in force.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
 use super::answer::Check;
 use super::cache::Forget;
 use super::compile::Compiler;
-use super::component::{LoadError, Policy};
+use super::component::Policy;
 use super::host::{Patience, Surroundings, wit};
 use super::instance::{Asked, Used};
-use super::version::Version;
+use super::version::{About, Basis, Next, Origin, Pin, Pins, Version};
 use super::{Decision, Failure, Limits, Outcome, Request, slow_lane};
 use crate::stream::now_ms;
 
@@ -30,13 +29,67 @@ pub struct Gate {
     /// Where policies are compiled; none where everybody is let in.
     compiler: Option<Compiler>,
     in_force: ArcSwapOption<Version>,
-    surroundings: Arc<Surroundings>,
-    limits: Limits,
+    /// What the policy in force, or the first one, has around it.
+    basis: ArcSwap<Basis>,
+    /// Those that were in force and may not be gone yet, and the number of the last swap.
+    swapped: Mutex<Swapped>,
+    queue_timeout: Duration,
     slots: Arc<Semaphore>,
     /// Decisions that wait for keys, without a place.
     awaiting: AtomicUsize,
     watchers: broadcast::Sender<Arc<Watched>>,
     swaps: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Swapped {
+    number: u64,
+    old: Vec<Retired>,
+}
+
+/// A version that is in force no longer.
+struct Retired {
+    about: Arc<About>,
+    version: Weak<Version>,
+    pins: Arc<Pins>,
+}
+
+impl Retired {
+    /// Decisions of it that are being made.
+    fn decisions(&self) -> usize {
+        self.version.strong_count()
+    }
+
+    fn is_gone(&self) -> bool {
+        self.decisions() == 0 && self.pins.count() == 0
+    }
+}
+
+/// A version that is in force no longer, as long as decisions of it are being made.
+#[derive(Clone, Debug)]
+pub struct Old {
+    /// What it is.
+    pub about: Arc<About>,
+    /// Decisions that were begun under it and are not done.
+    pub decisions: usize,
+}
+
+/// A swap that was done: decisions that begin from now on are made by what is in force now.
+pub struct Swap {
+    /// What is in force.
+    pub about: Arc<About>,
+    old: Vec<Arc<Pins>>,
+}
+
+impl Swap {
+    /// Waits until no answer of an older version is on its way out any more: a few milliseconds, or as long as a decision may take.
+    /// Whatever is answered behind this is the new version's word.
+    pub async fn acknowledged(self) -> Arc<About> {
+        for pins in &self.old {
+            pins.gone().await;
+        }
+        self.about
+    }
 }
 
 /// A decision as its watchers see it.
@@ -65,37 +118,74 @@ impl Gate {
         Self {
             compiler: None,
             in_force: ArcSwapOption::empty(),
-            surroundings: Arc::new(surroundings),
             slots: Arc::new(Semaphore::new(limits.concurrency)),
+            queue_timeout: limits.queue_timeout,
+            basis: ArcSwap::from_pointee(Basis { surroundings: Arc::new(surroundings), limits }),
+            swapped: Mutex::default(),
             awaiting: AtomicUsize::new(0),
             watchers: broadcast::channel(WATCHED).0,
             swaps: watch::Sender::new(0),
-            limits,
         }
     }
 
-    /// Puts a policy in force: decisions that begin from now on are its own.
-    pub fn put_in_force(&self, policy: Policy) {
-        let version = Version::new(policy, Arc::clone(&self.surroundings), self.limits.clone());
-        self.in_force.store(Some(version));
-        self.swaps.send_modify(|swap| *swap += 1);
+    /// Puts a policy in force with what is around it now.
+    pub fn put_in_force(&self, policy: Policy) -> Swap {
+        self.swap(Next { policy, basis: self.basis(), origin: Origin::default() })
     }
 
-    /// Loads a file and puts it in force; answers its digest. One that does not load changes nothing.
-    pub fn load(&self, path: &Path) -> Result<Arc<str>, LoadError> {
-        let Some(compiler) = &self.compiler else {
-            return Err(LoadError::Invalid("there is no engine to run it".into()));
-        };
-        let policy = Policy::load(compiler, path)?;
-        let digest = Arc::clone(policy.digest());
-        self.put_in_force(policy);
-        Ok(digest)
+    /// Puts all that decisions depend on in force, at one moment.
+    pub fn swap(&self, next: Next) -> Swap {
+        // Held for the whole, so that numbers are in the order in which versions took force.
+        let mut swapped = self.swapped.lock().unwrap_or_else(PoisonError::into_inner);
+        swapped.number += 1;
+        self.basis.store(Arc::clone(&next.basis));
+        let version = Version::new(next, swapped.number);
+        let about = Arc::clone(&version.about);
+        if let Some(before) = self.in_force.swap(Some(version)) {
+            let (about, pins) = (Arc::clone(&before.about), Arc::clone(&before.pins));
+            swapped.old.push(Retired { about, version: Arc::downgrade(&before), pins });
+        }
+        // Whoever pinned an older version and still found it in force did so before this.
+        fence(Ordering::SeqCst);
+        swapped.old.retain(|old| !old.is_gone());
+        let old = swapped.old.iter().map(|old| Arc::clone(&old.pins)).collect();
+        drop(swapped);
+        self.swaps.send_replace(about.number);
+        Swap { about, old }
     }
 
-    /// The policy in force, `sha256:…`.
+    /// Where policies are compiled; none where everybody is let in.
     #[must_use]
-    pub fn digest(&self) -> Option<Arc<str>> {
-        self.in_force.load().as_ref().map(|version| Arc::clone(version.policy.digest()))
+    pub fn compiler(&self) -> Option<&Compiler> {
+        self.compiler.as_ref()
+    }
+
+    /// What the policy in force has around it.
+    #[must_use]
+    pub fn basis(&self) -> Arc<Basis> {
+        self.basis.load_full()
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn in_force(&self) -> Option<Arc<About>> {
+        self.in_force.load().as_ref().map(|version| Arc::clone(&version.about))
+    }
+
+    /// Versions that are in force no longer and still decide about somebody.
+    #[must_use]
+    pub fn old(&self) -> Vec<Old> {
+        let swapped = self.swapped.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = |old: &Retired| Old { about: Arc::clone(&old.about), decisions: old.decisions() };
+        swapped.old.iter().map(old).filter(|old| old.decisions > 0).collect()
+    }
+
+    /// Answers that are on their way out, of all versions: those that hold up the acknowledgement of a swap.
+    #[must_use]
+    pub fn pinned(&self) -> usize {
+        let swapped = self.swapped.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.in_force.load().as_ref().map_or(0, |version| version.pins.count());
+        now + swapped.old.iter().map(|old| old.pins.count()).sum::<usize>()
     }
 
     /// Whether anybody can be let in.
@@ -137,10 +227,37 @@ impl Gate {
 
     /// May this client read this set of channels?
     pub async fn decide(&self, request: Request, channels: &[String]) -> Decision {
+        self.decide_by(self.in_force.load_full(), &request, channels).await
+    }
+
+    /// The same for an answer that goes out. If another version took force meanwhile, it is decided once more; that time the
+    /// acknowledgement of the next swap waits for it. The pin is to be held until the answer's head is written.
+    pub async fn admit(&self, request: Request, channels: &[String]) -> (Decision, Option<Pin>) {
+        let version = self.in_force.load_full();
+        let decision = self.decide_by(version.clone(), &request, channels).await;
+        match version.as_ref().map(|version| (version.pin(), self.is_in_force(version))) {
+            Some((pin, true)) => return (decision, Some(pin)),
+            None if self.in_force.load().is_none() => return (decision, None),
+            _ => {}
+        }
+        let (version, pin) = loop {
+            let Some(version) = self.in_force.load_full() else { return (decision, None) };
+            let pin = version.pin();
+            if self.is_in_force(&version) {
+                break (version, pin);
+            }
+        };
+        (self.decide_by(Some(version), &request, channels).await, Some(pin))
+    }
+
+    fn is_in_force(&self, version: &Arc<Version>) -> bool {
+        self.in_force.load().as_ref().is_some_and(|now| Arc::ptr_eq(now, version))
+    }
+
+    async fn decide_by(&self, version: Option<Arc<Version>>, request: &Request, channels: &[String]) -> Decision {
         let start = Instant::now();
         let request_id = request.id.clone();
-        let version = self.in_force.load_full();
-        let kept = version.as_ref().and_then(|version| version.cache.get(&request, channels, self.now()));
+        let kept = version.as_ref().and_then(|version| version.cache.get(request, channels, now(version)));
         let cached = kept.is_some();
         let mut reason = None;
         let outcome = match (&version, kept) {
@@ -151,13 +268,13 @@ impl Gate {
                 reason = why;
                 outcome
             }
-            (Some(version), None) => match self.ask(version, &request, channels, &mut reason).await {
+            (Some(version), None) => match self.ask(version, request, channels, &mut reason).await {
                 Ok(outcome) => outcome,
                 Err(failure) => Outcome::Failed(failure),
             },
         };
-        let policy = version.map(|version| version.policy.digest().to_string()).unwrap_or_default();
-        let decision = Decision { outcome, reason, cached, took: start.elapsed(), policy };
+        let by = version.map(|version| Arc::clone(&version.about));
+        let decision = Decision { outcome, reason, cached, took: start.elapsed(), by };
         log(&request_id, channels, &decision);
         if self.watchers.receiver_count() > 0 {
             let channels = channels.to_vec();
@@ -178,8 +295,9 @@ impl Gate {
         let (asking, wanted) = (Arc::new(to_wit(request)), Arc::from(channels));
         let mut slot = self.slot().await?;
         let start = tokio::time::Instant::now();
-        let (deadline, seen) = (start + self.limits.timeout, version.cache.seen());
-        let mut patience = Patience { until: start + self.limits.timeout.mul_f64(FOR_KEYS), restart: true };
+        let limits = &version.basis.limits;
+        let (deadline, seen) = (start + limits.timeout, version.cache.seen());
+        let mut patience = Patience { until: start + limits.timeout.mul_f64(FOR_KEYS), restart: true };
         let mut lookups = 0;
         for attempt in 1.. {
             patience.restart = attempt < ATTEMPTS;
@@ -189,7 +307,7 @@ impl Gate {
                 retire(asked.used, slot);
                 *reason = said.reason.take();
                 let replay_since = said.replay_since;
-                let check = Check { channels, limit: self.limits.answer, now: self.now(), replay_since };
+                let check = Check { channels, limit: limits.answer, now: now(version), replay_since };
                 let outcome = check.outcome(asked.answer?);
                 if let Some(keep) = said.keep().map_err(Failure::InvalidAnswer)? {
                     version.cache.keep(&keep, request, channels, &outcome, reason.as_deref(), start, seen);
@@ -209,14 +327,14 @@ impl Gate {
     /// A place among the decisions that are made at once.
     async fn slot(&self) -> Result<OwnedSemaphorePermit, Failure> {
         // Closed never; so an error is the time that ran out.
-        let slot = tokio::time::timeout(self.limits.queue_timeout, Arc::clone(&self.slots).acquire_owned()).await;
+        let slot = tokio::time::timeout(self.queue_timeout, Arc::clone(&self.slots).acquire_owned()).await;
         slot.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Busy)
     }
+}
 
-    /// The clock that policies see.
-    fn now(&self) -> u64 {
-        (self.surroundings.clock)()
-    }
+/// The clock that a policy sees.
+fn now(version: &Version) -> u64 {
+    (version.basis.surroundings.clock)()
 }
 
 /// One more, as long as it lives.
@@ -286,8 +404,8 @@ pub(crate) fn to_wit(request: &Request) -> wit::Request {
 
 /// One line a decision. Names of channels and the reason are quoted, for they are a stranger's.
 fn log(request: &str, channels: &[String], decision: &Decision) {
-    let Decision { outcome, reason, cached, took, policy } = decision;
-    let (us, reason) = (took.as_micros(), reason.as_deref().unwrap_or_default());
+    let Decision { outcome, reason, cached, took, .. } = decision;
+    let (policy, us, reason) = (decision.policy(), took.as_micros(), reason.as_deref().unwrap_or_default());
     match outcome {
         Outcome::Allowed(grant) => {
             let subject = grant.subject.as_deref().unwrap_or_default();

@@ -23,7 +23,9 @@ mod version;
 pub use cache::{Forget, without_acks};
 pub use host::{Clock, Surroundings};
 pub use secret::{Secret, Settings};
+pub use version::{About, Basis, Next, Origin, Pin};
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -150,8 +152,16 @@ pub struct Decision {
     pub cached: bool,
     /// How long it took, waiting for an instance included.
     pub took: Duration,
-    /// The policy that decided, `sha256:…`; empty for `--allow-all` and where there was none.
-    pub policy: String,
+    /// The policy that decided; none for `--allow-all` and where there was none.
+    pub by: Option<Arc<About>>,
+}
+
+impl Decision {
+    /// The digest of the policy that decided, `sha256:…`; empty where there was none.
+    #[must_use]
+    pub fn policy(&self) -> &str {
+        self.by.as_ref().map_or("", |about| &about.digest)
+    }
 }
 
 /// The bounds of one decision and of all together.

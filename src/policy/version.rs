@@ -2,9 +2,11 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -14,6 +16,7 @@ use super::host::Surroundings;
 use super::instance::Instance;
 use super::pace::Pace;
 use super::{Failure, Limits, slow_lane};
+use crate::stream::now_ms;
 
 /// An instance that is made in less than this is made when it is needed: to take one from a queue and to fill that again from
 /// another thread costs about as much.
@@ -21,15 +24,105 @@ pub const WORTHWHILE: Duration = Duration::from_micros(100);
 /// After an instance could not be made or prepared.
 const BACK_OFF: Duration = Duration::from_secs(1);
 
+/// All that a decision depends on beside the component.
+pub struct Basis {
+    /// What a policy may see, ask and reach.
+    pub surroundings: Arc<Surroundings>,
+    /// The bounds of one decision. Those of all together (`concurrency`, `queue_timeout`) are the gate's, from its beginning.
+    pub limits: Limits,
+}
+
+/// What takes force next.
+pub struct Next {
+    /// What decides.
+    pub policy: Policy,
+    /// What it has around it.
+    pub basis: Arc<Basis>,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Where a policy comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Origin {
+    /// For people: `file policy.wasm`, `fleet`, `control port`.
+    pub source: String,
+    /// The number under which it was signed or pushed, where there is one. In a fleet it only goes upwards.
+    pub sequence: Option<u64>,
+    /// Whether it is gone after a restart.
+    pub until_restart: bool,
+}
+
+/// What is in force, as it is told of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct About {
+    /// Counts the swaps of this process, from 1.
+    pub number: u64,
+    /// `sha256:…` of the component.
+    #[serde(serialize_with = "as_text")]
+    pub digest: Arc<str>,
+    /// In force since, ms since 1970.
+    pub since: u64,
+    /// Where it comes from.
+    #[serde(flatten)]
+    pub origin: Origin,
+}
+
+fn as_text<S: Serializer>(text: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(text)
+}
+
 /// A policy in force.
 pub struct Version {
+    /// What it is, for those who ask.
+    pub about: Arc<About>,
     /// What decides.
     pub policy: Policy,
     /// What it answered and may answer again.
     pub cache: Cache,
-    surroundings: Arc<Surroundings>,
-    limits: Limits,
+    /// What it has around it.
+    pub basis: Arc<Basis>,
     ready: Arc<Ready>,
+    /// Answers of this version that are on their way out.
+    pub pins: Arc<Pins>,
+}
+
+/// The pins of one version.
+#[derive(Default)]
+pub struct Pins {
+    count: AtomicUsize,
+    none: Notify,
+}
+
+impl Pins {
+    /// How many answers are on their way out.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// Waits until there is none. Meant for a version that is in force no longer.
+    pub async fn gone(&self) {
+        loop {
+            let mut none = pin!(self.none.notified());
+            // From here on a notification is seen.
+            none.as_mut().enable();
+            if self.count() == 0 {
+                return;
+            }
+            none.await;
+        }
+    }
+}
+
+/// An answer of a version is on its way out: a swap is not acknowledged while there is one of an older version.
+pub struct Pin(Arc<Pins>);
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.none.notify_waiters();
+        }
+    }
 }
 
 /// Instances that wait for their one decision.
@@ -41,17 +134,28 @@ struct Ready {
 
 impl Version {
     /// Makes one value of all that a decision depends on, and begins to make instances for it.
-    pub fn new(policy: Policy, surroundings: Arc<Surroundings>, limits: Limits) -> Arc<Self> {
-        surroundings.tokens.start();
-        let cache = Cache::new(limits.cache, limits.cache_max_age);
-        let version = Arc::new(Self { policy, cache, surroundings, limits, ready: Arc::default() });
-        if version.limits.prepared > 0 {
+    pub fn new(next: Next, number: u64) -> Arc<Self> {
+        let Next { policy, basis, origin } = next;
+        basis.surroundings.tokens.start();
+        let about = About { number, digest: Arc::clone(policy.digest()), since: now_ms(), origin };
+        let cache = Cache::new(basis.limits.cache, basis.limits.cache_max_age);
+        let (about, ready, pins) = (Arc::new(about), Arc::default(), Arc::default());
+        let version = Arc::new(Self { about, policy, cache, basis, ready, pins });
+        if version.basis.limits.prepared > 0 {
             let filling = fill(Arc::downgrade(&version), Arc::clone(&version.ready));
             if let Err(failure) = slow_lane::spawn(filling) {
                 tracing::warn!(%failure, "no instances are made ahead");
             }
         }
         version
+    }
+
+    /// Holds up the acknowledgement of the next swap, as long as the pin lives. Whoever finds the version in force behind this is
+    /// seen by whoever puts another one in force.
+    pub fn pin(&self) -> Pin {
+        self.pins.count.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        Pin(Arc::clone(&self.pins))
     }
 
     /// An instance that was made ahead, if there is one.
@@ -63,7 +167,7 @@ impl Version {
 
     /// A new instance, by `deadline`, at a pace that whoever polls this sees.
     pub async fn make(&self, pace: Arc<Pace>, deadline: Instant) -> Result<Instance, Failure> {
-        Instance::make(&self.policy, Arc::clone(&self.surroundings), &self.limits, pace, deadline).await
+        Instance::make(&self.policy, Arc::clone(&self.basis.surroundings), &self.basis.limits, pace, deadline).await
     }
 
     /// Makes one more instance ahead, whatever the limits say of their number.
@@ -74,7 +178,7 @@ impl Version {
     }
 
     async fn prepare(&self) -> Result<Instance, Failure> {
-        let deadline = Instant::now() + self.limits.timeout;
+        let deadline = Instant::now() + self.basis.limits.timeout;
         let pace = Arc::<Pace>::default();
         let made = async {
             let mut instance = self.make(Arc::clone(&pace), deadline).await?;
@@ -97,7 +201,8 @@ impl Drop for Version {
 /// Keeps `limits.prepared` instances ready as long as the version lives, unless it is quick enough without.
 async fn fill(version: Weak<Version>, ready: Arc<Ready>) {
     while let Some(version) = version.upgrade() {
-        let is_full = ready.waiting.lock().unwrap_or_else(PoisonError::into_inner).len() >= version.limits.prepared;
+        let is_full =
+            ready.waiting.lock().unwrap_or_else(PoisonError::into_inner).len() >= version.basis.limits.prepared;
         if is_full {
             drop(version);
             ready.changed.notified().await;

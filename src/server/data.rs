@@ -11,11 +11,12 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::request::{Query, for_policy};
-use super::respond::{self, Response, error};
+use super::respond::{self, Pinned, Response, error};
 use super::{App, cors, playground, redis_rest};
 use crate::channel::Start;
 use crate::policy::{Grant, Outcome};
 use crate::stream::position::Positions;
+use crate::stream::registry::{Cut, Reader};
 use crate::stream::{Entry, EventStream, now_ms};
 
 /// The whole data port.
@@ -72,21 +73,32 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         return Err(Box::new(response));
     }
-    let Some(ticket) = app.streams.admit() else {
+    let cut = request.extensions().get::<Cut>().cloned().unwrap_or_default();
+    let Some(ticket) = app.streams.admit(cut) else {
         let text = format!("there are {} streams (stream.max-streams)", app.config.stream.max_streams);
         return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", text));
     };
-    let decision = app.gate.decide(asked, &query.channels).await;
+    let (id, address) = (asked.id.clone(), asked.client_address.clone());
+    let (decision, pin) = app.gate.admit(asked, &query.channels).await;
     app.hold.decided(who, &decision.outcome);
     let grant = match decision.outcome {
         Outcome::Allowed(grant) => grant,
-        Outcome::Rejected(r) => return Err(Box::new(respond::verbatim(r.status, r.headers, r.body))),
+        Outcome::Rejected(r) => return Err(Box::new(respond::verbatim(r.status, r.headers, r.body, pin))),
         Outcome::Failed(failure) => return Err(Box::new(respond::failure(&failure))),
     };
     let last_event_id = request.headers().get("last-event-id").and_then(|v| v.to_str().ok());
     let (entries, positions) = starts(query, last_event_id, &grant);
     let body = EventStream::new(app.stream_context(), ticket, entries, positions, grant.expires_at.map(deadline));
-    let mut response = respond::event_stream(body);
+    body.register(Reader {
+        request: id,
+        subject: grant.subject.map(Into::into),
+        channels: body.channels(),
+        address: address.into(),
+        since: now_ms(),
+        expires_at: grant.expires_at,
+        version: decision.by.map_or(0, |about| about.number),
+    });
+    let mut response = respond::event_stream(Pinned { body, pin });
     for (name, value) in &grant.headers {
         response.headers_mut().append(name, value.clone());
     }

@@ -26,8 +26,9 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::channel::hub::Hub;
 use crate::config::Config;
 use crate::policy::gate::Gate;
+use crate::rollout::Rollout;
 use crate::stream::StreamContext;
-use crate::stream::registry::Streams;
+use crate::stream::registry::{Cut, Streams};
 use crate::stream::replay::ReplayBudget;
 use hold::Hold;
 use respond::Response;
@@ -51,6 +52,8 @@ pub struct App {
     pub hub: Hub,
     /// The door.
     pub gate: Arc<Gate>,
+    /// The way of policies into force.
+    pub rollout: Rollout,
     /// The streams.
     pub streams: Streams,
     /// The page of `tidegate dev`.
@@ -69,6 +72,7 @@ impl App {
             hold: Hold::new(config.reject_hold, config.stream.max_streams.div_ceil(HELD), gate.swaps()),
             replays: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
             draining: AtomicBool::new(false),
+            rollout: Rollout::new(Arc::clone(&gate)),
             config,
             hub,
             gate,
@@ -104,7 +108,9 @@ pub async fn run(listeners: Listeners, app: Arc<App>, shutdown: impl Future<Outp
     let graceful = Arc::new(GracefulShutdown::new());
     let data = tokio::spawn(accept(listeners.data, Arc::clone(&app), Port::Data, Arc::clone(&graceful)));
     let control = tokio::spawn(accept(listeners.control, Arc::clone(&app), Port::Control, Arc::clone(&graceful)));
+    let rotating = tokio::spawn(rotate(Arc::clone(&app)));
     shutdown.await;
+    rotating.abort();
     app.draining.store(true, Ordering::Relaxed);
     app.hold.close();
     tracing::info!(streams = app.streams.count(), over = ?app.config.drain, "draining");
@@ -120,6 +126,19 @@ pub async fn run(listeners: Listeners, app: Arc<App>, shutdown: impl Future<Outp
         let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
     }
     tracing::info!("drained");
+}
+
+/// After each swap, streams that an older version let in are asked to come back.
+async fn rotate(app: Arc<App>) {
+    let Some(within) = app.config.rollout.rotate_within else { return };
+    let mut swaps = app.gate.swaps();
+    while swaps.changed().await.is_ok() {
+        let version = *swaps.borrow_and_update();
+        let streams = app.streams.rotate(version, within);
+        if streams > 0 {
+            tracing::info!(streams, version, ?within, "rotating");
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -154,16 +173,22 @@ fn serve(socket: TcpStream, peer: SocketAddr, app: &Arc<App>, port: Port, gracef
         .max_send_buf_size(max_head)
         .keep_alive_interval(Some(Duration::from_secs(30)));
     let app = Arc::clone(app);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let cut = Cut::default();
+    let for_streams = cut.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let app = Arc::clone(&app);
+        request.extensions_mut().insert(for_streams.clone());
         async move { Ok::<Response, Infallible>(answer(app, request, peer, port).await) }
     });
     let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
     let connection = graceful.watch(connection);
     tokio::spawn(async move {
-        // A client that went away in the middle is nothing to tell of.
-        if let Err(error) = connection.await {
-            tracing::debug!(%peer, %error, "a connection ended");
+        tokio::select! {
+            // A client that went away in the middle is nothing to tell of.
+            ended = connection => if let Err(error) = ended {
+                tracing::debug!(%peer, %error, "a connection ended");
+            },
+            () = cut.wanted() => tracing::debug!(%peer, "a connection was cut: its client did not read to the end"),
         }
     });
 }

@@ -77,7 +77,7 @@ fn state(app: &App, playground: &Playground) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "stream_path": app.config.stream.path,
-        "policy": { "name": playground.policy, "digest": app.gate.digest().as_deref() },
+        "policy": { "name": playground.policy, "digest": app.gate.in_force().map(|about| about.digest.to_string()) },
         "users": users.collect::<Vec<_>>(),
         "channels": playground.channels,
     })
@@ -133,6 +133,6 @@ fn describe(watched: &Watched) -> Value {
         "subject": subject,
         "cached": decision.cached,
         "micros": u64::try_from(decision.took.as_micros()).unwrap_or(u64::MAX),
-        "policy": decision.policy,
+        "policy": decision.policy(),
     })
 }

@@ -1,16 +1,47 @@
 //! Responses of Tidegate's own, and the one place where causes become HTTP.
 
 use std::convert::Infallible;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, StatusCode};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
 
-use crate::policy::Failure;
+use crate::policy::{Failure, Pin};
 use crate::store::StoreError;
+
+/// A body that keeps a policy's pin until the head before it is written: then hyper asks for the body, or drops it.
+pub struct Pinned<B> {
+    /// What it is without.
+    pub body: B,
+    /// What the policy's answer came with.
+    pub pin: Option<Pin>,
+}
+
+impl<B: Body<Data = Bytes, Error = Infallible> + Unpin> Body for Pinned<B> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.pin = None;
+        std::pin::Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
 
 /// What every handler answers.
 pub type Response = http::Response<UnsyncBoxBody<Bytes, Infallible>>;
@@ -31,15 +62,15 @@ pub fn empty(status: StatusCode) -> Response {
 }
 
 /// A policy's own words.
-pub fn verbatim(status: StatusCode, headers: HeaderMap, body: Bytes) -> Response {
-    let mut response = http::Response::new(Full::new(body).boxed_unsync());
+pub fn verbatim(status: StatusCode, headers: HeaderMap, body: Bytes, pin: Option<Pin>) -> Response {
+    let mut response = http::Response::new(Pinned { body: Full::new(body), pin }.boxed_unsync());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
 }
 
 /// An event stream.
-pub fn event_stream(body: impl http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static) -> Response {
+pub fn event_stream(body: impl Body<Data = Bytes, Error = Infallible> + Send + 'static) -> Response {
     let mut response = http::Response::new(body.boxed_unsync());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

@@ -23,7 +23,7 @@ use crate::channel::{Cursor, Opening, Pull, Start};
 use crate::event::{StreamId, json_string};
 use crate::store::Page;
 use position::Positions;
-use registry::Ticket;
+use registry::{Reader, Ticket};
 use replay::{Fetched, ReplayBudget, Request, Slot, fetch};
 
 /// A piece of the body is about so large at the most; beyond it lies what the socket holds.
@@ -118,6 +118,17 @@ impl EventStream {
             expires,
             timer,
         }
+    }
+
+    /// The channels that it reads.
+    #[must_use]
+    pub fn channels(&self) -> Box<[Arc<str>]> {
+        self.lanes.iter().map(|lane| Arc::clone(lane.membership.name())).collect()
+    }
+
+    /// Says whose it is. From now on it is found by whoever rotates or revokes.
+    pub fn register(&self, reader: Reader) {
+        self.ticket.register(reader);
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {

@@ -1,13 +1,23 @@
-//! The streams of this node: how many there may be, and the end that the gateway itself gives them.
+//! The streams of this node: how many there may be, who reads what, and the end that the gateway itself gives them.
+//!
+//! A stream is ended by asking: it says its last words when it is polled next. One whose client does not read is never polled, so
+//! that its connection is cut when it is still there a while later.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
-use slab::Slab;
+use serde::Serialize;
 use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// A stream that was asked to end has so long for its last words.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// The client of a stream that was rotated is let alone for so long, as far as the window allows.
+const AT_MOST_EVERY: Duration = Duration::from_secs(10);
 
 /// All streams of this node. Clones share it.
 #[derive(Clone)]
@@ -15,8 +25,74 @@ pub struct Streams(Arc<Shared>);
 
 struct Shared {
     max: usize,
-    live: Mutex<Slab<Arc<End>>>,
+    live: Mutex<Live>,
+    /// There is something new in `Live::due`.
+    earlier: Notify,
     empty: Notify,
+    ended: [AtomicU64; Why::ALL.len()],
+}
+
+#[derive(Default)]
+struct Live {
+    next: u64,
+    streams: BTreeMap<u64, Stream>,
+    /// What is to be done with which stream, and when.
+    due: BTreeSet<(Instant, u64, Step)>,
+    /// Streams of older versions are rotated within this time.
+    rotation: Option<(u64, Duration)>,
+    /// All streams are told to go, those too that come now.
+    draining: bool,
+}
+
+/// One stream, from the moment that a place was taken for it.
+struct Stream {
+    end: Arc<End>,
+    reader: Option<Arc<Reader>>,
+    since: Instant,
+    /// When it is to end, if that is known.
+    ends: Option<Instant>,
+}
+
+/// Who reads what, on whose word.
+#[derive(Debug)]
+pub struct Reader {
+    /// The id of the request that opened the stream.
+    pub request: String,
+    /// Who it is, by the policy's word.
+    pub subject: Option<Box<str>>,
+    /// What it reads.
+    pub channels: Box<[Arc<str>]>,
+    /// Where the client is.
+    pub address: Box<str>,
+    /// Since when, ms since 1970.
+    pub since: u64,
+    /// When its grant ends, ms since 1970.
+    pub expires_at: Option<u64>,
+    /// The number of the version that let it in; 0 where there is no policy.
+    pub version: u64,
+}
+
+/// Why the gateway ended a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// The policy that let it in is in force no longer.
+    Rotated,
+    /// Its right to read was taken away.
+    Revoked,
+    /// The node goes away.
+    Drained,
+}
+
+impl Why {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Rotated, Self::Revoked, Self::Drained];
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    End(Why),
+    Cut,
 }
 
 /// A stream's own end, for whoever wants it ended.
@@ -24,47 +100,111 @@ struct Shared {
 struct End {
     wanted: AtomicBool,
     waker: AtomicWaker,
+    cut: Cut,
+}
+
+/// A connection's end, for a client that does not hear.
+#[derive(Clone, Debug, Default)]
+pub struct Cut(Arc<Notify>);
+
+impl Cut {
+    /// Waits until the connection shall be cut.
+    pub async fn wanted(&self) {
+        self.0.notified().await;
+    }
 }
 
 impl Streams {
-    /// At the most so many.
+    /// At the most so many. Within a runtime.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self(Arc::new(Shared { max, live: Mutex::default(), empty: Notify::new() }))
-    }
-
-    fn live(&self) -> MutexGuard<'_, Slab<Arc<End>>> {
-        self.0.live.lock().unwrap_or_else(PoisonError::into_inner)
+        let (earlier, empty, ended) = (Notify::new(), Notify::new(), Default::default());
+        let shared = Arc::new(Shared { max, live: Mutex::default(), earlier, empty, ended });
+        tokio::spawn(tend(Arc::downgrade(&shared)));
+        Self(shared)
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.live().len()
+        self.0.live().streams.len()
     }
 
-    /// A place for one more; `None` if all are taken.
+    /// How many the gateway ended for this reason.
     #[must_use]
-    pub fn admit(&self) -> Option<Ticket> {
-        let mut live = self.live();
-        if live.len() >= self.0.max {
+    pub fn ended(&self, why: Why) -> u64 {
+        self.0.ended[why as usize].load(Ordering::Relaxed)
+    }
+
+    /// Up to `most` streams behind this number, in the order in which they came, each with its number.
+    pub fn list(&self, after: u64, most: usize, matches: impl Fn(&Reader) -> bool) -> Vec<(u64, Arc<Reader>)> {
+        let live = self.0.live();
+        let readers = live.streams.range(after.saturating_add(1)..);
+        let readers = readers.filter_map(|(number, stream)| Some((*number, Arc::clone(stream.reader.as_ref()?))));
+        readers.filter(|(_, reader)| matches(reader)).take(most).collect()
+    }
+
+    /// A place for one more, on this connection; `None` if all are taken.
+    #[must_use]
+    pub fn admit(&self, cut: Cut) -> Option<Ticket> {
+        let mut live = self.0.live();
+        if live.streams.len() >= self.0.max {
             return None;
         }
-        let end = Arc::new(End::default());
-        let key = live.insert(Arc::clone(&end));
-        Some(Ticket { streams: self.clone(), end, key })
+        live.next += 1;
+        let number = live.next;
+        let end = Arc::new(End { cut, ..End::default() });
+        let stream = Stream { end: Arc::clone(&end), reader: None, since: Instant::now(), ends: None };
+        live.streams.insert(number, stream);
+        Some(Ticket { streams: self.clone(), end, number })
+    }
+
+    /// Streams that an older version than this let in are asked to come back, spread over a time; those too that register from now on.
+    /// How many there are now.
+    pub fn rotate(&self, version: u64, within: Duration) -> usize {
+        let mut live = self.0.live();
+        live.rotation = Some((version, within));
+        let is_old = |stream: &Stream| {
+            stream.ends.is_none() && stream.reader.as_ref().is_some_and(|reader| reader.version < version)
+        };
+        let old: Vec<u64> = live.streams.iter().filter(|(_, stream)| is_old(stream)).map(|(n, _)| *n).collect();
+        let (now, count) = (Instant::now(), u32::try_from(old.len()).unwrap_or(u32::MAX).max(1));
+        for (i, number) in (0u32..).zip(&old) {
+            let alone = live.streams[number].since + AT_MOST_EVERY;
+            let at = (now + within / count * i).max(alone.min(now + within));
+            live.end(*number, at, Why::Rotated);
+        }
+        drop(live);
+        self.0.earlier.notify_one();
+        old.len()
+    }
+
+    /// Streams that match are asked to end at once. How many there are.
+    pub fn revoke(&self, matches: impl Fn(&Reader) -> bool) -> usize {
+        let mut live = self.0.live();
+        let is_meant = |stream: &Stream| stream.reader.as_ref().is_some_and(|reader| matches(reader));
+        let meant: Vec<u64> = live.streams.iter().filter(|(_, stream)| is_meant(stream)).map(|(n, _)| *n).collect();
+        let now = Instant::now();
+        for number in &meant {
+            live.end(*number, now, Why::Revoked);
+        }
+        drop(live);
+        self.0.earlier.notify_one();
+        meant.len()
     }
 
     /// Asks every stream to tell its client to come back and to close, spread over a time, and waits until all are gone.
     pub async fn drain(&self, over: Duration) {
-        let ends: Vec<Arc<End>> = self.live().iter().map(|(_, end)| Arc::clone(end)).collect();
-        let start = tokio::time::Instant::now();
-        let count = u32::try_from(ends.len()).unwrap_or(u32::MAX).max(1);
-        for (i, end) in (0u32..).zip(ends) {
-            tokio::time::sleep_until(start + over / count * i).await;
-            end.wanted.store(true, Ordering::Release);
-            end.waker.wake();
+        {
+            let mut live = self.0.live();
+            live.draining = true;
+            let all: Vec<u64> = live.streams.keys().copied().collect();
+            let (now, count) = (Instant::now(), u32::try_from(all.len()).unwrap_or(u32::MAX).max(1));
+            for (i, number) in (0u32..).zip(all) {
+                live.end(number, now + over / count * i, Why::Drained);
+            }
         }
+        self.0.earlier.notify_one();
         loop {
             let gone = self.0.empty.notified();
             if self.count() == 0 {
@@ -75,14 +215,90 @@ impl Streams {
     }
 }
 
+impl Shared {
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does what is due; says when something is next.
+    fn do_due(&self) -> Option<Instant> {
+        let mut live = self.live();
+        let now = Instant::now();
+        loop {
+            let first @ (at, number, step) = *live.due.first()?;
+            if at > now {
+                return Some(at);
+            }
+            live.due.remove(&first);
+            let Some(end) = live.streams.get(&number).map(|stream| Arc::clone(&stream.end)) else { continue };
+            match step {
+                Step::End(why) => {
+                    live.due.insert((now + LAST_WORDS, number, Step::Cut));
+                    self.ended[why as usize].fetch_add(1, Ordering::Relaxed);
+                    end.wanted.store(true, Ordering::Release);
+                    end.waker.wake();
+                }
+                Step::Cut => end.cut.0.notify_one(),
+            }
+        }
+    }
+}
+
+impl Live {
+    /// Plans a stream's end, unless it ends before that anyway.
+    fn end(&mut self, number: u64, at: Instant, why: Why) {
+        let Some(stream) = self.streams.get_mut(&number) else { return };
+        if stream.ends.is_some_and(|ends| ends <= at) {
+            return;
+        }
+        if let Some(ends) = stream.ends.replace(at) {
+            for why in Why::ALL {
+                self.due.remove(&(ends, number, Step::End(why)));
+            }
+        }
+        self.due.insert((at, number, Step::End(why)));
+    }
+}
+
+/// Ends streams when it is time, until there is nobody left who could have any.
+async fn tend(streams: std::sync::Weak<Shared>) {
+    loop {
+        let Some(shared) = streams.upgrade() else { return };
+        let next = shared.do_due();
+        // Looked at now and then, so that this ends when the streams do.
+        let next = next.unwrap_or_else(|| Instant::now() + LAST_WORDS).min(Instant::now() + LAST_WORDS);
+        let _ = tokio::time::timeout_at(next, shared.earlier.notified()).await;
+    }
+}
+
 /// A stream's place; dropping it frees the place.
 pub struct Ticket {
     streams: Streams,
     end: Arc<End>,
-    key: usize,
+    number: u64,
 }
 
 impl Ticket {
+    /// Says who reads what here. From now on the stream is found by whoever rotates or revokes.
+    pub fn register(&self, reader: Reader) {
+        let mut live = self.streams.0.live();
+        let late = live.rotation.filter(|(version, _)| reader.version < *version);
+        let draining = live.draining;
+        if let Some(stream) = live.streams.get_mut(&self.number) {
+            stream.reader = Some(Arc::new(reader));
+        }
+        let now = Instant::now();
+        if draining {
+            live.end(self.number, now, Why::Drained);
+        } else if let Some((_, within)) = late {
+            live.end(self.number, now + within.mul_f64(rand::random_range(0.0..1.0)), Why::Rotated);
+        } else {
+            return;
+        }
+        drop(live);
+        self.streams.0.earlier.notify_one();
+    }
+
     /// Whether the stream shall end. The waker is called when that changes.
     pub fn shall_end(&self, waker: &Waker) -> bool {
         self.end.waker.register(waker);
@@ -92,9 +308,14 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut live = self.streams.live();
-        live.try_remove(self.key);
-        if live.is_empty() {
+        let mut live = self.streams.0.live();
+        let Some(stream) = live.streams.remove(&self.number) else { return };
+        if let Some(ends) = stream.ends {
+            for why in Why::ALL {
+                live.due.remove(&(ends, self.number, Step::End(why)));
+            }
+        }
+        if live.streams.is_empty() {
             self.streams.0.empty.notify_waiters();
         }
     }

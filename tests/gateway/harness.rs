@@ -9,6 +9,8 @@ use tidegate::config::Config;
 use tidegate::policy::component::Policy;
 use tidegate::policy::engine;
 use tidegate::policy::gate::Gate;
+use tidegate::policy::{About, Origin};
+use tidegate::rollout::{Artifact, Refused};
 use tidegate::server::{self, App, Listeners};
 use tidegate::store::Store;
 use tokio::net::TcpListener;
@@ -69,7 +71,7 @@ impl Gateway {
     /// A gateway on a store that there may be already.
     pub async fn with(store: Option<Arc<LinkedStore>>, door: &Door<'_>, toml: &str) -> Self {
         // Who decides is put together below, as no test writes its policy to a file.
-        let toml = format!("store = \"memory:\"\nallow-all = true\n{toml}");
+        let toml = format!("store = \"memory:\"\nallow-all = true\ndrain.delay = \"0s\"\n{toml}");
         let config = Config::check(toml::from_str(&toml).expect("the test's TOML is right")).expect("it is valid");
         let store = store.unwrap_or_else(|| LinkedStore::new(config.store.seed.clone()));
         let surroundings = config.surroundings(Arc::clone(&store) as Arc<dyn Store>);
@@ -104,6 +106,13 @@ impl Gateway {
     /// Asks for a stream that is not let in.
     pub async fn refused(&self, query: &str) -> Reply {
         ask(self.data, "GET", &format!("/api/realtime?{query}"), &[], "").await
+    }
+
+    /// Takes a policy all the way into force.
+    pub async fn replace(&self, policy: &[u8]) -> Result<Arc<About>, Arc<Refused>> {
+        let (rollout, basis) = (&self.app.rollout, self.app.gate.basis());
+        let artifact = Artifact { component: policy.to_vec().into(), cases: None };
+        Ok(rollout.put_in_force(rollout.prepare(artifact, basis, Origin::default()).await?).await)
     }
 
     /// Tells the gateway to go; what is awaited is the end of [`server::run`].

@@ -140,17 +140,13 @@ async fn what_is_no_policy_is_refused_at_load_with_what_is_missing() {
         ("the first half", cut_off, &["not a valid component"]),
         ("an empty component", b"\0asm\x0d\0\x01\0".to_vec(), &["tidegate:policy/authorizer@0.1.0", "nothing"]),
     ] {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("policy.wasm");
-        std::fs::write(&path, &bytes).expect("a file");
         let gateway = Gateway::behind(&allow, "").await;
-        let before = gateway.app.gate.digest();
-        let Err(error) = gateway.app.gate.load(&path) else { panic!("{what} was loaded") };
-        let error = error.to_string();
+        let before = gateway.app.gate.in_force();
+        let error = gateway.replace(&bytes).await.expect_err(what).to_string();
         for word in words {
             assert!(error.contains(word), "{what}: {error}");
         }
-        assert_eq!(gateway.app.gate.digest(), before, "{what}: the one before stays in force");
+        assert_eq!(gateway.app.gate.in_force(), before, "{what}: the one before stays in force");
         gateway.open("channel=c").await.connected("c").await;
     }
     let error =
@@ -163,11 +159,9 @@ async fn a_policy_that_is_replaced_decides_no_more() {
     let gateway = Gateway::behind(&component("allow"), "").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("policy.wasm");
-    std::fs::write(&path, component("deny")).expect("a file");
-    let digest = gateway.app.gate.load(&path).expect("it loads");
-    assert!(digest.starts_with("sha256:") && gateway.app.gate.digest() == Some(digest));
+    let about = gateway.replace(&component("deny")).await.expect("it loads");
+    assert!(about.digest.starts_with("sha256:") && about.number == 2);
+    assert_eq!(gateway.app.gate.in_force(), Some(about));
     assert_eq!(gateway.refused("channel=c").await.status, 418);
     let id = gateway.store.stock("c", "e", &json!(1)).await;
     assert_eq!(sse.ids("c", 1).await, [id], "no stream drops");
