@@ -47,6 +47,8 @@ mod rest;
 mod resume;
 #[path = "gateway/role_based.rs"]
 mod role_based;
+#[path = "gateway/storm.rs"]
+mod storm;
 #[path = "gateway/swap.rs"]
 mod swap;
 #[path = "gateway/tokens.rs"]

@@ -1,0 +1,171 @@
+//! The policy is replaced five times a second while clients come all the time. `TIDEGATE_SOAK=full` does it for two minutes each, with
+//! 500 clients a second.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidegate::policy::component::Policy;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::guests::authorizer;
+use crate::harness::{Door, Gateway, load, until};
+
+/// A policy is in force for so long.
+const PERIOD: Duration = Duration::from_millis(200);
+/// Between the moment when a head is written and the one when its reader here has its turn to look at the clock.
+const READING: Duration = Duration::from_millis(100);
+
+/// How long, and how many a second.
+fn size() -> (Duration, u32) {
+    let full = std::env::var("TIDEGATE_SOAK").is_ok_and(|soak| soak == "full");
+    if full { (Duration::from_secs(120), 500) } else { (Duration::from_secs(4), 100) }
+}
+
+/// A policy that says its word in a header, be it with a grant or with a rejection, after some time.
+fn policy(word: &str, allows: bool, wait: Duration, keeps: bool) -> Policy {
+    let answer = if allows {
+        "(data (i32.const 64) (i32 0 0) (i32 0 0 0) (i32 0 0 0) (i64 0 0) (i32 128 1))".to_owned()
+    } else {
+        format!("(data (i32.const 64) (i32 1 0) (i32 418) (i32 128 1) (i32 320 {}))", word.len())
+    };
+    let wait = if wait.is_zero() {
+        String::new()
+    } else {
+        format!("(call $block (call $subscribe-duration (i64.const {})))", wait.as_nanos())
+    };
+    let keep = if keeps { "(call $cache-for (i32.const 60) (i32.const 0) (i32.const 0))" } else { "" };
+    let text = format!(
+        r#"(module
+  (import "tidegate:policy/answer@0.1.0" "cache-for" (func $cache-for (param $seconds i32) (param $names i32) (param $count i32)))
+  (import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration" (func $subscribe-duration (param i64) (result i32)))
+  (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $block (param i32)))
+  (memory (export "memory") 17)
+  {answer}
+  (data (i32.const 128) (i32 256 6 320 {length}))
+  (data (i32.const 256) "x-word")
+  (data (i32.const 320) "{word}")
+  (global $heap (mut i32) (i32.const 0x10000))
+  (func (export "cabi_realloc") (param $old i32) (param $old-size i32) (param $align i32) (param $size i32) (result i32)
+    (global.set $heap (i32.and (i32.add (global.get $heap) (i32.const 7)) (i32.const -8)))
+    (global.get $heap)
+    (global.set $heap (i32.add (global.get $heap) (local.get $size))))
+  (func (export "tidegate:policy/authorizer@0.1.0#authorize")
+    (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+    {wait}
+    {keep}
+    (i32.const 64)))"#,
+        length = word.len()
+    );
+    load(&authorizer(&text))
+}
+
+/// What a client got, and when.
+struct Answer {
+    sent: Instant,
+    received: Instant,
+    status: u16,
+    word: String,
+}
+
+/// Asks for a stream and reads the head. From several addresses, for one has not so many ports in a minute.
+async fn visit(to: SocketAddr, number: u32) -> Result<Answer, String> {
+    let text = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    let socket = TcpSocket::new_v4().map_err(text("a socket"))?;
+    let from = SocketAddr::from(([127, 0, 0, u8::try_from(2 + number % 200).expect("it is small")], 0));
+    socket.bind(from).map_err(text("bind"))?;
+    let sent = Instant::now();
+    let mut socket: TcpStream = socket.connect(to).await.map_err(text("connect"))?;
+    let head = format!("GET /api/realtime?channel=c HTTP/1.1\r\nhost: {to}\r\ncookie: n={}\r\n\r\n", number % 50);
+    socket.write_all(head.as_bytes()).await.map_err(text("send"))?;
+    let mut wire = Vec::new();
+    while !wire.windows(4).any(|four| four == b"\r\n\r\n") {
+        if socket.read_buf(&mut wire).await.map_err(text("read"))? == 0 {
+            return Err(format!("the connection ended behind {:?}", String::from_utf8_lossy(&wire)));
+        }
+    }
+    let received = Instant::now();
+    let head = String::from_utf8_lossy(&wire).into_owned();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("no status")?;
+    let words: Vec<&str> = head.lines().filter_map(|line| line.strip_prefix("x-word: ")).collect();
+    Ok(Answer { sent, received, status, word: words.join(" and ") })
+}
+
+/// When a version was asked for and when it was acknowledged.
+struct Swap {
+    word: &'static str,
+    called: Instant,
+    acknowledged: Instant,
+}
+
+async fn storm(wait: Duration, keeps: bool) {
+    let (time, rate) = size();
+    let words = ["allows", "rejects"];
+    let policies = words.map(|word| policy(word, word == "allows", wait, keeps));
+    let gateway = Arc::new(Gateway::with(None, &Door::NoPolicyYet, "").await);
+    gateway.app.gate.put_in_force(policies[0].clone()).acknowledged().await;
+    let begun = Instant::now();
+    let swapping = {
+        let gateway = Arc::clone(&gateway);
+        tokio::spawn(async move {
+            let mut swaps = vec![Swap { word: words[0], called: begun, acknowledged: begun }];
+            let mut tick = tokio::time::interval(PERIOD);
+            tick.tick().await;
+            while begun.elapsed() < time {
+                tick.tick().await;
+                let next = swaps.len() % 2;
+                let called = Instant::now();
+                gateway.app.gate.put_in_force(policies[next].clone()).acknowledged().await;
+                swaps.push(Swap { word: words[next], called, acknowledged: Instant::now() });
+            }
+            swaps
+        })
+    };
+    let mut visits = JoinSet::new();
+    let mut tick = tokio::time::interval(Duration::from_secs(1) / rate);
+    for number in 0..u32::try_from(time.as_secs()).expect("it is short") * rate {
+        tick.tick().await;
+        visits.spawn(visit(gateway.data, number));
+    }
+    let answers: Vec<Answer> =
+        visits.join_all().await.into_iter().collect::<Result<_, _>>().expect("no connection fails");
+    let swaps = swapping.await.expect("the swaps went on");
+
+    let mut seen: HashMap<&str, u32> = HashMap::new();
+    for answer in &answers {
+        let (status, word) = (answer.status, &*answer.word);
+        let expected = if word == "allows" { 200 } else { 418 };
+        assert!(words.contains(&word) && status == expected, "{status} with {word:?}: of neither version, or of both");
+        *seen.entry(word).or_default() += 1;
+        // It was in force at some moment of the visit, and was not overruled before the head was written.
+        let holds = swaps.iter().enumerate().any(|(i, swap)| {
+            let overruled = swaps.get(i + 1).map(|next| next.acknowledged);
+            swap.word == word
+                && swap.called <= answer.received
+                && overruled.is_none_or(|at| answer.sent <= at && answer.received <= at + READING)
+        });
+        assert!(holds, "{word:?} after it was overruled, {:?} behind the begin", answer.received - begun);
+    }
+    let slowest = swaps.iter().map(|swap| swap.acknowledged - swap.called).max().unwrap_or_default();
+    println!("{} answers {seen:?}, {} swaps, the slowest acknowledged in {slowest:?}", answers.len(), swaps.len());
+    assert!(seen.len() == 2 && seen.values().all(|count| *count as usize > answers.len() / 10), "{seen:?}");
+    until("nothing is left behind", || gateway.app.gate.old().is_empty() && gateway.app.gate.pinned() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_answer_is_one_versions() {
+    storm(Duration::ZERO, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn also_when_deciding_takes_longer_than_a_version_lives() {
+    storm(Duration::from_millis(300), false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn also_when_answers_are_kept() {
+    storm(Duration::ZERO, true).await;
+}
