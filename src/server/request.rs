@@ -115,11 +115,19 @@ pub fn shows_token<'a, B>(request: &Request<B>, tokens: impl IntoIterator<Item =
     tokens.into_iter().fold(false, |any, token| any | bool::from(token.as_bytes().ct_eq(shown)))
 }
 
+/// What a JSON body has to be.
+pub struct Expected {
+    /// The code of the error if it is something else.
+    pub error: &'static str,
+    /// What would be right.
+    pub example: &'static str,
+}
+
 /// A JSON body of so many bytes at the most. What a form could send is no JSON.
 pub async fn json_body<T: DeserializeOwned>(
     request: Request<Incoming>,
     limit: usize,
-    example: &str,
+    expected: Expected,
 ) -> Result<T, Box<Response>> {
     let kind = request.headers().get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
@@ -132,8 +140,12 @@ pub async fn json_body<T: DeserializeOwned>(
     })?;
     serde_json::from_slice(&body.to_bytes()).map_err(|cause| {
         let (code, what) =
-            if cause.is_data() { ("invalid_event", "") } else { ("invalid_json", "the body is no JSON: ") };
-        Box::new(error(http::StatusCode::BAD_REQUEST, code, format!("{what}{cause}; right would be {example}")))
+            if cause.is_data() { (expected.error, "") } else { ("invalid_json", "the body is no JSON: ") };
+        Box::new(error(
+            http::StatusCode::BAD_REQUEST,
+            code,
+            format!("{what}{cause}; right would be {}", expected.example),
+        ))
     })
 }
 

@@ -98,10 +98,12 @@ pub fn not_found() -> Response {
 }
 
 /// 405
-pub fn method_not_allowed(allowed: &'static str) -> Response {
+pub fn method_not_allowed(allowed: &str) -> Response {
     let text = format!("this path takes {allowed} only");
     let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text);
-    response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static(allowed));
+    if let Ok(allowed) = HeaderValue::from_str(allowed) {
+        response.headers_mut().insert(http::header::ALLOW, allowed);
+    }
     response
 }
 

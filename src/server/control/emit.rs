@@ -1,0 +1,56 @@
+//! `POST /v1/emit`
+
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::super::App;
+use super::super::request::{Expected, json_body};
+use super::super::respond::{self, Response, error};
+use crate::event::{NewEvent, StreamId};
+use crate::store::Retention;
+
+/// What `POST /v1/emit` takes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Emit {
+    channel: String,
+    event: String,
+    #[serde(default)]
+    data: Option<Box<RawValue>>,
+    #[serde(default)]
+    max_length: Option<u64>,
+    #[serde(default)]
+    expire_seconds: Option<u64>,
+}
+
+/// Emits what the body says; the playground does it the same way.
+pub async fn emit(app: &App, request: Request<Incoming>) -> Response {
+    let expected =
+        Expected { error: "invalid_event", example: r#"{"channel":"news","event":"post.created","data":{}}"# };
+    let emit = match json_body(request, app.config.stream.hub.max_event + (64 << 10), expected).await {
+        Ok(emit) => emit,
+        Err(response) => return *response,
+    };
+    match emit_event(app, emit).await {
+        Ok(id) => respond::json(StatusCode::OK, &json!({ "id": id.to_string() })),
+        Err(response) => *response,
+    }
+}
+
+async fn emit_event(app: &App, emit: Emit) -> Result<StreamId, Box<Response>> {
+    if !app.config.channels.permit(&emit.channel) {
+        let text = format!("{:?} is not a channel here (channels.allow, channels.deny)", emit.channel);
+        return Err(Box::new(error(StatusCode::FORBIDDEN, "channel_not_allowed", text)));
+    }
+    let event = NewEvent::from_json(emit.event, emit.data.as_deref().unwrap_or(RawValue::NULL));
+    let max = app.config.stream.hub.max_event;
+    if event.text.len() + event.event.len() > max {
+        let text = format!("an event of more than {max} bytes (stream.max-event) would reach nobody");
+        return Err(Box::new(error(StatusCode::PAYLOAD_TOO_LARGE, "event_too_large", text)));
+    }
+    let retention = Retention { max_length: emit.max_length, expire_seconds: emit.expire_seconds };
+    app.hub.store().emit(&emit.channel, &event, retention).await.map_err(|cause| Box::new(respond::store_error(&cause)))
+}

@@ -1,0 +1,25 @@
+//! Whether this node lives, and whether it should be sent clients.
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::super::App;
+use super::super::respond::{self, Response};
+
+/// `GET /healthz`
+pub async fn live() -> Response {
+    respond::json(StatusCode::OK, &json!({ "status": "ok" }))
+}
+
+/// `GET /readyz`
+pub async fn ready(app: &App) -> Response {
+    let store = match app.hub.store().ping().await {
+        Ok(()) => "ok",
+        Err(_) => "away",
+    };
+    let policy = if app.gate.is_ready() { "ok" } else { "none" };
+    let draining = app.is_draining();
+    let ready = store == "ok" && policy == "ok" && !draining;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    respond::json(status, &json!({ "ready": ready, "store": store, "policy": policy, "draining": draining }))
+}

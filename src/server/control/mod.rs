@@ -1,0 +1,136 @@
+//! The control port: for operators and emitters of this machine, and for nobody's web page.
+
+mod emit;
+mod health;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+
+use super::App;
+use super::request::{host_is_address, is_foreign_page, shows_token};
+use super::respond::{self, Response, error};
+
+pub use emit::emit;
+
+/// One thing that can be asked of this port.
+struct Route {
+    method: Method,
+    /// A segment in braces stands for any other, as in `/v1/things/{id}`.
+    path: &'static str,
+    who: Who,
+    handler: Handler,
+}
+
+type Handler = for<'a> fn(&'a Arc<App>, Request<Incoming>) -> BoxFuture<'a, Response>;
+
+/// Who may ask.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    /// Anybody: it says nothing.
+    Anybody,
+    /// Operators: with the token, where there is one.
+    Operators,
+}
+use Who::{Anybody, Operators};
+
+const fn route(method: Method, path: &'static str, who: Who, handler: Handler) -> Route {
+    Route { method, path, who, handler }
+}
+
+/// All of them: a line an endpoint.
+const ROUTES: &[Route] = &[
+    route(Method::GET, "/healthz", Anybody, |_, _| Box::pin(health::live())),
+    route(Method::GET, "/readyz", Operators, |app, _| Box::pin(health::ready(app))),
+    route(Method::POST, "/v1/emit", Operators, |app, request| Box::pin(emit::emit(app, request))),
+];
+
+/// The whole control port.
+pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response {
+    let here = || ROUTES.iter().filter(|route| matches(route.path, request.uri().path()));
+    // What is not there is told to operators only.
+    let who = here().next().map_or(Operators, |route| route.who);
+    if let Some(refusal) = guard(app, &request, who) {
+        return refusal;
+    }
+    if let Some(route) = here().find(|route| route.method == request.method()) {
+        return (route.handler)(app, request).await;
+    }
+    let methods: Vec<&str> = here().map(|route| route.method.as_str()).collect();
+    if methods.is_empty() { respond::not_found() } else { respond::method_not_allowed(&methods.join(", ")) }
+}
+
+fn matches(template: &str, path: &str) -> bool {
+    let (mut template, mut path) = (template.split('/'), path.split('/'));
+    loop {
+        match (template.next(), path.next()) {
+            (None, None) => return true,
+            (Some(name), Some(segment)) if name.starts_with('{') && !segment.is_empty() => {}
+            (Some(wanted), Some(segment)) if wanted == segment => {}
+            _ => return false,
+        }
+    }
+}
+
+fn guard<B>(app: &App, request: &Request<B>, who: Who) -> Option<Response> {
+    if who == Anybody {
+        return None;
+    }
+    if is_foreign_page(request) {
+        return Some(error(
+            StatusCode::FORBIDDEN,
+            "foreign_origin",
+            "web pages of other origins have no business here",
+        ));
+    }
+    match &app.config.control_token {
+        Some(token) if !shows_token(request, [token]) => Some(error(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "the control port needs its token: authorization: Bearer …",
+        )),
+        // Without a token, a name that somebody pointed to this machine must not be a way in.
+        None if !host_is_address(request) => Some(error(
+            StatusCode::FORBIDDEN,
+            "foreign_host",
+            "use the address of this port, or localhost, or set control.token",
+        )),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates() {
+        for (template, path, expect) in [
+            ("/v1/emit", "/v1/emit", true),
+            ("/v1/emit", "/v1/emit/", false),
+            ("/v1/emit", "/v1", false),
+            ("/", "/", true),
+            ("/", "", false),
+            ("/v1/things/{id}", "/v1/things/7", true),
+            ("/v1/things/{id}", "/v1/things/", false),
+            ("/v1/things/{id}", "/v1/things", false),
+            ("/v1/things/{id}", "/v1/things/7/8", false),
+        ] {
+            assert_eq!(matches(template, path), expect, "{template} {path}");
+        }
+    }
+
+    #[test]
+    fn no_route_hides_another() {
+        for (i, one) in ROUTES.iter().enumerate() {
+            for other in &ROUTES[i + 1..] {
+                let both = matches(one.path, other.path) || matches(other.path, one.path);
+                assert!(!both || one.path == other.path, "{} and {}", one.path, other.path);
+                assert!(!both || one.method != other.method, "{} {} twice", one.method, one.path);
+                assert!(!both || one.who == other.who, "{} has one guard", one.path);
+            }
+        }
+    }
+}
