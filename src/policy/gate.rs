@@ -1,10 +1,10 @@
 //! Asks the policy in force.
 
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
 use super::answer::Check;
@@ -12,8 +12,9 @@ use super::cache::Forget;
 use super::compile::Compiler;
 use super::component::Policy;
 use super::host::{Patience, Surroundings, wit};
+use super::in_force::{InForce, Old, Pin, Swap};
 use super::instance::{Asked, Used};
-use super::version::{About, Basis, Next, Origin, Pin, Pins, Version};
+use super::version::{About, Basis, Next, Origin, Version};
 use super::{Decision, Failure, Limits, Outcome, Request, slow_lane};
 use crate::stream::now_ms;
 
@@ -28,68 +29,14 @@ const FOR_KEYS: f64 = 0.75;
 pub struct Gate {
     /// Where policies are compiled; none where everybody is let in.
     compiler: Option<Compiler>,
-    in_force: ArcSwapOption<Version>,
+    in_force: InForce,
     /// What the policy in force, or the first one, has around it.
     basis: ArcSwap<Basis>,
-    /// Those that were in force and may not be gone yet, and the number of the last swap.
-    swapped: Mutex<Swapped>,
     queue_timeout: Duration,
     slots: Arc<Semaphore>,
     /// Decisions that wait for keys, without a place.
     awaiting: AtomicUsize,
     watchers: broadcast::Sender<Arc<Watched>>,
-    swaps: watch::Sender<u64>,
-}
-
-#[derive(Default)]
-struct Swapped {
-    number: u64,
-    old: Vec<Retired>,
-}
-
-/// A version that is in force no longer.
-struct Retired {
-    about: Arc<About>,
-    version: Weak<Version>,
-    pins: Arc<Pins>,
-}
-
-impl Retired {
-    /// Decisions of it that are being made.
-    fn decisions(&self) -> usize {
-        self.version.strong_count()
-    }
-
-    fn is_gone(&self) -> bool {
-        self.decisions() == 0 && self.pins.count() == 0
-    }
-}
-
-/// A version that is in force no longer, as long as decisions of it are being made.
-#[derive(Clone, Debug)]
-pub struct Old {
-    /// What it is.
-    pub about: Arc<About>,
-    /// Decisions that were begun under it and are not done.
-    pub decisions: usize,
-}
-
-/// A swap that was done: decisions that begin from now on are made by what is in force now.
-pub struct Swap {
-    /// What is in force.
-    pub about: Arc<About>,
-    old: Vec<Arc<Pins>>,
-}
-
-impl Swap {
-    /// Waits until no answer of an older version is on its way out any more: a few milliseconds, or as long as a decision may take.
-    /// Whatever is answered behind this is the new version's word.
-    pub async fn acknowledged(self) -> Arc<About> {
-        for pins in &self.old {
-            pins.gone().await;
-        }
-        self.about
-    }
 }
 
 /// A decision as its watchers see it.
@@ -117,14 +64,12 @@ impl Gate {
     pub fn open_to_all(surroundings: Surroundings, limits: Limits) -> Self {
         Self {
             compiler: None,
-            in_force: ArcSwapOption::empty(),
+            in_force: InForce::default(),
             slots: Arc::new(Semaphore::new(limits.concurrency)),
             queue_timeout: limits.queue_timeout,
             basis: ArcSwap::from_pointee(Basis { surroundings: Arc::new(surroundings), limits }),
-            swapped: Mutex::default(),
             awaiting: AtomicUsize::new(0),
             watchers: broadcast::channel(WATCHED).0,
-            swaps: watch::Sender::new(0),
         }
     }
 
@@ -135,23 +80,8 @@ impl Gate {
 
     /// Puts all that decisions depend on in force, at one moment.
     pub fn swap(&self, next: Next) -> Swap {
-        // Held for the whole, so that numbers are in the order in which versions took force.
-        let mut swapped = self.swapped.lock().unwrap_or_else(PoisonError::into_inner);
-        swapped.number += 1;
         self.basis.store(Arc::clone(&next.basis));
-        let version = Version::new(next, swapped.number);
-        let about = Arc::clone(&version.about);
-        if let Some(before) = self.in_force.swap(Some(version)) {
-            let (about, pins) = (Arc::clone(&before.about), Arc::clone(&before.pins));
-            swapped.old.push(Retired { about, version: Arc::downgrade(&before), pins });
-        }
-        // Whoever pinned an older version and still found it in force did so before this.
-        fence(Ordering::SeqCst);
-        swapped.old.retain(|old| !old.is_gone());
-        let old = swapped.old.iter().map(|old| Arc::clone(&old.pins)).collect();
-        drop(swapped);
-        self.swaps.send_replace(about.number);
-        Swap { about, old }
+        self.in_force.swap(next)
     }
 
     /// Where policies are compiled; none where everybody is let in.
@@ -169,23 +99,19 @@ impl Gate {
     /// The policy in force.
     #[must_use]
     pub fn in_force(&self) -> Option<Arc<About>> {
-        self.in_force.load().as_ref().map(|version| Arc::clone(&version.about))
+        self.in_force.load().map(|version| Arc::clone(&version.about))
     }
 
     /// Versions that are in force no longer and still decide about somebody.
     #[must_use]
     pub fn old(&self) -> Vec<Old> {
-        let swapped = self.swapped.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = |old: &Retired| Old { about: Arc::clone(&old.about), decisions: old.decisions() };
-        swapped.old.iter().map(old).filter(|old| old.decisions > 0).collect()
+        self.in_force.old()
     }
 
     /// Answers that are on their way out, of all versions: those that hold up the acknowledgement of a swap.
     #[must_use]
     pub fn pinned(&self) -> usize {
-        let swapped = self.swapped.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.in_force.load().as_ref().map_or(0, |version| version.pins.count());
-        now + swapped.old.iter().map(|old| old.pins.count()).sum::<usize>()
+        self.in_force.pins()
     }
 
     /// Whether anybody can be let in.
@@ -209,49 +135,42 @@ impl Gate {
     /// How often a policy was put in force. Whoever knows the number of now is told of the next one.
     #[must_use]
     pub fn swaps(&self) -> watch::Receiver<u64> {
-        self.swaps.subscribe()
+        self.in_force.numbers()
     }
 
     /// No kept answer that matches is given again, nor kept if it is being decided at this moment.
     pub fn forget(&self, what: Forget<'_>) {
-        if let Some(version) = &*self.in_force.load() {
+        if let Some(version) = self.in_force.load() {
             version.cache.forget(what);
         }
     }
 
     /// Makes an instance ahead for the next decision, beside those that the limits ask for.
     pub async fn prepare_one(&self) -> Result<(), Failure> {
-        let version = self.in_force.load_full().ok_or(Failure::NoPolicy)?;
+        let version = self.in_force.load().ok_or(Failure::NoPolicy)?;
         version.prepare_one().await
     }
 
     /// May this client read this set of channels?
     pub async fn decide(&self, request: Request, channels: &[String]) -> Decision {
-        self.decide_by(self.in_force.load_full(), &request, channels).await
+        self.decide_by(self.in_force.load(), &request, channels).await
     }
 
     /// The same for an answer that goes out. If another version took force meanwhile, it is decided once more; that time the
     /// acknowledgement of the next swap waits for it. The pin is to be held until the answer's head is written.
     pub async fn admit(&self, request: Request, channels: &[String]) -> (Decision, Option<Pin>) {
-        let version = self.in_force.load_full();
+        let version = self.in_force.load();
         let decision = self.decide_by(version.clone(), &request, channels).await;
-        match version.as_ref().map(|version| (version.pin(), self.is_in_force(version))) {
-            Some((pin, true)) => return (decision, Some(pin)),
+        let pin = match &version {
+            Some(version) => self.in_force.pin(version),
             None if self.in_force.load().is_none() => return (decision, None),
-            _ => {}
-        }
-        let (version, pin) = loop {
-            let Some(version) = self.in_force.load_full() else { return (decision, None) };
-            let pin = version.pin();
-            if self.is_in_force(&version) {
-                break (version, pin);
-            }
+            None => None,
         };
+        if pin.is_some() {
+            return (decision, pin);
+        }
+        let Some((version, pin)) = self.in_force.pinned() else { return (decision, None) };
         (self.decide_by(Some(version), &request, channels).await, Some(pin))
-    }
-
-    fn is_in_force(&self, version: &Arc<Version>) -> bool {
-        self.in_force.load().as_ref().is_some_and(|now| Arc::ptr_eq(now, version))
     }
 
     async fn decide_by(&self, version: Option<Arc<Version>>, request: &Request, channels: &[String]) -> Decision {

@@ -10,6 +10,7 @@ pub mod component;
 pub mod engine;
 pub mod gate;
 pub(crate) mod host;
+mod in_force;
 mod instance;
 mod limits;
 mod log_rate;
@@ -22,8 +23,9 @@ mod version;
 
 pub use cache::{Forget, without_acks};
 pub use host::{Clock, Surroundings};
+pub use in_force::{Old, Pin, Swap};
 pub use secret::{Secret, Settings};
-pub use version::{About, Basis, Next, Origin, Pin};
+pub use version::{About, Basis, Next, Origin};
 
 use std::sync::Arc;
 use std::time::Duration;

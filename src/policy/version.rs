@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tokio::time::Instant;
 use super::cache::Cache;
 use super::component::Policy;
 use super::host::Surroundings;
+use super::in_force::Pins;
 use super::instance::Instance;
 use super::pace::Pace;
 use super::{Failure, Limits, slow_lane};
@@ -87,44 +87,6 @@ pub struct Version {
     pub pins: Arc<Pins>,
 }
 
-/// The pins of one version.
-#[derive(Default)]
-pub struct Pins {
-    count: AtomicUsize,
-    none: Notify,
-}
-
-impl Pins {
-    /// How many answers are on their way out.
-    pub fn count(&self) -> usize {
-        self.count.load(Ordering::SeqCst)
-    }
-
-    /// Waits until there is none. Meant for a version that is in force no longer.
-    pub async fn gone(&self) {
-        loop {
-            let mut none = pin!(self.none.notified());
-            // From here on a notification is seen.
-            none.as_mut().enable();
-            if self.count() == 0 {
-                return;
-            }
-            none.await;
-        }
-    }
-}
-
-/// An answer of a version is on its way out: a swap is not acknowledged while there is one of an older version.
-pub struct Pin(Arc<Pins>);
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.none.notify_waiters();
-        }
-    }
-}
-
 /// Instances that wait for their one decision.
 #[derive(Default)]
 struct Ready {
@@ -148,14 +110,6 @@ impl Version {
             }
         }
         version
-    }
-
-    /// Holds up the acknowledgement of the next swap, as long as the pin lives. Whoever finds the version in force behind this is
-    /// seen by whoever puts another one in force.
-    pub fn pin(&self) -> Pin {
-        self.pins.count.fetch_add(1, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        Pin(Arc::clone(&self.pins))
     }
 
     /// An instance that was made ahead, if there is one.
