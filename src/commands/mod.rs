@@ -4,8 +4,10 @@ mod check;
 mod dev;
 mod emit;
 mod http_client;
+mod manager;
 mod policy;
 mod serve;
+mod sockets;
 mod sse;
 mod tail;
 

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use toml::Table;
 
-use super::ServeFlags;
+use super::sockets::Inherited;
+use super::{ServeFlags, manager};
 use crate::channel::hub::Hub;
 use crate::config::{Config, Door, StoreConfig};
 use crate::policy::compile::Compiler;
 use crate::policy::component::Policy;
 use crate::policy::gate::Gate;
 use crate::policy::{Next, Origin};
-use crate::server::{self, App, Listeners, Playground};
+use crate::server::{self, App, Playground};
 use crate::store::Store;
 use crate::store::memory::{MemoryStore, system_clock};
 use crate::store::redis::RedisStore;
@@ -39,6 +39,7 @@ pub fn start(
     playground: Option<Playground>,
     greet: impl FnOnce(std::net::SocketAddr, &Arc<App>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let inherited = Inherited::take()?;
     let _log = telemetry::init(&config.log_filter, config.log_format)?;
     super::use_ring();
     let runtime =
@@ -47,21 +48,17 @@ pub fn start(
         let store = open_store(&config.store).await?;
         let gate = Arc::new(open_gate(&config, Arc::clone(&store))?);
         let hub = Hub::start(store, config.stream.hub.clone());
-        let listeners =
-            Listeners { data: bind("listen", config.listen).await?, control: bind("control", config.control).await? };
-        let address = listeners.data.local_addr()?;
-        let control = listeners.control.local_addr()?;
+        let listeners = inherited.listen(&config).await?;
+        let address = listeners.data.socket.local_addr()?;
+        let control = listeners.control.socket.local_addr()?;
         let app = Arc::new(App::new(config, hub, gate, playground));
         let signal = stop_signal()?;
         greet(address, &app)?;
         println!("control on http://{control}");
+        manager::ready();
         server::run(listeners, app, signal).await;
         Ok(())
     })
-}
-
-async fn bind(key: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
 }
 
 /// Ends with the first `SIGTERM` or `SIGINT`; the second one ends the process.
@@ -70,6 +67,7 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut int = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
     Ok(async move {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        manager::stopping();
         tokio::spawn(async move {
             tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
             tracing::warn!("a second signal: not waiting for the streams");

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
@@ -29,7 +28,10 @@ pub async fn answer(app: &Arc<App>, mut request: Request<Incoming>, peer: Socket
         return stream_path(app, &request, peer).await;
     }
     if path == "/healthz" {
-        return respond::json(StatusCode::OK, &json!({ "status": "ok" }));
+        // Balancers ask here, where their clients go.
+        let (status, text) =
+            if app.is_draining() { (StatusCode::SERVICE_UNAVAILABLE, "draining") } else { (StatusCode::OK, "ok") };
+        return respond::json(status, &json!({ "status": text }));
     }
     if path == "/redis" || path.starts_with("/redis/") {
         return redis_rest::answer(app, request).await;
@@ -68,11 +70,6 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     let asked = for_policy(request, peer, &app.config);
     let who = app.hold.who(&asked);
     app.hold.wait(who).await;
-    if app.is_draining() {
-        let mut response = error(StatusCode::SERVICE_UNAVAILABLE, "draining", "this node is going away; try again");
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        return Err(Box::new(response));
-    }
     let cut = request.extensions().get::<Cut>().cloned().unwrap_or_default();
     let Some(ticket) = app.streams.admit(cut) else {
         let text = format!("there are {} streams (stream.max-streams)", app.config.stream.max_streams);

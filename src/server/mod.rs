@@ -3,44 +3,36 @@
 mod control;
 mod cors;
 mod data;
+mod drain;
 mod hold;
 mod playground;
+mod port;
 mod redis_rest;
 pub(crate) mod request;
 mod respond;
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use http::Request;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Version};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use crate::channel::hub::Hub;
 use crate::config::Config;
 use crate::policy::gate::Gate;
 use crate::rollout::Rollout;
 use crate::stream::StreamContext;
-use crate::stream::registry::{Cut, Streams};
+use crate::stream::registry::Streams;
 use crate::stream::replay::ReplayBudget;
+use drain::Departure;
 use hold::Hold;
+use port::{Port, Side};
 use respond::Response;
 
 pub use playground::Playground;
 
-/// A client has so long for a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection's buffer holds a whole head, and this: so that a head that is somewhat too large gets an answer with words.
-const BUFFER: usize = 32 << 10;
-/// After the streams were told to go: for what is still being written.
-const GRACE: Duration = Duration::from_secs(2);
 /// Requests that may wait for a decision (`reject.hold`), as a part of the streams that there may be.
 const HELD: usize = 10;
 
@@ -60,7 +52,7 @@ pub struct App {
     pub playground: Option<Playground>,
     hold: Hold,
     replays: Arc<ReplayBudget>,
-    draining: AtomicBool,
+    departure: Departure,
 }
 
 impl App {
@@ -71,7 +63,7 @@ impl App {
             streams: Streams::new(config.stream.max_streams),
             hold: Hold::new(config.reject_hold, config.stream.max_streams.div_ceil(HELD), gate.swaps()),
             replays: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
-            draining: AtomicBool::new(false),
+            departure: Departure::new(),
             rollout: Rollout::new(Arc::clone(&gate)),
             config,
             hub,
@@ -91,41 +83,41 @@ impl App {
     }
 
     fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.departure.is_announced()
+    }
+}
+
+/// A socket that a server gets from outside.
+pub struct Listener {
+    /// It listens.
+    pub socket: TcpListener,
+    /// It belongs to somebody who keeps it open for a successor.
+    pub inherited: bool,
+}
+
+impl From<TcpListener> for Listener {
+    fn from(socket: TcpListener) -> Self {
+        Self { socket, inherited: false }
     }
 }
 
 /// The sockets that a server gets from outside.
 pub struct Listeners {
     /// For clients.
-    pub data: TcpListener,
+    pub data: Listener,
     /// For operators.
-    pub control: TcpListener,
+    pub control: Listener,
 }
 
 /// Serves until `shutdown`, then lets the streams go, spread over the configured time.
 pub async fn run(listeners: Listeners, app: Arc<App>, shutdown: impl Future<Output = ()>) {
-    let graceful = Arc::new(GracefulShutdown::new());
-    let data = tokio::spawn(accept(listeners.data, Arc::clone(&app), Port::Data, Arc::clone(&graceful)));
-    let control = tokio::spawn(accept(listeners.control, Arc::clone(&app), Port::Control, Arc::clone(&graceful)));
+    let inherited = listeners.data.inherited;
+    let data = Port::open(listeners.data, Side::Data, &app);
+    let control = Port::open(listeners.control, Side::Control, &app);
     let rotating = tokio::spawn(rotate(Arc::clone(&app)));
     shutdown.await;
+    drain::leave(&app, data, control, inherited).await;
     rotating.abort();
-    app.draining.store(true, Ordering::Relaxed);
-    app.hold.close();
-    tracing::info!(streams = app.streams.count(), over = ?app.config.drain, "draining");
-    // The listener closes: a refused connection is tried again by browsers without a word, a 503 is not.
-    data.abort();
-    if tokio::time::timeout(app.config.drain + GRACE, app.streams.drain(app.config.drain)).await.is_err() {
-        tracing::warn!(streams = app.streams.count(), "some clients did not read to the end of their streams");
-    }
-    control.abort();
-    let (_, _) = (data.await, control.await);
-    if let Some(graceful) = Arc::into_inner(graceful) {
-        // What is not done by then is cut.
-        let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
-    }
-    tracing::info!("drained");
 }
 
 /// After each swap, streams that an older version let in are asked to come back.
@@ -141,64 +133,18 @@ async fn rotate(app: Arc<App>) {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Port {
-    Data,
-    Control,
-}
-
-async fn accept(listener: TcpListener, app: Arc<App>, port: Port, graceful: Arc<GracefulShutdown>) {
-    loop {
-        match listener.accept().await {
-            Ok((socket, peer)) => serve(socket, peer, &app, port, &graceful),
-            Err(error) => {
-                // Out of file descriptors, most often: others have to close first.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-fn serve(socket: TcpStream, peer: SocketAddr, app: &Arc<App>, port: Port, graceful: &GracefulShutdown) {
-    // Small frames are to leave at once. A socket that refuses the option works too.
-    let _ = socket.set_nodelay(true);
-    let max_head = app.config.max_head;
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(max_head + BUFFER);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(max_head).unwrap_or(u32::MAX))
-        .max_send_buf_size(max_head)
-        .keep_alive_interval(Some(Duration::from_secs(30)));
-    let app = Arc::clone(app);
-    let cut = Cut::default();
-    let for_streams = cut.clone();
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        let app = Arc::clone(&app);
-        request.extensions_mut().insert(for_streams.clone());
-        async move { Ok::<Response, Infallible>(answer(app, request, peer, port).await) }
-    });
-    let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
-    let connection = graceful.watch(connection);
-    tokio::spawn(async move {
-        tokio::select! {
-            // A client that went away in the middle is nothing to tell of.
-            ended = connection => if let Err(error) = ended {
-                tracing::debug!(%peer, %error, "a connection ended");
-            },
-            () = cut.wanted() => tracing::debug!(%peer, "a connection was cut: its client did not read to the end"),
-        }
-    });
-}
-
-async fn answer(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr, port: Port) -> Response {
+async fn answer(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr, side: Side) -> Response {
     if request::head_size(&request) > app.config.max_head {
         return respond::head_too_large(app.config.max_head);
     }
-    match port {
-        Port::Data => data::answer(&app, request, peer).await,
-        Port::Control => control::answer(&app, request).await,
+    if side == Side::Control {
+        return control::answer(&app, request).await;
     }
+    let is_http1 = request.version() <= Version::HTTP_11;
+    let mut response = data::answer(&app, request, peer).await;
+    // Whoever comes back shall come back to a balancer, not on this connection.
+    if is_http1 && app.is_draining() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::header::{CONTENT_SECURITY_POLICY, COOKIE, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body::Frame;
@@ -105,7 +105,7 @@ fn decisions(app: &App) -> Response {
         };
         Some((Ok(Frame::data(Bytes::from(text))), (watch, greeted)))
     });
-    respond::event_stream(StreamBody::new(frames))
+    respond::event_stream(StreamBody::new(frames.take_until(Box::pin(app.departure.begun()))))
 }
 
 fn describe(watched: &Watched) -> Value {

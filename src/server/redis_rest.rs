@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::{Method, Request, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Limited, StreamBody};
@@ -133,7 +133,7 @@ fn subscribe(app: &App, channel: &str) -> Response {
         let frame = listener.next().await?;
         Some((Ok::<_, Infallible>(Frame::data(frame)), listener))
     });
-    respond::event_stream(StreamBody::new(frames))
+    respond::event_stream(StreamBody::new(frames.take_until(Box::pin(app.departure.begun()))))
 }
 
 struct Listener {

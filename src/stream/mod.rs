@@ -185,8 +185,12 @@ impl EventStream {
     /// Tells the client to come back: the last thing that a stream says when the gateway ends it.
     fn farewell(&mut self) -> Bytes {
         self.ended = true;
-        // The stock client takes the time as its position in every channel that has none.
-        let timestamp = self.positions.least_ms().unwrap_or_else(now_ms);
+        // The stock client takes the time as its position in every channel that has none, those too that are not open yet.
+        let asked = self.lanes.iter().filter_map(|lane| match lane.phase {
+            Phase::Opening { start: Start::From(at) | Start::Id(at), .. } => Some(at.ms),
+            _ => None,
+        });
+        let timestamp = asked.chain(self.positions.least_ms()).min().unwrap_or_else(now_ms);
         Bytes::from(format!("data: {{\"type\":\"reconnect\",\"timestamp\":{timestamp}}}\n\n"))
     }
 }

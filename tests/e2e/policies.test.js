@@ -36,6 +36,7 @@ function build(path, output) {
 /** A gateway with that policy, and more of a tidegate.toml. */
 async function gate(policy, more = "") {
   const config = `listen = "127.0.0.1:0"
+drain.delay = "0s"
 control = "127.0.0.1:0"
 store = "memory:"
 

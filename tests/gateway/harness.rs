@@ -71,7 +71,9 @@ impl Gateway {
     /// A gateway on a store that there may be already.
     pub async fn with(store: Option<Arc<LinkedStore>>, door: &Door<'_>, toml: &str) -> Self {
         // Who decides is put together below, as no test writes its policy to a file.
-        let toml = format!("store = \"memory:\"\nallow-all = true\ndrain.delay = \"0s\"\n{toml}");
+        // Nor does one wait for a balancer that is not there.
+        let delay = if toml.contains("drain.delay") { "" } else { "drain.delay = \"0s\"\n" };
+        let toml = format!("store = \"memory:\"\nallow-all = true\n{delay}{toml}");
         let config = Config::check(toml::from_str(&toml).expect("the test's TOML is right")).expect("it is valid");
         let store = store.unwrap_or_else(|| LinkedStore::new(config.store.seed.clone()));
         let surroundings = config.surroundings(Arc::clone(&store) as Arc<dyn Store>);
@@ -86,9 +88,9 @@ impl Gateway {
         let hub = Hub::start(Arc::clone(&store) as Arc<dyn Store>, config.stream.hub.clone());
         let app = Arc::new(App::new(config, hub, Arc::new(gate), None));
         let bind = async || TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let listeners = Listeners { data: bind().await, control: bind().await };
+        let listeners = Listeners { data: bind().await.into(), control: bind().await.into() };
         let address = |listener: &TcpListener| listener.local_addr().expect("a bound port has an address");
-        let (data, control) = (address(&listeners.data), address(&listeners.control));
+        let (data, control) = (address(&listeners.data.socket), address(&listeners.control.socket));
         let (stop, stopped) = oneshot::channel();
         let shutdown = async {
             // A harness that is dropped wants nothing more of its gateway.

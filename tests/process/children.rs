@@ -206,6 +206,10 @@ impl Gateway {
                 lines = format!("{port} = \"127.0.0.1:0\"\n{lines}");
             }
         }
+        if !toml.contains("drain.delay") {
+            // There is no balancer that would have to turn away.
+            lines = format!("drain.delay = \"0s\"\n{lines}");
+        }
         std::fs::write(dir.path().join("tidegate.toml"), lines).expect("the configuration is written");
         let mut command = tidegate(&["serve"]);
         command.args(args).current_dir(dir.path()).stdin(Stdio::null());

@@ -25,6 +25,7 @@ export async function seed(resp) {
 export function policyConfig({ store, origin }) {
   return `listen = "127.0.0.1:0"
 control = "127.0.0.1:0"
+drain.delay = "0s"
 store = ${toml(store)}
 
 [policy]
@@ -49,6 +50,7 @@ ping = "25s"
 export function openConfig({ store }) {
   return `listen = "127.0.0.1:0"
 control = "127.0.0.1:0"
+drain.delay = "0s"
 store = ${toml(store)}
 
 [redis-rest]

@@ -1,0 +1,173 @@
+//! A node goes: who is told what, and when.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::client::{Sse, ask};
+use crate::guests::component;
+use crate::harness::{Gateway, until, within};
+
+const STREAM: &str = "/api/realtime?channel=c";
+
+/// Waits until nobody is taken in any more.
+async fn closed(to: std::net::SocketAddr) {
+    within("the port closes", async { while TcpStream::connect(to).await.is_ok() {} }).await;
+}
+
+#[tokio::test]
+async fn before_the_listener_closes_it_says_so_and_serves_as_before() {
+    let gateway = Gateway::start("drain.delay = '1500ms'\ndrain.time = '1ms'").await;
+    let (data, control, store) = (gateway.data, gateway.control, gateway.store.clone());
+    let mut before = gateway.open("channel=c").await;
+    before.connected("c").await;
+    assert_eq!(ask(data, "GET", "/healthz", &[], "").await.status, 200);
+    let served = gateway.stop();
+    // The node has heard of it as soon as the task runs.
+    within("it is not ready", async { while ask(control, "GET", "/readyz", &[], "").await.status == 200 {} }).await;
+    let ready = ask(control, "GET", "/readyz", &[], "").await;
+    let expect = json!({"ready": false, "store": "ok", "policy": "ok", "draining": true});
+    assert_eq!((ready.status, ready.json()), (503, expect));
+    let health = ask(data, "GET", "/healthz", &[], "").await;
+    assert_eq!((health.status, health.json()), (503, json!({"status": "draining"})), "balancers ask the data port");
+    assert_eq!(ask(control, "GET", "/healthz", &[], "").await.status, 200, "it lives");
+
+    let mut late = Sse::open(data, STREAM, &[]).await;
+    late.connected("c").await;
+    assert_eq!(late.header("connection"), "close", "it shall not come back on this connection");
+    let id = store.stock("c", "e", &json!(1)).await;
+    for sse in [&mut before, &mut late] {
+        assert_eq!(sse.ids("c", 1).await, [id]);
+        assert_eq!(sse.frame().await["type"], "reconnect");
+        assert!(sse.next().await.is_none());
+    }
+    closed(data).await;
+    within("the end", served).await.expect("no panic");
+    assert!(TcpStream::connect(control).await.is_err(), "nor is there anything left for operators");
+}
+
+#[tokio::test]
+async fn operators_are_served_to_the_end() {
+    let gateway = Gateway::start("drain.time = '1ms'").await;
+    let (data, control) = (gateway.data, gateway.control);
+    // A client that has its stream, and does not close.
+    let lasting = Sse::open_with(data, STREAM, &[], Some(4096)).await;
+    for _ in 0..2_000 {
+        gateway.store.own("c", "e", &json!("x".repeat(4096))).await;
+        tokio::task::yield_now().await;
+    }
+    let served = gateway.stop();
+    closed(data).await;
+    assert_eq!(ask(control, "GET", "/readyz", &[], "").await.status, 503);
+    within("the end", served).await.expect("no panic");
+    drop(lasting);
+}
+
+#[tokio::test]
+async fn who_was_connected_is_answered_though_nothing_was_asked_yet() {
+    let gateway = Gateway::start("drain.time = '1ms'").await;
+    let data = gateway.data;
+    // The one in the middle of its head, the other with all of it still to say.
+    let mut half = TcpStream::connect(data).await.expect("the port is open");
+    half.write_all(b"GET /api/realtime?channel=c&last_ack_c=17 HT").await.expect("sent");
+    let mut silent = TcpStream::connect(data).await.expect("the port is open");
+    let served = gateway.stop();
+    closed(data).await;
+    half.write_all(b"TP/1.1\r\nhost: h\r\n\r\n").await.expect("sent");
+    silent.write_all(b"GET /api/realtime?channel=c&last_ack_c=17 HTTP/1.1\r\nhost: h\r\n\r\n").await.expect("sent");
+    for mut socket in [half, silent] {
+        let mut text = String::new();
+        within("an answer", socket.read_to_string(&mut text)).await.expect("it ends as it should");
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "a 503 would be the end of an EventSource: {text}");
+        assert!(text.contains("connection: close\r\n"), "{text}");
+        assert!(text.contains(r#""type":"reconnect""#), "{text}");
+        assert!(text.ends_with("0\r\n\r\n"), "{text}");
+    }
+    within("the end", served).await.expect("no panic");
+}
+
+#[tokio::test]
+async fn kept_connections_close_without_a_word() {
+    let gateway = Gateway::start("drain.time = '1ms'").await;
+    let mut socket = TcpStream::connect(gateway.data).await.expect("the port is open");
+    socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n").await.expect("sent");
+    let mut text = vec![0; 4096];
+    let read = within("an answer", socket.read(&mut text)).await.expect("it is read");
+    assert!(text[..read].starts_with(b"HTTP/1.1 200 OK\r\n"));
+    let served = gateway.stop();
+    assert_eq!(within("the end of the connection", socket.read(&mut text)).await.expect("no reset"), 0);
+    within("the end", served).await.expect("no panic");
+}
+
+#[tokio::test]
+async fn http2_is_told_to_go_away_and_gets_what_it_asked_for() {
+    let gateway = Gateway::start("drain.time = '1ms'").await;
+    let socket = TcpStream::connect(gateway.data).await.expect("the port is open");
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.expect("HTTP/2");
+    let connection = tokio::spawn(connection);
+    let request = || {
+        let request = http::Request::get(format!("http://h{STREAM}")).body(Empty::<Bytes>::new());
+        request.expect("a request")
+    };
+    let response = within("a stream", client.send_request(request())).await.expect("an answer");
+    assert_eq!(response.status(), 200);
+    until("it is registered", || gateway.app.streams.count() == 1).await;
+    let served = gateway.stop();
+    let body = within("the stream's end", response.into_body().collect()).await.expect("it ends as it should");
+    let text = String::from_utf8(body.to_bytes().to_vec()).expect("text");
+    assert!(text.contains(r#""type":"reconnect""#), "{text}");
+    within("the connection's end", connection).await.expect("no panic").expect("no error");
+    assert!(client.send_request(request()).await.is_err(), "nothing more on this connection");
+    within("the end", served).await.expect("no panic");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decision_under_way_is_made_and_its_client_comes_back_with_what_it_had() {
+    let gateway = Gateway::behind(&component("slow"), "drain.time = '1ms'").await;
+    let (data, app) = (gateway.data, gateway.app.clone());
+    let opening = tokio::spawn(async move {
+        let mut sse = Sse::open(data, "/api/realtime?channel=c&last_ack_c=1700000000000", &[]).await;
+        (sse.frame().await, sse.next().await)
+    });
+    until("the decision has begun", || app.streams.count() == 1).await;
+    let served = gateway.stop();
+    let (first, rest) = within("the stream", opening).await.expect("no panic");
+    // A time that is later would lose what came since the page was loaded.
+    assert_eq!(first, json!({"type": "reconnect", "timestamp": 1_700_000_000_000_u64}));
+    assert!(rest.is_none());
+    within("the end", served).await.expect("no panic");
+}
+
+#[tokio::test]
+async fn a_channel_that_is_not_open_yet_is_not_skipped_over() {
+    let gateway = Gateway::start("drain.time = '1ms'").await;
+    gateway.store.cut();
+    let mut sse = gateway.open("channel=c&last_ack_c=17&channel=d&last_ack_d=1700000000000").await;
+    until("it is registered", || gateway.app.streams.count() == 1).await;
+    let served = gateway.stop();
+    assert_eq!(sse.frame().await, json!({"type": "reconnect", "timestamp": 17}));
+    within("the end", served).await.expect("no panic");
+}
+
+#[tokio::test]
+async fn a_subscriber_of_the_rest_protocol_does_not_hold_it_up() {
+    let gateway = Gateway::start("drain.time = '1ms'\nredis-rest.tokens = ['t']").await;
+    let mut socket = TcpStream::connect(gateway.data).await.expect("the port is open");
+    let request = "POST /redis/subscribe/c HTTP/1.1\r\nhost: h\r\nauthorization: Bearer t\r\ncontent-length: 0\r\n\r\n";
+    socket.write_all(request.as_bytes()).await.expect("sent");
+    let mut text = Vec::new();
+    within("it is subscribed", async {
+        while !String::from_utf8_lossy(&text).contains("subscribe,c,1") {
+            assert!(socket.read_buf(&mut text).await.expect("it is read") > 0);
+        }
+    })
+    .await;
+    let served = gateway.stop();
+    within("its end", socket.read_to_end(&mut text)).await.expect("it ends as it should");
+    assert!(text.ends_with(b"0\r\n\r\n"), "{}", String::from_utf8_lossy(&text));
+    within("the end", served).await.expect("no panic");
+}
