@@ -290,6 +290,11 @@ impl Config {
             deny: patterns("channels.deny", &raw.channels.deny)?,
             prefixes: prefixes.clone(),
         };
+        let cache_dir = raw.cache_dir.or_else(cache_dir);
+        if door == Door::Fleet && cache_dir.is_none() {
+            let what = "a node of a fleet keeps the policy there, and how far sequence numbers went; name a folder";
+            return Err(wrong("cache-dir", what));
+        }
         Ok(Self {
             listen,
             control,
@@ -302,7 +307,7 @@ impl Config {
                 memory: size("memory.limit", raw.memory.limit, 1 << 16, 1 << 40)?,
                 seed: raw.memory.seed,
             },
-            cache_dir: raw.cache_dir.or_else(cache_dir),
+            cache_dir,
             door,
             limits,
             lookup_prefixes: prefixes,
@@ -319,7 +324,7 @@ impl Config {
             rollout,
             shadow: operations::shadow(&raw.policy.shadow)?,
             decisions: operations::decisions(&raw.decisions)?,
-            node: raw.fleet.node,
+            node: raw.fleet.node.map(operations::node).transpose()?,
             drain_delay: raw.drain.delay,
             drain: raw.drain.time,
             log_format: raw.log.format,
@@ -337,6 +342,12 @@ impl Config {
             egress: Arc::clone(&self.egress),
             ..Surroundings::new(store, &self.limits)
         }
+    }
+
+    /// What this node is called: its name, or the machine's with the address where clients connect.
+    #[must_use]
+    pub fn node_at(&self, listen: SocketAddr) -> String {
+        self.node.clone().unwrap_or_else(|| operations::default_node(listen))
     }
 
     /// Whether a client's address is a trusted proxy's.
@@ -393,6 +404,10 @@ fn fleet(raw: &raw::Policy, allow_all: bool, store: &StoreUrl) -> Result<Door, C
         let what = "a fleet takes signed policies only, since whoever may write to the store could else write the policy: \
                     name public keys (`tidegate policy keygen` makes a pair), or write --unsigned-fleet (policy.unsigned-fleet)";
         return Err(wrong("policy.trusted-keys", what));
+    }
+    if !raw.trusted_keys.is_empty() && raw.unsigned_fleet {
+        let what = "there are policy.trusted-keys too, and with those every policy has to be signed; which one it shall be has to be written";
+        return Err(wrong("policy.unsigned-fleet", what));
     }
     Ok(Door::Fleet)
 }

@@ -38,6 +38,8 @@ mod projects;
 mod python;
 #[path = "process/refusal.rs"]
 mod refusal;
+#[path = "process/signatures.rs"]
+mod signatures;
 #[path = "process/soak.rs"]
 mod soak;
 #[path = "process/stalled.rs"]

@@ -22,6 +22,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let digest = match &config.door {
         Door::Policy(path) => {
             let compiler = Compiler::new(&config.limits, config.cache_dir.as_deref())?;
+            serve::verify(path, &config, &serve::signatures(&config)?)?;
             Some(serve::load(&compiler, path)?.digest().to_string())
         }
         Door::Example | Door::Fleet | Door::AllowAll => None,
@@ -34,7 +35,12 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
         );
     } else {
         println!("store   {store} (not asked)");
-        println!("policy  {}", digest.as_deref().unwrap_or("none: everybody may read every channel"));
+        let otherwise = match config.door {
+            Door::Example => "the example",
+            Door::Fleet => "the fleet's (not asked)",
+            _ => "none: everybody may read every channel",
+        };
+        println!("policy  {}", digest.as_deref().unwrap_or(otherwise));
         println!("ok");
     }
     Ok(())

@@ -117,9 +117,10 @@ fn reload_on_change(path: &Path, app: Arc<App>) -> anyhow::Result<()> {
                 }
             };
             let origin = Origin { source: format!("file {}", path.display()), ..Origin::default() };
-            let artifact = Artifact { component, cases: None };
+            let artifact = Artifact { component, ..Artifact::default() };
             if let Ok(next) = app.rollout.prepare(artifact, app.gate.basis(), origin).await {
-                app.rollout.put_in_force(next).await;
+                // What is refused is in the log.
+                let _ = app.rollout.put_in_force(next).await;
             }
         }
     });

@@ -15,6 +15,7 @@ use crate::config::{Config, Door, StoreConfig};
 use crate::policy::compile::Compiler;
 use crate::policy::component::Policy;
 use crate::policy::gate::Gate;
+use crate::policy::signature::{self, Signatures, Statement};
 use crate::policy::{Next, Origin};
 use crate::server::{self, App, Playground};
 use crate::store::Store;
@@ -46,12 +47,13 @@ pub fn start(
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
         let store = open_store(&config.store).await?;
-        let gate = Arc::new(open_gate(&config, Arc::clone(&store))?);
+        let signatures = signatures(&config)?;
+        let gate = Arc::new(open_gate(&config, Arc::clone(&store), &signatures)?);
         let hub = Hub::start(store, config.stream.hub.clone());
         let listeners = inherited.listen(&config).await?;
         let address = listeners.data.socket.local_addr()?;
         let control = listeners.control.socket.local_addr()?;
-        let app = Arc::new(App::new(config, hub, gate, playground));
+        let app = Arc::new(App::new(config, hub, gate, playground, signatures));
         let signal = stop_signal()?;
         greet(address, &app)?;
         println!("control on http://{control}");
@@ -97,8 +99,18 @@ async fn open_store(config: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
     Ok(Arc::new(store))
 }
 
+/// Who may sign policies, and how far this node saw sequence numbers go.
+pub fn signatures(config: &Config) -> anyhow::Result<Signatures> {
+    let name = format!("{}.json", config.node_at(config.listen));
+    let file = config.cache_dir.as_ref().map(|folder| folder.join("sequence").join(name));
+    if file.is_none() && config.rollout.trust.is_wanted() {
+        tracing::warn!("without a cache-dir, a restart forgets how far the sequence numbers of policies went");
+    }
+    Ok(Signatures::open(&config.rollout.trust, file.as_deref())?)
+}
+
 /// Makes the door, with its first policy in force.
-pub fn open_gate(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<Gate> {
+pub fn open_gate(config: &Config, store: Arc<dyn Store>, signatures: &Signatures) -> anyhow::Result<Gate> {
     let surroundings = config.surroundings(store);
     let limits = config.limits.clone();
     if config.door == Door::AllowAll {
@@ -106,18 +118,38 @@ pub fn open_gate(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<Gate>
         return Ok(Gate::open_to_all(surroundings, limits));
     }
     let compiler = Compiler::new(&limits, config.cache_dir.as_deref())?;
-    let policy = match &config.door {
-        Door::Policy(path) => load(&compiler, path)?,
-        _ => Policy::new(&compiler, EXAMPLE).context("the example policy")?,
+    let (policy, source, signed) = match &config.door {
+        Door::Policy(path) => {
+            let signed = verify(path, config, signatures)?;
+            (load(&compiler, path)?, format!("file {}", path.display()), signed)
+        }
+        Door::Example => {
+            (Policy::new(&compiler, EXAMPLE).context("the example policy")?, "the example policy".into(), None)
+        }
+        Door::Fleet | Door::AllowAll => return Ok(Gate::new(compiler, surroundings, limits)),
     };
+    if let Some(statement) = &signed {
+        signatures.seen.raise(statement)?;
+    }
     tracing::info!(policy = %policy.digest(), "in force");
     let gate = Gate::new(compiler, surroundings, limits);
-    let source = match &config.door {
-        Door::Policy(path) => format!("file {}", path.display()),
-        _ => "the example policy".into(),
-    };
-    gate.swap(Next { policy, basis: gate.basis(), origin: Origin { source, ..Origin::default() } });
+    let sequence = signed.map(|statement| statement.sequence);
+    gate.swap(Next { policy, basis: gate.basis(), origin: Origin { source, sequence, signed, ..Origin::default() } });
     Ok(gate)
+}
+
+/// Whether the policy in a file is signed as it should be, with the signature and the cases beside it.
+pub fn verify(path: &Path, config: &Config, signatures: &Signatures) -> anyhow::Result<Option<Statement>> {
+    let of = || format!("policy {}", path.display());
+    let signature = signature::beside(path).with_context(of)?;
+    if signature.is_none() && !signatures.trust.is_wanted() {
+        return Ok(None);
+    }
+    let component = std::fs::read(path).with_context(of)?;
+    let beside = path.with_extension("cases.toml");
+    let cases = config.rollout.cases.as_ref().or_else(|| beside.exists().then_some(&beside));
+    let cases = cases.map(std::fs::read_to_string).transpose().with_context(of)?;
+    signatures.verify(&component, cases.as_deref(), signature.as_ref()).with_context(of)
 }
 
 /// Loads a policy; errors name the file.

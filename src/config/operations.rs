@@ -1,10 +1,13 @@
 //! Where the policy comes from, what is written down of its decisions, and what a node is in its fleet.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::raw::{self, Source};
 use super::{ConfigError, count, size, wrong};
+use crate::policy::signature::Trust;
 
 /// Where the policy comes from and what it has to show.
 #[derive(Clone, Debug)]
@@ -14,9 +17,7 @@ pub struct RolloutConfig {
     /// What it has to decide before it takes force; none for the file beside the component.
     pub cases: Option<PathBuf>,
     /// Public keys; with one at least, a policy has to be signed.
-    pub trusted_keys: Vec<PathBuf>,
-    /// Policies from the store need no signature.
-    pub unsigned_fleet: bool,
+    pub trust: Arc<Trust>,
     /// Streams of older versions are asked to come back within this time; none lets them stay.
     pub rotate_within: Option<Duration>,
 }
@@ -55,8 +56,7 @@ pub fn rollout(raw: &raw::Policy) -> Result<RolloutConfig, ConfigError> {
     Ok(RolloutConfig {
         source: raw.source,
         cases: raw.cases.clone(),
-        trusted_keys: raw.trusted_keys.clone(),
-        unsigned_fleet: raw.unsigned_fleet,
+        trust: Arc::new(Trust::load(&raw.trusted_keys).map_err(|error| wrong("policy.trusted-keys", error))?),
         rotate_within: raw.rotate_within.0,
     })
 }
@@ -82,6 +82,26 @@ pub fn decisions(raw: &raw::Decisions) -> Result<DecisionsConfig, ConfigError> {
         record_share: share("decisions.record-share", raw.record_share)?,
         record_limit: size("decisions.record-limit", raw.record_limit, 1 << 10, 1 << 40)?,
     })
+}
+
+/// The machine's name with an address, as a node's name.
+pub fn default_node(listen: SocketAddr) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
+    let host: String =
+        host.unwrap_or_else(|| "node".into()).trim().chars().filter(|c| is_of_names(*c)).take(40).collect();
+    format!("{host}:{listen}").chars().filter(|c| is_of_names(*c)).collect()
+}
+
+fn is_of_names(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-._:[]".contains(c)
+}
+
+/// Checks a node's name, which is that of its files too.
+pub fn node(name: String) -> Result<String, ConfigError> {
+    if (1..=64).contains(&name.len()) && name.chars().all(is_of_names) {
+        return Ok(name);
+    }
+    Err(wrong("fleet.node", format!("{name:?}: it has 1 to 64 letters, digits and -._:[]")))
 }
 
 fn share(key: &str, share: f64) -> Result<f64, ConfigError> {

@@ -166,7 +166,15 @@ fn where_a_policy_comes_from() {
     let fleet = |more: &str| load(&format!("[policy]\nsource = \"fleet\"\n{more}"));
     let error = |more: &str| fleet(more).expect_err(more).to_string();
     assert_eq!(fleet("unsigned-fleet = true").expect("valid").door, Door::Fleet);
-    assert_eq!(fleet("trusted-keys = [\"a.pem\"]").expect("valid").door, Door::Fleet);
+    let dir = tempfile::tempdir().expect("a folder");
+    let key = dir.path().join("key.pub.pem");
+    let public = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAiojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w=\n-----END PUBLIC KEY-----\n";
+    std::fs::write(&key, public).expect("written");
+    let keys = format!("trusted-keys = [{key:?}]");
+    assert_eq!(fleet(&keys).expect("valid").door, Door::Fleet);
+    assert!(error(&format!("{keys}\nunsigned-fleet = true")).contains("which one it shall be"));
+    assert!(error("trusted-keys = [\"nowhere.pem\"]").contains("policy.trusted-keys: nowhere.pem: cannot be read"));
+    assert!(error("unsigned-fleet = true\n[fleet]\nnode = \"a/b\"").contains("letters, digits"));
     assert!(error("").contains("keygen") && error("").contains("--unsigned-fleet"));
     assert!(error("file = \"x.wasm\"\nunsigned-fleet = true").contains("policy push"));
     assert!(error("rotate-within = \"never\"").contains("neither off nor a time"));

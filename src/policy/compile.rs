@@ -6,7 +6,6 @@
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,6 +17,7 @@ use wasmtime::component::Component;
 use super::Limits;
 use super::component::LoadError;
 use super::engine;
+use crate::own_files;
 
 /// The hidden command that [`child`] is.
 pub const COMMAND: &str = "compile-policy";
@@ -78,7 +78,7 @@ impl Compiler {
         if let Some(file) = &file
             && file.exists()
         {
-            match owned(file).map_err(wasmtime::Error::from).and_then(|()| load(&self.engine, file)) {
+            match own_files::owned(file).map_err(wasmtime::Error::from).and_then(|()| load(&self.engine, file)) {
                 Ok(component) => return Ok(component),
                 // Cut off by a full disk, or of another version: it is made again.
                 Err(error) => tracing::warn!(file = %file.display(), %error, "a compiled policy cannot be used"),
@@ -161,15 +161,8 @@ fn wait(process: &mut std::process::Child, time: Duration) -> std::io::Result<Op
 
 /// Writes a file that is either whole or not there, and nobody else's to write.
 fn keep(file: &Path, code: &[u8]) -> std::io::Result<()> {
-    let folder = file.parent().unwrap_or(Path::new("."));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    owned(folder)?;
-    // In the same folder, so that renaming is one step.
-    let mut new = tempfile::NamedTempFile::new_in(folder)?;
-    new.write_all(code)?;
-    new.as_file().sync_all()?;
-    new.persist(file)?;
-    prune(folder)
+    own_files::write(file, code)?;
+    file.parent().map_or(Ok(()), prune)
 }
 
 /// Removes the oldest of more than so many compiled policies.
@@ -182,13 +175,6 @@ fn prune(folder: &Path) -> std::io::Result<()> {
     files.sort();
     let too_many = files.len().saturating_sub(KEPT);
     files.iter().take(too_many).try_for_each(|(_, file)| fs::remove_file(file))
-}
-
-/// Whether only this user may write to a file or folder.
-fn owned(path: &Path) -> std::io::Result<()> {
-    let about = fs::metadata(path)?;
-    let alone = about.uid() == rustix::process::geteuid().as_raw() && about.mode() & 0o022 == 0;
-    if alone { Ok(()) } else { Err(std::io::Error::other("somebody else may write to it")) }
 }
 
 #[expect(unsafe_code, reason = "machine code is run as it is; see the comment")]

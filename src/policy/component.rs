@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, ComponentExportIndex, Instance, InstancePre};
 use wasmtime::{Engine, Store};
 
 use super::compile::Compiler;
+use super::digest::Digest;
 use super::host::{self, PolicyIndices, State, linker};
 
 /// A larger file is not loaded. Policies of the heaviest languages have some 20 MB.
@@ -93,9 +93,9 @@ impl Policy {
             _ => return Err(LoadError::NotWasm),
         }
         let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{error:#}"));
-        let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = Digest::of(bytes);
         let engine = compiler.engine();
-        let component = compiler.compile(bytes, &digest)?;
+        let component = compiler.compile(bytes, &digest.hex())?;
         let linker = linker(engine).map_err(invalid)?;
         let kind = component.component_type();
         if !kind.exports(engine).any(|(name, _)| name == EXPORT) {
@@ -113,7 +113,7 @@ impl Policy {
             .and_then(|interface| component.get_export_index(Some(&interface), "prepare"));
         // Else the first request would pay for it.
         component.initialize_copy_on_write_image().map_err(invalid)?;
-        Ok(Self { pre, indices, preparation, digest: format!("sha256:{digest}").into() })
+        Ok(Self { pre, indices, preparation, digest: digest.to_string().into() })
     }
 
     /// The engine that it was compiled for.

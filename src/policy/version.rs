@@ -15,6 +15,7 @@ use super::host::Surroundings;
 use super::in_force::Pins;
 use super::instance::Instance;
 use super::pace::Pace;
+use super::signature::Statement;
 use super::{Failure, Limits, slow_lane};
 use crate::stream::now_ms;
 
@@ -51,6 +52,9 @@ pub struct Origin {
     pub sequence: Option<u64>,
     /// Whether it is gone after a restart.
     pub until_restart: bool,
+    /// What was signed, where it had to be.
+    #[serde(skip)]
+    pub signed: Option<Statement>,
 }
 
 /// What is in force, as it is told of.

@@ -12,7 +12,8 @@ use serde::Serialize;
 use crate::policy::cases;
 use crate::policy::component::{LoadError, Policy};
 use crate::policy::gate::Gate;
-use crate::policy::{About, Basis, Next, Origin};
+use crate::policy::signature::{Signature, SignatureError, Signatures, Statement};
+use crate::policy::{About, Basis, Next, Origin, Swap};
 use crate::stream::now_ms;
 
 /// Swaps and failures that are remembered for those who ask.
@@ -25,6 +26,8 @@ pub struct Artifact {
     pub component: Bytes,
     /// The cases that travel with it, a `cases.toml`.
     pub cases: Option<String>,
+    /// The signature that travels with it, the text of a `policy.wasm.sig`.
+    pub signature: Option<String>,
 }
 
 /// How far it came.
@@ -83,30 +86,55 @@ pub struct History {
 /// The way into force. There is one in a process.
 pub struct Rollout {
     gate: Arc<Gate>,
+    signatures: Signatures,
+    /// Held while something takes force, so that what was seen and what is in force are the same.
+    flip: Mutex<()>,
     history: Mutex<History>,
 }
 
 impl Rollout {
-    /// The way to this door.
+    /// The way to this door, for those that are signed as they should be.
     #[must_use]
-    pub fn new(gate: Arc<Gate>) -> Self {
-        Self { gate, history: Mutex::default() }
+    pub fn new(gate: Arc<Gate>, signatures: Signatures) -> Self {
+        Self { gate, signatures, flip: Mutex::default(), history: Mutex::default() }
+    }
+
+    /// Who may sign, and how far sequence numbers went.
+    #[must_use]
+    pub fn signatures(&self) -> &Signatures {
+        &self.signatures
     }
 
     /// Takes an artifact through all stages but the last. Nothing changes by it but the history, if it fails.
     pub async fn prepare(&self, artifact: Artifact, basis: Arc<Basis>, origin: Origin) -> Result<Next, Arc<Refused>> {
-        let refused = |(stage, why)| Arc::new(Refused { stage, why, time: now_ms(), origin: origin.clone() });
-        match self.policy(artifact, &basis).await.map_err(refused) {
-            Ok(policy) => Ok(Next { policy, basis, origin }),
-            Err(refused) => {
-                tracing::error!(source = refused.origin.source, stage = ?refused.stage, why = refused.why, "a policy was refused; what is in force stays");
-                remember(&mut self.history().refused, Arc::clone(&refused));
-                Err(refused)
+        match self.policy(artifact, &basis).await {
+            Ok((policy, signed)) => {
+                let sequence = signed.map(|statement| statement.sequence).or(origin.sequence);
+                Ok(Next { policy, basis, origin: Origin { sequence, signed, ..origin } })
             }
+            Err((stage, why)) => Err(self.refuse(stage, why, origin)),
         }
     }
 
-    async fn policy(&self, artifact: Artifact, basis: &Basis) -> Result<Policy, (Stage, String)> {
+    fn refuse(&self, stage: Stage, why: String, origin: Origin) -> Arc<Refused> {
+        let refused = Arc::new(Refused { stage, why, time: now_ms(), origin });
+        tracing::error!(
+            source = refused.origin.source,
+            ?stage,
+            why = refused.why,
+            "a policy was refused; what is in force stays"
+        );
+        remember(&mut self.history().refused, Arc::clone(&refused));
+        refused
+    }
+
+    fn verify(&self, artifact: &Artifact) -> Result<Option<Statement>, SignatureError> {
+        let signature = artifact.signature.as_ref().map(|text| Signature::parse(text.as_bytes())).transpose()?;
+        self.signatures.verify(&artifact.component, artifact.cases.as_deref(), signature.as_ref())
+    }
+
+    async fn policy(&self, artifact: Artifact, basis: &Basis) -> Result<(Policy, Option<Statement>), (Stage, String)> {
+        let signed = self.verify(&artifact).map_err(|error| (Stage::Verified, error.to_string()))?;
         let Some(compiler) = self.gate.compiler().cloned() else {
             return Err((Stage::InForce, "this gateway lets everybody in (allow-all), so no policy is asked".into()));
         };
@@ -126,13 +154,14 @@ impl Rollout {
                 return Err((Stage::Tested, format!("{:?}: {field} is {got} and not {expected}", case.name)));
             }
         }
-        Ok(policy)
+        Ok((policy, signed))
     }
 
-    /// Puts what was prepared in force, and waits until no answer of an older version is on its way out any more.
-    pub async fn put_in_force(&self, next: Next) -> Arc<About> {
+    /// Puts what was prepared in force, and waits until no answer of an older version is on its way out any more. Refused is only what
+    /// something newer that was signed came before, or what cannot be remembered.
+    pub async fn put_in_force(&self, next: Next) -> Result<Arc<About>, Arc<Refused>> {
         let within = next.basis.limits.timeout + next.basis.limits.queue_timeout + Duration::from_secs(2);
-        let swap = self.gate.swap(next);
+        let swap = self.flip(next)?;
         let about = Arc::clone(&swap.about);
         tracing::info!(policy = %about.digest, version = about.number, source = about.origin.source, "in force");
         remember(&mut self.history().swaps, Arc::clone(&about));
@@ -142,7 +171,17 @@ impl Rollout {
                 "answers of an older version are still on their way to clients that do not read"
             );
         }
-        about
+        Ok(about)
+    }
+
+    fn flip(&self, next: Next) -> Result<Swap, Arc<Refused>> {
+        let _one = self.flip.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(statement) = &next.origin.signed
+            && let Err(error) = self.signatures.seen.raise(statement)
+        {
+            return Err(self.refuse(Stage::InForce, error.to_string(), next.origin));
+        }
+        Ok(self.gate.swap(next))
     }
 
     /// What was in force and what was refused.

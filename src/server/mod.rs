@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use crate::channel::hub::Hub;
 use crate::config::Config;
 use crate::policy::gate::Gate;
+use crate::policy::signature::Signatures;
 use crate::rollout::Rollout;
 use crate::stream::StreamContext;
 use crate::stream::registry::Streams;
@@ -58,13 +59,19 @@ pub struct App {
 impl App {
     /// Puts the parts together.
     #[must_use]
-    pub fn new(config: Config, hub: Hub, gate: Arc<Gate>, playground: Option<Playground>) -> Self {
+    pub fn new(
+        config: Config,
+        hub: Hub,
+        gate: Arc<Gate>,
+        playground: Option<Playground>,
+        signatures: Signatures,
+    ) -> Self {
         Self {
             streams: Streams::new(config.stream.max_streams),
             hold: Hold::new(config.reject_hold, config.stream.max_streams.div_ceil(HELD), gate.swaps()),
             replays: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
             departure: Departure::new(),
-            rollout: Rollout::new(Arc::clone(&gate)),
+            rollout: Rollout::new(Arc::clone(&gate), signatures),
             config,
             hub,
             gate,

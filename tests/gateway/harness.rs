@@ -9,6 +9,7 @@ use tidegate::config::Config;
 use tidegate::policy::component::Policy;
 use tidegate::policy::engine;
 use tidegate::policy::gate::Gate;
+use tidegate::policy::signature::Signatures;
 use tidegate::policy::{About, Origin};
 use tidegate::rollout::{Artifact, Refused};
 use tidegate::server::{self, App, Listeners};
@@ -86,7 +87,7 @@ impl Gateway {
             gate.put_in_force(load(policy));
         }
         let hub = Hub::start(Arc::clone(&store) as Arc<dyn Store>, config.stream.hub.clone());
-        let app = Arc::new(App::new(config, hub, Arc::new(gate), None));
+        let app = Arc::new(App::new(config, hub, Arc::new(gate), None, Signatures::default()));
         let bind = async || TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let listeners = Listeners { data: bind().await.into(), control: bind().await.into() };
         let address = |listener: &TcpListener| listener.local_addr().expect("a bound port has an address");
@@ -113,8 +114,8 @@ impl Gateway {
     /// Takes a policy all the way into force.
     pub async fn replace(&self, policy: &[u8]) -> Result<Arc<About>, Arc<Refused>> {
         let (rollout, basis) = (&self.app.rollout, self.app.gate.basis());
-        let artifact = Artifact { component: policy.to_vec().into(), cases: None };
-        Ok(rollout.put_in_force(rollout.prepare(artifact, basis, Origin::default()).await?).await)
+        let artifact = Artifact { component: policy.to_vec().into(), ..Artifact::default() };
+        rollout.put_in_force(rollout.prepare(artifact, basis, Origin::default()).await?).await
     }
 
     /// Tells the gateway to go; what is awaited is the end of [`server::run`].

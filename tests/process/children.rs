@@ -213,6 +213,9 @@ impl Gateway {
         std::fs::write(dir.path().join("tidegate.toml"), lines).expect("the configuration is written");
         let mut command = tidegate(&["serve"]);
         command.args(args).current_dir(dir.path()).stdin(Stdio::null());
+        if toml.lines().any(|line| line.starts_with("cache-dir")) {
+            command.env_remove("TIDEGATE_CACHE_DIR");
+        }
         (Running::start(command), dir)
     }
 

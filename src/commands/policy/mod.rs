@@ -1,9 +1,11 @@
-//! `tidegate policy`: what authors of policies do.
+//! `tidegate policy`: what authors of policies do, and what operators do with them.
 
 mod bench;
 mod build;
 mod inspect;
+mod keygen;
 mod new;
+mod sign;
 mod subject;
 mod test;
 
@@ -21,6 +23,10 @@ pub enum PolicyCommand {
     Test(test::TestArgs),
     /// Measure what a decision costs
     Bench(bench::BenchArgs),
+    /// Make a pair of keys to sign policies with
+    Keygen(keygen::KeygenArgs),
+    /// Sign a component and its cases
+    Sign(sign::SignArgs),
 }
 
 pub fn run(command: PolicyCommand) -> anyhow::Result<()> {
@@ -30,6 +36,8 @@ pub fn run(command: PolicyCommand) -> anyhow::Result<()> {
         PolicyCommand::Inspect(args) => inspect::run(&args),
         PolicyCommand::Test(args) => test::run(&args),
         PolicyCommand::Bench(args) => bench::run(&args),
+        PolicyCommand::Keygen(args) => keygen::run(&args),
+        PolicyCommand::Sign(args) => sign::run(&args),
     }
 }
 

@@ -1,0 +1,56 @@
+//! `tidegate policy keygen`: a pair of keys, the private one for whoever signs, the public one for the gateways.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::json;
+
+use crate::policy::signature::key::{self, KeyId};
+
+#[derive(Debug, Args)]
+pub struct KeygenArgs {
+    /// Write NAME.pem, the private key, and NAME.pub.pem, the public one
+    #[arg(short, long, value_name = "NAME", default_value = "tidegate-policy")]
+    output: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &KeygenArgs) -> anyhow::Result<()> {
+    let with = |ending: &str| {
+        let mut name = args.output.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    let (private, public) = (with(".pem"), with(".pub.pem"));
+    let key = key::generate();
+    let (private_pem, public_pem) = key::pem(&key)?;
+    write(&public, 0o644, &public_pem)?;
+    if let Err(error) = write(&private, 0o600, &private_pem) {
+        // Half a pair helps nobody.
+        let _ = std::fs::remove_file(&public);
+        return Err(error);
+    }
+    let id = KeyId::of(&key.verifying_key()).to_string();
+    if args.json {
+        return super::say(&format!("{}\n", json!({ "key": id, "private": private, "public": public })));
+    }
+    super::say(&format!(
+        "key {id}\n  {}  signs (`tidegate policy sign`): keep it where policies are released, and off the gateways\n  {}  \
+         checks: name it in policy.trusted-keys of every gateway\n",
+        private.display(),
+        public.display()
+    ))
+}
+
+/// Writes a file that is not there yet.
+fn write(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
+    let what = || format!("{}: cannot be written, and is never written over", path.display());
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).with_context(what)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(what)
+}

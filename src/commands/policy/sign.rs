@@ -1,0 +1,91 @@
+//! `tidegate policy sign`: says of a component and its cases that they may be in force, under a number.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use ed25519_dalek::SigningKey;
+use serde_json::json;
+
+use crate::config::ConfigError;
+use crate::policy::cases::file;
+use crate::policy::component::MAX_SIZE;
+use crate::policy::signature::{self, MAX_SEQUENCE, Statement, key};
+
+#[derive(Debug, Args)]
+pub struct SignArgs {
+    #[command(flatten)]
+    bundle: BundleArgs,
+    /// The private key, a PEM file
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Greater than that of every policy that was in force
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=MAX_SEQUENCE))]
+    sequence: u64,
+    /// Write the signature here [default: FILE.sig, where the gateway looks for it]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A component and the cases that travel with it.
+#[derive(Debug, Args)]
+pub struct BundleArgs {
+    /// The component
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The cases that travel with it [default: NAME.cases.toml beside NAME.wasm, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub cases: Option<PathBuf>,
+}
+
+impl BundleArgs {
+    /// Reads both. Cases that cannot be read as such are a mistake in usage.
+    pub fn read(&self) -> anyhow::Result<(Vec<u8>, Option<String>)> {
+        let file = &self.file;
+        let size = std::fs::metadata(file).with_context(|| format!("{}", file.display()))?.len();
+        if size > MAX_SIZE {
+            let text = format!("{}: has {size} bytes; a policy has at most {MAX_SIZE}", file.display());
+            return Err(ConfigError(text).into());
+        }
+        let component = std::fs::read(file).with_context(|| format!("{}", file.display()))?;
+        let cases = self.cases().map(|path| read_cases(&path)).transpose()?;
+        Ok((component, cases))
+    }
+
+    fn cases(&self) -> Option<PathBuf> {
+        let beside = || Some(self.file.with_extension("cases.toml")).filter(|path| path.exists());
+        self.cases.clone().or_else(beside)
+    }
+}
+
+fn read_cases(path: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+    file::parse(path, &text).map_err(|error| ConfigError(error.to_string()))?;
+    Ok(text)
+}
+
+/// Reads a private key; a file that is none is a mistake in usage.
+pub fn private_key(path: &Path) -> Result<SigningKey, ConfigError> {
+    key::private(path).map_err(|error| ConfigError(format!("--key: {error}")))
+}
+
+pub fn run(args: &SignArgs) -> anyhow::Result<()> {
+    let key = private_key(&args.key)?;
+    let (component, cases) = args.bundle.read()?;
+    let signature = Statement::of(&component, cases.as_deref(), args.sequence).sign(&key);
+    let output = args.output.clone().unwrap_or_else(|| signature::path(&args.bundle.file));
+    std::fs::write(&output, signature.text() + "\n").with_context(|| format!("{}", output.display()))?;
+    if args.json {
+        return super::say(&format!("{}\n", json!({ "file": output, "signature": signature })));
+    }
+    let Statement { component, cases, sequence } = signature.statement();
+    let cases = cases.map_or_else(|| "none".into(), |digest| digest.to_string());
+    super::say(&format!(
+        "{}\n  component  {component}\n  cases      {cases}\n  sequence   {sequence}\n  key        {}\n",
+        output.display(),
+        signature.key()
+    ))
+}
