@@ -35,6 +35,8 @@ mod http;
 mod imports;
 #[path = "gateway/kept.rs"]
 mod kept;
+#[path = "gateway/metrics.rs"]
+mod metrics;
 #[path = "gateway/opening.rs"]
 mod opening;
 #[path = "gateway/order.rs"]

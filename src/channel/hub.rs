@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio::time::Instant;
 
 use super::log::LogBudget;
-use super::order::{PATIENCE, PayloadBudget};
+use super::order::{Out, PATIENCE, PayloadBudget};
 use super::{Channel, Cursor, Link, Opening, Pull, Start, TAP_MESSAGES};
 use crate::event::StreamId;
 use crate::store::{Bell, Limits, Page, Store, StoreError};
@@ -116,6 +116,12 @@ impl Hub {
         Tap { membership, messages }
     }
 
+    /// How many channels there are, those too that their last stream left a moment ago.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.0.channels().len()
+    }
+
     /// Bytes in the channels' logs.
     #[must_use]
     pub fn log_bytes(&self) -> usize {
@@ -152,8 +158,8 @@ impl Membership {
         opening
     }
 
-    /// Hands the items behind the cursor to the sink, with the position behind each, until that answers false.
-    pub fn pull(&self, cursor: &mut Cursor, waker: &Waker, sink: impl FnMut(StreamId, &Bytes) -> bool) -> Pull {
+    /// Hands the items behind the cursor to the sink, until that answers false.
+    pub fn pull(&self, cursor: &mut Cursor, waker: &Waker, sink: impl FnMut(&Out) -> bool) -> Pull {
         self.channel.pull(self.member, cursor, waker, sink)
     }
 

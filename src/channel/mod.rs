@@ -14,8 +14,9 @@ use tokio::time::Instant;
 
 use crate::event::{Doorbell, StreamId};
 use crate::store::Page;
+use crate::telemetry::metrics;
 use log::{Log, LogBudget};
-use order::{Gap, Order, PayloadBudget};
+use order::{Gap, Order, Out, PayloadBudget};
 
 /// Messages of a [`hub::Tap`] that wait for its reader.
 const TAP_MESSAGES: usize = 64;
@@ -191,13 +192,7 @@ impl Channel {
     }
 
     /// Hands the items behind the cursor to the sink until that answers false.
-    fn pull(
-        &self,
-        member: usize,
-        cursor: &mut Cursor,
-        waker: &Waker,
-        mut sink: impl FnMut(StreamId, &Bytes) -> bool,
-    ) -> Pull {
+    fn pull(&self, member: usize, cursor: &mut Cursor, waker: &Waker, mut sink: impl FnMut(&Out) -> bool) -> Pull {
         let mut inner = self.inner();
         if cursor.epoch != inner.epoch {
             cursor.epoch = inner.epoch;
@@ -222,7 +217,7 @@ impl Channel {
                 next += 1;
                 continue;
             }
-            if !sink(item.at, &item.frame) {
+            if !sink(item) {
                 cursor.next = Some(next);
                 return Pull::Full;
             }
@@ -321,7 +316,12 @@ impl Inner {
     fn settle(&mut self, now: Instant) -> Option<Instant> {
         let before = self.log.end();
         let log = &mut self.log;
-        let again = self.order.settle(now, |item| log.push(item));
+        let again = self.order.settle(now, |item| {
+            if !item.is_gap {
+                metrics().event_received(item.at.ms);
+            }
+            log.push(item);
+        });
         if self.log.end() != before {
             self.wake();
         }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::event::{Body, Rung, StreamId, json_string, user_frame};
 use crate::store::Page;
+use crate::telemetry::metrics;
 
 /// How long an entry that was read before its doorbell rang waits for it, and a hole for the doorbells of the entries that
 /// were trimmed from it. A stock emitter rings one round trip after it adds; whoever dies between delays the channel by this.
@@ -57,6 +58,9 @@ pub enum Why {
 }
 
 impl Why {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Trimmed, Self::WentBack, Self::TooLarge];
+
     /// As the `gap` frame says it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -83,9 +87,10 @@ pub struct Gap {
 }
 
 impl Gap {
-    /// The `data:` part of its block.
+    /// The `data:` part of its block. Made once for each time that a hole is told of, so that it is counted here.
     #[must_use]
     pub fn frame(&self, channel: &str) -> Bytes {
+        metrics().gap(self.why.as_str());
         let Self { after, resumed, certain, why } = self;
         let (channel, why) = (json_string(channel), why.as_str());
         Bytes::from(format!(

@@ -123,6 +123,11 @@ impl Cache {
         Self { entries, capacity, max_age, used, forgotten, changing: Mutex::default() }
     }
 
+    /// Bytes that it holds, about.
+    pub fn bytes(&self) -> u64 {
+        self.entries.as_ref().map_or(0, Bounded::weighted_size)
+    }
+
     /// What was forgotten by now.
     pub fn seen(&self) -> Seen {
         Seen(self.forgotten.load(Ordering::Acquire))

@@ -17,6 +17,7 @@ use super::instance::{Asked, Used};
 use super::version::{About, Basis, Next, Origin, Version};
 use super::{Decision, Failure, Limits, Outcome, Request, slow_lane};
 use crate::stream::now_ms;
+use crate::telemetry::metrics;
 
 /// Decisions that a slow watcher may be behind.
 const WATCHED: usize = 256;
@@ -34,6 +35,7 @@ pub struct Gate {
     basis: ArcSwap<Basis>,
     queue_timeout: Duration,
     slots: Arc<Semaphore>,
+    concurrency: usize,
     /// Decisions that wait for keys, without a place.
     awaiting: AtomicUsize,
     watchers: broadcast::Sender<Arc<Watched>>,
@@ -66,6 +68,7 @@ impl Gate {
             compiler: None,
             in_force: InForce::default(),
             slots: Arc::new(Semaphore::new(limits.concurrency)),
+            concurrency: limits.concurrency,
             queue_timeout: limits.queue_timeout,
             basis: ArcSwap::from_pointee(Basis { surroundings: Arc::new(surroundings), limits }),
             awaiting: AtomicUsize::new(0),
@@ -120,6 +123,18 @@ impl Gate {
         self.compiler.is_none() || self.in_force.load().is_some()
     }
 
+    /// How many decisions are being made, those not counted that wait for an instance.
+    #[must_use]
+    pub fn deciding(&self) -> usize {
+        self.concurrency.saturating_sub(self.slots.available_permits())
+    }
+
+    /// Bytes of answers that may be given again, about.
+    #[must_use]
+    pub fn cached_bytes(&self) -> u64 {
+        self.in_force.load().map_or(0, |version| version.cache.bytes())
+    }
+
     /// How many decisions wait for the keys of a token profile.
     #[must_use]
     pub fn waiting_for_keys(&self) -> usize {
@@ -160,7 +175,7 @@ impl Gate {
     /// acknowledgement of the next swap waits for it. The pin is to be held until the answer's head is written.
     pub async fn admit(&self, request: Request, channels: &[String]) -> (Decision, Option<Pin>) {
         let version = self.in_force.load();
-        let decision = self.decide_by(version.clone(), &request, channels).await;
+        let decision = self.decide_for_client(version.clone(), &request, channels).await;
         let pin = match &version {
             Some(version) => self.in_force.pin(version),
             None if self.in_force.load().is_none() => return (decision, None),
@@ -170,7 +185,19 @@ impl Gate {
             return (decision, pin);
         }
         let Some((version, pin)) = self.in_force.pinned() else { return (decision, None) };
-        (self.decide_by(Some(version), &request, channels).await, Some(pin))
+        (self.decide_for_client(Some(version), &request, channels).await, Some(pin))
+    }
+
+    /// Counts it, which those that tests and cases ask for are not.
+    async fn decide_for_client(
+        &self,
+        version: Option<Arc<Version>>,
+        request: &Request,
+        channels: &[String],
+    ) -> Decision {
+        let decision = self.decide_by(version, request, channels).await;
+        metrics().decided(decision.took, decision.cached);
+        decision
     }
 
     async fn decide_by(&self, version: Option<Arc<Version>>, request: &Request, channels: &[String]) -> Decision {

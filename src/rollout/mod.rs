@@ -15,6 +15,7 @@ use crate::policy::gate::Gate;
 use crate::policy::signature::{Signature, SignatureError, Signatures, Statement};
 use crate::policy::{About, Basis, Next, Origin, Swap};
 use crate::stream::now_ms;
+use crate::telemetry::metrics;
 
 /// Swaps and failures that are remembered for those who ask.
 const REMEMBERED: usize = 32;
@@ -61,6 +62,25 @@ pub struct Refused {
     /// Where it came from.
     #[serde(flatten)]
     pub origin: Origin,
+}
+
+impl Stage {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Fetched, Self::Verified, Self::Compiled, Self::Linked, Self::Tested, Self::InForce];
+
+    /// A short name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fetched => "fetched",
+            Self::Verified => "verified",
+            Self::Compiled => "compiled",
+            Self::Linked => "linked",
+            Self::Tested => "tested",
+            Self::InForce => "in-force",
+        }
+    }
 }
 
 const fn name(stage: Stage) -> &'static str {
@@ -124,6 +144,7 @@ impl Rollout {
             why = refused.why,
             "a policy was refused; what is in force stays"
         );
+        metrics().policy_refused(stage.as_str());
         remember(&mut self.history().refused, Arc::clone(&refused));
         refused
     }

@@ -17,6 +17,8 @@ use crate::policy::{Grant, Outcome};
 use crate::stream::position::Positions;
 use crate::stream::registry::{Cut, Reader};
 use crate::stream::{Entry, EventStream, now_ms};
+use crate::telemetry::metrics;
+use crate::telemetry::metrics::Opened;
 
 /// The whole data port.
 pub async fn answer(app: &Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> Response {
@@ -54,9 +56,15 @@ async fn stream_path(app: &Arc<App>, request: &Request<Incoming>, peer: SocketAd
     response
 }
 
+/// The codes of the errors with which the gateway itself keeps clients out.
+pub const REFUSALS: [&str; 4] = ["invalid_ack", "too_many_channels", "channel_not_allowed", "too_many_streams"];
+
 /// Opens a stream: whatever is wrong with the request comes first, then the policy, once, on the whole set of channels.
 async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Result<Response, Box<Response>> {
-    let refuse = |status, code, message: String| Box::new(error(status, code, message));
+    let refuse = |status, code, message: String| {
+        metrics().opened(Opened::Refused(code));
+        Box::new(error(status, code, message))
+    };
     let query = Query::parse(request.uri().query().unwrap_or_default())
         .map_err(|cause| refuse(StatusCode::BAD_REQUEST, "invalid_ack", cause.to_string()))?;
     let max = app.config.stream.max_channels;
@@ -78,6 +86,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     let (id, address) = (asked.id.clone(), asked.client_address.clone());
     let (decision, pin) = app.gate.admit(asked, &query.channels).await;
     app.hold.decided(who, &decision.outcome);
+    metrics().opened(opened(&decision.outcome));
     let grant = match decision.outcome {
         Outcome::Allowed(grant) => grant,
         Outcome::Rejected(r) => return Err(Box::new(respond::verbatim(r.status, r.headers, r.body, pin))),
@@ -100,6 +109,14 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         response.headers_mut().append(name, value.clone());
     }
     Ok(response)
+}
+
+fn opened(outcome: &Outcome) -> Opened {
+    match outcome {
+        Outcome::Allowed(_) => Opened::Allowed,
+        Outcome::Rejected(rejection) => Opened::Rejected(rejection.status.as_u16()),
+        Outcome::Failed(failure) => Opened::Error(failure.kind()),
+    }
 }
 
 /// Where each granted channel starts: `Last-Event-ID` over the URL's ack over the tail, and nothing that the policy keeps back.

@@ -20,13 +20,17 @@ use hyper::body::Incoming;
 use tokio::net::TcpListener;
 
 use crate::channel::hub::Hub;
+use crate::channel::order::Why;
 use crate::config::Config;
+use crate::policy::Failure;
 use crate::policy::gate::Gate;
 use crate::policy::signature::Signatures;
-use crate::rollout::Rollout;
+use crate::rollout::{Rollout, Stage};
 use crate::stream::StreamContext;
 use crate::stream::registry::Streams;
 use crate::stream::replay::ReplayBudget;
+use crate::telemetry::metrics::Opened;
+use crate::telemetry::{metrics, process};
 use drain::Departure;
 use hold::Hold;
 use port::{Port, Side};
@@ -66,6 +70,7 @@ impl App {
         playground: Option<Playground>,
         signatures: Signatures,
     ) -> Self {
+        foresee();
         Self {
             streams: Streams::new(config.stream.max_streams),
             hold: Hold::new(config.reject_hold, config.stream.max_streams.div_ceil(HELD), gate.swaps()),
@@ -106,6 +111,14 @@ impl From<TcpListener> for Listener {
     fn from(socket: TcpListener) -> Self {
         Self { socket, inherited: false }
     }
+}
+
+/// What is counted from 0, before it happens.
+fn foresee() {
+    let _ = process::started();
+    let refusals = data::REFUSALS.iter().map(|code| Opened::Refused(code));
+    let opens: Vec<Opened> = Failure::KINDS.iter().map(|kind| Opened::Error(kind)).chain(refusals).collect();
+    metrics().foresee(&opens, &Stage::ALL.map(Stage::as_str), &Why::ALL.map(Why::as_str));
 }
 
 /// The sockets that a server gets from outside.

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use super::respond::Response;
 use super::{App, Listener, answer};
 use crate::stream::registry::Cut;
+use crate::telemetry::metrics;
 
 /// A client has so long for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,6 +32,15 @@ pub enum Side {
     Data,
     /// Operators.
     Control,
+}
+
+impl Side {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Control => "control",
+        }
+    }
 }
 
 /// A port that serves.
@@ -126,7 +136,9 @@ fn serve(socket: TcpStream, peer: SocketAddr, side: Side, app: &Arc<App>, leavin
         async move { Ok::<Response, Infallible>(answer(app, request, peer, side).await) }
     });
     let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
+    let counted = metrics().connection(side.name());
     tokio::spawn(async move {
+        let _counted = counted;
         let mut connection = std::pin::pin!(connection);
         let mut told = leaving.clone();
         let served = async {
@@ -146,7 +158,10 @@ fn serve(socket: TcpStream, peer: SocketAddr, side: Side, app: &Arc<App>, leavin
             ended = served => if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "a connection ended");
             },
-            () = cut.wanted() => tracing::debug!(%peer, "a connection was cut: its client did not read to the end"),
+            () = cut.wanted() => {
+                metrics().connection_cut();
+                tracing::debug!(%peer, "a connection was cut: its client did not read to the end");
+            }
         }
         // Only now is this connection gone.
         drop(leaving);

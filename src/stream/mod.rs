@@ -18,10 +18,11 @@ use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep};
 
 use crate::channel::hub::{Hub, Membership};
-use crate::channel::order::Gap;
+use crate::channel::order::{Gap, Out};
 use crate::channel::{Cursor, Opening, Pull, Start};
 use crate::event::{StreamId, json_string};
 use crate::store::Page;
+use crate::telemetry::metrics;
 use position::Positions;
 use registry::{Reader, Ticket};
 use replay::{Fetched, ReplayBudget, Request, Slot, fetch};
@@ -138,8 +139,11 @@ impl EventStream {
         if self.ended {
             return Poll::Ready(None);
         }
-        if self.ticket.shall_end(cx.waker()) || self.expires.is_some_and(|at| at <= Instant::now()) {
+        if self.ticket.shall_end(cx.waker()) {
             return Poll::Ready(Some(self.farewell()));
+        }
+        if self.expires.is_some_and(|at| at <= Instant::now()) {
+            return Poll::Ready(Some(self.expired()));
         }
         let mut out = Piece::default();
         if !self.begun {
@@ -157,6 +161,7 @@ impl EventStream {
         if !out.bytes.is_empty() {
             self.wrote_at = Instant::now();
             self.rest = out.rest;
+            metrics().events_sent(out.events);
             return Poll::Ready(Some(fit(out.bytes)));
         }
         self.poll_timer(cx)
@@ -166,7 +171,7 @@ impl EventStream {
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             if self.expires.is_some_and(|at| at <= now) {
-                return Poll::Ready(Some(self.farewell()));
+                return Poll::Ready(Some(self.expired()));
             }
             let silent = self.wrote_at + self.context.ping <= now;
             if silent {
@@ -180,6 +185,11 @@ impl EventStream {
             }
         }
         Poll::Pending
+    }
+
+    fn expired(&mut self) -> Bytes {
+        metrics().grant_expired();
+        self.farewell()
     }
 
     /// Tells the client to come back: the last thing that a stream says when the gateway ends it.
@@ -227,7 +237,7 @@ impl Lane {
                 }
                 Phase::Live(cursor) => {
                     let number = self.number;
-                    let sink = |at: StreamId, frame: &Bytes| out.event(positions, number, at, frame);
+                    let sink = |item: &Out| out.item(positions, number, item);
                     match self.membership.pull(cursor, cx.waker(), sink) {
                         Pull::Full => return true,
                         Pull::Idle => return out.is_full(),
@@ -252,7 +262,7 @@ impl Lane {
                         None => taken_back = true,
                         Some(held) => {
                             while let Some(item) = held.items.pop_front() {
-                                if !out.event(positions, self.number, item.at, &item.frame) {
+                                if !out.item(positions, self.number, &item) {
                                     held.items.push_front(item);
                                     return true;
                                 }
@@ -301,6 +311,7 @@ struct Piece {
     bytes: BytesMut,
     /// A large frame is not copied: it follows as it is, and ends the piece.
     rest: Bytes,
+    events: u64,
 }
 
 impl Piece {
@@ -308,19 +319,20 @@ impl Piece {
         self.bytes.len() >= PIECE || !self.rest.is_empty()
     }
 
-    /// Writes an event's block: the client's own `id:` line, then the bytes that all clients share. False, and nothing
+    /// Writes an item's block: the client's own `id:` line, then the bytes that all clients share. False, and nothing
     /// written, if the piece is full.
-    fn event(&mut self, positions: &mut Positions, number: usize, at: StreamId, frame: &Bytes) -> bool {
+    fn item(&mut self, positions: &mut Positions, number: usize, item: &Out) -> bool {
         if self.is_full() {
             return false;
         }
-        positions.set(number, Some(at));
+        positions.set(number, Some(item.at));
         positions.write(&mut self.bytes);
-        if frame.len() < PIECE {
-            self.bytes.extend_from_slice(frame);
+        if item.frame.len() < PIECE {
+            self.bytes.extend_from_slice(&item.frame);
         } else {
-            self.rest = frame.clone();
+            self.rest = item.frame.clone();
         }
+        self.events += u64::from(!item.is_gap);
         true
     }
 
@@ -348,7 +360,12 @@ impl Body for EventStream {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.poll_piece(cx).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
+        self.poll_piece(cx).map(|piece| {
+            piece.map(|bytes| {
+                metrics().bytes_sent(bytes.len());
+                Ok(Frame::data(bytes))
+            })
+        })
     }
 
     fn is_end_stream(&self) -> bool {

@@ -87,6 +87,16 @@ pub enum Why {
 impl Why {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Rotated, Self::Revoked, Self::Drained];
+
+    /// A short name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rotated => "rotated",
+            Self::Revoked => "revoked",
+            Self::Drained => "drained",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,6 +11,7 @@ use crate::channel::hub::Hub;
 use crate::channel::order::{Gap, Out, Why};
 use crate::event::{Body, StreamId, user_frame};
 use crate::store::Page;
+use crate::telemetry::metrics;
 
 /// One read of a replay, in bytes of entries. A larger entry comes alone.
 const PAGE: usize = 64 * 1024;
@@ -36,6 +37,12 @@ impl ReplayBudget {
     pub fn new(bytes: usize) -> Self {
         let units = (bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS);
         Self { units, free: Arc::new(Semaphore::new(units)), held: Mutex::default(), more: Notify::new() }
+    }
+
+    /// Bytes that are taken.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.units.saturating_sub(self.free.available_permits()) * UNIT
     }
 
     fn held(&self) -> MutexGuard<'_, VecDeque<Weak<Slot>>> {
@@ -130,6 +137,7 @@ pub async fn fetch(hub: Hub, budget: Arc<ReplayBudget>, request: Request) -> Fet
     let Request { channel, after, log_end, .. } = &request;
     let after = *after;
     let (mut bytes, mut delay) = (PAGE, RETRY.0);
+    metrics().replay_page(request.first);
     let (mut page, room) = loop {
         let room = budget.take(bytes).await;
         match hub.read(channel, after, bytes).await {

@@ -2,6 +2,10 @@ use super::*;
 use crate::channel::order::Why;
 use crate::event::user_frame;
 
+fn event(ms: u64, frame: &Bytes) -> Out {
+    Out { at: StreamId::new(ms, 0), frame: frame.clone(), is_gap: false }
+}
+
 /// The bytes of every frame that a stream writes itself.
 #[test]
 fn blocks_as_they_are_written() {
@@ -11,7 +15,7 @@ fn blocks_as_they_are_written() {
     let mut out = Piece::default();
     out.connected(&positions, "team-red", StreamId::new(16, 0));
     let frame = user_frame(StreamId::new(17, 0), "e", "{\"a\":1}", "team-red");
-    assert!(out.event(&mut positions, 0, StreamId::new(17, 0), &frame));
+    assert!(out.item(&mut positions, 0, &event(17, &frame)));
     let gap = Gap { after: StreamId::new(17, 0), resumed: StreamId::new(19, 2), certain: true, why: Why::Trimmed };
     out.gap(&positions, &channels[1], gap);
     out.error("team-red");
@@ -32,8 +36,8 @@ fn a_large_frame_ends_the_piece_and_is_not_copied() {
     let mut positions = Positions::new(&["c".to_owned()]);
     let mut out = Piece::default();
     let large = Bytes::from(vec![b'x'; PIECE]);
-    assert!(out.event(&mut positions, 0, StreamId::new(1, 0), &large));
+    assert!(out.item(&mut positions, 0, &event(1, &large)));
     assert_eq!(out.rest.as_ptr(), large.as_ptr());
-    assert!(!out.event(&mut positions, 0, StreamId::new(2, 0), &Bytes::from_static(b"data: x\n\n")));
+    assert!(!out.item(&mut positions, 0, &event(2, &Bytes::from_static(b"data: x\n\n"))));
     assert_eq!(positions.get(0), Some(StreamId::new(1, 0)), "nothing was written, so nothing was seen");
 }

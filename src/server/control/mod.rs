@@ -2,6 +2,7 @@
 
 mod emit;
 mod health;
+mod metrics;
 
 use std::sync::Arc;
 
@@ -44,6 +45,7 @@ const fn route(method: Method, path: &'static str, who: Who, handler: Handler) -
 const ROUTES: &[Route] = &[
     route(Method::GET, "/healthz", Anybody, |_, _| Box::pin(health::live())),
     route(Method::GET, "/readyz", Operators, |app, _| Box::pin(health::ready(app))),
+    route(Method::GET, "/metrics", Operators, |app, _| Box::pin(metrics::answer(app))),
     route(Method::POST, "/v1/emit", Operators, |app, request| Box::pin(emit::emit(app, request))),
 ];
 

@@ -9,6 +9,7 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisE
 use tokio::sync::Notify;
 
 use crate::store::{Bell, StoreError};
+use crate::telemetry::metrics;
 
 /// Channels of one `SUBSCRIBE`.
 const BATCH: usize = 256;
@@ -93,11 +94,13 @@ async fn keep(client: Client, timeout: Duration, bell: Weak<dyn Bell>, wanted: A
         let error = match connect(&client, timeout, &bell, &broken).await {
             Ok(connection) => {
                 delay = RETRY.0;
+                metrics().store_connected();
                 serve(connection, timeout, &bell, &wanted, &broken).await
             }
             Err(error) => error,
         };
         let Some(bell) = bell.upgrade() else { return };
+        metrics().store_failed();
         bell.lost(&StoreError::from(error).to_string());
         drop(bell);
         tokio::time::sleep(delay).await;

@@ -1,0 +1,8 @@
+//! What operators see from outside: the log, and numbers.
+
+mod log;
+pub mod metrics;
+pub mod process;
+
+pub use log::init;
+pub use metrics::metrics;

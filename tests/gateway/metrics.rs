@@ -1,0 +1,89 @@
+//! `/metrics`. What is counted is of the process, so of all gateways of these tests: here it is seen to grow, and what is looked up
+//! is exact.
+
+use serde_json::json;
+
+use crate::client::ask;
+use crate::guests::component;
+use crate::harness::{Gateway, until};
+
+/// The sum of all series of this name whose labels contain this text.
+async fn value(gateway: &Gateway, name: &str, labels: &str) -> f64 {
+    let reply = ask(gateway.control, "GET", "/metrics", &[], "").await;
+    assert_eq!((reply.status, &*reply.header("content-type")), (200, "text/plain; version=0.0.4; charset=utf-8"));
+    let series = reply.body.lines().filter(|line| {
+        let at = line.find(['{', ' ']).unwrap_or(line.len());
+        &line[..at] == name && line.contains(labels)
+    });
+    series.map(|line| line.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok()).expect("a number")).sum()
+}
+
+#[tokio::test]
+async fn what_happens_is_counted() {
+    let gateway = Gateway::behind(&component("allow"), "policy.rotate-within = '0s'").await;
+    let counted = [
+        ("tidegate_opens_total", r#"outcome="allowed""#),
+        ("tidegate_opens_total", r#"cause="4xx",outcome="rejected""#),
+        ("tidegate_opens_total", r#"cause="trap",outcome="error""#),
+        ("tidegate_opens_total", r#"cause="channel_not_allowed",outcome="refused""#),
+        ("tidegate_decision_seconds_count", r#"cached="false""#),
+        ("tidegate_events_received_total", ""),
+        ("tidegate_events_sent_total", ""),
+        ("tidegate_stream_sent_bytes_total", ""),
+        ("tidegate_replays_total", ""),
+        ("tidegate_replay_pages_total", ""),
+        ("tidegate_gaps_total", r#"reason="trimmed""#),
+        ("tidegate_policy_refused_total", r#"stage="compiled""#),
+        ("tidegate_connections_accepted_total", r#"port="data""#),
+    ];
+    let mut before = Vec::new();
+    for (name, labels) in counted {
+        before.push(value(&gateway, name, labels).await);
+    }
+    let now = gateway.store.now();
+    let mut stream = gateway.open("channel=c").await;
+    stream.connected("c").await;
+    let id = gateway.store.own("c", "e", &json!(1)).await;
+    assert_eq!(stream.event().await["id"], id.to_string());
+    gateway.store.add_and_trim("old", "e", &json!(1), Some(1)).await;
+    gateway.store.add_and_trim("old", "e", &json!(2), Some(1)).await;
+    let mut late = gateway.open(&format!("channel=old&last_ack_old={}", now.saturating_sub(1))).await;
+    late.connected("old").await;
+    late.gap("old").await;
+    assert_eq!(gateway.refused("channel=tidegate:x").await.status, 403);
+    assert!(gateway.replace(b"no component").await.is_err());
+    for name in ["deny", "trap"] {
+        assert!(gateway.replace(&component(name)).await.is_ok());
+        assert!(gateway.refused("channel=c").await.status >= 400);
+    }
+    for ((name, labels), before) in counted.into_iter().zip(before) {
+        assert!(value(&gateway, name, labels).await > before, "{name}{{{labels}}} has grown from {before}");
+    }
+    let streams = gateway.app.streams.clone();
+    until("rotated streams are gone", || streams.count() == 0).await;
+    // Two of them, and the first.
+    assert_eq!(value(&gateway, "tidegate_policy_swaps_total", "").await, 3.0);
+    assert_eq!(value(&gateway, "tidegate_policy_info", r#"version="3""#).await, 1.0);
+    assert_eq!(value(&gateway, "tidegate_streams_ended_total", r#"reason="rotated""#).await, 2.0);
+    assert_eq!(value(&gateway, "tidegate_channels", "").await, 2.0);
+    assert_eq!(value(&gateway, "tidegate_streams", "").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_told_of() {
+    let gateway = Gateway::start("stream.max-streams = 7").await;
+    for (name, expect) in [("tidegate_store_up", 1.0), ("tidegate_ready", 1.0), ("tidegate_streams_limit", 7.0)] {
+        assert_eq!(value(&gateway, name, "").await, expect, "{name}");
+    }
+    gateway.store.cut();
+    assert_eq!(value(&gateway, "tidegate_store_up", "").await, 0.0);
+    assert_eq!(value(&gateway, "tidegate_ready", "").await, 0.0);
+}
+
+#[tokio::test]
+async fn it_is_for_operators() {
+    let gateway = Gateway::start("control.token = 'right'").await;
+    let status = async |headers: &[(&str, &str)]| ask(gateway.control, "GET", "/metrics", headers, "").await.status;
+    assert_eq!(status(&[]).await, 401);
+    assert_eq!(status(&[("authorization", "Bearer right")]).await, 200);
+}
