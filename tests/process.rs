@@ -17,6 +17,8 @@ mod client;
 mod emitter;
 #[path = "process/redis_server.rs"]
 mod redis_server;
+#[path = "process/source.rs"]
+mod source;
 
 #[path = "process/bombs.rs"]
 mod bombs;
@@ -38,10 +40,16 @@ mod projects;
 mod python;
 #[path = "process/refusal.rs"]
 mod refusal;
+#[path = "process/rolling.rs"]
+mod rolling;
+#[path = "process/rotation.rs"]
+mod rotation;
 #[path = "process/signatures.rs"]
 mod signatures;
 #[path = "process/soak.rs"]
 mod soak;
+#[path = "process/sockets.rs"]
+mod sockets;
 #[path = "process/stalled.rs"]
 mod stalled;
 #[path = "process/stores.rs"]

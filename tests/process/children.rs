@@ -125,6 +125,14 @@ impl Running {
         Self { child, stdout, stderr }
     }
 
+    /// The same where standard error is somebody else's; the log goes where the command sends it.
+    pub fn start_without_log(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let stdout = Output::of(child.stdout.take().expect("its output"));
+        Self { child, stdout, stderr: Output::of(tokio::io::empty()) }
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id().expect("it runs")
     }

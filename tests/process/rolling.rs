@@ -1,0 +1,88 @@
+//! Two nodes on one Redis, behind a balancer, are restarted one after the other under load: nobody sees more than reconnects.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::children::{Gateway, is_full, lasting_port};
+use crate::emitter::{self, Account};
+use crate::redis_server::Redis;
+use crate::source::{Source, all_right, settle, truth};
+
+const CHANNELS: [&str; 2] = ["rolling", "rolling/ü"];
+
+/// A balancer, in little: each connection goes to the node whose turn it is, and to the next one where that refuses.
+async fn balance(listener: TcpListener, nodes: [SocketAddr; 2]) {
+    for turn in 0.. {
+        let (mut client, _) = listener.accept().await.expect("a connection");
+        tokio::spawn(async move {
+            for number in [turn % 2, (turn + 1) % 2] {
+                if let Ok(mut node) = TcpStream::connect(nodes[number]).await {
+                    // Either side may end it.
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut node).await;
+                    return;
+                }
+            }
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_loses_nothing() {
+    let (streams, pause) = if is_full() { (1000, 10) } else { (300, 1) };
+    let pause = Duration::from_secs(pause);
+    let redis = Redis::start(&[]).await;
+    let ports = [lasting_port(), lasting_port()];
+    let start = async |number: usize| {
+        Gateway::start(&format!(
+            "store = \"{}\"\nallow-all = true\nlog.filter = \"tidegate=info,tidegate::policy=warn\"\nlisten = \"127.0.0.1:{}\"\n\
+             drain.delay = \"500ms\"\ndrain.time = \"1500ms\"",
+            redis.url(),
+            ports[number]
+        ))
+        .await
+    };
+    let mut nodes = vec![start(0).await, start(1).await];
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let to = listener.local_addr().expect("its address");
+    tokio::spawn(balance(listener, [nodes[0].data, nodes[1].data]));
+
+    let sources: Vec<_> = (0..streams).map(|number| Source::new(number, &CHANNELS, None)).collect();
+    for source in &sources {
+        tokio::spawn(Arc::clone(source).follow(to));
+    }
+    assert_eq!(settle(&sources, Duration::from_secs(30), |tally| tally.is_open()).await, 0, "everybody comes in");
+    let begin = Instant::now();
+    // Longer than all of it takes; they are stopped by the clock alone.
+    let time = 2 * pause + Duration::from_secs(10);
+    let emitters: Vec<_> = (0..2).map(|n| emitter::start(redis.port, &CHANNELS, n, 8, time)).collect();
+    for number in 0..2 {
+        tokio::time::sleep(pause).await;
+        let node = nodes.remove(0);
+        node.process.signal("TERM").await;
+        let ended = node.process.end().await;
+        assert_eq!(ended.code(), Some(0), "{ended:?}");
+        assert!(!ended.stderr.contains("did not read"), "{}", ended.stderr);
+        nodes.push(start(number).await);
+    }
+    let restarted = begin.elapsed();
+    let mut added = 0;
+    for emitter in emitters {
+        added += Account::of(emitter).await.added;
+    }
+    let mut all = Vec::new();
+    for channel in CHANNELS {
+        all.push(truth(&redis, channel).await);
+    }
+    let late = settle(&sources, Duration::from_secs(30), |tally| tally.has_all(&all)).await;
+    let deliveries = all_right(&sources, &all);
+    println!(
+        "rolling: {streams} streams, {added} entries, {deliveries} deliveries, two restarts in {:.1} s",
+        restarted.as_secs_f64()
+    );
+    assert_eq!(late, 0);
+    assert!(restarted < time, "the emitters ran through all of it: {restarted:?}");
+    assert!(sources.iter().all(|source| !source.lock().farewells.is_empty()), "everybody was asked to come back");
+}

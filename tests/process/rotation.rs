@@ -1,0 +1,81 @@
+//! A new policy takes force while streams run: all of them come back within the window, evenly, and lose nothing.
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::children::{Gateway, Running, is_full, path, tidegate, within};
+use crate::emitter::{self, Account};
+use crate::guests;
+use crate::redis_server::Redis;
+use crate::source::{Source, all_right, settle, truth};
+
+const CHANNELS: [&str; 1] = ["rotation"];
+/// A stream that is younger is let alone until it is so old.
+const ALONE: Duration = Duration::from_secs(10);
+
+/// The policy that lets everybody in, with something in it that changes nothing: a custom section.
+fn allow(edition: u8) -> Vec<u8> {
+    let mut component = guests::component("allow");
+    component.extend([0, 3, 1, b'e', edition]);
+    component
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_within_the_window_evenly() {
+    let (streams, window) = if is_full() { (2000, 30) } else { (400, 6) };
+    let window = Duration::from_secs(window);
+    let redis = Redis::start(&[]).await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let policy = path(dir.path(), "policy.wasm");
+    std::fs::write(&policy, allow(1)).expect("the policy is written");
+    let toml = format!(
+        "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\nlog.filter = \"warn,tidegate::server=info\"\n\
+         policy = {{ file = \"{policy}\", rotate-within = \"{}s\", lookup = {{ prefixes = [] }} }}",
+        window.as_secs()
+    );
+    std::fs::write(dir.path().join("tidegate.toml"), toml).expect("the configuration is written");
+    let mut command = tidegate(&["dev", "--playground-unsafe", "--store", &redis.url()]);
+    command.current_dir(dir.path()).stdin(Stdio::null());
+    let folder = tempfile::tempdir().expect("a folder");
+    let gateway = Gateway::when_up(Running::start(command), folder).await;
+
+    let sources: Vec<_> = (0..streams).map(|number| Source::new(number, &CHANNELS, None)).collect();
+    for source in &sources {
+        tokio::spawn(Arc::clone(source).follow(gateway.data));
+    }
+    assert_eq!(settle(&sources, Duration::from_secs(30), |tally| tally.is_open()).await, 0, "everybody comes in");
+    let emitter = emitter::start(redis.port, &CHANNELS, 3, 8, ALONE + window + Duration::from_secs(4));
+    tokio::time::sleep(ALONE).await;
+
+    let next = path(dir.path(), "next.wasm");
+    std::fs::write(&next, allow(2)).expect("the policy is written");
+    std::fs::rename(&next, &policy).expect("it takes the other's place");
+    let rotating = gateway.process.stderr.wait_for(|log| log.contains("rotating"));
+    assert!(within("the swap", rotating).await, "{}", gateway.process.stderr.so_far());
+    let begin = Instant::now();
+    let stay = settle(&sources, window + Duration::from_secs(20), |tally| !tally.farewells.is_empty()).await;
+    assert_eq!(stay, 0, "some were not asked to come back");
+    let account = Account::of(emitter).await;
+    let all = vec![truth(&redis, CHANNELS[0]).await];
+    let late = settle(&sources, Duration::from_secs(20), |tally| tally.has_all(&all)).await;
+    let deliveries = all_right(&sources, &all);
+    assert_eq!(late, 0);
+
+    let mut tenths = [0; 10];
+    let mut last = Duration::ZERO;
+    for source in &sources {
+        let tally = source.lock();
+        assert_eq!(tally.farewells.len(), 1, "stream {} was rotated once", source.number);
+        let at = tally.farewells[0].saturating_duration_since(begin);
+        last = last.max(at);
+        tenths[(at.as_millis() * 10 / window.as_millis()).min(9) as usize] += 1;
+    }
+    println!(
+        "rotation: {streams} streams, {} entries, {deliveries} deliveries, the last after {last:?} of {window:?}, by tenths {tenths:?}",
+        account.added
+    );
+    assert!(last <= window + Duration::from_millis(500), "within the window: {last:?}");
+    let even = streams / 20..=streams * 3 / 20;
+    assert!(tenths.iter().all(|count| even.contains(count)), "evenly: {tenths:?}");
+}

@@ -1,0 +1,169 @@
+//! Sockets that a service manager keeps open: one gateway after the other serves on them, and nobody notices.
+
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+use tempfile::TempDir;
+use tokio::net::UnixDatagram;
+use tokio::process::Command;
+
+use crate::children::{Gateway, Running, within};
+use crate::client::Wire;
+use crate::emitter::{self, Account};
+use crate::redis_server::Redis;
+use crate::source::{Source, Tally, all_right, settle, truth};
+
+/// A socket as service managers make it, with a backlog that holds everybody who comes between two gateways.
+fn listening(address: &str) -> TcpListener {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&address.parse::<SocketAddr>().expect("an address").into()).expect("a free port");
+    socket.listen(4096).expect("it listens");
+    socket.into()
+}
+
+fn handed(socket: &TcpListener) -> Stdio {
+    OwnedFd::from(socket.try_clone().expect("another handle")).into()
+}
+
+/// Starts `tidegate serve` with two sockets, handed over as the protocol has it: from number 3 on, and the process' own id.
+fn launch(toml: &str, first: Stdio, second: Option<Stdio>, env: &[(&str, &str)]) -> (Running, TempDir) {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("tidegate.toml"), toml).expect("the configuration is written");
+    let gateway = crate::children::tidegate(&["serve"]);
+    let both = "exec 3<&0 4<&2 </dev/null 2>&1; export LISTEN_PID=$$; exec \"$0\" serve";
+    let mut command = Command::new("sh");
+    command.args(["-c", both]).arg(gateway.as_std().get_program());
+    for (name, value) in gateway.as_std().get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let count = if second.is_some() { "2" } else { "1" };
+    command.current_dir(dir.path()).stdin(first).stderr(second.unwrap_or_else(Stdio::null)).env("LISTEN_FDS", count);
+    command.envs(env.iter().copied());
+    (Running::start_without_log(command), dir)
+}
+
+/// Opens streams without a pause, each on a new connection, until it is told to stop. What went wrong.
+async fn knock(to: SocketAddr, stop: Arc<AtomicBool>, count: Arc<AtomicUsize>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        match within("an answer", Wire::get(to, "/api/realtime?channel=door", None, None)).await {
+            Ok(wire) if wire.status == 200 => {}
+            Ok(wire) => wrong.push(wire.head),
+            Err(error) => wrong.push(error.to_string()),
+        }
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+    wrong
+}
+
+const CHANNELS: [&str; 2] = ["kept-a", "kept-b"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_refuses_nobody_and_loses_nothing() {
+    let redis = Redis::start(&[]).await;
+    let data = listening("127.0.0.1:0");
+    let to = data.local_addr().expect("its address");
+    let toml = format!(
+        "store = \"{}\"\nallow-all = true\ncontrol = \"127.0.0.1:0\"\nlog.filter = \"tidegate=info,tidegate::policy=warn\"\ndrain.time = \"1s\"",
+        redis.url()
+    );
+    let start = async || {
+        let (process, dir) = launch(&toml, handed(&data), None, &[]);
+        Gateway::when_up(process, dir).await
+    };
+    let mut gateway = start().await;
+    let emitter = emitter::start(redis.port, &CHANNELS, 7, 25, Duration::from_secs(9));
+    let sources: Vec<_> = (0..100).map(|number| Source::new(number, &CHANNELS, None)).collect();
+    for source in &sources {
+        tokio::spawn(Arc::clone(source).follow(to));
+    }
+    let (stop, knocks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let knockers: Vec<_> = (0..3).map(|_| tokio::spawn(knock(to, Arc::clone(&stop), Arc::clone(&knocks)))).collect();
+    for round in 1..=2 {
+        let is_here = |tally: &Tally| tally.connections == round && tally.is_open();
+        assert_eq!(settle(&sources, Duration::from_secs(20), is_here).await, 0, "everybody comes in");
+        let before = knocks.load(Ordering::Relaxed);
+        crate::children::until("some come in", async || knocks.load(Ordering::Relaxed) > before + 50).await;
+        gateway.process.signal("TERM").await;
+        let ended = gateway.process.end().await;
+        assert_eq!(ended.code(), Some(0), "{ended:?}");
+        assert!(ended.stdout.contains("drained"), "{}", ended.stdout);
+        assert!(!ended.stdout.contains("leaving"), "there is nobody who would have to turn away: {}", ended.stdout);
+        gateway = start().await;
+    }
+    let account = Account::of(emitter).await;
+    stop.store(true, Ordering::Relaxed);
+    for knocker in knockers {
+        let wrong = knocker.await.expect("no panic");
+        assert!(wrong.is_empty(), "{} of {knocks:?}, such as {}", wrong.len(), wrong[0]);
+    }
+    let mut all = Vec::new();
+    for channel in CHANNELS {
+        all.push(truth(&redis, channel).await);
+    }
+    let late = settle(&sources, Duration::from_secs(20), |tally| tally.has_all(&all)).await;
+    let deliveries = all_right(&sources, &all);
+    let farewells: Vec<usize> = sources.iter().map(|source| source.lock().farewells.len()).collect();
+    println!("sockets: {} entries, {deliveries} deliveries, {knocks:?} streams opened meanwhile", account.added);
+    assert_eq!(late, 0);
+    assert!(farewells.iter().all(|count| *count == 2), "each gateway let each stream go once: {farewells:?}");
+}
+
+#[tokio::test]
+async fn sockets_have_names_and_the_manager_is_told() {
+    let (data, control) = (listening("127.0.0.1:0"), listening("127.0.0.1:0"));
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("notify");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    let told = async || {
+        let mut text = vec![0; 4096];
+        let read = within("the manager is told", manager.recv(&mut text)).await.expect("a message");
+        String::from_utf8_lossy(&text[..read]).trim().to_owned()
+    };
+    // The address that is not used is one that could not be.
+    let toml = "store = \"memory:\"\nallow-all = true\nlisten = \"192.0.2.1:1\"\ndrain.delay = \"1h\"";
+    let names = [("LISTEN_FDNAMES", "control:data"), ("NOTIFY_SOCKET", path.to_str().expect("a path"))];
+    let (process, dir) = launch(toml, handed(&control), Some(handed(&data)), &names);
+    let gateway = Gateway::when_up(process, dir).await;
+    assert_eq!(told().await, "READY=1");
+    let address = |socket: &TcpListener| socket.local_addr().expect("its address");
+    assert_eq!((gateway.data, gateway.control), (address(&data), address(&control)));
+    let said = gateway.process.stdout.wait_for(|text| text.contains("`listen` is not used"));
+    assert!(within("it says so", said).await);
+    let ready = within("an answer", Wire::get(gateway.control, "/readyz", None, None)).await.expect("an answer");
+    assert_eq!(ready.status, 200);
+    gateway.process.signal("TERM").await;
+    assert_eq!(told().await, "STOPPING=1");
+    assert_eq!(gateway.process.end().await.code(), Some(0));
+    // It is not the gateway that closes them.
+    TcpStream::connect(address(&data)).expect("who connects now waits for the next one");
+}
+
+#[tokio::test]
+async fn what_is_no_listening_socket_is_said() {
+    const TOML: &str = "store = \"memory:\"\nallow-all = true\nlisten = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"";
+    let refused = async |first: Stdio, second: Option<Stdio>, names: &str, expect: &str| {
+        let (process, _dir) = launch(TOML, first, second, &[("LISTEN_FDNAMES", names)]);
+        let ended = process.end().await;
+        assert_eq!(ended.code(), Some(1), "{ended:?}");
+        assert!(ended.stdout.contains(expect), "{expect}: {}", ended.stdout);
+    };
+    let socket = || listening("127.0.0.1:0");
+    refused(Stdio::null(), None, "", "LISTEN_FDS: socket 0 (data): fd 3 is not a socket").await;
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    refused(OwnedFd::from(udp).into(), None, "", "fd 3 is not a valid tcp socket").await;
+    let peer = socket();
+    let connected = TcpStream::connect(peer.local_addr().expect("its address")).expect("it listens");
+    refused(OwnedFd::from(connected).into(), None, "", "Accept= has to be no").await;
+    refused(handed(&socket()), Some(handed(&socket())), "data:data", "two sockets for data").await;
+    refused(handed(&socket()), Some(handed(&socket())), "data:ops", "\"ops\" is neither data nor control").await;
+    refused(handed(&socket()), Some(handed(&listening("0.0.0.0:0"))), "", "set control.token").await;
+}

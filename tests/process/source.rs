@@ -1,0 +1,242 @@
+//! A browser's `EventSource`: one URL for its whole life, and the `id:` that came last. What it gets is held against what the store has.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::sync::Notify;
+
+use crate::client::{Block, Id, Wire, encoded};
+use crate::emitter::Dice;
+use crate::redis_server::Redis;
+
+/// An entry, as its place and its words.
+pub type Seen = (Id, u64);
+
+fn hashed(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What a channel holds.
+pub async fn truth(redis: &Redis, channel: &str) -> Vec<Seen> {
+    redis.entries(channel).await.iter().map(|(id, data)| (*id, hashed(data))).collect()
+}
+
+pub struct Source {
+    pub number: usize,
+    pub target: String,
+    tally: Mutex<Tally>,
+    /// Ends its connection, for those who read with [`Source::read`].
+    pub cut: Notify,
+}
+
+/// What it got.
+pub struct Tally {
+    channels: &'static [&'static str],
+    pub last_event_id: Option<String>,
+    pub start: Vec<Option<Id>>,
+    pub seen: Vec<Vec<Seen>>,
+    /// Channels that this connection has told of.
+    pub open: Vec<bool>,
+    pub connections: usize,
+    /// When it was asked to come back.
+    pub farewells: Vec<Instant>,
+    pub wrong: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Frame<'a> {
+    #[serde(borrow)]
+    id: &'a str,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    event: &'a str,
+    channel: &'a str,
+}
+
+impl Tally {
+    pub fn position(&self, number: usize) -> Option<Id> {
+        self.seen[number].last().map(|(id, _)| *id).or(self.start[number])
+    }
+
+    /// Whether every channel of the connection is open.
+    pub fn is_open(&self) -> bool {
+        self.open.iter().all(|open| *open)
+    }
+
+    /// Whether it has come to the end of this.
+    pub fn has_all(&self, truth: &[Vec<Seen>]) -> bool {
+        let last = |seen: &[Seen]| seen.last().map(|(id, _)| *id);
+        truth.iter().enumerate().all(|(number, truth)| self.position(number) >= last(truth))
+    }
+
+    /// A new connection begins.
+    pub fn begin(&mut self) {
+        self.open.fill(false);
+    }
+
+    pub fn take(&mut self, block: &Block<'_>) {
+        if let Some(id) = block.id {
+            self.last_event_id = Some(id.to_owned());
+        }
+        if block.data.is_empty() || block.data.starts_with(r#"{"type":"ping""#) {
+            return;
+        }
+        if self.frame(block.data).is_none() {
+            self.wrong.push(block.data.to_owned());
+        }
+    }
+
+    /// `None` if the frame should not be here.
+    fn frame(&mut self, data: &str) -> Option<()> {
+        let number = |channel: &str| self.channels.iter().position(|name| *name == channel);
+        if data.starts_with(r#"{"type":"reconnect""#) {
+            self.farewells.push(Instant::now());
+            return Some(());
+        }
+        if data.starts_with(r#"{"type":"#) {
+            let frame: Value = serde_json::from_str(data).ok()?;
+            let number = number(frame["channel"].as_str()?)?;
+            let cursor: Id = frame["cursor"].as_str()?.parse().ok()?;
+            let again = std::mem::replace(&mut self.open[number], true);
+            let here = *self.start[number].get_or_insert(cursor);
+            let right = frame["type"] == "connected" && !again && cursor == self.position(number).unwrap_or(here);
+            return right.then_some(());
+        }
+        let frame: Frame<'_> = serde_json::from_str(data).ok()?;
+        let number = number(frame.channel)?;
+        let id: Id = frame.id.parse().ok()?;
+        let right = self.open[number] && frame.event == "tick" && Some(id) > self.position(number);
+        self.seen[number].push((id, hashed(frame.data.get())));
+        right.then_some(())
+    }
+
+    /// Where this is not the truth from its start on, each event once and in order.
+    fn differences(&self, truth: &[Vec<Seen>]) -> Vec<String> {
+        let mut wrong = self.wrong.clone();
+        for (number, truth) in truth.iter().enumerate() {
+            let start = self.start[number];
+            let expect = behind(truth, start);
+            if start.is_none() || self.seen[number] != expect {
+                let words = difference(&self.seen[number], expect);
+                wrong.push(format!("in {} from {start:?} on: {words}", self.channels[number]));
+            }
+        }
+        wrong
+    }
+}
+
+fn behind(truth: &[Seen], start: Option<Id>) -> &[Seen] {
+    &truth[truth.partition_point(|(id, _)| Some(*id) <= start)..]
+}
+
+impl Source {
+    /// One that begins where each channel ends, or, with an `ack`, behind that time.
+    pub fn new(number: usize, channels: &'static [&'static str], ack: Option<u64>) -> Arc<Self> {
+        let parameters = channels.iter().map(|name| {
+            let name = encoded(name);
+            let ack = ack.map(|ms| format!("&last_ack_{name}={ms}")).unwrap_or_default();
+            format!("channel={name}{ack}")
+        });
+        let target = format!("/api/realtime?{}", parameters.collect::<Vec<_>>().join("&"));
+        let tally = Tally {
+            channels,
+            last_event_id: None,
+            start: vec![None; channels.len()],
+            seen: vec![Vec::new(); channels.len()],
+            open: vec![false; channels.len()],
+            connections: 0,
+            farewells: Vec::new(),
+            wrong: Vec::new(),
+        };
+        Arc::new(Self { number, target, tally: Mutex::new(tally), cut: Notify::new() })
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().expect("nobody panicked")
+    }
+
+    /// Connects as it does each time, with the last id that it has. An answer that is no stream is wrong.
+    pub async fn connect(&self, to: SocketAddr) -> Option<Wire> {
+        let last = {
+            let mut tally = self.lock();
+            tally.begin();
+            tally.last_event_id.clone()
+        };
+        match Wire::get(to, &self.target, last.as_deref(), None).await {
+            Ok(wire) if wire.status == 200 => {
+                self.lock().connections += 1;
+                return Some(wire);
+            }
+            Ok(wire) => self.lock().wrong.push(wire.head),
+            Err(error) => self.lock().wrong.push(error.to_string()),
+        }
+        None
+    }
+
+    /// Reads, and comes back whenever it was asked to, until the runtime ends. Any other end is wrong, and so is a port that refuses.
+    pub async fn follow(self: Arc<Self>, to: SocketAddr) {
+        let mut dice = Dice(self.number as u64 + 1000);
+        loop {
+            if let Some(mut wire) = self.connect(to).await {
+                let farewells = self.lock().farewells.len();
+                loop {
+                    match wire.more(64 << 10).await {
+                        Ok(true) => wire.blocks(|block| self.lock().take(&block)),
+                        Ok(false) => break,
+                        Err(error) => {
+                            self.lock().wrong.push(format!("on a stream: {error}"));
+                            break;
+                        }
+                    }
+                }
+                if self.lock().farewells.len() != farewells + 1 {
+                    self.lock().wrong.push("a stream ended without a word, or with many".into());
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(dice.below(500))).await;
+        }
+    }
+}
+
+/// Waits until something holds of all of them, for so long; how many it does not hold of.
+pub async fn settle(sources: &[Arc<Source>], patience: Duration, holds: impl Fn(&Tally) -> bool) -> usize {
+    let end = Instant::now() + patience;
+    loop {
+        let late = sources.iter().filter(|source| !holds(&source.lock())).count();
+        if late == 0 || Instant::now() > end {
+            return late;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Each of them has what the channels hold from its start on, each event once, in order, and nothing else. How many events that were.
+pub fn all_right(sources: &[Arc<Source>], truth: &[Vec<Seen>]) -> usize {
+    let mut wrong = Vec::new();
+    let mut deliveries = 0;
+    for source in sources {
+        let tally = source.lock();
+        deliveries += truth.iter().zip(&tally.start).map(|(truth, start)| behind(truth, *start).len()).sum::<usize>();
+        wrong.extend(tally.differences(truth).into_iter().map(|text| format!("stream {}: {text}", source.number)));
+    }
+    assert!(wrong.is_empty(), "{} are wrong, such as\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
+    deliveries
+}
+
+fn difference(got: &[Seen], expect: &[Seen]) -> String {
+    let at = got.iter().zip(expect).take_while(|(a, b)| a == b).count();
+    let around = |list: &[Seen]| {
+        let ids =
+            list.iter().skip(at.saturating_sub(2)).take(5).map(|(id, words)| format!("{id}~{:04x}", words & 0xffff));
+        ids.collect::<Vec<_>>().join(" ")
+    };
+    format!("{} and not {}; from number {at}: {} and not {}", got.len(), expect.len(), around(got), around(expect))
+}
