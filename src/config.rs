@@ -19,11 +19,11 @@ use toml::Table;
 use crate::channel::hub::HubSettings;
 use crate::egress::Egress;
 use crate::policy::tokens::Tokens;
-use crate::policy::{Limits, Settings, Surroundings};
+use crate::policy::{Limits, Settings, Surroundings, decisions};
 use crate::store::Store;
 use crate::store::memory::Seed;
 use crate::store::url::StoreUrl;
-use operations::{DecisionsConfig, RolloutConfig, ShadowConfig};
+use operations::{RolloutConfig, ShadowConfig};
 use raw::{LogFormat, Raw, Source};
 
 /// What is wrong with the configuration, where, and what would be right.
@@ -79,7 +79,7 @@ pub struct Config {
     /// What is asked beside it.
     pub shadow: ShadowConfig,
     /// What is written down of decisions.
-    pub decisions: DecisionsConfig,
+    pub decisions: decisions::Settings,
     /// This node's name, if it was given one.
     pub node: Option<String>,
     /// A node that was told to stop serves on for so long.

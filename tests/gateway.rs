@@ -19,6 +19,8 @@ mod origin;
 mod bulk;
 #[path = "gateway/control.rs"]
 mod control;
+#[path = "gateway/decisions.rs"]
+mod decisions;
 #[path = "gateway/drain.rs"]
 mod drain;
 #[path = "gateway/egress.rs"]

@@ -38,6 +38,8 @@ mod policies;
 mod projects;
 #[path = "process/python.rs"]
 mod python;
+#[path = "process/recording.rs"]
+mod recording;
 #[path = "process/refusal.rs"]
 mod refusal;
 #[path = "process/rolling.rs"]

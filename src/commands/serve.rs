@@ -26,6 +26,9 @@ use crate::telemetry;
 /// The example policy, compiled from `guest-examples/rust-role-based`.
 pub const EXAMPLE: &[u8] = include_bytes!("../../guest-examples/rust-role-based/policy.wasm");
 
+/// What is written of the last decisions may take so long.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
 pub fn run(flags: &ServeFlags) -> anyhow::Result<()> {
     let config = Config::load(Table::new(), flags.config.as_deref(), flags.layer()?)?;
     start(config, None, |address, _| {
@@ -49,6 +52,7 @@ pub fn start(
         let store = open_store(&config.store).await?;
         let signatures = signatures(&config)?;
         let gate = Arc::new(open_gate(&config, Arc::clone(&store), &signatures)?);
+        gate.beside().write(config.decisions.clone())?;
         let hub = Hub::start(store, config.stream.hub.clone());
         let listeners = inherited.listen(&config).await?;
         let address = listeners.data.socket.local_addr()?;
@@ -58,7 +62,9 @@ pub fn start(
         greet(address, &app)?;
         println!("control on http://{control}");
         manager::ready();
+        let gate = Arc::clone(&app.gate);
         server::run(listeners, app, signal).await;
+        gate.beside().flush(LAST_LINES);
         Ok(())
     })
 }

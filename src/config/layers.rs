@@ -5,6 +5,7 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::ConfigError;
+use super::operations::STDOUT;
 use super::raw::{OPTIONS, Raw};
 use super::reference;
 
@@ -76,6 +77,10 @@ pub fn file(path: &Path, text: &str) -> Result<Table, ConfigError> {
             profile.get_mut("pem").map(from_here);
             profile.get_mut("jwks").map(from_here);
         }
+    }
+    if let Some(Value::Table(decisions)) = table.get_mut("decisions") {
+        decisions.get_mut("log").filter(|log| log.as_str() != Some(STDOUT)).map(from_here);
+        decisions.get_mut("record").map(from_here);
     }
     table.get_mut("store-ca").map(from_here);
     table.get_mut("cache-dir").map(from_here);

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use super::raw::{self, Source};
 use super::{ConfigError, count, size, wrong};
+use crate::policy::decisions::mask::Field;
+use crate::policy::decisions::{self, Target, recording};
 use crate::policy::signature::Trust;
 
 /// Where the policy comes from and what it has to show.
@@ -33,23 +35,12 @@ pub struct ShadowConfig {
     pub concurrency: usize,
 }
 
-/// What is written down of decisions.
-#[derive(Clone, Debug)]
-pub struct DecisionsConfig {
-    /// `stdout`, or a file.
-    pub log: Option<String>,
-    /// Fields whose values are masked.
-    pub mask: Vec<String>,
-    /// A file for whole requests.
-    pub record: Option<PathBuf>,
-    /// The share of requests that are recorded, from 0 to 1.
-    pub record_share: f64,
-    /// Bytes of the recording.
-    pub record_limit: usize,
-}
+/// What is no file, but this program's own output.
+pub const STDOUT: &str = "stdout";
 
 /// Fields of the decision log that can be masked.
-const MASKABLE: [&str; 3] = ["subject", "channels", "reason"];
+const MASKABLE: [(&str, Field); 3] =
+    [("subject", Field::Subject), ("channels", Field::Channels), ("reason", Field::Reason)];
 
 /// Checks where the policy comes from.
 pub fn rollout(raw: &raw::Policy) -> Result<RolloutConfig, ConfigError> {
@@ -71,17 +62,28 @@ pub fn shadow(raw: &raw::Shadow) -> Result<ShadowConfig, ConfigError> {
 }
 
 /// Checks `[decisions]`.
-pub fn decisions(raw: &raw::Decisions) -> Result<DecisionsConfig, ConfigError> {
-    if let Some(field) = raw.mask.iter().find(|field| !MASKABLE.contains(&&***field)) {
-        return Err(wrong("decisions.mask", format!("{field:?}: it is one of {}", MASKABLE.join(", "))));
+pub fn decisions(raw: &raw::Decisions) -> Result<decisions::Settings, ConfigError> {
+    let field = |name: &String| {
+        let known = MASKABLE.iter().find(|(known, _)| known == name).map(|(_, field)| *field);
+        let names = MASKABLE.map(|(known, _)| known).join(", ");
+        known.ok_or_else(|| wrong("decisions.mask", format!("{name:?}: it is one of {names}")))
+    };
+    let mask = raw.mask.iter().map(field).collect::<Result<_, _>>()?;
+    let log = raw.log.as_ref().map(|target| match &**target {
+        STDOUT => Target::Stdout,
+        path => Target::File(path.into()),
+    });
+    let (share, limit) = (
+        share("decisions.record-share", raw.record_share)?,
+        size("decisions.record-limit", raw.record_limit, 1 << 10, 1 << 40)? as u64,
+    );
+    if let (Some(Target::File(log)), Some(record)) = (&log, &raw.record)
+        && log == record
+    {
+        return Err(wrong("decisions.record", "it is the file of decisions.log too; the recording has secrets in it"));
     }
-    Ok(DecisionsConfig {
-        log: raw.log.clone(),
-        mask: raw.mask.clone(),
-        record: raw.record.clone(),
-        record_share: share("decisions.record-share", raw.record_share)?,
-        record_limit: size("decisions.record-limit", raw.record_limit, 1 << 10, 1 << 40)?,
-    })
+    let record = raw.record.clone().map(|file| recording::Settings { file, share, limit });
+    Ok(decisions::Settings { log, mask, record })
 }
 
 /// The machine's name with an address, as a node's name.

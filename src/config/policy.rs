@@ -27,6 +27,7 @@ pub fn limits(raw: &raw::Policy) -> Result<Limits, ConfigError> {
         lookups: raw.max_lookups,
         requests: raw.egress.max_requests,
         log_rate: raw.log_rate,
+        shadow: count("policy.shadow.concurrency", raw.shadow.concurrency, 1_000)?,
         compile_timeout: positive("policy.compile-timeout", raw.compile_timeout)?,
         cache: size("policy.cache", raw.cache, 0, 1 << 40)?,
         cache_max_age: raw.cache_max_age,

@@ -58,7 +58,7 @@ fn config(pool: Option<PoolingAllocationConfig>) -> Config {
 
 fn pool(limits: &Limits) -> PoolingAllocationConfig {
     // While one policy replaces another both have instances made ahead.
-    let instances = limits.concurrency.saturating_add(limits.prepared.saturating_mul(2));
+    let instances = limits.concurrency.saturating_add(limits.prepared.saturating_mul(2)).saturating_add(limits.shadow);
     let instances = u32::try_from(instances).unwrap_or(u32::MAX);
     let times = |n: u32| instances.saturating_mul(n);
     let mut pool = PoolingAllocationConfig::default();

@@ -11,9 +11,11 @@ use super::answer::Check;
 use super::cache::Forget;
 use super::compile::Compiler;
 use super::component::Policy;
-use super::host::{Patience, Surroundings, wit};
+use super::decisions::{Beside, Told, Wants};
+use super::host::{Patience, Surroundings, Terms, wit};
 use super::in_force::{InForce, Old, Pin, Swap};
 use super::instance::{Asked, Used};
+use super::trace::Trace;
 use super::version::{About, Basis, Next, Origin, Version};
 use super::{Decision, Failure, Limits, Outcome, Request, slow_lane};
 use crate::stream::now_ms;
@@ -39,6 +41,7 @@ pub struct Gate {
     /// Decisions that wait for keys, without a place.
     awaiting: AtomicUsize,
     watchers: broadcast::Sender<Arc<Watched>>,
+    beside: Beside,
 }
 
 /// A decision as its watchers see it.
@@ -73,6 +76,7 @@ impl Gate {
             basis: ArcSwap::from_pointee(Basis { surroundings: Arc::new(surroundings), limits }),
             awaiting: AtomicUsize::new(0),
             watchers: broadcast::channel(WATCHED).0,
+            beside: Beside::default(),
         }
     }
 
@@ -147,6 +151,12 @@ impl Gate {
         self.watchers.subscribe()
     }
 
+    /// Who is told of every decision, whatever it costs them: the decision log, the recording, a candidate.
+    #[must_use]
+    pub fn beside(&self) -> &Beside {
+        &self.beside
+    }
+
     /// How often a policy was put in force. Whoever knows the number of now is told of the next one.
     #[must_use]
     pub fn swaps(&self) -> watch::Receiver<u64> {
@@ -168,66 +178,72 @@ impl Gate {
 
     /// May this client read this set of channels?
     pub async fn decide(&self, request: Request, channels: &[String]) -> Decision {
-        self.decide_by(self.in_force.load(), &request, channels).await
+        let made = self.decide_by(self.in_force.load(), &request, channels).await;
+        self.tell(&request, channels, made)
     }
 
     /// The same for an answer that goes out. If another version took force meanwhile, it is decided once more; that time the
     /// acknowledgement of the next swap waits for it. The pin is to be held until the answer's head is written.
     pub async fn admit(&self, request: Request, channels: &[String]) -> (Decision, Option<Pin>) {
         let version = self.in_force.load();
-        let decision = self.decide_for_client(version.clone(), &request, channels).await;
+        let made = self.decide_for_client(version.clone(), &request, channels).await;
         let pin = match &version {
             Some(version) => self.in_force.pin(version),
-            None if self.in_force.load().is_none() => return (decision, None),
+            None if self.in_force.load().is_none() => return (self.tell(&request, channels, made), None),
             None => None,
         };
         if pin.is_some() {
-            return (decision, pin);
+            return (self.tell(&request, channels, made), pin);
         }
-        let Some((version, pin)) = self.in_force.pinned() else { return (decision, None) };
-        (self.decide_for_client(Some(version), &request, channels).await, Some(pin))
+        let Some((version, pin)) = self.in_force.pinned() else { return (self.tell(&request, channels, made), None) };
+        let made = self.decide_for_client(Some(version), &request, channels).await;
+        (self.tell(&request, channels, made), Some(pin))
     }
 
     /// Counts it, which those that tests and cases ask for are not.
-    async fn decide_for_client(
-        &self,
-        version: Option<Arc<Version>>,
-        request: &Request,
-        channels: &[String],
-    ) -> Decision {
-        let decision = self.decide_by(version, request, channels).await;
-        metrics().decided(decision.took, decision.cached);
-        decision
+    async fn decide_for_client(&self, version: Option<Arc<Version>>, request: &Request, channels: &[String]) -> Made {
+        let made = self.decide_by(version, request, channels).await;
+        metrics().decided(made.decision.took, made.decision.cached);
+        made
     }
 
-    async fn decide_by(&self, version: Option<Arc<Version>>, request: &Request, channels: &[String]) -> Decision {
+    async fn decide_by(&self, version: Option<Arc<Version>>, request: &Request, channels: &[String]) -> Made {
         let start = Instant::now();
-        let request_id = request.id.clone();
         let kept = version.as_ref().and_then(|version| version.cache.get(request, channels, now(version)));
         let cached = kept.is_some();
-        let mut reason = None;
+        let wants = self.beside.wants();
+        let mut heard = Heard { traced: wants.trace(), reason: None, trace: None };
         let outcome = match (&version, kept) {
             _ if self.compiler.is_none() => Outcome::Allowed(super::Grant::default()),
             (None, _) => Outcome::Failed(Failure::NoPolicy),
             (_, Some(kept)) => {
                 let (outcome, why) = kept.answer();
-                reason = why;
+                heard.reason = why;
                 outcome
             }
-            (Some(version), None) => match self.ask(version, request, channels, &mut reason).await {
+            (Some(version), None) => match self.ask(version, request, channels, &mut heard).await {
                 Ok(outcome) => outcome,
                 Err(failure) => Outcome::Failed(failure),
             },
         };
-        let by = version.map(|version| Arc::clone(&version.about));
-        let decision = Decision { outcome, reason, cached, took: start.elapsed(), by };
-        log(&request_id, channels, &decision);
+        let by = version.as_ref().map(|version| Arc::clone(&version.about));
+        let Heard { reason, trace, .. } = heard;
+        Made { decision: Decision { outcome, reason, cached, took: start.elapsed(), by }, wants, trace, version }
+    }
+
+    /// Tells of a decision that has its effect: one that was overtaken and made once more has none.
+    fn tell(&self, request: &Request, channels: &[String], made: Made) -> Decision {
+        let Made { decision, wants, trace, version } = made;
+        log(&request.id, channels, &decision);
+        let time = now_ms();
         if self.watchers.receiver_count() > 0 {
-            let channels = channels.to_vec();
-            let watched = Watched { time: now_ms(), request_id, channels, decision: decision.clone() };
+            let (channels, request_id) = (channels.to_vec(), request.id.clone());
+            let watched = Watched { time, request_id, channels, decision: decision.clone() };
             // Nobody may be watching any more by now.
             let _ = self.watchers.send(Arc::new(watched));
         }
+        let basis = version.as_ref().map(|version| &version.basis);
+        self.beside.tell(wants, Told { time, request, channels, decision: &decision, trace, basis });
         decision
     }
 
@@ -236,35 +252,37 @@ impl Gate {
         version: &Arc<Version>,
         request: &Request,
         channels: &[String],
-        reason: &mut Option<String>,
+        heard: &mut Heard,
     ) -> Result<Outcome, Failure> {
         let (asking, wanted) = (Arc::new(to_wit(request)), Arc::from(channels));
         let mut slot = self.slot().await?;
         let start = tokio::time::Instant::now();
         let limits = &version.basis.limits;
         let (deadline, seen) = (start + limits.timeout, version.cache.seen());
-        let mut patience = Patience { until: start + limits.timeout.mul_f64(FOR_KEYS), restart: true };
-        let mut lookups = 0;
+        let patience = Patience { until: start + limits.timeout.mul_f64(FOR_KEYS), restart: true };
+        let mut terms = Terms { deadline, patience, lookups: 0, traced: heard.traced };
         for attempt in 1.. {
-            patience.restart = attempt < ATTEMPTS;
-            let asked = attempt_with(version, &request.id, &asking, &wanted, deadline, patience, lookups).await?;
+            terms.patience.restart = attempt < ATTEMPTS;
+            let asked = attempt_with(version, &request.id, &asking, &wanted, terms).await?;
             let Some(wait) = asked.awaits else {
                 let mut said = asked.said;
                 retire(asked.used, slot);
-                *reason = said.reason.take();
+                heard.reason = said.reason.take();
+                heard.trace = asked.trace;
                 let replay_since = said.replay_since;
                 let check = Check { channels, limit: limits.answer, now: now(version), replay_since };
                 let outcome = check.outcome(asked.answer?);
                 if let Some(keep) = said.keep().map_err(Failure::InvalidAnswer)? {
-                    version.cache.keep(&keep, request, channels, &outcome, reason.as_deref(), start, seen);
+                    let reason = heard.reason.as_deref();
+                    version.cache.keep(&keep, request, channels, &outcome, reason, start, seen);
                 }
                 return Ok(outcome);
             };
-            lookups = asked.lookups;
+            terms.lookups = asked.lookups;
             // The place is for those who can go on meanwhile.
             retire(asked.used, slot);
             let _awaiting = Counted::new(&self.awaiting);
-            wait.until(patience.until).await;
+            wait.until(terms.patience.until).await;
             slot = self.slot().await?;
         }
         Err(Failure::Timeout)
@@ -276,6 +294,22 @@ impl Gate {
         let slot = tokio::time::timeout(self.queue_timeout, Arc::clone(&self.slots).acquire_owned()).await;
         slot.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Busy)
     }
+}
+
+/// A decision that was made, before anybody is told.
+struct Made {
+    decision: Decision,
+    wants: Wants,
+    trace: Option<Trace>,
+    version: Option<Arc<Version>>,
+}
+
+/// What an instance says and asks while it decides.
+struct Heard {
+    /// Whether what the host answers is wanted.
+    traced: bool,
+    reason: Option<String>,
+    trace: Option<Trace>,
 }
 
 /// The clock that a policy sees.
@@ -305,9 +339,7 @@ async fn attempt_with(
     id: &str,
     request: &Arc<wit::Request>,
     channels: &Arc<[String]>,
-    deadline: tokio::time::Instant,
-    patience: Patience,
-    lookups: u32,
+    terms: Terms,
 ) -> Result<Asked, Failure> {
     let ready = version.take();
     let pace = ready.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.pace()));
@@ -317,9 +349,9 @@ async fn attempt_with(
         async move {
             let instance = match ready {
                 Some(instance) => instance,
-                None => version.make(pace, deadline).await?,
+                None => version.make(pace, terms.deadline).await?,
             };
-            Ok(instance.ask(id, &request, &channels, deadline, patience, lookups).await)
+            Ok(instance.ask(id, &request, &channels, terms).await)
         }
     };
     slow_lane::run(call, pace).await?

@@ -8,9 +8,10 @@ use wasmtime::component::{self, ComponentExportIndex};
 use wasmtime::{Engine, Store, Trap, UpdateDeadline};
 
 use super::component::Policy;
-use super::host::{self, AwaitKeys, Patience, Said, State, Surroundings, wit};
+use super::host::{self, AwaitKeys, Said, State, Surroundings, Terms, wit};
 use super::pace::Pace;
 use super::tokens::Wait;
+use super::trace::Trace;
 use super::{Failure, Limits};
 
 /// An instance that has not been asked yet.
@@ -28,6 +29,8 @@ pub struct Asked {
     pub said: Said,
     /// Look-ups of the decision so far.
     pub lookups: u32,
+    /// What the host answered, where that was written down.
+    pub trace: Option<Trace>,
     /// It was stopped, for its decision needs keys that are being fetched.
     pub awaits: Option<Wait>,
     /// What is left of the instance.
@@ -88,20 +91,12 @@ impl Instance {
         pace
     }
 
-    /// Asks it; it has to answer by `deadline`. `lookups` are those that the decision has had before it was stopped.
-    pub async fn ask(
-        mut self,
-        request_id: String,
-        request: &wit::Request,
-        channels: &[String],
-        deadline: Instant,
-        patience: Patience,
-        lookups: u32,
-    ) -> Asked {
-        self.store.data_mut().begin(request_id, patience, lookups);
+    /// Asks it.
+    pub async fn ask(mut self, request_id: String, request: &wit::Request, channels: &[String], terms: Terms) -> Asked {
+        self.store.data_mut().begin(request_id, &terms);
         self.store.set_epoch_deadline(1);
         let authorizer = self.bindings.tidegate_policy_authorizer();
-        let answer = timeout_at(deadline, authorizer.call_authorize(&mut self.store, request, channels)).await;
+        let answer = timeout_at(terms.deadline, authorizer.call_authorize(&mut self.store, request, channels)).await;
         let state = self.store.data_mut();
         state.flush();
         let mut awaits = None;
@@ -113,8 +108,12 @@ impl Instance {
             }),
             Err(_) => Err(Failure::Timeout),
         };
+        let mut trace = state.trace.take();
+        if let Some(trace) = &mut trace {
+            trace.network = state.has_sent();
+        }
         let (said, lookups) = (std::mem::take(&mut state.said), state.lookups);
-        Asked { answer, said, lookups, awaits, used: Used(self.store) }
+        Asked { answer, said, lookups, trace, awaits, used: Used(self.store) }
     }
 }
 

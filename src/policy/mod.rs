@@ -7,20 +7,26 @@ pub(crate) mod cache;
 pub mod cases;
 pub mod compile;
 pub mod component;
+pub mod decisions;
 pub mod digest;
 pub mod engine;
+pub mod flip;
 pub mod gate;
 pub(crate) mod host;
 mod in_force;
 mod instance;
 mod limits;
-mod log_rate;
+pub(crate) mod log_rate;
 pub mod measure;
+mod octets;
 mod pace;
+pub mod rehearsal;
 mod secret;
+pub mod shadow;
 pub mod signature;
 mod slow_lane;
 pub mod tokens;
+pub mod trace;
 mod version;
 
 pub use cache::{Forget, without_acks};
@@ -193,6 +199,8 @@ pub struct Limits {
     pub requests: u32,
     /// Lines in the log a second, of all decisions together.
     pub log_rate: u32,
+    /// Decisions of a candidate at once, beside the others.
+    pub shadow: usize,
     /// Compiling a policy, by the clock on the wall.
     pub compile_timeout: Duration,
     /// Bytes of answers that are given again.
@@ -215,6 +223,7 @@ impl Default for Limits {
             lookups: 64,
             requests: 8,
             log_rate: 100,
+            shadow: 4,
             compile_timeout: Duration::from_secs(120),
             cache: 16 << 20,
             cache_max_age: Duration::from_secs(300),

@@ -5,6 +5,7 @@ mod build;
 mod inspect;
 mod keygen;
 mod new;
+mod replay;
 mod sign;
 mod subject;
 mod test;
@@ -27,6 +28,13 @@ pub enum PolicyCommand {
     Keygen(keygen::KeygenArgs),
     /// Sign a component and its cases
     Sign(sign::SignArgs),
+    /// Ask a component what was recorded, and show where it decides otherwise
+    ///
+    /// Exits with 0 if no decision flips, and with 1 if one does: from allow to reject, from reject to allow, to an error or from
+    /// one. The component meets the world as it was: the same time, the same answers of the store and about tokens. What was not
+    /// asked then is unavailable now, and no request goes out; a decision that wanted such a thing is counted as one that cannot
+    /// be compared. Settings are those of --config.
+    Replay(replay::ReplayArgs),
 }
 
 pub fn run(command: PolicyCommand) -> anyhow::Result<()> {
@@ -38,6 +46,7 @@ pub fn run(command: PolicyCommand) -> anyhow::Result<()> {
         PolicyCommand::Bench(args) => bench::run(&args),
         PolicyCommand::Keygen(args) => keygen::run(&args),
         PolicyCommand::Sign(args) => sign::run(&args),
+        PolicyCommand::Replay(args) => replay::run(&args),
     }
 }
 

@@ -15,6 +15,21 @@ pub struct Answer {
     pub fields: Vec<(&'static str, Value)>,
 }
 
+/// All fields, in the order in which they are read.
+const FIELDS: [&str; 11] = [
+    "allow",
+    "subject",
+    "channels",
+    "expires-at",
+    "replay-since",
+    "status",
+    "error",
+    "because",
+    "headers",
+    "body",
+    "reason",
+];
+
 /// A field that is not what it shall be.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
@@ -64,6 +79,13 @@ impl Answer {
         };
         fields.push(("reason", json!(decision.reason.as_deref().unwrap_or_default())));
         Self { fields }
+    }
+
+    /// The same from a JSON object, as [`Self::to_json`] writes it; fields that there are not are left out.
+    #[must_use]
+    pub fn from_json(object: &Map<String, Value>) -> Self {
+        let fields = FIELDS.iter().filter_map(|name| Some((*name, object.get(*name)?.clone())));
+        Self { fields: fields.collect() }
     }
 
     /// A field's value.

@@ -77,6 +77,10 @@ impl WasiHttpHooks for Out {
         if self.request_id.is_empty() || self.sent > self.surroundings.max_requests {
             return denied();
         }
+        if let Some(recorded) = &self.surroundings.recorded {
+            recorded.kept_in();
+            return denied();
+        }
         let told = self.told(request.uri());
         if !self.surroundings.egress.allows(request.uri()) {
             told(&EgressError::Denied);

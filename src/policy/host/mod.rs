@@ -12,12 +12,14 @@ mod wasi;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use wasmtime::component::{HasSelf, Linker};
 
 use super::limits::MemoryLimiter;
 use super::log_rate::LogRate;
 use super::pace::Pace;
 use super::tokens::Tokens;
+use super::trace::{Recorded, Trace};
 use super::{Limits, Settings};
 use crate::egress::{self, Egress};
 use crate::store::Store;
@@ -44,6 +46,7 @@ pub use self::tokens::{AwaitKeys, Patience};
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// What belongs to a policy and is the same for all its decisions.
+#[derive(Clone)]
 pub struct Surroundings {
     /// Where look-ups go.
     pub store: Arc<dyn Store>,
@@ -60,11 +63,13 @@ pub struct Surroundings {
     /// Requests of one decision.
     pub max_requests: u32,
     /// What it may write to the log.
-    pub log: LogRate,
+    pub log: Arc<LogRate>,
     /// One look-up.
     pub lookup_timeout: Duration,
     /// What the policy takes for the time.
     pub clock: Clock,
+    /// What the host answered before, in place of the store, of keys and of the network.
+    pub recorded: Option<Arc<Recorded>>,
 }
 
 impl Surroundings {
@@ -80,11 +85,34 @@ impl Surroundings {
             egress: Arc::new(Egress::new(Vec::new(), bounds)),
             max_lookups: limits.lookups,
             max_requests: limits.requests,
-            log: LogRate::new(limits.log_rate),
+            log: Arc::new(LogRate::new(limits.log_rate)),
             lookup_timeout: limits.lookup_timeout,
             clock: Arc::new(now_ms),
+            recorded: None,
         }
     }
+
+    /// The same where nothing is asked of the world again: its answers and its time are those of before, and nothing goes out.
+    /// What is written to the log has a bound of its own.
+    #[must_use]
+    pub fn replaying(&self, recorded: &Arc<Recorded>, log: &Arc<LogRate>) -> Self {
+        let now = recorded.now();
+        let (clock, log): (Clock, _) = (Arc::new(move || now), Arc::clone(log));
+        Self { clock, log, recorded: Some(Arc::clone(recorded)), ..self.clone() }
+    }
+}
+
+/// On what terms an instance is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// It has to answer by then.
+    pub deadline: Instant,
+    /// What it may do when keys are missing.
+    pub patience: Patience,
+    /// Look-ups that the decision has had before it was stopped.
+    pub lookups: u32,
+    /// Whether what the host answers is written down.
+    pub traced: bool,
 }
 
 /// The state of one instance, and so of one decision.
@@ -101,6 +129,8 @@ pub struct State {
     patience: Option<Patience>,
     /// Look-ups of this decision.
     pub lookups: u32,
+    /// What the host answers, where that is written down.
+    pub trace: Option<Trace>,
     log: context::Log,
     wasi: Option<Box<wasi::Wasi>>,
 }
@@ -117,18 +147,20 @@ impl State {
             said: answer::Said::default(),
             patience: None,
             lookups: 0,
+            trace: None,
             log: context::Log::default(),
             wasi: None,
         }
     }
 
-    /// Begins a decision, which has had so many look-ups before it was stopped.
-    pub fn begin(&mut self, request_id: String, patience: Patience, lookups: u32) {
+    /// Begins a decision.
+    pub fn begin(&mut self, request_id: String, terms: &Terms) {
         if let Some(wasi) = &mut self.wasi {
             wasi.http.begin(&request_id);
         }
-        self.patience = Some(patience);
-        self.lookups = lookups;
+        self.patience = Some(terms.patience);
+        self.lookups = terms.lookups;
+        self.trace = terms.traced.then(|| Trace::new((self.surroundings.clock)()));
         self.request_id = request_id;
         self.limiter.begin();
         self.said = answer::Said::default();
@@ -145,7 +177,7 @@ impl State {
     }
 
     /// Whether a request went out.
-    fn has_sent(&self) -> bool {
+    pub fn has_sent(&self) -> bool {
         self.wasi.as_ref().is_some_and(|wasi| wasi.http.sent() > 0)
     }
 

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use super::State;
 use super::tidegate::policy::tokens::{Error, Host};
 use crate::policy::tokens::{TokenError, Verdict, Wait};
+use crate::policy::trace::{Answer, Call, NOT_RECORDED};
 
 /// Stops an instance whose decision needs keys that are being fetched. It holds its place only while it can do something.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -25,6 +26,26 @@ impl State {
         let Some(patience) = self.patience else {
             return Ok(Err(Error::Unavailable("there is no request yet".into())));
         };
+        let call = || match profile {
+            Some(profile) => Call::VerifyWith(profile.to_owned(), token.to_owned()),
+            None => Call::Verify(token.to_owned()),
+        };
+        if let Some(recorded) = &self.surroundings.recorded {
+            return Ok(from_answer(recorded.answer(&call())));
+        }
+        let checked = self.check_now(patience, profile, token).await?;
+        if let Some(trace) = &mut self.trace {
+            trace.note(call(), to_answer(&checked));
+        }
+        Ok(checked)
+    }
+
+    async fn check_now(
+        &mut self,
+        patience: Patience,
+        profile: Option<&str>,
+        token: &str,
+    ) -> wasmtime::Result<Result<String, Error>> {
         loop {
             let (tokens, now) = (&self.surroundings.tokens, (self.surroundings.clock)());
             let verdict = match profile {
@@ -44,6 +65,30 @@ impl State {
                 return Ok(Err(Error::Unavailable("the keys did not come in time".into())));
             }
         }
+    }
+}
+
+fn to_answer(checked: &Result<String, Error>) -> Answer {
+    match checked {
+        Ok(claims) => Answer::Claims(claims.clone()),
+        Err(Error::Malformed) => Answer::Malformed,
+        Err(Error::Untrusted) => Answer::Untrusted,
+        Err(Error::Expired) => Answer::Expired,
+        Err(Error::Claims(why)) => Answer::WrongClaims(why.clone()),
+        Err(Error::Unavailable(why)) => Answer::Unavailable(why.clone()),
+    }
+}
+
+/// An answer to something else is none.
+fn from_answer(answer: Option<Answer>) -> Result<String, Error> {
+    match answer {
+        Some(Answer::Claims(claims)) => Ok(claims),
+        Some(Answer::Malformed) => Err(Error::Malformed),
+        Some(Answer::Untrusted) => Err(Error::Untrusted),
+        Some(Answer::Expired) => Err(Error::Expired),
+        Some(Answer::WrongClaims(why)) => Err(Error::Claims(why)),
+        Some(Answer::Unavailable(why)) => Err(Error::Unavailable(why)),
+        _ => Err(Error::Unavailable(NOT_RECORDED.into())),
     }
 }
 

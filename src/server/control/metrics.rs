@@ -22,6 +22,7 @@ pub async fn answer(app: &App) -> Response {
     let book = Book::default();
     node(app, &book, store_is_up);
     policy(app, &book);
+    decisions(app, &book);
     streams(app, &book);
     pool(app, &book);
     process::enter(&book);
@@ -91,6 +92,23 @@ fn policy(app: &App, book: &Book) {
     book.gauge("tidegate_decision_cache_bytes", "Bytes of answers that may be given again, about.")
         .set(count(gate.cached_bytes()));
     book.gauge("tidegate_requests_held", "Requests of refused clients that wait (reject.hold).").set(count(app.held()));
+}
+
+/// What is written of decisions: 0 where nothing is.
+fn decisions(app: &App, book: &Book) {
+    let beside = app.gate.beside();
+    for (name, help, lines) in [
+        ("tidegate_decision_log_lines_total", "Lines of the decision log, by what became of them.", beside.logged()),
+        (
+            "tidegate_recording_lines_total",
+            "Decisions that were to be recorded, by what became of them.",
+            beside.recorded(),
+        ),
+    ] {
+        let (lines, counts) = (lines.unwrap_or_default(), book.counters(name, help, &["result"]));
+        counts.with_label_values(&["written"]).inc_by(lines.written);
+        counts.with_label_values(&["dropped"]).inc_by(lines.dropped);
+    }
 }
 
 fn streams(app: &App, book: &Book) {

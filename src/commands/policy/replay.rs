@@ -1,0 +1,117 @@
+//! `tidegate policy replay`: asks a component what another one was asked, and says where it decides otherwise.
+
+mod entries;
+mod report;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use toml::{Table, Value};
+
+use super::say;
+use crate::commands::{client_runtime, serve};
+use crate::config::layers::{merge, option};
+use crate::config::{self, Config};
+use crate::policy::cases::answer::Answer;
+use crate::policy::compile::Compiler;
+use crate::policy::rehearsal::Rehearsal;
+use crate::policy::trace::Recorded;
+use crate::policy::{Limits, Surroundings};
+use crate::store::memory::{MemoryStore, system_clock};
+use entries::{Entries, Line, Question};
+use report::Report;
+
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// What decisions.record wrote
+    #[arg(value_name = "RECORDING")]
+    recording: PathBuf,
+    /// The component
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Take settings and the bounds of decisions from this tidegate.toml [default: no settings, the gateway's bounds]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Show answers too that differ and do not flip
+    #[arg(long)]
+    all: bool,
+    /// Print JSON lines: one a difference, then one with the sums
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
+    let named = || format!("{}: cannot be read", args.recording.display());
+    let recording = BufReader::new(File::open(&args.recording).with_context(named)?);
+    let world = args.world()?;
+    let compiler = Compiler::new(&world.limits, world.cache_dir.as_deref())?;
+    let policy = serve::load(&compiler, &args.file)?;
+    let mut report = Report::new(policy.digest(), args.all);
+    let rehearsal = Rehearsal::new(policy, 0);
+    client_runtime()?.block_on(async {
+        for (number, line) in (1..).zip(Entries::new(recording)) {
+            let told = match line.with_context(named)? {
+                Line::Question(question) => {
+                    let (answer, recorded) = world.ask(&rehearsal, &question).await;
+                    report.add(number, &question, &answer, &recorded)
+                }
+                Line::Dropped(lines) => report.dropped(lines),
+                Line::Foreign(why) => report.foreign(number, why),
+            };
+            if let Some(told) = told {
+                say(&if args.json { told.json() } else { told.text() })?;
+            }
+        }
+        anyhow::Ok(())
+    })?;
+    if report.asked == 0 {
+        let why = report.first_foreign.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
+        bail!("{}: there is no recorded decision in it{why}", args.recording.display());
+    }
+    say(&if args.json { report.json() } else { report.summary() })?;
+    match report.flips() {
+        0 => Ok(()),
+        flips => bail!("{flips} of {} decisions flip", report.asked),
+    }
+}
+
+/// What a component meets beside what was recorded.
+struct World {
+    limits: Limits,
+    surroundings: Surroundings,
+    cache_dir: Option<PathBuf>,
+}
+
+impl ReplayArgs {
+    fn world(&self) -> anyhow::Result<World> {
+        // Nobody asks it.
+        let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
+        let Some(path) = &self.config else {
+            let limits = Limits::default();
+            let surroundings = Surroundings::new(store, &limits);
+            return Ok(World { limits, surroundings, cache_dir: config::cache_dir() });
+        };
+        let mut layer = option("allow-all", false.into());
+        let file = self.file.to_str().context("the component's path is not Unicode")?;
+        merge(&mut layer, option("policy.file", Value::from(file)));
+        merge(&mut layer, option("policy.source", Value::from("file")));
+        let config = Config::load(Table::new(), Some(path), layer)?;
+        let surroundings = config.surroundings(store);
+        Ok(World { limits: config.limits, surroundings, cache_dir: config.cache_dir })
+    }
+}
+
+impl World {
+    async fn ask(&self, rehearsal: &Rehearsal, question: &Question) -> (Answer, Arc<Recorded>) {
+        let recorded = Arc::new(Recorded::from(question.trace.clone()));
+        let (request, channels) = (&question.request, &question.channels);
+        let decision = rehearsal.ask(&self.surroundings, &self.limits, &recorded, request, channels).await;
+        (Answer::new(&decision, channels), recorded)
+    }
+}

@@ -1,0 +1,92 @@
+use std::io::Cursor;
+
+use super::*;
+use crate::golden::golden;
+use crate::policy::component::Policy;
+use crate::policy::engine;
+
+const LINE: &str = r#"{"recording":1,"time":"2026-11-25T12:00:00.000Z","policy":"sha256:0ld","us":52,"request":{"id":"5f0c","method":"GET","scheme":"https","authority":"gate.example","path_with_query":"/api/realtime?channel=CHANNEL","headers":[["cookie","session=s1"]],"client_address":"192.0.2.1"},"channels":["CHANNEL"],"now":1764072000000,"calls":CALLS,"network":false,"answer":ANSWER}"#;
+const MEMBER: &str = r#"[{"call":{"get":"session:s1"},"answer":{"value":"{\"id\":\"alice\",\"role\":\"member\"}"}}]"#;
+const IN: &str = r#"{"allow":true,"subject":"alice","channels":["CHANNEL"],"headers":{},"reason":""}"#;
+const OUT: &str = r#"{"status":403,"headers":{"content-type":["text/plain"]},"body":"No","reason":"a test"}"#;
+const ERROR: &str = r#"{"error":"trap","because":"the policy trapped: unreachable","reason":""}"#;
+
+fn line(channel: &str, calls: &str, answer: &str) -> String {
+    LINE.replace("CALLS", calls).replace("ANSWER", answer).replace("CHANNEL", channel)
+}
+
+/// The text and the JSON of replaying these lines to the example policy.
+fn replay(text: &str, all: bool) -> (String, String, u64) {
+    let compiler: Compiler = engine::shared().expect("an engine").into();
+    let example = include_bytes!("../../../../guest-examples/rust-role-based/policy.wasm");
+    let policy = Policy::new(&compiler, example).expect("it loads");
+    let digest: Arc<str> = "sha256:new".into();
+    let limits = Limits::default();
+    let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
+    let world = World { surroundings: Surroundings::new(store, &limits), limits, cache_dir: None };
+    let (mut report, rehearsal) = (Report::new(&digest, all), Rehearsal::new(policy, 0));
+    let (mut text_out, mut json_out) = (String::new(), String::new());
+    client_runtime().expect("a runtime").block_on(async {
+        for (number, line) in (1..).zip(Entries::new(Cursor::new(text))) {
+            let told = match line.expect("it can be read") {
+                Line::Question(question) => {
+                    let (answer, recorded) = world.ask(&rehearsal, &question).await;
+                    report.add(number, &question, &answer, &recorded)
+                }
+                Line::Dropped(lines) => report.dropped(lines),
+                Line::Foreign(why) => report.foreign(number, why),
+            };
+            if let Some(told) = told {
+                text_out += &told.text();
+                json_out += &told.json();
+            }
+        }
+    });
+    (text_out + &report.summary(), json_out + &report.json(), report.flips())
+}
+
+#[test]
+fn golden_replay() {
+    let lines = [
+        line("alice", MEMBER, IN),
+        line("admin-1", MEMBER, IN),
+        line("alice", MEMBER, OUT),
+        line("alice", MEMBER, ERROR),
+        line("admin-1", MEMBER, OUT),
+        line("alice", "[]", IN),
+        r#"{"recording":1,"time":"2026-11-25T12:00:00.000Z","dropped":7}"#.to_owned(),
+        "something else".to_owned(),
+        r#"{"level":"info"}"#.to_owned(),
+        line("alice", MEMBER, IN).replace("\"recording\":1", "\"recording\":2"),
+        line("alice", MEMBER, r#"{"maybe":true}"#),
+        line("alice", MEMBER, IN)[..200].to_owned(),
+    ];
+    let (text, json, flips) = replay(&lines.join("\n"), true);
+    assert_eq!(flips, 3);
+    golden("replay.txt", &text);
+    golden("replay.jsonl", &json);
+}
+
+#[test]
+fn nothing_flips() {
+    let text = line("alice", MEMBER, IN) + "\n" + &line("admin-1", MEMBER, OUT) + "\n";
+    let (text, _, flips) = replay(&text, false);
+    assert_eq!((flips, text.lines().count()), (0, 4), "{text}");
+}
+
+#[test]
+fn a_line_without_end_is_passed_over() {
+    struct Endless(usize);
+    impl std::io::Read for Endless {
+        fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+            let length = to.len().min(self.0);
+            to[..length].fill(b'x');
+            self.0 -= length;
+            Ok(length)
+        }
+    }
+    let end = format!("\n{}\n", line("alice", MEMBER, IN));
+    let endless = BufReader::new(std::io::Read::chain(Endless(65 << 20), Cursor::new(end)));
+    let lines: Vec<Line> = Entries::new(endless).map(|line| line.expect("it can be read")).collect();
+    assert!(matches!(&lines[..], [Line::Foreign(_), Line::Question(_)]));
+}

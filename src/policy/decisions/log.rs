@@ -1,0 +1,244 @@
+//! The decision log: one line of JSON for each decision.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::lines::{Counts, Line, Lines, Sink};
+use super::mask::{Field, Mask};
+use super::said::{Said, texts};
+use super::{CannotWrite, Target, Told, rfc3339};
+use crate::policy::About;
+use crate::stream::now_ms;
+
+/// How often it is looked whether the file is still the one of that name.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The log.
+pub struct DecisionLog {
+    lines: Lines<Entry>,
+    mask: Arc<Mask>,
+}
+
+impl DecisionLog {
+    /// Opens it. What is wrong then is told at the start; what goes wrong later costs lines.
+    pub fn open(target: Target, mask: Arc<Mask>) -> Result<Self, CannotWrite> {
+        let cannot = |target: String| move |source| CannotWrite { key: "decisions.log", target, source };
+        let lines = match target {
+            Target::Stdout => Lines::start("decision-log", io::stdout(), gap).map_err(cannot("stdout".into()))?,
+            Target::File(path) => {
+                let named = path.display().to_string();
+                let file = LogFile::open(path);
+                file.and_then(|file| Lines::start("decision-log", file, gap)).map_err(cannot(named))?
+            }
+        };
+        Ok(Self { lines, mask })
+    }
+
+    pub(super) fn push(&self, told: &Told<'_>) {
+        self.lines.push(Entry {
+            time: told.time,
+            request_id: told.request.id.clone(),
+            by: told.decision.by.clone(),
+            channels: told.channels.to_vec(),
+            said: Said::new(told.decision),
+            cached: told.decision.cached,
+            us: u64::try_from(told.decision.took.as_micros()).unwrap_or(u64::MAX),
+            mask: Arc::clone(&self.mask),
+        });
+    }
+
+    /// What became of the lines.
+    pub fn counts(&self) -> Counts {
+        self.lines.counts()
+    }
+
+    /// Waits until what was told by now is written, or until then.
+    pub fn flush(&self, until: Instant) {
+        self.lines.flush(until);
+    }
+}
+
+/// A decision on its way to the log.
+struct Entry {
+    time: u64,
+    request_id: String,
+    by: Option<Arc<About>>,
+    channels: Vec<String>,
+    said: Said,
+    cached: bool,
+    us: u64,
+    mask: Arc<Mask>,
+}
+
+/// A line. There is no header in it and no query, so neither cookie nor token.
+#[derive(Serialize)]
+struct Written<'a> {
+    time: String,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+    channels: Vec<String>,
+    #[serde(flatten)]
+    said: Said,
+    cached: bool,
+    us: u64,
+}
+
+impl Line for Entry {
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.request_id.len() + texts(&self.channels) + self.said.size()
+    }
+
+    fn write(self, to: &mut Vec<u8>) {
+        let line = Written {
+            time: rfc3339(self.time),
+            request_id: &self.request_id,
+            policy: self.by.as_ref().map(|about| &*about.digest),
+            version: self.by.as_ref().map(|about| about.number),
+            channels: self.mask.all(Field::Channels, &self.channels),
+            said: self.said.masked(&self.mask),
+            cached: self.cached,
+            us: self.us,
+        };
+        // A vector takes all, and every text is one of JSON's.
+        let _ = serde_json::to_writer(&mut *to, &line);
+        to.push(b'\n');
+    }
+}
+
+fn gap(dropped: u64) -> String {
+    json!({ "time": rfc3339(now_ms()), "dropped": dropped }).to_string()
+}
+
+/// A file at the end of which lines stand. When another one has its name, as after a rotation, that is opened.
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    looked: Instant,
+    /// A write failed: what is there may end in the middle of a line.
+    torn: bool,
+}
+
+impl LogFile {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let file = Self::append(&path)?;
+        Ok(Self { path, file, looked: Instant::now(), torn: false })
+    }
+
+    /// The mode is that of a file that is made here; one that is there keeps its own.
+    fn append(path: &PathBuf) -> io::Result<File> {
+        OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+    }
+
+    fn is_there(&self) -> io::Result<bool> {
+        let own = self.file.metadata()?;
+        Ok(std::fs::metadata(&self.path).is_ok_and(|named| (named.dev(), named.ino()) == (own.dev(), own.ino())))
+    }
+}
+
+impl Sink for LogFile {
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        if self.torn || self.looked.elapsed() >= LOOK {
+            self.looked = Instant::now();
+            if !self.is_there()? {
+                self.file = Self::append(&self.path)?;
+                self.torn = false;
+            }
+        }
+        let result = if self.torn { self.file.write_all(b"\n") } else { Ok(()) };
+        let result = result.and_then(|()| self.file.write_all(lines));
+        self.torn = result.is_err();
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::golden::golden;
+    use crate::policy::{Failure, Grant, Origin, Outcome, Rejection};
+
+    fn entry(outcome: Outcome, reason: Option<&str>, mask: &Arc<Mask>) -> Entry {
+        let origin = Origin::default();
+        let about = About { number: 3, digest: "sha256:5d41…".into(), since: 0, origin };
+        let by = Some(Arc::new(about));
+        let (cached, took) = (false, Duration::from_micros(52));
+        let decision = crate::policy::Decision { outcome, reason: reason.map(str::to_owned), cached, took, by };
+        Entry {
+            time: 1_764_039_792_123,
+            request_id: "5f0c".into(),
+            by: decision.by.clone(),
+            channels: vec!["news".into(), "bob-\"1\"\n".into()],
+            said: Said::new(&decision),
+            cached,
+            us: 52,
+            mask: Arc::clone(mask),
+        }
+    }
+
+    #[test]
+    fn golden_lines() {
+        let open = Arc::<Mask>::default();
+        let headers: http::HeaderMap =
+            [(http::header::SET_COOKIE, http::HeaderValue::from_static("session=secret"))].into_iter().collect();
+        let grant = Grant {
+            subject: Some("alice".into()),
+            channels: Some(vec!["news".into()]),
+            expires_at: Some(1_764_043_392_123),
+            headers: headers.clone(),
+            ..Grant::default()
+        };
+        let rejection = Rejection { status: http::StatusCode::FORBIDDEN, headers, body: "secret".into() };
+        let mut text = Vec::new();
+        for (outcome, reason) in [
+            (Outcome::Allowed(grant), Some("member")),
+            (Outcome::Allowed(Grant::default()), None),
+            (Outcome::Rejected(rejection), Some("not a member")),
+            (Outcome::Failed(Failure::Trap("secret".into())), None),
+        ] {
+            entry(outcome, reason, &open).write(&mut text);
+        }
+        let text = String::from_utf8(text).expect("text");
+        assert!(!text.contains("secret"), "{text}");
+        golden("decision-log.jsonl", &text);
+    }
+
+    #[test]
+    fn a_masked_line() {
+        let mask = Arc::new(Mask::new(&[Field::Subject, Field::Channels, Field::Reason]));
+        let grant = Grant { subject: Some("alice".into()), channels: Some(vec!["news".into()]), ..Grant::default() };
+        let mut text = Vec::new();
+        entry(Outcome::Allowed(grant), Some("because"), &mask).write(&mut text);
+        let line: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+        assert_eq!(line["channels"][0], line["granted"][0]);
+        assert_eq!(line["subject"], mask.show(Field::Subject, "alice"));
+        let text = String::from_utf8(text).expect("text");
+        assert!(!["alice", "news", "because", "bob"].iter().any(|word| text.contains(word)), "{text}");
+    }
+
+    #[test]
+    fn a_file_that_is_rotated_is_followed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("decisions.jsonl");
+        let mut file = LogFile::open(path.clone()).expect("it opens");
+        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        file.write(b"one\n").expect("written");
+        std::fs::rename(&path, folder.path().join("old")).expect("moved");
+        file.looked -= LOOK;
+        file.write(b"two\n").expect("written");
+        assert_eq!(std::fs::read(folder.path().join("old")).expect("it is there"), b"one\n");
+        assert_eq!(std::fs::read(&path).expect("it is there"), b"two\n");
+    }
+}

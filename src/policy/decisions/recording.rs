@@ -1,0 +1,289 @@
+//! The recording: whole requests, credentials and all, with what the host answered and what was decided, so that another policy
+//! can be asked the same.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::lines::{Counts, Line, Lines, Sink};
+use super::said::texts;
+use super::{CannotWrite, Told, rfc3339};
+use crate::policy::cases::answer::Answer;
+use crate::policy::octets::Octets;
+use crate::policy::trace::{Exchange, Trace};
+use crate::policy::{Decision, Outcome, Request};
+use crate::stream::now_ms;
+
+/// The form of the lines.
+pub const FORMAT: u32 = 1;
+
+/// What is recorded, and where.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The file.
+    pub file: PathBuf,
+    /// The share of decisions, from 0 to 1.
+    pub share: f64,
+    /// The file has at most so many bytes.
+    pub limit: u64,
+}
+
+/// A line of a recording.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// [`FORMAT`].
+    pub recording: u32,
+    /// When it was decided, as RFC 3339 has it.
+    pub time: String,
+    /// What decided, `sha256:…`.
+    pub policy: String,
+    /// How long that took.
+    pub us: u64,
+    /// What was asked.
+    pub request: WholeRequest,
+    /// The channels that were asked for.
+    pub channels: Vec<String>,
+    /// What the policy took for the time, ms since 1970.
+    pub now: u64,
+    /// What it asked of the host.
+    pub calls: Vec<Exchange>,
+    /// Whether it sent requests. What came of them is not here.
+    pub network: bool,
+    /// What was decided, as a file of cases has it.
+    pub answer: Map<String, Value>,
+}
+
+/// A request with everything that is in it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WholeRequest {
+    id: String,
+    /// As it was sent.
+    pub method: String,
+    scheme: String,
+    authority: String,
+    /// As it was sent.
+    pub path_with_query: String,
+    headers: Vec<(String, Octets)>,
+    client_address: String,
+}
+
+impl From<&Request> for WholeRequest {
+    fn from(request: &Request) -> Self {
+        let header = |(name, value): (&HeaderName, &HeaderValue)| (name.to_string(), Octets(value.as_bytes().to_vec()));
+        Self {
+            id: request.id.clone(),
+            method: request.method.clone(),
+            scheme: request.scheme.clone(),
+            authority: request.authority.clone(),
+            path_with_query: request.path_with_query.clone(),
+            headers: request.headers.iter().map(header).collect(),
+            client_address: request.client_address.clone(),
+        }
+    }
+}
+
+impl TryFrom<WholeRequest> for Request {
+    type Error = String;
+
+    fn try_from(whole: WholeRequest) -> Result<Self, String> {
+        let mut headers = HeaderMap::new();
+        for (name, Octets(value)) in whole.headers {
+            let wrong = || format!("a header that is none: {:?}", name.chars().take(64).collect::<String>());
+            let value = HeaderValue::from_bytes(&value).map_err(|_| wrong())?;
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
+            headers.try_append(name, value).map_err(|_| "too many headers".to_owned())?;
+        }
+        Ok(Self {
+            method: whole.method,
+            scheme: whole.scheme,
+            authority: whole.authority,
+            path_with_query: whole.path_with_query,
+            headers,
+            client_address: whole.client_address,
+            id: whole.id,
+        })
+    }
+}
+
+/// Records.
+pub struct Recording {
+    lines: Lines<Taken>,
+    share: f64,
+    is_full: Arc<AtomicBool>,
+}
+
+impl Recording {
+    /// Opens the file, which is this user's alone from then on.
+    pub fn open(settings: Settings) -> Result<Self, CannotWrite> {
+        let Settings { file, share, limit } = settings;
+        let target = file.display().to_string();
+        let is_full = Arc::new(AtomicBool::new(false));
+        let lines = RecordingFile::open(file, limit, Arc::clone(&is_full))
+            .and_then(|file| Lines::start("recording", file, gap))
+            .map_err(|source| CannotWrite { key: "decisions.record", target: target.clone(), source })?;
+        tracing::warn!(
+            file = target,
+            share,
+            limit,
+            "decisions.record: whole requests are being recorded, WITH THEIR COOKIES AND TOKENS; whoever reads the file can sign in as these clients"
+        );
+        Ok(Self { lines, share, is_full })
+    }
+
+    /// Whether the next decision is recorded.
+    pub fn wants(&self) -> bool {
+        !self.is_full.load(Ordering::Relaxed) && rand::random::<f64>() < self.share
+    }
+
+    /// Takes a decision. Without a trace no policy was asked: an answer that was given again was recorded before, or could have been.
+    pub(super) fn record(&self, told: &Told<'_>, trace: Option<Trace>) {
+        let Some(trace) = trace else { return };
+        let (request, decision) = (told.request.clone(), told.decision.clone());
+        self.lines.push(Taken { time: told.time, request, channels: told.channels.to_vec(), decision, trace });
+    }
+
+    /// What became of the lines.
+    pub fn counts(&self) -> Counts {
+        self.lines.counts()
+    }
+
+    /// Waits until what was told by now is written, or until then.
+    pub fn flush(&self, until: Instant) {
+        self.lines.flush(until);
+    }
+}
+
+/// A decision on its way to the recording.
+struct Taken {
+    time: u64,
+    request: Request,
+    channels: Vec<String>,
+    decision: Decision,
+    trace: Trace,
+}
+
+impl Line for Taken {
+    fn size(&self) -> usize {
+        let headers = |headers: &HeaderMap| headers.iter().map(|(n, v)| 64 + n.as_str().len() + v.len()).sum::<usize>();
+        let answer = match &self.decision.outcome {
+            Outcome::Allowed(grant) => headers(&grant.headers),
+            Outcome::Rejected(rejection) => headers(&rejection.headers) + rejection.body.len(),
+            Outcome::Failed(_) => 0,
+        };
+        let request = self.request.path_with_query.len() + headers(&self.request.headers);
+        size_of::<Self>() + request + texts(&self.channels) + self.trace.size() + answer
+    }
+
+    fn write(self, to: &mut Vec<u8>) {
+        let answer = match Answer::new(&self.decision, &self.channels).to_json() {
+            Value::Object(fields) => fields,
+            _ => Map::new(),
+        };
+        let entry = Entry {
+            recording: FORMAT,
+            time: rfc3339(self.time),
+            policy: self.decision.policy().to_owned(),
+            us: u64::try_from(self.decision.took.as_micros()).unwrap_or(u64::MAX),
+            request: WholeRequest::from(&self.request),
+            channels: self.channels,
+            now: self.trace.now,
+            calls: self.trace.calls,
+            network: self.trace.network,
+            answer,
+        };
+        // A vector takes all, and every text is one of JSON's.
+        let _ = serde_json::to_writer(&mut *to, &entry);
+        to.push(b'\n');
+    }
+}
+
+/// The line that tells of decisions that were to be recorded and are not.
+fn gap(dropped: u64) -> String {
+    json!({ "recording": FORMAT, "time": rfc3339(now_ms()), "dropped": dropped }).to_string()
+}
+
+struct RecordingFile {
+    file: File,
+    size: u64,
+    limit: u64,
+    is_full: Arc<AtomicBool>,
+    /// What is there may end in the middle of a line.
+    torn: bool,
+}
+
+impl RecordingFile {
+    fn open(path: PathBuf, limit: u64, is_full: Arc<AtomicBool>) -> io::Result<Self> {
+        let mut file = OpenOptions::new().append(true).read(true).create(true).mode(0o600).open(path)?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        let size = file.seek(SeekFrom::End(0))?;
+        let mut last = [b'\n'];
+        if size > 0 {
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+        }
+        Ok(Self { file, size, limit, is_full, torn: last != *b"\n" })
+    }
+}
+
+impl Sink for RecordingFile {
+    /// Writes as many whole lines as there is room for. The first that has none is the end.
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        if self.is_full.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let room = usize::try_from(self.limit.saturating_sub(self.size + u64::from(self.torn))).unwrap_or(usize::MAX);
+        let fitting = match lines.get(..room) {
+            None => lines,
+            Some(most) => &lines[..most.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)],
+        };
+        if !fitting.is_empty() {
+            let result = if self.torn { self.file.write_all(b"\n") } else { Ok(()) };
+            let result = result.and_then(|()| self.file.write_all(fitting));
+            self.torn = result.is_err();
+            self.size = self.file.metadata().map_or(self.size + fitting.len() as u64, |metadata| metadata.len());
+            result?;
+        }
+        if fitting.len() < lines.len() {
+            self.is_full.store(true, Ordering::Relaxed);
+            tracing::warn!(limit = self.limit, "the recording has what decisions.record-limit allows, and ends");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(path: &std::path::Path, limit: u64) -> (RecordingFile, Arc<AtomicBool>) {
+        let is_full = Arc::<AtomicBool>::default();
+        (RecordingFile::open(path.to_owned(), limit, Arc::clone(&is_full)).expect("it opens"), is_full)
+    }
+
+    #[test]
+    fn a_recording_ends_at_its_limit_and_goes_on_behind_a_torn_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("recording.jsonl");
+        std::fs::write(&path, "cut o").expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("set");
+        let (mut file, is_full) = open(&path, 20);
+        file.write(b"one\ntwo\n").expect("written");
+        file.write(b"three\nfour\n").expect("written");
+        assert!(is_full.load(Ordering::Relaxed));
+        file.write(b"a\n").expect("not wanted");
+        assert_eq!(std::fs::read_to_string(&path).expect("it is there"), "cut o\none\ntwo\nthree\n");
+        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let (mut file, is_full) = open(&path, 20);
+        file.write(b"more\n").expect("not wanted");
+        assert!(is_full.load(Ordering::Relaxed));
+    }
+}

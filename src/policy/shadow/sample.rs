@@ -1,0 +1,96 @@
+//! Which clients a candidate is asked about.
+
+use http::header::{AUTHORIZATION, COOKIE};
+use sha2::{Digest, Sha256};
+
+use crate::policy::{Outcome, Request};
+
+/// Whether a client is of the share: by its subject if it has one, else by what it shows and where it is. So the same client is
+/// always in or always out, on every node and behind a restart; another candidate is asked about others. Whoever finds a way to be in
+/// the sample or out of it wins nothing by that, for what a candidate says has no effect.
+pub fn is_chosen(digest: &str, share: f64, request: &Request, outcome: &Outcome) -> bool {
+    if share >= 1.0 {
+        return true;
+    }
+    let mut hash = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    };
+    add(digest.as_bytes());
+    match subject(outcome) {
+        Some(subject) => {
+            add(b"subject");
+            add(subject.as_bytes());
+        }
+        None => {
+            add(b"client");
+            add(request.authority.as_bytes());
+            add(request.client_address.as_bytes());
+            for name in [COOKIE, AUTHORIZATION] {
+                add(name.as_str().as_bytes());
+                request.headers.get_all(name).iter().for_each(|value| add(value.as_bytes()));
+            }
+        }
+    }
+    let hash = hash.finalize();
+    let number = hash.iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+    f64::from(number) / (f64::from(u32::MAX) + 1.0) < share
+}
+
+fn subject(outcome: &Outcome) -> Option<&str> {
+    match outcome {
+        Outcome::Allowed(grant) => grant.subject.as_deref().filter(|subject| !subject.is_empty()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue};
+
+    use super::*;
+    use crate::policy::{Failure, Grant};
+
+    fn request(cookie: &str, address: &str) -> Request {
+        let headers: HeaderMap = [(COOKIE, HeaderValue::from_str(cookie).expect("a cookie"))].into_iter().collect();
+        Request {
+            method: "GET".into(),
+            scheme: "http".into(),
+            authority: "gate.example".into(),
+            path_with_query: "/".into(),
+            headers,
+            client_address: address.into(),
+            id: String::new(),
+        }
+    }
+
+    fn allowed(subject: &str) -> Outcome {
+        Outcome::Allowed(Grant { subject: Some(subject.into()), ..Grant::default() })
+    }
+
+    #[test]
+    fn a_share_of_clients_and_always_the_same() {
+        let out = Outcome::Failed(Failure::Cpu);
+        let chosen = |digest: &str, share| -> Vec<bool> {
+            (0..2_000).map(|n| is_chosen(digest, share, &request(&format!("session={n}"), "::1"), &out)).collect()
+        };
+        let (one, again, other) = (chosen("a", 0.1), chosen("a", 0.1), chosen("b", 0.1));
+        let count = |chosen: &[bool]| chosen.iter().filter(|is| **is).count();
+        assert!((120..280).contains(&count(&one)), "{}", count(&one));
+        assert_eq!(one, again);
+        assert_ne!(one, other, "another candidate is asked about others");
+        let more = chosen("a", 0.5);
+        assert!(one.iter().zip(&more).all(|(few, many)| !few || *many), "a larger share has the smaller one in it");
+        assert_eq!((count(&chosen("a", 0.0)), count(&chosen("a", 1.0))), (0, 2_000));
+    }
+
+    #[test]
+    fn who_has_a_subject_is_known_by_it() {
+        for number in 0..200 {
+            let subject = allowed(&format!("user-{number}"));
+            let by = |cookie, address| is_chosen("a", 0.5, &request(cookie, address), &subject);
+            assert_eq!(by("session=1", "::1"), by("session=2", "::2"));
+        }
+    }
+}

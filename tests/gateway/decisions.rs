@@ -1,0 +1,117 @@
+//! What is written down of decisions: the log, and the recording that another policy can be asked from.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidegate::policy::decisions::mask::Field;
+use tidegate::policy::decisions::{Settings, Target, lines, recording};
+
+use crate::client::{Sse, ask};
+use crate::guests::component;
+use crate::harness::Gateway;
+
+/// The world of the example policy.
+const WORLD: &str = r#"
+policy.lookup.prefixes = ["session:", "team:"]
+[memory.seed]
+"session:s1" = '{"id":"alice","role":"member"}'
+"team:red:members" = ["alice"]
+"#;
+
+fn example() -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest-examples/rust-role-based/policy.wasm");
+    std::fs::read(path).expect("the component is there")
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).expect("it is there");
+    text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+}
+
+fn flush(gateway: &Gateway) {
+    gateway.app.gate.beside().flush(Duration::from_secs(20));
+}
+
+async fn open(gateway: &Gateway, query: &str) {
+    let target = format!("/api/realtime?{query}");
+    let mut sse = Sse::open(gateway.data, &target, &[("cookie", "session=s1"), ("authorization", "Bearer hush")]).await;
+    assert_eq!(sse.frame().await["type"], "connected");
+}
+
+async fn refused(gateway: &Gateway, query: &str) -> u16 {
+    let target = format!("/api/realtime?{query}");
+    ask(gateway.data, "GET", &target, &[("cookie", "session=s1"), ("authorization", "Bearer hush")], "").await.status
+}
+
+#[tokio::test]
+async fn each_decision_is_a_line_and_no_secret_is_in_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("decisions.jsonl");
+    let gateway = Gateway::behind(&example(), WORLD).await;
+    let log = Some(Target::File(path.clone()));
+    let settings = Settings { log, mask: vec![Field::Subject], record: None };
+    gateway.app.gate.beside().write(settings).expect("it can be written");
+    open(&gateway, "channel=team-red&channel=alice").await;
+    assert_eq!(refused(&gateway, "channel=admin-1&token=hush").await, 403);
+    gateway.replace(&component("trap")).await.expect("it loads");
+    assert_eq!(refused(&gateway, "channel=c").await, 500);
+    flush(&gateway);
+    let lines = lines(&path);
+    let field = |name: &str| lines.iter().map(|line| line[name].clone()).collect::<Vec<_>>();
+    assert_eq!(field("outcome"), ["allowed", "rejected", "error"]);
+    assert_eq!(field("version"), [1, 1, 2]);
+    assert_eq!(field("status"), [Value::Null, json!(403), Value::Null]);
+    assert_eq!(field("kind"), [Value::Null, Value::Null, json!("trap")]);
+    assert_eq!(lines[0]["channels"], json!(["team-red", "alice"]));
+    assert!(lines[0]["subject"].as_str().is_some_and(|subject| subject.starts_with('~')), "{}", lines[0]);
+    assert_ne!(lines[0]["policy"], lines[2]["policy"]);
+    let text = std::fs::read_to_string(&path).expect("it is there");
+    assert!(!text.contains("hush") && !text.contains("s1"), "{text}");
+    let counts = gateway.app.gate.beside().logged().expect("there is a log");
+    assert_eq!(counts, lines::Counts { written: 3, dropped: 0 });
+}
+
+#[tokio::test]
+async fn a_recording_has_all_that_a_decision_was_made_of() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("recording.jsonl");
+    let gateway = Gateway::behind(&example(), WORLD).await;
+    let record = Some(recording::Settings { file: path.clone(), share: 1.0, limit: 1 << 20 });
+    gateway.app.gate.beside().write(Settings { record, ..Settings::default() }).expect("it can be written");
+    open(&gateway, "channel=team-red").await;
+    assert_eq!(refused(&gateway, "channel=team-blue").await, 403);
+    gateway.store.cut();
+    assert_eq!(refused(&gateway, "channel=alice").await, 503);
+    flush(&gateway);
+    let lines = lines(&path);
+    let session =
+        json!({ "call": { "get": "session:s1" }, "answer": { "value": r#"{"id":"alice","role":"member"}"# } });
+    let member = |team: &str, is: bool| json!({ "call": { "set-contains": [format!("team:{team}:members"), "alice"] }, "answer": { "contains": is } });
+    assert_eq!(lines[0]["calls"], json!([session, member("red", true)]));
+    assert_eq!(lines[1]["calls"], json!([session, member("blue", false)]));
+    assert_eq!(lines[2]["calls"][0]["answer"], json!({ "unavailable": "the store does not answer" }));
+    let cookie = lines[0]["request"]["headers"].as_array().into_iter().flatten().find(|header| header[0] == "cookie");
+    assert_eq!(cookie, Some(&json!(["cookie", "session=s1"])), "a replay needs it");
+    assert_eq!((&lines[0]["answer"]["allow"], &lines[1]["answer"]["status"]), (&json!(true), &json!(403)));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_given_again_is_logged_and_not_recorded() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (log, record) = (dir.path().join("log"), dir.path().join("recording"));
+    let gateway = Gateway::behind(&component("kept"), "").await;
+    let settings = Settings {
+        log: Some(Target::File(log.clone())),
+        mask: Vec::new(),
+        record: Some(recording::Settings { file: record.clone(), share: 1.0, limit: 1 << 20 }),
+    };
+    gateway.app.gate.beside().write(settings).expect("it can be written");
+    for _ in 0..3 {
+        gateway.open("channel=g").await.connected("g").await;
+    }
+    flush(&gateway);
+    let cached: Vec<Value> = lines(&log).iter().map(|line| line["cached"].clone()).collect();
+    assert_eq!(cached, [false, true, true]);
+    assert_eq!(lines(&record).len(), 1);
+}

@@ -1,0 +1,87 @@
+//! A gateway writes down what it decides, and another policy is asked the same.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::children::{Ended, Gateway, path, run, tidegate};
+use crate::client::Wire;
+use crate::guests::component;
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guest-examples/rust-role-based/policy.wasm");
+
+/// Its `tidegate.toml`, with what is written down in this folder.
+fn configuration(dir: &Path) -> String {
+    format!(
+        r#"
+store = "memory:"
+policy = {{ file = "{EXAMPLE}", lookup.prefixes = ["session:", "team:"] }}
+decisions = {{ log = "stdout", record = "{}", record-share = 1.0, mask = ["reason"] }}
+[memory.seed]
+"session:alice" = '{{"id":"alice","role":"member"}}'
+"#,
+        path(dir, "recording.jsonl")
+    )
+}
+
+async fn replay(dir: &Path, recording: &str, policy: &str, args: &[&str]) -> Ended {
+    let mut command = tidegate(&[&["policy", "replay", recording, policy], args].concat());
+    command.current_dir(dir).env("TIDEGATE_CACHE_DIR", dir.join("cache"));
+    run(command, None).await
+}
+
+#[tokio::test]
+async fn what_was_decided_is_asked_of_another_policy() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    let gateway = Gateway::start(&configuration(dir)).await;
+    // No cookie, so 401: what is asked for last tells that the others are done.
+    for channel in ["a", "b", "c"] {
+        let wire = Wire::get(gateway.data, &format!("/api/realtime?channel={channel}"), None, None).await;
+        assert_eq!(wire.expect("an answer").status, 401);
+    }
+    gateway.process.signal("TERM").await;
+    let ended = gateway.process.end().await;
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("WITH THEIR COOKIES AND TOKENS"), "{}", ended.stderr);
+    let logged = ended.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let logged: Vec<Value> = logged.filter(|line| line.get("outcome").is_some()).collect();
+    let channels: Vec<&Value> = logged.iter().map(|line| &line["channels"][0]).collect();
+    assert_eq!(channels, ["a", "b", "c"], "{}", ended.stdout);
+    assert!(logged.iter().all(|line| line["status"] == 401), "{logged:?}");
+
+    let recording = path(dir, "recording.jsonl");
+    let mode = std::fs::metadata(&recording).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let same = replay(dir, &recording, EXAMPLE, &[]).await;
+    assert_eq!(same.code(), Some(0), "{same:?}");
+    assert!(same.stdout.contains("3 decisions asked of sha256:") && same.stdout.contains("3 the same"), "{same:?}");
+
+    let allow = path(dir, "allow.wasm");
+    std::fs::write(&allow, component("allow")).expect("written");
+    let flipped = replay(dir, &recording, &allow, &["--json"]).await;
+    assert_eq!(flipped.code(), Some(1), "{flipped:?}");
+    assert!(flipped.stderr.contains("3 of 3 decisions flip"), "{flipped:?}");
+    let lines: Vec<Value> = flipped.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((lines.len(), &lines[0]["flip"]), (4, &Value::from("reject_to_allow")));
+
+    std::fs::write(dir.join("other"), "2026-11-25 a log\n").expect("written");
+    let other = replay(dir, &path(dir, "other"), EXAMPLE, &[]).await;
+    assert_eq!(other.code(), Some(1), "{other:?}");
+    assert!(other.stderr.contains("no recorded decision in it (line 1: "), "{other:?}");
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_written_is_told_before_the_start() {
+    for (option, value) in
+        [("log", "\"/proc/nothing/here\""), ("record", "\"/proc/nothing/here\""), ("mask", "[\"ip\"]")]
+    {
+        let toml = format!("store = \"memory:\"\nallow-all = true\ndecisions.{option} = {value}");
+        let (process, _dir) = Gateway::launch(&toml, &[]);
+        let ended = process.end().await;
+        assert_ne!(ended.code(), Some(0), "{ended:?}");
+        assert!(ended.stderr.contains(&format!("decisions.{option}")), "{ended:?}");
+        assert!(!ended.stdout.contains("listening"), "{ended:?}");
+    }
+}
