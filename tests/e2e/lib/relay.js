@@ -2,7 +2,10 @@
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
 
-/** Listens on a free port and passes bytes to `127.0.0.1:<target>`; `target` may be changed at any time. */
+/**
+ * Listens on a free port and passes bytes to `127.0.0.1:<target>`; `target` may be changed at any time. With a list of targets it is
+ * a balancer, in little: each connection goes to the one whose turn it is, and to the next one where that refuses.
+ */
 export async function startRelay(target) {
   const relay = new Relay(target);
   await relay.up();
@@ -54,8 +57,25 @@ class Relay {
   }
 
   #link(near) {
-    this.accepted += 1;
-    const far = connect(this.target, "127.0.0.1");
+    const targets = [this.target].flat();
+    const turn = this.accepted++;
+    near.on("error", () => near.destroy());
+    this.#connect(near, targets.map((_, index) => targets[(turn + index) % targets.length]));
+  }
+
+  #connect(near, [target, ...others]) {
+    const far = connect(target, "127.0.0.1");
+    if (others.length === 0) return this.#join(near, far);
+    const next = () => this.#connect(near, others);
+    far.once("error", next);
+    far.once("connect", () => {
+      far.removeListener("error", next);
+      this.#join(near, far);
+    });
+  }
+
+  #join(near, far) {
+    if (near.destroyed) return far.destroy();
     for (const [socket, other] of [[near, far], [far, near]]) {
       this.#sockets.add(socket);
       socket.setNoDelay(true);

@@ -22,14 +22,15 @@ export async function seed(resp) {
 }
 
 /** A tidegate.toml with the example policy. */
-export function policyConfig({ store, origin }) {
+export function policyConfig({ store, origin, policy = POLICY, more = "" }) {
   return `listen = "127.0.0.1:0"
 control = "127.0.0.1:0"
 drain.delay = "0s"
 store = ${toml(store)}
+${more}
 
 [policy]
-file = ${toml(POLICY)}
+file = ${toml(policy)}
 
 [policy.lookup]
 prefixes = ["session:", "team:"]
