@@ -51,6 +51,8 @@ mod policy;
 mod rest;
 #[path = "gateway/resume.rs"]
 mod resume;
+#[path = "gateway/revoke.rs"]
+mod revoke;
 #[path = "gateway/role_based.rs"]
 mod role_based;
 #[path = "gateway/storm.rs"]

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::Instant;
 
+use super::lead::Lead;
 use super::log::LogBudget;
 use super::order::{Out, PATIENCE, PayloadBudget};
 use super::{Channel, Cursor, Link, Opening, Pull, Start, TAP_MESSAGES};
-use crate::event::StreamId;
+use crate::event::{Doorbell, StreamId};
 use crate::store::{Bell, Limits, Page, Store, StoreError};
 
 /// How a hub behaves.
@@ -50,6 +51,8 @@ struct Shared {
     store: Arc<dyn Store>,
     settings: HubSettings,
     channels: Mutex<HashMap<Arc<str>, Arc<Channel>>>,
+    /// What is read before any of them, if there is such a thing.
+    lead: OnceLock<Arc<Lead>>,
     logs: Arc<LogBudget>,
     payloads: Arc<PayloadBudget>,
     reads: Semaphore,
@@ -65,6 +68,7 @@ impl Hub {
             payloads: Arc::new(PayloadBudget::new(PAYLOADS)),
             reads: Semaphore::new(READS),
             channels: Mutex::default(),
+            lead: OnceLock::new(),
             up: AtomicBool::new(true),
             settings,
             store,
@@ -79,6 +83,14 @@ impl Hub {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
+    }
+
+    /// Lets a stream of the store go first: from now on no channel is read before [`Lead::caught_up`], and after each lost link it is
+    /// so again. There is one at the most, and it is no channel.
+    pub fn follow(&self, key: &str) -> Arc<Lead> {
+        let lead = self.0.lead.get_or_init(|| Arc::new(Lead::new(key.into())));
+        self.0.store.watch(lead.key());
+        Arc::clone(lead)
     }
 
     /// Enters a channel; dropping the membership leaves it.
@@ -131,7 +143,7 @@ impl Hub {
     /// Entries of a channel after a position, for one stream that is behind its log.
     pub async fn read(&self, channel: &str, after: StreamId, bytes: usize) -> Result<Page, StoreError> {
         let limits = Limits { entries: usize::from(u16::MAX), bytes, max_event: self.0.settings.max_event };
-        self.0.store.read(channel, after, limits).await
+        self.0.read(channel, after, limits).await
     }
 }
 
@@ -213,6 +225,9 @@ impl Bell for Shared {
         if !self.up.swap(true, Ordering::Relaxed) {
             tracing::info!("the store is back");
         }
+        if let Some(lead) = self.lead_at(channel) {
+            return lead.watching();
+        }
         let Some(channel) = self.channels().get(channel).cloned() else { return };
         let read = {
             let mut inner = channel.inner();
@@ -223,15 +238,25 @@ impl Bell for Shared {
     }
 
     fn rang(&self, channel: &str, payload: &[u8]) {
+        if let Some(lead) = self.lead_at(channel) {
+            if Doorbell::parse(payload) != Doorbell::Noise {
+                lead.rang();
+            }
+            return;
+        }
         let Some(channel) = self.channels().get(channel).cloned() else { return };
         let payload = if payload.len() > self.settings.max_event { b"" } else { payload };
-        let read = channel.ring(payload, Instant::now());
+        let held = self.lead.get().is_some_and(|lead| !lead.is_caught_up());
+        let read = channel.ring(payload, held, Instant::now());
         self.start_read(&channel, read);
     }
 
     fn lost(&self, why: &str) {
         if self.up.swap(false, Ordering::Relaxed) {
             tracing::warn!(%why, "the store is away: streams stay, and catch up when it is back");
+        }
+        if let Some(lead) = self.lead.get() {
+            lead.lost();
         }
         for channel in self.channels().values() {
             channel.inner().link = Link::Down;
@@ -242,6 +267,24 @@ impl Bell for Shared {
 impl Shared {
     fn channels(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Channel>>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lead_at(&self, key: &str) -> Option<&Arc<Lead>> {
+        self.lead.get().filter(|lead| **lead.key() == *key)
+    }
+
+    /// Reads a channel. What it brings is handed on only when all that goes before is known.
+    async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError> {
+        let passed = async || {
+            if let Some(lead) = self.lead.get() {
+                lead.passed().await;
+            }
+        };
+        passed().await;
+        let page = self.store.read(channel, after, limits).await;
+        // The link may have been lost, and be back, while it was read.
+        passed().await;
+        page
     }
 
     fn start_read(&self, channel: &Arc<Channel>, needed: bool) {
@@ -277,7 +320,7 @@ impl Shared {
                     let limits = Limits { entries, bytes, max_event: self.settings.max_event };
                     // Never closed, so the permit is always had.
                     let permit = self.reads.acquire().await;
-                    let result = self.store.read(channel.name(), after, limits).await;
+                    let result = self.read(channel.name(), after, limits).await;
                     drop(permit);
                     bytes = PAGE.1;
                     if let Ok(page) = &result

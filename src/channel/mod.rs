@@ -1,6 +1,7 @@
 //! Channels: one log of recent events each, in stream order, shared by all its streams; and the hub that owns them.
 
 pub mod hub;
+pub mod lead;
 pub mod log;
 pub mod order;
 
@@ -254,8 +255,8 @@ impl Channel {
         cursor.next.is_none() && page.complete && inner.want_read()
     }
 
-    /// Takes a message in. True if a read has to be started.
-    fn ring(&self, payload: &[u8], now: Instant) -> bool {
+    /// Takes a message in. `held`: nothing may be delivered without a read. True if a read has to be started.
+    fn ring(&self, payload: &[u8], held: bool, now: Instant) -> bool {
         let doorbell = Doorbell::parse(payload);
         let mut inner = self.inner();
         if let Some(tap) = &inner.tap
@@ -269,7 +270,7 @@ impl Channel {
             Doorbell::Event(_) if !inner.opened => inner.want_read(),
             Doorbell::Event(rung) => {
                 let (in_flight, read_to) = (inner.in_flight, inner.order.read_to());
-                if inner.order.ring(rung, in_flight) {
+                if inner.order.ring(rung, in_flight || held) {
                     return inner.want_read();
                 }
                 if inner.order.read_to() != read_to {

@@ -12,12 +12,13 @@ use super::cache::Forget;
 use super::compile::Compiler;
 use super::component::Policy;
 use super::decisions::{Beside, Told, Wants};
+use super::denied::Denied;
 use super::host::{Patience, Surroundings, Terms, wit};
 use super::in_force::{InForce, Old, Pin, Swap};
 use super::instance::{Asked, Used};
 use super::trace::Trace;
 use super::version::{About, Basis, Next, Origin, Version};
-use super::{Decision, Failure, Limits, Outcome, Request, slow_lane};
+use super::{Decision, Failure, Limits, Outcome, Rejection, Request, slow_lane};
 use crate::stream::now_ms;
 use crate::telemetry::metrics;
 
@@ -33,6 +34,7 @@ pub struct Gate {
     /// Where policies are compiled; none where everybody is let in.
     compiler: Option<Compiler>,
     in_force: InForce,
+    denied: Denied,
     /// What the policy in force, or the first one, has around it.
     basis: ArcSwap<Basis>,
     queue_timeout: Duration,
@@ -70,6 +72,7 @@ impl Gate {
         Self {
             compiler: None,
             in_force: InForce::default(),
+            denied: Denied::default(),
             slots: Arc::new(Semaphore::new(limits.concurrency)),
             concurrency: limits.concurrency,
             queue_timeout: limits.queue_timeout,
@@ -170,6 +173,12 @@ impl Gate {
         }
     }
 
+    /// Who is kept out for now, whatever the policy says.
+    #[must_use]
+    pub fn denied(&self) -> &Denied {
+        &self.denied
+    }
+
     /// Makes an instance ahead for the next decision, beside those that the limits ask for.
     pub async fn prepare_one(&self) -> Result<(), Failure> {
         let version = self.in_force.load().ok_or(Failure::NoPolicy)?;
@@ -228,22 +237,28 @@ impl Gate {
         };
         let by = version.as_ref().map(|version| Arc::clone(&version.about));
         let Heard { reason, trace, .. } = heard;
-        Made { decision: Decision { outcome, reason, cached, took: start.elapsed(), by }, wants, trace, version }
+        let decision = Decision { outcome, reason, cached, revoked: false, took: start.elapsed(), by };
+        Made { decision, wants, trace, version }
     }
 
     /// Tells of a decision that has its effect: one that was overtaken and made once more has none.
     fn tell(&self, request: &Request, channels: &[String], made: Made) -> Decision {
-        let Made { decision, wants, trace, version } = made;
-        log(&request.id, channels, &decision);
+        let Made { mut decision, wants, trace, version } = made;
         let time = now_ms();
+        decision.revoked = matches!(&decision.outcome, Outcome::Allowed(grant) if self.denied.denies(grant, channels));
+        let basis = version.as_ref().map(|version| &version.basis);
+        // What the policy said, for it is asked again, or another one with it.
+        self.beside.tell(wants, Told { time, request, channels, decision: &decision, trace, basis });
+        if decision.revoked {
+            decision.outcome = Outcome::Rejected(Rejection::revoked());
+        }
+        log(&request.id, channels, &decision);
         if self.watchers.receiver_count() > 0 {
             let (channels, request_id) = (channels.to_vec(), request.id.clone());
             let watched = Watched { time, request_id, channels, decision: decision.clone() };
             // Nobody may be watching any more by now.
             let _ = self.watchers.send(Arc::new(watched));
         }
-        let basis = version.as_ref().map(|version| &version.basis);
-        self.beside.tell(wants, Told { time, request, channels, decision: &decision, trace, basis });
         decision
     }
 
@@ -388,6 +403,9 @@ fn log(request: &str, channels: &[String], decision: &Decision) {
         Outcome::Allowed(grant) => {
             let subject = grant.subject.as_deref().unwrap_or_default();
             tracing::info!(request, policy, ?channels, subject, ?reason, cached, us, "allowed");
+        }
+        Outcome::Rejected(_) if decision.revoked => {
+            tracing::info!(request, policy, ?channels, cached, us, "revoked");
         }
         Outcome::Rejected(rejection) => {
             tracing::info!(

@@ -8,6 +8,7 @@ pub mod cases;
 pub mod compile;
 pub mod component;
 pub mod decisions;
+mod denied;
 pub mod digest;
 pub mod engine;
 pub mod flip;
@@ -30,6 +31,7 @@ pub mod trace;
 mod version;
 
 pub use cache::{Forget, without_acks};
+pub use denied::{Denial, Denied, Whom};
 pub use host::{Clock, Surroundings};
 pub use in_force::{Old, Pin, Swap};
 pub use secret::{Secret, Settings};
@@ -84,6 +86,13 @@ pub struct Rejection {
     pub headers: HeaderMap,
     /// As it stands.
     pub body: Bytes,
+}
+
+impl Rejection {
+    /// That of a client whose right was taken away for a while: the host's word, and not the policy's.
+    fn revoked() -> Self {
+        Self { status: StatusCode::FORBIDDEN, headers: HeaderMap::new(), body: Bytes::new() }
+    }
 }
 
 /// Why there is no answer. The client is kept out, and not told.
@@ -160,6 +169,8 @@ pub struct Decision {
     pub reason: Option<String>,
     /// Whether it was decided before, and given again.
     pub cached: bool,
+    /// The policy said yes, and the host no: the right was taken away for a while.
+    pub revoked: bool,
     /// How long it took, waiting for an instance included.
     pub took: Duration,
     /// The policy that decided; none for `--allow-all` and where there was none.

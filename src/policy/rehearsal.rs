@@ -63,7 +63,7 @@ impl Rehearsal {
             Ok(check.outcome(asked.answer?))
         });
         let outcome = outcome.unwrap_or_else(Outcome::Failed);
-        Decision { outcome, reason, cached: false, took: start.elapsed(), by: None }
+        Decision { outcome, reason, cached: false, revoked: false, took: start.elapsed(), by: None }
     }
 
     async fn call(

@@ -13,7 +13,7 @@ use super::request::{Query, for_policy};
 use super::respond::{self, Pinned, Response, error};
 use super::{App, cors, playground, redis_rest};
 use crate::channel::Start;
-use crate::policy::{Grant, Outcome};
+use crate::policy::{Decision, Grant, Outcome};
 use crate::stream::position::Positions;
 use crate::stream::registry::{Cut, Reader};
 use crate::stream::{Entry, EventStream, now_ms};
@@ -57,7 +57,8 @@ async fn stream_path(app: &Arc<App>, request: &Request<Incoming>, peer: SocketAd
 }
 
 /// The codes of the errors with which the gateway itself keeps clients out.
-pub const REFUSALS: [&str; 4] = ["invalid_ack", "too_many_channels", "channel_not_allowed", "too_many_streams"];
+pub const REFUSALS: [&str; 5] =
+    ["invalid_ack", "too_many_channels", "channel_not_allowed", "too_many_streams", "revoked"];
 
 /// Opens a stream: whatever is wrong with the request comes first, then the policy, once, on the whole set of channels.
 async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Result<Response, Box<Response>> {
@@ -86,9 +87,10 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     let (id, address) = (asked.id.clone(), asked.client_address.clone());
     let (decision, pin) = app.gate.admit(asked, &query.channels).await;
     app.hold.decided(who, &decision.outcome);
-    metrics().opened(opened(&decision.outcome));
+    metrics().opened(opened(&decision));
     let grant = match decision.outcome {
         Outcome::Allowed(grant) => grant,
+        Outcome::Rejected(_) if decision.revoked => return Err(Box::new(respond::revoked())),
         Outcome::Rejected(r) => return Err(Box::new(respond::verbatim(r.status, r.headers, r.body, pin))),
         Outcome::Failed(failure) => return Err(Box::new(respond::failure(&failure))),
     };
@@ -111,8 +113,9 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     Ok(response)
 }
 
-fn opened(outcome: &Outcome) -> Opened {
-    match outcome {
+fn opened(decision: &Decision) -> Opened {
+    match &decision.outcome {
+        Outcome::Rejected(_) if decision.revoked => Opened::Refused("revoked"),
         Outcome::Allowed(_) => Opened::Allowed,
         Outcome::Rejected(rejection) => Opened::Rejected(rejection.status.as_u16()),
         Outcome::Failed(failure) => Opened::Error(failure.kind()),

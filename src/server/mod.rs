@@ -22,6 +22,9 @@ use tokio::net::TcpListener;
 use crate::channel::hub::Hub;
 use crate::channel::order::Why;
 use crate::config::Config;
+use crate::fleet;
+use crate::fleet::commands::Commands;
+use crate::fleet::revocation::{self, Revocations};
 use crate::policy::Failure;
 use crate::policy::gate::Gate;
 use crate::policy::signature::Signatures;
@@ -53,6 +56,8 @@ pub struct App {
     pub rollout: Rollout,
     /// The streams.
     pub streams: Streams,
+    /// What the fleet says.
+    pub commands: Arc<Commands>,
     /// The page of `tidegate dev`.
     pub playground: Option<Playground>,
     hold: Hold,
@@ -71,8 +76,13 @@ impl App {
         signatures: Signatures,
     ) -> Self {
         foresee();
+        let streams = Streams::new(config.stream.max_streams);
+        let commands = Commands::new(&hub, fleet::node_name(&config));
+        let revocations = Revocations::new(Arc::clone(&gate), streams.clone(), Arc::clone(hub.store()));
+        commands.listen(revocation::KINDS, Arc::new(revocations));
         Self {
-            streams: Streams::new(config.stream.max_streams),
+            streams,
+            commands: Arc::new(commands),
             hold: Hold::new(config.reject_hold, config.stream.max_streams.div_ceil(HELD), gate.swaps()),
             replays: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
             departure: Departure::new(),
@@ -135,9 +145,11 @@ pub async fn run(listeners: Listeners, app: Arc<App>, shutdown: impl Future<Outp
     let data = Port::open(listeners.data, Side::Data, &app);
     let control = Port::open(listeners.control, Side::Control, &app);
     let rotating = tokio::spawn(rotate(Arc::clone(&app)));
+    let hearing = tokio::spawn(Arc::clone(&app.commands).run());
     shutdown.await;
     drain::leave(&app, data, control, inherited).await;
     rotating.abort();
+    hearing.abort();
 }
 
 /// After each swap, streams that an older version let in are asked to come back.

@@ -113,6 +113,11 @@ pub fn head_too_large(limit: usize) -> Response {
     error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", text)
 }
 
+/// What a client is told whom the policy would let in, and the operator does not for now.
+pub fn revoked() -> Response {
+    error(StatusCode::FORBIDDEN, "revoked", "the right to read this was taken away for a while")
+}
+
 /// What a client is told when there was no decision: nothing that the operator's log has.
 pub fn failure(failure: &Failure) -> Response {
     match failure {

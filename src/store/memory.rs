@@ -44,6 +44,9 @@ pub struct MemoryStore {
 /// What a stream and an entry cost beside their texts, roughly; counted so that many small ones are bounded too.
 const OVERHEAD: usize = 128;
 
+/// The stream of the fleet's commands. It is small; were it gone, it would be taken for commands that were missed.
+const COMMANDS: &str = "tidegate:commands";
+
 #[derive(Default)]
 struct State {
     streams: HashMap<Arc<str>, Stream>,
@@ -53,6 +56,8 @@ struct State {
     expiries: BTreeSet<(u64, Arc<str>)>,
     bytes: usize,
     limit: usize,
+    /// Tidegate's own; whoever writes them bounds them.
+    hashes: HashMap<String, BTreeMap<String, String>>,
 }
 
 #[derive(Default)]
@@ -160,10 +165,12 @@ impl State {
         }
     }
 
-    /// Keeps the bound: the oldest entries of all go, and streams that are left empty.
+    /// Keeps the bound: the oldest entries of all go, and streams that are left empty. The fleet's commands come last.
     fn shrink(&mut self) {
         while self.bytes > self.limit {
-            let Some((_, key)) = self.oldest.first().cloned() else { break };
+            let mut oldest = self.oldest.iter();
+            let oldest = oldest.find(|(_, key)| **key != *COMMANDS).or_else(|| self.oldest.first());
+            let Some((_, key)) = oldest.cloned() else { break };
             self.pop(&key);
             if self.streams.get(&key).is_some_and(|s| s.entries.is_empty()) {
                 self.remove(&key);
@@ -301,6 +308,22 @@ impl Store for MemoryStore {
             Some(Seed::Hash(hash)) => Ok(hash.get(field).map(|value| value.clone().into_bytes())),
             Some(_) => Err(StoreError::WrongType),
         }
+    }
+
+    async fn hash_all(&self, key: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let state = self.state();
+        let fields = state.hashes.get(key).into_iter().flatten();
+        Ok(fields.map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect())
+    }
+
+    async fn hash_set(&self, key: &str, field: &str, value: Option<&str>) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let fields = state.hashes.entry(key.into()).or_default();
+        match value {
+            Some(value) => fields.insert(field.into(), value.into()),
+            None => fields.remove(field),
+        };
+        Ok(())
     }
 
     async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError> {

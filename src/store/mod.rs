@@ -110,6 +110,10 @@ pub trait Store: Send + Sync + 'static {
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError>;
     /// A field of a hash.
     async fn hash_get(&self, key: &str, field: &str) -> Result<Option<Vec<u8>>, StoreError>;
+    /// All fields of a hash of Tidegate's own.
+    async fn hash_all(&self, key: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
+    /// Sets a field of such a hash, or removes it.
+    async fn hash_set(&self, key: &str, field: &str, value: Option<&str>) -> Result<(), StoreError>;
     /// Whether a set holds a member.
     async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError>;
     /// One command of the REST protocol.

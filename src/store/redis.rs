@@ -201,6 +201,19 @@ impl Store for RedisStore {
         Ok(cmd("HGET").arg(key).arg(field).query_async(&mut self.live.clone()).await?)
     }
 
+    async fn hash_all(&self, key: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        Ok(cmd("HGETALL").arg(key).query_async(&mut self.live.clone()).await?)
+    }
+
+    async fn hash_set(&self, key: &str, field: &str, value: Option<&str>) -> Result<(), StoreError> {
+        let mut connection = self.bulk.clone();
+        let _changed: i64 = match value {
+            Some(value) => cmd("HSET").arg(key).arg(field).arg(value).query_async(&mut connection).await?,
+            None => cmd("HDEL").arg(key).arg(field).query_async(&mut connection).await?,
+        };
+        Ok(())
+    }
+
     async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError> {
         Ok(cmd("SISMEMBER").arg(key).arg(member).query_async(&mut self.live.clone()).await?)
     }

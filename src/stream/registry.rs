@@ -3,7 +3,7 @@
 //! A stream is ended by asking: it says its last words when it is polled next. One whose client does not read is never polled, so
 //! that its connection is cut when it is still there a while later.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -14,8 +14,14 @@ use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::policy::Whom;
+
 /// A stream that was asked to end has so long for its last words.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// One whose right to read was taken away has less.
+const LAST_WORDS_OF_REVOKED: Duration = Duration::from_millis(250);
+/// Revocations that are remembered for streams that are being decided about. One that saw fewer of them is taken for revoked.
+const REMEMBERED: usize = 256;
 /// The client of a stream that was rotated is let alone for so long, as far as the window allows.
 const AT_MOST_EVERY: Duration = Duration::from_secs(10);
 
@@ -42,6 +48,9 @@ struct Live {
     rotation: Option<(u64, Duration)>,
     /// All streams are told to go, those too that come now.
     draining: bool,
+    /// The latest revocations, and how many there ever were.
+    revoked: VecDeque<Whom>,
+    revocations: u64,
 }
 
 /// One stream, from the moment that a place was taken for it.
@@ -70,6 +79,12 @@ pub struct Reader {
     pub expires_at: Option<u64>,
     /// The number of the version that let it in; 0 where there is no policy.
     pub version: u64,
+}
+
+impl Reader {
+    fn is_meant(&self, whom: &Whom) -> bool {
+        whom.matches(self.subject.as_deref(), self.channels.iter())
+    }
 }
 
 /// Why the gateway ended a stream.
@@ -166,7 +181,7 @@ impl Streams {
         let end = Arc::new(End { cut, ..End::default() });
         let stream = Stream { end: Arc::clone(&end), reader: None, since: Instant::now(), ends: None };
         live.streams.insert(number, stream);
-        Some(Ticket { streams: self.clone(), end, number })
+        Some(Ticket { streams: self.clone(), end, number, revocations: live.revocations })
     }
 
     /// Streams that an older version than this let in are asked to come back, spread over a time; those too that register from now on.
@@ -189,16 +204,21 @@ impl Streams {
         old.len()
     }
 
-    /// Streams that match are asked to end at once. How many there are.
-    pub fn revoke(&self, matches: impl Fn(&Reader) -> bool) -> usize {
+    /// Streams of these readers end now, and those too that are being decided about at this moment. How many there are now.
+    pub fn revoke(&self, whom: &Whom) -> usize {
         let mut live = self.0.live();
-        let is_meant = |stream: &Stream| stream.reader.as_ref().is_some_and(|reader| matches(reader));
+        live.revocations += 1;
+        live.revoked.push_back(whom.clone());
+        if live.revoked.len() > REMEMBERED {
+            live.revoked.pop_front();
+        }
+        let is_meant = |stream: &Stream| stream.reader.as_ref().is_some_and(|reader| reader.is_meant(whom));
         let meant: Vec<u64> = live.streams.iter().filter(|(_, stream)| is_meant(stream)).map(|(n, _)| *n).collect();
         let now = Instant::now();
-        for number in &meant {
-            live.end(*number, now, Why::Revoked);
-        }
+        meant.iter().for_each(|number| live.revoke(*number, now));
         drop(live);
+        // At once, so that nothing goes to them behind this.
+        self.0.do_due();
         self.0.earlier.notify_one();
         meant.len()
     }
@@ -268,6 +288,18 @@ impl Live {
         }
         self.due.insert((at, number, Step::End(why)));
     }
+
+    /// Ends a stream now. One that was asked to before, and did not hear, has no more time for that.
+    fn revoke(&mut self, number: u64, now: Instant) {
+        self.end(number, now, Why::Revoked);
+        self.due.insert((now + LAST_WORDS_OF_REVOKED, number, Step::Cut));
+    }
+
+    /// Whether somebody's right was taken away since there were so many revocations.
+    fn was_revoked(&self, reader: &Reader, since: u64) -> bool {
+        let new = usize::try_from(self.revocations - since).unwrap_or(usize::MAX);
+        new > self.revoked.len() || self.revoked.iter().rev().take(new).any(|whom| reader.is_meant(whom))
+    }
 }
 
 /// Ends streams when it is time, until there is nobody left who could have any.
@@ -286,6 +318,8 @@ pub struct Ticket {
     streams: Streams,
     end: Arc<End>,
     number: u64,
+    /// Revocations before it was given.
+    revocations: u64,
 }
 
 impl Ticket {
@@ -294,10 +328,18 @@ impl Ticket {
         let mut live = self.streams.0.live();
         let late = live.rotation.filter(|(version, _)| reader.version < *version);
         let draining = live.draining;
+        let revoked = live.was_revoked(&reader, self.revocations);
         if let Some(stream) = live.streams.get_mut(&self.number) {
             stream.reader = Some(Arc::new(reader));
         }
         let now = Instant::now();
+        if revoked {
+            live.revoke(self.number, now);
+            drop(live);
+            self.streams.0.do_due();
+            self.streams.0.earlier.notify_one();
+            return;
+        }
         if draining {
             live.end(self.number, now, Why::Drained);
         } else if let Some((_, within)) = late {

@@ -39,6 +39,14 @@ impl Store for Away {
         away()
     }
 
+    async fn hash_all(&self, _: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        away()
+    }
+
+    async fn hash_set(&self, _: &str, _: &str, _: Option<&str>) -> Result<(), StoreError> {
+        away()
+    }
+
     async fn set_contains(&self, _: &str, _: &str) -> Result<bool, StoreError> {
         away()
     }

@@ -95,7 +95,10 @@ pub async fn run(compiler: &Compiler, policy: &Policy, limits: &Limits, case: &C
         Ok(()) => ask(&gate, case).await,
         Err(failure) => {
             let outcome = Outcome::Failed(failure);
-            compare(case, &Decision { outcome, reason: None, cached: false, took: Duration::ZERO, by: None })
+            compare(
+                case,
+                &Decision { outcome, reason: None, cached: false, revoked: false, took: Duration::ZERO, by: None },
+            )
         }
     };
     Verdict { prepared: true, ..verdict }

@@ -174,7 +174,8 @@ mod tests {
         let about = About { number: 3, digest: "sha256:5d41…".into(), since: 0, origin };
         let by = Some(Arc::new(about));
         let (cached, took) = (false, Duration::from_micros(52));
-        let decision = crate::policy::Decision { outcome, reason: reason.map(str::to_owned), cached, took, by };
+        let decision =
+            crate::policy::Decision { outcome, reason: reason.map(str::to_owned), cached, revoked: false, took, by };
         Entry {
             time: 1_764_039_792_123,
             request_id: "5f0c".into(),

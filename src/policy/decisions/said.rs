@@ -8,7 +8,7 @@ use crate::policy::{Decision, Outcome};
 /// What was answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Said {
-    /// `allowed`, `rejected` or `error`.
+    /// `allowed`, `rejected` or `error`; `revoked` where the policy allowed what was taken away for a while.
     pub outcome: &'static str,
     /// Of a rejection.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -16,7 +16,7 @@ pub struct Said {
     /// Of an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<&'static str>,
-    /// Who was let in.
+    /// Who it is, by the policy's grant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     /// The channels that were granted, where those are not all.
@@ -35,6 +35,7 @@ impl Said {
     #[must_use]
     pub fn new(decision: &Decision) -> Self {
         let outcome = match &decision.outcome {
+            Outcome::Allowed(_) if decision.revoked => "revoked",
             Outcome::Allowed(_) => "allowed",
             Outcome::Rejected(_) => "rejected",
             Outcome::Failed(_) => "error",

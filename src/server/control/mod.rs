@@ -3,6 +3,7 @@
 mod emit;
 mod health;
 mod metrics;
+mod revoke;
 
 use std::sync::Arc;
 
@@ -47,6 +48,9 @@ const ROUTES: &[Route] = &[
     route(Method::GET, "/readyz", Operators, |app, _| Box::pin(health::ready(app))),
     route(Method::GET, "/metrics", Operators, |app, _| Box::pin(metrics::answer(app))),
     route(Method::POST, "/v1/emit", Operators, |app, request| Box::pin(emit::emit(app, request))),
+    route(Method::POST, "/v1/revoke", Operators, |app, request| Box::pin(revoke::revoke(app, request))),
+    route(Method::GET, "/v1/revocations", Operators, |app, _| Box::pin(revoke::list(app))),
+    route(Method::DELETE, "/v1/revocations/{id}", Operators, |app, request| Box::pin(revoke::lift(app, request))),
 ];
 
 /// The whole control port.

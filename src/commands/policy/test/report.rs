@@ -154,8 +154,14 @@ expect.status = 401
         let mut report = Report::new(Path::new("policy.wasm"), "sha256:0123456789abcdef", path);
         let mut text = String::new();
         for (case, outcome) in suite.cases.iter().zip(outcomes) {
-            let decision =
-                Decision { outcome, reason: Some("why".into()), cached: false, took: Duration::ZERO, by: None };
+            let decision = Decision {
+                outcome,
+                reason: Some("why".into()),
+                cached: false,
+                revoked: false,
+                took: Duration::ZERO,
+                by: None,
+            };
             let got = crate::policy::cases::answer::Answer::new(&decision, &case.ask.channels);
             let expected = case.expect.filled(&got);
             let verdict = Verdict { differences: expected.differences(&got), expected, got, prepared: false };

@@ -1,0 +1,124 @@
+//! One stream of the store that goes before all channels: after a lost link none of them goes on before that one was read to its
+//! end. What it holds is its reader's business.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// The stream that goes first, between the hub, which hears of it, and its reader.
+pub struct Lead {
+    key: Arc<str>,
+    state: watch::Sender<State>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct State {
+    link: Link,
+    /// Grows with all that is heard, so that a read does not count for what came while it was under way.
+    turn: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Link {
+    /// The subscription is not confirmed.
+    Down,
+    /// There is something to be read.
+    Behind,
+    /// It was read to its end, and whatever comes will ring.
+    CaughtUp,
+}
+
+/// Something is to be read; to be given to [`Lead::caught_up`] behind a read that began after this was had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn(u64);
+
+impl Lead {
+    pub(super) fn new(key: Arc<str>) -> Self {
+        Self { key, state: watch::Sender::new(State { link: Link::Down, turn: 0 }) }
+    }
+
+    pub(super) fn key(&self) -> &Arc<str> {
+        &self.key
+    }
+
+    pub(super) fn watching(&self) {
+        self.go(|_| Link::Behind);
+    }
+
+    pub(super) fn rang(&self) {
+        self.go(|link| if link == Link::Down { link } else { Link::Behind });
+    }
+
+    pub(super) fn lost(&self) {
+        self.go(|_| Link::Down);
+    }
+
+    fn go(&self, to: impl FnOnce(Link) -> Link) {
+        self.state.send_modify(|state| *state = State { link: to(state.link), turn: state.turn + 1 });
+    }
+
+    /// Whether channels may go on.
+    #[must_use]
+    pub fn is_caught_up(&self) -> bool {
+        self.state.borrow().link == Link::CaughtUp
+    }
+
+    /// Waits until channels may go on.
+    pub async fn passed(&self) {
+        if !self.is_caught_up() {
+            // The sender is this one's own, so it is not gone.
+            let _ = self.state.subscribe().wait_for(|state| state.link == Link::CaughtUp).await;
+        }
+    }
+
+    /// Waits until there is something to be read.
+    pub async fn wanted(&self) -> Turn {
+        let mut state = self.state.subscribe();
+        let turn = state.wait_for(|state| state.link == Link::Behind).await.map_or(0, |state| state.turn);
+        Turn(turn)
+    }
+
+    /// Lets the channels go on, if nothing was heard since.
+    pub fn caught_up(&self, turn: Turn) {
+        self.state.send_if_modified(|state| {
+            let is_all = state.link == Link::Behind && state.turn == turn.0;
+            if is_all {
+                state.link = Link::CaughtUp;
+            }
+            is_all
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn what_is_heard_while_it_is_read_is_read_too() {
+        let lead = Lead::new("first".into());
+        let wanted = || lead.wanted().now_or_never();
+        let may_go_on = || lead.passed().now_or_never().is_some();
+        assert!(wanted().is_none() && !may_go_on(), "nothing is known of it");
+        lead.rang();
+        assert!(wanted().is_none(), "a link that is down has to be confirmed first");
+        lead.watching();
+        let turn = wanted().expect("it is to be read");
+        lead.rang();
+        lead.caught_up(turn);
+        assert!(!may_go_on(), "it rang while it was read");
+        lead.caught_up(wanted().expect("once more"));
+        assert!(may_go_on() && wanted().is_none());
+        lead.rang();
+        let turn = wanted().expect("there is more");
+        assert!(!may_go_on());
+        lead.lost();
+        lead.watching();
+        lead.caught_up(turn);
+        assert!(!may_go_on(), "the link was lost while it was read");
+        lead.caught_up(wanted().expect("anew"));
+        assert!(may_go_on());
+    }
+}

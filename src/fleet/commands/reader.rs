@@ -1,0 +1,154 @@
+//! Reads the commands, and tells of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::{ANSWERS, Anew, Commands, EVENT, Heard, KEY, READ};
+use crate::event::{Body, NewEvent, StreamId};
+use crate::store::{Limits, Retention, Store, StoreError};
+
+/// A doorbell can get lost though its link stays up; so the commands are looked at this often.
+const LOOK: Duration = Duration::from_millis(700);
+/// After a read that failed, growing from the first to the second.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Looks in vain, after which the log is told why no channel goes on.
+const PATIENCE: u32 = 8;
+/// Entries of one read.
+const PAGE: usize = 256;
+/// Answers to what one look brought.
+const AWAITED: usize = 64;
+
+/// What was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Position {
+    /// Everything up to here.
+    at: StreamId,
+    /// Entries that the stream ever had, up to there.
+    added: u64,
+}
+
+/// Something to be told to who sent a command.
+type Answer = (StreamId, Value);
+
+impl Commands {
+    /// Hears what is said, for ever.
+    pub async fn run(self: Arc<Self>) {
+        let mut position = None;
+        let (mut delay, mut vain) = (RETRY.0, 0);
+        loop {
+            let turn = tokio::time::timeout(LOOK, self.lead.wanted()).await.ok();
+            if turn.is_none() && !self.lead.is_caught_up() {
+                vain += 1;
+                if vain == PATIENCE && self.store.ping().await.is_ok() {
+                    tracing::error!(
+                        "no channel goes on, for {KEY} cannot be subscribed to: the store's user needs that channel and that key"
+                    );
+                }
+                continue;
+            }
+            vain = 0;
+            let mut answers = Vec::new();
+            let read = self.read_on(&mut position, &mut answers).await;
+            match read {
+                Ok(()) => {
+                    delay = RETRY.0;
+                    if let Some(turn) = turn {
+                        self.lead.caught_up(turn);
+                    }
+                }
+                Err(error) => {
+                    if !matches!(error, StoreError::Unavailable(_)) {
+                        tracing::error!(%error, "the commands in {KEY} cannot be read: no channel goes on without");
+                    }
+                    tokio::time::sleep(delay).await;
+                    delay = (delay * 2).min(RETRY.1);
+                }
+            }
+            if !answers.is_empty() {
+                tokio::spawn(say(Arc::clone(&self.store), self.node.clone(), answers));
+            }
+        }
+    }
+
+    /// Reads to the end, and does what is said.
+    async fn read_on(&self, position: &mut Option<Position>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
+        loop {
+            let Some(read) = position else {
+                *position = Some(self.begin(Anew::Start).await?);
+                continue;
+            };
+            let limits = Limits { entries: PAGE, bytes: READ.0, max_event: READ.1 };
+            let page = self.store.read(KEY, read.at, limits).await?;
+            let state = page.stream.unwrap_or_default();
+            if state.last < read.at || state.added < read.added {
+                *read = self.begin(Anew::WentBack).await?;
+                continue;
+            }
+            for (id, body) in page.entries {
+                self.hear(id, &body, answers);
+                *read = Position { at: id, added: read.added + 1 };
+            }
+            if page.complete {
+                if state.added != read.added {
+                    *read = self.begin(Anew::Missed).await?;
+                    continue;
+                }
+                read.at = state.last;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Goes to the end without reading, once all listeners know in another way what was said.
+    async fn begin(&self, why: Anew) -> Result<Position, StoreError> {
+        match why {
+            Anew::First | Anew::Start => {}
+            Anew::Missed => tracing::warn!("commands of the fleet were trimmed before they were read here"),
+            Anew::WentBack => tracing::warn!("the store holds fewer commands of the fleet than it did"),
+        }
+        // What is sent behind this is read; what was before is in what the listeners look at.
+        let limits = Limits { entries: 0, bytes: READ.0, max_event: READ.1 };
+        let state = self.store.read(KEY, StreamId::ZERO, limits).await?.stream.unwrap_or_default();
+        let why = if why == Anew::Start && state.added == 0 { Anew::First } else { why };
+        for (_, listener) in self.listeners() {
+            listener.begin(why).await?;
+        }
+        Ok(Position { at: state.last, added: state.added })
+    }
+
+    fn hear(&self, id: StreamId, body: &Body, answers: &mut Vec<Answer>) {
+        let fields: Map<String, Value> = match body {
+            Body::Event { event, data, .. } if event == EVENT => serde_json::from_str(data).unwrap_or_default(),
+            _ => Map::new(),
+        };
+        let Some(kind) = fields.get("kind").and_then(Value::as_str) else {
+            tracing::warn!(%id, "an entry of {KEY} is no command: it is passed over");
+            return;
+        };
+        let Some((_, listener)) = self.listeners().into_iter().find(|(kinds, _)| kinds.contains(&kind)) else {
+            tracing::warn!(%id, kind, "a command that this version does not know: it is passed over");
+            return;
+        };
+        match listener.hear(&Heard { id, fields: &fields }) {
+            Ok(answer) => answers.extend(answer.map(|answer| (id, answer))),
+            Err(why) => tracing::error!(%id, kind, why, "a command is wrong: it is passed over"),
+        }
+    }
+}
+
+/// Answers, for those who wait for that.
+async fn say(store: Arc<dyn Store>, node: String, answers: Vec<Answer>) {
+    let (prefix, most, seconds) = ANSWERS;
+    let retention = Retention { max_length: Some(most), expire_seconds: Some(seconds) };
+    // After a long absence nobody waits for the older ones.
+    let old = answers.len().saturating_sub(AWAITED);
+    for (id, answer) in answers.into_iter().skip(old) {
+        let event = NewEvent::new("answer", &json!({ "node": node, "answer": answer }));
+        if let Err(error) = store.emit(&format!("{prefix}{id}"), &event, retention).await {
+            tracing::debug!(%error, "who sent a command is not answered");
+            return;
+        }
+    }
+}

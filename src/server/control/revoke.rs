@@ -1,0 +1,47 @@
+//! `POST /v1/revoke`, and who is kept out for now.
+
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use serde_json::json;
+
+use super::super::App;
+use super::super::request::{Expected, json_body};
+use super::super::respond::{self, Response, error};
+use crate::fleet::revocation::{self, Order, RevokeError};
+
+/// Bytes of an order; twice what its names may have, escaped.
+const LIMIT: usize = 16 << 10;
+
+/// Takes away a right on all nodes.
+pub async fn revoke(app: &App, request: Request<Incoming>) -> Response {
+    let code = "invalid_revocation";
+    let expected = Expected { error: code, example: r#"{"subject":"alice","for":"15m"}"# };
+    let order: Order = match json_body(request, LIMIT, expected).await {
+        Ok(order) => order,
+        Err(response) => return *response,
+    };
+    match revocation::revoke(&**app.hub.store(), order).await {
+        Ok(revoked) => respond::json(StatusCode::OK, &json!(revoked)),
+        Err(RevokeError::Order(text)) => error(StatusCode::BAD_REQUEST, code, text),
+        Err(full @ RevokeError::Full) => error(StatusCode::CONFLICT, "too_many_revocations", full),
+        Err(RevokeError::Store(cause)) => respond::store_error(&cause),
+    }
+}
+
+/// Who is kept out.
+pub async fn list(app: &App) -> Response {
+    match revocation::list(&**app.hub.store()).await {
+        Ok(list) => respond::json(StatusCode::OK, &json!({ "revocations": list })),
+        Err(cause) => respond::store_error(&cause),
+    }
+}
+
+/// Lets somebody in again.
+pub async fn lift(app: &App, request: Request<Incoming>) -> Response {
+    let id = request.uri().path().rsplit('/').next().unwrap_or_default();
+    match revocation::lift(&**app.hub.store(), id).await {
+        Ok(true) => respond::json(StatusCode::OK, &json!({ "lifted": id })),
+        Ok(false) => error(StatusCode::NOT_FOUND, "no_such_revocation", "nobody is kept out by that id"),
+        Err(cause) => respond::store_error(&cause),
+    }
+}

@@ -1,0 +1,392 @@
+//! The right to read is taken away: streams end, and who is kept out for a while stays out, whatever was kept, missed or under way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidegate::fleet::commands;
+
+use crate::client::{Reply, Sse, ask};
+use crate::guests::component;
+use crate::harness::{Door, Gateway, until, within};
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+/// The example policy's world: who shows whose cookie.
+const WORLD: &str = r#"
+policy.lookup.prefixes = ["session:", "team:"]
+[memory.seed]
+"session:a" = '{"id":"alice","role":"member"}'
+"session:b" = '{"id":"bob","role":"member"}'
+"team:red:members" = ["alice", "bob"]
+"#;
+
+async fn example() -> Gateway {
+    let policy = include_bytes!("../../guest-examples/rust-role-based/policy.wasm");
+    Gateway::behind(policy, WORLD).await
+}
+
+async fn as_user(gateway: &Gateway, session: &str, query: &str) -> Sse {
+    let cookie = format!("session={session}");
+    let mut sse =
+        Sse::open(gateway.data, &format!("/api/realtime?{query}"), &[("cookie", &cookie), ("origin", "https://a.b")])
+            .await;
+    for _ in query.split('&') {
+        assert_eq!(sse.frame().await["type"], "connected");
+    }
+    sse
+}
+
+async fn refused(gateway: &Gateway, session: &str, query: &str) -> Reply {
+    let cookie = format!("session={session}");
+    let headers = [("cookie", &*cookie), ("origin", "https://a.b")];
+    ask(gateway.data, "GET", &format!("/api/realtime?{query}"), &headers, "").await
+}
+
+async fn order(gateway: &Gateway, order: &Value) -> Reply {
+    ask(gateway.control, "POST", "/v1/revoke", &[JSON], &order.to_string()).await
+}
+
+/// Revokes, and says how many streams that ended.
+async fn revoke(gateway: &Gateway, what: &Value) -> u64 {
+    let reply = order(gateway, what).await;
+    let json = reply.json();
+    assert_eq!((reply.status, &json["missing"]), (200, &json!(0)), "{what}: {json}");
+    assert_eq!(json["nodes"][gateway.app.commands.node()], json["streams"], "{json}");
+    json["streams"].as_u64().expect("a count")
+}
+
+/// The stream ends here, without anything before that.
+async fn ends(mut sse: Sse) {
+    let farewell = sse.frame().await;
+    assert_eq!(farewell["type"], "reconnect", "{farewell}");
+    assert_eq!(sse.next().await, None);
+}
+
+async fn goes_on(gateway: &Gateway, sse: &mut Sse, channel: &str) {
+    let id = gateway.store.stock(channel, "e", &json!("on")).await;
+    assert_eq!(sse.ids(channel, 1).await, [id]);
+}
+
+#[tokio::test]
+async fn streams_end_by_subject_by_channel_by_both_and_all_of_them() {
+    let gateway = example().await;
+    let mut alice = as_user(&gateway, "a", "channel=team-red").await;
+    let own = as_user(&gateway, "a", "channel=alice&channel=default").await;
+    let mut bob = as_user(&gateway, "b", "channel=team-red").await;
+    for nobody in [json!({"subject": "carol"}), json!({"channel": "team"}), json!({"subject": "bob", "channel": "bob"})]
+    {
+        assert_eq!(revoke(&gateway, &nobody).await, 0, "{nobody}");
+    }
+    assert_eq!(revoke(&gateway, &json!({"subject": "alice", "channel": "default"})).await, 1);
+    ends(own).await;
+    goes_on(&gateway, &mut alice, "team-red").await;
+    let second = as_user(&gateway, "a", "channel=alice").await;
+    assert_eq!(revoke(&gateway, &json!({"subject": "alice"})).await, 2);
+    ends(alice).await;
+    ends(second).await;
+    bob.event().await;
+    goes_on(&gateway, &mut bob, "team-red").await;
+    let alice = as_user(&gateway, "a", "channel=team-red").await;
+    let mut own = as_user(&gateway, "a", "channel=alice").await;
+    assert_eq!(revoke(&gateway, &json!({"channel": "team-red"})).await, 2);
+    ends(alice).await;
+    ends(bob).await;
+    goes_on(&gateway, &mut own, "alice").await;
+    let bob = as_user(&gateway, "b", "channel=default").await;
+    assert_eq!(revoke(&gateway, &json!({"all": true})).await, 2);
+    ends(own).await;
+    ends(bob).await;
+}
+
+#[tokio::test]
+async fn a_policy_that_says_no_by_now_keeps_them_out() {
+    let gateway = Gateway::behind(&component("allow"), "policy.rotate-within = \"off\"").await;
+    let mut sse = gateway.open("channel=c").await;
+    sse.connected("c").await;
+    gateway.replace(&component("deny")).await.expect("it loads");
+    goes_on(&gateway, &mut sse, "c").await;
+    assert_eq!(revoke(&gateway, &json!({"channel": "c"})).await, 1);
+    ends(sse).await;
+    assert_eq!(gateway.refused("channel=c").await.status, 418);
+}
+
+#[tokio::test]
+async fn who_is_kept_out_for_a_while_is_so_whatever_was_decided() {
+    let gateway = Gateway::behind(&component("kept"), "cors.origins = ['https://a.b']").await;
+    let mut decisions = gateway.app.gate.watch();
+    // The policy's answer is kept, and given again.
+    let first = as_user(&gateway, "a", "channel=g").await;
+    let second = as_user(&gateway, "a", "channel=g").await;
+    assert_eq!(revoke(&gateway, &json!({"subject": "alice", "for": "15m"})).await, 2);
+    ends(first).await;
+    ends(second).await;
+    for cached in [false, true] {
+        let reply = refused(&gateway, "a", "channel=g").await;
+        assert_eq!((reply.status, &*reply.code()), (403, "revoked"), "{reply:?}");
+        assert_eq!(reply.header("access-control-allow-origin"), "https://a.b");
+        let watched = loop {
+            let watched = within("a decision", decisions.recv()).await.expect("there is one");
+            if watched.decision.revoked {
+                break watched;
+            }
+        };
+        assert_eq!(watched.decision.cached, cached, "what was kept is forgotten, and what is kept is asked about too");
+    }
+    drop(as_user(&gateway, "a", "channel=o").await);
+    let list = ask(gateway.control, "GET", "/v1/revocations", &[], "").await.json();
+    let denial = &list["revocations"][0];
+    assert_eq!(denial["subject"], "alice", "{list}");
+    let path = format!("/v1/revocations/{}", denial["id"].as_str().expect("an id"));
+    for status in [200, 404] {
+        assert_eq!(ask(gateway.control, "DELETE", &path, &[], "").await.status, status);
+    }
+    drop(as_user(&gateway, "a", "channel=g").await);
+    assert_eq!(ask(gateway.control, "GET", "/v1/revocations", &[], "").await.json(), json!({"revocations": []}));
+}
+
+#[tokio::test]
+async fn it_holds_where_everybody_is_let_in_until_its_time_is_over() {
+    let gateway = Gateway::start("").await;
+    let begun = std::time::Instant::now();
+    let time = Duration::from_millis(400);
+    let reply = order(&gateway, &json!({"channel": "c", "for": "400ms"})).await.json();
+    assert_eq!(reply["denial"]["channel"], "c", "{reply}");
+    gateway.open("channel=d").await.connected("d").await;
+    let mut refusals = 0;
+    until("it is let in again", || {
+        let denied = gateway.app.gate.denied().list();
+        refusals += usize::from(!denied.is_empty());
+        denied.is_empty()
+    })
+    .await;
+    assert!(refusals > 0 && begun.elapsed() >= time, "{:?}", begun.elapsed());
+    gateway.open("channel=c&channel=d").await;
+    order(&gateway, &json!({"all": true, "for": "1h"})).await;
+    assert_eq!(gateway.refused("channel=c").await.code(), "revoked");
+}
+
+#[tokio::test]
+async fn a_node_that_was_cut_off_does_what_it_missed_before_it_delivers_anything() {
+    let gateway = Gateway::start("stream.position-check = '100ms'").await;
+    let mut meant = gateway.open("channel=a&channel=c").await;
+    let _connected = (meant.frame().await, meant.frame().await);
+    let mut other = gateway.open("channel=a").await;
+    other.connected("a").await;
+    for round in 0..5 {
+        gateway.store.cut();
+        gateway.store.own(commands::KEY, "command", &json!({"kind": "revoke", "channel": "c"})).await;
+        let events =
+            [gateway.store.own("a", "e", &json!(round)).await, gateway.store.stock("a", "e", &json!(round)).await];
+        gateway.store.own("c", "e", &json!("not for this one")).await;
+        gateway.store.heal();
+        ends(meant).await;
+        assert_eq!(other.ids("a", 2).await, events);
+        meant = gateway.open("channel=a&channel=c").await;
+        let _connected = (meant.frame().await, meant.frame().await);
+    }
+}
+
+#[tokio::test]
+async fn what_rings_behind_a_command_waits_until_that_is_done() {
+    let gateway = Gateway::start("").await;
+    let mut sse = gateway.open("channel=c").await;
+    sse.connected("c").await;
+    goes_on(&gateway, &mut sse, "c").await;
+    let held = gateway.store.hold_reads().await;
+    gateway.store.own(commands::KEY, "command", &json!({"kind": "revoke", "channel": "c"})).await;
+    gateway.store.own("c", "e", &json!("not for this one")).await;
+    drop(held);
+    ends(sse).await;
+}
+
+#[tokio::test]
+async fn a_doorbell_that_got_lost_delays_it_by_less_than_a_second() {
+    let gateway = Gateway::start("").await;
+    let mut sse = gateway.open("channel=c").await;
+    sse.connected("c").await;
+    gateway.store.swallow_doorbells();
+    assert_eq!(revoke(&gateway, &json!({"channel": "c"})).await, 1);
+    ends(sse).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_being_decided_about_meanwhile_does_not_slip_through() {
+    let gateway = Gateway::behind(&component("slow"), "").await;
+    for (what, let_in) in [(json!({"channel": "c"}), false), (json!({"channel": "d"}), true)] {
+        let opening = gateway.open("channel=c");
+        let revoking = async {
+            until("the decision has begun", || gateway.app.streams.count() == 1).await;
+            assert_eq!(revoke(&gateway, &what).await, 0, "it is no stream yet");
+        };
+        let (mut sse, ()) = within("both", async { tokio::join!(opening, revoking) }).await;
+        if let_in {
+            sse.connected("c").await;
+            drop(sse);
+        } else {
+            ends(sse).await;
+        }
+        until("it is gone", || gateway.app.streams.count() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut() {
+    let gateway = Gateway::start("").await;
+    let stalled = Sse::open_with(gateway.data, "/api/realtime?channel=c", &[], Some(4 << 10)).await;
+    for n in 0..400 {
+        gateway.store.stock("c", "e", &json!(format!("{n}{}", "x".repeat(50_000)))).await;
+    }
+    let begun = std::time::Instant::now();
+    assert_eq!(revoke(&gateway, &json!({"all": true})).await, 1);
+    until("it is cut", || gateway.app.streams.count() == 0).await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    drop(stalled);
+}
+
+#[tokio::test]
+async fn commands_that_were_trimmed_unseen_end_all_streams() {
+    let gateway = Gateway::behind(&component("kept"), "").await;
+    let mut sse = as_user(&gateway, "a", "channel=g").await;
+    gateway.store.cut();
+    for _ in 0..2 {
+        gateway.store.add_fields(commands::KEY, &[("data", "{}"), ("event", "command")], Some(1)).await;
+    }
+    let event = gateway.store.own("g", "e", &json!(1)).await;
+    gateway.store.heal();
+    let farewell = sse.frame().await;
+    assert_eq!(farewell["type"], "reconnect", "{farewell}");
+    let mut decisions = gateway.app.gate.watch();
+    let mut sse = sse.reconnect().await;
+    assert!(!within("a decision", decisions.recv()).await.expect("there is one").decision.cached);
+    sse.connected("g").await;
+    assert_eq!(sse.ids("g", 1).await, [event], "it lost nothing");
+    // Once is enough.
+    gateway.store.cut();
+    gateway.store.heal();
+    goes_on(&gateway, &mut sse, "g").await;
+}
+
+#[tokio::test]
+async fn a_store_that_went_back_ends_all_streams_and_lets_nobody_in_who_is_kept_out() {
+    let gateway = Gateway::start("").await;
+    let mut sse = gateway.open("channel=c").await;
+    sse.connected("c").await;
+    revoke(&gateway, &json!({"channel": "d", "for": "1h"})).await;
+    gateway.store.cut();
+    gateway.store.lose_all_but("c", 0).await;
+    gateway.store.heal();
+    ends(sse).await;
+    let mut sse = gateway.open("channel=c").await;
+    sse.connected("c").await;
+    assert_eq!(gateway.refused("channel=d").await.code(), "revoked");
+    let list = ask(gateway.control, "GET", "/v1/revocations", &[], "").await.json();
+    assert_eq!(list["revocations"][0]["channel"], "d", "the store is told again: {list}");
+    assert_eq!(revoke(&gateway, &json!({"channel": "c"})).await, 1);
+    ends(sse).await;
+}
+
+#[tokio::test]
+async fn a_node_that_starts_knows_who_is_kept_out() {
+    let first = Gateway::start("").await;
+    revoke(&first, &json!({"channel": "c", "for": "1h"})).await;
+    let store = Arc::clone(&first.store);
+    within("the first one ends", first.stop()).await.expect("without a panic");
+    let second = Gateway::with(Some(store), &Door::AllowAll, "").await;
+    until("it knows the commands", || second.app.commands.are_known()).await;
+    assert_eq!(second.refused("channel=c").await.code(), "revoked");
+    second.open("channel=d").await.connected("d").await;
+}
+
+#[tokio::test]
+async fn whoever_is_let_in_before_the_commands_are_known_is_fed_nothing() {
+    let first = Gateway::start("").await;
+    revoke(&first, &json!({"channel": "c", "for": "1h"})).await;
+    let store = Arc::clone(&first.store);
+    within("the first one ends", first.stop()).await.expect("without a panic");
+    let held = store.hold_reads().await;
+    let second = Gateway::with(Some(Arc::clone(&store)), &Door::AllowAll, "").await;
+    let sse = second.open("channel=c&last_ack_c=0").await;
+    store.own("c", "e", &json!("not for this one")).await;
+    drop(held);
+    ends(sse).await;
+}
+
+#[tokio::test]
+async fn what_is_no_command_is_passed_over() {
+    let gateway = Gateway::start("").await;
+    let mut sse = gateway.open("channel=c").await;
+    sse.connected("c").await;
+    let own = async |command: Value| gateway.store.own(commands::KEY, "command", &command).await;
+    for command in [
+        json!(7),
+        json!({}),
+        json!({"kind": 7}),
+        json!({"kind": "dance", "all": true}),
+        json!({"kind": "revoke", "channel": 7}),
+        json!({"kind": "revoke", "address": "of a newer version"}),
+        json!({"kind": "lift"}),
+    ] {
+        own(command).await;
+    }
+    gateway.store.own(commands::KEY, "another event", &json!({"kind": "revoke"})).await;
+    gateway.store.add_fields(commands::KEY, &[("neither", "event")], None).await;
+    gateway.store.publish(commands::KEY, "noise").await;
+    own(json!({"kind": "revoke", "channel": "d"})).await;
+    goes_on(&gateway, &mut sse, "c").await;
+    assert_eq!(revoke(&gateway, &json!({"channel": "c"})).await, 1);
+    ends(sse).await;
+}
+
+#[tokio::test]
+async fn orders_that_are_none_are_refused_with_words() {
+    let gateway = Gateway::start("").await;
+    let long = json!({"subject": "x".repeat(1025)}).to_string();
+    for (body, word) in [
+        ("{}", "or all"),
+        (r#"{"all":false}"#, "or all"),
+        (r#"{"all":true,"subject":"a"}"#, "or all"),
+        (r#"{"subject":7}"#, "right would be"),
+        (r#"{"user":"a"}"#, "user"),
+        (r#"{"subject":"a","for":"soon"}"#, "right would be"),
+        (r#"{"subject":"a","for":"0s"}"#, "15m"),
+        (r#"{"subject":"a","for":"31days"}"#, "15m"),
+        (r#"{"subject":"a","for":15}"#, "right would be"),
+        (&long, "1024"),
+        ("[]", "or all"),
+        ("{", "right would be"),
+    ] {
+        let reply = ask(gateway.control, "POST", "/v1/revoke", &[JSON], body).await;
+        assert_eq!(reply.status, 400, "{body}: {}", reply.body);
+        assert!(reply.body.contains(word), "{body}: {}", reply.body);
+    }
+    gateway.store.cut();
+    assert_eq!(order(&gateway, &json!({"all": true})).await.code(), "store_unavailable");
+    assert_eq!(ask(gateway.control, "GET", "/v1/revocations", &[], "").await.status, 503);
+    assert_eq!(ask(gateway.control, "DELETE", "/v1/revocations/1", &[], "").await.status, 503);
+}
+
+#[tokio::test]
+async fn no_client_and_no_emitter_reaches_the_commands() {
+    let gateway = Gateway::start("redis-rest.tokens = ['t']").await;
+    let mut sse = gateway.open("channel=c").await;
+    sse.connected("c").await;
+    for key in [commands::KEY, "tidegate:denied", "tidegate:answers:1-1"] {
+        assert_eq!(gateway.refused(&format!("channel={key}")).await.code(), "channel_not_allowed");
+        let event = json!({"channel": key, "event": "command", "data": {"kind": "revoke"}}).to_string();
+        assert_eq!(ask(gateway.control, "POST", "/v1/emit", &[JSON], &event).await.status, 403);
+        let token = [JSON, ("authorization", "Bearer t")];
+        for command in [
+            json!(["XADD", key, "*", "event", "command", "data", r#"{"kind":"revoke"}"#]),
+            json!(["XRANGE", key, "-", "+"]),
+            json!(["PUBLISH", key, "x"]),
+            json!(["EXPIRE", key, 0]),
+        ] {
+            let reply = ask(gateway.data, "POST", "/redis", &token, &command.to_string()).await;
+            assert_eq!(reply.status, 403, "{command}");
+        }
+        let reply = ask(gateway.data, "POST", &format!("/redis/subscribe/{key}"), &token, "").await;
+        assert_eq!(reply.status, 403);
+    }
+    goes_on(&gateway, &mut sse, "c").await;
+}
