@@ -191,29 +191,30 @@ impl Gate {
         self.tell(&request, channels, made)
     }
 
-    /// The same for an answer that goes out. If another version took force meanwhile, it is decided once more; that time the
-    /// acknowledgement of the next swap waits for it. The pin is to be held until the answer's head is written.
+    /// The same for an answer that goes out. If another version takes force meanwhile, the decision is dropped and made anew; that
+    /// time the acknowledgement of the next swap waits for it, so that swaps can starve nobody. The pin is to be held until the
+    /// answer's head is written.
     pub async fn admit(&self, request: Request, channels: &[String]) -> (Decision, Option<Pin>) {
         let version = self.in_force.load();
-        let made = self.decide_for_client(version.clone(), &request, channels).await;
-        let pin = match &version {
-            Some(version) => self.in_force.pin(version),
-            None if self.in_force.load().is_none() => return (self.tell(&request, channels, made), None),
-            None => None,
+        let number = version.as_ref().map_or(0, |version| version.about.number);
+        let mut numbers = self.in_force.numbers();
+        let made = tokio::select! {
+            biased;
+            made = self.decide_by(version.clone(), &request, channels) => Some(made),
+            _ = numbers.wait_for(|now| *now > number) => None,
         };
-        if pin.is_some() {
-            return (self.tell(&request, channels, made), pin);
-        }
-        let Some((version, pin)) = self.in_force.pinned() else { return (self.tell(&request, channels, made), None) };
-        let made = self.decide_for_client(Some(version), &request, channels).await;
-        (self.tell(&request, channels, made), Some(pin))
-    }
-
-    /// Counts it, which those that tests and cases ask for are not.
-    async fn decide_for_client(&self, version: Option<Arc<Version>>, request: &Request, channels: &[String]) -> Made {
-        let made = self.decide_by(version, request, channels).await;
+        let still = version.as_ref().map(|version| self.in_force.pin(version));
+        let (made, pin) = match (made, still) {
+            (Some(made), Some(Some(pin))) => (made, Some(pin)),
+            (Some(made), None) if self.in_force.load().is_none() => (made, None),
+            _ => {
+                let (version, pin) = self.in_force.pinned().unzip();
+                (self.decide_by(version, &request, channels).await, pin)
+            }
+        };
+        // Those that tests and cases ask for are not counted.
         metrics().decided(made.decision.took, made.decision.cached);
-        made
+        (self.tell(&request, channels, made), pin)
     }
 
     async fn decide_by(&self, version: Option<Arc<Version>>, request: &Request, channels: &[String]) -> Made {
