@@ -55,6 +55,8 @@ mod resume;
 mod revoke;
 #[path = "gateway/role_based.rs"]
 mod role_based;
+#[path = "gateway/status.rs"]
+mod status;
 #[path = "gateway/storm.rs"]
 mod storm;
 #[path = "gateway/swap.rs"]

@@ -88,6 +88,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     let (decision, pin) = app.gate.admit(asked, &query.channels).await;
     app.hold.decided(who, &decision.outcome);
     metrics().opened(opened(&decision));
+    app.recent.remember(&id, &query.channels, &decision);
     let grant = match decision.outcome {
         Outcome::Allowed(grant) => grant,
         Outcome::Rejected(_) if decision.revoked => return Err(Box::new(respond::revoked())),

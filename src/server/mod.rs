@@ -7,6 +7,7 @@ mod drain;
 mod hold;
 mod playground;
 mod port;
+mod recent;
 mod redis_rest;
 pub(crate) mod request;
 mod respond;
@@ -34,9 +35,11 @@ use crate::stream::registry::Streams;
 use crate::stream::replay::ReplayBudget;
 use crate::telemetry::metrics::Opened;
 use crate::telemetry::{metrics, process};
+use control::Top;
 use drain::Departure;
 use hold::Hold;
 use port::{Port, Side};
+use recent::Recent;
 use respond::Response;
 
 pub use playground::Playground;
@@ -63,6 +66,8 @@ pub struct App {
     hold: Hold,
     replays: Arc<ReplayBudget>,
     departure: Departure,
+    recent: Recent,
+    top: Top,
 }
 
 impl App {
@@ -86,6 +91,8 @@ impl App {
             hold: Hold::new(config.reject_hold, config.stream.max_streams.div_ceil(HELD), gate.swaps()),
             replays: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
             departure: Departure::new(),
+            recent: Recent::default(),
+            top: Top::default(),
             rollout: Rollout::new(Arc::clone(&gate), signatures),
             config,
             hub,

@@ -3,7 +3,13 @@
 mod emit;
 mod health;
 mod metrics;
+mod openapi;
+mod page;
+mod params;
 mod revoke;
+mod status;
+mod streams;
+mod top;
 
 use std::sync::Arc;
 
@@ -16,6 +22,7 @@ use super::request::{host_is_address, is_foreign_page, shows_token};
 use super::respond::{self, Response, error};
 
 pub use emit::emit;
+pub use top::Top;
 
 /// One thing that can be asked of this port.
 struct Route {
@@ -29,24 +36,30 @@ struct Route {
 type Handler = for<'a> fn(&'a Arc<App>, Request<Incoming>) -> BoxFuture<'a, Response>;
 
 /// Who may ask.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Who {
     /// Anybody: it says nothing.
     Anybody,
+    /// Whoever got here by this port's own name: it says nothing of this node.
+    Browsers,
     /// Operators: with the token, where there is one.
     Operators,
 }
-use Who::{Anybody, Operators};
+use Who::{Anybody, Browsers, Operators};
 
 const fn route(method: Method, path: &'static str, who: Who, handler: Handler) -> Route {
     Route { method, path, who, handler }
 }
 
-/// All of them: a line an endpoint.
+/// All of them: a line an endpoint, and what it takes and answers in `openapi.json`.
 const ROUTES: &[Route] = &[
     route(Method::GET, "/healthz", Anybody, |_, _| Box::pin(health::live())),
+    route(Method::GET, "/", Browsers, |_, _| Box::pin(page::page())),
+    route(Method::GET, "/openapi.json", Browsers, |_, _| Box::pin(openapi::document())),
     route(Method::GET, "/readyz", Operators, |app, _| Box::pin(health::ready(app))),
     route(Method::GET, "/metrics", Operators, |app, _| Box::pin(metrics::answer(app))),
+    route(Method::GET, "/v1/status", Operators, |app, _| Box::pin(status::status(app))),
+    route(Method::GET, "/v1/streams", Operators, |app, request| Box::pin(streams::list(app, request))),
     route(Method::POST, "/v1/emit", Operators, |app, request| Box::pin(emit::emit(app, request))),
     route(Method::POST, "/v1/revoke", Operators, |app, request| Box::pin(revoke::revoke(app, request))),
     route(Method::GET, "/v1/revocations", Operators, |app, _| Box::pin(revoke::list(app))),
@@ -92,7 +105,7 @@ fn guard<B>(app: &App, request: &Request<B>, who: Who) -> Option<Response> {
         ));
     }
     match &app.config.control_token {
-        Some(token) if !shows_token(request, [token]) => Some(error(
+        Some(token) if who == Operators && !shows_token(request, [token]) => Some(error(
             StatusCode::UNAUTHORIZED,
             "unauthorized",
             "the control port needs its token: authorization: Bearer …",

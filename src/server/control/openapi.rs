@@ -1,0 +1,94 @@
+//! `GET /openapi.json`: what this port takes and answers, for programs.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, HeaderValue};
+
+use super::super::respond::{self, Response};
+
+const TEXT: &str = include_str!("openapi.json");
+
+/// The document, as of this version of the program.
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
+    let version = concat!("\"version\": \"", env!("CARGO_PKG_VERSION"), "\"");
+    TEXT.replacen("\"version\": \"0\"", version, 1).into()
+});
+
+/// `GET /openapi.json`
+pub async fn document() -> Response {
+    let mut response = respond::full(StatusCode::OK, "application/json", DOCUMENT.clone());
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::super::{ROUTES, Who};
+    use super::*;
+
+    const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
+
+    fn document() -> Value {
+        serde_json::from_slice(&DOCUMENT).expect("the document is JSON")
+    }
+
+    #[test]
+    fn every_endpoint_is_in_it_and_no_other() {
+        let document = document();
+        let paths = document["paths"].as_object().expect("paths");
+        let mut told = BTreeSet::new();
+        for (path, operations) in paths {
+            for method in operations.as_object().expect("operations").keys().filter(|key| METHODS.contains(&&***key)) {
+                told.insert(format!("{} {path}", method.to_uppercase()));
+            }
+        }
+        let served: BTreeSet<String> = ROUTES.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
+        let missing: Vec<_> = served.difference(&told).collect();
+        assert!(missing.is_empty(), "src/server/control/openapi.json does not have {missing:?}");
+        let made_up: Vec<_> = told.difference(&served).collect();
+        assert!(made_up.is_empty(), "src/server/control/openapi.json has what is not served: {made_up:?}");
+        assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    }
+
+    #[test]
+    fn it_says_where_the_token_is_needed() {
+        let document = document();
+        for route in ROUTES {
+            let operation = &document["paths"][route.path][route.method.as_str().to_lowercase()];
+            let open = operation["security"].as_array().is_some_and(Vec::is_empty);
+            assert_eq!(open, route.who != Who::Operators, "{} {}: security", route.method, route.path);
+            let has = |status: &str| operation["responses"][status].is_object();
+            assert_eq!(has("401"), route.who == Who::Operators, "{} {}: 401", route.method, route.path);
+            assert_eq!(has("403"), route.who != Who::Anybody, "{} {}: 403", route.method, route.path);
+        }
+    }
+
+    #[test]
+    fn references_lead_somewhere_and_names_are_used_once() {
+        fn walk(value: &Value, document: &Value, ids: &mut Vec<String>) {
+            match value {
+                Value::Object(map) => {
+                    if let Some(Value::String(to)) = map.get("$ref") {
+                        let to = to.strip_prefix('#').expect("within the document");
+                        assert!(document.pointer(to).is_some(), "{to} is not there");
+                    }
+                    if let Some(Value::String(id)) = map.get("operationId") {
+                        assert!(!ids.contains(id), "operationId {id} twice");
+                        ids.push(id.clone());
+                    }
+                    map.values().for_each(|value| walk(value, document, ids));
+                }
+                Value::Array(all) => all.iter().for_each(|value| walk(value, document, ids)),
+                _ => {}
+            }
+        }
+        let document = document();
+        walk(&document, &document, &mut Vec::new());
+    }
+}

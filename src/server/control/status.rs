@@ -1,0 +1,88 @@
+//! `GET /v1/status`: how things stand, for the page at `/` and for scripts.
+
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use super::super::App;
+use super::super::recent::short;
+use super::super::respond::{self, Response};
+use super::metrics::store_is_up;
+use crate::rollout::Refused;
+use crate::stream::now_ms;
+use crate::stream::registry::Why;
+use crate::telemetry::{metrics, process};
+
+/// `GET /v1/status`
+pub async fn status(app: &App) -> Response {
+    let store_is_up = store_is_up(app).await;
+    let ready = store_is_up && app.gate.is_ready() && !app.is_draining();
+    let (received, sent) = metrics().events();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time behind 1970")]
+    let started = (process::started() * 1e3) as u64;
+    let body = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "node": app.config.node,
+        "now": now_ms(),
+        "started": started,
+        "ready": ready,
+        "draining": app.is_draining(),
+        "store": if store_is_up { "ok" } else { "away" },
+        "policy": policy(app),
+        "streams": streams(app),
+        "opens": metrics().opens(),
+        "decisions": decisions(),
+        "events": { "received": received, "sent": sent },
+        "memory": {
+            "resident": process::resident(),
+            "log": app.hub.log_bytes(),
+            "log_limit": app.config.stream.hub.log_memory,
+            "replay": app.replays.used(),
+            "replay_limit": app.config.stream.replay_memory,
+        },
+        "kept_out": app.recent.list(),
+    });
+    respond::json(StatusCode::OK, &body)
+}
+
+fn policy(app: &App) -> Value {
+    let history = app.rollout.history().clone();
+    let old = app.gate.old().into_iter().map(|old| json!({ "number": old.about.number, "decisions": old.decisions }));
+    json!({
+        "allow_all": app.gate.compiler().is_none(),
+        "in_force": app.gate.in_force().as_deref(),
+        "old": old.collect::<Vec<_>>(),
+        "swaps": *app.gate.swaps().borrow(),
+        "history": history.swaps.iter().map(|about| &**about).collect::<Vec<_>>(),
+        "refused": history.refused.iter().map(|refused| refusal(refused)).collect::<Vec<_>>(),
+    })
+}
+
+/// What a compiler says may be long.
+fn refusal(refused: &Refused) -> Value {
+    json!({
+        "time": refused.time,
+        "stage": refused.stage.as_str(),
+        "why": short(&refused.why),
+        "source": refused.origin.source,
+    })
+}
+
+fn streams(app: &App) -> Value {
+    let top = app.top.get(&app.streams);
+    let ended: Map<String, Value> =
+        Why::ALL.iter().map(|why| (why.as_str().to_owned(), app.streams.ended(*why).into())).collect();
+    json!({
+        "count": app.streams.count(),
+        "limit": app.config.stream.max_streams,
+        "held": app.held(),
+        "ended": ended,
+        "top": *top,
+    })
+}
+
+/// How many took up to so many seconds; the last bucket has no bound.
+fn decisions() -> Value {
+    let buckets = metrics().decision_buckets().into_iter();
+    let buckets = buckets.map(|(le, count)| json!({ "le": le.is_finite().then_some(le), "count": count }));
+    json!({ "buckets": buckets.collect::<Vec<_>>() })
+}
