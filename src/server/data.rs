@@ -97,8 +97,8 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     };
     let last_event_id = request.headers().get("last-event-id").and_then(|v| v.to_str().ok());
     let (entries, positions) = starts(query, last_event_id, &grant);
-    let body = EventStream::new(app.stream_context(), ticket, entries, positions, grant.expires_at.map(deadline));
-    body.register(Reader {
+    let body = EventStream::new(app.stream_context(), ticket, entries, positions);
+    let reader = Reader {
         request: id,
         subject: grant.subject.map(Into::into),
         channels: body.channels(),
@@ -106,7 +106,8 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         since: now_ms(),
         expires_at: grant.expires_at,
         version: decision.by.map_or(0, |about| about.number),
-    });
+    };
+    body.register(reader, grant.expires_at.map(deadline));
     let mut response = respond::event_stream(Pinned { body, pin });
     for (name, value) in &grant.headers {
         response.headers_mut().append(name, value.clone());

@@ -64,7 +64,6 @@ pub struct EventStream {
     begun: bool,
     ended: bool,
     wrote_at: Instant,
-    expires: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -89,23 +88,16 @@ struct Sending {
 }
 
 impl EventStream {
-    /// A stream of these channels. `positions` are of the URL's whole list. `expires`: when the client has to come back.
+    /// A stream of these channels. `positions` are of the URL's whole list.
     #[must_use]
-    pub fn new(
-        context: StreamContext,
-        ticket: Ticket,
-        entries: Vec<Entry>,
-        positions: Positions,
-        expires: Option<Instant>,
-    ) -> Self {
-        let now = Instant::now();
+    pub fn new(context: StreamContext, ticket: Ticket, entries: Vec<Entry>, positions: Positions) -> Self {
         let lanes = entries.into_iter().map(|entry| Lane {
             number: entry.number,
             membership: context.hub.join(&entry.name),
             phase: Phase::Opening { start: entry.start, verified: None, refused: false },
         });
         let lanes: Vec<Lane> = lanes.collect();
-        let timer = Box::pin(tokio::time::sleep_until(expires.unwrap_or(now + context.ping).min(now + context.ping)));
+        let timer = Box::pin(tokio::time::sleep(context.ping));
         Self {
             context,
             ticket,
@@ -115,8 +107,7 @@ impl EventStream {
             rest: Bytes::new(),
             begun: false,
             ended: false,
-            wrote_at: now,
-            expires,
+            wrote_at: Instant::now(),
             timer,
         }
     }
@@ -127,9 +118,9 @@ impl EventStream {
         self.lanes.iter().map(|lane| Arc::clone(lane.membership.name())).collect()
     }
 
-    /// Says whose it is. From now on it is found by whoever rotates or revokes.
-    pub fn register(&self, reader: Reader) {
-        self.ticket.register(reader);
+    /// Says whose it is, and until when it may be. From now on it is found by whoever rotates or revokes.
+    pub fn register(&self, reader: Reader, expires: Option<Instant>) {
+        self.ticket.register(reader, expires);
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
@@ -141,9 +132,6 @@ impl EventStream {
         }
         if self.ticket.shall_end(cx.waker()) {
             return Poll::Ready(Some(self.farewell()));
-        }
-        if self.expires.is_some_and(|at| at <= Instant::now()) {
-            return Poll::Ready(Some(self.expired()));
         }
         let mut out = Piece::default();
         if !self.begun {
@@ -170,26 +158,17 @@ impl EventStream {
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            if self.expires.is_some_and(|at| at <= now) {
-                return Poll::Ready(Some(self.expired()));
-            }
             let silent = self.wrote_at + self.context.ping <= now;
             if silent {
                 self.wrote_at = now;
             }
-            let next = self.wrote_at + self.context.ping;
-            self.timer.as_mut().reset(self.expires.unwrap_or(next).min(next));
+            self.timer.as_mut().reset(self.wrote_at + self.context.ping);
             if silent {
                 let ping = format!("data: {{\"type\":\"ping\",\"timestamp\":{}}}\n\n", now_ms());
                 return Poll::Ready(Some(ping.into()));
             }
         }
         Poll::Pending
-    }
-
-    fn expired(&mut self) -> Bytes {
-        metrics().grant_expired();
-        self.farewell()
     }
 
     /// Tells the client to come back: the last thing that a stream says when the gateway ends it.

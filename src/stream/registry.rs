@@ -97,11 +97,13 @@ pub enum Why {
     Revoked,
     /// The node goes away.
     Drained,
+    /// The grant is over.
+    Expired,
 }
 
 impl Why {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Rotated, Self::Revoked, Self::Drained];
+    pub const ALL: [Self; 4] = [Self::Rotated, Self::Revoked, Self::Drained, Self::Expired];
 
     /// A short name.
     #[must_use]
@@ -110,6 +112,7 @@ impl Why {
             Self::Rotated => "rotated",
             Self::Revoked => "revoked",
             Self::Drained => "drained",
+            Self::Expired => "expired",
         }
     }
 }
@@ -189,11 +192,13 @@ impl Streams {
     pub fn rotate(&self, version: u64, within: Duration) -> usize {
         let mut live = self.0.live();
         live.rotation = Some((version, within));
+        let now = Instant::now();
         let is_old = |stream: &Stream| {
-            stream.ends.is_none() && stream.reader.as_ref().is_some_and(|reader| reader.version < version)
+            stream.ends.is_none_or(|ends| ends > now + within)
+                && stream.reader.as_ref().is_some_and(|reader| reader.version < version)
         };
         let old: Vec<u64> = live.streams.iter().filter(|(_, stream)| is_old(stream)).map(|(n, _)| *n).collect();
-        let (now, count) = (Instant::now(), u32::try_from(old.len()).unwrap_or(u32::MAX).max(1));
+        let count = u32::try_from(old.len()).unwrap_or(u32::MAX).max(1);
         for (i, number) in (0u32..).zip(&old) {
             let alone = live.streams[number].since + AT_MOST_EVERY;
             let at = (now + within / count * i).max(alone.min(now + within));
@@ -323,8 +328,8 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Says who reads what here. From now on the stream is found by whoever rotates or revokes.
-    pub fn register(&self, reader: Reader) {
+    /// Says who reads what here, and until when. From now on the stream is found by whoever rotates or revokes.
+    pub fn register(&self, reader: Reader, expires: Option<Instant>) {
         let mut live = self.streams.0.live();
         let late = live.rotation.filter(|(version, _)| reader.version < *version);
         let draining = live.draining;
@@ -340,11 +345,14 @@ impl Ticket {
             self.streams.0.earlier.notify_one();
             return;
         }
+        if let Some(at) = expires {
+            live.end(self.number, at, Why::Expired);
+        }
         if draining {
             live.end(self.number, now, Why::Drained);
         } else if let Some((_, within)) = late {
             live.end(self.number, now + within.mul_f64(rand::random_range(0.0..1.0)), Why::Rotated);
-        } else {
+        } else if expires.is_none() {
             return;
         }
         drop(live);

@@ -75,7 +75,6 @@ pub struct Metrics {
     gaps: IntCounterVec,
     replays: IntCounter,
     replay_pages: IntCounter,
-    expired: IntCounter,
     connections: IntGaugeVec,
     accepted: IntCounterVec,
     cut: IntCounter,
@@ -129,7 +128,6 @@ impl Metrics {
                 "Times that a stream began to read from the store by itself, behind its channel's log.",
             ),
             replay_pages: book.counter("tidegate_replay_pages_total", "Pages that streams read from the store by themselves."),
-            expired: book.counter("tidegate_grants_expired_total", "Streams that ended with their grant."),
             connections: book.gauges("tidegate_connections", "Open connections.", &["port"]),
             accepted: book.counters("tidegate_connections_accepted_total", "Connections that were accepted.", &["port"]),
             cut: book.counter(
@@ -211,11 +209,6 @@ impl Metrics {
             self.replays.inc();
         }
         self.replay_pages.inc();
-    }
-
-    /// A grant ended, and a stream with it.
-    pub fn grant_expired(&self) {
-        self.expired.inc();
     }
 
     /// A connection, as long as what is answered lives.

@@ -253,6 +253,11 @@ impl Sse {
         joined(&self.response, name)
     }
 
+    /// Whether everything was read, to the end that HTTP tells of.
+    pub fn is_over(&self) -> bool {
+        self.chunks.ended && self.ready.is_empty()
+    }
+
     fn split(&mut self) {
         let text = &mut self.chunks.text;
         let mut from = 0;

@@ -1,10 +1,13 @@
 //! What a policy lets in, and how far.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tidegate::event::StreamId;
 use tidegate::stream::now_ms;
+use tidegate::stream::registry::Why;
 
-use crate::client::Sse;
+use crate::client::{Sse, id_of};
 use crate::guests;
 use crate::harness::{Gateway, until};
 
@@ -94,6 +97,65 @@ async fn a_grant_that_expires_in_a_thousand_years_is_one() {
         sse.connected("c").await;
         let id = gateway.store.stock("c", "e", &json!(1)).await;
         assert_eq!(sse.ids("c", 1).await, [id]);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_has_nothing_of_its_place_behind_its_grant() {
+    let policy = Terms { expires_in: Some(1_000), ..Terms::default() }.component();
+    let gateway = Gateway::behind(&policy, "").await;
+    let sse = Sse::open_with(gateway.data, "/api/realtime?channel=c", &[], Some(4096)).await;
+    for _ in 0..3_000 {
+        gateway.store.own("c", "e", &json!("x".repeat(4096))).await;
+        tokio::task::yield_now().await;
+    }
+    until("its connection is cut", || gateway.app.streams.count() == 0).await;
+    assert_eq!(gateway.app.streams.ended(Why::Expired), 1);
+    drop(sse);
+}
+
+#[tokio::test]
+async fn streams_live_through_many_grants_and_lose_nothing() {
+    let policy = Terms { expires_in: Some(300), ..Terms::default() }.component();
+    let gateway = Gateway::behind(&policy, "").await;
+    let store = gateway.store.clone();
+    let emitting = tokio::spawn(async move {
+        let mut ids = Vec::new();
+        for n in 0..150 {
+            ids.push(store.stock("c", "e", &json!(n)).await);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        ids
+    });
+    let mut sse = gateway.open("channel=c&last_ack_c=0").await;
+    let (mut seen, mut grants) = (Vec::new(), 0);
+    while seen.len() < 150 {
+        match sse.next().await {
+            Some(frame) if frame["type"] == "connected" => grants += 1,
+            Some(frame) if frame["type"] == "reconnect" => assert!(sse.next().await.is_none()),
+            Some(frame) => seen.push(id_of(&frame)),
+            None => panic!("it ends with a word"),
+        }
+        if seen.len() < 150 && sse.is_over() {
+            sse = sse.reconnect().await;
+        }
+    }
+    assert_eq!(seen, emitting.await.expect("no panic"));
+    assert!(grants > 3, "{grants}");
+}
+
+#[tokio::test]
+async fn of_a_grant_and_a_swap_what_ends_first_ends_the_stream() {
+    for (expires_in, within, why) in [(500, "1h", Why::Expired), (3_600_000, "0s", Why::Rotated)] {
+        let policy = Terms { expires_in: Some(expires_in), ..Terms::default() }.component();
+        let gateway = Gateway::behind(&policy, &format!("policy.rotate-within = \"{within}\"")).await;
+        let mut sse = gateway.open("channel=c").await;
+        sse.connected("c").await;
+        gateway.replace(&guests::component("allow")).await.expect("it loads");
+        assert_eq!(sse.frame().await["type"], "reconnect");
+        assert!(sse.next().await.is_none());
+        let ended = Why::ALL.map(|why| (why, gateway.app.streams.ended(why)));
+        assert_eq!(ended.iter().filter(|(_, count)| *count > 0).collect::<Vec<_>>(), [&(why, 1)]);
     }
 }
 

@@ -118,7 +118,7 @@ fn streams(app: &App, book: &Book) {
         .set(count(app.config.stream.max_streams));
     let ended = book.counters(
         "tidegate_streams_ended_total",
-        "Streams that the gateway told to come back: for another policy is in force, their right was taken away, or the node goes.",
+        "Streams that the gateway told to come back: for another policy is in force, their right was taken away, the node goes, or their grant is over.",
         &["reason"],
     );
     for why in Why::ALL {
