@@ -108,7 +108,7 @@ mod tests {
         let mut tickets = Vec::new();
         for n in 0..2_000u64 {
             let ticket = streams.admit(Cut::default()).expect("a place");
-            ticket.register(Reader {
+            let reader = Reader {
                 request: n.to_string(),
                 subject: (n % 2 == 0).then(|| format!("user-{}", n % 4).into()),
                 channels: [format!("c{n}").into(), format!("team-{}", n % 3).into()].into(),
@@ -116,7 +116,8 @@ mod tests {
                 since: n,
                 expires_at: None,
                 version: 1 + n / 1_500,
-            });
+            };
+            ticket.register(reader, None);
             tickets.push(ticket);
         }
         let top = Top::default();
