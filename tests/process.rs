@@ -30,6 +30,8 @@ mod compile;
 mod doorbells;
 #[path = "process/drain.rs"]
 mod drain;
+#[path = "process/fleet.rs"]
+mod fleet;
 #[path = "process/neighbours.rs"]
 mod neighbours;
 #[path = "process/policies.rs"]

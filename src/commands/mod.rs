@@ -10,6 +10,7 @@ mod serve;
 mod sockets;
 mod sse;
 mod tail;
+mod target;
 
 use std::path::PathBuf;
 
@@ -36,7 +37,7 @@ enum Command {
     Serve(ServeFlags),
     /// Check configuration and policy without starting
     Check(check::CheckArgs),
-    /// Write, build, look at, test and measure policies
+    /// Write, build, test and measure policies; sign them, and put them in force
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     /// Emit an event into a channel
@@ -72,6 +73,9 @@ pub struct ServeFlags {
     /// Wait for the store at start, rather than fail
     #[arg(long)]
     wait_for_store: bool,
+    /// Take policies from the store that nobody signed (where policy.source is fleet)
+    #[arg(long)]
+    unsigned_fleet: bool,
 }
 
 impl ServeFlags {
@@ -87,7 +91,11 @@ impl ServeFlags {
         if let Some(path) = &self.policy {
             set("policy.file", path.to_str().context("--policy: the path is not Unicode")?.into());
         }
-        for (path, flag) in [("allow-all", self.allow_all), ("wait-for-store", self.wait_for_store)] {
+        for (path, flag) in [
+            ("allow-all", self.allow_all),
+            ("wait-for-store", self.wait_for_store),
+            ("policy.unsigned-fleet", self.unsigned_fleet),
+        ] {
             if flag {
                 set(path, true.into());
             }

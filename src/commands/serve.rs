@@ -1,5 +1,6 @@
 //! `tidegate serve`, and the parts of a start that `dev` and `check` share.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use super::sockets::Inherited;
 use super::{ServeFlags, manager};
 use crate::channel::hub::Hub;
 use crate::config::{Config, Door, StoreConfig};
+use crate::fleet::{Fleet, Join, LocalCopy};
 use crate::policy::compile::Compiler;
 use crate::policy::component::Policy;
 use crate::policy::gate::Gate;
@@ -41,7 +43,7 @@ pub fn run(flags: &ServeFlags) -> anyhow::Result<()> {
 pub fn start(
     config: Config,
     playground: Option<Playground>,
-    greet: impl FnOnce(std::net::SocketAddr, &Arc<App>) -> anyhow::Result<()>,
+    greet: impl FnOnce(SocketAddr, &Arc<App>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let inherited = Inherited::take()?;
     let _log = telemetry::init(&config.log_filter, config.log_format)?;
@@ -49,7 +51,9 @@ pub fn start(
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
-        let store = open_store(&config.store).await?;
+        let copy = local_copy(&config)?;
+        let kept = copy.as_ref().is_some_and(|copy| matches!(copy.pointer(), Ok(Some(_))));
+        let store = open_store(&config.store, kept).await?;
         let signatures = signatures(&config)?;
         let gate = Arc::new(open_gate(&config, Arc::clone(&store), &signatures)?);
         gate.beside().write(config.decisions.clone())?;
@@ -58,13 +62,16 @@ pub fn start(
         let address = listeners.data.socket.local_addr()?;
         let control = listeners.control.socket.local_addr()?;
         let app = Arc::new(App::new(config, hub, gate, playground, signatures));
+        join_fleet(&app, address, copy).await;
         let signal = stop_signal()?;
         greet(address, &app)?;
         println!("control on http://{control}");
         manager::ready();
-        let gate = Arc::clone(&app.gate);
-        server::run(listeners, app, signal).await;
-        gate.beside().flush(LAST_LINES);
+        server::run(listeners, Arc::clone(&app), signal).await;
+        if let Some(fleet) = app.fleet.get() {
+            fleet.leave().await;
+        }
+        app.gate.beside().flush(LAST_LINES);
         Ok(())
     })
 }
@@ -84,8 +91,29 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Opens the store; a Redis has to answer, or is waited for.
-async fn open_store(config: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
+/// Where a node whose policy is the fleet's keeps it.
+fn local_copy(config: &Config) -> anyhow::Result<Option<LocalCopy>> {
+    let Some(folder) = config.cache_dir.as_ref().filter(|_| config.door == Door::Fleet) else { return Ok(None) };
+    let copy = LocalCopy::open(folder, &config.node_at(config.listen));
+    Ok(Some(copy.with_context(|| format!("cache-dir {}: the fleet's policy cannot be kept there", folder.display()))?))
+}
+
+/// A node on a store that others may use too gives word of itself; one whose policy is the fleet's puts that in force.
+async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalCopy>) {
+    let Some(store) = app.hub.store().fleet() else { return };
+    let (gate, rollout) = (Arc::clone(&app.gate), Arc::clone(&app.rollout));
+    let fleet = Fleet::new(Join { store, gate, rollout, name: app.config.node_at(address), address, copy });
+    if fleet.follows() {
+        fleet.first().await;
+    }
+    fleet.greet().await;
+    fleet.start(&app.hub);
+    // There is one start.
+    let _ = app.fleet.set(fleet);
+}
+
+/// Opens the store; a Redis has to answer, or is waited for, unless the node can do without for now.
+async fn open_store(config: &StoreConfig, may_be_away: bool) -> anyhow::Result<Arc<dyn Store>> {
     let Some(client) = config.url.client(config.ca.as_deref())? else {
         return Ok(Arc::new(MemoryStore::new(config.memory, config.seed.clone(), system_clock())));
     };
@@ -93,6 +121,10 @@ async fn open_store(config: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
     let mut told = false;
     while let Err(error) = store.check().await {
         let away = matches!(error, crate::store::StoreError::Unavailable(_));
+        if away && may_be_away {
+            tracing::warn!(store = %config.url, %error, "starting without the store");
+            break;
+        }
         if !(config.wait && away) {
             let remedy = if away { " (start it, or give --wait-for-store)" } else { "" };
             return Err(anyhow::Error::new(error).context(format!("store {}{remedy}", config.url)));

@@ -1,14 +1,17 @@
-//! What the nodes on one store tell each other. They share nothing else.
+//! Nodes on one store: what they tell each other, and the policy that they have in common. They share nothing else.
+//!
+//! What is in force is one pointer. A push stores the component, makes it the candidate, waits until every live node has taken it
+//! through all stages, and then flips the pointer, once. Nothing of it that is read from Redis is believed: contents are held against
+//! their digests, and what was pushed against its signature.
 
 pub mod commands;
+mod copy;
+mod follow;
+mod member;
+mod pointer;
+pub mod push;
 pub mod revocation;
 
-use crate::config::Config;
-
-/// The name under which this node speaks to the others: the one that it was given, or its machine's and its port.
-#[must_use]
-pub fn node_name(config: &Config) -> String {
-    let machine = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
-    let machine = || machine().filter(|name| !name.is_empty()).unwrap_or_else(|| "node".into());
-    config.node.clone().unwrap_or_else(|| format!("{}:{}", machine(), config.listen.port()))
-}
+pub use copy::LocalCopy;
+pub use member::{Fleet, Join, Node};
+pub use pointer::{MAX_CASES, Pointer};

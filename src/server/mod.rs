@@ -13,7 +13,7 @@ pub(crate) mod request;
 mod respond;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Version};
@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use crate::channel::hub::Hub;
 use crate::channel::order::Why;
 use crate::config::Config;
-use crate::fleet;
+use crate::fleet::Fleet;
 use crate::fleet::commands::Commands;
 use crate::fleet::revocation::{self, Revocations};
 use crate::policy::Failure;
@@ -56,7 +56,9 @@ pub struct App {
     /// The door.
     pub gate: Arc<Gate>,
     /// The way of policies into force.
-    pub rollout: Rollout,
+    pub rollout: Arc<Rollout>,
+    /// This node among others, once it has joined them.
+    pub fleet: OnceLock<Arc<Fleet>>,
     /// The streams.
     pub streams: Streams,
     /// What the fleet says.
@@ -82,7 +84,7 @@ impl App {
     ) -> Self {
         foresee();
         let streams = Streams::new(config.stream.max_streams);
-        let commands = Commands::new(&hub, fleet::node_name(&config));
+        let commands = Commands::new(&hub, config.node_at(config.listen));
         let revocations = Revocations::new(Arc::clone(&gate), streams.clone(), Arc::clone(hub.store()));
         commands.listen(revocation::KINDS, Arc::new(revocations));
         Self {
@@ -93,7 +95,8 @@ impl App {
             departure: Departure::new(),
             recent: Recent::default(),
             top: Top::default(),
-            rollout: Rollout::new(Arc::clone(&gate), signatures),
+            rollout: Arc::new(Rollout::new(Arc::clone(&gate), signatures)),
+            fleet: OnceLock::new(),
             config,
             hub,
             gate,

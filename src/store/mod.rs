@@ -118,6 +118,10 @@ pub trait Store: Send + Sync + 'static {
     async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError>;
     /// One command of the REST protocol.
     async fn command(&self, command: &Command) -> Result<Reply, StoreError>;
+    /// What nodes on this store have in common; none where there can be one node only.
+    fn fleet(&self) -> Option<redis::fleet::FleetStore> {
+        None
+    }
     /// Asks for a sign of life.
     async fn ping(&self) -> Result<(), StoreError>;
 }

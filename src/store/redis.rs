@@ -1,9 +1,11 @@
 //! The store that fleets use: a Redis (7.0 or newer) or a Valkey.
 //!
-//! Three connections a node, whatever the number of clients: one for doorbells, one for the reads that streams wait for and
-//! for look-ups, one for replays and emits, so that a long history is never in the way of a live event.
+//! Four connections a node, whatever the number of clients: one for doorbells, one for the reads that streams wait for and
+//! for look-ups, one for replays and emits, so that a long history is never in the way of a live event, and one for components, once
+//! one is pushed.
 
 mod doorbells;
+pub mod fleet;
 
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -16,11 +18,13 @@ use super::command::{Command, Keep, Reply};
 use super::{Bell, Limits, Page, Retention, Store, StoreError, StreamState};
 use crate::event::{Body, NewEvent, StreamId, doorbell_head};
 use doorbells::Doorbells;
+use fleet::FleetStore;
 
 /// A client of one Redis.
 pub struct RedisStore {
     live: ConnectionManager,
     bulk: ConnectionManager,
+    fleet: FleetStore,
     read: Script,
     emit: Script,
     expire: Script,
@@ -39,8 +43,12 @@ impl RedisStore {
             .set_response_timeout(Some(timeout))
             .set_number_of_retries(0);
         let connection = || ConnectionManager::new_lazy_with_config(client.clone(), config.clone());
+        let live = connection()?;
+        let patient = config.clone().set_response_timeout(Some(timeout.max(BLOBS)));
+        let blobs = ConnectionManager::new_lazy_with_config(client.clone(), patient)?;
         Ok(Self {
-            live: connection()?,
+            fleet: FleetStore::new(live.clone(), blobs),
+            live,
             bulk: connection()?,
             read: Script::new(include_str!("redis/read.lua")),
             emit: Script::new(include_str!("redis/emit.lua")),
@@ -64,6 +72,8 @@ impl RedisStore {
     }
 }
 
+/// A component is large, and has this long at the least.
+const BLOBS: Duration = Duration::from_secs(30);
 /// Reads of at most so many entries use the connection for what is live.
 pub const LIVE_ENTRIES: usize = 256;
 
@@ -257,6 +267,10 @@ impl Store for RedisStore {
             }
         };
         Ok(reply(value))
+    }
+
+    fn fleet(&self) -> Option<FleetStore> {
+        Some(self.fleet.clone())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -4,9 +4,13 @@ mod bench;
 mod build;
 mod inspect;
 mod keygen;
+mod list;
 mod new;
+mod push;
 mod replay;
+mod rollback;
 mod sign;
+mod status;
 mod subject;
 mod test;
 
@@ -35,6 +39,14 @@ pub enum PolicyCommand {
     /// asked then is unavailable now, and no request goes out; a decision that wanted such a thing is counted as one that cannot
     /// be compared. Settings are those of --config.
     Replay(replay::ReplayArgs),
+    /// Put a policy in force on every node, or on none
+    Push(push::PushArgs),
+    /// Show what was in force
+    List(list::ListArgs),
+    /// Put in force again what was before
+    Rollback(rollback::RollbackArgs),
+    /// Show every node, and what is in force there
+    Status(status::StatusArgs),
 }
 
 pub fn run(command: PolicyCommand) -> anyhow::Result<()> {
@@ -47,6 +59,10 @@ pub fn run(command: PolicyCommand) -> anyhow::Result<()> {
         PolicyCommand::Keygen(args) => keygen::run(&args),
         PolicyCommand::Sign(args) => sign::run(&args),
         PolicyCommand::Replay(args) => replay::run(&args),
+        PolicyCommand::Push(args) => push::run(&args),
+        PolicyCommand::List(args) => list::run(&args),
+        PolicyCommand::Rollback(args) => rollback::run(&args),
+        PolicyCommand::Status(args) => status::run(&args),
     }
 }
 

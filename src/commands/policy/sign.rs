@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::config::ConfigError;
 use crate::policy::cases::file;
 use crate::policy::component::MAX_SIZE;
-use crate::policy::signature::{self, MAX_SEQUENCE, Statement, key};
+use crate::policy::signature::{self, MAX_SEQUENCE, Signature, Statement, key};
 
 #[derive(Debug, Args)]
 pub struct SignArgs {
@@ -70,6 +70,12 @@ fn read_cases(path: &Path) -> anyhow::Result<String> {
 /// Reads a private key; a file that is none is a mistake in usage.
 pub fn private_key(path: &Path) -> Result<SigningKey, ConfigError> {
     key::private(path).map_err(|error| ConfigError(format!("--key: {error}")))
+}
+
+/// Reads a signature's file.
+pub fn read_signature(path: &Path) -> anyhow::Result<Signature> {
+    let text = std::fs::read(path).with_context(|| format!("{}", path.display()))?;
+    Signature::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())).into())
 }
 
 pub fn run(args: &SignArgs) -> anyhow::Result<()> {

@@ -21,5 +21,9 @@ pub async fn ready(app: &App) -> Response {
     let draining = app.is_draining();
     let ready = store == "ok" && policy == "ok" && !draining;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    respond::json(status, &json!({ "ready": ready, "store": store, "policy": policy, "draining": draining }))
+    let mut body = json!({ "ready": ready, "store": store, "policy": policy, "draining": draining });
+    if let Some(why) = app.fleet.get().and_then(|fleet| fleet.trouble()) {
+        body["fleet"] = why.into();
+    }
+    respond::json(status, &body)
 }

@@ -1,0 +1,104 @@
+//! Where a command goes: to a store itself, or through the control port of a gateway.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use clap::Args;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use serde_json::Value;
+
+use super::http_client::{HttpClient, client};
+use crate::config::ConfigError;
+use crate::store::redis::RedisStore;
+use crate::store::url::StoreUrl;
+
+/// Connecting to a store, and each of its answers.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+pub struct TargetArgs {
+    /// Go to this store itself
+    #[arg(long, value_name = "URL", conflicts_with_all = ["control", "token"])]
+    store: Option<String>,
+    /// A PEM file of certificates to trust for rediss://
+    #[arg(long, value_name = "FILE", requires = "store")]
+    store_ca: Option<PathBuf>,
+    /// Go through the gateway with this control port, which is the way to memory:
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    control: String,
+    /// The control port's token [env: TIDEGATE_CONTROL_TOKEN]
+    #[arg(long)]
+    token: Option<String>,
+}
+
+/// It, opened.
+pub enum Target {
+    /// A store.
+    Store(Box<RedisStore>),
+    /// A gateway.
+    Gateway(Box<Gateway>),
+}
+
+impl TargetArgs {
+    /// Connects to nothing yet.
+    pub fn open(&self) -> anyhow::Result<Target> {
+        let Some(url) = &self.store else {
+            let control = &self.control;
+            let base = if control.contains("://") { control.clone() } else { format!("http://{control}") };
+            let token = self.token.clone().or_else(|| std::env::var("TIDEGATE_CONTROL_TOKEN").ok());
+            let base = base.trim_end_matches('/').to_owned();
+            return Ok(Target::Gateway(Box::new(Gateway { client: client()?, base, token })));
+        };
+        super::use_ring();
+        let url: StoreUrl = url.parse().map_err(|error| ConfigError(format!("--store: {error}")))?;
+        let Some(client) = url.client(self.store_ca.as_deref())? else {
+            let text = "--store memory: is within a running gateway: go through its --control port";
+            return Err(ConfigError(text.into()).into());
+        };
+        Ok(Target::Store(Box::new(RedisStore::new(client, TIMEOUT)?)))
+    }
+}
+
+/// A gateway's control port.
+pub struct Gateway {
+    client: HttpClient,
+    base: String,
+    token: Option<String>,
+}
+
+impl Gateway {
+    /// Asks, and has the answer whatever it is.
+    pub async fn ask(&self, method: Method, path: &str, body: Option<String>) -> anyhow::Result<(StatusCode, Value)> {
+        let url = format!("{}{path}", self.base);
+        let mut request = Request::builder().method(method).uri(&url);
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let body = Full::new(Bytes::from(body.unwrap_or_default()));
+        let request = request.body(body).context("--control: not an address")?;
+        let answer = self.client.request(request).await;
+        let response =
+            answer.with_context(|| format!("no gateway answers at {url} (start one, or give --control or --store)"))?;
+        let status = response.status();
+        let bytes = response.into_body().collect().await?.to_bytes();
+        Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
+    }
+
+    /// Asks for what has to succeed.
+    pub async fn call(&self, method: Method, path: &str, body: Option<String>) -> anyhow::Result<Value> {
+        let (status, answer) = self.ask(method, path, body).await?;
+        if status.is_success() { Ok(answer) } else { bail!(refusal(status, &answer)) }
+    }
+}
+
+/// What a gateway's refusal says.
+pub fn refusal(status: StatusCode, answer: &Value) -> String {
+    let why = answer["error"]["message"].as_str().unwrap_or("it does not say why");
+    format!("the gateway refuses ({status}): {why}")
+}

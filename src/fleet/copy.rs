@@ -1,0 +1,115 @@
+//! What a node keeps of the fleet's policy, so that it starts with it while the store is away. It is verified again when it is read.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::pointer::{self, MAX_CASES, Pointer};
+use crate::own_files;
+use crate::policy::component;
+use crate::policy::digest::Digest;
+use crate::rollout::Artifact;
+use crate::store::redis::fleet::MAX_NOTE;
+
+const POINTER: &str = "pointer.json";
+
+/// A folder of one node, and of nobody else.
+#[derive(Clone, Debug)]
+pub struct LocalCopy {
+    folder: PathBuf,
+}
+
+impl LocalCopy {
+    /// Makes the folder, if it is not there.
+    pub fn open(cache_dir: &Path, node: &str) -> io::Result<Self> {
+        let folder = cache_dir.join("fleet").join(format!("node-{node}"));
+        own_files::folder(&folder)?;
+        Ok(Self { folder })
+    }
+
+    /// What was in force last, if anything was.
+    pub fn pointer(&self) -> Result<Option<Pointer>, String> {
+        let file = self.folder.join(POINTER);
+        let told = |what: String| format!("{}: {what}", file.display());
+        let note = own_files::read(&file, MAX_NOTE).map_err(|error| told(error.to_string()))?;
+        note.map(|note| pointer::parse(&note)).transpose().map_err(told)
+    }
+
+    /// All that a pointer points to, as far as it is here and what it should be.
+    pub fn artifact(&self, of: &Pointer) -> Result<Artifact, String> {
+        let component = self.blob(of.component, component::MAX_SIZE)?;
+        let cases = of.cases.map(|digest| self.blob(digest, MAX_CASES as u64)).transpose()?;
+        of.artifact(component, cases).map_err(|missing| missing.to_string())
+    }
+
+    fn blob(&self, digest: Digest, max: u64) -> Result<Vec<u8>, String> {
+        let file = self.folder.join(digest.hex());
+        let told = |what: &dyn std::fmt::Display| format!("{}: {what}", file.display());
+        let limit = usize::try_from(max).unwrap_or(usize::MAX);
+        let content =
+            own_files::read(&file, limit).map_err(|error| told(&error))?.ok_or_else(|| told(&"it is gone"))?;
+        if Digest::of(&content) == digest { Ok(content) } else { Err(told(&"it was changed")) }
+    }
+
+    /// Keeps what a pointer points to. It does not count before [`Self::point`].
+    pub fn keep(&self, pointer: &Pointer, artifact: &Artifact) -> io::Result<()> {
+        own_files::write(&self.folder.join(pointer.component.hex()), &artifact.component)?;
+        if let (Some(digest), Some(cases)) = (pointer.cases, &artifact.cases) {
+            own_files::write(&self.folder.join(digest.hex()), cases.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// From now on this is what was in force last, and what else is here goes.
+    pub fn point(&self, to: &Pointer) -> io::Result<()> {
+        own_files::write(&self.folder.join(POINTER), pointer::note(to).as_bytes())?;
+        let kept: Vec<String> = to.blobs().iter().map(Digest::hex).chain([POINTER.to_owned()]).collect();
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            if !kept.iter().any(|name| entry.file_name() == **name) {
+                // What stays is only in the way of nobody.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pointer::PushId;
+    use super::*;
+
+    fn pointer(component: &[u8], cases: Option<&str>) -> Pointer {
+        Pointer {
+            sequence: 3,
+            component: Digest::of(component),
+            cases: cases.map(|text| Digest::of(text.as_bytes())),
+            signature: None,
+            pushed_at: 5,
+            push: PushId::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_changed_is_not_taken() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let copy = LocalCopy::open(dir.path(), "n").expect("a folder");
+        assert_eq!(copy.pointer(), Ok(None));
+        let (first, second) = (pointer(b"first", Some("cases")), pointer(b"second", None));
+        for (pointer, component, cases) in [(&first, "first", Some("cases".to_owned())), (&second, "second", None)] {
+            let artifact = Artifact { component: component.into(), cases, signature: None };
+            copy.keep(pointer, &artifact).expect("kept");
+        }
+        copy.point(&first).expect("written");
+        assert_eq!(copy.pointer(), Ok(Some(first.clone())));
+        let artifact = copy.artifact(&first).expect("it is here");
+        assert_eq!((&*artifact.component, artifact.cases.as_deref()), (&b"first"[..], Some("cases")));
+        assert!(copy.artifact(&second).expect_err("swept").contains("gone"));
+        let file = copy.folder.join(first.component.hex());
+        fs::write(&file, "other").expect("written");
+        assert!(copy.artifact(&first).expect_err("changed").contains("it was changed"));
+        fs::write(copy.folder.join(POINTER), "{}").expect("written");
+        assert!(copy.pointer().expect_err("broken").contains("pointer.json"));
+    }
+}

@@ -1,0 +1,151 @@
+//! The notes that are in Redis, as types. Whoever can write there can have written them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::component;
+use crate::policy::digest::Digest;
+use crate::policy::signature::Signature;
+use crate::rollout::{Artifact, Stage};
+use crate::store::StoreError;
+use crate::store::redis::fleet::{FleetStore, MAX_NOTE};
+
+/// Bytes of the cases that travel with a policy.
+pub const MAX_CASES: usize = 1 << 20;
+
+/// What is in force in the fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pointer {
+    /// Greater than that of the one before.
+    pub sequence: u64,
+    /// The component.
+    pub component: Digest,
+    /// The cases that travel with it.
+    pub cases: Option<Digest>,
+    /// Who says so, where that is asked for.
+    pub signature: Option<Signature>,
+    /// When it was pushed, ms since 1970.
+    pub pushed_at: u64,
+    /// The push that it came with.
+    pub push: PushId,
+}
+
+/// What a push is called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PushId(String);
+
+impl PushId {
+    /// A new one.
+    pub fn new() -> Self {
+        Self(format!("{:016x}", rand::random::<u64>()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for PushId {
+    type Error = &'static str;
+
+    /// It becomes part of a key.
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let is_one = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_one { Ok(Self(text)) } else { Err("a push is called by 16 hexadecimal digits") }
+    }
+}
+
+/// What every node shall prepare.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// What may be in force next.
+    pub pointer: Pointer,
+}
+
+/// What a node says of a candidate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The process: another one of the same name has prepared nothing.
+    pub instance: String,
+    /// Why not; nothing if it is prepared.
+    pub refused: Option<Why>,
+}
+
+/// Why a node cannot put something in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Why {
+    /// What it did not become.
+    pub stage: Stage,
+    /// For people.
+    pub why: String,
+}
+
+/// Reads a note.
+pub fn parse<'a, T: Deserialize<'a>>(note: &'a [u8]) -> Result<T, String> {
+    if note.len() > MAX_NOTE {
+        return Err(format!("it has more than {MAX_NOTE} bytes"));
+    }
+    serde_json::from_slice(note).map_err(|error| error.to_string())
+}
+
+/// Writes a note.
+pub fn note<T: Serialize>(of: &T) -> String {
+    // Strings, numbers and options of them: nothing that JSON does not have.
+    serde_json::to_string(of).unwrap_or_default()
+}
+
+/// Something could not be had from the store.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Missing {
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It is not there.
+    #[error("the store does not have {0}: push it again")]
+    Gone(Digest),
+    /// There is something else.
+    #[error("what the store has as {0} is something else; somebody changed it")]
+    Other(Digest),
+    /// It is too large.
+    #[error("what the store has as {0} is more than {1} bytes")]
+    TooLarge(Digest, u64),
+    /// It is no text.
+    #[error("the cases {0} are no text")]
+    NoText(Digest),
+}
+
+/// A content by its digest, as the store has it.
+pub async fn blob(store: &FleetStore, digest: Digest, max: u64) -> Result<Vec<u8>, Missing> {
+    let content = store.blob(&digest.hex(), max).await?.ok_or(Missing::Gone(digest))?;
+    if content.len() as u64 > max {
+        return Err(Missing::TooLarge(digest, max));
+    }
+    if Digest::of(&content) == digest { Ok(content) } else { Err(Missing::Other(digest)) }
+}
+
+impl Pointer {
+    /// The digests of what it points to.
+    pub fn blobs(&self) -> Vec<Digest> {
+        [Some(self.component), self.cases].into_iter().flatten().collect()
+    }
+
+    /// All that it points to, from the store alone.
+    pub async fn fetch(&self, store: &FleetStore) -> Result<Artifact, Missing> {
+        let component = blob(store, self.component, component::MAX_SIZE).await?;
+        let cases = match self.cases {
+            Some(digest) => Some(blob(store, digest, MAX_CASES as u64).await?),
+            None => None,
+        };
+        self.artifact(component, cases)
+    }
+
+    /// What it points to, with its signature.
+    pub fn artifact(&self, component: Vec<u8>, cases: Option<Vec<u8>>) -> Result<Artifact, Missing> {
+        let text = |(cases, digest)| String::from_utf8(cases).map_err(|_| Missing::NoText(digest));
+        Ok(Artifact {
+            component: component.into(),
+            cases: cases.zip(self.cases).map(text).transpose()?,
+            signature: self.signature.as_ref().map(Signature::text),
+        })
+    }
+}

@@ -1,0 +1,313 @@
+//! A push: prepare everywhere, then flip once, or not at all.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::member::{Node, short};
+use super::pointer::{self, Candidate, MAX_CASES, Pointer, PushId, Report};
+use crate::policy::component::MAX_SIZE;
+use crate::policy::digest::Digest;
+use crate::policy::signature::{Signature, Statement};
+use crate::rollout::Stage;
+use crate::store::StoreError;
+use crate::store::redis::fleet::{FleetStore, Flipped};
+use crate::stream::now_ms;
+
+/// How often is looked what the nodes say.
+const LOOK: Duration = Duration::from_millis(25);
+/// A candidate whose pusher is gone is one no longer after this.
+const CANDIDATE: Duration = Duration::from_secs(10);
+/// It is renewed this often.
+const RENEW: Duration = Duration::from_secs(2);
+/// Blobs of a push that came to nothing go after this.
+const BLOBS: Duration = Duration::from_secs(3600);
+
+/// What is pushed.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    /// The component.
+    pub component: Vec<u8>,
+    /// The cases that travel with it.
+    pub cases: Option<String>,
+    /// Who says so.
+    pub signature: Option<Signature>,
+}
+
+/// How.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// Prepare only.
+    pub dry_run: bool,
+    /// For preparing everywhere, and again for the flip to arrive everywhere.
+    pub timeout: Duration,
+    /// Even if no node lives that would try it.
+    pub untried: bool,
+}
+
+/// What came of a push.
+#[derive(Clone, Debug, Serialize)]
+pub struct Pushed {
+    /// What is in force, or would be.
+    #[serde(flatten)]
+    pub pointer: Pointer,
+    /// Whether it is.
+    pub in_force: bool,
+    /// The nodes that prepared it and, if it is in force, said that it is.
+    pub nodes: Vec<Arrived>,
+    /// From the flip to the last node's word, in ms.
+    pub took_ms: u64,
+}
+
+/// A node on which it arrived.
+#[derive(Clone, Debug, Serialize)]
+pub struct Arrived {
+    /// Its name.
+    pub name: String,
+    /// Where clients connect.
+    pub address: String,
+    /// ms after the flip.
+    pub after_ms: u64,
+}
+
+/// A node that refuses it.
+#[derive(Clone, Debug, Serialize)]
+pub struct RefusedBy {
+    /// Its name.
+    pub name: String,
+    /// What it did not become there.
+    pub stage: Stage,
+    /// Why.
+    pub why: String,
+}
+
+/// Why nothing changed; or, for the last one, what is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It is too large.
+    #[error("{what} of {is} bytes; at most {most} are pushed")]
+    TooLarge {
+        /// `a component` or `a table of cases`
+        what: &'static str,
+        /// How large it is.
+        is: usize,
+        /// How large it may be.
+        most: u64,
+    },
+    /// Another push is under way.
+    #[error("another push is under way: nothing was changed; try again when it is done")]
+    Busy,
+    /// Its number is not greater.
+    #[error(
+        "its sequence number {sequence} is not greater than {current}, which is in force: sign it with a greater one"
+    )]
+    Backwards {
+        /// That of the push.
+        sequence: u64,
+        /// That of what is in force.
+        current: u64,
+    },
+    /// No node whose policy is the fleet's lives.
+    #[error("no node lives whose policy is the fleet's (policy.source = \"fleet\")")]
+    NoNodes,
+    /// A node refuses it.
+    #[error("{}; nothing was changed anywhere", refusals(.0))]
+    Refused(Vec<RefusedBy>),
+    /// A node says nothing.
+    #[error("after {within:?} it is not prepared on {}; nothing was changed anywhere", nodes.join(", "))]
+    Slow {
+        /// How long was waited.
+        within: Duration,
+        /// On which nodes.
+        nodes: Vec<String>,
+    },
+    /// Something else was put in force.
+    #[error(
+        "another push was quicker: what is in force is not what was when this one began; nothing was changed by it"
+    )]
+    Moved,
+    /// The candidate or a blob expired.
+    #[error("the store forgot this push before it was done; nothing was changed: try again")]
+    Lost,
+    /// It is in force, and not everywhere.
+    #[error("it is in force, but after {within:?} not on {}", nodes.join(", "))]
+    Behind {
+        /// How long was waited.
+        within: Duration,
+        /// On which nodes, with what they say.
+        nodes: Vec<String>,
+    },
+}
+
+fn refusals(nodes: &[RefusedBy]) -> String {
+    let say = |by: &RefusedBy| {
+        let stage = serde_json::to_value(by.stage).ok();
+        let stage = stage.as_ref().and_then(|stage| stage.as_str()).unwrap_or_default().to_owned();
+        format!("node {} refuses it (not {stage}): {}", by.name, by.why)
+    };
+    nodes.iter().map(say).collect::<Vec<_>>().join("; ")
+}
+
+/// The nodes that live.
+pub async fn nodes(store: &FleetStore) -> Result<Vec<Node>, StoreError> {
+    let plain = |node: Node| Node {
+        name: short(&node.name),
+        address: short(&node.address),
+        source: node.source.as_deref().map(short),
+        digest: node.digest.as_deref().map(short),
+        error: node.error.as_deref().map(short),
+        ..node
+    };
+    let words = store.nodes().await?;
+    let mut nodes: Vec<Node> = words.iter().filter_map(|word| pointer::parse(word).ok()).map(plain).collect();
+    nodes.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(nodes)
+}
+
+/// What is in force; none if nothing is, or nothing that can be read.
+pub async fn current(store: &FleetStore) -> Result<Option<Pointer>, StoreError> {
+    Ok(store.current().await?.and_then(|note| pointer::parse(&note).ok()))
+}
+
+/// What was in force, the latest first.
+pub async fn history(store: &FleetStore) -> Result<Vec<Pointer>, StoreError> {
+    Ok(store.history().await?.iter().filter_map(|note| pointer::parse(note).ok()).collect())
+}
+
+/// A number that is greater than all that are known of.
+pub async fn next_sequence(store: &FleetStore) -> Result<u64, StoreError> {
+    let known = current(store).await?.into_iter().chain(history(store).await?).map(|pointer| pointer.sequence);
+    let nodes = nodes(store).await?.into_iter().filter_map(|node| node.sequence);
+    Ok(known.chain(nodes).max().unwrap_or(0) + 1)
+}
+
+/// Takes a bundle to every node that lives, and puts it in force everywhere or nowhere.
+pub async fn push(store: &FleetStore, bundle: Bundle, how: How) -> Result<Pushed, PushError> {
+    let was = store.current().await?;
+    let pointer = pointer(store, &bundle).await?;
+    if let Some(current) = was.as_deref().and_then(|note| pointer::parse::<Pointer>(note).ok())
+        && pointer.sequence <= current.sequence
+    {
+        return Err(PushError::Backwards { sequence: pointer.sequence, current: current.sequence });
+    }
+    if !how.untried && nodes(store).await?.iter().all(|node| !node.fleet) {
+        return Err(PushError::NoNodes);
+    }
+    let hex: Vec<String> = pointer.blobs().iter().map(Digest::hex).collect();
+    let contents = [Some(&*bundle.component), bundle.cases.as_deref().map(str::as_bytes)];
+    for (hex, content) in hex.iter().zip(contents.into_iter().flatten()) {
+        store.put_blob(hex, content, BLOBS).await?;
+    }
+    let candidate = pointer::note(&Candidate { pointer: pointer.clone() });
+    if !store.announce(&candidate, CANDIDATE).await? {
+        return Err(PushError::Busy);
+    }
+    let prepared = prepared(store, &pointer, &candidate, how.timeout).await;
+    if how.dry_run || prepared.is_err() {
+        // What does not go now expires.
+        let withdrawn = store.withdraw(&candidate).await;
+        let nodes = prepared?;
+        withdrawn?;
+        let arrived = |node: Node| Arrived { name: node.name, address: node.address, after_ms: 0 };
+        return Ok(Pushed { pointer, in_force: false, nodes: nodes.into_iter().map(arrived).collect(), took_ms: 0 });
+    }
+    let flip = Instant::now();
+    match store.flip(was.as_deref(), &candidate, &pointer::note(&pointer), &hex).await? {
+        Flipped::Done => arrive(store, pointer, flip, how.timeout).await,
+        Flipped::Moved => {
+            store.withdraw(&candidate).await?;
+            Err(PushError::Moved)
+        }
+        Flipped::Lost | Flipped::Gone => Err(PushError::Lost),
+    }
+}
+
+async fn pointer(store: &FleetStore, bundle: &Bundle) -> Result<Pointer, PushError> {
+    let too_large = |what, is: usize, most: u64| {
+        if is as u64 > most { Err(PushError::TooLarge { what, is, most }) } else { Ok(()) }
+    };
+    too_large("a component", bundle.component.len(), MAX_SIZE)?;
+    too_large("a table of cases", bundle.cases.as_ref().map_or(0, String::len), MAX_CASES as u64)?;
+    let sequence = match &bundle.signature {
+        Some(signature) => signature.statement().sequence,
+        None => next_sequence(store).await?,
+    };
+    let Statement { component, cases, .. } = Statement::of(&bundle.component, bundle.cases.as_deref(), sequence);
+    let (signature, pushed_at, push) = (bundle.signature.clone(), now_ms(), PushId::new());
+    Ok(Pointer { sequence, component, cases, signature, pushed_at, push })
+}
+
+/// Waits until every node that lives has prepared it.
+async fn prepared(
+    store: &FleetStore,
+    pointer: &Pointer,
+    candidate: &str,
+    within: Duration,
+) -> Result<Vec<Node>, PushError> {
+    let (end, mut renewed) = (Instant::now() + within, Instant::now());
+    loop {
+        let live: Vec<Node> = nodes(store).await?.into_iter().filter(|node| node.fleet).collect();
+        let names: Vec<&str> = live.iter().map(|node| &*node.name).collect();
+        let reports = store.reports(pointer.push.as_str(), &names).await?;
+        let (mut refused, mut waiting) = (Vec::new(), Vec::new());
+        for (node, report) in live.iter().zip(reports) {
+            let report = report.and_then(|note| pointer::parse::<Report>(&note).ok());
+            match report.filter(|report| report.instance == node.instance) {
+                None => waiting.push(node.name.clone()),
+                Some(Report { refused: None, .. }) => {}
+                Some(Report { refused: Some(why), .. }) => {
+                    refused.push(RefusedBy { name: node.name.clone(), stage: why.stage, why: short(&why.why) });
+                }
+            }
+        }
+        // Those that are not done yet would say no more that matters.
+        if !refused.is_empty() {
+            return Err(PushError::Refused(refused));
+        }
+        if waiting.is_empty() {
+            return Ok(live);
+        }
+        if Instant::now() >= end {
+            return Err(PushError::Slow { within, nodes: waiting });
+        }
+        if renewed.elapsed() > RENEW {
+            renewed = Instant::now();
+            if !store.renew(candidate, CANDIDATE).await? {
+                return Err(PushError::Lost);
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Waits until every node that lives says that it is in force.
+async fn arrive(store: &FleetStore, pointer: Pointer, flip: Instant, within: Duration) -> Result<Pushed, PushError> {
+    let mut arrived: Vec<Arrived> = Vec::new();
+    let after = || u64::try_from(flip.elapsed().as_millis()).unwrap_or(u64::MAX);
+    loop {
+        let live: Vec<Node> = nodes(store).await?.into_iter().filter(|node| node.fleet).collect();
+        let (there, waiting): (Vec<Node>, Vec<Node>) =
+            live.into_iter().partition(|node| node.push.as_ref() == Some(&pointer.push));
+        for node in there {
+            if arrived.iter().all(|known| known.name != node.name) {
+                arrived.push(Arrived { name: node.name, address: node.address, after_ms: after() });
+            }
+        }
+        if waiting.is_empty() {
+            arrived.sort_by(|a, b| a.name.cmp(&b.name));
+            return Ok(Pushed { pointer, in_force: true, nodes: arrived, took_ms: after() });
+        }
+        if flip.elapsed() > within {
+            let say = |node: Node| match node.error {
+                Some(error) => format!("{} ({error})", node.name),
+                None => node.name,
+            };
+            return Err(PushError::Behind { within, nodes: waiting.into_iter().map(say).collect() });
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}

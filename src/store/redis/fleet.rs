@@ -1,0 +1,255 @@
+//! What nodes on one Redis have in common beside the streams: the policy, and word of each other.
+//!
+//! Everything in here is bytes that somebody wrote. How many of them are read is bounded here; what they mean, and whether they are to
+//! be believed, is for the fleet to say.
+
+use std::time::Duration;
+
+use redis::aio::ConnectionManager;
+use redis::{Script, cmd, pipe};
+
+use crate::store::StoreError;
+
+/// What is published on this channel says: look.
+pub const BELL: &str = "tidegate:policy:bell";
+
+const CURRENT: &str = "tidegate:policy:current";
+const CANDIDATE: &str = "tidegate:policy:candidate";
+const HISTORY: &str = "tidegate:policy:history";
+const BLOB: &str = "tidegate:policy:blob:";
+const PREPARED: &str = "tidegate:policy:prepared:";
+const NODES: &str = "tidegate:nodes";
+const NODE: &str = "tidegate:node:";
+
+/// Bytes of a note: a pointer, a node's word, a report.
+pub const MAX_NOTE: usize = 16 << 10;
+/// Pushes that are remembered, with their blobs.
+pub const REMEMBERED: usize = 16;
+/// Nodes that are listed.
+const MAX_NODES: usize = 1_000;
+/// A name that gave no word for so long is forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
+/// Reports of a push are kept so long.
+const REPORTS: Duration = Duration::from_secs(600);
+
+/// The part of a Redis that is the fleet's. Clones share its connections.
+#[derive(Clone)]
+pub struct FleetStore {
+    quick: ConnectionManager,
+    /// For components, so that none is in the way of what is small.
+    bulk: ConnectionManager,
+}
+
+/// What a node reads when it gives word.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// The word that was given under this name before.
+    pub before: Option<Vec<u8>>,
+    /// What is in force.
+    pub current: Option<Vec<u8>>,
+    /// What is to be prepared.
+    pub candidate: Option<Vec<u8>>,
+}
+
+/// What came of a flip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flipped {
+    /// It is in force.
+    Done,
+    /// Something else was put in force since the push began.
+    Moved,
+    /// The push took so long that it is a candidate no longer.
+    Lost,
+    /// A blob is gone.
+    Gone,
+}
+
+impl FleetStore {
+    pub(super) const fn new(quick: ConnectionManager, bulk: ConnectionManager) -> Self {
+        Self { quick, bulk }
+    }
+
+    /// A node's word, which is forgotten after `expiry`.
+    pub async fn beat(&self, node: &str, word: &str, expiry: Duration, now: u64) -> Result<Heard, StoreError> {
+        let key = format!("{NODE}{node}");
+        let forgotten = now.saturating_sub(millis(FORGOTTEN));
+        let (before, current, candidate): (Vec<u8>, Vec<u8>, Vec<u8>) = pipe()
+            .cmd("GETRANGE")
+            .arg(&key)
+            .arg(0)
+            .arg(MAX_NOTE)
+            .cmd("SET")
+            .arg(&key)
+            .arg(word)
+            .arg("PX")
+            .arg(millis(expiry))
+            .ignore()
+            .cmd("ZADD")
+            .arg(NODES)
+            .arg(now)
+            .arg(node)
+            .ignore()
+            .cmd("ZREMRANGEBYSCORE")
+            .arg(NODES)
+            .arg("-inf")
+            .arg(forgotten)
+            .ignore()
+            .cmd("GETRANGE")
+            .arg(CURRENT)
+            .arg(0)
+            .arg(MAX_NOTE)
+            .cmd("GETRANGE")
+            .arg(CANDIDATE)
+            .arg(0)
+            .arg(MAX_NOTE)
+            .query_async(&mut self.quick.clone())
+            .await?;
+        Ok(Heard { before: some(before), current: some(current), candidate: some(candidate) })
+    }
+
+    /// A node goes.
+    pub async fn leave(&self, node: &str) -> Result<(), StoreError> {
+        let key = format!("{NODE}{node}");
+        let left = pipe().cmd("DEL").arg(key).ignore().cmd("ZREM").arg(NODES).arg(node).ignore().clone();
+        Ok(left.query_async(&mut self.quick.clone()).await?)
+    }
+
+    /// The words of all nodes that live.
+    pub async fn nodes(&self) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut connection = self.quick.clone();
+        let names: Vec<String> =
+            cmd("ZREVRANGE").arg(NODES).arg(0).arg(MAX_NODES - 1).query_async(&mut connection).await?;
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut words = pipe();
+        for name in &names {
+            words.cmd("GETRANGE").arg(format!("{NODE}{name}")).arg(0).arg(MAX_NOTE);
+        }
+        let words: Vec<Vec<u8>> = words.query_async(&mut connection).await?;
+        Ok(words.into_iter().filter_map(some).collect())
+    }
+
+    /// What is in force.
+    pub async fn current(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.note(CURRENT).await
+    }
+
+    /// What is to be prepared.
+    pub async fn candidate(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.note(CANDIDATE).await
+    }
+
+    async fn note(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(some(cmd("GETRANGE").arg(key).arg(0).arg(MAX_NOTE).query_async(&mut self.quick.clone()).await?))
+    }
+
+    /// What was put in force, the latest first.
+    pub async fn history(&self) -> Result<Vec<Vec<u8>>, StoreError> {
+        let script = Script::new(include_str!("history.lua"));
+        Ok(script.key(HISTORY).arg(REMEMBERED).arg(MAX_NOTE).invoke_async(&mut self.quick.clone()).await?)
+    }
+
+    /// A blob of so many bytes at the most, or one more, which says that it is larger.
+    pub async fn blob(&self, hex: &str, max: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = format!("{BLOB}{hex}");
+        Ok(some(cmd("GETRANGE").arg(key).arg(0).arg(max).query_async(&mut self.bulk.clone()).await?))
+    }
+
+    /// Stores a blob, for so long; one that was in force stays as long as that is remembered.
+    pub async fn put_blob(&self, hex: &str, content: &[u8], expiry: Duration) -> Result<(), StoreError> {
+        let script = Script::new(include_str!("put_blob.lua"));
+        let key = format!("{BLOB}{hex}");
+        Ok(script.key(key).arg(content).arg(millis(expiry)).invoke_async(&mut self.bulk.clone()).await?)
+    }
+
+    /// Makes something the candidate; false if another one is.
+    pub async fn announce(&self, candidate: &str, expiry: Duration) -> Result<bool, StoreError> {
+        let mut set = cmd("SET");
+        set.arg(CANDIDATE).arg(candidate).arg("NX").arg("PX").arg(millis(expiry));
+        let done: Option<String> = set.query_async(&mut self.quick.clone()).await?;
+        if done.is_some() {
+            self.ring().await?;
+        }
+        Ok(done.is_some())
+    }
+
+    async fn ring(&self) -> Result<(), StoreError> {
+        Ok(cmd("PUBLISH").arg(BELL).arg("look").exec_async(&mut self.quick.clone()).await?)
+    }
+
+    /// The candidate is one for so long from now on; false if it is one no longer.
+    pub async fn renew(&self, candidate: &str, expiry: Duration) -> Result<bool, StoreError> {
+        let script = Script::new(
+            "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
+        );
+        let renewed: i64 =
+            script.key(CANDIDATE).arg(candidate).arg(millis(expiry)).invoke_async(&mut self.quick.clone()).await?;
+        Ok(renewed == 1)
+    }
+
+    /// It is to be prepared no longer.
+    pub async fn withdraw(&self, candidate: &str) -> Result<(), StoreError> {
+        let script = Script::new("if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end");
+        let () = script.key(CANDIDATE).arg(candidate).invoke_async(&mut self.quick.clone()).await?;
+        self.ring().await
+    }
+
+    /// What a node says of a candidate.
+    pub async fn report(&self, push: &str, node: &str, report: &str) -> Result<(), StoreError> {
+        let key = format!("{PREPARED}{push}");
+        let reported = pipe()
+            .cmd("HSET")
+            .arg(&key)
+            .arg(node)
+            .arg(report)
+            .ignore()
+            .cmd("PEXPIRE")
+            .arg(&key)
+            .arg(millis(REPORTS))
+            .ignore()
+            .clone();
+        Ok(reported.query_async(&mut self.quick.clone()).await?)
+    }
+
+    /// What these nodes said of it, in their order.
+    pub async fn reports(&self, push: &str, nodes: &[&str]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        if nodes.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(cmd("HMGET").arg(format!("{PREPARED}{push}")).arg(nodes).query_async(&mut self.quick.clone()).await?)
+    }
+
+    /// Puts a pointer in force at one moment, if what was in force is what it was, and the candidate is this one still.
+    pub async fn flip(
+        &self,
+        was: Option<&[u8]>,
+        candidate: &str,
+        pointer: &str,
+        blobs: &[String],
+    ) -> Result<Flipped, StoreError> {
+        let script = Script::new(include_str!("flip.lua"));
+        let mut call = script.key(CURRENT);
+        call.key(CANDIDATE).key(HISTORY);
+        call.arg(was.unwrap_or_default()).arg(candidate).arg(pointer).arg(REMEMBERED).arg(BLOB).arg(BELL);
+        for hex in blobs {
+            call.arg(hex);
+        }
+        let done: String = call.invoke_async(&mut self.quick.clone()).await?;
+        match &*done {
+            "done" => Ok(Flipped::Done),
+            "moved" => Ok(Flipped::Moved),
+            "lost" => Ok(Flipped::Lost),
+            _ => Ok(Flipped::Gone),
+        }
+    }
+}
+
+/// `GETRANGE` answers nothing for what is not there, and so does what is empty, which is nothing to read either.
+fn some(bytes: Vec<u8>) -> Option<Vec<u8>> {
+    Some(bytes).filter(|bytes| !bytes.is_empty())
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,378 @@
+//! Nodes on one Redis whose policy is the fleet's: pushed to all of them or to none, kept over restarts, taken back.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use redis::cmd;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::children::{Ended, Gateway, Running, run, tidegate, until, within};
+use crate::client::Wire;
+use crate::guests::component;
+use crate::redis_server::{DURABLE, Redis};
+
+/// How a fleet is told that nobody signs.
+const UNSIGNED: &str = "policy.unsigned-fleet = true";
+
+/// A fleet's Redis, with a folder for what its operator has and what its nodes keep.
+struct Fleet {
+    redis: Redis,
+    dir: TempDir,
+    /// What every node's configuration says of signatures.
+    trust: String,
+}
+
+impl Fleet {
+    async fn unsigned() -> Self {
+        Self { redis: Redis::start(DURABLE).await, dir: tempfile::tempdir().expect("a folder"), trust: UNSIGNED.into() }
+    }
+
+    /// One whose policies are signed with `release.pem`.
+    async fn signed() -> Self {
+        let mut fleet = Self::unsigned().await;
+        assert_eq!(fleet.run(&["policy", "keygen", "-o", "release"]).await.code(), Some(0));
+        fleet.trust = format!("policy.trusted-keys = [{:?}]", fleet.path("release.pub.pem"));
+        fleet
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), content).expect("written");
+    }
+
+    fn toml(&self, node: &str) -> String {
+        format!(
+            "store = {:?}\ncache-dir = {:?}\nfleet.node = {node:?}\npolicy.source = \"fleet\"\n{}\n",
+            self.redis.url(),
+            self.path("cache").join(node),
+            self.trust
+        )
+    }
+
+    async fn node(&self, name: &str) -> Gateway {
+        Gateway::start(&self.toml(name)).await
+    }
+
+    async fn nodes(&self) -> [Gateway; 3] {
+        [self.node("a").await, self.node("b").await, self.node("c").await]
+    }
+
+    /// Runs a command in the operator's folder.
+    async fn run(&self, args: &[&str]) -> Ended {
+        let mut command = tidegate(args);
+        command.current_dir(self.dir.path());
+        run(command, None).await
+    }
+
+    /// A command on the fleet's store.
+    async fn policy(&self, args: &[&str]) -> Ended {
+        let url = self.redis.url();
+        self.run(&[&["policy"], args, &["--store", &url, "--json"]].concat()).await
+    }
+
+    async fn succeeds(&self, args: &[&str]) -> Value {
+        let ended = self.policy(args).await;
+        assert_eq!(ended.code(), Some(0), "{args:?}: {ended:?}");
+        serde_json::from_str(&ended.stdout).expect("JSON")
+    }
+
+    async fn fails(&self, args: &[&str], why: &str) -> Ended {
+        let ended = self.policy(args).await;
+        assert!(ended.code() == Some(1) && ended.stderr.contains(why), "{args:?}: {why}: {ended:?}");
+        ended
+    }
+
+    /// Each node's digest, from the nodes' own words.
+    async fn digests(&self) -> Vec<Option<String>> {
+        let status = self.succeeds(&["status"]).await;
+        let nodes = status["nodes"].as_array().expect("a list").iter();
+        nodes.map(|node| node["digest"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// Waits until so many nodes say that they have this policy.
+    async fn all_have(&self, count: usize, digest: &str) {
+        until("every node has it", async || self.digests().await == vec![Some(digest.to_owned()); count]).await;
+    }
+}
+
+/// Asks for a channel that the fixtures let in or refuse.
+async fn status(data: SocketAddr) -> u16 {
+    Wire::get(data, "/api/realtime?channel=c", None, None).await.expect("an answer").status
+}
+
+/// What a node says of its readiness.
+async fn ready(control: SocketAddr) -> String {
+    let mut socket = TcpStream::connect(control).await.expect("it listens");
+    let head = format!("GET /readyz HTTP/1.1\r\nhost: {control}\r\nconnection: close\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.expect("it takes a request");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.expect("it answers");
+    answer
+}
+
+/// Waits for words in a node's log.
+async fn logs(node: &Gateway, words: &str) {
+    assert!(within(words, node.process.stderr.wait_for(|log| log.contains(words))).await);
+}
+
+fn digest(of: &Value) -> String {
+    of["component"].as_str().expect("a digest").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_is_in_force_on_all_nodes_and_outlives_them() {
+    let fleet = Fleet::unsigned().await;
+    let [a, b, c] = fleet.nodes().await;
+    // Nothing was pushed: nobody is let in, and it is said why.
+    for node in [&a, &b, &c] {
+        assert_eq!(status(node.data).await, 503);
+        let ready = ready(node.control).await;
+        assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("nothing was pushed"), "{ready}");
+    }
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest-examples/rust-role-based/policy.wasm");
+    fleet.write("rust.wasm", std::fs::read(example).expect("it is committed"));
+    let pushed = fleet.succeeds(&["push", "rust.wasm"]).await;
+    assert_eq!((&pushed["in_force"], pushed["nodes"].as_array().map(Vec::len)), (&true.into(), Some(3)), "{pushed}");
+    assert!(pushed["took_ms"].as_u64().expect("a time") < 2_000, "{pushed}");
+    for node in [&a, &b, &c] {
+        assert_eq!(status(node.data).await, 401, "no session");
+        assert!(ready(node.control).await.starts_with("HTTP/1.1 200"));
+    }
+    // One dies; the others need not wait for it for longer than its word holds.
+    b.process.kill().await;
+    fleet.write("deny.wasm", component("deny"));
+    let start = Instant::now();
+    let pushed = fleet.succeeds(&["push", "deny.wasm"]).await;
+    assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
+    assert_eq!(pushed["nodes"].as_array().map(Vec::len), Some(2), "{pushed}");
+    let b = fleet.node("b").await;
+    assert_eq!(status(b.data).await, 418, "it comes up with the new one");
+    fleet.all_have(3, &digest(&pushed)).await;
+
+    let list = fleet.succeeds(&["list"]).await;
+    assert_eq!(list["history"].as_array().map(Vec::len), Some(2));
+    assert_eq!(list["current"], list["history"][0]);
+    fleet.succeeds(&["rollback"]).await;
+    for node in [&a, &b, &c] {
+        assert_eq!(status(node.data).await, 401);
+    }
+    let list = fleet.succeeds(&["list"]).await;
+    assert_eq!(
+        (&list["current"]["sequence"], &list["current"]["component"]),
+        (&3.into(), &list["history"][2]["component"])
+    );
+    fleet.succeeds(&["rollback", "2"]).await;
+    assert_eq!(status(a.data).await, 418);
+    fleet.fails(&["rollback", "17"], "was not in force").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fails_anywhere_changes_nothing_anywhere() {
+    let fleet = Fleet::unsigned().await;
+    // The second node gives decisions less time than the policy takes.
+    let [a, c] = [fleet.node("a").await, fleet.node("c").await];
+    let b = Gateway::start(&format!("{}policy.timeout = \"5ms\"", fleet.toml("b"))).await;
+    fleet.write("deny.wasm", component("deny"));
+    let pushed = fleet.succeeds(&["push", "deny.wasm"]).await;
+    let case = |expect: &str| format!("[[case]]\nname = \"in\"\nchannels = [\"c\"]\nexpect.{expect}\n");
+    fleet.write("allow.wasm", component("allow"));
+    fleet.write("allow.cases.toml", case("status = 403"));
+    let ended = fleet.fails(&["push", "allow.wasm"], "nothing was changed anywhere").await;
+    for node in ["node a refuses", "node b refuses", "node c refuses", "not tested"] {
+        assert!(ended.stderr.contains(node) || ended.stdout.contains("refused"), "{node}: {ended:?}");
+    }
+    fleet.write("slow.wasm", component("slow"));
+    fleet.write("slow.cases.toml", case("allow = true"));
+    let ended = fleet.fails(&["push", "slow.wasm"], "node b refuses it").await;
+    assert!(ended.stdout.contains("\"name\":\"b\"") && !ended.stdout.contains("\"name\":\"a\""), "{ended:?}");
+    fleet.fails(&["push", "slow.wasm", "--dry-run"], "node b refuses it").await;
+    fleet.write("core.wasm", component("core-module"));
+    fleet.fails(&["push", "core.wasm"], "is a core module").await;
+    fleet.write("allow.cases.toml", case("allow = true"));
+    assert_eq!(fleet.succeeds(&["push", "allow.wasm", "--dry-run"]).await["in_force"], false);
+    for node in [&a, &b, &c] {
+        assert_eq!(status(node.data).await, 418);
+    }
+    fleet.all_have(3, &digest(&pushed)).await;
+    assert_eq!(fleet.succeeds(&["list"]).await["current"]["push"], pushed["push"]);
+    let error = fleet.succeeds(&["status"]).await["nodes"][1]["error"].clone();
+    assert!(error.as_str().is_some_and(|error| error.contains("core module")), "{error}");
+    assert_eq!(fleet.succeeds(&["push", "allow.wasm"]).await["in_force"], true);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_pushes_at_once_one_wins() {
+    let fleet = Fleet::unsigned().await;
+    let _nodes = fleet.nodes().await;
+    let names: Vec<String> = (0..6).map(|n| format!("{n}.wasm")).collect();
+    for (n, name) in names.iter().enumerate() {
+        // Each with bytes of its own: a custom section, behind whatever the policy is.
+        let mut bytes = component("deny");
+        bytes.extend([0, 3, 1, b'n', u8::try_from(n).expect("few")]);
+        fleet.write(name, bytes);
+    }
+    let [one, two, three, four, five, six] = &names[..] else { panic!("there are six") };
+    let push = async |name: &str| fleet.policy(&["push", name]).await;
+    let ended = tokio::join!(push(one), push(two), push(three), push(four), push(five), push(six));
+    let ended = [ended.0, ended.1, ended.2, ended.3, ended.4, ended.5];
+    let (won, lost): (Vec<_>, Vec<_>) = ended.iter().partition(|ended| ended.code() == Some(0));
+    assert!(!won.is_empty(), "{ended:?}");
+    for ended in lost {
+        let told = ["another push is under way", "another push was quicker", "is not greater than"];
+        assert!(told.iter().any(|told| ended.stderr.contains(told)), "{ended:?}");
+    }
+    let list = fleet.succeeds(&["list"]).await;
+    assert_eq!(list["history"].as_array().map(Vec::len), Some(won.len()), "each that won was in force");
+    fleet.all_have(3, &digest(&list["current"])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_what_is_signed_anew_comes_back() {
+    let fleet = Fleet::signed().await;
+    let a = fleet.node("a").await;
+    fleet.write("deny.wasm", component("deny"));
+    fleet.write("allow.wasm", component("allow"));
+    assert_eq!(fleet.run(&["policy", "keygen", "-o", "other"]).await.code(), Some(0));
+    fleet.fails(&["push", "deny.wasm"], "it is not signed").await;
+    fleet.fails(&["push", "deny.wasm", "--key", "other.pem"], "no trusted key").await;
+    fleet.succeeds(&["push", "deny.wasm", "--key", "release.pem"]).await;
+    let mut redis = fleet.redis.connect().await;
+    let get = async |redis: &mut redis::aio::MultiplexedConnection, key: &str| -> Vec<u8> {
+        cmd("GET").arg(key).query_async(redis).await.expect("Redis answers")
+    };
+    let first = get(&mut redis, "tidegate:policy:current").await;
+    let second = fleet.succeeds(&["push", "allow.wasm", "--key", "release.pem", "--sequence", "7"]).await;
+    assert_eq!(status(a.data).await, 200);
+    fleet.fails(&["push", "deny.wasm", "--key", "release.pem", "--sequence", "6"], "not greater than 7").await;
+
+    // Whoever can only write to the store brings nothing back, and nothing in.
+    let set = async |redis: &mut redis::aio::MultiplexedConnection, key: &str, value: &[u8]| {
+        let () = cmd("SET").arg(key).arg(value).query_async(redis).await.expect("Redis answers");
+    };
+    let told = async |why: &str| {
+        until(why, async || {
+            let status = fleet.succeeds(&["status"]).await;
+            status["nodes"][0]["error"].as_str().is_some_and(|error| error.contains(why))
+        })
+        .await;
+    };
+    let current = get(&mut redis, "tidegate:policy:current").await;
+    set(&mut redis, "tidegate:policy:current", &first).await;
+    told("sequence number 1 is behind 7").await;
+    let text = String::from_utf8(first.clone()).expect("JSON");
+    set(&mut redis, "tidegate:policy:current", text.replace("\"sequence\":1,", "\"sequence\":8,").as_bytes()).await;
+    told("its sequence number").await;
+    set(&mut redis, "tidegate:policy:current", b"{").await;
+    told("cannot be read").await;
+    assert_eq!(status(a.data).await, 200, "what was in force stays");
+    // Nor after a restart.
+    a.process.kill().await;
+    set(&mut redis, "tidegate:policy:current", &first).await;
+    let a = fleet.node("a").await;
+    assert_eq!(status(a.data).await, 200, "the one that was kept");
+    told("sequence number 1 is behind 7").await;
+    set(&mut redis, "tidegate:policy:current", &current).await;
+
+    fleet.fails(&["rollback", "--key", "other.pem"], "no trusted key").await;
+    let ended = fleet.policy(&["rollback"]).await;
+    assert!(ended.code() == Some(2) && ended.stderr.contains("--key"), "{ended:?}");
+    let back = fleet.succeeds(&["rollback", "--key", "release.pem"]).await;
+    assert_eq!((back["sequence"].as_u64(), status(a.data).await), (Some(8), 418));
+    assert_ne!(digest(&back), digest(&second));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_starts_with_what_it_kept_while_the_store_is_away() {
+    let mut fleet = Fleet::signed().await;
+    let a = fleet.node("a").await;
+    fleet.write("deny.wasm", component("deny"));
+    fleet.write("allow.wasm", component("allow"));
+    let pushed = fleet.succeeds(&["push", "deny.wasm", "--key", "release.pem"]).await;
+    assert_eq!(status(a.data).await, 418);
+    a.process.kill().await;
+    fleet.redis.kill().await;
+    let a = fleet.node("a").await;
+    assert_eq!(status(a.data).await, 418);
+    // Back, it hears what it missed.
+    fleet.redis.restart().await;
+    fleet.all_have(1, &digest(&pushed)).await;
+    fleet.succeeds(&["push", "allow.wasm", "--key", "release.pem"]).await;
+    assert_eq!(status(a.data).await, 200);
+    a.process.kill().await;
+
+    // What was changed on the machine is had from the store anew; without the store, nobody is let in.
+    let kept = fleet.path("cache/a/fleet/node-a");
+    let spoil = || {
+        for entry in std::fs::read_dir(&kept).expect("it is there") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_none() {
+                std::fs::write(path, component("deny")).expect("written");
+            }
+        }
+    };
+    spoil();
+    let a = fleet.node("a").await;
+    assert_eq!(status(a.data).await, 200);
+    a.process.kill().await;
+    spoil();
+    fleet.redis.kill().await;
+    let a = fleet.node("a").await;
+    assert_eq!(status(a.data).await, 503);
+    logs(&a, "it was changed").await;
+    // And what was changed in the store is not had at all.
+    fleet.redis.restart().await;
+    until("it comes back", async || status(a.data).await == 200).await;
+    a.process.kill().await;
+    spoil();
+    let mut redis = fleet.redis.connect().await;
+    let keys: Vec<String> = cmd("KEYS").arg("tidegate:policy:blob:*").query_async(&mut redis).await.expect("keys");
+    for key in keys {
+        let () = cmd("SET").arg(key).arg(component("deny")).query_async(&mut redis).await.expect("set");
+    }
+    let a = fleet.node("a").await;
+    assert_eq!(status(a.data).await, 503);
+    logs(&a, "somebody changed it").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_without_nodes_is_tried_where_it_is_pushed() {
+    let fleet = Fleet::unsigned().await;
+    fleet.write("core.wasm", component("core-module"));
+    fleet.fails(&["push", "core.wasm"], "no node lives").await;
+    fleet.write("deny.wasm", component("deny"));
+    let pushed = fleet.succeeds(&["push", "deny.wasm"]).await;
+    assert_eq!((&pushed["in_force"], &pushed["nodes"]), (&true.into(), &Value::Array(Vec::new())));
+    let a = fleet.node("a").await;
+    assert_eq!(status(a.data).await, 418);
+    // A node with a policy of its own says what it has, and is not asked about the fleet's.
+    let toml = format!("store = {:?}\nfleet.node = \"own\"\nallow-all = true\n", fleet.redis.url());
+    let own = Gateway::start(&toml).await;
+    let pushed = fleet.succeeds(&["push", "deny.wasm"]).await;
+    assert_eq!(pushed["nodes"].as_array().map(Vec::len), Some(1), "{pushed}");
+    until("both say what they are", async || fleet.digests().await.len() == 2).await;
+    assert_eq!(status(own.data).await, 200);
+}
+
+#[tokio::test]
+async fn a_fleet_wants_signatures_or_to_be_told() {
+    let redis = Redis::later(&[]);
+    let toml = format!("store = {:?}\npolicy.source = \"fleet\"\n", redis.url());
+    let told = async |process: Running| {
+        let ended = process.end().await;
+        (ended.code(), ended.stderr)
+    };
+    let (process, _dir) = Gateway::launch(&toml, &[]);
+    let (code, stderr) = told(process).await;
+    assert!(code == Some(2) && stderr.contains("--unsigned-fleet"), "{stderr}");
+    // With the flag, it is only the store that is missing.
+    let (process, _dir) = Gateway::launch(&toml, &["--unsigned-fleet"]);
+    let (code, stderr) = told(process).await;
+    assert!(code == Some(1) && stderr.contains("--wait-for-store"), "{stderr}");
+}
