@@ -44,6 +44,8 @@ mod python;
 mod recording;
 #[path = "process/refusal.rs"]
 mod refusal;
+#[path = "process/revoke.rs"]
+mod revoke;
 #[path = "process/rolling.rs"]
 mod rolling;
 #[path = "process/rotation.rs"]

@@ -6,6 +6,7 @@ mod emit;
 mod http_client;
 mod manager;
 mod policy;
+mod revoke;
 mod serve;
 mod sockets;
 mod sse;
@@ -42,6 +43,8 @@ enum Command {
     Policy(policy::PolicyCommand),
     /// Emit an event into a channel
     Emit(emit::EmitArgs),
+    /// Take the right to read away, on all nodes
+    Revoke(revoke::RevokeArgs),
     /// Follow channels of a gateway and print their events as JSON lines
     Tail(tail::TailArgs),
     /// The gateway's own: standard input's component to standard output's machine code
@@ -112,6 +115,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Check(args) => check::run(&args),
         Command::Policy(command) => policy::run(command),
         Command::Emit(args) => emit::run(args),
+        Command::Revoke(args) => revoke::run(&args),
         Command::Tail(args) => tail::run(args),
         Command::Compile => crate::policy::compile::child(),
     }

@@ -30,7 +30,7 @@ const NAME: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whose right is taken away, and for how long it stays so.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
     /// Of whoever the policy calls so.
@@ -48,7 +48,7 @@ pub struct Order {
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Revoked {
     /// The streams that were ended.
     pub streams: u64,
@@ -57,7 +57,7 @@ pub struct Revoked {
     /// Nodes that listen and did not say in time how many; they do it nevertheless.
     pub missing: usize,
     /// Who is kept out, where a time was given.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denial: Option<Denial>,
 }
 

@@ -14,6 +14,7 @@ mod respond;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Version};
@@ -44,6 +45,8 @@ use respond::Response;
 
 pub use playground::Playground;
 
+/// A node that starts serves when it knows what the fleet said, or so long after, if the store is away.
+const HEARING: Duration = Duration::from_millis(500);
 /// Requests that may wait for a decision (`reject.hold`), as a part of the streams that there may be.
 const HELD: usize = 10;
 
@@ -151,11 +154,13 @@ pub struct Listeners {
 
 /// Serves until `shutdown`, then lets the streams go, spread over the configured time.
 pub async fn run(listeners: Listeners, app: Arc<App>, shutdown: impl Future<Output = ()>) {
+    let hearing = tokio::spawn(Arc::clone(&app.commands).run());
+    // Who connects waits meanwhile; else it might have to come back at once, when it is known what was said before.
+    let _ = tokio::time::timeout(HEARING, app.commands.known()).await;
     let inherited = listeners.data.inherited;
     let data = Port::open(listeners.data, Side::Data, &app);
     let control = Port::open(listeners.control, Side::Control, &app);
     let rotating = tokio::spawn(rotate(Arc::clone(&app)));
-    let hearing = tokio::spawn(Arc::clone(&app.commands).run());
     shutdown.await;
     drain::leave(&app, data, control, inherited).await;
     rotating.abort();

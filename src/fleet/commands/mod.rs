@@ -98,6 +98,11 @@ impl Commands {
         self.lead.is_caught_up()
     }
 
+    /// Waits until it is.
+    pub async fn known(&self) {
+        self.lead.passed().await;
+    }
+
     fn listeners(&self) -> Vec<Listening> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -1,0 +1,168 @@
+//! `tidegate revoke` on two nodes of one Redis.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::children::{Ended, Gateway, ends, until, within};
+use crate::client::{Sse, Wire};
+use crate::redis_server::{DURABLE, Redis};
+
+async fn node(redis: &Redis, name: &str) -> Gateway {
+    Gateway::start(&format!("store = \"{}\"\nallow-all = true\nfleet.node = \"{name}\"", redis.url())).await
+}
+
+async fn open(node: &Gateway, channel: &str) -> Sse {
+    let mut sse = Sse::open(node.data, &format!("channel={channel}")).await;
+    sse.connected(channel).await;
+    sse
+}
+
+async fn status(node: &Gateway, channel: &str) -> u16 {
+    let target = format!("/api/realtime?channel={channel}");
+    within("an answer", Wire::get(node.data, &target, None, None)).await.expect("an answer").status
+}
+
+fn json_of(ended: &Ended) -> Value {
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    serde_json::from_str(&ended.stdout).expect("JSON")
+}
+
+async fn ended(mut sse: Sse) {
+    assert_eq!(sse.frame().await["type"], "reconnect");
+    assert_eq!(sse.next().await, None);
+}
+
+#[tokio::test]
+async fn streams_end_on_both_nodes_within_a_second_and_are_counted() {
+    let redis = Redis::start(&[]).await;
+    let (a, b) = (node(&redis, "a").await, node(&redis, "b").await);
+    let (control, store) = (b.control.to_string(), redis.url());
+    for way in [["--control", &control], ["--store", &store]] {
+        let mut streams = Vec::new();
+        for node in [&a, &a, &b] {
+            streams.push(open(node, "news").await);
+        }
+        let mut other = open(&b, "other").await;
+        let begun = Instant::now();
+        let told = ends(&[&["revoke", "--channel", "news", "--json"], &way[..]].concat()).await;
+        assert_eq!(json_of(&told), json!({"streams": 3, "nodes": {"a": 2, "b": 1}, "missing": 0}));
+        for sse in streams {
+            ended(sse).await;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        let emitted = ends(&["emit", "other", "e", "1", "--store", &store]).await;
+        assert_eq!(emitted.code(), Some(0), "{emitted:?}");
+        assert_eq!(other.data().await, 1);
+    }
+    let told = ends(&["revoke", "--all", "--control", &control]).await;
+    assert_eq!((told.code(), &*told.stdout), (Some(0), "ended 0 streams on 2 nodes\n"), "{told:?}");
+}
+
+#[tokio::test]
+async fn who_is_kept_out_stays_out_on_nodes_that_start_and_while_redis_comes_back() {
+    let mut redis = Redis::start(DURABLE).await;
+    let a = node(&redis, "a").await;
+    let control = a.control.to_string();
+    let told = ends(&["revoke", "--channel", "news", "--for", "1h", "--json", "--control", &control]).await;
+    let id = json_of(&told)["denial"]["id"].as_str().expect("an id").to_owned();
+    assert_eq!(status(&a, "news").await, 403);
+    let b = node(&redis, "b").await;
+    // It knows it before it feeds anybody.
+    let _fed = open(&b, "other").await;
+    assert_eq!(status(&b, "news").await, 403);
+
+    let kept = open(&a, "kept").await;
+    redis.kill().await;
+    assert_eq!(status(&a, "news").await, 403);
+    let away = ends(&["revoke", "--all", "--control", &control]).await;
+    assert_eq!((away.code(), &*away.stdout), (Some(1), ""), "{away:?}");
+    redis.restart().await;
+    until("it is back", async || {
+        let told = ends(&["revoke", "--list", "--json", "--control", &control]).await;
+        told.code() == Some(0) && told.stdout.contains(&id)
+    })
+    .await;
+    assert_eq!((status(&a, "news").await, status(&b, "news").await), (403, 403));
+    until("both nodes hear again", async || {
+        let told = ends(&["revoke", "--subject", "nobody", "--json", "--store", &redis.url()]).await;
+        json_of(&told)["nodes"] == json!({"a": 0, "b": 0})
+    })
+    .await;
+    let store = redis.url();
+    let lifted = ends(&["revoke", "--lift", &id, "--store", &store]).await;
+    assert_eq!((lifted.code(), &*lifted.stdout), (Some(0), "lifted\n"), "{lifted:?}");
+    assert_eq!((status(&a, "news").await, status(&b, "news").await), (200, 200));
+    let again = ends(&["revoke", "--lift", &id, "--control", &control]).await;
+    assert_eq!((again.code(), &*again.stdout), (Some(1), ""), "{again:?}");
+    let told = ends(&["revoke", "--channel", "kept", "--json", "--store", &store]).await;
+    assert_eq!(json_of(&told)["streams"], 1, "a Redis that kept everything ends nothing");
+    ended(kept).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_comes_back_empty_ends_all_streams_and_is_told_again_who_is_kept_out() {
+    let mut redis = Redis::start(&[]).await;
+    let a = node(&redis, "a").await;
+    let told = ends(&["revoke", "--channel", "news", "--for", "1h", "--store", &redis.url()]).await;
+    assert!(told.stdout.contains("tidegate revoke --lift "), "{told:?}");
+    let sse = open(&a, "other").await;
+    redis.kill().await;
+    redis.restart().await;
+    ended(sse).await;
+    let _again = open(&a, "other").await;
+    assert_eq!(status(&a, "news").await, 403);
+    let b = node(&redis, "b").await;
+    let _fed = open(&b, "other").await;
+    assert_eq!(status(&b, "news").await, 403);
+}
+
+#[tokio::test]
+async fn a_node_that_stood_still_does_what_it_missed_before_it_delivers_anything() {
+    let redis = Redis::start(&[]).await;
+    let (a, b) = (node(&redis, "a").await, node(&redis, "b").await);
+    let mut sse = open(&b, "news").await;
+    let store = redis.url();
+    let emit = async |data: &str| {
+        let emitted = ends(&["emit", "news", "e", data, "--store", &store]).await;
+        assert_eq!(emitted.code(), Some(0), "{emitted:?}");
+    };
+    emit("1").await;
+    assert_eq!(sse.data().await, 1);
+    b.process.signal("STOP").await;
+    let told = ends(&["revoke", "--channel", "news", "--json", "--control", &a.control.to_string()]).await;
+    assert_eq!(json_of(&told), json!({"streams": 0, "nodes": {"a": 0}, "missing": 1}));
+    assert!(told.stderr.contains("1 node did not say"), "{told:?}");
+    emit("2").await;
+    b.process.signal("CONT").await;
+    ended(sse).await;
+}
+
+#[tokio::test]
+async fn what_was_typed_wrong_is_told() {
+    for (args, word) in [
+        (&["revoke"][..], "--subject"),
+        (&["revoke", "--all", "--subject", "a"], "cannot be used with"),
+        (&["revoke", "--list", "--all"], "cannot be used with"),
+        (&["revoke", "--subject", "a", "--for", "31days"], "30days"),
+        (&["revoke", "--subject", "a", "--for", "soon"], "--for"),
+        (&["revoke", "--all", "--store", "memory:"], "--control"),
+    ] {
+        let told = ends(args).await;
+        assert_eq!((told.code(), &*told.stdout), (Some(2), ""), "{args:?}: {told:?}");
+        assert!(told.stderr.contains(word), "{args:?}: {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_without_redis_has_one_node() {
+    let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\nfleet.node = \"alone\"").await;
+    let control = gateway.control.to_string();
+    let sse = open(&gateway, "news").await;
+    let told = ends(&["revoke", "--channel", "news", "--for", "1s", "--control", &control]).await;
+    assert!(told.stdout.starts_with("ended 1 stream on 1 node\nkept out until "), "{told:?}");
+    ended(sse).await;
+    until("its time is over", async || status(&gateway, "news").await == 200).await;
+    let told = ends(&["revoke", "--list", "--control", &control]).await;
+    assert_eq!(told.stdout, "nobody is kept out\n", "{told:?}");
+}
