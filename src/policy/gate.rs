@@ -185,10 +185,9 @@ impl Gate {
         version.prepare_one().await
     }
 
-    /// May this client read this set of channels?
+    /// May this client read this set of channels? Nobody is told of the decision: it is that of a case or of a measurement.
     pub async fn decide(&self, request: Request, channels: &[String]) -> Decision {
-        let made = self.decide_by(self.in_force.load(), &request, channels).await;
-        self.tell(&request, channels, made)
+        self.decide_by(self.in_force.load(), &request, channels).await.decision
     }
 
     /// The same for an answer that goes out. If another version takes force meanwhile, the decision is dropped and made anew; that
@@ -212,7 +211,6 @@ impl Gate {
                 (self.decide_by(version, &request, channels).await, pin)
             }
         };
-        // Those that tests and cases ask for are not counted.
         metrics().decided(made.decision.took, made.decision.cached);
         (self.tell(&request, channels, made), pin)
     }
