@@ -38,7 +38,7 @@ async fn what_is_emitted_arrives() {
         (json!({"channel": "c", "event": "e", "data": "123"}), "e", json!("123")),
         (json!({"channel": "c", "event": "grüße", "data": 1.5}), "grüße", json!(1.5)),
         (json!({"channel": "c", "event": "nothing"}), "nothing", json!(null)),
-        (json!({"channel": "c", "event": "e", "data": 1, "max_length": 1, "expire_seconds": 60}), "e", json!(1)),
+        (json!({"channel": "c", "event": "e", "data": 1, "max_length": 1.0, "expire_seconds": 60}), "e", json!(1)),
     ] {
         let reply = emit(&gateway, &[JSON], &body.to_string()).await;
         assert_eq!(reply.status, 200, "{body}: {}", reply.body);
@@ -68,6 +68,9 @@ async fn bad_bodies_are_refused_with_what_would_be_right() {
         (r#"{"channel":"c","event":7}"#, 400, "invalid_event", "right would be"),
         (r#"{"channel":"c","event":"e","maxLength":1}"#, 400, "invalid_event", "maxLength"),
         (r#"{"channel":"c","event":"e","max_length":-1}"#, 400, "invalid_event", "-1"),
+        (r#"{"channel":"c","event":"e","max_length":1.5}"#, 400, "invalid_event", "1.5"),
+        (r#"{"channel":"c","event":"e","expire_seconds":4294967296}"#, 400, "invalid_event", "4294967296"),
+        (r#"{"channel":"c","event":"e","expire_seconds":"60"}"#, 400, "invalid_event", "number"),
         (r#"{"channel":"secret-1","event":"e"}"#, 403, "channel_not_allowed", "secret-1"),
         (r#"{"channel":"tidegate:x","event":"e"}"#, 403, "channel_not_allowed", "tidegate:x"),
         (&large, 413, "event_too_large", "stream.max-event"),

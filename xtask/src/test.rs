@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{bindings, guests, root, sdks};
+use crate::{bindings, control, guests, root, sdks};
 
 /// Programs that the tests run, each with the package of Debian and Ubuntu that brings it.
 const PROGRAMS: [(&str, &[&str]); 5] = [
@@ -38,6 +38,7 @@ pub fn run() -> Result<()> {
     bindings::run(&["--check"])?;
     sdks::run()?;
     step("tests in Rust", cargo(["test", "--workspace", "--locked"]).env("TIDEGATE_REQUIRE_GUESTS", "1"))?;
+    control::run()?;
     let e2e = root().join("tests/e2e");
     step("npm packages", Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&e2e))?;
     step("tests with the npm package and a browser", Command::new("npm").arg("test").current_dir(&e2e))?;

@@ -3,8 +3,9 @@
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
-use serde_json::json;
+use serde::de::{Deserializer, Error};
 use serde_json::value::RawValue;
+use serde_json::{Number, json};
 
 use super::super::App;
 use super::super::request::{Expected, json_body};
@@ -20,10 +21,22 @@ struct Emit {
     event: String,
     #[serde(default)]
     data: Option<Box<RawValue>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     max_length: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     expire_seconds: Option<u64>,
+}
+
+/// A whole number, in whatever way JSON writes it: `60.0` is one. More entries or seconds than that is a mistake, and no Redis takes
+/// all that 64 bits can say.
+fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    let Some(number) = Option::<Number>::deserialize(from)? else { return Ok(None) };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is whole and not negative")]
+    let float = || number.as_f64().filter(|f| f.fract() == 0.0 && *f >= 0.0).map(|f| f as u64);
+    match number.as_u64().or_else(float).filter(|n| *n <= u64::from(u32::MAX)) {
+        Some(whole) => Ok(Some(whole)),
+        None => Err(D::Error::custom(format!("{number} is no whole number from 0 to {}", u32::MAX))),
+    }
 }
 
 /// Emits what the body says; the playground does it the same way.

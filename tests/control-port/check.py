@@ -1,0 +1,107 @@
+"""A fuzzer of OpenAPI documents against a running gateway, and Prometheus' own parser and rules on its metrics.
+
+Arguments: the program, schemathesis, the linter (tests/control-port/lint, compiled).
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+TOKEN = "a-token-of-this-test"
+CONFIG = f"""
+store = "memory:"
+listen = "127.0.0.1:0"
+policy.file = "{Path(__file__).parents[2] / 'guest-examples/rust-role-based/policy.wasm'}"
+policy.lookup.prefixes = ["session:", "team:"]
+control.listen = "127.0.0.1:0"
+control.token = "{TOKEN}"
+drain.delay = "0s"
+memory.seed."session:alice" = '{{"id":"alice","role":"member"}}'
+"""
+# The seed makes a run that failed one that can be repeated.
+FUZZ = ["--checks", "all", "--max-examples", "40", "--seed", "20261125", "--continue-on-failure", "--no-color"]
+
+
+def ports(gateway):
+    """Where it listens: it says so in two lines."""
+    found = {}
+    for line in gateway.stdout:
+        if at := re.search(r"(listening|control) on http://127\.0\.0\.1:(\d+)", line):
+            found[at[1]] = int(at[2])
+        if len(found) == 2:
+            return found["listening"], found["control"]
+    sys.exit("the gateway does not start")
+
+
+def ask(port, path, body=None):
+    headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return answer.headers["content-type"], answer.read().decode()
+
+
+def stream(port, query, session="alice"):
+    """A stream that stays open, or whatever else is answered; its first bytes have come."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    head = f"GET /api/realtime?{query} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncookie: session={session}\r\n\r\n"
+    connection.sendall(head.encode())
+    return connection, connection.recv(64)
+
+
+def main(program, schemathesis, lint):
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder, "tidegate.toml")
+        config.write_text(CONFIG)
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
+        gateway = subprocess.Popen(
+            [program, "serve", "--config", config], stdout=subprocess.PIPE, text=True, cwd=folder,
+            env=clean | {"TIDEGATE_CACHE_DIR": folder, "TIDEGATE_LOG_FILTER": "warn"},
+        )
+        try:
+            check(*ports(gateway), schemathesis, lint, folder)
+        finally:
+            gateway.send_signal(signal.SIGTERM)
+            try:
+                code = gateway.wait(30)
+            except subprocess.TimeoutExpired:
+                gateway.kill()
+                raise
+    if code != 0:
+        sys.exit(f"the gateway ended with {code}")
+
+
+def check(data, control, schemathesis, lint, folder):
+    # Something to tell of.
+    streams = [stream(data, f"channel=alice-{n}&channel=default") for n in range(3)]
+    assert all(head.startswith(b"HTTP/1.1 200 ") for _, head in streams), streams
+    assert stream(data, "channel=default", "mallory")[1].startswith(b"HTTP/1.1 401 ")
+    ask(control, "/v1/emit", {"channel": "default", "event": "e", "data": 1})
+    metrics(control, lint)
+
+    fuzz = [schemathesis, "run", f"http://127.0.0.1:{control}/openapi.json", *FUZZ]
+    start = time.monotonic()
+    subprocess.run([*fuzz, "--header", f"Authorization: Bearer {TOKEN}"], check=True, cwd=folder)
+    print(f"fuzzed in {time.monotonic() - start:.0f} s")
+    # It lives, and what it counts can still be read.
+    metrics(control, lint)
+    for connection, _ in streams:
+        connection.close()
+
+
+def metrics(control, lint):
+    kind, text = ask(control, "/metrics")
+    assert kind.startswith("text/plain; version=0.0.4"), kind
+    subprocess.run([lint], input=text, text=True, check=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,43 @@
+//! `cargo xtask control`, a part of `cargo xtask test`: the control port by those who make documents and metrics their business.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::test::step;
+use crate::{root, sdks};
+
+/// Fuzzes the control port by its document, and reads its metrics as Prometheus does.
+pub fn run() -> Result<()> {
+    let root = root().canonicalize().context("finding the repository")?;
+    let folder = root.join("tests/control-port");
+    let schemathesis = schemathesis(&root.join("target/toolchains"), &folder.join("requirements.txt"))?;
+    let lint = root.join("target/tmp/lint-metrics");
+    let mut build = Command::new(sdks::go()?);
+    build.args(["build", "-o"]).arg(&lint).arg(".").current_dir(folder.join("lint"));
+    step("Prometheus' rules for metrics", build)?;
+    let mut program = crate::cargo();
+    program.args(["build", "--quiet", "--locked", "--bin", "tidegate"]).current_dir(&root);
+    step("the program", program)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let mut check = Command::new("python3");
+    check.arg(folder.join("check.py")).arg(target.join("debug/tidegate")).arg(schemathesis).arg(lint);
+    step("the control port, fuzzed", check)
+}
+
+/// In an environment of its own, made anew when what it shall have is another.
+fn schemathesis(toolchains: &std::path::Path, requirements: &std::path::Path) -> Result<PathBuf> {
+    let wanted = std::fs::read(requirements).context("what schemathesis needs")?;
+    let folder = toolchains.join("schemathesis");
+    let (program, has) = (folder.join("bin/schemathesis"), folder.join("requirements.txt"));
+    if program.exists() && std::fs::read(&has).is_ok_and(|has| has == wanted) {
+        return Ok(program);
+    }
+    step("a place for schemathesis", Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+    let mut pip = Command::new(folder.join("bin/pip"));
+    pip.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(requirements);
+    step("schemathesis from PyPI", pip)?;
+    std::fs::write(&has, wanted).context("remembering what schemathesis needs")?;
+    Ok(program)
+}
