@@ -1,5 +1,6 @@
 //! The server: two ports, their connections, and the end.
 
+mod backlog;
 mod control;
 mod cors;
 mod data;

@@ -10,11 +10,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 
 use super::respond::Response;
-use super::{App, Listener, answer};
+use super::{App, Listener, answer, backlog};
 use crate::stream::registry::Cut;
 use crate::telemetry::metrics;
 
@@ -86,32 +86,14 @@ async fn accept(listener: Listener, side: Side, app: Arc<App>, leaving: watch::R
         }
     }
     // What waits in an inherited socket is for the successor.
-    if !inherited
-        && let Err(error) = take_the_rest(listener, |socket, peer| serve(socket, peer, side, &app, leaving.clone()))
-    {
-        tracing::debug!(%error, "what waited for a connection is refused");
+    if !inherited {
+        backlog::close(listener, |socket, peer| serve(socket, peer, side, &app, leaving.clone())).await;
     }
 }
 
 /// Waits until the port leaves. One that was dropped has left too.
 async fn is_told(leaving: &mut watch::Receiver<bool>) {
     let _ = leaving.wait_for(|leaving| *leaving).await;
-}
-
-/// Whoever waits in the backlog is connected by its own account, and closing would reset it unanswered. The runtime may not have heard of
-/// it yet, so the system is asked.
-fn take_the_rest(listener: TcpListener, mut take: impl FnMut(TcpStream, SocketAddr)) -> std::io::Result<()> {
-    let listener = listener.into_std()?;
-    loop {
-        match listener.accept() {
-            Ok((socket, peer)) => {
-                socket.set_nonblocking(true)?;
-                take(TcpStream::from_std(socket)?, peer);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 fn serve(socket: TcpStream, peer: SocketAddr, side: Side, app: &Arc<App>, leaving: watch::Receiver<bool>) {

@@ -1,5 +1,7 @@
 //! A node goes: who is told what, and when.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -13,9 +15,10 @@ use crate::harness::{Gateway, until, within};
 
 const STREAM: &str = "/api/realtime?channel=c";
 
-/// Waits until nobody is taken in any more.
+/// Waits until nobody is taken in any more: who tries is refused, or has no answer yet.
 async fn closed(to: std::net::SocketAddr) {
-    within("the port closes", async { while TcpStream::connect(to).await.is_ok() {} }).await;
+    let connects = async || tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(to)).await;
+    within("the port closes", async { while let Ok(Ok(_)) = connects().await {} }).await;
 }
 
 #[tokio::test]

@@ -1,8 +1,12 @@
 //! `SIGTERM`.
 
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::children::{Gateway, within};
+use crate::children::{Gateway, until, within};
 use crate::client::{Sse, Wire};
 
 async fn streams(gateway: &Gateway, count: usize) -> Vec<Sse> {
@@ -39,6 +43,37 @@ async fn a_first_signal_lets_the_streams_go() {
         assert_eq!(ended.code(), Some(0), "{ended:?}");
         assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
         assert!(ended.stderr.contains("drained"), "{}", ended.stderr);
+    }
+}
+
+/// Opens streams until the port is closed; what else happened to whom.
+async fn knock(to: SocketAddr, count: Arc<AtomicUsize>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    loop {
+        match within("an answer", Wire::get(to, "/api/realtime?channel=door", None, None)).await {
+            Ok(wire) if wire.status == 200 => {}
+            Ok(wire) => wrong.push(wire.head),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return wrong,
+            Err(error) => wrong.push(error.to_string()),
+        }
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_connected_is_answered_and_who_is_not_is_refused() {
+    for _ in 0..3 {
+        let toml = "store = \"memory:\"\nallow-all = true\nlog.filter = \"warn\"\ndrain.time = \"100ms\"";
+        let gateway = Gateway::start(toml).await;
+        let count = Arc::new(AtomicUsize::new(0));
+        let knockers: Vec<_> = (0..20).map(|_| tokio::spawn(knock(gateway.data, Arc::clone(&count)))).collect();
+        until("many come in", async || count.load(Ordering::Relaxed) > 500).await;
+        gateway.process.signal("TERM").await;
+        assert_eq!(gateway.process.end().await.code(), Some(0));
+        for knocker in knockers {
+            let wrong = within("the port is closed", knocker).await.expect("no panic");
+            assert!(wrong.is_empty(), "{} of {count:?}, such as {}", wrong.len(), wrong[0]);
+        }
     }
 }
 
