@@ -1,6 +1,7 @@
 //! Flags, environment and file become one checked [`Config`]; whatever is wrong is said with the key and the remedy.
 
 pub mod layers;
+mod live;
 pub mod operations;
 mod policy;
 pub mod raw;
@@ -23,6 +24,7 @@ use crate::policy::{Limits, Settings, Surroundings, decisions};
 use crate::store::Store;
 use crate::store::memory::Seed;
 use crate::store::url::StoreUrl;
+use live::Written;
 use operations::{RolloutConfig, ShadowConfig};
 use raw::{LogFormat, Raw, Source};
 
@@ -90,6 +92,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What is logged.
     pub log_filter: String,
+    /// All of it, as it was written.
+    pub written: Written,
 }
 
 /// Where the events live.
@@ -158,14 +162,14 @@ impl StreamConfig {
 pub struct ChannelRules {
     allow: GlobSet,
     deny: GlobSet,
-    prefixes: Vec<String>,
 }
 
 impl ChannelRules {
-    /// Whether a key may be a channel.
+    /// Whether a key may be a channel, where the policy in force may look up keys that begin with these.
     #[must_use]
-    pub fn permit(&self, name: &str) -> bool {
-        let reserved = name.starts_with("tidegate:") || self.prefixes.iter().any(|prefix| name.starts_with(&**prefix));
+    pub fn permit(&self, name: &str, lookup_prefixes: &[String]) -> bool {
+        let looked_up = || lookup_prefixes.iter().any(|prefix| name.starts_with(&**prefix));
+        let reserved = name.starts_with("tidegate:") || looked_up();
         !reserved && self.allow.is_match(name) && !self.deny.is_match(name)
     }
 }
@@ -213,11 +217,8 @@ impl Config {
     /// Lays the layers over one another and checks the whole. `base` are defaults of the command's own, `flags` what was
     /// typed. Without a path, `tidegate.toml` in the working directory is read if there is one.
     pub fn load(base: Table, path: Option<&Path>, flags: Table) -> Result<Self, ConfigError> {
-        let named = path.map(Path::to_path_buf).or_else(|| std::env::var_os("TIDEGATE_CONFIG").map(PathBuf::from));
-        let file = match &named {
-            Some(path) => Some(path.clone()),
-            None => Some(PathBuf::from("tidegate.toml")).filter(|path| path.exists()),
-        };
+        let (file, named) = Self::path(path);
+        let file = Some(file).filter(|file| named || file.exists());
         let mut table = base;
         if let Some(path) = file {
             let text = std::fs::read_to_string(&path)
@@ -232,8 +233,17 @@ impl Config {
         Self::check(raw)
     }
 
+    /// Where the configuration lies, and whether it was named and so has to be there.
+    #[must_use]
+    pub fn path(flag: Option<&Path>) -> (PathBuf, bool) {
+        let named = flag.map(Path::to_path_buf).or_else(|| std::env::var_os("TIDEGATE_CONFIG").map(PathBuf::from));
+        let is_named = named.is_some();
+        (named.unwrap_or_else(|| "tidegate.toml".into()), is_named)
+    }
+
     /// Checks what was written.
     pub fn check(raw: Raw) -> Result<Self, ConfigError> {
+        let written = Written::of(&raw)?;
         let listen = address("listen", &raw.listen)?;
         let control = address("control", &raw.control.listen)?;
         if !control.ip().is_loopback() && raw.control.token.is_none() {
@@ -288,7 +298,6 @@ impl Config {
         let channels = ChannelRules {
             allow: patterns("channels.allow", &raw.channels.allow)?,
             deny: patterns("channels.deny", &raw.channels.deny)?,
-            prefixes: prefixes.clone(),
         };
         let cache_dir = raw.cache_dir.or_else(cache_dir);
         if door == Door::Fleet && cache_dir.is_none() {
@@ -329,6 +338,7 @@ impl Config {
             drain: raw.drain.time,
             log_format: raw.log.format,
             log_filter: raw.log.filter,
+            written,
         })
     }
 

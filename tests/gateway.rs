@@ -55,6 +55,8 @@ mod resume;
 mod revoke;
 #[path = "gateway/role_based.rs"]
 mod role_based;
+#[path = "gateway/rollout.rs"]
+mod rollout;
 #[path = "gateway/status.rs"]
 mod status;
 #[path = "gateway/storm.rs"]

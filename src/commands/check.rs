@@ -1,12 +1,16 @@
 //! `tidegate check`: everything that a start would complain about, without a start.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use clap::Args;
 use serde_json::json;
 use toml::Table;
 
-use super::{ServeFlags, serve};
+use super::{ServeFlags, client_runtime, serve};
 use crate::config::{Config, Door};
-use crate::policy::compile::Compiler;
+use crate::rollout::{Files, Rollout};
+use crate::store::memory::{MemoryStore, system_clock};
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
@@ -19,29 +23,37 @@ pub struct CheckArgs {
 
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let config = Config::load(Table::new(), args.flags.config.as_deref(), args.flags.layer()?)?;
-    let digest = match &config.door {
-        Door::Policy(path) => {
-            let compiler = Compiler::new(&config.limits, config.cache_dir.as_deref())?;
-            serve::verify(path, &config, &serve::signatures(&config)?)?;
-            Some(serve::load(&compiler, path)?.digest().to_string())
-        }
-        Door::Example | Door::Fleet | Door::AllowAll => None,
+    let passed = match &config.door {
+        Door::Policy(_) | Door::Example => Some(policy(&config)?),
+        Door::Fleet | Door::AllowAll => None,
     };
+    let (digest, cases) = passed.unzip();
     let store = config.store.url.to_string();
     if args.json {
-        println!(
-            "{}",
-            json!({ "ok": true, "store": store, "policy": digest, "allow_all": config.door == Door::AllowAll })
-        );
-    } else {
-        println!("store   {store} (not asked)");
-        let otherwise = match config.door {
-            Door::Example => "the example",
-            Door::Fleet => "the fleet's (not asked)",
-            _ => "none: everybody may read every channel",
-        };
-        println!("policy  {}", digest.as_deref().unwrap_or(otherwise));
-        println!("ok");
+        let allow_all = config.door == Door::AllowAll;
+        println!("{}", json!({ "ok": true, "store": store, "policy": digest, "cases": cases, "allow_all": allow_all }));
+        return Ok(());
     }
+    println!("store   {store} (not asked)");
+    match (&config.door, digest, cases) {
+        (_, Some(digest), Some(cases @ 1..)) => println!("policy  {digest}, which passes {cases} cases"),
+        (_, Some(digest), _) => println!("policy  {digest}, without cases"),
+        (Door::Fleet, ..) => println!("policy  the fleet's (not asked)"),
+        _ => println!("policy  none: everybody may read every channel"),
+    }
+    println!("ok");
     Ok(())
+}
+
+/// Takes the policy through all stages but the last; says its digest, and how many cases it passed.
+fn policy(config: &Config) -> anyhow::Result<(String, usize)> {
+    client_runtime()?.block_on(async {
+        // Nothing is looked up but what the cases bring.
+        let store = Arc::new(MemoryStore::new(1 << 16, HashMap::new(), system_clock()));
+        let gate = Arc::new(serve::open_gate(config, store)?);
+        let checked =
+            Rollout::new(gate, serve::signatures(config)?, None).check(Files::of(config), serve::EXAMPLE).await;
+        let next = checked.map_err(|refused| serve::first_refused(config, &refused))?;
+        Ok((next.policy.digest().to_string(), next.papers.suite.as_ref().map_or(0, |suite| suite.cases.len())))
+    })
 }

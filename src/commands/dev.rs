@@ -1,23 +1,14 @@
 //! `tidegate dev`: nothing but the program, and a page to watch it in.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::Path;
 
-use anyhow::Context;
 use clap::Args;
-use notify::{RecursiveMode, Watcher};
-use tokio::sync::mpsc;
 
-use super::{ServeFlags, serve};
+use super::ServeFlags;
+use super::serve::{self, Start};
 use crate::config::{Config, ConfigError, Door, layers};
-use crate::policy::Origin;
-use crate::rollout::Artifact;
-use crate::server::{App, Playground};
+use crate::server::Playground;
 use crate::store::url::StoreUrl;
-
-/// An editor or a compiler writes a file in several steps; this long after the last one it is loaded.
-const SETTLE: Duration = Duration::from_millis(150);
 
 #[derive(Debug, Args)]
 pub struct DevArgs {
@@ -30,16 +21,19 @@ pub struct DevArgs {
 
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     let base = layers::file(Path::new("dev.toml"), include_str!("dev.toml"))?;
-    let config = Config::load(base.clone(), args.flags.config.as_deref(), args.flags.layer()?);
-    // The seed is for the embedded store alone.
-    let config = match config {
-        Err(_) if args.flags.store.is_some() => {
-            let mut base = base;
+    let (file, layer, names_store) = (args.flags.config.clone(), args.flags.layer()?, args.flags.store.is_some());
+    let given = Start::new(&args.flags, move || {
+        // The seed is for the embedded store alone.
+        Config::load(base.clone(), file.as_deref(), layer.clone()).or_else(|error| {
+            if !names_store {
+                return Err(error);
+            }
+            let mut base = base.clone();
             base.remove("memory");
-            Config::load(base, args.flags.config.as_deref(), args.flags.layer()?)?
-        }
-        other => other?,
-    };
+            Config::load(base, file.as_deref(), layer.clone())
+        })
+    })?;
+    let config = &given.config;
     if !matches!(config.store.url, StoreUrl::Memory) && !args.playground_unsafe {
         let text = "dev: the playground emits into the store, so it takes memory: only; give --playground-unsafe to let it \
                     emit into yours, or run `tidegate serve`, which has no playground";
@@ -58,7 +52,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         channels: ["default", "team-red", "team-blue", "admin-ops", "alice-inbox"].map(Into::into).into(),
         open_to_all: args.playground_unsafe,
     };
-    serve::start(config, Some(playground), |address, app| {
+    serve::start(given, Some(playground), |address, app| {
         let (path, port) = (&app.config.stream.path, address.port());
         let host = if address.ip().is_loopback() { format!("localhost:{port}") } else { address.to_string() };
         println!("tidegate {} listening on http://{address}", env!("CARGO_PKG_VERSION"));
@@ -77,58 +71,6 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         }
         println!("  <RealtimeProvider api={{{{ url: \"http://{host}{path}/as/alice\" }}}}>");
         println!();
-        if let Door::Policy(path) = &app.config.door {
-            reload_on_change(path, Arc::clone(app))?;
-        }
         Ok(())
     })
-}
-
-/// Puts the policy in force anew whenever its file changes. One that does not load changes nothing.
-fn reload_on_change(path: &Path, app: Arc<App>) -> anyhow::Result<()> {
-    let path = path.to_path_buf();
-    let folder =
-        path.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_path_buf);
-    let (changed, mut changes) = mpsc::channel(1);
-    let mut watcher = notify::recommended_watcher(move |_: notify::Result<notify::Event>| {
-        // A full channel says it already.
-        let _ = changed.try_send(());
-    })
-    .context("cannot watch files")?;
-    // The folder: editors and compilers replace the file itself.
-    watcher
-        .watch(&folder, RecursiveMode::NonRecursive)
-        .with_context(|| format!("cannot watch {}", folder.display()))?;
-    tokio::spawn(async move {
-        let _watcher = watcher;
-        let mut seen = stamp(&path);
-        while changes.recv().await.is_some() {
-            tokio::time::sleep(SETTLE).await;
-            let now = stamp(&path);
-            if now.is_none() || now == seen {
-                continue;
-            }
-            seen = now;
-            let component = match tokio::fs::read(&path).await {
-                Ok(bytes) => bytes.into(),
-                Err(error) => {
-                    tracing::error!(%error, "the new policy cannot be read; the old one stays in force");
-                    continue;
-                }
-            };
-            let origin = Origin { source: format!("file {}", path.display()), ..Origin::default() };
-            let artifact = Artifact { component, ..Artifact::default() };
-            if let Ok(next) = app.rollout.prepare(artifact, app.gate.basis(), origin).await {
-                // What is refused is in the log.
-                let _ = app.rollout.put_in_force(next).await;
-            }
-        }
-    });
-    Ok(())
-}
-
-/// What tells one content of a file from another without reading it.
-fn stamp(path: &Path) -> Option<(std::time::SystemTime, u64)> {
-    let data = std::fs::metadata(path).ok()?;
-    Some((data.modified().ok()?, data.len()))
 }

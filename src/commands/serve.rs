@@ -1,24 +1,25 @@
 //! `tidegate serve`, and the parts of a start that `dev` and `check` share.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use toml::Table;
 
 use super::sockets::Inherited;
 use super::{ServeFlags, manager};
 use crate::channel::hub::Hub;
-use crate::config::{Config, Door, StoreConfig};
+use crate::config::{Config, ConfigError, Door, StoreConfig};
 use crate::fleet::{Fleet, Join, LocalCopy};
 use crate::policy::compile::Compiler;
 use crate::policy::component::Policy;
 use crate::policy::gate::Gate;
-use crate::policy::signature::{self, Signatures, Statement};
-use crate::policy::{Next, Origin};
+use crate::policy::signature::Signatures;
+use crate::rollout::{Files, Follow, Load, Refused};
 use crate::server::{self, App, Playground};
 use crate::store::Store;
 use crate::store::memory::{MemoryStore, system_clock};
@@ -32,37 +33,61 @@ pub const EXAMPLE: &[u8] = include_bytes!("../../guest-examples/rust-role-based/
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 pub fn run(flags: &ServeFlags) -> anyhow::Result<()> {
-    let config = Config::load(Table::new(), flags.config.as_deref(), flags.layer()?)?;
-    start(config, None, |address, _| {
+    let (file, layer) = (flags.config.clone(), flags.layer()?);
+    let load = move || Config::load(Table::new(), file.as_deref(), layer.clone());
+    start(Start::new(flags, load)?, None, |address, _| {
         println!("tidegate {} listening on http://{address}", env!("CARGO_PKG_VERSION"));
         Ok(())
     })
 }
 
+/// What a gateway starts with, and where that came from.
+pub struct Start {
+    /// The configuration.
+    pub config: Config,
+    path: PathBuf,
+    load: Load,
+}
+
+impl Start {
+    /// Reads the configuration, and will read it again in the same way.
+    pub fn new(
+        flags: &ServeFlags,
+        load: impl Fn() -> Result<Config, ConfigError> + Send + Sync + 'static,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self { config: load()?, path: Config::path(flags.config.as_deref()).0, load: Arc::new(load) })
+    }
+}
+
 /// Starts a gateway and serves until a signal. `greet` is called when it listens.
 pub fn start(
-    config: Config,
+    given: Start,
     playground: Option<Playground>,
     greet: impl FnOnce(SocketAddr, &Arc<App>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let Start { config, path, load } = given;
     let inherited = Inherited::take()?;
     let _log = telemetry::init(&config.log_filter, config.log_format)?;
     super::use_ring();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
+        let reload = reload_signal()?;
         let copy = local_copy(&config)?;
         let kept = copy.as_ref().is_some_and(|copy| matches!(copy.pointer(), Ok(Some(_))));
         let store = open_store(&config.store, kept).await?;
         let signatures = signatures(&config)?;
-        let gate = Arc::new(open_gate(&config, Arc::clone(&store), &signatures)?);
+        let gate = Arc::new(open_gate(&config, Arc::clone(&store))?);
         gate.beside().write(config.decisions.clone())?;
-        let hub = Hub::start(store, config.stream.hub.clone());
-        let listeners = inherited.listen(&config).await?;
+        let hub = Hub::start(Arc::clone(&store), config.stream.hub.clone());
+        let app = Arc::new(App::new(config, hub, gate, playground, signatures));
+        begin(&app).await?;
+        let listeners = inherited.listen(&app.config).await?;
         let address = listeners.data.socket.local_addr()?;
         let control = listeners.control.socket.local_addr()?;
-        let app = Arc::new(App::new(config, hub, gate, playground, signatures));
         join_fleet(&app, address, copy).await;
+        let follow = Follow::new(app.rollout.clone(), store, Arc::clone(&app.config), path, load);
+        tokio::spawn(follow.run(reload));
         let signal = stop_signal()?;
         greet(address, &app)?;
         println!("control on http://{control}");
@@ -74,6 +99,42 @@ pub fn start(
         app.gate.beside().flush(LAST_LINES);
         Ok(())
     })
+}
+
+/// The first policy takes force.
+async fn begin(app: &App) -> anyhow::Result<()> {
+    match &app.config.door {
+        Door::Policy(_) | Door::Example => {
+            let begun = app.rollout.begin(Files::of(&app.config), EXAMPLE).await;
+            begun.map_err(|refused| first_refused(&app.config, &refused))?;
+        }
+        Door::AllowAll => tracing::warn!("--allow-all: everybody may read every channel"),
+        // Nobody is let in before it is here.
+        Door::Fleet => {}
+    }
+    Ok(())
+}
+
+/// What a start says that has no policy.
+pub fn first_refused(config: &Config, refused: &Refused) -> anyhow::Error {
+    let which = match &config.door {
+        Door::Policy(path) => format!("policy {}", path.display()),
+        _ => "the example policy".into(),
+    };
+    anyhow::anyhow!("{which}: {}", refused.why)
+}
+
+/// One message a `SIGHUP`.
+fn reload_signal() -> anyhow::Result<mpsc::Receiver<()>> {
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            // A full channel says it already.
+            let _ = sender.try_send(());
+        }
+    });
+    Ok(receiver)
 }
 
 /// Ends with the first `SIGTERM` or `SIGINT`; the second one ends the process.
@@ -101,7 +162,7 @@ fn local_copy(config: &Config) -> anyhow::Result<Option<LocalCopy>> {
 /// A node on a store that others may use too gives word of itself; one whose policy is the fleet's puts that in force.
 async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalCopy>) {
     let Some(store) = app.hub.store().fleet() else { return };
-    let (gate, rollout) = (Arc::clone(&app.gate), Arc::clone(&app.rollout));
+    let (gate, rollout) = (Arc::clone(&app.gate), app.rollout.clone());
     let fleet = Fleet::new(Join { store, gate, rollout, name: app.config.node_at(address), address, copy });
     if fleet.follows() {
         fleet.first().await;
@@ -147,47 +208,15 @@ pub fn signatures(config: &Config) -> anyhow::Result<Signatures> {
     Ok(Signatures::open(&config.rollout.trust, file.as_deref())?)
 }
 
-/// Makes the door, with its first policy in force.
-pub fn open_gate(config: &Config, store: Arc<dyn Store>, signatures: &Signatures) -> anyhow::Result<Gate> {
+/// Makes the door. Unless everybody is let in, nobody is before a policy is in force.
+pub fn open_gate(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<Gate> {
     let surroundings = config.surroundings(store);
     let limits = config.limits.clone();
     if config.door == Door::AllowAll {
-        tracing::warn!("--allow-all: everybody may read every channel");
         return Ok(Gate::open_to_all(surroundings, limits));
     }
     let compiler = Compiler::new(&limits, config.cache_dir.as_deref())?;
-    let (policy, source, signed) = match &config.door {
-        Door::Policy(path) => {
-            let signed = verify(path, config, signatures)?;
-            (load(&compiler, path)?, format!("file {}", path.display()), signed)
-        }
-        Door::Example => {
-            (Policy::new(&compiler, EXAMPLE).context("the example policy")?, "the example policy".into(), None)
-        }
-        Door::Fleet | Door::AllowAll => return Ok(Gate::new(compiler, surroundings, limits)),
-    };
-    if let Some(statement) = &signed {
-        signatures.seen.raise(statement)?;
-    }
-    tracing::info!(policy = %policy.digest(), "in force");
-    let gate = Gate::new(compiler, surroundings, limits);
-    let sequence = signed.map(|statement| statement.sequence);
-    gate.swap(Next { policy, basis: gate.basis(), origin: Origin { source, sequence, signed, ..Origin::default() } });
-    Ok(gate)
-}
-
-/// Whether the policy in a file is signed as it should be, with the signature and the cases beside it.
-pub fn verify(path: &Path, config: &Config, signatures: &Signatures) -> anyhow::Result<Option<Statement>> {
-    let of = || format!("policy {}", path.display());
-    let signature = signature::beside(path).with_context(of)?;
-    if signature.is_none() && !signatures.trust.is_wanted() {
-        return Ok(None);
-    }
-    let component = std::fs::read(path).with_context(of)?;
-    let beside = path.with_extension("cases.toml");
-    let cases = config.rollout.cases.as_ref().or_else(|| beside.exists().then_some(&beside));
-    let cases = cases.map(std::fs::read_to_string).transpose().with_context(of)?;
-    signatures.verify(&component, cases.as_deref(), signature.as_ref()).with_context(of)
+    Ok(Gate::new(compiler, surroundings, limits))
 }
 
 /// Loads a policy; errors name the file.

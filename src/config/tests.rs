@@ -187,14 +187,14 @@ fn where_a_policy_comes_from() {
 fn which_keys_may_be_channels() {
     let rules = "allow-all = true\nchannels = { allow = [\"app:*\", \"room-?\"], deny = [\"app:secret*\"] }\npolicy.lookup.prefixes = [\"app:session:\"]";
     let config = load(rules).expect("valid");
-    let permitted = |name| config.channels.permit(name);
+    let permitted = |name| config.channels.permit(name, &config.lookup_prefixes);
     assert!(permitted("app:a/b c") && permitted("room-1"));
     for name in ["other", "room-12", "app:secret-1", "app:session:alice", ""] {
         assert!(!permitted(name), "{name}");
     }
     let config = load("allow-all = true").expect("valid");
-    assert!(config.channels.permit("") && config.channels.permit("anything/at all 🎉"));
-    assert!(!config.channels.permit("tidegate:x"));
+    assert!(config.channels.permit("", &[]) && config.channels.permit("anything/at all 🎉", &[]));
+    assert!(!config.channels.permit("tidegate:x", &[]));
 }
 
 #[test]

@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(copy.pointer(), Ok(None));
         let (first, second) = (pointer(b"first", Some("cases")), pointer(b"second", None));
         for (pointer, component, cases) in [(&first, "first", Some("cases".to_owned())), (&second, "second", None)] {
-            let artifact = Artifact { component: component.into(), cases, signature: None };
+            let artifact = Artifact { cases, ..Artifact::new(component) };
             copy.keep(pointer, &artifact).expect("kept");
         }
         copy.point(&first).expect("written");

@@ -62,7 +62,7 @@ pub struct Join {
     /// The door.
     pub gate: Arc<Gate>,
     /// The way to it.
-    pub rollout: Arc<Rollout>,
+    pub rollout: Rollout,
     /// What the node is called.
     pub name: String,
     /// Where clients connect.
@@ -75,7 +75,7 @@ pub struct Join {
 pub struct Fleet {
     pub(super) store: FleetStore,
     pub(super) gate: Arc<Gate>,
-    pub(super) rollout: Arc<Rollout>,
+    pub(super) rollout: Rollout,
     pub(super) name: String,
     pub(super) address: SocketAddr,
     pub(super) copy: Option<LocalCopy>,

@@ -146,6 +146,7 @@ impl Pointer {
             component: component.into(),
             cases: cases.zip(self.cases).map(text).transpose()?,
             signature: self.signature.as_ref().map(Signature::text),
+            folder: None,
         })
     }
 }

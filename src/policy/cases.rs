@@ -9,6 +9,7 @@ pub mod run;
 use std::collections::{BTreeMap, HashMap};
 
 use http::HeaderMap;
+use serde::Deserialize;
 
 use crate::policy::tokens::Tokens;
 use crate::store::memory::Seed;
@@ -17,8 +18,24 @@ use answer::Answer;
 /// The cases of a file, in its order.
 #[derive(Clone, Debug)]
 pub struct Suite {
-    /// One at least, no two of the same name.
+    /// No two of the same name. One at least, unless something is required.
     pub cases: Vec<Case>,
+    /// What the policy cannot do without.
+    pub requires: Requires,
+}
+
+/// What the gateway has to be configured with, or the policy would let nobody in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Requires {
+    /// Names of `[policy.settings]`.
+    pub settings: Vec<String>,
+    /// Names of token profiles.
+    pub tokens: Vec<String>,
+    /// What the keys begin with that it looks up.
+    pub lookup: Vec<String>,
+    /// Where it sends requests: scheme, host and port.
+    pub egress: Vec<String>,
 }
 
 /// A request, its world, and what shall come of it.

@@ -11,6 +11,8 @@ use super::Limits;
 /// The unit of CPU time. A policy that runs longer than one tick yields to the others on its thread.
 pub const TICK: Duration = Duration::from_millis(5);
 
+/// A case is asked once or twice, and the last one's instance may not be gone yet.
+const CASES: usize = 4;
 /// A component brings adapters and shims with it: core instances, memories and tables beside those of its own module.
 /// The largest that was seen here (Python) has 30 core instances, 2 memories and 12 tables.
 const CORE_INSTANCES: u32 = 48;
@@ -57,8 +59,9 @@ fn config(pool: Option<PoolingAllocationConfig>) -> Config {
 }
 
 fn pool(limits: &Limits) -> PoolingAllocationConfig {
-    // While one policy replaces another both have instances made ahead.
+    // While one policy replaces another both have instances made ahead, and the new one is asked its cases.
     let instances = limits.concurrency.saturating_add(limits.prepared.saturating_mul(2)).saturating_add(limits.shadow);
+    let instances = instances.saturating_add(CASES);
     let instances = u32::try_from(instances).unwrap_or(u32::MAX);
     let times = |n: u32| instances.saturating_mul(n);
     let mut pool = PoolingAllocationConfig::default();

@@ -17,7 +17,7 @@ use super::host::{Patience, Surroundings, Terms, wit};
 use super::in_force::{InForce, Old, Pin, Swap};
 use super::instance::{Asked, Used};
 use super::trace::Trace;
-use super::version::{About, Basis, Next, Origin, Version};
+use super::version::{About, Basis, Next, Origin, Papers, Version};
 use super::{Decision, Failure, Limits, Outcome, Rejection, Request, slow_lane};
 use crate::stream::now_ms;
 use crate::telemetry::metrics;
@@ -85,7 +85,7 @@ impl Gate {
 
     /// Puts a policy in force with what is around it now.
     pub fn put_in_force(&self, policy: Policy) -> Swap {
-        self.swap(Next { policy, basis: self.basis(), origin: Origin::default() })
+        self.swap(Next { policy, basis: self.basis(), origin: Origin::default(), papers: Papers::default() })
     }
 
     /// Puts all that decisions depend on in force, at one moment.
@@ -98,6 +98,13 @@ impl Gate {
     #[must_use]
     pub fn compiler(&self) -> Option<&Compiler> {
         self.compiler.as_ref()
+    }
+
+    /// What the first policy will have around it, as long as there is none.
+    pub fn surround(&self, basis: Arc<Basis>) {
+        if self.in_force().is_none() {
+            self.basis.store(basis);
+        }
     }
 
     /// What the policy in force has around it.

@@ -35,7 +35,7 @@ pub use denied::{Denial, Denied, Whom};
 pub use host::{Clock, Surroundings};
 pub use in_force::{Old, Pin, Swap};
 pub use secret::{Secret, Settings};
-pub use version::{About, Basis, Next, Origin};
+pub use version::{About, Basis, Next, Origin, Papers};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -48,6 +48,12 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Settings {
     }
 }
 
+impl PartialEq for Settings {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.named == other.0.named
+    }
+}
+
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(&self.0.named).finish()

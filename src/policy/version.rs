@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::cache::Cache;
+use super::cases::Suite;
 use super::component::Policy;
 use super::host::Surroundings;
 use super::in_force::Pins;
@@ -41,6 +42,17 @@ pub struct Next {
     pub basis: Arc<Basis>,
     /// Where it comes from.
     pub origin: Origin,
+    /// What came with it.
+    pub papers: Papers,
+}
+
+/// What came with a component. It holds for the component whatever is around that, and is asked for again when that changes.
+#[derive(Clone, Debug, Default)]
+pub struct Papers {
+    /// What it has to decide and what it requires.
+    pub suite: Option<Arc<Suite>>,
+    /// `sha256:…` of the text of its cases.
+    pub cases: Option<Arc<str>>,
 }
 
 /// Where a policy comes from.
@@ -65,6 +77,9 @@ pub struct About {
     /// `sha256:…` of the component.
     #[serde(serialize_with = "as_text")]
     pub digest: Arc<str>,
+    /// `sha256:…` of the cases that came with it.
+    #[serde(serialize_with = "as_optional_text")]
+    pub cases: Option<Arc<str>>,
     /// In force since, ms since 1970.
     pub since: u64,
     /// Where it comes from.
@@ -74,6 +89,10 @@ pub struct About {
 
 fn as_text<S: Serializer>(text: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(text)
+}
+
+fn as_optional_text<S: Serializer>(text: &Option<Arc<str>>, to: S) -> Result<S::Ok, S::Error> {
+    text.as_deref().serialize(to)
 }
 
 /// A policy in force.
@@ -101,9 +120,9 @@ struct Ready {
 impl Version {
     /// Makes one value of all that a decision depends on, and begins to make instances for it.
     pub fn new(next: Next, number: u64) -> Arc<Self> {
-        let Next { policy, basis, origin } = next;
+        let Next { policy, basis, origin, papers } = next;
         basis.surroundings.tokens.start();
-        let about = About { number, digest: Arc::clone(policy.digest()), since: now_ms(), origin };
+        let about = About { number, digest: Arc::clone(policy.digest()), cases: papers.cases, since: now_ms(), origin };
         let cache = Cache::new(basis.limits.cache, basis.limits.cache_max_age);
         let (about, ready, pins) = (Arc::new(about), Arc::default(), Arc::default());
         let version = Arc::new(Self { about, policy, cache, basis, ready, pins });

@@ -73,7 +73,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         let text = format!("{} channels, of at most {max} (stream.max-channels)", query.channels.len());
         return Err(refuse(StatusCode::BAD_REQUEST, "too_many_channels", text));
     }
-    if let Some(name) = query.channels.iter().find(|name| !app.config.channels.permit(name)) {
+    if let Some(name) = query.channels.iter().find(|name| !app.permits(name)) {
         return Err(refuse(StatusCode::FORBIDDEN, "channel_not_allowed", format!("{name:?} is not a channel here")));
     }
     let asked = for_policy(request, peer, &app.config);

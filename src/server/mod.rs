@@ -21,6 +21,7 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Version};
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::channel::hub::Hub;
 use crate::channel::order::Why;
@@ -54,13 +55,13 @@ const HELD: usize = 10;
 /// Everything that a request may need.
 pub struct App {
     /// What was configured.
-    pub config: Config,
+    pub config: Arc<Config>,
     /// The channels.
     pub hub: Hub,
     /// The door.
     pub gate: Arc<Gate>,
     /// The way of policies into force.
-    pub rollout: Arc<Rollout>,
+    pub rollout: Rollout,
     /// This node among others, once it has joined them.
     pub fleet: OnceLock<Arc<Fleet>>,
     /// The streams.
@@ -74,6 +75,8 @@ pub struct App {
     departure: Departure,
     recent: Recent,
     top: Top,
+    /// Places for policies that are being sent.
+    policy_bodies: Semaphore,
 }
 
 impl App {
@@ -99,13 +102,20 @@ impl App {
             departure: Departure::new(),
             recent: Recent::default(),
             top: Top::default(),
-            rollout: Arc::new(Rollout::new(Arc::clone(&gate), signatures)),
             fleet: OnceLock::new(),
-            config,
+            policy_bodies: Semaphore::new(control::POLICY_BODIES),
+            rollout: Rollout::new(Arc::clone(&gate), signatures, config.cache_dir.as_deref()),
+            config: Arc::new(config),
             hub,
             gate,
             playground,
         }
+    }
+
+    /// Whether a key may be a channel now.
+    #[must_use]
+    pub fn permits(&self, name: &str) -> bool {
+        self.config.channels.permit(name, &self.gate.basis().surroundings.prefixes)
     }
 
     fn stream_context(&self) -> StreamContext {

@@ -92,7 +92,7 @@ async fn run(app: &App, body: &Value) -> Result<Reply, (StatusCode, String)> {
     let bad = |text: String| (StatusCode::BAD_REQUEST, text);
     let command = Command::parse(body).map_err(|cause| bad(cause.to_string()))?;
     let key = command.key();
-    if !app.config.channels.permit(key) {
+    if !app.permits(key) {
         return Err((
             StatusCode::FORBIDDEN,
             format!("NOPERM {key:?} is not a channel here (channels.allow, channels.deny)"),
@@ -125,7 +125,7 @@ fn to_json(reply: Reply, in_base64: bool) -> Value {
 /// `SUBSCRIBE` as an event stream. The client puts the channel into the path as it is: the whole rest is the one channel.
 fn subscribe(app: &App, channel: &str) -> Response {
     let channel = percent_decode_str(channel).decode_utf8_lossy().into_owned();
-    if !app.config.channels.permit(&channel) {
+    if !app.permits(&channel) {
         return fail(StatusCode::FORBIDDEN, &format!("NOPERM {channel:?} is not a channel here"));
     }
     let listener = Listener { tap: app.hub.tap(&channel), channel, greeted: false };

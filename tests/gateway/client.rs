@@ -46,12 +46,17 @@ fn joined(headers: &[(String, String)], name: &str) -> String {
 
 /// Sends one request and reads its answer to the end.
 pub async fn ask(to: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    ask_bytes(to, method, target, headers, body.as_bytes()).await
+}
+
+/// The same with a body that is no text.
+pub async fn ask_bytes(to: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
     let head = head(to, method, target, headers, body.len(), "close");
     within("an answer", async {
         let mut socket = TcpStream::connect(to).await.expect("the port is open");
         let sent = async {
             socket.write_all(head.as_bytes()).await?;
-            socket.write_all(body.as_bytes()).await
+            socket.write_all(body).await
         };
         // A server may answer, and close, before it has read everything.
         let _ = sent.await;

@@ -74,7 +74,8 @@ impl Gateway {
         // Who decides is put together below, as no test writes its policy to a file.
         // Nor does one wait for a balancer that is not there.
         let delay = if toml.contains("drain.delay") { "" } else { "drain.delay = \"0s\"\n" };
-        let toml = format!("store = \"memory:\"\nallow-all = true\n{delay}{toml}");
+        let kept = env!("CARGO_TARGET_TMPDIR");
+        let toml = format!("store = \"memory:\"\ncache-dir = '{kept}'\nallow-all = true\n{delay}{toml}");
         let config = Config::check(toml::from_str(&toml).expect("the test's TOML is right")).expect("it is valid");
         let store = store.unwrap_or_else(|| LinkedStore::new(config.store.seed.clone()));
         let surroundings = config.surroundings(Arc::clone(&store) as Arc<dyn Store>);
@@ -114,7 +115,7 @@ impl Gateway {
     /// Takes a policy all the way into force.
     pub async fn replace(&self, policy: &[u8]) -> Result<Arc<About>, Arc<Refused>> {
         let (rollout, basis) = (&self.app.rollout, self.app.gate.basis());
-        let artifact = Artifact { component: policy.to_vec().into(), ..Artifact::default() };
+        let artifact = Artifact::new(policy.to_vec());
         rollout.put_in_force(rollout.prepare(artifact, basis, Origin::default()).await?).await
     }
 

@@ -131,9 +131,8 @@ async fn try_here(bundle: &Bundle) -> anyhow::Result<()> {
     let compiler = Compiler::new(&limits, config::cache_dir().as_deref())?;
     let store = Arc::new(MemoryStore::new(1 << 16, Default::default(), system_clock()));
     let gate = Arc::new(Gate::new(compiler, Surroundings::new(store, &limits), limits));
-    let rollout = Rollout::new(Arc::clone(&gate), Signatures::default());
-    let artifact =
-        Artifact { component: bundle.component.clone().into(), cases: bundle.cases.clone(), signature: None };
+    let rollout = Rollout::new(Arc::clone(&gate), Signatures::default(), None);
+    let artifact = Artifact { cases: bundle.cases.clone(), ..Artifact::new(bundle.component.clone()) };
     match rollout.prepare(artifact, gate.basis(), Origin::default()).await {
         Ok(_) => Ok(()),
         Err(refused) => bail!("{refused}"),

@@ -41,6 +41,9 @@ impl SubjectArgs {
     /// The cases of a file that are asked; a mistake in it, or in the filter, is one in usage.
     pub fn read(&self, path: &Path) -> Result<Vec<Case>, ConfigError> {
         let mut cases = file::load(path).map_err(|error| ConfigError(error.to_string()))?.cases;
+        if cases.is_empty() {
+            return Err(ConfigError(format!("{}: there is no case in it", path.display())));
+        }
         if let Some(part) = &self.filter {
             cases.retain(|case| case.name.contains(&**part));
             if cases.is_empty() {

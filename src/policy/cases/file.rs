@@ -2,6 +2,7 @@
 
 mod check;
 mod raw;
+mod reach;
 
 use std::path::Path;
 
@@ -9,6 +10,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{CasesError, Suite};
+
+pub use reach::Reach;
 
 /// The file that lies beside a component, unless another is named.
 pub const NAME: &str = "cases.toml";
@@ -22,8 +25,13 @@ pub fn load(path: &Path) -> Result<Suite, CasesError> {
     parse(path, &text)
 }
 
-/// Reads cases; `path` is for errors, which name the file, the line, the case and the key.
+/// Reads cases; `path` is for errors, which name the file, the line, the case and the key. Files of keys are meant from its folder.
 pub fn parse(path: &Path, text: &str) -> Result<Suite, CasesError> {
+    parse_within(path, text, Reach::Anywhere(path.parent().unwrap_or(Path::new(""))))
+}
+
+/// The same for cases that may name only some files.
+pub fn parse_within(path: &Path, text: &str, reach: Reach<'_>) -> Result<Suite, CasesError> {
     let file = path.display();
     let raw: raw::File = toml::from_str(text).map_err(|error| {
         let start = error.span().map(|span| span.start);
@@ -32,8 +40,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Suite, CasesError> {
             start.and_then(|start| name_at(text, start)).map(|name| format!(" case {name:?}:")).unwrap_or_default();
         CasesError(format!("{file}{place}:{case} {}", error.message()))
     })?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let suite = check::suite(raw, folder, &|start| line(text, start));
+    let suite = check::suite(raw, reach, &|start| line(text, start));
     suite.map_err(|wrong| match wrong {
         check::Wrong::File(what) => CasesError(format!("{file}: {what}")),
         check::Wrong::Case { line, name, what } => CasesError(format!("{file}:{line}: case {name:?}: {what}")),

@@ -171,7 +171,7 @@ mod tests {
 
     fn entry(outcome: Outcome, reason: Option<&str>, mask: &Arc<Mask>) -> Entry {
         let origin = Origin::default();
-        let about = About { number: 3, digest: "sha256:5d41…".into(), since: 0, origin };
+        let about = About { number: 3, digest: "sha256:5d41…".into(), cases: None, since: 0, origin };
         let by = Some(Arc::new(about));
         let (cached, took) = (false, Duration::from_micros(52));
         let decision =

@@ -91,7 +91,7 @@ pub struct Profile {
 
 /// All profiles, by name.
 #[derive(Clone, Default)]
-pub struct Tokens(Arc<BTreeMap<String, Checked>>);
+pub struct Tokens(Arc<BTreeMap<String, Arc<Checked>>>);
 
 struct Checked {
     rules: Rules,
@@ -104,7 +104,7 @@ impl FromIterator<(String, Profile)> for Tokens {
         let check = |(name, profile): (String, Profile)| {
             let Profile { issuer, audience, leeway, require_exp, algorithms, source } = profile;
             let rules = Rules { issuer, audience, leeway: f64::from(leeway), require_exp };
-            (name, Checked { rules, algorithms, source })
+            (name, Arc::new(Checked { rules, algorithms, source }))
         };
         Self(Arc::new(profiles.into_iter().map(check).collect()))
     }
@@ -118,6 +118,26 @@ impl Tokens {
                 remote.start();
             }
         }
+    }
+
+    /// The profiles' names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// The same with the profiles of these names as they were before, with the keys that they have fetched.
+    #[must_use]
+    pub fn keeping(&self, before: &Self, is_same: impl Fn(&str) -> bool) -> Self {
+        let keep = |(name, profile): (&String, &Arc<Checked>)| {
+            let kept = before.0.get(name).filter(|_| is_same(name)).unwrap_or(profile);
+            (name.clone(), Arc::clone(kept))
+        };
+        Self(Arc::new(self.0.iter().map(keep).collect()))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shares(&self, other: &Self, name: &str) -> bool {
+        matches!((self.0.get(name), other.0.get(name)), (Some(one), Some(two)) if Arc::ptr_eq(one, two))
     }
 
     /// Checks a token for the profile of its issuer, or for the only profile without an issuer. `now` is ms since 1970.

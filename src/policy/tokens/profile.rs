@@ -99,6 +99,14 @@ impl std::fmt::Debug for Hidden {
     }
 }
 
+impl Hidden {
+    /// The text as it was written, if it is one.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        self.0.as_str()
+    }
+}
+
 /// How a secret is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

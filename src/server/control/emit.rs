@@ -54,7 +54,7 @@ pub async fn emit(app: &App, request: Request<Incoming>) -> Response {
 }
 
 async fn emit_event(app: &App, emit: Emit) -> Result<StreamId, Box<Response>> {
-    if !app.config.channels.permit(&emit.channel) {
+    if !app.permits(&emit.channel) {
         let text = format!("{:?} is not a channel here (channels.allow, channels.deny)", emit.channel);
         return Err(Box::new(error(StatusCode::FORBIDDEN, "channel_not_allowed", text)));
     }

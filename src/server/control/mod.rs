@@ -6,6 +6,7 @@ mod metrics;
 mod openapi;
 mod page;
 mod params;
+mod policy;
 mod revoke;
 mod status;
 mod streams;
@@ -22,6 +23,7 @@ use super::request::{host_is_address, is_foreign_page, shows_token};
 use super::respond::{self, Response, error};
 
 pub use emit::emit;
+pub use policy::BODIES as POLICY_BODIES;
 pub use top::Top;
 
 /// One thing that can be asked of this port.
@@ -60,6 +62,9 @@ const ROUTES: &[Route] = &[
     route(Method::GET, "/metrics", Operators, |app, _| Box::pin(metrics::answer(app))),
     route(Method::GET, "/v1/status", Operators, |app, _| Box::pin(status::status(app))),
     route(Method::GET, "/v1/streams", Operators, |app, request| Box::pin(streams::list(app, request))),
+    route(Method::GET, "/v1/policy", Operators, |app, request| Box::pin(async move { policy::get(app, &request) })),
+    route(Method::PUT, "/v1/policy", Operators, |app, request| Box::pin(policy::put(app, request))),
+    route(Method::POST, "/v1/policy/rollback", Operators, |app, request| Box::pin(policy::rollback(app, request))),
     route(Method::POST, "/v1/emit", Operators, |app, request| Box::pin(emit::emit(app, request))),
     route(Method::POST, "/v1/revoke", Operators, |app, request| Box::pin(revoke::revoke(app, request))),
     route(Method::GET, "/v1/revocations", Operators, |app, _| Box::pin(revoke::list(app))),

@@ -1,7 +1,6 @@
 //! From what was written to cases that can be asked.
 
 use std::collections::{BTreeSet, HashSet};
-use std::path::Path;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -9,9 +8,10 @@ use serde_json::{Value, json};
 use toml::Spanned;
 
 use super::raw::{Case as RawCase, Expect, ExpectedValues, File, Request};
-use super::{NAME, PATH};
+use super::{NAME, PATH, Reach};
+use crate::egress::Origin;
 use crate::policy::cases::answer::Answer;
-use crate::policy::cases::{Ask, Case, Suite, World};
+use crate::policy::cases::{Ask, Case, Requires, Suite, World};
 use crate::policy::tokens::{Tokens, WrittenProfile, profile};
 use crate::policy::{Failure, asked};
 
@@ -33,11 +33,14 @@ pub enum Wrong {
     Case { line: usize, name: String, what: String },
 }
 
-pub fn suite(file: File, folder: &Path, line: &dyn Fn(usize) -> usize) -> Result<Suite, Wrong> {
-    if file.case.is_empty() {
+pub fn suite(file: File, reach: Reach<'_>, line: &dyn Fn(usize) -> usize) -> Result<Suite, Wrong> {
+    if file.case.is_empty() && file.requires == Requires::default() {
         return Err(Wrong::File(format!(
             "there is no case in it; one begins with [[case]], a name and expect.… ({NAME})"
         )));
+    }
+    for url in &file.requires.egress {
+        Origin::parse(url, true).map_err(|error| Wrong::File(format!("requires.egress: {url:?}: {error}")))?;
     }
     let mut names = HashSet::new();
     let mut cases = Vec::with_capacity(file.case.len());
@@ -49,19 +52,13 @@ pub fn suite(file: File, folder: &Path, line: &dyn Fn(usize) -> usize) -> Result
         }
         let ask = ask(&file.request, raw).map_err(wrong)?;
         let expect = expect(&raw.expect).map_err(wrong)?;
-        cases.push(Case {
-            name: raw.name.clone(),
-            line,
-            ask,
-            world: world(&file, raw, folder).map_err(wrong)?,
-            expect,
-        });
+        cases.push(Case { name: raw.name.clone(), line, ask, world: world(&file, raw, reach).map_err(wrong)?, expect });
     }
-    Ok(Suite { cases })
+    Ok(Suite { cases, requires: file.requires })
 }
 
 /// The case's world, laid over what the file says for all.
-fn world(file: &File, case: &RawCase, folder: &Path) -> Result<World, String> {
+fn world(file: &File, case: &RawCase, reach: Reach<'_>) -> Result<World, String> {
     let mut store = file.store.clone();
     store.extend(case.store.clone());
     let mut settings = file.settings.clone();
@@ -78,19 +75,22 @@ fn world(file: &File, case: &RawCase, folder: &Path) -> Result<World, String> {
         if written.jwks_url.is_some() {
             return Err(format!("tokens.{name}.jwks-url: cases fetch nothing; name a file with the keys, as jwks"));
         }
-        let profile = profile(&format!("tokens.{name}"), &from_folder(written, folder), &|text| Ok(text.into()));
+        let written = with_files(written, reach).map_err(|what| format!("tokens.{name}.{what}"))?;
+        let profile = profile(&format!("tokens.{name}"), &written, &|text| Ok(text.into()));
         Ok((name, profile.map_err(|error| error.to_string())?))
     });
     let tokens = tokens.collect::<Result<Tokens, String>>()?;
     Ok(World { now, prefixes, store, store_away: case.store_away, settings, tokens })
 }
 
-/// The same with its files meant from where the cases are.
-fn from_folder(mut profile: WrittenProfile, folder: &Path) -> WrittenProfile {
-    for path in [&mut profile.pem, &mut profile.jwks].into_iter().flatten() {
-        *path = folder.join(&*path);
+/// The same with its files meant from where the cases are, if they may be read.
+fn with_files(mut profile: WrittenProfile, reach: Reach<'_>) -> Result<WrittenProfile, String> {
+    for (key, path) in [("pem", &mut profile.pem), ("jwks", &mut profile.jwks)] {
+        if let Some(path) = path {
+            *path = reach.file(path).map_err(|why| format!("{key}: {why}"))?;
+        }
     }
-    profile
+    Ok(profile)
 }
 
 fn ask(common: &Request, case: &RawCase) -> Result<Ask, String> {

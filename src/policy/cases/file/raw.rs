@@ -6,6 +6,7 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializ
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
+use crate::policy::cases::Requires;
 use crate::policy::tokens::WrittenProfile;
 use crate::store::memory::Seed;
 
@@ -19,6 +20,7 @@ pub struct File {
     pub settings: BTreeMap<String, String>,
     pub tokens: BTreeMap<String, WrittenProfile>,
     pub request: Request,
+    pub requires: Requires,
     pub case: Vec<Spanned<Case>>,
 }
 

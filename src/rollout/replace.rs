@@ -1,0 +1,172 @@
+//! Somebody wants another policy in force, at the control port. Where the policy lies in a file, the file is replaced too.
+
+use std::sync::Arc;
+
+use super::archive::Id;
+use super::stage::{Failed, Refused, Stage};
+use super::{Artifact, Files, Inner, Rollout, Turn};
+use crate::policy::{About, Next, Origin};
+
+/// What is wanted.
+pub struct Change {
+    /// What shall take force.
+    pub what: What,
+    /// Only as far as its cases.
+    pub dry_run: bool,
+    /// Whether it is still wanted, given what is in force when its turn comes.
+    pub wanted: Wanted,
+}
+
+/// Is told what is in force.
+pub type Wanted = Box<dyn Fn(Option<&About>) -> bool + Send + Sync>;
+
+/// What shall take force.
+pub enum What {
+    /// This.
+    Given(Artifact),
+    /// What was in force before.
+    Before,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Done {
+    /// It decides. If it is gone after a restart, with the reason.
+    InForce(Arc<About>, Option<String>),
+    /// It could. Nothing changed.
+    Passed {
+        /// `sha256:…` of the component.
+        digest: String,
+        /// How many cases it was asked.
+        cases: usize,
+    },
+}
+
+/// Why nothing came of it.
+#[derive(Debug)]
+pub enum NotReplaced {
+    /// Another change was asked for after it, while it waited for its turn.
+    Overtaken,
+    /// It was not wanted any more.
+    Unwanted(Option<Arc<About>>),
+    /// There is nothing to go back to.
+    NothingBefore(String),
+    /// A stage was not reached.
+    Refused(Arc<Refused>),
+}
+
+impl Rollout {
+    /// Takes a change all the way. It goes on when nobody waits for it any more.
+    pub async fn replace(&self, change: Change) -> Result<Done, NotReplaced> {
+        let rollout = self.clone();
+        let done = tokio::spawn(async move { rollout.go(change).await }).await;
+        let failed = |error| self.0.refuse(Failed::new(Stage::InForce, error), None, &control_port());
+        done.unwrap_or_else(|error| Err(NotReplaced::Refused(failed(error))))
+    }
+
+    async fn go(&self, change: Change) -> Result<Done, NotReplaced> {
+        let inner = &*self.0;
+        // A rehearsal is in nobody's way.
+        let turn = if change.dry_run {
+            self.turn().await
+        } else {
+            let (mut asked, mut number) = (inner.asked.subscribe(), 0);
+            inner.asked.send_modify(|last| {
+                *last += 1;
+                number = *last;
+            });
+            tokio::select! {
+                biased;
+                _ = asked.wait_for(|last| *last != number) => return Err(NotReplaced::Overtaken),
+                turn = self.turn() => turn,
+            }
+        };
+        let in_force = inner.gate.in_force();
+        if !(change.wanted)(in_force.as_deref()) {
+            return Err(NotReplaced::Unwanted(in_force));
+        }
+        let files = inner.place().files.clone();
+        let goes_back = matches!(change.what, What::Before);
+        let artifact = match change.what {
+            What::Given(artifact) => with_cases_beside(artifact, files.as_ref(), inner).await?,
+            What::Before => before(inner, files.as_ref()).await.map_err(NotReplaced::NothingBefore)?,
+        };
+        let next = turn.prepare(&artifact, inner.gate.basis(), control_port()).await.map_err(NotReplaced::Refused)?;
+        if change.dry_run {
+            let cases = next.papers.suite.as_ref().map_or(0, |suite| suite.cases.len());
+            return Ok(Done::Passed { digest: next.policy.digest().to_string(), cases });
+        }
+        if goes_back {
+            inner.line().before.pop();
+        }
+        let (taken, only_here) = take(&turn, artifact, next, files).await;
+        taken.map(|about| Done::InForce(about, only_here)).map_err(NotReplaced::Refused)
+    }
+}
+
+fn control_port() -> Origin {
+    Origin { source: "control port".into(), ..Origin::default() }
+}
+
+/// The file first: who starts behind this starts with what is about to take force, and it has passed everything already.
+async fn take(
+    turn: &Turn<'_>,
+    artifact: Artifact,
+    mut next: Next,
+    files: Option<Files>,
+) -> (Result<Arc<About>, Arc<Refused>>, Option<String>) {
+    let written = match files {
+        None => Err("the policy in the configuration is no file".to_owned()),
+        Some(files) => {
+            let artifact = artifact.clone();
+            let written = tokio::task::spawn_blocking(move || files.write(&artifact)).await;
+            written.map_err(|error| error.to_string()).and_then(|written| written.map_err(|error| error.to_string()))
+        }
+    };
+    let only_here = match written {
+        Ok(stamp) => {
+            turn.inner.place().seen = stamp;
+            None
+        }
+        Err(why) => {
+            tracing::warn!(policy = %next.policy.digest(), why, "the policy's file cannot be replaced: this one is in force until the next start");
+            next.origin.until_restart = true;
+            Some(why)
+        }
+    };
+    turn.keep(artifact).await;
+    (turn.put_in_force(next).await, only_here)
+}
+
+/// Whoever brings no cases of his own has to pass those that lie beside the file: the next start asks them.
+async fn with_cases_beside(
+    mut artifact: Artifact,
+    files: Option<&Files>,
+    inner: &Inner,
+) -> Result<Artifact, NotReplaced> {
+    let Some(files) = files.filter(|_| artifact.cases.is_none()).cloned() else { return Ok(artifact) };
+    let folder = files.cases.parent().map(Into::into);
+    let read = tokio::task::spawn_blocking(move || files.cases_text()).await;
+    match read.map_err(|error| error.to_string()).and_then(|read| read.map_err(|error| error.to_string())) {
+        Ok(Some(cases)) => {
+            artifact.cases = Some(cases);
+            artifact.folder = folder;
+            Ok(artifact)
+        }
+        Ok(None) => Ok(artifact),
+        Err(why) => {
+            let failed = Failed::new(Stage::Fetched, why);
+            Err(NotReplaced::Refused(inner.refuse(failed, Some(artifact.digest()), &control_port())))
+        }
+    }
+}
+
+async fn before(inner: &Inner, files: Option<&Files>) -> Result<Artifact, String> {
+    let id: Id = inner.line().back().cloned().ok_or("nothing else was in force since the start of this process")?;
+    let archive = inner.archive.clone().ok_or("without a cache-dir nothing is kept to go back to")?;
+    let digest = id.component.clone();
+    let got = tokio::task::spawn_blocking(move || archive.get(&id)).await.map_err(|error| error.to_string())?;
+    let mut artifact = got.map_err(|error| format!("{digest} is not in cache-dir any more: {error}"))?;
+    artifact.folder = files.and_then(|files| files.cases.parent()).map(Into::into);
+    Ok(artifact)
+}

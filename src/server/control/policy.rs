@@ -1,0 +1,225 @@
+//! `/v1/policy`: what is in force, another one in its place, and back.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::super::App;
+use super::super::request::{Expected, json_body};
+use super::super::respond::{self, Response, error};
+use crate::config::Door;
+use crate::policy::About;
+use crate::policy::component::MAX_SIZE;
+use crate::rollout::{Artifact, Change, Done, MAX_CASES, NotReplaced, Wanted, What};
+
+/// Base64 has a third more; cases and signature are small.
+const MAX_BUNDLE: usize = MAX_SIZE as usize / 3 * 4 + 2 * MAX_CASES + (64 << 10);
+/// Policies that are sent at once: one on its way, one that waits for its turn, and who comes to overtake it; each of which may have some 90 MB.
+pub const BODIES: usize = 4;
+
+/// A component with what travels with it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bundle {
+    component: String,
+    #[serde(default)]
+    cases: Option<String>,
+    #[serde(default)]
+    signature: Option<String>,
+}
+
+/// `GET /v1/policy`
+pub fn get(app: &App, request: &Request<Incoming>) -> Response {
+    let in_force = app.gate.in_force();
+    if let (Some(about), Some(known)) = (&in_force, Tags::of(request.headers(), &IF_NONE_MATCH))
+        && known.contain(Some(about))
+    {
+        return tagged(respond::empty(StatusCode::NOT_MODIFIED), Some(about));
+    }
+    tagged(respond::json(StatusCode::OK, &app.rollout.status()), in_force.as_deref())
+}
+
+/// `PUT /v1/policy`
+pub async fn put(app: &App, request: Request<Incoming>) -> Response {
+    if let Some(refusal) = not_here(app) {
+        return refusal;
+    }
+    let dry_run = match request.uri().query() {
+        None | Some("") => false,
+        Some("dry-run" | "dry-run=" | "dry-run=true") => true,
+        Some(_) => {
+            return error(StatusCode::BAD_REQUEST, "invalid_query", "this path takes ?dry-run and nothing else");
+        }
+    };
+    let headers = request.headers().clone();
+    let Ok(_place) = app.policy_bodies.try_acquire() else {
+        let text = format!("{BODIES} policies are being sent already; try again");
+        return error(StatusCode::SERVICE_UNAVAILABLE, "busy", text);
+    };
+    let artifact = match artifact(request).await {
+        Ok(artifact) => artifact,
+        Err(response) => return *response,
+    };
+    answer(app, Change { what: What::Given(artifact), dry_run, wanted: wanted(&headers) }).await
+}
+
+/// `POST /v1/policy/rollback`
+pub async fn rollback(app: &App, request: Request<Incoming>) -> Response {
+    if let Some(refusal) = not_here(app) {
+        return refusal;
+    }
+    let headers = request.headers().clone();
+    let expected = Expected { error: "invalid_rollback", example: "{}" };
+    if let Err(response) = json_body::<Nothing>(request, 1 << 10, expected).await {
+        return *response;
+    }
+    answer(app, Change { what: What::Before, dry_run: false, wanted: wanted(&headers) }).await
+}
+
+/// Pages of other origins send no JSON unasked, so there is a body.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+fn not_here(app: &App) -> Option<Response> {
+    let text = if app.config.door == Door::Fleet {
+        "the policy is the fleet's (policy.source): `tidegate policy push` and `rollback` change it"
+    } else if app.gate.compiler().is_none() {
+        "this gateway lets everybody in (allow-all), so no policy is asked"
+    } else {
+        return None;
+    };
+    Some(error(StatusCode::CONFLICT, "no_policy_here", text))
+}
+
+async fn artifact(request: Request<Incoming>) -> Result<Artifact, Box<Response>> {
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if kind.eq_ignore_ascii_case("application/wasm") {
+        return Ok(Artifact::new(wasm_body(request).await?));
+    }
+    if kind.is_empty() || !kind.to_ascii_lowercase().starts_with("application/json") {
+        let text = "the body is a component, with content-type: application/wasm, or JSON with component (in base64), cases and signature";
+        return Err(Box::new(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_a_policy", text)));
+    }
+    let example = r#"{"component":"AGFzbQ…","cases":"[[case]]…"}"#;
+    let bundle: Bundle = json_body(request, MAX_BUNDLE, Expected { error: "invalid_policy", example }).await?;
+    let component = STANDARD.decode(bundle.component).map_err(|cause| {
+        let text = format!("component is no base64: {cause}; right would be {example}");
+        Box::new(error(StatusCode::BAD_REQUEST, "invalid_policy", text))
+    })?;
+    Ok(Artifact { cases: bundle.cases, signature: bundle.signature, ..Artifact::new(component) })
+}
+
+async fn wasm_body(request: Request<Incoming>) -> Result<Bytes, Box<Response>> {
+    let body = Limited::new(request.into_body(), MAX_SIZE as usize).collect().await.map_err(|_| {
+        let text = format!("the body ended early, or is more than {MAX_SIZE} bytes");
+        Box::new(error(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", text))
+    })?;
+    Ok(body.to_bytes())
+}
+
+async fn answer(app: &App, change: Change) -> Response {
+    let refusal = |status, code: &str, message: String, more: Value| {
+        let mut body = json!({ "error": { "code": code, "message": message } });
+        if let (Some(error), Some(more)) = (body["error"].as_object_mut(), more.as_object()) {
+            error.extend(more.clone());
+        }
+        respond::json(status, &body)
+    };
+    match app.rollout.replace(change).await {
+        Ok(Done::InForce(about, only_here)) => {
+            let body = json!({ "in_force": *about, "until_restart_because": only_here });
+            tagged(respond::json(StatusCode::OK, &body), Some(&about))
+        }
+        Ok(Done::Passed { digest, cases }) => {
+            respond::json(StatusCode::OK, &json!({ "dry_run": true, "digest": digest, "cases": cases }))
+        }
+        Err(NotReplaced::Overtaken) => {
+            let text = "another policy was sent after this one, while it waited for its turn".to_owned();
+            refusal(StatusCode::CONFLICT, "overtaken", text, Value::Null)
+        }
+        Err(NotReplaced::Unwanted(about)) => {
+            let text = about.as_ref().map_or_else(|| "nothing".into(), |about| about.digest.to_string());
+            let text = format!("{text} is in force, which is not what if-match or if-none-match wants");
+            tagged(refusal(StatusCode::PRECONDITION_FAILED, "not_in_force", text, Value::Null), about.as_deref())
+        }
+        Err(NotReplaced::NothingBefore(why)) => {
+            refusal(StatusCode::CONFLICT, "nothing_before", format!("cannot roll back: {why}"), Value::Null)
+        }
+        Err(NotReplaced::Refused(refused)) => {
+            let more = json!({ "stage": refused.stage, "digest": refused.digest });
+            refusal(StatusCode::UNPROCESSABLE_ENTITY, "refused", refused.to_string(), more)
+        }
+    }
+}
+
+fn tagged(mut response: Response, in_force: Option<&About>) -> Response {
+    if let Some(about) = in_force
+        && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", about.digest))
+    {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    response
+}
+
+/// What the request says of what has to be in force, or has not.
+fn wanted(headers: &HeaderMap) -> Wanted {
+    let (matches, others) = (Tags::of(headers, &IF_MATCH), Tags::of(headers, &IF_NONE_MATCH));
+    Box::new(move |in_force| {
+        let is = |tags: &Tags| tags.contain(in_force);
+        matches.as_ref().is_none_or(is) && !others.as_ref().is_some_and(is)
+    })
+}
+
+/// The entity tags of a header.
+struct Tags(Vec<String>);
+
+impl Tags {
+    fn of(headers: &HeaderMap, name: &HeaderName) -> Option<Self> {
+        let values = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default());
+        let tags: Vec<String> = values.flat_map(|value| value.split(',')).map(|tag| tag.trim().to_owned()).collect();
+        if tags.is_empty() { None } else { Some(Self(tags)) }
+    }
+
+    fn contain(&self, in_force: Option<&About>) -> bool {
+        let Some(about) = in_force else { return false };
+        let is = |tag: &String| {
+            tag == "*" || tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) == Some(&*about.digest)
+        };
+        self.0.iter().any(is)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Origin;
+
+    #[test]
+    fn conditions() {
+        let about = About { number: 1, digest: "sha256:1".into(), cases: None, since: 0, origin: Origin::default() };
+        for (name, value, with, without) in [
+            ("x", "", true, true),
+            ("if-match", "\"sha256:1\"", true, false),
+            ("if-match", "\"sha256:2\", \"sha256:1\"", true, false),
+            ("if-match", "\"sha256:2\"", false, false),
+            ("if-match", "W/\"sha256:1\"", false, false),
+            ("if-match", "sha256:1", false, false),
+            ("if-match", "*", true, false),
+            ("if-none-match", "*", false, true),
+            ("if-none-match", "\"sha256:1\"", false, true),
+            ("if-none-match", "\"sha256:2\"", true, true),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            let wanted = wanted(&headers);
+            assert_eq!((wanted(Some(&about)), wanted(None)), (with, without), "{name}: {value}");
+        }
+    }
+}
