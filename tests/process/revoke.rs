@@ -166,3 +166,23 @@ async fn a_gateway_without_redis_has_one_node() {
     let told = ends(&["revoke", "--list", "--control", &control]).await;
     assert_eq!(told.stdout, "nobody is kept out\n", "{told:?}");
 }
+
+#[tokio::test]
+async fn who_may_not_hear_the_commands_feeds_nobody_and_says_why() {
+    let redis = Redis::start(&[]).await;
+    let mut user = redis::cmd("ACL");
+    user.arg("SETUSER").arg("narrow").arg(&["on", ">secret", "~*", "&news", "+@all"]);
+    let _: () = user.query_async(&mut redis.connect().await).await.expect("the rule is valid");
+    let store = format!("redis://narrow:secret@127.0.0.1:{}", redis.port);
+    let gateway = Gateway::start(&format!("store = \"{store}\"\nallow-all = true\nstream.ping = \"1s\"")).await;
+    let mut wire =
+        within("a head", Wire::get(gateway.data, "/api/realtime?channel=news", None, None)).await.expect("an answer");
+    let told = gateway.process.stderr.wait_for(|log| log.contains("no channel goes on"));
+    assert!(within("the log says it", told).await);
+    let ready = within("an answer", Wire::get(gateway.control, "/readyz", None, None)).await.expect("an answer");
+    assert!(ready.status == 503 && ready.body().contains("unheard"), "{}", ready.body());
+    while !wire.body().contains("ping") {
+        assert!(within("a ping", wire.more(1 << 10)).await.expect("the stream stays"));
+    }
+    assert!(!wire.body().contains("connected"), "{}", wire.body());
+}

@@ -14,7 +14,7 @@ const LOOK: Duration = Duration::from_millis(700);
 /// After a read that failed, growing from the first to the second.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// Looks in vain, after which the log is told why no channel goes on.
-const PATIENCE: u32 = 8;
+const PATIENCE: u32 = 4;
 /// Entries of one read.
 const PAGE: usize = 256;
 /// Answers to what one look brought.

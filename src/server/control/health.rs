@@ -1,10 +1,15 @@
 //! Whether this node lives, and whether it should be sent clients.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use serde_json::json;
 
 use super::super::App;
 use super::super::respond::{self, Response};
+
+/// A node that does not know for so long what the fleet says feeds nobody.
+const HEARING: Duration = Duration::from_millis(500);
 
 /// `GET /healthz`
 pub async fn live() -> Response {
@@ -14,6 +19,8 @@ pub async fn live() -> Response {
 /// `GET /readyz`
 pub async fn ready(app: &App) -> Response {
     let store = match app.hub.store().ping().await {
+        // After each command it is so for a moment.
+        Ok(()) if tokio::time::timeout(HEARING, app.commands.known()).await.is_err() => "unheard",
         Ok(()) => "ok",
         Err(_) => "away",
     };

@@ -50,7 +50,12 @@ fn node(app: &App, book: &Book, store_is_up: bool) {
         .with_label_values(&[env!("CARGO_PKG_VERSION")])
         .set(1);
     book.gauge("tidegate_store_up", "Whether the store answers a ping now.").set(store_is_up.into());
-    let ready = store_is_up && app.gate.is_ready() && !app.is_draining();
+    let heard = app.commands.are_known();
+    book.gauge("tidegate_commands_heard", "Whether all is known that the fleet said; else nothing is delivered.")
+        .set(heard.into());
+    book.gauge("tidegate_denials", "Who is kept out for a while, whatever the policy says.")
+        .set(count(app.gate.denied().list().len()));
+    let ready = store_is_up && heard && app.gate.is_ready() && !app.is_draining();
     book.gauge("tidegate_ready", "Whether this node should be sent clients, as /readyz says it.").set(ready.into());
     book.gauge("tidegate_draining", "Whether this node is going away.").set(app.is_draining().into());
     book.gauge("tidegate_channels", "Channels that are read here.").set(count(app.hub.channels()));

@@ -15,7 +15,7 @@ use crate::telemetry::{metrics, process};
 /// `GET /v1/status`
 pub async fn status(app: &App) -> Response {
     let store_is_up = store_is_up(app).await;
-    let ready = store_is_up && app.gate.is_ready() && !app.is_draining();
+    let ready = store_is_up && app.commands.are_known() && app.gate.is_ready() && !app.is_draining();
     let (received, sent) = metrics().events();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time behind 1970")]
     let started = (process::started() * 1e3) as u64;
