@@ -48,8 +48,16 @@ pub fn rollout(raw: &raw::Policy) -> Result<RolloutConfig, ConfigError> {
         source: raw.source,
         cases: raw.cases.clone(),
         trust: Arc::new(Trust::load(&raw.trusted_keys).map_err(|error| wrong("policy.trusted-keys", error))?),
-        rotate_within: raw.rotate_within.0,
+        rotate_within: raw.rotate_within.0.map(|time| up_to_a_day("policy.rotate-within", time)).transpose()?,
     })
+}
+
+/// Checks a time for which something goes on that has begun to end.
+pub fn up_to_a_day(key: &str, time: Duration) -> Result<Duration, ConfigError> {
+    if time <= Duration::from_secs(86_400) {
+        return Ok(time);
+    }
+    Err(wrong(key, format!("{}: it is at most a day", humantime::format_duration(time))))
 }
 
 /// Checks `[policy.shadow]`.

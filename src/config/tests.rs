@@ -63,6 +63,9 @@ fn mistakes_name_the_key_and_the_remedy() {
     check("allow-all = true\npolicy.settings.key = \"${file:/no/such}\"", &["policy.settings.key", "/no/such"]);
     check("allow-all = true\npolicy.settings.key = \"a$b\"", &["policy.settings.key", "$$"]);
     check("allow-all = true\nreject.hold = \"90s\"", &["reject.hold", "1m 30s", "60s"]);
+    check("allow-all = true\ndrain.time = \"25h\"", &["drain.time", "1day 1h", "a day"]);
+    check("allow-all = true\ndrain.delay = \"500y\"", &["drain.delay", "a day"]);
+    check("allow-all = true\npolicy.rotate-within = \"2days\"", &["policy.rotate-within", "a day"]);
     let hosts = |host: &str| format!("allow-all = true\npolicy.egress.hosts = [{host}]");
     check(&hosts("'auth.example'"), &["policy.egress.hosts", "auth.example", "https://auth.example"]);
     check(&hosts("'https://auth.example/path'"), &["policy.egress.hosts", "without a user, a path"]);

@@ -56,7 +56,7 @@ async fn a_rolling_restart_loses_nothing() {
     assert_eq!(settle(&sources, Duration::from_secs(30), |tally| tally.is_open()).await, 0, "everybody comes in");
     let begin = Instant::now();
     // Longer than all of it takes; they are stopped by the clock alone.
-    let time = 2 * pause + Duration::from_secs(10);
+    let time = 2 * pause + Duration::from_secs(14);
     let emitters: Vec<_> = (0..2).map(|n| emitter::start(redis.port, &CHANNELS, n, 8, time)).collect();
     for number in 0..2 {
         tokio::time::sleep(pause).await;
