@@ -1,10 +1,9 @@
 //! A new policy takes force while streams run: all of them come back within the window, evenly, and lose nothing.
 
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::children::{Gateway, Running, is_full, path, tidegate, within};
+use crate::children::{Gateway, is_full, path, within};
 use crate::emitter::{self, Account};
 use crate::guests;
 use crate::redis_server::Redis;
@@ -30,15 +29,11 @@ async fn all_within_the_window_evenly() {
     let policy = path(dir.path(), "policy.wasm");
     std::fs::write(&policy, allow(1)).expect("the policy is written");
     let toml = format!(
-        "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\nlog.filter = \"warn,tidegate::server=info\"\n\
-         policy = {{ file = \"{policy}\", rotate-within = \"{}s\", lookup = {{ prefixes = [] }} }}",
+        "store = \"{}\"\nlog.filter = \"warn,tidegate::server=info\"\npolicy = {{ file = \"{policy}\", rotate-within = \"{}s\" }}",
+        redis.url(),
         window.as_secs()
     );
-    std::fs::write(dir.path().join("tidegate.toml"), toml).expect("the configuration is written");
-    let mut command = tidegate(&["dev", "--playground-unsafe", "--store", &redis.url()]);
-    command.current_dir(dir.path()).stdin(Stdio::null());
-    let folder = tempfile::tempdir().expect("a folder");
-    let gateway = Gateway::when_up(Running::start(command), folder).await;
+    let gateway = Gateway::start(&toml).await;
 
     let sources: Vec<_> = (0..streams).map(|number| Source::new(number, &CHANNELS, None)).collect();
     for source in &sources {
