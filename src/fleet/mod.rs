@@ -11,7 +11,9 @@ mod member;
 mod pointer;
 pub mod push;
 pub mod revocation;
+mod view;
 
 pub use copy::LocalCopy;
 pub use member::{Fleet, Join, Node};
 pub use pointer::{MAX_CASES, Pointer};
+pub use view::{NothingThere, View};

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::member::{Node, short};
 use super::pointer::{self, Candidate, MAX_CASES, Pointer, PushId, Report};
+use super::view::View;
 use crate::policy::component::MAX_SIZE;
 use crate::policy::digest::Digest;
 use crate::policy::signature::{Signature, Statement};
@@ -47,7 +48,7 @@ pub struct How {
 }
 
 /// What came of a push.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pushed {
     /// What is in force, or would be.
     #[serde(flatten)]
@@ -61,7 +62,7 @@ pub struct Pushed {
 }
 
 /// A node on which it arrived.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Arrived {
     /// Its name.
     pub name: String,
@@ -72,7 +73,7 @@ pub struct Arrived {
 }
 
 /// A node that refuses it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RefusedBy {
     /// Its name.
     pub name: String,
@@ -178,13 +179,6 @@ pub async fn history(store: &FleetStore) -> Result<Vec<Pointer>, StoreError> {
     Ok(store.history().await?.iter().filter_map(|note| pointer::parse(note).ok()).collect())
 }
 
-/// A number that is greater than all that are known of.
-pub async fn next_sequence(store: &FleetStore) -> Result<u64, StoreError> {
-    let known = current(store).await?.into_iter().chain(history(store).await?).map(|pointer| pointer.sequence);
-    let nodes = nodes(store).await?.into_iter().filter_map(|node| node.sequence);
-    Ok(known.chain(nodes).max().unwrap_or(0) + 1)
-}
-
 /// Takes a bundle to every node that lives, and puts it in force everywhere or nowhere.
 pub async fn push(store: &FleetStore, bundle: Bundle, how: How) -> Result<Pushed, PushError> {
     let was = store.current().await?;
@@ -234,7 +228,7 @@ async fn pointer(store: &FleetStore, bundle: &Bundle) -> Result<Pointer, PushErr
     too_large("a table of cases", bundle.cases.as_ref().map_or(0, String::len), MAX_CASES as u64)?;
     let sequence = match &bundle.signature {
         Some(signature) => signature.statement().sequence,
-        None => next_sequence(store).await?,
+        None => View::of(store).await?.next_sequence,
     };
     let Statement { component, cases, .. } = Statement::of(&bundle.component, bundle.cases.as_deref(), sequence);
     let (signature, pushed_at, push) = (bundle.signature.clone(), now_ms(), PushId::new());

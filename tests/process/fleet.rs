@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use redis::cmd;
 use serde_json::Value;
 use tempfile::TempDir;
+use tidegate::policy::digest::Digest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -339,6 +340,93 @@ async fn a_node_starts_with_what_it_kept_while_the_store_is_away() {
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 503);
     logs(&a, "somebody changed it").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_away_hears_what_it_missed() {
+    let fleet = Fleet::unsigned().await;
+    let [a, b] = [fleet.node("a").await, fleet.node("b").await];
+    fleet.write("deny.wasm", component("deny"));
+    fleet.write("allow.wasm", component("allow"));
+    fleet.succeeds(&["push", "deny.wasm"]).await;
+    // It stands still, as a machine does that is moved: the push waits until its word expires, and no longer.
+    b.process.signal("STOP").await;
+    let pushed = fleet.succeeds(&["push", "allow.wasm"]).await;
+    assert_eq!(pushed["nodes"].as_array().map(Vec::len), Some(1), "{pushed}");
+    assert_eq!(status(a.data).await, 200);
+    b.process.signal("CONT").await;
+    until("it has the new one", async || status(b.data).await == 200).await;
+    fleet.all_have(2, &digest(&pushed)).await;
+    // Two of one name are told apart, and told.
+    let other = fleet.node("b").await;
+    for node in [&b, &other] {
+        logs(node, "another node has this name too").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_of_the_fleet_pushes_for_others() {
+    let fleet = Fleet::signed().await;
+    let [a, b] = [fleet.node("a").await, fleet.node("b").await];
+    let control = a.control.to_string();
+    let through =
+        async |args: &[&str]| fleet.run(&[&["policy"], args, &["--control", &control, "--json"]].concat()).await;
+    let done = async |args: &[&str]| -> Value {
+        let ended = through(args).await;
+        assert_eq!(ended.code(), Some(0), "{args:?}: {ended:?}");
+        serde_json::from_str(&ended.stdout).expect("JSON")
+    };
+    fleet.write("deny.wasm", component("deny"));
+    fleet.write("allow.wasm", component("allow"));
+    let refused = through(&["push", "deny.wasm"]).await;
+    assert!(refused.code() == Some(1) && refused.stderr.contains("it is not signed"), "{refused:?}");
+    let dry = done(&["push", "deny.wasm", "--key", "release.pem", "--dry-run"]).await;
+    assert_eq!(dry["in_force"], false, "{dry}");
+    assert_eq!(status(b.data).await, 503);
+    let pushed = done(&["push", "deny.wasm", "--key", "release.pem"]).await;
+    assert_eq!((&pushed["sequence"], status(b.data).await), (&1.into(), 418), "{pushed}");
+    done(&["push", "allow.wasm", "--key", "release.pem"]).await;
+    assert_eq!((status(a.data).await, status(b.data).await), (200, 200));
+    let refused = through(&["rollback"]).await;
+    assert!(refused.code() == Some(2) && refused.stderr.contains("--key"), "{refused:?}");
+    let back = done(&["rollback", "--key", "release.pem"]).await;
+    assert_eq!((&back["sequence"], status(b.data).await), (&3.into(), 418), "{back}");
+    let list = done(&["list"]).await;
+    assert_eq!(list["history"].as_array().map(Vec::len), Some(3), "{list}");
+    let nodes = done(&["status"]).await["nodes"].clone();
+    assert_eq!((&nodes[0]["name"], &nodes[1]["sequence"]), (&"a".into(), &3.into()), "{nodes}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_with_a_file_is_pushed_to_as_well() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("policy.wasm");
+    std::fs::write(&file, component("deny")).expect("written");
+    std::fs::write(dir.path().join("allow.wasm"), component("allow")).expect("written");
+    let node = Gateway::start(&format!("store = \"memory:\"\npolicy.file = {file:?}\n")).await;
+    let control = node.control.to_string();
+    let through = async |args: &[&str]| {
+        let mut command = tidegate(&["policy"]);
+        command.args(args).args(["--control", &control]).current_dir(dir.path());
+        run(command, None).await
+    };
+    let done = async |args: &[&str]| {
+        let ended = through(args).await;
+        assert_eq!(ended.code(), Some(0), "{args:?}: {ended:?}");
+        ended.stdout
+    };
+    let deny = Digest::of(&component("deny")).to_string();
+    assert!(done(&["status"]).await.starts_with(&deny));
+    assert!(done(&["push", "allow.wasm", "--dry-run"]).await.contains("could be in force"));
+    assert_eq!(status(node.data).await, 418);
+    assert!(done(&["push", "allow.wasm"]).await.contains("is in force"));
+    assert_eq!(status(node.data).await, 200);
+    assert!(done(&["rollback"]).await.starts_with(&format!("{deny} is in force")));
+    assert_eq!(status(node.data).await, 418);
+    let refused = through(&["rollback", "2"]).await;
+    assert!(refused.code() == Some(2) && refused.stderr.contains("goes back to the one before"), "{refused:?}");
+    let refused = through(&["list"]).await;
+    assert!(refused.code() == Some(1) && refused.stderr.contains("no fleet"), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,15 +1,15 @@
 //! `tidegate policy list`: what was in force.
 
-use anyhow::bail;
+use std::time::{Duration, UNIX_EPOCH};
+
 use clap::Args;
 use serde_json::json;
 
-use super::push::fleet;
+use super::fleet::view;
 use super::say;
 use crate::commands::client_runtime;
-use crate::commands::target::{Target, TargetArgs};
+use crate::commands::target::TargetArgs;
 use crate::fleet::Pointer;
-use crate::fleet::push::{current, history};
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
@@ -22,34 +22,24 @@ pub struct ListArgs {
 
 pub fn run(args: &ListArgs) -> anyhow::Result<()> {
     client_runtime()?.block_on(async {
-        match args.target.open()? {
-            Target::Store(store) => {
-                let store = fleet(&store)?;
-                let (current, history) = (current(&store).await?, history(&store).await?);
-                if args.json {
-                    return say(&format!("{}\n", json!({ "current": current, "history": history })));
-                }
-                if history.is_empty() && current.is_none() {
-                    return say("nothing was pushed to this store\n");
-                }
-                let lines = history.iter().map(|pointer| line(pointer, current.as_ref() == Some(pointer)));
-                say(&lines.collect::<String>())
-            }
-            Target::Gateway(_) => bail!("give --store, the fleet's store"),
+        let view = view(&args.target.open()?).await?;
+        if args.json {
+            return say(&format!("{}\n", json!({ "current": view.current, "history": view.history })));
         }
+        if view.history.is_empty() {
+            return say("nothing was pushed to this store\n");
+        }
+        let lines = view.history.iter().map(|pointer| line(pointer, view.current.as_ref() == Some(pointer)));
+        say(&lines.collect::<String>())
     })
 }
 
 fn line(pointer: &Pointer, is_current: bool) -> String {
+    let Pointer { sequence, component, .. } = pointer;
     let mark = if is_current { "*" } else { " " };
     let cases = if pointer.cases.is_some() { "with cases" } else { "without cases" };
-    let by =
-        pointer.signature.as_ref().map_or_else(|| "not signed".into(), |signature| format!("key {}", signature.key()));
-    let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(pointer.pushed_at);
-    format!(
-        "{mark} {:>4}  {}  {}  {cases}  {by}\n",
-        pointer.sequence,
-        humantime::format_rfc3339_seconds(at),
-        pointer.component
-    )
+    let signature = pointer.signature.as_ref();
+    let by = signature.map_or_else(|| "not signed".into(), |signature| format!("key {}", signature.key()));
+    let at = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(pointer.pushed_at));
+    format!("{mark} {sequence:>4}  {at}  {component}  {cases}  {by}\n")
 }

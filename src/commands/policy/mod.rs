@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod fleet;
 mod inspect;
 mod keygen;
 mod list;
@@ -66,10 +67,11 @@ pub fn run(command: PolicyCommand) -> anyhow::Result<()> {
     }
 }
 
-/// Prints an answer. Whoever reads only its beginning, as `head` does, is no failure.
+/// Prints an answer. Whoever reads only its beginning, as `head` does, is no failure. What others wrote moves no cursor.
 fn say(text: &str) -> anyhow::Result<()> {
     use std::io::{ErrorKind, Write};
-    match std::io::stdout().write_all(text.as_bytes()) {
+    let plain: String = text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect();
+    match std::io::stdout().write_all(plain.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(anyhow::Error::from(error).context("printing")),
         _ => Ok(()),
     }

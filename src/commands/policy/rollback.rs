@@ -1,14 +1,15 @@
 //! `tidegate policy rollback`: what was in force before is in force again, as a push of its own.
 
-use anyhow::{Context, bail};
 use clap::Args;
+use http::Method;
+use serde_json::json;
 
-use super::push::{SigningArgs, WaitingArgs, fleet, push_and_tell};
+use super::fleet::{SigningArgs, WaitingArgs, fleet, followed, push_and_tell, tell};
 use crate::commands::client_runtime;
 use crate::commands::target::{Target, TargetArgs};
 use crate::config::ConfigError;
-use crate::fleet::Pointer;
-use crate::fleet::push::{Bundle, How, current, history};
+use crate::fleet::push::{Bundle, How};
+use crate::fleet::{Pointer, View};
 
 #[derive(Debug, Args)]
 pub struct RollbackArgs {
@@ -31,41 +32,41 @@ pub fn run(args: &RollbackArgs) -> anyhow::Result<()> {
         match args.target.open()? {
             Target::Store(store) => {
                 let store = fleet(&store)?;
-                let current = current(&store).await?;
-                let to = choose(args.to.as_deref(), current.as_ref(), &history(&store).await?)?;
-                if to.signature.is_some() && args.signing.key.is_none() {
-                    let text = "rollback: the fleet's policies are signed, and no node goes back to a smaller number: \
-                                give --key, to sign the older policy anew under a greater one";
-                    return Err(ConfigError(text.into()).into());
-                }
+                let view = View::of(&store).await?;
+                let to = chosen(args, &view)?;
                 let artifact = to.fetch(&store).await?;
                 let (component, cases) = (artifact.component.to_vec(), artifact.cases);
-                let signature = args.signing.sign(&store, &component, cases.as_deref()).await?;
+                let signature = args.signing.sign(async || Ok(view.next_sequence), to.component, to.cases).await?;
                 let how = How { dry_run: false, timeout: args.waiting.timeout, untried: false };
                 push_and_tell(&store, Bundle { component, cases, signature }, how, args.json).await
             }
-            Target::Gateway(_) => bail!("give --store, the fleet's store"),
+            Target::Gateway(gateway) => {
+                let mut body = json!({});
+                if let Some(view) = followed(&gateway).await? {
+                    let to = chosen(args, &view)?;
+                    body["to"] = to.sequence.to_string().into();
+                    let signature = args.signing.sign(async || Ok(view.next_sequence), to.component, to.cases).await?;
+                    if let Some(signature) = signature {
+                        body["signature"] = signature.text().into();
+                    }
+                } else if args.to.is_some() || args.signing.key.is_some() {
+                    let text = "rollback: a gateway with a policy of its own goes back to the one before, and takes neither \
+                                a number nor a key";
+                    return Err(ConfigError(text.into()).into());
+                }
+                let answer = gateway.call(Method::POST, "/v1/policy/rollback", Some(body.to_string())).await?;
+                tell(&answer, args.json)
+            }
         }
     })
 }
 
-/// The one that is meant; without a word, the latest that is not what is in force.
-fn choose(to: Option<&str>, current: Option<&Pointer>, history: &[Pointer]) -> anyhow::Result<Pointer> {
-    let same = |pointer: &&Pointer| {
-        current.is_some_and(|now| (now.component, now.cases) == (pointer.component, pointer.cases))
-    };
-    let found = match to {
-        None => history.iter().find(|pointer| !same(pointer)).context("nothing else was in force before")?,
-        Some(text) => {
-            let number = text.parse::<u64>().ok();
-            let digits = text.strip_prefix("sha256:").unwrap_or(text);
-            let by_number = history.iter().find(|pointer| Some(pointer.sequence) == number);
-            let by_digest =
-                || history.iter().find(|pointer| digits.len() >= 6 && pointer.component.hex().starts_with(digits));
-            by_number.or_else(by_digest).with_context(|| {
-                format!("{text} was not in force, as far as is remembered: `tidegate policy list` shows what was")
-            })?
-        }
-    };
-    Ok(found.clone())
+fn chosen<'a>(args: &RollbackArgs, view: &'a View) -> anyhow::Result<&'a Pointer> {
+    let to = view.choose(args.to.as_deref())?;
+    if to.signature.is_some() && args.signing.key.is_none() {
+        let text = "rollback: the fleet's policies are signed, and no node goes back to a smaller number: give --key, to sign the \
+                    older policy anew under a greater one";
+        return Err(ConfigError(text.into()).into());
+    }
+    Ok(to)
 }

@@ -2,16 +2,15 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::bail;
 use clap::Args;
-use serde_json::json;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
 
-use super::push::fleet;
+use super::fleet::view;
 use super::say;
 use crate::commands::client_runtime;
 use crate::commands::target::{Target, TargetArgs};
-use crate::fleet::push::{current, nodes};
-use crate::fleet::{Node, Pointer};
+use crate::fleet::{Node, View};
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -24,38 +23,60 @@ pub struct StatusArgs {
 
 pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
     client_runtime()?.block_on(async {
-        match args.target.open()? {
-            Target::Store(store) => {
-                let store = fleet(&store)?;
-                let (current, nodes) = (current(&store).await?, nodes(&store).await?);
-                if args.json {
-                    return say(&format!("{}\n", json!({ "current": current, "nodes": nodes })));
-                }
-                say(&text(current.as_ref(), &nodes))
-            }
-            Target::Gateway(_) => bail!("give --store, the fleet's store"),
+        let target = args.target.open()?;
+        if let Target::Gateway(gateway) = &target
+            && gateway.ask(Method::GET, "/v1/fleet", None).await?.0 == StatusCode::CONFLICT
+        {
+            // A gateway on memory: is alone.
+            let policy = gateway.call(Method::GET, "/v1/policy", None).await?;
+            return if args.json { say(&format!("{policy}\n")) } else { say(&alone(&policy)) };
         }
+        let view = view(&target).await?;
+        if args.json {
+            return say(&format!("{}\n", json!({ "current": view.current, "nodes": view.nodes })));
+        }
+        say(&text(&view))
     })
 }
 
-fn text(current: Option<&Pointer>, nodes: &[Node]) -> String {
-    let mut text = match current {
+fn since(ms: u64) -> String {
+    format!(", since {}", humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms)))
+}
+
+fn alone(policy: &Value) -> String {
+    let in_force = &policy["in_force"];
+    let digest = in_force["digest"].as_str().unwrap_or("no policy");
+    let since = in_force["since"].as_u64().map(since).unwrap_or_default();
+    let source = in_force["source"].as_str().unwrap_or("none");
+    let mut text = format!("{digest}{since}  ({source})\n");
+    if let Some(why) = policy["last_refusal"]["why"].as_str() {
+        text += &format!("  {why}\n");
+    }
+    text
+}
+
+fn text(view: &View) -> String {
+    let mut text = match &view.current {
         Some(pointer) => format!("the fleet's policy: {}, number {}\n", pointer.component, pointer.sequence),
         None => "the fleet's policy: nothing was pushed\n".into(),
     };
-    if nodes.is_empty() {
+    if view.nodes.is_empty() {
         text += "no node lives\n";
     }
-    for node in nodes {
-        let digest = node.digest.as_deref().unwrap_or("no policy");
-        let number = node.sequence.map(|number| format!(", number {number}")).unwrap_or_default();
-        let since = node.since.map(|ms| humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms)));
-        let since = since.map(|time| format!(", since {time}")).unwrap_or_default();
-        let source = node.source.as_deref().unwrap_or(if node.fleet { "fleet" } else { "none" });
-        text += &format!("  {}  {}  {digest}{number}{since}  ({source})\n", node.name, node.address);
+    for node in &view.nodes {
+        text += &line(node);
         if let Some(error) = &node.error {
             text += &format!("    {error}\n");
         }
     }
     text
+}
+
+fn line(node: &Node) -> String {
+    let Node { name, address, .. } = node;
+    let digest = node.digest.as_deref().unwrap_or("no policy");
+    let number = node.sequence.map(|number| format!(", number {number}")).unwrap_or_default();
+    let since = node.since.map(since).unwrap_or_default();
+    let source = node.source.as_deref().unwrap_or(if node.fleet { "fleet" } else { "none" });
+    format!("  {name}  {address}  {digest}{number}{since}  ({source})\n")
 }

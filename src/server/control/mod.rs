@@ -1,6 +1,7 @@
 //! The control port: for operators and emitters of this machine, and for nobody's web page.
 
 mod emit;
+mod fleet;
 mod health;
 mod metrics;
 mod openapi;
@@ -65,6 +66,7 @@ const ROUTES: &[Route] = &[
     route(Method::GET, "/v1/policy", Operators, |app, request| Box::pin(async move { policy::get(app, &request) })),
     route(Method::PUT, "/v1/policy", Operators, |app, request| Box::pin(policy::put(app, request))),
     route(Method::POST, "/v1/policy/rollback", Operators, |app, request| Box::pin(policy::rollback(app, request))),
+    route(Method::GET, "/v1/fleet", Operators, |app, _| Box::pin(fleet::get(app))),
     route(Method::POST, "/v1/emit", Operators, |app, request| Box::pin(emit::emit(app, request))),
     route(Method::POST, "/v1/revoke", Operators, |app, request| Box::pin(revoke::revoke(app, request))),
     route(Method::GET, "/v1/revocations", Operators, |app, _| Box::pin(revoke::list(app))),

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::super::App;
 use super::super::request::{Expected, json_body};
 use super::super::respond::{self, Response, error};
+use super::fleet;
 use crate::config::Door;
 use crate::policy::About;
 use crate::policy::component::MAX_SIZE;
@@ -47,7 +48,8 @@ pub fn get(app: &App, request: &Request<Incoming>) -> Response {
 
 /// `PUT /v1/policy`
 pub async fn put(app: &App, request: Request<Incoming>) -> Response {
-    if let Some(refusal) = not_here(app) {
+    let followed = fleet::followed(app);
+    if let (None, Some(refusal)) = (followed, not_here(app)) {
         return refusal;
     }
     let dry_run = match request.uri().query() {
@@ -66,26 +68,39 @@ pub async fn put(app: &App, request: Request<Incoming>) -> Response {
         Ok(artifact) => artifact,
         Err(response) => return *response,
     };
+    if let Some(followed) = followed {
+        return match unwanted(app, &headers) {
+            Some(refusal) => refusal,
+            None => tagged(fleet::put(followed, artifact, dry_run).await, app.gate.in_force().as_deref()),
+        };
+    }
     answer(app, Change { what: What::Given(artifact), dry_run, wanted: wanted(&headers) }).await
 }
 
 /// `POST /v1/policy/rollback`
 pub async fn rollback(app: &App, request: Request<Incoming>) -> Response {
+    let headers = request.headers().clone();
+    let expected = Expected { error: "invalid_rollback", example: "{}" };
+    let back = match json_body::<fleet::Back>(request, 8 << 10, expected).await {
+        Ok(back) => back,
+        Err(response) => return *response,
+    };
+    if let Some(followed) = fleet::followed(app) {
+        return match unwanted(app, &headers) {
+            Some(refusal) => refusal,
+            None => tagged(fleet::rollback(followed, back).await, app.gate.in_force().as_deref()),
+        };
+    }
     if let Some(refusal) = not_here(app) {
         return refusal;
     }
-    let headers = request.headers().clone();
-    let expected = Expected { error: "invalid_rollback", example: "{}" };
-    if let Err(response) = json_body::<Nothing>(request, 1 << 10, expected).await {
-        return *response;
+    if !back.is_plain() {
+        let text =
+            "a gateway with a policy of its own goes back to the one before, and takes neither `to` nor `signature`";
+        return error(StatusCode::CONFLICT, "no_fleet", text);
     }
     answer(app, Change { what: What::Before, dry_run: false, wanted: wanted(&headers) }).await
 }
-
-/// Pages of other origins send no JSON unasked, so there is a body.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
 
 fn not_here(app: &App) -> Option<Response> {
     let text = if app.config.door == Door::Fleet {
@@ -166,6 +181,17 @@ fn tagged(mut response: Response, in_force: Option<&About>) -> Response {
         response.headers_mut().insert(ETAG, tag);
     }
     response
+}
+
+/// The refusal of what is not wanted any more, given what is in force.
+fn unwanted(app: &App, headers: &HeaderMap) -> Option<Response> {
+    let in_force = app.gate.in_force();
+    if wanted(headers)(in_force.as_deref()) {
+        return None;
+    }
+    let text = in_force.as_ref().map_or("nothing", |about| &about.digest);
+    let text = format!("{text} is in force, which is not what if-match or if-none-match wants");
+    Some(tagged(error(StatusCode::PRECONDITION_FAILED, "not_in_force", text), in_force.as_deref()))
 }
 
 /// What the request says of what has to be in force, or has not.

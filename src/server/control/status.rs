@@ -40,6 +40,7 @@ pub async fn status(app: &App) -> Response {
             "replay_limit": app.config.stream.replay_memory,
         },
         "kept_out": app.recent.list(),
+        "nodes": super::fleet::nodes(app).await,
     });
     respond::json(StatusCode::OK, &body)
 }

@@ -1,0 +1,90 @@
+//! The fleet as it stands: what is in force, what was, and every node's word.
+
+use serde::{Deserialize, Serialize};
+
+use super::member::Node;
+use super::pointer::Pointer;
+use super::push::{current, history, nodes};
+use crate::store::StoreError;
+use crate::store::redis::fleet::FleetStore;
+
+/// The fleet, to one who asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// What was pushed and flipped last.
+    pub current: Option<Pointer>,
+    /// What was in force, the latest first.
+    pub history: Vec<Pointer>,
+    /// Those that live.
+    pub nodes: Vec<Node>,
+    /// A number that is greater than all of these know.
+    pub next_sequence: u64,
+}
+
+/// There is nothing to go back to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NothingThere {
+    /// Not before what is in force.
+    #[error("nothing else was in force before")]
+    Before,
+    /// Not by that name.
+    #[error("{0} was not in force, as far as is remembered: `tidegate policy list` shows what was")]
+    Named(String),
+}
+
+impl View {
+    /// Asks the store.
+    pub async fn of(store: &FleetStore) -> Result<Self, StoreError> {
+        let (current, history, nodes) = (current(store).await?, history(store).await?, nodes(store).await?);
+        let pushed = current.iter().chain(&history).map(|pointer| pointer.sequence);
+        let known = pushed.chain(nodes.iter().filter_map(|node| node.sequence)).max().unwrap_or(0);
+        Ok(Self { current, history, nodes, next_sequence: known.saturating_add(1) })
+    }
+
+    /// What is meant by a number or the beginning of a digest; without either, the latest that is not what is in force.
+    pub fn choose(&self, to: Option<&str>) -> Result<&Pointer, NothingThere> {
+        let Some(text) = to else {
+            let now = self.current.as_ref().map(|now| (now.component, now.cases));
+            let other = |pointer: &&Pointer| now != Some((pointer.component, pointer.cases));
+            return self.history.iter().find(other).ok_or(NothingThere::Before);
+        };
+        let number = text.parse::<u64>().ok();
+        let digits = text.strip_prefix("sha256:").unwrap_or(text);
+        let by_number = self.history.iter().find(|pointer| Some(pointer.sequence) == number);
+        let named = |pointer: &&Pointer| digits.len() >= 6 && pointer.component.hex().starts_with(digits);
+        let found = by_number.or_else(|| self.history.iter().find(named));
+        found.ok_or_else(|| NothingThere::Named(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pointer::PushId;
+    use super::*;
+    use crate::policy::digest::Digest;
+
+    #[test]
+    fn what_is_meant_by_going_back() {
+        let pointer = |sequence, component: &str| Pointer {
+            sequence,
+            component: Digest::of(component.as_bytes()),
+            cases: None,
+            signature: None,
+            pushed_at: 0,
+            push: PushId::new(),
+        };
+        let history = vec![pointer(4, "b"), pointer(3, "b"), pointer(2, "a"), pointer(1, "c")];
+        let view = View { current: history.first().cloned(), history, nodes: Vec::new(), next_sequence: 5 };
+        let chosen = |to: Option<&str>| view.choose(to).map(|pointer| pointer.sequence);
+        assert_eq!(chosen(None), Ok(2), "the same again is not back");
+        assert_eq!(chosen(Some("1")), Ok(1));
+        let c = Digest::of(b"c");
+        assert_eq!(chosen(Some(&c.to_string())), Ok(1));
+        assert_eq!(chosen(Some(&c.hex()[..6])), Ok(1));
+        for unknown in ["9", &c.hex()[..5], "", "sha256:"] {
+            assert_eq!(chosen(Some(unknown)), Err(NothingThere::Named(unknown.into())));
+        }
+        let nothing = View { current: None, history: Vec::new(), nodes: Vec::new(), next_sequence: 1 };
+        assert_eq!(nothing.choose(None), Err(NothingThere::Before));
+    }
+}
