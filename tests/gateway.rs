@@ -57,6 +57,8 @@ mod revoke;
 mod role_based;
 #[path = "gateway/rollout.rs"]
 mod rollout;
+#[path = "gateway/shadow.rs"]
+mod shadow;
 #[path = "gateway/status.rs"]
 mod status;
 #[path = "gateway/storm.rs"]

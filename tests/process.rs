@@ -22,6 +22,8 @@ mod source;
 
 #[path = "process/bombs.rs"]
 mod bombs;
+#[path = "process/candidate.rs"]
+mod candidate;
 #[path = "process/commands.rs"]
 mod commands;
 #[path = "process/compile.rs"]

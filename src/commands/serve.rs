@@ -18,6 +18,7 @@ use crate::fleet::{Fleet, Join, LocalCopy};
 use crate::policy::compile::Compiler;
 use crate::policy::component::Policy;
 use crate::policy::gate::Gate;
+use crate::policy::shadow::Share;
 use crate::policy::signature::Signatures;
 use crate::rollout::{Files, Follow, Load, Refused};
 use crate::server::{self, App, Playground};
@@ -88,6 +89,7 @@ pub fn start(
         join_fleet(&app, address, copy).await;
         let follow = Follow::new(app.rollout.clone(), store, Arc::clone(&app.config), path, load);
         tokio::spawn(follow.run(reload));
+        propose(&app);
         let signal = stop_signal()?;
         greet(address, &app)?;
         println!("control on http://{control}");
@@ -113,6 +115,19 @@ async fn begin(app: &App) -> anyhow::Result<()> {
         Door::Fleet => {}
     }
     Ok(())
+}
+
+/// The candidate of the configuration is loaded beside the start: what is wrong with it is told, and is no reason not to serve.
+fn propose(app: &Arc<App>) {
+    let Some(file) = app.config.shadow.file.clone() else { return };
+    let app = Arc::clone(app);
+    tokio::spawn(async move {
+        let share = Share { share: app.config.shadow.share, concurrency: app.config.shadow.concurrency };
+        // What was refused is in the log.
+        if app.rollout.propose_file(file, share).await.is_err() {
+            tracing::error!("policy.shadow.file: no candidate is asked");
+        }
+    });
 }
 
 /// What a start says that has no policy.

@@ -46,11 +46,7 @@ impl TargetArgs {
     /// Connects to nothing yet.
     pub fn open(&self) -> anyhow::Result<Target> {
         let Some(url) = &self.store else {
-            let control = &self.control;
-            let base = if control.contains("://") { control.clone() } else { format!("http://{control}") };
-            let token = self.token.clone().or_else(|| std::env::var("TIDEGATE_CONTROL_TOKEN").ok());
-            let base = base.trim_end_matches('/').to_owned();
-            return Ok(Target::Gateway(Box::new(Gateway { client: client()?, base, token })));
+            return Ok(Target::Gateway(Box::new(Gateway::at(&self.control, self.token.clone())?)));
         };
         super::use_ring();
         let url: StoreUrl = url.parse().map_err(|error| ConfigError(format!("--store: {error}")))?;
@@ -62,6 +58,24 @@ impl TargetArgs {
     }
 }
 
+/// The same for what only a gateway can do.
+#[derive(Debug, Args)]
+pub struct ControlArgs {
+    /// The gateway's control port
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    control: String,
+    /// The control port's token [env: TIDEGATE_CONTROL_TOKEN]
+    #[arg(long)]
+    token: Option<String>,
+}
+
+impl ControlArgs {
+    /// Connects to nothing yet.
+    pub fn open(&self) -> anyhow::Result<Gateway> {
+        Gateway::at(&self.control, self.token.clone())
+    }
+}
+
 /// A gateway's control port.
 pub struct Gateway {
     client: HttpClient,
@@ -70,6 +84,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    fn at(control: &str, token: Option<String>) -> anyhow::Result<Self> {
+        let base = if control.contains("://") { control.to_owned() } else { format!("http://{control}") };
+        let token = token.or_else(|| std::env::var("TIDEGATE_CONTROL_TOKEN").ok());
+        Ok(Self { client: client()?, base: base.trim_end_matches('/').to_owned(), token })
+    }
+
     /// Asks, and has the answer whatever it is.
     pub async fn ask(&self, method: Method, path: &str, body: Option<String>) -> anyhow::Result<(StatusCode, Value)> {
         let url = format!("{}{path}", self.base);

@@ -133,7 +133,7 @@ impl Candidate {
             since: now_ms(),
             share,
             mask,
-            slots: Arc::new(Semaphore::new(share.concurrency.min(Semaphore::MAX_PERMITS))),
+            slots: Arc::new(Semaphore::new(share.concurrency)),
             counts: Counted::default(),
             disagreements: Mutex::default(),
         }
@@ -149,6 +149,12 @@ impl Candidate {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts.now()
+    }
+
+    /// Whether it is asked nothing at this moment.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.slots.available_permits() == self.share.concurrency
     }
 
     /// All that is told of it.

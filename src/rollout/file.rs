@@ -61,6 +61,13 @@ impl Files {
         Some(Self { component: component.clone(), cases: cases.unwrap_or_else(beside), named })
     }
 
+    /// A component anywhere, with what lies beside it.
+    #[must_use]
+    pub fn at(component: PathBuf) -> Self {
+        let cases = component.with_extension("cases.toml");
+        Self { component, cases, named: false }
+    }
+
     /// The same for those who ask.
     #[must_use]
     pub fn origin(&self) -> Origin {

@@ -6,6 +6,7 @@ mod artifact;
 mod file;
 mod follow;
 mod history;
+mod propose;
 mod replace;
 mod requires;
 mod stage;
@@ -28,6 +29,7 @@ use crate::stream::now_ms;
 use crate::telemetry::metrics;
 use archive::{Archive, Id};
 use file::Stamp;
+use propose::Proposed;
 use stage::Failed;
 use stages::{Reached, Walked};
 
@@ -39,6 +41,8 @@ pub use replace::{Change, Done, NotReplaced, Wanted, What};
 pub use stage::{Refused, Stage};
 pub use stages::MAX_CASES;
 
+/// Why nothing takes force where there is no door.
+const EVERYBODY: &str = "this gateway lets everybody in (allow-all), so no policy is asked";
 /// Versions that one can go back through.
 const LINE: usize = 8;
 
@@ -59,6 +63,8 @@ struct Inner {
     /// Held while something takes force, so that what was seen, what one goes back to and what is in force are the same.
     in_force: Mutex<Line>,
     place: Mutex<Place>,
+    /// The candidate beside what is in force.
+    proposed: Mutex<Option<Proposed>>,
 }
 
 /// What is in force, and the way back.
@@ -97,6 +103,7 @@ impl Rollout {
             history: Mutex::default(),
             in_force: Mutex::default(),
             place: Mutex::default(),
+            proposed: Mutex::default(),
         }))
     }
 
@@ -203,8 +210,7 @@ impl Turn<'_> {
     pub async fn prepare(&self, artifact: &Artifact, basis: Arc<Basis>, origin: Origin) -> Result<Next, Arc<Refused>> {
         let digest = artifact.digest();
         let Some(compiler) = self.inner.gate.compiler().cloned() else {
-            let why = "this gateway lets everybody in (allow-all), so no policy is asked";
-            return Err(self.inner.refuse(Failed::new(Stage::InForce, why), Some(digest), &origin));
+            return Err(self.inner.refuse(Failed::new(Stage::InForce, EVERYBODY), Some(digest), &origin));
         };
         let candidate = OnItsWay::new(self.inner, digest.clone(), &origin);
         let signatures = self.inner.signatures().clone();
@@ -225,20 +231,38 @@ impl Turn<'_> {
     pub async fn renew(&self, basis: Arc<Basis>) -> Result<Option<Next>, Arc<Refused>> {
         let now = self.inner.line().now.clone();
         let (Some((policy, papers)), Some(about)) = (now, self.inner.gate.in_force()) else { return Ok(None) };
-        let Some(compiler) = self.inner.gate.compiler().cloned() else { return Ok(None) };
-        let (digest, origin) = (policy.digest().to_string(), about.origin.clone());
-        let candidate = OnItsWay::new(self.inner, digest.clone(), &origin);
+        let origin = about.origin.clone();
+        self.again(None, Next { policy, basis, origin, papers }).await.map(Some)
+    }
+
+    /// Takes what is compiled through the stages that depend on what is around it; its signature too, if there is one to look at.
+    async fn again(&self, signed: Option<&Artifact>, mut next: Next) -> Result<Next, Arc<Refused>> {
+        let digest = next.policy.digest().to_string();
+        let Some(compiler) = self.inner.gate.compiler().cloned() else {
+            return Err(self.inner.refuse(Failed::new(Stage::InForce, EVERYBODY), Some(digest), &next.origin));
+        };
+        if let Some(artifact) = signed {
+            let signatures = self.inner.signatures().clone();
+            match stages::verify(&signatures, artifact) {
+                Ok(signed) => next.origin.signed = signed,
+                Err(error) => {
+                    let failed = Failed::new(Stage::Verified, error);
+                    return Err(self.inner.refuse(failed, Some(digest), &next.origin));
+                }
+            }
+        }
+        let candidate = OnItsWay::new(self.inner, digest.clone(), &next.origin);
         let reached = candidate.reached();
         reached(Stage::Compiled);
         let again = {
-            let (policy, papers, basis) = (policy.clone(), papers.clone(), Arc::clone(&basis));
+            let (policy, papers, basis) = (next.policy.clone(), next.papers.clone(), Arc::clone(&next.basis));
             async move { stages::again(&compiler, &policy, &papers, &basis, &reached).await }
         };
         let walked = tokio::spawn(again).await.unwrap_or_else(|error| Err(Failed::new(candidate.next(), error)));
         drop(candidate);
         match walked {
-            Ok(()) => Ok(Some(Next { policy, basis, origin, papers })),
-            Err(failed) => Err(self.inner.refuse(failed, Some(digest), &origin)),
+            Ok(()) => Ok(next),
+            Err(failed) => Err(self.inner.refuse(failed, Some(digest), &next.origin)),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::archive::Id;
 use super::stage::{Failed, Refused, Stage};
 use super::{Artifact, Files, Inner, Rollout, Turn};
+use crate::policy::shadow::Candidate;
 use crate::policy::{About, Next, Origin};
 
 /// What is wanted.
@@ -26,6 +27,8 @@ pub enum What {
     Given(Artifact),
     /// What was in force before.
     Before,
+    /// The candidate, if it still is one.
+    Proposed(Arc<Candidate>),
 }
 
 /// What came of it.
@@ -49,6 +52,8 @@ pub enum NotReplaced {
     Overtaken,
     /// It was not wanted any more.
     Unwanted(Option<Arc<About>>),
+    /// Another candidate took its place, or none.
+    Withdrawn,
     /// There is nothing to go back to.
     NothingBefore(String),
     /// A stage was not reached.
@@ -87,11 +92,18 @@ impl Rollout {
         }
         let files = inner.place().files.clone();
         let goes_back = matches!(change.what, What::Before);
-        let artifact = match change.what {
-            What::Given(artifact) => with_cases_beside(artifact, files.as_ref(), inner).await?,
-            What::Before => before(inner, files.as_ref()).await.map_err(NotReplaced::NothingBefore)?,
+        let mut candidate = None;
+        let (artifact, next) = match change.what {
+            What::Proposed(proposed) => turn.promote(candidate.insert(proposed)).await?,
+            What::Given(artifact) => {
+                let artifact = with_cases_beside(artifact, files.as_ref(), inner).await;
+                prepared(&turn, artifact.map_err(NotReplaced::Refused)?).await?
+            }
+            What::Before => {
+                let artifact = before(inner, files.as_ref()).await.map_err(NotReplaced::NothingBefore)?;
+                prepared(&turn, artifact).await?
+            }
         };
-        let next = turn.prepare(&artifact, inner.gate.basis(), control_port()).await.map_err(NotReplaced::Refused)?;
         if change.dry_run {
             let cases = next.papers.suite.as_ref().map_or(0, |suite| suite.cases.len());
             return Ok(Done::Passed { digest: next.policy.digest().to_string(), cases });
@@ -100,11 +112,19 @@ impl Rollout {
             inner.line().before.pop();
         }
         let (taken, only_here) = take(&turn, artifact, next, files).await;
+        if let (Ok(_), Some(candidate)) = (&taken, &candidate) {
+            inner.promoted(candidate);
+        }
         taken.map(|about| Done::InForce(about, only_here)).map_err(NotReplaced::Refused)
     }
 }
 
-fn control_port() -> Origin {
+async fn prepared(turn: &Turn<'_>, artifact: Artifact) -> Result<(Artifact, Next), NotReplaced> {
+    let next = turn.prepare(&artifact, turn.inner.gate.basis(), control_port()).await;
+    Ok((artifact, next.map_err(NotReplaced::Refused)?))
+}
+
+pub(super) fn control_port() -> Origin {
     Origin { source: "control port".into(), ..Origin::default() }
 }
 
@@ -139,11 +159,11 @@ async fn take(
 }
 
 /// Whoever brings no cases of his own has to pass those that lie beside the file: the next start asks them.
-async fn with_cases_beside(
+pub(super) async fn with_cases_beside(
     mut artifact: Artifact,
     files: Option<&Files>,
     inner: &Inner,
-) -> Result<Artifact, NotReplaced> {
+) -> Result<Artifact, Arc<Refused>> {
     let Some(files) = files.filter(|_| artifact.cases.is_none()).cloned() else { return Ok(artifact) };
     let folder = files.cases.parent().map(Into::into);
     let read = tokio::task::spawn_blocking(move || files.cases_text()).await;
@@ -156,7 +176,7 @@ async fn with_cases_beside(
         Ok(None) => Ok(artifact),
         Err(why) => {
             let failed = Failed::new(Stage::Fetched, why);
-            Err(NotReplaced::Refused(inner.refuse(failed, Some(artifact.digest()), &control_port())))
+            Err(inner.refuse(failed, Some(artifact.digest()), &control_port()))
         }
     }
 }

@@ -105,7 +105,8 @@ fn papers(artifact: &Artifact) -> Result<Papers, Failed> {
     Ok(Papers { suite: Some(Arc::new(suite)), cases: Some(digest(text.as_bytes()).into()) })
 }
 
-fn verify(signatures: &Signatures, artifact: &Artifact) -> Result<Option<Statement>, SignatureError> {
+/// Whether it is signed as it has to be.
+pub fn verify(signatures: &Signatures, artifact: &Artifact) -> Result<Option<Statement>, SignatureError> {
     let signature = artifact.signature.as_ref().map(|text| Signature::parse(text.as_bytes())).transpose()?;
     signatures.verify(&artifact.component, artifact.cases.as_deref(), signature.as_ref())
 }

@@ -10,6 +10,7 @@ mod new;
 mod push;
 mod replay;
 mod rollback;
+mod shadow;
 mod sign;
 mod status;
 mod subject;
@@ -48,6 +49,10 @@ pub enum PolicyCommand {
     Rollback(rollback::RollbackArgs),
     /// Show every node, and what is in force there
     Status(status::StatusArgs),
+    /// Have a running gateway ask a candidate beside the policy in force, or tell what came of it
+    Shadow(shadow::ShadowArgs),
+    /// Put a running gateway's candidate in force
+    Promote(shadow::PromoteArgs),
 }
 
 pub fn run(command: PolicyCommand) -> anyhow::Result<()> {
@@ -64,6 +69,8 @@ pub fn run(command: PolicyCommand) -> anyhow::Result<()> {
         PolicyCommand::List(args) => list::run(&args),
         PolicyCommand::Rollback(args) => rollback::run(&args),
         PolicyCommand::Status(args) => status::run(&args),
+        PolicyCommand::Shadow(args) => shadow::run(&args),
+        PolicyCommand::Promote(args) => shadow::promote(&args),
     }
 }
 

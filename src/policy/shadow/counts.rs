@@ -27,6 +27,23 @@ pub struct Counts {
     pub cached: u64,
 }
 
+impl Counts {
+    /// All of them by name.
+    #[must_use]
+    pub const fn named(&self) -> [(&'static str, u64); 8] {
+        [
+            ("agree", self.agree),
+            ("allow_to_reject", self.allow_to_reject),
+            ("reject_to_allow", self.reject_to_allow),
+            ("other", self.other),
+            ("error", self.error),
+            ("incomparable", self.incomparable),
+            ("dropped", self.dropped),
+            ("cached", self.cached),
+        ]
+    }
+}
+
 #[derive(Default)]
 pub struct Counted {
     agree: AtomicU64,

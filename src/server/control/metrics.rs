@@ -102,6 +102,20 @@ fn policy(app: &App, book: &Book) {
 /// What is written of decisions: 0 where nothing is.
 fn decisions(app: &App, book: &Book) {
     let beside = app.gate.beside();
+    let candidate = beside.shadow().candidate();
+    if let Some(candidate) = &candidate {
+        let info = book.gauges("tidegate_candidate_info", "The candidate that is asked; always 1.", &["digest"]);
+        info.with_label_values(&[&**candidate.policy().digest()]).set(1);
+    }
+    let asked = book.counters(
+        "tidegate_candidate_decisions_total",
+        "Decisions of a candidate's share, by what came of them. A new candidate begins at 0.",
+        &["result"],
+    );
+    let counts = candidate.map(|candidate| candidate.counts()).unwrap_or_default();
+    for (result, count) in counts.named() {
+        asked.with_label_values(&[result]).inc_by(count);
+    }
     for (name, help, lines) in [
         ("tidegate_decision_log_lines_total", "Lines of the decision log, by what became of them.", beside.logged()),
         (

@@ -1,5 +1,6 @@
 //! The control port: for operators and emitters of this machine, and for nobody's web page.
 
+mod candidate;
 mod emit;
 mod fleet;
 mod health;
@@ -67,6 +68,10 @@ const ROUTES: &[Route] = &[
     route(Method::PUT, "/v1/policy", Operators, |app, request| Box::pin(policy::put(app, request))),
     route(Method::POST, "/v1/policy/rollback", Operators, |app, request| Box::pin(policy::rollback(app, request))),
     route(Method::GET, "/v1/fleet", Operators, |app, _| Box::pin(fleet::get(app))),
+    route(Method::GET, "/v1/policy/candidate", Operators, |app, _| Box::pin(candidate::get(app))),
+    route(Method::PUT, "/v1/policy/candidate", Operators, |app, request| Box::pin(candidate::put(app, request))),
+    route(Method::DELETE, "/v1/policy/candidate", Operators, |app, _| Box::pin(candidate::delete(app))),
+    route(Method::POST, "/v1/policy/promote", Operators, |app, request| Box::pin(candidate::promote(app, request))),
     route(Method::POST, "/v1/emit", Operators, |app, request| Box::pin(emit::emit(app, request))),
     route(Method::POST, "/v1/revoke", Operators, |app, request| Box::pin(revoke::revoke(app, request))),
     route(Method::GET, "/v1/revocations", Operators, |app, _| Box::pin(revoke::list(app))),

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::SemaphorePermit;
 
 use super::super::App;
 use super::super::request::{Expected, json_body};
@@ -17,7 +18,7 @@ use super::fleet;
 use crate::config::Door;
 use crate::policy::About;
 use crate::policy::component::MAX_SIZE;
-use crate::rollout::{Artifact, Change, Done, MAX_CASES, NotReplaced, Wanted, What};
+use crate::rollout::{Artifact, Change, Done, MAX_CASES, NotReplaced, Refused, Wanted, What};
 
 /// Base64 has a third more; cases and signature are small.
 const MAX_BUNDLE: usize = MAX_SIZE as usize / 3 * 4 + 2 * MAX_CASES + (64 << 10);
@@ -60,12 +61,8 @@ pub async fn put(app: &App, request: Request<Incoming>) -> Response {
         }
     };
     let headers = request.headers().clone();
-    let Ok(_place) = app.policy_bodies.try_acquire() else {
-        let text = format!("{BODIES} policies are being sent already; try again");
-        return error(StatusCode::SERVICE_UNAVAILABLE, "busy", text);
-    };
-    let artifact = match artifact(request).await {
-        Ok(artifact) => artifact,
+    let (artifact, _place) = match body(app, request).await {
+        Ok(body) => body,
         Err(response) => return *response,
     };
     if let Some(followed) = followed {
@@ -102,7 +99,8 @@ pub async fn rollback(app: &App, request: Request<Incoming>) -> Response {
     answer(app, Change { what: What::Before, dry_run: false, wanted: wanted(&headers) }).await
 }
 
-fn not_here(app: &App) -> Option<Response> {
+/// Whether the policy is somebody else's to change.
+pub fn not_here(app: &App) -> Option<Response> {
     let text = if app.config.door == Door::Fleet {
         "the policy is the fleet's (policy.source): `tidegate policy push` and `rollback` change it"
     } else if app.gate.compiler().is_none() {
@@ -111,6 +109,15 @@ fn not_here(app: &App) -> Option<Response> {
         return None;
     };
     Some(error(StatusCode::CONFLICT, "no_policy_here", text))
+}
+
+/// The policy that a request brings. Its place is held until it is done with.
+pub async fn body(app: &App, request: Request<Incoming>) -> Result<(Artifact, SemaphorePermit<'_>), Box<Response>> {
+    let Ok(place) = app.policy_bodies.try_acquire() else {
+        let text = format!("{BODIES} policies are being sent already; try again");
+        return Err(Box::new(error(StatusCode::SERVICE_UNAVAILABLE, "busy", text)));
+    };
+    Ok((artifact(request).await?, place))
 }
 
 async fn artifact(request: Request<Incoming>) -> Result<Artifact, Box<Response>> {
@@ -139,14 +146,8 @@ async fn wasm_body(request: Request<Incoming>) -> Result<Bytes, Box<Response>> {
     Ok(body.to_bytes())
 }
 
-async fn answer(app: &App, change: Change) -> Response {
-    let refusal = |status, code: &str, message: String, more: Value| {
-        let mut body = json!({ "error": { "code": code, "message": message } });
-        if let (Some(error), Some(more)) = (body["error"].as_object_mut(), more.as_object()) {
-            error.extend(more.clone());
-        }
-        respond::json(status, &body)
-    };
+/// Makes a change, and says what came of it.
+pub async fn answer(app: &App, change: Change) -> Response {
     match app.rollout.replace(change).await {
         Ok(Done::InForce(about, only_here)) => {
             let body = json!({ "in_force": *about, "until_restart_because": only_here });
@@ -164,17 +165,33 @@ async fn answer(app: &App, change: Change) -> Response {
             let text = format!("{text} is in force, which is not what if-match or if-none-match wants");
             tagged(refusal(StatusCode::PRECONDITION_FAILED, "not_in_force", text, Value::Null), about.as_deref())
         }
+        Err(NotReplaced::Withdrawn) => {
+            let text = "another candidate took its place, or none".to_owned();
+            refusal(StatusCode::CONFLICT, "withdrawn", text, Value::Null)
+        }
         Err(NotReplaced::NothingBefore(why)) => {
             refusal(StatusCode::CONFLICT, "nothing_before", format!("cannot roll back: {why}"), Value::Null)
         }
-        Err(NotReplaced::Refused(refused)) => {
-            let more = json!({ "stage": refused.stage, "digest": refused.digest });
-            refusal(StatusCode::UNPROCESSABLE_ENTITY, "refused", refused.to_string(), more)
-        }
+        Err(NotReplaced::Refused(refused)) => self::refused(&refused),
     }
 }
 
-fn tagged(mut response: Response, in_force: Option<&About>) -> Response {
+/// A stage was not reached.
+pub fn refused(refused: &Refused) -> Response {
+    let more = json!({ "stage": refused.stage, "digest": refused.digest });
+    refusal(StatusCode::UNPROCESSABLE_ENTITY, "refused", refused.to_string(), more)
+}
+
+fn refusal(status: StatusCode, code: &str, message: String, more: Value) -> Response {
+    let mut body = json!({ "error": { "code": code, "message": message } });
+    if let (Some(error), Value::Object(more)) = (body["error"].as_object_mut(), more) {
+        error.extend(more);
+    }
+    respond::json(status, &body)
+}
+
+/// Says what is in force.
+pub fn tagged(mut response: Response, in_force: Option<&About>) -> Response {
     if let Some(about) = in_force
         && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", about.digest))
     {
@@ -184,7 +201,7 @@ fn tagged(mut response: Response, in_force: Option<&About>) -> Response {
 }
 
 /// The refusal of what is not wanted any more, given what is in force.
-fn unwanted(app: &App, headers: &HeaderMap) -> Option<Response> {
+pub fn unwanted(app: &App, headers: &HeaderMap) -> Option<Response> {
     let in_force = app.gate.in_force();
     if wanted(headers)(in_force.as_deref()) {
         return None;
@@ -195,7 +212,7 @@ fn unwanted(app: &App, headers: &HeaderMap) -> Option<Response> {
 }
 
 /// What the request says of what has to be in force, or has not.
-fn wanted(headers: &HeaderMap) -> Wanted {
+pub fn wanted(headers: &HeaderMap) -> Wanted {
     let (matches, others) = (Tags::of(headers, &IF_MATCH), Tags::of(headers, &IF_NONE_MATCH));
     Box::new(move |in_force| {
         let is = |tags: &Tags| tags.contain(in_force);

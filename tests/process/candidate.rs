@@ -1,0 +1,96 @@
+//! A candidate of a running gateway, by its operator's commands: asked, told of, put in force.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::children::{Ended, Gateway, path, run, tidegate, until};
+use crate::client::Wire;
+use crate::guests::component;
+
+/// Runs `tidegate policy …` against a gateway, in a folder.
+async fn policy(gateway: &Gateway, dir: &Path, args: &[&str]) -> Ended {
+    let control = gateway.control.to_string();
+    let mut command = tidegate(&[&["policy"], args, &["--control", &control]].concat());
+    command.current_dir(dir);
+    run(command, None).await
+}
+
+async fn status(gateway: &Gateway) -> u16 {
+    Wire::get(gateway.data, "/api/realtime?channel=c", None, None).await.expect("an answer").status
+}
+
+/// The counts of the candidate, when there are so many decisions.
+async fn counts(gateway: &Gateway, dir: &Path, decisions: u64) -> Value {
+    let mut counts = Value::Null;
+    until("the candidate was asked", async || {
+        let ended = policy(gateway, dir, &["shadow", "--json"]).await;
+        let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+        counts = report["counts"].clone();
+        counts.as_object().expect("counts").values().filter_map(Value::as_u64).sum::<u64>() >= decisions
+    })
+    .await;
+    counts
+}
+
+#[tokio::test]
+async fn a_candidate_is_asked_and_then_put_in_force() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    std::fs::write(dir.join("policy.wasm"), component("deny")).expect("written");
+    std::fs::write(dir.join("new.wasm"), component("allow")).expect("written");
+    std::fs::write(dir.join("trap.wasm"), component("trap")).expect("written");
+    let file = path(dir, "policy.wasm");
+    let gateway = Gateway::start(&format!(
+        "store = \"memory:\"\npolicy = {{ file = \"{file}\", shadow = {{ file = \"{}\", share = 1.0 }} }}",
+        path(dir, "trap.wasm")
+    ))
+    .await;
+    // The one of the configuration is loaded beside the start.
+    until("there is a candidate", async || policy(&gateway, dir, &["shadow"]).await.code() == Some(0)).await;
+    assert_eq!(status(&gateway).await, 418);
+    assert_eq!(counts(&gateway, dir, 1).await["error"], 1);
+
+    let proposed = policy(&gateway, dir, &["shadow", "new.wasm", "--share", "1"]).await;
+    assert_eq!(proposed.code(), Some(0), "{proposed:?}");
+    assert!(proposed.stdout.contains("asked about 100.000 % of clients"), "{proposed:?}");
+    assert_eq!(status(&gateway).await, 418, "it has no effect");
+    assert_eq!(counts(&gateway, dir, 1).await["reject_to_allow"], 1);
+    let told = policy(&gateway, dir, &["shadow"]).await;
+    assert!(told.stdout.contains("reject to allow, [\"c\"]"), "{told:?}");
+
+    let other = policy(&gateway, dir, &["promote", "--digest", "sha256:other"]).await;
+    assert!(other.code() == Some(1) && other.stderr.contains("the candidate is sha256:"), "{other:?}");
+    let promoted = policy(&gateway, dir, &["promote"]).await;
+    assert_eq!(promoted.code(), Some(0), "{promoted:?}");
+    assert!(promoted.stdout.ends_with("is in force, as version 2\n"), "{promoted:?}");
+    assert_eq!(status(&gateway).await, 200);
+    assert_eq!(std::fs::read(&file).expect("it is there"), component("allow"), "the next start has it too");
+    let none = policy(&gateway, dir, &["promote"]).await;
+    assert!(none.code() == Some(1) && none.stderr.contains("there is no candidate"), "{none:?}");
+}
+
+#[tokio::test]
+async fn a_candidate_that_is_none_is_refused_and_the_one_before_stays() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    std::fs::write(dir.join("policy.wasm"), component("allow")).expect("written");
+    std::fs::write(dir.join("deny.wasm"), component("deny")).expect("written");
+    std::fs::write(dir.join("none.wasm"), "no component").expect("written");
+    std::fs::write(dir.join("strict.wasm"), component("deny")).expect("written");
+    let case = "[[case]]\nname = \"all come in\"\nchannels = [\"c\"]\nexpect = { allow = true }\n";
+    std::fs::write(dir.join("strict.cases.toml"), case).expect("written");
+    let gateway = Gateway::start(&format!("store = \"memory:\"\npolicy = \"{}\"", path(dir, "policy.wasm"))).await;
+    let absent = policy(&gateway, dir, &["shadow"]).await;
+    assert!(absent.code() == Some(1) && absent.stderr.contains("there is no candidate"), "{absent:?}");
+    assert_eq!(policy(&gateway, dir, &["shadow", "deny.wasm"]).await.code(), Some(0));
+    for (file, why) in [("none.wasm", "is not WebAssembly"), ("strict.wasm", "all come in")] {
+        let refused = policy(&gateway, dir, &["shadow", file]).await;
+        assert!(refused.code() == Some(1) && refused.stderr.contains(why), "{refused:?}");
+    }
+    let told = policy(&gateway, dir, &["shadow", "--json"]).await;
+    assert!(told.stdout.contains("\"share\":0.1"), "{told:?}");
+    assert_eq!(policy(&gateway, dir, &["shadow", "--stop"]).await.code(), Some(0));
+    assert_eq!(policy(&gateway, dir, &["shadow", "--stop"]).await.code(), Some(1));
+    assert_eq!(status(&gateway).await, 200);
+}
