@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use super::lead::Lead;
 use super::log::LogBudget;
-use super::order::{Out, PATIENCE, PayloadBudget};
+use super::order::{Out, PayloadBudget};
+use super::plan::Plan;
 use super::{Channel, Cursor, Link, Opening, Pull, Start, TAP_MESSAGES};
 use crate::event::{Doorbell, StreamId};
 use crate::store::{Bell, Limits, Page, Store, StoreError};
@@ -335,76 +336,6 @@ impl Shared {
                         delay = (delay * 2).min(RETRY.1);
                     }
                 }
-            }
-        }
-    }
-}
-
-/// What the reading task does next.
-enum Plan {
-    End,
-    Wait(Instant),
-    Read { after: StreamId, patient: bool, number: u64 },
-}
-
-impl super::Inner {
-    fn plan(&mut self) -> Plan {
-        let now = Instant::now();
-        let waits = self.settle(now);
-        if self.link == Link::Down {
-            // The confirmation of the next subscription asks for a read.
-            self.reading = false;
-            return Plan::End;
-        }
-        let wanted = self.again || (self.opened && self.order.wants_read());
-        if wanted && !self.order.is_full() {
-            self.again = false;
-            self.in_flight = true;
-            self.begun += 1;
-            self.order.begin_read();
-            let patient = self.link == Link::Up;
-            return Plan::Read { after: self.order.read_to(), patient, number: self.begun };
-        }
-        if let Some(until) = waits {
-            return Plan::Wait(until);
-        }
-        self.reading = false;
-        Plan::End
-    }
-
-    /// Takes a read's result in. False if it has to be tried again, later.
-    fn read_done(&mut self, result: Result<Page, StoreError>, patient: bool, number: u64) -> bool {
-        let now = Instant::now();
-        self.in_flight = false;
-        match result {
-            Ok(page) => {
-                if self.opened && !page.complete {
-                    self.again = true;
-                }
-                // A link that was lost meanwhile is not up because an older read came through.
-                if self.link == Link::Down {
-                    self.again = true;
-                    return true;
-                }
-                let was = self.link;
-                self.absorb(page, patient.then(|| now + PATIENCE), now);
-                self.done = number;
-                if was != self.link || std::mem::take(&mut self.awaited) {
-                    self.wake();
-                }
-                true
-            }
-            Err(StoreError::WrongType) => {
-                if self.link != Link::Wrong && self.link != Link::Down {
-                    self.link = Link::Wrong;
-                    self.opened = false;
-                    self.wake();
-                }
-                true
-            }
-            Err(_) => {
-                self.again = true;
-                false
             }
         }
     }

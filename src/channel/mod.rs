@@ -4,6 +4,7 @@ pub mod hub;
 pub mod lead;
 pub mod log;
 pub mod order;
+mod plan;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;

@@ -88,6 +88,8 @@ impl Commands {
             }
             for (id, body) in page.entries {
                 self.hear(id, &body, answers);
+                // Behind a long absence there are thousands, and each looks at all streams.
+                tokio::task::yield_now().await;
                 *read = Position { at: id, added: read.added + 1 };
             }
             if page.complete {
