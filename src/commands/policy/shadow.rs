@@ -82,7 +82,18 @@ pub fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
         return say(&format!("{answer}\n"));
     }
     let in_force = &answer["in_force"];
-    let mut text = format!("{} is in force, as version {}\n", plain(&in_force["digest"]), in_force["number"]);
+    let mut text = match answer["nodes"].as_array() {
+        // It was a push to a fleet.
+        Some(nodes) => {
+            format!(
+                "{} is in force on {} nodes, number {}\n",
+                plain(&answer["component"]),
+                nodes.len(),
+                answer["sequence"]
+            )
+        }
+        None => format!("{} is in force, as version {}\n", plain(&in_force["digest"]), in_force["number"]),
+    };
     if let Some(why) = answer["until_restart_because"].as_str() {
         // Writing to a text does not fail.
         let _ = writeln!(text, "until the next start: {why}");
