@@ -34,6 +34,8 @@ mod doorbells;
 mod drain;
 #[path = "process/fleet.rs"]
 mod fleet;
+#[path = "process/fleet_trust.rs"]
+mod fleet_trust;
 #[path = "process/neighbours.rs"]
 mod neighbours;
 #[path = "process/policies.rs"]

@@ -4,10 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use redis::cmd;
 use serde_json::Value;
 use tempfile::TempDir;
-use tidegate::policy::digest::Digest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -20,31 +18,31 @@ use crate::redis_server::{DURABLE, Redis};
 const UNSIGNED: &str = "policy.unsigned-fleet = true";
 
 /// A fleet's Redis, with a folder for what its operator has and what its nodes keep.
-struct Fleet {
-    redis: Redis,
+pub struct Fleet {
+    pub redis: Redis,
     dir: TempDir,
     /// What every node's configuration says of signatures.
     trust: String,
 }
 
 impl Fleet {
-    async fn unsigned() -> Self {
+    pub async fn unsigned() -> Self {
         Self { redis: Redis::start(DURABLE).await, dir: tempfile::tempdir().expect("a folder"), trust: UNSIGNED.into() }
     }
 
     /// One whose policies are signed with `release.pem`.
-    async fn signed() -> Self {
+    pub async fn signed() -> Self {
         let mut fleet = Self::unsigned().await;
         assert_eq!(fleet.run(&["policy", "keygen", "-o", "release"]).await.code(), Some(0));
         fleet.trust = format!("policy.trusted-keys = [{:?}]", fleet.path("release.pub.pem"));
         fleet
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         std::fs::write(self.path(name), content).expect("written");
     }
 
@@ -57,34 +55,34 @@ impl Fleet {
         )
     }
 
-    async fn node(&self, name: &str) -> Gateway {
+    pub async fn node(&self, name: &str) -> Gateway {
         Gateway::start(&self.toml(name)).await
     }
 
-    async fn nodes(&self) -> [Gateway; 3] {
+    pub async fn nodes(&self) -> [Gateway; 3] {
         [self.node("a").await, self.node("b").await, self.node("c").await]
     }
 
     /// Runs a command in the operator's folder.
-    async fn run(&self, args: &[&str]) -> Ended {
+    pub async fn run(&self, args: &[&str]) -> Ended {
         let mut command = tidegate(args);
         command.current_dir(self.dir.path());
         run(command, None).await
     }
 
     /// A command on the fleet's store.
-    async fn policy(&self, args: &[&str]) -> Ended {
+    pub async fn policy(&self, args: &[&str]) -> Ended {
         let url = self.redis.url();
         self.run(&[&["policy"], args, &["--store", &url, "--json"]].concat()).await
     }
 
-    async fn succeeds(&self, args: &[&str]) -> Value {
+    pub async fn succeeds(&self, args: &[&str]) -> Value {
         let ended = self.policy(args).await;
         assert_eq!(ended.code(), Some(0), "{args:?}: {ended:?}");
         serde_json::from_str(&ended.stdout).expect("JSON")
     }
 
-    async fn fails(&self, args: &[&str], why: &str) -> Ended {
+    pub async fn fails(&self, args: &[&str], why: &str) -> Ended {
         let ended = self.policy(args).await;
         assert!(ended.code() == Some(1) && ended.stderr.contains(why), "{args:?}: {why}: {ended:?}");
         ended
@@ -98,13 +96,13 @@ impl Fleet {
     }
 
     /// Waits until so many nodes say that they have this policy.
-    async fn all_have(&self, count: usize, digest: &str) {
+    pub async fn all_have(&self, count: usize, digest: &str) {
         until("every node has it", async || self.digests().await == vec![Some(digest.to_owned()); count]).await;
     }
 }
 
 /// Asks for a channel that the fixtures let in or refuse.
-async fn status(data: SocketAddr) -> u16 {
+pub async fn status(data: SocketAddr) -> u16 {
     Wire::get(data, "/api/realtime?channel=c", None, None).await.expect("an answer").status
 }
 
@@ -119,11 +117,11 @@ async fn ready(control: SocketAddr) -> String {
 }
 
 /// Waits for words in a node's log.
-async fn logs(node: &Gateway, words: &str) {
+pub async fn logs(node: &Gateway, words: &str) {
     assert!(within(words, node.process.stderr.wait_for(|log| log.contains(words))).await);
 }
 
-fn digest(of: &Value) -> String {
+pub fn digest(of: &Value) -> String {
     of["component"].as_str().expect("a digest").to_owned()
 }
 
@@ -235,114 +233,6 @@ async fn of_two_pushes_at_once_one_wins() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_what_is_signed_anew_comes_back() {
-    let fleet = Fleet::signed().await;
-    let a = fleet.node("a").await;
-    fleet.write("deny.wasm", component("deny"));
-    fleet.write("allow.wasm", component("allow"));
-    assert_eq!(fleet.run(&["policy", "keygen", "-o", "other"]).await.code(), Some(0));
-    fleet.fails(&["push", "deny.wasm"], "it is not signed").await;
-    fleet.fails(&["push", "deny.wasm", "--key", "other.pem"], "no trusted key").await;
-    fleet.succeeds(&["push", "deny.wasm", "--key", "release.pem"]).await;
-    let mut redis = fleet.redis.connect().await;
-    let get = async |redis: &mut redis::aio::MultiplexedConnection, key: &str| -> Vec<u8> {
-        cmd("GET").arg(key).query_async(redis).await.expect("Redis answers")
-    };
-    let first = get(&mut redis, "tidegate:policy:current").await;
-    let second = fleet.succeeds(&["push", "allow.wasm", "--key", "release.pem", "--sequence", "7"]).await;
-    assert_eq!(status(a.data).await, 200);
-    fleet.fails(&["push", "deny.wasm", "--key", "release.pem", "--sequence", "6"], "not greater than 7").await;
-
-    // Whoever can only write to the store brings nothing back, and nothing in.
-    let set = async |redis: &mut redis::aio::MultiplexedConnection, key: &str, value: &[u8]| {
-        let () = cmd("SET").arg(key).arg(value).query_async(redis).await.expect("Redis answers");
-    };
-    let told = async |why: &str| {
-        until(why, async || {
-            let status = fleet.succeeds(&["status"]).await;
-            status["nodes"][0]["error"].as_str().is_some_and(|error| error.contains(why))
-        })
-        .await;
-    };
-    let current = get(&mut redis, "tidegate:policy:current").await;
-    set(&mut redis, "tidegate:policy:current", &first).await;
-    told("sequence number 1 is behind 7").await;
-    let text = String::from_utf8(first.clone()).expect("JSON");
-    set(&mut redis, "tidegate:policy:current", text.replace("\"sequence\":1,", "\"sequence\":8,").as_bytes()).await;
-    told("its sequence number").await;
-    set(&mut redis, "tidegate:policy:current", b"{").await;
-    told("cannot be read").await;
-    assert_eq!(status(a.data).await, 200, "what was in force stays");
-    // Nor after a restart.
-    a.process.kill().await;
-    set(&mut redis, "tidegate:policy:current", &first).await;
-    let a = fleet.node("a").await;
-    assert_eq!(status(a.data).await, 200, "the one that was kept");
-    told("sequence number 1 is behind 7").await;
-    set(&mut redis, "tidegate:policy:current", &current).await;
-
-    fleet.fails(&["rollback", "--key", "other.pem"], "no trusted key").await;
-    let ended = fleet.policy(&["rollback"]).await;
-    assert!(ended.code() == Some(2) && ended.stderr.contains("--key"), "{ended:?}");
-    let back = fleet.succeeds(&["rollback", "--key", "release.pem"]).await;
-    assert_eq!((back["sequence"].as_u64(), status(a.data).await), (Some(8), 418));
-    assert_ne!(digest(&back), digest(&second));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_starts_with_what_it_kept_while_the_store_is_away() {
-    let mut fleet = Fleet::signed().await;
-    let a = fleet.node("a").await;
-    fleet.write("deny.wasm", component("deny"));
-    fleet.write("allow.wasm", component("allow"));
-    let pushed = fleet.succeeds(&["push", "deny.wasm", "--key", "release.pem"]).await;
-    assert_eq!(status(a.data).await, 418);
-    a.process.kill().await;
-    fleet.redis.kill().await;
-    let a = fleet.node("a").await;
-    assert_eq!(status(a.data).await, 418);
-    // Back, it hears what it missed.
-    fleet.redis.restart().await;
-    fleet.all_have(1, &digest(&pushed)).await;
-    fleet.succeeds(&["push", "allow.wasm", "--key", "release.pem"]).await;
-    assert_eq!(status(a.data).await, 200);
-    a.process.kill().await;
-
-    // What was changed on the machine is had from the store anew; without the store, nobody is let in.
-    let kept = fleet.path("cache/a/fleet/node-a");
-    let spoil = || {
-        for entry in std::fs::read_dir(&kept).expect("it is there") {
-            let path = entry.expect("an entry").path();
-            if path.extension().is_none() {
-                std::fs::write(path, component("deny")).expect("written");
-            }
-        }
-    };
-    spoil();
-    let a = fleet.node("a").await;
-    assert_eq!(status(a.data).await, 200);
-    a.process.kill().await;
-    spoil();
-    fleet.redis.kill().await;
-    let a = fleet.node("a").await;
-    assert_eq!(status(a.data).await, 503);
-    logs(&a, "it was changed").await;
-    // And what was changed in the store is not had at all.
-    fleet.redis.restart().await;
-    until("it comes back", async || status(a.data).await == 200).await;
-    a.process.kill().await;
-    spoil();
-    let mut redis = fleet.redis.connect().await;
-    let keys: Vec<String> = cmd("KEYS").arg("tidegate:policy:blob:*").query_async(&mut redis).await.expect("keys");
-    for key in keys {
-        let () = cmd("SET").arg(key).arg(component("deny")).query_async(&mut redis).await.expect("set");
-    }
-    let a = fleet.node("a").await;
-    assert_eq!(status(a.data).await, 503);
-    logs(&a, "somebody changed it").await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_away_hears_what_it_missed() {
     let fleet = Fleet::unsigned().await;
     let [a, b] = [fleet.node("a").await, fleet.node("b").await];
@@ -362,71 +252,6 @@ async fn a_node_that_was_away_hears_what_it_missed() {
     for node in [&b, &other] {
         logs(node, "another node has this name too").await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_of_the_fleet_pushes_for_others() {
-    let fleet = Fleet::signed().await;
-    let [a, b] = [fleet.node("a").await, fleet.node("b").await];
-    let control = a.control.to_string();
-    let through =
-        async |args: &[&str]| fleet.run(&[&["policy"], args, &["--control", &control, "--json"]].concat()).await;
-    let done = async |args: &[&str]| -> Value {
-        let ended = through(args).await;
-        assert_eq!(ended.code(), Some(0), "{args:?}: {ended:?}");
-        serde_json::from_str(&ended.stdout).expect("JSON")
-    };
-    fleet.write("deny.wasm", component("deny"));
-    fleet.write("allow.wasm", component("allow"));
-    let refused = through(&["push", "deny.wasm"]).await;
-    assert!(refused.code() == Some(1) && refused.stderr.contains("it is not signed"), "{refused:?}");
-    let dry = done(&["push", "deny.wasm", "--key", "release.pem", "--dry-run"]).await;
-    assert_eq!(dry["in_force"], false, "{dry}");
-    assert_eq!(status(b.data).await, 503);
-    let pushed = done(&["push", "deny.wasm", "--key", "release.pem"]).await;
-    assert_eq!((&pushed["sequence"], status(b.data).await), (&1.into(), 418), "{pushed}");
-    done(&["push", "allow.wasm", "--key", "release.pem"]).await;
-    assert_eq!((status(a.data).await, status(b.data).await), (200, 200));
-    let refused = through(&["rollback"]).await;
-    assert!(refused.code() == Some(2) && refused.stderr.contains("--key"), "{refused:?}");
-    let back = done(&["rollback", "--key", "release.pem"]).await;
-    assert_eq!((&back["sequence"], status(b.data).await), (&3.into(), 418), "{back}");
-    let list = done(&["list"]).await;
-    assert_eq!(list["history"].as_array().map(Vec::len), Some(3), "{list}");
-    let nodes = done(&["status"]).await["nodes"].clone();
-    assert_eq!((&nodes[0]["name"], &nodes[1]["sequence"]), (&"a".into(), &3.into()), "{nodes}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_with_a_file_is_pushed_to_as_well() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let file = dir.path().join("policy.wasm");
-    std::fs::write(&file, component("deny")).expect("written");
-    std::fs::write(dir.path().join("allow.wasm"), component("allow")).expect("written");
-    let node = Gateway::start(&format!("store = \"memory:\"\npolicy.file = {file:?}\n")).await;
-    let control = node.control.to_string();
-    let through = async |args: &[&str]| {
-        let mut command = tidegate(&["policy"]);
-        command.args(args).args(["--control", &control]).current_dir(dir.path());
-        run(command, None).await
-    };
-    let done = async |args: &[&str]| {
-        let ended = through(args).await;
-        assert_eq!(ended.code(), Some(0), "{args:?}: {ended:?}");
-        ended.stdout
-    };
-    let deny = Digest::of(&component("deny")).to_string();
-    assert!(done(&["status"]).await.starts_with(&deny));
-    assert!(done(&["push", "allow.wasm", "--dry-run"]).await.contains("could be in force"));
-    assert_eq!(status(node.data).await, 418);
-    assert!(done(&["push", "allow.wasm"]).await.contains("is in force"));
-    assert_eq!(status(node.data).await, 200);
-    assert!(done(&["rollback"]).await.starts_with(&format!("{deny} is in force")));
-    assert_eq!(status(node.data).await, 418);
-    let refused = through(&["rollback", "2"]).await;
-    assert!(refused.code() == Some(2) && refused.stderr.contains("goes back to the one before"), "{refused:?}");
-    let refused = through(&["list"]).await;
-    assert!(refused.code() == Some(1) && refused.stderr.contains("no fleet"), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

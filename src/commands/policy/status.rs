@@ -76,7 +76,8 @@ fn line(node: &Node) -> String {
     let Node { name, address, .. } = node;
     let digest = node.digest.as_deref().unwrap_or("no policy");
     let number = node.sequence.map(|number| format!(", number {number}")).unwrap_or_default();
+    let version = node.version.map(|version| format!(", version {version}")).unwrap_or_default();
     let since = node.since.map(since).unwrap_or_default();
     let source = node.source.as_deref().unwrap_or(if node.fleet { "fleet" } else { "none" });
-    format!("  {name}  {address}  {digest}{number}{since}  ({source})\n")
+    format!("  {name}  {address}  {digest}{number}{version}{since}  ({source})\n")
 }
