@@ -16,10 +16,12 @@ import urllib.request
 from pathlib import Path
 
 TOKEN = "a-token-of-this-test"
+POLICY = Path(__file__).parents[2] / "guest-examples/rust-role-based/policy.wasm"
 CONFIG = f"""
 store = "memory:"
 listen = "127.0.0.1:0"
-policy.file = "{Path(__file__).parents[2] / 'guest-examples/rust-role-based/policy.wasm'}"
+policy.file = "policy.wasm"
+policy.shadow.share = 1.0
 policy.lookup.prefixes = ["session:", "team:"]
 control.listen = "127.0.0.1:0"
 control.token = "{TOKEN}"
@@ -49,6 +51,15 @@ def ask(port, path, body=None):
         return answer.headers["content-type"], answer.read().decode()
 
 
+def propose(port):
+    """A candidate, so that there is one to be told of."""
+    headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/wasm"}
+    url = f"http://127.0.0.1:{port}/v1/policy/candidate"
+    request = urllib.request.Request(url, POLICY.read_bytes(), headers, method="PUT")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert json.load(answer)["counts"]["agree"] == 0
+
+
 def stream(port, query, session="alice"):
     """A stream that stays open, or whatever else is answered; its first bytes have come."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=10)
@@ -61,6 +72,8 @@ def main(program, schemathesis, lint):
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "tidegate.toml")
         config.write_text(CONFIG)
+        # What is put in force replaces the file.
+        Path(folder, "policy.wasm").write_bytes(POLICY.read_bytes())
         clean = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
         gateway = subprocess.Popen(
             [program, "serve", "--config", config], stdout=subprocess.PIPE, text=True, cwd=folder,
@@ -81,13 +94,15 @@ def main(program, schemathesis, lint):
 
 def check(data, control, schemathesis, lint, folder):
     # Something to tell of.
+    propose(control)
     streams = [stream(data, f"channel=alice-{n}&channel=default") for n in range(3)]
     assert all(head.startswith(b"HTTP/1.1 200 ") for _, head in streams), streams
     assert stream(data, "channel=default", "mallory")[1].startswith(b"HTTP/1.1 401 ")
     ask(control, "/v1/emit", {"channel": "default", "event": "e", "data": 1})
     metrics(control, lint)
 
-    fuzz = [schemathesis, "run", f"http://127.0.0.1:{control}/openapi.json", *FUZZ]
+    settings = Path(__file__).with_name("schemathesis.toml")
+    fuzz = [schemathesis, "--config-file", str(settings), "run", f"http://127.0.0.1:{control}/openapi.json", *FUZZ]
     start = time.monotonic()
     subprocess.run([*fuzz, "--header", f"Authorization: Bearer {TOKEN}"], check=True, cwd=folder)
     print(f"fuzzed in {time.monotonic() - start:.0f} s")
