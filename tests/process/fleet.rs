@@ -241,6 +241,8 @@ async fn a_node_that_was_away_hears_what_it_missed() {
     fleet.succeeds(&["push", "deny.wasm"]).await;
     // It stands still, as a machine does that is moved: the push waits until its word expires, and no longer.
     b.process.signal("STOP").await;
+    fleet.fails(&["push", "allow.wasm", "--timeout", "300ms"], "it is not prepared on b").await;
+    assert_eq!(status(a.data).await, 418, "nothing was changed anywhere");
     let pushed = fleet.succeeds(&["push", "allow.wasm"]).await;
     assert_eq!(pushed["nodes"].as_array().map(Vec::len), Some(1), "{pushed}");
     assert_eq!(status(a.data).await, 200);
