@@ -13,6 +13,8 @@ mod guests;
 mod children;
 #[path = "process/client.rs"]
 mod client;
+#[path = "process/control_port.rs"]
+mod control_port;
 #[path = "process/emitter.rs"]
 mod emitter;
 #[path = "process/redis_server.rs"]
@@ -52,6 +54,8 @@ mod refusal;
 mod revoke;
 #[path = "process/rolling.rs"]
 mod rolling;
+#[path = "process/rollout.rs"]
+mod rollout;
 #[path = "process/rotation.rs"]
 mod rotation;
 #[path = "process/signatures.rs"]
@@ -64,6 +68,8 @@ mod sockets;
 mod stalled;
 #[path = "process/stores.rs"]
 mod stores;
+#[path = "process/swaps.rs"]
+mod swaps;
 #[path = "process/tls.rs"]
 mod tls;
 #[path = "process/tokens.rs"]

@@ -13,6 +13,8 @@ pub const TICK: Duration = Duration::from_millis(5);
 
 /// A case is asked once or twice, and the last one's instance may not be gone yet.
 const CASES: usize = 4;
+/// Memories that are kept for policies which have none in use.
+const WARM: u32 = 8;
 /// A component brings adapters and shims with it: core instances, memories and tables beside those of its own module.
 /// The largest that was seen here (Python) has 30 core instances, 2 memories and 12 tables.
 const CORE_INSTANCES: u32 = 48;
@@ -79,6 +81,9 @@ fn pool(limits: &Limits) -> PoolingAllocationConfig {
     pool.max_core_instance_size(1 << 20);
     pool.max_memory_size(limits.memory);
     pool.table_elements(50_000);
+    // A new policy takes the memories of those before it, rather than ones that nobody used yet: else each swap would leave some of what
+    // stays resident behind, up to 100 memories of it. Who was here first has its own back as long as there are some.
+    pool.max_unused_warm_slots(WARM);
     // What an instance has used is zeroed up to here, and only the rest given back: giving back means that every other core
     // is interrupted, which costs more than zeroing what a small policy uses. A policy in Rust that has 192 KiB and does not grow took
     // 16.6 µs with this, and 28.8 with half of it (`cargo bench --bench door`).

@@ -2,10 +2,10 @@
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::version::{About, Next, Version};
 
@@ -15,6 +15,8 @@ pub struct InForce {
     now: ArcSwapOption<Version>,
     swapped: Mutex<Swapped>,
     numbers: watch::Sender<u64>,
+    /// Places for instances that are made ahead, of all versions together: so many as the pool has for them.
+    ahead: OnceLock<Arc<Semaphore>>,
 }
 
 #[derive(Default)]
@@ -140,10 +142,15 @@ impl InForce {
         // Held for the whole, so that numbers are in the order in which versions took force.
         let mut swapped = self.swapped();
         swapped.number += 1;
-        let version = Version::new(next, swapped.number);
+        // Two versions' worth: while one replaces another both have some. How many that is does not change while a process runs.
+        let places =
+            || Arc::new(Semaphore::new(next.basis.limits.prepared.saturating_mul(2).min(Semaphore::MAX_PERMITS)));
+        let ahead = Arc::clone(self.ahead.get_or_init(places));
+        let version = Version::new(next, swapped.number, ahead);
         let about = Arc::clone(&version.about);
         if let Some(before) = self.now.swap(Some(version)) {
             let (about, pins) = (Arc::clone(&before.about), Arc::clone(&before.pins));
+            before.retire();
             swapped.old.push(Retired { about, version: Arc::downgrade(&before), pins });
         }
         fence(Ordering::SeqCst);

@@ -2,11 +2,12 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
-use tokio::sync::Notify;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::cache::Cache;
@@ -111,15 +112,42 @@ pub struct Version {
 }
 
 /// Instances that wait for their one decision.
-#[derive(Default)]
 struct Ready {
-    waiting: Mutex<Vec<Instance>>,
+    /// None when the version is in force no longer.
+    waiting: Mutex<Option<Vec<Ahead>>>,
     changed: Notify,
+}
+
+/// An instance that was made ahead, and after it its place among those: it is free when the instance is gone.
+type Ahead = (Instance, Option<OwnedSemaphorePermit>);
+
+impl Default for Ready {
+    fn default() -> Self {
+        Self { waiting: Mutex::new(Some(Vec::new())), changed: Notify::new() }
+    }
+}
+
+impl Ready {
+    fn waiting(&self) -> MutexGuard<'_, Option<Vec<Ahead>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, instance: Ahead) {
+        // Let go behind the lock, if it comes too late.
+        let late = match &mut *self.waiting() {
+            Some(waiting) => {
+                waiting.push(instance);
+                None
+            }
+            None => Some(instance),
+        };
+        drop(late);
+    }
 }
 
 impl Version {
     /// Makes one value of all that a decision depends on, and begins to make instances for it.
-    pub fn new(next: Next, number: u64) -> Arc<Self> {
+    pub fn new(next: Next, number: u64, places: Arc<Semaphore>) -> Arc<Self> {
         let Next { policy, basis, origin, papers } = next;
         basis.surroundings.tokens.start();
         let about = About { number, digest: Arc::clone(policy.digest()), cases: papers.cases, since: now_ms(), origin };
@@ -127,7 +155,7 @@ impl Version {
         let (about, ready, pins) = (Arc::new(about), Arc::default(), Arc::default());
         let version = Arc::new(Self { about, policy, cache, basis, ready, pins });
         if version.basis.limits.prepared > 0 {
-            let filling = fill(Arc::downgrade(&version), Arc::clone(&version.ready));
+            let filling = fill(Arc::downgrade(&version), Arc::clone(&version.ready), places);
             if let Err(failure) = slow_lane::spawn(filling) {
                 tracing::warn!(%failure, "no instances are made ahead");
             }
@@ -137,7 +165,8 @@ impl Version {
 
     /// An instance that was made ahead, if there is one.
     pub fn take(&self) -> Option<Instance> {
-        let instance = self.ready.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+        // From here on it counts among the decisions.
+        let (instance, _) = self.ready.waiting().as_mut()?.pop()?;
         self.ready.changed.notify_one();
         Some(instance)
     }
@@ -150,8 +179,23 @@ impl Version {
     /// Makes one more instance ahead, whatever the limits say of their number.
     pub async fn prepare_one(&self) -> Result<(), Failure> {
         let instance = self.prepare().await?;
-        self.ready.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
+        self.ready.push((instance, None));
         Ok(())
+    }
+
+    /// It is in force no longer: what was made ahead for it goes now. The task that made it may not get to that for long, for it runs
+    /// behind all others, and its places are wanted.
+    pub fn retire(&self) {
+        let waiting = self.ready.waiting().take();
+        self.ready.changed.notify_one();
+        if waiting.as_ref().is_none_or(Vec::is_empty) {
+            return;
+        }
+        // Large ones take their time.
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(waiting))),
+            Err(_) => drop(waiting),
+        }
     }
 
     async fn prepare(&self) -> Result<Instance, Failure> {
@@ -176,19 +220,24 @@ impl Drop for Version {
 }
 
 /// Keeps `limits.prepared` instances ready as long as the version lives, unless it is quick enough without.
-async fn fill(version: Weak<Version>, ready: Arc<Ready>) {
-    while let Some(version) = version.upgrade() {
-        let is_full =
-            ready.waiting.lock().unwrap_or_else(PoisonError::into_inner).len() >= version.basis.limits.prepared;
-        if is_full {
-            drop(version);
+async fn fill(version: Weak<Version>, ready: Arc<Ready>, places: Arc<Semaphore>) {
+    loop {
+        let Some(wanted) = version.upgrade().map(|version| version.basis.limits.prepared) else { return };
+        let waiting = ready.waiting().as_ref().map(Vec::len);
+        let Some(waiting) = waiting else { return };
+        if waiting >= wanted {
             ready.changed.notified().await;
             continue;
         }
+        let place = tokio::select! {
+            place = Arc::clone(&places).acquire_owned() => place,
+            () = ready.changed.notified() => continue,
+        };
+        let (Ok(place), Some(version)) = (place, version.upgrade()) else { return };
         let start = Instant::now();
         match version.prepare().await {
             Ok(_) if version.policy.preparation().is_none() && start.elapsed() < WORTHWHILE => return,
-            Ok(instance) => ready.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(instance),
+            Ok(instance) => ready.push((instance, Some(place))),
             Err(failure) => {
                 tracing::warn!(policy = %version.policy.digest(), %failure, "an instance could not be prepared");
                 drop(version);

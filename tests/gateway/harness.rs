@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tidegate::channel::hub::Hub;
 use tidegate::config::Config;
 use tidegate::policy::component::Policy;
@@ -56,6 +57,7 @@ pub struct Gateway {
     pub store: Arc<LinkedStore>,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
+    _cache: TempDir,
 }
 
 impl Gateway {
@@ -74,7 +76,8 @@ impl Gateway {
         // Who decides is put together below, as no test writes its policy to a file.
         // Nor does one wait for a balancer that is not there.
         let delay = if toml.contains("drain.delay") { "" } else { "drain.delay = \"0s\"\n" };
-        let kept = env!("CARGO_TARGET_TMPDIR");
+        let cache = tempfile::tempdir().expect("a folder");
+        let kept = cache.path().display();
         let toml = format!("store = \"memory:\"\ncache-dir = '{kept}'\nallow-all = true\n{delay}{toml}");
         let config = Config::check(toml::from_str(&toml).expect("the test's TOML is right")).expect("it is valid");
         let store = store.unwrap_or_else(|| LinkedStore::new(config.store.seed.clone()));
@@ -99,7 +102,7 @@ impl Gateway {
             let _ = stopped.await;
         };
         let served = tokio::spawn(server::run(listeners, Arc::clone(&app), shutdown));
-        Self { data, control, app, store, stop, served }
+        Self { data, control, app, store, stop, served, _cache: cache }
     }
 
     /// Opens a stream that has to be let in. `query` begins behind the `?`.

@@ -1,0 +1,50 @@
+//! Requests to a control port, over a plain socket.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::children::{until, within};
+
+pub const WASM: &str = "content-type: application/wasm\r\n";
+pub const JSON: &str = "content-type: application/json\r\n";
+
+/// Asks, and has the status and the JSON of the answer. `headers` are whole lines.
+pub async fn ask(to: SocketAddr, method: &str, target: &str, headers: &str, body: &[u8]) -> (u16, Value) {
+    let length = body.len();
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n"
+    );
+    let answer = async {
+        let mut socket = TcpStream::connect(to).await.expect("the port is open");
+        socket.write_all(head.as_bytes()).await.expect("the head is sent");
+        socket.write_all(body).await.expect("the body is sent");
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).await.expect("the answer is read");
+        String::from_utf8(answer).expect("it is text")
+    };
+    let answer = within("an answer of the control port", answer).await;
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    (status, serde_json::from_str(body).unwrap_or_default())
+}
+
+/// What a gateway tells of its policy.
+pub async fn policy(control: SocketAddr) -> Value {
+    let (status, told) = ask(control, "GET", "/v1/policy", "", b"").await;
+    assert_eq!(status, 200, "{told}");
+    told
+}
+
+/// Waits until what a gateway tells of its policy is as it shall be, and has it.
+pub async fn policy_is(control: SocketAddr, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let mut told = Value::Null;
+    until(what, async || {
+        told = policy(control).await;
+        holds(&told)
+    })
+    .await;
+    told
+}
