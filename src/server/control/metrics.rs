@@ -14,7 +14,7 @@ use crate::telemetry::{metrics, process};
 /// The text format of Prometheus, which says its version.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Whoever asks for metrics is not kept waiting by a store that does not answer.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+pub const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// `GET /metrics`
 pub async fn answer(app: &App) -> Response {

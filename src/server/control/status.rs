@@ -6,7 +6,9 @@ use serde_json::{Map, Value, json};
 use super::super::App;
 use super::super::recent::short;
 use super::super::respond::{self, Response};
-use super::metrics::store_is_up;
+use super::fleet;
+use super::metrics::{SIGN_OF_LIFE, store_is_up};
+use crate::policy::About;
 use crate::rollout::Refused;
 use crate::stream::now_ms;
 use crate::stream::registry::Why;
@@ -14,14 +16,15 @@ use crate::telemetry::{metrics, process};
 
 /// `GET /v1/status`
 pub async fn status(app: &App) -> Response {
-    let store_is_up = store_is_up(app).await;
+    let nodes = tokio::time::timeout(SIGN_OF_LIFE, fleet::nodes(app));
+    let (store_is_up, nodes) = tokio::join!(store_is_up(app), nodes);
     let ready = store_is_up && app.commands.are_known() && app.gate.is_ready() && !app.is_draining();
     let (received, sent) = metrics().events();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time behind 1970")]
     let started = (process::started() * 1e3) as u64;
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "node": app.config.node,
+        "node": app.fleet.get().map(|fleet| fleet.word().name).or_else(|| app.config.node.clone()),
         "now": now_ms(),
         "started": started,
         "ready": ready,
@@ -40,20 +43,35 @@ pub async fn status(app: &App) -> Response {
             "replay_limit": app.config.stream.replay_memory,
         },
         "kept_out": app.recent.list(),
-        "nodes": super::fleet::nodes(app).await,
+        "nodes": nodes.unwrap_or_default(),
+        "candidate": candidate(app),
     });
     respond::json(StatusCode::OK, &body)
 }
 
+/// The candidate in numbers; where it differs is asked of `/v1/policy/candidate`.
+fn candidate(app: &App) -> Value {
+    let Some(candidate) = app.gate.beside().shadow().candidate() else { return Value::Null };
+    let mut report = json!(candidate.report());
+    if let Some(report) = report.as_object_mut() {
+        report.remove("disagreements");
+    }
+    report
+}
+
 fn policy(app: &App) -> Value {
     let history = app.rollout.history().clone();
+    let in_force = app.gate.in_force();
+    // The first one may have taken force before there was a history.
+    let first = in_force.iter().filter(|about| history.swaps.iter().all(|known| known.number != about.number));
+    let past: Vec<&About> = first.chain(&history.swaps).map(|about| &**about).collect();
     let old = app.gate.old().into_iter().map(|old| json!({ "number": old.about.number, "decisions": old.decisions }));
     json!({
         "allow_all": app.gate.compiler().is_none(),
-        "in_force": app.gate.in_force().as_deref(),
+        "in_force": in_force.as_deref(),
         "old": old.collect::<Vec<_>>(),
         "swaps": *app.gate.swaps().borrow(),
-        "history": history.swaps.iter().map(|about| &**about).collect::<Vec<_>>(),
+        "history": past,
         "refused": history.refused.iter().map(|refused| refusal(refused)).collect::<Vec<_>>(),
     })
 }

@@ -1,0 +1,174 @@
+// The status page of the control port in a real browser.
+import assert from "node:assert/strict";
+import { copyFileSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { launch } from "./lib/browser.js";
+import { Closing } from "./lib/closing.js";
+import { REPO, startGateway } from "./lib/gateway.js";
+import { SseReader } from "./lib/sse.js";
+import { until } from "./lib/until.js";
+
+const TOKEN = "0123456789-control";
+// What a client may choose, and what would happen if it were taken for markup.
+const HOSTILE = 'alice-<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>';
+const EXAMPLE = join(REPO, "guest-examples/rust-role-based/policy.wasm");
+
+const closing = new Closing();
+let gateway, browser, policy, control;
+
+before(async () => {
+  const dir = closing.dir();
+  policy = join(dir, "policy.wasm");
+  copyFileSync(EXAMPLE, policy);
+  // `dev` puts what is in the file in force as it changes.
+  const config = `
+control = { listen = "127.0.0.1:0", token = "${TOKEN}" }
+drain = { delay = "60s" }
+policy = { rotate-within = "0s" }
+`;
+  gateway = closing.add(
+    await startGateway({ name: "status", args: ["dev", "--listen", "127.0.0.1:0", "--policy", policy], config, dir }),
+    (it) => it.kill(),
+  );
+  control = (await gateway.line(/\bcontrol on (http:\/\/127\.0\.0\.1:\d+)/))[1];
+  browser = closing.add(await launch(), (it) => it.close());
+});
+
+after(() => closing.run());
+
+/** Puts another content in the policy's place, as a compiler does. */
+function replacePolicy(content) {
+  writeFileSync(`${policy}.new`, content);
+  renameSync(`${policy}.new`, policy);
+}
+
+function open(channels, session) {
+  const query = new URLSearchParams(channels.map((channel) => ["channel", channel]));
+  return SseReader.open(`${gateway.url}/api/realtime?${query}`, { headers: { cookie: `session=${session}` } });
+}
+
+describe("the status page", { timeout: 90_000 }, () => {
+  let page;
+  const problems = [];
+  const asked = new Set();
+
+  before(async () => {
+    page = await browser.newPage();
+    page.on("pageerror", (error) => problems.push(String(error)));
+    page.on("console", (message) => {
+      // That the gateway says 401, and later does not answer, is what is tested.
+      if (message.type() === "error" && !/Failed to load resource/.test(message.text())) problems.push(message.text());
+    });
+    page.on("request", (request) => asked.add(new URL(request.url()).origin));
+    await page.goto(`${control}/`);
+  });
+  after(() => page?.close());
+
+  const text = (selector) => page.locator(selector).innerText();
+  const rows = (id) => page.locator(`#${id} tr`).allInnerTexts();
+  const row = (id, pattern) => until(`a row of ${id} like ${pattern}`, async () => (await rows(id)).find((it) => pattern.test(it)));
+  const state = (wanted) => until(async () => `state ${wanted}`, async () => (await text("#state")).includes(wanted));
+  const figure = async (name) =>
+    page.locator("#figures div").filter({ hasText: name }).locator("dd").first().evaluate((it) => it.firstChild.textContent);
+
+  test("asks for the token, and shows nothing without", async () => {
+    await state("locked");
+    assert.equal(await page.locator("main").isVisible(), false);
+    assert.equal(await text("#figures").catch(() => ""), "");
+    await page.fill("#token", "another");
+    await page.click("#sign-in-button");
+    await until("a word about the wrong token", async () => /not the token/.test(await text("#sign-in-why")));
+    assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+    await page.fill("#token", TOKEN);
+    await page.keyboard.press("Enter");
+    await state("ready");
+    assert.equal(await page.locator("#sign-in").isVisible(), false);
+    assert.equal(await page.inputValue("#token"), "");
+  });
+
+  test("keeps it in its tab, and nowhere else", async () => {
+    await page.reload();
+    await state("ready");
+    assert.equal(await page.evaluate(() => localStorage.length + document.cookie.length), 0);
+    const other = await browser.newPage();
+    await other.goto(`${control}/`);
+    await until("another tab asks", () => other.locator("#token").isVisible());
+    await other.close();
+  });
+
+  test("shows the policy in force", async () => {
+    const policy = await text("#policy");
+    assert.match(policy, /[0-9a-f]{64}/);
+    assert.match(policy, /Version\s+1\b/);
+    assert.match(policy, /policy\.wasm/);
+    await row("history", /version 1/);
+  });
+
+  test("shows who reads what, as text", async (t) => {
+    const streams = [await open(["team-red", "default"], "alice"), await open(["team-red", HOSTILE], "alice"), await open(["default"], "bob")];
+    t.after(() => streams.forEach((stream) => stream.close()));
+    assert.deepEqual(streams.map((stream) => stream.status), [200, 200, 200]);
+    await row("channels", /^team-red\s+2$/);
+    await row("channels", /^default\s+2$/);
+    assert.equal((await row("channels", /onerror/)).trim(), `${HOSTILE}\t1`);
+    await row("subjects", /^alice\s+2$/);
+    await row("subjects", /^bob\s+1$/);
+    assert.equal(await figure("Streams"), "3");
+    await until("allowed ones are counted", async () => (await figure("Allowed")) !== "0/s");
+    await until("a time of decisions", async () => /[µm]s/.test(await figure("Decision, p99")));
+  });
+
+  test("shows who was kept out, and why, as text", async () => {
+    const refused = await open([HOSTILE], "mallory");
+    assert.equal(refused.status, 401);
+    const kept = await row("kept-out", /rejected 401/);
+    assert.ok(kept.includes(HOSTILE), kept);
+    assert.match(kept, /session/i);
+    await until("a bar for it", async () => (await page.locator("#rates rect.rejected").evaluateAll((all) =>
+      all.some((rect) => Number(rect.getAttribute("height")) > 0))));
+    await row("channels", /No streams/);
+  });
+
+  test("shows swaps, and what was refused", async () => {
+    // A custom section makes it another component that decides the same.
+    replacePolicy(Buffer.concat([readFileSync(EXAMPLE), Buffer.from([0, 3, 1, 0x78, 0x79])]));
+    await row("history", /version 2/);
+    await until("it is in force", async () => /Version\s+2\b/.test(await text("#policy")));
+    replacePolicy("<b>no component</b>");
+    const refusal = await row("history", /refused/);
+    assert.match(refusal, /not compiled/);
+    assert.match(await text("#policy"), /Version\s+2\b/);
+    assert.equal(await figure("Streams"), "0");
+  });
+
+  test("lets nothing that clients chose become markup, and asks nobody else", async () => {
+    assert.equal(await page.evaluate(() => window.hacked), undefined);
+    assert.equal(await page.locator("img, main script, main b").count(), 0);
+    assert.deepEqual([...asked], [control]);
+    assert.deepEqual(problems, []);
+  });
+
+  test("fits on a telephone, and is dark where that is wanted", async () => {
+    await page.setViewportSize({ width: 360, height: 740 });
+    const overflow = () => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    assert.ok((await overflow()) <= 0, `${await overflow()} px too wide`);
+    const background = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    const light = await background();
+    await page.emulateMedia({ colorScheme: "dark" });
+    assert.notEqual(await background(), light);
+  });
+
+  test("shows that a node goes, and that it is gone", async () => {
+    gateway.process.kill("SIGTERM");
+    await state("going away");
+    await gateway.kill();
+    await state("does not answer");
+    await until("a word about it", async () => /does not answer/.test(await text("#trouble")));
+  });
+
+  test("forgets the token when it is told to", async () => {
+    await page.click("#sign-out");
+    assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+  });
+});
