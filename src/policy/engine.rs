@@ -112,6 +112,8 @@ pub fn shared() -> anyhow::Result<Engine> {
     if let Some(engine) = ENGINE.get() {
         return Ok(engine.clone());
     }
-    let engine = engine(&Limits::default())?;
+    // Several gateways of a test share it, each of which may have as many decisions at once as one has by default.
+    let limits = Limits::default();
+    let engine = engine(&Limits { concurrency: 2 * limits.concurrency, ..limits })?;
     Ok(ENGINE.get_or_init(|| engine).clone())
 }

@@ -76,10 +76,10 @@ impl Gate {
             slots: Arc::new(Semaphore::new(limits.concurrency)),
             concurrency: limits.concurrency,
             queue_timeout: limits.queue_timeout,
+            beside: Beside::new(limits.shadow),
             basis: ArcSwap::from_pointee(Basis { surroundings: Arc::new(surroundings), limits }),
             awaiting: AtomicUsize::new(0),
             watchers: broadcast::channel(WATCHED).0,
-            beside: Beside::default(),
         }
     }
 

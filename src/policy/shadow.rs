@@ -47,19 +47,33 @@ static LANE: LazyLock<std::io::Result<Runtime>> = LazyLock::new(|| {
 });
 
 /// Who is asked beside the policy in force: at most one.
-#[derive(Default)]
-pub struct Shadow(ArcSwapOption<Candidate>);
+pub struct Shadow {
+    candidate: ArcSwapOption<Candidate>,
+    /// Places in the pool of instances, of all candidates together: those before may not be done.
+    places: Arc<Semaphore>,
+}
 
 impl Shadow {
+    /// Nobody yet; so many decisions at once later, whoever is asked.
+    #[must_use]
+    pub fn new(places: usize) -> Self {
+        Self { candidate: ArcSwapOption::empty(), places: Arc::new(Semaphore::new(places)) }
+    }
+
+    /// Asks a candidate about a decision that was made.
+    pub(super) fn consider(&self, candidate: Arc<Candidate>, told: Told<'_>) {
+        candidate.consider(told, &self.places);
+    }
+
     /// The candidate, if there is one.
     #[must_use]
     pub fn candidate(&self) -> Option<Arc<Candidate>> {
-        self.0.load_full()
+        self.candidate.load_full()
     }
 
     /// Asks this one from now on, in place of any other; none to ask nobody. Returns who was asked before.
     pub fn ask(&self, candidate: Option<Arc<Candidate>>) -> Option<Arc<Candidate>> {
-        self.0.swap(candidate)
+        self.candidate.swap(candidate)
     }
 }
 
@@ -172,7 +186,7 @@ impl Candidate {
     }
 
     /// Asks it about a decision that was made, if that is of its share and there is a place.
-    pub(super) fn consider(self: Arc<Self>, told: Told<'_>) {
+    fn consider(self: Arc<Self>, told: Told<'_>, places: &Arc<Semaphore>) {
         if !sample::is_chosen(self.policy().digest(), self.share.share, told.request, &told.decision.outcome) {
             return;
         }
@@ -182,8 +196,8 @@ impl Candidate {
         }
         // Without a trace no policy was asked.
         let (Some(trace), Some(basis)) = (told.trace, told.basis) else { return };
-        let place = Arc::clone(&self.slots).try_acquire_owned();
-        let (Ok(place), Ok(lane)) = (place, LANE.as_ref()) else {
+        let (slot, place) = (Arc::clone(&self.slots).try_acquire_owned(), Arc::clone(places).try_acquire_owned());
+        let (Ok(slot), Ok(place), Ok(lane)) = (slot, place, LANE.as_ref()) else {
             self.counts.dropped();
             return;
         };
@@ -196,7 +210,7 @@ impl Candidate {
         let (recorded, basis) = (Arc::new(Recorded::from(trace)), Arc::clone(basis));
         lane.spawn(async move {
             self.compare(real, &recorded, &basis).await;
-            drop(place);
+            drop((slot, place));
         });
     }
 

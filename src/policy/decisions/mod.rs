@@ -50,7 +50,6 @@ pub struct CannotWrite {
 }
 
 /// Those who are told of decisions.
-#[derive(Default)]
 pub struct Beside {
     writers: OnceLock<Writers>,
     shadow: Shadow,
@@ -90,6 +89,12 @@ pub(super) struct Told<'a> {
 }
 
 impl Beside {
+    /// Nobody yet; a candidate may have so many decisions at once.
+    #[must_use]
+    pub fn new(places: usize) -> Self {
+        Self { writers: OnceLock::new(), shadow: Shadow::new(places) }
+    }
+
     /// Begins to write down what is told from now on. The first settings hold for the life of the process.
     pub fn write(&self, settings: Settings) -> Result<(), CannotWrite> {
         let mask = Arc::new(Mask::new(&settings.mask));
@@ -151,7 +156,7 @@ impl Beside {
             }
         }
         if let Some(candidate) = wants.candidate {
-            candidate.consider(told);
+            self.shadow.consider(candidate, told);
         }
     }
 }
