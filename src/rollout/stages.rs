@@ -40,6 +40,7 @@ pub async fn walk(
     signatures: Signatures,
     artifact: Artifact,
     basis: Arc<Basis>,
+    elsewhere: bool,
     reached: Reached,
 ) -> Result<Walked, Failed> {
     bounds(&artifact)?;
@@ -54,7 +55,7 @@ pub async fn walk(
     let loaded = tokio::task::spawn_blocking(load).await.map_err(|error| Failed::new(Stage::Compiled, error))?;
     let policy = loaded.map_err(|error| Failed::new(stage_of(&error), error))?;
     reached(Stage::Compiled);
-    again(&compiler, &policy, &papers, &basis, &reached).await?;
+    again(&compiler, &policy, &papers, &basis, elsewhere, &reached).await?;
     Ok(Walked { policy, papers, signed })
 }
 
@@ -64,6 +65,7 @@ pub async fn again(
     policy: &Policy,
     papers: &Papers,
     basis: &Basis,
+    elsewhere: bool,
     reached: &Reached,
 ) -> Result<(), Failed> {
     let Some(suite) = papers.suite.as_deref() else {
@@ -72,7 +74,7 @@ pub async fn again(
         return Ok(());
     };
     let missing = requires::missing(&suite.requires, &basis.surroundings);
-    if !missing.is_empty() {
+    if !missing.is_empty() && !elsewhere {
         return Err(Failed::new(Stage::Linked, format!("it requires {}", missing.join("; and "))));
     }
     reached(Stage::Linked);

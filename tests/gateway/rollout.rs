@@ -212,3 +212,17 @@ async fn one_that_is_prepared_takes_force_with_what_is_configured_then() {
     let settings = &gateway.app.gate.basis().surroundings.settings;
     assert_eq!(settings.get("audience"), Some("app"));
 }
+
+#[tokio::test]
+async fn elsewhere_nobody_knows_what_is_configured() {
+    let gateway = empty().await;
+    let requires = |rollout: tidegate::rollout::Rollout| {
+        let cases = Some(format!("requires.settings = [\"pepper\"]\n{ALLOWS}"));
+        let artifact = Artifact { cases, ..Artifact::new(component("allow")) };
+        let basis = gateway.app.gate.basis();
+        async move { rollout.prepare(artifact, basis, Origin::default()).await.map(drop) }
+    };
+    assert!(requires(gateway.app.rollout.clone()).await.is_err());
+    let elsewhere = tidegate::rollout::Rollout::elsewhere(std::sync::Arc::clone(&gateway.app.gate));
+    assert!(requires(elsewhere).await.is_ok(), "its cases are asked all the same");
+}

@@ -18,7 +18,7 @@ use crate::fleet::push::{self, Bundle, How, PushError, Pushed};
 use crate::policy::compile::Compiler;
 use crate::policy::digest::Digest;
 use crate::policy::gate::Gate;
-use crate::policy::signature::{MAX_SEQUENCE, Signature, Signatures, Statement};
+use crate::policy::signature::{MAX_SEQUENCE, Signature, Statement};
 use crate::policy::{Limits, Origin, Surroundings};
 use crate::rollout::{Artifact, Rollout};
 use crate::store::Store;
@@ -144,7 +144,7 @@ async fn try_here(bundle: &Bundle) -> anyhow::Result<()> {
     let compiler = Compiler::new(&limits, config::cache_dir().as_deref())?;
     let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::default(), system_clock()));
     let gate = Arc::new(Gate::new(compiler, Surroundings::new(store, &limits), limits));
-    let rollout = Rollout::new(Arc::clone(&gate), Signatures::default(), None);
+    let rollout = Rollout::elsewhere(Arc::clone(&gate));
     let artifact = Artifact { cases: bundle.cases.clone(), ..Artifact::new(bundle.component.clone()) };
     match rollout.prepare(artifact, gate.basis(), Origin::default()).await {
         Ok(_) => Ok(()),
