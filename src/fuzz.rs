@@ -11,9 +11,9 @@ use crate::config::Config;
 use crate::policy::answer::Check;
 use crate::policy::cache::{self, Vary};
 use crate::policy::component::Policy;
-use crate::policy::host::wit;
+use crate::policy::host::{to_wit, wit};
 use crate::policy::tokens::{Audience, KeySet, Profile, Source, Tokens, Verdict};
-use crate::policy::{Outcome, engine, gate};
+use crate::policy::{Outcome, engine};
 use crate::server::request::{Query, for_policy};
 
 /// A URL's query: what is kept of an answer under the same key is about the same channels.
@@ -57,7 +57,7 @@ pub fn request(bytes: &[u8]) {
     let channels = ["a".to_owned()];
     let vary = Vary::new(&["cookie".into()], false).expect("a name");
     assert_eq!(cache::key(&asked, &channels, &vary), cache::key(&asked.clone(), &channels, &vary));
-    let told = gate::to_wit(&asked);
+    let told = to_wit(&asked);
     assert!(
         told.headers.iter().all(|header| !header.name.bytes().any(|byte| byte.is_ascii_uppercase() || byte <= b' '))
     );

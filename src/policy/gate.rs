@@ -1,34 +1,27 @@
 //! Asks the policy in force.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 
-use super::answer::Check;
 use super::cache::Forget;
 use super::compile::Compiler;
 use super::component::Policy;
 use super::decisions::{Beside, Told, Wants};
 use super::denied::Denied;
-use super::host::{Patience, Surroundings, Terms, wit};
+use super::host::Surroundings;
 use super::in_force::{InForce, Old, Pin, Swap};
-use super::instance::{Asked, Used};
+use super::places::{Heard, Places};
 use super::trace::Trace;
 use super::version::{About, Basis, Next, Origin, Papers, Version};
-use super::{Decision, Failure, Limits, Outcome, Rejection, Request, slow_lane};
+use super::{Decision, Failure, Limits, Outcome, Rejection, Request};
 use crate::stream::now_ms;
 use crate::telemetry::metrics;
 
 /// Decisions that a slow watcher may be behind.
 const WATCHED: usize = 256;
-/// A decision is begun so often at most, when keys are missing; the last time it waits where it is.
-const ATTEMPTS: u32 = 4;
-/// The part of its time that a decision may wait for keys; the rest is for deciding, be it that there are none.
-const FOR_KEYS: f64 = 0.75;
-
 /// The door.
 pub struct Gate {
     /// Where policies are compiled; none where everybody is let in.
@@ -37,11 +30,7 @@ pub struct Gate {
     denied: Denied,
     /// What the policy in force, or the first one, has around it.
     basis: ArcSwap<Basis>,
-    queue_timeout: Duration,
-    slots: Arc<Semaphore>,
-    concurrency: usize,
-    /// Decisions that wait for keys, without a place.
-    awaiting: AtomicUsize,
+    places: Places,
     watchers: broadcast::Sender<Arc<Watched>>,
     beside: Beside,
 }
@@ -73,12 +62,9 @@ impl Gate {
             compiler: None,
             in_force: InForce::default(),
             denied: Denied::default(),
-            slots: Arc::new(Semaphore::new(limits.concurrency)),
-            concurrency: limits.concurrency,
-            queue_timeout: limits.queue_timeout,
+            places: Places::new(&limits),
             beside: Beside::new(limits.shadow),
             basis: ArcSwap::from_pointee(Basis { surroundings: Arc::new(surroundings), limits }),
-            awaiting: AtomicUsize::new(0),
             watchers: broadcast::channel(WATCHED).0,
         }
     }
@@ -140,7 +126,7 @@ impl Gate {
     /// How many decisions are being made, those not counted that wait for an instance.
     #[must_use]
     pub fn deciding(&self) -> usize {
-        self.concurrency.saturating_sub(self.slots.available_permits())
+        self.places.taken()
     }
 
     /// Bytes of answers that may be given again, about.
@@ -152,7 +138,7 @@ impl Gate {
     /// How many decisions wait for the keys of a token profile.
     #[must_use]
     pub fn waiting_for_keys(&self) -> usize {
-        self.awaiting.load(Ordering::Relaxed)
+        self.places.awaiting()
     }
 
     /// Every decision from now on, for those who keep up.
@@ -224,7 +210,7 @@ impl Gate {
 
     async fn decide_by(&self, version: Option<Arc<Version>>, request: &Request, channels: &[String]) -> Made {
         let start = Instant::now();
-        let kept = version.as_ref().and_then(|version| version.cache.get(request, channels, now(version)));
+        let kept = version.as_ref().and_then(|version| version.cache.get(request, channels, version.clock()));
         let cached = kept.is_some();
         let wants = self.beside.wants();
         let mut heard = Heard { traced: wants.trace(), reason: None, trace: None };
@@ -236,7 +222,7 @@ impl Gate {
                 heard.reason = why;
                 outcome
             }
-            (Some(version), None) => match self.ask(version, request, channels, &mut heard).await {
+            (Some(version), None) => match self.places.ask(version, request, channels, &mut heard).await {
                 Ok(outcome) => outcome,
                 Err(failure) => Outcome::Failed(failure),
             },
@@ -267,54 +253,6 @@ impl Gate {
         }
         decision
     }
-
-    async fn ask(
-        &self,
-        version: &Arc<Version>,
-        request: &Request,
-        channels: &[String],
-        heard: &mut Heard,
-    ) -> Result<Outcome, Failure> {
-        let (asking, wanted) = (Arc::new(to_wit(request)), Arc::from(channels));
-        let mut slot = self.slot().await?;
-        let start = tokio::time::Instant::now();
-        let limits = &version.basis.limits;
-        let (deadline, seen) = (start + limits.timeout, version.cache.seen());
-        let patience = Patience { until: start + limits.timeout.mul_f64(FOR_KEYS), restart: true };
-        let mut terms = Terms { deadline, patience, lookups: 0, traced: heard.traced };
-        for attempt in 1.. {
-            terms.patience.restart = attempt < ATTEMPTS;
-            let asked = attempt_with(version, &request.id, &asking, &wanted, terms).await?;
-            let Some(wait) = asked.awaits else {
-                let mut said = asked.said;
-                retire(asked.used, slot);
-                heard.reason = said.reason.take();
-                heard.trace = asked.trace;
-                let replay_since = said.replay_since;
-                let check = Check { channels, limit: limits.answer, now: now(version), replay_since };
-                let outcome = check.outcome(asked.answer?);
-                if let Some(keep) = said.keep().map_err(Failure::InvalidAnswer)? {
-                    let reason = heard.reason.as_deref();
-                    version.cache.keep(&keep, request, channels, &outcome, reason, start, seen);
-                }
-                return Ok(outcome);
-            };
-            terms.lookups = asked.lookups;
-            // The place is for those who can go on meanwhile.
-            retire(asked.used, slot);
-            let _awaiting = Counted::new(&self.awaiting);
-            wait.until(terms.patience.until).await;
-            slot = self.slot().await?;
-        }
-        Err(Failure::Timeout)
-    }
-
-    /// A place among the decisions that are made at once.
-    async fn slot(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        // Closed never; so an error is the time that ran out.
-        let slot = tokio::time::timeout(self.queue_timeout, Arc::clone(&self.slots).acquire_owned()).await;
-        slot.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Busy)
-    }
 }
 
 /// A decision that was made, before anybody is told.
@@ -323,82 +261,6 @@ struct Made {
     wants: Wants,
     trace: Option<Trace>,
     version: Option<Arc<Version>>,
-}
-
-/// What an instance says and asks while it decides.
-struct Heard {
-    /// Whether what the host answers is wanted.
-    traced: bool,
-    reason: Option<String>,
-    trace: Option<Trace>,
-}
-
-/// The clock that a policy sees.
-fn now(version: &Version) -> u64 {
-    (version.basis.surroundings.clock)()
-}
-
-/// One more, as long as it lives.
-struct Counted<'a>(&'a AtomicUsize);
-
-impl<'a> Counted<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Asks one instance.
-async fn attempt_with(
-    version: &Arc<Version>,
-    id: &str,
-    request: &Arc<wit::Request>,
-    channels: &Arc<[String]>,
-    terms: Terms,
-) -> Result<Asked, Failure> {
-    let ready = version.take();
-    let pace = ready.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.pace()));
-    let call = {
-        let (version, pace) = (Arc::clone(version), Arc::clone(&pace));
-        let (id, request, channels) = (id.to_owned(), Arc::clone(request), Arc::clone(channels));
-        async move {
-            let instance = match ready {
-                Some(instance) => instance,
-                None => version.make(pace, terms.deadline).await?,
-            };
-            Ok(instance.ask(id, &request, &channels, terms).await)
-        }
-    };
-    slow_lane::run(call, pace).await?
-}
-
-/// Lets an instance go, and its place with it; one that takes long to go does so off the request's path.
-fn retire(used: Used, slot: OwnedSemaphorePermit) {
-    if used.is_heavy() {
-        // Where there is no slow lane it goes here.
-        let _ = slow_lane::spawn(async move { drop((used, slot)) });
-    }
-}
-
-pub(crate) fn to_wit(request: &Request) -> wit::Request {
-    let headers = request
-        .headers
-        .iter()
-        .map(|(name, value)| wit::Header { name: name.as_str().to_owned(), value: value.as_bytes().to_vec() });
-    wit::Request {
-        headers: headers.collect(),
-        method: request.method.clone(),
-        scheme: request.scheme.clone(),
-        authority: request.authority.clone(),
-        path_with_query: request.path_with_query.clone(),
-        client_address: request.client_address.clone(),
-    }
 }
 
 /// One line a decision. Names of channels and the reason are quoted, for they are a stranger's.

@@ -21,6 +21,7 @@ pub(crate) mod log_rate;
 pub mod measure;
 mod octets;
 mod pace;
+mod places;
 pub mod rehearsal;
 mod secret;
 pub mod shadow;

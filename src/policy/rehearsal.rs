@@ -9,8 +9,7 @@ use tokio::time::Instant;
 
 use super::answer::Check;
 use super::component::Policy;
-use super::gate::to_wit;
-use super::host::{Patience, Surroundings, Terms};
+use super::host::{Patience, Surroundings, Terms, to_wit};
 use super::instance::{Asked, Instance};
 use super::log_rate::LogRate;
 use super::pace::Pace;

@@ -163,6 +163,11 @@ impl Version {
         version
     }
 
+    /// What the policy takes for the time, ms since 1970.
+    pub fn clock(&self) -> u64 {
+        (self.basis.surroundings.clock)()
+    }
+
     /// An instance that was made ahead, if there is one.
     pub fn take(&self) -> Option<Instance> {
         // From here on it counts among the decisions.

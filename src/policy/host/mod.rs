@@ -20,7 +20,7 @@ use super::log_rate::LogRate;
 use super::pace::Pace;
 use super::tokens::Tokens;
 use super::trace::{Recorded, Trace};
-use super::{Limits, Settings};
+use super::{Limits, Request, Settings};
 use crate::egress::{self, Egress};
 use crate::store::Store;
 use crate::stream::now_ms;
@@ -188,6 +188,22 @@ impl State {
 }
 
 impl wit::Host for State {}
+
+/// A request as a policy is told of it.
+pub(crate) fn to_wit(request: &Request) -> wit::Request {
+    let headers = request
+        .headers
+        .iter()
+        .map(|(name, value)| wit::Header { name: name.as_str().to_owned(), value: value.as_bytes().to_vec() });
+    wit::Request {
+        headers: headers.collect(),
+        method: request.method.clone(),
+        scheme: request.scheme.clone(),
+        authority: request.authority.clone(),
+        path_with_query: request.path_with_query.clone(),
+        client_address: request.client_address.clone(),
+    }
+}
 
 /// Links everything that a policy may import.
 pub fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {

@@ -9,8 +9,8 @@ use super::MeasureError;
 use crate::policy::cases::Case;
 use crate::policy::compile::Compiler;
 use crate::policy::component::Policy;
-use crate::policy::host::State;
-use crate::policy::{Limits, engine, gate, instance};
+use crate::policy::host::{State, to_wit};
+use crate::policy::{Limits, engine, instance};
 
 /// Of the cases, what the cheapest and the dearest cost, and all on average. The making of the instance is in it.
 #[derive(Clone, Debug, Serialize)]
@@ -53,7 +53,7 @@ async fn one(policy: &Policy, case: &Case, limits: &Limits) -> Result<(u64, usiz
     store.set_fuel(u64::MAX).map_err(|error| failed(error, false))?;
     let call = async {
         let (_, bindings) = policy.instantiate(&mut store).await?;
-        let request = gate::to_wit(&case.ask.request());
+        let request = to_wit(&case.ask.request());
         let authorizer = bindings.tidegate_policy_authorizer();
         authorizer.call_authorize(&mut store, &request, &case.ask.channels).await
     };
