@@ -171,7 +171,10 @@ impl Fleet {
             instance: self.instance.clone(),
             program: env!("CARGO_PKG_VERSION").into(),
             fleet: self.follows(),
-            source: about.as_ref().map(|about| short(&about.origin.source)),
+            source: about.as_ref().map(|about| {
+                let until = if about.origin.until_restart { ", until it restarts" } else { "" };
+                short(&format!("{}{until}", about.origin.source))
+            }),
             digest: about.as_ref().map(|about| about.digest.to_string()),
             version: about.as_ref().map(|about| about.number),
             sequence: about.as_ref().and_then(|about| about.origin.sequence),

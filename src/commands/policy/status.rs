@@ -48,7 +48,8 @@ fn alone(policy: &Value) -> String {
     let digest = in_force["digest"].as_str().unwrap_or("no policy");
     let since = in_force["since"].as_u64().map(since).unwrap_or_default();
     let source = in_force["source"].as_str().unwrap_or("none");
-    let mut text = format!("{digest}{since}  ({source})\n");
+    let until = if in_force["until_restart"] == true { ", until it restarts" } else { "" };
+    let mut text = format!("{digest}{since}  ({source}{until})\n");
     if let Some(why) = policy["last_refusal"]["why"].as_str() {
         text += &format!("  {why}\n");
     }
@@ -56,9 +57,14 @@ fn alone(policy: &Value) -> String {
 }
 
 fn text(view: &View) -> String {
+    let is_fleet = view.nodes.is_empty() || view.nodes.iter().any(|node| node.fleet);
     let mut text = match &view.current {
-        Some(pointer) => format!("the fleet's policy: {}, number {}\n", pointer.component, pointer.sequence),
-        None => "the fleet's policy: nothing was pushed\n".into(),
+        Some(pointer) => {
+            let nobody = if is_fleet { "" } else { ", which no node follows" };
+            format!("the fleet's policy: {}, number {}{nobody}\n", pointer.component, pointer.sequence)
+        }
+        None if is_fleet => "the fleet's policy: nothing was pushed\n".into(),
+        None => String::new(),
     };
     if view.nodes.is_empty() {
         text += "no node lives\n";
