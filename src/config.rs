@@ -1,5 +1,6 @@
 //! Flags, environment and file become one checked [`Config`]; whatever is wrong is said with the key and the remedy.
 
+mod check;
 pub mod layers;
 mod live;
 pub mod operations;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::GlobSet;
 use ipnet::IpNet;
 use toml::Table;
 
@@ -24,6 +25,7 @@ use crate::policy::{Limits, Settings, Surroundings, decisions};
 use crate::store::Store;
 use crate::store::memory::Seed;
 use crate::store::url::StoreUrl;
+use check::{address, cors, count, hold, is_token, patterns, positive, size, stream_path, up_to};
 use live::Written;
 use operations::{RolloutConfig, ShadowConfig};
 use raw::{LogFormat, Raw, Source};
@@ -420,86 +422,6 @@ fn fleet(raw: &raw::Policy, allow_all: bool, store: &StoreUrl) -> Result<Door, C
         return Err(wrong("policy.unsigned-fleet", what));
     }
     Ok(Door::Fleet)
-}
-
-fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
-    text.parse()
-        .map_err(|_| wrong(key, format!("{text:?} is not an IP address with a port, as 127.0.0.1:8080 or [::]:8080")))
-}
-
-fn is_token(token: &str) -> bool {
-    !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic())
-}
-
-fn positive(key: &str, time: Duration) -> Result<Duration, ConfigError> {
-    if time.is_zero() { Err(wrong(key, "it is more than 0")) } else { Ok(time) }
-}
-
-fn count(key: &str, number: usize, max: usize) -> Result<usize, ConfigError> {
-    if number == 0 { Err(wrong(key, format!("0: it is from 1 to {max}"))) } else { up_to(key, number, max) }
-}
-
-fn up_to(key: &str, number: usize, max: usize) -> Result<usize, ConfigError> {
-    if number <= max { Ok(number) } else { Err(wrong(key, format!("{number}: it is at most {max}"))) }
-}
-
-fn size(key: &str, size: bytesize::ByteSize, min: u64, max: u64) -> Result<usize, ConfigError> {
-    let bytes = usize::try_from(size.as_u64()).ok().filter(|_| (min..=max).contains(&size.as_u64()));
-    let range = || format!("{size}: it is from {} to {}", bytesize::ByteSize(min), bytesize::ByteSize(max));
-    bytes.ok_or_else(|| wrong(key, range()))
-}
-
-fn hold(time: Duration) -> Result<Duration, ConfigError> {
-    let what = || {
-        format!(
-            "{}: it is at most 60s, for proxies give up on a silent response then",
-            humantime::format_duration(time)
-        )
-    };
-    if time <= Duration::from_secs(60) { Ok(time) } else { Err(wrong("reject.hold", what())) }
-}
-
-fn stream_path(text: &str) -> Result<(String, bool), ConfigError> {
-    let (path, below) = match text.strip_suffix("/*") {
-        Some(path) => (path, true),
-        None => (text, false),
-    };
-    let valid = path.starts_with('/') && !path.contains(['?', '#', '*', ' ']);
-    if !valid {
-        return Err(wrong(
-            "stream.path",
-            format!("{text:?}: it begins with / and has no ?, as /api/realtime or /api/realtime/*"),
-        ));
-    }
-    if ["/redis", "/healthz", "/playground"].iter().any(|own| path == *own || path.starts_with(&format!("{own}/"))) {
-        return Err(wrong("stream.path", format!("{text:?} is a path of the gateway's own")));
-    }
-    Ok((path.to_owned(), below))
-}
-
-fn patterns(key: &str, patterns: &[String]) -> Result<GlobSet, ConfigError> {
-    let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        let glob = GlobBuilder::new(pattern).literal_separator(false).backslash_escape(true).build();
-        set.add(glob.map_err(|error| wrong(key, error))?);
-    }
-    set.build().map_err(|error| wrong(key, error))
-}
-
-fn cors(raw: &raw::Cors) -> Result<Cors, ConfigError> {
-    let all = raw.origins.iter().any(|origin| origin == "*");
-    if all && raw.credentials {
-        return Err(wrong(
-            "cors.credentials",
-            "browsers take no credentials with the origin *; name the origins in cors.origins",
-        ));
-    }
-    let parse = |origin: &String| {
-        let like = "an origin is written as https://app.example, or http://localhost:* for any port";
-        Origin::parse(origin).ok_or_else(|| wrong("cors.origins", format!("{origin:?}: {like}")))
-    };
-    let origins = if all { None } else { Some(raw.origins.iter().map(parse).collect::<Result<_, _>>()?) };
-    Ok(Cors { origins, credentials: raw.credentials })
 }
 
 #[cfg(test)]

@@ -1,0 +1,98 @@
+//! Values of options, one at a time: what is wrong is said with the key and with what would be right.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use super::{ConfigError, Cors, Origin, raw, wrong};
+
+/// An address to listen on.
+pub fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+    text.parse()
+        .map_err(|_| wrong(key, format!("{text:?} is not an IP address with a port, as 127.0.0.1:8080 or [::]:8080")))
+}
+
+/// Whether a text can be a bearer token.
+pub fn is_token(token: &str) -> bool {
+    !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// A time that is more than nothing.
+pub fn positive(key: &str, time: Duration) -> Result<Duration, ConfigError> {
+    if time.is_zero() { Err(wrong(key, "it is more than 0")) } else { Ok(time) }
+}
+
+/// A number from 1.
+pub fn count(key: &str, number: usize, max: usize) -> Result<usize, ConfigError> {
+    if number == 0 { Err(wrong(key, format!("0: it is from 1 to {max}"))) } else { up_to(key, number, max) }
+}
+
+/// A number from 0.
+pub fn up_to(key: &str, number: usize, max: usize) -> Result<usize, ConfigError> {
+    if number <= max { Ok(number) } else { Err(wrong(key, format!("{number}: it is at most {max}"))) }
+}
+
+/// A number of bytes within a range.
+pub fn size(key: &str, size: bytesize::ByteSize, min: u64, max: u64) -> Result<usize, ConfigError> {
+    let bytes = usize::try_from(size.as_u64()).ok().filter(|_| (min..=max).contains(&size.as_u64()));
+    let range = || format!("{size}: it is from {} to {}", bytesize::ByteSize(min), bytesize::ByteSize(max));
+    bytes.ok_or_else(|| wrong(key, range()))
+}
+
+/// The time of `reject.hold`.
+pub fn hold(time: Duration) -> Result<Duration, ConfigError> {
+    let what = || {
+        format!(
+            "{}: it is at most 60s, for proxies give up on a silent response then",
+            humantime::format_duration(time)
+        )
+    };
+    if time <= Duration::from_secs(60) { Ok(time) } else { Err(wrong("reject.hold", what())) }
+}
+
+/// The path of the streams, less a `/*`, and whether any path below counts too.
+pub fn stream_path(text: &str) -> Result<(String, bool), ConfigError> {
+    let (path, below) = match text.strip_suffix("/*") {
+        Some(path) => (path, true),
+        None => (text, false),
+    };
+    let valid = path.starts_with('/') && !path.contains(['?', '#', '*', ' ']);
+    if !valid {
+        return Err(wrong(
+            "stream.path",
+            format!("{text:?}: it begins with / and has no ?, as /api/realtime or /api/realtime/*"),
+        ));
+    }
+    if ["/redis", "/healthz", "/playground"].iter().any(|own| path == *own || path.starts_with(&format!("{own}/"))) {
+        return Err(wrong("stream.path", format!("{text:?} is a path of the gateway's own")));
+    }
+    Ok((path.to_owned(), below))
+}
+
+/// Patterns of names.
+pub fn patterns(key: &str, patterns: &[String]) -> Result<GlobSet, ConfigError> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        let glob = GlobBuilder::new(pattern).literal_separator(false).backslash_escape(true).build();
+        set.add(glob.map_err(|error| wrong(key, error))?);
+    }
+    set.build().map_err(|error| wrong(key, error))
+}
+
+/// `[cors]`
+pub fn cors(raw: &raw::Cors) -> Result<Cors, ConfigError> {
+    let all = raw.origins.iter().any(|origin| origin == "*");
+    if all && raw.credentials {
+        return Err(wrong(
+            "cors.credentials",
+            "browsers take no credentials with the origin *; name the origins in cors.origins",
+        ));
+    }
+    let parse = |origin: &String| {
+        let like = "an origin is written as https://app.example, or http://localhost:* for any port";
+        Origin::parse(origin).ok_or_else(|| wrong("cors.origins", format!("{origin:?}: {like}")))
+    };
+    let origins = if all { None } else { Some(raw.origins.iter().map(parse).collect::<Result<_, _>>()?) };
+    Ok(Cors { origins, credentials: raw.credentials })
+}
