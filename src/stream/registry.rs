@@ -58,8 +58,8 @@ struct Stream {
     end: Arc<End>,
     reader: Option<Arc<Reader>>,
     since: Instant,
-    /// When it is to end, if that is known.
-    ends: Option<Instant>,
+    /// When it is to end and why, if that is known.
+    ends: Option<(Instant, Why)>,
 }
 
 /// Who reads what, on whose word.
@@ -194,14 +194,13 @@ impl Streams {
         live.rotation = Some((version, within));
         let now = Instant::now();
         let is_old = |stream: &Stream| {
-            stream.ends.is_none_or(|ends| ends > now + within)
+            stream.ends.is_none_or(|(ends, _)| ends > now + within)
                 && stream.reader.as_ref().is_some_and(|reader| reader.version < version)
         };
         let old: Vec<u64> = live.streams.iter().filter(|(_, stream)| is_old(stream)).map(|(n, _)| *n).collect();
-        let count = u32::try_from(old.len()).unwrap_or(u32::MAX).max(1);
-        for (i, number) in (0u32..).zip(&old) {
+        for (after, number) in evenly(within, old.len()).zip(&old) {
             let alone = live.streams[number].since + AT_MOST_EVERY;
-            let at = (now + within / count * i).max(alone.min(now + within));
+            let at = (now + after).max(alone.min(now + within));
             live.end(*number, at, Why::Rotated);
         }
         drop(live);
@@ -234,9 +233,9 @@ impl Streams {
             let mut live = self.0.live();
             live.draining = true;
             let all: Vec<u64> = live.streams.keys().copied().collect();
-            let (now, count) = (Instant::now(), u32::try_from(all.len()).unwrap_or(u32::MAX).max(1));
-            for (i, number) in (0u32..).zip(all) {
-                live.end(number, now + over / count * i, Why::Drained);
+            let now = Instant::now();
+            for (after, number) in evenly(over, all.len()).zip(all) {
+                live.end(number, now + after, Why::Drained);
             }
         }
         self.0.earlier.notify_one();
@@ -283,13 +282,11 @@ impl Live {
     /// Plans a stream's end, unless it ends before that anyway.
     fn end(&mut self, number: u64, at: Instant, why: Why) {
         let Some(stream) = self.streams.get_mut(&number) else { return };
-        if stream.ends.is_some_and(|ends| ends <= at) {
+        if stream.ends.is_some_and(|(ends, _)| ends <= at) {
             return;
         }
-        if let Some(ends) = stream.ends.replace(at) {
-            for why in Why::ALL {
-                self.due.remove(&(ends, number, Step::End(why)));
-            }
+        if let Some((ends, why)) = stream.ends.replace((at, why)) {
+            self.due.remove(&(ends, number, Step::End(why)));
         }
         self.due.insert((at, number, Step::End(why)));
     }
@@ -305,6 +302,12 @@ impl Live {
         let new = usize::try_from(self.revocations - since).unwrap_or(usize::MAX);
         new > self.revoked.len() || self.revoked.iter().rev().take(new).any(|whom| reader.is_meant(whom))
     }
+}
+
+/// As many moments as that, spread over a time, the first of them now.
+fn evenly(over: Duration, count: usize) -> impl Iterator<Item = Duration> {
+    let part = over / u32::try_from(count).unwrap_or(u32::MAX).max(1);
+    (0..).map(move |i| part * i)
 }
 
 /// Ends streams when it is time, until there is nobody left who could have any.
@@ -370,10 +373,8 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let mut live = self.streams.0.live();
         let Some(stream) = live.streams.remove(&self.number) else { return };
-        if let Some(ends) = stream.ends {
-            for why in Why::ALL {
-                live.due.remove(&(ends, self.number, Step::End(why)));
-            }
+        if let Some((ends, why)) = stream.ends {
+            live.due.remove(&(ends, self.number, Step::End(why)));
         }
         if live.streams.is_empty() {
             self.streams.0.empty.notify_waiters();
