@@ -14,6 +14,7 @@ mod tail;
 mod target;
 
 use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -124,6 +125,16 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
 /// Makes ring the provider of all TLS in this process. It is the only one compiled in; an error says that it is set already.
 fn use_ring() {
     let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// A time for people, of ms since 1970. What somebody wrote into a store need not be one, and then stays a number.
+fn time(ms: u64) -> String {
+    /// The last one of the year 9999: none behind it can be written.
+    const LAST: u64 = 253_402_300_799_999;
+    if ms > LAST {
+        return ms.to_string();
+    }
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
 }
 
 /// A runtime for a command that is a client.

@@ -1,6 +1,6 @@
 //! `tidegate revoke`: streams end on all nodes, and stay out for a while if that is wanted.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{ArgGroup, Args};
@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::target::{Target, TargetArgs, refusal};
+use super::time;
 use crate::config::ConfigError;
 use crate::fleet::revocation::{self, Order, RevokeError, Revoked};
 use crate::policy::{Denial, Whom};
@@ -147,11 +148,6 @@ fn describe(whom: &Whom) -> String {
     let parts: Vec<String> =
         [part("subject", &whom.subject), part("channel", &whom.channel)].into_iter().flatten().collect();
     if parts.is_empty() { "everybody".into() } else { parts.join(", ") }
-}
-
-fn time(ms: u64) -> String {
-    let time = UNIX_EPOCH.checked_add(Duration::from_millis(ms));
-    time.map_or_else(|| ms.to_string(), |time| humantime::format_rfc3339_seconds(time).to_string())
 }
 
 fn nodes(number: usize) -> String {

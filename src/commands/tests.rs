@@ -25,6 +25,15 @@ fn help_below(command: &mut clap::Command, path: &str, text: &mut String) {
 }
 
 #[test]
+fn a_time_that_is_none_stays_a_number() {
+    assert_eq!(time(1_764_043_392_123), "2025-11-25T04:03:12Z");
+    assert_eq!(time(253_402_300_799_999), "9999-12-31T23:59:59Z");
+    for none in [253_402_300_800_000, u64::MAX] {
+        assert_eq!(time(none), none.to_string());
+    }
+}
+
+#[test]
 fn golden_defaults() {
     golden("defaults.toml", &toml::to_string_pretty(&Raw::default()).expect("toml"));
 }

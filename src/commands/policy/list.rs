@@ -1,14 +1,12 @@
 //! `tidegate policy list`: what was in force.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use clap::Args;
 use serde_json::json;
 
 use super::fleet::view;
 use super::say;
-use crate::commands::client_runtime;
 use crate::commands::target::TargetArgs;
+use crate::commands::{client_runtime, time};
 use crate::fleet::Pointer;
 
 #[derive(Debug, Args)]
@@ -40,6 +38,6 @@ fn line(pointer: &Pointer, is_current: bool) -> String {
     let cases = if pointer.cases.is_some() { "with cases" } else { "without cases" };
     let signature = pointer.signature.as_ref();
     let by = signature.map_or_else(|| "not signed".into(), |signature| format!("key {}", signature.key()));
-    let at = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(pointer.pushed_at));
+    let at = time(pointer.pushed_at);
     format!("{mark} {sequence:>4}  {at}  {component}  {cases}  {by}\n")
 }

@@ -2,20 +2,16 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use http::Method;
-use serde_json::json;
 
 use super::fleet::{SigningArgs, WaitingArgs, fleet, next_on, push_and_tell, tell};
-use super::sign::{BundleArgs, read_signature};
+use super::sign::{BundleArgs, sent};
 use crate::commands::client_runtime;
 use crate::commands::target::{Target, TargetArgs};
 use crate::fleet::View;
 use crate::fleet::push::{Bundle, How};
-use crate::policy::signature::{self, Signature, Statement};
+use crate::policy::signature::Statement;
 
 #[derive(Debug, Args)]
 pub struct PushArgs {
@@ -47,30 +43,19 @@ pub fn run(args: &PushArgs) -> anyhow::Result<()> {
                 let store = fleet(&store)?;
                 let next = async || Ok(View::of(&store).await?.next_sequence);
                 let signature = args.signing.sign(next, digest, cases_digest).await?;
-                let signature = signature.map_or_else(|| signature_file(args), |made| Ok(Some(made)))?;
+                let signature =
+                    signature.map_or_else(|| args.bundle.signature(args.sig.as_deref()), |made| Ok(Some(made)))?;
                 let how = How { dry_run: args.dry_run, timeout: args.waiting.timeout, untried: false };
                 push_and_tell(&store, Bundle { component, cases, signature }, how, args.json).await
             }
             Target::Gateway(gateway) => {
                 let signature = args.signing.sign(async || next_on(&gateway).await, digest, cases_digest).await?;
-                let signature = signature.map_or_else(|| signature_file(args), |made| Ok(Some(made)))?;
-                let mut bundle = json!({ "component": STANDARD.encode(&component) });
-                if let Some(cases) = cases {
-                    bundle["cases"] = cases.into();
-                }
-                if let Some(signature) = signature {
-                    bundle["signature"] = signature.text().into();
-                }
+                let signature =
+                    signature.map_or_else(|| args.bundle.signature(args.sig.as_deref()), |made| Ok(Some(made)))?;
+                let bundle = sent(&component, cases, signature.as_ref());
                 let path = if args.dry_run { "/v1/policy?dry-run" } else { "/v1/policy" };
                 tell(&gateway.call(Method::PUT, path, Some(bundle.to_string())).await?, args.json)
             }
         }
     })
-}
-
-fn signature_file(args: &PushArgs) -> anyhow::Result<Option<Signature>> {
-    match &args.sig {
-        Some(path) => read_signature(path).map(Some),
-        None => signature::beside(&args.bundle.file).with_context(|| format!("{}", args.bundle.file.display())),
-    }
 }

@@ -2,21 +2,16 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::Context;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
 use super::say;
-use super::sign::BundleArgs;
-use crate::commands::client_runtime;
+use super::sign::{BundleArgs, sent};
 use crate::commands::target::ControlArgs;
+use crate::commands::{client_runtime, time};
 use crate::config::ConfigError;
-use crate::policy::signature;
 
 /// Where the control port has it.
 const CANDIDATE: &str = "/v1/policy/candidate";
@@ -109,15 +104,9 @@ fn ask(control: &ControlArgs, method: Method, path: &str, body: Option<Value>) -
 impl ShadowArgs {
     /// The component, and what travels with it.
     fn bundle(&self, file: &Path) -> anyhow::Result<Value> {
-        let (component, cases) = BundleArgs { file: file.to_owned(), cases: self.cases.clone() }.read()?;
-        let beside = || Some(signature::path(file)).filter(|path| path.exists());
-        let signature = self
-            .signature
-            .clone()
-            .or_else(beside)
-            .map(|path| std::fs::read_to_string(&path).with_context(|| format!("{}", path.display())));
-        let component = STANDARD.encode(component);
-        Ok(json!({ "component": component, "cases": cases, "signature": signature.transpose()? }))
+        let bundle = BundleArgs { file: file.to_owned(), cases: self.cases.clone() };
+        let (component, cases) = bundle.read()?;
+        Ok(sent(&component, cases, bundle.signature(self.signature.as_deref())?.as_ref()))
     }
 }
 
@@ -128,7 +117,7 @@ fn text(report: &Value) -> String {
         "{} ({}), asked about {share:.3} % of clients since {}\n",
         plain(&report["digest"]),
         plain(&report["source"]),
-        time(&report["since"])
+        at(&report["since"])
     );
     for (name, what) in [
         ("agree", "the same"),
@@ -149,7 +138,7 @@ fn text(report: &Value) -> String {
         let differs: Vec<&str> = told["differs"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let differs = if differs.is_empty() { String::new() } else { format!(" ({})", differs.join(", ")) };
         let (flip, id) = (plain(&told["flip"]).replace('_', " "), plain(&told["request_id"]));
-        let _ = writeln!(text, "\n{} {id}: {flip}{differs}, {}", time(&told["time"]), told["channels"]);
+        let _ = writeln!(text, "\n{} {id}: {flip}{differs}, {}", at(&told["time"]), told["channels"]);
         let _ = writeln!(text, "  in force   {}\n  candidate  {}", told["in_force"], told["candidate"]);
     }
     text
@@ -159,10 +148,9 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// ms since 1970, if it is a time that there is.
-fn time(value: &Value) -> String {
-    let time = value.as_u64().filter(|ms| *ms < 1 << 46).map(|ms| UNIX_EPOCH + Duration::from_millis(ms));
-    time.map_or_else(|| plain(value), |time| humantime::format_rfc3339_seconds(time).to_string())
+/// A time, if it is one.
+fn at(value: &Value) -> String {
+    value.as_u64().map_or_else(|| plain(value), time)
 }
 
 #[cfg(test)]

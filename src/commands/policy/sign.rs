@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use ed25519_dalek::SigningKey;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::config::ConfigError;
 use crate::policy::cases::file;
@@ -55,6 +57,14 @@ impl BundleArgs {
         Ok((component, cases))
     }
 
+    /// Its signature: what was named, else what lies beside the component, if there is one.
+    pub fn signature(&self, named: Option<&Path>) -> anyhow::Result<Option<Signature>> {
+        match named {
+            Some(path) => read_signature(path).map(Some),
+            None => signature::beside(&self.file).with_context(|| format!("{}", self.file.display())),
+        }
+    }
+
     fn cases(&self) -> Option<PathBuf> {
         let beside = || Some(self.file.with_extension("cases.toml")).filter(|path| path.exists());
         self.cases.clone().or_else(beside)
@@ -67,13 +77,18 @@ fn read_cases(path: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
+/// A bundle as a control port takes it.
+pub fn sent(component: &[u8], cases: Option<String>, signature: Option<&Signature>) -> Value {
+    json!({ "component": STANDARD.encode(component), "cases": cases, "signature": signature.map(Signature::text) })
+}
+
 /// Reads a private key; a file that is none is a mistake in usage.
 pub fn private_key(path: &Path) -> Result<SigningKey, ConfigError> {
     key::private(path).map_err(|error| ConfigError(format!("--key: {error}")))
 }
 
 /// Reads a signature's file.
-pub fn read_signature(path: &Path) -> anyhow::Result<Signature> {
+fn read_signature(path: &Path) -> anyhow::Result<Signature> {
     let text = std::fs::read(path).with_context(|| format!("{}", path.display()))?;
     Signature::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())).into())
 }

@@ -1,15 +1,13 @@
 //! `tidegate policy status`: every node, and what is in force there.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use clap::Args;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::fleet::view;
 use super::say;
-use crate::commands::client_runtime;
 use crate::commands::target::{Target, TargetArgs};
+use crate::commands::{client_runtime, time};
 use crate::fleet::{Node, View};
 
 #[derive(Debug, Args)]
@@ -40,7 +38,7 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
 }
 
 fn since(ms: u64) -> String {
-    format!(", since {}", humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms)))
+    format!(", since {}", time(ms))
 }
 
 fn alone(policy: &Value) -> String {
