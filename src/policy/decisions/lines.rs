@@ -24,7 +24,7 @@ pub trait Line: Send + 'static {
 
 /// Where lines go.
 pub trait Sink: Send + 'static {
-    /// Writes whole lines; says how many of their bytes it kept.
+    /// Writes whole lines.
     fn write(&mut self, lines: &[u8]) -> io::Result<()>;
 }
 

@@ -8,7 +8,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::SemaphorePermit;
 
 use super::super::App;
@@ -158,19 +158,15 @@ pub async fn answer(app: &App, change: Change) -> Response {
         }
         Err(NotReplaced::Overtaken) => {
             let text = "another policy was sent after this one, while it waited for its turn".to_owned();
-            refusal(StatusCode::CONFLICT, "overtaken", text, Value::Null)
+            error(StatusCode::CONFLICT, "overtaken", text)
         }
-        Err(NotReplaced::Unwanted(about)) => {
-            let text = about.as_ref().map_or_else(|| "nothing".into(), |about| about.digest.to_string());
-            let text = format!("{text} is in force, which is not what if-match or if-none-match wants");
-            tagged(refusal(StatusCode::PRECONDITION_FAILED, "not_in_force", text, Value::Null), about.as_deref())
-        }
+        Err(NotReplaced::Unwanted(about)) => not_in_force(about.as_deref()),
         Err(NotReplaced::Withdrawn) => {
             let text = "another candidate took its place, or none".to_owned();
-            refusal(StatusCode::CONFLICT, "withdrawn", text, Value::Null)
+            error(StatusCode::CONFLICT, "withdrawn", text)
         }
         Err(NotReplaced::NothingBefore(why)) => {
-            refusal(StatusCode::CONFLICT, "nothing_before", format!("cannot roll back: {why}"), Value::Null)
+            error(StatusCode::CONFLICT, "nothing_before", format!("cannot roll back: {why}"))
         }
         Err(NotReplaced::Refused(refused)) => self::refused(&refused),
     }
@@ -178,16 +174,9 @@ pub async fn answer(app: &App, change: Change) -> Response {
 
 /// A stage was not reached.
 pub fn refused(refused: &Refused) -> Response {
-    let more = json!({ "stage": refused.stage, "digest": refused.digest });
-    refusal(StatusCode::UNPROCESSABLE_ENTITY, "refused", refused.to_string(), more)
-}
-
-fn refusal(status: StatusCode, code: &str, message: String, more: Value) -> Response {
-    let mut body = json!({ "error": { "code": code, "message": message } });
-    if let (Some(error), Value::Object(more)) = (body["error"].as_object_mut(), more) {
-        error.extend(more);
-    }
-    respond::json(status, &body)
+    let (stage, digest) = (refused.stage, &refused.digest);
+    let error = json!({ "code": "refused", "message": refused.to_string(), "stage": stage, "digest": digest });
+    respond::json(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": error }))
 }
 
 /// Says what is in force.
@@ -203,12 +192,13 @@ pub fn tagged(mut response: Response, in_force: Option<&About>) -> Response {
 /// The refusal of what is not wanted any more, given what is in force.
 pub fn unwanted(app: &App, headers: &HeaderMap) -> Option<Response> {
     let in_force = app.gate.in_force();
-    if wanted(headers)(in_force.as_deref()) {
-        return None;
-    }
-    let text = in_force.as_ref().map_or("nothing", |about| &about.digest);
+    (!wanted(headers)(in_force.as_deref())).then(|| not_in_force(in_force.as_deref()))
+}
+
+fn not_in_force(about: Option<&About>) -> Response {
+    let text = about.map_or("nothing", |about| &about.digest);
     let text = format!("{text} is in force, which is not what if-match or if-none-match wants");
-    Some(tagged(error(StatusCode::PRECONDITION_FAILED, "not_in_force", text), in_force.as_deref()))
+    tagged(error(StatusCode::PRECONDITION_FAILED, "not_in_force", text), about)
 }
 
 /// What the request says of what has to be in force, or has not.

@@ -62,9 +62,7 @@ fn candidate(app: &App) -> Value {
 fn policy(app: &App) -> Value {
     let history = app.rollout.history().clone();
     let in_force = app.gate.in_force();
-    // The first one may have taken force before there was a history.
-    let first = in_force.iter().filter(|about| history.swaps.iter().all(|known| known.number != about.number));
-    let past: Vec<&About> = first.chain(&history.swaps).map(|about| &**about).collect();
+    let past: Vec<&About> = history.swaps.iter().map(|about| &**about).collect();
     let old = app.gate.old().into_iter().map(|old| json!({ "number": old.about.number, "decisions": old.decisions }));
     json!({
         "allow_all": app.gate.compiler().is_none(),
