@@ -1,6 +1,7 @@
 //! Flags, environment and file become one checked [`Config`]; whatever is wrong is said with the key and the remedy.
 
 mod check;
+mod cors;
 pub mod layers;
 mod live;
 pub mod operations;
@@ -25,10 +26,12 @@ use crate::policy::{Limits, Settings, Surroundings, decisions};
 use crate::store::Store;
 use crate::store::memory::Seed;
 use crate::store::url::StoreUrl;
-use check::{address, cors, count, hold, is_token, patterns, positive, size, stream_path, up_to};
+use check::{address, count, hold, is_token, patterns, positive, size, stream_path, up_to};
 use live::Written;
 use operations::{RolloutConfig, ShadowConfig};
 use raw::{LogFormat, Raw, Source};
+
+pub use cors::{Cors, Origin};
 
 /// What is wrong with the configuration, where, and what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -176,45 +179,6 @@ impl ChannelRules {
     }
 }
 
-/// Which web pages may read.
-#[derive(Debug)]
-pub struct Cors {
-    /// The origins; none for all.
-    pub origins: Option<Vec<Origin>>,
-    /// Whether cookies may come along.
-    pub credentials: bool,
-}
-
-/// An origin, or one with any port.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Origin {
-    scheme_and_host: String,
-    any_port: bool,
-}
-
-impl Origin {
-    fn parse(text: &str) -> Option<Self> {
-        let (scheme_and_host, any_port) = match text.strip_suffix(":*") {
-            Some(host) => (host, true),
-            None => (text, false),
-        };
-        let url = url::Url::parse(scheme_and_host).ok()?;
-        // As a browser writes it: lower case, no default port, no path.
-        (url.origin().ascii_serialization() == scheme_and_host)
-            .then(|| Self { scheme_and_host: scheme_and_host.to_owned(), any_port })
-    }
-
-    /// Whether a browser's `Origin` is this.
-    #[must_use]
-    pub fn matches(&self, origin: &str) -> bool {
-        match origin.strip_prefix(&*self.scheme_and_host) {
-            Some("") => true,
-            Some(rest) => self.any_port && rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()),
-            None => false,
-        }
-    }
-}
-
 impl Config {
     /// Lays the layers over one another and checks the whole. `base` are defaults of the command's own, `flags` what was
     /// typed. Without a path, `tidegate.toml` in the working directory is read if there is one.
@@ -327,7 +291,7 @@ impl Config {
             egress: Arc::new(policy::egress(&raw.policy.egress)?),
             stream,
             channels,
-            cors: cors(&raw.cors)?,
+            cors: cors::cors(&raw.cors)?,
             reject_hold: hold(raw.reject.hold)?,
             rest_tokens: raw.redis_rest.tokens,
             trusted_proxies: raw.server.trusted_proxies,

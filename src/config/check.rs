@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-use super::{ConfigError, Cors, Origin, raw, wrong};
+use super::{ConfigError, wrong};
 
 /// An address to listen on.
 pub fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
@@ -78,21 +78,4 @@ pub fn patterns(key: &str, patterns: &[String]) -> Result<GlobSet, ConfigError> 
         set.add(glob.map_err(|error| wrong(key, error))?);
     }
     set.build().map_err(|error| wrong(key, error))
-}
-
-/// `[cors]`
-pub fn cors(raw: &raw::Cors) -> Result<Cors, ConfigError> {
-    let all = raw.origins.iter().any(|origin| origin == "*");
-    if all && raw.credentials {
-        return Err(wrong(
-            "cors.credentials",
-            "browsers take no credentials with the origin *; name the origins in cors.origins",
-        ));
-    }
-    let parse = |origin: &String| {
-        let like = "an origin is written as https://app.example, or http://localhost:* for any port";
-        Origin::parse(origin).ok_or_else(|| wrong("cors.origins", format!("{origin:?}: {like}")))
-    };
-    let origins = if all { None } else { Some(raw.origins.iter().map(parse).collect::<Result<_, _>>()?) };
-    Ok(Cors { origins, credentials: raw.credentials })
 }

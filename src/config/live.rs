@@ -160,6 +160,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_compared_are_options() {
+        // A name that is none would be the same in all configurations.
+        for path in [&AROUND[..], &PLACE, &SHORT, &[KEYS]].concat() {
+            assert!(OPTIONS.contains(&path), "{path}");
+        }
+    }
+
+    #[test]
     fn what_changed() {
         let folder = tempfile::tempdir().expect("a folder");
         let secret = folder.path().join("secret");
