@@ -54,7 +54,7 @@ fn main() {
             }
             for _ in 0..TURN * u32::from(measures("gate")) {
                 let start = Instant::now();
-                let decision = gate.decide(request(), &["default".to_owned()]).await;
+                let decision = gate.decide(&request(), &["default".to_owned()]).await;
                 if turn > 0 {
                     record(&mut gate_times, start.elapsed());
                 }
@@ -62,7 +62,7 @@ fn main() {
             }
             for _ in 0..TURN * u32::from(measures("kept")) {
                 let start = Instant::now();
-                let decision = keeping.decide(request(), &["given".to_owned()]).await;
+                let decision = keeping.decide(&request(), &["given".to_owned()]).await;
                 if turn > 0 {
                     record(&mut kept_times, start.elapsed());
                     assert!(

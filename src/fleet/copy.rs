@@ -4,11 +4,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::pointer::{self, MAX_CASES, Pointer};
+use super::pointer::{self, Pointer};
 use crate::own_files;
 use crate::policy::component;
 use crate::policy::digest::Digest;
-use crate::rollout::Artifact;
+use crate::rollout::{Artifact, MAX_CASES};
 use crate::store::redis::fleet::MAX_NOTE;
 
 const POINTER: &str = "pointer.json";

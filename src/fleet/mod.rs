@@ -15,5 +15,5 @@ mod view;
 
 pub use copy::LocalCopy;
 pub use member::{Fleet, Join, Node};
-pub use pointer::{MAX_CASES, Pointer};
+pub use pointer::Pointer;
 pub use view::{NothingThere, View};

@@ -5,12 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::policy::component;
 use crate::policy::digest::Digest;
 use crate::policy::signature::Signature;
-use crate::rollout::{Artifact, Stage};
+use crate::rollout::{Artifact, MAX_CASES, Stage};
 use crate::store::StoreError;
 use crate::store::redis::fleet::{FleetStore, MAX_NOTE};
-
-/// Bytes of the cases that travel with a policy.
-pub const MAX_CASES: usize = 1 << 20;
 
 /// What is in force in the fleet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,11 +136,12 @@ impl Pointer {
         self.artifact(component, cases)
     }
 
-    /// What it points to, with its signature.
+    /// What it points to, with its signature. The component is the one of its digest.
     pub fn artifact(&self, component: Vec<u8>, cases: Option<Vec<u8>>) -> Result<Artifact, Missing> {
         let text = |(cases, digest)| String::from_utf8(cases).map_err(|_| Missing::NoText(digest));
         Ok(Artifact {
             component: component.into(),
+            digest: self.component,
             cases: cases.zip(self.cases).map(text).transpose()?,
             signature: self.signature.as_ref().map(Signature::text),
             folder: None,

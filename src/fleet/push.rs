@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::member::{Node, short};
-use super::pointer::{self, Candidate, MAX_CASES, Pointer, PushId, Report};
+use super::pointer::{self, Candidate, Pointer, PushId, Report};
 use super::view::View;
 use crate::policy::component::MAX_SIZE;
 use crate::policy::digest::Digest;
 use crate::policy::signature::{Signature, Statement};
-use crate::rollout::Stage;
+use crate::rollout::{MAX_CASES, Stage};
 use crate::store::StoreError;
 use crate::store::redis::fleet::{FleetStore, Flipped};
 use crate::stream::now_ms;

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::host::wit;
+use super::cache::Keep;
+use super::host::{Said, wit};
 use super::{Failure, Grant, Outcome, Rejection};
 
 /// Header fields of an answer.
@@ -11,6 +12,19 @@ const MAX_HEADERS: usize = 64;
 /// What of one connection must not be said by somebody else.
 const HOP_BY_HOP: [&str; 8] =
     ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
+
+/// What came of asking, and whether it may be given again. Whatever is wrong, be it with what was said beside, is a failure.
+pub fn judge(
+    answer: Result<Result<wit::Grant, wit::Rejection>, Failure>,
+    said: &Said,
+    channels: &[String],
+    limit: usize,
+    now: u64,
+) -> Result<(Outcome, Option<Keep>), Failure> {
+    let check = Check { channels, limit, now, replay_since: said.replay_since };
+    let outcome = check.outcome(answer?);
+    Ok((outcome, said.keep().map_err(Failure::InvalidAnswer)?))
+}
 
 /// What the answer is checked against.
 pub struct Check<'a> {

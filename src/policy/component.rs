@@ -84,6 +84,11 @@ impl Policy {
 
     /// Compiles and checks; takes from milliseconds to some ten seconds of both cores.
     pub fn new(compiler: &Compiler, bytes: &[u8]) -> Result<Self, LoadError> {
+        Self::of(compiler, bytes, Digest::of(bytes))
+    }
+
+    /// The same for bytes of which the digest is known.
+    pub fn of(compiler: &Compiler, bytes: &[u8], digest: Digest) -> Result<Self, LoadError> {
         if Engine::detect_precompiled(bytes).is_some() {
             return Err(LoadError::Precompiled);
         }
@@ -93,7 +98,6 @@ impl Policy {
             _ => return Err(LoadError::NotWasm),
         }
         let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{error:#}"));
-        let digest = Digest::of(bytes);
         let engine = compiler.engine();
         let component = compiler.compile(bytes, &digest.hex())?;
         let linker = linker(engine).map_err(invalid)?;

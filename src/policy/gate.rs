@@ -179,20 +179,20 @@ impl Gate {
     }
 
     /// May this client read this set of channels? Nobody is told of the decision: it is that of a case or of a measurement.
-    pub async fn decide(&self, request: Request, channels: &[String]) -> Decision {
-        self.decide_by(self.in_force.load(), &request, channels).await.decision
+    pub async fn decide(&self, request: &Request, channels: &[String]) -> Decision {
+        self.decide_by(self.in_force.load(), request, channels).await.decision
     }
 
     /// The same for an answer that goes out. If another version takes force meanwhile, the decision is dropped and made anew; that
     /// time the acknowledgement of the next swap waits for it, so that swaps can starve nobody. The pin is to be held until the
     /// answer's head is written.
-    pub async fn admit(&self, request: Request, channels: &[String]) -> (Decision, Option<Pin>) {
+    pub async fn admit(&self, request: &Request, channels: &[String]) -> (Decision, Option<Pin>) {
         let version = self.in_force.load();
         let number = version.as_ref().map_or(0, |version| version.about.number);
         let mut numbers = self.in_force.numbers();
         let made = tokio::select! {
             biased;
-            made = self.decide_by(version.clone(), &request, channels) => Some(made),
+            made = self.decide_by(version.clone(), request, channels) => Some(made),
             _ = numbers.wait_for(|now| *now > number) => None,
         };
         let still = version.as_ref().map(|version| self.in_force.pin(version));
@@ -201,11 +201,11 @@ impl Gate {
             (Some(made), None) if self.in_force.load().is_none() => (made, None),
             _ => {
                 let (version, pin) = self.in_force.pinned().unzip();
-                (self.decide_by(version, &request, channels).await, pin)
+                (self.decide_by(version, request, channels).await, pin)
             }
         };
         metrics().decided(made.decision.took, made.decision.cached);
-        (self.tell(&request, channels, made), pin)
+        (self.tell(request, channels, made), pin)
     }
 
     async fn decide_by(&self, version: Option<Arc<Version>>, request: &Request, channels: &[String]) -> Made {

@@ -35,6 +35,7 @@ pub use cache::{Forget, without_acks};
 pub use denied::{Denial, Denied, Whom};
 pub use host::{Clock, Surroundings};
 pub use in_force::{Old, Pin, Swap};
+pub(crate) use places::Counted;
 pub use secret::{Secret, Settings};
 pub use version::{About, Basis, Next, Origin, Papers};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::answer::Check;
+use super::answer::judge;
 use super::host::{self, Patience, Terms, wit};
 use super::instance::{Asked, Used};
 use super::trace::Trace;
@@ -77,10 +77,8 @@ impl Places {
                 retire(asked.used, slot);
                 heard.reason = said.reason.take();
                 heard.trace = asked.trace;
-                let replay_since = said.replay_since;
-                let check = Check { channels, limit: limits.answer, now: version.clock(), replay_since };
-                let outcome = check.outcome(asked.answer?);
-                if let Some(keep) = said.keep().map_err(Failure::InvalidAnswer)? {
+                let (outcome, keep) = judge(asked.answer, &said, channels, limits.answer, version.clock())?;
+                if let Some(keep) = keep {
                     let reason = heard.reason.as_deref();
                     version.cache.keep(&keep, request, channels, &outcome, reason, start, seen);
                 }
@@ -105,10 +103,11 @@ impl Places {
 }
 
 /// One more, as long as it lives.
-struct Counted<'a>(&'a AtomicUsize);
+pub struct Counted<'a>(&'a AtomicUsize);
 
 impl<'a> Counted<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
+    /// Counts one more there.
+    pub fn new(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }

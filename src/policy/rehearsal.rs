@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::answer::Check;
+use super::answer::judge;
 use super::component::Policy;
 use super::host::{Patience, Surroundings, Terms, to_wit};
 use super::instance::{Asked, Instance};
@@ -56,10 +56,8 @@ impl Rehearsal {
         let mut reason = None;
         let outcome = asked.and_then(|mut asked| {
             reason = asked.said.reason.take();
-            asked.said.keep().map_err(Failure::InvalidAnswer)?;
-            let replay_since = asked.said.replay_since;
-            let check = Check { channels, limit: limits.answer, now: recorded.now(), replay_since };
-            Ok(check.outcome(asked.answer?))
+            let judged = judge(asked.answer, &asked.said, channels, limits.answer, recorded.now());
+            judged.map(|(outcome, _)| outcome)
         });
         let outcome = outcome.unwrap_or_else(Outcome::Failed);
         Decision { outcome, reason, cached: false, revoked: false, took: start.elapsed(), by: None }

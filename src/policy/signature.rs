@@ -196,7 +196,7 @@ impl Trust {
     /// Whether a policy may be taken: the four rows. What was signed, if anything had to be.
     pub fn verify(
         &self,
-        component: &[u8],
+        component: Digest,
         cases: Option<&str>,
         signature: Option<&Signature>,
     ) -> Result<Option<Statement>, SignatureError> {
@@ -207,7 +207,8 @@ impl Trust {
             (false, Some(_)) => return Err(SignatureError::NoKey),
             (true, Some(signature)) => signature,
         };
-        let is = Statement::of(component, cases, signature.sequence);
+        let cases = cases.map(|text| Digest::of(text.as_bytes()));
+        let is = Statement { component, cases, sequence: signature.sequence };
         let other = |what, signed: String, is: String| SignatureError::Other { what, signed, is };
         if signature.component != is.component {
             return Err(other("component", signature.component.to_string(), is.component.to_string()));
@@ -251,7 +252,7 @@ impl Signatures {
     /// Whether a policy may take force. What is to be remembered when it does, if it had to be signed.
     pub fn verify(
         &self,
-        component: &[u8],
+        component: Digest,
         cases: Option<&str>,
         signature: Option<&Signature>,
     ) -> Result<Option<Statement>, SignatureError> {

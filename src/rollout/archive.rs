@@ -67,9 +67,9 @@ impl Archive {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             other => other.map(Some),
         };
-        let component = fs::read(path("wasm"))?.into();
+        let component = fs::read(path("wasm"))?;
         let cases = if id.cases.is_some() { optional("cases.toml")? } else { None };
-        let artifact = Artifact { component, cases, signature: optional("sig")?, folder: None };
+        let artifact = Artifact { cases, signature: optional("sig")?, ..Artifact::new(component) };
         if Id::of(&artifact) == *id { Ok(artifact) } else { Err(io::Error::other("it was changed")) }
     }
 
@@ -107,10 +107,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let archive = Archive::below(folder.path());
         let artifact = |n: u8, cases: Option<&str>| Artifact {
-            component: vec![n].into(),
             cases: cases.map(Into::into),
             signature: cases.map(|_| "signed".into()),
-            folder: None,
+            ..Artifact::new(vec![n])
         };
         let (plain, tested) = (artifact(1, None), artifact(1, Some("cases")));
         for kept in [&plain, &tested] {

@@ -7,10 +7,12 @@ use bytes::Bytes;
 use crate::policy::digest::Digest;
 
 /// A component and what travels with it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Artifact {
     /// The component.
     pub component: Bytes,
+    /// Its own: components are large, and it is asked for at every stage.
+    pub digest: Digest,
     /// The cases that travel with it, a `cases.toml`.
     pub cases: Option<String>,
     /// A signature over the digests of both.
@@ -23,13 +25,14 @@ impl Artifact {
     /// A component alone.
     #[must_use]
     pub fn new(component: impl Into<Bytes>) -> Self {
-        Self { component: component.into(), ..Self::default() }
+        let component = component.into();
+        Self { digest: Digest::of(&component), component, cases: None, signature: None, folder: None }
     }
 
     /// `sha256:…` of the component.
     #[must_use]
     pub fn digest(&self) -> String {
-        digest(&self.component)
+        self.digest.to_string()
     }
 
     /// `sha256:…` of the text of the cases.

@@ -110,7 +110,7 @@ impl Files {
         let cases = self.cases_text()?;
         let signature = optional(&self.signature(), signature::MAX_SIZE as u64)?;
         let folder = self.cases.parent().unwrap_or(Path::new("")).to_path_buf();
-        Ok(Artifact { component: component.into(), cases, signature, folder: Some(folder) })
+        Ok(Artifact { cases, signature, folder: Some(folder), ..Artifact::new(component) })
     }
 
     /// The cases that lie beside the component.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::file::Stamp;
 use super::watching::Watch;
-use super::{Files, Refused, Rollout, Turn};
+use super::{Files, Refused, Rollout, Turn, blocking};
 use crate::config::{Config, ConfigError};
 use crate::policy::Basis;
 use crate::store::Store;
@@ -115,12 +115,7 @@ impl Follow {
     async fn configure(&mut self, is_gone: bool) {
         let path = self.path.display().to_string();
         let load = Arc::clone(&self.load);
-        let loaded = if is_gone {
-            Err(format!("{path} is gone"))
-        } else {
-            let loaded = tokio::task::spawn_blocking(move || load()).await;
-            loaded.map_err(|error| error.to_string()).and_then(|loaded| loaded.map_err(|error| error.to_string()))
-        };
+        let loaded = if is_gone { Err(format!("{path} is gone")) } else { blocking(move || load()).await };
         let told = match loaded {
             Ok(config) => {
                 self.take(config);

@@ -14,6 +14,7 @@ mod stages;
 mod turn;
 mod watching;
 
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -90,6 +91,16 @@ impl Rollout {
     /// The way to this door, for those that are signed as they should be. What was in force lately is kept below `cache_dir`.
     #[must_use]
     pub fn new(gate: Arc<Gate>, signatures: Signatures, cache_dir: Option<&Path>) -> Self {
+        Self::with(gate, signatures, cache_dir, false)
+    }
+
+    /// The stages on a machine whose configuration says nothing of where a policy shall decide: what it requires is not asked for.
+    #[must_use]
+    pub fn elsewhere(gate: Arc<Gate>) -> Self {
+        Self::with(gate, Signatures::default(), None, true)
+    }
+
+    fn with(gate: Arc<Gate>, signatures: Signatures, cache_dir: Option<&Path>, elsewhere: bool) -> Self {
         Self(Arc::new(Inner {
             gate,
             signatures: Mutex::new(signatures),
@@ -97,22 +108,12 @@ impl Rollout {
             turn: tokio::sync::Mutex::default(),
             asked: watch::Sender::new(0),
             waiting: AtomicUsize::new(0),
-            elsewhere: false,
+            elsewhere,
             history: Mutex::default(),
             in_force: Mutex::default(),
             place: Mutex::default(),
             proposed: Mutex::default(),
         }))
-    }
-
-    /// The stages on a machine whose configuration says nothing of where a policy shall decide: what it requires is not asked for.
-    #[must_use]
-    pub fn elsewhere(gate: Arc<Gate>) -> Self {
-        let mut rollout = Self::new(gate, Signatures::default(), None);
-        if let Some(inner) = Arc::get_mut(&mut rollout.0) {
-            inner.elsewhere = true;
-        }
-        rollout
     }
 
     /// Who may sign, and how far sequence numbers went.
@@ -169,15 +170,15 @@ impl Rollout {
 
     /// Reads the files, and remembers that it did. What cannot be read is refused.
     async fn fetch(&self, files: Files) -> Result<Artifact, Arc<Refused>> {
+        let (artifact, stamp) = self.read(files).await?;
+        self.0.place().seen = stamp;
+        Ok(artifact)
+    }
+
+    async fn read(&self, files: Files) -> Result<(Artifact, Stamp), Arc<Refused>> {
         let origin = files.origin();
-        let read = tokio::task::spawn_blocking(move || files.read()).await;
-        match read.map_err(|error| error.to_string()).and_then(|read| read.map_err(|error| error.to_string())) {
-            Ok((artifact, stamp)) => {
-                self.0.place().seen = stamp;
-                Ok(artifact)
-            }
-            Err(why) => Err(self.0.refuse(Failed::new(Stage::Fetched, why), None, &origin)),
-        }
+        let read = blocking(move || files.read()).await;
+        read.map_err(|why| self.0.refuse(Failed::new(Stage::Fetched, why), None, &origin))
     }
 
     /// What was in force and what was refused.
@@ -192,6 +193,14 @@ impl Rollout {
         let before = self.0.line().back().map(|id| id.component.clone());
         self.0.history().to_json(in_force.as_deref(), &old, before.as_deref())
     }
+}
+
+/// Does on a thread for it what takes long or waits for a disk. A panic is an error too.
+async fn blocking<T: Send + 'static, E: Display>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(move || work().map_err(|error| error.to_string())).await;
+    done.unwrap_or_else(|error| Err(error.to_string()))
 }
 
 impl Line {

@@ -31,11 +31,8 @@ impl Rollout {
     pub async fn propose_file(&self, component: PathBuf, share: Share) -> Result<Arc<Candidate>, Arc<Refused>> {
         let files = Files::at(component);
         let origin = files.origin();
-        let read = tokio::task::spawn_blocking(move || files.read()).await;
-        match read.map_err(|error| error.to_string()).and_then(|read| read.map_err(|error| error.to_string())) {
-            Ok((artifact, _)) => self.take_up(artifact, origin, share).await,
-            Err(why) => Err(self.0.refuse(Failed::new(Stage::Fetched, why), None, &origin)),
-        }
+        let (artifact, _) = self.read(files).await?;
+        self.take_up(artifact, origin, share).await
     }
 
     async fn take_up(&self, artifact: Artifact, origin: Origin, share: Share) -> Result<Arc<Candidate>, Arc<Refused>> {

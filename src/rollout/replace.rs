@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::archive::Id;
 use super::stage::{Failed, Refused, Stage};
-use super::{Artifact, Files, Inner, Rollout, Turn};
+use super::{Artifact, Files, Inner, Rollout, Turn, blocking};
 use crate::policy::shadow::Candidate;
 use crate::policy::{About, Next, Origin};
 
@@ -139,8 +139,7 @@ async fn take(
         None => Err("the policy in the configuration is no file".to_owned()),
         Some(files) => {
             let artifact = artifact.clone();
-            let written = tokio::task::spawn_blocking(move || files.write(&artifact)).await;
-            written.map_err(|error| error.to_string()).and_then(|written| written.map_err(|error| error.to_string()))
+            blocking(move || files.write(&artifact)).await
         }
     };
     let only_here = match written {
@@ -166,8 +165,7 @@ pub(super) async fn with_cases_beside(
 ) -> Result<Artifact, Arc<Refused>> {
     let Some(files) = files.filter(|_| artifact.cases.is_none()).cloned() else { return Ok(artifact) };
     let folder = files.cases.parent().map(Into::into);
-    let read = tokio::task::spawn_blocking(move || files.cases_text()).await;
-    match read.map_err(|error| error.to_string()).and_then(|read| read.map_err(|error| error.to_string())) {
+    match blocking(move || files.cases_text()).await {
         Ok(Some(cases)) => {
             artifact.cases = Some(cases);
             artifact.folder = folder;
@@ -185,7 +183,7 @@ async fn before(inner: &Inner, files: Option<&Files>) -> Result<Artifact, String
     let id: Id = inner.line().back().cloned().ok_or("nothing else was in force since the start of this process")?;
     let archive = inner.archive.clone().ok_or("without a cache-dir nothing is kept to go back to")?;
     let digest = id.component.clone();
-    let got = tokio::task::spawn_blocking(move || archive.get(&id)).await.map_err(|error| error.to_string())?;
+    let got = blocking(move || archive.get(&id)).await;
     let mut artifact = got.map_err(|error| format!("{digest} is not in cache-dir any more: {error}"))?;
     artifact.folder = files.and_then(|files| files.cases.parent()).map(Into::into);
     Ok(artifact)

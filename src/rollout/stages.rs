@@ -43,19 +43,31 @@ pub async fn walk(
     elsewhere: bool,
     reached: Reached,
 ) -> Result<Walked, Failed> {
-    bounds(&artifact)?;
-    reached(Stage::Fetched);
-    let signed = verify(&signatures, &artifact).map_err(|error| Failed::new(Stage::Verified, error))?;
-    reached(Stage::Verified);
-    let papers = papers(&artifact)?;
-    let load = {
-        let (compiler, component) = (compiler.clone(), artifact.component.clone());
-        move || Policy::new(&compiler, &component)
+    // Digests, signatures and machine code take long enough to be in the way of streams.
+    let begun = {
+        let (compiler, reached) = (compiler.clone(), Arc::clone(&reached));
+        tokio::task::spawn_blocking(move || begin(&compiler, &signatures, &artifact, &reached)).await
     };
-    let loaded = tokio::task::spawn_blocking(load).await.map_err(|error| Failed::new(Stage::Compiled, error))?;
+    // Whoever waits for this one says how far it came.
+    let walked = begun.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+    again(&compiler, &walked.policy, &walked.papers, &basis, elsewhere, &reached).await?;
+    Ok(walked)
+}
+
+fn begin(
+    compiler: &Compiler,
+    signatures: &Signatures,
+    artifact: &Artifact,
+    reached: &Reached,
+) -> Result<Walked, Failed> {
+    bounds(artifact)?;
+    reached(Stage::Fetched);
+    let signed = verify(signatures, artifact).map_err(|error| Failed::new(Stage::Verified, error))?;
+    reached(Stage::Verified);
+    let papers = papers(artifact)?;
+    let loaded = Policy::of(compiler, &artifact.component, artifact.digest);
     let policy = loaded.map_err(|error| Failed::new(stage_of(&error), error))?;
     reached(Stage::Compiled);
-    again(&compiler, &policy, &papers, &basis, elsewhere, &reached).await?;
     Ok(Walked { policy, papers, signed })
 }
 
@@ -110,7 +122,7 @@ fn papers(artifact: &Artifact) -> Result<Papers, Failed> {
 /// Whether it is signed as it has to be.
 pub fn verify(signatures: &Signatures, artifact: &Artifact) -> Result<Option<Statement>, SignatureError> {
     let signature = artifact.signature.as_ref().map(|text| Signature::parse(text.as_bytes())).transpose()?;
-    signatures.verify(&artifact.component, artifact.cases.as_deref(), signature.as_ref())
+    signatures.verify(artifact.digest, artifact.cases.as_deref(), signature.as_ref())
 }
 
 async fn test(compiler: &Compiler, policy: &Policy, suite: &Suite, basis: &Basis) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! The right to put something in force: whoever is on the way has it, and one at a time is.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::artifact::Artifact;
@@ -8,6 +8,8 @@ use super::history::Candidate;
 use super::stage::{Failed, Refused, Stage};
 use super::stages::{self, Reached, Walked};
 use super::{EVERYBODY, Inner, Rollout};
+use crate::policy::Counted;
+use crate::policy::compile::Compiler;
 use crate::policy::signature::Trust;
 use crate::policy::{About, Basis, Next, Origin};
 use crate::stream::now_ms;
@@ -21,7 +23,7 @@ pub struct Turn<'a> {
 impl Rollout {
     /// Waits for a turn.
     pub async fn turn(&self) -> Turn<'_> {
-        let _one_more = Waiting::new(&self.0.waiting);
+        let _one_more = Counted::new(&self.0.waiting);
         Turn { inner: &self.0, _turn: self.0.turn.lock().await }
     }
 
@@ -35,30 +37,36 @@ impl Rollout {
 impl Turn<'_> {
     /// Takes an artifact through all stages but the last.
     pub async fn prepare(&self, artifact: &Artifact, basis: Arc<Basis>, origin: Origin) -> Result<Next, Arc<Refused>> {
-        let digest = artifact.digest();
-        let Some(compiler) = self.inner.gate.compiler().cloned() else {
-            return Err(self.inner.refuse(Failed::new(Stage::InForce, EVERYBODY), Some(digest), &origin));
+        let walk = {
+            let (signatures, elsewhere) = (self.inner.signatures().clone(), self.inner.elsewhere);
+            let (artifact, basis) = (artifact.clone(), Arc::clone(&basis));
+            move |compiler, reached| stages::walk(compiler, signatures, artifact, basis, elsewhere, reached)
         };
-        let candidate = OnItsWay::new(self.inner, digest.clone(), &origin);
-        let signatures = self.inner.signatures().clone();
-        let walk = stages::walk(
-            compiler,
-            signatures,
-            artifact.clone(),
-            Arc::clone(&basis),
-            self.inner.elsewhere,
-            candidate.reached(),
-        );
-        // In a task of its own, so that one that panics is refused as any other.
-        let walked = tokio::spawn(walk).await.unwrap_or_else(|error| Err(Failed::new(candidate.next(), error)));
+        let Walked { policy, papers, signed } = self.on_its_way(artifact.digest(), &origin, walk).await?;
+        let sequence = signed.map(|statement| statement.sequence).or(origin.sequence);
+        Ok(Next { policy, basis, origin: Origin { sequence, signed, ..origin }, papers })
+    }
+
+    /// Takes something through stages, while whoever asks is told how far it is. In a task of its own, so that one that panics is refused
+    /// as any other.
+    async fn on_its_way<T, W>(
+        &self,
+        digest: String,
+        origin: &Origin,
+        walk: impl FnOnce(Compiler, Reached) -> W,
+    ) -> Result<T, Arc<Refused>>
+    where
+        T: Send + 'static,
+        W: Future<Output = Result<T, Failed>> + Send + 'static,
+    {
+        let Some(compiler) = self.inner.gate.compiler().cloned() else {
+            return Err(self.inner.refuse(Failed::new(Stage::InForce, EVERYBODY), Some(digest), origin));
+        };
+        let candidate = OnItsWay::new(self.inner, digest.clone(), origin);
+        let walked = tokio::spawn(walk(compiler, candidate.reached())).await;
+        let walked = walked.unwrap_or_else(|error| Err(Failed::new(candidate.next(), error)));
         drop(candidate);
-        match walked {
-            Ok(Walked { policy, papers, signed }) => {
-                let sequence = signed.map(|statement| statement.sequence).or(origin.sequence);
-                Ok(Next { policy, basis, origin: Origin { sequence, signed, ..origin }, papers })
-            }
-            Err(failed) => Err(self.inner.refuse(failed, Some(digest), &origin)),
-        }
+        walked.map_err(|failed| self.inner.refuse(failed, Some(digest), origin))
     }
 
     /// Takes what is in force through the stages that depend on what is around it; none where nothing is in force.
@@ -71,34 +79,24 @@ impl Turn<'_> {
 
     /// Takes what is compiled through the stages that depend on what is around it; its signature too, if there is one to look at.
     pub(super) async fn again(&self, signed: Option<&Artifact>, mut next: Next) -> Result<Next, Arc<Refused>> {
-        let digest = next.policy.digest().to_string();
-        let Some(compiler) = self.inner.gate.compiler().cloned() else {
-            return Err(self.inner.refuse(Failed::new(Stage::InForce, EVERYBODY), Some(digest), &next.origin));
-        };
-        if let Some(artifact) = signed {
-            let signatures = self.inner.signatures().clone();
-            match stages::verify(&signatures, artifact) {
-                Ok(signed) => next.origin.signed = signed,
-                Err(error) => {
-                    let failed = Failed::new(Stage::Verified, error);
-                    return Err(self.inner.refuse(failed, Some(digest), &next.origin));
-                }
-            }
-        }
-        let candidate = OnItsWay::new(self.inner, digest.clone(), &next.origin);
-        let reached = candidate.reached();
-        reached(Stage::Compiled);
-        let again = {
+        let walk = {
             let (policy, papers, basis) = (next.policy.clone(), next.papers.clone(), Arc::clone(&next.basis));
-            let elsewhere = self.inner.elsewhere;
-            async move { stages::again(&compiler, &policy, &papers, &basis, elsewhere, &reached).await }
+            let (signatures, elsewhere) = (self.inner.signatures().clone(), self.inner.elsewhere);
+            let (signed, known) = (signed.cloned(), next.origin.signed);
+            move |compiler: Compiler, reached: Reached| async move {
+                let signed = match &signed {
+                    Some(artifact) => stages::verify(&signatures, artifact),
+                    None => Ok(known),
+                };
+                let signed = signed.map_err(|error| Failed::new(Stage::Verified, error))?;
+                reached(Stage::Compiled);
+                stages::again(&compiler, &policy, &papers, &basis, elsewhere, &reached).await?;
+                Ok(signed)
+            }
         };
-        let walked = tokio::spawn(again).await.unwrap_or_else(|error| Err(Failed::new(candidate.next(), error)));
-        drop(candidate);
-        match walked {
-            Ok(()) => Ok(next),
-            Err(failed) => Err(self.inner.refuse(failed, Some(digest), &next.origin)),
-        }
+        let digest = next.policy.digest().to_string();
+        next.origin.signed = self.on_its_way(digest, &next.origin, walk).await?;
+        Ok(next)
     }
 
     /// Keeps an artifact for the way back. What cannot be kept takes force all the same.
@@ -118,22 +116,6 @@ impl Turn<'_> {
     /// Puts what was prepared in force, and waits until no answer of an older version is on its way out any more.
     pub async fn put_in_force(&self, next: Next) -> Result<Arc<About>, Arc<Refused>> {
         self.inner.put_in_force(next).await
-    }
-}
-
-/// One who waits, as long as it lives.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

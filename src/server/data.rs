@@ -84,11 +84,10 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         let text = format!("there are {} streams (stream.max-streams)", app.config.stream.max_streams);
         return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", text));
     };
-    let (id, address) = (asked.id.clone(), asked.client_address.clone());
-    let (decision, pin) = app.gate.admit(asked, &query.channels).await;
+    let (decision, pin) = app.gate.admit(&asked, &query.channels).await;
     app.hold.decided(who, &decision.outcome);
     metrics().opened(opened(&decision));
-    app.recent.remember(&id, &query.channels, &decision);
+    app.recent.remember(&asked.id, &query.channels, &decision);
     let grant = match decision.outcome {
         Outcome::Allowed(grant) => grant,
         Outcome::Rejected(_) if decision.revoked => return Err(Box::new(respond::revoked())),
@@ -99,10 +98,10 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     let (entries, positions) = starts(query, last_event_id, &grant);
     let body = EventStream::new(app.stream_context(), ticket, entries, positions);
     let reader = Reader {
-        request: id,
+        request: asked.id,
         subject: grant.subject.map(Into::into),
         channels: body.channels(),
-        address: address.into(),
+        address: asked.client_address.into(),
         since: now_ms(),
         expires_at: grant.expires_at,
         version: decision.by.map_or(0, |about| about.number),

@@ -105,7 +105,7 @@ pub async fn run(compiler: &Compiler, policy: &Policy, limits: &Limits, case: &C
 }
 
 async fn ask(gate: &Gate, case: &Case) -> Verdict {
-    compare(case, &gate.decide(case.ask.request(), &case.ask.channels).await)
+    compare(case, &gate.decide(&case.ask.request(), &case.ask.channels).await)
 }
 
 fn compare(case: &Case, decision: &Decision) -> Verdict {

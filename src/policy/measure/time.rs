@@ -182,7 +182,7 @@ fn nth(cases: &[(Gate, Case)], number: u64) -> &(Gate, Case) {
 /// One decision; a policy that cannot decide has no cost that would mean anything.
 async fn decide(cases: &[(Gate, Case)], number: u64) -> Result<Decision, MeasureError> {
     let (gate, case) = nth(cases, number);
-    let decision = gate.decide(case.ask.request(), &case.ask.channels).await;
+    let decision = gate.decide(&case.ask.request(), &case.ask.channels).await;
     match decision.outcome {
         Outcome::Failed(failure) => Err(MeasureError::Decision { case: case.name.clone(), failure }),
         _ => Ok(decision),

@@ -13,7 +13,7 @@ fn signed(component: &[u8], cases: Option<&str>, sequence: u64) -> Signature {
 #[test]
 fn the_four_rows() {
     let signature = signed(b"policy", None, 1);
-    let verify = |keys: &[&SigningKey], signature| Trust::of(keys).verify(b"policy", None, signature);
+    let verify = |keys: &[&SigningKey], signature| Trust::of(keys).verify(Digest::of(b"policy"), None, signature);
     assert_eq!(verify(&[], None), Ok(None));
     assert_eq!(verify(&[&key(1)], None), Err(SignatureError::Unsigned));
     assert_eq!(verify(&[], Some(&signature)), Err(SignatureError::NoKey));
@@ -26,9 +26,9 @@ fn a_signature_is_about_one_policy_one_table_one_number_and_one_key() {
     let signature = signed(b"policy", Some("cases"), 7);
     let trust = Trust::of(&[&key(1)]);
     let refused = |component: &[u8], cases, signature: &Signature| {
-        trust.verify(component, cases, Some(signature)).expect_err("refused").to_string()
+        trust.verify(Digest::of(component), cases, Some(signature)).expect_err("refused").to_string()
     };
-    assert!(trust.verify(b"policy", Some("cases"), Some(&signature)).is_ok());
+    assert!(trust.verify(Digest::of(b"policy"), Some("cases"), Some(&signature)).is_ok());
     assert!(refused(b"Policy", Some("cases"), &signature).contains("another component"));
     assert!(refused(b"policy", Some("Cases"), &signature).contains("another table of cases"));
     assert!(refused(b"policy", None, &signature).contains("and this is none"));
@@ -124,7 +124,7 @@ fn keys_are_what_openssl_makes() {
     assert_eq!(again, private);
     std::fs::write(path("key.pub.pem"), &public).expect("written");
     let trust = Trust::load(&[path("key.pub.pem")]).expect("a key");
-    assert!(trust.verify(b"policy", None, Some(&signed(b"policy", None, 1))).is_ok());
+    assert!(trust.verify(Digest::of(b"policy"), None, Some(&signed(b"policy", None, 1))).is_ok());
     let refused = |name: &str, text: &str| {
         std::fs::write(path(name), text).expect("written");
         Trust::load(&[path(name)]).expect_err("refused").to_string()
