@@ -77,6 +77,12 @@ impl Output {
         self.text.clone().wait_for(|text| holds(text)).await.is_ok()
     }
 
+    /// Waits until it says these words: a log is written behind what it tells of.
+    pub async fn says(&self, words: &str) {
+        let said = within(words, self.wait_for(|text| text.contains(words))).await;
+        assert!(said, "it ended without {words:?}: {}", self.so_far());
+    }
+
     pub async fn lines(&self, count: usize) -> Vec<String> {
         let what = format!("{count} lines");
         let came = within(&what, self.wait_for(|text| text.matches('\n').count() >= count)).await;

@@ -92,8 +92,7 @@ async fn a_second_signal_ends_it_at_once() {
     let _streams = streams(&gateway, 3).await;
     let begin = Instant::now();
     gateway.process.signal("TERM").await;
-    let draining = gateway.process.stderr.wait_for(|log| log.contains("draining"));
-    assert!(within("the drain begins", draining).await);
+    gateway.process.stderr.says("draining").await;
     gateway.process.signal("TERM").await;
     let ended = gateway.process.end().await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");

@@ -116,11 +116,6 @@ async fn ready(control: SocketAddr) -> String {
     answer
 }
 
-/// Waits for words in a node's log.
-pub async fn logs(node: &Gateway, words: &str) {
-    assert!(within(words, node.process.stderr.wait_for(|log| log.contains(words))).await);
-}
-
 pub fn digest(of: &Value) -> String {
     of["component"].as_str().expect("a digest").to_owned()
 }
@@ -252,7 +247,7 @@ async fn a_node_that_was_away_hears_what_it_missed() {
     // Two of one name are told apart, and told.
     let other = fleet.node("b").await;
     for node in [&b, &other] {
-        logs(node, "another node has this name too").await;
+        node.process.stderr.says("another node has this name too").await;
     }
 }
 

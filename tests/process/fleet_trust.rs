@@ -5,7 +5,7 @@ use serde_json::Value;
 use tidegate::policy::digest::Digest;
 
 use crate::children::{Gateway, run, tidegate, until};
-use crate::fleet::{Fleet, digest, logs, status};
+use crate::fleet::{Fleet, digest, status};
 use crate::guests::component;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,7 +100,7 @@ async fn a_node_starts_with_what_it_kept_while_the_store_is_away() {
     fleet.redis.kill().await;
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 503);
-    logs(&a, "it was changed").await;
+    a.process.stderr.says("it was changed").await;
     // And what was changed in the store is not had at all.
     fleet.redis.restart().await;
     until("it comes back", async || status(a.data).await == 200).await;
@@ -113,7 +113,7 @@ async fn a_node_starts_with_what_it_kept_while_the_store_is_away() {
     }
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 503);
-    logs(&a, "somebody changed it").await;
+    a.process.stderr.says("somebody changed it").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

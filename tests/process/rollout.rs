@@ -106,8 +106,7 @@ async fn a_file_is_followed_in_whatever_way_it_is_replaced() {
     desk.replace("policy.wasm", version(3));
     takes_force(&gateway, "a file that is renamed", &version(3), 3).await;
     std::fs::remove_file(desk.at("policy.wasm")).expect("it is there");
-    let told = gateway.process.stderr.wait_for(|log| log.contains("the policy's file is gone"));
-    assert!(within("a line in the log", told).await);
+    gateway.process.stderr.says("the policy's file is gone").await;
     assert!(is(&digest(&version(3)))(&policy(gateway.control).await), "it decides all the same");
     desk.write("other.wasm", version(4));
     symlink("other.wasm", desk.at("policy.wasm")).expect("a link");
@@ -237,8 +236,8 @@ async fn a_configuration_takes_force_as_a_policy_does() {
     let told = policy_is(gateway.control, "a prefix", |told| told["in_force"]["number"] == 3).await;
     assert_eq!(told["configuration"]["needs_restart"], json!(["policy.concurrency"]), "{told}");
     assert_eq!(asks(&gateway, "k:1").await.0, 403);
-    let log = gateway.process.stderr.so_far();
-    assert!(log.contains("policy.concurrency") && log.contains("next start"), "{log}");
+    let told = |log: &str| log.lines().any(|line| line.contains("policy.concurrency") && line.contains("next start"));
+    assert!(within("a line in the log", gateway.process.stderr.wait_for(told)).await);
     // A mistake changes nothing.
     desk.configure("policy.wasm", "timeout = \"soon\"");
     let told = policy_is(gateway.control, "a mistake", |told| told["configuration"]["error"].is_string()).await;

@@ -46,8 +46,7 @@ async fn all_within_the_window_evenly() {
     let next = path(dir.path(), "next.wasm");
     std::fs::write(&next, allow(2)).expect("the policy is written");
     std::fs::rename(&next, &policy).expect("it takes the other's place");
-    let rotating = gateway.process.stderr.wait_for(|log| log.contains("rotating"));
-    assert!(within("the swap", rotating).await, "{}", gateway.process.stderr.so_far());
+    gateway.process.stderr.says("rotating").await;
     let begin = Instant::now();
     let stay = settle(&sources, window + Duration::from_secs(20), |tally| !tally.farewells.is_empty()).await;
     assert_eq!(stay, 0, "some were not asked to come back");

@@ -136,8 +136,7 @@ async fn sockets_have_names_and_the_manager_is_told() {
     assert_eq!(told().await, "READY=1");
     let address = |socket: &TcpListener| socket.local_addr().expect("its address");
     assert_eq!((gateway.data, gateway.control), (address(&data), address(&control)));
-    let said = gateway.process.stdout.wait_for(|text| text.contains("`listen` is not used"));
-    assert!(within("it says so", said).await);
+    gateway.process.stdout.says("`listen` is not used").await;
     let ready = within("an answer", Wire::get(gateway.control, "/readyz", None, None)).await.expect("an answer");
     assert_eq!(ready.status, 200);
     gateway.process.signal("TERM").await;
