@@ -1,6 +1,6 @@
-"""A fuzzer of OpenAPI documents against a running gateway, and Prometheus' own parser and rules on its metrics.
+"""A fuzzer of OpenAPI documents against a running gateway, and Prometheus' own code on its metrics and on the alarms of the docs.
 
-Arguments: the program, schemathesis, the linter (tests/control-port/lint, compiled).
+Arguments: the program, schemathesis, the judge of what is Prometheus' (tests/control-port/prometheus, compiled).
 """
 
 import json
@@ -68,7 +68,7 @@ def stream(port, query, session="alice"):
     return connection, connection.recv(64)
 
 
-def main(program, schemathesis, lint):
+def main(program, schemathesis, judge):
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "tidegate.toml")
         config.write_text(CONFIG)
@@ -80,7 +80,7 @@ def main(program, schemathesis, lint):
             env=clean | {"TIDEGATE_CACHE_DIR": folder, "TIDEGATE_LOG_FILTER": "warn"},
         )
         try:
-            check(*ports(gateway), schemathesis, lint, folder)
+            check(*ports(gateway), schemathesis, judge, folder)
         finally:
             gateway.send_signal(signal.SIGTERM)
             try:
@@ -92,14 +92,16 @@ def main(program, schemathesis, lint):
         sys.exit(f"the gateway ended with {code}")
 
 
-def check(data, control, schemathesis, lint, folder):
+def check(data, control, schemathesis, judge, folder):
     # Something to tell of.
     propose(control)
     streams = [stream(data, f"channel=alice-{n}&channel=default") for n in range(3)]
     assert all(head.startswith(b"HTTP/1.1 200 ") for _, head in streams), streams
     assert stream(data, "channel=default", "mallory")[1].startswith(b"HTTP/1.1 401 ")
     ask(control, "/v1/emit", {"channel": "default", "event": "e", "data": 1})
-    metrics(control, lint)
+    metrics(control, judge)
+    text = ask(control, "/metrics")[1]
+    subprocess.run([judge, "rules", Path(__file__).with_name("alarms.test.yml")], input=text, text=True, check=True)
 
     settings = Path(__file__).with_name("schemathesis.toml")
     fuzz = [schemathesis, "--config-file", str(settings), "run", f"http://127.0.0.1:{control}/openapi.json", *FUZZ]
@@ -107,15 +109,15 @@ def check(data, control, schemathesis, lint, folder):
     subprocess.run([*fuzz, "--header", f"Authorization: Bearer {TOKEN}"], check=True, cwd=folder)
     print(f"fuzzed in {time.monotonic() - start:.0f} s")
     # It lives, and what it counts can still be read.
-    metrics(control, lint)
+    metrics(control, judge)
     for connection, _ in streams:
         connection.close()
 
 
-def metrics(control, lint):
+def metrics(control, judge):
     kind, text = ask(control, "/metrics")
     assert kind.startswith("text/plain; version=0.0.4"), kind
-    subprocess.run([lint], input=text, text=True, check=True)
+    subprocess.run([judge, "metrics"], input=text, text=True, check=True)
 
 
 if __name__ == "__main__":

@@ -8,21 +8,21 @@ use anyhow::{Context, Result};
 use crate::test::step;
 use crate::{root, sdks};
 
-/// Fuzzes the control port by its document, and reads its metrics as Prometheus does.
+/// Fuzzes the control port by its document, reads its metrics as Prometheus does, and asks the alarms of the docs.
 pub fn run() -> Result<()> {
     let root = root().canonicalize().context("finding the repository")?;
     let folder = root.join("tests/control-port");
     let schemathesis = schemathesis(&root.join("target/toolchains"), &folder.join("requirements.txt"))?;
-    let lint = root.join("target/tmp/lint-metrics");
+    let judge = root.join("target/tmp/prometheus");
     let mut build = Command::new(sdks::go()?);
-    build.args(["build", "-o"]).arg(&lint).arg(".").current_dir(folder.join("lint"));
-    step("Prometheus' rules for metrics", build)?;
+    build.args(["build", "-o"]).arg(&judge).arg(".").current_dir(folder.join("prometheus"));
+    step("what Prometheus makes of metrics and alarms", build)?;
     let mut program = crate::cargo();
     program.args(["build", "--quiet", "--locked", "--bin", "tidegate"]).current_dir(&root);
     step("the program", program)?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let mut check = Command::new("python3");
-    check.arg(folder.join("check.py")).arg(target.join("debug/tidegate")).arg(schemathesis).arg(lint);
+    check.arg(folder.join("check.py")).arg(target.join("debug/tidegate")).arg(schemathesis).arg(judge);
     step("the control port, fuzzed", check)
 }
 

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/rulefmt"
+	"go.yaml.in/yaml/v2"
+)
+
+// What `promtool test rules` reads, as much of it as is used here. That program itself brings the clients of four clouds.
+type testFile struct {
+	RuleFiles          []string       `yaml:"rule_files"`
+	EvaluationInterval model.Duration `yaml:"evaluation_interval"`
+	Tests              []test         `yaml:"tests"`
+}
+
+type test struct {
+	Name        string `yaml:"name"`
+	InputSeries []struct {
+		Series string `yaml:"series"`
+		Values string `yaml:"values"`
+	} `yaml:"input_series"`
+	AlertRuleTests []struct {
+		EvalTime  model.Duration `yaml:"eval_time"`
+		AlertName string         `yaml:"alertname"`
+		Expected  []struct {
+			Labels      map[string]string `yaml:"exp_labels"`
+			Annotations map[string]string `yaml:"exp_annotations"`
+		} `yaml:"exp_alerts"`
+	} `yaml:"alert_rule_test"`
+}
+
+// Whatever is wrong with the rules that a file of tests names.
+func rules(path string) (problems []string) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var file testFile
+	if err := yaml.UnmarshalStrict(content, &file); err != nil {
+		return []string{fmt.Sprintf("%s: %v", path, err)}
+	}
+	var alarms []rulefmt.Rule
+	for _, name := range file.RuleFiles {
+		groups, errs := rulefmt.ParseFile(filepath.Join(filepath.Dir(path), name), false, model.UTF8Validation)
+		for _, err := range errs {
+			problems = append(problems, err.Error())
+		}
+		if len(errs) > 0 {
+			return problems
+		}
+		for _, group := range groups.Groups {
+			alarms = append(alarms, group.Rules...)
+		}
+	}
+	real, err := read(os.Stdin)
+	if err != nil {
+		return []string{fmt.Sprint("not what Prometheus can read: ", err)}
+	}
+	for _, alarm := range alarms {
+		for _, problem := range real.lacks(alarm.Expr) {
+			problems = append(problems, fmt.Sprintf("%s: %s", alarm.Alert, problem))
+		}
+	}
+	sounds, silent := map[string]bool{}, map[string]bool{}
+	for _, test := range file.Tests {
+		world, err := load(test, time.Duration(file.EvaluationInterval), real)
+		if err != nil {
+			problems = append(problems, fmt.Sprintf("%s: %v", test.Name, err))
+			continue
+		}
+		for _, wanted := range test.AlertRuleTests {
+			which := map[bool]map[string]bool{true: sounds, false: silent}[len(wanted.Expected) > 0]
+			which[wanted.AlertName] = true
+			expected := []string{}
+			for _, alert := range wanted.Expected {
+				expected = append(expected, describe(alert.Labels, alert.Annotations))
+			}
+			got, err := world.firing(alarms, wanted.AlertName, time.Duration(wanted.EvalTime))
+			if err != nil {
+				problems = append(problems, fmt.Sprintf("%s: %s: %v", test.Name, wanted.AlertName, err))
+			} else if !same(got, expected) {
+				problems = append(problems, fmt.Sprintf("%s: %s after %s:\n  expected %q\n  got      %q",
+					test.Name, wanted.AlertName, wanted.EvalTime, expected, got))
+			}
+		}
+	}
+	for _, alarm := range alarms {
+		if !sounds[alarm.Alert] {
+			problems = append(problems, alarm.Alert+": no test in which it sounds")
+		}
+		if !silent[alarm.Alert] {
+			problems = append(problems, alarm.Alert+": no test in which it is silent")
+		}
+	}
+	if len(problems) == 0 {
+		fmt.Printf("%d alarms sound when they should\n", len(alarms))
+	}
+	return problems
+}
