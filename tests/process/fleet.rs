@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::children::{Ended, Gateway, Running, run, tidegate, until, within};
+use crate::children::{Ended, Gateway, Running, run, tidegate, until};
 use crate::client::Wire;
 use crate::guests::component;
 use crate::redis_server::{DURABLE, Redis};
@@ -236,7 +236,7 @@ async fn a_node_that_was_away_hears_what_it_missed() {
     fleet.succeeds(&["push", "deny.wasm"]).await;
     // It stands still, as a machine does that is moved: the push waits until its word expires, and no longer.
     b.process.signal("STOP").await;
-    fleet.fails(&["push", "allow.wasm", "--timeout", "300ms"], "it is not prepared on b").await;
+    fleet.fails(&["push", "allow.wasm", "--timeout", "2s"], "it is not prepared on b").await;
     assert_eq!(status(a.data).await, 418, "nothing was changed anywhere");
     let pushed = fleet.succeeds(&["push", "allow.wasm"]).await;
     assert_eq!(pushed["nodes"].as_array().map(Vec::len), Some(1), "{pushed}");

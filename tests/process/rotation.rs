@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::children::{Gateway, is_full, path, within};
+use crate::children::{Gateway, is_full, path};
 use crate::emitter::{self, Account};
 use crate::guests;
 use crate::redis_server::Redis;

@@ -3,7 +3,7 @@
 use redis::aio::MultiplexedConnection;
 use redis::cmd;
 
-use crate::children::{Gateway, Running, ends, path, within};
+use crate::children::{Gateway, Running, ends, path};
 use crate::client::Sse;
 use crate::redis_server::Redis;
 
