@@ -1,6 +1,10 @@
 //! Somebody wants another policy in force, at the control port. Where the policy lies in a file, the file is replaced too.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::archive::Id;
 use super::stage::{Failed, Refused, Stage};
@@ -16,6 +20,8 @@ pub struct Change {
     pub dry_run: bool,
     /// Whether it is still wanted, given what is in force when its turn comes.
     pub wanted: Wanted,
+    /// What is not about to take force after so long does not any more.
+    pub within: Option<Duration>,
 }
 
 /// Is told what is in force.
@@ -56,6 +62,8 @@ pub enum NotReplaced {
     Withdrawn,
     /// There is nothing to go back to.
     NothingBefore(String),
+    /// It took longer than was wanted.
+    Late(Duration),
     /// A stage was not reached.
     Refused(Arc<Refused>),
 }
@@ -63,17 +71,29 @@ pub enum NotReplaced {
 impl Rollout {
     /// Takes a change all the way. It goes on when nobody waits for it any more.
     pub async fn replace(&self, change: Change) -> Result<Done, NotReplaced> {
-        let rollout = self.clone();
-        let done = tokio::spawn(async move { rollout.go(change).await }).await;
+        let (rollout, limit) = (self.clone(), Limit::from(change.within));
+        let mut going = tokio::spawn({
+            let limit = limit.clone();
+            async move { rollout.go(change, limit).await }
+        });
+        let done = match limit.end {
+            None => going.await,
+            Some(end) => match timeout_at(end, &mut going).await {
+                Ok(done) => done,
+                // What is on its way is let go when it is through the stage that it is in.
+                Err(_) if limit.decide() => return Err(limit.late()),
+                Err(_) => going.await,
+            },
+        };
         let failed = |error| self.0.refuse(Failed::new(Stage::InForce, error), None, &control_port());
         done.unwrap_or_else(|error| Err(NotReplaced::Refused(failed(error))))
     }
 
-    async fn go(&self, change: Change) -> Result<Done, NotReplaced> {
+    async fn go(&self, change: Change, limit: Limit) -> Result<Done, NotReplaced> {
         let inner = &*self.0;
         // A rehearsal is in nobody's way.
         let turn = if change.dry_run {
-            self.turn().await
+            tokio::select! { turn = self.turn() => turn, () = limit.passed() => return Err(limit.late()) }
         } else {
             let (mut asked, mut number) = (inner.asked.subscribe(), 0);
             inner.asked.send_modify(|last| {
@@ -84,6 +104,7 @@ impl Rollout {
                 biased;
                 _ = asked.wait_for(|last| *last != number) => return Err(NotReplaced::Overtaken),
                 turn = self.turn() => turn,
+                () = limit.passed() => return Err(limit.late()),
             }
         };
         let in_force = inner.gate.in_force();
@@ -104,6 +125,9 @@ impl Rollout {
                 prepared(&turn, artifact).await?
             }
         };
+        if !limit.decide() {
+            return Err(limit.late());
+        }
         if change.dry_run {
             let cases = next.papers.suite.as_ref().map_or(0, |suite| suite.cases.len());
             return Ok(Done::Passed { digest: next.policy.digest().to_string(), cases });
@@ -116,6 +140,39 @@ impl Rollout {
             inner.promoted(candidate);
         }
         taken.map(|about| Done::InForce(about, only_here)).map_err(NotReplaced::Refused)
+    }
+}
+
+/// The time that somebody gives a change. Either it passes, or the change is made.
+#[derive(Clone, Default)]
+struct Limit {
+    within: Duration,
+    end: Option<Instant>,
+    decided: Arc<AtomicBool>,
+}
+
+impl From<Option<Duration>> for Limit {
+    fn from(within: Option<Duration>) -> Self {
+        let end = within.and_then(|within| Instant::now().checked_add(within));
+        Self { within: within.unwrap_or_default(), end, decided: Arc::default() }
+    }
+}
+
+impl Limit {
+    async fn passed(&self) {
+        match self.end {
+            Some(end) => sleep_until(end).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// True for the first who asks: whoever waits, when the time is over; or the change, when it is about to be made.
+    fn decide(&self) -> bool {
+        !self.decided.swap(true, Ordering::Relaxed)
+    }
+
+    const fn late(&self) -> NotReplaced {
+        NotReplaced::Late(self.within)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
 use http::Request;
 use http::header::{AUTHORIZATION, HOST, HeaderValue};
 use http_body_util::{BodyExt, Limited};
@@ -129,6 +130,11 @@ pub async fn json_body<T: DeserializeOwned>(
     limit: usize,
     expected: Expected,
 ) -> Result<T, Box<Response>> {
+    from_json(&json_bytes(request, limit).await?, &expected)
+}
+
+/// The bytes of such a body.
+pub async fn json_bytes(request: Request<Incoming>, limit: usize) -> Result<Bytes, Box<Response>> {
     let kind = request.headers().get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         let text = "the body is JSON, with content-type: application/json";
@@ -138,7 +144,12 @@ pub async fn json_body<T: DeserializeOwned>(
         let text = format!("the body ended early, or is more than {limit} bytes");
         Box::new(error(http::StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", text))
     })?;
-    serde_json::from_slice(&body.to_bytes()).map_err(|cause| {
+    Ok(body.to_bytes())
+}
+
+/// What such a body says.
+pub fn from_json<T: DeserializeOwned>(body: &[u8], expected: &Expected) -> Result<T, Box<Response>> {
+    serde_json::from_slice(body).map_err(|cause| {
         let (code, what) =
             if cause.is_data() { (expected.error, "") } else { ("invalid_json", "the body is no JSON: ") };
         Box::new(error(

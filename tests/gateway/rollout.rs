@@ -158,7 +158,10 @@ async fn what_is_no_policy_is_told_before_anything_else() {
         ("/v1/policy", &[JSON], "{", 400, "invalid_json"),
         ("/v1/policy", &[JSON], r#"{"component":"?"}"#, 400, "invalid_policy"),
         ("/v1/policy", &[JSON], r#"{"komponent":"AA=="}"#, 400, "invalid_policy"),
-        ("/v1/policy?dryrun", &[WASM], "x", 400, "invalid_query"),
+        ("/v1/policy?dryrun", &[WASM], "x", 400, "invalid_parameter"),
+        ("/v1/policy?dry-run=no", &[WASM], "x", 400, "invalid_parameter"),
+        ("/v1/policy?timeout-ms=0", &[WASM], "x", 400, "invalid_parameter"),
+        ("/v1/policy?timeout-ms=3600001", &[WASM], "x", 400, "invalid_parameter"),
         ("/v1/policy", &[WASM, evil], "x", 403, "foreign_origin"),
     ] {
         let reply = put(&gateway, target, headers, body.as_bytes()).await;
@@ -195,6 +198,29 @@ async fn of_those_that_wait_the_last_one_goes_on() {
     assert_eq!((first.status, &*first.code()), (409, "overtaken"), "{}", first.body);
     assert_eq!((rehearsal.status, last.status), (200, 200), "{} {}", rehearsal.body, last.body);
     assert_eq!(status(&gateway).await["in_force"]["digest"], json!(digest(&deny)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_takes_longer_than_was_wanted_changes_nothing() {
+    let gateway = empty().await;
+    let rollout = &gateway.app.rollout;
+    let late = async |target: &str, body: &[u8]| {
+        let reply = put(&gateway, target, &[JSON], body).await;
+        assert_eq!((reply.status, &*reply.code()), (503, "not_prepared"), "{}", reply.body);
+    };
+    // Somebody else's turn does not end: neither waits for its own any more.
+    let turn = rollout.turn().await;
+    late("/v1/policy?timeout-ms=1", &bundle("allow", ALLOWS)).await;
+    late("/v1/policy?timeout-ms=1&dry-run", &bundle("allow", ALLOWS)).await;
+    crate::harness::until("nobody waits", || rollout.waiting() == 0).await;
+    drop(turn);
+    // The time passes in the middle of the stages, which take some hundred ms. They go on, and come to nothing.
+    late("/v1/policy?timeout-ms=1", &bundle("slow", ALLOWS)).await;
+    drop(rollout.turn().await);
+    let told = status(&gateway).await;
+    assert_eq!((&told["in_force"], &told["candidate"], &told["refusals"]), (&Value::Null, &Value::Null, &json!([])));
+    let reply = put(&gateway, "/v1/policy?timeout-ms=30000", &[JSON], &bundle("allow", ALLOWS)).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
 }
 
 #[tokio::test]

@@ -39,9 +39,17 @@ pub struct SigningArgs {
 
 #[derive(Debug, Args)]
 pub struct WaitingArgs {
-    /// Give up when a node has not prepared it after this time (a gateway that pushes gives up after 2m)
+    /// Give up when a node has not prepared it after this time, and change nothing; through a gateway, 1h at the most
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "2m")]
     pub timeout: Duration,
+}
+
+impl WaitingArgs {
+    /// The same for a gateway.
+    pub fn query(&self) -> String {
+        // No time is less than none, which no gateway takes.
+        format!("timeout-ms={}", self.timeout.as_millis().max(1))
+    }
 }
 
 impl SigningArgs {

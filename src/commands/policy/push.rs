@@ -21,7 +21,7 @@ pub struct PushArgs {
     signing: SigningArgs,
     /// Its signature [default: FILE.sig, if there is one and no --key]
     #[arg(long, value_name = "FILE", conflicts_with = "key")]
-    sig: Option<PathBuf>,
+    signature: Option<PathBuf>,
     /// Take it through all stages on every node, and put it in force nowhere
     #[arg(long)]
     dry_run: bool,
@@ -43,18 +43,19 @@ pub fn run(args: &PushArgs) -> anyhow::Result<()> {
                 let store = fleet(&store)?;
                 let next = async || Ok(View::of(&store).await?.next_sequence);
                 let signature = args.signing.sign(next, digest, cases_digest).await?;
-                let signature =
-                    signature.map_or_else(|| args.bundle.signature(args.sig.as_deref()), |made| Ok(Some(made)))?;
+                let signature = signature
+                    .map_or_else(|| args.bundle.signature(args.signature.as_deref()), |made| Ok(Some(made)))?;
                 let how = How { dry_run: args.dry_run, timeout: args.waiting.timeout, untried: false };
                 push_and_tell(&store, Bundle { component, cases, signature }, how, args.json).await
             }
             Target::Gateway(gateway) => {
                 let signature = args.signing.sign(async || next_on(&gateway).await, digest, cases_digest).await?;
-                let signature =
-                    signature.map_or_else(|| args.bundle.signature(args.sig.as_deref()), |made| Ok(Some(made)))?;
+                let signature = signature
+                    .map_or_else(|| args.bundle.signature(args.signature.as_deref()), |made| Ok(Some(made)))?;
                 let bundle = sent(&component, cases, signature.as_ref());
-                let path = if args.dry_run { "/v1/policy?dry-run" } else { "/v1/policy" };
-                tell(&gateway.call(Method::PUT, path, Some(bundle.to_string())).await?, args.json)
+                let dry_run = if args.dry_run { "&dry-run" } else { "" };
+                let path = format!("/v1/policy?{}{dry_run}", args.waiting.query());
+                tell(&gateway.call(Method::PUT, &path, Some(bundle.to_string())).await?, args.json)
             }
         }
     })

@@ -42,6 +42,7 @@ pub fn run(args: &RollbackArgs) -> anyhow::Result<()> {
             }
             Target::Gateway(gateway) => {
                 let mut body = json!({});
+                let path = format!("/v1/policy/rollback?{}", args.waiting.query());
                 if let Some(view) = followed(&gateway).await? {
                     let to = chosen(args, &view)?;
                     body["to"] = to.sequence.to_string().into();
@@ -54,7 +55,7 @@ pub fn run(args: &RollbackArgs) -> anyhow::Result<()> {
                                 a number nor a key";
                     return Err(ConfigError(text.into()).into());
                 }
-                let answer = gateway.call(Method::POST, "/v1/policy/rollback", Some(body.to_string())).await?;
+                let answer = gateway.call(Method::POST, &path, Some(body.to_string())).await?;
                 tell(&answer, args.json)
             }
         }

@@ -59,6 +59,10 @@ pub async fn promote(app: &App, request: Request<Incoming>) -> Response {
     if let (None, Some(refusal)) = (followed, policy::not_here(app)) {
         return refusal;
     }
+    let within = match policy::within(request.uri(), &[]) {
+        Ok((_, within)) => within,
+        Err(response) => return *response,
+    };
     let headers = request.headers().clone();
     let expected = Expected { error: "invalid_promote", example: r#"{"digest":"sha256:…"}, or {}"# };
     let Promote { digest } = match json_body(request, 1 << 10, expected).await {
@@ -75,14 +79,14 @@ pub async fn promote(app: &App, request: Request<Incoming>) -> Response {
             return refusal;
         }
         let Some(artifact) = app.rollout.artifact_of(&candidate) else { return none() };
-        let response = fleet::put(followed, artifact, false).await;
+        let response = fleet::put(followed, artifact, false, within).await;
         if response.status().is_success() {
             app.rollout.promoted(&candidate);
         }
         return policy::tagged(response, app.gate.in_force().as_deref());
     }
     let wanted = policy::wanted(&headers);
-    policy::answer(app, Change { what: What::Proposed(candidate), dry_run: false, wanted }).await
+    policy::answer(app, Change { what: What::Proposed(candidate), dry_run: false, wanted, within }).await
 }
 
 fn none() -> Response {

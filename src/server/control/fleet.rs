@@ -14,7 +14,7 @@ use crate::fleet::{Fleet, View};
 use crate::policy::signature::Signature;
 use crate::rollout::Artifact;
 
-/// Every node has so long to prepare what is put here.
+/// Every node has so long to prepare what is put here, unless the request says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// `GET /v1/fleet`
@@ -45,13 +45,13 @@ pub async fn nodes(app: &App) -> Value {
 }
 
 /// `PUT /v1/policy`
-pub async fn put(fleet: &Arc<Fleet>, artifact: Artifact, dry_run: bool) -> Response {
+pub async fn put(fleet: &Arc<Fleet>, artifact: Artifact, dry_run: bool, within: Option<Duration>) -> Response {
     let signature = match artifact.signature.as_deref().map(|text| Signature::parse(text.as_bytes())).transpose() {
         Ok(signature) => signature,
         Err(cause) => return error(StatusCode::BAD_REQUEST, "invalid_signature", cause),
     };
     let bundle = Bundle { component: artifact.component.to_vec(), cases: artifact.cases, signature };
-    pushed(fleet, bundle, dry_run).await
+    pushed(fleet, bundle, How { dry_run, timeout: within.unwrap_or(TIMEOUT), untried: false }).await
 }
 
 /// What `POST /v1/policy/rollback` takes. Pages of other origins send no JSON unasked, so there is a body in any case.
@@ -74,7 +74,7 @@ impl Back {
 }
 
 /// `POST /v1/policy/rollback`
-pub async fn rollback(fleet: &Arc<Fleet>, back: Back) -> Response {
+pub async fn rollback(fleet: &Arc<Fleet>, back: Back, within: Option<Duration>) -> Response {
     let store = fleet.store();
     let view = match View::of(store).await {
         Ok(view) => view,
@@ -92,15 +92,14 @@ pub async fn rollback(fleet: &Arc<Fleet>, back: Back) -> Response {
         return error(StatusCode::CONFLICT, "needs_signature", text);
     }
     match to.fetch(store).await {
-        Ok(artifact) => put(fleet, Artifact { signature: back.signature, ..artifact }, false).await,
+        Ok(artifact) => put(fleet, Artifact { signature: back.signature, ..artifact }, false, within).await,
         Err(cause) => error(StatusCode::CONFLICT, "nothing_before", format!("cannot roll back: {cause}")),
     }
 }
 
 /// Pushes, also if nobody waits for the answer any more.
-async fn pushed(fleet: &Arc<Fleet>, bundle: Bundle, dry_run: bool) -> Response {
+async fn pushed(fleet: &Arc<Fleet>, bundle: Bundle, how: How) -> Response {
     let store = fleet.store().clone();
-    let how = How { dry_run, timeout: TIMEOUT, untried: false };
     let pushed = tokio::spawn(async move { push::push(&store, bundle, how).await }).await;
     match pushed {
         Ok(Ok(pushed)) => respond::json(StatusCode::OK, &json!(pushed)),

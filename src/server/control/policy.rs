@@ -1,10 +1,12 @@
 //! `/v1/policy`: what is in force, another one in its place, and back.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
@@ -12,9 +14,10 @@ use serde_json::json;
 use tokio::sync::SemaphorePermit;
 
 use super::super::App;
-use super::super::request::{Expected, json_body};
+use super::super::request::{Expected, from_json, json_body, json_bytes};
 use super::super::respond::{self, Response, error};
 use super::fleet;
+use super::params::Params;
 use crate::config::Door;
 use crate::policy::About;
 use crate::policy::component::MAX_SIZE;
@@ -24,6 +27,12 @@ use crate::rollout::{Artifact, Change, Done, MAX_CASES, NotReplaced, Refused, Wa
 const MAX_BUNDLE: usize = MAX_SIZE as usize / 3 * 4 + 2 * MAX_CASES + (64 << 10);
 /// Policies that are sent at once: one on its way, one that waits for its turn, and who comes to overtake it; each of which may have some 90 MB.
 pub const BODIES: usize = 4;
+
+/// The parameters of a change.
+const DRY_RUN: &str = "dry-run";
+const TIMEOUT: &str = "timeout-ms";
+/// An hour; whoever wants to wait longer asks again.
+const MAX_TIMEOUT: u64 = 3_600_000;
 
 /// A component with what travels with it.
 #[derive(Deserialize)]
@@ -53,12 +62,13 @@ pub async fn put(app: &App, request: Request<Incoming>) -> Response {
     if let (None, Some(refusal)) = (followed, not_here(app)) {
         return refusal;
     }
-    let dry_run = match request.uri().query() {
-        None | Some("") => false,
-        Some("dry-run" | "dry-run=" | "dry-run=true") => true,
-        Some(_) => {
-            return error(StatusCode::BAD_REQUEST, "invalid_query", "this path takes ?dry-run and nothing else");
-        }
+    let (dry_run, within) = match within(request.uri(), &[DRY_RUN]) {
+        Ok((params, within)) => match params.text(DRY_RUN) {
+            None => (false, within),
+            Some("" | "true") => (true, within),
+            Some(_) => return error(StatusCode::BAD_REQUEST, "invalid_parameter", "dry-run is true, or is not there"),
+        },
+        Err(response) => return *response,
     };
     let headers = request.headers().clone();
     let (artifact, _place) = match body(app, request).await {
@@ -68,14 +78,18 @@ pub async fn put(app: &App, request: Request<Incoming>) -> Response {
     if let Some(followed) = followed {
         return match unwanted(app, &headers) {
             Some(refusal) => refusal,
-            None => tagged(fleet::put(followed, artifact, dry_run).await, app.gate.in_force().as_deref()),
+            None => tagged(fleet::put(followed, artifact, dry_run, within).await, app.gate.in_force().as_deref()),
         };
     }
-    answer(app, Change { what: What::Given(artifact), dry_run, wanted: wanted(&headers) }).await
+    answer(app, Change { what: What::Given(artifact), dry_run, wanted: wanted(&headers), within }).await
 }
 
 /// `POST /v1/policy/rollback`
 pub async fn rollback(app: &App, request: Request<Incoming>) -> Response {
+    let within = match within(request.uri(), &[]) {
+        Ok((_, within)) => within,
+        Err(response) => return *response,
+    };
     let headers = request.headers().clone();
     let expected = Expected { error: "invalid_rollback", example: "{}" };
     let back = match json_body::<fleet::Back>(request, 8 << 10, expected).await {
@@ -85,7 +99,7 @@ pub async fn rollback(app: &App, request: Request<Incoming>) -> Response {
     if let Some(followed) = fleet::followed(app) {
         return match unwanted(app, &headers) {
             Some(refusal) => refusal,
-            None => tagged(fleet::rollback(followed, back).await, app.gate.in_force().as_deref()),
+            None => tagged(fleet::rollback(followed, back, within).await, app.gate.in_force().as_deref()),
         };
     }
     if let Some(refusal) = not_here(app) {
@@ -96,7 +110,14 @@ pub async fn rollback(app: &App, request: Request<Incoming>) -> Response {
             "a gateway with a policy of its own goes back to the one before, and takes neither `to` nor `signature`";
         return error(StatusCode::CONFLICT, "no_fleet", text);
     }
-    answer(app, Change { what: What::Before, dry_run: false, wanted: wanted(&headers) }).await
+    answer(app, Change { what: What::Before, dry_run: false, wanted: wanted(&headers), within }).await
+}
+
+/// The parameters of a change, and the time that it may take.
+pub fn within<'a>(uri: &'a Uri, known: &[&str]) -> Result<(Params<'a>, Option<Duration>), Box<Response>> {
+    let params = Params::read(uri, &[known, &[TIMEOUT]].concat())?;
+    let within = params.number(TIMEOUT, 1, MAX_TIMEOUT)?;
+    Ok((params, within.map(Duration::from_millis)))
 }
 
 /// Whether the policy is somebody else's to change.
@@ -123,19 +144,32 @@ pub async fn body(app: &App, request: Request<Incoming>) -> Result<(Artifact, Se
 async fn artifact(request: Request<Incoming>) -> Result<Artifact, Box<Response>> {
     let kind = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if kind.eq_ignore_ascii_case("application/wasm") {
-        return Ok(Artifact::new(wasm_body(request).await?));
+        let component = wasm_body(request).await?;
+        return aside(move || Ok(Artifact::new(component))).await;
     }
     if kind.is_empty() || !kind.to_ascii_lowercase().starts_with("application/json") {
         let text = "the body is a component, with content-type: application/wasm, or JSON with component (in base64), cases and signature";
         return Err(Box::new(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_a_policy", text)));
     }
     let example = r#"{"component":"AGFzbQ…","cases":"[[case]]…"}"#;
-    let bundle: Bundle = json_body(request, MAX_BUNDLE, Expected { error: "invalid_policy", example }).await?;
-    let component = STANDARD.decode(bundle.component).map_err(|cause| {
-        let text = format!("component is no base64: {cause}; right would be {example}");
-        Box::new(error(StatusCode::BAD_REQUEST, "invalid_policy", text))
-    })?;
-    Ok(Artifact { cases: bundle.cases, signature: bundle.signature, ..Artifact::new(component) })
+    let body = json_bytes(request, MAX_BUNDLE).await?;
+    aside(move || {
+        let bundle: Bundle = from_json(&body, &Expected { error: "invalid_policy", example })?;
+        let component = STANDARD.decode(bundle.component).map_err(|cause| {
+            let text = format!("component is no base64: {cause}; right would be {example}");
+            Box::new(error(StatusCode::BAD_REQUEST, "invalid_policy", text))
+        })?;
+        Ok(Artifact { cases: bundle.cases, signature: bundle.signature, ..Artifact::new(component) })
+    })
+    .await
+}
+
+/// Takes what was sent apart, and its digest: for a large one, longer than a thread that serves streams has.
+async fn aside(
+    work: impl FnOnce() -> Result<Artifact, Box<Response>> + Send + 'static,
+) -> Result<Artifact, Box<Response>> {
+    let failed = |cause| Box::new(error(StatusCode::INTERNAL_SERVER_ERROR, "not_read", cause));
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|cause| Err(failed(cause)))
 }
 
 async fn wasm_body(request: Request<Incoming>) -> Result<Bytes, Box<Response>> {
@@ -167,6 +201,10 @@ pub async fn answer(app: &App, change: Change) -> Response {
         }
         Err(NotReplaced::NothingBefore(why)) => {
             error(StatusCode::CONFLICT, "nothing_before", format!("cannot roll back: {why}"))
+        }
+        Err(NotReplaced::Late(within)) => {
+            let text = format!("after {within:?} it had not come through all stages; nothing was changed");
+            error(StatusCode::SERVICE_UNAVAILABLE, "not_prepared", text)
         }
         Err(NotReplaced::Refused(refused)) => self::refused(&refused),
     }
