@@ -36,6 +36,8 @@ mod doorbells;
 mod drain;
 #[path = "process/fleet.rs"]
 mod fleet;
+#[path = "process/fleet_candidate.rs"]
+mod fleet_candidate;
 #[path = "process/fleet_trust.rs"]
 mod fleet_trust;
 #[path = "process/neighbours.rs"]

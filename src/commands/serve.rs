@@ -178,7 +178,15 @@ fn local_copy(config: &Config) -> anyhow::Result<Option<LocalCopy>> {
 async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalCopy>) {
     let Some(store) = app.hub.store().fleet() else { return };
     let (gate, rollout) = (Arc::clone(&app.gate), app.rollout.clone());
-    let fleet = Fleet::new(Join { store, gate, rollout, name: app.config.node_at(address), address, copy });
+    let fleet = Fleet::new(Join {
+        store,
+        gate,
+        rollout,
+        name: app.config.node_at(address),
+        address,
+        copy,
+        concurrency: app.config.shadow.concurrency,
+    });
     if fleet.follows() {
         fleet.first().await;
     }

@@ -58,24 +58,6 @@ impl TargetArgs {
     }
 }
 
-/// The same for what only a gateway can do.
-#[derive(Debug, Args)]
-pub struct ControlArgs {
-    /// The gateway's control port
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
-    control: String,
-    /// The control port's token [env: TIDEGATE_CONTROL_TOKEN]
-    #[arg(long)]
-    token: Option<String>,
-}
-
-impl ControlArgs {
-    /// Connects to nothing yet.
-    pub fn open(&self) -> anyhow::Result<Gateway> {
-        Gateway::at(&self.control, self.token.clone())
-    }
-}
-
 /// A gateway's control port.
 pub struct Gateway {
     client: HttpClient,

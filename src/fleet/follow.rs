@@ -6,16 +6,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::member::{Fleet, lock, short};
+use super::member::{Fleet, Heard, lock, short};
 use super::pointer::{self, Candidate, Missing, Pointer, Report, Why};
 use crate::policy::{Next, Origin};
 use crate::rollout::{Artifact, Stage};
-use crate::store::redis::fleet::Heard;
 
 /// What was refused is tried again so much later, since what was missing may be there then.
-const AGAIN: Duration = Duration::from_secs(30);
+pub(super) const AGAIN: Duration = Duration::from_secs(30);
 /// The same, when the store did not answer.
-const SOON: Duration = Duration::from_secs(1);
+pub(super) const SOON: Duration = Duration::from_secs(1);
 
 /// What waits for its flip. There is one at the most.
 struct Prepared {
@@ -188,9 +187,8 @@ impl Fleet {
 
     async fn stages(&self, pointer: &Pointer, artifact: Artifact, source: String) -> Result<Next, Why> {
         let refused = |stage, why: String| Why { stage, why: short(&why) };
-        // What is signed is the number that counts; the pointer's own is anybody's.
-        if pointer.signature.as_ref().is_some_and(|signature| signature.statement().sequence != pointer.sequence) {
-            return Err(refused(Stage::Verified, "its sequence number is not the one that was signed".into()));
+        if pointer.is_numbered_otherwise() {
+            return Err(refused(Stage::Verified, pointer::OTHER_NUMBER.into()));
         }
         let origin = Origin { source, sequence: Some(pointer.sequence), ..Origin::default() };
         let next = self.rollout.prepare(artifact, self.gate.basis(), origin).await;

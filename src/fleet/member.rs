@@ -9,12 +9,15 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 
+use super::beside::Trial;
 use super::copy::LocalCopy;
-use super::pointer::{self, Pointer, PushId};
+use super::pointer::{self, Pointer, PushId, Why};
 use crate::channel::hub::Hub;
 use crate::policy::gate::Gate;
+use crate::policy::shadow::Counts;
 use crate::rollout::Rollout;
-use crate::store::redis::fleet::{BELL, FleetStore, Heard};
+use crate::store::StoreError;
+use crate::store::redis::fleet::{BELL, Beat, FleetStore, Read};
 use crate::stream::now_ms;
 
 /// A node gives word this often, and whenever something changes.
@@ -23,6 +26,8 @@ const BEAT: Duration = Duration::from_secs(1);
 pub const EXPIRY: Duration = Duration::from_secs(5);
 /// Characters of an error that others are told.
 const MAX_ERROR: usize = 2_000;
+/// The same where a word has two of them.
+const MAX_SHORTER: usize = 500;
 
 /// A node's word of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,8 +56,34 @@ pub struct Node {
     pub push: Option<PushId>,
     /// What was refused since.
     pub error: Option<String>,
+    /// What it makes of the candidate that the fleet has.
+    pub beside: Option<Beside>,
     /// When it said so, ms since 1970.
     pub seen: u64,
+}
+
+/// A node's word of the fleet's candidate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beside {
+    /// Which one; none if it cannot be read.
+    pub push: Option<PushId>,
+    /// Since when it is asked here, ms since 1970.
+    pub since: Option<u64>,
+    /// What came of it.
+    pub counts: Option<Counts>,
+    /// Why it is not asked.
+    pub refused: Option<Why>,
+}
+
+/// The fleet's notes, as they were read last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// What is in force.
+    pub current: Option<Vec<u8>>,
+    /// What is to be prepared.
+    pub candidate: Option<Vec<u8>>,
+    /// What is to be asked beside.
+    pub shadow: Option<Vec<u8>>,
 }
 
 /// What a node brings with it.
@@ -69,6 +100,8 @@ pub struct Join {
     pub address: SocketAddr,
     /// Where the policy is kept, on a node whose policy is the fleet's.
     pub copy: Option<LocalCopy>,
+    /// Decisions of the fleet's candidate at once.
+    pub concurrency: usize,
 }
 
 /// A node's part in the fleet.
@@ -83,6 +116,11 @@ pub struct Fleet {
     /// Why the fleet's pointer is not in force here, if something else than the stages is to blame.
     pub(super) trouble: Mutex<Option<String>>,
     pub(super) applied: Mutex<Option<Pointer>>,
+    /// The fleet's candidate, or why it is not asked.
+    pub(super) trial: Mutex<Option<Trial>>,
+    pub(super) concurrency: usize,
+    /// What the store does not give this node, or does not take.
+    denied: Mutex<Option<String>>,
     heard: watch::Sender<Heard>,
     changed: Notify,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -92,7 +130,7 @@ impl Fleet {
     /// A node that says nothing yet.
     #[must_use]
     pub fn new(join: Join) -> Arc<Self> {
-        let Join { store, gate, rollout, name, address, copy } = join;
+        let Join { store, gate, rollout, name, address, copy, concurrency } = join;
         let instance = format!("{:016x}", rand::random::<u64>());
         Arc::new(Self {
             store,
@@ -104,6 +142,9 @@ impl Fleet {
             instance,
             trouble: Mutex::default(),
             applied: Mutex::default(),
+            trial: Mutex::default(),
+            concurrency,
+            denied: Mutex::default(),
             heard: watch::Sender::new(Heard::default()),
             changed: Notify::new(),
             tasks: Mutex::default(),
@@ -122,6 +163,7 @@ impl Fleet {
         let mut tasks = lock(&self.tasks);
         if self.copy.is_some() {
             tasks.push(tokio::spawn(Arc::clone(self).follow(self.heard.subscribe())).abort_handle());
+            tasks.push(tokio::spawn(Arc::clone(self).ask_beside(self.heard.subscribe())).abort_handle());
         }
         tasks.push(tokio::spawn(Arc::clone(self).beat()).abort_handle());
         tasks.push(tokio::spawn(listen(Arc::clone(self), hub.clone())).abort_handle());
@@ -181,6 +223,7 @@ impl Fleet {
             since: about.as_ref().map(|about| about.since),
             push,
             error: self.error(),
+            beside: lock(&self.trial).as_ref().map(Trial::word),
             seen: now_ms(),
         }
     }
@@ -188,6 +231,9 @@ impl Fleet {
     fn error(&self) -> Option<String> {
         if let Some(trouble) = &*lock(&self.trouble) {
             return Some(short(trouble));
+        }
+        if let Some(denied) = &*lock(&self.denied) {
+            return Some(short(denied));
         }
         let since = self.gate.in_force().map_or(0, |about| about.since);
         let refused = self.rollout.history().refused.front().cloned()?;
@@ -207,9 +253,10 @@ impl Fleet {
             tokio::select! { _ = every.tick() => {}, () = self.changed.notified() => {} }
             let heard = self.store.beat(&self.name, &pointer::note(&self.word()), EXPIRY, now_ms()).await;
             match heard {
-                Ok(heard) => {
+                Ok(beat) => {
                     away = false;
-                    let other = heard.before.as_deref().and_then(|word| pointer::parse::<Node>(word).ok());
+                    let before = self.hear(beat);
+                    let other = before.as_deref().and_then(|word| pointer::parse::<Node>(word).ok());
                     let twice = given && other.is_some_and(|other| other.instance != self.instance);
                     if twice && !std::mem::replace(&mut doubled, true) {
                         let name = &self.name;
@@ -219,18 +266,46 @@ impl Fleet {
                         );
                     }
                     given = true;
-                    self.heard.send_if_modified(|was| {
-                        let changed = (&was.current, &was.candidate) != (&heard.current, &heard.candidate);
-                        // What could not be put in force is tried again now and then, so that every word is passed on.
-                        *was = heard;
-                        changed || self.is_behind()
-                    });
                 }
                 Err(error) if !std::mem::replace(&mut away, true) => {
                     tracing::warn!(%error, "the fleet hears nothing from this node");
                 }
                 Err(_) => {}
             }
+        }
+    }
+
+    /// Passes on what was read, and returns this node's word of before. What the store does not give is as it was.
+    fn hear(&self, beat: Beat) -> Option<Vec<u8>> {
+        let Beat { word, before, current, candidate, shadow } = beat;
+        let mut denied = word.err();
+        let mut or = |read: Read, was: &Option<Vec<u8>>| {
+            read.unwrap_or_else(|error| {
+                denied.get_or_insert(error);
+                was.clone()
+            })
+        };
+        self.heard.send_if_modified(|was| {
+            let heard = Heard {
+                current: or(current, &was.current),
+                candidate: or(candidate, &was.candidate),
+                shadow: or(shadow, &was.shadow),
+            };
+            let changed = *was != heard;
+            *was = heard;
+            // What could not be put in force is tried again now and then, so that every word is passed on.
+            changed || self.is_behind()
+        });
+        self.deny(denied.as_ref());
+        before.unwrap_or_default()
+    }
+
+    fn deny(&self, error: Option<&StoreError>) {
+        let what = |error| format!("the store keeps a part of the fleet from this node: {error}");
+        let now = error.map(what);
+        let before = std::mem::replace(&mut *lock(&self.denied), now.clone());
+        if let Some(now) = now.filter(|now| before.as_ref() != Some(now)) {
+            tracing::error!(error = now, "the fleet is not followed as it should be");
         }
     }
 
@@ -256,8 +331,17 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// As much of a text as others are told.
 pub(super) fn short(text: &str) -> String {
+    shortened(text, MAX_ERROR)
+}
+
+/// Less of it.
+pub(super) fn shorter(text: &str) -> String {
+    shortened(text, MAX_SHORTER)
+}
+
+fn shortened(text: &str, most: usize) -> String {
     // Nor does it move the cursor of whoever reads it.
     let plain = |c: char| if c.is_control() { ' ' } else { c };
-    let shortened: String = text.chars().take(MAX_ERROR).map(plain).collect();
+    let shortened: String = text.chars().take(most).map(plain).collect();
     if shortened.len() < text.len() { shortened + "…" } else { shortened }
 }

@@ -4,11 +4,13 @@
 //! through all stages, and then flips the pointer, once. Nothing of it that is read from Redis is believed: contents are held against
 //! their digests, and what was pushed against its signature.
 
+mod beside;
 pub mod commands;
 mod copy;
 mod follow;
 mod member;
 mod pointer;
+pub mod proposal;
 pub mod push;
 pub mod revocation;
 mod view;

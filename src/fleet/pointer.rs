@@ -120,7 +120,15 @@ pub async fn blob(store: &FleetStore, digest: Digest, max: u64) -> Result<Vec<u8
     if Digest::of(&content) == digest { Ok(content) } else { Err(Missing::Other(digest)) }
 }
 
+/// Why a pointer is not taken that says another number than its signature.
+pub const OTHER_NUMBER: &str = "its sequence number is not the one that was signed";
+
 impl Pointer {
+    /// Whether it says another number than was signed. That one counts; the pointer's own is anybody's.
+    pub fn is_numbered_otherwise(&self) -> bool {
+        self.signature.as_ref().is_some_and(|signature| signature.statement().sequence != self.sequence)
+    }
+
     /// The digests of what it points to.
     pub fn blobs(&self) -> Vec<Digest> {
         [Some(self.component), self.cases].into_iter().flatten().collect()

@@ -7,17 +7,18 @@ use tokio::time::Instant;
 
 use super::member::{Node, short};
 use super::pointer::{self, Candidate, Pointer, PushId, Report};
+use super::proposal::ended_by;
 use super::view::View;
 use crate::policy::component::MAX_SIZE;
 use crate::policy::digest::Digest;
 use crate::policy::signature::{Signature, Statement};
 use crate::rollout::{MAX_CASES, Stage};
 use crate::store::StoreError;
-use crate::store::redis::fleet::{FleetStore, Flipped};
+use crate::store::redis::fleet::{FleetStore, Flip, Flipped};
 use crate::stream::now_ms;
 
 /// How often is looked what the nodes say.
-const LOOK: Duration = Duration::from_millis(25);
+pub(super) const LOOK: Duration = Duration::from_millis(25);
 /// A candidate whose pusher is gone is one no longer after this.
 const CANDIDATE: Duration = Duration::from_secs(10);
 /// It is renewed this often.
@@ -182,7 +183,7 @@ pub async fn history(store: &FleetStore) -> Result<Vec<Pointer>, StoreError> {
 /// Takes a bundle to every node that lives, and puts it in force everywhere or nowhere.
 pub async fn push(store: &FleetStore, bundle: Bundle, how: How) -> Result<Pushed, PushError> {
     let was = store.current().await?;
-    let pointer = pointer(store, &bundle).await?;
+    let pointer = pointer_of(store, &bundle).await?;
     if let Some(current) = was.as_deref().and_then(|note| pointer::parse::<Pointer>(note).ok())
         && pointer.sequence <= current.sequence
     {
@@ -191,11 +192,7 @@ pub async fn push(store: &FleetStore, bundle: Bundle, how: How) -> Result<Pushed
     if !how.untried && nodes(store).await?.iter().all(|node| !node.fleet) {
         return Err(PushError::NoNodes);
     }
-    let hex: Vec<String> = pointer.blobs().iter().map(Digest::hex).collect();
-    let contents = [Some(&*bundle.component), bundle.cases.as_deref().map(str::as_bytes)];
-    for (hex, content) in hex.iter().zip(contents.into_iter().flatten()) {
-        store.put_blob(hex, content, BLOBS).await?;
-    }
+    let hex = put_blobs(store, &pointer, &bundle).await?;
     let candidate = pointer::note(&Candidate { pointer: pointer.clone() });
     if !store.announce(&candidate, CANDIDATE).await? {
         return Err(PushError::Busy);
@@ -210,7 +207,10 @@ pub async fn push(store: &FleetStore, bundle: Bundle, how: How) -> Result<Pushed
         return Ok(Pushed { pointer, in_force: false, nodes: nodes.into_iter().map(arrived).collect(), took_ms: 0 });
     }
     let flip = Instant::now();
-    match store.flip(was.as_deref(), &candidate, &pointer::note(&pointer), &hex).await? {
+    let beside = ended_by(store, &pointer).await?;
+    let note = pointer::note(&pointer);
+    let (was, beside) = (was.as_deref(), beside.as_deref());
+    match store.flip(Flip { was, candidate: &candidate, pointer: &note, beside, blobs: &hex }).await? {
         Flipped::Done => arrive(store, pointer, flip, how.timeout).await,
         Flipped::Moved => {
             store.withdraw(&candidate).await?;
@@ -220,7 +220,22 @@ pub async fn push(store: &FleetStore, bundle: Bundle, how: How) -> Result<Pushed
     }
 }
 
-async fn pointer(store: &FleetStore, bundle: &Bundle) -> Result<Pointer, PushError> {
+/// Stores what a pointer points to, for a while. Returns what it is called there.
+pub(super) async fn put_blobs(
+    store: &FleetStore,
+    pointer: &Pointer,
+    bundle: &Bundle,
+) -> Result<Vec<String>, StoreError> {
+    let hex: Vec<String> = pointer.blobs().iter().map(Digest::hex).collect();
+    let contents = [Some(&*bundle.component), bundle.cases.as_deref().map(str::as_bytes)];
+    for (hex, content) in hex.iter().zip(contents.into_iter().flatten()) {
+        store.put_blob(hex, content, BLOBS).await?;
+    }
+    Ok(hex)
+}
+
+/// The pointer to a bundle, under its own number or the next one.
+pub(super) async fn pointer_of(store: &FleetStore, bundle: &Bundle) -> Result<Pointer, PushError> {
     let too_large = |what, is: usize, most: u64| {
         if is as u64 > most { Err(PushError::TooLarge { what, is, most }) } else { Ok(()) }
     };

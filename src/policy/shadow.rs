@@ -159,6 +159,12 @@ impl Candidate {
         self.rehearsal.policy()
     }
 
+    /// Asked since, ms since 1970.
+    #[must_use]
+    pub const fn since(&self) -> u64 {
+        self.since
+    }
+
     /// What came of it by now.
     #[must_use]
     pub fn counts(&self) -> Counts {

@@ -17,6 +17,14 @@ pub struct Proposed {
     artifact: Artifact,
     papers: Papers,
     origin: Origin,
+    whose: Whose,
+}
+
+/// Who wants it asked. The fleet's goes before a node's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    Node,
+    Fleet,
 }
 
 impl Rollout {
@@ -24,7 +32,7 @@ impl Rollout {
     pub async fn propose(&self, artifact: Artifact, share: Share) -> Result<Arc<Candidate>, Arc<Refused>> {
         let files = self.0.place().files.clone();
         let artifact = with_cases_beside(artifact, files.as_ref(), &self.0).await?;
-        self.take_up(artifact, control_port(), share).await
+        self.take_up(artifact, control_port(), share, Whose::Node).await
     }
 
     /// The same for what lies in a file, with its cases and its signature beside it.
@@ -32,15 +40,35 @@ impl Rollout {
         let files = Files::at(component);
         let origin = files.origin();
         let (artifact, _) = self.read(files).await?;
-        self.take_up(artifact, origin, share).await
+        self.take_up(artifact, origin, share, Whose::Node).await
     }
 
-    async fn take_up(&self, artifact: Artifact, origin: Origin, share: Share) -> Result<Arc<Candidate>, Arc<Refused>> {
+    /// The same for what every node of the fleet asks.
+    pub async fn propose_for_all(
+        &self,
+        artifact: Artifact,
+        origin: Origin,
+        share: Share,
+    ) -> Result<Arc<Candidate>, Arc<Refused>> {
+        self.take_up(artifact, origin, share, Whose::Fleet).await
+    }
+
+    async fn take_up(
+        &self,
+        artifact: Artifact,
+        origin: Origin,
+        share: Share,
+        whose: Whose,
+    ) -> Result<Arc<Candidate>, Arc<Refused>> {
         let (rollout, from) = (self.clone(), origin.clone());
         let task = tokio::spawn(async move {
             let turn = rollout.turn().await;
-            let next = turn.prepare(&artifact, rollout.0.gate.basis(), from).await?;
-            Ok(rollout.0.ask_beside(artifact, next, share))
+            let basis = rollout.0.gate.basis();
+            let next = match whose {
+                Whose::Node => turn.prepare(&artifact, basis, from).await?,
+                Whose::Fleet => turn.prepare_without_effect(&artifact, basis, from).await?,
+            };
+            rollout.0.ask_beside(artifact, next, share, whose)
         });
         let failed = |error| self.0.refuse(Failed::new(Stage::InForce, error), None, &origin);
         task.await.unwrap_or_else(|error| Err(failed(error)))
@@ -54,9 +82,9 @@ impl Rollout {
         is.map(|proposed| proposed.artifact.clone())
     }
 
-    /// A candidate is in force by now, so it is nobody's candidate.
-    pub fn promoted(&self, candidate: &Arc<Candidate>) {
-        self.0.promoted(candidate);
+    /// It is asked no more, if it still is.
+    pub fn ended(&self, candidate: &Arc<Candidate>) {
+        self.0.ended(candidate);
     }
 
     /// Nobody is asked any more. Returns who was.
@@ -72,21 +100,32 @@ impl Inner {
         self.proposed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ask_beside(&self, artifact: Artifact, next: Next, share: Share) -> Arc<Candidate> {
+    fn ask_beside(
+        &self,
+        artifact: Artifact,
+        next: Next,
+        share: Share,
+        whose: Whose,
+    ) -> Result<Arc<Candidate>, Arc<Refused>> {
         let Next { policy, basis, origin, papers } = next;
         let beside = self.gate.beside();
         let candidate = Candidate::new(policy, origin.clone(), share, basis.limits.log_rate, beside.mask());
         let candidate = Arc::new(candidate);
-        tracing::info!(policy = %candidate.policy().digest(), share = share.share, source = origin.source, "a candidate is asked");
         // Held for both, so that what is asked is what can be promoted.
         let mut proposed = self.proposed();
+        if whose == Whose::Node && proposed.as_ref().is_some_and(|proposed| proposed.whose == Whose::Fleet) {
+            drop(proposed);
+            let failed = Failed::new(Stage::InForce, "the fleet's candidate is asked here");
+            return Err(self.refuse(failed, Some(candidate.policy().digest().to_string()), &origin));
+        }
+        tracing::info!(policy = %candidate.policy().digest(), share = share.share, source = origin.source, "a candidate is asked");
         beside.shadow().ask(Some(Arc::clone(&candidate)));
-        *proposed = Some(Proposed { candidate: Arc::clone(&candidate), artifact, papers, origin });
-        candidate
+        *proposed = Some(Proposed { candidate: Arc::clone(&candidate), artifact, papers, origin, whose });
+        Ok(candidate)
     }
 
-    /// It is in force by now, so it is nobody's candidate.
-    pub(super) fn promoted(&self, candidate: &Arc<Candidate>) {
+    /// It is asked no more: it is in force by now, or somebody took it away.
+    pub(super) fn ended(&self, candidate: &Arc<Candidate>) {
         let mut proposed = self.proposed();
         if proposed.as_ref().is_some_and(|proposed| Arc::ptr_eq(&proposed.candidate, candidate)) {
             self.gate.beside().shadow().ask(None);

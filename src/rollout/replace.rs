@@ -137,7 +137,7 @@ impl Rollout {
         }
         let (taken, only_here) = take(&turn, artifact, next, files).await;
         if let (Ok(_), Some(candidate)) = (&taken, &candidate) {
-            inner.promoted(candidate);
+            inner.ended(candidate);
         }
         taken.map(|about| Done::InForce(about, only_here)).map_err(NotReplaced::Refused)
     }

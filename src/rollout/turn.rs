@@ -10,7 +10,7 @@ use super::stages::{self, Reached, Walked};
 use super::{EVERYBODY, Inner, Rollout};
 use crate::policy::Counted;
 use crate::policy::compile::Compiler;
-use crate::policy::signature::Trust;
+use crate::policy::signature::{Signatures, Trust};
 use crate::policy::{About, Basis, Next, Origin};
 use crate::stream::now_ms;
 
@@ -37,8 +37,31 @@ impl Rollout {
 impl Turn<'_> {
     /// Takes an artifact through all stages but the last.
     pub async fn prepare(&self, artifact: &Artifact, basis: Arc<Basis>, origin: Origin) -> Result<Next, Arc<Refused>> {
+        let signatures = self.inner.signatures().clone();
+        self.prepare_for(signatures, artifact, basis, origin).await
+    }
+
+    /// The same for what is only asked. It has to be signed by somebody who is trusted; its number may be behind what was in force, for on
+    /// one node it may have been asked before that was, and on another not.
+    pub(super) async fn prepare_without_effect(
+        &self,
+        artifact: &Artifact,
+        basis: Arc<Basis>,
+        origin: Origin,
+    ) -> Result<Next, Arc<Refused>> {
+        let trust = Arc::clone(&self.inner.signatures().trust);
+        self.prepare_for(Signatures { trust, seen: Arc::default() }, artifact, basis, origin).await
+    }
+
+    async fn prepare_for(
+        &self,
+        signatures: Signatures,
+        artifact: &Artifact,
+        basis: Arc<Basis>,
+        origin: Origin,
+    ) -> Result<Next, Arc<Refused>> {
         let walk = {
-            let (signatures, elsewhere) = (self.inner.signatures().clone(), self.inner.elsewhere);
+            let elsewhere = self.inner.elsewhere;
             let (artifact, basis) = (artifact.clone(), Arc::clone(&basis));
             move |compiler, reached| stages::walk(compiler, signatures, artifact, basis, elsewhere, reached)
         };

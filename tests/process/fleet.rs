@@ -46,7 +46,7 @@ impl Fleet {
         std::fs::write(self.path(name), content).expect("written");
     }
 
-    fn toml(&self, node: &str) -> String {
+    pub fn toml(&self, node: &str) -> String {
         format!(
             "store = {:?}\ncache-dir = {:?}\nfleet.node = {node:?}\npolicy.source = \"fleet\"\n{}\n",
             self.redis.url(),
@@ -285,23 +285,4 @@ async fn a_fleet_wants_signatures_or_to_be_told() {
     let (process, _dir) = Gateway::launch(&toml, &["--unsigned-fleet"]);
     let (code, stderr) = told(process).await;
     assert!(code == Some(1) && stderr.contains("--wait-for-store"), "{stderr}");
-}
-
-#[tokio::test]
-async fn a_candidate_of_one_node_is_promoted_on_all() {
-    let fleet = Fleet::unsigned().await;
-    let nodes = [fleet.node("a").await, fleet.node("b").await];
-    fleet.write("deny.wasm", component("deny"));
-    fleet.write("allow.wasm", component("allow"));
-    fleet.succeeds(&["push", "deny.wasm"]).await;
-    let control = nodes[0].control.to_string();
-    let proposed = fleet.run(&["policy", "shadow", "allow.wasm", "--share", "1", "--control", &control]).await;
-    assert_eq!(proposed.code(), Some(0), "{proposed:?}");
-    assert_eq!((status(nodes[0].data).await, status(nodes[1].data).await), (418, 418));
-    let promoted = fleet.run(&["policy", "promote", "--control", &control]).await;
-    assert_eq!(promoted.code(), Some(0), "{promoted:?}");
-    assert!(promoted.stdout.contains("is in force on 2 nodes"), "{promoted:?}");
-    assert_eq!((status(nodes[0].data).await, status(nodes[1].data).await), (200, 200));
-    let none = fleet.run(&["policy", "shadow", "--control", &control]).await;
-    assert!(none.code() == Some(1) && none.stderr.contains("there is no candidate"), "{none:?}");
 }

@@ -3,39 +3,51 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
+use super::fleet::{SigningArgs, WaitingArgs, fleet, next_on, push_and_tell, tell};
 use super::say;
 use super::sign::{BundleArgs, sent};
-use crate::commands::target::ControlArgs;
+use crate::commands::target::{Gateway, Target, TargetArgs};
 use crate::commands::{client_runtime, time};
 use crate::config::ConfigError;
+use crate::fleet::View;
+use crate::fleet::proposal::{self, Portion, Told, WORDS};
+use crate::fleet::push::{Bundle, How};
+use crate::policy::signature::Statement;
+use crate::store::redis::fleet::FleetStore;
 
 /// Where the control port has it.
 const CANDIDATE: &str = "/v1/policy/candidate";
+
+/// The share where no gateway's configuration says one.
+const SHARE: f64 = 0.1;
 
 #[derive(Debug, Args)]
 pub struct ShadowArgs {
     /// The candidate's component; without one it is told what came of the one that is asked
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The share of clients that it is asked about, from 0 to 1 [default: the gateway's policy.shadow.share]
+    /// The share of clients that it is asked about, from 0 to 1 [default: the gateway's policy.shadow.share; 0.1 with --store]
     #[arg(long, value_name = "SHARE", requires = "file")]
     share: Option<f64>,
     /// Cases that it has to pass before [default: <name>.cases.toml beside <name>.wasm, if there is one]
     #[arg(long, value_name = "FILE", requires = "file")]
     cases: Option<PathBuf>,
-    /// Its signature [default: <name>.wasm.sig beside <name>.wasm, if there is one]
-    #[arg(long, value_name = "FILE", requires = "file")]
+    #[command(flatten)]
+    signing: SigningArgs,
+    /// Its signature [default: <name>.wasm.sig beside <name>.wasm, if there is one and no --key]
+    #[arg(long, value_name = "FILE", requires = "file", conflicts_with = "key")]
     signature: Option<PathBuf>,
     /// Ask no candidate any more
-    #[arg(long, conflicts_with = "file")]
+    #[arg(long, conflicts_with_all = ["file", "key"])]
     stop: bool,
     #[command(flatten)]
-    control: ControlArgs,
-    /// Print the gateway's JSON
+    target: TargetArgs,
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -46,49 +58,117 @@ pub struct PromoteArgs {
     #[arg(long, value_name = "DIGEST")]
     digest: Option<String>,
     #[command(flatten)]
-    control: ControlArgs,
-    /// Print the gateway's JSON
+    signing: SigningArgs,
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    waiting: WaitingArgs,
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: &ShadowArgs) -> anyhow::Result<()> {
-    let answer = match &args.file {
-        Some(file) => {
-            let path = match args.share {
-                Some(share) if !(0.0..=1.0).contains(&share) => {
-                    return Err(ConfigError(format!("--share {share}: it is from 0 to 1")).into());
-                }
-                Some(share) => format!("{CANDIDATE}?share={share}"),
-                None => CANDIDATE.to_owned(),
-            };
-            ask(&args.control, Method::PUT, &path, Some(args.bundle(file)?))?
+    if let Some(share) = args.share
+        && !(0.0..=1.0).contains(&share)
+    {
+        return Err(ConfigError(format!("--share {share}: it is from 0 to 1")).into());
+    }
+    let answer = client_runtime()?.block_on(async {
+        match args.target.open()? {
+            Target::Store(store) => args.in_store(&fleet(&store)?).await,
+            Target::Gateway(gateway) => args.through(&gateway).await,
         }
-        None if args.stop => ask(&args.control, Method::DELETE, CANDIDATE, None)?,
-        None => ask(&args.control, Method::GET, CANDIDATE, None)?,
-    };
-    say(&if args.json { format!("{answer}\n") } else { text(&answer) })
+    })?;
+    say(&if args.json { format!("{answer}\n") } else { text(&answer) })?;
+    let refusals: Vec<String> = answer["nodes"].as_array().into_iter().flatten().filter_map(refusal).collect();
+    if args.file.is_some() && !refusals.is_empty() {
+        bail!("the candidate is not asked everywhere: {}", refusals.join("; "));
+    }
+    Ok(())
+}
+
+impl ShadowArgs {
+    async fn in_store(&self, store: &FleetStore) -> anyhow::Result<Value> {
+        let Some(file) = &self.file else {
+            return match self.stop {
+                true => Ok(proposal::withdraw(store)
+                    .await?
+                    .map_or_else(|| json!({ "unreadable": true }), |told| json!(told))),
+                false => Ok(json!(proposal::told(store).await?)),
+            };
+        };
+        let bundle = self.bundle(file, async || Ok(View::of(store).await?.next_sequence)).await?;
+        let share = Portion::try_from(self.share.unwrap_or(SHARE)).map_err(|text| ConfigError(text.into()))?;
+        let given = proposal::propose(store, &bundle, share).await?;
+        Ok(json!(proposal::told_by_all(store, &given, WORDS).await?))
+    }
+
+    async fn through(&self, gateway: &Gateway) -> anyhow::Result<Value> {
+        let Some(file) = &self.file else {
+            let method = if self.stop { Method::DELETE } else { Method::GET };
+            return gateway.call(method, CANDIDATE, None).await;
+        };
+        let share = self.share.map(|share| format!("?share={share}")).unwrap_or_default();
+        let Bundle { component, cases, signature } = self.bundle(file, async || next_on(gateway).await).await?;
+        let body = sent(&component, cases, signature.as_ref());
+        gateway.call(Method::PUT, &format!("{CANDIDATE}{share}"), Some(body.to_string())).await
+    }
+
+    /// The component, and what travels with it.
+    async fn bundle(&self, file: &Path, next: impl AsyncFnOnce() -> anyhow::Result<u64>) -> anyhow::Result<Bundle> {
+        let files = BundleArgs { file: file.to_owned(), cases: self.cases.clone() };
+        let (component, cases) = files.read()?;
+        let Statement { component: digest, cases: of_cases, .. } = Statement::of(&component, cases.as_deref(), 0);
+        let signature = match self.signing.sign(next, digest, of_cases).await? {
+            Some(made) => Some(made),
+            None => files.signature(self.signature.as_deref())?,
+        };
+        Ok(Bundle { component, cases, signature })
+    }
 }
 
 pub fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
-    let body = args.digest.as_ref().map_or_else(|| json!({}), |digest| json!({ "digest": digest }));
-    let answer = ask(&args.control, Method::POST, "/v1/policy/promote", Some(body))?;
-    if args.json {
-        return say(&format!("{answer}\n"));
+    client_runtime()?.block_on(async {
+        match args.target.open()? {
+            Target::Store(store) => promote_in_store(args, &fleet(&store)?).await,
+            Target::Gateway(gateway) => promote_through(args, &gateway).await,
+        }
+    })
+}
+
+async fn promote_in_store(args: &PromoteArgs, store: &FleetStore) -> anyhow::Result<()> {
+    let pointer = proposal::proposal(store).await?.pointer;
+    if args.digest.as_ref().is_some_and(|digest| *digest != pointer.component.to_string()) {
+        bail!("the candidate is {}", pointer.component);
+    }
+    let artifact = pointer.fetch(store).await?;
+    let next = async || Ok(View::of(store).await?.next_sequence);
+    let signature = args.signing.sign(next, pointer.component, pointer.cases).await?.or(pointer.signature);
+    let bundle = Bundle { component: artifact.component.to_vec(), cases: artifact.cases, signature };
+    let how = How { dry_run: false, timeout: args.waiting.timeout, untried: false };
+    push_and_tell(store, bundle, how, args.json).await
+}
+
+async fn promote_through(args: &PromoteArgs, gateway: &Gateway) -> anyhow::Result<()> {
+    let mut body = args.digest.as_ref().map_or_else(|| json!({}), |digest| json!({ "digest": digest }));
+    if args.signing.key.is_some() {
+        let candidate = gateway.call(Method::GET, CANDIDATE, None).await?;
+        let Ok(told) = serde_json::from_value::<Told>(candidate) else {
+            let text = "promote: --key is for the candidate of a fleet; that of one gateway is put in force with the signature that it came with";
+            return Err(ConfigError(text.into()).into());
+        };
+        let signature = args.signing.sign(async || next_on(gateway).await, told.digest, told.cases).await?;
+        body["signature"] = signature.map(|signature| signature.text()).into();
+        body["digest"] = told.digest.to_string().into();
+    }
+    let path = format!("/v1/policy/promote?{}", args.waiting.query());
+    let answer = gateway.call(Method::POST, &path, Some(body.to_string())).await?;
+    if args.json || answer["nodes"].is_array() {
+        return tell(&answer, args.json);
     }
     let in_force = &answer["in_force"];
-    let mut text = match answer["nodes"].as_array() {
-        // It was a push to a fleet.
-        Some(nodes) => {
-            format!(
-                "{} is in force on {} nodes, number {}\n",
-                plain(&answer["component"]),
-                nodes.len(),
-                answer["sequence"]
-            )
-        }
-        None => format!("{} is in force, as version {}\n", plain(&in_force["digest"]), in_force["number"]),
-    };
+    let mut text = format!("{} is in force, as version {}\n", plain(&in_force["digest"]), in_force["number"]);
     if let Some(why) = answer["until_restart_because"].as_str() {
         // Writing to a text does not fail.
         let _ = writeln!(text, "until the next start: {why}");
@@ -96,22 +176,38 @@ pub fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
     say(&text)
 }
 
-fn ask(control: &ControlArgs, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
-    let body = body.map(|body| body.to_string());
-    client_runtime()?.block_on(async { control.open()?.call(method, path, body).await })
+/// Why a node does not ask it.
+fn refusal(node: &Value) -> Option<String> {
+    let why = node["refused"].as_object()?;
+    let told = |name: &str| why.get(name).map(plain).unwrap_or_default();
+    Some(format!("node {} refuses it (not {}): {}", plain(&node["name"]), told("stage"), told("why")))
 }
 
-impl ShadowArgs {
-    /// The component, and what travels with it.
-    fn bundle(&self, file: &Path) -> anyhow::Result<Value> {
-        let bundle = BundleArgs { file: file.to_owned(), cases: self.cases.clone() };
-        let (component, cases) = bundle.read()?;
-        Ok(sent(&component, cases, bundle.signature(self.signature.as_deref())?.as_ref()))
+/// A node's part.
+fn on_node(node: &Value) -> String {
+    let (name, address) = (plain(&node["name"]), plain(&node["address"]));
+    if let Some(why) = node["refused"].as_object() {
+        let told = |name: &str| why.get(name).map(plain).unwrap_or_default();
+        return format!("  {name}  {address}  refuses it (not {}): {}\n", told("stage"), told("why"));
     }
+    if !node["since"].is_u64() {
+        return format!("  {name}  {address}  does not ask it yet\n");
+    }
+    let count = |name: &str| node["counts"][name].as_u64().unwrap_or_default();
+    let otherwise = ["allow_to_reject", "reject_to_allow", "other", "error"].map(count).iter().fold(0, sum);
+    let asked = sum(otherwise, &count("agree"));
+    format!("  {name}  {address}  asked {asked} times since {}, {otherwise} otherwise\n", at(&node["since"]))
+}
+
+const fn sum(of: u64, and: &u64) -> u64 {
+    of.saturating_add(*and)
 }
 
 /// A report, for people.
 fn text(report: &Value) -> String {
+    if report["unreadable"] == true {
+        return "what was there could not be read, and is gone\n".into();
+    }
     let share = report["share"].as_f64().unwrap_or_default() * 100.0;
     let mut text = format!(
         "{} ({}), asked about {share:.3} % of clients since {}\n",
@@ -132,6 +228,14 @@ fn text(report: &Value) -> String {
         let count = report["counts"][name].as_u64().unwrap_or_default();
         if count > 0 {
             let _ = writeln!(text, "{count:>10} {what}");
+        }
+    }
+    if let Some(nodes) = report["nodes"].as_array() {
+        text.extend(nodes.iter().map(on_node));
+        if nodes.is_empty() {
+            text += "  no node lives; those that start will ask it\n";
+        } else if report["disagreements"].is_null() {
+            text += "where it decides otherwise is told by each node: --control\n";
         }
     }
     for told in report["disagreements"].as_array().into_iter().flatten() {
@@ -177,5 +281,17 @@ mod tests {
             }],
         });
         golden("policy-shadow.txt", &text(&report));
+        let counts = json!({ "agree": 4000, "allow_to_reject": 1, "reject_to_allow": 0, "other": 1, "error": 0,
+            "incomparable": 3, "dropped": 12, "cached": 100 });
+        let fleet = json!({
+            "digest": "sha256:9f2c…", "source": "fleet", "since": 1_764_039_792_123_u64, "share": 0.1, "counts": counts,
+            "nodes": [
+                { "name": "gate-1", "address": "10.0.0.1:8080", "since": 1_764_039_792_200_u64, "counts": counts, "refused": null },
+                { "name": "gate-2", "address": "10.0.0.2:8080", "since": null, "counts": null,
+                    "refused": { "stage": "tested", "why": "its case \"in\" (line 1): allow is false and not true" } },
+                { "name": "gate-3", "address": "10.0.0.3:8080", "since": null, "counts": null, "refused": null },
+            ],
+        });
+        golden("policy-shadow-fleet.txt", &text(&fleet));
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::policy::flip::Flip;
 
 /// What came of it since it is asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// It answered the same.
     pub agree: u64,
@@ -28,6 +28,21 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// These and others, of another node.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            agree: self.agree.saturating_add(other.agree),
+            allow_to_reject: self.allow_to_reject.saturating_add(other.allow_to_reject),
+            reject_to_allow: self.reject_to_allow.saturating_add(other.reject_to_allow),
+            other: self.other.saturating_add(other.other),
+            error: self.error.saturating_add(other.error),
+            incomparable: self.incomparable.saturating_add(other.incomparable),
+            dropped: self.dropped.saturating_add(other.dropped),
+            cached: self.cached.saturating_add(other.cached),
+        }
+    }
+
     /// All of them by name.
     #[must_use]
     pub const fn named(&self) -> [(&'static str, u64); 8] {

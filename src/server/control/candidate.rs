@@ -1,47 +1,103 @@
-//! `/v1/policy/candidate`: a policy that is asked beside the one in force; and `POST /v1/policy/promote`, which puts it there.
+//! `/v1/policy/candidate`: a policy that is asked beside the one in force, here or on all nodes of a fleet; and `POST /v1/policy/promote`,
+//! which puts it there.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::App;
 use super::super::request::{Expected, json_body};
 use super::super::respond::{self, Response, error};
 use super::{fleet, policy};
+use crate::fleet::Fleet;
+use crate::fleet::proposal::{self, NoProposal, Portion, Proposal, Told, WORDS};
 use crate::policy::shadow::Share;
-use crate::rollout::{Change, What};
+use crate::rollout::{Artifact, Change, What};
 
 /// `GET /v1/policy/candidate`
 pub async fn get(app: &App) -> Response {
-    match app.gate.beside().shadow().candidate() {
-        Some(candidate) => respond::json(StatusCode::OK, &json!(candidate.report())),
-        None => none(),
+    let own = app.gate.beside().shadow().candidate();
+    match fleet::followed(app) {
+        None => own.map_or_else(none, |own| respond::json(StatusCode::OK, &json!(own.report()))),
+        Some(followed) => match proposal::told(followed.store()).await {
+            Ok(told) => respond::json(StatusCode::OK, &with_own(app, &told)),
+            // The node's own, of its configuration.
+            Err(cause) => match own {
+                Some(own) if matches!(cause, NoProposal::None | NoProposal::Store(_)) => {
+                    respond::json(StatusCode::OK, &json!(own.report()))
+                }
+                _ => refusal(&cause),
+            },
+        },
     }
 }
 
 /// `PUT /v1/policy/candidate`
 pub async fn put(app: &App, request: Request<Incoming>) -> Response {
     let share = match share(request.uri().query(), app.config.shadow.share) {
-        Ok(share) => Share { share, concurrency: app.config.shadow.concurrency },
+        Ok(share) => share,
         Err(text) => return error(StatusCode::BAD_REQUEST, "invalid_query", text),
     };
     let (artifact, _place) = match policy::body(app, request).await {
         Ok(body) => body,
         Err(response) => return *response,
     };
-    match app.rollout.propose(artifact, share).await {
+    if let Some(followed) = fleet::followed(app) {
+        return propose(app, followed, artifact, share).await;
+    }
+    match app.rollout.propose(artifact, Share { share, concurrency: app.config.shadow.concurrency }).await {
         Ok(candidate) => respond::json(StatusCode::OK, &json!(candidate.report())),
         Err(refused) => policy::refused(&refused),
     }
 }
 
+/// Gives it to all nodes, and tells what they make of it.
+async fn propose(app: &App, followed: &Arc<Fleet>, artifact: Artifact, share: f64) -> Response {
+    let bundle = match fleet::bundle(artifact) {
+        Ok(bundle) => bundle,
+        Err(response) => return *response,
+    };
+    let share = match Portion::try_from(share) {
+        Ok(share) => share,
+        Err(text) => return error(StatusCode::BAD_REQUEST, "invalid_query", text),
+    };
+    let store = followed.store();
+    let given = match proposal::propose(store, &bundle, share).await {
+        Ok(given) => given,
+        Err(cause) => return fleet::refusal(&cause),
+    };
+    match proposal::told_by_all(store, &given, WORDS).await {
+        Ok(told) => respond::json(StatusCode::OK, &with_own(app, &told)),
+        Err(cause) => respond::store_error(&cause),
+    }
+}
+
 /// `DELETE /v1/policy/candidate`: what came of it, for the last time.
 pub async fn delete(app: &App) -> Response {
+    if let Some(followed) = fleet::followed(app) {
+        match proposal::withdraw(followed.store()).await {
+            Ok(Some(told)) => return respond::json(StatusCode::OK, &with_own(app, &told)),
+            Ok(None) => return respond::json(StatusCode::OK, &json!({ "unreadable": true })),
+            Err(NoProposal::None) => {}
+            Err(cause) => return refusal(&cause),
+        }
+    }
     match app.rollout.withdraw() {
         Some(candidate) => respond::json(StatusCode::OK, &json!(candidate.report())),
         None => none(),
     }
+}
+
+/// The fleet's candidate, with this node's disagreements.
+fn with_own(app: &App, told: &Told) -> Value {
+    let mut body = json!(told);
+    let own = app.gate.beside().shadow().candidate().filter(|own| **own.policy().digest() == *told.digest.to_string());
+    body["disagreements"] = own.map_or_else(|| json!([]), |own| json!(own.report().disagreements));
+    body
 }
 
 /// What `POST /v1/policy/promote` takes.
@@ -51,6 +107,9 @@ struct Promote {
     /// Only if the candidate is this one.
     #[serde(default)]
     digest: Option<String>,
+    /// Over it, under a new number: that with which the fleet got it may be behind what was pushed since.
+    #[serde(default)]
+    signature: Option<String>,
 }
 
 /// `POST /v1/policy/promote`
@@ -65,28 +124,71 @@ pub async fn promote(app: &App, request: Request<Incoming>) -> Response {
     };
     let headers = request.headers().clone();
     let expected = Expected { error: "invalid_promote", example: r#"{"digest":"sha256:…"}, or {}"# };
-    let Promote { digest } = match json_body(request, 1 << 10, expected).await {
-        Ok(promote) => promote,
+    let wish: Promote = match json_body(request, 8 << 10, expected).await {
+        Ok(wish) => wish,
         Err(response) => return *response,
     };
-    let Some(candidate) = app.gate.beside().shadow().candidate() else { return none() };
-    let is = candidate.policy().digest();
-    if digest.is_some_and(|digest| digest != **is) {
-        return error(StatusCode::PRECONDITION_FAILED, "other_candidate", format!("the candidate is {is}"));
-    }
     if let Some(followed) = followed {
-        if let Some(refusal) = policy::unwanted(app, &headers) {
-            return refusal;
-        }
-        let Some(artifact) = app.rollout.artifact_of(&candidate) else { return none() };
-        let response = fleet::put(followed, artifact, false, within).await;
-        if response.status().is_success() {
-            app.rollout.promoted(&candidate);
-        }
-        return policy::tagged(response, app.gate.in_force().as_deref());
+        return match policy::unwanted(app, &headers) {
+            Some(refusal) => refusal,
+            None => promote_on_all(app, followed, wish, within).await,
+        };
+    }
+    let Some(candidate) = app.gate.beside().shadow().candidate() else { return none() };
+    if let Some(refusal) = other_than(wish.digest.as_deref(), candidate.policy().digest()) {
+        return refusal;
+    }
+    if wish.signature.is_some() {
+        let text =
+            "the candidate of a gateway with a policy of its own is put in force with the signature that it came with";
+        return error(StatusCode::CONFLICT, "no_fleet", text);
     }
     let wanted = policy::wanted(&headers);
     policy::answer(app, Change { what: What::Proposed(candidate), dry_run: false, wanted, within }).await
+}
+
+/// A push of the fleet's candidate; without one, of this node's own.
+async fn promote_on_all(app: &App, followed: &Arc<Fleet>, wish: Promote, within: Option<Duration>) -> Response {
+    let own = app.gate.beside().shadow().candidate();
+    let (artifact, own) = match (proposal::proposal(followed.store()).await, own) {
+        (Ok(Proposal { pointer, .. }), _) => {
+            if let Some(refusal) = other_than(wish.digest.as_deref(), &pointer.component.to_string()) {
+                return refusal;
+            }
+            match pointer.fetch(followed.store()).await {
+                Ok(artifact) => (artifact, None),
+                Err(cause) => return error(StatusCode::CONFLICT, "withdrawn", cause),
+            }
+        }
+        (Err(NoProposal::None), Some(own)) => {
+            if let Some(refusal) = other_than(wish.digest.as_deref(), own.policy().digest()) {
+                return refusal;
+            }
+            let Some(artifact) = app.rollout.artifact_of(&own) else { return none() };
+            (artifact, Some(own))
+        }
+        (Err(cause), _) => return refusal(&cause),
+    };
+    let signature = wish.signature.or_else(|| artifact.signature.clone());
+    let response = fleet::put(followed, Artifact { signature, ..artifact }, false, within).await;
+    if let Some(own) = own.filter(|_| response.status().is_success()) {
+        app.rollout.ended(&own);
+    }
+    policy::tagged(response, app.gate.in_force().as_deref())
+}
+
+fn other_than(wanted: Option<&str>, is: &str) -> Option<Response> {
+    let text = || format!("the candidate is {is}");
+    wanted.filter(|wanted| *wanted != is).map(|_| error(StatusCode::PRECONDITION_FAILED, "other_candidate", text()))
+}
+
+fn refusal(cause: &NoProposal) -> Response {
+    match cause {
+        NoProposal::Store(cause) => respond::store_error(cause),
+        NoProposal::None => none(),
+        NoProposal::Unreadable(_) => error(StatusCode::CONFLICT, "unreadable", cause),
+        NoProposal::Moved => error(StatusCode::CONFLICT, "withdrawn", cause),
+    }
 }
 
 fn none() -> Response {

@@ -46,12 +46,18 @@ pub async fn nodes(app: &App) -> Value {
 
 /// `PUT /v1/policy`
 pub async fn put(fleet: &Arc<Fleet>, artifact: Artifact, dry_run: bool, within: Option<Duration>) -> Response {
-    let signature = match artifact.signature.as_deref().map(|text| Signature::parse(text.as_bytes())).transpose() {
-        Ok(signature) => signature,
-        Err(cause) => return error(StatusCode::BAD_REQUEST, "invalid_signature", cause),
+    let bundle = match bundle(artifact) {
+        Ok(bundle) => bundle,
+        Err(response) => return *response,
     };
-    let bundle = Bundle { component: artifact.component.to_vec(), cases: artifact.cases, signature };
     pushed(fleet, bundle, How { dry_run, timeout: within.unwrap_or(TIMEOUT), untried: false }).await
+}
+
+/// What is given to a fleet; a signature that is none is told.
+pub fn bundle(artifact: Artifact) -> Result<Bundle, Box<Response>> {
+    let signature = artifact.signature.as_deref().map(|text| Signature::parse(text.as_bytes())).transpose();
+    let signature = signature.map_err(|cause| Box::new(error(StatusCode::BAD_REQUEST, "invalid_signature", cause)))?;
+    Ok(Bundle { component: artifact.component.to_vec(), cases: artifact.cases, signature })
 }
 
 /// What `POST /v1/policy/rollback` takes. Pages of other origins send no JSON unasked, so there is a body in any case.
@@ -108,7 +114,8 @@ async fn pushed(fleet: &Arc<Fleet>, bundle: Bundle, how: How) -> Response {
     }
 }
 
-fn refusal(cause: &PushError) -> Response {
+/// Nothing was pushed, or not everywhere.
+pub fn refusal(cause: &PushError) -> Response {
     let (status, code) = match cause {
         PushError::Store(cause) => return respond::store_error(cause),
         PushError::Refused(nodes) => {

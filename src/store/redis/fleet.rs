@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use redis::aio::ConnectionManager;
-use redis::{Script, cmd, pipe};
+use redis::{RedisError, Script, cmd, pipe};
 
 use crate::store::StoreError;
 
@@ -15,6 +15,7 @@ pub const BELL: &str = "tidegate:policy:bell";
 
 const CURRENT: &str = "tidegate:policy:current";
 const CANDIDATE: &str = "tidegate:policy:candidate";
+const SHADOW: &str = "tidegate:policy:shadow";
 const HISTORY: &str = "tidegate:policy:history";
 const BLOB: &str = "tidegate:policy:blob:";
 const PREPARED: &str = "tidegate:policy:prepared:";
@@ -40,15 +41,22 @@ pub struct FleetStore {
     bulk: ConnectionManager,
 }
 
+/// A note as a node reads it: there is one or none, or the store does not give it.
+pub type Read = Result<Option<Vec<u8>>, StoreError>;
+
 /// What a node reads when it gives word.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Heard {
+#[derive(Clone, Debug)]
+pub struct Beat {
+    /// Whether its word was taken.
+    pub word: Result<(), StoreError>,
     /// The word that was given under this name before.
-    pub before: Option<Vec<u8>>,
+    pub before: Read,
     /// What is in force.
-    pub current: Option<Vec<u8>>,
+    pub current: Read,
     /// What is to be prepared.
-    pub candidate: Option<Vec<u8>>,
+    pub candidate: Read,
+    /// What is to be asked beside.
+    pub shadow: Read,
 }
 
 /// What came of a flip.
@@ -64,16 +72,34 @@ pub enum Flipped {
     Gone,
 }
 
+/// What a flip puts in force.
+#[derive(Clone, Copy, Debug)]
+pub struct Flip<'a> {
+    /// What has to be in force.
+    pub was: Option<&'a [u8]>,
+    /// What has to be the candidate.
+    pub candidate: &'a str,
+    /// What takes its place.
+    pub pointer: &'a str,
+    /// What is asked beside no longer, since it is in force then.
+    pub beside: Option<&'a [u8]>,
+    /// What it points to.
+    pub blobs: &'a [String],
+}
+
 impl FleetStore {
     pub(super) const fn new(quick: ConnectionManager, bulk: ConnectionManager) -> Self {
         Self { quick, bulk }
     }
 
     /// A node's word, which is forgotten after `expiry`.
-    pub async fn beat(&self, node: &str, word: &str, expiry: Duration, now: u64) -> Result<Heard, StoreError> {
+    ///
+    /// One key that the store does not give, or that has something else in it, is in the way of no other.
+    pub async fn beat(&self, node: &str, word: &str, expiry: Duration, now: u64) -> Result<Beat, StoreError> {
         let key = format!("{NODE}{node}");
         let forgotten = now.saturating_sub(millis(FORGOTTEN));
-        let (before, current, candidate): (Vec<u8>, Vec<u8>, Vec<u8>) = pipe()
+        let answers: Vec<Result<redis::Value, RedisError>> = pipe()
+            .ignore_errors()
             .cmd("GETRANGE")
             .arg(&key)
             .arg(0)
@@ -83,12 +109,10 @@ impl FleetStore {
             .arg(word)
             .arg("PX")
             .arg(millis(expiry))
-            .ignore()
             .cmd("ZADD")
             .arg(NODES)
             .arg(now)
             .arg(node)
-            .ignore()
             .cmd("ZREMRANGEBYSCORE")
             .arg(NODES)
             .arg("-inf")
@@ -102,9 +126,21 @@ impl FleetStore {
             .arg(CANDIDATE)
             .arg(0)
             .arg(MAX_NOTE)
+            .cmd("GETRANGE")
+            .arg(SHADOW)
+            .arg(0)
+            .arg(MAX_NOTE)
             .query_async(&mut self.quick.clone())
             .await?;
-        Ok(Heard { before: some(before), current: some(current), candidate: some(candidate) })
+        let mut answers = answers.into_iter().map(|answer| answer.map_err(StoreError::from));
+        let mut next = || answers.next().unwrap_or_else(|| Err(StoreError::Refused("too few answers".into())));
+        let read = |answer: Result<redis::Value, StoreError>| match answer? {
+            redis::Value::BulkString(bytes) => Ok(some(bytes)),
+            _ => Err(StoreError::WrongType),
+        };
+        let (before, set, listed) = (read(next()), next(), next());
+        let word = set.and(listed).map(|_| ());
+        Ok(Beat { word, before, current: read(next()), candidate: read(next()), shadow: read(next()) })
     }
 
     /// A node goes.
@@ -138,6 +174,32 @@ impl FleetStore {
     /// What is to be prepared.
     pub async fn candidate(&self) -> Result<Option<Vec<u8>>, StoreError> {
         self.note(CANDIDATE).await
+    }
+
+    /// What is to be asked beside.
+    pub async fn shadow(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.note(SHADOW).await
+    }
+
+    /// Has something asked beside, in place of whatever is; false if a blob of it is gone.
+    pub async fn propose(&self, note: &str, blobs: &[String], expiry: Duration) -> Result<bool, StoreError> {
+        Ok(self.beside(b"*", note, blobs, expiry).await? == "done")
+    }
+
+    /// Has nothing asked beside any more, if it still is this; false if it is something else.
+    pub async fn propose_nothing(&self, was: &[u8], expiry: Duration) -> Result<bool, StoreError> {
+        Ok(self.beside(was, "", &[], expiry).await? == "done")
+    }
+
+    async fn beside(&self, was: &[u8], note: &str, blobs: &[String], expiry: Duration) -> Result<String, StoreError> {
+        let script = Script::new(include_str!("shadow.lua"));
+        let mut call = script.key(SHADOW);
+        call.key(HISTORY);
+        call.arg(was).arg(note).arg(MAX_NOTE).arg(BLOB).arg(millis(expiry)).arg(BELL);
+        for hex in blobs {
+            call.arg(hex);
+        }
+        Ok(call.invoke_async(&mut self.quick.clone()).await?)
     }
 
     async fn note(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -221,17 +283,13 @@ impl FleetStore {
     }
 
     /// Puts a pointer in force at one moment, if what was in force is what it was, and the candidate is this one still.
-    pub async fn flip(
-        &self,
-        was: Option<&[u8]>,
-        candidate: &str,
-        pointer: &str,
-        blobs: &[String],
-    ) -> Result<Flipped, StoreError> {
+    pub async fn flip(&self, flip: Flip<'_>) -> Result<Flipped, StoreError> {
+        let Flip { was, candidate, pointer, beside, blobs } = flip;
         let script = Script::new(include_str!("flip.lua"));
         let mut call = script.key(CURRENT);
-        call.key(CANDIDATE).key(HISTORY);
+        call.key(CANDIDATE).key(HISTORY).key(SHADOW);
         call.arg(was.unwrap_or_default()).arg(candidate).arg(pointer).arg(REMEMBERED).arg(BLOB).arg(BELL);
+        call.arg(beside.unwrap_or_default()).arg(MAX_NOTE);
         for hex in blobs {
             call.arg(hex);
         }
