@@ -8,6 +8,7 @@ pub mod operations;
 mod policy;
 pub mod raw;
 mod reference;
+mod refers;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +24,7 @@ use crate::channel::hub::HubSettings;
 use crate::egress::Egress;
 use crate::policy::tokens::Tokens;
 use crate::policy::{Limits, Settings, Surroundings, decisions};
+use crate::stamp::Seen;
 use crate::store::Store;
 use crate::store::memory::Seed;
 use crate::store::url::StoreUrl;
@@ -40,6 +42,15 @@ pub struct ConfigError(pub String);
 
 fn wrong(key: &str, what: impl std::fmt::Display) -> ConfigError {
     ConfigError(format!("configuration: {key}: {what}"))
+}
+
+/// A configuration that was read.
+#[derive(Debug)]
+pub struct Read {
+    /// What it says, or what is wrong with it.
+    pub config: Result<Config, ConfigError>,
+    /// Where it was read: its file, whether there is one or not, and then those that it refers to; as they were before.
+    pub files: Seen,
 }
 
 /// Everything that was decided before the start.
@@ -183,25 +194,37 @@ impl Config {
     /// Lays the layers over one another and checks the whole. `base` are defaults of the command's own, `flags` what was
     /// typed. Without a path, `tidegate.toml` in the working directory is read if there is one.
     pub fn load(base: Table, path: Option<&Path>, flags: Table) -> Result<Self, ConfigError> {
-        let (file, named) = Self::path(path);
-        let file = Some(file).filter(|file| named || file.exists());
+        Self::read(base, path, flags).config
+    }
+
+    /// The same, for those who follow the files that it is read from.
+    #[must_use]
+    pub fn read(base: Table, path: Option<&Path>, flags: Table) -> Read {
+        let (file, is_named) = Self::path(path);
+        let mut files = Seen::now(vec![file.clone()]);
+        let raw = Self::raw(base, Some(&*file).filter(|file| is_named || file.exists()), flags);
+        let config = raw.and_then(|raw| {
+            files.add(refers::files(&raw));
+            Self::check(raw)
+        });
+        Read { config, files }
+    }
+
+    fn raw(base: Table, file: Option<&Path>, flags: Table) -> Result<Raw, ConfigError> {
         let mut table = base;
         if let Some(path) = file {
-            let text = std::fs::read_to_string(&path)
+            let text = std::fs::read_to_string(path)
                 .map_err(|error| ConfigError(format!("{}: cannot be read: {error}", path.display())))?;
-            layers::merge(&mut table, layers::file(&path, &text)?);
+            layers::merge(&mut table, layers::file(path, &text)?);
         }
         let variables = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
         layers::merge(&mut table, layers::environment(variables)?);
         layers::merge(&mut table, flags);
-        let raw =
-            table.try_into::<Raw>().map_err(|error| ConfigError(format!("configuration: {}", error.message())))?;
-        Self::check(raw)
+        table.try_into::<Raw>().map_err(|error| ConfigError(format!("configuration: {}", error.message())))
     }
 
     /// Where the configuration lies, and whether it was named and so has to be there.
-    #[must_use]
-    pub fn path(flag: Option<&Path>) -> (PathBuf, bool) {
+    fn path(flag: Option<&Path>) -> (PathBuf, bool) {
         let named = flag.map(Path::to_path_buf).or_else(|| std::env::var_os("TIDEGATE_CONFIG").map(PathBuf::from));
         let is_named = named.is_some();
         (named.unwrap_or_else(|| "tidegate.toml".into()), is_named)

@@ -10,6 +10,7 @@ pub mod own_files;
 pub mod policy;
 pub mod rollout;
 pub mod server;
+pub mod stamp;
 pub mod store;
 pub mod stream;
 pub mod telemetry;

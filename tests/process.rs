@@ -50,6 +50,8 @@ mod projects;
 mod python;
 #[path = "process/recording.rs"]
 mod recording;
+#[path = "process/referred.rs"]
+mod referred;
 #[path = "process/refusal.rs"]
 mod refusal;
 #[path = "process/revoke.rs"]

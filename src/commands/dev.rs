@@ -22,16 +22,15 @@ pub struct DevArgs {
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     let base = layers::file(Path::new("dev.toml"), include_str!("dev.toml"))?;
     let (file, layer, names_store) = (args.flags.config.clone(), args.flags.layer()?, args.flags.store.is_some());
-    let given = Start::new(&args.flags, move || {
+    let given = Start::new(move || {
+        let read = Config::read(base.clone(), file.as_deref(), layer.clone());
+        if !names_store || read.config.is_ok() {
+            return read;
+        }
         // The seed is for the embedded store alone.
-        Config::load(base.clone(), file.as_deref(), layer.clone()).or_else(|error| {
-            if !names_store {
-                return Err(error);
-            }
-            let mut base = base.clone();
-            base.remove("memory");
-            Config::load(base, file.as_deref(), layer.clone())
-        })
+        let mut base = base.clone();
+        base.remove("memory");
+        Config::read(base, file.as_deref(), layer.clone())
     })?;
     let config = &given.config;
     if !matches!(config.store.url, StoreUrl::Memory) && !args.playground_unsafe {

@@ -1,7 +1,7 @@
 //! `tidegate serve`, and the parts of a start that `dev` and `check` share.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use toml::Table;
 use super::sockets::Inherited;
 use super::{ServeFlags, manager};
 use crate::channel::hub::Hub;
-use crate::config::{Config, ConfigError, Door, StoreConfig};
+use crate::config::{Config, ConfigError, Door, Read, StoreConfig};
 use crate::fleet::{Fleet, Join, LocalCopy};
 use crate::policy::compile::Compiler;
 use crate::policy::component::Policy;
@@ -22,6 +22,7 @@ use crate::policy::shadow::Share;
 use crate::policy::signature::Signatures;
 use crate::rollout::{Files, Follow, Load, Refused};
 use crate::server::{self, App, Playground};
+use crate::stamp::Seen;
 use crate::store::Store;
 use crate::store::memory::{MemoryStore, system_clock};
 use crate::store::redis::RedisStore;
@@ -35,8 +36,8 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 
 pub fn run(flags: &ServeFlags) -> anyhow::Result<()> {
     let (file, layer) = (flags.config.clone(), flags.layer()?);
-    let load = move || Config::load(Table::new(), file.as_deref(), layer.clone());
-    start(Start::new(flags, load)?, None, |address, _| {
+    let load = move || Config::read(Table::new(), file.as_deref(), layer.clone());
+    start(Start::new(load)?, None, |address, _| {
         println!("tidegate {} listening on http://{address}", env!("CARGO_PKG_VERSION"));
         Ok(())
     })
@@ -46,17 +47,15 @@ pub fn run(flags: &ServeFlags) -> anyhow::Result<()> {
 pub struct Start {
     /// The configuration.
     pub config: Config,
-    path: PathBuf,
+    files: Seen,
     load: Load,
 }
 
 impl Start {
     /// Reads the configuration, and will read it again in the same way.
-    pub fn new(
-        flags: &ServeFlags,
-        load: impl Fn() -> Result<Config, ConfigError> + Send + Sync + 'static,
-    ) -> Result<Self, ConfigError> {
-        Ok(Self { config: load()?, path: Config::path(flags.config.as_deref()).0, load: Arc::new(load) })
+    pub fn new(load: impl Fn() -> Read + Send + Sync + 'static) -> Result<Self, ConfigError> {
+        let Read { config, files } = load();
+        Ok(Self { config: config?, files, load: Arc::new(load) })
     }
 }
 
@@ -66,7 +65,7 @@ pub fn start(
     playground: Option<Playground>,
     greet: impl FnOnce(SocketAddr, &Arc<App>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let Start { config, path, load } = given;
+    let Start { config, files, load } = given;
     let inherited = Inherited::take()?;
     let _log = telemetry::init(&config.log_filter, config.log_format)?;
     super::use_ring();
@@ -87,7 +86,7 @@ pub fn start(
         let address = listeners.data.socket.local_addr()?;
         let control = listeners.control.socket.local_addr()?;
         join_fleet(&app, address, copy).await;
-        let follow = Follow::new(app.rollout.clone(), store, Arc::clone(&app.config), path, load);
+        let follow = Follow::new(app.rollout.clone(), store, Arc::clone(&app.config), files, load);
         tokio::spawn(follow.run(reload));
         propose(&app);
         let signal = stop_signal()?;

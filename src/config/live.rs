@@ -109,15 +109,18 @@ impl Config {
         let taken = |path: &&str| {
             [&AROUND[..], &PLACE, &SHORT].iter().any(|list| list.contains(path)) || live_keys && **path == *KEYS
         };
-        let changed = OPTIONS.into_iter().filter(|path| !taken(path));
-        changed.filter(|path| !self.written.same(&running.written, path)).collect()
+        let is_same = |path: &str| {
+            self.written.same(&running.written, path) && (path != KEYS || self.written.keys == running.written.keys)
+        };
+        OPTIONS.into_iter().filter(|path| !taken(path) && !is_same(path)).collect()
     }
 
     /// Whether other keys may sign from now on, in a gateway that runs: a policy in a file is verified anew. Whether signatures are
     /// wanted at all is decided at the start.
     #[must_use]
     pub fn takes_keys_from(&self, running: &Self) -> bool {
-        let wanted = self.rollout.trust.is_wanted() && running.rollout.trust.is_wanted();
+        // As it is written: a gateway whose keys were taken away goes on with those that it has.
+        let wanted = !self.written.keys.is_empty() && !running.written.keys.is_empty();
         wanted && self.rollout.source == Source::File && running.rollout.source == Source::File
     }
 

@@ -1,7 +1,7 @@
 //! Values that refer to where the secret is: `${NAME}` is a variable of the environment, `${file:/path}` a file's text, `$$` a
 //! dollar. What is wrong is said without a word of the value.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A larger file is no value.
 const MAX_FILE: u64 = 64 << 10;
@@ -42,6 +42,18 @@ pub fn resolve(text: &str) -> Result<String, ReferenceError> {
         Ok(())
     })?;
     Ok(value)
+}
+
+/// The files that a text refers to. Of one that is not valid there are none: [`resolve`] says why.
+pub fn files(text: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let walked = walk(text, |part| {
+        if let Part::File(path) = part {
+            files.push(PathBuf::from(path));
+        }
+        Ok(())
+    });
+    if walked.is_ok() { files } else { Vec::new() }
 }
 
 /// The same text with its files meant from a folder. One that is not valid stays as it is: [`resolve`] says why.

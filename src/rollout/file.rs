@@ -1,6 +1,6 @@
 //! The file that a policy lies in, with its cases and its signature beside it: read when it is whole, and replaced at one moment.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use crate::config::{Config, Door};
 use crate::policy::Origin;
 use crate::policy::component::{LoadError, MAX_SIZE};
 use crate::policy::signature;
+use crate::stamp::Stamp;
 
 /// A file that others may write to is read anew so often at most, when it changed while it was read.
 const ATTEMPTS: u32 = 20;
@@ -26,29 +27,6 @@ pub struct Files {
     pub cases: PathBuf,
     /// Whether the cases were named, and so have to be there.
     named: bool,
-}
-
-/// What tells one content of files from another without reading them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stamp(Vec<Option<[i64; 7]>>);
-
-impl Stamp {
-    /// The stamp of some files.
-    pub fn of<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
-        Self(paths.into_iter().map(|path| fs::metadata(path).ok().map(|data| stamp(&data))).collect())
-    }
-
-    /// Whether the first of the files is there.
-    pub fn is_there(&self) -> bool {
-        self.0.first().is_some_and(Option::is_some)
-    }
-}
-
-/// The time of the last change of the inode counts too: who copies a file with its times changes that.
-fn stamp(data: &Metadata) -> [i64; 7] {
-    let number = |n: u64| i64::from_ne_bytes(n.to_ne_bytes());
-    let (device, inode, size) = (number(data.dev()), number(data.ino()), number(data.size()));
-    [device, inode, size, data.mtime(), data.mtime_nsec(), data.ctime(), data.ctime_nsec()]
 }
 
 impl Files {

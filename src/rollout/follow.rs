@@ -1,5 +1,5 @@
-//! Follows the files that a gateway is made of: the policy's, and the configuration. Whatever changes goes through the stages, and a
-//! mistake leaves everything as it is.
+//! Follows the files that the process was made of: the policy's, the configuration, and what that refers to. Whatever changes goes through
+//! the stages, and a mistake leaves everything as it is.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use super::file::Stamp;
 use super::watching::Watch;
 use super::{Files, Refused, Rollout, Turn, blocking};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, Read};
 use crate::policy::Basis;
+use crate::stamp::{Seen, Stamp};
 use crate::store::Store;
 use crate::stream::now_ms;
 
@@ -20,9 +20,11 @@ use crate::stream::now_ms;
 const SETTLE: Duration = Duration::from_millis(200);
 /// Whoever asks for the configuration to be read does not wait longer for a file that does not come to rest.
 const RESTLESS: Duration = Duration::from_secs(10);
+/// A configuration whose files change while they are read is read so often at most.
+const ATTEMPTS: u32 = 10;
 
 /// Reads the configuration anew.
-pub type Load = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+pub type Load = Arc<dyn Fn() -> Read + Send + Sync>;
 
 /// What is followed.
 pub struct Follow {
@@ -31,10 +33,10 @@ pub struct Follow {
     /// What the process was started with.
     running: Arc<Config>,
     load: Load,
-    /// Where the configuration lies.
-    path: PathBuf,
-    /// The configuration as it was when it was looked at last.
-    seen: Stamp,
+    /// The configuration's file and then what it refers to, as they were when they were read last.
+    seen: Seen,
+    /// There was such a file, so that there has to be one.
+    is_in_file: bool,
     /// The last one without a mistake. What is in force may be older, if the stages refused it.
     config: Arc<Config>,
     /// The same as what is around the policy.
@@ -44,12 +46,11 @@ pub struct Follow {
 }
 
 impl Follow {
-    /// Follows the policy's file, if it is one, and the configuration in `path`.
+    /// Follows the policy's file, if it is one, and the files that the configuration was read from.
     #[must_use]
-    pub fn new(rollout: Rollout, store: Arc<dyn Store>, running: Arc<Config>, path: PathBuf, load: Load) -> Self {
-        let seen = Stamp::of([&*path]);
-        let (config, around) = (Arc::clone(&running), rollout.0.gate.basis());
-        Self { rollout, store, running, load, path, seen, config, around, refused: false }
+    pub fn new(rollout: Rollout, store: Arc<dyn Store>, running: Arc<Config>, seen: Seen, load: Load) -> Self {
+        let (config, around, is_in_file) = (Arc::clone(&running), rollout.0.gate.basis(), seen.was_there());
+        Self { rollout, store, running, load, seen, is_in_file, config, around, refused: false }
     }
 
     /// Follows for ever. `reload` asks for the configuration to be read, whether it changed or not.
@@ -71,12 +72,12 @@ impl Follow {
     fn paths(&self) -> Vec<PathBuf> {
         let files = self.rollout.0.place().files.clone();
         let mut paths: Vec<_> = files.iter().flat_map(Files::all).collect();
-        paths.push(self.path.clone());
+        paths.extend_from_slice(self.seen.paths());
         paths
     }
 
     fn something_changed(&self) -> bool {
-        Stamp::of([&*self.path]) != self.seen || self.policy_changed()
+        self.seen.has_changed() || self.policy_changed()
     }
 
     fn policy_changed(&self) -> bool {
@@ -99,12 +100,8 @@ impl Follow {
     }
 
     async fn look(&mut self, asked: bool) {
-        let now = Stamp::of([&*self.path]);
-        let changed = now != self.seen;
-        if asked || changed {
-            let is_gone = !now.is_there() && self.seen.is_there();
-            self.seen = now;
-            self.configure(is_gone).await;
+        if asked || self.seen.has_changed() {
+            self.configure(asked).await;
         }
         if self.rollout.0.gate.compiler().is_some() {
             self.renew(asked).await;
@@ -112,11 +109,9 @@ impl Follow {
     }
 
     /// Reads the configuration.
-    async fn configure(&mut self, is_gone: bool) {
-        let path = self.path.display().to_string();
-        let load = Arc::clone(&self.load);
-        let loaded = if is_gone { Err(format!("{path} is gone")) } else { blocking(move || load()).await };
-        let told = match loaded {
+    async fn configure(&mut self, asked: bool) {
+        let path = self.seen.paths().first().map(|path| path.display().to_string()).unwrap_or_default();
+        let told = match self.read(&path, asked).await {
             Ok(config) => {
                 self.take(config);
                 let needs_restart = self.needs_restart();
@@ -133,6 +128,27 @@ impl Follow {
             }
         };
         self.rollout.history().configuration = told;
+    }
+
+    /// The configuration as all its files have it at one moment. Those of one that has a mistake are followed too, for it may be theirs:
+    /// where they are mounted, a configuration may come before the secret that it names.
+    async fn read(&mut self, path: &str, asked: bool) -> Result<Config, String> {
+        for _ in 0..ATTEMPTS {
+            let load = Arc::clone(&self.load);
+            let read = blocking(move || Ok::<_, String>(load())).await;
+            let Read { config, files } = read.inspect_err(|_| self.seen = Seen::now(self.seen.paths().to_vec()))?;
+            self.is_in_file |= files.was_there();
+            let (is_gone, has_changed) = (self.is_in_file && !files.was_there(), files.has_changed());
+            self.seen = files;
+            if is_gone {
+                return Err(format!("{path} is gone"));
+            }
+            if !has_changed {
+                return config.map_err(|error| error.to_string());
+            }
+            self.settle(asked).await;
+        }
+        Err(format!("{path}, or what it refers to, does not stop changing"))
     }
 
     fn needs_restart(&self) -> Vec<&'static str> {
@@ -169,16 +185,16 @@ impl Follow {
         // Behind whoever had the turn before, and may have replaced the file.
         let turn = rollout.turn().await;
         let gate = &rollout.0.gate;
-        let trusted = rollout.signatures().trust;
-        let new_trust = !Arc::ptr_eq(&trusted, &self.config.rollout.trust);
+        // A key that was taken away signs nothing from now on, whatever becomes of what it signed before.
+        let new_trust = !Arc::ptr_eq(&rollout.signatures().trust, &self.config.rollout.trust);
+        turn.trust(&self.config.rollout.trust);
         let new_around = !Arc::ptr_eq(&gate.basis(), &self.around);
         let files = rollout.0.place().files.clone();
-        if let Some(files) = files.filter(|files| self.is_due(files, asked || new_around, new_trust)) {
-            turn.trust(&self.config.rollout.trust);
-            let taken = self.take_file(&turn, files, new_trust).await;
-            self.refused = taken.is_err();
-            if self.refused {
-                turn.trust(&trusted);
+        if let Some(files) = files {
+            if self.is_due(&files, asked || new_around || new_trust) {
+                self.refused = self.take_file(&turn, files).await.is_err();
+            } else if new_trust {
+                self.verify_file(&turn, files).await;
             }
         }
         if Arc::ptr_eq(&gate.basis(), &self.around) {
@@ -195,12 +211,12 @@ impl Follow {
     }
 
     /// Whether the policy's file has to be read.
-    fn is_due(&self, files: &Files, again: bool, new_trust: bool) -> bool {
+    fn is_due(&self, files: &Files, again: bool) -> bool {
         let stamp = files.stamp();
         let mut place = self.rollout.0.place();
         let changed = stamp != place.seen;
         if stamp.is_there() {
-            return changed || new_trust || (again && self.refused);
+            return changed || (again && self.refused);
         }
         if changed {
             tracing::warn!(file = %files.component.display(), "the policy's file is gone; the policy stays in force");
@@ -210,7 +226,7 @@ impl Follow {
     }
 
     /// Takes what lies in the files into force, unless it is there already.
-    async fn take_file(&self, turn: &Turn<'_>, files: Files, new_trust: bool) -> Result<(), Arc<Refused>> {
+    async fn take_file(&self, turn: &Turn<'_>, files: Files) -> Result<(), Arc<Refused>> {
         // Whatever becomes of it, it is not tried again before it changes.
         self.rollout.0.place().seen = files.stamp();
         let origin = files.origin();
@@ -220,11 +236,20 @@ impl Follow {
                 *about.digest == *artifact.digest() && about.cases.as_deref() == artifact.cases_digest().as_deref();
             same && !about.origin.until_restart
         });
-        if is_in_force && !new_trust {
-            return Ok(());
+        if is_in_force {
+            return turn.verify(&artifact, &origin).await;
         }
         let next = turn.prepare(&artifact, Arc::clone(&self.around), origin).await?;
         turn.keep(artifact).await;
         turn.put_in_force(next).await.map(drop)
+    }
+
+    /// Says so if a restart would not take what lies in the files, since other keys may sign by now. What is in force goes on.
+    async fn verify_file(&self, turn: &Turn<'_>, files: Files) {
+        let origin = files.origin();
+        // What is refused is in the log and in the status.
+        if let Ok((artifact, _)) = self.rollout.read(files).await {
+            let _ = turn.verify(&artifact, &origin).await;
+        }
     }
 }

@@ -27,10 +27,10 @@ use crate::policy::component::Policy;
 use crate::policy::gate::Gate;
 use crate::policy::signature::Signatures;
 use crate::policy::{About, Basis, Next, Origin, Papers};
+use crate::stamp::Stamp;
 use crate::stream::now_ms;
 use crate::telemetry::metrics;
 use archive::{Archive, Id};
-use file::Stamp;
 use propose::Proposed;
 use stage::Failed;
 

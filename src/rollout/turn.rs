@@ -7,7 +7,7 @@ use super::artifact::Artifact;
 use super::history::Candidate;
 use super::stage::{Failed, Refused, Stage};
 use super::stages::{self, Reached, Walked};
-use super::{EVERYBODY, Inner, Rollout};
+use super::{EVERYBODY, Inner, Rollout, blocking};
 use crate::policy::Counted;
 use crate::policy::compile::Compiler;
 use crate::policy::signature::{Signatures, Trust};
@@ -90,6 +90,13 @@ impl Turn<'_> {
         let walked = walked.unwrap_or_else(|error| Err(Failed::new(candidate.next(), error)));
         drop(candidate);
         walked.map_err(|failed| self.inner.refuse(failed, Some(digest), origin))
+    }
+
+    /// Whether an artifact is signed as it should be.
+    pub async fn verify(&self, artifact: &Artifact, origin: &Origin) -> Result<(), Arc<Refused>> {
+        let (signatures, artifact, digest) = (self.inner.signatures().clone(), artifact.clone(), artifact.digest());
+        let verified = blocking(move || stages::verify(&signatures, &artifact).map(drop)).await;
+        verified.map_err(|why| self.inner.refuse(Failed::new(Stage::Verified, why), Some(digest), origin))
     }
 
     /// Takes what is in force through the stages that depend on what is around it; none where nothing is in force.

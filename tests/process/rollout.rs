@@ -14,7 +14,7 @@ use crate::control_port::{JSON, WASM, ask, policy, policy_is};
 use crate::guests::component;
 
 /// A folder with a configuration, and what it speaks of.
-struct Desk(TempDir);
+pub struct Desk(TempDir);
 
 /// Components that decide alike and are not the same: a section of no meaning tells them apart.
 pub fn distinct(component: &[u8], number: u32) -> Vec<u8> {
@@ -26,38 +26,38 @@ pub fn distinct(component: &[u8], number: u32) -> Vec<u8> {
 }
 
 impl Desk {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(tempfile::tempdir().expect("a folder"))
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub fn at(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         std::fs::write(self.at(name), content).expect("it is written");
     }
 
     /// Beside the file, and then over it, as careful programs do it.
-    fn replace(&self, name: &str, content: impl AsRef<[u8]>) {
+    pub fn replace(&self, name: &str, content: impl AsRef<[u8]>) {
         let new = format!("{name}.new");
         self.write(&new, content);
         std::fs::rename(self.at(&new), self.at(name)).expect("it is renamed");
     }
 
-    fn configure(&self, policy: &str, more: &str) {
+    pub fn configure(&self, policy: &str, more: &str) {
         let ports = "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\nstore = \"memory:\"\n";
         let cache = self.at("cache");
         let text = format!("{ports}cache-dir = {cache:?}\ndrain.delay = \"0s\"\n[policy]\nfile = {policy:?}\n{more}\n");
         self.write("node.toml", text);
     }
 
-    fn launch(&self) -> (Running, TempDir) {
+    pub fn launch(&self) -> (Running, TempDir) {
         // The name alone: what it is stands in the file.
         Gateway::launch("cache-dir = \"\"", &["--config", &path(self.0.path(), "node.toml")])
     }
 
-    async fn start(&self, policy: &str, more: &str) -> Gateway {
+    pub async fn start(&self, policy: &str, more: &str) -> Gateway {
         self.configure(policy, more);
         let (process, dir) = self.launch();
         Gateway::when_up(process, dir).await
@@ -74,7 +74,7 @@ fn is(digest: &str) -> impl Fn(&Value) -> bool {
     move |told| told["in_force"]["digest"] == digest
 }
 
-async fn takes_force(gateway: &Gateway, what: &str, component: &[u8], number: u64) {
+pub async fn takes_force(gateway: &Gateway, what: &str, component: &[u8], number: u64) {
     let told = policy_is(gateway.control, what, is(&digest(component))).await;
     assert_eq!(told["in_force"]["number"], number, "{what}: once each: {told}");
     assert_eq!(told["in_force"]["until_restart"], false, "{what}: {told}");
@@ -89,7 +89,7 @@ async fn refused(gateway: &Gateway, stage: &str, words: &str) -> Value {
 }
 
 /// The answer to a client that wants a channel: status and body.
-async fn asks(gateway: &Gateway, channel: &str) -> (u16, String) {
+pub async fn asks(gateway: &Gateway, channel: &str) -> (u16, String) {
     let target = format!("/api/realtime?channel={channel}");
     let wire = within("an answer", Wire::get(gateway.data, &target, None, None)).await.expect("an answer");
     (wire.status, wire.body())

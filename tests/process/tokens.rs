@@ -51,7 +51,7 @@ async fn serve(dir: &Path, body: Vec<u8>) -> SocketAddr {
 }
 
 /// Status and body.
-async fn show(to: SocketAddr, token: &str) -> (u16, String) {
+pub async fn show(to: SocketAddr, token: &str) -> (u16, String) {
     let request = format!(
         "GET /api/realtime?channel=c HTTP/1.1\r\nhost: {to}\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n"
     );
@@ -77,7 +77,7 @@ fn launch(dir: TempDir, toml: &str, roots: Option<&str>) -> (Running, TempDir) {
     (Running::start(command), dir)
 }
 
-fn claims(issuer: &str) -> Value {
+pub fn claims(issuer: &str) -> Value {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
     json!({"iss": issuer, "aud": "app", "sub": "alice", "exp": now + 300})
 }
