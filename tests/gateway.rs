@@ -45,6 +45,8 @@ mod opening;
 mod order;
 #[path = "gateway/outage.rs"]
 mod outage;
+#[path = "gateway/places.rs"]
+mod places;
 #[path = "gateway/policy.rs"]
 mod policy;
 #[path = "gateway/rest.rs"]

@@ -17,10 +17,14 @@ use super::{Failure, Limits, Outcome, Request, slow_lane};
 const ATTEMPTS: u32 = 4;
 /// The part of its time that a decision may wait for keys; the rest is for deciding, be it that there are none.
 const FOR_KEYS: f64 = 0.75;
+/// Heavy instances that are taken down beside the decisions, so many at once: what comes to more waits for its turn, and whoever asked
+/// it waits too. Else a busy machine would answer faster than it gives memory back, until every place has an instance that is done.
+const LEAVING: usize = 4;
 
 /// The places of one gate.
 pub struct Places {
     slots: Arc<Semaphore>,
+    leaving: Arc<Semaphore>,
     concurrency: usize,
     queue_timeout: Duration,
     /// Decisions that wait for keys, without a place.
@@ -41,7 +45,8 @@ impl Places {
     /// As many as the limits say.
     pub fn new(limits: &Limits) -> Self {
         let Limits { concurrency, queue_timeout, .. } = *limits;
-        Self { slots: Arc::new(Semaphore::new(concurrency)), concurrency, queue_timeout, awaiting: AtomicUsize::new(0) }
+        let (slots, leaving) = (Arc::new(Semaphore::new(concurrency)), Arc::new(Semaphore::new(LEAVING)));
+        Self { slots, leaving, concurrency, queue_timeout, awaiting: AtomicUsize::new(0) }
     }
 
     /// How many are taken.
@@ -71,10 +76,10 @@ impl Places {
         let mut terms = Terms { deadline, patience, lookups: 0, traced: heard.traced };
         for attempt in 1.. {
             terms.patience.restart = attempt < ATTEMPTS;
-            let asked = attempt_with(version, &request.id, &asking, &wanted, terms).await?;
+            let (asked, place) = attempt_with(version, &request.id, &asking, &wanted, terms, slot).await?;
             let Some(wait) = asked.awaits else {
                 let mut said = asked.said;
-                retire(asked.used, slot);
+                self.retire(asked.used, place).await;
                 heard.reason = said.reason.take();
                 heard.trace = asked.trace;
                 let (outcome, keep) = judge(asked.answer, &said, channels, limits.answer, version.clock())?;
@@ -86,7 +91,7 @@ impl Places {
             };
             terms.lookups = asked.lookups;
             // The place is for those who can go on meanwhile.
-            retire(asked.used, slot);
+            self.retire(asked.used, place).await;
             let _awaiting = Counted::new(&self.awaiting);
             wait.until(terms.patience.until).await;
             slot = self.slot().await?;
@@ -99,6 +104,18 @@ impl Places {
         // Closed never; so an error is the time that ran out.
         let slot = tokio::time::timeout(self.queue_timeout, Arc::clone(&self.slots).acquire_owned()).await;
         slot.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Busy)
+    }
+
+    /// Lets an instance go, and its place behind it; one that takes long to go does so off the request's path, but not behind
+    /// all others: its place is wanted.
+    async fn retire(&self, used: Used, slot: OwnedSemaphorePermit) {
+        if !used.is_heavy() {
+            drop(used);
+            drop(slot);
+            return;
+        }
+        let leaving = Arc::clone(&self.leaving).acquire_owned().await;
+        tokio::task::spawn_blocking(move || drop((used, slot, leaving)));
     }
 }
 
@@ -119,34 +136,31 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Asks one instance.
+/// Asks one instance, in this place. That is free only when the instance is gone, also where nobody waits for it any more and it is
+/// the slow lane that lets it go: there are never more instances than places.
 async fn attempt_with(
     version: &Arc<Version>,
     id: &str,
     request: &Arc<wit::Request>,
     channels: &Arc<[String]>,
     terms: Terms,
-) -> Result<Asked, Failure> {
+    slot: OwnedSemaphorePermit,
+) -> Result<(Asked, OwnedSemaphorePermit), Failure> {
     let ready = version.take();
     let pace = ready.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.pace()));
     let call = {
         let (version, pace) = (Arc::clone(version), Arc::clone(&pace));
         let (id, request, channels) = (id.to_owned(), Arc::clone(request), Arc::clone(channels));
         async move {
+            // Before the instance, so that it goes after it.
+            let slot = slot;
             let instance = match ready {
                 Some(instance) => instance,
                 None => version.make(pace, terms.deadline).await?,
             };
-            Ok(instance.ask(id, &request, &channels, terms).await)
+            let asked = instance.ask(id, &request, &channels, terms).await;
+            Ok((asked, slot))
         }
     };
     slow_lane::run(call, pace).await?
-}
-
-/// Lets an instance go, and its place with it; one that takes long to go does so off the request's path.
-fn retire(used: Used, slot: OwnedSemaphorePermit) {
-    if used.is_heavy() {
-        // Where there is no slow lane it goes here.
-        let _ = slow_lane::spawn(async move { drop((used, slot)) });
-    }
 }

@@ -163,8 +163,17 @@ impl Running {
 
     /// Resident memory, in KiB.
     pub fn resident(&self) -> usize {
+        self.memory("VmRSS:")
+    }
+
+    /// The same without what is mapped from files, in KiB.
+    pub fn own_memory(&self) -> usize {
+        self.memory("RssAnon:")
+    }
+
+    fn memory(&self, of: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        let line = status.lines().find_map(|line| line.strip_prefix(of)).expect("its memory");
         line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number")
     }
 
