@@ -125,6 +125,9 @@ impl EventStream {
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if !self.rest.is_empty() {
+            if self.ticket.is_revoked() {
+                return self.stop();
+            }
             return Poll::Ready(Some(self.rest.split_to(self.rest.len().min(4 * PIECE))));
         }
         if self.ended {
@@ -147,6 +150,10 @@ impl EventStream {
             }
         }
         if !out.bytes.is_empty() {
+            // It may have been revoked since this began, and what was taken may be younger than that.
+            if self.ticket.is_revoked() {
+                return self.stop();
+            }
             self.wrote_at = Instant::now();
             self.rest = out.rest;
             metrics().events_sent(out.events);
@@ -169,6 +176,13 @@ impl EventStream {
             }
         }
         Poll::Pending
+    }
+
+    /// Ends without a word, be it in the middle of a frame: clients drop that, and come back by themselves.
+    fn stop(&mut self) -> Poll<Option<Bytes>> {
+        self.ended = true;
+        self.rest = Bytes::new();
+        Poll::Ready(None)
     }
 
     /// Tells the client to come back: the last thing that a stream says when the gateway ends it.

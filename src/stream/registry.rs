@@ -22,7 +22,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const LAST_WORDS_OF_REVOKED: Duration = Duration::from_millis(250);
 /// Revocations that are remembered for streams that are being decided about. One that saw fewer of them is taken for revoked.
 const REMEMBERED: usize = 256;
-/// The client of a stream that was rotated is let alone for so long, as far as the window allows.
+/// The client of a stream that was rotated is let alone for so long, but not for more than half of the window: the other half is
+/// for spreading those who came together.
 const AT_MOST_EVERY: Duration = Duration::from_secs(10);
 
 /// All streams of this node. Clones share it.
@@ -127,6 +128,8 @@ enum Step {
 #[derive(Default)]
 struct End {
     wanted: AtomicBool,
+    /// Nothing more may be said of what its channels have.
+    revoked: AtomicBool,
     waker: AtomicWaker,
     cut: Cut,
 }
@@ -197,11 +200,15 @@ impl Streams {
             stream.ends.is_none_or(|(ends, _)| ends > now + within)
                 && stream.reader.as_ref().is_some_and(|reader| reader.version < version)
         };
-        let old: Vec<u64> = live.streams.iter().filter(|(_, stream)| is_old(stream)).map(|(n, _)| *n).collect();
-        for (after, number) in evenly(within, old.len()).zip(&old) {
-            let alone = live.streams[number].since + AT_MOST_EVERY;
-            let at = (now + after).max(alone.min(now + within));
+        let old = live.streams.iter().filter(|(_, stream)| is_old(stream));
+        let old: Vec<(u64, Instant)> = old.map(|(number, stream)| (*number, stream.since)).collect();
+        // Numbers are in the order in which streams came, so that those who are to be let alone are the last.
+        let mut at = now;
+        for (done, (number, since)) in old.iter().enumerate() {
+            let alone = *since + AT_MOST_EVERY;
+            at = at.max(alone.min(now + within / 2));
             live.end(*number, at, Why::Rotated);
+            at += (now + within).saturating_duration_since(at) / u32::try_from(old.len() - done).unwrap_or(u32::MAX);
         }
         drop(live);
         self.0.earlier.notify_one();
@@ -293,6 +300,9 @@ impl Live {
 
     /// Ends a stream now. One that was asked to before, and did not hear, has no more time for that.
     fn revoke(&mut self, number: u64, now: Instant) {
+        if let Some(stream) = self.streams.get(&number) {
+            stream.end.revoked.store(true, Ordering::Release);
+        }
         self.end(number, now, Why::Revoked);
         self.due.insert((now + LAST_WORDS_OF_REVOKED, number, Step::Cut));
     }
@@ -366,6 +376,11 @@ impl Ticket {
     pub fn shall_end(&self, waker: &Waker) -> bool {
         self.end.waker.register(waker);
         self.end.wanted.load(Ordering::Acquire)
+    }
+
+    /// Whether the right to read was taken away. Once that was told to whoever did it, nothing that came later may be said here.
+    pub fn is_revoked(&self) -> bool {
+        self.end.revoked.load(Ordering::Acquire)
     }
 }
 

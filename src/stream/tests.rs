@@ -1,6 +1,12 @@
+use std::collections::HashMap;
+
+use super::registry::{Cut, Streams};
 use super::*;
 use crate::channel::order::Why;
-use crate::event::user_frame;
+use crate::event::{NewEvent, user_frame};
+use crate::policy::Whom;
+use crate::store::memory::{MemoryStore, system_clock};
+use crate::store::{Retention, Store};
 
 fn event(ms: u64, frame: &Bytes) -> Out {
     Out { at: StreamId::new(ms, 0), frame: frame.clone(), is_gap: false }
@@ -40,4 +46,54 @@ fn a_large_frame_ends_the_piece_and_is_not_copied() {
     assert_eq!(out.rest.as_ptr(), large.as_ptr());
     assert!(!out.item(&mut positions, 0, &event(2, &Bytes::from_static(b"data: x\n\n"))));
     assert_eq!(positions.get(0), Some(StreamId::new(1, 0)), "nothing was written, so nothing was seen");
+}
+
+/// What hyper would write next.
+async fn piece(stream: &mut EventStream) -> Option<Bytes> {
+    let frame = std::future::poll_fn(|cx| Pin::new(&mut *stream).poll_frame(cx));
+    let frame = tokio::time::timeout(Duration::from_secs(15), frame).await.expect("there is something, or an end");
+    frame.map(|Ok(frame)| frame.into_data().expect("bytes"))
+}
+
+#[tokio::test]
+async fn the_rest_of_a_frame_does_not_follow_a_revocation() {
+    let config = crate::config::Config::check(toml::from_str("allow-all = true").expect("toml")).expect("valid");
+    let store = Arc::new(MemoryStore::new(16 << 20, HashMap::new(), system_clock()));
+    let hub = Hub::start(Arc::<MemoryStore>::clone(&store), config.stream.hub);
+    let replays = Arc::new(ReplayBudget::new(1 << 20));
+    let context = StreamContext { hub, replays, ping: Duration::from_secs(30) };
+    for (revoke, words) in [(true, ""), (false, "reconnect")] {
+        let streams = Streams::new(1);
+        let ticket = streams.admit(Cut::default()).expect("there is room");
+        let entry = Entry { number: 0, name: "c".into(), start: Start::Tail };
+        let mut stream = EventStream::new(context.clone(), ticket, vec![entry], Positions::new(&["c".into()]));
+        let reader = Reader {
+            request: String::new(),
+            subject: None,
+            channels: stream.channels(),
+            address: "".into(),
+            since: 0,
+            expires_at: None,
+            version: 1,
+        };
+        stream.register(reader, None);
+        while !piece(&mut stream).await.expect("it begins").ends_with(b"}\n\n") {}
+        let large = NewEvent::new("e", &serde_json::json!("x".repeat(20 * PIECE)));
+        store.emit("c", &large, Retention::default()).await.expect("it is emitted");
+        assert!(piece(&mut stream).await.expect("the event").starts_with(b"id: "));
+        assert_eq!(piece(&mut stream).await.expect("its first bytes").len(), 4 * PIECE);
+        if revoke {
+            assert_eq!(streams.revoke(&Whom::default()), 1);
+        } else {
+            assert_eq!(streams.rotate(2, Duration::ZERO), 1);
+            while streams.ended(registry::Why::Rotated) == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let mut rest = Vec::new();
+        while let Some(bytes) = piece(&mut stream).await {
+            rest.extend_from_slice(&bytes);
+        }
+        assert!(String::from_utf8_lossy(&rest).contains(words) && rest.is_empty() == revoke, "{}", rest.len());
+    }
 }

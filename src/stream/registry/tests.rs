@@ -45,3 +45,36 @@ async fn who_may_have_been_meant_by_what_is_forgotten_counts_as_meant() {
         assert_eq!(ticket.shall_end(Waker::noop()), ends, "{revocations}");
     }
 }
+
+/// When those streams go, in ms from now: of so many, each so old, when there is so much time.
+async fn rotated(ages: &[u64], within: Duration) -> Vec<u128> {
+    let streams = Streams::new(ages.len());
+    let oldest = ages.iter().max().copied().unwrap_or_default();
+    let begun = Instant::now();
+    let mut tickets = Vec::new();
+    for age in ages {
+        tokio::time::sleep_until(begun + Duration::from_secs(oldest - age)).await;
+        let ticket = streams.admit(Cut::default()).expect("there is room");
+        ticket.register(reader("alice"), None);
+        tickets.push(ticket);
+    }
+    tokio::time::sleep_until(begun + Duration::from_secs(oldest)).await;
+    let now = Instant::now();
+    assert_eq!(streams.rotate(2, within), ages.len());
+    streams.0.live().due.iter().map(|(at, ..)| (*at - now).as_millis()).collect()
+}
+
+fn steps(first: u128, step: u128, count: u128) -> Vec<u128> {
+    (0..count).map(|n| first + n * step).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn rotation_is_even_however_old_streams_are() {
+    let minute = Duration::from_secs(60);
+    assert_eq!(rotated(&[60; 100], minute).await, steps(0, 600, 100));
+    assert_eq!(rotated(&[0; 100], minute).await, steps(10_000, 500, 100), "they are let alone at first");
+    assert_eq!(rotated(&[3; 100], Duration::from_secs(10)).await, steps(5_000, 50, 100), "and not until the end");
+    let mixed = [[60; 50], [8; 50]].concat();
+    assert_eq!(rotated(&mixed, minute).await, steps(0, 600, 100), "the young ones are the last anyway");
+    assert_eq!(rotated(&[0; 100], Duration::ZERO).await, steps(0, 0, 100), "all of them, now");
+}
