@@ -33,6 +33,8 @@ mod grants;
 mod hostile;
 #[path = "gateway/http.rs"]
 mod http;
+#[path = "gateway/http2.rs"]
+mod http2;
 #[path = "gateway/imports.rs"]
 mod imports;
 #[path = "gateway/kept.rs"]

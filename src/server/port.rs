@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
@@ -96,11 +97,37 @@ async fn is_told(leaving: &mut watch::Receiver<bool>) {
     let _ = leaving.wait_for(|leaving| *leaving).await;
 }
 
+tokio::task_local! {
+    /// The end of one exchange of HTTP/2.
+    static OWN: Cut;
+}
+
+/// Runs what HTTP/2 has on one connection. Each exchange has an end of its own: a proxy sends those of many clients on one connection, and
+/// one of them that does not read is nothing to the others.
+#[derive(Clone, Copy)]
+struct Apart;
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Apart {
+    fn execute(&self, exchange: F) {
+        let cut = Cut::default();
+        tokio::spawn(OWN.scope(cut.clone(), async move {
+            tokio::select! {
+                _ = exchange => {}
+                // What is dropped here is reset.
+                () = cut.wanted() => {
+                    metrics().connection_cut();
+                    tracing::debug!("an exchange of HTTP/2 was cut: its client did not read to the end");
+                }
+            }
+        }));
+    }
+}
+
 fn serve(socket: TcpStream, peer: SocketAddr, side: Side, app: &Arc<App>, leaving: watch::Receiver<bool>) {
     // Small frames are to leave at once. A socket that refuses the option works too.
     let _ = socket.set_nodelay(true);
     let max_head = app.config.max_head;
-    let mut builder = Builder::new(TokioExecutor::new());
+    let mut builder = Builder::new(Apart);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(max_head + BUFFER);
     builder
         .http2()
@@ -113,9 +140,12 @@ fn serve(socket: TcpStream, peer: SocketAddr, side: Side, app: &Arc<App>, leavin
     let (for_streams, asks) = (cut.clone(), Arc::clone(&asked));
     let service = service_fn(move |mut request: Request<Incoming>| {
         let app = Arc::clone(&app);
+        let of_connection = for_streams.clone();
         asks.notify_one();
-        request.extensions_mut().insert(for_streams.clone());
-        async move { Ok::<Response, Infallible>(answer(app, request, peer, side).await) }
+        async move {
+            request.extensions_mut().insert(OWN.try_with(Cut::clone).unwrap_or(of_connection));
+            Ok::<Response, Infallible>(answer(app, request, peer, side).await)
+        }
     });
     let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
     let counted = metrics().connection(side.name());

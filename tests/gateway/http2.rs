@@ -1,0 +1,64 @@
+//! Several streams on one connection of HTTP/2, as a proxy sends those of many clients.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
+use tokio::net::TcpStream;
+
+use crate::client::ask;
+use crate::harness::{Gateway, until, within};
+
+type Client = SendRequest<Empty<Bytes>>;
+
+/// A client that takes so many bytes of each stream before it reads them.
+async fn client(gateway: &Gateway, window: u32) -> Client {
+    let socket = TcpStream::connect(gateway.data).await.expect("the port is open");
+    let handshake =
+        Builder::new(TokioExecutor::new()).initial_stream_window_size(window).handshake(TokioIo::new(socket));
+    let (client, connection) = handshake.await.expect("HTTP/2");
+    tokio::spawn(connection);
+    client
+}
+
+async fn open(client: &mut Client, channel: &str) -> Incoming {
+    let target = format!("http://h/api/realtime?channel={channel}");
+    let request = http::Request::get(target).body(Empty::new()).expect("a request");
+    let response = within("an answer", client.send_request(request)).await.expect("an answer");
+    assert_eq!(response.status(), 200);
+    response.into_body()
+}
+
+/// Reads until it says this.
+async fn says(body: &mut Incoming, word: &str) {
+    let mut text = String::new();
+    within(word, async {
+        while !text.contains(word) {
+            let frame = body.frame().await.expect("it goes on").expect("no error");
+            text.push_str(&String::from_utf8_lossy(frame.data_ref().expect("bytes")));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_read_is_cut_without_those_beside_it() {
+    let gateway = Gateway::start("").await;
+    let mut client = client(&gateway, 1000).await;
+    let mut other = open(&mut client, "d").await;
+    says(&mut other, "connected").await;
+    for round in 0..3 {
+        let mut meant = open(&mut client, "c").await;
+        says(&mut meant, "connected").await;
+        // More than its window holds, so that it does not hear.
+        gateway.store.own("c", "e", &json!("x".repeat(5000))).await;
+        let revoke = |headers| ask(gateway.control, "POST", "/v1/revoke", headers, r#"{"channel":"c"}"#);
+        assert_eq!(revoke(&[("content-type", "application/json")]).await.json()["streams"], 1);
+        until("it is gone", || gateway.app.streams.count() == 1).await;
+        assert!(within("its end", meant.collect()).await.is_err(), "it is reset");
+        gateway.store.own("d", "e", &json!(format!("round {round}"))).await;
+        says(&mut other, &format!("round {round}")).await;
+    }
+}
