@@ -90,6 +90,7 @@ impl Hub {
     /// so again. There is one at the most, and it is no channel.
     pub fn follow(&self, key: &str) -> Arc<Lead> {
         let lead = self.0.lead.get_or_init(|| Arc::new(Lead::new(key.into())));
+        self.0.store.lead(lead.key());
         self.0.store.watch(lead.key());
         Arc::clone(lead)
     }
@@ -276,15 +277,14 @@ impl Shared {
 
     /// Reads a channel. What it brings is handed on only when all that goes before is known.
     async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError> {
-        let passed = async || {
-            if let Some(lead) = self.lead.get() {
-                lead.passed().await;
-            }
-        };
-        passed().await;
+        let Some(lead) = self.lead.get() else { return self.store.read(channel, after, limits).await };
+        lead.passed().await;
         let page = self.store.read(channel, after, limits).await;
-        // The link may have been lost, and be back, while it was read.
-        passed().await;
+        if let Ok(page) = &page {
+            lead.stands_at(page.lead);
+        }
+        // There is something to be read first, or the link was lost, and is back, while this was read.
+        lead.passed().await;
         page
     }
 

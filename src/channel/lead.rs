@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::event::StreamId;
+
 /// The stream that goes first, between the hub, which hears of it, and its reader.
 pub struct Lead {
     key: Arc<str>,
@@ -16,6 +18,8 @@ struct State {
     link: Link,
     /// Grows with all that is heard, so that a read does not count for what came while it was under way.
     turn: u64,
+    /// How far it was read.
+    read_to: StreamId,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,7 +38,7 @@ pub struct Turn(u64);
 
 impl Lead {
     pub(super) fn new(key: Arc<str>) -> Self {
-        Self { key, state: watch::Sender::new(State { link: Link::Down, turn: 0 }) }
+        Self { key, state: watch::Sender::new(State { link: Link::Down, turn: 0, read_to: StreamId::ZERO }) }
     }
 
     pub(super) fn key(&self) -> &Arc<str> {
@@ -54,7 +58,7 @@ impl Lead {
     }
 
     fn go(&self, to: impl FnOnce(Link) -> Link) {
-        self.state.send_modify(|state| *state = State { link: to(state.link), turn: state.turn + 1 });
+        self.state.send_modify(|state| *state = State { link: to(state.link), turn: state.turn + 1, ..*state });
     }
 
     /// Whether channels may go on.
@@ -69,6 +73,31 @@ impl Lead {
             // The sender is this one's own, so it is not gone.
             let _ = self.state.subscribe().wait_for(|state| state.link == Link::CaughtUp).await;
         }
+    }
+
+    /// It was seen to end here, beside something else that was read. A doorbell that did not ring makes no difference so.
+    pub(super) fn stands_at(&self, last: StreamId) {
+        self.state.send_if_modified(|state| {
+            let is_news = state.link == Link::CaughtUp && state.read_to != last;
+            if is_news {
+                *state = State { link: Link::Behind, turn: state.turn + 1, ..*state };
+            }
+            is_news
+        });
+    }
+
+    /// It could not be read: no channel goes on until it can.
+    pub fn unread(&self) {
+        self.rang();
+    }
+
+    /// It was read up to here.
+    pub fn read_to(&self, at: StreamId) {
+        self.state.send_if_modified(|state| {
+            state.read_to = at;
+            // Nobody waits for that.
+            false
+        });
     }
 
     /// Waits until there is something to be read.
@@ -120,5 +149,28 @@ mod tests {
         assert!(!may_go_on(), "the link was lost while it was read");
         lead.caught_up(wanted().expect("anew"));
         assert!(may_go_on());
+    }
+
+    #[test]
+    fn what_did_not_ring_is_seen_by_whoever_reads() {
+        let lead = Lead::new("first".into());
+        let catch_up = |at| {
+            let turn = lead.wanted().now_or_never().expect("it is to be read");
+            lead.read_to(at);
+            lead.caught_up(turn);
+        };
+        let [one, two] = [1, 2].map(|ms| StreamId::new(ms, 0));
+        lead.watching();
+        catch_up(one);
+        lead.stands_at(one);
+        assert!(lead.is_caught_up());
+        for seen in [two, StreamId::ZERO] {
+            lead.stands_at(seen);
+            assert!(!lead.is_caught_up(), "there is more, or less, than was read");
+            catch_up(seen);
+            assert!(lead.is_caught_up());
+        }
+        lead.unread();
+        assert!(!lead.is_caught_up());
     }
 }

@@ -38,6 +38,7 @@ pub struct MemoryStore {
     state: Mutex<State>,
     seed: HashMap<String, Seed>,
     bell: OnceLock<Weak<dyn Bell>>,
+    lead: OnceLock<Arc<str>>,
     clock: Clock,
 }
 
@@ -79,7 +80,7 @@ impl MemoryStore {
     #[must_use]
     pub fn new(limit: usize, seed: HashMap<String, Seed>, clock: Clock) -> Self {
         let state = Mutex::new(State { limit, ..State::default() });
-        Self { state, seed, bell: OnceLock::new(), clock }
+        Self { state, seed, bell: OnceLock::new(), lead: OnceLock::new(), clock }
     }
 
     /// The state, with what has expired by now gone.
@@ -234,14 +235,22 @@ impl Store for MemoryStore {
         self.state().watched.remove(channel);
     }
 
+    fn lead(&self, key: &Arc<str>) {
+        let _ = self.lead.set(Arc::clone(key));
+    }
+
     async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError> {
         if self.seed.contains_key(channel) {
             return Err(StoreError::WrongType);
         }
         let state = self.state();
-        let Some(stream) = state.streams.get(channel) else { return Ok(Page { complete: true, ..Page::default() }) };
+        let lead = self.lead.get().and_then(|key| state.streams.get(&**key)).map_or(StreamId::ZERO, |lead| lead.last);
+        let Some(stream) = state.streams.get(channel) else {
+            return Ok(Page { complete: true, lead, ..Page::default() });
+        };
         let mut page = Page {
             complete: true,
+            lead,
             stream: Some(StreamState {
                 last: stream.last,
                 added: stream.added,

@@ -49,6 +49,8 @@ pub struct Page {
     pub needs: Option<usize>,
     /// The stream; `None` if there is no such key.
     pub stream: Option<StreamState>,
+    /// The last id of the stream that goes before all others ([`Store::lead`]), at the same moment.
+    pub lead: StreamId,
 }
 
 /// What a stream says about itself.
@@ -102,6 +104,8 @@ pub trait Store: Send + Sync + 'static {
     fn watch(&self, channel: &Arc<str>);
     /// Ends a subscription.
     fn unwatch(&self, channel: &str);
+    /// From now on each page says how far this stream has come. Called once, if at all.
+    fn lead(&self, key: &Arc<str>);
     /// The entries after a position, with the stream's state, at one moment.
     async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError>;
     /// Adds an event and rings its doorbell, at one moment.

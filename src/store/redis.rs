@@ -29,6 +29,7 @@ pub struct RedisStore {
     emit: Script,
     expire: Script,
     doorbells: OnceLock<Doorbells>,
+    lead: OnceLock<Arc<str>>,
     client: Client,
     timeout: Duration,
 }
@@ -54,6 +55,7 @@ impl RedisStore {
             emit: Script::new(include_str!("redis/emit.lua")),
             expire: Script::new(include_str!("redis/expire.lua")),
             doorbells: OnceLock::new(),
+            lead: OnceLock::new(),
             client,
             timeout,
         })
@@ -117,13 +119,14 @@ fn number(value: &Value) -> Option<i64> {
 fn page(reply: Value) -> Result<Page, StoreError> {
     let strange = || StoreError::Refused("an answer that is not what the read script gives".into());
     let Value::Array(parts) = reply else { return Err(strange()) };
-    if parts.is_empty() {
-        return Ok(Page { complete: true, ..Page::default() });
+    let id = |value: &Value| text(value).and_then(|text| text.parse::<StreamId>().ok());
+    let lead = parts.first().and_then(id).ok_or_else(strange)?;
+    if parts.len() == 1 {
+        return Ok(Page { complete: true, lead, ..Page::default() });
     }
-    let [last, added, length, first, max_deleted, complete, needs, Value::Array(entries)] = &parts[..] else {
+    let [_, last, added, length, first, max_deleted, complete, needs, Value::Array(entries)] = &parts[..] else {
         return Err(strange());
     };
-    let id = |value: &Value| text(value).and_then(|text| text.parse::<StreamId>().ok());
     let count = |value: &Value| number(value).and_then(|n| u64::try_from(n).ok());
     let Some(added) = count(added) else { return Err(too_old()) };
     let stream = StreamState {
@@ -151,6 +154,7 @@ fn page(reply: Value) -> Result<Page, StoreError> {
         complete: number(complete) == Some(1),
         needs: number(needs).and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0),
         stream: Some(stream),
+        lead,
     })
 }
 
@@ -172,12 +176,18 @@ impl Store for RedisStore {
         }
     }
 
+    fn lead(&self, key: &Arc<str>) {
+        let _ = self.lead.set(Arc::clone(key));
+    }
+
     async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError> {
         // A read of states alone, and one of a few live entries, must not wait behind a replay's.
         let mut connection = if limits.entries <= LIVE_ENTRIES { self.live.clone() } else { self.bulk.clone() };
-        let reply: Value = self
-            .read
-            .key(channel)
+        let mut read = self.read.key(channel);
+        if let Some(lead) = self.lead.get() {
+            read.key(&**lead);
+        }
+        let reply: Value = read
             .arg(after.to_string())
             .arg(limits.entries)
             .arg(limits.bytes)

@@ -40,6 +40,7 @@ struct Line {
     up: bool,
     bell: Option<Weak<dyn Bell>>,
     watched: BTreeSet<Arc<str>>,
+    lead: Option<Arc<str>>,
     subscriptions: usize,
     doorbells: Doorbells,
 }
@@ -52,8 +53,14 @@ enum Doorbells {
 
 impl LinkedStore {
     pub fn new(seed: HashMap<String, Seed>) -> Arc<Self> {
-        let line =
-            Line { up: true, bell: None, watched: BTreeSet::new(), subscriptions: 0, doorbells: Doorbells::Ring };
+        let line = Line {
+            up: true,
+            bell: None,
+            watched: BTreeSet::new(),
+            lead: None,
+            subscriptions: 0,
+            doorbells: Doorbells::Ring,
+        };
         let clock = Arc::new(AtomicU64::new(START));
         let relay = Arc::new(Relay(Mutex::new(line)));
         Arc::new(Self {
@@ -201,7 +208,13 @@ impl LinkedStore {
             };
             fresh.command(&add).await.expect("the copy takes what the original took");
         }
-        let watched = self.relay.line().watched.clone();
+        let (watched, lead) = {
+            let line = self.relay.line();
+            (line.watched.clone(), line.lead.clone())
+        };
+        if let Some(lead) = lead {
+            fresh.lead(&lead);
+        }
         *self.memory.lock().expect("no test panics under this lock") = Arc::clone(&fresh);
         watched.iter().for_each(|channel| fresh.watch(channel));
     }
@@ -339,6 +352,11 @@ impl Store for LinkedStore {
     fn unwatch(&self, channel: &str) {
         self.relay.line().watched.remove(channel);
         self.memory().unwatch(channel);
+    }
+
+    fn lead(&self, key: &Arc<str>) {
+        self.relay.line().lead = Some(Arc::clone(key));
+        self.memory().lead(key);
     }
 
     async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError> {

@@ -64,7 +64,7 @@ impl World {
         let mut entries: Vec<_> = behind.collect();
         let complete = entries.len() <= limit;
         entries.truncate(limit);
-        Page { entries, complete, needs: None, stream: Some(self.state()) }
+        Page { entries, complete, stream: Some(self.state()), ..Page::default() }
     }
 
     fn read(&mut self) -> Option<Gap> {

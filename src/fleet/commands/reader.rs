@@ -52,13 +52,16 @@ impl Commands {
             let mut answers = Vec::new();
             let read = self.read_on(&mut position, &mut answers).await;
             match read {
-                Ok(()) => {
+                Ok(at) => {
                     delay = RETRY.0;
+                    self.lead.read_to(at);
                     if let Some(turn) = turn {
                         self.lead.caught_up(turn);
                     }
                 }
                 Err(error) => {
+                    // Be it that nothing rang: what cannot be known may have been said.
+                    self.lead.unread();
                     if !matches!(error, StoreError::Unavailable(_)) {
                         tracing::error!(%error, "the commands in {KEY} cannot be read: no channel goes on without");
                     }
@@ -72,8 +75,12 @@ impl Commands {
         }
     }
 
-    /// Reads to the end, and does what is said.
-    async fn read_on(&self, position: &mut Option<Position>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
+    /// Reads to the end, and does what is said. Where that is.
+    async fn read_on(
+        &self,
+        position: &mut Option<Position>,
+        answers: &mut Vec<Answer>,
+    ) -> Result<StreamId, StoreError> {
         loop {
             let Some(read) = position else {
                 *position = Some(self.begin(Anew::Start).await?);
@@ -98,7 +105,7 @@ impl Commands {
                     continue;
                 }
                 read.at = state.last;
-                return Ok(());
+                return Ok(read.at);
             }
         }
     }

@@ -23,6 +23,8 @@ impl Store for Away {
 
     fn unwatch(&self, _: &str) {}
 
+    fn lead(&self, _: &Arc<str>) {}
+
     async fn read(&self, _: &str, _: StreamId, _: Limits) -> Result<Page, StoreError> {
         away()
     }

@@ -1,12 +1,19 @@
 -- A part of a stream and the state of the whole, at one moment, within a bound of bytes.
--- KEYS[1] the stream; ARGV: the position to read after, entries at most, bytes at most, bytes of one entry at most.
+-- KEYS[1] the stream, KEYS[2], if there is one, the stream whose last id is told beside; ARGV: the position to read after, entries at most, bytes at most, bytes of one entry at most.
+local function state(key)
+  local info, raw = {}, redis.call('XINFO', 'STREAM', key)
+  for i = 1, #raw, 2 do info[raw[i]] = raw[i + 1] end
+  return info
+end
+
+local lead = '0-0'
+if KEYS[2] and redis.call('TYPE', KEYS[2]).ok == 'stream' then lead = state(KEYS[2])['last-generated-id'] end
+
 local kind = redis.call('TYPE', KEYS[1]).ok
-if kind == 'none' then return {} end
+if kind == 'none' then return { lead } end
 if kind ~= 'stream' then return redis.error_reply('WRONGTYPE not a stream') end
 
-local info = {}
-local raw = redis.call('XINFO', 'STREAM', KEYS[1])
-for i = 1, #raw, 2 do info[raw[i]] = raw[i + 1] end
+local info = state(KEYS[1])
 local first = info['first-entry'] and info['first-entry'][1] or ''
 
 local max_entries, max_bytes, max_event = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -35,5 +42,5 @@ while complete == 1 do
   if #chunk < step then break end
   step = math.max(1, math.min(64, max_entries - #entries + 1, math.floor((max_bytes - used) / (largest + 1))))
 end
-return { info['last-generated-id'], info['entries-added'] or -1, info['length'], first,
+return { lead, info['last-generated-id'], info['entries-added'] or -1, info['length'], first,
   info['max-deleted-entry-id'] or '0-0', complete, needs, entries }
