@@ -1,24 +1,20 @@
 //! The decision log: one line of JSON for each decision.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::json;
 
 use super::lines::{Counts, Line, Lines, Sink};
 use super::mask::{Field, Mask};
+use super::named::{Named, at_its_end};
 use super::said::{Said, texts};
 use super::{CannotWrite, Target, Told, rfc3339};
 use crate::policy::About;
 use crate::stream::now_ms;
-
-/// How often it is looked whether the file is still the one of that name.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// The log.
 pub struct DecisionLog {
@@ -119,43 +115,32 @@ fn gap(dropped: u64) -> String {
     json!({ "time": rfc3339(now_ms()), "dropped": dropped }).to_string()
 }
 
-/// A file at the end of which lines stand. When another one has its name, as after a rotation, that is opened.
+/// A file at the end of which lines stand.
 struct LogFile {
-    path: PathBuf,
-    file: File,
-    looked: Instant,
-    /// A write failed: what is there may end in the middle of a line.
+    named: Named,
+    /// What was written last may be lost, and what is there may end in the middle of a line.
     torn: bool,
 }
 
 impl LogFile {
     fn open(path: PathBuf) -> io::Result<Self> {
-        let file = Self::append(&path)?;
-        Ok(Self { path, file, looked: Instant::now(), torn: false })
+        Ok(Self { named: Named::open(path, at_its_end)?, torn: false })
     }
 
-    /// The mode is that of a file that is made here; one that is there keeps its own.
-    fn append(path: &PathBuf) -> io::Result<File> {
-        OpenOptions::new().append(true).create(true).mode(0o600).open(path)
-    }
-
-    fn is_there(&self) -> io::Result<bool> {
-        let own = self.file.metadata()?;
-        Ok(std::fs::metadata(&self.path).is_ok_and(|named| (named.dev(), named.ino()) == (own.dev(), own.ino())))
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        if self.named.follow(self.torn)? {
+            self.torn = false;
+        }
+        if self.torn {
+            self.named.file().write_all(b"\n")?;
+        }
+        self.named.file().write_all(lines)
     }
 }
 
 impl Sink for LogFile {
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        if self.torn || self.looked.elapsed() >= LOOK {
-            self.looked = Instant::now();
-            if !self.is_there()? {
-                self.file = Self::append(&self.path)?;
-                self.torn = false;
-            }
-        }
-        let result = if self.torn { self.file.write_all(b"\n") } else { Ok(()) };
-        let result = result.and_then(|()| self.file.write_all(lines));
+        let result = self.append(lines);
         self.torn = result.is_err();
         result
     }
@@ -164,6 +149,7 @@ impl Sink for LogFile {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
 
     use super::*;
     use crate::golden::golden;
@@ -237,9 +223,45 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         file.write(b"one\n").expect("written");
         std::fs::rename(&path, folder.path().join("old")).expect("moved");
-        file.looked -= LOOK;
+        file.named.look_again();
         file.write(b"two\n").expect("written");
         assert_eq!(std::fs::read(folder.path().join("old")).expect("it is there"), b"one\n");
         assert_eq!(std::fs::read(&path).expect("it is there"), b"two\n");
+    }
+
+    #[test]
+    fn lines_of_a_file_that_is_gone_do_not_count_as_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let within = folder.path().join("within");
+        std::fs::create_dir(&within).expect("made");
+        let mut file = LogFile::open(within.join("log")).expect("it opens");
+        std::fs::remove_dir_all(&within).expect("removed");
+        file.named.look_again();
+        for _ in 0..3 {
+            file.write(b"lost\n").expect_err("nobody would see it");
+        }
+        std::fs::create_dir(&within).expect("made");
+        file.write(b"two\n").expect("written");
+        assert_eq!(std::fs::read(within.join("log")).expect("it is there"), b"two\n");
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_is_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo runs");
+        assert!(made.success());
+        let (opened, is_open) = std::sync::mpsc::channel();
+        let to = path.clone();
+        std::thread::spawn(move || {
+            let mut file = LogFile::open(to).expect("it opens");
+            file.write(b"one\n").expect("it waits in the pipe");
+            let _ = opened.send(file);
+        });
+        let _file = is_open.recv_timeout(Duration::from_secs(15)).expect("nobody is waited for");
+        let mut line = [0; 4];
+        let mut reader = std::fs::File::open(&path).expect("it opens");
+        std::io::Read::read_exact(&mut reader, &mut line).expect("it is read");
+        assert_eq!(&line, b"one\n");
     }
 }

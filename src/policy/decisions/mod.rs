@@ -4,6 +4,7 @@
 pub mod lines;
 mod log;
 pub mod mask;
+mod named;
 pub mod recording;
 pub mod said;
 

@@ -1,10 +1,10 @@
 //! The recording: whole requests, credentials and all, with what the host answered and what was decided, so that another policy
 //! can be asked the same.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::lines::{Counts, Line, Lines, Sink};
+use super::named::Named;
 use super::said::texts;
 use super::{CannotWrite, Told, rfc3339};
 use crate::policy::cases::answer::Answer;
@@ -211,7 +212,7 @@ fn gap(dropped: u64) -> String {
 }
 
 struct RecordingFile {
-    file: File,
+    named: Named,
     size: u64,
     limit: u64,
     is_full: Arc<AtomicBool>,
@@ -221,16 +222,45 @@ struct RecordingFile {
 
 impl RecordingFile {
     fn open(path: PathBuf, limit: u64, is_full: Arc<AtomicBool>) -> io::Result<Self> {
-        let mut file = OpenOptions::new().append(true).read(true).create(true).mode(0o600).open(path)?;
-        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-        let size = file.seek(SeekFrom::End(0))?;
+        let mut file = Self { named: Named::open(path, own_file)?, size: 0, limit, is_full, torn: false };
+        file.find_end()?;
+        Ok(file)
+    }
+
+    fn find_end(&mut self) -> io::Result<()> {
+        let file = self.named.file();
+        self.size = file.seek(SeekFrom::End(0))?;
         let mut last = [b'\n'];
-        if size > 0 {
+        if self.size > 0 {
             file.seek(SeekFrom::End(-1))?;
             file.read_exact(&mut last)?;
         }
-        Ok(Self { file, size, limit, is_full, torn: last != *b"\n" })
+        self.torn = last != *b"\n";
+        Ok(())
     }
+
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        let torn = self.torn;
+        // Until it is done.
+        self.torn = true;
+        if torn {
+            self.named.file().write_all(b"\n")?;
+        }
+        self.named.file().write_all(lines)?;
+        self.torn = false;
+        Ok(())
+    }
+}
+
+/// A file of this user's alone. Nothing else is made so: a device has a mode for all.
+fn own_file(path: &Path) -> io::Result<File> {
+    let is_other = std::fs::metadata(path).is_ok_and(|about| !about.is_file());
+    if is_other {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no ordinary file"));
+    }
+    let file = OpenOptions::new().append(true).read(true).create(true).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
 }
 
 impl Sink for RecordingFile {
@@ -239,16 +269,17 @@ impl Sink for RecordingFile {
         if self.is_full.load(Ordering::Relaxed) {
             return Ok(());
         }
+        if self.named.follow(self.torn)? {
+            self.find_end()?;
+        }
         let room = usize::try_from(self.limit.saturating_sub(self.size + u64::from(self.torn))).unwrap_or(usize::MAX);
         let fitting = match lines.get(..room) {
             None => lines,
             Some(most) => &lines[..most.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)],
         };
         if !fitting.is_empty() {
-            let result = if self.torn { self.file.write_all(b"\n") } else { Ok(()) };
-            let result = result.and_then(|()| self.file.write_all(fitting));
-            self.torn = result.is_err();
-            self.size = self.file.metadata().map_or(self.size + fitting.len() as u64, |metadata| metadata.len());
+            let result = self.append(fitting);
+            self.size = self.named.file().metadata().map_or(self.size + fitting.len() as u64, |about| about.len());
             result?;
         }
         if fitting.len() < lines.len() {
@@ -285,5 +316,32 @@ mod tests {
         let (mut file, is_full) = open(&path, 20);
         file.write(b"more\n").expect("not wanted");
         assert!(is_full.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_recording_that_was_taken_away_is_begun_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("recording.jsonl");
+        let (mut file, _) = open(&path, 20);
+        file.write(b"one\ntwo\n").expect("written");
+        std::fs::remove_file(&path).expect("removed");
+        file.named.look_again();
+        file.write(b"three\nfour\nfive\n").expect("written");
+        assert_eq!(std::fs::read(&path).expect("it is there"), b"three\nfour\nfive\n", "it has the whole limit");
+        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_made_this_users_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // Stands for `/dev/null`, which a test had better not touch.
+        let path = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").args(["-m", "0644"]).arg(&path).status().expect("mkfifo runs");
+        assert!(made.success());
+        let error = RecordingFile::open(path.clone(), 20, Arc::default()).err().expect("it is a pipe");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o644);
     }
 }
