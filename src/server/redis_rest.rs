@@ -11,13 +11,13 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{Method, Request, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt, Limited, StreamBody};
+use http_body_util::StreamBody;
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::App;
-use super::request::shows_token;
+use super::request::{read_body, shows_token};
 use super::respond::{self, Response};
 use crate::channel::hub::Tap;
 use crate::store::StoreError;
@@ -47,13 +47,11 @@ pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response {
     let in_base64 = request.headers().get("upstash-encoding").is_some_and(|v| v == "base64");
     // A whole event and its overhead, escaped.
     let limit = app.config.stream.hub.max_event * 2 + (64 << 10);
-    let Ok(body) = Limited::new(request.into_body(), limit).collect().await else {
-        return fail(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            &format!("ERR the body ended early, or is more than {limit} bytes"),
-        );
+    let body = match read_body(request.into_body(), limit).await {
+        Ok(body) => body,
+        Err(unread) => return fail(unread.status(), &format!("ERR {unread}")),
     };
-    let body: Value = match serde_json::from_slice(&body.to_bytes()) {
+    let body: Value = match serde_json::from_slice(&body) {
         Ok(body) => body,
         Err(cause) => return fail(StatusCode::BAD_REQUEST, &format!("ERR the body is no JSON: {cause}")),
     };

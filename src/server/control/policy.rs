@@ -4,17 +4,15 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::SemaphorePermit;
 
 use super::super::App;
-use super::super::request::{Expected, from_json, json_body, json_bytes};
+use super::super::request::{Expected, body_of, from_json, json_body, json_bytes};
 use super::super::respond::{self, Response, error};
 use super::fleet;
 use super::params::Params;
@@ -144,7 +142,7 @@ pub async fn body(app: &App, request: Request<Incoming>) -> Result<(Artifact, Se
 async fn artifact(request: Request<Incoming>) -> Result<Artifact, Box<Response>> {
     let kind = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if kind.eq_ignore_ascii_case("application/wasm") {
-        let component = wasm_body(request).await?;
+        let component = body_of(request, MAX_SIZE as usize).await?;
         return aside(move || Ok(Artifact::new(component))).await;
     }
     if kind.is_empty() || !kind.to_ascii_lowercase().starts_with("application/json") {
@@ -170,14 +168,6 @@ async fn aside(
 ) -> Result<Artifact, Box<Response>> {
     let failed = |cause| Box::new(error(StatusCode::INTERNAL_SERVER_ERROR, "not_read", cause));
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|cause| Err(failed(cause)))
-}
-
-async fn wasm_body(request: Request<Incoming>) -> Result<Bytes, Box<Response>> {
-    let body = Limited::new(request.into_body(), MAX_SIZE as usize).collect().await.map_err(|_| {
-        let text = format!("the body ended early, or is more than {MAX_SIZE} bytes");
-        Box::new(error(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", text))
-    })?;
-    Ok(body.to_bytes())
 }
 
 /// Makes a change, and says what came of it.
