@@ -118,7 +118,8 @@ impl Revocations {
         Ok(self.end(&whom))
     }
 
-    fn end(&self, whom: &Whom) -> usize {
+    /// Ends the streams of these on this node. How many there were.
+    pub fn end(&self, whom: &Whom) -> usize {
         self.gate.forget(match (&whom.subject, &whom.channel) {
             (Some(subject), _) => Forget::Subject(subject),
             (None, Some(channel)) => Forget::Channel(channel),

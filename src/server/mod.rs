@@ -66,6 +66,8 @@ pub struct App {
     pub fleet: OnceLock<Arc<Fleet>>,
     /// The streams.
     pub streams: Streams,
+    /// Takes rights away on this node.
+    pub revocations: Arc<Revocations>,
     /// What the fleet says.
     pub commands: Arc<Commands>,
     /// The page of `tidegate dev`.
@@ -93,8 +95,10 @@ impl App {
         let streams = Streams::new(config.stream.max_streams);
         let commands = Commands::new(&hub, config.node_at(config.listen));
         let revocations = Revocations::new(Arc::clone(&gate), streams.clone(), Arc::clone(hub.store()));
-        commands.listen(revocation::KINDS, Arc::new(revocations));
+        let revocations = Arc::new(revocations);
+        commands.listen(revocation::KINDS, Arc::<Revocations>::clone(&revocations));
         Self {
+            revocations,
             streams,
             commands: Arc::new(commands),
             hold: Hold::new(config.reject_hold, config.stream.max_streams.div_ceil(HELD), gate.swaps()),

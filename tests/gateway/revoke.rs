@@ -207,6 +207,73 @@ async fn a_doorbell_that_got_lost_delays_it_by_less_than_a_second() {
     ends(sse).await;
 }
 
+#[tokio::test]
+async fn what_is_read_behind_a_command_that_did_not_ring_waits_for_it() {
+    let gateway = Gateway::start("").await;
+    until("it knows that nothing was said", || gateway.app.commands.are_known()).await;
+    for round in 0..5 {
+        let [meant, other] = ["meant", "other"].map(|name| format!("{name}-{round}"));
+        let held = gateway.store.hold_reads().await;
+        let since_ever = async |channel: &str| gateway.open(&format!("channel={channel}&last_ack_{channel}=1")).await;
+        let (mut of_meant, mut of_other) = (since_ever(&meant).await, since_ever(&other).await);
+        until("they are registered", || gateway.app.streams.count() == 2).await;
+        gateway.store.swallow_doorbells();
+        gateway.store.own(commands::KEY, "command", &json!({"kind": "revoke", "channel": meant})).await;
+        gateway.store.own(&meant, "e", &json!("not for this one")).await;
+        let event = gateway.store.own(&other, "e", &json!(round)).await;
+        drop(held);
+        loop {
+            let frame = of_meant.frame().await;
+            match frame["type"].as_str() {
+                Some("connected") => {}
+                Some("reconnect") => break,
+                _ => panic!("it was revoked before that: {frame}"),
+            }
+        }
+        of_other.connected(&other).await;
+        assert_eq!(of_other.ids(&other, 1).await, [event]);
+        gateway.store.hold_doorbells();
+        gateway.store.release_doorbells(&[], false).await;
+        drop((of_meant, of_other));
+        until("they are gone", || gateway.app.streams.count() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_delivered_while_the_commands_cannot_be_read() {
+    let gateway = Gateway::start("").await;
+    let mut sse = gateway.open("channel=c").await;
+    sse.connected("c").await;
+    goes_on(&gateway, &mut sse, "c").await;
+    gateway.store.set_wrong(commands::KEY, true);
+    let ready = || ask(gateway.control, "GET", "/readyz", &[], "");
+    until("it is seen", || !gateway.app.commands.are_known()).await;
+    assert_eq!(ready().await.status, 503);
+    let events = [gateway.store.own("c", "e", &json!(1)).await, gateway.store.stock("c", "e", &json!(2)).await];
+    gateway.store.set_wrong(commands::KEY, false);
+    assert_eq!(sse.ids("c", 2).await, events);
+    assert_eq!(ready().await.status, 200);
+}
+
+#[tokio::test]
+async fn the_streams_of_the_node_that_was_asked_end_though_the_store_is_away() {
+    let gateway = Gateway::behind(&component("kept"), "").await;
+    let (meant, other) =
+        (as_user(&gateway, "a", "channel=g").await, as_user(&gateway, "a", "channel=g&channel=o").await);
+    gateway.store.cut();
+    for (what, ends_some) in [(json!({"channel": "x"}), 0), (json!({"channel": "g", "for": "15m"}), 2)] {
+        let reply = order(&gateway, &what).await;
+        assert_eq!((reply.status, &*reply.code()), (503, "store_unavailable"), "{reply:?}");
+        let text = reply.json()["error"]["message"].to_string();
+        assert!(text.contains(&format!("ended {ends_some} of its streams")), "{text}");
+    }
+    ends(meant).await;
+    ends(other).await;
+    assert!(gateway.app.gate.denied().list().is_empty(), "who is kept out stands in the store");
+    gateway.store.heal();
+    drop(as_user(&gateway, "a", "channel=g").await);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_being_decided_about_meanwhile_does_not_slip_through() {
     let gateway = Gateway::behind(&component("slow"), "").await;
@@ -394,7 +461,7 @@ async fn orders_that_are_none_are_refused_with_words() {
         (r#"{"subject":"a","for":"31days"}"#, "15m"),
         (r#"{"subject":"a","for":15}"#, "right would be"),
         (&long, "1024"),
-        ("[]", "or all"),
+        (r#"["alice"]"#, "right would be"),
         ("{", "right would be"),
     ] {
         let reply = ask(gateway.control, "POST", "/v1/revoke", &[JSON], body).await;

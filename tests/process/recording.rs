@@ -66,6 +66,15 @@ async fn what_was_decided_is_asked_of_another_policy() {
     let lines: Vec<Value> = flipped.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!((lines.len(), &lines[0]["flip"]), (4, &Value::from("reject_to_allow")));
 
+    // The gateway of this recording looked nothing up, as nobody had a cookie.
+    let unknown = path(dir, "lookup.wasm");
+    std::fs::write(&unknown, component("lookup")).expect("written");
+    let (config, lines) = (path(dir, "replay.toml"), "policy.lookup.prefixes = ['forbidden:']");
+    std::fs::write(&config, lines).expect("written");
+    let unknown = replay(dir, &recording, &unknown, &["--config", &config]).await;
+    assert_eq!(unknown.code(), Some(1), "{unknown:?}");
+    assert!(unknown.stderr.contains("none of 3 decisions could be compared"), "{unknown:?}");
+
     std::fs::write(dir.join("other"), "2026-11-25 a log\n").expect("written");
     let other = replay(dir, &path(dir, "other"), EXAMPLE, &[]).await;
     assert_eq!(other.code(), Some(1), "{other:?}");

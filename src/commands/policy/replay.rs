@@ -76,6 +76,13 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     }
     say(&if args.json { report.json() } else { report.summary() })?;
     match report.flips() {
+        0 if report.nothing_compared() => {
+            bail!(
+                "none of {} decisions could be compared, so nothing is known of {}",
+                report.asked,
+                args.file.display()
+            )
+        }
         0 => Ok(()),
         flips => bail!("{flips} of {} decisions flip", report.asked),
     }

@@ -7,7 +7,10 @@ use serde_json::json;
 use super::super::App;
 use super::super::request::{Expected, json_body};
 use super::super::respond::{self, Response, error};
+use crate::fleet::commands;
 use crate::fleet::revocation::{self, Order, RevokeError};
+use crate::policy::Whom;
+use crate::store::StoreError;
 
 /// Bytes of an order; twice what its names may have, escaped.
 const LIMIT: usize = 16 << 10;
@@ -20,12 +23,30 @@ pub async fn revoke(app: &App, request: Request<Incoming>) -> Response {
         Ok(order) => order,
         Err(response) => return *response,
     };
+    let checked = order.clone().check();
     match revocation::revoke(&**app.hub.store(), order).await {
         Ok(revoked) => respond::json(StatusCode::OK, &json!(revoked)),
         Err(RevokeError::Order(text)) => error(StatusCode::BAD_REQUEST, code, text),
         Err(full @ RevokeError::Full) => error(StatusCode::CONFLICT, "too_many_revocations", full),
-        Err(RevokeError::Store(cause)) => respond::store_error(&cause),
+        Err(RevokeError::Store(cause)) => here_alone(app, checked.ok().map(|(whom, _)| whom), &cause),
     }
+}
+
+/// The store could not tell the others. Streams of this node end all the same, since they are why somebody asked.
+fn here_alone(app: &App, whom: Option<Whom>, cause: &StoreError) -> Response {
+    let ended = whom.map_or(0, |whom| app.revocations.end(&whom));
+    let (status, code) = match cause {
+        StoreError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+        StoreError::WrongType | StoreError::Refused(_) => (StatusCode::CONFLICT, "store_refuses"),
+    };
+    let text = format!(
+        "{cause}; this node ended {ended} of its streams, but whether the other nodes were told, and who is kept out, is not sure: \
+         revoke once more when the store is right ({}, {})",
+        commands::KEY,
+        revocation::KEY,
+    );
+    tracing::warn!(streams = ended, %cause, "revoked on this node alone");
+    error(status, code, text)
 }
 
 /// Who is kept out.

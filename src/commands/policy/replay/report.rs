@@ -80,6 +80,11 @@ impl Report {
         Flip::KINDS.iter().filter_map(|flip| self.flips.get(flip)).sum()
     }
 
+    /// Whether no decision at all could be held against that of then.
+    pub const fn nothing_compared(&self) -> bool {
+        self.asked > 0 && self.incomparable == self.asked
+    }
+
     /// Takes what was answered now.
     pub fn add(&mut self, line: u64, question: &Question, now: &Answer, recorded: &Recorded) -> Option<Told> {
         self.asked += 1;
