@@ -139,6 +139,22 @@ async fn a_node_that_stood_still_does_what_it_missed_before_it_delivers_anything
 }
 
 #[tokio::test]
+async fn what_is_no_command_does_not_fill_the_log() {
+    let redis = Redis::start(&[]).await;
+    let a = node(&redis, "a").await;
+    let sse = open(&a, "news").await;
+    let mut noise = redis::cmd("EVAL");
+    noise.arg("for _ = 1, 300 do redis.call('XADD', KEYS[1], '*', 'event', 'noise', 'data', '1') end");
+    let () =
+        noise.arg(1).arg("tidegate:commands").query_async(&mut redis.connect().await).await.expect("they are added");
+    let told = ends(&["revoke", "--channel", "news", "--json", "--store", &redis.url()]).await;
+    assert_eq!(json_of(&told), json!({"streams": 1, "nodes": {"a": 1}, "missing": 0}));
+    ended(sse).await;
+    let few = |log: &str| log.contains("entries=300") && log.matches("passed over").count() == 2;
+    assert!(within("the log says it, once", a.process.stderr.wait_for(few)).await);
+}
+
+#[tokio::test]
 async fn what_was_typed_wrong_is_told() {
     for (args, word) in [
         (&["revoke"][..], "--subject"),

@@ -32,6 +32,22 @@ struct Position {
 /// Something to be told to who sent a command.
 type Answer = (StreamId, Value);
 
+/// What came of one look.
+#[derive(Default)]
+struct Look {
+    answers: Vec<Answer>,
+    /// Entries that are no commands, or wrong ones. Whoever writes thousands shall not fill the log: the first is told, and how many.
+    passed_over: u64,
+}
+
+impl Look {
+    /// Whether this is to be told.
+    const fn pass_over(&mut self) -> bool {
+        self.passed_over += 1;
+        self.passed_over == 1
+    }
+}
+
 impl Commands {
     /// Hears what is said, for ever.
     pub async fn run(self: Arc<Self>) {
@@ -49,8 +65,14 @@ impl Commands {
                 continue;
             }
             vain = 0;
-            let mut answers = Vec::new();
-            let read = self.read_on(&mut position, &mut answers).await;
+            let mut look = Look::default();
+            let read = self.read_on(&mut position, &mut look).await;
+            if look.passed_over > 1 {
+                tracing::warn!(
+                    entries = look.passed_over,
+                    "so many entries of {KEY} were passed over; the first is told above"
+                );
+            }
             match read {
                 Ok(at) => {
                     delay = RETRY.0;
@@ -69,18 +91,14 @@ impl Commands {
                     delay = (delay * 2).min(RETRY.1);
                 }
             }
-            if !answers.is_empty() {
-                tokio::spawn(say(Arc::clone(&self.store), self.node.clone(), answers));
+            if !look.answers.is_empty() {
+                tokio::spawn(say(Arc::clone(&self.store), self.node.clone(), look.answers));
             }
         }
     }
 
     /// Reads to the end, and does what is said. Where that is.
-    async fn read_on(
-        &self,
-        position: &mut Option<Position>,
-        answers: &mut Vec<Answer>,
-    ) -> Result<StreamId, StoreError> {
+    async fn read_on(&self, position: &mut Option<Position>, look: &mut Look) -> Result<StreamId, StoreError> {
         loop {
             let Some(read) = position else {
                 *position = Some(self.begin(Anew::Start).await?);
@@ -94,7 +112,7 @@ impl Commands {
                 continue;
             }
             for (id, body) in page.entries {
-                self.hear(id, &body, answers);
+                self.hear(id, &body, look);
                 // Behind a long absence there are thousands, and each looks at all streams.
                 tokio::task::yield_now().await;
                 *read = Position { at: id, added: read.added + 1 };
@@ -127,22 +145,30 @@ impl Commands {
         Ok(Position { at: state.last, added: state.added })
     }
 
-    fn hear(&self, id: StreamId, body: &Body, answers: &mut Vec<Answer>) {
+    fn hear(&self, id: StreamId, body: &Body, look: &mut Look) {
         let fields: Map<String, Value> = match body {
             Body::Event { event, data, .. } if event == EVENT => serde_json::from_str(data).unwrap_or_default(),
             _ => Map::new(),
         };
         let Some(kind) = fields.get("kind").and_then(Value::as_str) else {
-            tracing::warn!(%id, "an entry of {KEY} is no command: it is passed over");
+            if look.pass_over() {
+                tracing::warn!(%id, "an entry of {KEY} is no command: it is passed over");
+            }
             return;
         };
         let Some((_, listener)) = self.listeners().into_iter().find(|(kinds, _)| kinds.contains(&kind)) else {
-            tracing::warn!(%id, kind, "a command that this version does not know: it is passed over");
+            if look.pass_over() {
+                tracing::warn!(%id, kind, "a command that this version does not know: it is passed over");
+            }
             return;
         };
         match listener.hear(&Heard { id, fields: &fields }) {
-            Ok(answer) => answers.extend(answer.map(|answer| (id, answer))),
-            Err(why) => tracing::error!(%id, kind, why, "a command is wrong: it is passed over"),
+            Ok(answer) => look.answers.extend(answer.map(|answer| (id, answer))),
+            Err(why) => {
+                if look.pass_over() {
+                    tracing::error!(%id, kind, why, "a command is wrong: it is passed over");
+                }
+            }
         }
     }
 }

@@ -1,19 +1,19 @@
 -- A part of a stream and the state of the whole, at one moment, within a bound of bytes.
--- KEYS[1] the stream, KEYS[2], if there is one, the stream whose last id is told beside; ARGV: the position to read after, entries at most, bytes at most, bytes of one entry at most.
-local function state(key)
-  local info, raw = {}, redis.call('XINFO', 'STREAM', key)
-  for i = 1, #raw, 2 do info[raw[i]] = raw[i + 1] end
-  return info
-end
-
+-- KEYS[1] the stream, KEYS[2], if there is one, the stream whose last entry is told beside; ARGV: the position to read after, entries at most, bytes at most, bytes of one entry at most.
+-- Of what is no stream, as of an empty one, there is nothing to tell.
 local lead = '0-0'
-if KEYS[2] and redis.call('TYPE', KEYS[2]).ok == 'stream' then lead = state(KEYS[2])['last-generated-id'] end
+if KEYS[2] then
+  local last = redis.pcall('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
+  if not last.err and last[1] then lead = last[1][1] end
+end
 
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind == 'none' then return { lead } end
 if kind ~= 'stream' then return redis.error_reply('WRONGTYPE not a stream') end
 
-local info = state(KEYS[1])
+local info = {}
+local raw = redis.call('XINFO', 'STREAM', KEYS[1])
+for i = 1, #raw, 2 do info[raw[i]] = raw[i + 1] end
 local first = info['first-entry'] and info['first-entry'][1] or ''
 
 local max_entries, max_bytes, max_event = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
