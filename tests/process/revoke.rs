@@ -72,11 +72,13 @@ async fn who_is_kept_out_stays_out_on_nodes_that_start_and_while_redis_comes_bac
     let _fed = open(&b, "other").await;
     assert_eq!(status(&b, "news").await, 403);
 
-    let kept = open(&a, "kept").await;
+    let (kept, meant) = (open(&a, "kept").await, open(&a, "meant").await);
     redis.kill().await;
     assert_eq!(status(&a, "news").await, 403);
-    let away = ends(&["revoke", "--all", "--control", &control]).await;
+    let away = ends(&["revoke", "--channel", "meant", "--control", &control]).await;
     assert_eq!((away.code(), &*away.stdout), (Some(1), ""), "{away:?}");
+    assert!(away.stderr.contains("ended 1 of its streams"), "{away:?}");
+    ended(meant).await;
     redis.restart().await;
     until("it is back", async || {
         let told = ends(&["revoke", "--list", "--json", "--control", &control]).await;
