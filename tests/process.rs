@@ -38,6 +38,8 @@ mod drain;
 mod fleet;
 #[path = "process/fleet_candidate.rs"]
 mod fleet_candidate;
+#[path = "process/fleet_faults.rs"]
+mod fleet_faults;
 #[path = "process/fleet_trust.rs"]
 mod fleet_trust;
 #[path = "process/neighbours.rs"]

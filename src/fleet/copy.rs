@@ -12,6 +12,8 @@ use crate::rollout::{Artifact, MAX_CASES};
 use crate::store::redis::fleet::MAX_NOTE;
 
 const POINTER: &str = "pointer.json";
+/// The pointer of what is prepared: it has its place on the disk before the flip, which is no time to find out that there is none.
+const NEXT: &str = "next.json";
 
 /// A folder of one node, and of nobody else.
 #[derive(Clone, Debug)]
@@ -57,13 +59,24 @@ impl LocalCopy {
         if let (Some(digest), Some(cases)) = (pointer.cases, &artifact.cases) {
             own_files::write(&self.folder.join(digest.hex()), cases.as_bytes())?;
         }
-        Ok(())
+        own_files::write(&self.folder.join(NEXT), pointer::note(pointer).as_bytes())?;
+        // Of what was prepared before and given up nothing is left.
+        let current = self.pointer().ok().flatten();
+        let blobs = current.iter().flat_map(Pointer::blobs).chain(pointer.blobs());
+        self.sweep(&blobs.map(|digest| digest.hex()).chain([POINTER.to_owned(), NEXT.to_owned()]).collect::<Vec<_>>())
     }
 
     /// From now on this is what was in force last, and what else is here goes.
     pub fn point(&self, to: &Pointer) -> io::Result<()> {
-        own_files::write(&self.folder.join(POINTER), pointer::note(to).as_bytes())?;
-        let kept: Vec<String> = to.blobs().iter().map(Digest::hex).chain([POINTER.to_owned()]).collect();
+        let (note, next, file) = (pointer::note(to), self.folder.join(NEXT), self.folder.join(POINTER));
+        match own_files::read(&next, MAX_NOTE) {
+            Ok(Some(prepared)) if prepared == note.as_bytes() => fs::rename(next, file)?,
+            _ => own_files::write(&file, note.as_bytes())?,
+        }
+        self.sweep(&to.blobs().iter().map(Digest::hex).chain([POINTER.to_owned()]).collect::<Vec<_>>())
+    }
+
+    fn sweep(&self, kept: &[String]) -> io::Result<()> {
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             if !kept.iter().any(|name| entry.file_name() == **name) {
@@ -88,6 +101,7 @@ mod tests {
             signature: None,
             pushed_at: 5,
             push: PushId::new(),
+            back_to: None,
         }
     }
 
@@ -97,10 +111,17 @@ mod tests {
         let copy = LocalCopy::open(dir.path(), "n").expect("a folder");
         assert_eq!(copy.pointer(), Ok(None));
         let (first, second) = (pointer(b"first", Some("cases")), pointer(b"second", None));
-        for (pointer, component, cases) in [(&first, "first", Some("cases".to_owned())), (&second, "second", None)] {
-            let artifact = Artifact { cases, ..Artifact::new(component) };
+        let keep = |pointer: &Pointer, component: &'static str, cases: Option<&str>| {
+            let artifact = Artifact { cases: cases.map(Into::into), ..Artifact::new(component) };
             copy.keep(pointer, &artifact).expect("kept");
-        }
+        };
+        keep(&first, "first", Some("cases"));
+        copy.point(&first).expect("written");
+        keep(&second, "second", None);
+        assert!(copy.artifact(&first).is_ok() && copy.artifact(&second).is_ok());
+        // It was given up: the next one takes its place, and what is in force stays.
+        keep(&pointer(b"third", None), "third", None);
+        assert!(copy.artifact(&first).is_ok() && copy.artifact(&second).is_err());
         copy.point(&first).expect("written");
         assert_eq!(copy.pointer(), Ok(Some(first.clone())));
         let artifact = copy.artifact(&first).expect("it is here");

@@ -16,6 +16,9 @@ pub(super) const AGAIN: Duration = Duration::from_secs(30);
 /// The same, when the store did not answer.
 pub(super) const SOON: Duration = Duration::from_secs(1);
 
+/// A push waits for what this node says of it, so that it says it again if the store was away at that moment.
+const REPORTS: usize = 5;
+
 /// What waits for its flip. There is one at the most.
 struct Prepared {
     pointer: Pointer,
@@ -156,9 +159,13 @@ impl Fleet {
         let result = self.fetched(&pointer).await.map_err(|(_, why)| why);
         let refused = result.as_ref().err().cloned();
         let report = pointer::note(&Report { instance: self.instance.clone(), refused });
-        if let Err(error) = self.store.report(pointer.push.as_str(), &self.name, &report).await {
-            // The push waits for this node until its time is over, and changes nothing.
-            tracing::warn!(%error, "the fleet could not be told that a policy is prepared");
+        for _ in 0..REPORTS {
+            match self.store.report(pointer.push.as_str(), &self.name, &report).await {
+                Ok(()) => break,
+                // At the worst the push waits for this node until its time is over, and changes nothing.
+                Err(error) => tracing::warn!(%error, "the fleet could not be told that a policy is prepared"),
+            }
+            tokio::time::sleep(SOON).await;
         }
         self.tell();
         result.ok().map(|next| Prepared { pointer, next })

@@ -1,10 +1,11 @@
 //! The notes that are in Redis, as types. Whoever can write there can have written them.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::policy::component;
 use crate::policy::digest::Digest;
-use crate::policy::signature::Signature;
+use crate::policy::signature::{MAX_SEQUENCE, Signature};
 use crate::rollout::{Artifact, MAX_CASES, Stage};
 use crate::store::StoreError;
 use crate::store::redis::fleet::{FleetStore, MAX_NOTE};
@@ -13,6 +14,7 @@ use crate::store::redis::fleet::{FleetStore, MAX_NOTE};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pointer {
     /// Greater than that of the one before.
+    #[serde(deserialize_with = "number")]
     pub sequence: u64,
     /// The component.
     pub component: Digest,
@@ -24,6 +26,16 @@ pub struct Pointer {
     pub pushed_at: u64,
     /// The push that it came with.
     pub push: PushId,
+    /// The number of what is in force again by it, if it is a way back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_to: Option<u64>,
+}
+
+/// A number of a push. What is beyond those that can be signed is none: nobody could push anything behind it.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let number = u64::deserialize(deserializer)?;
+    let beyond = || D::Error::custom(format!("the number {number}; they go to {MAX_SEQUENCE}"));
+    if number <= MAX_SEQUENCE { Ok(number) } else { Err(beyond()) }
 }
 
 /// What a push is called.

@@ -106,7 +106,7 @@ pub enum NoProposal {
 
 /// Gives the fleet a candidate, in place of the one before.
 pub async fn propose(store: &FleetStore, bundle: &Bundle, share: Portion) -> Result<Proposal, PushError> {
-    let pointer = pointer_of(store, bundle).await?;
+    let pointer = pointer_of(store, bundle, None).await?;
     let blobs = put_blobs(store, &pointer, bundle).await?;
     let proposal = Proposal { pointer, share };
     if store.propose(&pointer::note(&proposal), &blobs, BLOBS).await? { Ok(proposal) } else { Err(PushError::Lost) }
@@ -206,6 +206,7 @@ mod tests {
             signature: None,
             pushed_at: 5,
             push: PushId::new(),
+            back_to: None,
         };
         Proposal { pointer, share: Portion(0.25) }
     }

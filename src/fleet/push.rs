@@ -11,7 +11,7 @@ use super::proposal::ended_by;
 use super::view::View;
 use crate::policy::component::MAX_SIZE;
 use crate::policy::digest::Digest;
-use crate::policy::signature::{Signature, Statement};
+use crate::policy::signature::{MAX_SEQUENCE, Signature, Statement};
 use crate::rollout::{MAX_CASES, Stage};
 use crate::store::StoreError;
 use crate::store::redis::fleet::{FleetStore, Flip, Flipped};
@@ -46,6 +46,8 @@ pub struct How {
     pub timeout: Duration,
     /// Even if no node lives that would try it.
     pub untried: bool,
+    /// The number of what shall be in force again, if that is what it is.
+    pub back_to: Option<u64>,
 }
 
 /// What came of a push.
@@ -113,6 +115,14 @@ pub enum PushError {
         /// That of what is in force.
         current: u64,
     },
+    /// There is none that would be greater.
+    #[error(
+        "no number is greater than {current}, which was in force: `tidegate policy list` and the operations' manual say what can be done"
+    )]
+    NoNumber {
+        /// The greatest of all.
+        current: u64,
+    },
     /// No node whose policy is the fleet's lives.
     #[error("no node lives whose policy is the fleet's (policy.source = \"fleet\")")]
     NoNodes,
@@ -135,6 +145,14 @@ pub enum PushError {
     /// The candidate or a blob expired.
     #[error("the store forgot this push before it was done; nothing was changed: try again")]
     Lost,
+    /// It was in force, and is no longer what the store says.
+    #[error("it was put in force, and then {}", replaced(*.0))]
+    Replaced(Option<u64>),
+    /// The store was away at the flip, or behind it.
+    #[error(
+        "the store did not answer when this was put in force: `tidegate policy status` says whether it is, and where: {0}"
+    )]
+    Unknown(#[source] StoreError),
     /// It is in force, and not everywhere.
     #[error("it is in force, but after {within:?} not on {}", nodes.join(", "))]
     Behind {
@@ -143,6 +161,13 @@ pub enum PushError {
         /// On which nodes, with what they say.
         nodes: Vec<String>,
     },
+}
+
+fn replaced(by: Option<u64>) -> String {
+    by.map_or_else(
+        || "the store lost it; nodes that heard of it have it: push it again".into(),
+        |number| format!("another push, number {number}"),
+    )
 }
 
 fn refusals(nodes: &[RefusedBy]) -> String {
@@ -183,7 +208,7 @@ pub async fn history(store: &FleetStore) -> Result<Vec<Pointer>, StoreError> {
 /// Takes a bundle to every node that lives, and puts it in force everywhere or nowhere.
 pub async fn push(store: &FleetStore, bundle: Bundle, how: How) -> Result<Pushed, PushError> {
     let was = store.current().await?;
-    let pointer = pointer_of(store, &bundle).await?;
+    let pointer = pointer_of(store, &bundle, how.back_to).await?;
     if let Some(current) = was.as_deref().and_then(|note| pointer::parse::<Pointer>(note).ok())
         && pointer.sequence <= current.sequence
     {
@@ -197,7 +222,7 @@ pub async fn push(store: &FleetStore, bundle: Bundle, how: How) -> Result<Pushed
     if !store.announce(&candidate, CANDIDATE).await? {
         return Err(PushError::Busy);
     }
-    let prepared = prepared(store, &pointer, &candidate, how.timeout).await;
+    let prepared = prepared(store, &pointer, &candidate, how).await;
     if how.dry_run || prepared.is_err() {
         // What does not go now expires.
         let withdrawn = store.withdraw(&candidate).await;
@@ -210,7 +235,11 @@ pub async fn push(store: &FleetStore, bundle: Bundle, how: How) -> Result<Pushed
     let beside = ended_by(store, &pointer).await?;
     let note = pointer::note(&pointer);
     let (was, beside) = (was.as_deref(), beside.as_deref());
-    match store.flip(Flip { was, candidate: &candidate, pointer: &note, beside, blobs: &hex }).await? {
+    match store
+        .flip(Flip { was, candidate: &candidate, pointer: &note, beside, blobs: &hex })
+        .await
+        .map_err(PushError::Unknown)?
+    {
         Flipped::Done => arrive(store, pointer, flip, how.timeout).await,
         Flipped::Moved => {
             store.withdraw(&candidate).await?;
@@ -235,7 +264,11 @@ pub(super) async fn put_blobs(
 }
 
 /// The pointer to a bundle, under its own number or the next one.
-pub(super) async fn pointer_of(store: &FleetStore, bundle: &Bundle) -> Result<Pointer, PushError> {
+pub(super) async fn pointer_of(
+    store: &FleetStore,
+    bundle: &Bundle,
+    back_to: Option<u64>,
+) -> Result<Pointer, PushError> {
     let too_large = |what, is: usize, most: u64| {
         if is as u64 > most { Err(PushError::TooLarge { what, is, most }) } else { Ok(()) }
     };
@@ -245,18 +278,17 @@ pub(super) async fn pointer_of(store: &FleetStore, bundle: &Bundle) -> Result<Po
         Some(signature) => signature.statement().sequence,
         None => View::of(store).await?.next_sequence,
     };
+    if sequence > MAX_SEQUENCE {
+        return Err(PushError::NoNumber { current: MAX_SEQUENCE });
+    }
     let Statement { component, cases, .. } = Statement::of(&bundle.component, bundle.cases.as_deref(), sequence);
     let (signature, pushed_at, push) = (bundle.signature.clone(), now_ms(), PushId::new());
-    Ok(Pointer { sequence, component, cases, signature, pushed_at, push })
+    Ok(Pointer { sequence, component, cases, signature, pushed_at, push, back_to })
 }
 
 /// Waits until every node that lives has prepared it.
-async fn prepared(
-    store: &FleetStore,
-    pointer: &Pointer,
-    candidate: &str,
-    within: Duration,
-) -> Result<Vec<Node>, PushError> {
+async fn prepared(store: &FleetStore, pointer: &Pointer, candidate: &str, how: How) -> Result<Vec<Node>, PushError> {
+    let within = how.timeout;
     let (end, mut renewed) = (Instant::now() + within, Instant::now());
     loop {
         let live: Vec<Node> = nodes(store).await?.into_iter().filter(|node| node.fleet).collect();
@@ -278,7 +310,11 @@ async fn prepared(
             return Err(PushError::Refused(refused));
         }
         if waiting.is_empty() {
-            return Ok(live);
+            // A store that lost its nodes has lost the candidate as well; and they may all have gone.
+            if !store.renew(candidate, CANDIDATE).await? {
+                return Err(PushError::Lost);
+            }
+            return if live.is_empty() && !how.untried { Err(PushError::NoNodes) } else { Ok(live) };
         }
         if Instant::now() >= end {
             return Err(PushError::Slow { within, nodes: waiting });
@@ -295,10 +331,25 @@ async fn prepared(
 
 /// Waits until every node that lives says that it is in force.
 async fn arrive(store: &FleetStore, pointer: Pointer, flip: Instant, within: Duration) -> Result<Pushed, PushError> {
-    let mut arrived: Vec<Arrived> = Vec::new();
+    let (mut arrived, mut away): (Vec<Arrived>, Option<StoreError>) = (Vec::new(), None);
     let after = || u64::try_from(flip.elapsed().as_millis()).unwrap_or(u64::MAX);
     loop {
-        let live: Vec<Node> = nodes(store).await?.into_iter().filter(|node| node.fleet).collect();
+        let asked = async { Ok::<_, StoreError>((nodes(store).await?, current(store).await?)) };
+        let (live, now) = match asked.await {
+            Ok(asked) => asked,
+            // It was flipped: a store that is away for a moment is no reason to say otherwise.
+            Err(error) if flip.elapsed() > within => return Err(PushError::Unknown(away.unwrap_or(error))),
+            Err(error) => {
+                away.get_or_insert(error);
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+        };
+        let live: Vec<Node> = live.into_iter().filter(|node| node.fleet).collect();
+        // Whoever has not heard of it will not any more.
+        if now.as_ref().map(|now| &now.push) != Some(&pointer.push) {
+            return Err(PushError::Replaced(now.map(|now| now.sequence)));
+        }
         let (there, waiting): (Vec<Node>, Vec<Node>) =
             live.into_iter().partition(|node| node.push.as_ref() == Some(&pointer.push));
         for node in there {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::member::Node;
 use super::pointer::Pointer;
 use super::push::{current, history, nodes};
+use crate::policy::signature::MAX_SEQUENCE;
 use crate::store::StoreError;
 use crate::store::redis::fleet::FleetStore;
 
@@ -37,16 +38,18 @@ impl View {
     pub async fn of(store: &FleetStore) -> Result<Self, StoreError> {
         let (current, history, nodes) = (current(store).await?, history(store).await?, nodes(store).await?);
         let pushed = current.iter().chain(&history).map(|pointer| pointer.sequence);
-        let known = pushed.chain(nodes.iter().filter_map(|node| node.sequence)).max().unwrap_or(0);
+        let known = pushed.chain(nodes.iter().filter_map(|node| node.sequence));
+        let known = known.filter(|number| *number <= MAX_SEQUENCE).max().unwrap_or(0);
         Ok(Self { current, history, nodes, next_sequence: known.saturating_add(1) })
     }
 
-    /// What is meant by a number or the beginning of a digest; without either, the latest that is not what is in force.
+    /// What is meant by a number or the beginning of a digest; without either, the latest before what is in force, which is
+    /// before what came back where that is a way back. So going back twice is two back, and not where one came from.
     pub fn choose(&self, to: Option<&str>) -> Result<&Pointer, NothingThere> {
         let Some(text) = to else {
             let now = self.current.as_ref().map(|now| (now.component, now.cases));
             let other = |pointer: &&Pointer| now != Some((pointer.component, pointer.cases));
-            return self.history.iter().find(other).ok_or(NothingThere::Before);
+            return self.behind().iter().find(other).ok_or(NothingThere::Before);
         };
         let number = text.parse::<u64>().ok();
         let digits = text.strip_prefix("sha256:").unwrap_or(text);
@@ -54,6 +57,17 @@ impl View {
         let named = |pointer: &&Pointer| digits.len() >= 6 && pointer.component.hex().starts_with(digits);
         let found = by_number.or_else(|| self.history.iter().find(named));
         found.ok_or_else(|| NothingThere::Named(text.to_owned()))
+    }
+
+    /// What was in force up to what is in force now, as far as is remembered; each way back leads to where it went.
+    fn behind(&self) -> &[Pointer] {
+        let mut rest = &*self.history;
+        while let Some(back_to) = rest.first().and_then(|first| first.back_to)
+            && let Some(place) = rest.iter().position(|pointer| pointer.sequence == back_to).filter(|place| *place > 0)
+        {
+            rest = rest.get(place..).unwrap_or_default();
+        }
+        rest
     }
 }
 
@@ -72,6 +86,7 @@ mod tests {
             signature: None,
             pushed_at: 0,
             push: PushId::new(),
+            back_to: None,
         };
         let history = vec![pointer(4, "b"), pointer(3, "b"), pointer(2, "a"), pointer(1, "c")];
         let view = View { current: history.first().cloned(), history, nodes: Vec::new(), next_sequence: 5 };
@@ -83,6 +98,34 @@ mod tests {
         assert_eq!(chosen(Some(&c.hex()[..6])), Ok(1));
         for unknown in ["9", &c.hex()[..5], "", "sha256:"] {
             assert_eq!(chosen(Some(unknown)), Err(NothingThere::Named(unknown.into())));
+        }
+        let back = |sequence, component: &str, to| Pointer { back_to: Some(to), ..pointer(sequence, component) };
+        for (history, expect) in [
+            (vec![back(5, "b", 3), pointer(4, "c"), pointer(3, "b"), pointer(2, "a")], Ok(2)),
+            // Twice back, and then once more.
+            (
+                vec![back(6, "a", 2), back(5, "b", 3), pointer(4, "c"), pointer(3, "b"), pointer(2, "a")],
+                Err(NothingThere::Before),
+            ),
+            (vec![pointer(6, "d"), back(5, "b", 3), pointer(4, "c"), pointer(3, "b")], Ok(5)),
+            // A way back to a way back.
+            (
+                vec![
+                    back(7, "b", 5),
+                    pointer(6, "d"),
+                    back(5, "b", 3),
+                    pointer(4, "c"),
+                    pointer(3, "b"),
+                    pointer(2, "a"),
+                ],
+                Ok(2),
+            ),
+            // What it went to is forgotten, or was never there.
+            (vec![back(5, "b", 1), pointer(4, "c")], Ok(4)),
+            (vec![back(5, "b", 5), pointer(4, "c")], Ok(4)),
+        ] {
+            let view = View { current: history.first().cloned(), history, nodes: Vec::new(), next_sequence: 9 };
+            assert_eq!(view.choose(None).map(|pointer| pointer.sequence), expect, "{view:?}");
         }
         let nothing = View { current: None, history: Vec::new(), nodes: Vec::new(), next_sequence: 1 };
         assert_eq!(nothing.choose(None), Err(NothingThere::Before));

@@ -107,7 +107,7 @@ pub async fn status(data: SocketAddr) -> u16 {
 }
 
 /// What a node says of its readiness.
-async fn ready(control: SocketAddr) -> String {
+pub async fn ready(control: SocketAddr) -> String {
     let mut socket = TcpStream::connect(control).await.expect("it listens");
     let head = format!("GET /readyz HTTP/1.1\r\nhost: {control}\r\nconnection: close\r\n\r\n");
     socket.write_all(head.as_bytes()).await.expect("it takes a request");

@@ -146,7 +146,7 @@ async fn promote_in_store(args: &PromoteArgs, store: &FleetStore) -> anyhow::Res
     let next = async || Ok(View::of(store).await?.next_sequence);
     let signature = args.signing.sign(next, pointer.component, pointer.cases).await?.or(pointer.signature);
     let bundle = Bundle { component: artifact.component.to_vec(), cases: artifact.cases, signature };
-    let how = How { dry_run: false, timeout: args.waiting.timeout, untried: false };
+    let how = How { dry_run: false, timeout: args.waiting.timeout, untried: false, back_to: None };
     push_and_tell(store, bundle, how, args.json).await
 }
 

@@ -50,7 +50,7 @@ pub async fn put(fleet: &Arc<Fleet>, artifact: Artifact, dry_run: bool, within: 
         Ok(bundle) => bundle,
         Err(response) => return *response,
     };
-    pushed(fleet, bundle, How { dry_run, timeout: within.unwrap_or(TIMEOUT), untried: false }).await
+    pushed(fleet, bundle, How { dry_run, timeout: within.unwrap_or(TIMEOUT), untried: false, back_to: None }).await
 }
 
 /// What is given to a fleet; a signature that is none is told.
@@ -98,7 +98,14 @@ pub async fn rollback(fleet: &Arc<Fleet>, back: Back, within: Option<Duration>) 
         return error(StatusCode::CONFLICT, "needs_signature", text);
     }
     match to.fetch(store).await {
-        Ok(artifact) => put(fleet, Artifact { signature: back.signature, ..artifact }, false, within).await,
+        Ok(artifact) => {
+            let bundle = match bundle(Artifact { signature: back.signature, ..artifact }) {
+                Ok(bundle) => bundle,
+                Err(response) => return *response,
+            };
+            let timeout = within.unwrap_or(TIMEOUT);
+            pushed(fleet, bundle, How { dry_run: false, timeout, untried: false, back_to: Some(to.sequence) }).await
+        }
         Err(cause) => error(StatusCode::CONFLICT, "nothing_before", format!("cannot roll back: {cause}")),
     }
 }
@@ -124,11 +131,12 @@ pub fn refusal(cause: &PushError) -> Response {
         }
         PushError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
         PushError::Busy | PushError::Moved => (StatusCode::CONFLICT, "overtaken"),
-        PushError::Backwards { .. } => (StatusCode::CONFLICT, "backwards"),
+        PushError::Replaced(_) => (StatusCode::CONFLICT, "replaced"),
+        PushError::Backwards { .. } | PushError::NoNumber { .. } => (StatusCode::CONFLICT, "backwards"),
         PushError::NoNodes | PushError::Lost | PushError::Slow { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "not_prepared")
         }
-        PushError::Behind { .. } => (StatusCode::GATEWAY_TIMEOUT, "not_everywhere"),
+        PushError::Behind { .. } | PushError::Unknown(_) => (StatusCode::GATEWAY_TIMEOUT, "not_everywhere"),
     };
     error(status, code, cause)
 }

@@ -28,8 +28,6 @@ pub const MAX_NOTE: usize = 16 << 10;
 pub const REMEMBERED: usize = 16;
 /// Nodes that are listed.
 const MAX_NODES: usize = 1_000;
-/// A name that gave no word for so long is forgotten.
-const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 /// Reports of a push are kept so long.
 const REPORTS: Duration = Duration::from_secs(600);
 
@@ -97,7 +95,6 @@ impl FleetStore {
     /// One key that the store does not give, or that has something else in it, is in the way of no other.
     pub async fn beat(&self, node: &str, word: &str, expiry: Duration, now: u64) -> Result<Beat, StoreError> {
         let key = format!("{NODE}{node}");
-        let forgotten = now.saturating_sub(millis(FORGOTTEN));
         let answers: Vec<Result<redis::Value, RedisError>> = pipe()
             .ignore_errors()
             .cmd("GETRANGE")
@@ -113,10 +110,12 @@ impl FleetStore {
             .arg(NODES)
             .arg(now)
             .arg(node)
-            .cmd("ZREMRANGEBYSCORE")
+            // Whoever asks for them forgets those that live no longer; this is for where nobody asks. By their number and not by their time,
+            // for every node has a clock of its own.
+            .cmd("ZREMRANGEBYRANK")
             .arg(NODES)
-            .arg("-inf")
-            .arg(forgotten)
+            .arg(0)
+            .arg(-1 - i64::try_from(MAX_NODES).unwrap_or(i64::MAX - 1))
             .ignore()
             .cmd("GETRANGE")
             .arg(CURRENT)
@@ -163,7 +162,24 @@ impl FleetStore {
             words.cmd("GETRANGE").arg(format!("{NODE}{name}")).arg(0).arg(MAX_NOTE);
         }
         let words: Vec<Vec<u8>> = words.query_async(&mut connection).await?;
-        Ok(words.into_iter().filter_map(some).collect())
+        let (mut alive, mut gone) = (Vec::new(), Vec::new());
+        for (word, name) in words.into_iter().zip(&names) {
+            match some(word) {
+                Some(word) => alive.push(word),
+                None => gone.push(name),
+            }
+        }
+        if !gone.is_empty() {
+            let script = Script::new(include_str!("forget.lua"));
+            let mut call = script.key(NODES);
+            for name in gone {
+                call.key(format!("{NODE}{name}"));
+                call.arg(name);
+            }
+            // Who may only read leaves it to others.
+            let _: Result<(), RedisError> = call.invoke_async(&mut connection).await;
+        }
+        Ok(alive)
     }
 
     /// What is in force.
@@ -227,13 +243,16 @@ impl FleetStore {
 
     /// Makes something the candidate; false if another one is.
     pub async fn announce(&self, candidate: &str, expiry: Duration) -> Result<bool, StoreError> {
-        let mut set = cmd("SET");
-        set.arg(CANDIDATE).arg(candidate).arg("NX").arg("PX").arg(millis(expiry));
-        let done: Option<String> = set.query_async(&mut self.quick.clone()).await?;
-        if done.is_some() {
+        // What does not expire no push has written.
+        let script = Script::new(
+            "if redis.call('PTTL', KEYS[1]) >= 0 then return 0 end redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1",
+        );
+        let done: i64 =
+            script.key(CANDIDATE).arg(candidate).arg(millis(expiry)).invoke_async(&mut self.quick.clone()).await?;
+        if done == 1 {
             self.ring().await?;
         }
-        Ok(done.is_some())
+        Ok(done == 1)
     }
 
     async fn ring(&self) -> Result<(), StoreError> {
