@@ -174,10 +174,12 @@ describe("the React client", { timeout: 120_000 }, () => {
     });
     await t.test("for a moment, in the midst of events", async () => {
       const before = relay.accepted;
-      const emitting = say("alice-net", 49, 60);
+      const emitting = say("alice-net", 49, 54);
       await sees(alice, "alice-net", 50);
       relay.cut();
       await emitting;
+      // However soon the others came, these cannot come by the connection from before.
+      await say("alice-net", 55, 60);
       await sees(alice, "alice-net", 60, RECONNECT);
       assert.ok(relay.accepted > before);
     });
