@@ -14,6 +14,7 @@ pub mod stamp;
 pub mod store;
 pub mod stream;
 pub mod telemetry;
+mod times;
 
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

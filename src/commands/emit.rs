@@ -38,7 +38,7 @@ pub struct EmitArgs {
 
 pub fn run(args: EmitArgs) -> anyhow::Result<()> {
     super::client_runtime()?.block_on(async {
-        let target = args.target.open()?;
+        let target = args.target.open().await?;
         match args.data.as_deref() {
             Some(text) if text != "-" => emit(&target, &args, text).await,
             None if std::io::stdin().is_terminal() => {

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::target::{Target, TargetArgs, refusal};
+use super::target::{Target, TargetArgs};
 use super::time;
 use crate::config::ConfigError;
 use crate::fleet::revocation::{self, Order, RevokeError, Revoked};
@@ -50,7 +50,7 @@ struct List {
 
 pub fn run(args: &RevokeArgs) -> anyhow::Result<()> {
     super::client_runtime()?.block_on(async {
-        let target = args.target.open()?;
+        let target = args.target.open().await?;
         if args.list {
             return list(&target, args.json).await;
         }
@@ -128,7 +128,7 @@ async fn lift(target: &Target, id: &str, json: bool) -> anyhow::Result<()> {
             );
             match gateway.ask(Method::DELETE, &path, None).await? {
                 (StatusCode::NOT_FOUND, answer) if answer["error"]["code"] == "no_such_revocation" => false,
-                (status, answer) if !status.is_success() => anyhow::bail!(refusal(status, &answer)),
+                (status, answer) if !status.is_success() => anyhow::bail!(gateway.refusal(status, &answer)),
                 _ => true,
             }
         }

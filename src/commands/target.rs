@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::http_client::{HttpClient, client};
 use crate::config::ConfigError;
+use crate::store::Store;
 use crate::store::redis::RedisStore;
 use crate::store::url::StoreUrl;
 
@@ -26,7 +27,7 @@ pub struct TargetArgs {
     /// A PEM file of certificates to trust for rediss://
     #[arg(long, value_name = "FILE", requires = "store")]
     store_ca: Option<PathBuf>,
-    /// Go through the gateway with this control port, which is the way to memory:
+    /// Go through the gateway with this control port, the only way to a store that is embedded (memory:)
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     control: String,
     /// The control port's token [env: TIDEGATE_CONTROL_TOKEN]
@@ -43,8 +44,8 @@ pub enum Target {
 }
 
 impl TargetArgs {
-    /// Connects to nothing yet.
-    pub fn open(&self) -> anyhow::Result<Target> {
+    /// Asks a store whether it is there. A gateway is asked for nothing yet.
+    pub async fn open(&self) -> anyhow::Result<Target> {
         let Some(url) = &self.store else {
             return Ok(Target::Gateway(Box::new(Gateway::at(&self.control, self.token.clone())?)));
         };
@@ -54,7 +55,9 @@ impl TargetArgs {
             let text = "--store memory: is within a running gateway: go through its --control port";
             return Err(ConfigError(text.into()).into());
         };
-        Ok(Target::Store(Box::new(RedisStore::new(client, TIMEOUT)?)))
+        let store = RedisStore::new(client, TIMEOUT)?;
+        store.ping().await.with_context(|| format!("--store {url}"))?;
+        Ok(Target::Store(Box::new(store)))
     }
 }
 
@@ -95,12 +98,20 @@ impl Gateway {
     /// Asks for what has to succeed.
     pub async fn call(&self, method: Method, path: &str, body: Option<String>) -> anyhow::Result<Value> {
         let (status, answer) = self.ask(method, path, body).await?;
-        if status.is_success() { Ok(answer) } else { bail!(refusal(status, &answer)) }
+        if status.is_success() { Ok(answer) } else { bail!(self.refusal(status, &answer)) }
     }
-}
 
-/// What a gateway's refusal says.
-pub fn refusal(status: StatusCode, answer: &Value) -> String {
-    let why = answer["error"]["message"].as_str().unwrap_or("it does not say why");
-    format!("the gateway refuses ({status}): {why}")
+    /// What its refusal says, and what to do about it where that is not said to one at a command line.
+    pub fn refusal(&self, status: StatusCode, answer: &Value) -> String {
+        match (answer["error"]["code"].as_str(), answer["error"]["message"].as_str()) {
+            (Some("unauthorized"), _) if self.token.is_none() => {
+                format!("the control port at {} needs its token: --token, or TIDEGATE_CONTROL_TOKEN", self.base)
+            }
+            (Some("unauthorized"), _) => format!("the control port at {} has another token than this", self.base),
+            (Some("not_found") | None, _) if status == StatusCode::NOT_FOUND => {
+                format!("what answers at {} is no control port of this version of the gateway ({status})", self.base)
+            }
+            (_, why) => format!("the gateway refuses ({status}): {}", why.unwrap_or("it does not say why")),
+        }
+    }
 }

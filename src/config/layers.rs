@@ -11,6 +11,8 @@ use super::reference;
 
 /// What the environment's names begin with.
 const PREFIX: &str = "TIDEGATE_";
+/// A name that is less alike is no help.
+const ALIKE: f64 = 0.8;
 /// Names that are no options: the file's path, and what tests and wrappers may set.
 const NOT_OPTIONS: [&str; 2] = ["TIDEGATE_CONFIG", "TIDEGATE_BIN"];
 
@@ -106,11 +108,13 @@ pub fn environment(variables: impl Iterator<Item = (String, String)>) -> Result<
         }
         let path = OPTIONS.into_iter().find(|path| variable(path) == name).ok_or_else(|| {
             let names = OPTIONS.into_iter().map(variable);
-            let near = names.max_by(|a, b| {
-                let likeness = |s: &str| strsim::jaro_winkler(s, &name);
-                likeness(a).total_cmp(&likeness(b))
-            });
-            ConfigError(format!("the environment: {name} is no option; the nearest is {}", near.unwrap_or_default()))
+            // All begin alike, so that says nothing.
+            let likeness =
+                |s: &str| strsim::jaro_winkler(s.trim_start_matches(PREFIX), name.trim_start_matches(PREFIX));
+            let near = names.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+            let near = near.filter(|near| likeness(near) > ALIKE);
+            let near = near.map_or_else(String::new, |near| format!("; the nearest is {near}"));
+            ConfigError(format!("the environment: {name} is no option{near}"))
         })?;
         let value = read(path, &text).map_err(|why| {
             let why = if text.is_empty() { why } else { why.replace(&text, "…") };

@@ -37,7 +37,8 @@ fn mistakes_name_the_key_and_the_remedy() {
     check("allow-all = true\npolicy = \"x.wasm\"", &["allow-all"]);
     check("lisen = \"x\"", &["tidegate.toml", "line 1", "lisen", "expected one of", "listen"]);
     check("[stream]\npng = \"1s\"", &["tidegate.toml", "line 2", "png", "ping"]);
-    check("[stream]\nping = 5", &["tidegate.toml", "line 2", "duration"]);
+    check("[stream]\nping = 5", &["tidegate.toml", "line 2", "a time, as 250ms, 25s or 2m"]);
+    check("[stream]\nping = \"1x\"", &["tidegate.toml", "line 2", "1x", "a time, as 250ms, 25s or 2m"]);
     check("allow-all = 1", &["tidegate.toml", "line 1", "boolean"]);
     check("allow-all = true\nlisten = \"here\"", &["listen", "\"here\"", "127.0.0.1:8080"]);
     check("allow-all = true\ncontrol = \"0.0.0.0:9090\"", &["control", "control.token"]);
@@ -135,6 +136,10 @@ fn the_environment_goes_over_the_file_and_below_flags() {
 
     let error = variables(&[("TIDEGATE_LISTN", "x")]).expect_err("no option").to_string();
     assert!(error.contains("TIDEGATE_LISTN") && error.contains("TIDEGATE_LISTEN"), "{error}");
+    let error = variables(&[("TIDEGATE_FOO", "x")]).expect_err("no option").to_string();
+    assert!(error.ends_with("TIDEGATE_FOO is no option"), "nothing is near that: {error}");
+    let error = variables(&[("TIDEGATE_STREAM_PONG", "x")]).expect_err("no option").to_string();
+    assert!(error.contains("TIDEGATE_STREAM_PING"), "{error}");
     let error = variables(&[("TIDEGATE_STREAM_MAX_CHANNELS", "s3cret")]).expect_err("no number").to_string();
     assert!(error.contains("TIDEGATE_STREAM_MAX_CHANNELS") && !error.contains("s3cret"), "{error}");
 }

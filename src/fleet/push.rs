@@ -170,13 +170,25 @@ fn replaced(by: Option<u64>) -> String {
     )
 }
 
+/// A reason is told once, however many nodes have it.
 fn refusals(nodes: &[RefusedBy]) -> String {
-    let say = |by: &RefusedBy| {
+    let mut reasons: Vec<(Vec<&str>, &RefusedBy)> = Vec::new();
+    for by in nodes {
+        match reasons.iter_mut().find(|(_, same)| (same.stage, &same.why) == (by.stage, &by.why)) {
+            Some((names, _)) => names.push(&by.name),
+            None => reasons.push((vec![&by.name], by)),
+        }
+    }
+    let say = |(names, by): &(Vec<&str>, &RefusedBy)| {
         let stage = serde_json::to_value(by.stage).ok();
         let stage = stage.as_ref().and_then(|stage| stage.as_str()).unwrap_or_default().to_owned();
-        format!("node {} refuses it (not {stage}): {}", by.name, by.why)
+        let who = match &**names {
+            [name] => format!("node {name} refuses"),
+            names => format!("nodes {} refuse", names.join(", ")),
+        };
+        format!("{who} it (not {stage}): {}", by.why)
     };
-    nodes.iter().map(say).collect::<Vec<_>>().join("; ")
+    reasons.iter().map(say).collect::<Vec<_>>().join("; ")
 }
 
 /// The nodes that live.
@@ -369,5 +381,31 @@ async fn arrive(store: &FleetStore, pointer: Pointer, flip: Instant, within: Dur
             return Err(PushError::Behind { within, nodes: waiting.into_iter().map(say).collect() });
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_all_nodes_say_is_told_once() {
+        let by = |name: &str, stage, why: &str| RefusedBy { name: name.into(), stage, why: why.into() };
+        let told = |refused: Vec<RefusedBy>| PushError::Refused(refused).to_string();
+        let unsigned = |name| by(name, Stage::Verified, "it is not signed");
+        assert_eq!(
+            told(vec![unsigned("a")]),
+            "node a refuses it (not verified): it is not signed; nothing was changed anywhere"
+        );
+        assert_eq!(
+            told(vec![
+                unsigned("a"),
+                by("b", Stage::Tested, "it is not signed"),
+                unsigned("c"),
+                by("d", Stage::Verified, "x")
+            ]),
+            "nodes a, c refuse it (not verified): it is not signed; node b refuses it (not tested): it is not signed; node d \
+             refuses it (not verified): x; nothing was changed anywhere"
+        );
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tracing::field;
 
 use super::commands::{self, Anew, Heard, Listener};
 use crate::policy::gate::Gate;
@@ -43,7 +44,7 @@ pub struct Order {
     #[serde(default)]
     pub all: bool,
     /// As `15m`; without it, the policy decides when they come back.
-    #[serde(default, rename = "for", with = "humantime_serde")]
+    #[serde(default, rename = "for", with = "crate::times::option")]
     pub time: Option<Duration>,
 }
 
@@ -135,14 +136,18 @@ impl Listener for Revocations {
         if heard.fields.get("kind").is_some_and(|kind| kind == "lift") {
             let id = heard.fields.get("id").and_then(Value::as_str).ok_or("it has no id")?;
             let lifted = self.gate.denied().lift(id);
-            tracing::info!(id, lifted, "a denial is lifted");
+            if lifted {
+                tracing::info!(id, "a denial is lifted");
+            }
             return Ok(Some(json!(lifted)));
         }
         let revoke: Revoke =
             serde_json::from_value(Value::Object(heard.fields.clone())).map_err(|error| error.to_string())?;
         let (subject, channel, until) = (revoke.subject.clone(), revoke.channel.clone(), revoke.until);
         let streams = self.revoke(revoke)?;
-        tracing::info!(?subject, ?channel, until, streams, "revoked");
+        let all = (subject.is_none() && channel.is_none()).then_some(true);
+        let (subject, channel) = (subject.as_deref().map(field::debug), channel.as_deref().map(field::debug));
+        tracing::info!(subject, channel, all, until, streams, "revoked");
         Ok(Some(json!(streams)))
     }
 
@@ -183,6 +188,10 @@ impl Order {
             return wrong("it is a subject, a channel, both of them, or all".into());
         }
         for (what, name) in [("subject", &subject), ("channel", &channel)] {
+            // A variable of a script that is not set, most likely.
+            if name.as_ref().is_some_and(|name| name.is_empty()) {
+                return wrong(format!("the {what} is empty"));
+            }
             if name.as_ref().is_some_and(|name| name.len() > NAME) {
                 return wrong(format!("the {what} has more than {NAME} bytes"));
             }
@@ -256,4 +265,28 @@ async fn stored(store: &dyn Store) -> Result<Vec<Denial>, StoreError> {
         }
     };
     Ok(store.hash_all(KEY).await?.into_iter().filter_map(read).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_says_whom_it_means() {
+        let says = |order: Order| order.check().map_err(|error| error.to_string()).err().unwrap_or_default();
+        let named = |subject: Option<&str>, channel: Option<&str>| Order {
+            subject: subject.map(Into::into),
+            channel: channel.map(Into::into),
+            ..Order::default()
+        };
+        assert_eq!(says(named(Some("alice"), None)), "");
+        assert_eq!(says(named(Some("alice"), Some("news"))), "");
+        assert_eq!(says(Order { all: true, ..Order::default() }), "");
+        // A script whose variable is not set must not be told that all went well.
+        assert_eq!(says(named(Some(""), None)), "the subject is empty");
+        assert_eq!(says(named(Some("alice"), Some(""))), "the channel is empty");
+        for none in [Order::default(), Order { all: true, ..named(Some("alice"), None) }] {
+            assert_eq!(says(none), "it is a subject, a channel, both of them, or all");
+        }
+    }
 }

@@ -22,12 +22,20 @@ pub struct View {
     pub next_sequence: u64,
 }
 
+/// Digits of a digest that name it.
+const FEWEST: usize = 6;
+
 /// There is nothing to go back to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NothingThere {
     /// Not before what is in force.
     #[error("nothing else was in force before")]
     Before,
+    /// By too little of a name.
+    #[error(
+        "{0:?} is too little of a digest: {FEWEST} digits at least, or a number, as `tidegate policy list` shows them"
+    )]
+    TooShort(String),
     /// Not by that name.
     #[error("{0} was not in force, as far as is remembered: `tidegate policy list` shows what was")]
     Named(String),
@@ -54,9 +62,12 @@ impl View {
         let number = text.parse::<u64>().ok();
         let digits = text.strip_prefix("sha256:").unwrap_or(text);
         let by_number = self.history.iter().find(|pointer| Some(pointer.sequence) == number);
-        let named = |pointer: &&Pointer| digits.len() >= 6 && pointer.component.hex().starts_with(digits);
+        let named = |pointer: &&Pointer| digits.len() >= FEWEST && pointer.component.hex().starts_with(digits);
         let found = by_number.or_else(|| self.history.iter().find(named));
-        found.ok_or_else(|| NothingThere::Named(text.to_owned()))
+        found.ok_or_else(|| match number {
+            None if digits.len() < FEWEST => NothingThere::TooShort(text.to_owned()),
+            _ => NothingThere::Named(text.to_owned()),
+        })
     }
 
     /// What was in force up to what is in force now, as far as is remembered; each way back leads to where it went.
@@ -96,8 +107,11 @@ mod tests {
         let c = Digest::of(b"c");
         assert_eq!(chosen(Some(&c.to_string())), Ok(1));
         assert_eq!(chosen(Some(&c.hex()[..6])), Ok(1));
-        for unknown in ["9", &c.hex()[..5], "", "sha256:"] {
+        for unknown in ["9", "0123456", "sha256:012345"] {
             assert_eq!(chosen(Some(unknown)), Err(NothingThere::Named(unknown.into())));
+        }
+        for short in ["a1b2c", "", "sha256:"] {
+            assert_eq!(chosen(Some(short)), Err(NothingThere::TooShort(short.into())));
         }
         let back = |sequence, component: &str, to| Pointer { back_to: Some(to), ..pointer(sequence, component) };
         for (history, expect) in [

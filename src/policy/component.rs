@@ -63,6 +63,18 @@ pub enum LoadError {
     MissingExport(String),
 }
 
+/// Whether the first bytes are a component's, which costs nothing to ask.
+pub fn begins_as_one(bytes: &[u8]) -> Result<(), LoadError> {
+    if Engine::detect_precompiled(bytes).is_some() {
+        return Err(LoadError::Precompiled);
+    }
+    match bytes {
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Err(LoadError::CoreModule),
+        [0, b'a', b's', b'm', ..] => Ok(()),
+        _ => Err(LoadError::NotWasm),
+    }
+}
+
 /// A component that fits the interface, ready for instances.
 #[derive(Clone)]
 pub struct Policy {
@@ -89,14 +101,7 @@ impl Policy {
 
     /// The same for bytes of which the digest is known.
     pub fn of(compiler: &Compiler, bytes: &[u8], digest: Digest) -> Result<Self, LoadError> {
-        if Engine::detect_precompiled(bytes).is_some() {
-            return Err(LoadError::Precompiled);
-        }
-        match bytes {
-            [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => return Err(LoadError::CoreModule),
-            [0, b'a', b's', b'm', ..] => {}
-            _ => return Err(LoadError::NotWasm),
-        }
+        begins_as_one(bytes)?;
         let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{error:#}"));
         let engine = compiler.engine();
         let component = compiler.compile(bytes, &digest.hex())?;

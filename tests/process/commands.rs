@@ -196,7 +196,7 @@ async fn mistakes_are_told_and_have_a_code() {
     says(&ends(&["emit", "news", "e", "1", "--control", &nowhere]).await, 1, &["no gateway answers at", &nowhere]);
     let no_store = format!("redis://ann:s3cret@{nowhere}");
     let ended = ends(&["emit", "news", "e", "1", "--store", &no_store]).await;
-    says(&ended, 1, &["the store is unavailable"]);
+    says(&ended, 1, &[&format!("--store redis://{nowhere}: "), "the store is unavailable"]);
     assert!(!ended.stderr.contains("s3cret"), "{}", ended.stderr);
 
     says(&ends(&["tail", "redis://127.0.0.1"]).await, 2, &["http://"]);
@@ -212,8 +212,14 @@ async fn the_control_port_wants_its_token() {
     let toml = "store = \"memory:\"\nallow-all = true\ncontrol.listen = \"127.0.0.1:0\"\ncontrol.token = \"t0ken\"";
     let gateway = Gateway::start(toml).await;
     let control = gateway.control.to_string();
-    says(&ends(&["emit", "news", "e", "1", "--control", &control]).await, 1, &["401", "token"]);
-    says(&ends(&["emit", "news", "e", "1", "--control", &control, "--token", "other"]).await, 1, &["401"]);
+    says(&ends(&["emit", "news", "e", "1", "--control", &control]).await, 1, &["--token", "TIDEGATE_CONTROL_TOKEN"]);
+    let other = ends(&["emit", "news", "e", "1", "--control", &control, "--token", "other"]).await;
+    says(&other, 1, &[&control, "has another token"]);
+    let data = gateway.data.to_string();
+    for command in [&["emit", "news", "e", "1"][..], &["policy", "status"], &["revoke", "--all"]] {
+        let ended = ends(&[command, &["--control", &data, "--token", "t0ken"]].concat()).await;
+        says(&ended, 1, &[&data, "is no control port"]);
+    }
     let shown = ends(&["emit", "news", "e", "1", "--control", &control, "--token", "t0ken"]).await;
     assert_eq!(shown.code(), Some(0), "{shown:?}");
     let mut command = tidegate(&["emit", "news", "e", "1", "--control", &control]);

@@ -179,9 +179,10 @@ async fn what_fails_anywhere_changes_nothing_anywhere() {
     fleet.write("allow.wasm", component("allow"));
     fleet.write("allow.cases.toml", case("status = 403"));
     let ended = fleet.fails(&["push", "allow.wasm"], "nothing was changed anywhere").await;
-    for node in ["node a refuses", "node b refuses", "node c refuses", "not tested"] {
-        assert!(ended.stderr.contains(node) || ended.stdout.contains("refused"), "{node}: {ended:?}");
-    }
+    let refused: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    let refused = refused["refused"].as_array().expect("a list");
+    // Whoever refuses first is enough.
+    assert!(!refused.is_empty() && refused.iter().all(|by| by["stage"] == "tested"), "{ended:?}");
     fleet.write("slow.wasm", component("slow"));
     fleet.write("slow.cases.toml", case("allow = true"));
     let ended = fleet.fails(&["push", "slow.wasm"], "node b refuses it").await;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::say;
 use super::sign::private_key;
-use crate::commands::target::{Gateway, Target, refusal};
+use crate::commands::target::{Gateway, Target};
 use crate::config;
 use crate::fleet::View;
 use crate::fleet::push::{self, Bundle, How, PushError, Pushed};
@@ -33,7 +33,7 @@ pub struct SigningArgs {
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
     /// Sign it under this number [default: the next one]
-    #[arg(long, value_name = "NUMBER", requires = "key", value_parser = clap::value_parser!(u64).range(1..=MAX_SEQUENCE))]
+    #[arg(long, value_name = "NUMBER", requires = "key", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..=MAX_SEQUENCE))]
     pub sequence: Option<u64>,
 }
 
@@ -79,10 +79,7 @@ pub fn fleet(store: &RedisStore) -> anyhow::Result<FleetStore> {
 pub async fn view(target: &Target) -> anyhow::Result<View> {
     match target {
         Target::Store(store) => Ok(View::of(&fleet(store)?).await?),
-        Target::Gateway(gateway) => {
-            let (status, answer) = gateway.ask(Method::GET, "/v1/fleet", None).await?;
-            told_view(status, answer)
-        }
+        Target::Gateway(gateway) => told_view(gateway.call(Method::GET, "/v1/fleet", None).await?),
     }
 }
 
@@ -93,14 +90,12 @@ pub async fn followed(gateway: &Gateway) -> anyhow::Result<Option<View>> {
     match status {
         StatusCode::CONFLICT => Ok(None),
         StatusCode::OK if !follows => Ok(None),
-        _ => told_view(status, answer).map(Some),
+        StatusCode::OK => told_view(answer).map(Some),
+        _ => bail!(gateway.refusal(status, &answer)),
     }
 }
 
-fn told_view(status: StatusCode, answer: Value) -> anyhow::Result<View> {
-    if !status.is_success() {
-        bail!(refusal(status, &answer));
-    }
+fn told_view(answer: Value) -> anyhow::Result<View> {
     serde_json::from_value(answer)
         .context("the gateway tells of its fleet in another way than this version of the program")
 }

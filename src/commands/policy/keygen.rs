@@ -1,11 +1,11 @@
 //! `tidegate policy keygen`: a pair of keys, the private one for whoever signs, the public one for the gateways.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::json;
 
@@ -50,7 +50,12 @@ pub fn run(args: &KeygenArgs) -> anyhow::Result<()> {
 
 /// Writes a file that is not there yet.
 fn write(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
-    let what = || format!("{}: cannot be written, and is never written over", path.display());
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).with_context(what)?;
+    let what = || format!("{}: cannot be written", path.display());
+    let mut file = match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            bail!("{}: is there, and a key is never written over: give another name with --output", path.display())
+        }
+        file => file.with_context(what)?,
+    };
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(what)
 }

@@ -20,7 +20,7 @@ pub struct ListArgs {
 
 pub fn run(args: &ListArgs) -> anyhow::Result<()> {
     client_runtime()?.block_on(async {
-        let view = view(&args.target.open()?).await?;
+        let view = view(&args.target.open().await?).await?;
         if args.json {
             return say(&format!("{}\n", json!({ "current": view.current, "history": view.history })));
         }

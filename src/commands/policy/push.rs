@@ -19,7 +19,7 @@ pub struct PushArgs {
     bundle: BundleArgs,
     #[command(flatten)]
     signing: SigningArgs,
-    /// Its signature [default: FILE.sig, if there is one and no --key]
+    /// Its signature [default: NAME.wasm.sig beside NAME.wasm, if there is one and no --key]
     #[arg(long, value_name = "FILE", conflicts_with = "key")]
     signature: Option<PathBuf>,
     /// Take it through all stages on every node, and put it in force nowhere
@@ -38,7 +38,7 @@ pub fn run(args: &PushArgs) -> anyhow::Result<()> {
     let (component, cases) = args.bundle.read()?;
     let Statement { component: digest, cases: cases_digest, .. } = Statement::of(&component, cases.as_deref(), 0);
     client_runtime()?.block_on(async {
-        match args.target.open()? {
+        match args.target.open().await? {
             Target::Store(store) => {
                 let store = fleet(&store)?;
                 let next = async || Ok(View::of(&store).await?.next_sequence);

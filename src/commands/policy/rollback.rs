@@ -29,7 +29,7 @@ pub struct RollbackArgs {
 
 pub fn run(args: &RollbackArgs) -> anyhow::Result<()> {
     client_runtime()?.block_on(async {
-        match args.target.open()? {
+        match args.target.open().await? {
             Target::Store(store) => {
                 let store = fleet(&store)?;
                 let view = View::of(&store).await?;

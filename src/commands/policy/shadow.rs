@@ -34,12 +34,12 @@ pub struct ShadowArgs {
     /// The share of clients that it is asked about, from 0 to 1 [default: the gateway's policy.shadow.share; 0.1 with --store]
     #[arg(long, value_name = "SHARE", requires = "file")]
     share: Option<f64>,
-    /// Cases that it has to pass before [default: <name>.cases.toml beside <name>.wasm, if there is one]
+    /// Cases that it has to pass before [default: NAME.cases.toml beside NAME.wasm, if there is one]
     #[arg(long, value_name = "FILE", requires = "file")]
     cases: Option<PathBuf>,
     #[command(flatten)]
     signing: SigningArgs,
-    /// Its signature [default: <name>.wasm.sig beside <name>.wasm, if there is one and no --key]
+    /// Its signature [default: NAME.wasm.sig beside NAME.wasm, if there is one and no --key]
     #[arg(long, value_name = "FILE", requires = "file", conflicts_with = "key")]
     signature: Option<PathBuf>,
     /// Ask no candidate any more
@@ -75,7 +75,7 @@ pub fn run(args: &ShadowArgs) -> anyhow::Result<()> {
         return Err(ConfigError(format!("--share {share}: it is from 0 to 1")).into());
     }
     let answer = client_runtime()?.block_on(async {
-        match args.target.open()? {
+        match args.target.open().await? {
             Target::Store(store) => args.in_store(&fleet(&store)?).await,
             Target::Gateway(gateway) => args.through(&gateway).await,
         }
@@ -130,7 +130,7 @@ impl ShadowArgs {
 
 pub fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
     client_runtime()?.block_on(async {
-        match args.target.open()? {
+        match args.target.open().await? {
             Target::Store(store) => promote_in_store(args, &fleet(&store)?).await,
             Target::Gateway(gateway) => promote_through(args, &gateway).await,
         }
@@ -208,9 +208,10 @@ fn text(report: &Value) -> String {
     if report["unreadable"] == true {
         return "what was there could not be read, and is gone\n".into();
     }
-    let share = report["share"].as_f64().unwrap_or_default() * 100.0;
+    // As many digits as say something: 0.1 is 10 and not 10.000.
+    let share = (report["share"].as_f64().unwrap_or_default() * 1e5).round() / 1e3;
     let mut text = format!(
-        "{} ({}), asked about {share:.3} % of clients since {}\n",
+        "{} ({}), asked about {share} % of clients since {}\n",
         plain(&report["digest"]),
         plain(&report["source"]),
         at(&report["since"])

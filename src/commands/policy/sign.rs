@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::config::ConfigError;
 use crate::policy::cases::file;
-use crate::policy::component::MAX_SIZE;
+use crate::policy::component::{MAX_SIZE, begins_as_one};
 use crate::policy::signature::{self, MAX_SEQUENCE, Signature, Statement, key};
 
 #[derive(Debug, Args)]
@@ -22,9 +22,9 @@ pub struct SignArgs {
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
     /// Greater than that of every policy that was in force
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=MAX_SEQUENCE))]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..=MAX_SEQUENCE))]
     sequence: u64,
-    /// Write the signature here [default: FILE.sig, where the gateway looks for it]
+    /// Write the signature here [default: NAME.wasm.sig beside NAME.wasm, where the gateway looks for it]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Print JSON
@@ -96,6 +96,7 @@ fn read_signature(path: &Path) -> anyhow::Result<Signature> {
 pub fn run(args: &SignArgs) -> anyhow::Result<()> {
     let key = private_key(&args.key)?;
     let (component, cases) = args.bundle.read()?;
+    begins_as_one(&component).with_context(|| format!("{}", args.bundle.file.display()))?;
     let signature = Statement::of(&component, cases.as_deref(), args.sequence).sign(&key);
     let output = args.output.clone().unwrap_or_else(|| signature::path(&args.bundle.file));
     std::fs::write(&output, signature.text() + "\n").with_context(|| format!("{}", output.display()))?;

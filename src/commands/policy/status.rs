@@ -21,7 +21,7 @@ pub struct StatusArgs {
 
 pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
     client_runtime()?.block_on(async {
-        let target = args.target.open()?;
+        let target = args.target.open().await?;
         if let Target::Gateway(gateway) = &target
             && gateway.ask(Method::GET, "/v1/fleet", None).await?.0 == StatusCode::CONFLICT
         {

@@ -36,7 +36,7 @@ pub struct WrittenProfile {
     #[serde(deserialize_with = "one_or_more")]
     pub audience: Vec<String>,
     /// What clocks may differ.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "crate::times")]
     pub leeway: Duration,
     /// Whether they have to end.
     pub require_exp: bool,
@@ -56,13 +56,13 @@ pub struct WrittenProfile {
     /// whose address may be this network's own,
     pub allow_private: bool,
     /// fetched again after this at the earliest,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "crate::times")]
     pub min_age: Duration,
     /// after this at the latest,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "crate::times")]
     pub max_age: Duration,
     /// and good for so long more while that fails.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "crate::times")]
     pub stale: Duration,
 }
 

@@ -120,7 +120,11 @@ fn guard<B>(app: &App, request: &Request<B>, who: Who) -> Option<Response> {
         Some(token) if who == Operators && !shows_token(request, [token]) => Some(error(
             StatusCode::UNAUTHORIZED,
             "unauthorized",
-            "the control port needs its token: authorization: Bearer …",
+            if request.headers().contains_key(http::header::AUTHORIZATION) {
+                "that is not the control port's token"
+            } else {
+                "the control port needs its token: authorization: Bearer …"
+            },
         )),
         // Without a token, a name that somebody pointed to this machine must not be a way in.
         None if !host_is_address(request) => Some(error(

@@ -86,6 +86,7 @@ impl<R: BufRead> Iterator for Entries<R> {
 
 /// What tells lines apart, before they are read as what they are.
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Head {
     recording: Option<u32>,
     dropped: Option<u64>,

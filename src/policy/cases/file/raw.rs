@@ -53,7 +53,12 @@ pub struct Lookup {
 }
 
 #[derive(Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "a table, as { path = \"/\", headers.cookie = \"session=1\" }"
+)]
 pub struct Request {
     pub method: Option<String>,
     pub scheme: Option<String>,
@@ -64,7 +69,12 @@ pub struct Request {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "a table, as { allow = true } or { status = 403 }"
+)]
 pub struct Expect {
     pub allow: Option<bool>,
     pub status: Option<u16>,
