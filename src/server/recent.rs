@@ -13,6 +13,8 @@ const REMEMBERED: usize = 50;
 /// Of each, so many channels, and so many characters of each text.
 const CHANNELS: usize = 4;
 const TEXT: usize = 200;
+/// Why somebody is out whom the policy would let in.
+const REVOKED: &str = "the right to read was taken away for a while";
 
 /// Somebody who was kept out.
 #[derive(Clone, Debug, Serialize)]
@@ -25,7 +27,7 @@ pub struct KeptOut {
     pub channels: Vec<String>,
     /// Channels that are not shown.
     pub more_channels: usize,
-    /// `rejected` or `error`.
+    /// `rejected`, `revoked` or `error`.
     pub outcome: &'static str,
     /// The status of a rejection.
     pub status: Option<u16>,
@@ -48,9 +50,7 @@ impl Recent {
     pub fn remember(&self, request: &str, channels: &[String], decision: &Decision) {
         let (outcome, status, kind, said) = match &decision.outcome {
             Outcome::Allowed(_) => return,
-            Outcome::Rejected(_) if decision.revoked => {
-                ("rejected", Some(403), None, "the right to read was taken away for a while".to_owned())
-            }
+            Outcome::Rejected(_) if decision.revoked => ("revoked", Some(403), None, REVOKED.to_owned()),
             Outcome::Rejected(rejection) => {
                 let body = String::from_utf8_lossy(&rejection.body[..rejection.body.len().min(4 * TEXT)]);
                 ("rejected", Some(rejection.status.as_u16()), None, body.into_owned())
@@ -65,7 +65,8 @@ impl Recent {
             outcome,
             status,
             kind,
-            reason: short(decision.reason.as_deref().unwrap_or(&said)),
+            // The policy's reason to let somebody in is not why they are out.
+            reason: short(decision.reason.as_deref().filter(|_| !decision.revoked).unwrap_or(&said)),
             version: decision.by.as_ref().map(|about| about.number),
             micros: u64::try_from(decision.took.as_micros()).unwrap_or(u64::MAX),
         };
@@ -120,11 +121,14 @@ mod tests {
         for _ in 0..2 * REMEMBERED {
             recent.remember("r", &channels, &decision(Outcome::Rejected(rejected.clone()), None));
         }
+        let revoked = decision(Outcome::Rejected(rejected.clone()), Some("a member".into()));
+        recent.remember("v", &channels, &Decision { revoked: true, ..revoked });
         recent.remember("f", &channels, &decision(Outcome::Failed(Failure::Cpu), Some("why".into())));
         let all = recent.list();
         assert_eq!((all.len(), all[0].kind, &*all[0].reason), (REMEMBERED, Some("cpu"), "why"));
         let bytes = serde_json::to_string(&all).expect("JSON").len();
         assert!(bytes < REMEMBERED * (CHANNELS + 1) * TEXT * 4, "{bytes}");
-        assert_eq!((all[1].status, all[1].more_channels, all[1].channels.len()), (Some(403), 96, 4));
+        assert_eq!((all[1].outcome, all[1].status, &*all[1].reason), ("revoked", Some(403), REVOKED));
+        assert_eq!((all[2].status, all[2].more_channels, all[2].channels.len()), (Some(403), 96, 4));
     }
 }

@@ -130,6 +130,50 @@ describe("the status page", { timeout: 90_000 }, () => {
     await row("channels", /No streams/);
   });
 
+  test("shows whose right was taken away, and not the policy's reason to let them in", async () => {
+    const headers = { authorization: `Bearer ${TOKEN}`, "content-type": "application/json" };
+    const body = JSON.stringify({ subject: "bob", for: "10m" });
+    const { denial } = await (await fetch(`${control}/v1/revoke`, { method: "POST", headers, body })).json();
+    assert.equal((await open(["default"], "bob")).status, 403);
+    const kept = await row("kept-out", /revoked/);
+    assert.match(kept, /taken away/);
+    assert.doesNotMatch(kept, /bob:/);
+    await until("it is counted", async () => (await figure("Revocations")) === "1");
+    await fetch(`${control}/v1/revocations/${denial.id}`, { method: "DELETE", headers });
+    await until("it is lifted", async () => (await figure("Revocations")) === "0");
+  });
+
+  test("leaves numbers and outcomes whole, however long a name beside them is", async (t) => {
+    const long = `alice-${"x".repeat(900)}`;
+    const stream = await open([long], "alice");
+    t.after(() => stream.close());
+    assert.equal((await open([`team-${"y".repeat(900)}`], "alice")).status, 403);
+    await row("channels", /xxxx/);
+    await row("kept-out", /yyyy/);
+    for (const width of [1280, 800]) {
+      await page.setViewportSize({ width, height: 800 });
+      const lines = (selector) => page.locator(selector).evaluateAll((cells) => cells.map((cell) => {
+        const range = document.createRange();
+        range.selectNodeContents(cell);
+        return new Set([...range.getClientRects()].map(({ bottom }) => Math.round(bottom))).size;
+      }));
+      for (const selector of ["#channels .number", "#kept-out .tight", "#kept-out code", "#kept-out .number", "thead th"]) {
+        const counts = await lines(selector);
+        assert.ok(counts.length > 0 && counts.every((count) => count <= 1), `${selector} at ${width}: ${counts}`);
+      }
+      const overflow = () => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      assert.ok((await overflow()) <= 0, `${await overflow()} px too wide`);
+    }
+    // A name that turns the direction of writing turns its own only.
+    assert.ok(await page.locator("#channels bdi").count());
+    // As a list each cell says what it is.
+    await page.setViewportSize({ width: 400, height: 800 });
+    const label = await page.locator("#kept-out td[data-name=Why]").first().evaluate((cell) => getComputedStyle(cell, "::before").content);
+    assert.match(label, /Why/);
+    assert.equal(await page.locator("#kept-out td").first().evaluate((cell) => getComputedStyle(cell).display), "block");
+    await page.setViewportSize({ width: 1280, height: 800 });
+  });
+
   test("shows swaps, and what was refused", async () => {
     // A custom section makes it another component that decides the same.
     replacePolicy(Buffer.concat([readFileSync(EXAMPLE), Buffer.from([0, 3, 1, 0x78, 0x79])]));

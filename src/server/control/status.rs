@@ -43,6 +43,7 @@ pub async fn status(app: &App) -> Response {
             "replay_limit": app.config.stream.replay_memory,
         },
         "kept_out": app.recent.list(),
+        "denials": app.gate.denied().list().len(),
         "nodes": nodes.unwrap_or_default(),
         "candidate": candidate(app),
     });

@@ -1,0 +1,94 @@
+// The status page in a real browser where there are several nodes, a candidate, and a gateway that goes and comes back.
+import assert from "node:assert/strict";
+import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { launch } from "./lib/browser.js";
+import { Closing } from "./lib/closing.js";
+import { REPO, startGateway } from "./lib/gateway.js";
+import { Resp, startRedis } from "./lib/redis.js";
+import { SseReader } from "./lib/sse.js";
+import { until } from "./lib/until.js";
+import { POLICY, policyConfig, seed, SESSION } from "./lib/world.js";
+
+// It lets in whoever has a session, and so Alice where the policy in force does not.
+const CANDIDATE = join(REPO, "target/guests/rust-session-based.wasm");
+// A word of a node is good for five seconds.
+const WORD = { within: 20_000 };
+
+const closing = new Closing();
+const nodes = {};
+let dir, redis, page;
+
+async function start(name, control = "127.0.0.1:0") {
+  const policy = join(dir, `${name}.wasm`);
+  const config = policyConfig({ store: redis.url, origin: "http://127.0.0.1", policy, more: `fleet.node = "${name}"` });
+  const args = ["serve", "--control", control];
+  nodes[name] = closing.add(await startGateway({ name, args, config, dir }), (it) => it.kill());
+}
+
+before(async () => {
+  dir = closing.dir();
+  redis = closing.add(await startRedis({ dir }), (it) => it.stop());
+  const resp = closing.add(await Resp.open(redis.port), (it) => it.close());
+  await seed(resp);
+  for (const name of ["gate-1", "gate-2", "gate-3"]) {
+    copyFileSync(POLICY, join(dir, `${name}.wasm`));
+    await start(name);
+  }
+  const browser = closing.add(await launch(), (it) => it.close());
+  page = await browser.newPage();
+  await page.goto(`${nodes["gate-1"].control}/`);
+});
+
+after(() => closing.run());
+
+const text = (selector) => page.locator(selector).innerText();
+const row = (id, pattern, within) =>
+  until(`a row of ${id} like ${pattern}`, async () => (await page.locator(`#${id} tr`).allInnerTexts()).find((it) => pattern.test(it)), within);
+const count = (what) => page.locator("#candidate-counts div").filter({ hasText: what }).locator("dd").evaluate((it) => it.firstChild.textContent);
+
+describe("the status page of a fleet", { timeout: 120_000 }, () => {
+  test("shows all nodes, and which has another policy than this one", async () => {
+    for (const name of ["gate-1", "gate-2", "gate-3"]) await row("nodes", new RegExp(`^${name}\\s`));
+    assert.equal(await page.locator("#nodes .warn").count(), 0);
+    // A custom section makes it another component that decides the same.
+    writeFileSync(join(dir, "gate-3.wasm"), Buffer.concat([readFileSync(POLICY), Buffer.from([0, 3, 1, 0x78, 0x79])]));
+    await row("nodes", /^gate-3\s.*another than here/);
+    assert.equal(await page.locator("#nodes .warn").count(), 1);
+  });
+
+  test("shows what a candidate would do", async () => {
+    assert.equal(await page.locator("#candidate-card").isVisible(), false);
+    const body = readFileSync(CANDIDATE);
+    const headers = { "content-type": "application/wasm" };
+    const put = await fetch(`${nodes["gate-1"].control}/v1/policy/candidate?share=1`, { method: "PUT", headers, body });
+    assert.equal(put.status, 200, await put.text());
+    await until("the candidate is shown", () => page.locator("#candidate-card").isVisible());
+    assert.match(await text("#candidate"), /100 % of clients/);
+    for (const [channel, status] of [["alice-1", 200], ["admin-panel", 403]]) {
+      const url = `${nodes["gate-1"].url}/api/realtime?channel=${channel}`;
+      const stream = await SseReader.open(url, { headers: { cookie: `session=${SESSION.alice}` } });
+      assert.equal(stream.status, status);
+      stream.close();
+    }
+    await until("what flips is counted", async () => (await count("Reject → allow")) === "1" && (await count("The same")) === "1");
+    assert.equal(await count("Allow → reject"), "0");
+  });
+
+  test("forgets a node that is gone", async () => {
+    await nodes["gate-2"].kill();
+    await until("it is gone", async () => !(await text("#nodes")).includes("gate-2"), WORD);
+    assert.match(await text("#nodes"), /gate-3/);
+  });
+
+  test("goes on by itself when its gateway is back", async () => {
+    await nodes["gate-1"].kill();
+    await until("a word about it", async () => /does not answer/.test(await text("#trouble")));
+    await start("gate-1", new URL(nodes["gate-1"].control).host);
+    await until("it is shown again", async () => (await text("#state")).includes("ready"), WORD);
+    assert.equal(await page.locator("#banner").isVisible(), false);
+    // The candidate was that of another process.
+    await until("what was is gone", async () => !(await page.locator("#candidate-card").isVisible()));
+  });
+});
