@@ -11,8 +11,9 @@ use super::super::App;
 use super::super::respond::{self, Response, error};
 use crate::fleet::push::{self, Bundle, How, PushError};
 use crate::fleet::{Fleet, View};
+use crate::policy::digest::Digest;
 use crate::policy::signature::Signature;
-use crate::rollout::Artifact;
+use crate::rollout::{Artifact, Stage};
 
 /// Every node has so long to prepare what is put here, unless the request says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -53,10 +54,15 @@ pub async fn put(fleet: &Arc<Fleet>, artifact: Artifact, dry_run: bool, within: 
     pushed(fleet, bundle, How { dry_run, timeout: within.unwrap_or(TIMEOUT), untried: false, back_to: None }).await
 }
 
-/// What is given to a fleet; a signature that is none is told.
+/// What is given to a fleet; a signature that is none is told as a gateway with a policy of its own tells it.
 pub fn bundle(artifact: Artifact) -> Result<Bundle, Box<Response>> {
     let signature = artifact.signature.as_deref().map(|text| Signature::parse(text.as_bytes())).transpose();
-    let signature = signature.map_err(|cause| Box::new(error(StatusCode::BAD_REQUEST, "invalid_signature", cause)))?;
+    let signature = signature.map_err(|cause| {
+        let digest = Digest::of(&artifact.component);
+        let error =
+            json!({ "code": "refused", "message": cause.to_string(), "stage": Stage::Verified, "digest": digest });
+        Box::new(respond::json(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": error })))
+    })?;
     Ok(Bundle { component: artifact.component.to_vec(), cases: artifact.cases, signature })
 }
 
@@ -139,4 +145,19 @@ pub fn refusal(cause: &PushError) -> Response {
         PushError::Behind { .. } | PushError::Unknown(_) => (StatusCode::GATEWAY_TIMEOUT, "not_everywhere"),
     };
     error(status, code, cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_that_is_none_is_a_stage_that_was_not_reached() {
+        let artifact = |signature: &str| Artifact { signature: Some(signature.into()), ..Artifact::new(vec![1]) };
+        for none in ["", "{}", "signed"] {
+            let answer = bundle(artifact(none)).err().map(|answer| answer.status());
+            assert_eq!(answer, Some(StatusCode::UNPROCESSABLE_ENTITY), "{none:?}");
+        }
+        assert!(bundle(Artifact::new(vec![1])).is_ok());
+    }
 }
