@@ -55,6 +55,8 @@ struct List {
     /// Those that name a channel alone.
     by_channel: HashMap<Box<str>, Vec<Arc<Denial>>>,
     everybody: Vec<Arc<Denial>>,
+    /// Nothing is over before that, so that nobody has to look.
+    none_over_before: u64,
 }
 
 impl Denied {
@@ -111,12 +113,7 @@ impl Denied {
 
     fn change<T>(&self, with: impl FnOnce(&mut List) -> T) -> T {
         let mut list = self.write();
-        let now = now_ms();
-        let over: Vec<Box<str>> =
-            list.all.values().filter(|denial| denial.until <= now).map(|denial| denial.id.clone()).collect();
-        over.iter().for_each(|id| {
-            list.remove(id);
-        });
+        list.drop_what_is_over(now_ms());
         let done = with(&mut list);
         self.count.store(list.all.len(), Ordering::Release);
         done
@@ -140,7 +137,20 @@ impl List {
         }
     }
 
+    fn drop_what_is_over(&mut self, now: u64) {
+        if now < self.none_over_before {
+            return;
+        }
+        let over: Vec<Box<str>> =
+            self.all.values().filter(|denial| denial.until <= now).map(|denial| denial.id.clone()).collect();
+        over.iter().for_each(|id| {
+            self.remove(id);
+        });
+        self.none_over_before = self.all.values().map(|denial| denial.until).min().unwrap_or(u64::MAX);
+    }
+
     fn add(&mut self, denial: Denial) {
+        self.none_over_before = self.none_over_before.min(denial.until);
         let denial = Arc::new(denial);
         self.place(&denial.whom).push(Arc::clone(&denial));
         self.all.insert(denial.id.clone(), denial);
@@ -231,5 +241,13 @@ mod tests {
         assert_eq!(denied.list().len(), 1);
         assert!(denied.add(denial("other", whom(Some("b"), None), u64::MAX)));
         assert_eq!(denied.read().all.len(), 2);
+        // And so does what is over later, whether it was the first or not.
+        let soon = now_ms() + 20;
+        assert!(denied.add(denial("soon", whom(Some("c"), None), soon)));
+        assert!(denied.add(denial("other", whom(Some("b"), None), soon + 1)));
+        while now_ms() <= soon + 1 {
+            std::thread::yield_now();
+        }
+        assert!(denied.lift("new") && denied.read().all.is_empty());
     }
 }
