@@ -49,7 +49,7 @@ pub struct Page {
     pub needs: Option<usize>,
     /// The stream; `None` if there is no such key.
     pub stream: Option<StreamState>,
-    /// The last id of the stream that goes before all others ([`Store::lead`]), at the same moment.
+    /// The last entry of the stream that goes before all others ([`Store::lead`]), at the same moment.
     pub lead: StreamId,
 }
 

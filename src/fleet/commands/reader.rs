@@ -97,7 +97,8 @@ impl Commands {
         }
     }
 
-    /// Reads to the end, and does what is said. Where that is.
+    /// Reads to the end, and does what is said. Where the last entry is then, as every page says it: be it one that is trimmed or deleted
+    /// meanwhile, which changes nothing.
     async fn read_on(&self, position: &mut Option<Position>, look: &mut Look) -> Result<StreamId, StoreError> {
         loop {
             let Some(read) = position else {
@@ -123,7 +124,7 @@ impl Commands {
                     continue;
                 }
                 read.at = state.last;
-                return Ok(read.at);
+                return Ok(page.lead);
             }
         }
     }
