@@ -1,5 +1,6 @@
 //! Flags, environment and file become one checked [`Config`]; whatever is wrong is said with the key and the remedy.
 
+mod changes;
 mod check;
 mod cors;
 pub mod layers;
@@ -23,17 +24,19 @@ use toml::Table;
 use crate::channel::hub::HubSettings;
 use crate::egress::Egress;
 use crate::policy::tokens::Tokens;
-use crate::policy::{Limits, Settings, Surroundings, decisions};
+use crate::policy::{Limits, Settings, Surroundings};
 use crate::stamp::Seen;
 use crate::store::Store;
 use crate::store::memory::Seed;
 use crate::store::url::StoreUrl;
-use check::{address, count, hold, is_token, patterns, positive, size, stream_path, up_to};
-use live::Written;
-use operations::{RolloutConfig, ShadowConfig};
+use changes::Written;
+use check::{address, count, positive, size, stream_path, up_to};
+use operations::RolloutConfig;
 use raw::{LogFormat, Raw, Source};
 
+pub use check::log_filter;
 pub use cors::{Cors, Origin};
+pub use live::{Live, Options};
 
 /// What is wrong with the configuration, where, and what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -60,8 +63,6 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where operators connect.
     pub control: SocketAddr,
-    /// What they have to show.
-    pub control_token: Option<String>,
     /// Where the events live.
     pub store: StoreConfig,
     /// Where things are kept that can be made again.
@@ -80,34 +81,18 @@ pub struct Config {
     pub egress: Arc<Egress>,
     /// The streams.
     pub stream: StreamConfig,
-    /// Which keys may be channels.
-    pub channels: ChannelRules,
-    /// Which web pages may read.
-    pub cors: Cors,
-    /// A client that was refused and asks again at once waits so long.
-    pub reject_hold: Duration,
-    /// Tokens of `/redis`.
-    pub rest_tokens: Vec<String>,
     /// Proxies that are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Bytes of a request's head.
     pub max_head: usize,
     /// Where the policy comes from.
     pub rollout: RolloutConfig,
-    /// What is asked beside it.
-    pub shadow: ShadowConfig,
-    /// What is written down of decisions.
-    pub decisions: decisions::Settings,
     /// This node's name, if it was given one.
     pub node: Option<String>,
-    /// A node that was told to stop serves on for so long.
-    pub drain_delay: Duration,
-    /// The time that streams have to leave.
-    pub drain: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
-    /// What is logged.
-    pub log_filter: String,
+    /// What may change without a restart.
+    pub live: Arc<Live>,
     /// All of it, as it was written.
     pub written: Written,
 }
@@ -174,7 +159,7 @@ impl StreamConfig {
 }
 
 /// Which keys may be channels.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ChannelRules {
     allow: GlobSet,
     deny: GlobSet,
@@ -239,13 +224,7 @@ impl Config {
             let what = format!("{control} is not a loopback address, so control.token has to be set");
             return Err(wrong("control", what));
         }
-        if let Some(token) =
-            [&raw.control.token].into_iter().flatten().chain(&raw.redis_rest.tokens).find(|t| !is_token(t))
-        {
-            let what =
-                format!("a token of {} characters; it has at least one, and only visible ASCII", token.chars().count());
-            return Err(wrong("control.token and redis-rest.tokens", what));
-        }
+        let live = Live::check(&raw)?;
         let url: StoreUrl = raw.store.parse().map_err(|error| wrong("store", error))?;
         if !raw.memory.seed.is_empty() && !matches!(url, StoreUrl::Memory) {
             return Err(wrong("memory.seed", "it fills a memory: store only; store is another"));
@@ -284,10 +263,6 @@ impl Config {
                 linger: Duration::from_secs(30),
             },
         };
-        let channels = ChannelRules {
-            allow: patterns("channels.allow", &raw.channels.allow)?,
-            deny: patterns("channels.deny", &raw.channels.deny)?,
-        };
         let cache_dir = raw.cache_dir.or_else(cache_dir);
         if door == Door::Fleet && cache_dir.is_none() {
             let what = "a node of a fleet keeps the policy there, and how far sequence numbers went; name a folder";
@@ -296,7 +271,6 @@ impl Config {
         Ok(Self {
             listen,
             control,
-            control_token: raw.control.token,
             store: StoreConfig {
                 url,
                 ca: raw.store_ca,
@@ -313,20 +287,12 @@ impl Config {
             tokens: policy::tokens(&raw.policy.tokens)?,
             egress: Arc::new(policy::egress(&raw.policy.egress)?),
             stream,
-            channels,
-            cors: cors::cors(&raw.cors)?,
-            reject_hold: hold(raw.reject.hold)?,
-            rest_tokens: raw.redis_rest.tokens,
             trusted_proxies: raw.server.trusted_proxies,
             max_head: size("server.max-head", raw.server.max_head, 32 << 10, 1 << 20)?,
             rollout,
-            shadow: operations::shadow(&raw.policy.shadow)?,
-            decisions: operations::decisions(&raw.decisions)?,
             node: raw.fleet.node.map(operations::node).transpose()?,
-            drain_delay: operations::up_to_a_day("drain.delay", raw.drain.delay)?,
-            drain: operations::up_to_a_day("drain.time", raw.drain.time)?,
             log_format: raw.log.format,
-            log_filter: raw.log.filter,
+            live: Arc::new(live),
             written,
         })
     }

@@ -42,6 +42,8 @@ mod fleet_candidate;
 mod fleet_faults;
 #[path = "process/fleet_trust.rs"]
 mod fleet_trust;
+#[path = "process/live.rs"]
+mod live;
 #[path = "process/neighbours.rs"]
 mod neighbours;
 #[path = "process/policies.rs"]

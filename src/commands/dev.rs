@@ -64,7 +64,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         println!("  curl -H 'content-type: application/json' -d '{event}' http://{address}/playground/emit");
         println!();
         println!("An app with @upstash/realtime runs on this with:");
-        if let Some(token) = app.config.rest_tokens.first() {
+        if let Some(token) = app.live().rest_tokens.first() {
             println!("UPSTASH_REDIS_REST_URL=http://{host}/redis");
             println!("UPSTASH_REDIS_REST_TOKEN={token}");
         }

@@ -13,6 +13,7 @@ use toml::Table;
 use super::sockets::Inherited;
 use super::{ServeFlags, manager};
 use crate::channel::hub::Hub;
+use crate::config::operations::ShadowConfig;
 use crate::config::{Config, ConfigError, Door, Read, StoreConfig};
 use crate::fleet::{Fleet, Join, LocalCopy};
 use crate::policy::compile::Compiler;
@@ -26,7 +27,7 @@ use crate::stamp::Seen;
 use crate::store::Store;
 use crate::store::memory::{MemoryStore, system_clock};
 use crate::store::redis::RedisStore;
-use crate::telemetry;
+use crate::telemetry::{self, Log};
 
 /// The example policy, compiled from `guest-examples/rust-role-based`.
 pub const EXAMPLE: &[u8] = include_bytes!("../../guest-examples/rust-role-based/policy.wasm");
@@ -67,7 +68,7 @@ pub fn start(
 ) -> anyhow::Result<()> {
     let Start { config, files, load } = given;
     let inherited = Inherited::take()?;
-    let _log = telemetry::init(&config.log_filter, config.log_format)?;
+    let (log, _guard) = telemetry::init(&config.live.log_filter, config.log_format)?;
     super::use_ring();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
@@ -78,7 +79,7 @@ pub fn start(
         let store = open_store(&config.store, kept).await?;
         let signatures = signatures(&config)?;
         let gate = Arc::new(open_gate(&config, Arc::clone(&store))?);
-        gate.beside().write(config.decisions.clone())?;
+        gate.beside().write(config.live.decisions.clone())?;
         let hub = Hub::start(Arc::clone(&store), config.stream.hub.clone());
         let app = Arc::new(App::new(config, hub, gate, playground, signatures));
         begin(&app).await?;
@@ -86,9 +87,10 @@ pub fn start(
         let address = listeners.data.socket.local_addr()?;
         let control = listeners.control.socket.local_addr()?;
         join_fleet(&app, address, copy).await;
-        let follow = Follow::new(app.rollout.clone(), store, Arc::clone(&app.config), files, load);
+        let follow = Follow::new(app.rollout.clone(), store, Arc::clone(&app.config), app.options.clone(), files, load);
         tokio::spawn(follow.run(reload));
         propose(&app);
+        log_as_configured(&app, log);
         let signal = stop_signal()?;
         greet(address, &app)?;
         println!("control on http://{control}");
@@ -116,15 +118,45 @@ async fn begin(app: &App) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The candidate of the configuration is loaded beside the start: what is wrong with it is told, and is no reason not to serve.
+/// The candidate of the configuration is loaded beside the start, and when the configuration names another: what is wrong with it is told,
+/// and is no reason not to serve.
 fn propose(app: &Arc<App>) {
-    let Some(file) = app.config.shadow.file.clone() else { return };
-    let app = Arc::clone(app);
+    let (app, mut options) = (Arc::clone(app), app.options.subscribe());
     tokio::spawn(async move {
-        let share = Share { share: app.config.shadow.share, concurrency: app.config.shadow.concurrency };
-        // What was refused is in the log.
-        if app.rollout.propose_file(file, share).await.is_err() {
-            tracing::error!("policy.shadow.file: no candidate is asked");
+        let (mut before, mut asked) = (ShadowConfig::default(), None);
+        loop {
+            let now = options.borrow_and_update().shadow.clone();
+            if now != before {
+                if let Some(file) = now.file.clone() {
+                    let share = Share { share: now.share, concurrency: app.config.limits.shadow };
+                    match app.rollout.propose_file(file, share).await {
+                        Ok(candidate) => asked = Some(candidate),
+                        // What was refused is in the log.
+                        Err(_) => tracing::error!("policy.shadow.file: it is not asked"),
+                    }
+                } else if let Some(candidate) = asked.take() {
+                    app.rollout.ended(&candidate);
+                }
+                before = now;
+            }
+            if options.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// What is logged is what the configuration says.
+fn log_as_configured(app: &App, log: Log) {
+    let mut options = app.options.subscribe();
+    let mut before = app.config.live.log_filter.clone();
+    tokio::spawn(async move {
+        while options.changed().await.is_ok() {
+            let now = options.borrow_and_update().log_filter.clone();
+            if now != before {
+                log.set(&now);
+                before = now;
+            }
         }
     });
 }
@@ -184,7 +216,7 @@ async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalCopy>
         name: app.config.node_at(address),
         address,
         copy,
-        concurrency: app.config.shadow.concurrency,
+        concurrency: app.config.limits.shadow,
     });
     if fleet.follows() {
         fleet.first().await;

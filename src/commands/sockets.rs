@@ -41,7 +41,7 @@ impl Inherited {
     pub async fn listen(self, config: &Config) -> anyhow::Result<Listeners> {
         if let Some(control) = &self.control {
             let address = control.local_addr()?;
-            let is_guarded = address.ip().is_loopback() || config.control_token.is_some();
+            let is_guarded = address.ip().is_loopback() || config.live.control_token.is_some();
             ensure!(is_guarded, "LISTEN_FDS: control is {address}, which others may reach: set control.token");
         }
         Ok(Listeners {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use tracing_subscriber::EnvFilter;
 
 use super::{ConfigError, wrong};
 
@@ -38,6 +39,12 @@ pub fn size(key: &str, size: bytesize::ByteSize, min: u64, max: u64) -> Result<u
     let bytes = usize::try_from(size.as_u64()).ok().filter(|_| (min..=max).contains(&size.as_u64()));
     let range = || format!("{size}: it is from {} to {}", bytesize::ByteSize(min), bytesize::ByteSize(max));
     bytes.ok_or_else(|| wrong(key, range()))
+}
+
+/// What is let into the log.
+pub fn log_filter(text: &str) -> Result<EnvFilter, ConfigError> {
+    let expected = "something like info or warn,tidegate=debug is expected";
+    EnvFilter::try_new(text).map_err(|error| wrong("log.filter", format!("{text:?}: {error}; {expected}")))
 }
 
 /// The time of `reject.hold`.

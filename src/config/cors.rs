@@ -3,7 +3,7 @@
 use super::{ConfigError, raw, wrong};
 
 /// Which web pages may read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cors {
     /// The origins; none for all.
     pub origins: Option<Vec<Origin>>,
@@ -12,7 +12,7 @@ pub struct Cors {
 }
 
 /// An origin, or one with any port.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     scheme_and_host: String,
     any_port: bool,

@@ -1,218 +1,93 @@
-//! What of the configuration takes force while the gateway runs, as one value with the policy; and what needs a restart.
+//! Options that take force as soon as a configuration was read: they need no restart, and no policy is asked about them.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-use toml::{Table, Value};
+use tokio::sync::watch;
 
-use super::raw::{OPTIONS, Raw, Source};
-use super::{Config, ConfigError, reference, wrong};
-use crate::policy::{Basis, Limits};
-use crate::store::Store;
+use super::operations::{self, ShadowConfig};
+use super::raw::Raw;
+use super::{ChannelRules, ConfigError, Cors, check, cors, wrong};
+use crate::policy::decisions;
 
-/// Options of what is around the policy in force.
-const AROUND: [&str; 15] = [
-    "policy.cpu",
-    "policy.timeout",
-    "policy.max-answer",
-    "policy.cache",
-    "policy.cache-max-age",
-    "policy.lookup.prefixes",
-    "policy.lookup.timeout",
-    "policy.settings",
-    "policy.max-lookups",
-    "policy.log-rate",
-    "policy.tokens",
-    "policy.egress.hosts",
-    "policy.egress.timeout",
-    "policy.egress.max-response",
-    "policy.egress.max-requests",
+/// Their names.
+pub const LIVE: [&str; 18] = [
+    "control.token",
+    "policy.rotate-within",
+    "policy.shadow.file",
+    "policy.shadow.share",
+    "channels.allow",
+    "channels.deny",
+    "cors.origins",
+    "cors.credentials",
+    "reject.hold",
+    "redis-rest.tokens",
+    "decisions.log",
+    "decisions.mask",
+    "decisions.record",
+    "decisions.record-share",
+    "decisions.record-limit",
+    "drain.delay",
+    "drain.time",
+    "log.filter",
 ];
-/// Who may sign.
-const KEYS: &str = "policy.trusted-keys";
-/// Options of where the policy lies.
-const PLACE: [&str; 2] = ["policy.file", "policy.cases"];
-/// Tables that are written as one option too; what is in them is compared by itself.
-const SHORT: [&str; 2] = ["policy", "control"];
 
-/// Every option as it was written, references to secrets included but not what they stand for. `Debug` shows nothing of it.
-#[derive(Clone, PartialEq)]
-pub struct Written {
-    options: Table,
-    /// Digests of each token profile with what it refers to.
-    profiles: BTreeMap<String, [u8; 32]>,
-    /// The same of the files of public keys.
-    keys: Vec<[u8; 32]>,
+/// Those of now, for whoever wants to know when they change.
+pub type Options = watch::Sender<Arc<Live>>;
+
+/// These options, checked.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// What operators have to show.
+    pub control_token: Option<String>,
+    /// Streams of older versions are asked to come back within this time; none lets them stay.
+    pub rotate_within: Option<Duration>,
+    /// What is asked beside the policy.
+    pub shadow: ShadowConfig,
+    /// Which keys may be channels.
+    pub channels: ChannelRules,
+    /// Which web pages may read.
+    pub cors: Cors,
+    /// A client that was refused and asks again at once waits so long.
+    pub reject_hold: Duration,
+    /// Tokens of `/redis`.
+    pub rest_tokens: Vec<String>,
+    /// What is written down of decisions.
+    pub decisions: decisions::Settings,
+    /// A node that was told to stop serves on for so long.
+    pub drain_delay: Duration,
+    /// The time that streams have to leave.
+    pub drain: Duration,
+    /// What is logged.
+    pub log_filter: String,
 }
 
-impl std::fmt::Debug for Written {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("…")
-    }
-}
-
-impl Written {
-    /// What was written. Files are read before they are put to use, so that whatever changes meanwhile is seen the next time.
-    pub fn of(raw: &Raw) -> Result<Self, ConfigError> {
-        let options = Table::try_from(raw).map_err(|error| wrong("it cannot be written down", error))?;
-        let contents = |path: &Option<PathBuf>| path.as_deref().and_then(|path| std::fs::read(path).ok());
-        let profile = |(name, profile): (&String, &_)| {
-            let crate::policy::tokens::WrittenProfile { secret, pem, jwks, .. } = profile;
-            let mut digest = Sha256::new();
-            digest.update(Table::try_from(profile).map(|table| table.to_string()).unwrap_or_default());
-            let secret =
-                secret.as_ref().and_then(|secret| secret.text()).and_then(|text| reference::resolve(text).ok());
-            for part in [secret.map(String::into_bytes), contents(pem), contents(jwks)] {
-                // Each with its length, so that no two mean the same.
-                digest.update(part.as_ref().map_or(0, Vec::len).to_be_bytes());
-                digest.update(part.unwrap_or_default());
-            }
-            (name.clone(), digest.finalize().into())
-        };
-        let key = |path: &PathBuf| Sha256::digest(std::fs::read(path).unwrap_or_default()).into();
+impl Live {
+    /// Checks them.
+    pub fn check(raw: &Raw) -> Result<Self, ConfigError> {
+        let tokens = [&raw.control.token].into_iter().flatten().chain(&raw.redis_rest.tokens);
+        if let Some(token) = tokens.into_iter().find(|token| !check::is_token(token)) {
+            let what =
+                format!("a token of {} characters; it has at least one, and only visible ASCII", token.chars().count());
+            return Err(wrong("control.token and redis-rest.tokens", what));
+        }
+        check::log_filter(&raw.log.filter)?;
+        let within = raw.policy.rotate_within.0;
         Ok(Self {
-            options,
-            profiles: raw.policy.tokens.iter().map(profile).collect(),
-            keys: raw.policy.trusted_keys.iter().map(key).collect(),
+            control_token: raw.control.token.clone(),
+            rotate_within: within.map(|time| operations::up_to_a_day("policy.rotate-within", time)).transpose()?,
+            shadow: operations::shadow(&raw.policy.shadow)?,
+            channels: ChannelRules {
+                allow: check::patterns("channels.allow", &raw.channels.allow)?,
+                deny: check::patterns("channels.deny", &raw.channels.deny)?,
+            },
+            cors: cors::cors(&raw.cors)?,
+            reject_hold: check::hold(raw.reject.hold)?,
+            rest_tokens: raw.redis_rest.tokens.clone(),
+            decisions: operations::decisions(&raw.decisions)?,
+            drain_delay: operations::up_to_a_day("drain.delay", raw.drain.delay)?,
+            drain: operations::up_to_a_day("drain.time", raw.drain.time)?,
+            log_filter: raw.log.filter.clone(),
         })
-    }
-
-    fn get(&self, path: &str) -> Option<&Value> {
-        let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
-        let mut value = self.options.get(first)?;
-        for key in rest.into_iter().flat_map(|rest| rest.split('.')) {
-            value = value.as_table()?.get(key)?;
-        }
-        Some(value)
-    }
-
-    fn same(&self, other: &Self, path: &str) -> bool {
-        self.get(path) == other.get(path)
-    }
-}
-
-impl Config {
-    /// Whether what is around the policy is the same in both.
-    #[must_use]
-    pub fn has_same_surroundings(&self, other: &Self) -> bool {
-        self.settings == other.settings
-            && self.written.profiles == other.written.profiles
-            && AROUND.iter().all(|path| self.written.same(&other.written, path))
-    }
-
-    /// The options that differ from those of a gateway that runs, and that it takes at its start only.
-    #[must_use]
-    pub fn needs_restart(&self, running: &Self) -> Vec<&'static str> {
-        let live_keys = self.takes_keys_from(running);
-        let taken = |path: &&str| {
-            [&AROUND[..], &PLACE, &SHORT].iter().any(|list| list.contains(path)) || live_keys && **path == *KEYS
-        };
-        let is_same = |path: &str| {
-            self.written.same(&running.written, path) && (path != KEYS || self.written.keys == running.written.keys)
-        };
-        OPTIONS.into_iter().filter(|path| !taken(path) && !is_same(path)).collect()
-    }
-
-    /// Whether other keys may sign from now on, in a gateway that runs: a policy in a file is verified anew. Whether signatures are
-    /// wanted at all is decided at the start.
-    #[must_use]
-    pub fn takes_keys_from(&self, running: &Self) -> bool {
-        // As it is written: a gateway whose keys were taken away goes on with those that it has.
-        let wanted = !self.written.keys.is_empty() && !running.written.keys.is_empty();
-        wanted && self.rollout.source == Source::File && running.rollout.source == Source::File
-    }
-
-    /// Takes over what an earlier configuration has fetched and connected to, where nothing of it changed.
-    pub fn keep_from(&mut self, before: &Self) {
-        let same = |name: &str| self.written.profiles.get(name) == before.written.profiles.get(name);
-        self.tokens = self.tokens.keeping(&before.tokens, same);
-        if self.written.keys == before.written.keys && self.written.same(&before.written, KEYS) {
-            self.rollout.trust = Arc::clone(&before.rollout.trust);
-        }
-        let egress = AROUND.iter().filter(|path| path.starts_with("policy.egress."));
-        if egress.into_iter().all(|path| self.written.same(&before.written, path)) {
-            self.egress = Arc::clone(&before.egress);
-        }
-    }
-
-    /// What is around the policy, in a gateway whose engine was made for `running`.
-    #[must_use]
-    pub fn basis(&self, store: Arc<dyn Store>, running: &Limits) -> Basis {
-        let limits = Limits {
-            memory: running.memory,
-            concurrency: running.concurrency,
-            shadow: running.shadow,
-            prepared: running.prepared,
-            queue_timeout: running.queue_timeout,
-            compile_timeout: running.compile_timeout,
-            ..self.limits.clone()
-        };
-        Basis { surroundings: Arc::new(self.surroundings(store)), limits }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(toml: &str) -> Config {
-        let raw = toml::from_str(&format!("allow-all = true\n{toml}")).expect("toml");
-        Config::check(raw).expect("valid")
-    }
-
-    #[test]
-    fn what_is_compared_are_options() {
-        // A name that is none would be the same in all configurations.
-        for path in [&AROUND[..], &PLACE, &SHORT, &[KEYS]].concat() {
-            assert!(OPTIONS.contains(&path), "{path}");
-        }
-    }
-
-    #[test]
-    fn what_changed() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let secret = folder.path().join("secret");
-        std::fs::write(&secret, "one").expect("a file");
-        let base = format!(
-            "[policy]\nsettings.key = '${{file:{0}}}'\ntokens.app = {{ secret = '${{file:{0}}}' }}\negress.hosts = ['https://a.example']",
-            secret.display()
-        );
-        let running = load(&base);
-        let check = |toml: &str, same: bool, restart: &[&str]| {
-            let new = load(toml);
-            assert_eq!(new.has_same_surroundings(&running), same, "{toml}");
-            assert_eq!(new.needs_restart(&running), restart, "{toml}");
-        };
-        check(&base, true, &[]);
-        check(&format!("{base}\ncpu = '50ms'"), false, &[]);
-        check(&format!("{base}\nlookup.prefixes = ['a:']"), false, &[]);
-        check(
-            &format!("{base}\nmemory = '32MiB'\nrotate-within = 'off'"),
-            true,
-            &["policy.rotate-within", "policy.memory"],
-        );
-        check(&format!("listen = '127.0.0.1:1'\ncontrol = '127.0.0.1:2'\n{base}"), true, &["listen", "control.listen"]);
-        check("", false, &[]);
-        std::fs::write(&secret, "two").expect("a file");
-        check(&base, false, &[]);
-    }
-
-    #[test]
-    fn what_stays_the_same_is_kept() {
-        let jwks = "jwks-url = 'https://a.example/keys'";
-        let one = load(&format!(
-            "[policy]\ntokens.a = {{ {jwks} }}\ntokens.b = {{ {jwks} }}\negress.hosts = ['https://a.example']"
-        ));
-        let mut two = load(&format!(
-            "[policy]\ncpu = '1ms'\ntokens.a = {{ {jwks} }}\ntokens.b = {{ {jwks}, issuer = 'b' }}\negress.hosts = ['https://a.example']"
-        ));
-        two.keep_from(&one);
-        assert!(two.tokens.shares(&one.tokens, "a") && !two.tokens.shares(&one.tokens, "b"));
-        assert!(Arc::ptr_eq(&one.egress, &two.egress));
-        let mut three = load("[policy]\negress.hosts = ['https://b.example']");
-        three.keep_from(&two);
-        assert!(!Arc::ptr_eq(&three.egress, &two.egress));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::raw::{self, Source};
-use super::{ConfigError, count, size, wrong};
+use super::{ConfigError, size, wrong};
 use crate::policy::decisions::mask::Field;
 use crate::policy::decisions::{self, Target, recording};
 use crate::policy::signature::Trust;
@@ -20,19 +20,15 @@ pub struct RolloutConfig {
     pub cases: Option<PathBuf>,
     /// Public keys; with one at least, a policy has to be signed.
     pub trust: Arc<Trust>,
-    /// Streams of older versions are asked to come back within this time; none lets them stay.
-    pub rotate_within: Option<Duration>,
 }
 
 /// A candidate that is asked beside the policy in force.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ShadowConfig {
-    /// Its component, if there is one from the start.
+    /// Its component, if the configuration names one.
     pub file: Option<PathBuf>,
     /// The share of requests, from 0 to 1.
     pub share: f64,
-    /// Its decisions at once.
-    pub concurrency: usize,
 }
 
 /// What is no file, but this program's own output.
@@ -48,7 +44,6 @@ pub fn rollout(raw: &raw::Policy) -> Result<RolloutConfig, ConfigError> {
         source: raw.source,
         cases: raw.cases.clone(),
         trust: Arc::new(Trust::load(&raw.trusted_keys).map_err(|error| wrong("policy.trusted-keys", error))?),
-        rotate_within: raw.rotate_within.0.map(|time| up_to_a_day("policy.rotate-within", time)).transpose()?,
     })
 }
 
@@ -62,11 +57,7 @@ pub fn up_to_a_day(key: &str, time: Duration) -> Result<Duration, ConfigError> {
 
 /// Checks `[policy.shadow]`.
 pub fn shadow(raw: &raw::Shadow) -> Result<ShadowConfig, ConfigError> {
-    Ok(ShadowConfig {
-        file: raw.file.clone(),
-        share: share("policy.shadow.share", raw.share)?,
-        concurrency: count("policy.shadow.concurrency", raw.concurrency, 1_000)?,
-    })
+    Ok(ShadowConfig { file: raw.file.clone(), share: share("policy.shadow.share", raw.share)? })
 }
 
 /// Checks `[decisions]`.

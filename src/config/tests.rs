@@ -22,7 +22,7 @@ fn short_and_long_forms() {
     let long = "[policy]\nfile = \"p.wasm\"\n[policy.settings]\nkey = \"value\"\n[control]\nlisten = \"0.0.0.0:1\"\ntoken = \"t\"";
     let config = load(long).expect("valid");
     assert_eq!(config.settings.get("key"), Some("value"));
-    assert_eq!(config.control_token.as_deref(), Some("t"));
+    assert_eq!(config.live.control_token.as_deref(), Some("t"));
 }
 
 #[test]
@@ -130,8 +130,8 @@ fn the_environment_goes_over_the_file_and_below_flags() {
     assert_eq!(config.stream.max_channels, 7);
     assert_eq!(config.settings.get("audience"), Some("42"));
     assert!(
-        config.cors.credentials
-            && config.cors.origins.is_some_and(|o| o.len() == 2 && o[1].matches("https://b.example"))
+        config.live.cors.credentials
+            && config.live.cors.origins.as_ref().is_some_and(|o| o.len() == 2 && o[1].matches("https://b.example"))
     );
 
     let error = variables(&[("TIDEGATE_LISTN", "x")]).expect_err("no option").to_string();
@@ -188,21 +188,21 @@ fn where_a_policy_comes_from() {
     assert!(error("rotate-within = \"never\"").contains("neither off nor a time"));
     assert!(error("unsigned-fleet = true\nshadow.share = 2.0").contains("from 0 to 1"));
     let off = load("allow-all = true\npolicy.rotate-within = \"off\"").expect("valid");
-    assert_eq!(off.rollout.rotate_within, None);
+    assert_eq!(off.live.rotate_within, None);
 }
 
 #[test]
 fn which_keys_may_be_channels() {
     let rules = "allow-all = true\nchannels = { allow = [\"app:*\", \"room-?\"], deny = [\"app:secret*\"] }\npolicy.lookup.prefixes = [\"app:session:\"]";
     let config = load(rules).expect("valid");
-    let permitted = |name| config.channels.permit(name, &config.lookup_prefixes);
+    let permitted = |name| config.live.channels.permit(name, &config.lookup_prefixes);
     assert!(permitted("app:a/b c") && permitted("room-1"));
     for name in ["other", "room-12", "app:secret-1", "app:session:alice", ""] {
         assert!(!permitted(name), "{name}");
     }
     let config = load("allow-all = true").expect("valid");
-    assert!(config.channels.permit("", &[]) && config.channels.permit("anything/at all 🎉", &[]));
-    assert!(!config.channels.permit("tidegate:x", &[]));
+    assert!(config.live.channels.permit("", &[]) && config.live.channels.permit("anything/at all 🎉", &[]));
+    assert!(!config.live.channels.permit("tidegate:x", &[]));
 }
 
 #[test]

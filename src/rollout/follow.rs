@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep};
 
 use super::watching::Watch;
 use super::{Files, Refused, Rollout, Turn, blocking};
-use crate::config::{Config, Read};
+use crate::config::{Config, Options, Read};
 use crate::policy::Basis;
+use crate::policy::decisions::Writers;
 use crate::stamp::{Seen, Stamp};
 use crate::store::Store;
 use crate::stream::now_ms;
@@ -32,6 +33,8 @@ pub struct Follow {
     store: Arc<dyn Store>,
     /// What the process was started with.
     running: Arc<Config>,
+    /// What changes without a restart, for those who want to know.
+    options: Options,
     load: Load,
     /// The configuration's file and then what it refers to, as they were when they were read last.
     seen: Seen,
@@ -48,9 +51,16 @@ pub struct Follow {
 impl Follow {
     /// Follows the policy's file, if it is one, and the files that the configuration was read from.
     #[must_use]
-    pub fn new(rollout: Rollout, store: Arc<dyn Store>, running: Arc<Config>, seen: Seen, load: Load) -> Self {
+    pub fn new(
+        rollout: Rollout,
+        store: Arc<dyn Store>,
+        running: Arc<Config>,
+        options: Options,
+        seen: Seen,
+        load: Load,
+    ) -> Self {
         let (config, around, is_in_file) = (Arc::clone(&running), rollout.0.gate.basis(), seen.was_there());
-        Self { rollout, store, running, load, seen, is_in_file, config, around, refused: false }
+        Self { rollout, store, running, options, load, seen, is_in_file, config, around, refused: false }
     }
 
     /// Follows for ever. `reload` asks for the configuration to be read, whether it changed or not.
@@ -111,9 +121,9 @@ impl Follow {
     /// Reads the configuration.
     async fn configure(&mut self, asked: bool) {
         let path = self.seen.paths().first().map(|path| path.display().to_string()).unwrap_or_default();
-        let told = match self.read(&path, asked).await {
-            Ok(config) => {
-                self.take(config);
+        let told = match self.read_and_open(&path, asked).await {
+            Ok((config, writers)) => {
+                self.take(config, writers);
                 let needs_restart = self.needs_restart();
                 tracing::info!(path, "the configuration was read");
                 if !needs_restart.is_empty() {
@@ -128,6 +138,14 @@ impl Follow {
             }
         };
         self.rollout.history().configuration = told;
+    }
+
+    /// The configuration, with all that can fail of what it asks for.
+    async fn read_and_open(&mut self, path: &str, asked: bool) -> Result<(Config, Writers), String> {
+        let config = self.read(path, asked).await?;
+        let (gate, settings) = (Arc::clone(&self.rollout.0.gate), config.live.decisions.clone());
+        let open = move || gate.beside().open(settings).map_err(|error| format!("{:#}", anyhow::Error::new(error)));
+        Ok((config, blocking(open).await?))
     }
 
     /// The configuration as all its files have it at one moment. Those of one that has a mistake are followed too, for it may be theirs:
@@ -160,7 +178,10 @@ impl Follow {
         options
     }
 
-    fn take(&mut self, mut config: Config) {
+    fn take(&mut self, mut config: Config, writers: Writers) {
+        self.rollout.0.gate.beside().take(writers);
+        let live = config.live_in(&self.running, &self.options.borrow());
+        self.options.send_replace(live);
         config.keep_from(&self.config);
         if !config.takes_keys_from(&self.running) {
             config.rollout.trust = Arc::clone(&self.config.rollout.trust);

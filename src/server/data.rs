@@ -52,7 +52,7 @@ async fn stream_path(app: &Arc<App>, request: &Request<Incoming>, peer: SocketAd
         Method::OPTIONS => cors::preflight(),
         _ => respond::method_not_allowed("GET, OPTIONS"),
     };
-    cors::apply(&app.config.cors, request.headers(), &mut response);
+    cors::apply(&app.live().cors, request.headers(), &mut response);
     response
 }
 
@@ -77,8 +77,9 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         return Err(refuse(StatusCode::FORBIDDEN, "channel_not_allowed", format!("{name:?} is not a channel here")));
     }
     let asked = for_policy(request, peer, &app.config);
-    let who = app.hold.who(&asked);
-    app.hold.wait(who).await;
+    let time = app.live().reject_hold;
+    let who = app.hold.who(time, &asked);
+    app.hold.wait(time, who).await;
     let cut = request.extensions().get::<Cut>().cloned().unwrap_or_default();
     let Some(ticket) = app.streams.admit(cut) else {
         let text = format!("there are {} streams (stream.max-streams)", app.config.stream.max_streams);

@@ -49,7 +49,8 @@ impl Departure {
 /// Ends a node. An inherited listener stays open with whoever gave it: new connections wait there for the successor, nobody has to turn away,
 /// and so there is no delay.
 pub async fn leave(app: &App, data: Port, control: Port, inherited: bool) {
-    let (delay, time) = (if inherited { Duration::ZERO } else { app.config.drain_delay }, app.config.drain);
+    let live = app.live();
+    let (delay, time) = (if inherited { Duration::ZERO } else { live.drain_delay }, live.drain);
     app.departure.0.send_replace(Stage::Leaving);
     if !delay.is_zero() {
         tracing::info!(?delay, "leaving: not ready any more, and serving as before");

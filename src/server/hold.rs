@@ -22,7 +22,6 @@ const REMEMBERED: usize = 8;
 
 /// Those that wait.
 pub struct Hold {
-    time: Duration,
     places: Semaphore,
     most: usize,
     refused: Mutex<Refused>,
@@ -49,12 +48,11 @@ pub struct Who {
 }
 
 impl Hold {
-    /// For so long, at most so many at once.
-    pub fn new(time: Duration, places: usize, swaps: watch::Receiver<u64>) -> Self {
+    /// At most so many at once.
+    pub fn new(places: usize, swaps: watch::Receiver<u64>) -> Self {
         let (young, old, since) = (HashMap::new(), HashMap::new(), Instant::now());
         let most = places.min(Semaphore::MAX_PERMITS);
         Self {
-            time,
             places: Semaphore::new(most),
             most,
             refused: Mutex::new(Refused { young, old, since }),
@@ -65,9 +63,9 @@ impl Hold {
         }
     }
 
-    /// Who this is, if anybody is ever held. Whoever shows other credentials is somebody else, and waits for nothing.
-    pub fn who(&self, request: &Request) -> Option<Who> {
-        if self.time.is_zero() {
+    /// Who this is, if anybody is held for any time. Whoever shows other credentials is somebody else, and waits for nothing.
+    pub fn who(&self, time: Duration, request: &Request) -> Option<Who> {
+        if time.is_zero() {
             return None;
         }
         let mut hasher = self.hasher.build_hasher();
@@ -94,13 +92,13 @@ impl Hold {
         self.most - self.places.available_permits()
     }
 
-    /// Waits, if this client was refused just now and there is room; then it is decided anew.
-    pub async fn wait(&self, who: Option<Who>) {
+    /// Waits for so long, if this client was refused just now and there is room; then it is decided anew.
+    pub async fn wait(&self, time: Duration, who: Option<Who>) {
         let Some(who) = who.filter(|who| self.refused().has(*who)) else { return };
         let Ok(_place) = self.places.try_acquire() else { return };
         let (mut closed, mut swaps) = (self.closed.subscribe(), self.swaps.clone());
         tokio::select! {
-            () = tokio::time::sleep(self.time) => {}
+            () = tokio::time::sleep(time) => {}
             // A sender that is gone swaps nothing any more, and nobody is left to serve.
             _ = swaps.wait_for(|swap| *swap != who.swap) => {}
             _ = closed.wait_for(|closed| *closed) => {}

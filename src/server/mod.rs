@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 
 use crate::channel::hub::Hub;
 use crate::channel::order::Why;
-use crate::config::Config;
+use crate::config::{Config, Live, Options};
 use crate::fleet::Fleet;
 use crate::fleet::commands::Commands;
 use crate::fleet::revocation::{self, Revocations};
@@ -54,8 +54,10 @@ const HELD: usize = 10;
 
 /// Everything that a request may need.
 pub struct App {
-    /// What was configured.
+    /// What the process was started with.
     pub config: Arc<Config>,
+    /// What may have changed since then.
+    pub options: Options,
     /// The channels.
     pub hub: Hub,
     /// The door.
@@ -101,7 +103,7 @@ impl App {
             revocations,
             streams,
             commands: Arc::new(commands),
-            hold: Hold::new(config.reject_hold, config.stream.max_streams.div_ceil(HELD), gate.swaps()),
+            hold: Hold::new(config.stream.max_streams.div_ceil(HELD), gate.swaps()),
             replays: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
             departure: Departure::new(),
             recent: Recent::default(),
@@ -109,6 +111,7 @@ impl App {
             fleet: OnceLock::new(),
             policy_bodies: Semaphore::new(control::POLICY_BODIES),
             rollout: Rollout::new(Arc::clone(&gate), signatures, config.cache_dir.as_deref()),
+            options: Options::new(Arc::clone(&config.live)),
             config: Arc::new(config),
             hub,
             gate,
@@ -116,10 +119,16 @@ impl App {
         }
     }
 
+    /// The options of now.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.options.borrow())
+    }
+
     /// Whether a key may be a channel now.
     #[must_use]
     pub fn permits(&self, name: &str) -> bool {
-        self.config.channels.permit(name, &self.gate.basis().surroundings.prefixes)
+        self.live().channels.permit(name, &self.gate.basis().surroundings.prefixes)
     }
 
     fn stream_context(&self) -> StreamContext {
@@ -182,12 +191,24 @@ pub async fn run(listeners: Listeners, app: Arc<App>, shutdown: impl Future<Outp
     hearing.abort();
 }
 
-/// After each swap, streams that an older version let in are asked to come back.
+/// After each swap, streams that an older version let in are asked to come back; and those that were to stay, or to come back later, when the
+/// time for that is another.
 async fn rotate(app: Arc<App>) {
-    let Some(within) = app.config.rollout.rotate_within else { return };
-    let mut swaps = app.gate.swaps();
-    while swaps.changed().await.is_ok() {
+    let (mut swaps, mut options) = (app.gate.swaps(), app.options.subscribe());
+    let mut within = options.borrow_and_update().rotate_within;
+    loop {
+        tokio::select! {
+            Ok(()) = swaps.changed() => {}
+            Ok(()) = options.changed() => {
+                let now = options.borrow_and_update().rotate_within;
+                if std::mem::replace(&mut within, now) == now {
+                    continue;
+                }
+            }
+            else => return,
+        }
         let version = *swaps.borrow_and_update();
+        let Some(within) = within else { continue };
         let streams = app.streams.rotate(version, within);
         if streams > 0 {
             tracing::info!(streams, version, ?within, "rotating");

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use hyper::body::Incoming;
@@ -30,11 +30,11 @@ const HEARTBEAT: Duration = Duration::from_secs(25);
 
 /// Everything under `/redis`.
 pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response {
-    let tokens = &app.config.rest_tokens;
-    if tokens.is_empty() {
+    let live = app.live();
+    if live.rest_tokens.is_empty() {
         return respond::not_found();
     }
-    if !shows_token(&request, tokens) {
+    if !shows_token(request.headers(), &live.rest_tokens) {
         return fail(StatusCode::UNAUTHORIZED, "WRONGPASS the bearer token is not one of redis-rest.tokens");
     }
     if request.method() != Method::POST {
@@ -42,7 +42,7 @@ pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response {
     }
     let path = request.uri().path().trim_start_matches("/redis").trim_start_matches('/').to_owned();
     if let Some(channel) = path.strip_prefix("subscribe/") {
-        return subscribe(app, channel);
+        return subscribe(app, channel, request.headers().clone());
     }
     let in_base64 = request.headers().get("upstash-encoding").is_some_and(|v| v == "base64");
     // A whole event and its overhead, escaped.
@@ -121,7 +121,7 @@ fn to_json(reply: Reply, in_base64: bool) -> Value {
 }
 
 /// `SUBSCRIBE` as an event stream. The client puts the channel into the path as it is: the whole rest is the one channel.
-fn subscribe(app: &App, channel: &str) -> Response {
+fn subscribe(app: &App, channel: &str, headers: HeaderMap) -> Response {
     let channel = percent_decode_str(channel).decode_utf8_lossy().into_owned();
     if !app.permits(&channel) {
         return fail(StatusCode::FORBIDDEN, &format!("NOPERM {channel:?} is not a channel here"));
@@ -131,7 +131,13 @@ fn subscribe(app: &App, channel: &str) -> Response {
         let frame = listener.next().await?;
         Some((Ok::<_, Infallible>(Frame::data(frame)), listener))
     });
-    respond::event_stream(StreamBody::new(frames.take_until(Box::pin(app.departure.begun()))))
+    let (begun, mut options) = (app.departure.begun(), app.options.subscribe());
+    let end = async move {
+        // A token that was taken away reads no more.
+        let gone = options.wait_for(|live| !shows_token(&headers, &live.rest_tokens));
+        tokio::select! { () = begun => {}, _ = gone => {} }
+    };
+    respond::event_stream(StreamBody::new(frames.take_until(Box::pin(end))))
 }
 
 struct Listener {

@@ -2,24 +2,47 @@
 
 use std::io::IsTerminal;
 
-use anyhow::Context;
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload::Error;
 
 use crate::config::raw::LogFormat;
+use crate::config::{ConfigError, log_filter};
+
+/// A log that was started, for whoever wants to see something else of it.
+pub struct Log(Box<dyn Fn(EnvFilter) -> Result<(), Error> + Send + Sync>);
 
 /// Starts logging; dropping the guard writes what is left. A second call changes nothing.
-pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<WorkerGuard> {
-    let filter =
-        EnvFilter::try_new(filter).context("log.filter: expected something like info or warn,tidegate=debug")?;
+pub fn init(filter: &str, format: LogFormat) -> Result<(Log, WorkerGuard), ConfigError> {
     // A reader of the log that stalls costs lines, never a stream.
     let (writer, guard) = NonBlocking::new(std::io::stderr());
     let ansi = std::io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(writer);
-    // An error means that a log is there already, as in tests.
-    let _ = match format {
-        LogFormat::Text => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let builder = tracing_subscriber::fmt().with_env_filter(log_filter(filter)?).with_ansi(ansi).with_writer(writer);
+    // An error of `try_init` means that a log is there already, as in tests.
+    let log = match format {
+        LogFormat::Text => {
+            let builder = builder.with_target(false).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let _ = builder.try_init();
+            Log(Box::new(move |filter| handle.reload(filter)))
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let _ = builder.try_init();
+            Log(Box::new(move |filter| handle.reload(filter)))
+        }
     };
-    Ok(guard)
+    Ok((log, guard))
+}
+
+impl Log {
+    /// Logs what another filter lets in from now on.
+    pub fn set(&self, filter: &str) {
+        let set = log_filter(filter).map_err(|error| error.to_string());
+        match set.and_then(|filter| (self.0)(filter).map_err(|error| error.to_string())) {
+            Ok(()) => tracing::info!(filter, "what is logged is another now"),
+            Err(error) => tracing::error!(error, "log.filter: what is logged stays as it was"),
+        }
+    }
 }

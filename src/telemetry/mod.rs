@@ -4,5 +4,5 @@ mod log;
 pub mod metrics;
 pub mod process;
 
-pub use log::init;
+pub use log::{Log, init};
 pub use metrics::metrics;

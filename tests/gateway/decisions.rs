@@ -68,7 +68,7 @@ async fn each_decision_is_a_line_and_no_secret_is_in_it() {
     assert_ne!(lines[0]["policy"], lines[2]["policy"]);
     let text = std::fs::read_to_string(&path).expect("it is there");
     assert!(!text.contains("hush") && !text.contains("s1"), "{text}");
-    let counts = gateway.app.gate.beside().logged().expect("there is a log");
+    let counts = gateway.app.gate.beside().logged();
     assert_eq!(counts, lines::Counts { written: 3, dropped: 0 });
 }
 
@@ -114,4 +114,26 @@ async fn an_answer_that_is_given_again_is_logged_and_not_recorded() {
     let cached: Vec<Value> = lines(&log).iter().map(|line| line["cached"].clone()).collect();
     assert_eq!(cached, [false, true, true]);
     assert_eq!(lines(&record).len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_counted_goes_on_in_another_file() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let gateway = Gateway::behind(&component("allow"), "").await;
+    let beside = gateway.app.gate.beside();
+    for (file, mask) in [("one", vec![]), ("one", vec![Field::Channels]), ("two", vec![])] {
+        let settings = Settings { log: Some(Target::File(dir.path().join(file))), mask, record: None };
+        beside.write(settings).expect("it can be written");
+        open(&gateway, "channel=c").await;
+        flush(&gateway);
+    }
+    assert_eq!(["one", "two"].map(|file| lines(&dir.path().join(file)).len()), [2, 1]);
+    let nowhere = Settings { log: Some(Target::File(dir.path().join("none/three"))), ..Settings::default() };
+    assert!(beside.write(nowhere).is_err());
+    open(&gateway, "channel=c").await;
+    flush(&gateway);
+    assert_eq!(lines(&dir.path().join("two")).len(), 2, "what cannot be written changes nothing");
+    beside.write(Settings::default()).expect("nothing is written");
+    open(&gateway, "channel=c").await;
+    assert_eq!(beside.logged(), lines::Counts { written: 4, dropped: 0 });
 }

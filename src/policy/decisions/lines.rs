@@ -48,7 +48,7 @@ pub struct Counts {
 /// The way to a file.
 pub struct Lines<T> {
     queue: SyncSender<Message<T>>,
-    shared: Arc<Shared>,
+    tally: Arc<Tally>,
 }
 
 enum Message<T> {
@@ -56,8 +56,9 @@ enum Message<T> {
     Flush(SyncSender<()>),
 }
 
+/// What is counted of lines, over all files that they went to one after the other.
 #[derive(Default)]
-struct Shared {
+pub struct Tally {
     waiting: AtomicUsize,
     written: AtomicU64,
     dropped: AtomicU64,
@@ -65,7 +66,13 @@ struct Shared {
     unsaid: AtomicU64,
 }
 
-impl Shared {
+impl Tally {
+    /// What became of lines by now.
+    pub fn counts(&self) -> Counts {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Counts { written: load(&self.written), dropped: load(&self.dropped) }
+    }
+
     fn drop_lines(&self, lines: u64) {
         self.dropped.fetch_add(lines, Ordering::Relaxed);
         self.unsaid.fetch_add(lines, Ordering::Relaxed);
@@ -74,29 +81,22 @@ impl Shared {
 
 impl<T: Line> Lines<T> {
     /// Starts a thread of this name that writes there. `gap` is the line that tells of so many that were dropped.
-    pub fn start(name: &str, sink: impl Sink, gap: fn(u64) -> String) -> io::Result<Self> {
+    pub fn start(name: &str, sink: impl Sink, gap: fn(u64) -> String, tally: Arc<Tally>) -> io::Result<Self> {
         let (queue, receiver) = sync_channel(LINES);
-        let shared = Arc::<Shared>::default();
-        let writer = Writer { receiver, shared: Arc::clone(&shared), sink, gap, name: name.to_owned(), failing: false };
+        let writer = Writer { receiver, tally: Arc::clone(&tally), sink, gap, name: name.to_owned(), failing: false };
         std::thread::Builder::new().name(name.into()).spawn(move || writer.run())?;
-        Ok(Self { queue, shared })
+        Ok(Self { queue, tally })
     }
 
     /// Takes a line, or drops it where there is no room.
     pub fn push(&self, line: T) {
         let size = line.size();
-        if self.shared.waiting.fetch_add(size, Ordering::Relaxed) + size > BYTES
+        if self.tally.waiting.fetch_add(size, Ordering::Relaxed) + size > BYTES
             || self.queue.try_send(Message::Line(line)).is_err()
         {
-            self.shared.waiting.fetch_sub(size, Ordering::Relaxed);
-            self.shared.drop_lines(1);
+            self.tally.waiting.fetch_sub(size, Ordering::Relaxed);
+            self.tally.drop_lines(1);
         }
-    }
-
-    /// What became of lines by now.
-    pub fn counts(&self) -> Counts {
-        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Counts { written: load(&self.shared.written), dropped: load(&self.shared.dropped) }
     }
 
     /// Waits until what was taken by now is written, or until then.
@@ -117,7 +117,7 @@ impl<T: Line> Lines<T> {
 
 struct Writer<T, S> {
     receiver: Receiver<Message<T>>,
-    shared: Arc<Shared>,
+    tally: Arc<Tally>,
     sink: S,
     gap: fn(u64) -> String,
     name: String,
@@ -129,7 +129,7 @@ impl<T: Line, S: Sink> Writer<T, S> {
         let mut batch = Vec::new();
         while let Ok(first) = self.receiver.recv() {
             let (mut next, mut size, mut lines, mut flushed) = (Some(first), 0, 0, None);
-            let gap = self.shared.unsaid.swap(0, Ordering::Relaxed);
+            let gap = self.tally.unsaid.swap(0, Ordering::Relaxed);
             if gap > 0 {
                 batch.extend_from_slice((self.gap)(gap).as_bytes());
                 batch.push(b'\n');
@@ -153,7 +153,7 @@ impl<T: Line, S: Sink> Writer<T, S> {
             self.write(&batch, lines, gap);
             batch.clear();
             batch.shrink_to(BATCH);
-            self.shared.waiting.fetch_sub(size, Ordering::Relaxed);
+            self.tally.waiting.fetch_sub(size, Ordering::Relaxed);
             if let Some(done) = flushed {
                 // Who waited for it may have given up.
                 let _ = done.try_send(());
@@ -168,11 +168,11 @@ impl<T: Line, S: Sink> Writer<T, S> {
         let result = self.sink.write(batch);
         match &result {
             Ok(()) => {
-                self.shared.written.fetch_add(lines, Ordering::Relaxed);
+                self.tally.written.fetch_add(lines, Ordering::Relaxed);
             }
             Err(error) => {
-                self.shared.drop_lines(lines);
-                self.shared.unsaid.fetch_add(gap, Ordering::Relaxed);
+                self.tally.drop_lines(lines);
+                self.tally.unsaid.fetch_add(gap, Ordering::Relaxed);
                 if !self.failing {
                     tracing::error!(what = self.name, %error, "cannot be written; decisions are made as before, their lines are lost");
                 }
@@ -219,7 +219,8 @@ mod tests {
     fn gated() -> (Lines<Number>, Arc<Mutex<Vec<u8>>>, SyncSender<bool>) {
         let (open, opened) = sync_channel(100);
         let written = Arc::<Mutex<Vec<u8>>>::default();
-        let lines = Lines::start("test", Gated(Arc::clone(&written), opened), |n| format!("dropped {n}"));
+        let sink = Gated(Arc::clone(&written), opened);
+        let lines = Lines::start("test", sink, |n| format!("dropped {n}"), Arc::default());
         (lines.expect("a thread"), written, open)
     }
 
@@ -234,7 +235,7 @@ mod tests {
         for number in 0..most + 10 {
             lines.push(Number(number));
         }
-        assert_eq!(lines.counts(), Counts { written: 0, dropped: 10 });
+        assert_eq!(lines.tally.counts(), Counts { written: 0, dropped: 10 });
         drop(open);
         lines.flush(soon());
         lines.push(Number(7));
@@ -242,7 +243,7 @@ mod tests {
         let text = String::from_utf8(written.lock().expect("no panic").clone()).expect("text");
         assert!(text.contains("dropped 10\n"), "{}", &text[text.len() - 100..]);
         assert_eq!(text.lines().count(), most + 2);
-        assert_eq!(lines.counts(), Counts { written: most as u64 + 1, dropped: 10 });
+        assert_eq!(lines.tally.counts(), Counts { written: most as u64 + 1, dropped: 10 });
     }
 
     #[test]
@@ -251,7 +252,7 @@ mod tests {
         open.send(false).expect("it runs");
         lines.push(Number(1));
         lines.flush(soon());
-        assert_eq!(lines.counts(), Counts { written: 0, dropped: 1 });
+        assert_eq!(lines.tally.counts(), Counts { written: 0, dropped: 1 });
         drop(open);
         lines.push(Number(2));
         lines.flush(soon());

@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde::Serialize;
 use serde_json::json;
 
-use super::lines::{Counts, Line, Lines, Sink};
+use super::lines::{Line, Lines, Sink, Tally};
 use super::mask::{Field, Mask};
 use super::named::{Named, at_its_end};
 use super::said::{Said, texts};
@@ -24,14 +24,16 @@ pub struct DecisionLog {
 
 impl DecisionLog {
     /// Opens it. What is wrong then is told at the start; what goes wrong later costs lines.
-    pub fn open(target: Target, mask: Arc<Mask>) -> Result<Self, CannotWrite> {
+    pub fn open(target: &Target, mask: Arc<Mask>, tally: Arc<Tally>) -> Result<Self, CannotWrite> {
         let cannot = |target: String| move |source| CannotWrite { key: "decisions.log", target, source };
         let lines = match target {
-            Target::Stdout => Lines::start("decision-log", io::stdout(), gap).map_err(cannot("stdout".into()))?,
+            Target::Stdout => {
+                Lines::start("decision-log", io::stdout(), gap, tally).map_err(cannot("stdout".into()))?
+            }
             Target::File(path) => {
                 let named = path.display().to_string();
-                let file = LogFile::open(path);
-                file.and_then(|file| Lines::start("decision-log", file, gap)).map_err(cannot(named))?
+                let file = LogFile::open(path.clone());
+                file.and_then(|file| Lines::start("decision-log", file, gap, tally)).map_err(cannot(named))?
             }
         };
         Ok(Self { lines, mask })
@@ -48,11 +50,6 @@ impl DecisionLog {
             us: u64::try_from(told.decision.took.as_micros()).unwrap_or(u64::MAX),
             mask: Arc::clone(&self.mask),
         });
-    }
-
-    /// What became of the lines.
-    pub fn counts(&self) -> Counts {
-        self.lines.counts()
     }
 
     /// Waits until what was told by now is written, or until then.

@@ -9,20 +9,22 @@ pub mod recording;
 pub mod said;
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
 
 use super::shadow::{Candidate, Shadow};
 use super::trace::Trace;
 use super::version::Basis;
 use super::{Decision, Request};
-use lines::Counts;
+use lines::{Counts, Tally};
 use log::DecisionLog;
 use mask::{Field, Mask};
 use recording::Recording;
 
 /// What is written down, and where.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// A line for each decision.
     pub log: Option<Target>,
@@ -52,27 +54,33 @@ pub struct CannotWrite {
 
 /// Those who are told of decisions.
 pub struct Beside {
-    writers: OnceLock<Writers>,
+    writers: ArcSwap<Writers>,
+    mask: Arc<Mask>,
+    /// Of all logs and all recordings since the start.
+    logged: Arc<Tally>,
+    recorded: Arc<Tally>,
     shadow: Shadow,
 }
 
-struct Writers {
-    mask: Arc<Mask>,
-    log: Option<DecisionLog>,
-    recording: Option<Recording>,
+/// Where decisions are written down. It is open, so that they can be.
+#[derive(Default)]
+pub struct Writers {
+    settings: Settings,
+    log: Option<Arc<DecisionLog>>,
+    recording: Option<Arc<Recording>>,
 }
 
 /// What is wanted of a decision before it is made.
 #[derive(Default)]
 pub(super) struct Wants {
-    record: bool,
+    record: Option<Arc<Recording>>,
     candidate: Option<Arc<Candidate>>,
 }
 
 impl Wants {
     /// Whether what the host answers is to be written down.
     pub fn trace(&self) -> bool {
-        self.record || self.candidate.is_some()
+        self.record.is_some() || self.candidate.is_some()
     }
 }
 
@@ -93,16 +101,38 @@ impl Beside {
     /// Nobody yet; a candidate may have so many decisions at once.
     #[must_use]
     pub fn new(places: usize) -> Self {
-        Self { writers: OnceLock::new(), shadow: Shadow::new(places) }
+        let (writers, mask, logged, recorded) = Default::default();
+        Self { writers, mask, logged, recorded, shadow: Shadow::new(places) }
     }
 
-    /// Begins to write down what is told from now on. The first settings hold for the life of the process.
+    /// Writes down from now on what these settings say, if it can be written there.
     pub fn write(&self, settings: Settings) -> Result<(), CannotWrite> {
-        let mask = Arc::new(Mask::new(&settings.mask));
-        let log = settings.log.map(|target| DecisionLog::open(target, Arc::clone(&mask))).transpose()?;
-        let recording = settings.record.map(Recording::open).transpose()?;
-        let _ = self.writers.set(Writers { mask, log, recording });
+        self.take(self.open(settings)?);
         Ok(())
+    }
+
+    /// Opens what is to be written to, unless it is open already. Nothing changes before it is [taken](Self::take).
+    pub fn open(&self, settings: Settings) -> Result<Writers, CannotWrite> {
+        let now = self.writers.load();
+        let log = match &settings.log {
+            same if *same == now.settings.log => now.log.clone(),
+            None => None,
+            Some(target) => {
+                Some(Arc::new(DecisionLog::open(target, Arc::clone(&self.mask), Arc::clone(&self.logged))?))
+            }
+        };
+        let recording = match &settings.record {
+            same if *same == now.settings.record => now.recording.clone(),
+            None => None,
+            Some(recording) => Some(Arc::new(Recording::open(recording, Arc::clone(&self.recorded))?)),
+        };
+        Ok(Writers { settings, log, recording })
+    }
+
+    /// Writes there from now on. What was told before goes where it was to go.
+    pub fn take(&self, writers: Writers) {
+        self.mask.set(&writers.settings.mask);
+        self.writers.store(Arc::new(writers));
     }
 
     /// The candidate, and who asks it.
@@ -114,25 +144,25 @@ impl Beside {
     /// How values are masked.
     #[must_use]
     pub fn mask(&self) -> Arc<Mask> {
-        self.writers.get().map_or_else(Arc::default, |writers| Arc::clone(&writers.mask))
+        Arc::clone(&self.mask)
     }
 
-    /// What became of the lines of the decision log, if there is one.
+    /// What became of the lines of the decision log.
     #[must_use]
-    pub fn logged(&self) -> Option<Counts> {
-        Some(self.writers.get()?.log.as_ref()?.counts())
+    pub fn logged(&self) -> Counts {
+        self.logged.counts()
     }
 
-    /// What became of the decisions that were to be recorded, if they are.
+    /// What became of the decisions that were to be recorded.
     #[must_use]
-    pub fn recorded(&self) -> Option<Counts> {
-        Some(self.writers.get()?.recording.as_ref()?.counts())
+    pub fn recorded(&self) -> Counts {
+        self.recorded.counts()
     }
 
     /// Waits until what was told by now is written, or for so long.
     pub fn flush(&self, within: Duration) {
         let until = Instant::now() + within;
-        let Some(writers) = self.writers.get() else { return };
+        let writers = self.writers.load();
         if let Some(log) = &writers.log {
             log.flush(until);
         }
@@ -142,19 +172,21 @@ impl Beside {
     }
 
     pub(super) fn wants(&self) -> Wants {
-        let recording = self.writers.get().and_then(|writers| writers.recording.as_ref());
-        Wants { record: recording.is_some_and(Recording::wants), candidate: self.shadow.candidate() }
+        let record = self.writers.load().recording.as_ref().filter(|recording| recording.wants()).map(Arc::clone);
+        Wants { record, candidate: self.shadow.candidate() }
     }
 
     pub(super) fn tell(&self, wants: Wants, mut told: Told<'_>) {
-        if let Some(writers) = self.writers.get() {
-            if let Some(log) = &writers.log {
-                log.push(&told);
-            }
-            if let Some(recording) = writers.recording.as_ref().filter(|_| wants.record) {
-                let trace = if wants.candidate.is_some() { told.trace.clone() } else { told.trace.take() };
-                recording.record(&told, trace);
-            }
+        let writers = self.writers.load();
+        if let Some(log) = &writers.log {
+            log.push(&told);
+        }
+        // One that has ended meanwhile records nothing more.
+        let goes_on =
+            |recording: &Arc<Recording>| writers.recording.as_ref().is_some_and(|now| Arc::ptr_eq(now, recording));
+        if let Some(recording) = wants.record.filter(goes_on) {
+            let trace = if wants.candidate.is_some() { told.trace.clone() } else { told.trace.take() };
+            recording.record(&told, trace);
         }
         if let Some(candidate) = wants.candidate {
             self.shadow.consider(candidate, told);

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::lines::{Counts, Line, Lines, Sink};
+use super::lines::{Line, Lines, Sink, Tally};
 use super::named::Named;
 use super::said::texts;
 use super::{CannotWrite, Told, rfc3339};
@@ -27,7 +27,7 @@ use crate::stream::now_ms;
 pub const FORMAT: u32 = 1;
 
 /// What is recorded, and where.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The file.
     pub file: PathBuf,
@@ -123,12 +123,12 @@ pub struct Recording {
 
 impl Recording {
     /// Opens the file, which is this user's alone from then on.
-    pub fn open(settings: Settings) -> Result<Self, CannotWrite> {
-        let Settings { file, share, limit } = settings;
+    pub fn open(settings: &Settings, tally: Arc<Tally>) -> Result<Self, CannotWrite> {
+        let Settings { file, share, limit } = settings.clone();
         let target = file.display().to_string();
         let is_full = Arc::new(AtomicBool::new(false));
         let lines = RecordingFile::open(file, limit, Arc::clone(&is_full))
-            .and_then(|file| Lines::start("recording", file, gap))
+            .and_then(|file| Lines::start("recording", file, gap, tally))
             .map_err(|source| CannotWrite { key: "decisions.record", target: target.clone(), source })?;
         tracing::warn!(
             file = target,
@@ -149,11 +149,6 @@ impl Recording {
         let Some(trace) = trace else { return };
         let (request, decision) = (told.request.clone(), told.decision.clone());
         self.lines.push(Taken { time: told.time, request, channels: told.channels.to_vec(), decision, trace });
-    }
-
-    /// What became of the lines.
-    pub fn counts(&self) -> Counts {
-        self.lines.counts()
     }
 
     /// Waits until what was told by now is written, or until then.

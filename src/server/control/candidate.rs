@@ -38,7 +38,7 @@ pub async fn get(app: &App) -> Response {
 
 /// `PUT /v1/policy/candidate`
 pub async fn put(app: &App, request: Request<Incoming>) -> Response {
-    let share = match share(request.uri().query(), app.config.shadow.share) {
+    let share = match share(request.uri().query(), app.live().shadow.share) {
         Ok(share) => share,
         Err(text) => return error(StatusCode::BAD_REQUEST, "invalid_query", text),
     };
@@ -49,7 +49,7 @@ pub async fn put(app: &App, request: Request<Incoming>) -> Response {
     if let Some(followed) = fleet::followed(app) {
         return propose(app, followed, artifact, share).await;
     }
-    match app.rollout.propose(artifact, Share { share, concurrency: app.config.shadow.concurrency }).await {
+    match app.rollout.propose(artifact, Share { share, concurrency: app.config.limits.shadow }).await {
         Ok(candidate) => respond::json(StatusCode::OK, &json!(candidate.report())),
         Err(refused) => policy::refused(&refused),
     }

@@ -124,7 +124,7 @@ fn decisions(app: &App, book: &Book) {
             beside.recorded(),
         ),
     ] {
-        let (lines, counts) = (lines.unwrap_or_default(), book.counters(name, help, &["result"]));
+        let counts = book.counters(name, help, &["result"]);
         counts.with_label_values(&["written"]).inc_by(lines.written);
         counts.with_label_values(&["dropped"]).inc_by(lines.dropped);
     }

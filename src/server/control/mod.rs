@@ -116,8 +116,8 @@ fn guard<B>(app: &App, request: &Request<B>, who: Who) -> Option<Response> {
             "web pages of other origins have no business here",
         ));
     }
-    match &app.config.control_token {
-        Some(token) if who == Operators && !shows_token(request, [token]) => Some(error(
+    match &app.live().control_token {
+        Some(token) if who == Operators && !shows_token(request.headers(), [token]) => Some(error(
             StatusCode::UNAUTHORIZED,
             "unauthorized",
             if request.headers().contains_key(http::header::AUTHORIZATION) {

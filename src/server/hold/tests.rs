@@ -9,6 +9,7 @@ use crate::policy::{Failure, Grant, Rejection};
 const TIME: Duration = Duration::from_secs(30);
 
 struct Door {
+    time: Duration,
     hold: Arc<Hold>,
     swaps: watch::Sender<u64>,
 }
@@ -16,7 +17,11 @@ struct Door {
 impl Door {
     fn new(time: Duration, places: usize) -> Self {
         let (swaps, swapped) = watch::channel(1);
-        Self { hold: Arc::new(Hold::new(time, places, swapped)), swaps }
+        Self { time, hold: Arc::new(Hold::new(places, swapped)), swaps }
+    }
+
+    fn who(&self, request: &Request) -> Option<Who> {
+        self.hold.who(self.time, request)
     }
 
     fn refuse(&self, request: &Request) {
@@ -24,13 +29,13 @@ impl Door {
     }
 
     fn decide(&self, request: &Request, outcome: &Outcome) {
-        self.hold.decided(self.hold.who(request), outcome);
+        self.hold.decided(self.who(request), outcome);
     }
 
     /// How long it waits.
     async fn waits(&self, request: &Request) -> Duration {
         let start = Instant::now();
-        self.hold.wait(self.hold.who(request)).await;
+        self.hold.wait(self.time, self.who(request)).await;
         start.elapsed()
     }
 
@@ -120,7 +125,7 @@ async fn a_swap_and_the_end_release_who_waits() {
     };
     assert_eq!(tokio::join!(door.waits(&tab), swap).0, Duration::ZERO);
     assert_eq!(door.waits(&tab).await, Duration::ZERO, "what the old policy refused says nothing");
-    let who = door.hold.who(&tab);
+    let who = door.who(&tab);
     door.swaps.send_modify(|swap| *swap += 1);
     door.hold.decided(who, &rejected(401));
     assert_eq!(door.waits(&tab).await, Duration::ZERO, "nor what it refused while it was replaced");
@@ -148,7 +153,7 @@ async fn there_is_room_for_some() {
 
     // Whoever goes away makes room.
     door.refuse(&tab);
-    let gone = [door.hold.wait(door.hold.who(&tab)), door.hold.wait(door.hold.who(&tab))];
+    let gone = [door.hold.wait(TIME, door.who(&tab)), door.hold.wait(TIME, door.who(&tab))];
     assert!(tokio::time::timeout(TIME / 2, futures_util::future::join_all(gone)).await.is_err());
     assert_eq!(door.hold.count(), 0);
 

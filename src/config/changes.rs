@@ -1,0 +1,279 @@
+//! What differs between two configurations: what takes force as one value with the policy, what takes force by itself, and what needs a
+//! restart.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use toml::{Table, Value};
+
+use super::live::LIVE;
+use super::raw::{OPTIONS, Raw, Source};
+use super::{Config, ConfigError, Live, reference, wrong};
+use crate::policy::{Basis, Limits};
+use crate::store::Store;
+
+/// Options of what is around the policy in force.
+const AROUND: [&str; 15] = [
+    "policy.cpu",
+    "policy.timeout",
+    "policy.max-answer",
+    "policy.cache",
+    "policy.cache-max-age",
+    "policy.lookup.prefixes",
+    "policy.lookup.timeout",
+    "policy.settings",
+    "policy.max-lookups",
+    "policy.log-rate",
+    "policy.tokens",
+    "policy.egress.hosts",
+    "policy.egress.timeout",
+    "policy.egress.max-response",
+    "policy.egress.max-requests",
+];
+/// Who may sign.
+const KEYS: &str = "policy.trusted-keys";
+/// Options of where the policy lies.
+const PLACE: [&str; 2] = ["policy.file", "policy.cases"];
+/// What operators have to show.
+const TOKEN: &str = "control.token";
+/// Tables that are written as one option too; what is in them is compared by itself.
+const SHORT: [&str; 2] = ["policy", "control"];
+
+/// Whether an option is taken while the gateway runs, as far as that does not depend on what it was before.
+pub fn is_live(path: &str) -> bool {
+    [&AROUND[..], &PLACE, &LIVE].iter().any(|list| list.contains(&path))
+}
+
+/// Every option as it was written, references to secrets included but not what they stand for. `Debug` shows nothing of it.
+#[derive(Clone, PartialEq)]
+pub struct Written {
+    options: Table,
+    /// Digests of each token profile with what it refers to.
+    profiles: BTreeMap<String, [u8; 32]>,
+    /// The same of the files of public keys.
+    keys: Vec<[u8; 32]>,
+}
+
+impl std::fmt::Debug for Written {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
+}
+
+impl Written {
+    /// What was written. Files are read before they are put to use, so that whatever changes meanwhile is seen the next time.
+    pub fn of(raw: &Raw) -> Result<Self, ConfigError> {
+        let options = Table::try_from(raw).map_err(|error| wrong("it cannot be written down", error))?;
+        let contents = |path: &Option<PathBuf>| path.as_deref().and_then(|path| std::fs::read(path).ok());
+        let profile = |(name, profile): (&String, &_)| {
+            let crate::policy::tokens::WrittenProfile { secret, pem, jwks, .. } = profile;
+            let mut digest = Sha256::new();
+            digest.update(Table::try_from(profile).map(|table| table.to_string()).unwrap_or_default());
+            let secret =
+                secret.as_ref().and_then(|secret| secret.text()).and_then(|text| reference::resolve(text).ok());
+            for part in [secret.map(String::into_bytes), contents(pem), contents(jwks)] {
+                // Each with its length, so that no two mean the same.
+                digest.update(part.as_ref().map_or(0, Vec::len).to_be_bytes());
+                digest.update(part.unwrap_or_default());
+            }
+            (name.clone(), digest.finalize().into())
+        };
+        let key = |path: &PathBuf| Sha256::digest(std::fs::read(path).unwrap_or_default()).into();
+        Ok(Self {
+            options,
+            profiles: raw.policy.tokens.iter().map(profile).collect(),
+            keys: raw.policy.trusted_keys.iter().map(key).collect(),
+        })
+    }
+
+    fn get(&self, path: &str) -> Option<&Value> {
+        let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+        let mut value = self.options.get(first)?;
+        for key in rest.into_iter().flat_map(|rest| rest.split('.')) {
+            value = value.as_table()?.get(key)?;
+        }
+        Some(value)
+    }
+
+    fn same(&self, other: &Self, path: &str) -> bool {
+        self.get(path) == other.get(path)
+    }
+}
+
+impl Config {
+    /// Whether what is around the policy is the same in both.
+    #[must_use]
+    pub fn has_same_surroundings(&self, other: &Self) -> bool {
+        self.settings == other.settings
+            && self.written.profiles == other.written.profiles
+            && AROUND.iter().all(|path| self.written.same(&other.written, path))
+    }
+
+    /// The options that differ from those of a gateway that runs, and that it takes at its start only.
+    #[must_use]
+    pub fn needs_restart(&self, running: &Self) -> Vec<&'static str> {
+        let live_keys = self.takes_keys_from(running);
+        let kept_token = self.keeps_token_of(running);
+        let taken = |path: &str| match path {
+            KEYS => live_keys,
+            TOKEN => !kept_token,
+            _ => is_live(path) || SHORT.contains(&path),
+        };
+        let is_same = |path: &str| {
+            self.written.same(&running.written, path) && (path != KEYS || self.written.keys == running.written.keys)
+        };
+        OPTIONS.into_iter().filter(|path| !taken(path) && !is_same(path)).collect()
+    }
+
+    /// Whether other keys may sign from now on, in a gateway that runs: a policy in a file is verified anew. Whether signatures are
+    /// wanted at all is decided at the start.
+    #[must_use]
+    pub fn takes_keys_from(&self, running: &Self) -> bool {
+        // As it is written: a gateway whose keys were taken away goes on with those that it has.
+        let wanted = !self.written.keys.is_empty() && !running.written.keys.is_empty();
+        wanted && self.rollout.source == Source::File && running.rollout.source == Source::File
+    }
+
+    /// Whether a token stays that is configured no longer: a gateway that began with one may be where others reach it.
+    fn keeps_token_of(&self, running: &Self) -> bool {
+        self.live.control_token.is_none() && running.live.control_token.is_some()
+    }
+
+    /// What takes force without a restart and without a policy's stages, in a gateway that was started with `running`.
+    #[must_use]
+    pub fn live_in(&self, running: &Self, now: &Live) -> Arc<Live> {
+        if !self.keeps_token_of(running) {
+            return Arc::clone(&self.live);
+        }
+        Arc::new(Live { control_token: now.control_token.clone(), ..Live::clone(&self.live) })
+    }
+
+    /// Takes over what an earlier configuration has fetched and connected to, where nothing of it changed.
+    pub fn keep_from(&mut self, before: &Self) {
+        let same = |name: &str| self.written.profiles.get(name) == before.written.profiles.get(name);
+        self.tokens = self.tokens.keeping(&before.tokens, same);
+        if self.written.keys == before.written.keys && self.written.same(&before.written, KEYS) {
+            self.rollout.trust = Arc::clone(&before.rollout.trust);
+        }
+        let egress = AROUND.iter().filter(|path| path.starts_with("policy.egress."));
+        if egress.into_iter().all(|path| self.written.same(&before.written, path)) {
+            self.egress = Arc::clone(&before.egress);
+        }
+    }
+
+    /// What is around the policy, in a gateway whose engine was made for `running`.
+    #[must_use]
+    pub fn basis(&self, store: Arc<dyn Store>, running: &Limits) -> Basis {
+        let limits = Limits {
+            memory: running.memory,
+            concurrency: running.concurrency,
+            shadow: running.shadow,
+            prepared: running.prepared,
+            queue_timeout: running.queue_timeout,
+            compile_timeout: running.compile_timeout,
+            ..self.limits.clone()
+        };
+        Basis { surroundings: Arc::new(self.surroundings(store)), limits }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(toml: &str) -> Config {
+        let raw = toml::from_str(&format!("allow-all = true\n{toml}")).expect("toml");
+        Config::check(raw).expect("valid")
+    }
+
+    #[test]
+    fn what_is_compared_are_options() {
+        // A name that is none would be the same in all configurations.
+        for path in [&AROUND[..], &PLACE, &LIVE, &SHORT, &[KEYS, TOKEN]].concat() {
+            assert!(OPTIONS.contains(&path), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_documentation_says_what_is_live() {
+        let text = include_str!("../../docs/configuration.md");
+        let mut told = BTreeMap::new();
+        for row in text.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            // `control`, or `control.listen`; `policy.tokens.<profile>`
+            let names = cells[1].split('`').skip(1).step_by(2).map(|name| name.trim_end_matches(".<profile>"));
+            told.extend(names.filter(|name| OPTIONS.contains(name)).map(|name| (name, cells[3])));
+        }
+        for path in OPTIONS {
+            let expect = match path {
+                KEYS => "in file mode",
+                "policy" => "yes",
+                _ if is_live(path) => "yes",
+                _ => "",
+            };
+            assert_eq!(told.get(path), Some(&expect), "docs/configuration.md: {path}");
+        }
+    }
+
+    #[test]
+    fn a_token_may_come_and_change_and_not_go() {
+        let (none, one, two) = (load(""), load("control.token = 'one'"), load("control.token = 'two'"));
+        for (new, started, now, expect, restart) in [
+            (&one, &none, &none, Some("one"), &[][..]),
+            (&none, &none, &one, None, &[]),
+            (&two, &one, &one, Some("two"), &[]),
+            (&none, &one, &two, Some("two"), &[TOKEN]),
+        ] {
+            assert_eq!(new.live_in(started, &now.live).control_token.as_deref(), expect);
+            assert_eq!(new.needs_restart(started), restart);
+        }
+    }
+
+    #[test]
+    fn what_changed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let secret = folder.path().join("secret");
+        std::fs::write(&secret, "one").expect("a file");
+        let base = format!(
+            "[policy]\nsettings.key = '${{file:{0}}}'\ntokens.app = {{ secret = '${{file:{0}}}' }}\negress.hosts = ['https://a.example']",
+            secret.display()
+        );
+        let running = load(&base);
+        let check = |toml: &str, same: bool, restart: &[&str]| {
+            let new = load(toml);
+            assert_eq!(new.has_same_surroundings(&running), same, "{toml}");
+            assert_eq!(new.needs_restart(&running), restart, "{toml}");
+        };
+        check(&base, true, &[]);
+        check(&format!("{base}\ncpu = '50ms'"), false, &[]);
+        check(&format!("{base}\nlookup.prefixes = ['a:']"), false, &[]);
+        check(
+            &format!("{base}\nmemory = '32MiB'\nrotate-within = 'off'\nqueue-timeout = '3s'"),
+            true,
+            &["policy.memory", "policy.queue-timeout"],
+        );
+        check(&format!("listen = '127.0.0.1:1'\ncontrol = '127.0.0.1:2'\n{base}"), true, &["listen", "control.listen"]);
+        check("", false, &[]);
+        std::fs::write(&secret, "two").expect("a file");
+        check(&base, false, &[]);
+    }
+
+    #[test]
+    fn what_stays_the_same_is_kept() {
+        let jwks = "jwks-url = 'https://a.example/keys'";
+        let one = load(&format!(
+            "[policy]\ntokens.a = {{ {jwks} }}\ntokens.b = {{ {jwks} }}\negress.hosts = ['https://a.example']"
+        ));
+        let mut two = load(&format!(
+            "[policy]\ncpu = '1ms'\ntokens.a = {{ {jwks} }}\ntokens.b = {{ {jwks}, issuer = 'b' }}\negress.hosts = ['https://a.example']"
+        ));
+        two.keep_from(&one);
+        assert!(two.tokens.shares(&one.tokens, "a") && !two.tokens.shares(&one.tokens, "b"));
+        assert!(Arc::ptr_eq(&one.egress, &two.egress));
+        let mut three = load("[policy]\negress.hosts = ['https://b.example']");
+        three.keep_from(&two);
+        assert!(!Arc::ptr_eq(&three.egress, &two.egress));
+    }
+}
