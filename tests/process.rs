@@ -82,3 +82,5 @@ mod swaps;
 mod tls;
 #[path = "process/tokens.rs"]
 mod tokens;
+#[path = "process/way_back.rs"]
+mod way_back;

@@ -1,7 +1,7 @@
 //! `tidegate serve`, and the parts of a start that `dev` and `check` share.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::policy::component::Policy;
 use crate::policy::gate::Gate;
 use crate::policy::shadow::Share;
 use crate::policy::signature::Signatures;
-use crate::rollout::{Files, Follow, Load, Refused};
+use crate::rollout::{Files, Follow, Load, Memory, Refused};
 use crate::server::{self, App, Playground};
 use crate::stamp::Seen;
 use crate::store::Store;
@@ -108,7 +108,9 @@ pub fn start(
 async fn begin(app: &App) -> anyhow::Result<()> {
     match &app.config.door {
         Door::Policy(_) | Door::Example => {
-            let begun = app.rollout.begin(Files::of(&app.config), EXAMPLE).await;
+            let config = &app.config;
+            let memory = |folder: &PathBuf| Memory::below(folder, &config.node_at(config.listen));
+            let begun = app.rollout.begin(Files::of(config), EXAMPLE, config.cache_dir.as_ref().map(memory)).await;
             begun.map_err(|refused| first_refused(&app.config, &refused))?;
         }
         Door::AllowAll => tracing::warn!("--allow-all: everybody may read every channel"),

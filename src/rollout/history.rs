@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::line::Past;
 use super::stage::{Refused, Stage};
 use crate::policy::{About, Old, Origin};
 
@@ -15,6 +16,8 @@ const REMEMBERED: usize = 32;
 /// What was in force and what was refused, the latest first.
 #[derive(Clone, Debug, Default)]
 pub struct History {
+    /// What was in force before this process began.
+    pub earlier: Vec<Past>,
     /// What took force.
     pub swaps: VecDeque<Arc<About>>,
     /// What did not.
@@ -89,6 +92,7 @@ impl History {
             "rolls_back_to": before,
             "configuration": self.configuration,
             "history": self.swaps.iter().map(|about| &**about).collect::<Vec<_>>(),
+            "earlier": self.earlier,
             "refusals": self.refused.iter().map(|refused| &**refused).collect::<Vec<_>>(),
         })
     }

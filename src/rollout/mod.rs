@@ -6,6 +6,7 @@ mod artifact;
 mod file;
 mod follow;
 mod history;
+mod line;
 mod propose;
 mod replace;
 mod requires;
@@ -17,20 +18,20 @@ mod watching;
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::policy::component::Policy;
 use crate::policy::gate::Gate;
 use crate::policy::signature::Signatures;
-use crate::policy::{About, Basis, Next, Origin, Papers};
+use crate::policy::{About, Basis, Next, Origin};
 use crate::stamp::Stamp;
 use crate::stream::now_ms;
 use crate::telemetry::metrics;
-use archive::{Archive, Id};
+use archive::Archive;
+use line::Line;
 use propose::Proposed;
 use stage::Failed;
 
@@ -38,6 +39,7 @@ pub use artifact::{Artifact, digest};
 pub use file::Files;
 pub use follow::{Follow, Load};
 pub use history::{Candidate, Configuration, History};
+pub use line::{Memory, Past};
 pub use replace::{Change, Done, NotReplaced, Wanted, What};
 pub use stage::{Refused, Stage};
 pub use stages::MAX_CASES;
@@ -45,8 +47,6 @@ pub use turn::Turn;
 
 /// Why nothing takes force where there is no door.
 const EVERYBODY: &str = "this gateway lets everybody in (allow-all), so no policy is asked";
-/// Versions that one can go back through.
-const LINE: usize = 8;
 
 /// The way into force. There is one in a process; clones are the same.
 #[derive(Clone)]
@@ -66,17 +66,11 @@ struct Inner {
     history: Mutex<History>,
     /// Held while something takes force, so that what was seen, what one goes back to and what is in force are the same.
     in_force: Mutex<Line>,
+    /// Where the way back is remembered over restarts, if it is.
+    memory: OnceLock<Memory>,
     place: Mutex<Place>,
     /// The candidate beside what is in force.
     proposed: Mutex<Option<Proposed>>,
-}
-
-/// What is in force, and the way back.
-#[derive(Default)]
-struct Line {
-    now: Option<(Policy, Papers)>,
-    /// What was in force, the latest last.
-    before: Vec<Id>,
 }
 
 /// Where the policy lies.
@@ -111,6 +105,7 @@ impl Rollout {
             elsewhere,
             history: Mutex::default(),
             in_force: Mutex::default(),
+            memory: OnceLock::new(),
             place: Mutex::default(),
             proposed: Mutex::default(),
         }))
@@ -140,9 +135,18 @@ impl Rollout {
         self.0.put_in_force(Next { basis, ..next }).await
     }
 
-    /// Takes the first policy into force: that in the files, or the example.
-    pub async fn begin(&self, files: Option<Files>, example: &'static [u8]) -> Result<Arc<About>, Arc<Refused>> {
+    /// Takes the first policy into force: that in the files, or the example. What was in force before the start, and what will be, is
+    /// remembered in `memory`.
+    pub async fn begin(
+        &self,
+        files: Option<Files>,
+        example: &'static [u8],
+        memory: Option<Memory>,
+    ) -> Result<Arc<About>, Arc<Refused>> {
         let turn = self.turn().await;
+        if let Some(memory) = memory {
+            self.0.recall(memory, files.clone()).await;
+        }
         let (artifact, next) = self.first(&turn, files, example).await?;
         turn.keep(artifact).await;
         turn.put_in_force(next).await
@@ -190,7 +194,7 @@ impl Rollout {
     #[must_use]
     pub fn status(&self) -> Value {
         let (in_force, old) = (self.0.gate.in_force(), self.0.gate.old());
-        let before = self.0.line().back().map(|id| id.component.clone());
+        let before = self.0.line().back().map(|past| past.digest.clone());
         self.0.history().to_json(in_force.as_deref(), &old, before.as_deref())
     }
 }
@@ -201,13 +205,6 @@ async fn blocking<T: Send + 'static, E: Display>(
 ) -> Result<T, String> {
     let done = tokio::task::spawn_blocking(move || work().map_err(|error| error.to_string())).await;
     done.unwrap_or_else(|error| Err(error.to_string()))
-}
-
-impl Line {
-    /// What one goes back to.
-    fn back(&self) -> Option<&Id> {
-        self.before.len().checked_sub(2).and_then(|place| self.before.get(place))
-    }
 }
 
 impl Inner {
@@ -221,19 +218,15 @@ impl Inner {
                 let digest = next.policy.digest().to_string();
                 return Err(self.refuse(Failed::new(Stage::InForce, error), Some(digest), &next.origin));
             }
-            let id =
-                Id { component: next.policy.digest().to_string(), cases: next.papers.cases.as_deref().map(Into::into) };
-            if line.before.last() != Some(&id) {
-                line.before.push(id);
-            }
-            let too_many = line.before.len().saturating_sub(LINE);
-            line.before.drain(..too_many);
             line.now = Some((next.policy.clone(), next.papers.clone()));
-            self.gate.swap(next)
+            let swap = self.gate.swap(next);
+            line.took_force(Past::of(&swap.about));
+            swap
         };
         let about = Arc::clone(&swap.about);
         tracing::info!(policy = %about.digest, version = about.number, source = about.origin.source, "in force");
         self.history().took_force(&about);
+        self.remember().await;
         if tokio::time::timeout(within, swap.acknowledged()).await.is_err() {
             tracing::warn!(
                 version = about.number,
@@ -241,6 +234,36 @@ impl Inner {
             );
         }
         Ok(about)
+    }
+
+    /// Goes on where the process before this one ended. Where that cannot be read there is no way back behind the start.
+    async fn recall(&self, memory: Memory, files: Option<Files>) {
+        let read = {
+            let memory = memory.clone();
+            blocking(move || memory.read(files.as_ref())).await
+        };
+        match read {
+            Ok(past) => {
+                self.history().earlier = past.iter().rev().cloned().collect();
+                self.line().begin_with(past);
+            }
+            Err(error) => {
+                tracing::warn!(error, "what was in force before is not known, so one cannot roll back to it");
+            }
+        }
+        let _ = self.memory.set(memory);
+    }
+
+    /// Remembers what is in force and what one goes back to, if that changed. What cannot be remembered decides all the same.
+    async fn remember(&self) {
+        let Some(memory) = self.memory.get().cloned() else { return };
+        let (Some(past), files) = (self.line().unwritten(), self.place().files.clone()) else { return };
+        if let Err(error) = blocking(move || memory.write(files.as_ref(), &past)).await {
+            tracing::warn!(
+                error,
+                "what is in force cannot be remembered, so one cannot roll back to it behind a restart"
+            );
+        }
     }
 
     fn refuse(&self, failed: Failed, digest: Option<String>, origin: &Origin) -> Arc<Refused> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::archive::Id;
+use super::line::Past;
 use super::stage::{Failed, Refused, Stage};
 use super::{Artifact, Files, Inner, Rollout, Turn, blocking};
 use crate::policy::shadow::Candidate;
@@ -132,10 +133,11 @@ impl Rollout {
             let cases = next.papers.suite.as_ref().map_or(0, |suite| suite.cases.len());
             return Ok(Done::Passed { digest: next.policy.digest().to_string(), cases });
         }
-        if goes_back {
-            inner.line().before.pop();
-        }
+        let gone = if goes_back { inner.line().go_back() } else { None };
         let (taken, only_here) = take(&turn, artifact, next, files).await;
+        if taken.is_err() {
+            inner.line().forth(gone);
+        }
         if let (Ok(_), Some(candidate)) = (&taken, &candidate) {
             inner.ended(candidate);
         }
@@ -237,7 +239,7 @@ pub(super) async fn with_cases_beside(
 }
 
 async fn before(inner: &Inner, files: Option<&Files>) -> Result<Artifact, String> {
-    let id: Id = inner.line().back().cloned().ok_or("nothing else was in force since the start of this process")?;
+    let id: Id = inner.line().back().map(Past::id).ok_or("nothing else was in force here that is remembered")?;
     let archive = inner.archive.clone().ok_or("without a cache-dir nothing is kept to go back to")?;
     let digest = id.component.clone();
     let got = blocking(move || archive.get(&id)).await;

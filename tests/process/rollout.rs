@@ -14,7 +14,7 @@ use crate::control_port::{JSON, WASM, ask, policy, policy_is};
 use crate::guests::component;
 
 /// A folder with a configuration, and what it speaks of.
-pub struct Desk(TempDir);
+pub struct Desk(pub TempDir);
 
 /// Components that decide alike and are not the same: a section of no meaning tells them apart.
 pub fn distinct(component: &[u8], number: u32) -> Vec<u8> {
