@@ -1,0 +1,77 @@
+//! What swaps and revocations ask of each open and each event: small parts, in this process, one at a time.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use tidegate::policy::{Denial, Denied, Grant, Whom};
+use tidegate::stream::registry::{Cut, Reader, Streams};
+use tidegate::telemetry::metrics;
+use tidegate::telemetry::metrics::Opened;
+
+use super::median;
+
+const TURN: u32 = 20_000;
+const TURNS: usize = 11;
+/// Streams that are there already, and readers who are kept out.
+const OTHERS: usize = 10_000;
+
+pub async fn measure() {
+    println!("\n### What is asked of each open and each event\n");
+    println!("| | ns |\n| --- | ---: |");
+    let streams = Streams::new(2 * OTHERS);
+    let first = open(&streams);
+    row("a place in the registry of streams, and back", || drop(black_box(open(&streams))));
+    let others: Vec<_> = (0..OTHERS).map(|_| open(&streams)).collect();
+    row(&format!("the same beside {OTHERS} streams"), || drop(black_box(open(&streams))));
+    row("an event: whether the stream shall end", || {
+        black_box(first.shall_end(Waker::noop()));
+    });
+    drop(others);
+    let (denied, channels) = (Denied::default(), ["alice-news".to_owned()]);
+    let grant = Grant { subject: Some("alice".into()), ..Grant::default() };
+    row("an open: who is kept out, nobody", || assert!(!black_box(&denied).denies(&grant, &channels)));
+    let denials = (0..OTHERS).map(|number| Denial {
+        id: number.to_string().into(),
+        whom: Whom { subject: Some(format!("mallory-{number}").into()), channel: None },
+        until: u64::MAX,
+    });
+    denied.replace(denials.collect());
+    row(&format!("the same, {OTHERS} others"), || assert!(!black_box(&denied).denies(&grant, &channels)));
+    row("an open: counted", || metrics().opened(black_box(Opened::Allowed)));
+    row("a connection: counted, and gone", || drop(black_box(metrics().connection("data"))));
+    row("an event: counted", || {
+        metrics().events_sent(black_box(1));
+        metrics().bytes_sent(black_box(200));
+    });
+}
+
+fn open(streams: &Streams) -> tidegate::stream::registry::Ticket {
+    let ticket = streams.admit(Cut::default()).expect("there is room");
+    let reader = Reader {
+        request: "0123456789abcdef".into(),
+        subject: Some("alice".into()),
+        channels: [Arc::from("alice-news")].into(),
+        address: "192.0.2.7".into(),
+        since: 0,
+        expires_at: None,
+        version: 1,
+    };
+    ticket.register(reader, None);
+    ticket
+}
+
+fn row(name: &str, mut one: impl FnMut()) {
+    let mut turn = || {
+        let start = Instant::now();
+        (0..TURN).for_each(|_| one());
+        nanos(start.elapsed())
+    };
+    turn();
+    println!("| {name} | {:.0} |", median((0..TURNS).map(|_| turn()).collect()));
+}
+
+fn nanos(took: Duration) -> f64 {
+    took.as_secs_f64() * 1e9 / f64::from(TURN)
+}
