@@ -319,6 +319,10 @@ impl Piece {
             return false;
         }
         positions.set(number, Some(item.at));
+        if self.bytes.is_empty() {
+            // Most pieces are one event: with room for just that, it is allocated once and has to be fitted no more.
+            self.bytes.reserve(positions.length() + item.frame.len().min(PIECE));
+        }
         positions.write(&mut self.bytes);
         if item.frame.len() < PIECE {
             self.bytes.extend_from_slice(&item.frame);

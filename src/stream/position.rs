@@ -1,7 +1,5 @@
 //! Where a client's stream starts: what the URL and `Last-Event-ID` say of its channels, and the `id:` lines it gets.
 
-use std::fmt::Write;
-
 use bytes::BytesMut;
 use sha2::{Digest, Sha256};
 
@@ -83,19 +81,48 @@ impl Positions {
         self.at.iter().flatten().map(|id| id.ms).min()
     }
 
-    /// Writes the `id:` line.
+    /// Bytes of the `id:` line.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        let entry = |at: &Option<StreamId>| at.map_or(1, |at| hex_digits(at.ms) + 1 + hex_digits(at.seq));
+        let commas = self.at.len().saturating_sub(1);
+        "id: 00000000:\n".len() + commas + self.at.iter().map(entry).sum::<usize>()
+    }
+
+    /// Writes the `id:` line. Each event does so once a stream, and `write!` would take several times as long.
     pub fn write(&self, to: &mut BytesMut) {
-        // Writing to memory does not fail.
-        let _ = write!(to, "id: {:08x}:", self.tag);
+        to.extend_from_slice(b"id: ");
+        write_hex(to, self.tag.into(), 8);
+        to.extend_from_slice(b":");
         for (i, at) in self.at.iter().enumerate() {
-            let comma = if i == 0 { "" } else { "," };
-            let _ = match at {
-                Some(at) => write!(to, "{comma}{:x}-{:x}", at.ms, at.seq),
-                None => write!(to, "{comma}-"),
-            };
+            if i > 0 {
+                to.extend_from_slice(b",");
+            }
+            if let Some(at) = at {
+                write_hex(to, at.ms, hex_digits(at.ms));
+            }
+            to.extend_from_slice(b"-");
+            if let Some(at) = at {
+                write_hex(to, at.seq, hex_digits(at.seq));
+            }
         }
         to.extend_from_slice(b"\n");
     }
+}
+
+/// How many hex digits a number has.
+const fn hex_digits(number: u64) -> usize {
+    // 0 has one too.
+    (67 - (number | 1).leading_zeros() as usize) / 4
+}
+
+/// Writes so many digits, of 16 at the most.
+fn write_hex(to: &mut BytesMut, number: u64, digits: usize) {
+    let mut text = [0; 16];
+    for (i, digit) in text[..digits].iter_mut().rev().enumerate() {
+        *digit = b"0123456789abcdef"[(number >> (4 * i)) as usize & 15];
+    }
+    to.extend_from_slice(&text[..digits]);
 }
 
 #[cfg(test)]
@@ -128,6 +155,7 @@ mod tests {
         positions.set(2, Some(StreamId::new(u64::MAX, u64::MAX)));
         let mut line = BytesMut::new();
         positions.write(&mut line);
+        assert_eq!(line.len(), positions.length());
         let line = String::from_utf8(line.to_vec()).expect("text");
         let id = line.strip_prefix("id: ").and_then(|l| l.strip_suffix('\n')).expect("a line");
         assert_eq!(&id[8..], ":193a-1,-,ffffffffffffffff-ffffffffffffffff");
@@ -135,6 +163,19 @@ mod tests {
         back.resume(id);
         assert_eq!(back.at, positions.at);
         assert_eq!(back.least_ms(), Some(0x193a));
+    }
+
+    #[test]
+    fn ids_are_hex_without_leading_zeros() {
+        let numbers = (0..64).flat_map(|bit| [(1_u64 << bit) - 1, 1 << bit]).chain([u64::MAX]);
+        for number in numbers {
+            let mut positions = Positions::new(&names(&["a", "b"]));
+            positions.set(1, Some(StreamId::new(number, number / 3)));
+            let mut line = BytesMut::new();
+            positions.write(&mut line);
+            let expect = format!("id: {:08x}:-,{number:x}-{:x}\n", positions.tag, number / 3);
+            assert_eq!((&line[..], line.len()), (expect.as_bytes(), positions.length()));
+        }
     }
 
     #[test]

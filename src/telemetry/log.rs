@@ -1,6 +1,6 @@
 //! The log: to stderr, so that stdout is a program's own answer.
 
-use std::io::IsTerminal;
+use std::io::{BufWriter, IsTerminal};
 
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use tracing_subscriber::EnvFilter;
@@ -9,13 +9,17 @@ use tracing_subscriber::reload::Error;
 use crate::config::raw::LogFormat;
 use crate::config::{ConfigError, log_filter};
 
+/// Bytes of lines that are written at once.
+const TOGETHER: usize = 16 << 10;
+
 /// A log that was started, for whoever wants to see something else of it.
 pub struct Log(Box<dyn Fn(EnvFilter) -> Result<(), Error> + Send + Sync>);
 
 /// Starts logging; dropping the guard writes what is left. A second call changes nothing.
 pub fn init(filter: &str, format: LogFormat) -> Result<(Log, WorkerGuard), ConfigError> {
-    // A reader of the log that stalls costs lines, never a stream.
-    let (writer, guard) = NonBlocking::new(std::io::stderr());
+    // A reader of the log that stalls costs lines, never a stream. What waits is written in one go: the writer's thread flushes when
+    // nothing waits any more.
+    let (writer, guard) = NonBlocking::new(BufWriter::with_capacity(TOGETHER, std::io::stderr()));
     let ansi = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(log_filter(filter)?).with_ansi(ansi).with_writer(writer);
     // An error of `try_init` means that a log is there already, as in tests.
