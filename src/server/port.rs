@@ -142,10 +142,11 @@ fn serve(socket: TcpStream, peer: SocketAddr, side: Side, app: &Arc<App>, leavin
         let app = Arc::clone(&app);
         let of_connection = for_streams.clone();
         asks.notify_one();
-        async move {
+        // hyper keeps the room of this future as long as the connection, which is as long as its stream: of a pointer, then.
+        Box::pin(async move {
             request.extensions_mut().insert(OWN.try_with(Cut::clone).unwrap_or(of_connection));
             Ok::<Response, Infallible>(answer(app, request, peer, side).await)
-        }
+        })
     });
     let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
     let counted = metrics().connection(side.name());
