@@ -5,6 +5,7 @@ pub mod commands;
 pub mod config;
 pub mod egress;
 pub mod event;
+pub mod files;
 pub mod fleet;
 pub mod own_files;
 pub mod policy;

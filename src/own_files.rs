@@ -1,9 +1,11 @@
 //! Files that a process trusts when it finds them again: nobody else may write to them, and each is either whole or not there.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
+
+use crate::files;
 
 /// Makes a folder that is this user's alone, unless it is there; one that others may write to is an error.
 pub fn folder(path: &Path) -> io::Result<()> {
@@ -31,19 +33,8 @@ pub fn write(file: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 /// Reads a file that nobody else may write to, of so many bytes at the most; none if it is not there.
-pub fn read(file: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
-    let open = match fs::File::open(file) {
-        Ok(open) => open,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    owned(file)?;
-    let mut content = Vec::new();
-    open.take(limit as u64 + 1).read_to_end(&mut content)?;
-    if content.len() > limit {
-        return Err(io::Error::other(format!("it has more than {limit} bytes")));
-    }
-    Ok(Some(content))
+pub fn read(file: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    files::if_there(owned(file).and_then(|()| files::read(file, limit)))
 }
 
 #[cfg(test)]

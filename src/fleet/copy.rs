@@ -33,7 +33,7 @@ impl LocalCopy {
     pub fn pointer(&self) -> Result<Option<Pointer>, String> {
         let file = self.folder.join(POINTER);
         let told = |what: String| format!("{}: {what}", file.display());
-        let note = own_files::read(&file, MAX_NOTE).map_err(|error| told(error.to_string()))?;
+        let note = own_files::read(&file, MAX_NOTE as u64).map_err(|error| told(error.to_string()))?;
         note.map(|note| pointer::parse(&note)).transpose().map_err(told)
     }
 
@@ -47,9 +47,7 @@ impl LocalCopy {
     fn blob(&self, digest: Digest, max: u64) -> Result<Vec<u8>, String> {
         let file = self.folder.join(digest.hex());
         let told = |what: &dyn std::fmt::Display| format!("{}: {what}", file.display());
-        let limit = usize::try_from(max).unwrap_or(usize::MAX);
-        let content =
-            own_files::read(&file, limit).map_err(|error| told(&error))?.ok_or_else(|| told(&"it is gone"))?;
+        let content = own_files::read(&file, max).map_err(|error| told(&error))?.ok_or_else(|| told(&"it is gone"))?;
         if Digest::of(&content) == digest { Ok(content) } else { Err(told(&"it was changed")) }
     }
 
@@ -69,7 +67,7 @@ impl LocalCopy {
     /// From now on this is what was in force last, and what else is here goes.
     pub fn point(&self, to: &Pointer) -> io::Result<()> {
         let (note, next, file) = (pointer::note(to), self.folder.join(NEXT), self.folder.join(POINTER));
-        match own_files::read(&next, MAX_NOTE) {
+        match own_files::read(&next, MAX_NOTE as u64) {
             Ok(Some(prepared)) if prepared == note.as_bytes() => fs::rename(next, file)?,
             _ => own_files::write(&file, note.as_bytes())?,
         }

@@ -10,6 +10,7 @@ use wasmtime::{Engine, Store};
 use super::compile::Compiler;
 use super::digest::Digest;
 use super::host::{self, PolicyIndices, State, linker};
+use crate::files;
 
 /// A larger file is not loaded. Policies of the heaviest languages have some 20 MB.
 pub const MAX_SIZE: u64 = 64 << 20;
@@ -87,11 +88,7 @@ pub struct Policy {
 impl Policy {
     /// Loads a file.
     pub fn load(compiler: &Compiler, path: &Path) -> Result<Self, LoadError> {
-        let size = std::fs::metadata(path)?.len();
-        if size > MAX_SIZE {
-            return Err(LoadError::TooLarge(size));
-        }
-        Self::new(compiler, &std::fs::read(path)?)
+        Self::new(compiler, &files::read(path, MAX_SIZE)?)
     }
 
     /// Compiles and checks; takes from milliseconds to some ten seconds of both cores.

@@ -4,7 +4,6 @@
 pub mod key;
 mod seen;
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
+use crate::files;
 use key::{KeyId, PublicKey};
 
 pub use key::{KeyError, Trust};
@@ -129,14 +129,9 @@ pub fn path(component: &Path) -> PathBuf {
 /// The signature that lies beside a component in a file, if there is one.
 pub fn beside(component: &Path) -> Result<Option<Signature>, SignatureError> {
     let path = path(component);
-    let read = |error: std::io::Error| SignatureError::Malformed(format!("{}: {error}", path.display()));
-    let file = match std::fs::File::open(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(read)?,
-    };
-    let mut text = Vec::new();
-    file.take(MAX_SIZE as u64 + 1).read_to_end(&mut text).map_err(read)?;
-    Signature::parse(&text).map(Some)
+    let text = files::if_there(files::read(&path, MAX_SIZE as u64));
+    let text = text.map_err(|error| SignatureError::Malformed(format!("{}: {error}", path.display())))?;
+    text.map(|text| Signature::parse(&text)).transpose()
 }
 
 /// Why a policy is not taken.

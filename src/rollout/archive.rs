@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::artifact::{Artifact, digest};
+use super::stages::MAX_CASES;
+use crate::files;
+use crate::policy::component::MAX_SIZE;
+use crate::policy::signature;
 
 /// Artifacts that are kept; the oldest go. Gateways may share the folder.
 const KEPT: usize = 16;
@@ -63,13 +67,14 @@ impl Archive {
     /// What was kept; an error if it is gone or was changed.
     pub fn get(&self, id: &Id) -> io::Result<Artifact> {
         let path = |part: &str| self.folder.join(format!("{}.{part}", id.stem()));
-        let optional = |part: &str| match fs::read_to_string(path(part)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            other => other.map(Some),
+        let text = |part: &str, most: u64| {
+            let bytes = files::if_there(files::read(&path(part), most))?;
+            bytes.map(|bytes| String::from_utf8(bytes).map_err(io::Error::other)).transpose()
         };
-        let component = fs::read(path("wasm"))?;
-        let cases = if id.cases.is_some() { optional("cases.toml")? } else { None };
-        let artifact = Artifact { cases, signature: optional("sig")?, ..Artifact::new(component) };
+        let component = files::read(&path("wasm"), MAX_SIZE)?;
+        let cases = if id.cases.is_some() { text("cases.toml", MAX_CASES as u64)? } else { None };
+        let artifact =
+            Artifact { cases, signature: text("sig", signature::MAX_SIZE as u64)?, ..Artifact::new(component) };
         if Id::of(&artifact) == *id { Ok(artifact) } else { Err(io::Error::other("it was changed")) }
     }
 

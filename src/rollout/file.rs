@@ -1,7 +1,7 @@
 //! The file that a policy lies in, with its cases and its signature beside it: read when it is whole, and replaced at one moment.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::artifact::Artifact;
 use super::stages::MAX_CASES;
 use crate::config::{Config, Door};
+use crate::files;
 use crate::policy::Origin;
-use crate::policy::component::{LoadError, MAX_SIZE};
+use crate::policy::component::MAX_SIZE;
 use crate::policy::signature;
 use crate::stamp::Stamp;
 
@@ -84,7 +85,7 @@ impl Files {
     }
 
     fn artifact(&self) -> io::Result<Artifact> {
-        let component = required(&self.component, MAX_SIZE, |size| LoadError::TooLarge(size).to_string())?;
+        let component = files::read(&self.component, MAX_SIZE)?;
         let cases = self.cases_text()?;
         let signature = optional(&self.signature(), signature::MAX_SIZE as u64)?;
         let folder = self.cases.parent().unwrap_or(Path::new("")).to_path_buf();
@@ -157,27 +158,10 @@ fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn required(path: &Path, most: u64, too_large: impl Fn(u64) -> String) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    let size = file.metadata()?.len();
-    let mut bytes = Vec::new();
-    file.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
-        return Err(io::Error::other(too_large(size.max(most + 1))));
-    }
-    Ok(bytes)
-}
-
 fn optional(path: &Path, most: u64) -> io::Result<Option<String>> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    match required(path, most, |size| format!("it has {size} bytes, of at most {most}")) {
-        Ok(bytes) => {
-            let text = String::from_utf8(bytes);
-            text.map(Some).map_err(|_| io::Error::other(format!("{}: it is not text", path.display())))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(named(error)),
-    }
+    let Some(bytes) = files::if_there(files::read(path, most)).map_err(named)? else { return Ok(None) };
+    String::from_utf8(bytes).map(Some).map_err(|_| named(io::Error::other("it is not text")))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::policy::{About, Papers};
 /// Versions that are remembered, what is in force with them.
 const KEPT: usize = 8;
 /// Bytes of the file; it has some 300 a version.
-const MAX_SIZE: usize = 64 << 10;
+const MAX_SIZE: u64 = 64 << 10;
 /// Files of gateways that share the folder, or had other names before; the oldest go.
 const FILES: usize = 64;
 

@@ -126,6 +126,36 @@ async fn a_file_is_followed_in_whatever_way_it_is_replaced() {
 }
 
 #[tokio::test]
+async fn what_is_no_file_is_refused_and_holds_up_nobody() {
+    let (desk, allow) = (Desk::new(), component("allow"));
+    desk.write("policy.wasm", distinct(&allow, 1));
+    let gateway = desk.start("policy.wasm", "").await;
+    let place = desk.at("policy.wasm");
+    let clear = || std::fs::remove_file(&place).or_else(|_| std::fs::remove_dir(&place)).expect("it is there");
+    // A pipe that nobody writes to would be read for ever.
+    clear();
+    let mut command = tokio::process::Command::new("mkfifo");
+    command.arg(&place);
+    assert!(run(command, None).await.status.success());
+    refused(&gateway, "fetched", "it is no file").await;
+    clear();
+    desk.write("policy.wasm", distinct(&allow, 2));
+    takes_force(&gateway, "behind a pipe", &distinct(&allow, 2), 2).await;
+    clear();
+    std::fs::create_dir(&place).expect("a folder");
+    let both = |told: &Value| told["refusals"].as_array().is_some_and(|refusals| refusals.len() == 2);
+    let told = policy_is(gateway.control, "a folder is refused", both).await;
+    assert_eq!(told["refusals"][0]["why"], told["refusals"][1]["why"], "{told}");
+    clear();
+    // It has holes only.
+    std::fs::File::create(&place).and_then(|file| file.set_len(300 << 20)).expect("a large file");
+    refused(&gateway, "fetched", "it has more than 67108864 bytes").await;
+    assert!(is(&digest(&distinct(&allow, 2)))(&policy(gateway.control).await), "nothing of that changed anything");
+    desk.write("policy.wasm", distinct(&allow, 3));
+    takes_force(&gateway, "behind all of that", &distinct(&allow, 3), 3).await;
+}
+
+#[tokio::test]
 async fn links_on_the_way_are_followed_too() {
     let (desk, allow) = (Desk::new(), component("allow"));
     let version = |number| distinct(&allow, number);

@@ -10,7 +10,7 @@ use crate::own_files;
 use crate::policy::digest::Digest;
 
 /// Bytes of the file; it has some 200.
-const MAX_SIZE: usize = 4 << 10;
+const MAX_SIZE: u64 = 4 << 10;
 
 /// What was in force under the greatest number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,6 +13,7 @@ use url::Url;
 
 use super::{Algorithm, Audience, KeySet, Profile, Remote, Source, Timing};
 use crate::egress::{Bounds, Egress, Origin};
+use crate::files;
 
 /// An HMAC secret is as hard to guess as it is long: RFC 7518 wants this much for the least of them.
 const SECRET: usize = 32;
@@ -262,11 +263,7 @@ fn in_file(key: &str, path: &Path, what: impl std::fmt::Display) -> ProfileError
 }
 
 fn file(key: &str, path: &Path) -> Result<Vec<u8>, ProfileError> {
-    let bytes = std::fs::metadata(path).and_then(|data| match data.len() {
-        0..=MAX_KEY_FILE => std::fs::read(path),
-        _ => Err(std::io::Error::other("it has more than 1 MiB")),
-    });
-    bytes.map_err(|error| in_file(key, path, format!("cannot be read: {error}")))
+    files::read(path, MAX_KEY_FILE).map_err(|error| in_file(key, path, format!("cannot be read: {error}")))
 }
 
 /// A list, or its only member.
