@@ -1,8 +1,11 @@
 //! The machine: who runs on which core, what a process has used, how many files may be open.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -73,16 +76,23 @@ fn status(process: u32, name: &str) -> Option<String> {
     Some(text.lines().find_map(|line| line.strip_prefix(name))?.trim().to_owned())
 }
 
-/// CPU time of a process's threads.
+/// CPU time of a process's threads, those with it that have ended and were seen before: who idles ends, and takes its time out of `/proc`.
 pub fn cpu(process: u32) -> Duration {
-    let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("the server still runs");
-    let time = |path: &Path| {
-        let text = fs::read_to_string(path.join("schedstat")).ok()?;
+    static SEEN: Mutex<BTreeMap<(u32, OsString), u64>> = Mutex::new(BTreeMap::new());
+    let time = |thread: &Path| {
+        let text = fs::read_to_string(thread.join("schedstat")).ok()?;
         text.split(' ').next()?.parse::<u64>().ok()
     };
-    // A thread may end meanwhile.
-    let ns: u64 = tasks.filter_map(|task| time(&task.ok()?.path())).sum();
-    Duration::from_nanos(ns)
+    let mut seen = SEEN.lock().unwrap();
+    for thread in fs::read_dir(format!("/proc/{process}/task")).expect("the server still runs").flatten() {
+        // It may end meanwhile.
+        if let Some(ns) = time(&thread.path()) {
+            let at = seen.entry((process, thread.file_name())).or_default();
+            *at = ns.max(*at);
+        }
+    }
+    let own = seen.iter().filter(|((of, _), _)| *of == process);
+    Duration::from_nanos(own.map(|(_, ns)| ns).sum())
 }
 
 /// CPU time of a process, once it has done what was left to do.
