@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use http::{HeaderMap, HeaderValue};
-use tidegate::policy::component::Policy;
-use tidegate::policy::gate::Gate;
-use tidegate::policy::{Limits, Outcome, Request, Surroundings, engine};
+use tidegate::authz::authorizer::Gate;
+use tidegate::policy::{Limits, Outcome, Request};
 use tidegate::store::Store;
 use tidegate::store::memory::{MemoryStore, Seed, system_clock};
+use tidegate::wasm::component::Policy;
+use tidegate::wasm::engine;
+use tidegate::wasm::host::Surroundings;
 
 #[path = "door/bare.rs"]
 mod bare;

@@ -1,16 +1,17 @@
 //! Flags, environment and file become one checked [`Config`]; whatever is wrong is said with the key and the remedy.
 
-mod changes;
-mod check;
-mod cors;
-pub mod layers;
-mod live;
-pub mod operations;
-mod policy;
-pub mod raw;
-mod reference;
-mod refers;
+pub(crate) mod changes;
+pub(crate) mod check;
+pub(crate) mod cors;
+pub(crate) mod layers;
+pub(crate) mod live;
+pub(crate) mod operations;
+pub(crate) mod policy;
+pub(crate) mod raw;
+pub(crate) mod reference;
+pub(crate) mod refers;
 
+use crate::config::live::Live;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -22,21 +23,19 @@ use ipnet::IpNet;
 use toml::Table;
 
 use crate::channel::hub::HubSettings;
+use crate::config::changes::Written;
+use crate::config::check::{address, count, positive, size, stream_path, up_to};
+use crate::config::operations::RolloutConfig;
+use crate::config::raw::{LogFormat, Raw, Source};
 use crate::egress::Egress;
-use crate::policy::tokens::Tokens;
-use crate::policy::{Limits, Settings, Surroundings};
-use crate::stamp::Seen;
+use crate::policy::Limits;
+use crate::policy::settings::Settings;
 use crate::store::Store;
 use crate::store::memory::Seed;
 use crate::store::url::StoreUrl;
-use changes::Written;
-use check::{address, count, positive, size, stream_path, up_to};
-use operations::RolloutConfig;
-use raw::{LogFormat, Raw, Source};
-
-pub use check::log_filter;
-pub use cors::{Cors, Origin};
-pub use live::{Live, Options};
+use crate::tokens::Tokens;
+use crate::util::fingerprint::Seen;
+use crate::wasm::host::Surroundings;
 
 /// What is wrong with the configuration, where, and what would be right.
 #[derive(Debug, thiserror::Error)]

@@ -2,24 +2,28 @@
 //!
 //! Each function takes bytes and panics if something does not hold.
 
+use crate::authz::cache::key::without_acks;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
 
 use http::{HeaderName, HeaderValue};
 
+use crate::authz::cache;
+use crate::authz::validate::Check;
 use crate::config::Config;
-use crate::policy::answer::Check;
-use crate::policy::cache::{self, Vary};
-use crate::policy::component::Policy;
-use crate::policy::host::{to_wit, wit};
-use crate::policy::tokens::{Audience, KeySet, Profile, Source, Tokens, Verdict};
-use crate::policy::{Outcome, engine};
+use crate::policy::Outcome;
+use crate::policy::cache_directive::Vary;
 use crate::server::request::{Query, for_policy};
+use crate::tokens::key::KeySet;
+use crate::tokens::{Audience, Profile, Source, Tokens, Verdict};
+use crate::wasm::component::Policy;
+use crate::wasm::engine;
+use crate::wasm::host::{to_wit, wit};
 
 /// A URL's query: what is kept of an answer under the same key is about the same channels.
 pub fn query(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    let less = cache::without_acks(&text).collect::<Vec<_>>().join("&");
+    let less = without_acks(&text).collect::<Vec<_>>().join("&");
     let Ok(less) = Query::parse(&less) else { panic!("without acks none is wrong: {text:?}") };
     assert!(less.starts.iter().all(|start| *start == crate::channel::Start::Tail), "{text:?}");
     if let Ok(query) = Query::parse(&text) {

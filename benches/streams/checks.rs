@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use tidegate::policy::{Denial, Denied, Grant, Whom};
+use tidegate::authz::revocation_list::{Denial, Denied};
+use tidegate::policy::Grant;
+use tidegate::policy::stream_selector::StreamSelector;
 use tidegate::stream::registry::{Cut, Reader, Streams};
-use tidegate::telemetry::metrics;
 use tidegate::telemetry::metrics::Opened;
+use tidegate::telemetry::metrics::metrics;
 
 use super::median;
 
@@ -34,7 +36,7 @@ pub async fn measure() {
     row("an open: who is kept out, nobody", || assert!(!black_box(&denied).denies(&grant, &channels)));
     let denials = (0..OTHERS).map(|number| Denial {
         id: number.to_string().into(),
-        whom: Whom { subject: Some(format!("mallory-{number}").into()), channel: None },
+        whom: StreamSelector { subject: Some(format!("mallory-{number}").into()), channel: None },
         until: u64::MAX,
     });
     denied.replace(denials.collect());

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::Instant;
 
-use super::lead::Lead;
-use super::log::LogBudget;
-use super::order::{Out, PayloadBudget};
-use super::plan::Plan;
-use super::{Channel, Cursor, Link, Opening, Pull, Start, TAP_MESSAGES};
+use crate::channel::barrier::Lead;
+use crate::channel::buffer::LogBudget;
+use crate::channel::reader::Plan;
+use crate::channel::sequencer::{Out, PayloadBudget};
+use crate::channel::{Channel, Cursor, Link, Opening, Pull, Start, TAP_MESSAGES};
 use crate::event::{Doorbell, StreamId};
 use crate::store::{Bell, Limits, Page, Store, StoreError};
 

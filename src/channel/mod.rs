@@ -1,11 +1,12 @@
 //! Channels: one log of recent events each, in stream order, shared by all its streams; and the hub that owns them.
 
+pub(crate) mod barrier;
+pub(crate) mod buffer;
 pub mod hub;
-pub mod lead;
-pub mod log;
-pub mod order;
-mod plan;
+pub(crate) mod reader;
+pub(crate) mod sequencer;
 
+use crate::telemetry::metrics::metrics;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -14,11 +15,10 @@ use slab::Slab;
 use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
 
+use crate::channel::buffer::{Log, LogBudget};
+use crate::channel::sequencer::{Gap, Order, Out, PayloadBudget};
 use crate::event::{Doorbell, StreamId};
 use crate::store::Page;
-use crate::telemetry::metrics;
-use log::{Log, LogBudget};
-use order::{Gap, Order, Out, PayloadBudget};
 
 /// Messages of a [`hub::Tap`] that wait for its reader.
 const TAP_MESSAGES: usize = 64;
@@ -177,7 +177,7 @@ impl Channel {
                 // Another node may have seen more than this one has: only a read that began after now can tell.
                 let need = *verified.get_or_insert(inner.begun + 1);
                 if inner.done >= need {
-                    let why = order::Why::WentBack;
+                    let why = sequencer::Why::WentBack;
                     let gap = Gap { after: id, resumed: inner.tail, certain: inner.tail > StreamId::ZERO, why };
                     Opening::Open(inner.cursor(inner.tail), Some(gap))
                 } else {
@@ -200,7 +200,7 @@ impl Channel {
             cursor.epoch = inner.epoch;
             cursor.next = inner.log.after(cursor.at.min(inner.back));
             if cursor.at > inner.back {
-                let gap = Gap { after: cursor.at, resumed: inner.back, certain: true, why: order::Why::WentBack };
+                let gap = Gap { after: cursor.at, resumed: inner.back, certain: true, why: sequencer::Why::WentBack };
                 cursor.at = inner.back;
                 return Pull::Back(gap);
             }

@@ -7,9 +7,11 @@ use clap::Args;
 use serde_json::json;
 use toml::Table;
 
-use super::{ServeFlags, client_runtime, serve};
+use crate::commands::{ServeFlags, client_runtime, serve};
 use crate::config::{Config, Door};
-use crate::rollout::{Files, Rollout};
+use crate::rollout::Rollout;
+use crate::rollout::observers::Observers;
+use crate::rollout::source_file::Files;
 use crate::store::memory::{MemoryStore, system_clock};
 
 #[derive(Debug, Args)]
@@ -51,8 +53,9 @@ fn policy(config: &Config) -> anyhow::Result<(String, usize)> {
         // Nothing is looked up but what the cases bring.
         let store = Arc::new(MemoryStore::new(1 << 16, HashMap::new(), system_clock()));
         let gate = Arc::new(serve::open_gate(config, store)?);
-        let checked =
-            Rollout::new(gate, serve::signatures(config)?, None).check(Files::of(config), serve::EXAMPLE).await;
+        let checked = Rollout::new(gate, Observers::new(0), serve::signatures(config)?, None)
+            .check(Files::of(config), serve::EXAMPLE)
+            .await;
         let next = checked.map_err(|refused| serve::first_refused(config, &refused))?;
         Ok((next.policy.digest().to_string(), next.papers.suite.as_ref().map_or(0, |suite| suite.cases.len())))
     })

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::ServeFlags;
-use super::serve::{self, Start};
+use crate::commands::ServeFlags;
+use crate::commands::serve;
+use crate::commands::serve::Start;
 use crate::config::{Config, ConfigError, Door, layers};
-use crate::server::Playground;
+use crate::server::playground::Playground;
 use crate::store::url::StoreUrl;
 
 #[derive(Debug, Args)]

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::target::{Target, TargetArgs};
+use crate::commands::target::{Target, TargetArgs};
 use crate::config::ConfigError;
 use crate::event::NewEvent;
 use crate::store::{Retention, Store};
@@ -37,7 +37,7 @@ pub struct EmitArgs {
 }
 
 pub fn run(args: EmitArgs) -> anyhow::Result<()> {
-    super::client_runtime()?.block_on(async {
+    crate::commands::client_runtime()?.block_on(async {
         let target = args.target.open().await?;
         match args.data.as_deref() {
             Some(text) if text != "-" => emit(&target, &args, text).await,

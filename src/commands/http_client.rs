@@ -12,7 +12,7 @@ pub type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// A client for http and https, with the system's roots.
 pub fn client() -> anyhow::Result<HttpClient> {
-    super::use_ring();
+    crate::commands::use_ring();
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
         .with_native_roots()
         .context("cannot read the system's certificates")?

@@ -8,11 +8,13 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::target::{Target, TargetArgs};
-use super::time;
+use crate::authz::revocation_list::Denial;
+use crate::commands::target::{Target, TargetArgs};
+use crate::commands::time;
 use crate::config::ConfigError;
-use crate::fleet::revocation::{self, Order, RevokeError, Revoked};
-use crate::policy::{Denial, Whom};
+use crate::fleet::revocation;
+use crate::fleet::revocation::{Order, RevokeError, Revoked};
+use crate::policy::stream_selector::StreamSelector;
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).multiple(true).args(["subject", "channel", "all", "list", "lift"]))]
@@ -49,7 +51,7 @@ struct List {
 }
 
 pub fn run(args: &RevokeArgs) -> anyhow::Result<()> {
-    super::client_runtime()?.block_on(async {
+    crate::commands::client_runtime()?.block_on(async {
         let target = args.target.open().await?;
         if args.list {
             return list(&target, args.json).await;
@@ -143,7 +145,7 @@ async fn lift(target: &Target, id: &str, json: bool) -> anyhow::Result<()> {
 }
 
 /// Names are a stranger's: quoted, so that they can do nothing to a terminal.
-fn describe(whom: &Whom) -> String {
+fn describe(whom: &StreamSelector) -> String {
     let part = |what: &str, name: &Option<Box<str>>| name.as_ref().map(|name| format!("{what} {name:?}"));
     let parts: Vec<String> =
         [part("subject", &whom.subject), part("channel", &whom.channel)].into_iter().flatten().collect();
@@ -164,7 +166,7 @@ mod tests {
 
     #[test]
     fn who_is_kept_out_in_words() {
-        let whom = |subject: Option<&str>, channel: Option<&str>| Whom {
+        let whom = |subject: Option<&str>, channel: Option<&str>| StreamSelector {
             subject: subject.map(Into::into),
             channel: channel.map(Into::into),
         };

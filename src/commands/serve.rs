@@ -10,24 +10,32 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use toml::Table;
 
-use super::sockets::Inherited;
-use super::{ServeFlags, manager};
+use crate::artifact::signature::Signatures;
+use crate::authz::authorizer::Gate;
 use crate::channel::hub::Hub;
+use crate::commands::sockets::Inherited;
+use crate::commands::{ServeFlags, manager};
 use crate::config::operations::ShadowConfig;
 use crate::config::{Config, ConfigError, Door, Read, StoreConfig};
-use crate::fleet::{Fleet, Join, LocalCopy};
-use crate::policy::compile::Compiler;
-use crate::policy::component::Policy;
-use crate::policy::gate::Gate;
-use crate::policy::shadow::Share;
-use crate::policy::signature::Signatures;
-use crate::rollout::{Files, Follow, Load, Memory, Refused};
-use crate::server::{self, App, Playground};
-use crate::stamp::Seen;
+use crate::fleet::local_cache::LocalCopy;
+use crate::fleet::node::{Fleet, Join};
+use crate::rollout::observers::Observers;
+use crate::rollout::reload::{Follow, Load};
+use crate::rollout::rollback_history::Memory;
+use crate::rollout::source_file::Files;
+use crate::rollout::stage::Refused;
+use crate::server;
+use crate::server::App;
+use crate::server::playground::Playground;
+use crate::shadow::shadow_policy::Share;
 use crate::store::Store;
 use crate::store::memory::{MemoryStore, system_clock};
 use crate::store::redis::RedisStore;
-use crate::telemetry::{self, Log};
+use crate::telemetry;
+use crate::telemetry::log::Log;
+use crate::util::fingerprint::Seen;
+use crate::wasm::compile::Compiler;
+use crate::wasm::component::Policy;
 
 /// The example policy, compiled from `guest-examples/rust-role-based`.
 pub const EXAMPLE: &[u8] = include_bytes!("../../guest-examples/rust-role-based/policy.wasm");
@@ -68,8 +76,8 @@ pub fn start(
 ) -> anyhow::Result<()> {
     let Start { config, files, load } = given;
     let inherited = Inherited::take()?;
-    let (log, _guard) = telemetry::init(&config.live.log_filter, config.log_format)?;
-    super::use_ring();
+    let (log, _guard) = telemetry::log::init(&config.live.log_filter, config.log_format)?;
+    crate::commands::use_ring();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
@@ -78,10 +86,11 @@ pub fn start(
         let kept = copy.as_ref().is_some_and(|copy| matches!(copy.pointer(), Ok(Some(_))));
         let store = open_store(&config.store, kept).await?;
         let signatures = signatures(&config)?;
-        let gate = Arc::new(open_gate(&config, Arc::clone(&store))?);
-        gate.beside().write(config.live.decisions.clone())?;
+        let observers = Observers::new(config.limits.shadow);
+        observers.audit.write(config.live.decisions.clone())?;
+        let gate = Arc::new(open_gate(&config, Arc::clone(&store))?.observed_by(observers.list()));
         let hub = Hub::start(Arc::clone(&store), config.stream.hub.clone());
-        let app = Arc::new(App::new(config, hub, gate, playground, signatures));
+        let app = Arc::new(App::new(config, hub, gate, observers, playground, signatures));
         begin(&app).await?;
         let listeners = inherited.listen(&app.config).await?;
         let address = listeners.data.socket.local_addr()?;
@@ -99,7 +108,7 @@ pub fn start(
         if let Some(fleet) = app.fleet.get() {
             fleet.leave().await;
         }
-        app.gate.beside().flush(LAST_LINES);
+        app.audit.flush(LAST_LINES);
         Ok(())
     })
 }

@@ -11,8 +11,8 @@ use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use url::Url;
 
-use super::http_client::{HttpClient, client};
-use super::sse::Parser;
+use crate::commands::http_client::{HttpClient, client};
+use crate::commands::sse::Parser;
 use crate::config::ConfigError;
 
 /// Between two attempts, where the gateway says nothing else.
@@ -58,7 +58,7 @@ pub fn run(args: TailArgs) -> anyhow::Result<()> {
             url.query_pairs_mut().append_pair(&format!("last_ack_{channel}"), since);
         }
     }
-    super::client_runtime()?.block_on(follow(args, url))
+    crate::commands::client_runtime()?.block_on(follow(args, url))
 }
 
 async fn follow(args: TailArgs, url: Url) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 
-use super::http_client::{HttpClient, client};
+use crate::commands::http_client::{HttpClient, client};
 use crate::config::ConfigError;
 use crate::store::Store;
 use crate::store::redis::RedisStore;
@@ -49,7 +49,7 @@ impl TargetArgs {
         let Some(url) = &self.store else {
             return Ok(Target::Gateway(Box::new(Gateway::at(&self.control, self.token.clone())?)));
         };
-        super::use_ring();
+        crate::commands::use_ring();
         let url: StoreUrl = url.parse().map_err(|error| ConfigError(format!("--store: {error}")))?;
         let Some(client) = url.client(self.store_ca.as_deref())? else {
             let text = "--store memory: is within a running gateway: go through its --control port";

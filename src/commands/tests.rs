@@ -4,7 +4,7 @@ use super::*;
 use crate::config::Config;
 use crate::config::layers::file;
 use crate::config::raw::Raw;
-use crate::golden::golden;
+use crate::util::golden::golden;
 
 #[test]
 fn golden_help() {

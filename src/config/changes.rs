@@ -8,11 +8,13 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
-use super::live::LIVE;
-use super::raw::{OPTIONS, Raw, Source};
-use super::{Config, ConfigError, Live, reference, wrong};
-use crate::policy::{Basis, Limits};
+use crate::config::live::LIVE;
+use crate::config::live::Live;
+use crate::config::raw::{OPTIONS, Raw, Source};
+use crate::config::{Config, ConfigError, reference, wrong};
+use crate::policy::Limits;
 use crate::store::Store;
+use crate::wasm::host::PolicyContext;
 
 /// Options of what is around the policy in force.
 const AROUND: [&str; 15] = [
@@ -68,7 +70,7 @@ impl Written {
         let options = Table::try_from(raw).map_err(|error| wrong("it cannot be written down", error))?;
         let contents = |path: &Option<PathBuf>| path.as_deref().and_then(|path| std::fs::read(path).ok());
         let profile = |(name, profile): (&String, &_)| {
-            let crate::policy::tokens::WrittenProfile { secret, pem, jwks, .. } = profile;
+            let crate::tokens::profile::WrittenProfile { secret, pem, jwks, .. } = profile;
             let mut digest = Sha256::new();
             digest.update(Table::try_from(profile).map(|table| table.to_string()).unwrap_or_default());
             let secret =
@@ -165,7 +167,7 @@ impl Config {
 
     /// What is around the policy, in a gateway whose engine was made for `running`.
     #[must_use]
-    pub fn basis(&self, store: Arc<dyn Store>, running: &Limits) -> Basis {
+    pub fn basis(&self, store: Arc<dyn Store>, running: &Limits) -> PolicyContext {
         let limits = Limits {
             memory: running.memory,
             concurrency: running.concurrency,
@@ -175,7 +177,7 @@ impl Config {
             compile_timeout: running.compile_timeout,
             ..self.limits.clone()
         };
-        Basis { surroundings: Arc::new(self.surroundings(store)), limits }
+        PolicyContext { surroundings: Arc::new(self.surroundings(store)), limits }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use tracing_subscriber::EnvFilter;
 
-use super::{ConfigError, wrong};
+use crate::config::{ConfigError, wrong};
 
 /// An address to listen on.
 pub fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {

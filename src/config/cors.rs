@@ -1,6 +1,6 @@
 //! Which web pages may read: `[cors]`, checked, and origins as browsers write them.
 
-use super::{ConfigError, raw, wrong};
+use crate::config::{ConfigError, raw, wrong};
 
 /// Which web pages may read.
 #[derive(Clone, Debug)]

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::ConfigError;
-use super::operations::STDOUT;
-use super::raw::{OPTIONS, Raw};
-use super::reference;
+use crate::config::ConfigError;
+use crate::config::operations::STDOUT;
+use crate::config::raw::{OPTIONS, Raw};
+use crate::config::reference;
 
 /// What the environment's names begin with.
 const PREFIX: &str = "TIDEGATE_";

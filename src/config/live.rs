@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::operations::{self, ShadowConfig};
-use super::raw::Raw;
-use super::{ChannelRules, ConfigError, Cors, check, cors, wrong};
-use crate::policy::decisions;
+use crate::audit;
+use crate::config::cors::Cors;
+use crate::config::operations;
+use crate::config::operations::ShadowConfig;
+use crate::config::raw::Raw;
+use crate::config::{ChannelRules, ConfigError, check, cors, wrong};
 
 /// Their names.
 pub const LIVE: [&str; 18] = [
@@ -53,7 +55,7 @@ pub struct Live {
     /// Tokens of `/redis`.
     pub rest_tokens: Vec<String>,
     /// What is written down of decisions.
-    pub decisions: decisions::Settings,
+    pub decisions: audit::Settings,
     /// A node that was told to stop serves on for so long.
     pub drain_delay: Duration,
     /// The time that streams have to leave.

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::raw::{self, Source};
-use super::{ConfigError, size, wrong};
-use crate::policy::decisions::mask::Field;
-use crate::policy::decisions::{self, Target, recording};
-use crate::policy::signature::Trust;
+use crate::artifact::signature::key::Trust;
+use crate::audit;
+use crate::audit::mask::Field;
+use crate::audit::{Target, recording};
+use crate::config::raw;
+use crate::config::raw::Source;
+use crate::config::{ConfigError, size, wrong};
 
 /// Where the policy comes from and what it has to show.
 #[derive(Clone, Debug)]
@@ -61,7 +63,7 @@ pub fn shadow(raw: &raw::Shadow) -> Result<ShadowConfig, ConfigError> {
 }
 
 /// Checks `[decisions]`.
-pub fn decisions(raw: &raw::Decisions) -> Result<decisions::Settings, ConfigError> {
+pub fn decisions(raw: &raw::Decisions) -> Result<audit::Settings, ConfigError> {
     let field = |name: &String| {
         let known = MASKABLE.iter().find(|(known, _)| known == name).map(|(_, field)| *field);
         let names = MASKABLE.map(|(known, _)| known).join(", ");
@@ -82,7 +84,7 @@ pub fn decisions(raw: &raw::Decisions) -> Result<decisions::Settings, ConfigErro
         return Err(wrong("decisions.record", "it is the file of decisions.log too; the recording has secrets in it"));
     }
     let record = raw.record.clone().map(|file| recording::Settings { file, share, limit });
-    Ok(decisions::Settings { log, mask, record })
+    Ok(audit::Settings { log, mask, record })
 }
 
 /// The machine's name with an address, as a node's name.

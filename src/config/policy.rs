@@ -1,14 +1,18 @@
 //! The bounds of decisions, what a policy may see and where it may reach.
 
+use crate::tokens::profile::profile;
 use std::collections::BTreeMap;
 
 use toml::Value;
 
-use super::raw;
-use super::{ConfigError, count, positive, reference, size, up_to, wrong};
-use crate::egress::{Bounds, Egress, Origin};
-use crate::policy::tokens::{Tokens, WrittenProfile, profile};
-use crate::policy::{Limits, Settings};
+use crate::config::raw;
+use crate::config::{ConfigError, count, positive, reference, size, up_to, wrong};
+use crate::egress::origin::Origin;
+use crate::egress::{Bounds, Egress};
+use crate::policy::Limits;
+use crate::policy::settings::Settings;
+use crate::tokens::Tokens;
+use crate::tokens::profile::WrittenProfile;
 
 /// Requests of all decisions at once.
 const REQUESTS: usize = 256;

@@ -13,8 +13,8 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use toml::Value;
 
-use crate::policy::tokens::WrittenProfile;
 use crate::store::memory::Seed;
+use crate::tokens::profile::WrittenProfile;
 
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
@@ -44,7 +44,7 @@ section! {
         /// A PEM file of certificates to trust for `rediss://`, in place of the system's.
         store_ca: Option<PathBuf> = None,
         /// Connecting to the store, and each of its answers.
-        #[serde(with = "crate::times")]
+        #[serde(with = "crate::util::duration")]
         store_timeout: Duration = Duration::from_secs(2),
         /// Wait at start until the store answers.
         wait_for_store: bool = false,
@@ -108,10 +108,10 @@ section! {
         /// A candidate that is asked beside the policy in force.
         shadow: Shadow = Shadow::default(),
         /// CPU time of one decision.
-        #[serde(with = "crate::times")]
+        #[serde(with = "crate::util::duration")]
         cpu: Duration = Duration::from_millis(100),
         /// One decision by the clock on the wall.
-        #[serde(with = "crate::times")]
+        #[serde(with = "crate::util::duration")]
         timeout: Duration = Duration::from_secs(2),
         /// Memories and tables of one instance.
         memory: ByteSize = ByteSize::mib(64),
@@ -120,17 +120,17 @@ section! {
         /// Instances that are made ahead, for policies that take long to start.
         prepared: usize = 8,
         /// A decision waits so long for a free instance.
-        #[serde(with = "crate::times")]
+        #[serde(with = "crate::util::duration")]
         queue_timeout: Duration = Duration::from_secs(1),
         /// Compiling a component: the largest that was seen takes 10 s of two idle cores, a busy machine may take several times that.
-        #[serde(with = "crate::times")]
+        #[serde(with = "crate::util::duration")]
         compile_timeout: Duration = Duration::from_secs(120),
         /// Headers and body of an answer.
         max_answer: ByteSize = ByteSize::mib(1),
         /// Answers that are given again; 0 keeps none.
         cache: ByteSize = ByteSize::mib(16),
         /// The longest time that one is given again.
-        #[serde(with = "crate::times")]
+        #[serde(with = "crate::util::duration")]
         cache_max_age: Duration = Duration::from_secs(300),
         /// What may be looked up.
         lookup: Lookup = Lookup::default(),
@@ -223,7 +223,7 @@ section! {
         /// Scheme, host and port; a table says more.
         hosts: Vec<Host> = Vec::new(),
         /// A request, to the last byte of its response.
-        #[serde(with = "crate::times")]
+        #[serde(with = "crate::util::duration")]
         timeout: Duration = Duration::from_secs(1),
         /// A response's body.
         max_response: ByteSize = ByteSize::mib(1),
@@ -258,7 +258,7 @@ section! {
         /// Keys that may be looked up begin with one of these, and are never channels.
         prefixes: Vec<String> = Vec::new(),
         /// One look-up.
-        #[serde(with = "crate::times")]
+        #[serde(with = "crate::util::duration")]
         timeout: Duration = Duration::from_secs(1),
     }
 }
@@ -269,7 +269,7 @@ section! {
         /// The path of the streams; a `/*` at its end takes any path below it.
         path: String = "/api/realtime".into(),
         /// A silent stream says something this often; the stock client gives up after 75 s.
-        #[serde(with = "crate::times")]
+        #[serde(with = "crate::util::duration")]
         ping: Duration = Duration::from_secs(25),
         /// A larger event is a gap.
         max_event: ByteSize = ByteSize::mib(8),
@@ -282,7 +282,7 @@ section! {
         /// Replays of all streams.
         replay_memory: ByteSize = ByteSize::mib(32),
         /// A quiet channel's position is checked about this often.
-        #[serde(with = "crate::times")]
+        #[serde(with = "crate::util::duration")]
         position_check: Duration = Duration::from_secs(5),
     }
 }
@@ -311,7 +311,7 @@ section! {
     /// `[reject]`
     Reject {
         /// A client that was refused and asks again at once waits so long before it is decided anew.
-        #[serde(with = "crate::times")]
+        #[serde(with = "crate::util::duration")]
         hold: Duration = Duration::ZERO,
     }
 }
@@ -348,10 +348,10 @@ section! {
     /// `[drain]`
     Drain {
         /// Behind the signal to stop a node serves on for so long, not ready any more, so that balancers can turn away.
-        #[serde(with = "crate::times")]
+        #[serde(with = "crate::util::duration")]
         delay: Duration = Duration::from_secs(5),
         /// Then streams are told to come back, spread over this time.
-        #[serde(with = "crate::times")]
+        #[serde(with = "crate::util::duration")]
         time: Duration = Duration::from_secs(5),
     }
 }

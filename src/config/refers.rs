@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use toml::Value;
 
-use super::raw::Raw;
-use super::reference;
+use crate::config::raw::Raw;
+use crate::config::reference;
 
 /// All of them, whether they are there or not.
 pub fn files(raw: &Raw) -> Vec<PathBuf> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::cors::Origin;
 
 fn load(text: &str) -> Result<Config, ConfigError> {
     let table = layers::file(Path::new("tidegate.toml"), text)?;

@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
-use super::EgressError;
+use crate::egress::EgressError;
 
 /// A body whose bytes are counted.
 pub struct Capped<B> {

@@ -13,8 +13,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use super::address::{Reach, reach};
-use super::{EgressError, Origin};
+use crate::egress::EgressError;
+use crate::egress::address::{Reach, reach};
+use crate::egress::origin::Origin;
 
 /// Addresses of one name that are tried.
 const ADDRESSES: usize = 4;

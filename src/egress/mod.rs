@@ -1,17 +1,18 @@
 //! The one way out for policies: to the hosts that the operator named, at addresses that are not this network's own unless the
 //! operator said so, within bounds of time and size. No proxies, no redirects.
 
-pub mod address;
-mod body;
-mod connect;
-mod origin;
+pub(crate) mod address;
+pub(crate) mod body;
+pub(crate) mod connect;
+pub(crate) mod origin;
+
 #[cfg(test)]
 mod tests;
 
-pub use body::{Capped, Response};
-pub use connect::{Resolve, SystemResolver};
-pub use origin::{Origin, OriginError};
-
+use crate::egress::body::Response;
+use crate::egress::connect::Resolve;
+use crate::egress::connect::SystemResolver;
+use crate::egress::origin::Origin;
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use connect::Connector;
+use crate::egress::connect::Connector;
 
 /// A request's body.
 pub type RequestBody = UnsyncBoxBody<Bytes, EgressError>;

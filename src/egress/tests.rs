@@ -1,5 +1,8 @@
 //! Names that are pointed elsewhere, and connections to a server that is really there.
 
+use crate::egress::body::Capped;
+use crate::egress::connect::Resolve;
+use crate::egress::origin::Origin;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;

@@ -4,18 +4,12 @@
 //! through all stages, and then flips the pointer, once. Nothing of it that is read from Redis is believed: contents are held against
 //! their digests, and what was pushed against its signature.
 
-mod beside;
 pub mod commands;
-mod copy;
-mod follow;
-mod member;
-mod pointer;
-pub mod proposal;
-pub mod push;
-pub mod revocation;
-mod view;
-
-pub use copy::LocalCopy;
-pub use member::{Fleet, Join, Node};
-pub use pointer::Pointer;
-pub use view::{NothingThere, View};
+pub(crate) mod follower;
+pub(crate) mod local_cache;
+pub(crate) mod node;
+pub(crate) mod push;
+pub(crate) mod record;
+pub(crate) mod revocation;
+pub(crate) mod shadow;
+pub(crate) mod status;

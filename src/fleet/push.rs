@@ -5,17 +5,19 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::member::{Node, short};
-use super::pointer::{self, Candidate, Pointer, PushId, Report};
-use super::proposal::ended_by;
-use super::view::View;
-use crate::policy::component::MAX_SIZE;
-use crate::policy::digest::Digest;
-use crate::policy::signature::{MAX_SEQUENCE, Signature, Statement};
-use crate::rollout::{MAX_CASES, Stage};
+use crate::artifact::digest::Digest;
+use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement};
+use crate::fleet::node::{Node, short};
+use crate::fleet::record;
+use crate::fleet::record::{Candidate, Pointer, PushId, Report};
+use crate::fleet::shadow::push::ended_by;
+use crate::fleet::status::View;
+use crate::rollout::pipeline::MAX_CASES;
+use crate::rollout::stage::Stage;
 use crate::store::StoreError;
 use crate::store::redis::fleet::{FleetStore, Flip, Flipped};
-use crate::stream::now_ms;
+use crate::util::clock::now_ms;
+use crate::wasm::load_error::MAX_SIZE;
 
 /// How often is looked what the nodes say.
 pub(super) const LOOK: Duration = Duration::from_millis(25);
@@ -202,26 +204,26 @@ pub async fn nodes(store: &FleetStore) -> Result<Vec<Node>, StoreError> {
         ..node
     };
     let words = store.nodes().await?;
-    let mut nodes: Vec<Node> = words.iter().filter_map(|word| pointer::parse(word).ok()).map(plain).collect();
+    let mut nodes: Vec<Node> = words.iter().filter_map(|word| record::parse(word).ok()).map(plain).collect();
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(nodes)
 }
 
 /// What is in force; none if nothing is, or nothing that can be read.
 pub async fn current(store: &FleetStore) -> Result<Option<Pointer>, StoreError> {
-    Ok(store.current().await?.and_then(|note| pointer::parse(&note).ok()))
+    Ok(store.current().await?.and_then(|note| record::parse(&note).ok()))
 }
 
 /// What was in force, the latest first.
 pub async fn history(store: &FleetStore) -> Result<Vec<Pointer>, StoreError> {
-    Ok(store.history().await?.iter().filter_map(|note| pointer::parse(note).ok()).collect())
+    Ok(store.history().await?.iter().filter_map(|note| record::parse(note).ok()).collect())
 }
 
 /// Takes a bundle to every node that lives, and puts it in force everywhere or nowhere.
 pub async fn push(store: &FleetStore, bundle: Bundle, how: How) -> Result<Pushed, PushError> {
     let was = store.current().await?;
     let pointer = pointer_of(store, &bundle, how.back_to).await?;
-    if let Some(current) = was.as_deref().and_then(|note| pointer::parse::<Pointer>(note).ok())
+    if let Some(current) = was.as_deref().and_then(|note| record::parse::<Pointer>(note).ok())
         && pointer.sequence <= current.sequence
     {
         return Err(PushError::Backwards { sequence: pointer.sequence, current: current.sequence });
@@ -230,7 +232,7 @@ pub async fn push(store: &FleetStore, bundle: Bundle, how: How) -> Result<Pushed
         return Err(PushError::NoNodes);
     }
     let hex = put_blobs(store, &pointer, &bundle).await?;
-    let candidate = pointer::note(&Candidate { pointer: pointer.clone() });
+    let candidate = record::note(&Candidate { pointer: pointer.clone() });
     if !store.announce(&candidate, CANDIDATE).await? {
         return Err(PushError::Busy);
     }
@@ -245,7 +247,7 @@ pub async fn push(store: &FleetStore, bundle: Bundle, how: How) -> Result<Pushed
     }
     let flip = Instant::now();
     let beside = ended_by(store, &pointer).await?;
-    let note = pointer::note(&pointer);
+    let note = record::note(&pointer);
     let (was, beside) = (was.as_deref(), beside.as_deref());
     match store
         .flip(Flip { was, candidate: &candidate, pointer: &note, beside, blobs: &hex })
@@ -308,7 +310,7 @@ async fn prepared(store: &FleetStore, pointer: &Pointer, candidate: &str, how: H
         let reports = store.reports(pointer.push.as_str(), &names).await?;
         let (mut refused, mut waiting) = (Vec::new(), Vec::new());
         for (node, report) in live.iter().zip(reports) {
-            let report = report.and_then(|note| pointer::parse::<Report>(&note).ok());
+            let report = report.and_then(|note| record::parse::<Report>(&note).ok());
             match report.filter(|report| report.instance == node.instance) {
                 None => waiting.push(node.name.clone()),
                 Some(Report { refused: None, .. }) => {}

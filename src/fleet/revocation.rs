@@ -12,12 +12,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracing::field;
 
-use super::commands::{self, Anew, Heard, Listener};
-use crate::policy::gate::Gate;
-use crate::policy::{Denial, Denied, Forget, Whom};
+use crate::authz::authorizer::Gate;
+use crate::authz::cache::Forget;
+use crate::authz::revocation_list::{Denial, Denied};
+use crate::fleet::commands;
+use crate::fleet::commands::{Anew, Heard, Listener};
+use crate::policy::stream_selector::StreamSelector;
 use crate::store::{Store, StoreError};
-use crate::stream::now_ms;
 use crate::stream::registry::Streams;
+use crate::util::clock::now_ms;
 
 /// The hash of denials, by their ids.
 pub const KEY: &str = "tidegate:denied";
@@ -44,7 +47,7 @@ pub struct Order {
     #[serde(default)]
     pub all: bool,
     /// As `15m`; without it, the policy decides when they come back.
-    #[serde(default, rename = "for", with = "crate::times::option")]
+    #[serde(default, rename = "for", with = "crate::util::duration::option")]
     pub time: Option<Duration>,
 }
 
@@ -109,7 +112,7 @@ impl Revocations {
     /// First nobody comes in any more, then nothing is remembered of who was let in, then the streams end: so that none slips through
     /// between. One that is being decided about is found when it registers.
     fn revoke(&self, revoke: Revoke) -> Result<usize, String> {
-        let whom = Whom { subject: revoke.subject, channel: revoke.channel };
+        let whom = StreamSelector { subject: revoke.subject, channel: revoke.channel };
         if let (Some(id), Some(until)) = (revoke.id, revoke.until)
             && !self.gate.denied().add(Denial { id, whom: whom.clone(), until })
         {
@@ -120,7 +123,7 @@ impl Revocations {
     }
 
     /// Ends the streams of these on this node. How many there were.
-    pub fn end(&self, whom: &Whom) -> usize {
+    pub fn end(&self, whom: &StreamSelector) -> usize {
         self.gate.forget(match (&whom.subject, &whom.channel) {
             (Some(subject), _) => Forget::Subject(subject),
             (None, Some(channel)) => Forget::Channel(channel),
@@ -171,7 +174,7 @@ impl Listener for Revocations {
             return Ok(());
         }
         // Anybody may have been meant by what was not heard. Behind a start there are no streams yet, most often.
-        let streams = self.end(&Whom::default());
+        let streams = self.end(&StreamSelector::default());
         if why != Anew::Start || streams > 0 {
             tracing::warn!(streams, "all streams come back through the policy, for revocations may have been missed");
         }
@@ -181,7 +184,7 @@ impl Listener for Revocations {
 
 impl Order {
     /// Checks who is meant, and for how long.
-    pub fn check(self) -> Result<(Whom, Option<Duration>), RevokeError> {
+    pub fn check(self) -> Result<(StreamSelector, Option<Duration>), RevokeError> {
         let wrong = |text: String| Err(RevokeError::Order(text));
         let Self { subject, channel, all, time } = self;
         if all == (subject.is_some() || channel.is_some()) {
@@ -199,7 +202,7 @@ impl Order {
         if time.is_some_and(|time| time.is_zero() || time > LONGEST) {
             return wrong("for: a time between 1ms and 30days, as 15m".into());
         }
-        Ok((Whom { subject, channel }, time))
+        Ok((StreamSelector { subject, channel }, time))
     }
 }
 

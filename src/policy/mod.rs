@@ -1,49 +1,20 @@
 //! The door: a WebAssembly component is asked, on a fresh instance each time, whether a client may read a set of channels.
 //! Whatever goes wrong on the way keeps the client out.
 
-pub(crate) mod answer;
-pub mod asked;
-pub(crate) mod cache;
-pub mod cases;
-pub mod compile;
-pub mod component;
-pub mod decisions;
-mod denied;
-pub mod digest;
-pub mod engine;
-pub mod flip;
-pub mod gate;
-pub(crate) mod host;
-mod in_force;
-mod instance;
-mod limits;
-pub(crate) mod log_rate;
-pub mod measure;
-mod octets;
-mod pace;
-mod places;
-pub mod rehearsal;
-mod secret;
-pub mod shadow;
-pub mod signature;
-mod slow_lane;
-pub mod tokens;
-pub mod trace;
-mod version;
-
-pub use cache::{Forget, without_acks};
-pub use denied::{Denial, Denied, Whom};
-pub use host::{Clock, Surroundings};
-pub use in_force::{Old, Pin, Swap};
-pub(crate) use places::Counted;
-pub use secret::{Secret, Settings};
-pub use version::{About, Basis, Next, Origin, Papers};
+pub(crate) mod cache_directive;
+pub(crate) mod decision_view;
+pub mod info;
+pub(crate) mod request;
+pub(crate) mod settings;
+pub mod stream_selector;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+
+use crate::policy::info::PolicyInfo;
 
 /// A client's request, as a policy is told of it.
 #[derive(Clone, Debug)]
@@ -92,7 +63,7 @@ pub struct Rejection {
 
 impl Rejection {
     /// That of a client whose right was taken away for a while: the host's word, and not the policy's.
-    fn revoked() -> Self {
+    pub(crate) fn revoked() -> Self {
         Self { status: StatusCode::FORBIDDEN, headers: HeaderMap::new(), body: Bytes::new() }
     }
 }
@@ -176,7 +147,7 @@ pub struct Decision {
     /// How long it took, waiting for an instance included.
     pub took: Duration,
     /// The policy that decided; none for `--allow-all` and where there was none.
-    pub by: Option<Arc<About>>,
+    pub by: Option<Arc<PolicyInfo>>,
 }
 
 impl Decision {

@@ -1,20 +1,30 @@
 //! A policy on its way into force: fetched → verified → compiled → linked → its cases pass → in force. Whatever fails on the way
 //! leaves what is in force as it is, and says why.
 
-mod archive;
-mod artifact;
-mod file;
-mod follow;
-mod history;
-mod line;
-mod propose;
-mod replace;
-mod requires;
-mod stage;
-mod stages;
-mod turn;
-mod watching;
+pub(crate) mod file_watcher;
+pub(crate) mod lock;
+pub mod observers;
+pub(crate) mod pipeline;
+pub(crate) mod policy_store;
+pub(crate) mod prepared;
+pub(crate) mod reload;
+pub(crate) mod replace;
+pub(crate) mod requirements;
+pub(crate) mod rollback_history;
+pub(crate) mod shadow;
+pub(crate) mod source_file;
+pub mod stage;
+pub(crate) mod status;
 
+use crate::artifact::bundle::Artifact;
+use crate::rollout::lock::Turn;
+use crate::rollout::rollback_history::Memory;
+use crate::rollout::rollback_history::Past;
+use crate::rollout::source_file::Files;
+use crate::rollout::stage::Refused;
+use crate::rollout::stage::Stage;
+use crate::rollout::status::History;
+use crate::telemetry::metrics::metrics;
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
@@ -24,26 +34,18 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::policy::gate::Gate;
-use crate::policy::signature::Signatures;
-use crate::policy::{About, Basis, Next, Origin};
-use crate::stamp::Stamp;
-use crate::stream::now_ms;
-use crate::telemetry::metrics;
-use archive::Archive;
-use line::Line;
-use propose::Proposed;
-use stage::Failed;
-
-pub use artifact::{Artifact, digest};
-pub use file::Files;
-pub use follow::{Follow, Load};
-pub use history::{Candidate, Configuration, History};
-pub use line::{Memory, Past};
-pub use replace::{Change, Done, NotReplaced, Wanted, What};
-pub use stage::{Refused, Stage};
-pub use stages::MAX_CASES;
-pub use turn::Turn;
+use crate::artifact::signature::Signatures;
+use crate::authz::authorizer::Gate;
+use crate::policy::info::{PolicyInfo, PolicyOrigin};
+use crate::rollout::observers::Observers;
+use crate::rollout::policy_store::Archive;
+use crate::rollout::prepared::PreparedPolicy;
+use crate::rollout::rollback_history::Line;
+use crate::rollout::shadow::Proposed;
+use crate::rollout::stage::Failed;
+use crate::util::clock::now_ms;
+use crate::util::fingerprint::Stamp;
+use crate::wasm::host::PolicyContext;
 
 /// Why nothing takes force where there is no door.
 const EVERYBODY: &str = "this gateway lets everybody in (allow-all), so no policy is asked";
@@ -54,6 +56,7 @@ pub struct Rollout(Arc<Inner>);
 
 struct Inner {
     gate: Arc<Gate>,
+    observers: Observers,
     archive: Option<Archive>,
     signatures: Mutex<Signatures>,
     /// Whoever is on the way holds it: one at a time compiles and takes force.
@@ -84,19 +87,26 @@ struct Place {
 impl Rollout {
     /// The way to this door, for those that are signed as they should be. What was in force lately is kept below `cache_dir`.
     #[must_use]
-    pub fn new(gate: Arc<Gate>, signatures: Signatures, cache_dir: Option<&Path>) -> Self {
-        Self::with(gate, signatures, cache_dir, false)
+    pub fn new(gate: Arc<Gate>, observers: Observers, signatures: Signatures, cache_dir: Option<&Path>) -> Self {
+        Self::with(gate, observers, signatures, cache_dir, false)
     }
 
     /// The stages on a machine whose configuration says nothing of where a policy shall decide: what it requires is not asked for.
     #[must_use]
     pub fn elsewhere(gate: Arc<Gate>) -> Self {
-        Self::with(gate, Signatures::default(), None, true)
+        Self::with(gate, Observers::new(0), Signatures::default(), None, true)
     }
 
-    fn with(gate: Arc<Gate>, signatures: Signatures, cache_dir: Option<&Path>, elsewhere: bool) -> Self {
+    fn with(
+        gate: Arc<Gate>,
+        observers: Observers,
+        signatures: Signatures,
+        cache_dir: Option<&Path>,
+        elsewhere: bool,
+    ) -> Self {
         Self(Arc::new(Inner {
             gate,
+            observers,
             signatures: Mutex::new(signatures),
             archive: cache_dir.map(Archive::below),
             turn: tokio::sync::Mutex::default(),
@@ -118,21 +128,26 @@ impl Rollout {
     }
 
     /// Takes an artifact through all stages but the last. Nothing changes by it but the history, if it fails.
-    pub async fn prepare(&self, artifact: Artifact, basis: Arc<Basis>, origin: Origin) -> Result<Next, Arc<Refused>> {
+    pub async fn prepare(
+        &self,
+        artifact: Artifact,
+        basis: Arc<PolicyContext>,
+        origin: PolicyOrigin,
+    ) -> Result<PreparedPolicy, Arc<Refused>> {
         self.turn().await.prepare(&artifact, basis, origin).await
     }
 
     /// Puts what was prepared in force, at once, and waits until no answer of an older version is on its way out any more. Refused
     /// is only what something newer that was signed came before, or what cannot be remembered.
-    pub async fn put_in_force(&self, next: Next) -> Result<Arc<About>, Arc<Refused>> {
+    pub async fn put_in_force(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<Refused>> {
         // The configuration may have changed since it was prepared.
         let basis = self.0.gate.basis();
         let requires = next.papers.suite.as_ref().map(|suite| &suite.requires);
-        let missing = requires.map(|requires| requires::missing(requires, &basis.surroundings)).unwrap_or_default();
+        let missing = requires.map(|requires| requirements::missing(requires, &basis.surroundings)).unwrap_or_default();
         if !missing.is_empty() {
             tracing::error!(policy = %next.policy.digest(), ?missing, "the policy requires what was configured when it was prepared");
         }
-        self.0.put_in_force(Next { basis, ..next }).await
+        self.0.put_in_force(PreparedPolicy { basis, ..next }).await
     }
 
     /// Takes the first policy into force: that in the files, or the example. What was in force before the start, and what will be, is
@@ -142,7 +157,7 @@ impl Rollout {
         files: Option<Files>,
         example: &'static [u8],
         memory: Option<Memory>,
-    ) -> Result<Arc<About>, Arc<Refused>> {
+    ) -> Result<Arc<PolicyInfo>, Arc<Refused>> {
         let turn = self.turn().await;
         if let Some(memory) = memory {
             self.0.recall(memory, files.clone()).await;
@@ -153,7 +168,7 @@ impl Rollout {
     }
 
     /// Takes the first policy as far as its cases.
-    pub async fn check(&self, files: Option<Files>, example: &'static [u8]) -> Result<Next, Arc<Refused>> {
+    pub async fn check(&self, files: Option<Files>, example: &'static [u8]) -> Result<PreparedPolicy, Arc<Refused>> {
         Ok(self.first(&self.turn().await, files, example).await?.1)
     }
 
@@ -162,10 +177,13 @@ impl Rollout {
         turn: &Turn<'_>,
         files: Option<Files>,
         example: &'static [u8],
-    ) -> Result<(Artifact, Next), Arc<Refused>> {
+    ) -> Result<(Artifact, PreparedPolicy), Arc<Refused>> {
         let (artifact, origin) = match &files {
             Some(files) => (self.fetch(files.clone()).await?, files.origin()),
-            None => (Artifact::new(example), Origin { source: "the example policy".into(), ..Origin::default() }),
+            None => (
+                Artifact::new(example),
+                PolicyOrigin { source: "the example policy".into(), ..PolicyOrigin::default() },
+            ),
         };
         self.0.place().files = files;
         let next = turn.prepare(&artifact, self.0.gate.basis(), origin).await?;
@@ -208,7 +226,7 @@ async fn blocking<T: Send + 'static, E: Display>(
 }
 
 impl Inner {
-    async fn put_in_force(&self, next: Next) -> Result<Arc<About>, Arc<Refused>> {
+    async fn put_in_force(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<Refused>> {
         let within = next.basis.limits.timeout + next.basis.limits.queue_timeout + Duration::from_secs(2);
         let swap = {
             let mut line = self.line();
@@ -219,7 +237,7 @@ impl Inner {
                 return Err(self.refuse(Failed::new(Stage::InForce, error), Some(digest), &next.origin));
             }
             line.now = Some((next.policy.clone(), next.papers.clone()));
-            let swap = self.gate.swap(next);
+            let swap = self.gate.swap(next.activation());
             line.took_force(Past::of(&swap.about));
             swap
         };
@@ -266,7 +284,7 @@ impl Inner {
         }
     }
 
-    fn refuse(&self, failed: Failed, digest: Option<String>, origin: &Origin) -> Arc<Refused> {
+    fn refuse(&self, failed: Failed, digest: Option<String>, origin: &PolicyOrigin) -> Arc<Refused> {
         let Failed { stage, why } = failed;
         let refused = Arc::new(Refused { stage, why, time: now_ms(), digest, origin: origin.clone() });
         let (source, why) = (&refused.origin.source, &refused.why);

@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::archive::Id;
-use super::line::Past;
-use super::stage::{Failed, Refused, Stage};
-use super::{Artifact, Files, Inner, Rollout, Turn, blocking};
-use crate::policy::shadow::Candidate;
-use crate::policy::{About, Next, Origin};
+use crate::artifact::bundle::Artifact;
+use crate::policy::info::{PolicyInfo, PolicyOrigin};
+use crate::rollout::lock::Turn;
+use crate::rollout::policy_store::Id;
+use crate::rollout::prepared::PreparedPolicy;
+use crate::rollout::rollback_history::Past;
+use crate::rollout::source_file::Files;
+use crate::rollout::stage::{Failed, Refused, Stage};
+use crate::rollout::{Inner, Rollout, blocking};
+use crate::shadow::shadow_policy::Candidate;
 
 /// What is wanted.
 pub struct Change {
@@ -26,7 +30,7 @@ pub struct Change {
 }
 
 /// Is told what is in force.
-pub type Wanted = Box<dyn Fn(Option<&About>) -> bool + Send + Sync>;
+pub type Wanted = Box<dyn Fn(Option<&PolicyInfo>) -> bool + Send + Sync>;
 
 /// What shall take force.
 pub enum What {
@@ -42,7 +46,7 @@ pub enum What {
 #[derive(Debug)]
 pub enum Done {
     /// It decides. If it is gone after a restart, with the reason.
-    InForce(Arc<About>, Option<String>),
+    InForce(Arc<PolicyInfo>, Option<String>),
     /// It could. Nothing changed.
     Passed {
         /// `sha256:…` of the component.
@@ -58,7 +62,7 @@ pub enum NotReplaced {
     /// Another change was asked for after it, while it waited for its turn.
     Overtaken,
     /// It was not wanted any more.
-    Unwanted(Option<Arc<About>>),
+    Unwanted(Option<Arc<PolicyInfo>>),
     /// Another candidate took its place, or none.
     Withdrawn,
     /// There is nothing to go back to.
@@ -178,22 +182,22 @@ impl Limit {
     }
 }
 
-async fn prepared(turn: &Turn<'_>, artifact: Artifact) -> Result<(Artifact, Next), NotReplaced> {
+async fn prepared(turn: &Turn<'_>, artifact: Artifact) -> Result<(Artifact, PreparedPolicy), NotReplaced> {
     let next = turn.prepare(&artifact, turn.inner.gate.basis(), control_port()).await;
     Ok((artifact, next.map_err(NotReplaced::Refused)?))
 }
 
-pub(super) fn control_port() -> Origin {
-    Origin { source: "control port".into(), ..Origin::default() }
+pub(super) fn control_port() -> PolicyOrigin {
+    PolicyOrigin { source: "control port".into(), ..PolicyOrigin::default() }
 }
 
 /// The file first: who starts behind this starts with what is about to take force, and it has passed everything already.
 async fn take(
     turn: &Turn<'_>,
     artifact: Artifact,
-    mut next: Next,
+    mut next: PreparedPolicy,
     files: Option<Files>,
-) -> (Result<Arc<About>, Arc<Refused>>, Option<String>) {
+) -> (Result<Arc<PolicyInfo>, Arc<Refused>>, Option<String>) {
     let written = match files {
         None => Err("the policy in the configuration is no file".to_owned()),
         Some(files) => {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::Origin;
+use crate::policy::info::PolicyOrigin;
 
 /// How far it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -91,7 +91,7 @@ pub struct Refused {
     pub digest: Option<String>,
     /// Where it came from.
     #[serde(flatten)]
-    pub origin: Origin,
+    pub origin: PolicyOrigin,
 }
 
 const fn words(stage: Stage) -> &'static str {

@@ -6,8 +6,8 @@ use http::header::{
 };
 use http::{HeaderMap, StatusCode};
 
-use super::respond::{Response, empty};
-use crate::config::Cors;
+use crate::config::cors::Cors;
+use crate::server::respond::{Response, empty};
 
 /// Adds to a response what its request's origin may know.
 pub fn apply(cors: &Cors, request: &HeaderMap, response: &mut Response) {

@@ -1,5 +1,6 @@
 //! The data port: streams, and what stands beside them.
 
+use crate::telemetry::metrics::metrics;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +10,17 @@ use hyper::body::Incoming;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::request::{Query, for_policy};
-use super::respond::{self, Pinned, Response, error};
-use super::{App, cors, playground, redis_rest};
 use crate::channel::Start;
 use crate::policy::{Decision, Grant, Outcome};
+use crate::server::request::{Query, for_policy};
+use crate::server::respond;
+use crate::server::respond::{Pinned, Response, error};
+use crate::server::{App, cors, playground, redis_rest};
+use crate::stream::body::{Entry, EventStream};
 use crate::stream::position::Positions;
 use crate::stream::registry::{Cut, Reader};
-use crate::stream::{Entry, EventStream, now_ms};
-use crate::telemetry::metrics;
 use crate::telemetry::metrics::Opened;
+use crate::util::clock::now_ms;
 
 /// The whole data port.
 pub async fn answer(app: &Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> Response {

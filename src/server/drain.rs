@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::App;
-use super::port::Port;
+use crate::server::App;
+use crate::server::port::Port;
 
 /// After the streams were told to go: for what is still being written.
 const GRACE: Duration = Duration::from_secs(2);

@@ -13,7 +13,8 @@ use http::header::{AUTHORIZATION, COOKIE};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::policy::{Outcome, Request, without_acks};
+use crate::authz::cache::key::without_acks;
+use crate::policy::{Outcome, Request};
 
 /// Who comes back later than this after a refusal is asked about at once.
 const AGAIN: Duration = Duration::from_secs(10);

@@ -6,13 +6,15 @@ mod cors;
 mod data;
 mod drain;
 mod hold;
-mod playground;
+pub mod playground;
 mod port;
 mod recent;
 mod redis_rest;
 pub(crate) mod request;
 mod respond;
 
+use crate::server::playground::Playground;
+use crate::telemetry::metrics::metrics;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -23,29 +25,33 @@ use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::artifact::signature::Signatures;
+use crate::audit::Audit;
+use crate::authz::authorizer::Gate;
 use crate::channel::hub::Hub;
-use crate::channel::order::Why;
-use crate::config::{Config, Live, Options};
-use crate::fleet::Fleet;
+use crate::channel::sequencer::Why;
+use crate::config::Config;
+use crate::config::live::{Live, Options};
 use crate::fleet::commands::Commands;
-use crate::fleet::revocation::{self, Revocations};
+use crate::fleet::node::Fleet;
+use crate::fleet::revocation;
+use crate::fleet::revocation::Revocations;
 use crate::policy::Failure;
-use crate::policy::gate::Gate;
-use crate::policy::signature::Signatures;
-use crate::rollout::{Rollout, Stage};
-use crate::stream::StreamContext;
+use crate::rollout::Rollout;
+use crate::rollout::observers::Observers;
+use crate::rollout::stage::Stage;
+use crate::server::control::top::Top;
+use crate::server::drain::Departure;
+use crate::server::hold::Hold;
+use crate::server::port::{Port, Side};
+use crate::server::recent::Recent;
+use crate::server::respond::Response;
+use crate::shadow::shadow_policy::Shadow;
+use crate::stream::body::StreamContext;
 use crate::stream::registry::Streams;
 use crate::stream::replay::ReplayBudget;
 use crate::telemetry::metrics::Opened;
-use crate::telemetry::{metrics, process};
-use control::Top;
-use drain::Departure;
-use hold::Hold;
-use port::{Port, Side};
-use recent::Recent;
-use respond::Response;
-
-pub use playground::Playground;
+use crate::telemetry::process;
 
 /// A node that starts serves when it knows what the fleet said, or so long after, if the store is away.
 const HEARING: Duration = Duration::from_millis(500);
@@ -62,6 +68,10 @@ pub struct App {
     pub hub: Hub,
     /// The door.
     pub gate: Arc<Gate>,
+    /// The decision log and the recording.
+    pub audit: Arc<Audit>,
+    /// The shadow policy.
+    pub shadow: Arc<Shadow>,
     /// The way of policies into force.
     pub rollout: Rollout,
     /// This node among others, once it has joined them.
@@ -90,6 +100,7 @@ impl App {
         config: Config,
         hub: Hub,
         gate: Arc<Gate>,
+        observers: Observers,
         playground: Option<Playground>,
         signatures: Signatures,
     ) -> Self {
@@ -109,8 +120,10 @@ impl App {
             recent: Recent::default(),
             top: Top::default(),
             fleet: OnceLock::new(),
-            policy_bodies: Semaphore::new(control::POLICY_BODIES),
-            rollout: Rollout::new(Arc::clone(&gate), signatures, config.cache_dir.as_deref()),
+            policy_bodies: Semaphore::new(control::policy::BODIES),
+            audit: Arc::clone(&observers.audit),
+            shadow: Arc::clone(&observers.shadow),
+            rollout: Rollout::new(Arc::clone(&gate), observers, signatures, config.cache_dir.as_deref()),
             options: Options::new(Arc::clone(&config.live)),
             config: Arc::new(config),
             hub,

@@ -14,11 +14,12 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
-use super::request::{host_is_address, is_foreign_page};
-use super::respond::{self, Response, error};
-use super::{App, control};
+use crate::authz::authorizer::Watched;
 use crate::policy::Outcome;
-use crate::policy::gate::Watched;
+use crate::server::request::{host_is_address, is_foreign_page};
+use crate::server::respond;
+use crate::server::respond::{Response, error};
+use crate::server::{App, control};
 
 const PAGE: &str = include_str!("playground.html");
 /// Nothing but the page's own script and style, and requests to where it came from.
@@ -87,7 +88,7 @@ async fn emit(app: &App, request: Request<Incoming>) -> Response {
     if is_foreign_page(&request) {
         return error(StatusCode::FORBIDDEN, "foreign_origin", "web pages of other origins have no business here");
     }
-    control::emit(app, request).await
+    control::emit::emit(app, request).await
 }
 
 /// Every decision from now on.

@@ -1,5 +1,6 @@
 //! One port: it takes connections until it is told to leave, and knows when the last of them is gone.
 
+use crate::telemetry::metrics::metrics;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,10 +15,9 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 
-use super::respond::Response;
-use super::{App, Listener, answer, backlog};
+use crate::server::respond::Response;
+use crate::server::{App, Listener, answer, backlog};
 use crate::stream::registry::Cut;
-use crate::telemetry::metrics;
 
 /// A client has so long for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);

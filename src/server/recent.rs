@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 use crate::policy::{Decision, Outcome};
-use crate::stream::now_ms;
+use crate::util::clock::now_ms;
 
 /// So many are remembered.
 const REMEMBERED: usize = 50;

@@ -16,10 +16,11 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::App;
-use super::request::{read_body, shows_token};
-use super::respond::{self, Response};
 use crate::channel::hub::Tap;
+use crate::server::App;
+use crate::server::request::{read_body, shows_token};
+use crate::server::respond;
+use crate::server::respond::Response;
 use crate::store::StoreError;
 use crate::store::command::{Command, Reply};
 

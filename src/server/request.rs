@@ -13,10 +13,11 @@ use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
-use super::respond::{Response, error};
 use crate::channel::Start;
 use crate::config::Config;
-use crate::policy::{self, asked};
+use crate::policy;
+use crate::policy::request;
+use crate::server::respond::{Response, error};
 use crate::stream::position::parse_ack;
 
 /// The channels of a URL, and where each shall start.
@@ -36,7 +37,7 @@ pub struct InvalidAck(pub String);
 impl Query {
     /// Reads a query as `URLSearchParams` does.
     pub fn parse(query: &str) -> Result<Self, InvalidAck> {
-        let channels = asked::channels(query);
+        let channels = request::channels(query);
         let mut acks: HashMap<String, String> = HashMap::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             if let Some(channel) = name.strip_prefix("last_ack_") {
@@ -61,7 +62,7 @@ pub fn head_size<B>(request: &Request<B>) -> usize {
 /// The request as a policy is told of it.
 pub fn for_policy<B>(request: &Request<B>, peer: SocketAddr, config: &Config) -> policy::Request {
     let mut headers = request.headers().clone();
-    asked::join_cookies(&mut headers);
+    request::join_cookies(&mut headers);
     let trusted = config.is_trusted_proxy(peer.ip());
     let forwarded =
         |name: &str| headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(",");
@@ -315,7 +316,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(COOKIE, HeaderValue::from_static("a=b"));
         headers.append(COOKIE, HeaderValue::from_static("session=s"));
-        asked::join_cookies(&mut headers);
+        request::join_cookies(&mut headers);
         let all: Vec<_> = headers.get_all(COOKIE).iter().collect();
         assert_eq!(all, ["a=b; session=s"]);
     }

@@ -11,7 +11,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
 
-use crate::policy::{Failure, Pin};
+use crate::authz::in_flight::Pin;
+use crate::policy::Failure;
 use crate::store::StoreError;
 
 /// A body that keeps a policy's pin until the head before it is written: then hyper asks for the body, or drops it.

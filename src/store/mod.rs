@@ -3,15 +3,15 @@
 
 pub mod command;
 pub mod memory;
-pub mod redis;
-pub mod url;
+pub(crate) mod redis;
+pub(crate) mod url;
 
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 
 use crate::event::{Body, NewEvent, StreamId};
-use command::{Command, Reply};
+use crate::store::command::{Command, Reply};
 
 /// Why a store did not answer.
 #[derive(Clone, Debug, thiserror::Error)]

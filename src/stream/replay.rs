@@ -1,6 +1,7 @@
 //! What a stream reads from the store by itself: a replay from before the channel's log, or what a slow reader fell behind.
 //! All that these hold on a node comes out of one budget; who reads nothing may lose what it holds, and reads it again.
 
+use crate::telemetry::metrics::metrics;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -8,10 +9,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::channel::hub::Hub;
-use crate::channel::order::{Gap, Out, Why};
+use crate::channel::sequencer::{Gap, Out, Why};
 use crate::event::{Body, StreamId, user_frame};
 use crate::store::Page;
-use crate::telemetry::metrics;
 
 /// One read of a replay, in bytes of entries. A larger entry comes alone.
 const PAGE: usize = 64 * 1024;

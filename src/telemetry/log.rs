@@ -6,8 +6,9 @@ use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::reload::Error;
 
+use crate::config::ConfigError;
+use crate::config::check::log_filter;
 use crate::config::raw::LogFormat;
-use crate::config::{ConfigError, log_filter};
 
 /// Bytes of lines that are written at once.
 const TOGETHER: usize = 16 << 10;

@@ -1,8 +1,5 @@
 //! What operators see from outside: the log, and numbers.
 
-mod log;
+pub(crate) mod log;
 pub mod metrics;
-pub mod process;
-
-pub use log::{Log, init};
-pub use metrics::metrics;
+pub(crate) mod process;

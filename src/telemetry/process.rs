@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::metrics::Book;
+use crate::telemetry::metrics::Book;
 
 /// Enters what can be had; where there is no `/proc`, that is less.
 pub fn enter(book: &Book) {

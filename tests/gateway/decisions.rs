@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidegate::policy::decisions::mask::Field;
-use tidegate::policy::decisions::{Settings, Target, lines, recording};
+use tidegate::audit::mask::Field;
+use tidegate::audit::{Settings, Target, recording, writer};
 
 use crate::client::{Sse, ask};
 use crate::guests::component;
@@ -30,7 +30,7 @@ fn lines(path: &Path) -> Vec<Value> {
 }
 
 fn flush(gateway: &Gateway) {
-    gateway.app.gate.beside().flush(Duration::from_secs(20));
+    gateway.app.audit.flush(Duration::from_secs(20));
 }
 
 async fn open(gateway: &Gateway, query: &str) {
@@ -51,7 +51,7 @@ async fn each_decision_is_a_line_and_no_secret_is_in_it() {
     let gateway = Gateway::behind(&example(), WORLD).await;
     let log = Some(Target::File(path.clone()));
     let settings = Settings { log, mask: vec![Field::Subject], record: None };
-    gateway.app.gate.beside().write(settings).expect("it can be written");
+    gateway.app.audit.write(settings).expect("it can be written");
     open(&gateway, "channel=team-red&channel=alice").await;
     assert_eq!(refused(&gateway, "channel=admin-1&token=hush").await, 403);
     gateway.replace(&component("trap")).await.expect("it loads");
@@ -68,8 +68,8 @@ async fn each_decision_is_a_line_and_no_secret_is_in_it() {
     assert_ne!(lines[0]["policy"], lines[2]["policy"]);
     let text = std::fs::read_to_string(&path).expect("it is there");
     assert!(!text.contains("hush") && !text.contains("s1"), "{text}");
-    let counts = gateway.app.gate.beside().logged();
-    assert_eq!(counts, lines::Counts { written: 3, dropped: 0 });
+    let counts = gateway.app.audit.logged();
+    assert_eq!(counts, writer::Counts { written: 3, dropped: 0 });
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn a_recording_has_all_that_a_decision_was_made_of() {
     let path = dir.path().join("recording.jsonl");
     let gateway = Gateway::behind(&example(), WORLD).await;
     let record = Some(recording::Settings { file: path.clone(), share: 1.0, limit: 1 << 20 });
-    gateway.app.gate.beside().write(Settings { record, ..Settings::default() }).expect("it can be written");
+    gateway.app.audit.write(Settings { record, ..Settings::default() }).expect("it can be written");
     open(&gateway, "channel=team-red").await;
     assert_eq!(refused(&gateway, "channel=team-blue").await, 403);
     gateway.store.cut();
@@ -106,7 +106,7 @@ async fn an_answer_that_is_given_again_is_logged_and_not_recorded() {
         mask: Vec::new(),
         record: Some(recording::Settings { file: record.clone(), share: 1.0, limit: 1 << 20 }),
     };
-    gateway.app.gate.beside().write(settings).expect("it can be written");
+    gateway.app.audit.write(settings).expect("it can be written");
     for _ in 0..3 {
         gateway.open("channel=g").await.connected("g").await;
     }
@@ -120,20 +120,20 @@ async fn an_answer_that_is_given_again_is_logged_and_not_recorded() {
 async fn what_is_counted_goes_on_in_another_file() {
     let dir = tempfile::tempdir().expect("a folder");
     let gateway = Gateway::behind(&component("allow"), "").await;
-    let beside = gateway.app.gate.beside();
+    let audit = &gateway.app.audit;
     for (file, mask) in [("one", vec![]), ("one", vec![Field::Channels]), ("two", vec![])] {
         let settings = Settings { log: Some(Target::File(dir.path().join(file))), mask, record: None };
-        beside.write(settings).expect("it can be written");
+        audit.write(settings).expect("it can be written");
         open(&gateway, "channel=c").await;
         flush(&gateway);
     }
     assert_eq!(["one", "two"].map(|file| lines(&dir.path().join(file)).len()), [2, 1]);
     let nowhere = Settings { log: Some(Target::File(dir.path().join("none/three"))), ..Settings::default() };
-    assert!(beside.write(nowhere).is_err());
+    assert!(audit.write(nowhere).is_err());
     open(&gateway, "channel=c").await;
     flush(&gateway);
     assert_eq!(lines(&dir.path().join("two")).len(), 2, "what cannot be written changes nothing");
-    beside.write(Settings::default()).expect("nothing is written");
+    audit.write(Settings::default()).expect("nothing is written");
     open(&gateway, "channel=c").await;
-    assert_eq!(beside.logged(), lines::Counts { written: 4, dropped: 0 });
+    assert_eq!(audit.logged(), writer::Counts { written: 4, dropped: 0 });
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use tidegate::event::StreamId;
-use tidegate::stream::now_ms;
 use tidegate::stream::registry::Why;
+use tidegate::util::clock::now_ms;
 
 use crate::client::{Sse, id_of};
 use crate::guests;

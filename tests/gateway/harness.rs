@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tidegate::artifact::bundle::Artifact;
+use tidegate::artifact::signature::Signatures;
+use tidegate::authz::authorizer::Gate;
 use tidegate::channel::hub::Hub;
 use tidegate::config::Config;
-use tidegate::policy::component::Policy;
-use tidegate::policy::engine;
-use tidegate::policy::gate::Gate;
-use tidegate::policy::signature::Signatures;
-use tidegate::policy::{About, Origin};
-use tidegate::rollout::{Artifact, Refused};
-use tidegate::server::{self, App, Listeners};
+use tidegate::policy::info::{PolicyInfo, PolicyOrigin};
+use tidegate::rollout::observers::Observers;
+use tidegate::rollout::stage::Refused;
+use tidegate::server;
+use tidegate::server::{App, Listeners};
 use tidegate::store::Store;
+use tidegate::wasm::component::Policy;
+use tidegate::wasm::engine;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -87,11 +90,13 @@ impl Gateway {
             Door::AllowAll => Gate::open_to_all(surroundings, limits),
             _ => Gate::new(engine::shared().expect("an engine"), surroundings, limits),
         };
+        let observers = Observers::new(config.limits.shadow);
+        let gate = gate.observed_by(observers.list());
         if let Door::Policy(policy) = door {
             gate.put_in_force(load(policy));
         }
         let hub = Hub::start(Arc::clone(&store) as Arc<dyn Store>, config.stream.hub.clone());
-        let app = Arc::new(App::new(config, hub, Arc::new(gate), None, Signatures::default()));
+        let app = Arc::new(App::new(config, hub, Arc::new(gate), observers, None, Signatures::default()));
         let bind = async || TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let listeners = Listeners { data: bind().await.into(), control: bind().await.into() };
         let address = |listener: &TcpListener| listener.local_addr().expect("a bound port has an address");
@@ -116,10 +121,10 @@ impl Gateway {
     }
 
     /// Takes a policy all the way into force.
-    pub async fn replace(&self, policy: &[u8]) -> Result<Arc<About>, Arc<Refused>> {
+    pub async fn replace(&self, policy: &[u8]) -> Result<Arc<PolicyInfo>, Arc<Refused>> {
         let (rollout, basis) = (&self.app.rollout, self.app.gate.basis());
         let artifact = Artifact::new(policy.to_vec());
-        rollout.put_in_force(rollout.prepare(artifact, basis, Origin::default()).await?).await
+        rollout.put_in_force(rollout.prepare(artifact, basis, PolicyOrigin::default()).await?).await
     }
 
     /// Tells the gateway to go; what is awaited is the end of [`server::run`].

@@ -185,7 +185,7 @@ async fn a_silent_stream_says_something_now_and_then_and_a_busy_one_does_not() {
     let gateway = Gateway::start("stream.ping = '1s'").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
-    let before = tidegate::stream::now_ms();
+    let before = tidegate::util::clock::now_ms();
     let ping = sse.block().await.expect("the stream stays");
     assert_eq!((ping.kind(), ping.id.as_deref()), ("ping", None), "{ping:?}");
     let json = ping.json.expect("data: a comment would not reset the client's timer");

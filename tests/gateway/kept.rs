@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use tidegate::policy::gate::Watched;
-use tidegate::policy::{Forget, Outcome};
+use tidegate::authz::authorizer::Watched;
+use tidegate::authz::cache::Forget;
+use tidegate::policy::Outcome;
 use tokio::net::TcpStream;
 use tokio::sync::broadcast::Receiver;
 

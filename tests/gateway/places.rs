@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tidegate::policy::component::Policy;
-use tidegate::policy::gate::Gate;
-use tidegate::policy::{Limits, Outcome, Request, Surroundings, engine};
+use tidegate::authz::authorizer::Gate;
+use tidegate::policy::{Limits, Outcome, Request};
+use tidegate::wasm::component::Policy;
+use tidegate::wasm::engine;
+use tidegate::wasm::host::Surroundings;
 
 use crate::guests::authorizer;
 use crate::linked::LinkedStore;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::json;
-use tidegate::policy::component::Policy;
-use tidegate::policy::engine;
+use tidegate::wasm::component::Policy;
+use tidegate::wasm::engine;
 
 use crate::client::{Reply, Sse};
 use crate::guests::component;

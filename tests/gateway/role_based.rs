@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use tidegate::policy::cases::{Case, Suite, World, file};
+use tidegate::policytest::{Case, Suite, World, file};
 
 use crate::client::{Sse, ask};
 use crate::harness::Gateway;

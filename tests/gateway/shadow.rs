@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate::policy::decisions::Settings;
-use tidegate::policy::decisions::mask::Field;
-use tidegate::policy::shadow::{Candidate, Counts, Share};
-use tidegate::policy::{Origin, flip};
+use tidegate::audit::Settings;
+use tidegate::audit::mask::Field;
+use tidegate::policy::info::PolicyOrigin;
+use tidegate::shadow::counts::Counts;
+use tidegate::shadow::decision_change;
+use tidegate::shadow::shadow_policy::{Candidate, Share};
 
 use crate::client::{Sse, ask};
 use crate::guests::component;
@@ -18,9 +20,9 @@ const ALL: Share = Share { share: 1.0, concurrency: 4 };
 
 /// Asks this policy beside the one in force from now on.
 fn propose(gateway: &Gateway, policy: &[u8], share: Share) -> Arc<Candidate> {
-    let beside = gateway.app.gate.beside();
-    let candidate = Arc::new(Candidate::new(load(policy), Origin::default(), share, 100, beside.mask()));
-    beside.shadow().ask(Some(Arc::clone(&candidate)));
+    let candidate =
+        Arc::new(Candidate::new(load(policy), PolicyOrigin::default(), share, 100, gateway.app.audit.mask()));
+    gateway.app.shadow.ask(Some(Arc::clone(&candidate)));
     candidate
 }
 
@@ -53,9 +55,9 @@ async fn what_it_would_have_said_is_counted_and_has_no_effect() {
     assert_eq!(other.counts().agree + same.counts().agree, 2, "who was asked before is asked no more");
     let report = last.report();
     let told = &report.disagreements[0];
-    assert_eq!((told.flip, told.version), (flip::Flip::RejectToAllow, Some(2)));
+    assert_eq!((told.flip, told.version), (decision_change::Flip::RejectToAllow, Some(2)));
     assert_eq!((told.in_force.status, told.candidate.outcome), (Some(418), "allowed"));
-    gateway.app.gate.beside().shadow().ask(None);
+    gateway.app.shadow.ask(None);
     assert_eq!(gateway.refused("channel=c").await.status, 418);
     assert_eq!(last.counts(), Counts { reject_to_allow: 1, ..Counts::default() });
 }
@@ -69,7 +71,7 @@ async fn it_has_the_look_ups_of_the_real_run_and_no_others() {
         "team:red:members" = ["alice"]"#;
     let gateway = Gateway::behind(&example(), world).await;
     let masked = Settings { mask: vec![Field::Channels], ..Settings::default() };
-    gateway.app.gate.beside().write(masked).expect("nothing is written");
+    gateway.app.audit.write(masked).expect("nothing is written");
     let open = async |query: &str| {
         let mut sse = Sse::open(gateway.data, &format!("/api/realtime?{query}"), &[("cookie", "session=s1")]).await;
         assert_eq!(sse.frame().await["type"], "connected");

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use tidegate::policy::component::Policy;
+use tidegate::wasm::component::Policy;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 

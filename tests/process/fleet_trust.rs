@@ -2,7 +2,7 @@
 
 use redis::cmd;
 use serde_json::Value;
-use tidegate::policy::digest::Digest;
+use tidegate::artifact::digest::Digest;
 
 use crate::children::{Gateway, run, tidegate, until};
 use crate::fleet::{Fleet, digest, status};

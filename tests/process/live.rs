@@ -125,7 +125,7 @@ async fn what_is_logged() {
     let mut node = Node::start("allow", "log.filter = 'error'").await;
     let log = |node: &Node| node.gateway.process.stderr.so_far();
     assert_eq!(asks(&node.gateway, "silent").await.0, 200);
-    node.takes("log.filter = 'warn,tidegate::policy=info'").await;
+    node.takes("log.filter = 'warn,tidegate::authz=info'").await;
     until("it is logged", async || {
         assert_eq!(asks(&node.gateway, "loud").await.0, 200);
         log(&node).contains("loud")

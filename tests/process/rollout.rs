@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidegate::rollout::digest;
+use tidegate::artifact::bundle::digest;
 
 use crate::children::{Ended, Gateway, Running, path, run, tidegate, within};
 use crate::client::Wire;

@@ -45,7 +45,7 @@ async fn read(source: &Source, mut wire: Wire, dice: &mut Dice) {
 
 /// Where a stream begins: as the stock client that has just loaded, that has a history, or that has a clock that is wrong.
 fn ack(number: usize) -> Option<u64> {
-    let now = tidegate::stream::now_ms();
+    let now = tidegate::util::clock::now_ms();
     match number % 4 {
         0 => None,
         1 => Some(0),

@@ -1,7 +1,7 @@
 //! Going back is one command, whatever happened to the process in between.
 
 use serde_json::{Value, json};
-use tidegate::rollout::digest;
+use tidegate::artifact::bundle::digest;
 
 use crate::children::{Gateway, run, tidegate};
 use crate::control_port::{JSON, WASM, ask, policy};

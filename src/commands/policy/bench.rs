@@ -7,11 +7,11 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use super::subject::SubjectArgs;
+use crate::commands::policy::subject::SubjectArgs;
 use crate::config::ConfigError;
-use crate::policy::cases::{Case, file};
-use crate::policy::compile::Compiler;
-use crate::policy::measure::{Costs, Until, measure};
+use crate::policytest::bench::{Costs, Until, measure};
+use crate::policytest::{Case, file};
+use crate::wasm::compile::Compiler;
 
 /// What is asked where there are no cases.
 const PLAIN: &str = "[[case]]\nname = \"a request with nothing in it\"\nexpect.allow = true";

@@ -9,22 +9,26 @@ use clap::Args;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::say;
-use super::sign::private_key;
+use crate::artifact::bundle::Artifact;
+use crate::artifact::digest::Digest;
+use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement};
+use crate::authz::authorizer::Gate;
+use crate::commands::policy::say;
+use crate::commands::policy::sign::private_key;
 use crate::commands::target::{Gateway, Target};
 use crate::config;
-use crate::fleet::View;
-use crate::fleet::push::{self, Bundle, How, PushError, Pushed};
-use crate::policy::compile::Compiler;
-use crate::policy::digest::Digest;
-use crate::policy::gate::Gate;
-use crate::policy::signature::{MAX_SEQUENCE, Signature, Statement};
-use crate::policy::{Limits, Origin, Surroundings};
-use crate::rollout::{Artifact, Rollout};
+use crate::fleet::push;
+use crate::fleet::push::{Bundle, How, PushError, Pushed};
+use crate::fleet::status::View;
+use crate::policy::Limits;
+use crate::policy::info::PolicyOrigin;
+use crate::rollout::Rollout;
 use crate::store::Store;
 use crate::store::memory::{MemoryStore, system_clock};
 use crate::store::redis::RedisStore;
 use crate::store::redis::fleet::FleetStore;
+use crate::wasm::compile::Compiler;
+use crate::wasm::host::Surroundings;
 
 /// How something is signed on its way.
 #[derive(Debug, Args)]
@@ -149,7 +153,7 @@ async fn try_here(bundle: &Bundle) -> anyhow::Result<()> {
     let gate = Arc::new(Gate::new(compiler, Surroundings::new(store, &limits), limits));
     let rollout = Rollout::elsewhere(Arc::clone(&gate));
     let artifact = Artifact { cases: bundle.cases.clone(), ..Artifact::new(bundle.component.clone()) };
-    match rollout.prepare(artifact, gate.basis(), Origin::default()).await {
+    match rollout.prepare(artifact, gate.basis(), PolicyOrigin::default()).await {
         Ok(_) => Ok(()),
         Err(refused) => bail!("{refused}"),
     }

@@ -12,11 +12,12 @@ use clap::Args;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::commands::policy::inspect::anatomy::{Anatomy, Kind};
 use crate::config;
 use crate::policy::Limits;
-use crate::policy::compile::Compiler;
-use crate::policy::component::{LoadError, MAX_SIZE, Policy};
-use anatomy::{Anatomy, Kind};
+use crate::wasm::compile::Compiler;
+use crate::wasm::component::Policy;
+use crate::wasm::load_error::{LoadError, MAX_SIZE};
 
 #[derive(Debug, Args)]
 pub struct InspectArgs {
@@ -58,9 +59,9 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     let compiler = Compiler::new(&Limits::default(), config::cache_dir().as_deref())?;
     let report = inspect(&compiler, &args.file)?;
     if args.json {
-        super::say(&(serde_json::to_string_pretty(&report)? + "\n"))?;
+        crate::commands::policy::say(&(serde_json::to_string_pretty(&report)? + "\n"))?;
     } else {
-        super::say(&report.text())?;
+        crate::commands::policy::say(&report.text())?;
     }
     match report.refused {
         None => Ok(()),

@@ -9,7 +9,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::json;
 
-use crate::policy::signature::key::{self, KeyId};
+use crate::artifact::signature::key;
+use crate::artifact::signature::key::KeyId;
 
 #[derive(Debug, Args)]
 pub struct KeygenArgs {
@@ -38,9 +39,12 @@ pub fn run(args: &KeygenArgs) -> anyhow::Result<()> {
     }
     let id = KeyId::of(&key.verifying_key()).to_string();
     if args.json {
-        return super::say(&format!("{}\n", json!({ "key": id, "private": private, "public": public })));
+        return crate::commands::policy::say(&format!(
+            "{}\n",
+            json!({ "key": id, "private": private, "public": public })
+        ));
     }
-    super::say(&format!(
+    crate::commands::policy::say(&format!(
         "key {id}\n  {}  signs (`tidegate policy sign`): keep it where policies are released, and off the gateways\n  {}  \
          checks: name it in policy.trusted-keys of every gateway\n",
         private.display(),

@@ -3,11 +3,11 @@
 use clap::Args;
 use serde_json::json;
 
-use super::fleet::view;
-use super::say;
+use crate::commands::policy::fleet::view;
+use crate::commands::policy::say;
 use crate::commands::target::TargetArgs;
 use crate::commands::{client_runtime, time};
-use crate::fleet::Pointer;
+use crate::fleet::record::Pointer;
 
 #[derive(Debug, Args)]
 pub struct ListArgs {

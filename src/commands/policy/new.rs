@@ -52,7 +52,7 @@ pub fn run(args: &NewArgs) -> Result<()> {
         fs::write(&path, bytes).with_context(|| format!("policy new: writing {}", path.display()))?;
     }
     let dir = args.dir.display();
-    super::say(&format!(
+    crate::commands::policy::say(&format!(
         "{dir}: a policy in {}, {}-based. What comes next:\n\n  \
          tidegate policy build {dir}\n  \
          tidegate policy test {dir}/policy.wasm\n  \

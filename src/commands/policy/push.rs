@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use clap::Args;
 use http::Method;
 
-use super::fleet::{SigningArgs, WaitingArgs, fleet, next_on, push_and_tell, tell};
-use super::sign::{BundleArgs, sent};
+use crate::artifact::signature::Statement;
 use crate::commands::client_runtime;
+use crate::commands::policy::fleet::{SigningArgs, WaitingArgs, fleet, next_on, push_and_tell, tell};
+use crate::commands::policy::sign::{BundleArgs, sent};
 use crate::commands::target::{Target, TargetArgs};
-use crate::fleet::View;
 use crate::fleet::push::{Bundle, How};
-use crate::policy::signature::Statement;
+use crate::fleet::status::View;
 
 #[derive(Debug, Args)]
 pub struct PushArgs {

@@ -2,6 +2,7 @@
 
 mod entries;
 mod report;
+
 #[cfg(test)]
 mod tests;
 
@@ -14,18 +15,20 @@ use anyhow::{Context, bail};
 use clap::Args;
 use toml::{Table, Value};
 
-use super::say;
+use crate::commands::policy::replay::entries::{Entries, Line, Question};
+use crate::commands::policy::replay::report::Report;
+use crate::commands::policy::say;
 use crate::commands::{client_runtime, serve};
+use crate::config;
+use crate::config::Config;
 use crate::config::layers::{merge, option};
-use crate::config::{self, Config};
-use crate::policy::cases::answer::Answer;
-use crate::policy::compile::Compiler;
-use crate::policy::rehearsal::Rehearsal;
-use crate::policy::trace::Recorded;
-use crate::policy::{Limits, Surroundings};
+use crate::policy::Limits;
+use crate::policy::decision_view::DecisionView;
+use crate::shadow::replay::Rehearsal;
 use crate::store::memory::{MemoryStore, system_clock};
-use entries::{Entries, Line, Question};
-use report::Report;
+use crate::wasm::compile::Compiler;
+use crate::wasm::host::Surroundings;
+use crate::wasm::host_trace::Recorded;
 
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
@@ -115,10 +118,10 @@ impl ReplayArgs {
 }
 
 impl World {
-    async fn ask(&self, rehearsal: &Rehearsal, question: &Question) -> (Answer, Arc<Recorded>) {
-        let recorded = Arc::new(Recorded::from(question.trace.clone()));
+    async fn ask(&self, rehearsal: &Rehearsal, question: &Question) -> (DecisionView, Arc<Recorded>) {
+        let recorded = Arc::new(Recorded::from(&question.trace));
         let (request, channels) = (&question.request, &question.channels);
         let decision = rehearsal.ask(&self.surroundings, &self.limits, &recorded, request, channels).await;
-        (Answer::new(&decision, channels), recorded)
+        (DecisionView::new(&decision, channels), recorded)
     }
 }

@@ -4,12 +4,13 @@ use clap::Args;
 use http::Method;
 use serde_json::json;
 
-use super::fleet::{SigningArgs, WaitingArgs, fleet, followed, push_and_tell, tell};
 use crate::commands::client_runtime;
+use crate::commands::policy::fleet::{SigningArgs, WaitingArgs, fleet, followed, push_and_tell, tell};
 use crate::commands::target::{Target, TargetArgs};
 use crate::config::ConfigError;
 use crate::fleet::push::{Bundle, How};
-use crate::fleet::{Pointer, View};
+use crate::fleet::record::Pointer;
+use crate::fleet::status::View;
 
 #[derive(Debug, Args)]
 pub struct RollbackArgs {

@@ -8,16 +8,17 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::fleet::{SigningArgs, WaitingArgs, fleet, next_on, push_and_tell, tell};
-use super::say;
-use super::sign::{BundleArgs, sent};
+use crate::artifact::signature::Statement;
+use crate::commands::policy::fleet::{SigningArgs, WaitingArgs, fleet, next_on, push_and_tell, tell};
+use crate::commands::policy::say;
+use crate::commands::policy::sign::{BundleArgs, sent};
 use crate::commands::target::{Gateway, Target, TargetArgs};
 use crate::commands::{client_runtime, time};
 use crate::config::ConfigError;
-use crate::fleet::View;
-use crate::fleet::proposal::{self, Portion, Told, WORDS};
 use crate::fleet::push::{Bundle, How};
-use crate::policy::signature::Statement;
+use crate::fleet::shadow::push;
+use crate::fleet::shadow::push::{Portion, Told, WORDS};
+use crate::fleet::status::View;
 use crate::store::redis::fleet::FleetStore;
 
 /// Where the control port has it.
@@ -92,16 +93,16 @@ impl ShadowArgs {
     async fn in_store(&self, store: &FleetStore) -> anyhow::Result<Value> {
         let Some(file) = &self.file else {
             return match self.stop {
-                true => Ok(proposal::withdraw(store)
-                    .await?
-                    .map_or_else(|| json!({ "unreadable": true }), |told| json!(told))),
-                false => Ok(json!(proposal::told(store).await?)),
+                true => {
+                    Ok(push::withdraw(store).await?.map_or_else(|| json!({ "unreadable": true }), |told| json!(told)))
+                }
+                false => Ok(json!(push::told(store).await?)),
             };
         };
         let bundle = self.bundle(file, async || Ok(View::of(store).await?.next_sequence)).await?;
         let share = Portion::try_from(self.share.unwrap_or(SHARE)).map_err(|text| ConfigError(text.into()))?;
-        let given = proposal::propose(store, &bundle, share).await?;
-        Ok(json!(proposal::told_by_all(store, &given, WORDS).await?))
+        let given = push::propose(store, &bundle, share).await?;
+        Ok(json!(push::told_by_all(store, &given, WORDS).await?))
     }
 
     async fn through(&self, gateway: &Gateway) -> anyhow::Result<Value> {
@@ -138,7 +139,7 @@ pub fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
 }
 
 async fn promote_in_store(args: &PromoteArgs, store: &FleetStore) -> anyhow::Result<()> {
-    let pointer = proposal::proposal(store).await?.pointer;
+    let pointer = push::proposal(store).await?.pointer;
     if args.digest.as_ref().is_some_and(|digest| *digest != pointer.component.to_string()) {
         bail!("the candidate is {}", pointer.component);
     }
@@ -261,7 +262,7 @@ fn at(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::golden::golden;
+    use crate::util::golden::golden;
 
     #[test]
     fn golden_report() {

@@ -9,10 +9,12 @@ use clap::Args;
 use ed25519_dalek::SigningKey;
 use serde_json::{Value, json};
 
+use crate::artifact::signature;
+use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement, key};
 use crate::config::ConfigError;
-use crate::policy::cases::file;
-use crate::policy::component::{MAX_SIZE, begins_as_one};
-use crate::policy::signature::{self, MAX_SEQUENCE, Signature, Statement, key};
+use crate::policytest::file;
+use crate::wasm::component::begins_as_one;
+use crate::wasm::load_error::MAX_SIZE;
 
 #[derive(Debug, Args)]
 pub struct SignArgs {
@@ -101,11 +103,11 @@ pub fn run(args: &SignArgs) -> anyhow::Result<()> {
     let output = args.output.clone().unwrap_or_else(|| signature::path(&args.bundle.file));
     std::fs::write(&output, signature.text() + "\n").with_context(|| format!("{}", output.display()))?;
     if args.json {
-        return super::say(&format!("{}\n", json!({ "file": output, "signature": signature })));
+        return crate::commands::policy::say(&format!("{}\n", json!({ "file": output, "signature": signature })));
     }
     let Statement { component, cases, sequence } = signature.statement();
     let cases = cases.map_or_else(|| "none".into(), |digest| digest.to_string());
-    super::say(&format!(
+    crate::commands::policy::say(&format!(
         "{}\n  component  {component}\n  cases      {cases}\n  sequence   {sequence}\n  key        {}\n",
         output.display(),
         signature.key()

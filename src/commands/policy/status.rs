@@ -4,11 +4,12 @@ use clap::Args;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::fleet::view;
-use super::say;
+use crate::commands::policy::fleet::view;
+use crate::commands::policy::say;
 use crate::commands::target::{Target, TargetArgs};
 use crate::commands::{client_runtime, time};
-use crate::fleet::{Node, View};
+use crate::fleet::node::Node;
+use crate::fleet::status::View;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {

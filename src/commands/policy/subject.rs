@@ -6,10 +6,11 @@ use anyhow::Context;
 use clap::Args;
 use toml::{Table, Value};
 
+use crate::config;
 use crate::config::layers::{merge, option};
-use crate::config::{self, Config, ConfigError};
+use crate::config::{Config, ConfigError};
 use crate::policy::Limits;
-use crate::policy::cases::{Case, file};
+use crate::policytest::{Case, file};
 
 #[derive(Debug, Args)]
 pub struct SubjectArgs {

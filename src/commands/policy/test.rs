@@ -5,14 +5,14 @@ mod report;
 use anyhow::bail;
 use clap::Args;
 
-use super::subject::SubjectArgs;
+use crate::commands::policy::subject::SubjectArgs;
+use crate::commands::policy::test::report::Report;
 use crate::commands::{client_runtime, serve};
 use crate::config::ConfigError;
 use crate::config::raw::LogFormat;
-use crate::policy::cases::run;
-use crate::policy::compile::Compiler;
+use crate::policytest::run;
 use crate::telemetry;
-use report::Report;
+use crate::wasm::compile::Compiler;
 
 #[derive(Debug, Args)]
 pub struct TestArgs {
@@ -35,7 +35,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<()> {
         return Err(ConfigError(text).into());
     };
     let cases = subject.read(&path)?;
-    let _log = args.log.then(|| telemetry::init("off,tidegate::policy=debug", LogFormat::Text)).transpose()?;
+    let _log = args.log.then(|| telemetry::log::init("off,tidegate::policy=debug", LogFormat::Text)).transpose()?;
     let (limits, cache_dir) = subject.bounds()?;
     let compiler = Compiler::new(&limits, cache_dir.as_deref())?;
     let policy = serve::load(&compiler, &subject.file)?;

@@ -1,7 +1,7 @@
 //! The fleet's commands: entries of one stream of the store, which every node reads to its end before any channel goes on. So a
 //! node that was cut off does what it missed before it delivers anything.
 
-mod reader;
+pub(crate) mod reader;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use crate::channel::barrier::Lead;
 use crate::channel::hub::Hub;
-use crate::channel::lead::Lead;
 use crate::event::{Body, NewEvent, StreamId};
 use crate::store::command::{Command, Reply};
 use crate::store::{Limits, Retention, Store, StoreError};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{ANSWERS, Anew, Commands, EVENT, Heard, KEY, READ};
 use crate::event::{Body, NewEvent, StreamId};
+use crate::fleet::commands::{ANSWERS, Anew, Commands, EVENT, Heard, KEY, READ};
 use crate::store::{Limits, Retention, Store, StoreError};
 
 /// A doorbell can get lost though its link stays up; so the commands are looked at this often.

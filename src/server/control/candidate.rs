@@ -9,21 +9,24 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::App;
-use super::super::request::{Expected, json_body};
-use super::super::respond::{self, Response, error};
-use super::{fleet, policy};
-use crate::fleet::Fleet;
-use crate::fleet::proposal::{self, NoProposal, Portion, Proposal, Told, WORDS};
-use crate::policy::shadow::Share;
-use crate::rollout::{Artifact, Change, What};
+use crate::artifact::bundle::Artifact;
+use crate::fleet::node::Fleet;
+use crate::fleet::shadow::push;
+use crate::fleet::shadow::push::{NoProposal, Portion, Proposal, Told, WORDS};
+use crate::rollout::replace::{Change, What};
+use crate::server::App;
+use crate::server::control::{fleet, policy};
+use crate::server::request::{Expected, json_body};
+use crate::server::respond;
+use crate::server::respond::{Response, error};
+use crate::shadow::shadow_policy::Share;
 
 /// `GET /v1/policy/candidate`
 pub async fn get(app: &App) -> Response {
-    let own = app.gate.beside().shadow().candidate();
+    let own = app.shadow.candidate();
     match fleet::followed(app) {
         None => own.map_or_else(none, |own| respond::json(StatusCode::OK, &json!(own.report()))),
-        Some(followed) => match proposal::told(followed.store()).await {
+        Some(followed) => match push::told(followed.store()).await {
             Ok(told) => respond::json(StatusCode::OK, &with_own(app, &told)),
             // The node's own, of its configuration.
             Err(cause) => match own {
@@ -66,11 +69,11 @@ async fn propose(app: &App, followed: &Arc<Fleet>, artifact: Artifact, share: f6
         Err(text) => return error(StatusCode::BAD_REQUEST, "invalid_query", text),
     };
     let store = followed.store();
-    let given = match proposal::propose(store, &bundle, share).await {
+    let given = match push::propose(store, &bundle, share).await {
         Ok(given) => given,
         Err(cause) => return fleet::refusal(&cause),
     };
-    match proposal::told_by_all(store, &given, WORDS).await {
+    match push::told_by_all(store, &given, WORDS).await {
         Ok(told) => respond::json(StatusCode::OK, &with_own(app, &told)),
         Err(cause) => respond::store_error(&cause),
     }
@@ -79,7 +82,7 @@ async fn propose(app: &App, followed: &Arc<Fleet>, artifact: Artifact, share: f6
 /// `DELETE /v1/policy/candidate`: what came of it, for the last time.
 pub async fn delete(app: &App) -> Response {
     if let Some(followed) = fleet::followed(app) {
-        match proposal::withdraw(followed.store()).await {
+        match push::withdraw(followed.store()).await {
             Ok(Some(told)) => return respond::json(StatusCode::OK, &with_own(app, &told)),
             Ok(None) => return respond::json(StatusCode::OK, &json!({ "unreadable": true })),
             Err(NoProposal::None) => {}
@@ -95,7 +98,7 @@ pub async fn delete(app: &App) -> Response {
 /// The fleet's candidate, with this node's disagreements.
 fn with_own(app: &App, told: &Told) -> Value {
     let mut body = json!(told);
-    let own = app.gate.beside().shadow().candidate().filter(|own| **own.policy().digest() == *told.digest.to_string());
+    let own = app.shadow.candidate().filter(|own| **own.policy().digest() == *told.digest.to_string());
     body["disagreements"] = own.map_or_else(|| json!([]), |own| json!(own.report().disagreements));
     body
 }
@@ -134,7 +137,7 @@ pub async fn promote(app: &App, request: Request<Incoming>) -> Response {
             None => promote_on_all(app, followed, wish, within).await,
         };
     }
-    let Some(candidate) = app.gate.beside().shadow().candidate() else { return none() };
+    let Some(candidate) = app.shadow.candidate() else { return none() };
     if let Some(refusal) = other_than(wish.digest.as_deref(), candidate.policy().digest()) {
         return refusal;
     }
@@ -149,8 +152,8 @@ pub async fn promote(app: &App, request: Request<Incoming>) -> Response {
 
 /// A push of the fleet's candidate; without one, of this node's own.
 async fn promote_on_all(app: &App, followed: &Arc<Fleet>, wish: Promote, within: Option<Duration>) -> Response {
-    let own = app.gate.beside().shadow().candidate();
-    let (artifact, own) = match (proposal::proposal(followed.store()).await, own) {
+    let own = app.shadow.candidate();
+    let (artifact, own) = match (push::proposal(followed.store()).await, own) {
         (Ok(Proposal { pointer, .. }), _) => {
             if let Some(refusal) = other_than(wish.digest.as_deref(), &pointer.component.to_string()) {
                 return refusal;

@@ -7,10 +7,11 @@ use serde::de::{Deserializer, Error};
 use serde_json::value::RawValue;
 use serde_json::{Number, json};
 
-use super::super::App;
-use super::super::request::{Expected, json_body};
-use super::super::respond::{self, Response, error};
 use crate::event::{NewEvent, StreamId};
+use crate::server::App;
+use crate::server::request::{Expected, json_body};
+use crate::server::respond;
+use crate::server::respond::{Response, error};
 use crate::store::Retention;
 
 /// What `POST /v1/emit` takes.

@@ -7,13 +7,17 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::App;
-use super::super::respond::{self, Response, error};
-use crate::fleet::push::{self, Bundle, How, PushError};
-use crate::fleet::{Fleet, View};
-use crate::policy::digest::Digest;
-use crate::policy::signature::Signature;
-use crate::rollout::{Artifact, Stage};
+use crate::artifact::bundle::Artifact;
+use crate::artifact::digest::Digest;
+use crate::artifact::signature::Signature;
+use crate::fleet::node::Fleet;
+use crate::fleet::push;
+use crate::fleet::push::{Bundle, How, PushError};
+use crate::fleet::status::View;
+use crate::rollout::stage::Stage;
+use crate::server::App;
+use crate::server::respond;
+use crate::server::respond::{Response, error};
 
 /// Every node has so long to prepare what is put here, unless the request says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(120);

@@ -5,8 +5,9 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::json;
 
-use super::super::App;
-use super::super::respond::{self, Response};
+use crate::server::App;
+use crate::server::respond;
+use crate::server::respond::Response;
 
 /// A node that does not know for so long what the fleet says feeds nobody.
 const HEARING: Duration = Duration::from_millis(500);

@@ -1,15 +1,17 @@
 //! `GET /metrics`: what was counted, and what is looked up now.
 
+use crate::telemetry::metrics::metrics;
 use std::time::Duration;
 
 use http::StatusCode;
 use prometheus::TextEncoder;
 
-use super::super::App;
-use super::super::respond::{self, Response, error};
+use crate::server::App;
+use crate::server::respond;
+use crate::server::respond::{Response, error};
 use crate::stream::registry::Why;
 use crate::telemetry::metrics::Book;
-use crate::telemetry::{metrics, process};
+use crate::telemetry::process;
 
 /// The text format of Prometheus, which says its version.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -101,8 +103,7 @@ fn policy(app: &App, book: &Book) {
 
 /// What is written of decisions: 0 where nothing is.
 fn decisions(app: &App, book: &Book) {
-    let beside = app.gate.beside();
-    let candidate = beside.shadow().candidate();
+    let candidate = app.shadow.candidate();
     if let Some(candidate) = &candidate {
         let info = book.gauges("tidegate_candidate_info", "The candidate that is asked; always 1.", &["digest"]);
         info.with_label_values(&[&**candidate.policy().digest()]).set(1);
@@ -117,11 +118,11 @@ fn decisions(app: &App, book: &Book) {
         asked.with_label_values(&[result]).inc_by(count);
     }
     for (name, help, lines) in [
-        ("tidegate_decision_log_lines_total", "Lines of the decision log, by what became of them.", beside.logged()),
+        ("tidegate_decision_log_lines_total", "Lines of the decision log, by what became of them.", app.audit.logged()),
         (
             "tidegate_recording_lines_total",
             "Decisions that were to be recorded, by what became of them.",
-            beside.recorded(),
+            app.audit.recorded(),
         ),
     ] {
         let counts = book.counters(name, help, &["result"]);
@@ -173,15 +174,16 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
+    use crate::artifact::signature::Signatures;
+    use crate::authz::authorizer::Gate;
     use crate::channel::hub::Hub;
     use crate::config::Config;
-    use crate::golden::golden;
-    use crate::policy::component::Policy;
-    use crate::policy::engine;
-    use crate::policy::gate::Gate;
-    use crate::policy::signature::Signatures;
+    use crate::rollout::observers::Observers;
     use crate::store::Store;
     use crate::store::memory::{MemoryStore, system_clock};
+    use crate::util::golden::golden;
+    use crate::wasm::component::Policy;
+    use crate::wasm::engine;
 
     const EXAMPLE: &[u8] = include_bytes!("../../../guest-examples/rust-role-based/policy.wasm");
 
@@ -191,10 +193,11 @@ mod tests {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20, Default::default(), system_clock()));
         let surroundings = config.surroundings(Arc::clone(&store));
         let gate = Gate::new(engine::shared().expect("an engine"), surroundings, config.limits.clone());
+        let observers = Observers::new(config.limits.shadow);
         let compiler = gate.compiler().expect("it has one");
         gate.put_in_force(Policy::new(compiler, EXAMPLE).expect("it loads"));
         let hub = Hub::start(store, config.stream.hub.clone());
-        let response = answer(&App::new(config, hub, Arc::new(gate), None, Signatures::default())).await;
+        let response = answer(&App::new(config, hub, Arc::new(gate), observers, None, Signatures::default())).await;
         assert_eq!(
             (response.status(), &response.headers()["content-type"]),
             (StatusCode::OK, &TEXT.parse().expect("a value"))

@@ -1,18 +1,18 @@
 //! The control port: for operators and emitters of this machine, and for nobody's web page.
 
 mod candidate;
-mod emit;
+pub mod emit;
 mod fleet;
 mod health;
 mod metrics;
 mod openapi;
 mod page;
 mod params;
-mod policy;
+pub mod policy;
 mod revoke;
 mod status;
 mod streams;
-mod top;
+pub mod top;
 
 use std::sync::Arc;
 
@@ -20,13 +20,10 @@ use futures_util::future::BoxFuture;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 
-use super::App;
-use super::request::{host_is_address, is_foreign_page, shows_token};
-use super::respond::{self, Response, error};
-
-pub use emit::emit;
-pub use policy::BODIES as POLICY_BODIES;
-pub use top::Top;
+use crate::server::App;
+use crate::server::request::{host_is_address, is_foreign_page, shows_token};
+use crate::server::respond;
+use crate::server::respond::{Response, error};
 
 /// One thing that can be asked of this port.
 struct Route {

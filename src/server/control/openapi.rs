@@ -6,7 +6,8 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, HeaderValue};
 
-use super::super::respond::{self, Response};
+use crate::server::respond;
+use crate::server::respond::Response;
 
 const TEXT: &str = include_str!("openapi.json");
 
@@ -29,8 +30,8 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::super::{ROUTES, Who};
     use super::*;
+    use crate::server::control::{ROUTES, Who};
 
     const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 

@@ -10,7 +10,8 @@ use http::header::{
 };
 use sha2::{Digest, Sha256};
 
-use super::super::respond::{self, Response};
+use crate::server::respond;
+use crate::server::respond::Response;
 
 const PAGE: &str = include_str!("status.html");
 

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use http::{StatusCode, Uri};
 
-use super::super::respond::{Response, error};
 use crate::event::digits;
+use crate::server::respond::{Response, error};
 
 /// What a query says.
 pub struct Params<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);

@@ -11,15 +11,19 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::SemaphorePermit;
 
-use super::super::App;
-use super::super::request::{Expected, body_of, from_json, json_body, json_bytes};
-use super::super::respond::{self, Response, error};
-use super::fleet;
-use super::params::Params;
+use crate::artifact::bundle::Artifact;
 use crate::config::Door;
-use crate::policy::About;
-use crate::policy::component::MAX_SIZE;
-use crate::rollout::{Artifact, Change, Done, MAX_CASES, NotReplaced, Refused, Wanted, What};
+use crate::policy::info::PolicyInfo;
+use crate::rollout::pipeline::MAX_CASES;
+use crate::rollout::replace::{Change, Done, NotReplaced, Wanted, What};
+use crate::rollout::stage::Refused;
+use crate::server::App;
+use crate::server::control::fleet;
+use crate::server::control::params::Params;
+use crate::server::request::{Expected, body_of, from_json, json_body, json_bytes};
+use crate::server::respond;
+use crate::server::respond::{Response, error};
+use crate::wasm::load_error::MAX_SIZE;
 
 /// Base64 has a third more; cases and signature are small.
 const MAX_BUNDLE: usize = MAX_SIZE as usize / 3 * 4 + 2 * MAX_CASES + (64 << 10);
@@ -196,7 +200,7 @@ pub async fn answer(app: &App, change: Change) -> Response {
             let text = format!("after {within:?} it had not come through all stages; nothing was changed");
             error(StatusCode::SERVICE_UNAVAILABLE, "not_prepared", text)
         }
-        Err(NotReplaced::Refused(refused)) => self::refused(&refused),
+        Err(NotReplaced::Refused(refused)) => crate::server::control::policy::refused(&refused),
     }
 }
 
@@ -208,7 +212,7 @@ pub fn refused(refused: &Refused) -> Response {
 }
 
 /// Says what is in force.
-pub fn tagged(mut response: Response, in_force: Option<&About>) -> Response {
+pub fn tagged(mut response: Response, in_force: Option<&PolicyInfo>) -> Response {
     if let Some(about) = in_force
         && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", about.digest))
     {
@@ -223,7 +227,7 @@ pub fn unwanted(app: &App, headers: &HeaderMap) -> Option<Response> {
     (!wanted(headers)(in_force.as_deref())).then(|| not_in_force(in_force.as_deref()))
 }
 
-fn not_in_force(about: Option<&About>) -> Response {
+fn not_in_force(about: Option<&PolicyInfo>) -> Response {
     let text = about.map_or("nothing", |about| &about.digest);
     let text = format!("{text} is in force, which is not what if-match or if-none-match wants");
     tagged(error(StatusCode::PRECONDITION_FAILED, "not_in_force", text), about)
@@ -248,7 +252,7 @@ impl Tags {
         if tags.is_empty() { None } else { Some(Self(tags)) }
     }
 
-    fn contain(&self, in_force: Option<&About>) -> bool {
+    fn contain(&self, in_force: Option<&PolicyInfo>) -> bool {
         let Some(about) = in_force else { return false };
         let is = |tag: &String| {
             tag == "*" || tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) == Some(&*about.digest)
@@ -260,11 +264,12 @@ impl Tags {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Origin;
+    use crate::policy::info::PolicyOrigin;
 
     #[test]
     fn conditions() {
-        let about = About { number: 1, digest: "sha256:1".into(), cases: None, since: 0, origin: Origin::default() };
+        let about =
+            PolicyInfo { number: 1, digest: "sha256:1".into(), cases: None, since: 0, origin: PolicyOrigin::default() };
         for (name, value, with, without) in [
             ("x", "", true, true),
             ("if-match", "\"sha256:1\"", true, false),

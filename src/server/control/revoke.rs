@@ -4,12 +4,14 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::super::App;
-use super::super::request::{Expected, json_body};
-use super::super::respond::{self, Response, error};
 use crate::fleet::commands;
-use crate::fleet::revocation::{self, Order, RevokeError};
-use crate::policy::Whom;
+use crate::fleet::revocation;
+use crate::fleet::revocation::{Order, RevokeError};
+use crate::policy::stream_selector::StreamSelector;
+use crate::server::App;
+use crate::server::request::{Expected, json_body};
+use crate::server::respond;
+use crate::server::respond::{Response, error};
 use crate::store::StoreError;
 
 /// Bytes of an order; twice what its names may have, escaped.
@@ -33,7 +35,7 @@ pub async fn revoke(app: &App, request: Request<Incoming>) -> Response {
 }
 
 /// The store could not tell the others. Streams of this node end all the same, since they are why somebody asked.
-fn here_alone(app: &App, whom: Option<Whom>, cause: &StoreError) -> Response {
+fn here_alone(app: &App, whom: Option<StreamSelector>, cause: &StoreError) -> Response {
     let ended = whom.map_or(0, |whom| app.revocations.end(&whom));
     let (status, code) = match cause {
         StoreError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),

@@ -1,18 +1,20 @@
 //! `GET /v1/status`: how things stand, for the page at `/` and for scripts.
 
+use crate::telemetry::metrics::metrics;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::super::App;
-use super::super::recent::short;
-use super::super::respond::{self, Response};
-use super::fleet;
-use super::metrics::{SIGN_OF_LIFE, store_is_up};
-use crate::policy::About;
-use crate::rollout::Refused;
-use crate::stream::now_ms;
+use crate::policy::info::PolicyInfo;
+use crate::rollout::stage::Refused;
+use crate::server::App;
+use crate::server::control::fleet;
+use crate::server::control::metrics::{SIGN_OF_LIFE, store_is_up};
+use crate::server::recent::short;
+use crate::server::respond;
+use crate::server::respond::Response;
 use crate::stream::registry::Why;
-use crate::telemetry::{metrics, process};
+use crate::telemetry::process;
+use crate::util::clock::now_ms;
 
 /// `GET /v1/status`
 pub async fn status(app: &App) -> Response {
@@ -52,7 +54,7 @@ pub async fn status(app: &App) -> Response {
 
 /// The candidate in numbers; where it differs is asked of `/v1/policy/candidate`.
 fn candidate(app: &App) -> Value {
-    let Some(candidate) = app.gate.beside().shadow().candidate() else { return Value::Null };
+    let Some(candidate) = app.shadow.candidate() else { return Value::Null };
     let mut report = json!(candidate.report());
     if let Some(report) = report.as_object_mut() {
         report.remove("disagreements");
@@ -63,7 +65,7 @@ fn candidate(app: &App) -> Value {
 fn policy(app: &App) -> Value {
     let history = app.rollout.history().clone();
     let in_force = app.gate.in_force();
-    let past: Vec<&About> = history.swaps.iter().map(|about| &**about).collect();
+    let past: Vec<&PolicyInfo> = history.swaps.iter().map(|about| &**about).collect();
     let old = app.gate.old().into_iter().map(|old| json!({ "number": old.about.number, "decisions": old.decisions }));
     json!({
         "allow_all": app.gate.compiler().is_none(),

@@ -3,9 +3,10 @@
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 
-use super::super::App;
-use super::super::respond::{self, Response};
-use super::params::Params;
+use crate::server::App;
+use crate::server::control::params::Params;
+use crate::server::respond;
+use crate::server::respond::Response;
 use crate::stream::registry::Reader;
 
 /// Streams of one page, unless fewer are wanted.

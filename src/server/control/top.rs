@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::super::recent::short;
+use crate::server::recent::short;
 use crate::stream::registry::Streams;
 
 /// So many of each are shown.

@@ -12,8 +12,8 @@ fn reader(subject: &str) -> Reader {
     }
 }
 
-fn whom(subject: &str) -> Whom {
-    Whom { subject: Some(subject.into()), channel: None }
+fn whom(subject: &str) -> StreamSelector {
+    StreamSelector { subject: Some(subject.into()), channel: None }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rust_embed::RustEmbed;
 use tempfile::TempDir;
 
-use super::{Job, tools, zig};
+use crate::commands::policy::build::{Job, tools, zig};
 
 /// The SDK, for a source file that is no project.
 #[derive(RustEmbed)]

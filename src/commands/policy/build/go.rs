@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Job, tools};
+use crate::commands::policy::build::{Job, tools};
 
 /// What Go's runtime asks of WASI preview 1, from the little that it needs. `cargo xtask bindings` makes it.
 const ADAPTER: &[u8] = include_bytes!("../../../../sdk/go/adapter/wasi_snapshot_preview1.wasm");

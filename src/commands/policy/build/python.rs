@@ -14,8 +14,8 @@ use serde::Deserialize;
 use tempfile::TempDir;
 use wasm_metadata::AddMetadata;
 
-use super::{Job, tools};
-use toolchain::Toolchain;
+use crate::commands::policy::build::python::toolchain::Toolchain;
+use crate::commands::policy::build::{Job, tools};
 
 /// The world that the SDK implements.
 const WORLD: &str = "prepared-policy";

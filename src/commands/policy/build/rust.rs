@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::{Job, tools};
+use crate::commands::policy::build::{Job, tools};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 

@@ -10,7 +10,7 @@ use rust_embed::RustEmbed;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Job, tools};
+use crate::commands::policy::build::{Job, tools};
 
 /// What a build runs, and what it puts into the component.
 #[derive(RustEmbed)]

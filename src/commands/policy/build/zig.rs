@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{Job, c, tools};
+use crate::commands::policy::build::{Job, c, tools};
 
 /// What is installed where there is none: a version of PyPI's package that was tried.
 const PACKAGE: &str = "ziglang==0.16.0";

@@ -1,6 +1,6 @@
 //! Which language a component was written in: toolchains sign their work, if not all in the same place.
 
-use super::anatomy::Anatomy;
+use crate::commands::policy::inspect::anatomy::Anatomy;
 
 /// Words of a producer's or a library's name, and the language that they stand for. The first that is found counts: the
 /// interpreters of Python and JavaScript are written in Rust and C, and signed by those too.

@@ -1,8 +1,8 @@
 use std::io::Write;
 
 use super::*;
-use crate::golden::golden;
-use crate::policy::engine;
+use crate::util::golden::golden;
+use crate::wasm::engine;
 
 /// A component that signs and asks for much; its export is not the interface's.
 const STRANGER: &str = r#"

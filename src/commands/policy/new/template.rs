@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use anyhow::{Context, Result, ensure};
 use rust_embed::RustEmbed;
 
-use super::{Lang, Pattern};
+use crate::commands::policy::new::{Lang, Pattern};
 
 /// The example policies, without what is built of them and what is written anew for a project.
 #[derive(RustEmbed)]

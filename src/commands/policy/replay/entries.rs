@@ -5,10 +5,10 @@ use std::io::{self, BufRead, Read};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::audit::recording::{Entry, FORMAT};
 use crate::policy::Request;
-use crate::policy::cases::answer::Answer;
-use crate::policy::decisions::recording::{Entry, FORMAT};
-use crate::policy::trace::Trace;
+use crate::policy::decision_view::DecisionView;
+use crate::wasm::host_trace::Trace;
 
 /// A longer line is none of a recording: a head, an answer and what was looked up are not so large by default.
 const LONGEST: usize = 64 << 20;
@@ -20,7 +20,7 @@ pub struct Question {
     pub request: Request,
     pub channels: Vec<String>,
     pub trace: Trace,
-    pub answer: Answer,
+    pub answer: DecisionView,
 }
 
 /// A line of a recording.
@@ -120,8 +120,8 @@ fn parse(line: &[u8]) -> Result<Line, String> {
     })))
 }
 
-fn answer(fields: &Map<String, Value>) -> Result<Answer, String> {
-    let answer = Answer::from_json(fields);
+fn answer(fields: &Map<String, Value>) -> Result<DecisionView, String> {
+    let answer = DecisionView::from_json(fields);
     match answer.kind() {
         Some("allow" | "status" | "error") => Ok(answer),
         _ => Err("its answer is none: there is neither allow nor status nor error".into()),

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::entries::Question;
-use crate::policy::cases::answer::Answer;
-use crate::policy::flip::{Flip, Kind, answers_differ};
-use crate::policy::trace::Recorded;
+use crate::commands::policy::replay::entries::Question;
+use crate::policy::decision_view::DecisionView;
+use crate::shadow::decision_change::{Flip, Kind, answers_differ};
+use crate::wasm::host_trace::Recorded;
 
 /// Foreign lines that are told of one by one.
 const TOLD: u64 = 10;
@@ -86,7 +86,7 @@ impl Report {
     }
 
     /// Takes what was answered now.
-    pub fn add(&mut self, line: u64, question: &Question, now: &Answer, recorded: &Recorded) -> Option<Told> {
+    pub fn add(&mut self, line: u64, question: &Question, now: &DecisionView, recorded: &Recorded) -> Option<Told> {
         self.asked += 1;
         self.policies.add(&question.policy);
         let missed = recorded.missed();
@@ -202,7 +202,7 @@ impl Policies {
     }
 }
 
-fn kind(answer: &Answer) -> Kind {
+fn kind(answer: &DecisionView) -> Kind {
     match answer.kind() {
         Some("allow") => Kind::Allow,
         Some("status") => Kind::Reject,
@@ -210,7 +210,7 @@ fn kind(answer: &Answer) -> Kind {
     }
 }
 
-fn told(line: u64, question: &Question, now: &Answer, flip: Flip, differs: &[&'static str]) -> Told {
+fn told(line: u64, question: &Question, now: &DecisionView, flip: Flip, differs: &[&'static str]) -> Told {
     let request = &question.request;
     let asked: String = format!("{} {}", request.method, request.path_with_query).chars().take(SHOWN).collect();
     let differ = if flip == Flip::Other { format!(" ({})", differs.join(", ")) } else { String::new() };
@@ -237,7 +237,7 @@ fn told(line: u64, question: &Question, now: &Answer, flip: Flip, differs: &[&'s
 }
 
 /// An answer in a line.
-fn said(answer: &Answer) -> String {
+fn said(answer: &DecisionView) -> String {
     let text = |name| answer.get(name).and_then(Value::as_str).unwrap_or_default();
     let mut line = match kind(answer) {
         Kind::Allow => match text("subject") {

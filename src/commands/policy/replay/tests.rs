@@ -1,9 +1,9 @@
 use std::io::Cursor;
 
 use super::*;
-use crate::golden::golden;
-use crate::policy::component::Policy;
-use crate::policy::engine;
+use crate::util::golden::golden;
+use crate::wasm::component::Policy;
+use crate::wasm::engine;
 
 const LINE: &str = r#"{"recording":1,"time":"2026-11-25T12:00:00.000Z","policy":"sha256:0ld","us":52,"request":{"id":"5f0c","method":"GET","scheme":"https","authority":"gate.example","path_with_query":"/api/realtime?channel=CHANNEL","headers":[["cookie","session=s1"]],"client_address":"192.0.2.1"},"channels":["CHANNEL"],"now":1764072000000,"calls":CALLS,"network":false,"answer":ANSWER}"#;
 const MEMBER: &str = r#"[{"call":{"get":"session:s1"},"answer":{"value":"{\"id\":\"alice\",\"role\":\"member\"}"}}]"#;

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
 
-use crate::policy::cases::Case;
-use crate::policy::cases::run::Verdict;
+use crate::policytest::Case;
+use crate::policytest::run::Verdict;
 
 /// Everything that `--json` prints.
 #[derive(Serialize)]
@@ -109,9 +109,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::golden::golden;
-    use crate::policy::cases::file::parse;
     use crate::policy::{Decision, Failure, Grant, Outcome, Rejection};
+    use crate::policytest::file::parse;
+    use crate::util::golden::golden;
 
     const CASES: &str = r#"
 [[case]]
@@ -162,7 +162,7 @@ expect.status = 401
                 took: Duration::ZERO,
                 by: None,
             };
-            let got = crate::policy::cases::answer::Answer::new(&decision, &case.ask.channels);
+            let got = crate::policy::decision_view::DecisionView::new(&decision, &case.ask.channels);
             let expected = case.expect.filled(&got);
             let verdict = Verdict { differences: expected.differences(&got), expected, got, prepared: false };
             text += &report.add(case, verdict).text(path);

@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::toolchain::{LANGUAGE, Toolchain, environment, site_packages};
-use super::tools;
+use crate::commands::policy::build::python::toolchain::{LANGUAGE, Toolchain, environment, site_packages};
+use crate::commands::policy::build::python::tools;
 
 /// A folder with the packages: that of the project's or the active environment, else one where those are installed that
 /// `pyproject.toml` and `requirements.txt` name. An empty one if there are none.

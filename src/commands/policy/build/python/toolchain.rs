@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::tools;
+use crate::commands::policy::build::python::tools;
 
 /// The release that policies are built with.
 pub const VERSION: &str = "0.25.1";

@@ -1,0 +1,6 @@
+//! Policy artifacts: a component with its test cases, identified by digest and attested by signature.
+
+pub mod bundle;
+pub mod digest;
+pub(crate) mod sequence_ledger;
+pub mod signature;

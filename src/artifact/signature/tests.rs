@@ -1,0 +1,143 @@
+use crate::artifact::sequence_ledger::Seen;
+use crate::artifact::signature::key::Trust;
+use ed25519_dalek::SigningKey;
+
+use super::*;
+
+fn key(n: u8) -> SigningKey {
+    SigningKey::from_bytes(&[n; 32])
+}
+
+fn signed(component: &[u8], cases: Option<&str>, sequence: u64) -> Signature {
+    Statement::of(component, cases, sequence).sign(&key(1))
+}
+
+#[test]
+fn the_four_rows() {
+    let signature = signed(b"policy", None, 1);
+    let verify = |keys: &[&SigningKey], signature| Trust::of(keys).verify(Digest::of(b"policy"), None, signature);
+    assert_eq!(verify(&[], None), Ok(None));
+    assert_eq!(verify(&[&key(1)], None), Err(SignatureError::Unsigned));
+    assert_eq!(verify(&[], Some(&signature)), Err(SignatureError::NoKey));
+    assert_eq!(verify(&[&key(1)], Some(&signature)), Ok(Some(Statement::of(b"policy", None, 1))));
+    assert!(verify(&[&key(2), &key(1)], Some(&signature)).is_ok(), "one of several");
+}
+
+#[test]
+fn a_signature_is_about_one_policy_one_table_one_number_and_one_key() {
+    let signature = signed(b"policy", Some("cases"), 7);
+    let trust = Trust::of(&[&key(1)]);
+    let refused = |component: &[u8], cases, signature: &Signature| {
+        trust.verify(Digest::of(component), cases, Some(signature)).expect_err("refused").to_string()
+    };
+    assert!(trust.verify(Digest::of(b"policy"), Some("cases"), Some(&signature)).is_ok());
+    assert!(refused(b"Policy", Some("cases"), &signature).contains("another component"));
+    assert!(refused(b"policy", Some("Cases"), &signature).contains("another table of cases"));
+    assert!(refused(b"policy", None, &signature).contains("and this is none"));
+    assert!(refused(b"policy", Some("cases"), &signed(b"policy", None, 7)).contains("it names none"));
+    // Whoever changes what it says has to sign it.
+    for changed in [
+        Signature { sequence: 8, ..signature.clone() },
+        Signature { signature: signed(b"policy", Some("cases"), 8).signature, ..signature.clone() },
+        Signature { signature: signature.signature[..80].into(), ..signature.clone() },
+        Signature { signature: "…".into(), ..signature.clone() },
+        Signature { signature: String::new(), ..signature.clone() },
+        Statement::of(b"policy", Some("cases"), 7).sign(&key(2)),
+        // What it names decides nothing.
+        Signature { key: signature.key.clone(), ..Statement::of(b"policy", Some("cases"), 7).sign(&key(2)) },
+    ] {
+        assert!(refused(b"policy", Some("cases"), &changed).contains("no trusted key"), "{changed:?}");
+    }
+    let named = Signature { key: "\u{1b}[2J".into(), ..Statement::of(b"policy", None, 7).sign(&key(2)) };
+    assert!(refused(b"policy", None, &named).contains("the key ?"));
+    assert!(refused(b"policy", None, &signed(b"policy", None, 0)).contains("from 1 to"));
+    assert!(refused(b"policy", None, &signed(b"policy", None, 1 << 53)).contains("from 1 to"));
+}
+
+#[test]
+fn its_text_is_read_whole_or_not_at_all() {
+    let signature = signed(b"policy", None, 3);
+    let text = signature.text();
+    assert_eq!(Signature::parse(text.as_bytes()), Ok(signature));
+    for cut in 0..text.len() {
+        assert!(Signature::parse(&text.as_bytes()[..cut]).is_err(), "{cut}");
+    }
+    let refused = |text: &str| Signature::parse(text.as_bytes()).expect_err("refused").to_string();
+    assert!(refused(&text.replace("\"version\":1", "\"version\":2")).contains("version 2"));
+    assert!(refused(&text.replace("\"version\":1", "\"version\":1,\"more\":1")).contains("unknown field"));
+    assert!(refused(&text.replace("\"sequence\":3", "\"sequence\":-3")).contains("invalid value"));
+    assert!(refused(&text.replace("sha256:", "sha256:0")).contains("not a digest"));
+    assert!(refused(&" ".repeat(MAX_SIZE + 1)).contains("more than"));
+}
+
+#[test]
+fn what_is_signed_is_golden() {
+    let statement = Statement::of(b"abc", Some("abc"), 12);
+    let abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let text = format!("tidegate policy signature 1\ncomponent {abc}\ncases {abc}\nsequence 12\n");
+    assert_eq!(statement.canonical(), text);
+    let without = Statement { cases: None, ..statement };
+    assert!(without.canonical().contains("\ncases none\n"));
+}
+
+#[test]
+fn numbers_only_go_upwards_and_over_restarts() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("own/sequence.json");
+    let statement = |sequence| Statement::of(b"policy", None, sequence);
+    let seen = Seen::in_file(&file).expect("nothing yet");
+    assert_eq!((seen.sequence(), seen.check(&statement(1))), (None, Ok(())));
+    seen.raise(&statement(5)).expect("written");
+    for seen in [seen, Seen::in_file(&file).expect("read")] {
+        assert_eq!(seen.sequence(), Some(5));
+        assert_eq!(seen.check(&statement(4)), Err(SignatureError::Backwards { sequence: 4, seen: 5 }));
+        assert_eq!(seen.raise(&statement(4)), Err(SignatureError::Backwards { sequence: 4, seen: 5 }));
+        assert_eq!(seen.check(&Statement::of(b"other", None, 5)), Err(SignatureError::Reused(5)));
+        assert_eq!(seen.check(&Statement::of(b"policy", Some(""), 5)), Err(SignatureError::Reused(5)));
+        // What was in force comes back after a restart; what is newer may come.
+        assert_eq!(seen.check(&statement(5)), Ok(()));
+        assert_eq!(seen.check(&statement(6)), Ok(()));
+    }
+    // What cannot be read is not nothing.
+    std::fs::write(&file, "{").expect("written");
+    assert!(Seen::in_file(&file).expect_err("broken").to_string().contains("sequence.json"));
+}
+
+#[test]
+fn what_cannot_be_remembered_does_not_take_force() {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("own"), "a file in the way").expect("written");
+    let seen = Seen::in_file(&dir.path().join("own2/sequence.json")).expect("nothing yet");
+    std::fs::write(dir.path().join("own2"), "a file in the way").expect("written");
+    assert!(seen.raise(&Statement::of(b"policy", None, 1)).is_err());
+    assert_eq!(seen.sequence(), None);
+}
+
+#[test]
+fn keys_are_what_openssl_makes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| dir.path().join(name);
+    // `openssl genpkey -algorithm ed25519`, and `openssl pkey -pubout` of it.
+    let private = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB\n-----END PRIVATE KEY-----\n";
+    std::fs::write(path("key.pem"), private).expect("written");
+    let read = key::private(&path("key.pem")).expect("a key");
+    assert_eq!(read.to_bytes(), [1; 32]);
+    let (again, public) = key::pem(&read).expect("PEM");
+    assert_eq!(again, private);
+    std::fs::write(path("key.pub.pem"), &public).expect("written");
+    let trust = Trust::load(&[path("key.pub.pem")]).expect("a key");
+    assert!(trust.verify(Digest::of(b"policy"), None, Some(&signed(b"policy", None, 1))).is_ok());
+    let refused = |name: &str, text: &str| {
+        std::fs::write(path(name), text).expect("written");
+        Trust::load(&[path(name)]).expect_err("refused").to_string()
+    };
+    assert!(refused("a", private).contains("should not have"));
+    assert!(refused("b", "nothing").contains("BEGIN PUBLIC KEY"));
+    assert!(refused("c", "").contains("BEGIN PUBLIC KEY"));
+    // The neutral point: everything is signed with it.
+    let weak = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAAQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n-----END PUBLIC KEY-----\n";
+    assert!(refused("d", weak).contains("weak"));
+    assert!(key::private(&path("key.pub.pem")).expect_err("public").to_string().contains("BEGIN PRIVATE KEY"));
+    assert!(Trust::load(&[path("nowhere")]).expect_err("nothing").to_string().contains("nowhere"));
+    assert_ne!(key::generate().to_bytes(), key::generate().to_bytes());
+}

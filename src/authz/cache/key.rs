@@ -1,0 +1,81 @@
+//! What has to be the same for an answer to be given again, as bytes that two different questions never share.
+
+use crate::policy::cache_directive::Vary;
+use http::{HeaderMap, HeaderName};
+
+use crate::policy::Request;
+
+/// Under which the ways stand in which answers to such requests vary: `base` itself, made different from every answer's key.
+pub fn ways(base: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(base.len() + 1);
+    key.extend_from_slice(base);
+    key.push(b'w');
+    key
+}
+
+/// What every answer depends on. Each part is told apart by its length, so this is never the beginning of another's.
+pub fn base(request: &Request, channels: &[String]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(request.path_with_query.len() + 128);
+    for part in [&request.method, &request.scheme, &request.authority] {
+        push(&mut key, part.as_bytes());
+    }
+    let (path, query) = match request.path_with_query.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (&*request.path_with_query, None),
+    };
+    push(&mut key, path.as_bytes());
+    list(&mut key, query.into_iter().flat_map(without_acks).map(str::as_bytes));
+    // They are what the query says; should that ever be read in another way here than there, nobody gets a stranger's channels.
+    list(&mut key, channels.iter().map(String::as_bytes));
+    key
+}
+
+/// The key of an answer that varies in this way.
+pub fn full(base: &[u8], vary: &Vary, request: &Request) -> Vec<u8> {
+    let mut key = Vec::with_capacity(base.len() + 256);
+    key.extend_from_slice(base);
+    key.push(b'a');
+    number(&mut key, vary.names.len());
+    for name in &vary.names {
+        push(&mut key, name.as_str().as_bytes());
+        values(&mut key, &request.headers, name);
+    }
+    // No address is empty.
+    push(&mut key, if vary.any_address { b"" } else { request.client_address.as_bytes() });
+    key
+}
+
+/// All values of a header, in order; none is not an empty one.
+fn values(key: &mut Vec<u8>, headers: &HeaderMap, name: &HeaderName) {
+    list(key, headers.get_all(name).iter().map(http::HeaderValue::as_bytes));
+}
+
+/// A query's parameters as they were sent, less those that say where a channel starts.
+pub fn without_acks(query: &str) -> impl Iterator<Item = &str> {
+    query.split('&').filter(|parameter| !is_ack(parameter))
+}
+
+/// Whether a parameter is one of those: its name is read as the server reads it.
+fn is_ack(parameter: &str) -> bool {
+    form_urlencoded::parse(parameter.as_bytes()).next().is_some_and(|(name, _)| name.starts_with("last_ack_"))
+}
+
+fn list<'a>(key: &mut Vec<u8>, parts: impl Iterator<Item = &'a [u8]>) {
+    let at = key.len();
+    number(key, 0);
+    let mut count = 0;
+    for part in parts {
+        push(key, part);
+        count += 1;
+    }
+    key[at..at + 8].copy_from_slice(&(count as u64).to_le_bytes());
+}
+
+fn push(key: &mut Vec<u8>, part: &[u8]) {
+    number(key, part.len());
+    key.extend_from_slice(part);
+}
+
+fn number(key: &mut Vec<u8>, number: usize) {
+    key.extend_from_slice(&(number as u64).to_le_bytes());
+}

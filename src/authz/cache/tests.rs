@@ -1,0 +1,282 @@
+use crate::policy::cache_directive::CacheDirective;
+use crate::policy::cache_directive::Vary;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use super::*;
+use crate::policy::cache_directive::MAX_NAMES;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const NOW: u64 = 1_000_000;
+
+fn request(path_with_query: &str, headers: &[(&'static str, &'static str)]) -> Request {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    Request {
+        method: "GET".into(),
+        scheme: "https".into(),
+        authority: "gate.example".into(),
+        path_with_query: path_with_query.into(),
+        headers: map,
+        client_address: "192.0.2.1".into(),
+        id: "1".into(),
+    }
+}
+
+fn vary(names: &[&str], any_address: bool) -> Vary {
+    Vary::new(&names.iter().map(ToString::to_string).collect::<Vec<_>>(), any_address).expect("valid names")
+}
+
+fn granted(subject: &str) -> Outcome {
+    Outcome::Allowed(Grant { subject: Some(subject.into()), ..Grant::default() })
+}
+
+fn rejected(body: impl Into<Bytes>) -> Outcome {
+    Outcome::Rejected(Rejection { status: StatusCode::FORBIDDEN, headers: HeaderMap::new(), body: body.into() })
+}
+
+fn channels(names: &[&str]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+fn cache() -> Cache {
+    Cache::new(1 << 20, 10 * MINUTE)
+}
+
+impl Cache {
+    fn put(&self, request: &Request, names: &[&str], vary: Vary, outcome: &Outcome) {
+        let keep = CacheDirective { time: MINUTE, vary };
+        self.keep(&keep, request, &channels(names), outcome, Some("because"), Instant::now(), self.seen());
+    }
+
+    /// Whom the kept answer lets in, or `-`.
+    fn who(&self, request: &Request, names: &[&str]) -> String {
+        match self.get(request, &channels(names), NOW).map(|kept| kept.answer()) {
+            None => String::new(),
+            Some((Outcome::Allowed(grant), Some(reason))) if reason == "because" => grant.subject.unwrap_or_default(),
+            Some((Outcome::Rejected(_), _)) => "-".into(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_the_same_and_what_is_not() {
+    const COOKIE: (&str, &str) = ("cookie", "session=alice");
+    let cache = cache();
+    cache.put(&request("/s?channel=a&x=1", &[COOKIE]), &["a"], vary(&["Cookie", "x-Team"], false), &granted("alice"));
+    let check = |request: &Request, expect| assert_eq!(cache.who(request, &["a"]), expect, "{request:?}");
+    let path = |path| request(path, &[COOKIE]);
+    let with = |headers| request("/s?channel=a&x=1", headers);
+
+    check(&path("/s?channel=a&x=1"), "alice");
+    for same in [
+        "/s?channel=a&x=1&last_ack_a=5",
+        "/s?last_ack_a=5&channel=a&last_ack_b=6-1&x=1",
+        "/s?channel=a&last%5Fack_a=5&x=1",
+        "/s?channel=a&%6c%61st_ack_a=5&last_ack_&x=1",
+    ] {
+        check(&path(same), "alice");
+    }
+    for other in [
+        "/s?channel=a&x=2",
+        "/s?channel=a",
+        "/s?x=1&channel=a",
+        "/s?channel=a&x=1&x=1",
+        "/s?channel=a&x=1&",
+        "/s?channel=a&x=%31",
+        "/s?channel=a&x=1&last_ac=5",
+        "/s?channel=a&x=1&Last_ack_a=5",
+        "/s?channel=a&x=1&last+ack_a=5",
+        "/s?channel=a&x=1&y=last_ack_a",
+        "/s?channel=a%26x=1",
+        "/S?channel=a&x=1",
+        "/s/?channel=a&x=1",
+        "/s",
+    ] {
+        check(&path(other), "");
+    }
+
+    check(&with(&[COOKIE, ("accept", "x")]), "alice");
+    check(&with(&[]), "");
+    check(&with(&[("cookie", "")]), "");
+    check(&with(&[("cookie", "session=bob")]), "");
+    check(&with(&[COOKIE, COOKIE]), "");
+    check(&with(&[COOKIE, ("x-team", "")]), "");
+    check(&with(&[("x-team", "session=alice")]), "");
+
+    let same = path("/s?channel=a&x=1");
+    check(&Request { id: "2".into(), ..same.clone() }, "alice");
+    check(&Request { method: "POST".into(), ..same.clone() }, "");
+    check(&Request { scheme: "http".into(), ..same.clone() }, "");
+    check(&Request { authority: "gate.example:80".into(), ..same.clone() }, "");
+    check(&Request { client_address: "192.0.2.2".into(), ..same.clone() }, "");
+    assert_eq!(cache.who(&same, &["a", "b"]), "");
+    assert_eq!(cache.who(&same, &["b"]), "");
+}
+
+#[test]
+fn absent_is_not_empty_and_several_are_not_one() {
+    let cache = cache();
+    let ask = |headers| cache.who(&request("/", headers), &["a"]);
+    for (who, headers) in [
+        ("none", &[][..]),
+        ("empty", &[("x-a", "")]),
+        ("one", &[("x-a", "1, 2")]),
+        ("two", &[("x-a", "1"), ("x-a", "2")]),
+        ("turned", &[("x-a", "2"), ("x-a", "1")]),
+    ] {
+        assert_eq!(ask(headers), "");
+        cache.put(&request("/", headers), &["a"], vary(&["x-a"], false), &granted(who));
+        assert_eq!(ask(headers), who);
+    }
+    assert_eq!(ask(&[]), "none");
+    assert_eq!(ask(&[("x-a", "")]), "empty");
+    assert_eq!(ask(&[("x-a", "2"), ("x-a", "1")]), "turned");
+}
+
+#[test]
+fn answers_to_one_kind_of_request_may_vary_in_several_ways() {
+    let cache = cache();
+    let with = |headers| request("/", headers);
+    cache.put(&with(&[("cookie", "alice")]), &["a"], vary(&["cookie"], false), &granted("alice"));
+    cache.put(&with(&[("authorization", "bob")]), &["a"], vary(&["authorization", "cookie"], true), &granted("bob"));
+    assert_eq!(cache.who(&with(&[("cookie", "alice")]), &["a"]), "alice");
+    assert_eq!(cache.who(&with(&[("cookie", "alice"), ("authorization", "bob")]), &["a"]), "alice");
+    assert_eq!(cache.who(&with(&[("authorization", "bob")]), &["a"]), "bob");
+    let elsewhere = Request { client_address: "198.51.100.7".into(), ..with(&[("authorization", "bob")]) };
+    assert_eq!(cache.who(&elsewhere, &["a"]), "bob", "it holds for any address");
+    let elsewhere = Request { client_address: "198.51.100.7".into(), ..with(&[("cookie", "alice")]) };
+    assert_eq!(cache.who(&elsewhere, &["a"]), "");
+
+    // The way that was not used for longest goes when there are too many.
+    for name in ["x-1", "x-2", "x-3"] {
+        cache.put(&with(&[("cookie", "carol")]), &["a"], vary(&[name, "cookie"], false), &rejected("no"));
+    }
+    assert_eq!(cache.who(&with(&[("cookie", "alice")]), &["a"]), "");
+    assert_eq!(cache.who(&with(&[("authorization", "bob")]), &["a"]), "bob");
+    assert_eq!(cache.who(&with(&[("cookie", "carol")]), &["a"]), "-");
+}
+
+#[test]
+fn names_in_vary() {
+    let list = |names: &[&str]| Vary::new(&names.iter().map(ToString::to_string).collect::<Vec<_>>(), false);
+    assert_eq!(list(&["Cookie", "x-a", "cookie"]), list(&["X-A", "COOKIE"]));
+    for (names, why) in [
+        (&[""][..], "invalid header name"),
+        (&["a b"], "invalid header name"),
+        (&["*"], "invalid header name"),
+        (&["cookie", "x\r\n"], "invalid header name"),
+        (&["ü"], "invalid header name"),
+        (&["x"; MAX_NAMES + 1], "17 header names"),
+    ] {
+        let error = list(names).expect_err(why);
+        assert!(error.contains(why), "{error}");
+    }
+    assert!(list(&["x"; MAX_NAMES]).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_ends_with_its_time() {
+    let cache = cache();
+    let (request, names) = (request("/", &[]), channels(&["a"]));
+    let keep = |seconds, outcome: &Outcome, asked| {
+        let keep = CacheDirective { time: Duration::from_secs(seconds), vary: vary(&[], false) };
+        cache.keep(&keep, &request, &names, outcome, None, asked, cache.seen());
+    };
+    let is_kept = |now| cache.get(&request, &names, now).is_some();
+    let start = Instant::now();
+    keep(10, &rejected("no"), start);
+    tokio::time::advance(Duration::from_millis(9_999)).await;
+    assert!(is_kept(NOW));
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(!is_kept(NOW));
+
+    // It counts from when it was asked for, however long the policy thought.
+    keep(10, &rejected("no"), start);
+    assert!(!is_kept(NOW));
+    keep(11, &rejected("no"), start);
+    assert!(is_kept(NOW));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(!is_kept(NOW));
+
+    // The operator allows ten minutes.
+    keep(u64::from(u32::MAX), &rejected("no"), Instant::now());
+    tokio::time::advance(10 * MINUTE - Duration::from_millis(1)).await;
+    assert!(is_kept(NOW));
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(!is_kept(NOW));
+
+    // A grant's own end counts too, by the clock that policies see.
+    keep(60, &Outcome::Allowed(Grant { expires_at: Some(NOW + 5), ..Grant::default() }), Instant::now());
+    assert!(is_kept(NOW + 4) && !is_kept(NOW + 5));
+    keep(0, &rejected("no"), Instant::now());
+    assert!(!is_kept(NOW + 5));
+}
+
+#[test]
+fn what_is_never_kept() {
+    let request = request("/", &[]);
+    let cookie = HeaderMap::from_iter([(http::header::SET_COOKIE, HeaderValue::from_static("a=b"))]);
+    let grant = Outcome::Allowed(Grant { headers: cookie.clone(), ..Grant::default() });
+    let rejection = Rejection { status: StatusCode::FORBIDDEN, headers: cookie, body: Bytes::new() };
+    for outcome in [
+        grant,
+        Outcome::Rejected(rejection),
+        Outcome::Failed(crate::policy::Failure::Cpu),
+        // A sixteenth of the cache, and some.
+        rejected(vec![0; 64 << 10]),
+    ] {
+        let cache = cache();
+        cache.put(&request, &["a"], vary(&[], true), &outcome);
+        assert_eq!(cache.who(&request, &["a"]), "", "{outcome:?}");
+    }
+    let off = Cache::new(0, MINUTE);
+    off.put(&request, &["a"], vary(&[], true), &granted("alice"));
+    assert_eq!(off.who(&request, &["a"]), "");
+    off.forget(Forget::All);
+}
+
+#[test]
+fn what_is_forgotten_does_not_come_back() {
+    let cache = Cache::new(8 << 20, MINUTE);
+    let path = |n: usize| request(&format!("/{n}"), &[]);
+    let put = |n: usize, names: &[&str], outcome: &Outcome| cache.put(&path(n), names, vary(&[], true), outcome);
+    for n in 0..300 {
+        put(n, &["a"], &granted("alice"));
+        put(n, &["b", "c"], &granted("bob"));
+        put(n, &["c"], &rejected("no"));
+    }
+    let count = |names: &[&str]| (0..300).filter(|n| !cache.who(&path(*n), names).is_empty()).count();
+    assert_eq!((count(&["a"]), count(&["b", "c"]), count(&["c"])), (300, 300, 300));
+    cache.forget(Forget::Subject("alice"));
+    assert_eq!((count(&["a"]), count(&["b", "c"]), count(&["c"])), (0, 300, 300));
+    cache.forget(Forget::Channel("b"));
+    assert_eq!((count(&["b", "c"]), count(&["c"])), (0, 300));
+    cache.forget(Forget::All);
+    assert_eq!(count(&["c"]), 0);
+
+    // A decision that was on its way knows nothing of that.
+    let (seen, keep) = (cache.seen(), CacheDirective { time: MINUTE, vary: vary(&[], true) });
+    cache.forget(Forget::Subject("alice"));
+    cache.keep(&keep, &path(1), &channels(&["a"]), &granted("alice"), None, Instant::now(), seen);
+    assert_eq!(count(&["a"]), 0);
+    put(1, &["a"], &granted("alice"));
+    assert_eq!(count(&["a"]), 1);
+}
+
+#[test]
+fn it_holds_what_it_may_and_no_more() {
+    let capacity = 1 << 20;
+    let cache = Cache::new(capacity, MINUTE);
+    let body = vec![b'x'; 4000];
+    for n in 0..5_000 {
+        cache.put(&request(&format!("/{n}"), &[]), &["a"], vary(&["cookie"], true), &rejected(body.clone()));
+        let held = cache.entries.as_ref().expect("it is on").weighted_size();
+        assert!(held <= capacity as u64, "{held} after {n}");
+    }
+    let held = cache.entries.as_ref().expect("it is on").weighted_size();
+    assert!(held > capacity as u64 / 2, "{held}: it is used");
+}

@@ -1,0 +1,40 @@
+//! Who learns of decisions: the decision log, the recording and the shadow policy implement [`DecisionObserver`].
+
+use std::sync::Arc;
+
+use crate::policy::{Decision, Request};
+use crate::wasm::host::PolicyContext;
+use crate::wasm::host_trace::Trace;
+
+/// Learns of every decision that takes effect. It runs on the request's path, so it must neither wait nor fail.
+pub trait DecisionObserver: Send + Sync {
+    /// Called before a decision is made. An observer that needs the trace of the policy's host calls returns what it does with them; without
+    /// one, nothing is traced.
+    fn begin(&self) -> Option<Observation> {
+        None
+    }
+
+    /// Called after a decision took effect.
+    fn decided(&self, event: &DecisionEvent<'_>) {
+        let _ = event;
+    }
+}
+
+/// What an observer does with one decision that was traced for it.
+pub type Observation = Box<dyn for<'a> FnOnce(&DecisionEvent<'a>) + Send>;
+
+/// A decision that took effect.
+pub struct DecisionEvent<'a> {
+    /// When it was made, in milliseconds since the Unix epoch.
+    pub time: u64,
+    /// The request that was decided.
+    pub request: &'a Request,
+    /// The channels that the request asked for.
+    pub channels: &'a [String],
+    /// The policy's decision; `revoked` says whether a revocation overrides it.
+    pub decision: &'a Decision,
+    /// What the host answered to the policy; none where no instance ran or no observer asked for it.
+    pub trace: Option<Arc<Trace>>,
+    /// The environment and limits that the policy ran with.
+    pub context: Option<&'a Arc<PolicyContext>>,
+}

@@ -1,0 +1,137 @@
+//! What a node keeps of the fleet's policy, so that it starts with it while the store is away. It is verified again when it is read.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::artifact::bundle::Artifact;
+use crate::artifact::digest::Digest;
+use crate::fleet::record;
+use crate::fleet::record::Pointer;
+use crate::rollout::pipeline::MAX_CASES;
+use crate::store::redis::fleet::MAX_NOTE;
+use crate::util::private_files;
+use crate::wasm::load_error;
+
+const POINTER: &str = "pointer.json";
+/// The pointer of what is prepared: it has its place on the disk before the flip, which is no time to find out that there is none.
+const NEXT: &str = "next.json";
+
+/// A folder of one node, and of nobody else.
+#[derive(Clone, Debug)]
+pub struct LocalCopy {
+    folder: PathBuf,
+}
+
+impl LocalCopy {
+    /// Makes the folder, if it is not there.
+    pub fn open(cache_dir: &Path, node: &str) -> io::Result<Self> {
+        let folder = cache_dir.join("fleet").join(format!("node-{node}"));
+        private_files::folder(&folder)?;
+        Ok(Self { folder })
+    }
+
+    /// What was in force last, if anything was.
+    pub fn pointer(&self) -> Result<Option<Pointer>, String> {
+        let file = self.folder.join(POINTER);
+        let told = |what: String| format!("{}: {what}", file.display());
+        let note = private_files::read(&file, MAX_NOTE as u64).map_err(|error| told(error.to_string()))?;
+        note.map(|note| record::parse(&note)).transpose().map_err(told)
+    }
+
+    /// All that a pointer points to, as far as it is here and what it should be.
+    pub fn artifact(&self, of: &Pointer) -> Result<Artifact, String> {
+        let component = self.blob(of.component, load_error::MAX_SIZE)?;
+        let cases = of.cases.map(|digest| self.blob(digest, MAX_CASES as u64)).transpose()?;
+        of.artifact(component, cases).map_err(|missing| missing.to_string())
+    }
+
+    fn blob(&self, digest: Digest, max: u64) -> Result<Vec<u8>, String> {
+        let file = self.folder.join(digest.hex());
+        let told = |what: &dyn std::fmt::Display| format!("{}: {what}", file.display());
+        let content =
+            private_files::read(&file, max).map_err(|error| told(&error))?.ok_or_else(|| told(&"it is gone"))?;
+        if Digest::of(&content) == digest { Ok(content) } else { Err(told(&"it was changed")) }
+    }
+
+    /// Keeps what a pointer points to. It does not count before [`Self::point`].
+    pub fn keep(&self, pointer: &Pointer, artifact: &Artifact) -> io::Result<()> {
+        private_files::write(&self.folder.join(pointer.component.hex()), &artifact.component)?;
+        if let (Some(digest), Some(cases)) = (pointer.cases, &artifact.cases) {
+            private_files::write(&self.folder.join(digest.hex()), cases.as_bytes())?;
+        }
+        private_files::write(&self.folder.join(NEXT), record::note(pointer).as_bytes())?;
+        // Of what was prepared before and given up nothing is left.
+        let current = self.pointer().ok().flatten();
+        let blobs = current.iter().flat_map(Pointer::blobs).chain(pointer.blobs());
+        self.sweep(&blobs.map(|digest| digest.hex()).chain([POINTER.to_owned(), NEXT.to_owned()]).collect::<Vec<_>>())
+    }
+
+    /// From now on this is what was in force last, and what else is here goes.
+    pub fn point(&self, to: &Pointer) -> io::Result<()> {
+        let (note, next, file) = (record::note(to), self.folder.join(NEXT), self.folder.join(POINTER));
+        match private_files::read(&next, MAX_NOTE as u64) {
+            Ok(Some(prepared)) if prepared == note.as_bytes() => fs::rename(next, file)?,
+            _ => private_files::write(&file, note.as_bytes())?,
+        }
+        self.sweep(&to.blobs().iter().map(Digest::hex).chain([POINTER.to_owned()]).collect::<Vec<_>>())
+    }
+
+    fn sweep(&self, kept: &[String]) -> io::Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            if !kept.iter().any(|name| entry.file_name() == **name) {
+                // What stays is only in the way of nobody.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::record::PushId;
+
+    fn pointer(component: &[u8], cases: Option<&str>) -> Pointer {
+        Pointer {
+            sequence: 3,
+            component: Digest::of(component),
+            cases: cases.map(|text| Digest::of(text.as_bytes())),
+            signature: None,
+            pushed_at: 5,
+            push: PushId::new(),
+            back_to: None,
+        }
+    }
+
+    #[test]
+    fn what_was_changed_is_not_taken() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let copy = LocalCopy::open(dir.path(), "n").expect("a folder");
+        assert_eq!(copy.pointer(), Ok(None));
+        let (first, second) = (pointer(b"first", Some("cases")), pointer(b"second", None));
+        let keep = |pointer: &Pointer, component: &'static str, cases: Option<&str>| {
+            let artifact = Artifact { cases: cases.map(Into::into), ..Artifact::new(component) };
+            copy.keep(pointer, &artifact).expect("kept");
+        };
+        keep(&first, "first", Some("cases"));
+        copy.point(&first).expect("written");
+        keep(&second, "second", None);
+        assert!(copy.artifact(&first).is_ok() && copy.artifact(&second).is_ok());
+        // It was given up: the next one takes its place, and what is in force stays.
+        keep(&pointer(b"third", None), "third", None);
+        assert!(copy.artifact(&first).is_ok() && copy.artifact(&second).is_err());
+        copy.point(&first).expect("written");
+        assert_eq!(copy.pointer(), Ok(Some(first.clone())));
+        let artifact = copy.artifact(&first).expect("it is here");
+        assert_eq!((&*artifact.component, artifact.cases.as_deref()), (&b"first"[..], Some("cases")));
+        assert!(copy.artifact(&second).expect_err("swept").contains("gone"));
+        let file = copy.folder.join(first.component.hex());
+        fs::write(&file, "other").expect("written");
+        assert!(copy.artifact(&first).expect_err("changed").contains("it was changed"));
+        fs::write(copy.folder.join(POINTER), "{}").expect("written");
+        assert!(copy.pointer().expect_err("broken").contains("pointer.json"));
+    }
+}

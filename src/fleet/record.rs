@@ -1,0 +1,172 @@
+//! The notes that are in Redis, as types. Whoever can write there can have written them.
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::artifact::bundle::Artifact;
+use crate::artifact::digest::Digest;
+use crate::artifact::signature::{MAX_SEQUENCE, Signature};
+use crate::rollout::pipeline::MAX_CASES;
+use crate::rollout::stage::Stage;
+use crate::store::StoreError;
+use crate::store::redis::fleet::{FleetStore, MAX_NOTE};
+use crate::wasm::load_error;
+
+/// What is in force in the fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pointer {
+    /// Greater than that of the one before.
+    #[serde(deserialize_with = "number")]
+    pub sequence: u64,
+    /// The component.
+    pub component: Digest,
+    /// The cases that travel with it.
+    pub cases: Option<Digest>,
+    /// Who says so, where that is asked for.
+    pub signature: Option<Signature>,
+    /// When it was pushed, ms since 1970.
+    pub pushed_at: u64,
+    /// The push that it came with.
+    pub push: PushId,
+    /// The number of what is in force again by it, if it is a way back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_to: Option<u64>,
+}
+
+/// A number of a push. What is beyond those that can be signed is none: nobody could push anything behind it.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let number = u64::deserialize(deserializer)?;
+    let beyond = || D::Error::custom(format!("the number {number}; they go to {MAX_SEQUENCE}"));
+    if number <= MAX_SEQUENCE { Ok(number) } else { Err(beyond()) }
+}
+
+/// What a push is called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PushId(String);
+
+impl PushId {
+    /// A new one.
+    pub fn new() -> Self {
+        Self(format!("{:016x}", rand::random::<u64>()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for PushId {
+    type Error = &'static str;
+
+    /// It becomes part of a key.
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let is_one = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_one { Ok(Self(text)) } else { Err("a push is called by 16 hexadecimal digits") }
+    }
+}
+
+/// What every node shall prepare.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// What may be in force next.
+    pub pointer: Pointer,
+}
+
+/// What a node says of a candidate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The process: another one of the same name has prepared nothing.
+    pub instance: String,
+    /// Why not; nothing if it is prepared.
+    pub refused: Option<Why>,
+}
+
+/// Why a node cannot put something in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Why {
+    /// What it did not become.
+    pub stage: Stage,
+    /// For people.
+    pub why: String,
+}
+
+/// Reads a note.
+pub fn parse<'a, T: Deserialize<'a>>(note: &'a [u8]) -> Result<T, String> {
+    if note.len() > MAX_NOTE {
+        return Err(format!("it has more than {MAX_NOTE} bytes"));
+    }
+    serde_json::from_slice(note).map_err(|error| error.to_string())
+}
+
+/// Writes a note.
+pub fn note<T: Serialize>(of: &T) -> String {
+    // Strings, numbers and options of them: nothing that JSON does not have.
+    serde_json::to_string(of).unwrap_or_default()
+}
+
+/// Something could not be had from the store.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Missing {
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It is not there.
+    #[error("the store does not have {0}: push it again")]
+    Gone(Digest),
+    /// There is something else.
+    #[error("what the store has as {0} is something else; somebody changed it")]
+    Other(Digest),
+    /// It is too large.
+    #[error("what the store has as {0} is more than {1} bytes")]
+    TooLarge(Digest, u64),
+    /// It is no text.
+    #[error("the cases {0} are no text")]
+    NoText(Digest),
+}
+
+/// A content by its digest, as the store has it.
+pub async fn blob(store: &FleetStore, digest: Digest, max: u64) -> Result<Vec<u8>, Missing> {
+    let content = store.blob(&digest.hex(), max).await?.ok_or(Missing::Gone(digest))?;
+    if content.len() as u64 > max {
+        return Err(Missing::TooLarge(digest, max));
+    }
+    if Digest::of(&content) == digest { Ok(content) } else { Err(Missing::Other(digest)) }
+}
+
+/// Why a pointer is not taken that says another number than its signature.
+pub const OTHER_NUMBER: &str = "its sequence number is not the one that was signed";
+
+impl Pointer {
+    /// Whether it says another number than was signed. That one counts; the pointer's own is anybody's.
+    pub fn is_numbered_otherwise(&self) -> bool {
+        self.signature.as_ref().is_some_and(|signature| signature.statement().sequence != self.sequence)
+    }
+
+    /// The digests of what it points to.
+    pub fn blobs(&self) -> Vec<Digest> {
+        [Some(self.component), self.cases].into_iter().flatten().collect()
+    }
+
+    /// All that it points to, from the store alone.
+    pub async fn fetch(&self, store: &FleetStore) -> Result<Artifact, Missing> {
+        let component = blob(store, self.component, load_error::MAX_SIZE).await?;
+        let cases = match self.cases {
+            Some(digest) => Some(blob(store, digest, MAX_CASES as u64).await?),
+            None => None,
+        };
+        self.artifact(component, cases)
+    }
+
+    /// What it points to, with its signature. The component is the one of its digest.
+    pub fn artifact(&self, component: Vec<u8>, cases: Option<Vec<u8>>) -> Result<Artifact, Missing> {
+        let text = |(cases, digest)| String::from_utf8(cases).map_err(|_| Missing::NoText(digest));
+        Ok(Artifact {
+            component: component.into(),
+            digest: self.component,
+            cases: cases.zip(self.cases).map(text).transpose()?,
+            signature: self.signature.as_ref().map(Signature::text),
+            folder: None,
+        })
+    }
+}

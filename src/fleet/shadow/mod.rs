@@ -1,0 +1,4 @@
+//! The shadow policy of a whole fleet.
+
+pub(crate) mod follow;
+pub(crate) mod push;

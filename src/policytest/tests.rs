@@ -1,0 +1,229 @@
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::json;
+
+use super::*;
+use crate::policy::decision_view::DecisionView;
+use crate::policy::{Decision, Failure, Grant, Outcome, Rejection};
+use crate::tokens::Verdict;
+
+fn parse(text: &str) -> Result<Suite, CasesError> {
+    file::parse(Path::new("x/cases.toml"), text)
+}
+
+#[track_caller]
+fn one(text: &str) -> Case {
+    parse(text).expect("valid").cases.remove(0)
+}
+
+#[track_caller]
+fn wrong(text: &str, words: &[&str]) {
+    let error = parse(text).expect_err(text).to_string();
+    for word in words {
+        assert!(error.contains(word), "{word:?} is not in {error}");
+    }
+}
+
+const CASE: &str = "[[case]]\nname = \"a\"\nexpect.allow = true\n";
+
+#[test]
+fn what_is_not_said_is_the_usual() {
+    let case = one(CASE);
+    assert_eq!((case.line, &*case.ask.method, &*case.ask.scheme), (1, "GET", "https"));
+    assert_eq!((&*case.ask.path_with_query, &*case.ask.client_address), ("/api/realtime", "192.0.2.1"));
+    assert_eq!(case.ask.channels, ["default"]);
+    assert_eq!(case.ask.headers["host"], case.ask.authority);
+    assert_eq!((case.world.now, case.world.store_away, case.world.prefixes.len()), (None, false, 0));
+    assert_eq!(case.expect.fields, [("allow", json!(true))]);
+}
+
+#[test]
+fn channels_are_in_the_path_as_the_client_writes_them() {
+    let path = |more: &str| one(&format!("{CASE}{more}")).ask;
+    let ask = path(r#"channels = ["a b", "ü&c=+", "", "a b"]"#);
+    assert_eq!(ask.path_with_query, "/api/realtime?channel=a%20b&channel=%C3%BC%26c%3D%2B&channel=&channel=a%20b");
+    assert_eq!(ask.channels, ["a b", "ü&c=+", ""]);
+    assert_eq!(path("channels = [\"a\"]\nrequest.path = \"/x?ticket=1\"").path_with_query, "/x?ticket=1&channel=a");
+    let ask = path("request.path = \"/x?channel=a+b&channel=%63\"");
+    assert_eq!(
+        (&*ask.path_with_query, &*ask.channels),
+        ("/x?channel=a+b&channel=%63", &["a b".into(), "c".into()][..])
+    );
+}
+
+#[test]
+fn a_case_lies_over_what_is_said_for_all() {
+    let text = r#"
+        now = 2026-01-01T00:00:00Z
+        lookup.prefixes = ["session:", "x:"]
+        request.authority = "a.example"
+        request.headers.cookie = "session=alice"
+        request.headers.x-a = "1"
+        [store]
+        "session:alice" = "1"
+        "session:bob" = "1"
+        [settings]
+        audience = "app"
+        other = "1"
+        [[case]]
+        name = "first"
+        now = "2026-01-01T00:00:01Z"
+        lookup.prefixes = []
+        store."session:bob" = ["2"]
+        settings.other = "2"
+        request.headers.cookie = ["session=bob", "a=b"]
+        expect.allow = true
+        [[case]]
+        name = "second"
+        now = 5
+        store-away = true
+        request.authority = "b.example"
+        expect.allow = true
+        [[case]]
+        name = "third"
+        expect.allow = true
+    "#;
+    let [first, second, third] = &parse(text).expect("valid").cases[..] else { panic!("three") };
+    assert_eq!(
+        [first, second, third].map(|case| case.world.now),
+        [Some(1_767_225_601_000), Some(5), Some(1_767_225_600_000)]
+    );
+    assert_eq!((first.world.prefixes.len(), third.world.prefixes.len()), (0, 2));
+    assert_eq!(first.world.store["session:bob"], Seed::Set(["2".to_owned()].into()));
+    assert_eq!(third.world.store["session:bob"], Seed::Text("1".into()));
+    assert_eq!((&*first.world.settings["audience"], &*first.world.settings["other"]), ("app", "2"));
+    assert_eq!(
+        (&first.ask.headers["cookie"], &first.ask.headers["x-a"]),
+        (&"session=bob; a=b".parse().expect("value"), &"1".parse().expect("value"))
+    );
+    assert_eq!(third.ask.headers["cookie"], "session=alice");
+    assert_eq!((&*second.ask.authority, &*third.ask.authority), ("b.example", "a.example"));
+    assert_eq!((second.world.store_away, third.world.store_away), (true, false));
+}
+
+#[test]
+fn what_may_be_looked_up_follows_from_the_store() {
+    let store = "[store]\n\"session:a\" = \"1\"\n\"session:b\" = \"1\"\n\"team:a:members\" = []\nflag = \"1\"";
+    let case = one(&format!("{store}\n{CASE}"));
+    assert_eq!(case.world.prefixes, ["flag", "session:", "team:"]);
+}
+
+#[test]
+fn errors_say_where_and_what_would_be_right() {
+    let text = |more: &str| format!("{CASE}\n[[case]]\nname = \"b\"\n{more}");
+    wrong("", &["x/cases.toml", "no case", "[[case]]"]);
+    wrong("now = 1", &["no case"]);
+    wrong(&format!("nowt = 1\n{CASE}"), &["x/cases.toml:1:", "nowt", "now"]);
+    wrong("[[case]]\nname = ", &["x/cases.toml:2:"]);
+    wrong(&text("chanels = [\"a\"]\nexpect.allow = true"), &["x/cases.toml:7:", "\"b\"", "chanels", "channels"]);
+    wrong(&text("expect.stauts = 403"), &["x/cases.toml:7:", "\"b\"", "stauts", "status"]);
+    wrong(&text("expect.status = \"403\""), &["x/cases.toml:7:", "\"b\"", "u16"]);
+    wrong(&text(""), &["x/cases.toml:5:", "\"b\"", "expect"]);
+    wrong(&text("expect = {}"), &["x/cases.toml:5:", "\"b\"", "what shall come of it", "allow = true"]);
+    wrong(&text("expect.allow = false"), &["expect.allow", "status"]);
+    wrong(&text("expect = { allow = true, status = 403 }"), &["only one of"]);
+    wrong(&text("expect.status = 99"), &["expect.status", "200 to 599"]);
+    wrong(&text("expect.error = \"traps\""), &["expect.error", "\"traps\"", "trap", "invalid-answer"]);
+    wrong(&text("expect = { status = 403, subject = \"a\" }"), &["expect.subject"]);
+    wrong(&text("expect = { error = \"trap\", body = \"\" }"), &["expect.body"]);
+    wrong(&text("expect = { error = \"trap\", headers = {} }"), &["expect.headers"]);
+    wrong(&text("expect = { allow = true, headers = { a = false } }"), &["x/cases.toml:7:", "true for any value"]);
+    wrong(&text("request.headers.cookie = 1\nexpect.allow = true"), &["x/cases.toml:7:", "\"b\"", "a header's value"]);
+    wrong(&text("request.headers.\"a b\" = \"\"\nexpect.allow = true"), &["x/cases.toml:5:", "\"a b\""]);
+    wrong(&text("request.headers.a = \"\\n\"\nexpect.allow = true"), &["request.headers.a"]);
+    wrong(&text("request.path = \"api\"\nexpect.allow = true"), &["request.path", "begins with /"]);
+    wrong(&text("request.path = \"/?channel=a\"\nchannels = []\nexpect.allow = true"), &["channels", "one place"]);
+    wrong(&text("request.scheme = \"ftp\"\nexpect.allow = true"), &["request.scheme"]);
+    wrong(&text("request.client-address = \"me\"\nexpect.allow = true"), &["request.client-address"]);
+    wrong(&text("now = \"yesterday\"\nexpect.allow = true"), &["x/cases.toml:7:", "2026-01-01T00:00:00Z"]);
+    wrong(&format!("{CASE}{CASE}"), &["x/cases.toml:4:", "the same name"]);
+    wrong(&text("store.x = 1\nexpect.allow = true"), &["x/cases.toml:7:", "\"b\""]);
+}
+
+fn decision(outcome: Outcome, reason: &str) -> Decision {
+    Decision { outcome, reason: Some(reason.into()), cached: false, revoked: false, took: Duration::ZERO, by: None }
+}
+
+fn header(name: &'static str, value: &'static str) -> HeaderMap {
+    HeaderMap::from_iter([(http::HeaderName::from_static(name), http::HeaderValue::from_static(value))])
+}
+
+/// The names of the fields in which a decision is not as expected.
+fn differing(expect: &str, outcome: Outcome) -> Vec<&'static str> {
+    let expect = one(&format!("[[case]]\nname = \"a\"\nexpect = {{ {expect} }}")).expect;
+    let got = DecisionView::new(&decision(outcome, "why"), &["a".into(), "b".into()]);
+    expect.filled(&got).differences(&got).iter().map(|difference| difference.field).collect()
+}
+
+#[test]
+fn grants_are_compared() {
+    let check = |expect: &str, fields: &[&str]| {
+        let grant = Grant {
+            subject: Some("alice".into()),
+            channels: Some(vec!["b".into()]),
+            expires_at: Some(5),
+            replay_since: None,
+            headers: header("set-cookie", "a=b"),
+        };
+        assert_eq!(differing(expect, Outcome::Allowed(grant)), fields, "{expect}");
+    };
+    check("allow = true", &[]);
+    check("allow = true, subject = \"alice\", channels = [\"b\"], expires-at = 5, reason = \"why\"", &[]);
+    check("allow = true, subject = \"\", channels = [\"a\", \"b\"], reason = \"\"", &["subject", "channels", "reason"]);
+    check("allow = true, expires-at = \"1970-01-01T00:00:00.005Z\", replay-since = 1", &["replay-since"]);
+    check("allow = true, headers = { set-cookie = \"a=b\" }", &[]);
+    check("allow = true, headers = { Set-Cookie = true }", &[]);
+    check("allow = true, headers = { set-cookie = [\"a=b\", \"c=d\"] }", &["headers"]);
+    check("allow = true, headers = { set-cookie = true, x-a = true }", &["headers"]);
+    check("allow = true, headers = {}", &["headers"]);
+    check("status = 403", &["status", "allow", "subject", "channels", "expires-at", "headers", "reason"]);
+    let all = Outcome::Allowed(Grant::default());
+    assert!(differing("allow = true, subject = \"\", channels = [\"a\", \"b\"], headers = {}", all).is_empty());
+}
+
+#[test]
+fn rejections_and_failures_are_compared() {
+    let no = || {
+        Outcome::Rejected(Rejection {
+            status: StatusCode::FORBIDDEN,
+            headers: header("content-type", "text/plain"),
+            body: Bytes::from_static(b"no\n"),
+        })
+    };
+    assert!(differing("status = 403", no()).is_empty());
+    assert!(differing("status = 403, body = \"no\\n\", headers = { content-type = \"text/plain\" }", no()).is_empty());
+    assert_eq!(differing("status = 401, body = \"no\"", no()), ["status", "body"]);
+    let trap = || Outcome::Failed(Failure::Trap("unreachable".into()));
+    assert!(differing("error = \"trap\"", trap()).is_empty());
+    assert_eq!(differing("error = \"cpu\", reason = \"why\"", trap()), ["error"]);
+    assert_eq!(differing("allow = true", trap()), ["allow", "error", "because", "reason"]);
+}
+
+#[test]
+fn what_an_eye_could_not_tell_is_quoted() {
+    let answer = |body: &str| DecisionView { fields: vec![("body", json!(body))] };
+    assert_eq!(answer("two\nlines").lines(None), ["body         two", "body         lines"]);
+    assert_eq!(answer("end \t").lines(None), ["body         \"end \\t\""]);
+    assert_eq!(answer("").lines(None), ["body         \"\""]);
+}
+
+#[test]
+fn token_profiles_of_a_case() {
+    let profile = "[tokens.app]\nsecret = \"of the app\"\n[tokens.other]\nissuer = \"b\"\nsecret = \"of the other\"\n";
+    let case = one(&format!("{profile}{CASE}\ntokens.app.secret = \"of this case\""));
+    assert_eq!(format!("{:?}", case.world.tokens), r#"{"app", "other"}"#);
+    let sign = |secret: &str| {
+        let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &serde_json::json!({"exp": 100}), &key).expect("a token")
+    };
+    let holds = |secret, now| matches!(case.world.tokens.verify(&sign(secret), now), Verdict::Holds(_));
+    assert!(holds("of this case", 99_000));
+    assert!(!holds("of this case", 999_000), "its end is held against the case's clock");
+    assert!(!holds("of the app", 99_000));
+    wrong(&format!("[tokens.app]\nsecret = \"a\"\npem = \"b\"\n{CASE}"), &["tokens.app", "exactly one"]);
+    wrong(&format!("[tokens.app]\njwks-url = \"https://a.example\"\n{CASE}"), &["tokens.app.jwks-url", "as jwks"]);
+    wrong(&format!("[tokens.app]\npem = \"no-such.pem\"\n{CASE}"), &["tokens.app.pem", "x/no-such.pem"]);
+}

@@ -1,0 +1,154 @@
+//! The stages themselves: from bytes to a policy that may take force. Nothing here changes anything.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::artifact::bundle::{Artifact, digest};
+use crate::artifact::signature::{Signature, SignatureError, Signatures, Statement};
+use crate::policytest::file::parse_within;
+use crate::policytest::file::reach::Reach;
+use crate::policytest::{Suite, run};
+use crate::rollout::prepared::PolicyAttachments;
+use crate::rollout::requirements;
+use crate::rollout::stage::{Failed, Stage};
+use crate::wasm::compile::Compiler;
+use crate::wasm::component::Policy;
+use crate::wasm::host::PolicyContext;
+use crate::wasm::load_error::{LoadError, MAX_SIZE};
+
+/// Bytes of the cases that travel with a policy.
+pub const MAX_CASES: usize = 1 << 20;
+/// All cases together; those of the examples take some milliseconds. Nothing else can take force meanwhile.
+const TESTING: Duration = Duration::from_secs(60);
+/// What cases are called that have no file.
+const CASES: &str = "cases";
+
+/// Is told of each stage that was reached.
+pub type Reached = Arc<dyn Fn(Stage) + Send + Sync>;
+
+/// What came through.
+pub struct Walked {
+    /// What may decide.
+    pub policy: Policy,
+    /// What came with it.
+    pub papers: PolicyAttachments,
+    /// What was signed, if it had to be.
+    pub signed: Option<Statement>,
+}
+
+/// All stages but the last.
+pub async fn walk(
+    compiler: Compiler,
+    signatures: Signatures,
+    artifact: Artifact,
+    basis: Arc<PolicyContext>,
+    elsewhere: bool,
+    reached: Reached,
+) -> Result<Walked, Failed> {
+    // Digests, signatures and machine code take long enough to be in the way of streams.
+    let begun = {
+        let (compiler, reached) = (compiler.clone(), Arc::clone(&reached));
+        tokio::task::spawn_blocking(move || begin(&compiler, &signatures, &artifact, &reached)).await
+    };
+    // Whoever waits for this one says how far it came.
+    let walked = begun.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+    again(&compiler, &walked.policy, &walked.papers, &basis, elsewhere, &reached).await?;
+    Ok(walked)
+}
+
+fn begin(
+    compiler: &Compiler,
+    signatures: &Signatures,
+    artifact: &Artifact,
+    reached: &Reached,
+) -> Result<Walked, Failed> {
+    bounds(artifact)?;
+    reached(Stage::Fetched);
+    let signed = verify(signatures, artifact).map_err(|error| Failed::new(Stage::Verified, error))?;
+    reached(Stage::Verified);
+    let papers = papers(artifact)?;
+    let loaded = Policy::of(compiler, &artifact.component, artifact.digest);
+    let policy = loaded.map_err(|error| Failed::new(stage_of(&error), error))?;
+    reached(Stage::Compiled);
+    Ok(Walked { policy, papers, signed })
+}
+
+/// The stages that depend on what is around a policy.
+pub async fn again(
+    compiler: &Compiler,
+    policy: &Policy,
+    papers: &PolicyAttachments,
+    basis: &PolicyContext,
+    elsewhere: bool,
+    reached: &Reached,
+) -> Result<(), Failed> {
+    let Some(suite) = papers.suite.as_deref() else {
+        reached(Stage::Linked);
+        reached(Stage::Tested);
+        return Ok(());
+    };
+    let missing = requirements::missing(&suite.requires, &basis.surroundings);
+    if !missing.is_empty() && !elsewhere {
+        return Err(Failed::new(Stage::Linked, format!("it requires {}", missing.join("; and "))));
+    }
+    reached(Stage::Linked);
+    match tokio::time::timeout(TESTING, test(compiler, policy, suite, basis)).await {
+        Ok(tested) => tested.map_err(|why| Failed::new(Stage::Tested, why))?,
+        Err(_) => return Err(Failed::new(Stage::Tested, format!("its cases were not through after {TESTING:?}"))),
+    }
+    reached(Stage::Tested);
+    Ok(())
+}
+
+fn bounds(artifact: &Artifact) -> Result<(), Failed> {
+    let failed = |why: String| Failed::new(Stage::Fetched, why);
+    if artifact.component.len() as u64 > MAX_SIZE {
+        return Err(failed(LoadError::TooLarge(artifact.component.len() as u64).to_string()));
+    }
+    match &artifact.cases {
+        Some(text) if text.len() > MAX_CASES => {
+            Err(failed(format!("its cases have {} bytes; they have at most {MAX_CASES}", text.len())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn papers(artifact: &Artifact) -> Result<PolicyAttachments, Failed> {
+    let failed = |why: String| Failed::new(Stage::Tested, why);
+    let Some(text) = &artifact.cases else { return Ok(PolicyAttachments::default()) };
+    let reach = artifact.folder.as_deref().map_or(Reach::Nowhere, Reach::Below);
+    let suite = parse_within(Path::new(CASES), text, reach).map_err(|error| failed(format!("its {error}")))?;
+    Ok(PolicyAttachments { suite: Some(Arc::new(suite)), cases: Some(digest(text.as_bytes()).into()) })
+}
+
+/// Whether it is signed as it has to be.
+pub fn verify(signatures: &Signatures, artifact: &Artifact) -> Result<Option<Statement>, SignatureError> {
+    let signature = artifact.signature.as_ref().map(|text| Signature::parse(text.as_bytes())).transpose()?;
+    signatures.verify(artifact.digest, artifact.cases.as_deref(), signature.as_ref())
+}
+
+async fn test(compiler: &Compiler, policy: &Policy, suite: &Suite, basis: &PolicyContext) -> Result<(), String> {
+    let mut failed = Vec::new();
+    for case in &suite.cases {
+        let verdict = run::run(compiler, policy, &basis.limits, case).await;
+        if let Some(difference) = verdict.differences.first() {
+            let (field, expected, got) = (difference.field, &difference.expected, &difference.got);
+            failed.push(format!("{:?} (line {}): {field} is {got} and not {expected}", case.name, case.line));
+        }
+    }
+    match failed.len() {
+        0 => Ok(()),
+        1 => Err(format!("its case {}", failed.remove(0))),
+        more => Err(format!("{more} of its {} cases fail, first {}", suite.cases.len(), failed.remove(0))),
+    }
+}
+
+/// What a component that does not load did not become.
+const fn stage_of(error: &LoadError) -> Stage {
+    match error {
+        LoadError::Read(_) | LoadError::TooLarge(_) => Stage::Fetched,
+        LoadError::MissingImport(_) | LoadError::MissingExport(_) => Stage::Linked,
+        _ => Stage::Compiled,
+    }
+}

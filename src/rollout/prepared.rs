@@ -1,0 +1,40 @@
+//! A policy between its test cases and its activation.
+
+use std::sync::Arc;
+
+use crate::authz::generation::Activation;
+use crate::policy::info::PolicyOrigin;
+use crate::policytest::Suite;
+use crate::wasm::component::Policy;
+use crate::wasm::host::PolicyContext;
+
+/// A policy that passed every stage but activation.
+#[derive(Clone)]
+pub struct PreparedPolicy {
+    /// The compiled component.
+    pub policy: Policy,
+    /// The environment and limits that it was tested with.
+    pub basis: Arc<PolicyContext>,
+    /// Where it comes from.
+    pub origin: PolicyOrigin,
+    /// The test cases and requirements that came with it.
+    pub papers: PolicyAttachments,
+}
+
+impl PreparedPolicy {
+    /// The part that decisions need.
+    #[must_use]
+    pub fn activation(self) -> Activation {
+        let Self { policy, basis, origin, papers } = self;
+        Activation { policy, basis, origin, cases: papers.cases }
+    }
+}
+
+/// What came with a component. It holds for the component whatever is around that, and is asked for again when that changes.
+#[derive(Clone, Debug, Default)]
+pub struct PolicyAttachments {
+    /// What it has to decide and what it requires.
+    pub suite: Option<Arc<Suite>>,
+    /// `sha256:…` of the text of its cases.
+    pub cases: Option<Arc<str>>,
+}

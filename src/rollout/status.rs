@@ -1,0 +1,105 @@
+//! What is told of the way into force: what was, what is on its way, what was refused, and what became of the configuration.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::authz::active::Old;
+use crate::policy::info::{PolicyInfo, PolicyOrigin};
+use crate::rollout::rollback_history::Past;
+use crate::rollout::stage::{Refused, Stage};
+
+/// Swaps and failures that are remembered for those who ask.
+const REMEMBERED: usize = 32;
+
+/// What was in force and what was refused, the latest first.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// What was in force before this process began.
+    pub earlier: Vec<Past>,
+    /// What took force.
+    pub swaps: VecDeque<Arc<PolicyInfo>>,
+    /// What did not.
+    pub refused: VecDeque<Arc<Refused>>,
+    /// How often something was refused since the start, by the stage that it did not reach.
+    pub refusals: BTreeMap<Stage, u64>,
+    /// What is on its way.
+    pub candidate: Option<Candidate>,
+    /// The configuration, as it was read last.
+    pub configuration: Configuration,
+}
+
+/// Something on its way into force.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// `sha256:…` of the component.
+    pub digest: String,
+    /// The stage that it has reached, if any.
+    pub(super) stage: Arc<Mutex<Option<Stage>>>,
+    /// Since when, ms since 1970.
+    pub since: u64,
+    /// Where it comes from.
+    pub origin: PolicyOrigin,
+}
+
+impl Candidate {
+    /// The stage that it has reached; none yet if its bytes were not looked at.
+    #[must_use]
+    pub fn stage(&self) -> Option<Stage> {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn to_json(&self) -> Value {
+        json!({ "digest": self.digest, "stage": self.stage(), "since": self.since, "source": self.origin.source })
+    }
+}
+
+/// What became of the configuration.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Configuration {
+    /// When it was read last, ms since 1970; none if not since the start.
+    pub read: Option<u64>,
+    /// What was wrong with it then. What was in force before stays.
+    pub error: Option<String>,
+    /// Options that were changed and need a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl History {
+    pub(super) fn took_force(&mut self, about: &Arc<PolicyInfo>) {
+        remember(&mut self.swaps, Arc::clone(about));
+    }
+
+    pub(super) fn was_refused(&mut self, refused: &Arc<Refused>) {
+        remember(&mut self.refused, Arc::clone(refused));
+        *self.refusals.entry(refused.stage).or_default() += 1;
+    }
+
+    /// The whole as JSON.
+    #[must_use]
+    pub fn to_json(&self, in_force: Option<&PolicyInfo>, old: &[Old], before: Option<&str>) -> Value {
+        let with_decisions = |old: &Old| {
+            let mut value = json!(*old.about);
+            value["decisions"] = old.decisions.into();
+            value
+        };
+        json!({
+            "in_force": in_force,
+            "candidate": self.candidate.as_ref().map(Candidate::to_json),
+            "last_refusal": self.refused.front().map(|refused| &**refused),
+            "old": old.iter().map(with_decisions).collect::<Vec<_>>(),
+            "rolls_back_to": before,
+            "configuration": self.configuration,
+            "history": self.swaps.iter().map(|about| &**about).collect::<Vec<_>>(),
+            "earlier": self.earlier,
+            "refusals": self.refused.iter().map(|refused| &**refused).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn remember<T>(past: &mut VecDeque<T>, now: T) {
+    past.push_front(now);
+    past.truncate(REMEMBERED);
+}

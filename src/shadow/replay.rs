@@ -1,0 +1,87 @@
+//! Asks a policy what another one was asked, in the world as that one met it: with the answers that the host gave then, at the time
+//! of then, and with no way out.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::authz::validate::judge;
+use crate::policy::{Decision, Failure, Limits, Outcome, Request};
+use crate::wasm::component::Policy;
+use crate::wasm::cpu_budget::Pace;
+use crate::wasm::host::tokens::Patience;
+use crate::wasm::host::{Surroundings, Terms, to_wit};
+use crate::wasm::host_trace::Recorded;
+use crate::wasm::instance::{Asked, Instance};
+use crate::wasm::log_rate::LogRate;
+
+/// A policy that is asked without effect.
+pub struct Rehearsal {
+    policy: Policy,
+    /// What it writes to the log has a bound of its own, so that it takes no place from the policy in force.
+    log: Arc<LogRate>,
+}
+
+impl Rehearsal {
+    /// Of this policy, which may write so many lines to the log in a second.
+    #[must_use]
+    pub fn new(policy: Policy, log_rate: u32) -> Self {
+        Self { policy, log: Arc::new(LogRate::new(log_rate)) }
+    }
+
+    /// What is asked.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Asks it, on a fresh instance and within the bounds of any decision. What was missing is told by `recorded`. It runs on the
+    /// thread of whoever polls.
+    pub async fn ask(
+        &self,
+        surroundings: &Surroundings,
+        limits: &Limits,
+        recorded: &Arc<Recorded>,
+        request: &Request,
+        channels: &[String],
+    ) -> Decision {
+        let start = std::time::Instant::now();
+        let surroundings = Arc::new(surroundings.replaying(recorded, &self.log));
+        let pace = Arc::<Pace>::default();
+        let asked = {
+            let mut call = pin!(self.call(surroundings, limits, Arc::clone(&pace), request, channels));
+            poll_fn(|cx| pace.poll(call.as_mut(), cx)).await
+        };
+        let mut reason = None;
+        let outcome = asked.and_then(|mut asked| {
+            reason = asked.said.reason.take();
+            let judged = judge(asked.answer, &asked.said, channels, limits.answer, recorded.now());
+            judged.map(|(outcome, _)| outcome)
+        });
+        let outcome = outcome.unwrap_or_else(Outcome::Failed);
+        Decision { outcome, reason, cached: false, revoked: false, took: start.elapsed(), by: None }
+    }
+
+    async fn call(
+        &self,
+        surroundings: Arc<Surroundings>,
+        limits: &Limits,
+        pace: Arc<Pace>,
+        request: &Request,
+        channels: &[String],
+    ) -> Result<Asked, Failure> {
+        let deadline = || Instant::now() + limits.timeout;
+        let mut instance = Instance::make(&self.policy, surroundings, limits, pace, deadline()).await?;
+        // In the gateway most instances are prepared.
+        if let Some(preparation) = self.policy.preparation() {
+            instance.prepare(preparation, deadline()).await?;
+        }
+        instance.pace();
+        let deadline = deadline();
+        let patience = Patience { until: deadline, restart: false };
+        let terms = Terms { deadline, patience, lookups: 0, traced: false };
+        Ok(instance.ask(request.id.clone(), &to_wit(request), channels, terms).await)
+    }
+}

@@ -1,0 +1,10 @@
+//! Helpers without knowledge of the gateway.
+
+pub mod clock;
+pub(crate) mod duration;
+pub(crate) mod files;
+pub(crate) mod fingerprint;
+pub(crate) mod private_files;
+
+#[cfg(test)]
+pub(crate) mod golden;
