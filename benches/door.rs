@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use http::{HeaderMap, HeaderValue};
-use tidegate::authz::authorizer::Gate;
+use tidegate::authz::authorizer::Authorizer;
 use tidegate::policy::{Limits, Outcome, Request};
 use tidegate::store::Store;
 use tidegate::store::memory::{MemoryStore, Seed, system_clock};
 use tidegate::wasm::component::Policy;
 use tidegate::wasm::engine;
-use tidegate::wasm::host::Surroundings;
+use tidegate::wasm::host::PolicyEnv;
 
 #[path = "door/bare.rs"]
 mod bare;
@@ -109,13 +109,13 @@ fn store() -> Arc<dyn Store> {
     Arc::new(MemoryStore::new(1 << 20, [("session:alice".to_owned(), session)].into(), system_clock()))
 }
 
-fn gate(store: Arc<dyn Store>, component: &[u8]) -> Gate {
+fn gate(store: Arc<dyn Store>, component: &[u8]) -> Authorizer {
     let limits = Limits::default();
     let surroundings =
-        Surroundings { prefixes: vec!["session:".into(), "team:".into()], ..Surroundings::new(store, &limits) };
+        PolicyEnv { prefixes: vec!["session:".into(), "team:".into()], ..PolicyEnv::new(store, &limits) };
     let engine = engine::engine(&limits).expect("an engine").into();
     let policy = Policy::new(&engine, component).expect("the example loads");
-    let gate = Gate::new(engine, surroundings, limits);
+    let gate = Authorizer::new(engine, surroundings, limits);
     gate.put_in_force(policy);
     gate
 }

@@ -23,7 +23,7 @@ use ipnet::IpNet;
 use toml::Table;
 
 use crate::channel::hub::HubSettings;
-use crate::config::changes::Written;
+use crate::config::changes::WrittenConfig;
 use crate::config::check::{address, count, positive, size, stream_path, up_to};
 use crate::config::operations::RolloutConfig;
 use crate::config::raw::{LogFormat, Raw, Source};
@@ -34,8 +34,8 @@ use crate::store::Store;
 use crate::store::memory::Seed;
 use crate::store::url::StoreUrl;
 use crate::tokens::Tokens;
-use crate::util::fingerprint::Seen;
-use crate::wasm::host::Surroundings;
+use crate::util::fingerprint::FileSnapshot;
+use crate::wasm::host::PolicyEnv;
 
 /// What is wrong with the configuration, where, and what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +48,11 @@ fn wrong(key: &str, what: impl std::fmt::Display) -> ConfigError {
 
 /// A configuration that was read.
 #[derive(Debug)]
-pub struct Read {
+pub struct ConfigRead {
     /// What it says, or what is wrong with it.
     pub config: Result<Config, ConfigError>,
     /// Where it was read: its file, whether there is one or not, and then those that it refers to; as they were before.
-    pub files: Seen,
+    pub files: FileSnapshot,
 }
 
 /// Everything that was decided before the start.
@@ -67,7 +67,7 @@ pub struct Config {
     /// Where things are kept that can be made again.
     pub cache_dir: Option<PathBuf>,
     /// The door.
-    pub door: Door,
+    pub door: PolicyMode,
     /// The bounds of decisions.
     pub limits: Limits,
     /// Keys that policies may look up begin with one of these.
@@ -93,7 +93,7 @@ pub struct Config {
     /// What may change without a restart.
     pub live: Arc<Live>,
     /// All of it, as it was written.
-    pub written: Written,
+    pub written: WrittenConfig,
 }
 
 /// Where the events live.
@@ -115,7 +115,7 @@ pub struct StoreConfig {
 
 /// Who decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Door {
+pub enum PolicyMode {
     /// The component in this file.
     Policy(PathBuf),
     /// The example policy within the program.
@@ -183,15 +183,15 @@ impl Config {
 
     /// The same, for those who follow the files that it is read from.
     #[must_use]
-    pub fn read(base: Table, path: Option<&Path>, flags: Table) -> Read {
+    pub fn read(base: Table, path: Option<&Path>, flags: Table) -> ConfigRead {
         let (file, is_named) = Self::path(path);
-        let mut files = Seen::now(vec![file.clone()]);
+        let mut files = FileSnapshot::now(vec![file.clone()]);
         let raw = Self::raw(base, Some(&*file).filter(|file| is_named || file.exists()), flags);
         let config = raw.and_then(|raw| {
             files.add(refers::files(&raw));
             Self::check(raw)
         });
-        Read { config, files }
+        ConfigRead { config, files }
     }
 
     fn raw(base: Table, file: Option<&Path>, flags: Table) -> Result<Raw, ConfigError> {
@@ -216,7 +216,7 @@ impl Config {
 
     /// Checks what was written.
     pub fn check(raw: Raw) -> Result<Self, ConfigError> {
-        let written = Written::of(&raw)?;
+        let written = WrittenConfig::of(&raw)?;
         let listen = address("listen", &raw.listen)?;
         let control = address("control", &raw.control.listen)?;
         if !control.ip().is_loopback() && raw.control.token.is_none() {
@@ -263,7 +263,7 @@ impl Config {
             },
         };
         let cache_dir = raw.cache_dir.or_else(cache_dir);
-        if door == Door::Fleet && cache_dir.is_none() {
+        if door == PolicyMode::Fleet && cache_dir.is_none() {
             let what = "a node of a fleet keeps the policy there, and how far sequence numbers went; name a folder";
             return Err(wrong("cache-dir", what));
         }
@@ -298,13 +298,13 @@ impl Config {
 
     /// What the policy may see, on this store.
     #[must_use]
-    pub fn surroundings(&self, store: Arc<dyn Store>) -> Surroundings {
-        Surroundings {
+    pub fn surroundings(&self, store: Arc<dyn Store>) -> PolicyEnv {
+        PolicyEnv {
             prefixes: self.lookup_prefixes.clone(),
             settings: self.settings.clone(),
             tokens: self.tokens.clone(),
             egress: Arc::clone(&self.egress),
-            ..Surroundings::new(store, &self.limits)
+            ..PolicyEnv::new(store, &self.limits)
         }
     }
 
@@ -333,12 +333,12 @@ pub fn cache_dir() -> Option<PathBuf> {
 /// The name of the example policy, in place of a path.
 pub const EXAMPLE: &str = "example:rust-role-based";
 
-fn door(allow_all: bool, file: Option<PathBuf>) -> Result<Door, ConfigError> {
+fn door(allow_all: bool, file: Option<PathBuf>) -> Result<PolicyMode, ConfigError> {
     match (allow_all, file) {
-        (true, None) => Ok(Door::AllowAll),
-        (false, Some(file)) if file.ends_with(EXAMPLE) => Ok(Door::Example),
-        (false, Some(file)) => Ok(Door::Policy(file)),
-        (true, Some(file)) if file.ends_with(EXAMPLE) => Ok(Door::AllowAll),
+        (true, None) => Ok(PolicyMode::AllowAll),
+        (false, Some(file)) if file.ends_with(EXAMPLE) => Ok(PolicyMode::Example),
+        (false, Some(file)) => Ok(PolicyMode::Policy(file)),
+        (true, Some(file)) if file.ends_with(EXAMPLE) => Ok(PolicyMode::AllowAll),
         (true, Some(_)) => Err(wrong("allow-all", "there is a policy too; which one it shall be has to be written")),
         (false, None) => Err(wrong(
             "policy",
@@ -348,7 +348,7 @@ fn door(allow_all: bool, file: Option<PathBuf>) -> Result<Door, ConfigError> {
     }
 }
 
-fn fleet(raw: &raw::Policy, allow_all: bool, store: &StoreUrl) -> Result<Door, ConfigError> {
+fn fleet(raw: &raw::Policy, allow_all: bool, store: &StoreUrl) -> Result<PolicyMode, ConfigError> {
     if allow_all {
         return Err(wrong(
             "allow-all",
@@ -373,7 +373,7 @@ fn fleet(raw: &raw::Policy, allow_all: bool, store: &StoreUrl) -> Result<Door, C
         let what = "there are policy.trusted-keys too, and with those every policy has to be signed; which one it shall be has to be written";
         return Err(wrong("policy.unsigned-fleet", what));
     }
-    Ok(Door::Fleet)
+    Ok(PolicyMode::Fleet)
 }
 
 #[cfg(test)]

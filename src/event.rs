@@ -160,9 +160,9 @@ impl NewEvent {
 
 /// What a message on a channel's pub/sub side tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Doorbell {
+pub enum Notification {
     /// An entry was added, and this is what it holds.
-    Event(Rung),
+    Event(NotificationKind),
     /// Something was published that is no event; the stream may have grown nevertheless.
     Unknown,
     /// A system frame of a stock server (its pings, most often): says nothing about the stream.
@@ -171,7 +171,7 @@ pub enum Doorbell {
 
 /// An event as its doorbell carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rung {
+pub struct NotificationKind {
     /// The entry's id.
     pub id: StreamId,
     /// The event's name.
@@ -182,7 +182,7 @@ pub struct Rung {
     pub prev: Option<StreamId>,
 }
 
-impl Doorbell {
+impl Notification {
     /// Reads a published payload.
     #[must_use]
     pub fn parse(payload: &[u8]) -> Self {
@@ -208,7 +208,7 @@ impl Doorbell {
         {
             let data = p.data.map_or("null", RawValue::get);
             let prev = p.prev.and_then(|prev| prev.parse().ok());
-            return Self::Event(Rung { id, event: p.event, data: one_line(data).into_owned(), prev });
+            return Self::Event(NotificationKind { id, event: p.event, data: one_line(data).into_owned(), prev });
         }
         match serde_json::from_str::<System>(text) {
             Ok(s) if matches!(&*s.r#type, "ping" | "connected" | "reconnect" | "error" | "disconnected") => Self::Noise,
@@ -344,18 +344,24 @@ mod tests {
 
     #[test]
     fn doorbells() {
-        let check =
-            |payload: &str, expect: Doorbell| assert_eq!(Doorbell::parse(payload.as_bytes()), expect, "{payload}");
+        let check = |payload: &str, expect: Notification| {
+            assert_eq!(Notification::parse(payload.as_bytes()), expect, "{payload}")
+        };
         let rung = |data: &str, prev| {
-            Doorbell::Event(Rung { id: StreamId::new(1, 2), event: "e".into(), data: data.into(), prev })
+            Notification::Event(NotificationKind {
+                id: StreamId::new(1, 2),
+                event: "e".into(),
+                data: data.into(),
+                prev,
+            })
         };
         check(r#"{"data":"123","event":"e","channel":"c","id":"1-2"}"#, rung(r#""123""#, None));
         check(r#"{"event":"e","channel":"other","id":"1-2"}"#, rung("null", None));
         check("{\"data\":{\n\"a\":1},\"event\":\"e\",\"channel\":\"c\",\"id\":\"1-2\"}", rung("{ \"a\":1}", None));
         let own = r#"{"data":1,"event":"e","channel":"c","id":"1-2","prev":"1-1"}"#;
         check(own, rung("1", Some(StreamId::new(1, 1))));
-        check(r#"{"type":"ping","timestamp":1}"#, Doorbell::Noise);
-        check(r#"{"type":"reconnect","timestamp":1}"#, Doorbell::Noise);
+        check(r#"{"type":"ping","timestamp":1}"#, Notification::Noise);
+        check(r#"{"type":"reconnect","timestamp":1}"#, Notification::Noise);
         for unknown in [
             "",
             "x",
@@ -365,9 +371,9 @@ mod tests {
             r#"{"data":1,"event":"e","id":"1-2"}"#,
             r#"{"event":1,"channel":"c","id":"1-2"}"#,
         ] {
-            check(unknown, Doorbell::Unknown);
+            check(unknown, Notification::Unknown);
         }
-        check(r#"{"event":"e","channel":"c","id":"12"}"#, Doorbell::Unknown);
+        check(r#"{"event":"e","channel":"c","id":"12"}"#, Notification::Unknown);
     }
 
     #[test]

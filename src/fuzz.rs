@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use http::{HeaderName, HeaderValue};
 
 use crate::authz::cache;
-use crate::authz::validate::Check;
+use crate::authz::validate::AnswerCheck;
 use crate::config::Config;
 use crate::policy::Outcome;
 use crate::policy::cache_directive::Vary;
@@ -25,7 +25,7 @@ pub fn query(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let less = without_acks(&text).collect::<Vec<_>>().join("&");
     let Ok(less) = Query::parse(&less) else { panic!("without acks none is wrong: {text:?}") };
-    assert!(less.starts.iter().all(|start| *start == crate::channel::Start::Tail), "{text:?}");
+    assert!(less.starts.iter().all(|start| *start == crate::channel::StartPosition::Tail), "{text:?}");
     if let Ok(query) = Query::parse(&text) {
         assert_eq!(query.channels, less.channels, "{text:?}");
         assert!(!query.channels.is_empty() && query.channels.len() == query.starts.len());
@@ -72,7 +72,7 @@ pub fn request(bytes: &[u8]) {
 pub fn answer(bytes: &[u8]) {
     let mut cut = Cut(bytes);
     let channels = ["a".to_owned(), "b".to_owned()];
-    let check = Check { channels: &channels, limit: 4096, now: 1_000, replay_since: None };
+    let check = AnswerCheck { channels: &channels, limit: 4096, now: 1_000, replay_since: None };
     let headers = |cut: &mut Cut<'_>| cut.list(|cut| wit::Header { name: cut.text(), value: cut.bytes().to_vec() });
     let answer = if cut.byte().is_multiple_of(2) {
         Ok(wit::Grant {

@@ -91,7 +91,7 @@ impl types::Host for State {}
 
 impl context::Host for State {
     fn now(&mut self) -> wasmtime::Result<u64> {
-        Ok(::tidegate::stream::now_ms())
+        Ok(::tidegate::util::clock::now_ms())
     }
     fn request_id(&mut self) -> wasmtime::Result<String> {
         Ok(String::new())

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use tidegate::authz::revocation_list::{Denial, Denied};
+use tidegate::authz::revocation_list::{Revocation, RevocationList};
 use tidegate::policy::Grant;
 use tidegate::policy::stream_selector::StreamSelector;
-use tidegate::stream::registry::{Cut, Reader, Streams};
+use tidegate::stream::registry::{AbortSignal, StreamInfo, StreamRegistry};
 use tidegate::telemetry::metrics::Opened;
 use tidegate::telemetry::metrics::metrics;
 
@@ -22,7 +22,7 @@ const OTHERS: usize = 10_000;
 pub async fn measure() {
     println!("\n### What is asked of each open and each event\n");
     println!("| | ns |\n| --- | ---: |");
-    let streams = Streams::new(2 * OTHERS);
+    let streams = StreamRegistry::new(2 * OTHERS);
     let first = open(&streams);
     row("a place in the registry of streams, and back", || drop(black_box(open(&streams))));
     let others: Vec<_> = (0..OTHERS).map(|_| open(&streams)).collect();
@@ -31,10 +31,10 @@ pub async fn measure() {
         black_box(first.shall_end(Waker::noop()));
     });
     drop(others);
-    let (denied, channels) = (Denied::default(), ["alice-news".to_owned()]);
+    let (denied, channels) = (RevocationList::default(), ["alice-news".to_owned()]);
     let grant = Grant { subject: Some("alice".into()), ..Grant::default() };
     row("an open: who is kept out, nobody", || assert!(!black_box(&denied).denies(&grant, &channels)));
-    let denials = (0..OTHERS).map(|number| Denial {
+    let denials = (0..OTHERS).map(|number| Revocation {
         id: number.to_string().into(),
         whom: StreamSelector { subject: Some(format!("mallory-{number}").into()), channel: None },
         until: u64::MAX,
@@ -49,9 +49,9 @@ pub async fn measure() {
     });
 }
 
-fn open(streams: &Streams) -> tidegate::stream::registry::Ticket {
-    let ticket = streams.admit(Cut::default()).expect("there is room");
-    let reader = Reader {
+fn open(streams: &StreamRegistry) -> tidegate::stream::registry::StreamPermit {
+    let ticket = streams.admit(AbortSignal::default()).expect("there is room");
+    let reader = StreamInfo {
         request: "0123456789abcdef".into(),
         subject: Some("alice".into()),
         channels: [Arc::from("alice-news")].into(),

@@ -8,7 +8,7 @@ use crate::artifact::digest::Digest;
 
 /// A component and what travels with it.
 #[derive(Clone, Debug)]
-pub struct Artifact {
+pub struct PolicyBundle {
     /// The component.
     pub component: Bytes,
     /// Its own: components are large, and it is asked for at every stage.
@@ -21,7 +21,7 @@ pub struct Artifact {
     pub folder: Option<PathBuf>,
 }
 
-impl Artifact {
+impl PolicyBundle {
     /// A component alone.
     #[must_use]
     pub fn new(component: impl Into<Bytes>) -> Self {

@@ -14,7 +14,7 @@ const MAX_SIZE: u64 = 4 << 10;
 
 /// What was in force under the greatest number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
+pub struct LedgerEntry {
     /// The number.
     pub sequence: u64,
     /// The component.
@@ -26,22 +26,22 @@ pub struct Mark {
 /// What is kept of it cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}: {what}; it says how far sequence numbers went, so that no older policy comes back")]
-pub struct SeenError {
+pub struct LedgerError {
     file: String,
     what: String,
 }
 
 /// Remembers it, in this process and in a file if there is one.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct SequenceLedger {
     file: Option<PathBuf>,
-    mark: Mutex<Option<Mark>>,
+    mark: Mutex<Option<LedgerEntry>>,
 }
 
-impl Seen {
+impl SequenceLedger {
     /// In this file. One that is there and cannot be read is an error: to forget it would let older policies in.
-    pub fn in_file(file: &Path) -> Result<Self, SeenError> {
-        let failed = |what: String| SeenError { file: file.display().to_string(), what };
+    pub fn in_file(file: &Path) -> Result<Self, LedgerError> {
+        let failed = |what: String| LedgerError { file: file.display().to_string(), what };
         let text = private_files::read(file, MAX_SIZE).map_err(|error| failed(format!("cannot be read: {error}")))?;
         let parse = |text: Vec<u8>| serde_json::from_slice(&text);
         let mark =
@@ -49,7 +49,7 @@ impl Seen {
         Ok(Self { file: Some(file.into()), mark: Mutex::new(mark) })
     }
 
-    fn mark(&self) -> MutexGuard<'_, Option<Mark>> {
+    fn mark(&self) -> MutexGuard<'_, Option<LedgerEntry>> {
         self.mark.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -69,12 +69,12 @@ impl Seen {
         let mut mark = self.mark();
         check(mark.as_ref(), statement)?;
         let Statement { component, cases, sequence } = *statement;
-        let new = Mark { sequence, component, cases };
+        let new = LedgerEntry { sequence, component, cases };
         if *mark == Some(new) {
             return Ok(());
         }
         if let Some(file) = &self.file {
-            let failed = |what: String| SeenError {
+            let failed = |what: String| LedgerError {
                 file: file.display().to_string(),
                 what: format!("cannot be written: {what}"),
             };
@@ -86,7 +86,7 @@ impl Seen {
     }
 }
 
-fn check(mark: Option<&Mark>, statement: &Statement) -> Result<(), SignatureError> {
+fn check(mark: Option<&LedgerEntry>, statement: &Statement) -> Result<(), SignatureError> {
     let Some(mark) = mark else { return Ok(()) };
     let Statement { component, cases, sequence } = *statement;
     if sequence < mark.sequence {

@@ -8,45 +8,45 @@ use std::time::Instant;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::audit::mask::{Field, Mask};
-use crate::audit::reopening_file::{Named, at_its_end};
-use crate::audit::summary::{Said, texts};
-use crate::audit::writer::{Line, Lines, Sink, Tally};
-use crate::audit::{CannotWrite, Target, rfc3339};
+use crate::audit::mask::{FieldMask, MaskedField};
+use crate::audit::reopening_file::{ReopeningFile, at_its_end};
+use crate::audit::summary::{DecisionSummary, texts};
+use crate::audit::writer::{Line, LineCounters, LineWriter, Sink};
+use crate::audit::{LogTarget, OpenError, rfc3339};
 use crate::authz::observer::DecisionEvent;
 use crate::policy::info::PolicyInfo;
 use crate::util::clock::now_ms;
 
 /// The log.
 pub struct DecisionLog {
-    lines: Lines<Entry>,
-    mask: Arc<Mask>,
+    lines: LineWriter<PendingLine>,
+    mask: Arc<FieldMask>,
 }
 
 impl DecisionLog {
     /// Opens it. What is wrong then is told at the start; what goes wrong later costs lines.
-    pub fn open(target: &Target, mask: Arc<Mask>, tally: Arc<Tally>) -> Result<Self, CannotWrite> {
-        let cannot = |target: String| move |source| CannotWrite { key: "decisions.log", target, source };
+    pub fn open(target: &LogTarget, mask: Arc<FieldMask>, tally: Arc<LineCounters>) -> Result<Self, OpenError> {
+        let cannot = |target: String| move |source| OpenError { key: "decisions.log", target, source };
         let lines = match target {
-            Target::Stdout => {
-                Lines::start("decision-log", io::stdout(), gap, tally).map_err(cannot("stdout".into()))?
+            LogTarget::Stdout => {
+                LineWriter::start("decision-log", io::stdout(), gap, tally).map_err(cannot("stdout".into()))?
             }
-            Target::File(path) => {
+            LogTarget::File(path) => {
                 let named = path.display().to_string();
                 let file = LogFile::open(path.clone());
-                file.and_then(|file| Lines::start("decision-log", file, gap, tally)).map_err(cannot(named))?
+                file.and_then(|file| LineWriter::start("decision-log", file, gap, tally)).map_err(cannot(named))?
             }
         };
         Ok(Self { lines, mask })
     }
 
     pub(super) fn push(&self, event: &DecisionEvent<'_>) {
-        self.lines.push(Entry {
+        self.lines.push(PendingLine {
             time: event.time,
             request_id: event.request.id.clone(),
             by: event.decision.by.clone(),
             channels: event.channels.to_vec(),
-            said: Said::new(event.decision),
+            said: DecisionSummary::new(event.decision),
             cached: event.decision.cached,
             us: u64::try_from(event.decision.took.as_micros()).unwrap_or(u64::MAX),
             mask: Arc::clone(&self.mask),
@@ -60,20 +60,20 @@ impl DecisionLog {
 }
 
 /// A decision on its way to the log.
-struct Entry {
+struct PendingLine {
     time: u64,
     request_id: String,
     by: Option<Arc<PolicyInfo>>,
     channels: Vec<String>,
-    said: Said,
+    said: DecisionSummary,
     cached: bool,
     us: u64,
-    mask: Arc<Mask>,
+    mask: Arc<FieldMask>,
 }
 
 /// A line. There is no header in it and no query, so neither cookie nor token.
 #[derive(Serialize)]
-struct Written<'a> {
+struct DecisionLine<'a> {
     time: String,
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,23 +82,23 @@ struct Written<'a> {
     version: Option<u64>,
     channels: Vec<String>,
     #[serde(flatten)]
-    said: Said,
+    said: DecisionSummary,
     cached: bool,
     us: u64,
 }
 
-impl Line for Entry {
+impl Line for PendingLine {
     fn size(&self) -> usize {
         size_of::<Self>() + self.request_id.len() + texts(&self.channels) + self.said.size()
     }
 
     fn write(self, to: &mut Vec<u8>) {
-        let line = Written {
+        let line = DecisionLine {
             time: rfc3339(self.time),
             request_id: &self.request_id,
             policy: self.by.as_ref().map(|about| &*about.digest),
             version: self.by.as_ref().map(|about| about.number),
-            channels: self.mask.all(Field::Channels, &self.channels),
+            channels: self.mask.all(MaskedField::Channels, &self.channels),
             said: self.said.masked(&self.mask),
             cached: self.cached,
             us: self.us,
@@ -115,14 +115,14 @@ fn gap(dropped: u64) -> String {
 
 /// A file at the end of which lines stand.
 struct LogFile {
-    named: Named,
+    named: ReopeningFile,
     /// What was written last may be lost, and what is there may end in the middle of a line.
     torn: bool,
 }
 
 impl LogFile {
     fn open(path: PathBuf) -> io::Result<Self> {
-        Ok(Self { named: Named::open(path, at_its_end)?, torn: false })
+        Ok(Self { named: ReopeningFile::open(path, at_its_end)?, torn: false })
     }
 
     fn append(&mut self, lines: &[u8]) -> io::Result<()> {
@@ -154,19 +154,19 @@ mod tests {
     use crate::policy::{Failure, Grant, Outcome, Rejection};
     use crate::util::golden::golden;
 
-    fn entry(outcome: Outcome, reason: Option<&str>, mask: &Arc<Mask>) -> Entry {
+    fn entry(outcome: Outcome, reason: Option<&str>, mask: &Arc<FieldMask>) -> PendingLine {
         let origin = PolicyOrigin::default();
         let about = PolicyInfo { number: 3, digest: "sha256:5d41…".into(), cases: None, since: 0, origin };
         let by = Some(Arc::new(about));
         let (cached, took) = (false, Duration::from_micros(52));
         let decision =
             crate::policy::Decision { outcome, reason: reason.map(str::to_owned), cached, revoked: false, took, by };
-        Entry {
+        PendingLine {
             time: 1_764_039_792_123,
             request_id: "5f0c".into(),
             by: decision.by.clone(),
             channels: vec!["news".into(), "bob-\"1\"\n".into()],
-            said: Said::new(&decision),
+            said: DecisionSummary::new(&decision),
             cached,
             us: 52,
             mask: Arc::clone(mask),
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn golden_lines() {
-        let open = Arc::<Mask>::default();
+        let open = Arc::<FieldMask>::default();
         let headers: http::HeaderMap =
             [(http::header::SET_COOKIE, http::HeaderValue::from_static("session=secret"))].into_iter().collect();
         let grant = Grant {
@@ -202,13 +202,13 @@ mod tests {
 
     #[test]
     fn a_masked_line() {
-        let mask = Arc::new(Mask::new(&[Field::Subject, Field::Channels, Field::Reason]));
+        let mask = Arc::new(FieldMask::new(&[MaskedField::Subject, MaskedField::Channels, MaskedField::Reason]));
         let grant = Grant { subject: Some("alice".into()), channels: Some(vec!["news".into()]), ..Grant::default() };
         let mut text = Vec::new();
         entry(Outcome::Allowed(grant), Some("because"), &mask).write(&mut text);
         let line: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
         assert_eq!(line["channels"][0], line["granted"][0]);
-        assert_eq!(line["subject"], mask.show(Field::Subject, "alice"));
+        assert_eq!(line["subject"], mask.show(MaskedField::Subject, "alice"));
         let text = String::from_utf8(text).expect("text");
         assert!(!["alice", "news", "because", "bob"].iter().any(|word| text.contains(word)), "{text}");
     }

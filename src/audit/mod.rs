@@ -15,25 +15,25 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 use crate::audit::decision_log::DecisionLog;
-use crate::audit::mask::{Field, Mask};
+use crate::audit::mask::{FieldMask, MaskedField};
 use crate::audit::recording::Recording;
-use crate::audit::writer::{Counts, Tally};
+use crate::audit::writer::{LineCounters, LineCounts};
 use crate::authz::observer::{DecisionEvent, DecisionObserver, Observation};
 
 /// What is written down, and where.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Settings {
+pub struct AuditConfig {
     /// A line for each decision.
-    pub log: Option<Target>,
+    pub log: Option<LogTarget>,
     /// What is masked in it.
-    pub mask: Vec<Field>,
+    pub mask: Vec<MaskedField>,
     /// Whole requests.
-    pub record: Option<recording::Settings>,
+    pub record: Option<recording::RecordingConfig>,
 }
 
 /// Where lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum LogTarget {
     /// This program's own output.
     Stdout,
     /// A file, at the end of which they stand.
@@ -43,7 +43,7 @@ pub enum Target {
 /// Nothing can be written there.
 #[derive(Debug, thiserror::Error)]
 #[error("{key}: {target}: cannot be written to")]
-pub struct CannotWrite {
+pub struct OpenError {
     key: &'static str,
     target: String,
     source: std::io::Error,
@@ -53,30 +53,30 @@ pub struct CannotWrite {
 #[derive(Default)]
 pub struct Audit {
     writers: Arc<ArcSwap<Writers>>,
-    mask: Arc<Mask>,
+    mask: Arc<FieldMask>,
     /// Lines of all logs since the start.
-    logged: Arc<Tally>,
+    logged: Arc<LineCounters>,
     /// Entries of all recordings since the start.
-    recorded: Arc<Tally>,
+    recorded: Arc<LineCounters>,
 }
 
 /// Where decisions are written down. It is open, so that they can be.
 #[derive(Default)]
 pub struct Writers {
-    settings: Settings,
+    settings: AuditConfig,
     log: Option<Arc<DecisionLog>>,
     recording: Option<Arc<Recording>>,
 }
 
 impl Audit {
     /// Writes down from now on what these settings say, if it can be written there.
-    pub fn write(&self, settings: Settings) -> Result<(), CannotWrite> {
+    pub fn write(&self, settings: AuditConfig) -> Result<(), OpenError> {
         self.take(self.open(settings)?);
         Ok(())
     }
 
     /// Opens what is to be written to, unless it is open already. Nothing changes before it is [taken](Self::take).
-    pub fn open(&self, settings: Settings) -> Result<Writers, CannotWrite> {
+    pub fn open(&self, settings: AuditConfig) -> Result<Writers, OpenError> {
         let now = self.writers.load();
         let log = match &settings.log {
             same if *same == now.settings.log => now.log.clone(),
@@ -101,19 +101,19 @@ impl Audit {
 
     /// How values are masked.
     #[must_use]
-    pub fn mask(&self) -> Arc<Mask> {
+    pub fn mask(&self) -> Arc<FieldMask> {
         Arc::clone(&self.mask)
     }
 
     /// What became of the lines of the decision log.
     #[must_use]
-    pub fn logged(&self) -> Counts {
+    pub fn logged(&self) -> LineCounts {
         self.logged.counts()
     }
 
     /// What became of the decisions that were to be recorded.
     #[must_use]
-    pub fn recorded(&self) -> Counts {
+    pub fn recorded(&self) -> LineCounts {
         self.recorded.counts()
     }
 

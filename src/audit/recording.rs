@@ -13,15 +13,15 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::audit::reopening_file::Named;
+use crate::audit::reopening_file::ReopeningFile;
 use crate::audit::summary::texts;
-use crate::audit::writer::{Line, Lines, Sink, Tally};
-use crate::audit::{CannotWrite, rfc3339};
+use crate::audit::writer::{Line, LineCounters, LineWriter, Sink};
+use crate::audit::{OpenError, rfc3339};
 use crate::authz::observer::DecisionEvent;
 use crate::policy::decision_view::DecisionView;
 use crate::policy::{Decision, Outcome, Request};
 use crate::util::clock::now_ms;
-use crate::wasm::host_trace::{Exchange, Trace};
+use crate::wasm::host_trace::{Exchange, HostTrace};
 use crate::wasm::octets::Octets;
 
 /// The form of the lines.
@@ -29,7 +29,7 @@ pub const FORMAT: u32 = 1;
 
 /// What is recorded, and where.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub struct RecordingConfig {
     /// The file.
     pub file: PathBuf,
     /// The share of decisions, from 0 to 1.
@@ -40,7 +40,7 @@ pub struct Settings {
 
 /// A line of a recording.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Entry {
+pub struct RecordedDecision {
     /// [`FORMAT`].
     pub recording: u32,
     /// When it was decided, as RFC 3339 has it.
@@ -50,7 +50,7 @@ pub struct Entry {
     /// How long that took.
     pub us: u64,
     /// What was asked.
-    pub request: WholeRequest,
+    pub request: RecordedRequest,
     /// The channels that were asked for.
     pub channels: Vec<String>,
     /// What the policy took for the time, ms since 1970.
@@ -65,7 +65,7 @@ pub struct Entry {
 
 /// A request with everything that is in it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct WholeRequest {
+pub struct RecordedRequest {
     id: String,
     /// As it was sent.
     pub method: String,
@@ -77,7 +77,7 @@ pub struct WholeRequest {
     client_address: String,
 }
 
-impl From<&Request> for WholeRequest {
+impl From<&Request> for RecordedRequest {
     fn from(request: &Request) -> Self {
         let header = |(name, value): (&HeaderName, &HeaderValue)| (name.to_string(), Octets(value.as_bytes().to_vec()));
         Self {
@@ -92,10 +92,10 @@ impl From<&Request> for WholeRequest {
     }
 }
 
-impl TryFrom<WholeRequest> for Request {
+impl TryFrom<RecordedRequest> for Request {
     type Error = String;
 
-    fn try_from(whole: WholeRequest) -> Result<Self, String> {
+    fn try_from(whole: RecordedRequest) -> Result<Self, String> {
         let mut headers = HeaderMap::new();
         for (name, Octets(value)) in whole.headers {
             let wrong = || format!("a header that is none: {:?}", name.chars().take(64).collect::<String>());
@@ -117,20 +117,20 @@ impl TryFrom<WholeRequest> for Request {
 
 /// Records.
 pub struct Recording {
-    lines: Lines<Taken>,
+    lines: LineWriter<PendingEntry>,
     share: f64,
     is_full: Arc<AtomicBool>,
 }
 
 impl Recording {
     /// Opens the file, which is this user's alone from then on.
-    pub fn open(settings: &Settings, tally: Arc<Tally>) -> Result<Self, CannotWrite> {
-        let Settings { file, share, limit } = settings.clone();
+    pub fn open(settings: &RecordingConfig, tally: Arc<LineCounters>) -> Result<Self, OpenError> {
+        let RecordingConfig { file, share, limit } = settings.clone();
         let target = file.display().to_string();
         let is_full = Arc::new(AtomicBool::new(false));
         let lines = RecordingFile::open(file, limit, Arc::clone(&is_full))
-            .and_then(|file| Lines::start("recording", file, gap, tally))
-            .map_err(|source| CannotWrite { key: "decisions.record", target: target.clone(), source })?;
+            .and_then(|file| LineWriter::start("recording", file, gap, tally))
+            .map_err(|source| OpenError { key: "decisions.record", target: target.clone(), source })?;
         tracing::warn!(
             file = target,
             share,
@@ -149,7 +149,7 @@ impl Recording {
     pub(super) fn record(&self, event: &DecisionEvent<'_>) {
         let Some(trace) = event.trace.clone() else { return };
         let (request, decision) = (event.request.clone(), event.decision.clone());
-        self.lines.push(Taken { time: event.time, request, channels: event.channels.to_vec(), decision, trace });
+        self.lines.push(PendingEntry { time: event.time, request, channels: event.channels.to_vec(), decision, trace });
     }
 
     /// Waits until what was told by now is written, or until then.
@@ -159,15 +159,15 @@ impl Recording {
 }
 
 /// A decision on its way to the recording.
-struct Taken {
+struct PendingEntry {
     time: u64,
     request: Request,
     channels: Vec<String>,
     decision: Decision,
-    trace: Arc<Trace>,
+    trace: Arc<HostTrace>,
 }
 
-impl Line for Taken {
+impl Line for PendingEntry {
     fn size(&self) -> usize {
         let headers = |headers: &HeaderMap| headers.iter().map(|(n, v)| 64 + n.as_str().len() + v.len()).sum::<usize>();
         let answer = match &self.decision.outcome {
@@ -184,12 +184,12 @@ impl Line for Taken {
             Value::Object(fields) => fields,
             _ => Map::new(),
         };
-        let entry = Entry {
+        let entry = RecordedDecision {
             recording: FORMAT,
             time: rfc3339(self.time),
             policy: self.decision.policy().to_owned(),
             us: u64::try_from(self.decision.took.as_micros()).unwrap_or(u64::MAX),
-            request: WholeRequest::from(&self.request),
+            request: RecordedRequest::from(&self.request),
             channels: self.channels,
             now: self.trace.now,
             calls: self.trace.calls.clone(),
@@ -208,7 +208,7 @@ fn gap(dropped: u64) -> String {
 }
 
 struct RecordingFile {
-    named: Named,
+    named: ReopeningFile,
     size: u64,
     limit: u64,
     is_full: Arc<AtomicBool>,
@@ -218,7 +218,7 @@ struct RecordingFile {
 
 impl RecordingFile {
     fn open(path: PathBuf, limit: u64, is_full: Arc<AtomicBool>) -> io::Result<Self> {
-        let mut file = Self { named: Named::open(path, own_file)?, size: 0, limit, is_full, torn: false };
+        let mut file = Self { named: ReopeningFile::open(path, own_file)?, size: 0, limit, is_full, torn: false };
         file.find_end()?;
         Ok(file)
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The file.
-pub struct Named {
+pub struct ReopeningFile {
     path: PathBuf,
     open: fn(&Path) -> io::Result<File>,
     file: File,
@@ -19,7 +19,7 @@ pub struct Named {
     moved: bool,
 }
 
-impl Named {
+impl ReopeningFile {
     /// Opens it, now and when another one has its name.
     pub fn open(path: PathBuf, open: fn(&Path) -> io::Result<File>) -> io::Result<Self> {
         let file = open(&path)?;
@@ -85,7 +85,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (within, away) = (folder.path().join("within"), folder.path().join("away"));
         std::fs::create_dir(&within).expect("made");
-        let mut named = Named::open(within.join("log"), at_its_end).expect("it opens");
+        let mut named = ReopeningFile::open(within.join("log"), at_its_end).expect("it opens");
         std::fs::rename(&within, &away).expect("moved");
         assert!(!named.follow(true).expect("its lines are where it went"));
         named.file().write_all(b"one\n").expect("written");

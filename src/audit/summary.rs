@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use crate::audit::mask::{Field, Mask};
+use crate::audit::mask::{FieldMask, MaskedField};
 use crate::policy::{Decision, Outcome};
 
 /// What was answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Said {
+pub struct DecisionSummary {
     /// `allowed`, `rejected` or `error`; `revoked` where the policy allowed what was taken away for a while.
     pub outcome: &'static str,
     /// Of a rejection.
@@ -30,7 +30,7 @@ pub struct Said {
     pub reason: Option<String>,
 }
 
-impl Said {
+impl DecisionSummary {
     /// As it was answered.
     #[must_use]
     pub fn new(decision: &Decision) -> Self {
@@ -63,11 +63,11 @@ impl Said {
 
     /// As it may be shown.
     #[must_use]
-    pub fn masked(self, mask: &Mask) -> Self {
+    pub fn masked(self, mask: &FieldMask) -> Self {
         Self {
-            subject: self.subject.map(|subject| mask.show(Field::Subject, &subject)),
-            granted: self.granted.map(|granted| mask.all(Field::Channels, &granted)),
-            reason: self.reason.map(|reason| mask.show(Field::Reason, &reason)),
+            subject: self.subject.map(|subject| mask.show(MaskedField::Subject, &subject)),
+            granted: self.granted.map(|granted| mask.all(MaskedField::Channels, &granted)),
+            reason: self.reason.map(|reason| mask.show(MaskedField::Reason, &reason)),
             ..self
         }
     }

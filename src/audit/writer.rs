@@ -38,7 +38,7 @@ impl Sink for io::Stdout {
 
 /// What became of lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct LineCounts {
     /// Written.
     pub written: u64,
     /// Dropped, since there was no room in the queue or none on the disk.
@@ -46,9 +46,9 @@ pub struct Counts {
 }
 
 /// The way to a file.
-pub struct Lines<T> {
+pub struct LineWriter<T> {
     queue: SyncSender<Message<T>>,
-    tally: Arc<Tally>,
+    tally: Arc<LineCounters>,
 }
 
 enum Message<T> {
@@ -58,7 +58,7 @@ enum Message<T> {
 
 /// What is counted of lines, over all files that they went to one after the other.
 #[derive(Default)]
-pub struct Tally {
+pub struct LineCounters {
     waiting: AtomicUsize,
     written: AtomicU64,
     dropped: AtomicU64,
@@ -66,11 +66,11 @@ pub struct Tally {
     unsaid: AtomicU64,
 }
 
-impl Tally {
+impl LineCounters {
     /// What became of lines by now.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> LineCounts {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Counts { written: load(&self.written), dropped: load(&self.dropped) }
+        LineCounts { written: load(&self.written), dropped: load(&self.dropped) }
     }
 
     fn drop_lines(&self, lines: u64) {
@@ -79,9 +79,9 @@ impl Tally {
     }
 }
 
-impl<T: Line> Lines<T> {
+impl<T: Line> LineWriter<T> {
     /// Starts a thread of this name that writes there. `gap` is the line that tells of so many that were dropped.
-    pub fn start(name: &str, sink: impl Sink, gap: fn(u64) -> String, tally: Arc<Tally>) -> io::Result<Self> {
+    pub fn start(name: &str, sink: impl Sink, gap: fn(u64) -> String, tally: Arc<LineCounters>) -> io::Result<Self> {
         let (queue, receiver) = sync_channel(LINES);
         let writer = Writer { receiver, tally: Arc::clone(&tally), sink, gap, name: name.to_owned(), failing: false };
         std::thread::Builder::new().name(name.into()).spawn(move || writer.run())?;
@@ -117,7 +117,7 @@ impl<T: Line> Lines<T> {
 
 struct Writer<T, S> {
     receiver: Receiver<Message<T>>,
-    tally: Arc<Tally>,
+    tally: Arc<LineCounters>,
     sink: S,
     gap: fn(u64) -> String,
     name: String,
@@ -216,11 +216,11 @@ mod tests {
         }
     }
 
-    fn gated() -> (Lines<Number>, Arc<Mutex<Vec<u8>>>, SyncSender<bool>) {
+    fn gated() -> (LineWriter<Number>, Arc<Mutex<Vec<u8>>>, SyncSender<bool>) {
         let (open, opened) = sync_channel(100);
         let written = Arc::<Mutex<Vec<u8>>>::default();
         let sink = Gated(Arc::clone(&written), opened);
-        let lines = Lines::start("test", sink, |n| format!("dropped {n}"), Arc::default());
+        let lines = LineWriter::start("test", sink, |n| format!("dropped {n}"), Arc::default());
         (lines.expect("a thread"), written, open)
     }
 
@@ -235,7 +235,7 @@ mod tests {
         for number in 0..most + 10 {
             lines.push(Number(number));
         }
-        assert_eq!(lines.tally.counts(), Counts { written: 0, dropped: 10 });
+        assert_eq!(lines.tally.counts(), LineCounts { written: 0, dropped: 10 });
         drop(open);
         lines.flush(soon());
         lines.push(Number(7));
@@ -243,7 +243,7 @@ mod tests {
         let text = String::from_utf8(written.lock().expect("no panic").clone()).expect("text");
         assert!(text.contains("dropped 10\n"), "{}", &text[text.len() - 100..]);
         assert_eq!(text.lines().count(), most + 2);
-        assert_eq!(lines.tally.counts(), Counts { written: most as u64 + 1, dropped: 10 });
+        assert_eq!(lines.tally.counts(), LineCounts { written: most as u64 + 1, dropped: 10 });
     }
 
     #[test]
@@ -252,7 +252,7 @@ mod tests {
         open.send(false).expect("it runs");
         lines.push(Number(1));
         lines.flush(soon());
-        assert_eq!(lines.tally.counts(), Counts { written: 0, dropped: 1 });
+        assert_eq!(lines.tally.counts(), LineCounts { written: 0, dropped: 1 });
         drop(open);
         lines.push(Number(2));
         lines.flush(soon());

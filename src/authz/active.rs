@@ -6,22 +6,22 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Semaphore, watch};
 
-use crate::authz::generation::{Activation, Version};
-use crate::authz::in_flight::{Pin, Pins};
+use crate::authz::generation::{Activation, PolicyGeneration};
+use crate::authz::in_flight::{InFlight, InFlightGuard};
 use crate::policy::info::PolicyInfo;
 
 /// The version in force, if there is one.
 #[derive(Default)]
-pub struct InForce {
-    now: ArcSwapOption<Version>,
-    swapped: Mutex<Swapped>,
+pub struct ActivePolicy {
+    now: ArcSwapOption<PolicyGeneration>,
+    swapped: Mutex<SwapState>,
     numbers: watch::Sender<u64>,
     /// Places for instances that are made ahead, of all versions together: so many as the pool has for them.
     ahead: OnceLock<Arc<Semaphore>>,
 }
 
 #[derive(Default)]
-struct Swapped {
+struct SwapState {
     number: u64,
     old: Vec<Retired>,
 }
@@ -29,8 +29,8 @@ struct Swapped {
 /// A version that is in force no longer.
 struct Retired {
     about: Arc<PolicyInfo>,
-    version: Weak<Version>,
-    pins: Arc<Pins>,
+    version: Weak<PolicyGeneration>,
+    pins: Arc<InFlight>,
 }
 
 impl Retired {
@@ -46,7 +46,7 @@ impl Retired {
 
 /// A version that is in force no longer, as long as decisions of it are being made.
 #[derive(Clone, Debug)]
-pub struct Old {
+pub struct RetiredGeneration {
     /// What it is.
     pub about: Arc<PolicyInfo>,
     /// Decisions that were begun under it and are not done.
@@ -57,7 +57,7 @@ pub struct Old {
 pub struct Swap {
     /// What is in force.
     pub about: Arc<PolicyInfo>,
-    old: Vec<Arc<Pins>>,
+    old: Vec<Arc<InFlight>>,
 }
 
 impl Swap {
@@ -71,18 +71,18 @@ impl Swap {
     }
 }
 
-impl InForce {
+impl ActivePolicy {
     /// What is in force.
-    pub fn load(&self) -> Option<Arc<Version>> {
+    pub fn load(&self) -> Option<Arc<PolicyGeneration>> {
         self.now.load_full()
     }
 
-    fn is(&self, version: &Arc<Version>) -> bool {
+    fn is(&self, version: &Arc<PolicyGeneration>) -> bool {
         self.now.load().as_ref().is_some_and(|now| Arc::ptr_eq(now, version))
     }
 
     /// Pins a version that is in force behind this; none if it is not.
-    pub fn pin(&self, version: &Arc<Version>) -> Option<Pin> {
+    pub fn pin(&self, version: &Arc<PolicyGeneration>) -> Option<InFlightGuard> {
         let pin = version.pins.pin();
         // Whoever swaps stores first and counts then; here it is the other way round, so that one of the two sees the other.
         fence(Ordering::SeqCst);
@@ -90,7 +90,7 @@ impl InForce {
     }
 
     /// What is in force, pinned.
-    pub fn pinned(&self) -> Option<(Arc<Version>, Pin)> {
+    pub fn pinned(&self) -> Option<(Arc<PolicyGeneration>, InFlightGuard)> {
         loop {
             let version = self.load()?;
             if let Some(pin) = self.pin(&version) {
@@ -108,7 +108,7 @@ impl InForce {
         let places =
             || Arc::new(Semaphore::new(next.basis.limits.prepared.saturating_mul(2).min(Semaphore::MAX_PERMITS)));
         let ahead = Arc::clone(self.ahead.get_or_init(places));
-        let version = Version::new(next, swapped.number, ahead);
+        let version = PolicyGeneration::new(next, swapped.number, ahead);
         let about = Arc::clone(&version.about);
         if let Some(before) = self.now.swap(Some(version)) {
             let (about, pins) = (Arc::clone(&before.about), Arc::clone(&before.pins));
@@ -128,8 +128,8 @@ impl InForce {
     }
 
     /// Versions that are in force no longer and still decide about somebody.
-    pub fn old(&self) -> Vec<Old> {
-        let old = |old: &Retired| Old { about: Arc::clone(&old.about), decisions: old.decisions() };
+    pub fn old(&self) -> Vec<RetiredGeneration> {
+        let old = |old: &Retired| RetiredGeneration { about: Arc::clone(&old.about), decisions: old.decisions() };
         self.swapped().old.iter().map(old).filter(|old| old.decisions > 0).collect()
     }
 
@@ -140,7 +140,7 @@ impl InForce {
         now + swapped.old.iter().map(|old| old.pins.count()).sum::<usize>()
     }
 
-    fn swapped(&self) -> MutexGuard<'_, Swapped> {
+    fn swapped(&self) -> MutexGuard<'_, SwapState> {
         self.swapped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,40 +7,40 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use tokio::sync::{broadcast, watch};
 
-use crate::authz::active::{InForce, Old, Swap};
+use crate::authz::active::{ActivePolicy, RetiredGeneration, Swap};
 use crate::authz::cache::Forget;
-use crate::authz::evaluate::{Heard, Places};
-use crate::authz::generation::{Activation, Version};
-use crate::authz::in_flight::Pin;
+use crate::authz::evaluate::{EvaluationOutput, Evaluator};
+use crate::authz::generation::{Activation, PolicyGeneration};
+use crate::authz::in_flight::InFlightGuard;
 use crate::authz::observer::{DecisionEvent, DecisionObserver, Observation};
-use crate::authz::revocation_list::Denied;
+use crate::authz::revocation_list::RevocationList;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
 use crate::policy::{Decision, Failure, Limits, Outcome, Rejection, Request};
 use crate::util::clock::now_ms;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 use crate::wasm::host::PolicyContext;
-use crate::wasm::host::Surroundings;
-use crate::wasm::host_trace::Trace;
+use crate::wasm::host::PolicyEnv;
+use crate::wasm::host_trace::HostTrace;
 
 /// Decisions that a slow watcher may be behind.
 const WATCHED: usize = 256;
 /// The door.
-pub struct Gate {
+pub struct Authorizer {
     /// Where policies are compiled; none where everybody is let in.
     compiler: Option<Compiler>,
-    in_force: InForce,
-    denied: Denied,
+    in_force: ActivePolicy,
+    denied: RevocationList,
     /// What the policy in force, or the first one, has around it.
     basis: ArcSwap<PolicyContext>,
-    places: Places,
-    watchers: broadcast::Sender<Arc<Watched>>,
+    places: Evaluator,
+    watchers: broadcast::Sender<Arc<ObservedDecision>>,
     observers: Vec<Arc<dyn DecisionObserver>>,
 }
 
 /// A decision as its watchers see it.
 #[derive(Debug)]
-pub struct Watched {
+pub struct ObservedDecision {
     /// When, ms since 1970.
     pub time: u64,
     /// The request's id.
@@ -51,21 +51,21 @@ pub struct Watched {
     pub decision: Decision,
 }
 
-impl Gate {
+impl Authorizer {
     /// A door that lets nobody in until a policy is in force.
     #[must_use]
-    pub fn new(compiler: impl Into<Compiler>, surroundings: Surroundings, limits: Limits) -> Self {
+    pub fn new(compiler: impl Into<Compiler>, surroundings: PolicyEnv, limits: Limits) -> Self {
         Self { compiler: Some(compiler.into()), ..Self::open_to_all(surroundings, limits) }
     }
 
     /// A door that lets everybody in, without a policy.
     #[must_use]
-    pub fn open_to_all(surroundings: Surroundings, limits: Limits) -> Self {
+    pub fn open_to_all(surroundings: PolicyEnv, limits: Limits) -> Self {
         Self {
             compiler: None,
-            in_force: InForce::default(),
-            denied: Denied::default(),
-            places: Places::new(&limits),
+            in_force: ActivePolicy::default(),
+            denied: RevocationList::default(),
+            places: Evaluator::new(&limits),
             observers: Vec::new(),
             basis: ArcSwap::from_pointee(PolicyContext { surroundings: Arc::new(surroundings), limits }),
             watchers: broadcast::channel(WATCHED).0,
@@ -117,7 +117,7 @@ impl Gate {
 
     /// Versions that are in force no longer and still decide about somebody.
     #[must_use]
-    pub fn old(&self) -> Vec<Old> {
+    pub fn old(&self) -> Vec<RetiredGeneration> {
         self.in_force.old()
     }
 
@@ -153,7 +153,7 @@ impl Gate {
 
     /// Every decision from now on, for those who keep up.
     #[must_use]
-    pub fn watch(&self) -> broadcast::Receiver<Arc<Watched>> {
+    pub fn watch(&self) -> broadcast::Receiver<Arc<ObservedDecision>> {
         self.watchers.subscribe()
     }
 
@@ -172,7 +172,7 @@ impl Gate {
 
     /// Who is kept out for now, whatever the policy says.
     #[must_use]
-    pub fn denied(&self) -> &Denied {
+    pub fn denied(&self) -> &RevocationList {
         &self.denied
     }
 
@@ -190,7 +190,7 @@ impl Gate {
     /// The same for an answer that goes out. If another version takes force meanwhile, the decision is dropped and made anew; that
     /// time the acknowledgement of the next swap waits for it, so that swaps can starve nobody. The pin is to be held until the
     /// answer's head is written.
-    pub async fn admit(&self, request: &Request, channels: &[String]) -> (Decision, Option<Pin>) {
+    pub async fn admit(&self, request: &Request, channels: &[String]) -> (Decision, Option<InFlightGuard>) {
         let version = self.in_force.load();
         let number = version.as_ref().map_or(0, |version| version.about.number);
         let mut numbers = self.in_force.numbers();
@@ -212,12 +212,17 @@ impl Gate {
         (self.tell(request, channels, made), pin)
     }
 
-    async fn decide_by(&self, version: Option<Arc<Version>>, request: &Request, channels: &[String]) -> Made {
+    async fn decide_by(
+        &self,
+        version: Option<Arc<PolicyGeneration>>,
+        request: &Request,
+        channels: &[String],
+    ) -> Evaluated {
         let start = Instant::now();
         let kept = version.as_ref().and_then(|version| version.cache.get(request, channels, version.clock()));
         let cached = kept.is_some();
         let observations: Vec<Observation> = self.observers.iter().filter_map(|observer| observer.begin()).collect();
-        let mut heard = Heard { traced: !observations.is_empty(), reason: None, trace: None };
+        let mut heard = EvaluationOutput { traced: !observations.is_empty(), reason: None, trace: None };
         let outcome = match (&version, kept) {
             _ if self.compiler.is_none() => Outcome::Allowed(crate::policy::Grant::default()),
             (None, _) => Outcome::Failed(Failure::NoPolicy),
@@ -232,14 +237,14 @@ impl Gate {
             },
         };
         let by = version.as_ref().map(|version| Arc::clone(&version.about));
-        let Heard { reason, trace, .. } = heard;
+        let EvaluationOutput { reason, trace, .. } = heard;
         let decision = Decision { outcome, reason, cached, revoked: false, took: start.elapsed(), by };
-        Made { decision, observations, trace, version }
+        Evaluated { decision, observations, trace, version }
     }
 
     /// Tells of a decision that has its effect: one that was overtaken and made once more has none.
-    fn tell(&self, request: &Request, channels: &[String], made: Made) -> Decision {
-        let Made { mut decision, observations, trace, version } = made;
+    fn tell(&self, request: &Request, channels: &[String], made: Evaluated) -> Decision {
+        let Evaluated { mut decision, observations, trace, version } = made;
         let time = now_ms();
         decision.revoked = matches!(&decision.outcome, Outcome::Allowed(grant) if self.denied.denies(grant, channels));
         let context = version.as_ref().map(|version| &version.basis);
@@ -258,7 +263,7 @@ impl Gate {
         log(&request.id, channels, &decision);
         if self.watchers.receiver_count() > 0 {
             let (channels, request_id) = (channels.to_vec(), request.id.clone());
-            let watched = Watched { time, request_id, channels, decision: decision.clone() };
+            let watched = ObservedDecision { time, request_id, channels, decision: decision.clone() };
             // Nobody may be watching any more by now.
             let _ = self.watchers.send(Arc::new(watched));
         }
@@ -267,11 +272,11 @@ impl Gate {
 }
 
 /// A decision that was made, before anybody is told.
-struct Made {
+struct Evaluated {
     decision: Decision,
     observations: Vec<Observation>,
-    trace: Option<Trace>,
-    version: Option<Arc<Version>>,
+    trace: Option<HostTrace>,
+    version: Option<Arc<PolicyGeneration>>,
 }
 
 /// One line a decision. Names of channels and the reason are quoted, for they are a stranger's.

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::authz::generation::Version;
+use crate::authz::generation::PolicyGeneration;
 use crate::authz::validate::judge;
 use crate::policy::{Failure, Limits, Outcome, Request};
 use crate::wasm::host;
-use crate::wasm::host::tokens::Patience;
-use crate::wasm::host::{Terms, wit};
-use crate::wasm::host_trace::Trace;
-use crate::wasm::instance::{Asked, Used};
+use crate::wasm::host::tokens::KeyWait;
+use crate::wasm::host::{EvaluationTerms, wit};
+use crate::wasm::host_trace::HostTrace;
+use crate::wasm::instance::{InstanceResult, SpentInstance};
 use crate::wasm::low_priority_pool;
 
 /// A decision is begun so often at most, when keys are missing; the last time it waits where it is.
@@ -25,7 +25,7 @@ const FOR_KEYS: f64 = 0.75;
 const LEAVING: usize = 4;
 
 /// The places of one gate.
-pub struct Places {
+pub struct Evaluator {
     slots: Arc<Semaphore>,
     leaving: Arc<Semaphore>,
     concurrency: usize,
@@ -35,16 +35,16 @@ pub struct Places {
 }
 
 /// What an instance says and asks while it decides.
-pub struct Heard {
+pub struct EvaluationOutput {
     /// Whether what the host answers is wanted.
     pub traced: bool,
     /// The policy's own reason.
     pub reason: Option<String>,
     /// What the host answered.
-    pub trace: Option<Trace>,
+    pub trace: Option<HostTrace>,
 }
 
-impl Places {
+impl Evaluator {
     /// As many as the limits say.
     pub fn new(limits: &Limits) -> Self {
         let Limits { concurrency, queue_timeout, .. } = *limits;
@@ -65,18 +65,18 @@ impl Places {
     /// Asks an instance of this version of its own, as soon as there is a place.
     pub async fn ask(
         &self,
-        version: &Arc<Version>,
+        version: &Arc<PolicyGeneration>,
         request: &Request,
         channels: &[String],
-        heard: &mut Heard,
+        heard: &mut EvaluationOutput,
     ) -> Result<Outcome, Failure> {
         let (asking, wanted) = (Arc::new(host::to_wit(request)), Arc::from(channels));
         let mut slot = self.slot().await?;
         let start = tokio::time::Instant::now();
         let limits = &version.basis.limits;
         let (deadline, seen) = (start + limits.timeout, version.cache.seen());
-        let patience = Patience { until: start + limits.timeout.mul_f64(FOR_KEYS), restart: true };
-        let mut terms = Terms { deadline, patience, lookups: 0, traced: heard.traced };
+        let patience = KeyWait { until: start + limits.timeout.mul_f64(FOR_KEYS), restart: true };
+        let mut terms = EvaluationTerms { deadline, patience, lookups: 0, traced: heard.traced };
         for attempt in 1.. {
             terms.patience.restart = attempt < ATTEMPTS;
             let (asked, place) = attempt_with(version, &request.id, &asking, &wanted, terms, slot).await?;
@@ -95,7 +95,7 @@ impl Places {
             terms.lookups = asked.lookups;
             // The place is for those who can go on meanwhile.
             self.retire(asked.used, place).await;
-            let _awaiting = Counted::new(&self.awaiting);
+            let _awaiting = CountGuard::new(&self.awaiting);
             wait.until(terms.patience.until).await;
             slot = self.slot().await?;
         }
@@ -111,7 +111,7 @@ impl Places {
 
     /// Lets an instance go, and its place behind it; one that takes long to go does so off the request's path, but not behind
     /// all others: its place is wanted.
-    async fn retire(&self, used: Used, slot: OwnedSemaphorePermit) {
+    async fn retire(&self, used: SpentInstance, slot: OwnedSemaphorePermit) {
         if !used.is_heavy() {
             drop(used);
             drop(slot);
@@ -123,9 +123,9 @@ impl Places {
 }
 
 /// One more, as long as it lives.
-pub struct Counted<'a>(&'a AtomicUsize);
+pub struct CountGuard<'a>(&'a AtomicUsize);
 
-impl<'a> Counted<'a> {
+impl<'a> CountGuard<'a> {
     /// Counts one more there.
     pub fn new(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
@@ -133,7 +133,7 @@ impl<'a> Counted<'a> {
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for CountGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -142,13 +142,13 @@ impl Drop for Counted<'_> {
 /// Asks one instance, in this place. That is free only when the instance is gone, also where nobody waits for it any more and it is
 /// the slow lane that lets it go: there are never more instances than places.
 async fn attempt_with(
-    version: &Arc<Version>,
+    version: &Arc<PolicyGeneration>,
     id: &str,
     request: &Arc<wit::Request>,
     channels: &Arc<[String]>,
-    terms: Terms,
+    terms: EvaluationTerms,
     slot: OwnedSemaphorePermit,
-) -> Result<(Asked, OwnedSemaphorePermit), Failure> {
+) -> Result<(InstanceResult, OwnedSemaphorePermit), Failure> {
     let ready = version.take();
     let pace = ready.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.pace()));
     let call = {

@@ -12,12 +12,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use crate::authz::cache::Cache;
-use crate::authz::in_flight::Pins;
+use crate::authz::cache::DecisionCache;
+use crate::authz::in_flight::InFlight;
 use crate::policy::Failure;
 use crate::util::clock::now_ms;
 use crate::wasm::component::Policy;
-use crate::wasm::cpu_budget::Pace;
+use crate::wasm::cpu_budget::CpuBudget;
 use crate::wasm::instance::Instance;
 use crate::wasm::low_priority_pool;
 
@@ -40,42 +40,42 @@ pub struct Activation {
 }
 
 /// A policy in force.
-pub struct Version {
+pub struct PolicyGeneration {
     /// What it is, for those who ask.
     pub about: Arc<PolicyInfo>,
     /// What decides.
     pub policy: Policy,
     /// What it answered and may answer again.
-    pub cache: Cache,
+    pub cache: DecisionCache,
     /// What it has around it.
     pub basis: Arc<PolicyContext>,
-    ready: Arc<Ready>,
+    ready: Arc<PrewarmPool>,
     /// Answers of this version that are on their way out.
-    pub pins: Arc<Pins>,
+    pub pins: Arc<InFlight>,
 }
 
 /// Instances that wait for their one decision.
-struct Ready {
+struct PrewarmPool {
     /// None when the version is in force no longer.
-    waiting: Mutex<Option<Vec<Ahead>>>,
+    waiting: Mutex<Option<Vec<PrewarmedInstance>>>,
     changed: Notify,
 }
 
 /// An instance that was made ahead, and after it its place among those: it is free when the instance is gone.
-type Ahead = (Instance, Option<OwnedSemaphorePermit>);
+type PrewarmedInstance = (Instance, Option<OwnedSemaphorePermit>);
 
-impl Default for Ready {
+impl Default for PrewarmPool {
     fn default() -> Self {
         Self { waiting: Mutex::new(Some(Vec::new())), changed: Notify::new() }
     }
 }
 
-impl Ready {
-    fn waiting(&self) -> MutexGuard<'_, Option<Vec<Ahead>>> {
+impl PrewarmPool {
+    fn waiting(&self) -> MutexGuard<'_, Option<Vec<PrewarmedInstance>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, instance: Ahead) {
+    fn push(&self, instance: PrewarmedInstance) {
         // Let go behind the lock, if it comes too late.
         let late = match &mut *self.waiting() {
             Some(waiting) => {
@@ -88,13 +88,13 @@ impl Ready {
     }
 }
 
-impl Version {
+impl PolicyGeneration {
     /// Makes one value of all that a decision depends on, and begins to make instances for it.
     pub fn new(next: Activation, number: u64, places: Arc<Semaphore>) -> Arc<Self> {
         let Activation { policy, basis, origin, cases } = next;
         basis.surroundings.tokens.start();
         let about = PolicyInfo { number, digest: Arc::clone(policy.digest()), cases, since: now_ms(), origin };
-        let cache = Cache::new(basis.limits.cache, basis.limits.cache_max_age);
+        let cache = DecisionCache::new(basis.limits.cache, basis.limits.cache_max_age);
         let (about, ready, pins) = (Arc::new(about), Arc::default(), Arc::default());
         let version = Arc::new(Self { about, policy, cache, basis, ready, pins });
         if version.basis.limits.prepared > 0 {
@@ -120,7 +120,7 @@ impl Version {
     }
 
     /// A new instance, by `deadline`, at a pace that whoever polls this sees.
-    pub async fn make(&self, pace: Arc<Pace>, deadline: Instant) -> Result<Instance, Failure> {
+    pub async fn make(&self, pace: Arc<CpuBudget>, deadline: Instant) -> Result<Instance, Failure> {
         Instance::make(&self.policy, Arc::clone(&self.basis.surroundings), &self.basis.limits, pace, deadline).await
     }
 
@@ -148,7 +148,7 @@ impl Version {
 
     async fn prepare(&self) -> Result<Instance, Failure> {
         let deadline = Instant::now() + self.basis.limits.timeout;
-        let pace = Arc::<Pace>::default();
+        let pace = Arc::<CpuBudget>::default();
         let made = async {
             let mut instance = self.make(Arc::clone(&pace), deadline).await?;
             if let Some(preparation) = self.policy.preparation() {
@@ -161,14 +161,14 @@ impl Version {
     }
 }
 
-impl Drop for Version {
+impl Drop for PolicyGeneration {
     fn drop(&mut self) {
         self.ready.changed.notify_one();
     }
 }
 
 /// Keeps `limits.prepared` instances ready as long as the version lives, unless it is quick enough without.
-async fn fill(version: Weak<Version>, ready: Arc<Ready>, places: Arc<Semaphore>) {
+async fn fill(version: Weak<PolicyGeneration>, ready: Arc<PrewarmPool>, places: Arc<Semaphore>) {
     loop {
         let Some(wanted) = version.upgrade().map(|version| version.basis.limits.prepared) else { return };
         let waiting = ready.waiting().as_ref().map(Vec::len);

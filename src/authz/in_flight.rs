@@ -8,16 +8,16 @@ use tokio::sync::Notify;
 
 /// The pins of one version.
 #[derive(Default)]
-pub struct Pins {
+pub struct InFlight {
     count: AtomicUsize,
     none: Notify,
 }
 
-impl Pins {
+impl InFlight {
     /// Counts one more answer until the guard is dropped.
-    pub fn pin(self: &Arc<Self>) -> Pin {
+    pub fn pin(self: &Arc<Self>) -> InFlightGuard {
         self.count.fetch_add(1, Ordering::SeqCst);
-        Pin(Arc::clone(self))
+        InFlightGuard(Arc::clone(self))
     }
 
     /// How many answers are on their way out.
@@ -40,9 +40,9 @@ impl Pins {
 }
 
 /// An answer of a version is on its way out: a swap is not acknowledged while there is one of an older version.
-pub struct Pin(Arc<Pins>);
+pub struct InFlightGuard(Arc<InFlight>);
 
-impl Drop for Pin {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.none.notify_waiters();

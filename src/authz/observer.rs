@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::policy::{Decision, Request};
 use crate::wasm::host::PolicyContext;
-use crate::wasm::host_trace::Trace;
+use crate::wasm::host_trace::HostTrace;
 
 /// Learns of every decision that takes effect. It runs on the request's path, so it must neither wait nor fail.
 pub trait DecisionObserver: Send + Sync {
@@ -34,7 +34,7 @@ pub struct DecisionEvent<'a> {
     /// The policy's decision; `revoked` says whether a revocation overrides it.
     pub decision: &'a Decision,
     /// What the host answered to the policy; none where no instance ran or no observer asked for it.
-    pub trace: Option<Arc<Trace>>,
+    pub trace: Option<Arc<HostTrace>>,
     /// The environment and limits that the policy ran with.
     pub context: Option<&'a Arc<PolicyContext>>,
 }

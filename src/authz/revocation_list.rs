@@ -12,7 +12,7 @@ use crate::util::clock::now_ms;
 
 /// Somebody is kept out until then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Denial {
+pub struct Revocation {
     /// Its name, to lift it by.
     pub id: Box<str>,
     /// Who.
@@ -24,24 +24,24 @@ pub struct Denial {
 
 /// All that are kept out.
 #[derive(Default)]
-pub struct Denied {
+pub struct RevocationList {
     /// How many there are: decisions shall not pay for a list that is empty.
     count: AtomicUsize,
-    list: RwLock<List>,
+    list: RwLock<Index>,
 }
 
 #[derive(Default)]
-struct List {
-    all: HashMap<Box<str>, Arc<Denial>>,
-    by_subject: HashMap<Box<str>, Vec<Arc<Denial>>>,
+struct Index {
+    all: HashMap<Box<str>, Arc<Revocation>>,
+    by_subject: HashMap<Box<str>, Vec<Arc<Revocation>>>,
     /// Those that name a channel alone.
-    by_channel: HashMap<Box<str>, Vec<Arc<Denial>>>,
-    everybody: Vec<Arc<Denial>>,
+    by_channel: HashMap<Box<str>, Vec<Arc<Revocation>>>,
+    everybody: Vec<Arc<Revocation>>,
     /// Nothing is over before that, so that nobody has to look.
     none_over_before: u64,
 }
 
-impl Denied {
+impl RevocationList {
     /// Nobody may ask for more.
     pub const MOST: usize = 10_000;
     /// There is room for those too that were asked for at one moment, when each saw a place.
@@ -62,7 +62,7 @@ impl Denied {
 
     /// Adds one, or changes the one of this name. False if there is no room; then nothing is changed.
     #[must_use]
-    pub fn add(&self, denial: Denial) -> bool {
+    pub fn add(&self, denial: Revocation) -> bool {
         self.change(|list| {
             list.remove(&denial.id);
             let room = list.all.len() < Self::ROOM;
@@ -79,21 +79,21 @@ impl Denied {
     }
 
     /// Puts these in the place of all that there are.
-    pub fn replace(&self, denials: Vec<Denial>) {
+    pub fn replace(&self, denials: Vec<Revocation>) {
         self.change(|list| {
-            *list = List::default();
+            *list = Index::default();
             denials.into_iter().take(Self::ROOM).for_each(|denial| list.add(denial));
         });
     }
 
     /// Those that hold.
     #[must_use]
-    pub fn list(&self) -> Vec<Arc<Denial>> {
+    pub fn list(&self) -> Vec<Arc<Revocation>> {
         let now = now_ms();
         self.read().all.values().filter(|denial| denial.until > now).cloned().collect()
     }
 
-    fn change<T>(&self, with: impl FnOnce(&mut List) -> T) -> T {
+    fn change<T>(&self, with: impl FnOnce(&mut Index) -> T) -> T {
         let mut list = self.write();
         list.drop_what_is_over(now_ms());
         let done = with(&mut list);
@@ -101,17 +101,17 @@ impl Denied {
         done
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, List> {
+    fn read(&self) -> RwLockReadGuard<'_, Index> {
         self.list.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, List> {
+    fn write(&self) -> RwLockWriteGuard<'_, Index> {
         self.list.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl List {
-    fn place(&mut self, whom: &StreamSelector) -> &mut Vec<Arc<Denial>> {
+impl Index {
+    fn place(&mut self, whom: &StreamSelector) -> &mut Vec<Arc<Revocation>> {
         match whom {
             StreamSelector { subject: Some(subject), .. } => self.by_subject.entry(subject.clone()).or_default(),
             StreamSelector { channel: Some(channel), .. } => self.by_channel.entry(channel.clone()).or_default(),
@@ -131,7 +131,7 @@ impl List {
         self.none_over_before = self.all.values().map(|denial| denial.until).min().unwrap_or(u64::MAX);
     }
 
-    fn add(&mut self, denial: Denial) {
+    fn add(&mut self, denial: Revocation) {
         self.none_over_before = self.none_over_before.min(denial.until);
         let denial = Arc::new(denial);
         self.place(&denial.whom).push(Arc::clone(&denial));
@@ -161,8 +161,8 @@ mod tests {
         StreamSelector { subject: subject.map(Into::into), channel: channel.map(Into::into) }
     }
 
-    fn denial(id: &str, whom: StreamSelector, until: u64) -> Denial {
-        Denial { id: id.into(), whom, until }
+    fn denial(id: &str, whom: StreamSelector, until: u64) -> Revocation {
+        Revocation { id: id.into(), whom, until }
     }
 
     #[test]
@@ -170,7 +170,7 @@ mod tests {
         let grant = |subject: Option<&str>| Grant { subject: subject.map(Into::into), ..Grant::default() };
         let check = |meant: StreamSelector, subject: Option<&str>, channels: &[&str], expect: bool| {
             assert_eq!(meant.matches(subject, channels.iter()), expect, "{meant:?} {subject:?} {channels:?}");
-            let denied = Denied::default();
+            let denied = RevocationList::default();
             let channels: Vec<String> = channels.iter().map(ToString::to_string).collect();
             assert!(!denied.denies(&grant(subject), &channels));
             assert!(denied.add(denial("1", meant.clone(), u64::MAX)));
@@ -195,7 +195,7 @@ mod tests {
             check(meant, subject, channels, expect);
         }
         // What the policy did not grant is not read.
-        let denied = Denied::default();
+        let denied = RevocationList::default();
         assert!(denied.add(denial("1", whom(None, red), u64::MAX)));
         let narrow = Grant { channels: Some(vec!["blue".into()]), ..Grant::default() };
         assert!(!denied.denies(&narrow, &["blue".into(), "red".into()]));
@@ -203,19 +203,19 @@ mod tests {
 
     #[test]
     fn there_is_a_bound_and_nothing_is_forgotten_for_it() {
-        let denied = Denied::default();
-        for n in 0..Denied::ROOM {
+        let denied = RevocationList::default();
+        for n in 0..RevocationList::ROOM {
             assert!(denied.add(denial(&n.to_string(), whom(Some(&n.to_string()), None), u64::MAX)));
         }
         assert!(!denied.add(denial("more", whom(Some("more"), None), u64::MAX)));
         assert!(denied.add(denial("7", whom(Some("7"), None), u64::MAX - 1)), "one of them may be changed");
-        assert_eq!(denied.list().len(), Denied::ROOM);
+        assert_eq!(denied.list().len(), RevocationList::ROOM);
         assert!(denied.lift("8") && denied.add(denial("more", whom(Some("more"), None), u64::MAX)));
     }
 
     #[test]
     fn what_is_over_makes_room() {
-        let denied = Denied::default();
+        let denied = RevocationList::default();
         let now = now_ms();
         assert!(denied.add(denial("over", whom(None, None), now)));
         denied.replace(vec![denial("old", whom(None, None), now), denial("new", whom(Some("a"), None), u64::MAX)]);

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::policy::cache_directive::CacheDirective;
 use crate::policy::{Failure, Grant, Outcome, Rejection};
-use crate::wasm::host::answer::Said;
+use crate::wasm::host::answer::AnswerOptions;
 use crate::wasm::host::wit;
 
 /// Header fields of an answer.
@@ -17,18 +17,18 @@ const HOP_BY_HOP: [&str; 8] =
 /// What came of asking, and whether it may be given again. Whatever is wrong, be it with what was said beside, is a failure.
 pub fn judge(
     answer: Result<Result<wit::Grant, wit::Rejection>, Failure>,
-    said: &Said,
+    said: &AnswerOptions,
     channels: &[String],
     limit: usize,
     now: u64,
 ) -> Result<(Outcome, Option<CacheDirective>), Failure> {
-    let check = Check { channels, limit, now, replay_since: said.replay_since };
+    let check = AnswerCheck { channels, limit, now, replay_since: said.replay_since };
     let outcome = check.outcome(answer?);
     Ok((outcome, said.keep().map_err(Failure::InvalidAnswer)?))
 }
 
 /// What the answer is checked against.
-pub struct Check<'a> {
+pub struct AnswerCheck<'a> {
     /// The channels that were asked for.
     pub channels: &'a [String],
     /// Bytes of headers and body.
@@ -39,7 +39,7 @@ pub struct Check<'a> {
     pub replay_since: Option<u64>,
 }
 
-impl Check<'_> {
+impl AnswerCheck<'_> {
     /// The outcome that an answer means.
     pub fn outcome(&self, answer: Result<wit::Grant, wit::Rejection>) -> Outcome {
         let checked = match answer {
@@ -126,9 +126,9 @@ fn short(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn check() -> Check<'static> {
+    fn check() -> AnswerCheck<'static> {
         static CHANNELS: std::sync::LazyLock<Vec<String>> = std::sync::LazyLock::new(|| vec!["a".into(), "b".into()]);
-        Check { channels: &CHANNELS, limit: 1000, now: 5_000, replay_since: Some(7) }
+        AnswerCheck { channels: &CHANNELS, limit: 1000, now: 5_000, replay_since: Some(7) }
     }
 
     fn header(name: &str, value: &str) -> wit::Header {

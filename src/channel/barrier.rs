@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use crate::event::StreamId;
 
 /// The stream that goes first, between the hub, which hears of it, and its reader.
-pub struct Lead {
+pub struct CommandBarrier {
     key: Arc<str>,
     state: watch::Sender<State>,
 }
@@ -32,11 +32,11 @@ enum Link {
     CaughtUp,
 }
 
-/// Something is to be read; to be given to [`Lead::caught_up`] behind a read that began after this was had.
+/// Something is to be read; to be given to [`CommandBarrier::caught_up`] behind a read that began after this was had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turn(u64);
+pub struct CatchUpToken(u64);
 
-impl Lead {
+impl CommandBarrier {
     pub(super) fn new(key: Arc<str>) -> Self {
         Self { key, state: watch::Sender::new(State { link: Link::Down, turn: 0, read_to: StreamId::ZERO }) }
     }
@@ -101,14 +101,14 @@ impl Lead {
     }
 
     /// Waits until there is something to be read.
-    pub async fn wanted(&self) -> Turn {
+    pub async fn wanted(&self) -> CatchUpToken {
         let mut state = self.state.subscribe();
         let turn = state.wait_for(|state| state.link == Link::Behind).await.map_or(0, |state| state.turn);
-        Turn(turn)
+        CatchUpToken(turn)
     }
 
     /// Lets the channels go on, if nothing was heard since.
-    pub fn caught_up(&self, turn: Turn) {
+    pub fn caught_up(&self, turn: CatchUpToken) {
         self.state.send_if_modified(|state| {
             let is_all = state.link == Link::Behind && state.turn == turn.0;
             if is_all {
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_is_heard_while_it_is_read_is_read_too() {
-        let lead = Lead::new("first".into());
+        let lead = CommandBarrier::new("first".into());
         let wanted = || lead.wanted().now_or_never();
         let may_go_on = || lead.passed().now_or_never().is_some();
         assert!(wanted().is_none() && !may_go_on(), "nothing is known of it");
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn what_did_not_ring_is_seen_by_whoever_reads() {
-        let lead = Lead::new("first".into());
+        let lead = CommandBarrier::new("first".into());
         let catch_up = |at| {
             let turn = lead.wanted().now_or_never().expect("it is to be read");
             lead.read_to(at);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::channel::sequencer::Out;
+use crate::channel::sequencer::SequencedFrame;
 use crate::event::StreamId;
 
 /// What an item costs beside its bytes.
@@ -12,13 +12,13 @@ const OVERHEAD: usize = 64;
 
 /// The bound on the logs of a node. Each channel may hold an equal share, so that a loud one cannot push the others out.
 #[derive(Debug)]
-pub struct LogBudget {
+pub struct BufferBudget {
     limit: usize,
     used: AtomicUsize,
     logs: AtomicUsize,
 }
 
-impl LogBudget {
+impl BufferBudget {
     /// So many bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
@@ -38,9 +38,9 @@ impl LogBudget {
 
 /// The items after `floor`, oldest first, each with a number that never changes.
 #[derive(Debug)]
-pub struct Log {
-    budget: Arc<LogBudget>,
-    items: VecDeque<Out>,
+pub struct EventBuffer {
+    budget: Arc<BufferBudget>,
+    items: VecDeque<SequencedFrame>,
     bytes: usize,
     /// The number of the first item.
     base: u64,
@@ -48,10 +48,10 @@ pub struct Log {
     floor: StreamId,
 }
 
-impl Log {
+impl EventBuffer {
     /// An empty log.
     #[must_use]
-    pub fn new(budget: Arc<LogBudget>) -> Self {
+    pub fn new(budget: Arc<BufferBudget>) -> Self {
         budget.logs.fetch_add(1, Ordering::Relaxed);
         Self { budget, items: VecDeque::new(), bytes: 0, base: 0, floor: StreamId::ZERO }
     }
@@ -75,13 +75,13 @@ impl Log {
     }
 
     /// The items from a number on; `None` if it is no longer here.
-    pub fn from(&self, number: u64) -> Option<impl Iterator<Item = &Out>> {
+    pub fn from(&self, number: u64) -> Option<impl Iterator<Item = &SequencedFrame>> {
         let index = usize::try_from(number.checked_sub(self.base)?).ok()?;
         Some(self.items.range(index.min(self.items.len())..))
     }
 
     /// Adds an item and keeps the bounds. The newest may be the one to go: whoever needs it reads it from the store.
-    pub fn push(&mut self, item: Out) {
+    pub fn push(&mut self, item: SequencedFrame) {
         let size = item.frame.len() + OVERHEAD;
         self.bytes += size;
         self.budget.used.fetch_add(size, Ordering::Relaxed);
@@ -115,7 +115,7 @@ impl Log {
     }
 }
 
-impl Drop for Log {
+impl Drop for EventBuffer {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
         self.budget.logs.fetch_sub(1, Ordering::Relaxed);
@@ -126,13 +126,13 @@ impl Drop for Log {
 mod tests {
     use super::*;
 
-    fn item(n: u64, size: usize) -> Out {
-        Out { at: StreamId::new(n, 0), frame: vec![b'x'; size].into(), is_gap: false }
+    fn item(n: u64, size: usize) -> SequencedFrame {
+        SequencedFrame { at: StreamId::new(n, 0), frame: vec![b'x'; size].into(), is_gap: false }
     }
 
     #[test]
     fn numbers_and_positions() {
-        let mut log = Log::new(Arc::new(LogBudget::new(10_000)));
+        let mut log = EventBuffer::new(Arc::new(BufferBudget::new(10_000)));
         log.restart(StreamId::new(5, 0));
         (6..9).for_each(|n| log.push(item(n, 10)));
         assert_eq!(log.after(StreamId::new(4, 0)), None);
@@ -145,12 +145,12 @@ mod tests {
 
     #[test]
     fn bounded_by_share_and_by_all() {
-        let budget = Arc::new(LogBudget::new(4 * (100 + OVERHEAD)));
-        let mut a = Log::new(Arc::clone(&budget));
+        let budget = Arc::new(BufferBudget::new(4 * (100 + OVERHEAD)));
+        let mut a = EventBuffer::new(Arc::clone(&budget));
         (1..=6).for_each(|n| a.push(item(n, 100)));
         assert_eq!((a.items.len(), a.floor(), a.end()), (4, StreamId::new(2, 0), 6));
         assert!(a.from(1).is_none() && a.from(2).is_some());
-        let mut b = Log::new(Arc::clone(&budget));
+        let mut b = EventBuffer::new(Arc::clone(&budget));
         a.trim();
         assert_eq!(a.items.len(), 2);
         b.push(item(1, 5_000));

@@ -11,13 +11,13 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::Instant;
 
-use crate::channel::barrier::Lead;
-use crate::channel::buffer::LogBudget;
+use crate::channel::barrier::CommandBarrier;
+use crate::channel::buffer::BufferBudget;
 use crate::channel::reader::Plan;
-use crate::channel::sequencer::{Out, PayloadBudget};
-use crate::channel::{Channel, Cursor, Link, Opening, Pull, Start, TAP_MESSAGES};
-use crate::event::{Doorbell, StreamId};
-use crate::store::{Bell, Limits, Page, Store, StoreError};
+use crate::channel::sequencer::{PayloadBudget, SequencedFrame};
+use crate::channel::{Channel, Cursor, Link, OpenResult, PullResult, StartPosition, TAP_MESSAGES};
+use crate::event::{Notification, StreamId};
+use crate::store::{Limits, NotificationHandler, Page, Store, StoreError};
 
 /// How a hub behaves.
 #[derive(Clone, Debug)]
@@ -53,8 +53,8 @@ struct Shared {
     settings: HubSettings,
     channels: Mutex<HashMap<Arc<str>, Arc<Channel>>>,
     /// What is read before any of them, if there is such a thing.
-    lead: OnceLock<Arc<Lead>>,
-    logs: Arc<LogBudget>,
+    lead: OnceLock<Arc<CommandBarrier>>,
+    logs: Arc<BufferBudget>,
     payloads: Arc<PayloadBudget>,
     reads: Semaphore,
     up: AtomicBool,
@@ -65,7 +65,7 @@ impl Hub {
     pub fn start(store: Arc<dyn Store>, settings: HubSettings) -> Self {
         let shared = Arc::new_cyclic(|this: &Weak<Shared>| Shared {
             this: this.clone(),
-            logs: Arc::new(LogBudget::new(settings.log_memory)),
+            logs: Arc::new(BufferBudget::new(settings.log_memory)),
             payloads: Arc::new(PayloadBudget::new(PAYLOADS)),
             reads: Semaphore::new(READS),
             channels: Mutex::default(),
@@ -74,7 +74,7 @@ impl Hub {
             settings,
             store,
         });
-        let bell: Weak<dyn Bell> = shared.this.clone();
+        let bell: Weak<dyn NotificationHandler> = shared.this.clone();
         shared.store.start(bell);
         tokio::spawn(tend(shared.this.clone()));
         Self(shared)
@@ -86,10 +86,10 @@ impl Hub {
         &self.0.store
     }
 
-    /// Lets a stream of the store go first: from now on no channel is read before [`Lead::caught_up`], and after each lost link it is
+    /// Lets a stream of the store go first: from now on no channel is read before [`CommandBarrier::caught_up`], and after each lost link it is
     /// so again. There is one at the most, and it is no channel.
-    pub fn follow(&self, key: &str) -> Arc<Lead> {
-        let lead = self.0.lead.get_or_init(|| Arc::new(Lead::new(key.into())));
+    pub fn follow(&self, key: &str) -> Arc<CommandBarrier> {
+        let lead = self.0.lead.get_or_init(|| Arc::new(CommandBarrier::new(key.into())));
         self.0.store.lead(lead.key());
         self.0.store.watch(lead.key());
         Arc::clone(lead)
@@ -114,7 +114,7 @@ impl Hub {
 
     /// Listens to what is published on a channel, as it is.
     #[must_use]
-    pub fn tap(&self, name: &str) -> Tap {
+    pub fn tap(&self, name: &str) -> RawSubscription {
         let membership = self.join(name);
         let messages = {
             let mut inner = membership.channel.inner();
@@ -127,7 +127,7 @@ impl Hub {
                 }
             }
         };
-        Tap { membership, messages }
+        RawSubscription { membership, messages }
     }
 
     /// How many channels there are, those too that their last stream left a moment ago.
@@ -164,7 +164,7 @@ impl Membership {
     }
 
     /// Finds the place to begin at; `verified` is kept between calls, and begins as `None`.
-    pub fn open(&self, start: Start, verified: &mut Option<u64>, waker: &Waker) -> Opening {
+    pub fn open(&self, start: StartPosition, verified: &mut Option<u64>, waker: &Waker) -> OpenResult {
         let (opening, read) = self.channel.open(self.member, start, verified, waker);
         if read {
             self.hub.0.spawn_read(&self.channel);
@@ -173,7 +173,7 @@ impl Membership {
     }
 
     /// Hands the items behind the cursor to the sink, until that answers false.
-    pub fn pull(&self, cursor: &mut Cursor, waker: &Waker, sink: impl FnMut(&Out) -> bool) -> Pull {
+    pub fn pull(&self, cursor: &mut Cursor, waker: &Waker, sink: impl FnMut(&SequencedFrame) -> bool) -> PullResult {
         self.channel.pull(self.member, cursor, waker, sink)
     }
 
@@ -200,17 +200,17 @@ impl Drop for Membership {
 }
 
 /// What is published on a channel, as it is.
-pub struct Tap {
+pub struct RawSubscription {
     membership: Membership,
     messages: broadcast::Receiver<Bytes>,
 }
 
-impl Tap {
+impl RawSubscription {
     /// Waits until the channel is subscribed to.
     pub async fn ready(&self) {
         let mut verified = None;
-        std::future::poll_fn(|cx| match self.membership.open(Start::Tail, &mut verified, cx.waker()) {
-            Opening::Wait => std::task::Poll::Pending,
+        std::future::poll_fn(|cx| match self.membership.open(StartPosition::Tail, &mut verified, cx.waker()) {
+            OpenResult::Wait => std::task::Poll::Pending,
             _ => std::task::Poll::Ready(()),
         })
         .await;
@@ -222,7 +222,7 @@ impl Tap {
     }
 }
 
-impl Bell for Shared {
+impl NotificationHandler for Shared {
     fn watching(&self, channel: &str) {
         if !self.up.swap(true, Ordering::Relaxed) {
             tracing::info!("the store is back");
@@ -241,7 +241,7 @@ impl Bell for Shared {
 
     fn rang(&self, channel: &str, payload: &[u8]) {
         if let Some(lead) = self.lead_at(channel) {
-            if Doorbell::parse(payload) != Doorbell::Noise {
+            if Notification::parse(payload) != Notification::Noise {
                 lead.rang();
             }
             return;
@@ -271,7 +271,7 @@ impl Shared {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lead_at(&self, key: &str) -> Option<&Arc<Lead>> {
+    fn lead_at(&self, key: &str) -> Option<&Arc<CommandBarrier>> {
         self.lead.get().filter(|lead| **lead.key() == *key)
     }
 

@@ -15,17 +15,17 @@ use slab::Slab;
 use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
 
-use crate::channel::buffer::{Log, LogBudget};
-use crate::channel::sequencer::{Gap, Order, Out, PayloadBudget};
-use crate::event::{Doorbell, StreamId};
+use crate::channel::buffer::{BufferBudget, EventBuffer};
+use crate::channel::sequencer::{Gap, PayloadBudget, SequencedFrame, Sequencer};
+use crate::event::{Notification, StreamId};
 use crate::store::Page;
 
-/// Messages of a [`hub::Tap`] that wait for its reader.
+/// Messages of a [`hub::RawSubscription`] that wait for its reader.
 const TAP_MESSAGES: usize = 64;
 
 /// Where a stream wants to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
+pub enum StartPosition {
     /// At the stream's end.
     Tail,
     /// Behind this position, which need not be an entry's: a time, on somebody's clock.
@@ -58,7 +58,7 @@ impl Cursor {
 
 /// What [`Channel::open`] answers.
 #[derive(Debug)]
-pub enum Opening {
+pub enum OpenResult {
     /// Not yet: the store has to be heard first. The waker is called.
     Wait,
     /// The key is no stream. The waker is called when that changes.
@@ -69,7 +69,7 @@ pub enum Opening {
 
 /// What [`Channel::pull`] answers.
 #[derive(Debug)]
-pub enum Pull {
+pub enum PullResult {
     /// The sink had enough.
     Full,
     /// There is no more for now. The waker is called.
@@ -104,8 +104,8 @@ enum Link {
 struct Inner {
     link: Link,
     opened: bool,
-    order: Order,
-    log: Log,
+    order: Sequencer,
+    log: EventBuffer,
     /// The last id that the stream generated, as far as known; `0-0` without a key.
     tail: StreamId,
     /// Grows when the store went back; `back` is where to.
@@ -127,12 +127,12 @@ struct Inner {
 }
 
 impl Channel {
-    fn new(name: Arc<str>, log: Arc<LogBudget>, payloads: Arc<PayloadBudget>) -> Self {
+    fn new(name: Arc<str>, log: Arc<BufferBudget>, payloads: Arc<PayloadBudget>) -> Self {
         let inner = Inner {
             link: Link::Down,
             opened: false,
-            order: Order::new(Arc::clone(&name), payloads),
-            log: Log::new(log),
+            order: Sequencer::new(Arc::clone(&name), payloads),
+            log: EventBuffer::new(log),
             tail: StreamId::ZERO,
             epoch: 0,
             back: StreamId::ZERO,
@@ -163,53 +163,66 @@ impl Channel {
 
     /// Finds the place to begin at. `verified` is the caller's memory between two calls. The flag says that the caller has
     /// to start a read.
-    fn open(&self, member: usize, start: Start, verified: &mut Option<u64>, waker: &Waker) -> (Opening, bool) {
+    fn open(
+        &self,
+        member: usize,
+        start: StartPosition,
+        verified: &mut Option<u64>,
+        waker: &Waker,
+    ) -> (OpenResult, bool) {
         let mut inner = self.inner();
         let opening = match (inner.link, start) {
-            (Link::Wrong, _) => Opening::Wrong,
-            (Link::Down | Link::Unread, _) => Opening::Wait,
-            (Link::Up, Start::Tail) => Opening::Open(inner.cursor(inner.tail), None),
-            (Link::Up, Start::From(id)) => Opening::Open(inner.cursor(inner.tail.min(id)), None),
-            (Link::Up, Start::Id(id)) if id <= inner.tail => {
-                Opening::Open(Cursor { is_entry: id > StreamId::ZERO, ..inner.cursor(id) }, None)
+            (Link::Wrong, _) => OpenResult::Wrong,
+            (Link::Down | Link::Unread, _) => OpenResult::Wait,
+            (Link::Up, StartPosition::Tail) => OpenResult::Open(inner.cursor(inner.tail), None),
+            (Link::Up, StartPosition::From(id)) => OpenResult::Open(inner.cursor(inner.tail.min(id)), None),
+            (Link::Up, StartPosition::Id(id)) if id <= inner.tail => {
+                OpenResult::Open(Cursor { is_entry: id > StreamId::ZERO, ..inner.cursor(id) }, None)
             }
-            (Link::Up, Start::Id(id)) => {
+            (Link::Up, StartPosition::Id(id)) => {
                 // Another node may have seen more than this one has: only a read that began after now can tell.
                 let need = *verified.get_or_insert(inner.begun + 1);
                 if inner.done >= need {
-                    let why = sequencer::Why::WentBack;
+                    let why = sequencer::GapReason::WentBack;
                     let gap = Gap { after: id, resumed: inner.tail, certain: inner.tail > StreamId::ZERO, why };
-                    Opening::Open(inner.cursor(inner.tail), Some(gap))
+                    OpenResult::Open(inner.cursor(inner.tail), Some(gap))
                 } else {
                     inner.awaited = true;
-                    Opening::Wait
+                    OpenResult::Wait
                 }
             }
         };
-        let read = matches!(opening, Opening::Wait) && inner.awaited && inner.want_read();
-        if !matches!(opening, Opening::Open(..)) {
+        let read = matches!(opening, OpenResult::Wait) && inner.awaited && inner.want_read();
+        if !matches!(opening, OpenResult::Open(..)) {
             inner.wait(member, waker);
         }
         (opening, read)
     }
 
     /// Hands the items behind the cursor to the sink until that answers false.
-    fn pull(&self, member: usize, cursor: &mut Cursor, waker: &Waker, mut sink: impl FnMut(&Out) -> bool) -> Pull {
+    fn pull(
+        &self,
+        member: usize,
+        cursor: &mut Cursor,
+        waker: &Waker,
+        mut sink: impl FnMut(&SequencedFrame) -> bool,
+    ) -> PullResult {
         let mut inner = self.inner();
         if cursor.epoch != inner.epoch {
             cursor.epoch = inner.epoch;
             cursor.next = inner.log.after(cursor.at.min(inner.back));
             if cursor.at > inner.back {
-                let gap = Gap { after: cursor.at, resumed: inner.back, certain: true, why: sequencer::Why::WentBack };
+                let gap =
+                    Gap { after: cursor.at, resumed: inner.back, certain: true, why: sequencer::GapReason::WentBack };
                 cursor.at = inner.back;
-                return Pull::Back(gap);
+                return PullResult::Back(gap);
             }
         }
         let Some(items) = cursor.next.and_then(|next| inner.log.from(next)) else {
             if cursor.next.take().is_some() {
                 cursor.existed = inner.log.floor();
             }
-            return Pull::Behind;
+            return PullResult::Behind;
         };
         let mut next = cursor.next.unwrap_or_default();
         for item in items {
@@ -221,14 +234,14 @@ impl Channel {
             }
             if !sink(item) {
                 cursor.next = Some(next);
-                return Pull::Full;
+                return PullResult::Full;
             }
             next += 1;
             cursor.at = item.at;
         }
         cursor.next = Some(next);
         inner.wait(member, waker);
-        Pull::Idle
+        PullResult::Idle
     }
 
     /// The log's end, to be given to [`Self::rejoin`] behind a read that begins now.
@@ -258,7 +271,7 @@ impl Channel {
 
     /// Takes a message in. `held`: nothing may be delivered without a read. True if a read has to be started.
     fn ring(&self, payload: &[u8], held: bool, now: Instant) -> bool {
-        let doorbell = Doorbell::parse(payload);
+        let doorbell = Notification::parse(payload);
         let mut inner = self.inner();
         if let Some(tap) = &inner.tap
             && tap.send(Bytes::copy_from_slice(payload)).is_err()
@@ -266,10 +279,10 @@ impl Channel {
             inner.tap = None;
         }
         match doorbell {
-            Doorbell::Noise => false,
-            Doorbell::Unknown => inner.want_read(),
-            Doorbell::Event(_) if !inner.opened => inner.want_read(),
-            Doorbell::Event(rung) => {
+            Notification::Noise => false,
+            Notification::Unknown => inner.want_read(),
+            Notification::Event(_) if !inner.opened => inner.want_read(),
+            Notification::Event(rung) => {
                 let (in_flight, read_to) = (inner.in_flight, inner.order.read_to());
                 if inner.order.ring(rung, in_flight || held) {
                     return inner.want_read();

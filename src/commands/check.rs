@@ -8,10 +8,10 @@ use serde_json::json;
 use toml::Table;
 
 use crate::commands::{ServeFlags, client_runtime, serve};
-use crate::config::{Config, Door};
+use crate::config::{Config, PolicyMode};
 use crate::rollout::Rollout;
 use crate::rollout::observers::Observers;
-use crate::rollout::source_file::Files;
+use crate::rollout::source_file::PolicySource;
 use crate::store::memory::{MemoryStore, system_clock};
 
 #[derive(Debug, Args)]
@@ -26,13 +26,13 @@ pub struct CheckArgs {
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let config = Config::load(Table::new(), args.flags.config.as_deref(), args.flags.layer()?)?;
     let passed = match &config.door {
-        Door::Policy(_) | Door::Example => Some(policy(&config)?),
-        Door::Fleet | Door::AllowAll => None,
+        PolicyMode::Policy(_) | PolicyMode::Example => Some(policy(&config)?),
+        PolicyMode::Fleet | PolicyMode::AllowAll => None,
     };
     let (digest, cases) = passed.unzip();
     let store = config.store.url.to_string();
     if args.json {
-        let allow_all = config.door == Door::AllowAll;
+        let allow_all = config.door == PolicyMode::AllowAll;
         println!("{}", json!({ "ok": true, "store": store, "policy": digest, "cases": cases, "allow_all": allow_all }));
         return Ok(());
     }
@@ -40,7 +40,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     match (&config.door, digest, cases) {
         (_, Some(digest), Some(cases @ 1..)) => println!("policy  {digest}, which passes {cases} cases"),
         (_, Some(digest), _) => println!("policy  {digest}, without cases"),
-        (Door::Fleet, ..) => println!("policy  the fleet's (not asked)"),
+        (PolicyMode::Fleet, ..) => println!("policy  the fleet's (not asked)"),
         _ => println!("policy  none: everybody may read every channel"),
     }
     println!("ok");
@@ -54,7 +54,7 @@ fn policy(config: &Config) -> anyhow::Result<(String, usize)> {
         let store = Arc::new(MemoryStore::new(1 << 16, HashMap::new(), system_clock()));
         let gate = Arc::new(serve::open_gate(config, store)?);
         let checked = Rollout::new(gate, Observers::new(0), serve::signatures(config)?, None)
-            .check(Files::of(config), serve::EXAMPLE)
+            .check(PolicySource::of(config), serve::EXAMPLE)
             .await;
         let next = checked.map_err(|refused| serve::first_refused(config, &refused))?;
         Ok((next.policy.digest().to_string(), next.papers.suite.as_ref().map_or(0, |suite| suite.cases.len())))

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::commands::ServeFlags;
 use crate::commands::serve;
 use crate::commands::serve::Start;
-use crate::config::{Config, ConfigError, Door, layers};
+use crate::config::{Config, ConfigError, PolicyMode, layers};
 use crate::server::playground::Playground;
 use crate::store::url::StoreUrl;
 
@@ -41,10 +41,10 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     }
     let playground = Playground {
         policy: match &config.door {
-            Door::Policy(path) => path.display().to_string(),
-            Door::Example => "rust-role-based".into(),
-            Door::Fleet => "the fleet's".into(),
-            Door::AllowAll => "none: everybody may read every channel".into(),
+            PolicyMode::Policy(path) => path.display().to_string(),
+            PolicyMode::Example => "rust-role-based".into(),
+            PolicyMode::Fleet => "the fleet's".into(),
+            PolicyMode::AllowAll => "none: everybody may read every channel".into(),
         },
         users: [("alice", "member of team red"), ("bob", "member of team blue"), ("root", "the admin")]
             .map(|(session, about)| (session.into(), about.into()))

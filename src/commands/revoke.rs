@@ -8,12 +8,12 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::authz::revocation_list::Denial;
+use crate::authz::revocation_list::Revocation;
 use crate::commands::target::{Target, TargetArgs};
 use crate::commands::time;
 use crate::config::ConfigError;
 use crate::fleet::revocation;
-use crate::fleet::revocation::{Order, RevokeError, Revoked};
+use crate::fleet::revocation::{RevocationRequest, RevocationResult, RevokeError};
 use crate::policy::stream_selector::StreamSelector;
 
 #[derive(Debug, Args)]
@@ -47,7 +47,7 @@ pub struct RevokeArgs {
 /// What `GET /v1/revocations` answers.
 #[derive(Deserialize)]
 struct List {
-    revocations: Vec<Denial>,
+    revocations: Vec<Revocation>,
 }
 
 pub fn run(args: &RevokeArgs) -> anyhow::Result<()> {
@@ -64,7 +64,7 @@ pub fn run(args: &RevokeArgs) -> anyhow::Result<()> {
 }
 
 async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
-    let order = Order {
+    let order = RevocationRequest {
         subject: args.subject.as_deref().map(Into::into),
         channel: args.channel.as_deref().map(Into::into),
         all: args.all,
@@ -72,7 +72,7 @@ async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
     };
     // What is wrong with it is told as it was typed.
     order.clone().check().map_err(|error| ConfigError(format!("revoke: {error}")))?;
-    let revoked: Revoked = match target {
+    let revoked: RevocationResult = match target {
         Target::Store(store) => revocation::revoke(&**store, order).await.map_err(|error| match error {
             RevokeError::Store(error) => anyhow::Error::new(error).context("--store"),
             other => other.into(),
@@ -91,7 +91,7 @@ async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     println!("ended {} on {}", count(revoked.streams, "stream"), nodes(revoked.nodes.len()));
-    if let Some(Denial { id, until, .. }) = &revoked.denial {
+    if let Some(Revocation { id, until, .. }) = &revoked.denial {
         println!("kept out until {}; lifted by: tidegate revoke --lift {id}", time(*until));
     }
     Ok(())
@@ -114,7 +114,7 @@ async fn list(target: &Target, json: bool) -> anyhow::Result<()> {
     if list.is_empty() {
         println!("nobody is kept out");
     }
-    for Denial { id, whom, until } in list {
+    for Revocation { id, whom, until } in list {
         println!("{id}  until {}  {}", time(until), describe(&whom));
     }
     Ok(())

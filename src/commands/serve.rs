@@ -10,30 +10,30 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use toml::Table;
 
-use crate::artifact::signature::Signatures;
-use crate::authz::authorizer::Gate;
+use crate::artifact::signature::SignaturePolicy;
+use crate::authz::authorizer::Authorizer;
 use crate::channel::hub::Hub;
 use crate::commands::sockets::Inherited;
 use crate::commands::{ServeFlags, manager};
 use crate::config::operations::ShadowConfig;
-use crate::config::{Config, ConfigError, Door, Read, StoreConfig};
-use crate::fleet::local_cache::LocalCopy;
-use crate::fleet::node::{Fleet, Join};
+use crate::config::{Config, ConfigError, ConfigRead, PolicyMode, StoreConfig};
+use crate::fleet::local_cache::LocalCache;
+use crate::fleet::node::{Fleet, NodeConfig};
 use crate::rollout::observers::Observers;
-use crate::rollout::reload::{Follow, Load};
-use crate::rollout::rollback_history::Memory;
-use crate::rollout::source_file::Files;
-use crate::rollout::stage::Refused;
+use crate::rollout::reload::{LoadFn, Reloader};
+use crate::rollout::rollback_history::HistoryFile;
+use crate::rollout::source_file::PolicySource;
+use crate::rollout::stage::ActivationError;
 use crate::server;
 use crate::server::App;
 use crate::server::playground::Playground;
-use crate::shadow::shadow_policy::Share;
+use crate::shadow::shadow_policy::ShadowSampling;
 use crate::store::Store;
 use crate::store::memory::{MemoryStore, system_clock};
 use crate::store::redis::RedisStore;
 use crate::telemetry;
 use crate::telemetry::log::Log;
-use crate::util::fingerprint::Seen;
+use crate::util::fingerprint::FileSnapshot;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 
@@ -56,14 +56,14 @@ pub fn run(flags: &ServeFlags) -> anyhow::Result<()> {
 pub struct Start {
     /// The configuration.
     pub config: Config,
-    files: Seen,
-    load: Load,
+    files: FileSnapshot,
+    load: LoadFn,
 }
 
 impl Start {
     /// Reads the configuration, and will read it again in the same way.
-    pub fn new(load: impl Fn() -> Read + Send + Sync + 'static) -> Result<Self, ConfigError> {
-        let Read { config, files } = load();
+    pub fn new(load: impl Fn() -> ConfigRead + Send + Sync + 'static) -> Result<Self, ConfigError> {
+        let ConfigRead { config, files } = load();
         Ok(Self { config: config?, files, load: Arc::new(load) })
     }
 }
@@ -96,7 +96,8 @@ pub fn start(
         let address = listeners.data.socket.local_addr()?;
         let control = listeners.control.socket.local_addr()?;
         join_fleet(&app, address, copy).await;
-        let follow = Follow::new(app.rollout.clone(), store, Arc::clone(&app.config), app.options.clone(), files, load);
+        let follow =
+            Reloader::new(app.rollout.clone(), store, Arc::clone(&app.config), app.options.clone(), files, load);
         tokio::spawn(follow.run(reload));
         propose(&app);
         log_as_configured(&app, log);
@@ -116,15 +117,16 @@ pub fn start(
 /// The first policy takes force.
 async fn begin(app: &App) -> anyhow::Result<()> {
     match &app.config.door {
-        Door::Policy(_) | Door::Example => {
+        PolicyMode::Policy(_) | PolicyMode::Example => {
             let config = &app.config;
-            let memory = |folder: &PathBuf| Memory::below(folder, &config.node_at(config.listen));
-            let begun = app.rollout.begin(Files::of(config), EXAMPLE, config.cache_dir.as_ref().map(memory)).await;
+            let memory = |folder: &PathBuf| HistoryFile::below(folder, &config.node_at(config.listen));
+            let begun =
+                app.rollout.begin(PolicySource::of(config), EXAMPLE, config.cache_dir.as_ref().map(memory)).await;
             begun.map_err(|refused| first_refused(&app.config, &refused))?;
         }
-        Door::AllowAll => tracing::warn!("--allow-all: everybody may read every channel"),
+        PolicyMode::AllowAll => tracing::warn!("--allow-all: everybody may read every channel"),
         // Nobody is let in before it is here.
-        Door::Fleet => {}
+        PolicyMode::Fleet => {}
     }
     Ok(())
 }
@@ -139,7 +141,7 @@ fn propose(app: &Arc<App>) {
             let now = options.borrow_and_update().shadow.clone();
             if now != before {
                 if let Some(file) = now.file.clone() {
-                    let share = Share { share: now.share, concurrency: app.config.limits.shadow };
+                    let share = ShadowSampling { share: now.share, concurrency: app.config.limits.shadow };
                     match app.rollout.propose_file(file, share).await {
                         Ok(candidate) => asked = Some(candidate),
                         // What was refused is in the log.
@@ -173,9 +175,9 @@ fn log_as_configured(app: &App, log: Log) {
 }
 
 /// What a start says that has no policy.
-pub fn first_refused(config: &Config, refused: &Refused) -> anyhow::Error {
+pub fn first_refused(config: &Config, refused: &ActivationError) -> anyhow::Error {
     let which = match &config.door {
-        Door::Policy(path) => format!("policy {}", path.display()),
+        PolicyMode::Policy(path) => format!("policy {}", path.display()),
         _ => "the example policy".into(),
     };
     anyhow::anyhow!("{which}: {}", refused.why)
@@ -210,17 +212,17 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
 }
 
 /// Where a node whose policy is the fleet's keeps it.
-fn local_copy(config: &Config) -> anyhow::Result<Option<LocalCopy>> {
-    let Some(folder) = config.cache_dir.as_ref().filter(|_| config.door == Door::Fleet) else { return Ok(None) };
-    let copy = LocalCopy::open(folder, &config.node_at(config.listen));
+fn local_copy(config: &Config) -> anyhow::Result<Option<LocalCache>> {
+    let Some(folder) = config.cache_dir.as_ref().filter(|_| config.door == PolicyMode::Fleet) else { return Ok(None) };
+    let copy = LocalCache::open(folder, &config.node_at(config.listen));
     Ok(Some(copy.with_context(|| format!("cache-dir {}: the fleet's policy cannot be kept there", folder.display()))?))
 }
 
 /// A node on a store that others may use too gives word of itself; one whose policy is the fleet's puts that in force.
-async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalCopy>) {
+async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalCache>) {
     let Some(store) = app.hub.store().fleet() else { return };
     let (gate, rollout) = (Arc::clone(&app.gate), app.rollout.clone());
-    let fleet = Fleet::new(Join {
+    let fleet = Fleet::new(NodeConfig {
         store,
         gate,
         rollout,
@@ -264,24 +266,24 @@ async fn open_store(config: &StoreConfig, may_be_away: bool) -> anyhow::Result<A
 }
 
 /// Who may sign policies, and how far this node saw sequence numbers go.
-pub fn signatures(config: &Config) -> anyhow::Result<Signatures> {
+pub fn signatures(config: &Config) -> anyhow::Result<SignaturePolicy> {
     let name = format!("{}.json", config.node_at(config.listen));
     let file = config.cache_dir.as_ref().map(|folder| folder.join("sequence").join(name));
     if file.is_none() && config.rollout.trust.is_wanted() {
         tracing::warn!("without a cache-dir, a restart forgets how far the sequence numbers of policies went");
     }
-    Ok(Signatures::open(&config.rollout.trust, file.as_deref())?)
+    Ok(SignaturePolicy::open(&config.rollout.trust, file.as_deref())?)
 }
 
 /// Makes the door. Unless everybody is let in, nobody is before a policy is in force.
-pub fn open_gate(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<Gate> {
+pub fn open_gate(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<Authorizer> {
     let surroundings = config.surroundings(store);
     let limits = config.limits.clone();
-    if config.door == Door::AllowAll {
-        return Ok(Gate::open_to_all(surroundings, limits));
+    if config.door == PolicyMode::AllowAll {
+        return Ok(Authorizer::open_to_all(surroundings, limits));
     }
     let compiler = Compiler::new(&limits, config.cache_dir.as_deref())?;
-    Ok(Gate::new(compiler, surroundings, limits))
+    Ok(Authorizer::new(compiler, surroundings, limits))
 }
 
 /// Loads a policy; errors name the file.

@@ -64,6 +64,6 @@ fn flags_become_options() {
 fn what_dev_begins_with_is_valid() {
     let base = file(std::path::Path::new("dev.toml"), include_str!("dev.toml")).expect("a layer");
     let config = Config::check(base.try_into().expect("options")).expect("valid");
-    assert_eq!(config.door, crate::config::Door::Example);
+    assert_eq!(config.door, crate::config::PolicyMode::Example);
     assert!(config.stream.below && config.live.cors.credentials && config.store.seed.len() == 5);
 }

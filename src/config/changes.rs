@@ -50,7 +50,7 @@ pub fn is_live(path: &str) -> bool {
 
 /// Every option as it was written, references to secrets included but not what they stand for. `Debug` shows nothing of it.
 #[derive(Clone, PartialEq)]
-pub struct Written {
+pub struct WrittenConfig {
     options: Table,
     /// Digests of each token profile with what it refers to.
     profiles: BTreeMap<String, [u8; 32]>,
@@ -58,13 +58,13 @@ pub struct Written {
     keys: Vec<[u8; 32]>,
 }
 
-impl std::fmt::Debug for Written {
+impl std::fmt::Debug for WrittenConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("…")
     }
 }
 
-impl Written {
+impl WrittenConfig {
     /// What was written. Files are read before they are put to use, so that whatever changes meanwhile is seen the next time.
     pub fn of(raw: &Raw) -> Result<Self, ConfigError> {
         let options = Table::try_from(raw).map_err(|error| wrong("it cannot be written down", error))?;

@@ -55,7 +55,7 @@ pub struct Live {
     /// Tokens of `/redis`.
     pub rest_tokens: Vec<String>,
     /// What is written down of decisions.
-    pub decisions: audit::Settings,
+    pub decisions: audit::AuditConfig,
     /// A node that was told to stop serves on for so long.
     pub drain_delay: Duration,
     /// The time that streams have to leave.

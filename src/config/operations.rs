@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::artifact::signature::key::Trust;
+use crate::artifact::signature::key::TrustedKeys;
 use crate::audit;
-use crate::audit::mask::Field;
-use crate::audit::{Target, recording};
+use crate::audit::mask::MaskedField;
+use crate::audit::{LogTarget, recording};
 use crate::config::raw;
 use crate::config::raw::Source;
 use crate::config::{ConfigError, size, wrong};
@@ -21,7 +21,7 @@ pub struct RolloutConfig {
     /// What it has to decide before it takes force; none for the file beside the component.
     pub cases: Option<PathBuf>,
     /// Public keys; with one at least, a policy has to be signed.
-    pub trust: Arc<Trust>,
+    pub trust: Arc<TrustedKeys>,
 }
 
 /// A candidate that is asked beside the policy in force.
@@ -37,15 +37,15 @@ pub struct ShadowConfig {
 pub const STDOUT: &str = "stdout";
 
 /// Fields of the decision log that can be masked.
-const MASKABLE: [(&str, Field); 3] =
-    [("subject", Field::Subject), ("channels", Field::Channels), ("reason", Field::Reason)];
+const MASKABLE: [(&str, MaskedField); 3] =
+    [("subject", MaskedField::Subject), ("channels", MaskedField::Channels), ("reason", MaskedField::Reason)];
 
 /// Checks where the policy comes from.
 pub fn rollout(raw: &raw::Policy) -> Result<RolloutConfig, ConfigError> {
     Ok(RolloutConfig {
         source: raw.source,
         cases: raw.cases.clone(),
-        trust: Arc::new(Trust::load(&raw.trusted_keys).map_err(|error| wrong("policy.trusted-keys", error))?),
+        trust: Arc::new(TrustedKeys::load(&raw.trusted_keys).map_err(|error| wrong("policy.trusted-keys", error))?),
     })
 }
 
@@ -63,7 +63,7 @@ pub fn shadow(raw: &raw::Shadow) -> Result<ShadowConfig, ConfigError> {
 }
 
 /// Checks `[decisions]`.
-pub fn decisions(raw: &raw::Decisions) -> Result<audit::Settings, ConfigError> {
+pub fn decisions(raw: &raw::Decisions) -> Result<audit::AuditConfig, ConfigError> {
     let field = |name: &String| {
         let known = MASKABLE.iter().find(|(known, _)| known == name).map(|(_, field)| *field);
         let names = MASKABLE.map(|(known, _)| known).join(", ");
@@ -71,20 +71,20 @@ pub fn decisions(raw: &raw::Decisions) -> Result<audit::Settings, ConfigError> {
     };
     let mask = raw.mask.iter().map(field).collect::<Result<_, _>>()?;
     let log = raw.log.as_ref().map(|target| match &**target {
-        STDOUT => Target::Stdout,
-        path => Target::File(path.into()),
+        STDOUT => LogTarget::Stdout,
+        path => LogTarget::File(path.into()),
     });
     let (share, limit) = (
         share("decisions.record-share", raw.record_share)?,
         size("decisions.record-limit", raw.record_limit, 1 << 10, 1 << 40)? as u64,
     );
-    if let (Some(Target::File(log)), Some(record)) = (&log, &raw.record)
+    if let (Some(LogTarget::File(log)), Some(record)) = (&log, &raw.record)
         && log == record
     {
         return Err(wrong("decisions.record", "it is the file of decisions.log too; the recording has secrets in it"));
     }
-    let record = raw.record.clone().map(|file| recording::Settings { file, share, limit });
-    Ok(audit::Settings { log, mask, record })
+    let record = raw.record.clone().map(|file| recording::RecordingConfig { file, share, limit });
+    Ok(audit::AuditConfig { log, mask, record })
 }
 
 /// The machine's name with an address, as a node's name.

@@ -8,7 +8,7 @@ use toml::Value;
 use crate::config::raw;
 use crate::config::{ConfigError, count, positive, reference, size, up_to, wrong};
 use crate::egress::origin::Origin;
-use crate::egress::{Bounds, Egress};
+use crate::egress::{Egress, EgressLimits};
 use crate::policy::Limits;
 use crate::policy::settings::Settings;
 use crate::tokens::Tokens;
@@ -62,7 +62,7 @@ pub fn egress(raw: &raw::Egress) -> Result<Egress, ConfigError> {
         Origin::parse(url, private).map_err(|error| wrong("policy.egress.hosts", format!("{url:?}: {error}")))
     };
     let origins = raw.hosts.iter().map(origin).collect::<Result<_, _>>()?;
-    let bounds = Bounds {
+    let bounds = EgressLimits {
         timeout: positive("policy.egress.timeout", raw.timeout)?,
         response: size("policy.egress.max-response", raw.max_response, 1 << 10, 64 << 20)?,
         concurrency: REQUESTS,

@@ -13,13 +13,13 @@ fn every_default_is_valid() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.control.to_string(), "127.0.0.1:9090");
     assert_eq!(config.store.url.to_string(), "redis://127.0.0.1:6379");
-    assert_eq!(config.door, Door::AllowAll);
+    assert_eq!(config.door, PolicyMode::AllowAll);
 }
 
 #[test]
 fn short_and_long_forms() {
     let config = load("policy = \"p.wasm\"\ncontrol = \"127.0.0.1:1\"").expect("valid");
-    assert_eq!((config.door, config.control.port()), (Door::Policy("p.wasm".into()), 1));
+    assert_eq!((config.door, config.control.port()), (PolicyMode::Policy("p.wasm".into()), 1));
     let long = "[policy]\nfile = \"p.wasm\"\n[policy.settings]\nkey = \"value\"\n[control]\nlisten = \"0.0.0.0:1\"\ntoken = \"t\"";
     let config = load(long).expect("valid");
     assert_eq!(config.settings.get("key"), Some("value"));
@@ -127,7 +127,7 @@ fn the_environment_goes_over_the_file_and_below_flags() {
     let config = Config::check(table.try_into().expect("raw")).expect("valid");
     assert_eq!(config.listen.port(), 3);
     assert_eq!(config.stream.ping, Duration::from_secs(9));
-    assert_eq!(config.door, Door::Policy("b.wasm".into()));
+    assert_eq!(config.door, PolicyMode::Policy("b.wasm".into()));
     assert_eq!(config.stream.max_channels, 7);
     assert_eq!(config.settings.get("audience"), Some("42"));
     assert!(
@@ -174,13 +174,13 @@ fn paths_in_a_file_are_meant_from_there() {
 fn where_a_policy_comes_from() {
     let fleet = |more: &str| load(&format!("[policy]\nsource = \"fleet\"\n{more}"));
     let error = |more: &str| fleet(more).expect_err(more).to_string();
-    assert_eq!(fleet("unsigned-fleet = true").expect("valid").door, Door::Fleet);
+    assert_eq!(fleet("unsigned-fleet = true").expect("valid").door, PolicyMode::Fleet);
     let dir = tempfile::tempdir().expect("a folder");
     let key = dir.path().join("key.pub.pem");
     let public = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAiojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w=\n-----END PUBLIC KEY-----\n";
     std::fs::write(&key, public).expect("written");
     let keys = format!("trusted-keys = [{key:?}]");
-    assert_eq!(fleet(&keys).expect("valid").door, Door::Fleet);
+    assert_eq!(fleet(&keys).expect("valid").door, PolicyMode::Fleet);
     assert!(error(&format!("{keys}\nunsigned-fleet = true")).contains("which one it shall be"));
     assert!(error("trusted-keys = [\"nowhere.pem\"]").contains("policy.trusted-keys: nowhere.pem: cannot be read"));
     assert!(error("unsigned-fleet = true\n[fleet]\nnode = \"a/b\"").contains("letters, digits"));

@@ -12,20 +12,20 @@ use tokio::time::{Instant, Sleep};
 use crate::egress::EgressError;
 
 /// A body whose bytes are counted.
-pub struct Capped<B> {
+pub struct CappedBody<B> {
     inner: B,
     left: usize,
     beyond: EgressError,
 }
 
-impl<B> Capped<B> {
+impl<B> CappedBody<B> {
     /// At most so many bytes; beyond, it fails with this error.
     pub fn new(inner: B, bytes: usize, beyond: EgressError) -> Self {
         Self { inner, left: bytes, beyond }
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Capped<B>
+impl<B: Body<Data = Bytes> + Unpin> Body for CappedBody<B>
 where
     EgressError: From<B::Error>,
 {
@@ -59,7 +59,7 @@ where
 
 /// A response's body, which holds its request's place until it ends.
 pub struct Response {
-    inner: Capped<hyper::body::Incoming>,
+    inner: CappedBody<hyper::body::Incoming>,
     end: Pin<Box<Sleep>>,
     /// The longest silence, and when it is over.
     silence: Option<(Duration, Pin<Box<Sleep>>)>,
@@ -75,7 +75,7 @@ impl Response {
         place: OwnedSemaphorePermit,
     ) -> Self {
         Self {
-            inner: Capped::new(body, bytes, EgressError::TooLarge),
+            inner: CappedBody::new(body, bytes, EgressError::TooLarge),
             end: Box::pin(tokio::time::sleep_until(end)),
             silence: silence.map(|time| (time, Box::pin(tokio::time::sleep(time)))),
             _place: place,

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use crate::egress::EgressError;
-use crate::egress::address::{Reach, reach};
+use crate::egress::address::{AddressKind, reach};
 use crate::egress::origin::Origin;
 
 /// Addresses of one name that are tried.
@@ -58,9 +58,9 @@ impl Connector {
             return Err(EgressError::Resolve("the name has no address".into()));
         }
         let may = |address: &IpAddr| match reach(*address) {
-            Reach::Public => true,
-            Reach::Private => origin.private,
-            Reach::Never => false,
+            AddressKind::Public => true,
+            AddressKind::Private => origin.private,
+            AddressKind::Never => false,
         };
         let mut last = EgressError::Prohibited;
         for address in addresses.into_iter().filter(may).take(ADDRESSES) {

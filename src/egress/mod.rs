@@ -95,7 +95,7 @@ impl From<hyper::Error> for EgressError {
 
 /// The bounds of a client.
 #[derive(Clone, Debug)]
-pub struct Bounds {
+pub struct EgressLimits {
     /// A request, to the last byte of its response.
     pub timeout: Duration,
     /// Bytes of a response's body.
@@ -106,7 +106,7 @@ pub struct Bounds {
 
 /// What one request asks for beside the bounds.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Patience {
+pub struct RequestDeadline {
     /// Until the response's head.
     pub head: Option<Duration>,
     /// Between two pieces of its body.
@@ -117,7 +117,7 @@ pub struct Patience {
 pub struct Egress {
     connector: Connector,
     client: OnceLock<Result<HttpClient, EgressError>>,
-    bounds: Bounds,
+    bounds: EgressLimits,
     places: Arc<Semaphore>,
 }
 
@@ -126,13 +126,13 @@ type HttpClient = Client<HttpsConnector<Connector>, RequestBody>;
 impl Egress {
     /// A client of these origins; without any, everything is denied.
     #[must_use]
-    pub fn new(origins: Vec<Origin>, bounds: Bounds) -> Self {
+    pub fn new(origins: Vec<Origin>, bounds: EgressLimits) -> Self {
         Self::with_resolver(origins, bounds, Arc::new(SystemResolver))
     }
 
     /// The same, with names resolved by somebody else.
     #[must_use]
-    pub fn with_resolver(origins: Vec<Origin>, bounds: Bounds, resolver: Arc<dyn Resolve>) -> Self {
+    pub fn with_resolver(origins: Vec<Origin>, bounds: EgressLimits, resolver: Arc<dyn Resolve>) -> Self {
         let connector = Connector { origins: origins.into(), resolver, timeout: bounds.timeout };
         let places = Arc::new(Semaphore::new(bounds.concurrency));
         Self { connector, client: OnceLock::new(), bounds, places }
@@ -148,7 +148,7 @@ impl Egress {
     pub fn send(
         self: &Arc<Self>,
         request: Request<RequestBody>,
-        patience: Patience,
+        patience: RequestDeadline,
     ) -> impl Future<Output = Result<http::Response<Response>, EgressError>> + Send + 'static {
         let egress = Arc::clone(self);
         async move { run(async move { egress.exchange(request, patience).await }).await? }
@@ -157,7 +157,7 @@ impl Egress {
     async fn exchange(
         &self,
         request: Request<RequestBody>,
-        patience: Patience,
+        patience: RequestDeadline,
     ) -> Result<http::Response<Response>, EgressError> {
         if !self.allows(request.uri()) {
             return Err(EgressError::Denied);

@@ -1,6 +1,6 @@
 //! Names that are pointed elsewhere, and connections to a server that is really there.
 
-use crate::egress::body::Capped;
+use crate::egress::body::CappedBody;
 use crate::egress::connect::Resolve;
 use crate::egress::origin::Origin;
 use std::collections::VecDeque;
@@ -68,8 +68,8 @@ async fn server() -> (SocketAddr, Arc<AtomicUsize>) {
     (address, connections)
 }
 
-fn bounds() -> Bounds {
-    Bounds { timeout: Duration::from_secs(10), response: 1024, concurrency: 2 }
+fn bounds() -> EgressLimits {
+    EgressLimits { timeout: Duration::from_secs(10), response: 1024, concurrency: 2 }
 }
 
 fn egress(url: &str, private: bool, names: &Arc<Scripted>) -> Arc<Egress> {
@@ -83,7 +83,7 @@ fn empty() -> RequestBody {
 
 async fn get(egress: &Arc<Egress>, url: &str) -> Result<Bytes, EgressError> {
     let request = Request::get(url).body(empty()).expect("a request");
-    Ok(egress.send(request, Patience::default()).await?.into_body().collect().await?.to_bytes())
+    Ok(egress.send(request, RequestDeadline::default()).await?.into_body().collect().await?.to_bytes())
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn what_does_not_resolve_or_is_no_request() {
     assert!(matches!(get(&egress(url, true, &names), url).await, Err(EgressError::Resolve(_))));
     for (method, url) in [(Method::CONNECT, "http://auth.example/"), (Method::TRACE, "http://auth.example/")] {
         let request = Request::builder().method(method).uri(url).body(empty()).expect("a request");
-        let sent = egress("http://auth.example", true, &names).send(request, Patience::default()).await;
+        let sent = egress("http://auth.example", true, &names).send(request, RequestDeadline::default()).await;
         assert_eq!(sent.map(|_| ()), Err(EgressError::Method));
     }
 }
@@ -177,7 +177,7 @@ async fn requests_wait_for_their_turn_and_not_for_ever() {
     let client = egress(&url, true, &names);
     let send = |head| {
         let request = Request::get(&url).body(empty()).expect("a request");
-        client.send(request, Patience { head, silence: None })
+        client.send(request, RequestDeadline { head, silence: None })
     };
     let (first, second) = (send(None).await.expect("a response"), send(None).await.expect("a response"));
     assert_eq!(
@@ -194,8 +194,8 @@ async fn a_request_has_its_bounds_too() {
     let (address, _) = server().await;
     let url = format!("http://{address}");
     let body = Full::new(Bytes::from(vec![b'x'; 100])).map_err(|never| -> EgressError { match never {} });
-    let body = Capped::new(body, 99, EgressError::RequestTooLarge).boxed_unsync();
+    let body = CappedBody::new(body, 99, EgressError::RequestTooLarge).boxed_unsync();
     let request = Request::post(&url).body(body).expect("a request");
-    let sent = egress(&url, true, &Scripted::new(&[])).send(request, Patience::default()).await;
+    let sent = egress(&url, true, &Scripted::new(&[])).send(request, RequestDeadline::default()).await;
     assert_eq!(sent.map(|_| ()), Err(EgressError::RequestTooLarge));
 }

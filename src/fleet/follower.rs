@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::artifact::bundle::Artifact;
-use crate::fleet::node::{Fleet, Heard, lock, short};
+use crate::artifact::bundle::PolicyBundle;
+use crate::fleet::node::{Fleet, FleetState, lock, short};
 use crate::fleet::record;
-use crate::fleet::record::{Candidate, Missing, Pointer, Report, Why};
+use crate::fleet::record::{ActiveRecord, MissingBlob, PendingPush, PrepareFailure, PrepareReport};
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::prepared::PreparedPolicy;
 use crate::rollout::stage::Stage;
@@ -24,7 +24,7 @@ const REPORTS: usize = 5;
 
 /// What waits for its flip. There is one at the most.
 struct Prepared {
-    pointer: Pointer,
+    pointer: ActiveRecord,
     next: PreparedPolicy,
 }
 
@@ -73,12 +73,12 @@ impl Fleet {
         Ok(true)
     }
 
-    pub(super) async fn follow(self: Arc<Self>, mut heard: watch::Receiver<Heard>) {
+    pub(super) async fn follow(self: Arc<Self>, mut heard: watch::Receiver<FleetState>) {
         let mut prepared: Option<Prepared> = None;
         let mut reported: Option<Vec<u8>> = None;
         let mut tried: Option<Tried> = None;
         while heard.changed().await.is_ok() {
-            let Heard { current, candidate, .. } = heard.borrow_and_update().clone();
+            let FleetState { current, candidate, .. } = heard.borrow_and_update().clone();
             if let Some(note) = current {
                 self.current(&note, &mut prepared, &mut tried).await;
             } else if self.gate.in_force().is_none() {
@@ -121,7 +121,7 @@ impl Fleet {
 
     /// Puts a pointer in force, unless it is; and how long to wait before it is tried again, if that fails.
     async fn apply(&self, note: &[u8], prepared: Option<Prepared>) -> Result<(), (Duration, String)> {
-        let pointer: Pointer = record::parse(note)
+        let pointer: ActiveRecord = record::parse(note)
             .map_err(|error| (AGAIN, format!("what the store says is in force cannot be read: {error}")))?;
         if let Some(applied) = &mut *lock(&self.applied)
             && (applied.sequence, applied.component, applied.cases)
@@ -152,7 +152,7 @@ impl Fleet {
 
     /// Prepares a candidate, and says what came of it.
     async fn prepare(&self, note: &[u8]) -> Option<Prepared> {
-        let Candidate { pointer } = match record::parse(note) {
+        let PendingPush { pointer } = match record::parse(note) {
             Ok(candidate) => candidate,
             Err(error) => {
                 tracing::error!(error, "what the store says is to be prepared cannot be read");
@@ -161,7 +161,7 @@ impl Fleet {
         };
         let result = self.fetched(&pointer).await.map_err(|(_, why)| why);
         let refused = result.as_ref().err().cloned();
-        let report = record::note(&Report { instance: self.instance.clone(), refused });
+        let report = record::note(&PrepareReport { instance: self.instance.clone(), refused });
         for _ in 0..REPORTS {
             match self.store.report(pointer.push.as_str(), &self.name, &report).await {
                 Ok(()) => break,
@@ -175,13 +175,13 @@ impl Fleet {
     }
 
     /// Takes what a pointer points to through the stages, and keeps it.
-    async fn fetched(&self, pointer: &Pointer) -> Result<PreparedPolicy, (Duration, Why)> {
-        let why = |stage, why: String| Why { stage, why: short(&why) };
+    async fn fetched(&self, pointer: &ActiveRecord) -> Result<PreparedPolicy, (Duration, PrepareFailure)> {
+        let why = |stage, why: String| PrepareFailure { stage, why: short(&why) };
         let kept = self.copy.as_ref().and_then(|copy| copy.artifact(pointer).ok());
         let artifact = match kept {
             Some(artifact) => artifact,
             None => pointer.fetch(&self.store).await.map_err(|missing| {
-                let pause = if matches!(missing, Missing::Store(_)) { SOON } else { AGAIN };
+                let pause = if matches!(missing, MissingBlob::Store(_)) { SOON } else { AGAIN };
                 (pause, why(Stage::Fetched, missing.to_string()))
             })?,
         };
@@ -195,8 +195,13 @@ impl Fleet {
         Ok(next)
     }
 
-    async fn stages(&self, pointer: &Pointer, artifact: Artifact, source: String) -> Result<PreparedPolicy, Why> {
-        let refused = |stage, why: String| Why { stage, why: short(&why) };
+    async fn stages(
+        &self,
+        pointer: &ActiveRecord,
+        artifact: PolicyBundle,
+        source: String,
+    ) -> Result<PreparedPolicy, PrepareFailure> {
+        let refused = |stage, why: String| PrepareFailure { stage, why: short(&why) };
         if pointer.is_numbered_otherwise() {
             return Err(refused(Stage::Verified, record::OTHER_NUMBER.into()));
         }
@@ -207,6 +212,6 @@ impl Fleet {
 }
 
 /// Whether a note is this pointer.
-fn is(note: &[u8], pointer: &Pointer) -> bool {
-    record::parse::<Pointer>(note).is_ok_and(|other| other == *pointer)
+fn is(note: &[u8], pointer: &ActiveRecord) -> bool {
+    record::parse::<ActiveRecord>(note).is_ok_and(|other| other == *pointer)
 }

@@ -4,10 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::artifact::bundle::Artifact;
+use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::digest::Digest;
 use crate::fleet::record;
-use crate::fleet::record::Pointer;
+use crate::fleet::record::ActiveRecord;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::store::redis::fleet::MAX_NOTE;
 use crate::util::private_files;
@@ -19,11 +19,11 @@ const NEXT: &str = "next.json";
 
 /// A folder of one node, and of nobody else.
 #[derive(Clone, Debug)]
-pub struct LocalCopy {
+pub struct LocalCache {
     folder: PathBuf,
 }
 
-impl LocalCopy {
+impl LocalCache {
     /// Makes the folder, if it is not there.
     pub fn open(cache_dir: &Path, node: &str) -> io::Result<Self> {
         let folder = cache_dir.join("fleet").join(format!("node-{node}"));
@@ -32,7 +32,7 @@ impl LocalCopy {
     }
 
     /// What was in force last, if anything was.
-    pub fn pointer(&self) -> Result<Option<Pointer>, String> {
+    pub fn pointer(&self) -> Result<Option<ActiveRecord>, String> {
         let file = self.folder.join(POINTER);
         let told = |what: String| format!("{}: {what}", file.display());
         let note = private_files::read(&file, MAX_NOTE as u64).map_err(|error| told(error.to_string()))?;
@@ -40,7 +40,7 @@ impl LocalCopy {
     }
 
     /// All that a pointer points to, as far as it is here and what it should be.
-    pub fn artifact(&self, of: &Pointer) -> Result<Artifact, String> {
+    pub fn artifact(&self, of: &ActiveRecord) -> Result<PolicyBundle, String> {
         let component = self.blob(of.component, load_error::MAX_SIZE)?;
         let cases = of.cases.map(|digest| self.blob(digest, MAX_CASES as u64)).transpose()?;
         of.artifact(component, cases).map_err(|missing| missing.to_string())
@@ -55,7 +55,7 @@ impl LocalCopy {
     }
 
     /// Keeps what a pointer points to. It does not count before [`Self::point`].
-    pub fn keep(&self, pointer: &Pointer, artifact: &Artifact) -> io::Result<()> {
+    pub fn keep(&self, pointer: &ActiveRecord, artifact: &PolicyBundle) -> io::Result<()> {
         private_files::write(&self.folder.join(pointer.component.hex()), &artifact.component)?;
         if let (Some(digest), Some(cases)) = (pointer.cases, &artifact.cases) {
             private_files::write(&self.folder.join(digest.hex()), cases.as_bytes())?;
@@ -63,12 +63,12 @@ impl LocalCopy {
         private_files::write(&self.folder.join(NEXT), record::note(pointer).as_bytes())?;
         // Of what was prepared before and given up nothing is left.
         let current = self.pointer().ok().flatten();
-        let blobs = current.iter().flat_map(Pointer::blobs).chain(pointer.blobs());
+        let blobs = current.iter().flat_map(ActiveRecord::blobs).chain(pointer.blobs());
         self.sweep(&blobs.map(|digest| digest.hex()).chain([POINTER.to_owned(), NEXT.to_owned()]).collect::<Vec<_>>())
     }
 
     /// From now on this is what was in force last, and what else is here goes.
-    pub fn point(&self, to: &Pointer) -> io::Result<()> {
+    pub fn point(&self, to: &ActiveRecord) -> io::Result<()> {
         let (note, next, file) = (record::note(to), self.folder.join(NEXT), self.folder.join(POINTER));
         match private_files::read(&next, MAX_NOTE as u64) {
             Ok(Some(prepared)) if prepared == note.as_bytes() => fs::rename(next, file)?,
@@ -94,8 +94,8 @@ mod tests {
     use super::*;
     use crate::fleet::record::PushId;
 
-    fn pointer(component: &[u8], cases: Option<&str>) -> Pointer {
-        Pointer {
+    fn pointer(component: &[u8], cases: Option<&str>) -> ActiveRecord {
+        ActiveRecord {
             sequence: 3,
             component: Digest::of(component),
             cases: cases.map(|text| Digest::of(text.as_bytes())),
@@ -109,11 +109,11 @@ mod tests {
     #[test]
     fn what_was_changed_is_not_taken() {
         let dir = tempfile::tempdir().expect("a folder");
-        let copy = LocalCopy::open(dir.path(), "n").expect("a folder");
+        let copy = LocalCache::open(dir.path(), "n").expect("a folder");
         assert_eq!(copy.pointer(), Ok(None));
         let (first, second) = (pointer(b"first", Some("cases")), pointer(b"second", None));
-        let keep = |pointer: &Pointer, component: &'static str, cases: Option<&str>| {
-            let artifact = Artifact { cases: cases.map(Into::into), ..Artifact::new(component) };
+        let keep = |pointer: &ActiveRecord, component: &'static str, cases: Option<&str>| {
+            let artifact = PolicyBundle { cases: cases.map(Into::into), ..PolicyBundle::new(component) };
             copy.keep(pointer, &artifact).expect("kept");
         };
         keep(&first, "first", Some("cases"));

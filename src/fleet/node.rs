@@ -9,14 +9,14 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::authz::authorizer::Gate;
+use crate::authz::authorizer::Authorizer;
 use crate::channel::hub::Hub;
-use crate::fleet::local_cache::LocalCopy;
+use crate::fleet::local_cache::LocalCache;
 use crate::fleet::record;
-use crate::fleet::record::{Pointer, PushId, Why};
-use crate::fleet::shadow::follow::Trial;
+use crate::fleet::record::{ActiveRecord, PrepareFailure, PushId};
+use crate::fleet::shadow::follow::ShadowFollower;
 use crate::rollout::Rollout;
-use crate::shadow::counts::Counts;
+use crate::shadow::counts::ShadowCounts;
 use crate::store::StoreError;
 use crate::store::redis::fleet::{BELL, Beat, FleetStore, Read};
 use crate::util::clock::now_ms;
@@ -32,7 +32,7 @@ const MAX_SHORTER: usize = 500;
 
 /// A node's word of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Node {
+pub struct NodeStatus {
     /// Its name.
     pub name: String,
     /// Where clients connect.
@@ -58,27 +58,27 @@ pub struct Node {
     /// What was refused since.
     pub error: Option<String>,
     /// What it makes of the candidate that the fleet has.
-    pub beside: Option<Beside>,
+    pub beside: Option<ShadowNodeStatus>,
     /// When it said so, ms since 1970.
     pub seen: u64,
 }
 
 /// A node's word of the fleet's candidate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Beside {
+pub struct ShadowNodeStatus {
     /// Which one; none if it cannot be read.
     pub push: Option<PushId>,
     /// Since when it is asked here, ms since 1970.
     pub since: Option<u64>,
     /// What came of it.
-    pub counts: Option<Counts>,
+    pub counts: Option<ShadowCounts>,
     /// Why it is not asked.
-    pub refused: Option<Why>,
+    pub refused: Option<PrepareFailure>,
 }
 
 /// The fleet's notes, as they were read last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Heard {
+pub(crate) struct FleetState {
     /// What is in force.
     pub current: Option<Vec<u8>>,
     /// What is to be prepared.
@@ -88,11 +88,11 @@ pub(crate) struct Heard {
 }
 
 /// What a node brings with it.
-pub struct Join {
+pub struct NodeConfig {
     /// The part of the store that is the fleet's.
     pub store: FleetStore,
     /// The door.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<Authorizer>,
     /// The way to it.
     pub rollout: Rollout,
     /// What the node is called.
@@ -100,7 +100,7 @@ pub struct Join {
     /// Where clients connect.
     pub address: SocketAddr,
     /// Where the policy is kept, on a node whose policy is the fleet's.
-    pub copy: Option<LocalCopy>,
+    pub copy: Option<LocalCache>,
     /// Decisions of the fleet's candidate at once.
     pub concurrency: usize,
 }
@@ -108,21 +108,21 @@ pub struct Join {
 /// A node's part in the fleet.
 pub struct Fleet {
     pub(super) store: FleetStore,
-    pub(super) gate: Arc<Gate>,
+    pub(super) gate: Arc<Authorizer>,
     pub(super) rollout: Rollout,
     pub(super) name: String,
     pub(super) address: SocketAddr,
-    pub(super) copy: Option<LocalCopy>,
+    pub(super) copy: Option<LocalCache>,
     pub(super) instance: String,
     /// Why the fleet's pointer is not in force here, if something else than the stages is to blame.
     pub(super) trouble: Mutex<Option<String>>,
-    pub(super) applied: Mutex<Option<Pointer>>,
+    pub(super) applied: Mutex<Option<ActiveRecord>>,
     /// The fleet's candidate, or why it is not asked.
-    pub(super) trial: Mutex<Option<Trial>>,
+    pub(super) trial: Mutex<Option<ShadowFollower>>,
     pub(super) concurrency: usize,
     /// What the store does not give this node, or does not take.
     denied: Mutex<Option<String>>,
-    heard: watch::Sender<Heard>,
+    heard: watch::Sender<FleetState>,
     changed: Notify,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -130,8 +130,8 @@ pub struct Fleet {
 impl Fleet {
     /// A node that says nothing yet.
     #[must_use]
-    pub fn new(join: Join) -> Arc<Self> {
-        let Join { store, gate, rollout, name, address, copy, concurrency } = join;
+    pub fn new(join: NodeConfig) -> Arc<Self> {
+        let NodeConfig { store, gate, rollout, name, address, copy, concurrency } = join;
         let instance = format!("{:016x}", rand::random::<u64>());
         Arc::new(Self {
             store,
@@ -146,7 +146,7 @@ impl Fleet {
             trial: Mutex::default(),
             concurrency,
             denied: Mutex::default(),
-            heard: watch::Sender::new(Heard::default()),
+            heard: watch::Sender::new(FleetState::default()),
             changed: Notify::new(),
             tasks: Mutex::default(),
         })
@@ -205,10 +205,10 @@ impl Fleet {
 
     /// This node's word.
     #[must_use]
-    pub fn word(&self) -> Node {
+    pub fn word(&self) -> NodeStatus {
         let about = self.gate.in_force();
         let push = lock(&self.applied).as_ref().map(|pointer| pointer.push.clone());
-        Node {
+        NodeStatus {
             name: self.name.clone(),
             address: self.address.to_string(),
             instance: self.instance.clone(),
@@ -224,7 +224,7 @@ impl Fleet {
             since: about.as_ref().map(|about| about.since),
             push,
             error: self.error(),
-            beside: lock(&self.trial).as_ref().map(Trial::word),
+            beside: lock(&self.trial).as_ref().map(ShadowFollower::word),
             seen: now_ms(),
         }
     }
@@ -257,7 +257,7 @@ impl Fleet {
                 Ok(beat) => {
                     away = false;
                     let before = self.hear(beat);
-                    let other = before.as_deref().and_then(|word| record::parse::<Node>(word).ok());
+                    let other = before.as_deref().and_then(|word| record::parse::<NodeStatus>(word).ok());
                     let twice = given && other.is_some_and(|other| other.instance != self.instance);
                     if twice && !std::mem::replace(&mut doubled, true) {
                         let name = &self.name;
@@ -287,7 +287,7 @@ impl Fleet {
             })
         };
         self.heard.send_if_modified(|was| {
-            let heard = Heard {
+            let heard = FleetState {
                 current: or(current, &was.current),
                 candidate: or(candidate, &was.candidate),
                 shadow: or(shadow, &was.shadow),

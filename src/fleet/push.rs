@@ -7,11 +7,11 @@ use tokio::time::Instant;
 
 use crate::artifact::digest::Digest;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement};
-use crate::fleet::node::{Node, short};
+use crate::fleet::node::{NodeStatus, short};
 use crate::fleet::record;
-use crate::fleet::record::{Candidate, Pointer, PushId, Report};
+use crate::fleet::record::{ActiveRecord, PendingPush, PrepareReport, PushId};
 use crate::fleet::shadow::push::ended_by;
-use crate::fleet::status::View;
+use crate::fleet::status::FleetStatus;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::rollout::stage::Stage;
 use crate::store::StoreError;
@@ -41,7 +41,7 @@ pub struct Bundle {
 
 /// How.
 #[derive(Clone, Copy, Debug)]
-pub struct How {
+pub struct PushOptions {
     /// Prepare only.
     pub dry_run: bool,
     /// For preparing everywhere, and again for the flip to arrive everywhere.
@@ -57,18 +57,18 @@ pub struct How {
 pub struct Pushed {
     /// What is in force, or would be.
     #[serde(flatten)]
-    pub pointer: Pointer,
+    pub pointer: ActiveRecord,
     /// Whether it is.
     pub in_force: bool,
     /// The nodes that prepared it and, if it is in force, said that it is.
-    pub nodes: Vec<Arrived>,
+    pub nodes: Vec<Prepared>,
     /// From the flip to the last node's word, in ms.
     pub took_ms: u64,
 }
 
 /// A node on which it arrived.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Arrived {
+pub struct Prepared {
     /// Its name.
     pub name: String,
     /// Where clients connect.
@@ -79,7 +79,7 @@ pub struct Arrived {
 
 /// A node that refuses it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RefusedBy {
+pub struct NodeFailure {
     /// Its name.
     pub name: String,
     /// What it did not become there.
@@ -130,7 +130,7 @@ pub enum PushError {
     NoNodes,
     /// A node refuses it.
     #[error("{}; nothing was changed anywhere", refusals(.0))]
-    Refused(Vec<RefusedBy>),
+    Refused(Vec<NodeFailure>),
     /// A node says nothing.
     #[error("after {within:?} it is not prepared on {}; nothing was changed anywhere", nodes.join(", "))]
     Slow {
@@ -173,15 +173,15 @@ fn replaced(by: Option<u64>) -> String {
 }
 
 /// A reason is told once, however many nodes have it.
-fn refusals(nodes: &[RefusedBy]) -> String {
-    let mut reasons: Vec<(Vec<&str>, &RefusedBy)> = Vec::new();
+fn refusals(nodes: &[NodeFailure]) -> String {
+    let mut reasons: Vec<(Vec<&str>, &NodeFailure)> = Vec::new();
     for by in nodes {
         match reasons.iter_mut().find(|(_, same)| (same.stage, &same.why) == (by.stage, &by.why)) {
             Some((names, _)) => names.push(&by.name),
             None => reasons.push((vec![&by.name], by)),
         }
     }
-    let say = |(names, by): &(Vec<&str>, &RefusedBy)| {
+    let say = |(names, by): &(Vec<&str>, &NodeFailure)| {
         let stage = serde_json::to_value(by.stage).ok();
         let stage = stage.as_ref().and_then(|stage| stage.as_str()).unwrap_or_default().to_owned();
         let who = match &**names {
@@ -194,8 +194,8 @@ fn refusals(nodes: &[RefusedBy]) -> String {
 }
 
 /// The nodes that live.
-pub async fn nodes(store: &FleetStore) -> Result<Vec<Node>, StoreError> {
-    let plain = |node: Node| Node {
+pub async fn nodes(store: &FleetStore) -> Result<Vec<NodeStatus>, StoreError> {
+    let plain = |node: NodeStatus| NodeStatus {
         name: short(&node.name),
         address: short(&node.address),
         source: node.source.as_deref().map(short),
@@ -204,26 +204,26 @@ pub async fn nodes(store: &FleetStore) -> Result<Vec<Node>, StoreError> {
         ..node
     };
     let words = store.nodes().await?;
-    let mut nodes: Vec<Node> = words.iter().filter_map(|word| record::parse(word).ok()).map(plain).collect();
+    let mut nodes: Vec<NodeStatus> = words.iter().filter_map(|word| record::parse(word).ok()).map(plain).collect();
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(nodes)
 }
 
 /// What is in force; none if nothing is, or nothing that can be read.
-pub async fn current(store: &FleetStore) -> Result<Option<Pointer>, StoreError> {
+pub async fn current(store: &FleetStore) -> Result<Option<ActiveRecord>, StoreError> {
     Ok(store.current().await?.and_then(|note| record::parse(&note).ok()))
 }
 
 /// What was in force, the latest first.
-pub async fn history(store: &FleetStore) -> Result<Vec<Pointer>, StoreError> {
+pub async fn history(store: &FleetStore) -> Result<Vec<ActiveRecord>, StoreError> {
     Ok(store.history().await?.iter().filter_map(|note| record::parse(note).ok()).collect())
 }
 
 /// Takes a bundle to every node that lives, and puts it in force everywhere or nowhere.
-pub async fn push(store: &FleetStore, bundle: Bundle, how: How) -> Result<Pushed, PushError> {
+pub async fn push(store: &FleetStore, bundle: Bundle, how: PushOptions) -> Result<Pushed, PushError> {
     let was = store.current().await?;
     let pointer = pointer_of(store, &bundle, how.back_to).await?;
-    if let Some(current) = was.as_deref().and_then(|note| record::parse::<Pointer>(note).ok())
+    if let Some(current) = was.as_deref().and_then(|note| record::parse::<ActiveRecord>(note).ok())
         && pointer.sequence <= current.sequence
     {
         return Err(PushError::Backwards { sequence: pointer.sequence, current: current.sequence });
@@ -232,7 +232,7 @@ pub async fn push(store: &FleetStore, bundle: Bundle, how: How) -> Result<Pushed
         return Err(PushError::NoNodes);
     }
     let hex = put_blobs(store, &pointer, &bundle).await?;
-    let candidate = record::note(&Candidate { pointer: pointer.clone() });
+    let candidate = record::note(&PendingPush { pointer: pointer.clone() });
     if !store.announce(&candidate, CANDIDATE).await? {
         return Err(PushError::Busy);
     }
@@ -242,7 +242,7 @@ pub async fn push(store: &FleetStore, bundle: Bundle, how: How) -> Result<Pushed
         let withdrawn = store.withdraw(&candidate).await;
         let nodes = prepared?;
         withdrawn?;
-        let arrived = |node: Node| Arrived { name: node.name, address: node.address, after_ms: 0 };
+        let arrived = |node: NodeStatus| Prepared { name: node.name, address: node.address, after_ms: 0 };
         return Ok(Pushed { pointer, in_force: false, nodes: nodes.into_iter().map(arrived).collect(), took_ms: 0 });
     }
     let flip = Instant::now();
@@ -266,7 +266,7 @@ pub async fn push(store: &FleetStore, bundle: Bundle, how: How) -> Result<Pushed
 /// Stores what a pointer points to, for a while. Returns what it is called there.
 pub(super) async fn put_blobs(
     store: &FleetStore,
-    pointer: &Pointer,
+    pointer: &ActiveRecord,
     bundle: &Bundle,
 ) -> Result<Vec<String>, StoreError> {
     let hex: Vec<String> = pointer.blobs().iter().map(Digest::hex).collect();
@@ -282,7 +282,7 @@ pub(super) async fn pointer_of(
     store: &FleetStore,
     bundle: &Bundle,
     back_to: Option<u64>,
-) -> Result<Pointer, PushError> {
+) -> Result<ActiveRecord, PushError> {
     let too_large = |what, is: usize, most: u64| {
         if is as u64 > most { Err(PushError::TooLarge { what, is, most }) } else { Ok(()) }
     };
@@ -290,32 +290,37 @@ pub(super) async fn pointer_of(
     too_large("a table of cases", bundle.cases.as_ref().map_or(0, String::len), MAX_CASES as u64)?;
     let sequence = match &bundle.signature {
         Some(signature) => signature.statement().sequence,
-        None => View::of(store).await?.next_sequence,
+        None => FleetStatus::of(store).await?.next_sequence,
     };
     if sequence > MAX_SEQUENCE {
         return Err(PushError::NoNumber { current: MAX_SEQUENCE });
     }
     let Statement { component, cases, .. } = Statement::of(&bundle.component, bundle.cases.as_deref(), sequence);
     let (signature, pushed_at, push) = (bundle.signature.clone(), now_ms(), PushId::new());
-    Ok(Pointer { sequence, component, cases, signature, pushed_at, push, back_to })
+    Ok(ActiveRecord { sequence, component, cases, signature, pushed_at, push, back_to })
 }
 
 /// Waits until every node that lives has prepared it.
-async fn prepared(store: &FleetStore, pointer: &Pointer, candidate: &str, how: How) -> Result<Vec<Node>, PushError> {
+async fn prepared(
+    store: &FleetStore,
+    pointer: &ActiveRecord,
+    candidate: &str,
+    how: PushOptions,
+) -> Result<Vec<NodeStatus>, PushError> {
     let within = how.timeout;
     let (end, mut renewed) = (Instant::now() + within, Instant::now());
     loop {
-        let live: Vec<Node> = nodes(store).await?.into_iter().filter(|node| node.fleet).collect();
+        let live: Vec<NodeStatus> = nodes(store).await?.into_iter().filter(|node| node.fleet).collect();
         let names: Vec<&str> = live.iter().map(|node| &*node.name).collect();
         let reports = store.reports(pointer.push.as_str(), &names).await?;
         let (mut refused, mut waiting) = (Vec::new(), Vec::new());
         for (node, report) in live.iter().zip(reports) {
-            let report = report.and_then(|note| record::parse::<Report>(&note).ok());
+            let report = report.and_then(|note| record::parse::<PrepareReport>(&note).ok());
             match report.filter(|report| report.instance == node.instance) {
                 None => waiting.push(node.name.clone()),
-                Some(Report { refused: None, .. }) => {}
-                Some(Report { refused: Some(why), .. }) => {
-                    refused.push(RefusedBy { name: node.name.clone(), stage: why.stage, why: short(&why.why) });
+                Some(PrepareReport { refused: None, .. }) => {}
+                Some(PrepareReport { refused: Some(why), .. }) => {
+                    refused.push(NodeFailure { name: node.name.clone(), stage: why.stage, why: short(&why.why) });
                 }
             }
         }
@@ -344,8 +349,13 @@ async fn prepared(store: &FleetStore, pointer: &Pointer, candidate: &str, how: H
 }
 
 /// Waits until every node that lives says that it is in force.
-async fn arrive(store: &FleetStore, pointer: Pointer, flip: Instant, within: Duration) -> Result<Pushed, PushError> {
-    let (mut arrived, mut away): (Vec<Arrived>, Option<StoreError>) = (Vec::new(), None);
+async fn arrive(
+    store: &FleetStore,
+    pointer: ActiveRecord,
+    flip: Instant,
+    within: Duration,
+) -> Result<Pushed, PushError> {
+    let (mut arrived, mut away): (Vec<Prepared>, Option<StoreError>) = (Vec::new(), None);
     let after = || u64::try_from(flip.elapsed().as_millis()).unwrap_or(u64::MAX);
     loop {
         let asked = async { Ok::<_, StoreError>((nodes(store).await?, current(store).await?)) };
@@ -359,16 +369,16 @@ async fn arrive(store: &FleetStore, pointer: Pointer, flip: Instant, within: Dur
                 continue;
             }
         };
-        let live: Vec<Node> = live.into_iter().filter(|node| node.fleet).collect();
+        let live: Vec<NodeStatus> = live.into_iter().filter(|node| node.fleet).collect();
         // Whoever has not heard of it will not any more.
         if now.as_ref().map(|now| &now.push) != Some(&pointer.push) {
             return Err(PushError::Replaced(now.map(|now| now.sequence)));
         }
-        let (there, waiting): (Vec<Node>, Vec<Node>) =
+        let (there, waiting): (Vec<NodeStatus>, Vec<NodeStatus>) =
             live.into_iter().partition(|node| node.push.as_ref() == Some(&pointer.push));
         for node in there {
             if arrived.iter().all(|known| known.name != node.name) {
-                arrived.push(Arrived { name: node.name, address: node.address, after_ms: after() });
+                arrived.push(Prepared { name: node.name, address: node.address, after_ms: after() });
             }
         }
         if waiting.is_empty() {
@@ -376,7 +386,7 @@ async fn arrive(store: &FleetStore, pointer: Pointer, flip: Instant, within: Dur
             return Ok(Pushed { pointer, in_force: true, nodes: arrived, took_ms: after() });
         }
         if flip.elapsed() > within {
-            let say = |node: Node| match node.error {
+            let say = |node: NodeStatus| match node.error {
                 Some(error) => format!("{} ({error})", node.name),
                 None => node.name,
             };
@@ -392,8 +402,8 @@ mod tests {
 
     #[test]
     fn what_all_nodes_say_is_told_once() {
-        let by = |name: &str, stage, why: &str| RefusedBy { name: name.into(), stage, why: why.into() };
-        let told = |refused: Vec<RefusedBy>| PushError::Refused(refused).to_string();
+        let by = |name: &str, stage, why: &str| NodeFailure { name: name.into(), stage, why: why.into() };
+        let told = |refused: Vec<NodeFailure>| PushError::Refused(refused).to_string();
         let unsigned = |name| by(name, Stage::Verified, "it is not signed");
         assert_eq!(
             told(vec![unsigned("a")]),

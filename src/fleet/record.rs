@@ -3,7 +3,7 @@
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::artifact::bundle::Artifact;
+use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::digest::Digest;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature};
 use crate::rollout::pipeline::MAX_CASES;
@@ -14,7 +14,7 @@ use crate::wasm::load_error;
 
 /// What is in force in the fleet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pointer {
+pub struct ActiveRecord {
     /// Greater than that of the one before.
     #[serde(deserialize_with = "number")]
     pub sequence: u64,
@@ -68,23 +68,23 @@ impl TryFrom<String> for PushId {
 
 /// What every node shall prepare.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Candidate {
+pub struct PendingPush {
     /// What may be in force next.
-    pub pointer: Pointer,
+    pub pointer: ActiveRecord,
 }
 
 /// What a node says of a candidate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
+pub struct PrepareReport {
     /// The process: another one of the same name has prepared nothing.
     pub instance: String,
     /// Why not; nothing if it is prepared.
-    pub refused: Option<Why>,
+    pub refused: Option<PrepareFailure>,
 }
 
 /// Why a node cannot put something in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Why {
+pub struct PrepareFailure {
     /// What it did not become.
     pub stage: Stage,
     /// For people.
@@ -107,7 +107,7 @@ pub fn note<T: Serialize>(of: &T) -> String {
 
 /// Something could not be had from the store.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum Missing {
+pub enum MissingBlob {
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -126,18 +126,18 @@ pub enum Missing {
 }
 
 /// A content by its digest, as the store has it.
-pub async fn blob(store: &FleetStore, digest: Digest, max: u64) -> Result<Vec<u8>, Missing> {
-    let content = store.blob(&digest.hex(), max).await?.ok_or(Missing::Gone(digest))?;
+pub async fn blob(store: &FleetStore, digest: Digest, max: u64) -> Result<Vec<u8>, MissingBlob> {
+    let content = store.blob(&digest.hex(), max).await?.ok_or(MissingBlob::Gone(digest))?;
     if content.len() as u64 > max {
-        return Err(Missing::TooLarge(digest, max));
+        return Err(MissingBlob::TooLarge(digest, max));
     }
-    if Digest::of(&content) == digest { Ok(content) } else { Err(Missing::Other(digest)) }
+    if Digest::of(&content) == digest { Ok(content) } else { Err(MissingBlob::Other(digest)) }
 }
 
 /// Why a pointer is not taken that says another number than its signature.
 pub const OTHER_NUMBER: &str = "its sequence number is not the one that was signed";
 
-impl Pointer {
+impl ActiveRecord {
     /// Whether it says another number than was signed. That one counts; the pointer's own is anybody's.
     pub fn is_numbered_otherwise(&self) -> bool {
         self.signature.as_ref().is_some_and(|signature| signature.statement().sequence != self.sequence)
@@ -149,7 +149,7 @@ impl Pointer {
     }
 
     /// All that it points to, from the store alone.
-    pub async fn fetch(&self, store: &FleetStore) -> Result<Artifact, Missing> {
+    pub async fn fetch(&self, store: &FleetStore) -> Result<PolicyBundle, MissingBlob> {
         let component = blob(store, self.component, load_error::MAX_SIZE).await?;
         let cases = match self.cases {
             Some(digest) => Some(blob(store, digest, MAX_CASES as u64).await?),
@@ -159,9 +159,9 @@ impl Pointer {
     }
 
     /// What it points to, with its signature. The component is the one of its digest.
-    pub fn artifact(&self, component: Vec<u8>, cases: Option<Vec<u8>>) -> Result<Artifact, Missing> {
-        let text = |(cases, digest)| String::from_utf8(cases).map_err(|_| Missing::NoText(digest));
-        Ok(Artifact {
+    pub fn artifact(&self, component: Vec<u8>, cases: Option<Vec<u8>>) -> Result<PolicyBundle, MissingBlob> {
+        let text = |(cases, digest)| String::from_utf8(cases).map_err(|_| MissingBlob::NoText(digest));
+        Ok(PolicyBundle {
             component: component.into(),
             digest: self.component,
             cases: cases.zip(self.cases).map(text).transpose()?,

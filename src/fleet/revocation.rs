@@ -12,14 +12,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracing::field;
 
-use crate::authz::authorizer::Gate;
+use crate::authz::authorizer::Authorizer;
 use crate::authz::cache::Forget;
-use crate::authz::revocation_list::{Denial, Denied};
+use crate::authz::revocation_list::{Revocation, RevocationList};
 use crate::fleet::commands;
-use crate::fleet::commands::{Anew, Heard, Listener};
+use crate::fleet::commands::{CommandHandler, ReceivedCommand, ResyncReason};
 use crate::policy::stream_selector::StreamSelector;
 use crate::store::{Store, StoreError};
-use crate::stream::registry::Streams;
+use crate::stream::registry::StreamRegistry;
 use crate::util::clock::now_ms;
 
 /// The hash of denials, by their ids.
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Whose right is taken away, and for how long it stays so.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Order {
+pub struct RevocationRequest {
     /// Of whoever the policy calls so.
     #[serde(default)]
     pub subject: Option<Box<str>>,
@@ -53,7 +53,7 @@ pub struct Order {
 
 /// What came of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Revoked {
+pub struct RevocationResult {
     /// The streams that were ended.
     pub streams: u64,
     /// The same, by the names of the nodes.
@@ -62,7 +62,7 @@ pub struct Revoked {
     pub missing: usize,
     /// Who is kept out, where a time was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub denial: Option<Denial>,
+    pub denial: Option<Revocation>,
 }
 
 /// Why nothing was revoked.
@@ -70,9 +70,12 @@ pub struct Revoked {
 pub enum RevokeError {
     /// The order is none.
     #[error("{0}")]
-    Order(String),
+    InvalidRequest(String),
     /// Too many are kept out.
-    #[error("{} are kept out, which is the most that there may be: lift some, or let the policy decide", Denied::MOST)]
+    #[error(
+        "{} are kept out, which is the most that there may be: lift some, or let the policy decide",
+        RevocationList::MOST
+    )]
     Full,
     /// The store did not do its part.
     #[error("{0}")]
@@ -96,16 +99,16 @@ struct Revoke {
 }
 
 /// Does on this node what is commanded.
-pub struct Revocations {
-    gate: Arc<Gate>,
-    streams: Streams,
+pub struct RevocationService {
+    gate: Arc<Authorizer>,
+    streams: StreamRegistry,
     store: Arc<dyn Store>,
 }
 
-impl Revocations {
+impl RevocationService {
     /// For this door and these streams.
     #[must_use]
-    pub fn new(gate: Arc<Gate>, streams: Streams, store: Arc<dyn Store>) -> Self {
+    pub fn new(gate: Arc<Authorizer>, streams: StreamRegistry, store: Arc<dyn Store>) -> Self {
         Self { gate, streams, store }
     }
 
@@ -114,7 +117,7 @@ impl Revocations {
     fn revoke(&self, revoke: Revoke) -> Result<usize, String> {
         let whom = StreamSelector { subject: revoke.subject, channel: revoke.channel };
         if let (Some(id), Some(until)) = (revoke.id, revoke.until)
-            && !self.gate.denied().add(Denial { id, whom: whom.clone(), until })
+            && !self.gate.denied().add(Revocation { id, whom: whom.clone(), until })
         {
             // What can be done is done.
             tracing::error!(?whom, "there is no room for one more who is kept out");
@@ -134,8 +137,8 @@ impl Revocations {
 }
 
 #[async_trait]
-impl Listener for Revocations {
-    fn hear(&self, heard: &Heard<'_>) -> Result<Option<Value>, String> {
+impl CommandHandler for RevocationService {
+    fn hear(&self, heard: &ReceivedCommand<'_>) -> Result<Option<Value>, String> {
         if heard.fields.get("kind").is_some_and(|kind| kind == "lift") {
             let id = heard.fields.get("id").and_then(Value::as_str).ok_or("it has no id")?;
             let lifted = self.gate.denied().lift(id);
@@ -154,10 +157,10 @@ impl Listener for Revocations {
         Ok(Some(json!(streams)))
     }
 
-    async fn begin(&self, why: Anew) -> Result<(), StoreError> {
+    async fn begin(&self, why: ResyncReason) -> Result<(), StoreError> {
         let stored = stored(&*self.store).await?;
         let denied = self.gate.denied();
-        if why == Anew::WentBack {
+        if why == ResyncReason::WentBack {
             // A store that lost its end may have lost these too; nobody lifted them.
             for denial in denied.list() {
                 if !stored.iter().any(|known| known.id == denial.id) {
@@ -170,22 +173,22 @@ impl Listener for Revocations {
         } else {
             denied.replace(stored);
         }
-        if why == Anew::First {
+        if why == ResyncReason::First {
             return Ok(());
         }
         // Anybody may have been meant by what was not heard. Behind a start there are no streams yet, most often.
         let streams = self.end(&StreamSelector::default());
-        if why != Anew::Start || streams > 0 {
+        if why != ResyncReason::Start || streams > 0 {
             tracing::warn!(streams, "all streams come back through the policy, for revocations may have been missed");
         }
         Ok(())
     }
 }
 
-impl Order {
+impl RevocationRequest {
     /// Checks who is meant, and for how long.
     pub fn check(self) -> Result<(StreamSelector, Option<Duration>), RevokeError> {
-        let wrong = |text: String| Err(RevokeError::Order(text));
+        let wrong = |text: String| Err(RevokeError::InvalidRequest(text));
         let Self { subject, channel, all, time } = self;
         if all == (subject.is_some() || channel.is_some()) {
             return wrong("it is a subject, a channel, both of them, or all".into());
@@ -207,7 +210,7 @@ impl Order {
 }
 
 /// Takes a right away on all nodes, and says how many streams that ended.
-pub async fn revoke(store: &dyn Store, order: Order) -> Result<Revoked, RevokeError> {
+pub async fn revoke(store: &dyn Store, order: RevocationRequest) -> Result<RevocationResult, RevokeError> {
     let (whom, time) = order.check()?;
     let mut command = json!({ "kind": "revoke" });
     for (field, name) in [("subject", &whom.subject), ("channel", &whom.channel)] {
@@ -217,11 +220,11 @@ pub async fn revoke(store: &dyn Store, order: Order) -> Result<Revoked, RevokeEr
     }
     let denial = time.map(|time| {
         let until = now_ms().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        Denial { id: format!("{:016x}", rand::random::<u64>()).into(), whom, until }
+        Revocation { id: format!("{:016x}", rand::random::<u64>()).into(), whom, until }
     });
     if let Some(denial) = &denial {
         (command["id"], command["until"]) = (json!(denial.id), json!(denial.until));
-        if list(store).await?.len() >= Denied::MOST {
+        if list(store).await?.len() >= RevocationList::MOST {
             return Err(RevokeError::Full);
         }
         // Should the command fail, it is seen in the list, and holds on nodes that start: the error says to try again.
@@ -230,11 +233,11 @@ pub async fn revoke(store: &dyn Store, order: Order) -> Result<Revoked, RevokeEr
     let answers = commands::ask(store, &command, PATIENCE).await?;
     let nodes: BTreeMap<String, u64> =
         answers.by_node.into_iter().filter_map(|(node, count)| Some((node, count.as_u64()?))).collect();
-    Ok(Revoked { streams: nodes.values().sum(), nodes, missing: answers.missing, denial })
+    Ok(RevocationResult { streams: nodes.values().sum(), nodes, missing: answers.missing, denial })
 }
 
 /// Who is kept out for now, the longest last. What is over goes from the store.
-pub async fn list(store: &dyn Store) -> Result<Vec<Denial>, StoreError> {
+pub async fn list(store: &dyn Store) -> Result<Vec<Revocation>, StoreError> {
     let (mut hold, now) = (Vec::new(), now_ms());
     for denial in stored(store).await? {
         if denial.until > now {
@@ -255,12 +258,12 @@ pub async fn lift(store: &dyn Store, id: &str) -> Result<bool, StoreError> {
     Ok(was)
 }
 
-async fn write(store: &dyn Store, denial: &Denial) -> Result<(), StoreError> {
+async fn write(store: &dyn Store, denial: &Revocation) -> Result<(), StoreError> {
     store.hash_set(KEY, &denial.id, Some(&json!(denial).to_string())).await
 }
 
-async fn stored(store: &dyn Store) -> Result<Vec<Denial>, StoreError> {
-    let read = |(id, bytes): (String, Vec<u8>)| match serde_json::from_slice::<Denial>(&bytes) {
+async fn stored(store: &dyn Store) -> Result<Vec<Revocation>, StoreError> {
+    let read = |(id, bytes): (String, Vec<u8>)| match serde_json::from_slice::<Revocation>(&bytes) {
         Ok(denial) if *denial.id == *id => Some(denial),
         _ => {
             tracing::error!(id, "an entry of {KEY} is no denial");
@@ -276,19 +279,20 @@ mod tests {
 
     #[test]
     fn an_order_says_whom_it_means() {
-        let says = |order: Order| order.check().map_err(|error| error.to_string()).err().unwrap_or_default();
-        let named = |subject: Option<&str>, channel: Option<&str>| Order {
+        let says =
+            |order: RevocationRequest| order.check().map_err(|error| error.to_string()).err().unwrap_or_default();
+        let named = |subject: Option<&str>, channel: Option<&str>| RevocationRequest {
             subject: subject.map(Into::into),
             channel: channel.map(Into::into),
-            ..Order::default()
+            ..RevocationRequest::default()
         };
         assert_eq!(says(named(Some("alice"), None)), "");
         assert_eq!(says(named(Some("alice"), Some("news"))), "");
-        assert_eq!(says(Order { all: true, ..Order::default() }), "");
+        assert_eq!(says(RevocationRequest { all: true, ..RevocationRequest::default() }), "");
         // A script whose variable is not set must not be told that all went well.
         assert_eq!(says(named(Some(""), None)), "the subject is empty");
         assert_eq!(says(named(Some("alice"), Some(""))), "the channel is empty");
-        for none in [Order::default(), Order { all: true, ..named(Some("alice"), None) }] {
+        for none in [RevocationRequest::default(), RevocationRequest { all: true, ..named(Some("alice"), None) }] {
             assert_eq!(says(none), "it is a subject, a channel, both of them, or all");
         }
     }

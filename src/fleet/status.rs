@@ -3,21 +3,21 @@
 use serde::{Deserialize, Serialize};
 
 use crate::artifact::signature::MAX_SEQUENCE;
-use crate::fleet::node::Node;
+use crate::fleet::node::NodeStatus;
 use crate::fleet::push::{current, history, nodes};
-use crate::fleet::record::Pointer;
+use crate::fleet::record::ActiveRecord;
 use crate::store::StoreError;
 use crate::store::redis::fleet::FleetStore;
 
 /// The fleet, to one who asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct View {
+pub struct FleetStatus {
     /// What was pushed and flipped last.
-    pub current: Option<Pointer>,
+    pub current: Option<ActiveRecord>,
     /// What was in force, the latest first.
-    pub history: Vec<Pointer>,
+    pub history: Vec<ActiveRecord>,
     /// Those that live.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<NodeStatus>,
     /// A number that is greater than all of these know.
     pub next_sequence: u64,
 }
@@ -27,7 +27,7 @@ const FEWEST: usize = 6;
 
 /// There is nothing to go back to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NothingThere {
+pub enum NoFleetPolicy {
     /// Not before what is in force.
     #[error("nothing else was in force before")]
     Before,
@@ -41,7 +41,7 @@ pub enum NothingThere {
     Named(String),
 }
 
-impl View {
+impl FleetStatus {
     /// Asks the store.
     pub async fn of(store: &FleetStore) -> Result<Self, StoreError> {
         let (current, history, nodes) = (current(store).await?, history(store).await?, nodes(store).await?);
@@ -53,25 +53,25 @@ impl View {
 
     /// What is meant by a number or the beginning of a digest; without either, the latest before what is in force, which is
     /// before what came back where that is a way back. So going back twice is two back, and not where one came from.
-    pub fn choose(&self, to: Option<&str>) -> Result<&Pointer, NothingThere> {
+    pub fn choose(&self, to: Option<&str>) -> Result<&ActiveRecord, NoFleetPolicy> {
         let Some(text) = to else {
             let now = self.current.as_ref().map(|now| (now.component, now.cases));
-            let other = |pointer: &&Pointer| now != Some((pointer.component, pointer.cases));
-            return self.behind().iter().find(other).ok_or(NothingThere::Before);
+            let other = |pointer: &&ActiveRecord| now != Some((pointer.component, pointer.cases));
+            return self.behind().iter().find(other).ok_or(NoFleetPolicy::Before);
         };
         let number = text.parse::<u64>().ok();
         let digits = text.strip_prefix("sha256:").unwrap_or(text);
         let by_number = self.history.iter().find(|pointer| Some(pointer.sequence) == number);
-        let named = |pointer: &&Pointer| digits.len() >= FEWEST && pointer.component.hex().starts_with(digits);
+        let named = |pointer: &&ActiveRecord| digits.len() >= FEWEST && pointer.component.hex().starts_with(digits);
         let found = by_number.or_else(|| self.history.iter().find(named));
         found.ok_or_else(|| match number {
-            None if digits.len() < FEWEST => NothingThere::TooShort(text.to_owned()),
-            _ => NothingThere::Named(text.to_owned()),
+            None if digits.len() < FEWEST => NoFleetPolicy::TooShort(text.to_owned()),
+            _ => NoFleetPolicy::Named(text.to_owned()),
         })
     }
 
     /// What was in force up to what is in force now, as far as is remembered; each way back leads to where it went.
-    fn behind(&self) -> &[Pointer] {
+    fn behind(&self) -> &[ActiveRecord] {
         let mut rest = &*self.history;
         while let Some(back_to) = rest.first().and_then(|first| first.back_to)
             && let Some(place) = rest.iter().position(|pointer| pointer.sequence == back_to).filter(|place| *place > 0)
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_is_meant_by_going_back() {
-        let pointer = |sequence, component: &str| Pointer {
+        let pointer = |sequence, component: &str| ActiveRecord {
             sequence,
             component: Digest::of(component.as_bytes()),
             cases: None,
@@ -100,7 +100,7 @@ mod tests {
             back_to: None,
         };
         let history = vec![pointer(4, "b"), pointer(3, "b"), pointer(2, "a"), pointer(1, "c")];
-        let view = View { current: history.first().cloned(), history, nodes: Vec::new(), next_sequence: 5 };
+        let view = FleetStatus { current: history.first().cloned(), history, nodes: Vec::new(), next_sequence: 5 };
         let chosen = |to: Option<&str>| view.choose(to).map(|pointer| pointer.sequence);
         assert_eq!(chosen(None), Ok(2), "the same again is not back");
         assert_eq!(chosen(Some("1")), Ok(1));
@@ -108,18 +108,18 @@ mod tests {
         assert_eq!(chosen(Some(&c.to_string())), Ok(1));
         assert_eq!(chosen(Some(&c.hex()[..6])), Ok(1));
         for unknown in ["9", "0123456", "sha256:012345"] {
-            assert_eq!(chosen(Some(unknown)), Err(NothingThere::Named(unknown.into())));
+            assert_eq!(chosen(Some(unknown)), Err(NoFleetPolicy::Named(unknown.into())));
         }
         for short in ["a1b2c", "", "sha256:"] {
-            assert_eq!(chosen(Some(short)), Err(NothingThere::TooShort(short.into())));
+            assert_eq!(chosen(Some(short)), Err(NoFleetPolicy::TooShort(short.into())));
         }
-        let back = |sequence, component: &str, to| Pointer { back_to: Some(to), ..pointer(sequence, component) };
+        let back = |sequence, component: &str, to| ActiveRecord { back_to: Some(to), ..pointer(sequence, component) };
         for (history, expect) in [
             (vec![back(5, "b", 3), pointer(4, "c"), pointer(3, "b"), pointer(2, "a")], Ok(2)),
             // Twice back, and then once more.
             (
                 vec![back(6, "a", 2), back(5, "b", 3), pointer(4, "c"), pointer(3, "b"), pointer(2, "a")],
-                Err(NothingThere::Before),
+                Err(NoFleetPolicy::Before),
             ),
             (vec![pointer(6, "d"), back(5, "b", 3), pointer(4, "c"), pointer(3, "b")], Ok(5)),
             // A way back to a way back.
@@ -138,10 +138,10 @@ mod tests {
             (vec![back(5, "b", 1), pointer(4, "c")], Ok(4)),
             (vec![back(5, "b", 5), pointer(4, "c")], Ok(4)),
         ] {
-            let view = View { current: history.first().cloned(), history, nodes: Vec::new(), next_sequence: 9 };
+            let view = FleetStatus { current: history.first().cloned(), history, nodes: Vec::new(), next_sequence: 9 };
             assert_eq!(view.choose(None).map(|pointer| pointer.sequence), expect, "{view:?}");
         }
-        let nothing = View { current: None, history: Vec::new(), nodes: Vec::new(), next_sequence: 1 };
-        assert_eq!(nothing.choose(None), Err(NothingThere::Before));
+        let nothing = FleetStatus { current: None, history: Vec::new(), nodes: Vec::new(), next_sequence: 1 };
+        assert_eq!(nothing.choose(None), Err(NoFleetPolicy::Before));
     }
 }

@@ -17,17 +17,17 @@ use crate::tokens::Tokens;
 
 /// The cases of a file, in its order.
 #[derive(Clone, Debug)]
-pub struct Suite {
+pub struct TestSuite {
     /// No two of the same name. One at least, unless something is required.
-    pub cases: Vec<Case>,
+    pub cases: Vec<TestCase>,
     /// What the policy cannot do without.
-    pub requires: Requires,
+    pub requires: Requirements,
 }
 
 /// What the gateway has to be configured with, or the policy would let nobody in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Requires {
+pub struct Requirements {
     /// Names of `[policy.settings]`.
     pub settings: Vec<String>,
     /// Names of token profiles.
@@ -40,22 +40,22 @@ pub struct Requires {
 
 /// A request, its world, and what shall come of it.
 #[derive(Clone, Debug)]
-pub struct Case {
+pub struct TestCase {
     /// What it is called.
     pub name: String,
     /// Where it begins in its file, counted from 1.
     pub line: usize,
     /// What is asked.
-    pub ask: Ask,
+    pub ask: TestRequest,
     /// What the policy meets.
-    pub world: World,
+    pub world: TestWorld,
     /// What it shall answer; what is not said here may be anything.
     pub expect: DecisionView,
 }
 
 /// A request to read channels.
 #[derive(Clone, Debug)]
-pub struct Ask {
+pub struct TestRequest {
     /// `GET`, unless the case says otherwise.
     pub method: String,
     /// `http` or `https`.
@@ -74,7 +74,7 @@ pub struct Ask {
 
 /// What a policy may see and ask.
 #[derive(Clone, Debug)]
-pub struct World {
+pub struct TestWorld {
     /// Its clock, ms since 1970; none for this machine's.
     pub now: Option<u64>,
     /// Keys that may be looked up begin with one of these.

@@ -3,23 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::authz::authorizer::Gate;
+use crate::authz::authorizer::Authorizer;
 use crate::policy::decision_view::{DecisionView, Difference};
 use crate::policy::{Decision, Limits, Outcome, Request};
 use crate::policytest::unavailable_store::Away;
-use crate::policytest::{Ask, Case, World};
+use crate::policytest::{TestCase, TestRequest, TestWorld};
 use crate::store::Store;
 use crate::store::memory::{MemoryStore, system_clock};
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
-use crate::wasm::host::Surroundings;
+use crate::wasm::host::PolicyEnv;
 
 /// Look-ups are all that a case's store is for, so it needs no room for streams.
 const STREAMS: usize = 1 << 16;
 
 /// What came of a case.
 #[derive(Clone, Debug)]
-pub struct Verdict {
+pub struct CaseOutcome {
     /// What was expected.
     pub expected: DecisionView,
     /// What was decided.
@@ -30,7 +30,7 @@ pub struct Verdict {
     pub prepared: bool,
 }
 
-impl Verdict {
+impl CaseOutcome {
     /// Whether the policy did as it should.
     #[must_use]
     pub fn passed(&self) -> bool {
@@ -38,27 +38,27 @@ impl Verdict {
     }
 }
 
-impl World {
+impl TestWorld {
     /// The same for the gate.
     #[must_use]
-    pub fn surroundings(&self, limits: &Limits) -> Surroundings {
+    pub fn surroundings(&self, limits: &Limits) -> PolicyEnv {
         let clock = self.now.map_or_else(system_clock, |now| Arc::new(move || now));
         let store: Arc<dyn Store> = if self.store_away {
             Arc::new(Away)
         } else {
             Arc::new(MemoryStore::new(STREAMS, self.store.clone(), Arc::clone(&clock)))
         };
-        Surroundings {
+        PolicyEnv {
             prefixes: self.prefixes.clone(),
             settings: self.settings.clone().into_iter().collect(),
             tokens: self.tokens.clone(),
             clock,
-            ..Surroundings::new(store, limits)
+            ..PolicyEnv::new(store, limits)
         }
     }
 }
 
-impl Ask {
+impl TestRequest {
     /// The same for the gate.
     #[must_use]
     pub fn request(&self) -> Request {
@@ -77,16 +77,16 @@ impl Ask {
 /// A door with this policy in force, in a case's world. It has no instances ready but those that are asked for, and keeps no
 /// answers.
 #[must_use]
-pub fn gate(compiler: &Compiler, policy: &Policy, limits: &Limits, world: &World) -> Gate {
+pub fn gate(compiler: &Compiler, policy: &Policy, limits: &Limits, world: &TestWorld) -> Authorizer {
     let limits = Limits { prepared: 0, cache: 0, ..limits.clone() };
-    let gate = Gate::new(compiler.clone(), world.surroundings(&limits), limits);
+    let gate = Authorizer::new(compiler.clone(), world.surroundings(&limits), limits);
     gate.put_in_force(policy.clone());
     gate
 }
 
 /// Asks one case; and, where the policy prepares itself, once more on an instance that was prepared: in the gateway most are,
 /// and it must not show.
-pub async fn run(compiler: &Compiler, policy: &Policy, limits: &Limits, case: &Case) -> Verdict {
+pub async fn run(compiler: &Compiler, policy: &Policy, limits: &Limits, case: &TestCase) -> CaseOutcome {
     let gate = gate(compiler, policy, limits, &case.world);
     let verdict = ask(&gate, case).await;
     if !verdict.passed() || policy.preparation().is_none() {
@@ -102,15 +102,15 @@ pub async fn run(compiler: &Compiler, policy: &Policy, limits: &Limits, case: &C
             )
         }
     };
-    Verdict { prepared: true, ..verdict }
+    CaseOutcome { prepared: true, ..verdict }
 }
 
-async fn ask(gate: &Gate, case: &Case) -> Verdict {
+async fn ask(gate: &Authorizer, case: &TestCase) -> CaseOutcome {
     compare(case, &gate.decide(&case.ask.request(), &case.ask.channels).await)
 }
 
-fn compare(case: &Case, decision: &Decision) -> Verdict {
+fn compare(case: &TestCase, decision: &Decision) -> CaseOutcome {
     let got = DecisionView::new(decision, &case.ask.channels);
     let expected = case.expect.filled(&got);
-    Verdict { differences: expected.differences(&got), expected, got, prepared: false }
+    CaseOutcome { differences: expected.differences(&got), expected, got, prepared: false }
 }

@@ -10,12 +10,12 @@ use crate::policy::decision_view::DecisionView;
 use crate::policy::{Decision, Failure, Grant, Outcome, Rejection};
 use crate::tokens::Verdict;
 
-fn parse(text: &str) -> Result<Suite, CasesError> {
+fn parse(text: &str) -> Result<TestSuite, CasesError> {
     file::parse(Path::new("x/cases.toml"), text)
 }
 
 #[track_caller]
-fn one(text: &str) -> Case {
+fn one(text: &str) -> TestCase {
     parse(text).expect("valid").cases.remove(0)
 }
 

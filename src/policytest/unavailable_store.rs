@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::event::{NewEvent, StreamId};
 use crate::store::command::{Command, Reply};
-use crate::store::{Bell, Limits, Page, Retention, Store, StoreError};
+use crate::store::{Limits, NotificationHandler, Page, Retention, Store, StoreError};
 
 /// Fails whatever it is asked.
 pub struct Away;
@@ -17,7 +17,7 @@ fn away<T>() -> Result<T, StoreError> {
 
 #[async_trait]
 impl Store for Away {
-    fn start(&self, _: Weak<dyn Bell>) {}
+    fn start(&self, _: Weak<dyn NotificationHandler>) {}
 
     fn watch(&self, _: &Arc<str>) {}
 

@@ -17,27 +17,27 @@ const POLL: Duration = Duration::from_secs(2);
 const LINKS: usize = 40;
 
 /// The folders that are watched: which inode each was.
-type Folders = BTreeMap<PathBuf, Option<(u64, u64)>>;
+type WatchedDirectories = BTreeMap<PathBuf, Option<(u64, u64)>>;
 
 /// Watches some files.
 pub struct Watch {
     sender: mpsc::Sender<()>,
     changed: mpsc::Receiver<()>,
-    folders: Folders,
+    folders: WatchedDirectories,
     watcher: Option<RecommendedWatcher>,
 }
 
 impl Default for Watch {
     fn default() -> Self {
         let (sender, changed) = mpsc::channel(1);
-        Self { sender, changed, folders: Folders::new(), watcher: None }
+        Self { sender, changed, folders: WatchedDirectories::new(), watcher: None }
     }
 }
 
 impl Watch {
     /// Watches these files from now on, by the folders that they and the links to them lie in now.
     pub fn set(&mut self, paths: &[PathBuf]) {
-        let mut folders = Folders::new();
+        let mut folders = WatchedDirectories::new();
         for path in paths {
             on_the_way(path, &mut folders);
         }
@@ -78,7 +78,7 @@ impl Watch {
 }
 
 /// The folders in which a change may make a path mean something else: that of the file, and those of all links on the way.
-fn on_the_way(path: &Path, folders: &mut Folders) {
+fn on_the_way(path: &Path, folders: &mut WatchedDirectories) {
     let mut watch = |folder: &Path| {
         let inode = fs::metadata(folder).ok().map(|about| (about.dev(), about.ino()));
         folders.insert(folder.to_path_buf(), inode);
@@ -139,7 +139,7 @@ mod tests {
         symlink(at("store/v1"), at("current")).expect("a link");
         symlink("loop", at("loop")).expect("a link");
         let check = |path: &str, expect: &[&str]| {
-            let mut folders = Folders::new();
+            let mut folders = WatchedDirectories::new();
             on_the_way(&at(path), &mut folders);
             let expect: Vec<PathBuf> = expect.iter().map(|folder| at(folder)).collect();
             assert_eq!(folders.into_keys().collect::<Vec<_>>(), expect, "{path}");

@@ -3,32 +3,32 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::artifact::bundle::Artifact;
-use crate::artifact::signature::Signatures;
-use crate::artifact::signature::key::Trust;
-use crate::authz::evaluate::Counted;
+use crate::artifact::bundle::PolicyBundle;
+use crate::artifact::signature::SignaturePolicy;
+use crate::artifact::signature::key::TrustedKeys;
+use crate::authz::evaluate::CountGuard;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
 use crate::rollout::pipeline;
-use crate::rollout::pipeline::{Reached, Walked};
+use crate::rollout::pipeline::{ProgressFn, StagesPassed};
 use crate::rollout::prepared::PreparedPolicy;
-use crate::rollout::stage::{Failed, Refused, Stage};
-use crate::rollout::status::Candidate;
+use crate::rollout::stage::{ActivationError, Stage, StageError};
+use crate::rollout::status::PendingActivation;
 use crate::rollout::{EVERYBODY, Inner, Rollout, blocking};
 use crate::util::clock::now_ms;
 use crate::wasm::compile::Compiler;
 use crate::wasm::host::PolicyContext;
 
 /// The right to put something in force. Who waits for one comes in turn.
-pub struct Turn<'a> {
+pub struct ActivationGuard<'a> {
     pub(super) inner: &'a Inner,
     _turn: tokio::sync::MutexGuard<'a, ()>,
 }
 
 impl Rollout {
     /// Waits for a turn.
-    pub async fn turn(&self) -> Turn<'_> {
-        let _one_more = Counted::new(&self.0.waiting);
-        Turn { inner: &self.0, _turn: self.0.turn.lock().await }
+    pub async fn turn(&self) -> ActivationGuard<'_> {
+        let _one_more = CountGuard::new(&self.0.waiting);
+        ActivationGuard { inner: &self.0, _turn: self.0.turn.lock().await }
     }
 
     /// How many wait for a turn.
@@ -38,14 +38,14 @@ impl Rollout {
     }
 }
 
-impl Turn<'_> {
+impl ActivationGuard<'_> {
     /// Takes an artifact through all stages but the last.
     pub async fn prepare(
         &self,
-        artifact: &Artifact,
+        artifact: &PolicyBundle,
         basis: Arc<PolicyContext>,
         origin: PolicyOrigin,
-    ) -> Result<PreparedPolicy, Arc<Refused>> {
+    ) -> Result<PreparedPolicy, Arc<ActivationError>> {
         let signatures = self.inner.signatures().clone();
         self.prepare_for(signatures, artifact, basis, origin).await
     }
@@ -54,27 +54,27 @@ impl Turn<'_> {
     /// one node it may have been asked before that was, and on another not.
     pub(super) async fn prepare_without_effect(
         &self,
-        artifact: &Artifact,
+        artifact: &PolicyBundle,
         basis: Arc<PolicyContext>,
         origin: PolicyOrigin,
-    ) -> Result<PreparedPolicy, Arc<Refused>> {
+    ) -> Result<PreparedPolicy, Arc<ActivationError>> {
         let trust = Arc::clone(&self.inner.signatures().trust);
-        self.prepare_for(Signatures { trust, seen: Arc::default() }, artifact, basis, origin).await
+        self.prepare_for(SignaturePolicy { trust, seen: Arc::default() }, artifact, basis, origin).await
     }
 
     async fn prepare_for(
         &self,
-        signatures: Signatures,
-        artifact: &Artifact,
+        signatures: SignaturePolicy,
+        artifact: &PolicyBundle,
         basis: Arc<PolicyContext>,
         origin: PolicyOrigin,
-    ) -> Result<PreparedPolicy, Arc<Refused>> {
+    ) -> Result<PreparedPolicy, Arc<ActivationError>> {
         let walk = {
             let elsewhere = self.inner.elsewhere;
             let (artifact, basis) = (artifact.clone(), Arc::clone(&basis));
             move |compiler, reached| pipeline::walk(compiler, signatures, artifact, basis, elsewhere, reached)
         };
-        let Walked { policy, papers, signed } = self.on_its_way(artifact.digest(), &origin, walk).await?;
+        let StagesPassed { policy, papers, signed } = self.on_its_way(artifact.digest(), &origin, walk).await?;
         let sequence = signed.map(|statement| statement.sequence).or(origin.sequence);
         Ok(PreparedPolicy { policy, basis, origin: PolicyOrigin { sequence, signed, ..origin }, papers })
     }
@@ -85,31 +85,31 @@ impl Turn<'_> {
         &self,
         digest: String,
         origin: &PolicyOrigin,
-        walk: impl FnOnce(Compiler, Reached) -> W,
-    ) -> Result<T, Arc<Refused>>
+        walk: impl FnOnce(Compiler, ProgressFn) -> W,
+    ) -> Result<T, Arc<ActivationError>>
     where
         T: Send + 'static,
-        W: Future<Output = Result<T, Failed>> + Send + 'static,
+        W: Future<Output = Result<T, StageError>> + Send + 'static,
     {
         let Some(compiler) = self.inner.gate.compiler().cloned() else {
-            return Err(self.inner.refuse(Failed::new(Stage::InForce, EVERYBODY), Some(digest), origin));
+            return Err(self.inner.refuse(StageError::new(Stage::InForce, EVERYBODY), Some(digest), origin));
         };
-        let candidate = OnItsWay::new(self.inner, digest.clone(), origin);
+        let candidate = PendingGuard::new(self.inner, digest.clone(), origin);
         let walked = tokio::spawn(walk(compiler, candidate.reached())).await;
-        let walked = walked.unwrap_or_else(|error| Err(Failed::new(candidate.next(), error)));
+        let walked = walked.unwrap_or_else(|error| Err(StageError::new(candidate.next(), error)));
         drop(candidate);
         walked.map_err(|failed| self.inner.refuse(failed, Some(digest), origin))
     }
 
     /// Whether an artifact is signed as it should be.
-    pub async fn verify(&self, artifact: &Artifact, origin: &PolicyOrigin) -> Result<(), Arc<Refused>> {
+    pub async fn verify(&self, artifact: &PolicyBundle, origin: &PolicyOrigin) -> Result<(), Arc<ActivationError>> {
         let (signatures, artifact, digest) = (self.inner.signatures().clone(), artifact.clone(), artifact.digest());
         let verified = blocking(move || pipeline::verify(&signatures, &artifact).map(drop)).await;
-        verified.map_err(|why| self.inner.refuse(Failed::new(Stage::Verified, why), Some(digest), origin))
+        verified.map_err(|why| self.inner.refuse(StageError::new(Stage::Verified, why), Some(digest), origin))
     }
 
     /// Takes what is in force through the stages that depend on what is around it; none where nothing is in force.
-    pub async fn renew(&self, basis: Arc<PolicyContext>) -> Result<Option<PreparedPolicy>, Arc<Refused>> {
+    pub async fn renew(&self, basis: Arc<PolicyContext>) -> Result<Option<PreparedPolicy>, Arc<ActivationError>> {
         let now = self.inner.line().now.clone();
         let (Some((policy, papers)), Some(about)) = (now, self.inner.gate.in_force()) else { return Ok(None) };
         let origin = about.origin.clone();
@@ -119,19 +119,19 @@ impl Turn<'_> {
     /// Takes what is compiled through the stages that depend on what is around it; its signature too, if there is one to look at.
     pub(super) async fn again(
         &self,
-        signed: Option<&Artifact>,
+        signed: Option<&PolicyBundle>,
         mut next: PreparedPolicy,
-    ) -> Result<PreparedPolicy, Arc<Refused>> {
+    ) -> Result<PreparedPolicy, Arc<ActivationError>> {
         let walk = {
             let (policy, papers, basis) = (next.policy.clone(), next.papers.clone(), Arc::clone(&next.basis));
             let (signatures, elsewhere) = (self.inner.signatures().clone(), self.inner.elsewhere);
             let (signed, known) = (signed.cloned(), next.origin.signed);
-            move |compiler: Compiler, reached: Reached| async move {
+            move |compiler: Compiler, reached: ProgressFn| async move {
                 let signed = match &signed {
                     Some(artifact) => pipeline::verify(&signatures, artifact),
                     None => Ok(known),
                 };
-                let signed = signed.map_err(|error| Failed::new(Stage::Verified, error))?;
+                let signed = signed.map_err(|error| StageError::new(Stage::Verified, error))?;
                 reached(Stage::Compiled);
                 pipeline::again(&compiler, &policy, &papers, &basis, elsewhere, &reached).await?;
                 Ok(signed)
@@ -143,7 +143,7 @@ impl Turn<'_> {
     }
 
     /// Keeps an artifact for the way back. What cannot be kept takes force all the same.
-    pub async fn keep(&self, artifact: Artifact) {
+    pub async fn keep(&self, artifact: PolicyBundle) {
         let Some(archive) = self.inner.archive.clone() else { return };
         let kept = tokio::task::spawn_blocking(move || archive.keep(&artifact)).await;
         if let Ok(Err(error)) = kept {
@@ -152,31 +152,32 @@ impl Turn<'_> {
     }
 
     /// Asks for signatures of these from now on.
-    pub fn trust(&self, trust: &Arc<Trust>) {
+    pub fn trust(&self, trust: &Arc<TrustedKeys>) {
         self.inner.signatures().trust = Arc::clone(trust);
     }
 
     /// Puts what was prepared in force, and waits until no answer of an older version is on its way out any more.
-    pub async fn put_in_force(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<Refused>> {
+    pub async fn put_in_force(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
         self.inner.put_in_force(next).await
     }
 }
 
 /// A candidate in the status, as long as it is on its way.
-struct OnItsWay<'a> {
+struct PendingGuard<'a> {
     inner: &'a Inner,
     stage: Arc<Mutex<Option<Stage>>>,
 }
 
-impl<'a> OnItsWay<'a> {
+impl<'a> PendingGuard<'a> {
     fn new(inner: &'a Inner, digest: String, origin: &PolicyOrigin) -> Self {
         let stage = Arc::default();
-        let candidate = Candidate { digest, stage: Arc::clone(&stage), since: now_ms(), origin: origin.clone() };
+        let candidate =
+            PendingActivation { digest, stage: Arc::clone(&stage), since: now_ms(), origin: origin.clone() };
         inner.history().candidate = Some(candidate);
         Self { inner, stage }
     }
 
-    fn reached(&self) -> Reached {
+    fn reached(&self) -> ProgressFn {
         let stage = Arc::clone(&self.stage);
         Arc::new(move |reached| *stage.lock().unwrap_or_else(PoisonError::into_inner) = Some(reached))
     }
@@ -187,7 +188,7 @@ impl<'a> OnItsWay<'a> {
     }
 }
 
-impl Drop for OnItsWay<'_> {
+impl Drop for PendingGuard<'_> {
     fn drop(&mut self) {
         self.inner.history().candidate = None;
     }

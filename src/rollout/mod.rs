@@ -16,14 +16,14 @@ pub(crate) mod source_file;
 pub mod stage;
 pub(crate) mod status;
 
-use crate::artifact::bundle::Artifact;
-use crate::rollout::lock::Turn;
-use crate::rollout::rollback_history::Memory;
-use crate::rollout::rollback_history::Past;
-use crate::rollout::source_file::Files;
-use crate::rollout::stage::Refused;
+use crate::artifact::bundle::PolicyBundle;
+use crate::rollout::lock::ActivationGuard;
+use crate::rollout::rollback_history::HistoryFile;
+use crate::rollout::rollback_history::PastActivation;
+use crate::rollout::source_file::PolicySource;
+use crate::rollout::stage::ActivationError;
 use crate::rollout::stage::Stage;
-use crate::rollout::status::History;
+use crate::rollout::status::RolloutStatus;
 use crate::telemetry::metrics::metrics;
 use std::fmt::Display;
 use std::path::Path;
@@ -34,17 +34,17 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::artifact::signature::Signatures;
-use crate::authz::authorizer::Gate;
+use crate::artifact::signature::SignaturePolicy;
+use crate::authz::authorizer::Authorizer;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
 use crate::rollout::observers::Observers;
-use crate::rollout::policy_store::Archive;
+use crate::rollout::policy_store::PolicyArchive;
 use crate::rollout::prepared::PreparedPolicy;
-use crate::rollout::rollback_history::Line;
-use crate::rollout::shadow::Proposed;
-use crate::rollout::stage::Failed;
+use crate::rollout::rollback_history::RollbackHistory;
+use crate::rollout::shadow::ShadowState;
+use crate::rollout::stage::StageError;
 use crate::util::clock::now_ms;
-use crate::util::fingerprint::Stamp;
+use crate::util::fingerprint::Fingerprint;
 use crate::wasm::host::PolicyContext;
 
 /// Why nothing takes force where there is no door.
@@ -55,10 +55,10 @@ const EVERYBODY: &str = "this gateway lets everybody in (allow-all), so no polic
 pub struct Rollout(Arc<Inner>);
 
 struct Inner {
-    gate: Arc<Gate>,
+    gate: Arc<Authorizer>,
     observers: Observers,
-    archive: Option<Archive>,
-    signatures: Mutex<Signatures>,
+    archive: Option<PolicyArchive>,
+    signatures: Mutex<SignaturePolicy>,
     /// Whoever is on the way holds it: one at a time compiles and takes force.
     turn: tokio::sync::Mutex<()>,
     /// Replacements that were asked for; of those that wait only the last one goes on.
@@ -66,41 +66,46 @@ struct Inner {
     waiting: AtomicUsize,
     /// This is not the machine that a policy shall decide on, so what it requires cannot be asked for.
     elsewhere: bool,
-    history: Mutex<History>,
+    history: Mutex<RolloutStatus>,
     /// Held while something takes force, so that what was seen, what one goes back to and what is in force are the same.
-    in_force: Mutex<Line>,
+    in_force: Mutex<RollbackHistory>,
     /// Where the way back is remembered over restarts, if it is.
-    memory: OnceLock<Memory>,
+    memory: OnceLock<HistoryFile>,
     place: Mutex<Place>,
     /// The candidate beside what is in force.
-    proposed: Mutex<Option<Proposed>>,
+    proposed: Mutex<Option<ShadowState>>,
 }
 
 /// Where the policy lies.
 #[derive(Clone, Default)]
 struct Place {
-    files: Option<Files>,
+    files: Option<PolicySource>,
     /// The files as they were when they were looked at last.
-    seen: Stamp,
+    seen: Fingerprint,
 }
 
 impl Rollout {
     /// The way to this door, for those that are signed as they should be. What was in force lately is kept below `cache_dir`.
     #[must_use]
-    pub fn new(gate: Arc<Gate>, observers: Observers, signatures: Signatures, cache_dir: Option<&Path>) -> Self {
+    pub fn new(
+        gate: Arc<Authorizer>,
+        observers: Observers,
+        signatures: SignaturePolicy,
+        cache_dir: Option<&Path>,
+    ) -> Self {
         Self::with(gate, observers, signatures, cache_dir, false)
     }
 
     /// The stages on a machine whose configuration says nothing of where a policy shall decide: what it requires is not asked for.
     #[must_use]
-    pub fn elsewhere(gate: Arc<Gate>) -> Self {
-        Self::with(gate, Observers::new(0), Signatures::default(), None, true)
+    pub fn elsewhere(gate: Arc<Authorizer>) -> Self {
+        Self::with(gate, Observers::new(0), SignaturePolicy::default(), None, true)
     }
 
     fn with(
-        gate: Arc<Gate>,
+        gate: Arc<Authorizer>,
         observers: Observers,
-        signatures: Signatures,
+        signatures: SignaturePolicy,
         cache_dir: Option<&Path>,
         elsewhere: bool,
     ) -> Self {
@@ -108,7 +113,7 @@ impl Rollout {
             gate,
             observers,
             signatures: Mutex::new(signatures),
-            archive: cache_dir.map(Archive::below),
+            archive: cache_dir.map(PolicyArchive::below),
             turn: tokio::sync::Mutex::default(),
             asked: watch::Sender::new(0),
             waiting: AtomicUsize::new(0),
@@ -123,23 +128,23 @@ impl Rollout {
 
     /// Who may sign, and how far sequence numbers went.
     #[must_use]
-    pub fn signatures(&self) -> Signatures {
+    pub fn signatures(&self) -> SignaturePolicy {
         self.0.signatures().clone()
     }
 
     /// Takes an artifact through all stages but the last. Nothing changes by it but the history, if it fails.
     pub async fn prepare(
         &self,
-        artifact: Artifact,
+        artifact: PolicyBundle,
         basis: Arc<PolicyContext>,
         origin: PolicyOrigin,
-    ) -> Result<PreparedPolicy, Arc<Refused>> {
+    ) -> Result<PreparedPolicy, Arc<ActivationError>> {
         self.turn().await.prepare(&artifact, basis, origin).await
     }
 
     /// Puts what was prepared in force, at once, and waits until no answer of an older version is on its way out any more. Refused
     /// is only what something newer that was signed came before, or what cannot be remembered.
-    pub async fn put_in_force(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<Refused>> {
+    pub async fn put_in_force(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
         // The configuration may have changed since it was prepared.
         let basis = self.0.gate.basis();
         let requires = next.papers.suite.as_ref().map(|suite| &suite.requires);
@@ -154,10 +159,10 @@ impl Rollout {
     /// remembered in `memory`.
     pub async fn begin(
         &self,
-        files: Option<Files>,
+        files: Option<PolicySource>,
         example: &'static [u8],
-        memory: Option<Memory>,
-    ) -> Result<Arc<PolicyInfo>, Arc<Refused>> {
+        memory: Option<HistoryFile>,
+    ) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
         let turn = self.turn().await;
         if let Some(memory) = memory {
             self.0.recall(memory, files.clone()).await;
@@ -168,20 +173,24 @@ impl Rollout {
     }
 
     /// Takes the first policy as far as its cases.
-    pub async fn check(&self, files: Option<Files>, example: &'static [u8]) -> Result<PreparedPolicy, Arc<Refused>> {
+    pub async fn check(
+        &self,
+        files: Option<PolicySource>,
+        example: &'static [u8],
+    ) -> Result<PreparedPolicy, Arc<ActivationError>> {
         Ok(self.first(&self.turn().await, files, example).await?.1)
     }
 
     async fn first(
         &self,
-        turn: &Turn<'_>,
-        files: Option<Files>,
+        turn: &ActivationGuard<'_>,
+        files: Option<PolicySource>,
         example: &'static [u8],
-    ) -> Result<(Artifact, PreparedPolicy), Arc<Refused>> {
+    ) -> Result<(PolicyBundle, PreparedPolicy), Arc<ActivationError>> {
         let (artifact, origin) = match &files {
             Some(files) => (self.fetch(files.clone()).await?, files.origin()),
             None => (
-                Artifact::new(example),
+                PolicyBundle::new(example),
                 PolicyOrigin { source: "the example policy".into(), ..PolicyOrigin::default() },
             ),
         };
@@ -191,20 +200,20 @@ impl Rollout {
     }
 
     /// Reads the files, and remembers that it did. What cannot be read is refused.
-    async fn fetch(&self, files: Files) -> Result<Artifact, Arc<Refused>> {
+    async fn fetch(&self, files: PolicySource) -> Result<PolicyBundle, Arc<ActivationError>> {
         let (artifact, stamp) = self.read(files).await?;
         self.0.place().seen = stamp;
         Ok(artifact)
     }
 
-    async fn read(&self, files: Files) -> Result<(Artifact, Stamp), Arc<Refused>> {
+    async fn read(&self, files: PolicySource) -> Result<(PolicyBundle, Fingerprint), Arc<ActivationError>> {
         let origin = files.origin();
         let read = blocking(move || files.read()).await;
-        read.map_err(|why| self.0.refuse(Failed::new(Stage::Fetched, why), None, &origin))
+        read.map_err(|why| self.0.refuse(StageError::new(Stage::Fetched, why), None, &origin))
     }
 
     /// What was in force and what was refused.
-    pub fn history(&self) -> MutexGuard<'_, History> {
+    pub fn history(&self) -> MutexGuard<'_, RolloutStatus> {
         self.0.history()
     }
 
@@ -226,7 +235,7 @@ async fn blocking<T: Send + 'static, E: Display>(
 }
 
 impl Inner {
-    async fn put_in_force(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<Refused>> {
+    async fn put_in_force(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
         let within = next.basis.limits.timeout + next.basis.limits.queue_timeout + Duration::from_secs(2);
         let swap = {
             let mut line = self.line();
@@ -234,11 +243,11 @@ impl Inner {
                 && let Err(error) = self.signatures().seen.raise(statement)
             {
                 let digest = next.policy.digest().to_string();
-                return Err(self.refuse(Failed::new(Stage::InForce, error), Some(digest), &next.origin));
+                return Err(self.refuse(StageError::new(Stage::InForce, error), Some(digest), &next.origin));
             }
             line.now = Some((next.policy.clone(), next.papers.clone()));
             let swap = self.gate.swap(next.activation());
-            line.took_force(Past::of(&swap.about));
+            line.took_force(PastActivation::of(&swap.about));
             swap
         };
         let about = Arc::clone(&swap.about);
@@ -255,7 +264,7 @@ impl Inner {
     }
 
     /// Goes on where the process before this one ended. Where that cannot be read there is no way back behind the start.
-    async fn recall(&self, memory: Memory, files: Option<Files>) {
+    async fn recall(&self, memory: HistoryFile, files: Option<PolicySource>) {
         let read = {
             let memory = memory.clone();
             blocking(move || memory.read(files.as_ref())).await
@@ -284,9 +293,9 @@ impl Inner {
         }
     }
 
-    fn refuse(&self, failed: Failed, digest: Option<String>, origin: &PolicyOrigin) -> Arc<Refused> {
-        let Failed { stage, why } = failed;
-        let refused = Arc::new(Refused { stage, why, time: now_ms(), digest, origin: origin.clone() });
+    fn refuse(&self, failed: StageError, digest: Option<String>, origin: &PolicyOrigin) -> Arc<ActivationError> {
+        let StageError { stage, why } = failed;
+        let refused = Arc::new(ActivationError { stage, why, time: now_ms(), digest, origin: origin.clone() });
         let (source, why) = (&refused.origin.source, &refused.why);
         let stays = self.gate.in_force().map(|about| about.digest.to_string()).unwrap_or_default();
         tracing::error!(source, stage = stage.as_str(), why, in_force = stays, "a policy was refused");
@@ -295,15 +304,15 @@ impl Inner {
         refused
     }
 
-    fn signatures(&self) -> MutexGuard<'_, Signatures> {
+    fn signatures(&self) -> MutexGuard<'_, SignaturePolicy> {
         self.signatures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn history(&self) -> MutexGuard<'_, History> {
+    fn history(&self) -> MutexGuard<'_, RolloutStatus> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn line(&self) -> MutexGuard<'_, Line> {
+    fn line(&self) -> MutexGuard<'_, RollbackHistory> {
         self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

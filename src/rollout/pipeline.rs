@@ -4,14 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::artifact::bundle::{Artifact, digest};
-use crate::artifact::signature::{Signature, SignatureError, Signatures, Statement};
+use crate::artifact::bundle::{PolicyBundle, digest};
+use crate::artifact::signature::{Signature, SignatureError, SignaturePolicy, Statement};
 use crate::policytest::file::parse_within;
-use crate::policytest::file::reach::Reach;
-use crate::policytest::{Suite, run};
+use crate::policytest::file::reach::FileAccess;
+use crate::policytest::{TestSuite, run};
 use crate::rollout::prepared::PolicyAttachments;
 use crate::rollout::requirements;
-use crate::rollout::stage::{Failed, Stage};
+use crate::rollout::stage::{Stage, StageError};
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 use crate::wasm::host::PolicyContext;
@@ -25,10 +25,10 @@ const TESTING: Duration = Duration::from_secs(60);
 const CASES: &str = "cases";
 
 /// Is told of each stage that was reached.
-pub type Reached = Arc<dyn Fn(Stage) + Send + Sync>;
+pub type ProgressFn = Arc<dyn Fn(Stage) + Send + Sync>;
 
 /// What came through.
-pub struct Walked {
+pub struct StagesPassed {
     /// What may decide.
     pub policy: Policy,
     /// What came with it.
@@ -40,12 +40,12 @@ pub struct Walked {
 /// All stages but the last.
 pub async fn walk(
     compiler: Compiler,
-    signatures: Signatures,
-    artifact: Artifact,
+    signatures: SignaturePolicy,
+    artifact: PolicyBundle,
     basis: Arc<PolicyContext>,
     elsewhere: bool,
-    reached: Reached,
-) -> Result<Walked, Failed> {
+    reached: ProgressFn,
+) -> Result<StagesPassed, StageError> {
     // Digests, signatures and machine code take long enough to be in the way of streams.
     let begun = {
         let (compiler, reached) = (compiler.clone(), Arc::clone(&reached));
@@ -59,19 +59,19 @@ pub async fn walk(
 
 fn begin(
     compiler: &Compiler,
-    signatures: &Signatures,
-    artifact: &Artifact,
-    reached: &Reached,
-) -> Result<Walked, Failed> {
+    signatures: &SignaturePolicy,
+    artifact: &PolicyBundle,
+    reached: &ProgressFn,
+) -> Result<StagesPassed, StageError> {
     bounds(artifact)?;
     reached(Stage::Fetched);
-    let signed = verify(signatures, artifact).map_err(|error| Failed::new(Stage::Verified, error))?;
+    let signed = verify(signatures, artifact).map_err(|error| StageError::new(Stage::Verified, error))?;
     reached(Stage::Verified);
     let papers = papers(artifact)?;
     let loaded = Policy::of(compiler, &artifact.component, artifact.digest);
-    let policy = loaded.map_err(|error| Failed::new(stage_of(&error), error))?;
+    let policy = loaded.map_err(|error| StageError::new(stage_of(&error), error))?;
     reached(Stage::Compiled);
-    Ok(Walked { policy, papers, signed })
+    Ok(StagesPassed { policy, papers, signed })
 }
 
 /// The stages that depend on what is around a policy.
@@ -81,8 +81,8 @@ pub async fn again(
     papers: &PolicyAttachments,
     basis: &PolicyContext,
     elsewhere: bool,
-    reached: &Reached,
-) -> Result<(), Failed> {
+    reached: &ProgressFn,
+) -> Result<(), StageError> {
     let Some(suite) = papers.suite.as_deref() else {
         reached(Stage::Linked);
         reached(Stage::Tested);
@@ -90,19 +90,19 @@ pub async fn again(
     };
     let missing = requirements::missing(&suite.requires, &basis.surroundings);
     if !missing.is_empty() && !elsewhere {
-        return Err(Failed::new(Stage::Linked, format!("it requires {}", missing.join("; and "))));
+        return Err(StageError::new(Stage::Linked, format!("it requires {}", missing.join("; and "))));
     }
     reached(Stage::Linked);
     match tokio::time::timeout(TESTING, test(compiler, policy, suite, basis)).await {
-        Ok(tested) => tested.map_err(|why| Failed::new(Stage::Tested, why))?,
-        Err(_) => return Err(Failed::new(Stage::Tested, format!("its cases were not through after {TESTING:?}"))),
+        Ok(tested) => tested.map_err(|why| StageError::new(Stage::Tested, why))?,
+        Err(_) => return Err(StageError::new(Stage::Tested, format!("its cases were not through after {TESTING:?}"))),
     }
     reached(Stage::Tested);
     Ok(())
 }
 
-fn bounds(artifact: &Artifact) -> Result<(), Failed> {
-    let failed = |why: String| Failed::new(Stage::Fetched, why);
+fn bounds(artifact: &PolicyBundle) -> Result<(), StageError> {
+    let failed = |why: String| StageError::new(Stage::Fetched, why);
     if artifact.component.len() as u64 > MAX_SIZE {
         return Err(failed(LoadError::TooLarge(artifact.component.len() as u64).to_string()));
     }
@@ -114,21 +114,21 @@ fn bounds(artifact: &Artifact) -> Result<(), Failed> {
     }
 }
 
-fn papers(artifact: &Artifact) -> Result<PolicyAttachments, Failed> {
-    let failed = |why: String| Failed::new(Stage::Tested, why);
+fn papers(artifact: &PolicyBundle) -> Result<PolicyAttachments, StageError> {
+    let failed = |why: String| StageError::new(Stage::Tested, why);
     let Some(text) = &artifact.cases else { return Ok(PolicyAttachments::default()) };
-    let reach = artifact.folder.as_deref().map_or(Reach::Nowhere, Reach::Below);
+    let reach = artifact.folder.as_deref().map_or(FileAccess::Nowhere, FileAccess::Below);
     let suite = parse_within(Path::new(CASES), text, reach).map_err(|error| failed(format!("its {error}")))?;
     Ok(PolicyAttachments { suite: Some(Arc::new(suite)), cases: Some(digest(text.as_bytes()).into()) })
 }
 
 /// Whether it is signed as it has to be.
-pub fn verify(signatures: &Signatures, artifact: &Artifact) -> Result<Option<Statement>, SignatureError> {
+pub fn verify(signatures: &SignaturePolicy, artifact: &PolicyBundle) -> Result<Option<Statement>, SignatureError> {
     let signature = artifact.signature.as_ref().map(|text| Signature::parse(text.as_bytes())).transpose()?;
     signatures.verify(artifact.digest, artifact.cases.as_deref(), signature.as_ref())
 }
 
-async fn test(compiler: &Compiler, policy: &Policy, suite: &Suite, basis: &PolicyContext) -> Result<(), String> {
+async fn test(compiler: &Compiler, policy: &Policy, suite: &TestSuite, basis: &PolicyContext) -> Result<(), String> {
     let mut failed = Vec::new();
     for case in &suite.cases {
         let verdict = run::run(compiler, policy, &basis.limits, case).await;

@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::artifact::bundle::{Artifact, digest};
+use crate::artifact::bundle::{PolicyBundle, digest};
 use crate::artifact::signature;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::util::files;
@@ -18,7 +18,7 @@ const PARTS: [&str; 3] = ["wasm", "cases.toml", "sig"];
 
 /// A folder of artifacts.
 #[derive(Clone, Debug)]
-pub struct Archive {
+pub struct PolicyArchive {
     folder: PathBuf,
 }
 
@@ -33,7 +33,7 @@ pub struct Id {
 
 impl Id {
     /// An artifact's own.
-    pub fn of(artifact: &Artifact) -> Self {
+    pub fn of(artifact: &PolicyBundle) -> Self {
         Self { component: artifact.digest(), cases: artifact.cases_digest() }
     }
 
@@ -43,14 +43,14 @@ impl Id {
     }
 }
 
-impl Archive {
+impl PolicyArchive {
     /// The archive below `cache_dir`.
     pub fn below(cache_dir: &Path) -> Self {
         Self { folder: cache_dir.join("policies") }
     }
 
     /// Keeps an artifact.
-    pub fn keep(&self, artifact: &Artifact) -> io::Result<()> {
+    pub fn keep(&self, artifact: &PolicyBundle) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let stem = Id::of(artifact).stem();
         let texts = [artifact.cases.as_deref(), artifact.signature.as_deref()].map(|text| text.map(str::as_bytes));
@@ -65,7 +65,7 @@ impl Archive {
     }
 
     /// What was kept; an error if it is gone or was changed.
-    pub fn get(&self, id: &Id) -> io::Result<Artifact> {
+    pub fn get(&self, id: &Id) -> io::Result<PolicyBundle> {
         let path = |part: &str| self.folder.join(format!("{}.{part}", id.stem()));
         let text = |part: &str, most: u64| {
             let bytes = files::if_there(files::read(&path(part), most))?;
@@ -74,7 +74,7 @@ impl Archive {
         let component = files::read(&path("wasm"), MAX_SIZE)?;
         let cases = if id.cases.is_some() { text("cases.toml", MAX_CASES as u64)? } else { None };
         let artifact =
-            Artifact { cases, signature: text("sig", signature::MAX_SIZE as u64)?, ..Artifact::new(component) };
+            PolicyBundle { cases, signature: text("sig", signature::MAX_SIZE as u64)?, ..PolicyBundle::new(component) };
         if Id::of(&artifact) == *id { Ok(artifact) } else { Err(io::Error::other("it was changed")) }
     }
 
@@ -110,11 +110,11 @@ mod tests {
     #[test]
     fn what_was_kept_comes_back_whole_or_not_at_all() {
         let folder = tempfile::tempdir().expect("a folder");
-        let archive = Archive::below(folder.path());
-        let artifact = |n: u8, cases: Option<&str>| Artifact {
+        let archive = PolicyArchive::below(folder.path());
+        let artifact = |n: u8, cases: Option<&str>| PolicyBundle {
             cases: cases.map(Into::into),
             signature: cases.map(|_| "signed".into()),
-            ..Artifact::new(vec![n])
+            ..PolicyBundle::new(vec![n])
         };
         let (plain, tested) = (artifact(1, None), artifact(1, Some("cases")));
         for kept in [&plain, &tested] {

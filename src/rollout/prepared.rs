@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::authz::generation::Activation;
 use crate::policy::info::PolicyOrigin;
-use crate::policytest::Suite;
+use crate::policytest::TestSuite;
 use crate::wasm::component::Policy;
 use crate::wasm::host::PolicyContext;
 
@@ -34,7 +34,7 @@ impl PreparedPolicy {
 #[derive(Clone, Debug, Default)]
 pub struct PolicyAttachments {
     /// What it has to decide and what it requires.
-    pub suite: Option<Arc<Suite>>,
+    pub suite: Option<Arc<TestSuite>>,
     /// `sha256:…` of the text of its cases.
     pub cases: Option<Arc<str>>,
 }

@@ -10,15 +10,15 @@ use tokio::time::{Instant, sleep};
 
 use crate::audit::Writers;
 use crate::config::live::Options;
-use crate::config::{Config, Read};
+use crate::config::{Config, ConfigRead};
 use crate::rollout::file_watcher::Watch;
-use crate::rollout::lock::Turn;
-use crate::rollout::source_file::Files;
-use crate::rollout::stage::Refused;
+use crate::rollout::lock::ActivationGuard;
+use crate::rollout::source_file::PolicySource;
+use crate::rollout::stage::ActivationError;
 use crate::rollout::{Rollout, blocking};
 use crate::store::Store;
 use crate::util::clock::now_ms;
-use crate::util::fingerprint::{Seen, Stamp};
+use crate::util::fingerprint::{FileSnapshot, Fingerprint};
 use crate::wasm::host::PolicyContext;
 
 /// An editor, a compiler or a copy writes a file in several steps; when all files were still for so long, they are read.
@@ -29,19 +29,19 @@ const RESTLESS: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 10;
 
 /// Reads the configuration anew.
-pub type Load = Arc<dyn Fn() -> Read + Send + Sync>;
+pub type LoadFn = Arc<dyn Fn() -> ConfigRead + Send + Sync>;
 
 /// What is followed.
-pub struct Follow {
+pub struct Reloader {
     rollout: Rollout,
     store: Arc<dyn Store>,
     /// What the process was started with.
     running: Arc<Config>,
     /// What changes without a restart, for those who want to know.
     options: Options,
-    load: Load,
+    load: LoadFn,
     /// The configuration's file and then what it refers to, as they were when they were read last.
-    seen: Seen,
+    seen: FileSnapshot,
     /// There was such a file, so that there has to be one.
     is_in_file: bool,
     /// The last one without a mistake. What is in force may be older, if the stages refused it.
@@ -52,7 +52,7 @@ pub struct Follow {
     refused: bool,
 }
 
-impl Follow {
+impl Reloader {
     /// Follows the policy's file, if it is one, and the files that the configuration was read from.
     #[must_use]
     pub fn new(
@@ -60,8 +60,8 @@ impl Follow {
         store: Arc<dyn Store>,
         running: Arc<Config>,
         options: Options,
-        seen: Seen,
-        load: Load,
+        seen: FileSnapshot,
+        load: LoadFn,
     ) -> Self {
         let (config, around, is_in_file) = (Arc::clone(&running), rollout.0.gate.basis(), seen.was_there());
         Self { rollout, store, running, options, load, seen, is_in_file, config, around, refused: false }
@@ -85,7 +85,7 @@ impl Follow {
 
     fn paths(&self) -> Vec<PathBuf> {
         let files = self.rollout.0.place().files.clone();
-        let mut paths: Vec<_> = files.iter().flat_map(Files::all).collect();
+        let mut paths: Vec<_> = files.iter().flat_map(PolicySource::all).collect();
         paths.extend_from_slice(self.seen.paths());
         paths
     }
@@ -101,7 +101,7 @@ impl Follow {
 
     /// Waits until nobody writes to any of the files.
     async fn settle(&self, asked: bool) {
-        let stamp = || Stamp::of(self.paths().iter().map(PathBuf::as_path));
+        let stamp = || Fingerprint::of(self.paths().iter().map(PathBuf::as_path));
         let (mut before, begin) = (stamp(), Instant::now());
         loop {
             sleep(SETTLE).await;
@@ -158,7 +158,8 @@ impl Follow {
         for _ in 0..ATTEMPTS {
             let load = Arc::clone(&self.load);
             let read = blocking(move || Ok::<_, String>(load())).await;
-            let Read { config, files } = read.inspect_err(|_| self.seen = Seen::now(self.seen.paths().to_vec()))?;
+            let ConfigRead { config, files } =
+                read.inspect_err(|_| self.seen = FileSnapshot::now(self.seen.paths().to_vec()))?;
             self.is_in_file |= files.was_there();
             let (is_gone, has_changed) = (self.is_in_file && !files.was_there(), files.has_changed());
             self.seen = files;
@@ -176,7 +177,7 @@ impl Follow {
     fn needs_restart(&self) -> Vec<&'static str> {
         let mut options = self.config.needs_restart(&self.running);
         // The example policy is no file.
-        if Files::of(&self.config).is_some() != Files::of(&self.running).is_some() {
+        if PolicySource::of(&self.config).is_some() != PolicySource::of(&self.running).is_some() {
             options.push("policy.file");
         }
         options
@@ -193,11 +194,11 @@ impl Follow {
         if !config.has_same_surroundings(&self.config) {
             self.around = Arc::new(config.basis(Arc::clone(&self.store), &self.running.limits));
         }
-        if let (Some(files), Some(_)) = (Files::of(&config), Files::of(&self.running)) {
+        if let (Some(files), Some(_)) = (PolicySource::of(&config), PolicySource::of(&self.running)) {
             let mut place = self.rollout.0.place();
             if place.files.as_ref() != Some(&files) {
                 place.files = Some(files);
-                place.seen = Stamp::default();
+                place.seen = Fingerprint::default();
             }
         }
         self.config = Arc::new(config);
@@ -236,7 +237,7 @@ impl Follow {
     }
 
     /// Whether the policy's file has to be read.
-    fn is_due(&self, files: &Files, again: bool) -> bool {
+    fn is_due(&self, files: &PolicySource, again: bool) -> bool {
         let stamp = files.stamp();
         let mut place = self.rollout.0.place();
         let changed = stamp != place.seen;
@@ -251,7 +252,7 @@ impl Follow {
     }
 
     /// Takes what lies in the files into force, unless it is there already.
-    async fn take_file(&self, turn: &Turn<'_>, files: Files) -> Result<(), Arc<Refused>> {
+    async fn take_file(&self, turn: &ActivationGuard<'_>, files: PolicySource) -> Result<(), Arc<ActivationError>> {
         // Whatever becomes of it, it is not tried again before it changes.
         self.rollout.0.place().seen = files.stamp();
         let origin = files.origin();
@@ -270,7 +271,7 @@ impl Follow {
     }
 
     /// Says so if a restart would not take what lies in the files, since other keys may sign by now. What is in force goes on.
-    async fn verify_file(&self, turn: &Turn<'_>, files: Files) {
+    async fn verify_file(&self, turn: &ActivationGuard<'_>, files: PolicySource) {
         let origin = files.origin();
         // What is refused is in the log and in the status.
         if let Ok((artifact, _)) = self.rollout.read(files).await {

@@ -6,45 +6,45 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::artifact::bundle::Artifact;
+use crate::artifact::bundle::PolicyBundle;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
-use crate::rollout::lock::Turn;
+use crate::rollout::lock::ActivationGuard;
 use crate::rollout::policy_store::Id;
 use crate::rollout::prepared::PreparedPolicy;
-use crate::rollout::rollback_history::Past;
-use crate::rollout::source_file::Files;
-use crate::rollout::stage::{Failed, Refused, Stage};
+use crate::rollout::rollback_history::PastActivation;
+use crate::rollout::source_file::PolicySource;
+use crate::rollout::stage::{ActivationError, Stage, StageError};
 use crate::rollout::{Inner, Rollout, blocking};
-use crate::shadow::shadow_policy::Candidate;
+use crate::shadow::shadow_policy::ShadowPolicy;
 
 /// What is wanted.
-pub struct Change {
+pub struct ReplacementKind {
     /// What shall take force.
-    pub what: What,
+    pub what: ReplacementSource,
     /// Only as far as its cases.
     pub dry_run: bool,
     /// Whether it is still wanted, given what is in force when its turn comes.
-    pub wanted: Wanted,
+    pub wanted: ReplacementRequest,
     /// What is not about to take force after so long does not any more.
     pub within: Option<Duration>,
 }
 
 /// Is told what is in force.
-pub type Wanted = Box<dyn Fn(Option<&PolicyInfo>) -> bool + Send + Sync>;
+pub type ReplacementRequest = Box<dyn Fn(Option<&PolicyInfo>) -> bool + Send + Sync>;
 
 /// What shall take force.
-pub enum What {
+pub enum ReplacementSource {
     /// This.
-    Given(Artifact),
+    Given(PolicyBundle),
     /// What was in force before.
     Before,
     /// The candidate, if it still is one.
-    Proposed(Arc<Candidate>),
+    Proposed(Arc<ShadowPolicy>),
 }
 
 /// What came of it.
 #[derive(Debug)]
-pub enum Done {
+pub enum Replacement {
     /// It decides. If it is gone after a restart, with the reason.
     InForce(Arc<PolicyInfo>, Option<String>),
     /// It could. Nothing changed.
@@ -58,7 +58,7 @@ pub enum Done {
 
 /// Why nothing came of it.
 #[derive(Debug)]
-pub enum NotReplaced {
+pub enum ReplaceError {
     /// Another change was asked for after it, while it waited for its turn.
     Overtaken,
     /// It was not wanted any more.
@@ -70,12 +70,12 @@ pub enum NotReplaced {
     /// It took longer than was wanted.
     Late(Duration),
     /// A stage was not reached.
-    Refused(Arc<Refused>),
+    Activation(Arc<ActivationError>),
 }
 
 impl Rollout {
     /// Takes a change all the way. It goes on when nobody waits for it any more.
-    pub async fn replace(&self, change: Change) -> Result<Done, NotReplaced> {
+    pub async fn replace(&self, change: ReplacementKind) -> Result<Replacement, ReplaceError> {
         let (rollout, limit) = (self.clone(), Limit::from(change.within));
         let mut going = tokio::spawn({
             let limit = limit.clone();
@@ -90,11 +90,11 @@ impl Rollout {
                 Err(_) => going.await,
             },
         };
-        let failed = |error| self.0.refuse(Failed::new(Stage::InForce, error), None, &control_port());
-        done.unwrap_or_else(|error| Err(NotReplaced::Refused(failed(error))))
+        let failed = |error| self.0.refuse(StageError::new(Stage::InForce, error), None, &control_port());
+        done.unwrap_or_else(|error| Err(ReplaceError::Activation(failed(error))))
     }
 
-    async fn go(&self, change: Change, limit: Limit) -> Result<Done, NotReplaced> {
+    async fn go(&self, change: ReplacementKind, limit: Limit) -> Result<Replacement, ReplaceError> {
         let inner = &*self.0;
         // A rehearsal is in nobody's way.
         let turn = if change.dry_run {
@@ -107,26 +107,26 @@ impl Rollout {
             });
             tokio::select! {
                 biased;
-                _ = asked.wait_for(|last| *last != number) => return Err(NotReplaced::Overtaken),
+                _ = asked.wait_for(|last| *last != number) => return Err(ReplaceError::Overtaken),
                 turn = self.turn() => turn,
                 () = limit.passed() => return Err(limit.late()),
             }
         };
         let in_force = inner.gate.in_force();
         if !(change.wanted)(in_force.as_deref()) {
-            return Err(NotReplaced::Unwanted(in_force));
+            return Err(ReplaceError::Unwanted(in_force));
         }
         let files = inner.place().files.clone();
-        let goes_back = matches!(change.what, What::Before);
+        let goes_back = matches!(change.what, ReplacementSource::Before);
         let mut candidate = None;
         let (artifact, next) = match change.what {
-            What::Proposed(proposed) => turn.promote(candidate.insert(proposed)).await?,
-            What::Given(artifact) => {
+            ReplacementSource::Proposed(proposed) => turn.promote(candidate.insert(proposed)).await?,
+            ReplacementSource::Given(artifact) => {
                 let artifact = with_cases_beside(artifact, files.as_ref(), inner).await;
-                prepared(&turn, artifact.map_err(NotReplaced::Refused)?).await?
+                prepared(&turn, artifact.map_err(ReplaceError::Activation)?).await?
             }
-            What::Before => {
-                let artifact = before(inner, files.as_ref()).await.map_err(NotReplaced::NothingBefore)?;
+            ReplacementSource::Before => {
+                let artifact = before(inner, files.as_ref()).await.map_err(ReplaceError::NothingBefore)?;
                 prepared(&turn, artifact).await?
             }
         };
@@ -135,7 +135,7 @@ impl Rollout {
         }
         if change.dry_run {
             let cases = next.papers.suite.as_ref().map_or(0, |suite| suite.cases.len());
-            return Ok(Done::Passed { digest: next.policy.digest().to_string(), cases });
+            return Ok(Replacement::Passed { digest: next.policy.digest().to_string(), cases });
         }
         let gone = if goes_back { inner.line().go_back() } else { None };
         let (taken, only_here) = take(&turn, artifact, next, files).await;
@@ -145,7 +145,7 @@ impl Rollout {
         if let (Ok(_), Some(candidate)) = (&taken, &candidate) {
             inner.ended(candidate);
         }
-        taken.map(|about| Done::InForce(about, only_here)).map_err(NotReplaced::Refused)
+        taken.map(|about| Replacement::InForce(about, only_here)).map_err(ReplaceError::Activation)
     }
 }
 
@@ -177,14 +177,17 @@ impl Limit {
         !self.decided.swap(true, Ordering::Relaxed)
     }
 
-    const fn late(&self) -> NotReplaced {
-        NotReplaced::Late(self.within)
+    const fn late(&self) -> ReplaceError {
+        ReplaceError::Late(self.within)
     }
 }
 
-async fn prepared(turn: &Turn<'_>, artifact: Artifact) -> Result<(Artifact, PreparedPolicy), NotReplaced> {
+async fn prepared(
+    turn: &ActivationGuard<'_>,
+    artifact: PolicyBundle,
+) -> Result<(PolicyBundle, PreparedPolicy), ReplaceError> {
     let next = turn.prepare(&artifact, turn.inner.gate.basis(), control_port()).await;
-    Ok((artifact, next.map_err(NotReplaced::Refused)?))
+    Ok((artifact, next.map_err(ReplaceError::Activation)?))
 }
 
 pub(super) fn control_port() -> PolicyOrigin {
@@ -193,11 +196,11 @@ pub(super) fn control_port() -> PolicyOrigin {
 
 /// The file first: who starts behind this starts with what is about to take force, and it has passed everything already.
 async fn take(
-    turn: &Turn<'_>,
-    artifact: Artifact,
+    turn: &ActivationGuard<'_>,
+    artifact: PolicyBundle,
     mut next: PreparedPolicy,
-    files: Option<Files>,
-) -> (Result<Arc<PolicyInfo>, Arc<Refused>>, Option<String>) {
+    files: Option<PolicySource>,
+) -> (Result<Arc<PolicyInfo>, Arc<ActivationError>>, Option<String>) {
     let written = match files {
         None => Err("the policy in the configuration is no file".to_owned()),
         Some(files) => {
@@ -222,10 +225,10 @@ async fn take(
 
 /// Whoever brings no cases of his own has to pass those that lie beside the file: the next start asks them.
 pub(super) async fn with_cases_beside(
-    mut artifact: Artifact,
-    files: Option<&Files>,
+    mut artifact: PolicyBundle,
+    files: Option<&PolicySource>,
     inner: &Inner,
-) -> Result<Artifact, Arc<Refused>> {
+) -> Result<PolicyBundle, Arc<ActivationError>> {
     let Some(files) = files.filter(|_| artifact.cases.is_none()).cloned() else { return Ok(artifact) };
     let folder = files.cases.parent().map(Into::into);
     match blocking(move || files.cases_text()).await {
@@ -236,14 +239,15 @@ pub(super) async fn with_cases_beside(
         }
         Ok(None) => Ok(artifact),
         Err(why) => {
-            let failed = Failed::new(Stage::Fetched, why);
+            let failed = StageError::new(Stage::Fetched, why);
             Err(inner.refuse(failed, Some(artifact.digest()), &control_port()))
         }
     }
 }
 
-async fn before(inner: &Inner, files: Option<&Files>) -> Result<Artifact, String> {
-    let id: Id = inner.line().back().map(Past::id).ok_or("nothing else was in force here that is remembered")?;
+async fn before(inner: &Inner, files: Option<&PolicySource>) -> Result<PolicyBundle, String> {
+    let id: Id =
+        inner.line().back().map(PastActivation::id).ok_or("nothing else was in force here that is remembered")?;
     let archive = inner.archive.clone().ok_or("without a cache-dir nothing is kept to go back to")?;
     let digest = id.component.clone();
     let got = blocking(move || archive.get(&id)).await;

@@ -1,10 +1,10 @@
 //! What a policy says that it cannot do without (`[requires]` in its cases), held against what the operator configured.
 
-use crate::policytest::Requires;
-use crate::wasm::host::Surroundings;
+use crate::policytest::Requirements;
+use crate::wasm::host::PolicyEnv;
 
 /// What is not there, with the option where it would be set; empty if all is.
-pub fn missing(requires: &Requires, around: &Surroundings) -> Vec<String> {
+pub fn missing(requires: &Requirements, around: &PolicyEnv) -> Vec<String> {
     let mut missing = Vec::new();
     for name in &requires.settings {
         if around.settings.get(name).is_none() {

@@ -11,7 +11,7 @@ use crate::artifact::digest::Digest;
 use crate::policy::info::PolicyInfo;
 use crate::rollout::policy_store::Id;
 use crate::rollout::prepared::PolicyAttachments;
-use crate::rollout::source_file::Files;
+use crate::rollout::source_file::PolicySource;
 use crate::util::private_files;
 use crate::wasm::component::Policy;
 
@@ -24,19 +24,19 @@ const FILES: usize = 64;
 
 /// What is in force, and the way back.
 #[derive(Default)]
-pub struct Line {
+pub struct RollbackHistory {
     /// What is in force.
     pub now: Option<(Policy, PolicyAttachments)>,
     /// What was in force, the latest last.
-    past: Vec<Past>,
+    past: Vec<PastActivation>,
     /// The same as it was written last.
-    written: Vec<Past>,
+    written: Vec<PastActivation>,
 }
 
 /// A version that was in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Past {
+pub struct PastActivation {
     /// `sha256:…` of the component.
     pub digest: String,
     /// `sha256:…` of its cases.
@@ -47,7 +47,7 @@ pub struct Past {
     pub source: String,
 }
 
-impl Past {
+impl PastActivation {
     /// What is told of a version is what is remembered of it.
     pub fn of(about: &PolicyInfo) -> Self {
         Self {
@@ -68,31 +68,31 @@ impl Past {
     }
 }
 
-impl Line {
+impl RollbackHistory {
     /// Goes on where another process ended.
-    pub fn begin_with(&mut self, past: Vec<Past>) {
+    pub fn begin_with(&mut self, past: Vec<PastActivation>) {
         self.written.clone_from(&past);
         self.past = past;
     }
 
     /// What one goes back to.
-    pub fn back(&self) -> Option<&Past> {
+    pub fn back(&self) -> Option<&PastActivation> {
         self.past.len().checked_sub(2).and_then(|place| self.past.get(place))
     }
 
     /// What is in force is gone back from; if nothing comes of that, it is to be given to [`Self::forth`].
-    pub fn go_back(&mut self) -> Option<Past> {
+    pub fn go_back(&mut self) -> Option<PastActivation> {
         self.past.pop()
     }
 
     /// It is in force all the same.
-    pub fn forth(&mut self, past: Option<Past>) {
+    pub fn forth(&mut self, past: Option<PastActivation>) {
         self.past.extend(past);
     }
 
     /// Something took force. What is there already is there once.
-    pub fn took_force(&mut self, past: Past) {
-        if self.past.last().map(Past::id) != Some(past.id()) {
+    pub fn took_force(&mut self, past: PastActivation) {
+        if self.past.last().map(PastActivation::id) != Some(past.id()) {
             self.past.push(past);
         }
         let too_many = self.past.len().saturating_sub(KEPT);
@@ -100,7 +100,7 @@ impl Line {
     }
 
     /// What has to be written by now, if anything; whoever asks writes it.
-    pub fn unwritten(&mut self) -> Option<Vec<Past>> {
+    pub fn unwritten(&mut self) -> Option<Vec<PastActivation>> {
         if self.past == self.written {
             return None;
         }
@@ -112,18 +112,18 @@ impl Line {
 /// Where lines are remembered: a file for each gateway and each place of a policy, so that nobody goes back to what was in force
 /// elsewhere.
 #[derive(Clone, Debug)]
-pub struct Memory {
+pub struct HistoryFile {
     folder: PathBuf,
     node: String,
 }
 
-impl Memory {
+impl HistoryFile {
     /// That of this node, below `cache_dir`.
     pub fn below(cache_dir: &Path, node: &str) -> Self {
         Self { folder: cache_dir.join("past"), node: node.into() }
     }
 
-    fn file(&self, files: Option<&Files>) -> PathBuf {
+    fn file(&self, files: Option<&PolicySource>) -> PathBuf {
         let place = files.map_or(Path::new("example"), |files| &files.component);
         let place = std::path::absolute(place).unwrap_or_else(|_| place.into());
         let name = digest(format!("{}\n{}", self.node, place.display()).as_bytes());
@@ -131,21 +131,21 @@ impl Memory {
     }
 
     /// What was in force here, the latest last.
-    pub fn read(&self, files: Option<&Files>) -> io::Result<Vec<Past>> {
+    pub fn read(&self, files: Option<&PolicySource>) -> io::Result<Vec<PastActivation>> {
         let file = self.file(files);
         let told = |what: &dyn std::fmt::Display| io::Error::other(format!("{}: {what}", file.display()));
         let Some(text) = private_files::read(&file, MAX_SIZE).map_err(|error| told(&error))? else {
             return Ok(Vec::new());
         };
-        let past: Vec<Past> = serde_json::from_slice(&text).map_err(|error| told(&error))?;
-        if past.len() > KEPT || !past.iter().all(Past::is_one) {
+        let past: Vec<PastActivation> = serde_json::from_slice(&text).map_err(|error| told(&error))?;
+        if past.len() > KEPT || !past.iter().all(PastActivation::is_one) {
             return Err(told(&"it is not what was written there"));
         }
         Ok(past)
     }
 
     /// Remembers this in its place.
-    pub fn write(&self, files: Option<&Files>, past: &[Past]) -> io::Result<()> {
+    pub fn write(&self, files: Option<&PolicySource>, past: &[PastActivation]) -> io::Result<()> {
         private_files::write(&self.file(files), &serde_json::to_vec(past)?)?;
         let mut all = BTreeSet::new();
         for entry in std::fs::read_dir(&self.folder)? {
@@ -166,13 +166,13 @@ impl Memory {
 mod tests {
     use super::*;
 
-    fn past(n: u64) -> Past {
-        Past { digest: digest(&n.to_le_bytes()), cases: None, since: n, source: "file policy.wasm".into() }
+    fn past(n: u64) -> PastActivation {
+        PastActivation { digest: digest(&n.to_le_bytes()), cases: None, since: n, source: "file policy.wasm".into() }
     }
 
     #[test]
     fn one_goes_back_a_step_at_a_time() {
-        let mut line = Line::default();
+        let mut line = RollbackHistory::default();
         assert!(line.back().is_none() && line.unwritten().is_none());
         for n in [1, 2, 2, 3] {
             line.took_force(past(n));
@@ -195,8 +195,8 @@ mod tests {
     #[test]
     fn each_gateway_remembers_its_own() {
         let dir = tempfile::tempdir().expect("a folder");
-        let (one, other) = (Memory::below(dir.path(), "one"), Memory::below(dir.path(), "other"));
-        let files = |name: &str| Files::at(dir.path().join(name));
+        let (one, other) = (HistoryFile::below(dir.path(), "one"), HistoryFile::below(dir.path(), "other"));
+        let files = |name: &str| PolicySource::at(dir.path().join(name));
         let (a, b) = (files("a.wasm"), files("b.wasm"));
         one.write(Some(&a), &[past(1)]).expect("written");
         other.write(Some(&a), &[past(2)]).expect("written");

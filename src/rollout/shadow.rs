@@ -4,96 +4,104 @@
 use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use crate::artifact::bundle::Artifact;
+use crate::artifact::bundle::PolicyBundle;
 use crate::policy::info::PolicyOrigin;
-use crate::rollout::lock::Turn;
+use crate::rollout::lock::ActivationGuard;
 use crate::rollout::prepared::PolicyAttachments;
 use crate::rollout::prepared::PreparedPolicy;
-use crate::rollout::replace::{NotReplaced, control_port, with_cases_beside};
-use crate::rollout::source_file::Files;
-use crate::rollout::stage::{Failed, Refused, Stage};
+use crate::rollout::replace::{ReplaceError, control_port, with_cases_beside};
+use crate::rollout::source_file::PolicySource;
+use crate::rollout::stage::{ActivationError, Stage, StageError};
 use crate::rollout::{Inner, Rollout};
-use crate::shadow::shadow_policy::{Candidate, Share};
+use crate::shadow::shadow_policy::{ShadowPolicy, ShadowSampling};
 
 /// The candidate, with what it takes to put it in force.
 #[derive(Clone)]
-pub struct Proposed {
-    candidate: Arc<Candidate>,
-    artifact: Artifact,
+pub struct ShadowState {
+    candidate: Arc<ShadowPolicy>,
+    artifact: PolicyBundle,
     papers: PolicyAttachments,
     origin: PolicyOrigin,
-    whose: Whose,
+    whose: ShadowOwner,
 }
 
 /// Who wants it asked. The fleet's goes before a node's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Whose {
+enum ShadowOwner {
     Node,
     Fleet,
 }
 
 impl Rollout {
     /// Takes an artifact up to its cases, and has it asked from then on. It goes on when nobody waits for it any more.
-    pub async fn propose(&self, artifact: Artifact, share: Share) -> Result<Arc<Candidate>, Arc<Refused>> {
+    pub async fn propose(
+        &self,
+        artifact: PolicyBundle,
+        share: ShadowSampling,
+    ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
         let files = self.0.place().files.clone();
         let artifact = with_cases_beside(artifact, files.as_ref(), &self.0).await?;
-        self.take_up(artifact, control_port(), share, Whose::Node).await
+        self.take_up(artifact, control_port(), share, ShadowOwner::Node).await
     }
 
     /// The same for what lies in a file, with its cases and its signature beside it.
-    pub async fn propose_file(&self, component: PathBuf, share: Share) -> Result<Arc<Candidate>, Arc<Refused>> {
-        let files = Files::at(component);
+    pub async fn propose_file(
+        &self,
+        component: PathBuf,
+        share: ShadowSampling,
+    ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
+        let files = PolicySource::at(component);
         let origin = files.origin();
         let (artifact, _) = self.read(files).await?;
-        self.take_up(artifact, origin, share, Whose::Node).await
+        self.take_up(artifact, origin, share, ShadowOwner::Node).await
     }
 
     /// The same for what every node of the fleet asks.
     pub async fn propose_for_all(
         &self,
-        artifact: Artifact,
+        artifact: PolicyBundle,
         origin: PolicyOrigin,
-        share: Share,
-    ) -> Result<Arc<Candidate>, Arc<Refused>> {
-        self.take_up(artifact, origin, share, Whose::Fleet).await
+        share: ShadowSampling,
+    ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
+        self.take_up(artifact, origin, share, ShadowOwner::Fleet).await
     }
 
     async fn take_up(
         &self,
-        artifact: Artifact,
+        artifact: PolicyBundle,
         origin: PolicyOrigin,
-        share: Share,
-        whose: Whose,
-    ) -> Result<Arc<Candidate>, Arc<Refused>> {
+        share: ShadowSampling,
+        whose: ShadowOwner,
+    ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
         let (rollout, from) = (self.clone(), origin.clone());
         let task = tokio::spawn(async move {
             let turn = rollout.turn().await;
             let basis = rollout.0.gate.basis();
             let next = match whose {
-                Whose::Node => turn.prepare(&artifact, basis, from).await?,
-                Whose::Fleet => turn.prepare_without_effect(&artifact, basis, from).await?,
+                ShadowOwner::Node => turn.prepare(&artifact, basis, from).await?,
+                ShadowOwner::Fleet => turn.prepare_without_effect(&artifact, basis, from).await?,
             };
             rollout.0.ask_beside(artifact, next, share, whose)
         });
-        let failed = |error| self.0.refuse(Failed::new(Stage::InForce, error), None, &origin);
+        let failed = |error| self.0.refuse(StageError::new(Stage::InForce, error), None, &origin);
         task.await.unwrap_or_else(|error| Err(failed(error)))
     }
 
     /// What a candidate came as, if it still is one.
     #[must_use]
-    pub fn artifact_of(&self, candidate: &Arc<Candidate>) -> Option<Artifact> {
+    pub fn artifact_of(&self, candidate: &Arc<ShadowPolicy>) -> Option<PolicyBundle> {
         let proposed = self.0.proposed();
         let is = proposed.as_ref().filter(|proposed| Arc::ptr_eq(&proposed.candidate, candidate));
         is.map(|proposed| proposed.artifact.clone())
     }
 
     /// It is asked no more, if it still is.
-    pub fn ended(&self, candidate: &Arc<Candidate>) {
+    pub fn ended(&self, candidate: &Arc<ShadowPolicy>) {
         self.0.ended(candidate);
     }
 
     /// Nobody is asked any more. Returns who was.
-    pub fn withdraw(&self) -> Option<Arc<Candidate>> {
+    pub fn withdraw(&self) -> Option<Arc<ShadowPolicy>> {
         let mut proposed = self.0.proposed();
         self.0.observers.shadow.ask(None);
         proposed.take().map(|proposed| proposed.candidate)
@@ -101,36 +109,37 @@ impl Rollout {
 }
 
 impl Inner {
-    fn proposed(&self) -> MutexGuard<'_, Option<Proposed>> {
+    fn proposed(&self) -> MutexGuard<'_, Option<ShadowState>> {
         self.proposed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ask_beside(
         &self,
-        artifact: Artifact,
+        artifact: PolicyBundle,
         next: PreparedPolicy,
-        share: Share,
-        whose: Whose,
-    ) -> Result<Arc<Candidate>, Arc<Refused>> {
+        share: ShadowSampling,
+        whose: ShadowOwner,
+    ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
         let PreparedPolicy { policy, basis, origin, papers } = next;
         let candidate =
-            Candidate::new(policy, origin.clone(), share, basis.limits.log_rate, self.observers.audit.mask());
+            ShadowPolicy::new(policy, origin.clone(), share, basis.limits.log_rate, self.observers.audit.mask());
         let candidate = Arc::new(candidate);
         // Held for both, so that what is asked is what can be promoted.
         let mut proposed = self.proposed();
-        if whose == Whose::Node && proposed.as_ref().is_some_and(|proposed| proposed.whose == Whose::Fleet) {
+        if whose == ShadowOwner::Node && proposed.as_ref().is_some_and(|proposed| proposed.whose == ShadowOwner::Fleet)
+        {
             drop(proposed);
-            let failed = Failed::new(Stage::InForce, "the fleet's candidate is asked here");
+            let failed = StageError::new(Stage::InForce, "the fleet's candidate is asked here");
             return Err(self.refuse(failed, Some(candidate.policy().digest().to_string()), &origin));
         }
         tracing::info!(policy = %candidate.policy().digest(), share = share.share, source = origin.source, "a candidate is asked");
         self.observers.shadow.ask(Some(Arc::clone(&candidate)));
-        *proposed = Some(Proposed { candidate: Arc::clone(&candidate), artifact, papers, origin, whose });
+        *proposed = Some(ShadowState { candidate: Arc::clone(&candidate), artifact, papers, origin, whose });
         Ok(candidate)
     }
 
     /// It is asked no more: it is in force by now, or somebody took it away.
-    pub(super) fn ended(&self, candidate: &Arc<Candidate>) {
+    pub(super) fn ended(&self, candidate: &Arc<ShadowPolicy>) {
         let mut proposed = self.proposed();
         if proposed.as_ref().is_some_and(|proposed| Arc::ptr_eq(&proposed.candidate, candidate)) {
             self.observers.shadow.ask(None);
@@ -139,17 +148,20 @@ impl Inner {
     }
 }
 
-impl Turn<'_> {
+impl ActivationGuard<'_> {
     /// What takes force if a candidate is promoted. It is machine code already; what depends on the configuration of now, signatures and cases,
     /// is looked at again.
-    pub(super) async fn promote(&self, candidate: &Arc<Candidate>) -> Result<(Artifact, PreparedPolicy), NotReplaced> {
+    pub(super) async fn promote(
+        &self,
+        candidate: &Arc<ShadowPolicy>,
+    ) -> Result<(PolicyBundle, PreparedPolicy), ReplaceError> {
         let proposed = self.inner.proposed().clone();
         let Some(proposed) = proposed.filter(|proposed| Arc::ptr_eq(&proposed.candidate, candidate)) else {
-            return Err(NotReplaced::Withdrawn);
+            return Err(ReplaceError::Withdrawn);
         };
-        let Proposed { artifact, papers, origin, .. } = proposed;
+        let ShadowState { artifact, papers, origin, .. } = proposed;
         let (policy, basis) = (candidate.policy().clone(), self.inner.gate.basis());
         let next = PreparedPolicy { policy, basis, origin, papers };
-        Ok((artifact.clone(), self.again(Some(&artifact), next).await.map_err(NotReplaced::Refused)?))
+        Ok((artifact.clone(), self.again(Some(&artifact), next).await.map_err(ReplaceError::Activation)?))
     }
 }

@@ -6,13 +6,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::artifact::bundle::Artifact;
+use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::signature;
-use crate::config::{Config, Door};
+use crate::config::{Config, PolicyMode};
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::util::files;
-use crate::util::fingerprint::Stamp;
+use crate::util::fingerprint::Fingerprint;
 use crate::wasm::load_error::MAX_SIZE;
 
 /// A file that others may write to is read anew so often at most, when it changed while it was read.
@@ -21,7 +21,7 @@ const BETWEEN: Duration = Duration::from_millis(100);
 
 /// Where a policy lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Files {
+pub struct PolicySource {
     /// The component.
     pub component: PathBuf,
     /// Its cases.
@@ -30,11 +30,11 @@ pub struct Files {
     named: bool,
 }
 
-impl Files {
+impl PolicySource {
     /// Where the configuration says that the policy lies; none if it is not a file.
     #[must_use]
     pub fn of(config: &Config) -> Option<Self> {
-        let Door::Policy(component) = &config.door else { return None };
+        let PolicyMode::Policy(component) = &config.door else { return None };
         let beside = || component.with_extension("cases.toml");
         let (cases, named) = (config.rollout.cases.clone(), config.rollout.cases.is_some());
         Some(Self { component: component.clone(), cases: cases.unwrap_or_else(beside), named })
@@ -67,12 +67,12 @@ impl Files {
 
     /// What tells their content of now from any other.
     #[must_use]
-    pub fn stamp(&self) -> Stamp {
-        Stamp::of(self.all().iter().map(PathBuf::as_path))
+    pub fn stamp(&self) -> Fingerprint {
+        Fingerprint::of(self.all().iter().map(PathBuf::as_path))
     }
 
     /// Reads all of them, as they were at one moment.
-    pub fn read(&self) -> io::Result<(Artifact, Stamp)> {
+    pub fn read(&self) -> io::Result<(PolicyBundle, Fingerprint)> {
         for _ in 0..ATTEMPTS {
             let before = self.stamp();
             let artifact = self.artifact()?;
@@ -84,12 +84,12 @@ impl Files {
         Err(io::Error::other(format!("{}: it does not stop changing", self.component.display())))
     }
 
-    fn artifact(&self) -> io::Result<Artifact> {
+    fn artifact(&self) -> io::Result<PolicyBundle> {
         let component = files::read(&self.component, MAX_SIZE)?;
         let cases = self.cases_text()?;
         let signature = optional(&self.signature(), signature::MAX_SIZE as u64)?;
         let folder = self.cases.parent().unwrap_or(Path::new("")).to_path_buf();
-        Ok(Artifact { cases, signature, folder: Some(folder), ..Artifact::new(component) })
+        Ok(PolicyBundle { cases, signature, folder: Some(folder), ..PolicyBundle::new(component) })
     }
 
     /// The cases that lie beside the component.
@@ -104,7 +104,7 @@ impl Files {
 
     /// Puts an artifact in the files' place, each at one moment. All are on disk before the first one is replaced: an error says
     /// why that cannot be done here, and then everything is as before.
-    pub fn write(&self, artifact: &Artifact) -> io::Result<Stamp> {
+    pub fn write(&self, artifact: &PolicyBundle) -> io::Result<Fingerprint> {
         let mut new = Vec::new();
         if let Some(signature) = &artifact.signature {
             new.push(prepare(&self.signature(), signature.as_bytes())?);
@@ -168,9 +168,9 @@ fn optional(path: &Path, most: u64) -> io::Result<Option<String>> {
 mod tests {
     use super::*;
 
-    fn files(folder: &Path) -> Files {
+    fn files(folder: &Path) -> PolicySource {
         let component = folder.join("policy.wasm");
-        Files { cases: component.with_extension("cases.toml"), component, named: false }
+        PolicySource { cases: component.with_extension("cases.toml"), component, named: false }
     }
 
     #[test]
@@ -180,12 +180,13 @@ mod tests {
         assert_eq!(files.cases, folder.path().join("policy.cases.toml"));
         assert!(!files.stamp().is_there());
         assert_eq!(files.read().expect_err("nothing is there").kind(), io::ErrorKind::NotFound);
-        let one = Artifact { cases: Some("cases".into()), signature: Some("sig".into()), ..Artifact::new("one") };
+        let one =
+            PolicyBundle { cases: Some("cases".into()), signature: Some("sig".into()), ..PolicyBundle::new("one") };
         let stamp = files.write(&one).expect("it is written");
         let (read, at) = files.read().expect("it is read");
         assert_eq!((&*read.component, read.cases, read.signature, at), (&b"one"[..], one.cases, one.signature, stamp));
         fs::set_permissions(&files.component, fs::Permissions::from_mode(0o600)).expect("its permissions");
-        files.write(&Artifact::new("two")).expect("it is written");
+        files.write(&PolicyBundle::new("two")).expect("it is written");
         let (read, _) = files.read().expect("it is read");
         assert_eq!((&*read.component, read.cases.as_deref(), read.signature), (&b"two"[..], None, None));
         assert_eq!(fs::metadata(&files.component).expect("a file").mode() & 0o777, 0o600);
@@ -198,7 +199,7 @@ mod tests {
         let files = files(folder.path());
         fs::write(folder.path().join("one.wasm"), "one").expect("a file");
         std::os::unix::fs::symlink("one.wasm", &files.component).expect("a link");
-        let with_cases = Artifact { cases: Some("cases".into()), ..Artifact::new("two") };
+        let with_cases = PolicyBundle { cases: Some("cases".into()), ..PolicyBundle::new("two") };
         assert!(files.write(&with_cases).expect_err("it is a link").to_string().contains("is a link"));
         let (read, _) = files.read().expect("it is read");
         assert_eq!((&*read.component, read.cases), (&b"one"[..], None), "all is as it was");

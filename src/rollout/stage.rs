@@ -58,14 +58,14 @@ const WORDS: usize = 4 << 10;
 
 /// A stage that was not reached, and why.
 #[derive(Clone, Debug)]
-pub struct Failed {
+pub struct StageError {
     /// What it did not become.
     pub stage: Stage,
     /// Why, for people.
     pub why: String,
 }
 
-impl Failed {
+impl StageError {
     /// Why a stage was not reached.
     pub fn new(stage: Stage, why: impl ToString) -> Self {
         let mut why = why.to_string();
@@ -80,7 +80,7 @@ impl Failed {
 /// Why something did not take force.
 #[derive(Clone, Debug, Serialize, thiserror::Error)]
 #[error("it could not be {}: {why}", words(*stage))]
-pub struct Refused {
+pub struct ActivationError {
     /// What it did not become.
     pub stage: Stage,
     /// Why, for people.

@@ -6,34 +6,34 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::authz::active::Old;
+use crate::authz::active::RetiredGeneration;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
-use crate::rollout::rollback_history::Past;
-use crate::rollout::stage::{Refused, Stage};
+use crate::rollout::rollback_history::PastActivation;
+use crate::rollout::stage::{ActivationError, Stage};
 
 /// Swaps and failures that are remembered for those who ask.
 const REMEMBERED: usize = 32;
 
 /// What was in force and what was refused, the latest first.
 #[derive(Clone, Debug, Default)]
-pub struct History {
+pub struct RolloutStatus {
     /// What was in force before this process began.
-    pub earlier: Vec<Past>,
+    pub earlier: Vec<PastActivation>,
     /// What took force.
     pub swaps: VecDeque<Arc<PolicyInfo>>,
     /// What did not.
-    pub refused: VecDeque<Arc<Refused>>,
+    pub refused: VecDeque<Arc<ActivationError>>,
     /// How often something was refused since the start, by the stage that it did not reach.
     pub refusals: BTreeMap<Stage, u64>,
     /// What is on its way.
-    pub candidate: Option<Candidate>,
+    pub candidate: Option<PendingActivation>,
     /// The configuration, as it was read last.
     pub configuration: Configuration,
 }
 
 /// Something on its way into force.
 #[derive(Clone, Debug)]
-pub struct Candidate {
+pub struct PendingActivation {
     /// `sha256:…` of the component.
     pub digest: String,
     /// The stage that it has reached, if any.
@@ -44,7 +44,7 @@ pub struct Candidate {
     pub origin: PolicyOrigin,
 }
 
-impl Candidate {
+impl PendingActivation {
     /// The stage that it has reached; none yet if its bytes were not looked at.
     #[must_use]
     pub fn stage(&self) -> Option<Stage> {
@@ -67,27 +67,27 @@ pub struct Configuration {
     pub needs_restart: Vec<&'static str>,
 }
 
-impl History {
+impl RolloutStatus {
     pub(super) fn took_force(&mut self, about: &Arc<PolicyInfo>) {
         remember(&mut self.swaps, Arc::clone(about));
     }
 
-    pub(super) fn was_refused(&mut self, refused: &Arc<Refused>) {
+    pub(super) fn was_refused(&mut self, refused: &Arc<ActivationError>) {
         remember(&mut self.refused, Arc::clone(refused));
         *self.refusals.entry(refused.stage).or_default() += 1;
     }
 
     /// The whole as JSON.
     #[must_use]
-    pub fn to_json(&self, in_force: Option<&PolicyInfo>, old: &[Old], before: Option<&str>) -> Value {
-        let with_decisions = |old: &Old| {
+    pub fn to_json(&self, in_force: Option<&PolicyInfo>, old: &[RetiredGeneration], before: Option<&str>) -> Value {
+        let with_decisions = |old: &RetiredGeneration| {
             let mut value = json!(*old.about);
             value["decisions"] = old.decisions.into();
             value
         };
         json!({
             "in_force": in_force,
-            "candidate": self.candidate.as_ref().map(Candidate::to_json),
+            "candidate": self.candidate.as_ref().map(PendingActivation::to_json),
             "last_refusal": self.refused.front().map(|refused| &**refused),
             "old": old.iter().map(with_decisions).collect::<Vec<_>>(),
             "rolls_back_to": before,

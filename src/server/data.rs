@@ -10,15 +10,15 @@ use hyper::body::Incoming;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::channel::Start;
+use crate::channel::StartPosition;
 use crate::policy::{Decision, Grant, Outcome};
 use crate::server::request::{Query, for_policy};
 use crate::server::respond;
 use crate::server::respond::{Pinned, Response, error};
 use crate::server::{App, cors, playground, redis_rest};
-use crate::stream::body::{Entry, EventStream};
+use crate::stream::body::{ChannelStart, EventStream};
 use crate::stream::position::Positions;
-use crate::stream::registry::{Cut, Reader};
+use crate::stream::registry::{AbortSignal, StreamInfo};
 use crate::telemetry::metrics::Opened;
 use crate::util::clock::now_ms;
 
@@ -82,7 +82,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     let time = app.live().reject_hold;
     let who = app.hold.who(time, &asked);
     app.hold.wait(time, who).await;
-    let cut = request.extensions().get::<Cut>().cloned().unwrap_or_default();
+    let cut = request.extensions().get::<AbortSignal>().cloned().unwrap_or_default();
     let Some(ticket) = app.streams.admit(cut) else {
         let text = format!("there are {} streams (stream.max-streams)", app.config.stream.max_streams);
         return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", text));
@@ -100,7 +100,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     let last_event_id = request.headers().get("last-event-id").and_then(|v| v.to_str().ok());
     let (entries, positions) = starts(query, last_event_id, &grant);
     let body = EventStream::new(app.stream_context(), ticket, entries, positions);
-    let reader = Reader {
+    let reader = StreamInfo {
         request: asked.id,
         subject: grant.subject.map(Into::into),
         channels: body.channels(),
@@ -127,7 +127,7 @@ fn opened(decision: &Decision) -> Opened {
 }
 
 /// Where each granted channel starts: `Last-Event-ID` over the URL's ack over the tail, and nothing that the policy keeps back.
-fn starts(query: Query, last_event_id: Option<&str>, grant: &Grant) -> (Vec<Entry>, Positions) {
+fn starts(query: Query, last_event_id: Option<&str>, grant: &Grant) -> (Vec<ChannelStart>, Positions) {
     let mut positions = Positions::new(&query.channels);
     if let Some(id) = last_event_id {
         positions.resume(id);
@@ -139,14 +139,14 @@ fn starts(query: Query, last_event_id: Option<&str>, grant: &Grant) -> (Vec<Entr
             positions.set(number, None);
             continue;
         }
-        let asked = positions.get(number).map_or(ack, Start::Id);
+        let asked = positions.get(number).map_or(ack, StartPosition::Id);
         let start = match (asked, not_before) {
-            (Start::From(at) | Start::Id(at), Some(bound)) if at < bound => Start::From(bound),
+            (StartPosition::From(at) | StartPosition::Id(at), Some(bound)) if at < bound => StartPosition::From(bound),
             _ => asked,
         };
         // What the browser shall send back if it is cut off before the channel is open.
-        positions.set(number, if let Start::Id(id) = start { Some(id) } else { None });
-        entries.push(Entry { number, name, start });
+        positions.set(number, if let StartPosition::Id(id) = start { Some(id) } else { None });
+        entries.push(ChannelStart { number, name, start });
     }
     (entries, positions)
 }

@@ -25,17 +25,17 @@ use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::artifact::signature::Signatures;
+use crate::artifact::signature::SignaturePolicy;
 use crate::audit::Audit;
-use crate::authz::authorizer::Gate;
+use crate::authz::authorizer::Authorizer;
 use crate::channel::hub::Hub;
-use crate::channel::sequencer::Why;
+use crate::channel::sequencer::GapReason;
 use crate::config::Config;
 use crate::config::live::{Live, Options};
 use crate::fleet::commands::Commands;
 use crate::fleet::node::Fleet;
 use crate::fleet::revocation;
-use crate::fleet::revocation::Revocations;
+use crate::fleet::revocation::RevocationService;
 use crate::policy::Failure;
 use crate::rollout::Rollout;
 use crate::rollout::observers::Observers;
@@ -46,9 +46,9 @@ use crate::server::hold::Hold;
 use crate::server::port::{Port, Side};
 use crate::server::recent::Recent;
 use crate::server::respond::Response;
-use crate::shadow::shadow_policy::Shadow;
+use crate::shadow::shadow_policy::ShadowEvaluator;
 use crate::stream::body::StreamContext;
-use crate::stream::registry::Streams;
+use crate::stream::registry::StreamRegistry;
 use crate::stream::replay::ReplayBudget;
 use crate::telemetry::metrics::Opened;
 use crate::telemetry::process;
@@ -67,19 +67,19 @@ pub struct App {
     /// The channels.
     pub hub: Hub,
     /// The door.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<Authorizer>,
     /// The decision log and the recording.
     pub audit: Arc<Audit>,
     /// The shadow policy.
-    pub shadow: Arc<Shadow>,
+    pub shadow: Arc<ShadowEvaluator>,
     /// The way of policies into force.
     pub rollout: Rollout,
     /// This node among others, once it has joined them.
     pub fleet: OnceLock<Arc<Fleet>>,
     /// The streams.
-    pub streams: Streams,
+    pub streams: StreamRegistry,
     /// Takes rights away on this node.
-    pub revocations: Arc<Revocations>,
+    pub revocations: Arc<RevocationService>,
     /// What the fleet says.
     pub commands: Arc<Commands>,
     /// The page of `tidegate dev`.
@@ -99,17 +99,17 @@ impl App {
     pub fn new(
         config: Config,
         hub: Hub,
-        gate: Arc<Gate>,
+        gate: Arc<Authorizer>,
         observers: Observers,
         playground: Option<Playground>,
-        signatures: Signatures,
+        signatures: SignaturePolicy,
     ) -> Self {
         foresee();
-        let streams = Streams::new(config.stream.max_streams);
+        let streams = StreamRegistry::new(config.stream.max_streams);
         let commands = Commands::new(&hub, config.node_at(config.listen));
-        let revocations = Revocations::new(Arc::clone(&gate), streams.clone(), Arc::clone(hub.store()));
+        let revocations = RevocationService::new(Arc::clone(&gate), streams.clone(), Arc::clone(hub.store()));
         let revocations = Arc::new(revocations);
-        commands.listen(revocation::KINDS, Arc::<Revocations>::clone(&revocations));
+        commands.listen(revocation::KINDS, Arc::<RevocationService>::clone(&revocations));
         Self {
             revocations,
             streams,
@@ -178,7 +178,7 @@ fn foresee() {
     let _ = process::started();
     let refusals = data::REFUSALS.iter().map(|code| Opened::Refused(code));
     let opens: Vec<Opened> = Failure::KINDS.iter().map(|kind| Opened::Error(kind)).chain(refusals).collect();
-    metrics().foresee(&opens, &Stage::ALL.map(Stage::as_str), &Why::ALL.map(Why::as_str));
+    metrics().foresee(&opens, &Stage::ALL.map(Stage::as_str), &GapReason::ALL.map(GapReason::as_str));
 }
 
 /// The sockets that a server gets from outside.

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::authz::authorizer::Watched;
+use crate::authz::authorizer::ObservedDecision;
 use crate::policy::Outcome;
 use crate::server::request::{host_is_address, is_foreign_page};
 use crate::server::respond;
@@ -109,7 +109,7 @@ fn decisions(app: &App) -> Response {
     respond::event_stream(StreamBody::new(frames.take_until(Box::pin(app.departure.begun()))))
 }
 
-fn describe(watched: &Watched) -> Value {
+fn describe(watched: &ObservedDecision) -> Value {
     let decision = &watched.decision;
     let (outcome, status, kind, body, subject, why) = match &decision.outcome {
         Outcome::Allowed(grant) => ("allowed", 200, None, None, grant.subject.clone(), None),

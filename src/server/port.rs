@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::server::respond::Response;
 use crate::server::{App, Listener, answer, backlog};
-use crate::stream::registry::Cut;
+use crate::stream::registry::AbortSignal;
 
 /// A client has so long for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -99,7 +99,7 @@ async fn is_told(leaving: &mut watch::Receiver<bool>) {
 
 tokio::task_local! {
     /// The end of one exchange of HTTP/2.
-    static OWN: Cut;
+    static OWN: AbortSignal;
 }
 
 /// Runs what HTTP/2 has on one connection. Each exchange has an end of its own: a proxy sends those of many clients on one connection, and
@@ -109,7 +109,7 @@ struct Apart;
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Apart {
     fn execute(&self, exchange: F) {
-        let cut = Cut::default();
+        let cut = AbortSignal::default();
         tokio::spawn(OWN.scope(cut.clone(), async move {
             tokio::select! {
                 _ = exchange => {}
@@ -136,7 +136,7 @@ fn serve(socket: TcpStream, peer: SocketAddr, side: Side, app: &Arc<App>, leavin
         .max_send_buf_size(max_head)
         .keep_alive_interval(Some(Duration::from_secs(30)));
     let app = Arc::clone(app);
-    let (cut, asked) = (Cut::default(), Arc::new(Notify::new()));
+    let (cut, asked) = (AbortSignal::default(), Arc::new(Notify::new()));
     let (for_streams, asks) = (cut.clone(), Arc::clone(&asked));
     let service = service_fn(move |mut request: Request<Incoming>| {
         let app = Arc::clone(&app);
@@ -144,7 +144,7 @@ fn serve(socket: TcpStream, peer: SocketAddr, side: Side, app: &Arc<App>, leavin
         asks.notify_one();
         // hyper keeps the room of this future as long as the connection, which is as long as its stream: of a pointer, then.
         Box::pin(async move {
-            request.extensions_mut().insert(OWN.try_with(Cut::clone).unwrap_or(of_connection));
+            request.extensions_mut().insert(OWN.try_with(AbortSignal::clone).unwrap_or(of_connection));
             Ok::<Response, Infallible>(answer(app, request, peer, side).await)
         })
     });

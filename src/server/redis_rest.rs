@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use crate::channel::hub::Tap;
+use crate::channel::hub::RawSubscription;
 use crate::server::App;
 use crate::server::request::{read_body, shows_token};
 use crate::server::respond;
@@ -142,7 +142,7 @@ fn subscribe(app: &App, channel: &str, headers: HeaderMap) -> Response {
 }
 
 struct Listener {
-    tap: Tap,
+    tap: RawSubscription,
     channel: String,
     greeted: bool,
 }

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
-use crate::channel::Start;
+use crate::channel::StartPosition;
 use crate::config::Config;
 use crate::policy;
 use crate::policy::request;
@@ -25,8 +25,8 @@ use crate::stream::position::parse_ack;
 pub struct Query {
     /// Without repeats, in the order of the URL.
     pub channels: Vec<String>,
-    /// One a channel; [`Start::Tail`] where the URL says nothing.
-    pub starts: Vec<Start>,
+    /// One a channel; [`StartPosition::Tail`] where the URL says nothing.
+    pub starts: Vec<StartPosition>,
 }
 
 /// A parameter that is none.
@@ -45,7 +45,7 @@ impl Query {
             }
         }
         let start = |channel: &String| match acks.get(channel) {
-            None => Ok(Start::Tail),
+            None => Ok(StartPosition::Tail),
             Some(ack) => parse_ack(ack).ok_or_else(|| InvalidAck(format!("last_ack_{channel}"))),
         };
         let starts = channels.iter().map(start).collect::<Result<_, _>>()?;
@@ -232,22 +232,25 @@ mod tests {
 
     #[test]
     fn queries() {
-        let check = |query: &str, expect: &[(&str, Start)]| {
+        let check = |query: &str, expect: &[(&str, StartPosition)]| {
             let parsed = Query::parse(query).expect(query);
             let parsed: Vec<_> = parsed.channels.iter().map(|c| &**c).zip(parsed.starts.iter().copied()).collect();
             assert_eq!(parsed, expect, "{query}");
         };
-        let time = |ms| Start::From(StreamId::new(ms, 0));
-        check("", &[("default", Start::Tail)]);
-        check("x=y", &[("default", Start::Tail)]);
-        check("channel=", &[("", Start::Tail)]);
-        check("channel=a&channel=b&channel=a", &[("a", Start::Tail), ("b", Start::Tail)]);
+        let time = |ms| StartPosition::From(StreamId::new(ms, 0));
+        check("", &[("default", StartPosition::Tail)]);
+        check("x=y", &[("default", StartPosition::Tail)]);
+        check("channel=", &[("", StartPosition::Tail)]);
+        check("channel=a&channel=b&channel=a", &[("a", StartPosition::Tail), ("b", StartPosition::Tail)]);
         check("channel=a+b&last_ack_a%20b=5", &[("a b", time(5))]);
-        check("channel=%F0%9F%8E%89%2B&last_ack_%F0%9F%8E%89%2B=5-1", &[("🎉+", Start::Id(StreamId::new(5, 1)))]);
-        check("channel=%ff", &[("\u{fffd}", Start::Tail)]);
+        check(
+            "channel=%F0%9F%8E%89%2B&last_ack_%F0%9F%8E%89%2B=5-1",
+            &[("🎉+", StartPosition::Id(StreamId::new(5, 1)))],
+        );
+        check("channel=%ff", &[("\u{fffd}", StartPosition::Tail)]);
         check("last_ack_a=7&channel=a&last_ack_a=8", &[("a", time(7))]);
         check("last_ack_default=7", &[("default", time(7))]);
-        check("channel=a&last_ack_b=abc", &[("a", Start::Tail)]);
+        check("channel=a&last_ack_b=abc", &[("a", StartPosition::Tail)]);
         for (query, name) in [
             ("channel=a&last_ack_a=abc", "last_ack_a"),
             ("channel=a&last_ack_a=", "last_ack_a"),

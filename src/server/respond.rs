@@ -11,7 +11,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
 
-use crate::authz::in_flight::Pin;
+use crate::authz::in_flight::InFlightGuard;
 use crate::policy::Failure;
 use crate::store::StoreError;
 
@@ -20,7 +20,7 @@ pub struct Pinned<B> {
     /// What it is without.
     pub body: B,
     /// What the policy's answer came with.
-    pub pin: Option<Pin>,
+    pub pin: Option<InFlightGuard>,
 }
 
 impl<B: Body<Data = Bytes, Error = Infallible> + Unpin> Body for Pinned<B> {
@@ -63,7 +63,7 @@ pub fn empty(status: StatusCode) -> Response {
 }
 
 /// A policy's own words.
-pub fn verbatim(status: StatusCode, headers: HeaderMap, body: Bytes, pin: Option<Pin>) -> Response {
+pub fn verbatim(status: StatusCode, headers: HeaderMap, body: Bytes, pin: Option<InFlightGuard>) -> Response {
     let mut response = http::Response::new(Pinned { body: Full::new(body), pin }.boxed_unsync());
     *response.status_mut() = status;
     *response.headers_mut() = headers;

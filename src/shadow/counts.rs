@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::shadow::decision_change::Flip;
+use crate::shadow::decision_change::DecisionChange;
 
 /// What came of it since it is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
+pub struct ShadowCounts {
     /// It answered the same.
     pub agree: u64,
     /// It would have kept out whom the policy in force let in.
@@ -27,7 +27,7 @@ pub struct Counts {
     pub cached: u64,
 }
 
-impl Counts {
+impl ShadowCounts {
     /// These and others, of another node.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
@@ -60,7 +60,7 @@ impl Counts {
 }
 
 #[derive(Default)]
-pub struct Counted {
+pub struct ShadowCounters {
     agree: AtomicU64,
     allow_to_reject: AtomicU64,
     reject_to_allow: AtomicU64,
@@ -75,7 +75,7 @@ fn one_more(count: &AtomicU64) {
     count.fetch_add(1, Ordering::Relaxed);
 }
 
-impl Counted {
+impl ShadowCounters {
     pub fn incomparable(&self) {
         one_more(&self.incomparable);
     }
@@ -88,19 +88,19 @@ impl Counted {
         one_more(&self.cached);
     }
 
-    pub fn compared(&self, flip: Option<Flip>) {
+    pub fn compared(&self, flip: Option<DecisionChange>) {
         one_more(match flip {
             None => &self.agree,
-            Some(Flip::AllowToReject) => &self.allow_to_reject,
-            Some(Flip::RejectToAllow) => &self.reject_to_allow,
-            Some(Flip::AllowToError | Flip::RejectToError) => &self.error,
-            Some(Flip::ErrorToAllow | Flip::ErrorToReject | Flip::Other) => &self.other,
+            Some(DecisionChange::AllowToReject) => &self.allow_to_reject,
+            Some(DecisionChange::RejectToAllow) => &self.reject_to_allow,
+            Some(DecisionChange::AllowToError | DecisionChange::RejectToError) => &self.error,
+            Some(DecisionChange::ErrorToAllow | DecisionChange::ErrorToReject | DecisionChange::Other) => &self.other,
         });
     }
 
-    pub fn now(&self) -> Counts {
+    pub fn now(&self) -> ShadowCounts {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Counts {
+        ShadowCounts {
             agree: load(&self.agree),
             allow_to_reject: load(&self.allow_to_reject),
             reject_to_allow: load(&self.reject_to_allow),

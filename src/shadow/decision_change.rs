@@ -8,7 +8,7 @@ use crate::policy::{Decision, Outcome};
 /// What became another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Flip {
+pub enum DecisionChange {
     /// Kept out, and was let in before.
     AllowToReject,
     /// Let in, and was kept out before.
@@ -25,7 +25,7 @@ pub enum Flip {
     Other,
 }
 
-impl Flip {
+impl DecisionChange {
     /// All that change who is let in, or whether it can be decided.
     pub const KINDS: [Self; 6] = [
         Self::AllowToReject,
@@ -44,15 +44,17 @@ impl Flip {
 
     /// The same for kinds of answers, as [`DecisionView::kind`] names them.
     #[must_use]
-    pub const fn of(before: Kind, after: Kind, differ: bool) -> Option<Self> {
+    pub const fn of(before: OutcomeKind, after: OutcomeKind, differ: bool) -> Option<Self> {
         match (before, after) {
-            (Kind::Allow, Kind::Reject) => Some(Self::AllowToReject),
-            (Kind::Allow, Kind::Error) => Some(Self::AllowToError),
-            (Kind::Reject, Kind::Allow) => Some(Self::RejectToAllow),
-            (Kind::Reject, Kind::Error) => Some(Self::RejectToError),
-            (Kind::Error, Kind::Allow) => Some(Self::ErrorToAllow),
-            (Kind::Error, Kind::Reject) => Some(Self::ErrorToReject),
-            (Kind::Allow, Kind::Allow) | (Kind::Reject, Kind::Reject) | (Kind::Error, Kind::Error) => {
+            (OutcomeKind::Allow, OutcomeKind::Reject) => Some(Self::AllowToReject),
+            (OutcomeKind::Allow, OutcomeKind::Error) => Some(Self::AllowToError),
+            (OutcomeKind::Reject, OutcomeKind::Allow) => Some(Self::RejectToAllow),
+            (OutcomeKind::Reject, OutcomeKind::Error) => Some(Self::RejectToError),
+            (OutcomeKind::Error, OutcomeKind::Allow) => Some(Self::ErrorToAllow),
+            (OutcomeKind::Error, OutcomeKind::Reject) => Some(Self::ErrorToReject),
+            (OutcomeKind::Allow, OutcomeKind::Allow)
+            | (OutcomeKind::Reject, OutcomeKind::Reject)
+            | (OutcomeKind::Error, OutcomeKind::Error) => {
                 if differ {
                     Some(Self::Other)
                 } else {
@@ -79,7 +81,7 @@ impl Flip {
 
 /// What an answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum OutcomeKind {
     /// In.
     Allow,
     /// Out, by the policy.
@@ -88,11 +90,11 @@ pub enum Kind {
     Error,
 }
 
-const fn kind(outcome: &Outcome) -> Kind {
+const fn kind(outcome: &Outcome) -> OutcomeKind {
     match outcome {
-        Outcome::Allowed(_) => Kind::Allow,
-        Outcome::Rejected(_) => Kind::Reject,
-        Outcome::Failed(_) => Kind::Error,
+        Outcome::Allowed(_) => OutcomeKind::Allow,
+        Outcome::Rejected(_) => OutcomeKind::Reject,
+        Outcome::Failed(_) => OutcomeKind::Error,
     }
 }
 

@@ -10,21 +10,21 @@ use tokio::time::Instant;
 use crate::authz::validate::judge;
 use crate::policy::{Decision, Failure, Limits, Outcome, Request};
 use crate::wasm::component::Policy;
-use crate::wasm::cpu_budget::Pace;
-use crate::wasm::host::tokens::Patience;
-use crate::wasm::host::{Surroundings, Terms, to_wit};
-use crate::wasm::host_trace::Recorded;
-use crate::wasm::instance::{Asked, Instance};
+use crate::wasm::cpu_budget::CpuBudget;
+use crate::wasm::host::tokens::KeyWait;
+use crate::wasm::host::{EvaluationTerms, PolicyEnv, to_wit};
+use crate::wasm::host_trace::RecordedCalls;
+use crate::wasm::instance::{Instance, InstanceResult};
 use crate::wasm::log_rate::LogRate;
 
 /// A policy that is asked without effect.
-pub struct Rehearsal {
+pub struct ReplayEvaluator {
     policy: Policy,
     /// What it writes to the log has a bound of its own, so that it takes no place from the policy in force.
     log: Arc<LogRate>,
 }
 
-impl Rehearsal {
+impl ReplayEvaluator {
     /// Of this policy, which may write so many lines to the log in a second.
     #[must_use]
     pub fn new(policy: Policy, log_rate: u32) -> Self {
@@ -41,15 +41,15 @@ impl Rehearsal {
     /// thread of whoever polls.
     pub async fn ask(
         &self,
-        surroundings: &Surroundings,
+        surroundings: &PolicyEnv,
         limits: &Limits,
-        recorded: &Arc<Recorded>,
+        recorded: &Arc<RecordedCalls>,
         request: &Request,
         channels: &[String],
     ) -> Decision {
         let start = std::time::Instant::now();
         let surroundings = Arc::new(surroundings.replaying(recorded, &self.log));
-        let pace = Arc::<Pace>::default();
+        let pace = Arc::<CpuBudget>::default();
         let asked = {
             let mut call = pin!(self.call(surroundings, limits, Arc::clone(&pace), request, channels));
             poll_fn(|cx| pace.poll(call.as_mut(), cx)).await
@@ -66,12 +66,12 @@ impl Rehearsal {
 
     async fn call(
         &self,
-        surroundings: Arc<Surroundings>,
+        surroundings: Arc<PolicyEnv>,
         limits: &Limits,
-        pace: Arc<Pace>,
+        pace: Arc<CpuBudget>,
         request: &Request,
         channels: &[String],
-    ) -> Result<Asked, Failure> {
+    ) -> Result<InstanceResult, Failure> {
         let deadline = || Instant::now() + limits.timeout;
         let mut instance = Instance::make(&self.policy, surroundings, limits, pace, deadline()).await?;
         // In the gateway most instances are prepared.
@@ -80,8 +80,8 @@ impl Rehearsal {
         }
         instance.pace();
         let deadline = deadline();
-        let patience = Patience { until: deadline, restart: false };
-        let terms = Terms { deadline, patience, lookups: 0, traced: false };
+        let patience = KeyWait { until: deadline, restart: false };
+        let terms = EvaluationTerms { deadline, patience, lookups: 0, traced: false };
         Ok(instance.ask(request.id.clone(), &to_wit(request), channels, terms).await)
     }
 }

@@ -4,7 +4,7 @@
 //! It meets the world as the policy in force met it: what that looked up is answered again, and what it did not cannot be answered.
 //! So nothing is asked of the store twice, and nothing goes out.
 
-use crate::shadow::counts::Counts;
+use crate::shadow::counts::ShadowCounts;
 use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
@@ -13,18 +13,18 @@ use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 
-use crate::audit::mask::{Field, Mask};
-use crate::audit::summary::Said;
+use crate::audit::mask::{FieldMask, MaskedField};
+use crate::audit::summary::DecisionSummary;
 use crate::authz::observer::{DecisionEvent, DecisionObserver, Observation};
 use crate::policy::info::PolicyOrigin;
 use crate::policy::{Decision, Request};
-use crate::shadow::counts::Counted;
-use crate::shadow::decision_change::{Flip, differences};
-use crate::shadow::replay::Rehearsal;
+use crate::shadow::counts::ShadowCounters;
+use crate::shadow::decision_change::{DecisionChange, differences};
+use crate::shadow::replay::ReplayEvaluator;
 use crate::util::clock::now_ms;
 use crate::wasm::component::Policy;
 use crate::wasm::host::PolicyContext;
-use crate::wasm::host_trace::Recorded;
+use crate::wasm::host_trace::RecordedCalls;
 
 /// Disagreements that are kept, the latest.
 const KEPT: usize = 64;
@@ -45,13 +45,13 @@ static LANE: LazyLock<std::io::Result<Runtime>> = LazyLock::new(|| {
 });
 
 /// Who is asked beside the policy in force: at most one.
-pub struct Shadow {
-    candidate: ArcSwapOption<Candidate>,
+pub struct ShadowEvaluator {
+    candidate: ArcSwapOption<ShadowPolicy>,
     /// Places in the pool of instances, of all candidates together: those before may not be done.
     places: Arc<Semaphore>,
 }
 
-impl Shadow {
+impl ShadowEvaluator {
     /// Nobody yet; so many decisions at once later, whoever is asked.
     #[must_use]
     pub fn new(places: usize) -> Self {
@@ -60,17 +60,17 @@ impl Shadow {
 
     /// The candidate, if there is one.
     #[must_use]
-    pub fn candidate(&self) -> Option<Arc<Candidate>> {
+    pub fn candidate(&self) -> Option<Arc<ShadowPolicy>> {
         self.candidate.load_full()
     }
 
     /// Asks this one from now on, in place of any other; none to ask nobody. Returns who was asked before.
-    pub fn ask(&self, candidate: Option<Arc<Candidate>>) -> Option<Arc<Candidate>> {
+    pub fn ask(&self, candidate: Option<Arc<ShadowPolicy>>) -> Option<Arc<ShadowPolicy>> {
         self.candidate.swap(candidate)
     }
 }
 
-impl DecisionObserver for Shadow {
+impl DecisionObserver for ShadowEvaluator {
     fn begin(&self) -> Option<Observation> {
         let (candidate, places) = (self.candidate()?, Arc::clone(&self.places));
         Some(Box::new(move |event| candidate.consider(event, &places)))
@@ -79,7 +79,7 @@ impl DecisionObserver for Shadow {
 
 /// About what a candidate is asked.
 #[derive(Clone, Copy, Debug)]
-pub struct Share {
+pub struct ShadowSampling {
     /// The share of clients, from 0 to 1.
     pub share: f64,
     /// Decisions at once; what comes meanwhile is not asked.
@@ -87,14 +87,14 @@ pub struct Share {
 }
 
 /// A policy that is asked without effect.
-pub struct Candidate {
-    rehearsal: Rehearsal,
+pub struct ShadowPolicy {
+    rehearsal: ReplayEvaluator,
     origin: PolicyOrigin,
     since: u64,
-    share: Share,
-    mask: Arc<Mask>,
+    share: ShadowSampling,
+    mask: Arc<FieldMask>,
     slots: Arc<Semaphore>,
-    counts: Counted,
+    counts: ShadowCounters,
     disagreements: Mutex<VecDeque<Disagreement>>,
 }
 
@@ -110,18 +110,18 @@ pub struct Disagreement {
     /// What was asked for.
     pub channels: Vec<String>,
     /// The kind.
-    pub flip: Flip,
+    pub flip: DecisionChange,
     /// The parts of the answers that differ.
     pub differs: Vec<&'static str>,
     /// What the policy in force answered.
-    pub in_force: Said,
+    pub in_force: DecisionSummary,
     /// What the candidate would have answered.
-    pub candidate: Said,
+    pub candidate: DecisionSummary,
 }
 
 /// A candidate, as it is told of.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct ShadowReport {
     /// `sha256:…` of the component.
     pub digest: String,
     /// Where it comes from.
@@ -132,23 +132,29 @@ pub struct Report {
     /// The share of clients.
     pub share: f64,
     /// What came of it.
-    pub counts: Counts,
+    pub counts: ShadowCounts,
     /// Some of what was decided otherwise, the latest first.
     pub disagreements: Vec<Disagreement>,
 }
 
-impl Candidate {
+impl ShadowPolicy {
     /// A candidate from now on; `mask` is for what is told of it.
     #[must_use]
-    pub fn new(policy: Policy, origin: PolicyOrigin, share: Share, log_rate: u32, mask: Arc<Mask>) -> Self {
+    pub fn new(
+        policy: Policy,
+        origin: PolicyOrigin,
+        share: ShadowSampling,
+        log_rate: u32,
+        mask: Arc<FieldMask>,
+    ) -> Self {
         Self {
-            rehearsal: Rehearsal::new(policy, log_rate),
+            rehearsal: ReplayEvaluator::new(policy, log_rate),
             origin,
             since: now_ms(),
             share,
             mask,
             slots: Arc::new(Semaphore::new(share.concurrency)),
-            counts: Counted::default(),
+            counts: ShadowCounters::default(),
             disagreements: Mutex::default(),
         }
     }
@@ -167,7 +173,7 @@ impl Candidate {
 
     /// What came of it by now.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> ShadowCounts {
         self.counts.now()
     }
 
@@ -179,9 +185,9 @@ impl Candidate {
 
     /// All that is told of it.
     #[must_use]
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> ShadowReport {
         let disagreements = self.disagreements.lock().unwrap_or_else(PoisonError::into_inner);
-        Report {
+        ShadowReport {
             digest: self.policy().digest().to_string(),
             origin: self.origin.clone(),
             since: self.since,
@@ -212,39 +218,39 @@ impl Candidate {
             self.counts.dropped();
             return;
         };
-        let real = Real {
+        let real = ActiveDecision {
             time: event.time,
             request: event.request.clone(),
             channels: event.channels.to_vec(),
             decision: event.decision.clone(),
         };
-        let (recorded, basis) = (Arc::new(Recorded::from(&**trace)), Arc::clone(basis));
+        let (recorded, basis) = (Arc::new(RecordedCalls::from(&**trace)), Arc::clone(basis));
         lane.spawn(async move {
             self.compare(real, &recorded, &basis).await;
             drop((slot, place));
         });
     }
 
-    async fn compare(&self, real: Real, recorded: &Arc<Recorded>, basis: &PolicyContext) {
-        let Real { time, request, channels, decision } = real;
+    async fn compare(&self, real: ActiveDecision, recorded: &Arc<RecordedCalls>, basis: &PolicyContext) {
+        let ActiveDecision { time, request, channels, decision } = real;
         let asked = self.rehearsal.ask(&basis.surroundings, &basis.limits, recorded, &request, &channels).await;
         if recorded.missed().count > 0 || recorded.wanted_network() {
             self.counts.incomparable();
             return;
         }
         let differs = differences(&decision, &asked, &channels);
-        let flip = Flip::between(&decision.outcome, &asked.outcome, !differs.is_empty());
+        let flip = DecisionChange::between(&decision.outcome, &asked.outcome, !differs.is_empty());
         self.counts.compared(flip);
         let Some(flip) = flip else { return };
         let disagreement = Disagreement {
             time,
             request_id: request.id,
             version: decision.by.as_ref().map(|about| about.number),
-            channels: self.mask.all(Field::Channels, &channels),
+            channels: self.mask.all(MaskedField::Channels, &channels),
             flip,
             differs,
-            in_force: Said::new(&decision).masked(&self.mask),
-            candidate: Said::new(&asked).masked(&self.mask),
+            in_force: DecisionSummary::new(&decision).masked(&self.mask),
+            candidate: DecisionSummary::new(&asked).masked(&self.mask),
         };
         let mut kept = self.disagreements.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == KEPT {
@@ -255,7 +261,7 @@ impl Candidate {
 }
 
 /// What was asked and decided in earnest.
-struct Real {
+struct ActiveDecision {
     time: u64,
     request: Request,
     channels: Vec<String>,

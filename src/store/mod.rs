@@ -86,7 +86,7 @@ pub struct Retention {
 }
 
 /// Who is told of doorbells. Called from the store's own tasks: it must neither block nor wait.
-pub trait Bell: Send + Sync {
+pub trait NotificationHandler: Send + Sync {
     /// The subscription to this channel is confirmed: whatever is published from now on rings.
     fn watching(&self, channel: &str);
     /// Something was published on the channel.
@@ -99,7 +99,7 @@ pub trait Bell: Send + Sync {
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Rings this bell from now on. Called once.
-    fn start(&self, bell: Weak<dyn Bell>);
+    fn start(&self, bell: Weak<dyn NotificationHandler>);
     /// Subscribes to a channel's doorbell, again after a lost link, until `unwatch`. Neither calls the bell itself.
     fn watch(&self, channel: &Arc<str>);
     /// Ends a subscription.

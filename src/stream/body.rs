@@ -16,13 +16,13 @@ use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep};
 
 use crate::channel::hub::{Hub, Membership};
-use crate::channel::sequencer::{Gap, Out};
-use crate::channel::{Cursor, Opening, Pull, Start};
+use crate::channel::sequencer::{Gap, SequencedFrame};
+use crate::channel::{Cursor, OpenResult, PullResult, StartPosition};
 use crate::event::{StreamId, json_string};
 use crate::store::Page;
 use crate::stream::position::Positions;
-use crate::stream::registry::{Reader, Ticket};
-use crate::stream::replay::{Fetched, ReplayBudget, Request, Slot, fetch};
+use crate::stream::registry::{StreamInfo, StreamPermit};
+use crate::stream::replay::{Fetched, PendingPage, ReplayBudget, Request, fetch};
 
 /// A piece of the body is about so large at the most; beyond it lies what the socket holds.
 const PIECE: usize = 16 * 1024;
@@ -39,20 +39,20 @@ pub struct StreamContext {
 }
 
 /// One channel of a stream that is about to start.
-pub struct Entry {
+pub struct ChannelStart {
     /// Its number in the URL's list.
     pub number: usize,
     /// Its name.
     pub name: String,
     /// Where it starts.
-    pub start: Start,
+    pub start: StartPosition,
 }
 
 /// The body of a stream's response.
 pub struct EventStream {
     context: StreamContext,
-    ticket: Ticket,
-    lanes: Vec<Lane>,
+    ticket: StreamPermit,
+    lanes: Vec<ChannelReader>,
     positions: Positions,
     /// The lane that is asked first.
     turn: usize,
@@ -64,21 +64,21 @@ pub struct EventStream {
     timer: Pin<Box<Sleep>>,
 }
 
-struct Lane {
+struct ChannelReader {
     number: usize,
     membership: Membership,
     phase: Phase,
 }
 
 enum Phase {
-    Opening { start: Start, verified: Option<u64>, refused: bool },
+    Opening { start: StartPosition, verified: Option<u64>, refused: bool },
     Live(Cursor),
     Fetching(Cursor, Pin<Box<dyn Future<Output = Fetched> + Send>>),
     Sending(Cursor, Box<Sending>),
 }
 
 struct Sending {
-    slot: Arc<Slot>,
+    slot: Arc<PendingPage>,
     page: Page,
     log_end: u64,
     end: StreamId,
@@ -87,13 +87,13 @@ struct Sending {
 impl EventStream {
     /// A stream of these channels. `positions` are of the URL's whole list.
     #[must_use]
-    pub fn new(context: StreamContext, ticket: Ticket, entries: Vec<Entry>, positions: Positions) -> Self {
-        let lanes = entries.into_iter().map(|entry| Lane {
+    pub fn new(context: StreamContext, ticket: StreamPermit, entries: Vec<ChannelStart>, positions: Positions) -> Self {
+        let lanes = entries.into_iter().map(|entry| ChannelReader {
             number: entry.number,
             membership: context.hub.join(&entry.name),
             phase: Phase::Opening { start: entry.start, verified: None, refused: false },
         });
-        let lanes: Vec<Lane> = lanes.collect();
+        let lanes: Vec<ChannelReader> = lanes.collect();
         let timer = Box::pin(tokio::time::sleep(context.ping));
         Self {
             context,
@@ -116,7 +116,7 @@ impl EventStream {
     }
 
     /// Says whose it is, and until when it may be. From now on it is found by whoever rotates or revokes.
-    pub fn register(&self, reader: Reader, expires: Option<Instant>) {
+    pub fn register(&self, reader: StreamInfo, expires: Option<Instant>) {
         self.ticket.register(reader, expires);
     }
 
@@ -133,7 +133,7 @@ impl EventStream {
         if self.ticket.shall_end(cx.waker()) {
             return Poll::Ready(Some(self.farewell()));
         }
-        let mut out = Piece::default();
+        let mut out = Chunk::default();
         if !self.begun {
             self.begun = true;
             // Clients that lose a node come back spread over two seconds.
@@ -187,7 +187,7 @@ impl EventStream {
         self.ended = true;
         // The stock client takes the time as its position in every channel that has none, those too that are not open yet.
         let asked = self.lanes.iter().filter_map(|lane| match lane.phase {
-            Phase::Opening { start: Start::From(at) | Start::Id(at), .. } => Some(at.ms),
+            Phase::Opening { start: StartPosition::From(at) | StartPosition::Id(at), .. } => Some(at.ms),
             _ => None,
         });
         let timestamp = asked.chain(self.positions.least_ms()).min().unwrap_or_else(now_ms);
@@ -195,27 +195,27 @@ impl EventStream {
     }
 }
 
-impl Lane {
+impl ChannelReader {
     /// Writes what there is. True if the piece is full.
     fn advance(
         &mut self,
         context: &StreamContext,
         positions: &mut Positions,
-        out: &mut Piece,
+        out: &mut Chunk,
         cx: &mut Context<'_>,
     ) -> bool {
         loop {
             match &mut self.phase {
                 Phase::Opening { start, verified, refused } => {
                     match self.membership.open(*start, verified, cx.waker()) {
-                        Opening::Wait => return false,
-                        Opening::Wrong => {
+                        OpenResult::Wait => return false,
+                        OpenResult::Wrong => {
                             if !std::mem::replace(refused, true) {
                                 out.error(self.membership.name());
                             }
                             return false;
                         }
-                        Opening::Open(cursor, gap) => {
+                        OpenResult::Open(cursor, gap) => {
                             positions.set(self.number, Some(cursor.at));
                             out.connected(positions, self.membership.name(), cursor.at);
                             if let Some(gap) = gap {
@@ -227,15 +227,15 @@ impl Lane {
                 }
                 Phase::Live(cursor) => {
                     let number = self.number;
-                    let sink = |item: &Out| out.item(positions, number, item);
+                    let sink = |item: &SequencedFrame| out.item(positions, number, item);
                     match self.membership.pull(cursor, cx.waker(), sink) {
-                        Pull::Full => return true,
-                        Pull::Idle => return out.is_full(),
-                        Pull::Back(gap) => {
+                        PullResult::Full => return true,
+                        PullResult::Idle => return out.is_full(),
+                        PullResult::Back(gap) => {
                             positions.set(self.number, Some(cursor.at));
                             out.gap(positions, self.membership.name(), gap);
                         }
-                        Pull::Behind => {
+                        PullResult::Behind => {
                             let cursor = *cursor;
                             self.phase = self.fetching(context, cursor, true);
                         }
@@ -297,21 +297,21 @@ fn fit(bytes: BytesMut) -> Bytes {
 
 /// A piece of the body that is being written.
 #[derive(Default)]
-struct Piece {
+struct Chunk {
     bytes: BytesMut,
     /// A large frame is not copied: it follows as it is, and ends the piece.
     rest: Bytes,
     events: u64,
 }
 
-impl Piece {
+impl Chunk {
     fn is_full(&self) -> bool {
         self.bytes.len() >= PIECE || !self.rest.is_empty()
     }
 
     /// Writes an item's block: the client's own `id:` line, then the bytes that all clients share. False, and nothing
     /// written, if the piece is full.
-    fn item(&mut self, positions: &mut Positions, number: usize, item: &Out) -> bool {
+    fn item(&mut self, positions: &mut Positions, number: usize, item: &SequencedFrame) -> bool {
         if self.is_full() {
             return false;
         }

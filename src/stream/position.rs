@@ -3,14 +3,14 @@
 use bytes::BytesMut;
 use sha2::{Digest, Sha256};
 
-use crate::channel::Start;
+use crate::channel::StartPosition;
 use crate::event::{StreamId, digits};
 
 /// Reads a `last_ack_…`: a time in ms on the browser's clock, or a stream id. `None` if it is neither.
 #[must_use]
-pub fn parse_ack(text: &str) -> Option<Start> {
-    let time = digits(text).map(|ms| Start::From(StreamId::new(ms, 0)));
-    time.or_else(|| text.parse().ok().map(Start::Id))
+pub fn parse_ack(text: &str) -> Option<StartPosition> {
+    let time = digits(text).map(|ms| StartPosition::From(StreamId::new(ms, 0)));
+    time.or_else(|| text.parse().ok().map(StartPosition::Id))
 }
 
 /// The `id:` of a block: a position for each channel of the URL, in the URL's order, bound to that list by a hash.
@@ -131,13 +131,13 @@ mod tests {
 
     #[test]
     fn acks() {
-        let check = |text: &str, expect: Option<Start>| assert_eq!(parse_ack(text), expect, "{text:?}");
-        check("0", Some(Start::From(StreamId::ZERO)));
-        check("1732464000000", Some(Start::From(StreamId::new(1_732_464_000_000, 0))));
-        check("5-7", Some(Start::Id(StreamId::new(5, 7))));
+        let check = |text: &str, expect: Option<StartPosition>| assert_eq!(parse_ack(text), expect, "{text:?}");
+        check("0", Some(StartPosition::From(StreamId::ZERO)));
+        check("1732464000000", Some(StartPosition::From(StreamId::new(1_732_464_000_000, 0))));
+        check("5-7", Some(StartPosition::Id(StreamId::new(5, 7))));
         for bad in ["", "abc", "1-2-3", "12345678901234567890", "-1", "1.5", "NaN", "5-", "+5", " 5"] {
-            let expect =
-                (bad == "12345678901234567890").then_some(Start::From(StreamId::new(12_345_678_901_234_567_890, 0)));
+            let expect = (bad == "12345678901234567890")
+                .then_some(StartPosition::From(StreamId::new(12_345_678_901_234_567_890, 0)));
             check(bad, expect);
         }
         check("99999999999999999999", None);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::channel::hub::Hub;
-use crate::channel::sequencer::{Gap, Out, Why};
+use crate::channel::sequencer::{Gap, GapReason, SequencedFrame};
 use crate::event::{Body, StreamId, user_frame};
 use crate::store::Page;
 
@@ -26,7 +26,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 pub struct ReplayBudget {
     units: usize,
     free: Arc<Semaphore>,
-    held: Mutex<VecDeque<Weak<Slot>>>,
+    held: Mutex<VecDeque<Weak<PendingPage>>>,
     /// A read under way became a page, which can be taken back.
     more: Notify,
 }
@@ -45,7 +45,7 @@ impl ReplayBudget {
         self.units.saturating_sub(self.free.available_permits()) * UNIT
     }
 
-    fn held(&self) -> MutexGuard<'_, VecDeque<Weak<Slot>>> {
+    fn held(&self) -> MutexGuard<'_, VecDeque<Weak<PendingPage>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -75,7 +75,7 @@ impl ReplayBudget {
         }
     }
 
-    fn hold(&self, slot: &Arc<Slot>) {
+    fn hold(&self, slot: &Arc<PendingPage>) {
         let mut held = self.held();
         if held.len() >= 64 && held.len() == held.capacity() {
             held.retain(|slot| slot.strong_count() > 0);
@@ -88,18 +88,18 @@ impl ReplayBudget {
 
 /// Where a page lies; empty once it was taken back.
 #[derive(Default)]
-pub struct Slot(Mutex<Option<Held>>);
+pub struct PendingPage(Mutex<Option<BudgetGuard>>);
 
 /// A page that waits for its client.
-pub struct Held {
+pub struct BudgetGuard {
     /// What the client has not been sent yet.
-    pub items: VecDeque<Out>,
+    pub items: VecDeque<SequencedFrame>,
     _room: OwnedSemaphorePermit,
 }
 
-impl Slot {
+impl PendingPage {
     /// The page, for as long as it is needed to hand something out.
-    pub fn lock(&self) -> MutexGuard<'_, Option<Held>> {
+    pub fn lock(&self) -> MutexGuard<'_, Option<BudgetGuard>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -107,7 +107,7 @@ impl Slot {
 /// A page that was read.
 pub struct Fetched {
     /// Its items.
-    pub slot: Arc<Slot>,
+    pub slot: Arc<PendingPage>,
     /// What the read said of the stream, without the entries.
     pub page: Page,
     /// The log's end before the read.
@@ -152,23 +152,27 @@ pub async fn fetch(hub: Hub, budget: Arc<ReplayBudget>, request: Request) -> Fet
     };
     let mut items = VecDeque::with_capacity(page.entries.len() + 1);
     if let Some((gap, at)) = gap_before(&request, &page) {
-        items.push_back(Out { at, frame: gap.frame(channel), is_gap: true });
+        items.push_back(SequencedFrame { at, frame: gap.frame(channel), is_gap: true });
     }
     let mut end = after;
     for (id, body) in page.entries.drain(..) {
         match body {
             Body::Event { event, data, .. } => {
-                items.push_back(Out { at: id, frame: user_frame(id, &event, &data, channel), is_gap: false });
+                items.push_back(SequencedFrame {
+                    at: id,
+                    frame: user_frame(id, &event, &data, channel),
+                    is_gap: false,
+                });
             }
             Body::TooLarge => {
-                let gap = Gap { after: end, resumed: id, certain: true, why: Why::TooLarge };
-                items.push_back(Out { at: id, frame: gap.frame(channel), is_gap: true });
+                let gap = Gap { after: end, resumed: id, certain: true, why: GapReason::TooLarge };
+                items.push_back(SequencedFrame { at: id, frame: gap.frame(channel), is_gap: true });
             }
             Body::Foreign => {}
         }
         end = id;
     }
-    let slot = Arc::new(Slot(Mutex::new(Some(Held { items, _room: room }))));
+    let slot = Arc::new(PendingPage(Mutex::new(Some(BudgetGuard { items, _room: room }))));
     budget.hold(&slot);
     Fetched { slot, page, log_end: *log_end, end }
 }
@@ -177,7 +181,7 @@ pub async fn fetch(hub: Hub, budget: Arc<ReplayBudget>, request: Request) -> Fet
 /// no trace but the number of entries ever added.
 fn gap_before(request: &Request, page: &Page) -> Option<(Gap, StreamId)> {
     let Request { after, existed, first: first_read, is_entry, .. } = *request;
-    let gap = |resumed, certain| Gap { after, resumed, certain, why: Why::Trimmed };
+    let gap = |resumed, certain| Gap { after, resumed, certain, why: GapReason::Trimmed };
     let Some(stream) = page.stream else {
         let resumed = existed.max(after);
         return (after > StreamId::ZERO && first_read).then(|| (gap(resumed, existed > after), resumed));
@@ -246,8 +250,10 @@ mod tests {
     async fn the_oldest_page_goes_when_room_is_short() {
         let budget = ReplayBudget::new(50 * COST * UNIT);
         let page = async || {
-            let slot =
-                Arc::new(Slot(Mutex::new(Some(Held { items: VecDeque::new(), _room: budget.take(20 * UNIT).await }))));
+            let slot = Arc::new(PendingPage(Mutex::new(Some(BudgetGuard {
+                items: VecDeque::new(),
+                _room: budget.take(20 * UNIT).await,
+            }))));
             budget.hold(&slot);
             slot
         };
@@ -273,7 +279,7 @@ mod tests {
         assert!(!waiting.is_finished());
         // They become pages of clients that do not read.
         let pages = reads.map(|room| {
-            let slot = Arc::new(Slot(Mutex::new(Some(Held { items: VecDeque::new(), _room: room }))));
+            let slot = Arc::new(PendingPage(Mutex::new(Some(BudgetGuard { items: VecDeque::new(), _room: room }))));
             budget.hold(&slot);
             slot
         });

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::egress;
-use crate::egress::{Egress, Patience};
+use crate::egress::{Egress, RequestDeadline};
 use crate::tokens::key::KeySet;
 
 /// Ids that are known not to be there.
@@ -23,7 +23,7 @@ const SOUGHT: usize = 256;
 
 /// When keys are fetched.
 #[derive(Clone, Copy, Debug)]
-pub struct Timing {
+pub struct JwksTiming {
     /// Keys are good for so long at least, whatever the response says of itself.
     pub min_age: Duration,
     /// And for so long at most.
@@ -38,7 +38,7 @@ pub struct Timing {
     pub retry: Duration,
 }
 
-impl Default for Timing {
+impl Default for JwksTiming {
     fn default() -> Self {
         Self {
             min_age: Duration::from_secs(5 * 60),
@@ -55,7 +55,7 @@ impl Default for Timing {
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
 /// Keys behind a URL.
-pub struct Remote {
+pub struct JwksSource {
     shared: Arc<Shared>,
     /// The task that fetches, once it has begun; none if there is no thread for it.
     keeper: OnceLock<Option<egress::Task<()>>>,
@@ -64,7 +64,7 @@ pub struct Remote {
 struct Shared {
     uri: http::Uri,
     egress: Arc<Egress>,
-    timing: Timing,
+    timing: JwksTiming,
     state: Mutex<State>,
     /// How many fetches have come to their end.
     fetches: watch::Sender<u64>,
@@ -75,7 +75,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    keys: Option<Held>,
+    keys: Option<KeyCache>,
     fetching: bool,
     /// The end of the last fetch.
     last: Option<Instant>,
@@ -85,7 +85,7 @@ struct State {
     sought: Vec<String>,
 }
 
-struct Held {
+struct KeyCache {
     keys: Arc<KeySet>,
     /// After this they are nobody's keys any more.
     until: Instant,
@@ -94,25 +94,25 @@ struct Held {
 /// What there is for a token.
 pub(super) enum Keys {
     Here(Arc<KeySet>),
-    Wait(Wait),
+    Wait(KeyFetch),
     Unavailable,
 }
 
 /// The fetch that is under way.
 #[derive(Clone, Debug)]
-pub struct Wait(watch::Receiver<u64>);
+pub struct KeyFetch(watch::Receiver<u64>);
 
-impl Wait {
+impl KeyFetch {
     /// Waits until the fetch has come to an end, good or bad, or the time is over. Says whether it has.
     pub async fn until(mut self, deadline: Instant) -> bool {
         timeout_at(deadline, self.0.changed()).await.is_ok()
     }
 }
 
-impl Remote {
+impl JwksSource {
     /// Keys behind a URL, not fetched yet.
     #[must_use]
-    pub fn new(uri: http::Uri, egress: Arc<Egress>, timing: Timing) -> Self {
+    pub fn new(uri: http::Uri, egress: Arc<Egress>, timing: JwksTiming) -> Self {
         let shared = Shared {
             uri,
             egress,
@@ -177,7 +177,7 @@ impl Shared {
 
     /// Called under the lock, so that the end of the fetch comes after.
     fn wait(&self) -> Keys {
-        Keys::Wait(Wait(self.fetches.subscribe()))
+        Keys::Wait(KeyFetch(self.fetches.subscribe()))
     }
 
     /// Fetches the keys, and says for how long they are good.
@@ -186,7 +186,7 @@ impl Shared {
         let request = request.body(())?;
         let body = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
         let sent = Request::from_parts(request.clone().into_parts().0, body);
-        let response = self.egress.send(sent, Patience::default()).await?;
+        let response = self.egress.send(sent, RequestDeadline::default()).await?;
         anyhow::ensure!(
             response.status() == StatusCode::OK,
             "it answers {}, which is not 200 (redirects are not followed)",
@@ -216,7 +216,7 @@ impl Shared {
                 if std::mem::take(&mut state.failures) > 0 {
                     tracing::info!(%url, "the keys can be fetched again");
                 }
-                state.keys = Some(Held { keys: Arc::new(keys), until: now + fresh + self.timing.stale });
+                state.keys = Some(KeyCache { keys: Arc::new(keys), until: now + fresh + self.timing.stale });
                 // Before they grow old, so that nobody waits.
                 now + fresh.mul_f64(0.8)
             }
@@ -246,7 +246,7 @@ async fn keep(shared: Arc<Shared>) {
 }
 
 #[cfg(test)]
-impl Remote {
+impl JwksSource {
     /// Fetches once, and says for how long the keys are good.
     pub async fn fresh(&self) -> Duration {
         self.shared.fetch().await.expect("keys").1

@@ -12,8 +12,8 @@ mod tests;
 
 pub use jsonwebtoken::Algorithm;
 
-use crate::tokens::jwks::Remote;
-use crate::tokens::jwks::Wait;
+use crate::tokens::jwks::JwksSource;
+use crate::tokens::jwks::KeyFetch;
 use crate::tokens::key::KeySet;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -48,7 +48,7 @@ pub enum Verdict {
     /// It does not.
     Fails(TokenError),
     /// Its keys are being fetched. Ask again when that is done.
-    Wait(Wait),
+    Wait(KeyFetch),
 }
 
 impl From<TokenError> for Verdict {
@@ -71,7 +71,7 @@ pub enum Source {
     /// They are here.
     Fixed(KeySet),
     /// They are fetched.
-    Remote(Arc<Remote>),
+    Jwks(Arc<JwksSource>),
 }
 
 /// One of the operator's profiles.
@@ -115,7 +115,7 @@ impl Tokens {
     /// Begins to fetch what has to be fetched, so that no decision has to wait for it.
     pub fn start(&self) {
         for profile in self.0.values() {
-            if let Source::Remote(remote) = &profile.source {
+            if let Source::Jwks(remote) = &profile.source {
                 remote.start();
             }
         }
@@ -195,7 +195,7 @@ impl Checked {
         let fetched;
         let keys = match &self.source {
             Source::Fixed(keys) => keys,
-            Source::Remote(remote) => match remote.keys(token.header.kid.as_deref()) {
+            Source::Jwks(remote) => match remote.keys(token.header.kid.as_deref()) {
                 Keys::Here(keys) => {
                     fetched = keys;
                     &*fetched

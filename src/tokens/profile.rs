@@ -12,8 +12,8 @@ use toml::Value;
 use url::Url;
 
 use crate::egress::origin::Origin;
-use crate::egress::{Bounds, Egress};
-use crate::tokens::jwks::{Remote, Timing};
+use crate::egress::{Egress, EgressLimits};
+use crate::tokens::jwks::{JwksSource, JwksTiming};
 use crate::tokens::key::KeySet;
 use crate::tokens::{Algorithm, Audience, Profile, Source};
 use crate::util::files;
@@ -72,7 +72,7 @@ pub struct WrittenProfile {
 
 impl Default for WrittenProfile {
     fn default() -> Self {
-        let Timing { min_age, max_age, stale, .. } = Timing::default();
+        let JwksTiming { min_age, max_age, stale, .. } = JwksTiming::default();
         Self {
             issuer: None,
             audience: Vec::new(),
@@ -207,7 +207,7 @@ fn source(
     let url = raw.jwks_url.as_deref().unwrap_or_default();
     let remote = remote(&format!("{key}.jwks-url"), url, raw)?;
     let public = PUBLIC.iter().filter_map(|name| name.parse().ok()).collect();
-    Ok((Source::Remote(Arc::new(remote)), public))
+    Ok((Source::Jwks(Arc::new(remote)), public))
 }
 
 fn fixed(keys: KeySet) -> (Source, Vec<Algorithm>) {
@@ -215,7 +215,7 @@ fn fixed(keys: KeySet) -> (Source, Vec<Algorithm>) {
     (Source::Fixed(keys), possible)
 }
 
-fn remote(key: &str, text: &str, raw: &WrittenProfile) -> Result<Remote, ProfileError> {
+fn remote(key: &str, text: &str, raw: &WrittenProfile) -> Result<JwksSource, ProfileError> {
     let like = "one is written as https://auth.example/.well-known/jwks.json";
     let url = Url::parse(text).map_err(|_| wrong(key, format!("it is no URL; {like}")))?;
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
@@ -229,12 +229,12 @@ fn remote(key: &str, text: &str, raw: &WrittenProfile) -> Result<Remote, Profile
     }
     let origin = Origin::of(&url, raw.allow_private).map_err(|error| wrong(key, error))?;
     let uri = url.as_str().parse().map_err(|_| wrong(key, format!("it is no URL of a server; {like}")))?;
-    let timing = Timing { min_age: raw.min_age, max_age: raw.max_age, stale: raw.stale, ..Timing::default() };
+    let timing = JwksTiming { min_age: raw.min_age, max_age: raw.max_age, stale: raw.stale, ..JwksTiming::default() };
     if timing.min_age < Duration::from_secs(1) || timing.min_age > timing.max_age {
         return Err(wrong(key, "min-age is at least 1s, and at most max-age"));
     }
-    let bounds = Bounds { timeout: JWKS_TIMEOUT, response: MAX_JWKS, concurrency: 1 };
-    Ok(Remote::new(uri, Arc::new(Egress::new(vec![origin], bounds)), timing))
+    let bounds = EgressLimits { timeout: JWKS_TIMEOUT, response: MAX_JWKS, concurrency: 1 };
+    Ok(JwksSource::new(uri, Arc::new(Egress::new(vec![origin], bounds)), timing))
 }
 
 /// What was written, held against what the keys are for; nothing written means all of that.

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 /// Files as they are at a moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stamp(Vec<Option<[i64; 7]>>);
+pub struct Fingerprint(Vec<Option<[i64; 7]>>);
 
-impl Stamp {
+impl Fingerprint {
     /// The stamp of some files.
     pub fn of<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
         Self(paths.into_iter().map(|path| fs::metadata(path).ok().map(|data| stamp(&data))).collect())
@@ -30,16 +30,16 @@ fn stamp(data: &Metadata) -> [i64; 7] {
 
 /// Files with what they were when they were looked at last.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub struct FileSnapshot {
     paths: Vec<PathBuf>,
-    stamp: Stamp,
+    stamp: Fingerprint,
 }
 
-impl Seen {
+impl FileSnapshot {
     /// Some files as they are now.
     #[must_use]
     pub fn now(paths: Vec<PathBuf>) -> Self {
-        let stamp = Stamp::of(paths.iter().map(PathBuf::as_path));
+        let stamp = Fingerprint::of(paths.iter().map(PathBuf::as_path));
         Self { paths, stamp }
     }
 
@@ -65,6 +65,6 @@ impl Seen {
     /// Whether they are others by now.
     #[must_use]
     pub fn has_changed(&self) -> bool {
-        Stamp::of(self.paths.iter().map(PathBuf::as_path)) != self.stamp
+        Fingerprint::of(self.paths.iter().map(PathBuf::as_path)) != self.stamp
     }
 }

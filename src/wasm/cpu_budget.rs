@@ -11,7 +11,7 @@ use crate::wasm::engine::TICK;
 
 /// Shared by an instance and whoever polls it.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct CpuBudget {
     is_slow: AtomicBool,
     /// CPU time of the call so far, in ns.
     spent: AtomicU64,
@@ -19,7 +19,7 @@ pub struct Pace {
     since: AtomicU64,
 }
 
-impl Pace {
+impl CpuBudget {
     /// Begins a call.
     pub fn begin(&self) {
         self.is_slow.store(false, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! What the host answered in one decision: written down while it is made ([`Trace`]), or given again in place of the world
-//! ([`Recorded`]).
+//! What the host answered in one decision: written down while it is made ([`HostTrace`]), or given again in place of the world
+//! ([`RecordedCalls`]).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -21,7 +21,7 @@ pub const NOT_RECORDED: &str = "this was not asked when it was recorded";
 /// What was asked of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Call {
+pub enum HostCall {
     /// `lookup.get` of a key.
     Get(String),
     /// `lookup.hash-get` of a key and a field.
@@ -34,7 +34,7 @@ pub enum Call {
     VerifyWith(String, String),
 }
 
-impl Call {
+impl HostCall {
     /// What is missing, for people: a key may be told, a token not.
     fn name(&self) -> String {
         match self {
@@ -57,7 +57,7 @@ impl Call {
 /// What the host said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Answer {
+pub enum HostAnswer {
     /// A key's or a field's value, if there is one.
     Value(Option<Octets>),
     /// Whether the set has it.
@@ -78,7 +78,7 @@ pub enum Answer {
     WrongClaims(String),
 }
 
-impl Answer {
+impl HostAnswer {
     fn size(&self) -> usize {
         match self {
             Self::Value(value) => value.as_ref().map_or(0, |Octets(bytes)| bytes.len()),
@@ -92,14 +92,14 @@ impl Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exchange {
     /// What was asked.
-    pub call: Call,
+    pub call: HostCall,
     /// What the host said.
-    pub answer: Answer,
+    pub answer: HostAnswer,
 }
 
 /// What the host answered in one decision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Trace {
+pub struct HostTrace {
     /// What the policy took for the time, ms since 1970.
     pub now: u64,
     /// In the order in which they were asked.
@@ -109,7 +109,7 @@ pub struct Trace {
     taken: usize,
 }
 
-impl Trace {
+impl HostTrace {
     /// An empty one, of this time.
     #[must_use]
     pub fn new(now: u64) -> Self {
@@ -123,7 +123,7 @@ impl Trace {
     }
 
     /// Writes a call down, unless it is known or there is no room.
-    pub fn note(&mut self, call: Call, answer: Answer) {
+    pub fn note(&mut self, call: HostCall, answer: HostAnswer) {
         let last = self.calls.iter().rev().find(|exchange| exchange.call == call);
         if last.is_some_and(|exchange| exchange.answer == answer) {
             return;
@@ -138,37 +138,37 @@ impl Trace {
 
 /// What the host answered before, to be given again.
 #[derive(Debug)]
-pub struct Recorded {
+pub struct RecordedCalls {
     now: u64,
     calls: Mutex<Vec<(Exchange, bool)>>,
-    missed: Mutex<Missed>,
+    missed: Mutex<UnansweredCalls>,
     network: AtomicBool,
 }
 
 /// Calls that were not answered, since they had not been asked before.
 #[derive(Clone, Debug, Default)]
-pub struct Missed {
+pub struct UnansweredCalls {
     /// How many.
     pub count: usize,
     /// Some of them, for people.
     pub names: Vec<String>,
 }
 
-impl From<&Trace> for Recorded {
-    fn from(trace: &Trace) -> Self {
+impl From<&HostTrace> for RecordedCalls {
+    fn from(trace: &HostTrace) -> Self {
         let calls = trace.calls.iter().map(|exchange| (exchange.clone(), false)).collect();
         Self { now: trace.now, calls: Mutex::new(calls), missed: Mutex::default(), network: AtomicBool::new(false) }
     }
 }
 
-impl Recorded {
+impl RecordedCalls {
     /// What the policy takes for the time.
     pub fn now(&self) -> u64 {
         self.now
     }
 
     /// The answer to a call: those to the same call in their order, the last of them as often as it is asked for.
-    pub fn answer(&self, call: &Call) -> Option<Answer> {
+    pub fn answer(&self, call: &HostCall) -> Option<HostAnswer> {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = None;
         for (exchange, given) in calls.iter_mut().filter(|(exchange, _)| exchange.call == *call) {
@@ -198,7 +198,7 @@ impl Recorded {
     }
 
     /// What was asked for and is not known.
-    pub fn missed(&self) -> Missed {
+    pub fn missed(&self) -> UnansweredCalls {
         self.missed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -207,33 +207,33 @@ impl Recorded {
 mod tests {
     use super::*;
 
-    fn get(key: &str) -> Call {
-        Call::Get(key.into())
+    fn get(key: &str) -> HostCall {
+        HostCall::Get(key.into())
     }
 
-    fn value(text: &str) -> Answer {
-        Answer::Value(Some(Octets(text.into())))
+    fn value(text: &str) -> HostAnswer {
+        HostAnswer::Value(Some(Octets(text.into())))
     }
 
     #[test]
     fn answers_come_again_in_their_order() {
-        let mut trace = Trace::new(7);
+        let mut trace = HostTrace::new(7);
         for (key, answer) in [("a", "1"), ("a", "1"), ("b", "x"), ("a", "2")] {
             trace.note(get(key), value(answer));
         }
         assert_eq!(trace.calls.len(), 3, "what is known is not written twice");
-        let recorded = Recorded::from(&trace);
+        let recorded = RecordedCalls::from(&trace);
         let given: Vec<_> = (0..3).map(|_| recorded.answer(&get("a"))).collect();
         assert_eq!(given, [Some(value("1")), Some(value("2")), Some(value("2"))]);
         assert_eq!(recorded.answer(&get("b")), Some(value("x")));
         assert_eq!(recorded.missed().count, 0);
-        assert_eq!(recorded.answer(&Call::Verify("secret".into())), None);
+        assert_eq!(recorded.answer(&HostCall::Verify("secret".into())), None);
         assert_eq!((recorded.missed().count, recorded.missed().names), (1, vec!["tokens.verify".to_owned()]));
     }
 
     #[test]
     fn there_is_no_room_for_all() {
-        let mut trace = Trace::new(0);
+        let mut trace = HostTrace::new(0);
         for number in 0..5_000 {
             trace.note(get(&number.to_string()), value(&"x".repeat(1000)));
         }
@@ -246,13 +246,13 @@ mod tests {
     fn values_are_bytes() {
         for (answer, json) in [
             (value("ü"), r#"{"value":"ü"}"#),
-            (Answer::Value(None), r#"{"value":null}"#),
-            (Answer::Value(Some(Octets(vec![255, 0]))), r#"{"value":{"base64":"/wA="}}"#),
-            (Answer::Contains(true), r#"{"contains":true}"#),
-            (Answer::Denied, r#""denied""#),
+            (HostAnswer::Value(None), r#"{"value":null}"#),
+            (HostAnswer::Value(Some(Octets(vec![255, 0]))), r#"{"value":{"base64":"/wA="}}"#),
+            (HostAnswer::Contains(true), r#"{"contains":true}"#),
+            (HostAnswer::Denied, r#""denied""#),
         ] {
             assert_eq!(serde_json::to_string(&answer).expect("JSON"), json);
-            assert_eq!(serde_json::from_str::<Answer>(json).expect("an answer"), answer);
+            assert_eq!(serde_json::from_str::<HostAnswer>(json).expect("an answer"), answer);
         }
     }
 }

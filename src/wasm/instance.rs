@@ -8,14 +8,14 @@ use wasmtime::component::{self, ComponentExportIndex};
 use wasmtime::{Engine, Store, Trap, UpdateDeadline};
 
 use crate::policy::{Failure, Limits};
-use crate::tokens::jwks::Wait;
+use crate::tokens::jwks::KeyFetch;
 use crate::wasm::component::Policy;
-use crate::wasm::cpu_budget::Pace;
+use crate::wasm::cpu_budget::CpuBudget;
 use crate::wasm::host;
-use crate::wasm::host::answer::Said;
+use crate::wasm::host::answer::AnswerOptions;
 use crate::wasm::host::tokens::AwaitKeys;
-use crate::wasm::host::{State, Surroundings, Terms, wit};
-use crate::wasm::host_trace::Trace;
+use crate::wasm::host::{EvaluationTerms, PolicyEnv, State, wit};
+use crate::wasm::host_trace::HostTrace;
 
 /// An instance that has not been asked yet.
 pub struct Instance {
@@ -25,25 +25,25 @@ pub struct Instance {
 }
 
 /// What came of asking an instance: the answer or the cause that there is none, and what it said beside.
-pub struct Asked {
+pub struct InstanceResult {
     /// The answer, not checked.
     pub answer: Result<Result<wit::Grant, wit::Rejection>, Failure>,
     /// What it said beside.
-    pub said: Said,
+    pub said: AnswerOptions,
     /// Look-ups of the decision so far.
     pub lookups: u32,
     /// What the host answered, where that was written down.
-    pub trace: Option<Trace>,
+    pub trace: Option<HostTrace>,
     /// It was stopped, for its decision needs keys that are being fetched.
-    pub awaits: Option<Wait>,
+    pub awaits: Option<KeyFetch>,
     /// What is left of the instance.
-    pub used: Used,
+    pub used: SpentInstance,
 }
 
 /// An instance that was asked. Dropping it gives its memory back.
-pub struct Used(Store<State>);
+pub struct SpentInstance(Store<State>);
 
-impl Used {
+impl SpentInstance {
     /// Whether dropping it takes longer than a small decision does: what an instance has touched is taken away page by page.
     pub fn is_heavy(&self) -> bool {
         self.0.data().limiter.taken_in_all() > HEAVY
@@ -58,9 +58,9 @@ impl Instance {
     /// Makes one, by `deadline`, at a pace that whoever polls this sees.
     pub async fn make(
         policy: &Policy,
-        surroundings: Arc<Surroundings>,
+        surroundings: Arc<PolicyEnv>,
         limits: &Limits,
-        pace: Arc<Pace>,
+        pace: Arc<CpuBudget>,
         deadline: Instant,
     ) -> Result<Self, Failure> {
         let state = State::new(surroundings, limits.memory, pace, Arc::clone(policy.digest()));
@@ -86,7 +86,7 @@ impl Instance {
     }
 
     /// Its pace, at the beginning of its life on the request's path.
-    pub fn pace(&self) -> &Arc<Pace> {
+    pub fn pace(&self) -> &Arc<CpuBudget> {
         let State { pace, limiter, .. } = self.store.data();
         pace.begin();
         if limiter.is_large() {
@@ -96,7 +96,13 @@ impl Instance {
     }
 
     /// Asks it.
-    pub async fn ask(mut self, request_id: String, request: &wit::Request, channels: &[String], terms: Terms) -> Asked {
+    pub async fn ask(
+        mut self,
+        request_id: String,
+        request: &wit::Request,
+        channels: &[String],
+        terms: EvaluationTerms,
+    ) -> InstanceResult {
         self.store.data_mut().begin(request_id, &terms);
         self.store.set_epoch_deadline(1);
         let authorizer = self.bindings.tidegate_policy_authorizer();
@@ -117,7 +123,7 @@ impl Instance {
             trace.network = state.has_sent();
         }
         let (said, lookups) = (std::mem::take(&mut state.said), state.lookups);
-        Asked { answer, said, lookups, trace, awaits, used: Used(self.store) }
+        InstanceResult { answer, said, lookups, trace, awaits, used: SpentInstance(self.store) }
     }
 }
 

@@ -11,7 +11,7 @@ use std::task::Poll;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::policy::Failure;
-use crate::wasm::cpu_budget::Pace;
+use crate::wasm::cpu_budget::CpuBudget;
 
 /// Nice enough that a thread that serves goes first whenever it has something to do.
 const NICENESS: i32 = 10;
@@ -32,7 +32,7 @@ static LANE: LazyLock<std::io::Result<Runtime>> = LazyLock::new(|| {
 });
 
 /// Runs a call here until it is a slow one, and there from then on, where its CPU time is counted; only there if it is slow by now.
-pub async fn run<F>(future: F, pace: Arc<Pace>) -> Result<F::Output, Failure>
+pub async fn run<F>(future: F, pace: Arc<CpuBudget>) -> Result<F::Output, Failure>
 where
     F: Future<Output: Send> + Send + 'static,
 {

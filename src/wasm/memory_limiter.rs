@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use wasmtime::{Error, ResourceLimiterAsync};
 
-use crate::wasm::cpu_budget::Pace;
+use crate::wasm::cpu_budget::CpuBudget;
 
 /// Counts what the instance's memories and tables hold.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub struct MemoryLimiter {
     left: usize,
     /// What it took since its last call began.
     taken: usize,
-    pace: Arc<Pace>,
+    pace: Arc<CpuBudget>,
     /// It wanted more than it may have. Guests trap on that in their own ways, so this is what tells the cause.
     pub denied: bool,
 }
@@ -29,7 +29,7 @@ const LARGE: usize = 32 << 20;
 
 impl MemoryLimiter {
     /// So many bytes. `pace` is told when it takes much at once.
-    pub fn new(bytes: usize, pace: Arc<Pace>) -> Self {
+    pub fn new(bytes: usize, pace: Arc<CpuBudget>) -> Self {
         Self { most: bytes, left: bytes, taken: 0, pace, denied: false }
     }
 

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidegate::audit::mask::Field;
-use tidegate::audit::{Settings, Target, recording, writer};
+use tidegate::audit::mask::MaskedField;
+use tidegate::audit::{AuditConfig, LogTarget, recording, writer};
 
 use crate::client::{Sse, ask};
 use crate::guests::component;
@@ -49,8 +49,8 @@ async fn each_decision_is_a_line_and_no_secret_is_in_it() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("decisions.jsonl");
     let gateway = Gateway::behind(&example(), WORLD).await;
-    let log = Some(Target::File(path.clone()));
-    let settings = Settings { log, mask: vec![Field::Subject], record: None };
+    let log = Some(LogTarget::File(path.clone()));
+    let settings = AuditConfig { log, mask: vec![MaskedField::Subject], record: None };
     gateway.app.audit.write(settings).expect("it can be written");
     open(&gateway, "channel=team-red&channel=alice").await;
     assert_eq!(refused(&gateway, "channel=admin-1&token=hush").await, 403);
@@ -69,7 +69,7 @@ async fn each_decision_is_a_line_and_no_secret_is_in_it() {
     let text = std::fs::read_to_string(&path).expect("it is there");
     assert!(!text.contains("hush") && !text.contains("s1"), "{text}");
     let counts = gateway.app.audit.logged();
-    assert_eq!(counts, writer::Counts { written: 3, dropped: 0 });
+    assert_eq!(counts, writer::LineCounts { written: 3, dropped: 0 });
 }
 
 #[tokio::test]
@@ -77,8 +77,8 @@ async fn a_recording_has_all_that_a_decision_was_made_of() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("recording.jsonl");
     let gateway = Gateway::behind(&example(), WORLD).await;
-    let record = Some(recording::Settings { file: path.clone(), share: 1.0, limit: 1 << 20 });
-    gateway.app.audit.write(Settings { record, ..Settings::default() }).expect("it can be written");
+    let record = Some(recording::RecordingConfig { file: path.clone(), share: 1.0, limit: 1 << 20 });
+    gateway.app.audit.write(AuditConfig { record, ..AuditConfig::default() }).expect("it can be written");
     open(&gateway, "channel=team-red").await;
     assert_eq!(refused(&gateway, "channel=team-blue").await, 403);
     gateway.store.cut();
@@ -101,10 +101,10 @@ async fn an_answer_that_is_given_again_is_logged_and_not_recorded() {
     let dir = tempfile::tempdir().expect("a folder");
     let (log, record) = (dir.path().join("log"), dir.path().join("recording"));
     let gateway = Gateway::behind(&component("kept"), "").await;
-    let settings = Settings {
-        log: Some(Target::File(log.clone())),
+    let settings = AuditConfig {
+        log: Some(LogTarget::File(log.clone())),
         mask: Vec::new(),
-        record: Some(recording::Settings { file: record.clone(), share: 1.0, limit: 1 << 20 }),
+        record: Some(recording::RecordingConfig { file: record.clone(), share: 1.0, limit: 1 << 20 }),
     };
     gateway.app.audit.write(settings).expect("it can be written");
     for _ in 0..3 {
@@ -121,19 +121,19 @@ async fn what_is_counted_goes_on_in_another_file() {
     let dir = tempfile::tempdir().expect("a folder");
     let gateway = Gateway::behind(&component("allow"), "").await;
     let audit = &gateway.app.audit;
-    for (file, mask) in [("one", vec![]), ("one", vec![Field::Channels]), ("two", vec![])] {
-        let settings = Settings { log: Some(Target::File(dir.path().join(file))), mask, record: None };
+    for (file, mask) in [("one", vec![]), ("one", vec![MaskedField::Channels]), ("two", vec![])] {
+        let settings = AuditConfig { log: Some(LogTarget::File(dir.path().join(file))), mask, record: None };
         audit.write(settings).expect("it can be written");
         open(&gateway, "channel=c").await;
         flush(&gateway);
     }
     assert_eq!(["one", "two"].map(|file| lines(&dir.path().join(file)).len()), [2, 1]);
-    let nowhere = Settings { log: Some(Target::File(dir.path().join("none/three"))), ..Settings::default() };
+    let nowhere = AuditConfig { log: Some(LogTarget::File(dir.path().join("none/three"))), ..AuditConfig::default() };
     assert!(audit.write(nowhere).is_err());
     open(&gateway, "channel=c").await;
     flush(&gateway);
     assert_eq!(lines(&dir.path().join("two")).len(), 2, "what cannot be written changes nothing");
-    audit.write(Settings::default()).expect("nothing is written");
+    audit.write(AuditConfig::default()).expect("nothing is written");
     open(&gateway, "channel=c").await;
-    assert_eq!(audit.logged(), writer::Counts { written: 4, dropped: 0 });
+    assert_eq!(audit.logged(), writer::LineCounts { written: 4, dropped: 0 });
 }

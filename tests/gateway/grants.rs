@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tidegate::event::StreamId;
-use tidegate::stream::registry::Why;
+use tidegate::stream::registry::EndReason;
 use tidegate::util::clock::now_ms;
 
 use crate::client::{Sse, id_of};
@@ -110,7 +110,7 @@ async fn a_client_that_does_not_read_has_nothing_of_its_place_behind_its_grant()
         tokio::task::yield_now().await;
     }
     until("its connection is cut", || gateway.app.streams.count() == 0).await;
-    assert_eq!(gateway.app.streams.ended(Why::Expired), 1);
+    assert_eq!(gateway.app.streams.ended(EndReason::Expired), 1);
     drop(sse);
 }
 
@@ -146,7 +146,7 @@ async fn streams_live_through_many_grants_and_lose_nothing() {
 
 #[tokio::test]
 async fn of_a_grant_and_a_swap_what_ends_first_ends_the_stream() {
-    for (expires_in, within, why) in [(500, "1h", Why::Expired), (3_600_000, "0s", Why::Rotated)] {
+    for (expires_in, within, why) in [(500, "1h", EndReason::Expired), (3_600_000, "0s", EndReason::Rotated)] {
         let policy = Terms { expires_in: Some(expires_in), ..Terms::default() }.component();
         let gateway = Gateway::behind(&policy, &format!("policy.rotate-within = \"{within}\"")).await;
         let mut sse = gateway.open("channel=c").await;
@@ -154,7 +154,7 @@ async fn of_a_grant_and_a_swap_what_ends_first_ends_the_stream() {
         gateway.replace(&guests::component("allow")).await.expect("it loads");
         assert_eq!(sse.frame().await["type"], "reconnect");
         assert!(sse.next().await.is_none());
-        let ended = Why::ALL.map(|why| (why, gateway.app.streams.ended(why)));
+        let ended = EndReason::ALL.map(|why| (why, gateway.app.streams.ended(why)));
         assert_eq!(ended.iter().filter(|(_, count)| *count > 0).collect::<Vec<_>>(), [&(why, 1)]);
     }
 }

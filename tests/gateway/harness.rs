@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tidegate::artifact::bundle::Artifact;
-use tidegate::artifact::signature::Signatures;
-use tidegate::authz::authorizer::Gate;
+use tidegate::artifact::bundle::PolicyBundle;
+use tidegate::artifact::signature::SignaturePolicy;
+use tidegate::authz::authorizer::Authorizer;
 use tidegate::channel::hub::Hub;
 use tidegate::config::Config;
 use tidegate::policy::info::{PolicyInfo, PolicyOrigin};
 use tidegate::rollout::observers::Observers;
-use tidegate::rollout::stage::Refused;
+use tidegate::rollout::stage::ActivationError;
 use tidegate::server;
 use tidegate::server::{App, Listeners};
 use tidegate::store::Store;
@@ -87,8 +87,8 @@ impl Gateway {
         let surroundings = config.surroundings(Arc::clone(&store) as Arc<dyn Store>);
         let limits = config.limits.clone();
         let gate = match door {
-            Door::AllowAll => Gate::open_to_all(surroundings, limits),
-            _ => Gate::new(engine::shared().expect("an engine"), surroundings, limits),
+            Door::AllowAll => Authorizer::open_to_all(surroundings, limits),
+            _ => Authorizer::new(engine::shared().expect("an engine"), surroundings, limits),
         };
         let observers = Observers::new(config.limits.shadow);
         let gate = gate.observed_by(observers.list());
@@ -96,7 +96,7 @@ impl Gateway {
             gate.put_in_force(load(policy));
         }
         let hub = Hub::start(Arc::clone(&store) as Arc<dyn Store>, config.stream.hub.clone());
-        let app = Arc::new(App::new(config, hub, Arc::new(gate), observers, None, Signatures::default()));
+        let app = Arc::new(App::new(config, hub, Arc::new(gate), observers, None, SignaturePolicy::default()));
         let bind = async || TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let listeners = Listeners { data: bind().await.into(), control: bind().await.into() };
         let address = |listener: &TcpListener| listener.local_addr().expect("a bound port has an address");
@@ -121,9 +121,9 @@ impl Gateway {
     }
 
     /// Takes a policy all the way into force.
-    pub async fn replace(&self, policy: &[u8]) -> Result<Arc<PolicyInfo>, Arc<Refused>> {
+    pub async fn replace(&self, policy: &[u8]) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
         let (rollout, basis) = (&self.app.rollout, self.app.gate.basis());
-        let artifact = Artifact::new(policy.to_vec());
+        let artifact = PolicyBundle::new(policy.to_vec());
         rollout.put_in_force(rollout.prepare(artifact, basis, PolicyOrigin::default()).await?).await
     }
 

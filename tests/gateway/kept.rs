@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate::authz::authorizer::Watched;
+use tidegate::authz::authorizer::ObservedDecision;
 use tidegate::authz::cache::Forget;
 use tidegate::policy::Outcome;
 use tokio::net::TcpStream;
@@ -13,7 +13,7 @@ use crate::guests::component;
 use crate::harness::{Gateway, load, until, within};
 
 /// What came of the next decision: whether it was kept, its kind, its reason.
-async fn next(decisions: &mut Receiver<Arc<Watched>>) -> (bool, &'static str, String) {
+async fn next(decisions: &mut Receiver<Arc<ObservedDecision>>) -> (bool, &'static str, String) {
     let watched = within("a decision", decisions.recv()).await.expect("there is one");
     let decision = &watched.decision;
     let kind = match &decision.outcome {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tidegate::event::{NewEvent, StreamId};
 use tidegate::store::command::{Command, Keep, NewId, Reply, Trim};
 use tidegate::store::memory::{MemoryStore, Seed};
-use tidegate::store::{Bell, Limits, Page, Retention, Store, StoreError};
+use tidegate::store::{Limits, NotificationHandler, Page, Retention, Store, StoreError};
 
 /// Where the store's clock begins.
 pub const START: u64 = 1_732_464_000_000;
@@ -38,7 +38,7 @@ struct Relay(Mutex<Line>);
 
 struct Line {
     up: bool,
-    bell: Option<Weak<dyn Bell>>,
+    bell: Option<Weak<dyn NotificationHandler>>,
     watched: BTreeSet<Arc<str>>,
     lead: Option<Arc<str>>,
     subscriptions: usize,
@@ -280,7 +280,7 @@ impl LinkedStore {
 fn memory(seed: &HashMap<String, Seed>, clock: &Arc<AtomicU64>, relay: &Arc<Relay>) -> Arc<MemoryStore> {
     let clock = Arc::clone(clock);
     let memory = MemoryStore::new(LIMIT, seed.clone(), Arc::new(move || clock.load(Ordering::Relaxed)));
-    let bell: Weak<dyn Bell> = Arc::downgrade(relay) as Weak<dyn Bell>;
+    let bell: Weak<dyn NotificationHandler> = Arc::downgrade(relay) as Weak<dyn NotificationHandler>;
     memory.start(bell);
     Arc::new(memory)
 }
@@ -303,13 +303,13 @@ impl Relay {
     }
 
     /// The hub's bell while the link is up. It is never called under the lock: the hub calls the store under its own.
-    fn bell(&self) -> Option<Arc<dyn Bell>> {
+    fn bell(&self) -> Option<Arc<dyn NotificationHandler>> {
         let line = self.line();
         line.bell.as_ref().filter(|_| line.up)?.upgrade()
     }
 }
 
-impl Bell for Relay {
+impl NotificationHandler for Relay {
     fn watching(&self, channel: &str) {
         if let Some(bell) = self.bell() {
             bell.watching(channel);
@@ -334,7 +334,7 @@ impl Bell for Relay {
 #[async_trait]
 impl Store for LinkedStore {
     /// Called again by a gateway that takes the place of another.
-    fn start(&self, bell: Weak<dyn Bell>) {
+    fn start(&self, bell: Weak<dyn NotificationHandler>) {
         let mut line = self.relay.line();
         line.bell = Some(bell);
         line.watched.clear();

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tidegate::authz::authorizer::Gate;
+use tidegate::authz::authorizer::Authorizer;
 use tidegate::policy::{Limits, Outcome, Request};
 use tidegate::wasm::component::Policy;
 use tidegate::wasm::engine;
-use tidegate::wasm::host::Surroundings;
+use tidegate::wasm::host::PolicyEnv;
 
 use crate::guests::authorizer;
 use crate::linked::LinkedStore;
@@ -38,9 +38,9 @@ fn patient() -> Limits {
 }
 
 /// A gate with an engine, and so a pool, of its own.
-fn gate(policy: &[u8], limits: Limits) -> Gate {
+fn gate(policy: &[u8], limits: Limits) -> Authorizer {
     let engine = engine::engine(&limits).expect("an engine");
-    let gate = Gate::new(engine.clone(), Surroundings::new(LinkedStore::new(Default::default()), &limits), limits);
+    let gate = Authorizer::new(engine.clone(), PolicyEnv::new(LinkedStore::new(Default::default()), &limits), limits);
     gate.put_in_force(Policy::new(&engine.into(), policy).expect("the policy loads"));
     gate
 }

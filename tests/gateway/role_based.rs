@@ -3,19 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use tidegate::policytest::{Case, Suite, World, file};
+use tidegate::policytest::{TestCase, TestSuite, TestWorld, file};
 
 use crate::client::{Sse, ask};
 use crate::harness::Gateway;
 
 /// The cases that examples of this pattern share in all languages.
-fn suite() -> Suite {
+fn suite() -> TestSuite {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest-examples/cases/role.toml");
     file::load(&path).expect("the cases are valid")
 }
 
 /// A world's keys and prefixes, as lines of `tidegate.toml`.
-fn configuration(world: &World) -> String {
+fn configuration(world: &TestWorld) -> String {
     let prefixes = Value::from(world.prefixes.clone());
     let seed = toml::to_string(&world.store).expect("TOML");
     format!("policy.lookup.prefixes = {prefixes}\n[memory.seed]\n{seed}")
@@ -31,7 +31,7 @@ async fn assert_decides_the_suite(path: &Path) {
     let suite = suite();
     let common = &suite.cases[0].world;
     let gateway = Gateway::behind(&component, &configuration(common)).await;
-    let mut cases: Vec<&Case> = suite.cases.iter().filter(|case| case.world.prefixes == common.prefixes).collect();
+    let mut cases: Vec<&TestCase> = suite.cases.iter().filter(|case| case.world.prefixes == common.prefixes).collect();
     // The link is cut once, so these come last.
     cases.sort_by_key(|case| case.world.store_away);
     assert!(cases.len() > 100 && cases.last().is_some_and(|case| case.world.store_away));
@@ -43,7 +43,7 @@ async fn assert_decides_the_suite(path: &Path) {
     }
 }
 
-async fn assert_decides(gateway: &Gateway, case: &Case) {
+async fn assert_decides(gateway: &Gateway, case: &TestCase) {
     let (ask_for, what, expect) = (&case.ask, &case.name, |field| case.expect.get(field));
     let headers = ask_for.headers.iter().filter(|(name, _)| *name != "host");
     let headers: Vec<_> = headers.map(|(name, value)| (name.as_str(), value.to_str().expect("ASCII"))).collect();

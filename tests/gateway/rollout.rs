@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use serde_json::{Value, json};
-use tidegate::artifact::bundle::{Artifact, digest};
+use tidegate::artifact::bundle::{PolicyBundle, digest};
 use tidegate::policy::info::PolicyOrigin;
 use tidegate::rollout::stage::Stage;
 
@@ -120,7 +120,7 @@ async fn cases_that_pass_and_settings_that_are_there_let_it_in() {
         let gate = &gateway.app.gate;
         let limits = gate.basis().limits.clone();
         let store = std::sync::Arc::clone(&gate.basis().surroundings.store);
-        let surroundings = std::sync::Arc::new(tidegate::wasm::host::Surroundings::new(store, &limits));
+        let surroundings = std::sync::Arc::new(tidegate::wasm::host::PolicyEnv::new(store, &limits));
         std::sync::Arc::new(tidegate::wasm::host::PolicyContext { surroundings, limits })
     };
     let Err(refused) = gateway.app.rollout.turn().await.renew(basis).await else { panic!("it requires a setting") };
@@ -231,11 +231,13 @@ async fn one_that_is_prepared_takes_force_with_what_is_configured_then() {
     let other = {
         let limits = gateway.app.gate.basis().limits.clone();
         let store = std::sync::Arc::clone(&gateway.app.gate.basis().surroundings.store);
-        let surroundings = std::sync::Arc::new(tidegate::wasm::host::Surroundings::new(store, &limits));
+        let surroundings = std::sync::Arc::new(tidegate::wasm::host::PolicyEnv::new(store, &limits));
         std::sync::Arc::new(tidegate::wasm::host::PolicyContext { surroundings, limits })
     };
-    let next =
-        rollout.prepare(Artifact::new(component("allow")), other, PolicyOrigin::default()).await.expect("it passes");
+    let next = rollout
+        .prepare(PolicyBundle::new(component("allow")), other, PolicyOrigin::default())
+        .await
+        .expect("it passes");
     rollout.put_in_force(next).await.expect("nothing is signed");
     let settings = &gateway.app.gate.basis().surroundings.settings;
     assert_eq!(settings.get("audience"), Some("app"));
@@ -246,7 +248,7 @@ async fn elsewhere_nobody_knows_what_is_configured() {
     let gateway = empty().await;
     let requires = |rollout: tidegate::rollout::Rollout| {
         let cases = Some(format!("requires.settings = [\"pepper\"]\n{ALLOWS}"));
-        let artifact = Artifact { cases, ..Artifact::new(component("allow")) };
+        let artifact = PolicyBundle { cases, ..PolicyBundle::new(component("allow")) };
         let basis = gateway.app.gate.basis();
         async move { rollout.prepare(artifact, basis, PolicyOrigin::default()).await.map(drop) }
     };

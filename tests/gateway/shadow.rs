@@ -4,30 +4,30 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate::audit::Settings;
-use tidegate::audit::mask::Field;
+use tidegate::audit::AuditConfig;
+use tidegate::audit::mask::MaskedField;
 use tidegate::policy::info::PolicyOrigin;
-use tidegate::shadow::counts::Counts;
+use tidegate::shadow::counts::ShadowCounts;
 use tidegate::shadow::decision_change;
-use tidegate::shadow::shadow_policy::{Candidate, Share};
+use tidegate::shadow::shadow_policy::{ShadowPolicy, ShadowSampling};
 
 use crate::client::{Sse, ask};
 use crate::guests::component;
 use crate::harness::{Gateway, load, until};
 use crate::origin::{Answer, Origin as Server};
 
-const ALL: Share = Share { share: 1.0, concurrency: 4 };
+const ALL: ShadowSampling = ShadowSampling { share: 1.0, concurrency: 4 };
 
 /// Asks this policy beside the one in force from now on.
-fn propose(gateway: &Gateway, policy: &[u8], share: Share) -> Arc<Candidate> {
+fn propose(gateway: &Gateway, policy: &[u8], share: ShadowSampling) -> Arc<ShadowPolicy> {
     let candidate =
-        Arc::new(Candidate::new(load(policy), PolicyOrigin::default(), share, 100, gateway.app.audit.mask()));
+        Arc::new(ShadowPolicy::new(load(policy), PolicyOrigin::default(), share, 100, gateway.app.audit.mask()));
     gateway.app.shadow.ask(Some(Arc::clone(&candidate)));
     candidate
 }
 
 /// Waits until these are the counts.
-async fn counts(candidate: &Candidate, expect: Counts) {
+async fn counts(candidate: &ShadowPolicy, expect: ShadowCounts) {
     until(&format!("{expect:?}, of {:?}", candidate.report()), || candidate.counts() == expect).await;
 }
 
@@ -42,24 +42,24 @@ async fn what_it_would_have_said_is_counted_and_has_no_effect() {
     gateway.open("channel=c").await.connected("c").await;
     let same = propose(&gateway, &component("allow"), ALL);
     gateway.open("channel=c").await.connected("c").await;
-    counts(&same, Counts { agree: 1, ..Counts::default() }).await;
+    counts(&same, ShadowCounts { agree: 1, ..ShadowCounts::default() }).await;
     let other = propose(&gateway, &component("deny"), ALL);
     gateway.open("channel=c").await.connected("c").await;
-    counts(&other, Counts { allow_to_reject: 1, ..Counts::default() }).await;
+    counts(&other, ShadowCounts { allow_to_reject: 1, ..ShadowCounts::default() }).await;
     gateway.replace(&component("deny")).await.expect("it loads");
     assert_eq!(gateway.refused("channel=c").await.status, 418);
-    counts(&other, Counts { allow_to_reject: 1, agree: 1, ..Counts::default() }).await;
+    counts(&other, ShadowCounts { allow_to_reject: 1, agree: 1, ..ShadowCounts::default() }).await;
     let last = propose(&gateway, &component("allow"), ALL);
     assert_eq!(gateway.refused("channel=c").await.status, 418);
-    counts(&last, Counts { reject_to_allow: 1, ..Counts::default() }).await;
+    counts(&last, ShadowCounts { reject_to_allow: 1, ..ShadowCounts::default() }).await;
     assert_eq!(other.counts().agree + same.counts().agree, 2, "who was asked before is asked no more");
     let report = last.report();
     let told = &report.disagreements[0];
-    assert_eq!((told.flip, told.version), (decision_change::Flip::RejectToAllow, Some(2)));
+    assert_eq!((told.flip, told.version), (decision_change::DecisionChange::RejectToAllow, Some(2)));
     assert_eq!((told.in_force.status, told.candidate.outcome), (Some(418), "allowed"));
     gateway.app.shadow.ask(None);
     assert_eq!(gateway.refused("channel=c").await.status, 418);
-    assert_eq!(last.counts(), Counts { reject_to_allow: 1, ..Counts::default() });
+    assert_eq!(last.counts(), ShadowCounts { reject_to_allow: 1, ..ShadowCounts::default() });
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn it_has_the_look_ups_of_the_real_run_and_no_others() {
         "session:s1" = '{"id":"alice","role":"member"}'
         "team:red:members" = ["alice"]"#;
     let gateway = Gateway::behind(&example(), world).await;
-    let masked = Settings { mask: vec![Field::Channels], ..Settings::default() };
+    let masked = AuditConfig { mask: vec![MaskedField::Channels], ..AuditConfig::default() };
     gateway.app.audit.write(masked).expect("nothing is written");
     let open = async |query: &str| {
         let mut sse = Sse::open(gateway.data, &format!("/api/realtime?{query}"), &[("cookie", "session=s1")]).await;
@@ -79,20 +79,20 @@ async fn it_has_the_look_ups_of_the_real_run_and_no_others() {
     let same = propose(&gateway, &example(), ALL);
     open("channel=team-red&channel=alice").await;
     assert_eq!(gateway.refused("channel=alice").await.status, 401);
-    counts(&same, Counts { agree: 2, ..Counts::default() }).await;
+    counts(&same, ShadowCounts { agree: 2, ..ShadowCounts::default() }).await;
     // A key that the policy in force did not ask for.
     let curious = propose(&gateway, &component("lookup"), ALL);
     open("channel=alice").await;
-    counts(&curious, Counts { incomparable: 1, ..Counts::default() }).await;
+    counts(&curious, ShadowCounts { incomparable: 1, ..ShadowCounts::default() }).await;
     // The store is away for the real run, and so for the candidate.
     let away = propose(&gateway, &example(), ALL);
     gateway.store.cut();
     let reply = ask(gateway.data, "GET", "/api/realtime?channel=alice", &[("cookie", "session=s1")], "").await;
     assert_eq!(reply.status, 503);
-    counts(&away, Counts { agree: 1, ..Counts::default() }).await;
+    counts(&away, ShadowCounts { agree: 1, ..ShadowCounts::default() }).await;
     let strict = propose(&gateway, &component("deny"), ALL);
     assert_eq!(ask(gateway.data, "GET", "/api/realtime?channel=alice", &[], "").await.status, 401);
-    counts(&strict, Counts { other: 1, ..Counts::default() }).await;
+    counts(&strict, ShadowCounts { other: 1, ..ShadowCounts::default() }).await;
     let told = strict.report().disagreements.remove(0);
     assert_eq!(told.differs, ["status", "headers", "body"]);
     assert!(told.channels[0].starts_with('~'), "masked as in the decision log: {told:?}");
@@ -107,7 +107,7 @@ async fn it_sends_nothing() {
     let to = server.address.to_string();
     let headers = [("x-to", &*to), ("x-times", "i")];
     Sse::open(gateway.data, "/api/realtime?channel=c", &headers).await.connected("c").await;
-    counts(&candidate, Counts { incomparable: 1, ..Counts::default() }).await;
+    counts(&candidate, ShadowCounts { incomparable: 1, ..ShadowCounts::default() }).await;
     assert_eq!(server.requests(), 0);
 }
 
@@ -118,13 +118,13 @@ async fn an_answer_that_is_given_again_is_not_compared() {
     for _ in 0..3 {
         gateway.open("channel=g").await.connected("g").await;
     }
-    counts(&candidate, Counts { agree: 1, cached: 2, ..Counts::default() }).await;
+    counts(&candidate, ShadowCounts { agree: 1, cached: 2, ..ShadowCounts::default() }).await;
 }
 
 #[tokio::test]
 async fn a_share_of_clients_is_asked_about() {
     let gateway = Gateway::behind(&component("deny"), "").await;
-    let candidate = propose(&gateway, &component("deny"), Share { share: 0.5, ..ALL });
+    let candidate = propose(&gateway, &component("deny"), ShadowSampling { share: 0.5, ..ALL });
     let (mut asked, mut last) = (Vec::new(), 0);
     for number in [(0..30), (0..30)].into_iter().flatten() {
         let cookie = format!("session={number}");
@@ -158,7 +158,7 @@ async fn hostile_candidates_harm_nobody() {
     median(&gateway, 50).await;
     let alone = median(&gateway, 200).await;
     for name in ["trap", "spin", "sleep", "grow", "recurse", "huge-answer", "invalid-status", "mixed"] {
-        let share = Share { share: 1.0, concurrency: 3 };
+        let share = ShadowSampling { share: 1.0, concurrency: 3 };
         let candidate = propose(&gateway, &component(name), share);
         let beside = median(&gateway, 100).await;
         println!("{name}: {alone:?} alone, {beside:?} beside it, {:?}", candidate.counts());

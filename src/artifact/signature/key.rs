@@ -95,9 +95,9 @@ impl PublicKey {
 
 /// Who may sign policies; nobody, and no policy has to be signed.
 #[derive(Clone, Debug, Default)]
-pub struct Trust(Vec<PublicKey>);
+pub struct TrustedKeys(Vec<PublicKey>);
 
-impl Trust {
+impl TrustedKeys {
     /// Reads public keys.
     pub fn load(paths: &[PathBuf]) -> Result<Self, KeyError> {
         paths.iter().map(|path| PublicKey::load(path)).collect::<Result<_, _>>().map(Self)

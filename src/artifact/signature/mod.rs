@@ -3,9 +3,9 @@
 
 pub(crate) mod key;
 
-use crate::artifact::sequence_ledger::Seen;
-use crate::artifact::sequence_ledger::SeenError;
-use crate::artifact::signature::key::Trust;
+use crate::artifact::sequence_ledger::LedgerError;
+use crate::artifact::sequence_ledger::SequenceLedger;
+use crate::artifact::signature::key::TrustedKeys;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -183,10 +183,10 @@ pub enum SignatureError {
     Reused(u64),
     /// What was seen is not known.
     #[error(transparent)]
-    Seen(#[from] SeenError),
+    SequenceLedger(#[from] LedgerError),
 }
 
-impl Trust {
+impl TrustedKeys {
     /// Whether a policy may be taken: the four rows. What was signed, if anything had to be.
     pub fn verify(
         &self,
@@ -226,19 +226,19 @@ impl Trust {
 
 /// What a gateway asks of a policy's origin: who may sign, and what was seen.
 #[derive(Clone, Debug, Default)]
-pub struct Signatures {
+pub struct SignaturePolicy {
     /// Who may sign.
-    pub trust: Arc<Trust>,
+    pub trust: Arc<TrustedKeys>,
     /// The greatest number that was in force.
-    pub seen: Arc<Seen>,
+    pub seen: Arc<SequenceLedger>,
 }
 
-impl Signatures {
+impl SignaturePolicy {
     /// Those who may sign; what was seen is kept in this file, where there is one and somebody has to sign.
-    pub fn open(trust: &Arc<Trust>, file: Option<&Path>) -> Result<Self, SeenError> {
+    pub fn open(trust: &Arc<TrustedKeys>, file: Option<&Path>) -> Result<Self, LedgerError> {
         let seen = match file.filter(|_| trust.is_wanted()) {
-            Some(file) => Seen::in_file(file)?,
-            None => Seen::default(),
+            Some(file) => SequenceLedger::in_file(file)?,
+            None => SequenceLedger::default(),
         };
         Ok(Self { trust: Arc::clone(trust), seen: Arc::new(seen) })
     }

@@ -1,5 +1,5 @@
-use crate::artifact::sequence_ledger::Seen;
-use crate::artifact::signature::key::Trust;
+use crate::artifact::sequence_ledger::SequenceLedger;
+use crate::artifact::signature::key::TrustedKeys;
 use ed25519_dalek::SigningKey;
 
 use super::*;
@@ -15,7 +15,7 @@ fn signed(component: &[u8], cases: Option<&str>, sequence: u64) -> Signature {
 #[test]
 fn the_four_rows() {
     let signature = signed(b"policy", None, 1);
-    let verify = |keys: &[&SigningKey], signature| Trust::of(keys).verify(Digest::of(b"policy"), None, signature);
+    let verify = |keys: &[&SigningKey], signature| TrustedKeys::of(keys).verify(Digest::of(b"policy"), None, signature);
     assert_eq!(verify(&[], None), Ok(None));
     assert_eq!(verify(&[&key(1)], None), Err(SignatureError::Unsigned));
     assert_eq!(verify(&[], Some(&signature)), Err(SignatureError::NoKey));
@@ -26,7 +26,7 @@ fn the_four_rows() {
 #[test]
 fn a_signature_is_about_one_policy_one_table_one_number_and_one_key() {
     let signature = signed(b"policy", Some("cases"), 7);
-    let trust = Trust::of(&[&key(1)]);
+    let trust = TrustedKeys::of(&[&key(1)]);
     let refused = |component: &[u8], cases, signature: &Signature| {
         trust.verify(Digest::of(component), cases, Some(signature)).expect_err("refused").to_string()
     };
@@ -85,10 +85,10 @@ fn numbers_only_go_upwards_and_over_restarts() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("own/sequence.json");
     let statement = |sequence| Statement::of(b"policy", None, sequence);
-    let seen = Seen::in_file(&file).expect("nothing yet");
+    let seen = SequenceLedger::in_file(&file).expect("nothing yet");
     assert_eq!((seen.sequence(), seen.check(&statement(1))), (None, Ok(())));
     seen.raise(&statement(5)).expect("written");
-    for seen in [seen, Seen::in_file(&file).expect("read")] {
+    for seen in [seen, SequenceLedger::in_file(&file).expect("read")] {
         assert_eq!(seen.sequence(), Some(5));
         assert_eq!(seen.check(&statement(4)), Err(SignatureError::Backwards { sequence: 4, seen: 5 }));
         assert_eq!(seen.raise(&statement(4)), Err(SignatureError::Backwards { sequence: 4, seen: 5 }));
@@ -100,14 +100,14 @@ fn numbers_only_go_upwards_and_over_restarts() {
     }
     // What cannot be read is not nothing.
     std::fs::write(&file, "{").expect("written");
-    assert!(Seen::in_file(&file).expect_err("broken").to_string().contains("sequence.json"));
+    assert!(SequenceLedger::in_file(&file).expect_err("broken").to_string().contains("sequence.json"));
 }
 
 #[test]
 fn what_cannot_be_remembered_does_not_take_force() {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::write(dir.path().join("own"), "a file in the way").expect("written");
-    let seen = Seen::in_file(&dir.path().join("own2/sequence.json")).expect("nothing yet");
+    let seen = SequenceLedger::in_file(&dir.path().join("own2/sequence.json")).expect("nothing yet");
     std::fs::write(dir.path().join("own2"), "a file in the way").expect("written");
     assert!(seen.raise(&Statement::of(b"policy", None, 1)).is_err());
     assert_eq!(seen.sequence(), None);
@@ -125,11 +125,11 @@ fn keys_are_what_openssl_makes() {
     let (again, public) = key::pem(&read).expect("PEM");
     assert_eq!(again, private);
     std::fs::write(path("key.pub.pem"), &public).expect("written");
-    let trust = Trust::load(&[path("key.pub.pem")]).expect("a key");
+    let trust = TrustedKeys::load(&[path("key.pub.pem")]).expect("a key");
     assert!(trust.verify(Digest::of(b"policy"), None, Some(&signed(b"policy", None, 1))).is_ok());
     let refused = |name: &str, text: &str| {
         std::fs::write(path(name), text).expect("written");
-        Trust::load(&[path(name)]).expect_err("refused").to_string()
+        TrustedKeys::load(&[path(name)]).expect_err("refused").to_string()
     };
     assert!(refused("a", private).contains("should not have"));
     assert!(refused("b", "nothing").contains("BEGIN PUBLIC KEY"));
@@ -138,6 +138,6 @@ fn keys_are_what_openssl_makes() {
     let weak = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAAQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n-----END PUBLIC KEY-----\n";
     assert!(refused("d", weak).contains("weak"));
     assert!(key::private(&path("key.pub.pem")).expect_err("public").to_string().contains("BEGIN PRIVATE KEY"));
-    assert!(Trust::load(&[path("nowhere")]).expect_err("nothing").to_string().contains("nowhere"));
+    assert!(TrustedKeys::load(&[path("nowhere")]).expect_err("nothing").to_string().contains("nowhere"));
     assert_ne!(key::generate().to_bytes(), key::generate().to_bytes());
 }

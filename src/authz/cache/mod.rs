@@ -40,7 +40,7 @@ pub enum Forget<'a> {
 
 /// An answer that is kept.
 #[derive(Debug)]
-pub struct Kept {
+pub struct CachedDecision {
     outcome: Outcome,
     reason: Option<String>,
     channels: Box<[String]>,
@@ -48,7 +48,7 @@ pub struct Kept {
 }
 
 /// The answers of one version.
-pub struct Cache {
+pub struct DecisionCache {
     /// None where nothing is kept.
     entries: Option<Bounded<Key, Entry>>,
     capacity: usize,
@@ -68,13 +68,13 @@ type Key = Box<[u8]>;
 enum Entry {
     /// The ways in which answers vary, the latest first.
     Ways(Arc<[Vary]>),
-    Answer(Arc<Kept>),
+    Answer(Arc<CachedDecision>),
 }
 
-/// When the cache can let go of an entry by itself. Whether it still holds is asked of [`Kept::until`].
-struct Ends(Duration);
+/// When the cache can let go of an entry by itself. Whether it still holds is asked of [`CachedDecision::until`].
+struct EntryExpiry(Duration);
 
-impl Ends {
+impl EntryExpiry {
     fn of(&self, entry: &Entry) -> Duration {
         match entry {
             Entry::Ways(_) => self.0,
@@ -83,7 +83,7 @@ impl Ends {
     }
 }
 
-impl Expiry<Key, Entry> for Ends {
+impl Expiry<Key, Entry> for EntryExpiry {
     fn expire_after_create(&self, _: &Key, entry: &Entry, _: SystemInstant) -> Option<Duration> {
         Some(self.of(entry))
     }
@@ -95,9 +95,9 @@ impl Expiry<Key, Entry> for Ends {
 
 /// Seen before an answer was asked for; what was forgotten since then must not come back by it.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen(u64);
+pub struct CacheEpoch(u64);
 
-impl Cache {
+impl DecisionCache {
     /// One that holds so many bytes, none of it for longer than this.
     pub fn new(capacity: usize, max_age: Duration) -> Self {
         // Its hasher is keyed at random, and it compares whole keys: no client can make its request look like another's.
@@ -107,7 +107,7 @@ impl Cache {
                 .weigher(|key: &Key, entry: &Entry| {
                     u32::try_from(OVERHEAD + key.len() + entry.size()).unwrap_or(u32::MAX)
                 })
-                .expire_after(Ends(max_age))
+                .expire_after(EntryExpiry(max_age))
                 .build()
         });
         let (used, forgotten) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -120,12 +120,12 @@ impl Cache {
     }
 
     /// What was forgotten by now.
-    pub fn seen(&self) -> Seen {
-        Seen(self.forgotten.load(Ordering::Acquire))
+    pub fn seen(&self) -> CacheEpoch {
+        CacheEpoch(self.forgotten.load(Ordering::Acquire))
     }
 
     /// The answer to such a request, if there is one that holds. `now` is the policy's clock.
-    pub fn get(&self, request: &Request, channels: &[String], now: u64) -> Option<Arc<Kept>> {
+    pub fn get(&self, request: &Request, channels: &[String], now: u64) -> Option<Arc<CachedDecision>> {
         let entries = self.entries.as_ref().filter(|_| self.used.load(Ordering::Relaxed))?;
         let mut key = key::ways(&key::base(request, channels));
         let Some(Entry::Ways(ways)) = entries.get(&*key) else { return None };
@@ -146,7 +146,7 @@ impl Cache {
         outcome: &Outcome,
         reason: Option<&str>,
         asked: Instant,
-        seen: Seen,
+        seen: CacheEpoch,
     ) {
         let Some(entries) = &self.entries else { return };
         let headers = match outcome {
@@ -162,7 +162,7 @@ impl Cache {
             return;
         }
         let (outcome, reason) = (outcome.clone(), reason.map(str::to_owned));
-        let answer = Entry::Answer(Arc::new(Kept { outcome, reason, channels: channels.into(), until }));
+        let answer = Entry::Answer(Arc::new(CachedDecision { outcome, reason, channels: channels.into(), until }));
         let base = key::base(request, channels);
         let full = key::full(&base, &keep.vary, request);
         if OVERHEAD + full.len() + answer.size() > self.capacity / PART {
@@ -199,7 +199,7 @@ impl Cache {
     }
 }
 
-impl Kept {
+impl CachedDecision {
     /// The answer, and why it was so.
     pub fn answer(&self) -> (Outcome, Option<String>) {
         (self.outcome.clone(), self.reason.clone())
@@ -239,7 +239,10 @@ impl Entry {
                     Outcome::Rejected(Rejection { headers, body, .. }) => headers_size(headers) + body.len(),
                     Outcome::Failed(_) => 0,
                 };
-                size_of::<Kept>() + outcome + kept.reason.as_ref().map_or(0, String::len) + texts(&kept.channels)
+                size_of::<CachedDecision>()
+                    + outcome
+                    + kept.reason.as_ref().map_or(0, String::len)
+                    + texts(&kept.channels)
             }
         }
     }

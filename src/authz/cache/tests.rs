@@ -41,11 +41,11 @@ fn channels(names: &[&str]) -> Vec<String> {
     names.iter().map(ToString::to_string).collect()
 }
 
-fn cache() -> Cache {
-    Cache::new(1 << 20, 10 * MINUTE)
+fn cache() -> DecisionCache {
+    DecisionCache::new(1 << 20, 10 * MINUTE)
 }
 
-impl Cache {
+impl DecisionCache {
     fn put(&self, request: &Request, names: &[&str], vary: Vary, outcome: &Outcome) {
         let keep = CacheDirective { time: MINUTE, vary };
         self.keep(&keep, request, &channels(names), outcome, Some("because"), Instant::now(), self.seen());
@@ -233,7 +233,7 @@ fn what_is_never_kept() {
         cache.put(&request, &["a"], vary(&[], true), &outcome);
         assert_eq!(cache.who(&request, &["a"]), "", "{outcome:?}");
     }
-    let off = Cache::new(0, MINUTE);
+    let off = DecisionCache::new(0, MINUTE);
     off.put(&request, &["a"], vary(&[], true), &granted("alice"));
     assert_eq!(off.who(&request, &["a"]), "");
     off.forget(Forget::All);
@@ -241,7 +241,7 @@ fn what_is_never_kept() {
 
 #[test]
 fn what_is_forgotten_does_not_come_back() {
-    let cache = Cache::new(8 << 20, MINUTE);
+    let cache = DecisionCache::new(8 << 20, MINUTE);
     let path = |n: usize| request(&format!("/{n}"), &[]);
     let put = |n: usize, names: &[&str], outcome: &Outcome| cache.put(&path(n), names, vary(&[], true), outcome);
     for n in 0..300 {
@@ -270,7 +270,7 @@ fn what_is_forgotten_does_not_come_back() {
 #[test]
 fn it_holds_what_it_may_and_no_more() {
     let capacity = 1 << 20;
-    let cache = Cache::new(capacity, MINUTE);
+    let cache = DecisionCache::new(capacity, MINUTE);
     let body = vec![b'x'; 4000];
     for n in 0..5_000 {
         cache.put(&request(&format!("/{n}"), &[]), &["a"], vary(&["cookie"], true), &rejected(body.clone()));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::event::{Body, Rung, StreamId, json_string, user_frame};
+use crate::event::{Body, NotificationKind, StreamId, json_string, user_frame};
 use crate::store::Page;
 
 /// How long an entry that was read before its doorbell rang waits for it, and a hole for the doorbells of the entries that
@@ -48,7 +48,7 @@ impl PayloadBudget {
 
 /// Why entries are or may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum GapReason {
     /// Trimmed, deleted or expired before they were read.
     Trimmed,
     /// The store holds less than it did: a restart or a failover lost the end of the stream, or the key was made anew.
@@ -57,7 +57,7 @@ pub enum Why {
     TooLarge,
 }
 
-impl Why {
+impl GapReason {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Trimmed, Self::WentBack, Self::TooLarge];
 
@@ -83,7 +83,7 @@ pub struct Gap {
     /// The store proves that something is gone.
     pub certain: bool,
     /// What happened.
-    pub why: Why,
+    pub why: GapReason,
 }
 
 impl Gap {
@@ -102,7 +102,7 @@ impl Gap {
 
 /// What goes out to the streams, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Out {
+pub struct SequencedFrame {
     /// The position behind it.
     pub at: StreamId,
     /// The `data:` part of its block.
@@ -140,7 +140,7 @@ impl Staged {
 
 /// The order of one channel.
 #[derive(Debug)]
-pub struct Order {
+pub struct Sequencer {
     channel: Arc<str>,
     budget: Arc<PayloadBudget>,
     /// Everything up to here went out, or never was.
@@ -151,16 +151,16 @@ pub struct Order {
     added: u64,
     staged: VecDeque<Staged>,
     /// Doorbells beyond `read_to`; the flag says that a read has begun since.
-    payloads: BTreeMap<StreamId, (Rung, bool)>,
+    payloads: BTreeMap<StreamId, (NotificationKind, bool)>,
 }
 
-impl Drop for Order {
+impl Drop for Sequencer {
     fn drop(&mut self) {
         self.forget_payloads();
     }
 }
 
-impl Order {
+impl Sequencer {
     /// A channel at its stream's end.
     #[must_use]
     pub fn new(channel: Arc<str>, budget: Arc<PayloadBudget>) -> Self {
@@ -210,7 +210,7 @@ impl Order {
     }
 
     /// A doorbell rang. True if a read is needed to know more.
-    pub fn ring(&mut self, rung: Rung, reading: bool) -> bool {
+    pub fn ring(&mut self, rung: NotificationKind, reading: bool) -> bool {
         if rung.id <= self.head {
             return false;
         }
@@ -257,7 +257,7 @@ impl Order {
             return None;
         };
         if state.last < self.read_to {
-            let gap = Gap { after: self.head, resumed: state.last, certain: true, why: Why::WentBack };
+            let gap = Gap { after: self.head, resumed: state.last, certain: true, why: GapReason::WentBack };
             self.open(&page);
             return Some(gap);
         }
@@ -276,7 +276,8 @@ impl Order {
             if page.complete { state.added } else { self.added.saturating_add_signed((read + missing.max(0)) as i64) };
         self.read_to = end;
 
-        let mut rung: BTreeMap<StreamId, Rung> = self.take_seen(end).into_iter().map(|rung| (rung.id, rung)).collect();
+        let mut rung: BTreeMap<StreamId, NotificationKind> =
+            self.take_seen(end).into_iter().map(|rung| (rung.id, rung)).collect();
         let oldest_read = fresh.first().map(|(id, _)| *id);
         let mut batch: Vec<Staged> = Vec::with_capacity(fresh.len());
         for (id, body) in fresh {
@@ -311,7 +312,7 @@ impl Order {
     }
 
     /// Hands out what is ready. Answers when to come again for what waits.
-    pub fn settle(&mut self, now: Instant, mut out: impl FnMut(Out)) -> Option<Instant> {
+    pub fn settle(&mut self, now: Instant, mut out: impl FnMut(SequencedFrame)) -> Option<Instant> {
         while let Some(front) = self.staged.front() {
             match front {
                 Staged::Event { until: Some(until), .. } if *until > now => return Some(*until),
@@ -327,23 +328,23 @@ impl Order {
             match front {
                 Staged::Event { id, frame, .. } => {
                     self.head = id;
-                    out(Out { at: id, frame, is_gap: false });
+                    out(SequencedFrame { at: id, frame, is_gap: false });
                 }
                 Staged::Skip(id) => self.head = id,
                 Staged::TooLarge(id) => {
-                    let frame = gap(Why::TooLarge, true, Some(id));
+                    let frame = gap(GapReason::TooLarge, true, Some(id));
                     self.head = id;
-                    out(Out { at: id, frame, is_gap: true });
+                    out(SequencedFrame { at: id, frame, is_gap: true });
                 }
                 Staged::Hole { missing: 0, .. } => {}
                 Staged::Hole { .. } | Staged::WentBack => {
                     let frame = match front {
-                        Staged::Hole { end, .. } => gap(Why::Trimmed, true, Some(end)),
-                        _ => gap(Why::WentBack, false, next),
+                        Staged::Hole { end, .. } => gap(GapReason::Trimmed, true, Some(end)),
+                        _ => gap(GapReason::WentBack, false, next),
                     };
                     // Just before what comes next, so that a client that comes back there is not told again.
                     self.head = next.map_or(self.read_to, |id| id.before().max(self.head));
-                    out(Out { at: self.head, frame, is_gap: true });
+                    out(SequencedFrame { at: self.head, frame, is_gap: true });
                 }
             }
         }
@@ -352,7 +353,7 @@ impl Order {
     }
 
     /// A doorbell of something that was read already, or trimmed before it could be.
-    fn fill(&mut self, rung: &Rung) {
+    fn fill(&mut self, rung: &NotificationKind) {
         let event = self.settled(rung);
         let at = self.staged.iter().position(|staged| staged.id() >= Some(rung.id)).unwrap_or(self.staged.len());
         if let Some(staged) = self.staged.get_mut(at)
@@ -372,12 +373,12 @@ impl Order {
         self.staged.insert(at, event);
     }
 
-    fn settled(&self, rung: &Rung) -> Staged {
+    fn settled(&self, rung: &NotificationKind) -> Staged {
         Staged::Event { id: rung.id, frame: user_frame(rung.id, &rung.event, &rung.data, &self.channel), until: None }
     }
 
     /// Takes the payloads up to an id whose doorbells rang before the read began, and drops those that were passed.
-    fn take_seen(&mut self, end: StreamId) -> Vec<Rung> {
+    fn take_seen(&mut self, end: StreamId) -> Vec<NotificationKind> {
         let mut taken = Vec::new();
         let read_to = self.read_to;
         self.payloads.retain(|id, (rung, seen)| {

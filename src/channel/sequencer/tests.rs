@@ -3,7 +3,7 @@ use crate::store::StreamState;
 
 /// An order, the stream that it follows, and what came out of it.
 struct World {
-    order: Order,
+    order: Sequencer,
     entries: Vec<(StreamId, Body)>,
     added: u64,
     last: StreamId,
@@ -19,14 +19,14 @@ fn body(data: &str, ambiguous: bool) -> Body {
     Body::Event { event: "e".into(), data: data.into(), ambiguous }
 }
 
-fn bell(n: u64, data: &str) -> Rung {
-    Rung { id: id(n), event: "e".into(), data: data.into(), prev: None }
+fn bell(n: u64, data: &str) -> NotificationKind {
+    NotificationKind { id: id(n), event: "e".into(), data: data.into(), prev: None }
 }
 
 impl World {
     fn new() -> Self {
         let budget = Arc::new(PayloadBudget::new(10_000));
-        let mut order = Order::new("c".into(), budget);
+        let mut order = Sequencer::new("c".into(), budget);
         order.open(&Page::default());
         let now = Instant::now();
         Self { order, entries: vec![], added: 0, last: StreamId::ZERO, now, out: vec![] }
@@ -99,7 +99,7 @@ impl World {
     }
 
     /// Rings, and reads if that is asked for.
-    fn ring(&mut self, rung: Rung) {
+    fn ring(&mut self, rung: NotificationKind) {
         if self.order.ring(rung, false) {
             self.read();
         } else {
@@ -166,7 +166,7 @@ fn what_needs_no_doorbell_does_not_wait_for_one() {
 #[test]
 fn an_own_doorbell_is_delivered_without_a_read() {
     let mut w = World::new();
-    let own = |n: u64, prev: u64| Rung { prev: Some(id(prev)), ..bell(n, "0") };
+    let own = |n: u64, prev: u64| NotificationKind { prev: Some(id(prev)), ..bell(n, "0") };
     assert!(!w.order.ring(own(1, 0), false));
     assert!(!w.order.ring(own(2, 1), false));
     w.settle();
@@ -187,7 +187,7 @@ fn an_own_doorbell_during_a_read_waits_for_it() {
     let mut w = World::new();
     w.add(1, "1");
     let page = w.page(usize::MAX);
-    assert!(w.order.ring(Rung { prev: Some(id(1)), ..bell(2, "2") }, true));
+    assert!(w.order.ring(NotificationKind { prev: Some(id(1)), ..bell(2, "2") }, true));
     w.absorb(page);
     w.wait();
     w.took(&["1=1"]);
@@ -255,7 +255,7 @@ fn a_store_that_went_back() {
     w.entries.truncate(3);
     (w.added, w.last) = (3, id(3));
     let gap = w.read().expect("a gap");
-    assert_eq!((gap.after, gap.resumed, gap.certain, gap.why), (id(5), id(3), true, Why::WentBack));
+    assert_eq!((gap.after, gap.resumed, gap.certain, gap.why), (id(5), id(3), true, GapReason::WentBack));
     w.push(6, body("6", false));
     w.read();
     w.took(&["6=6"]);

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::commands::policy::subject::SubjectArgs;
 use crate::config::ConfigError;
 use crate::policytest::bench::{Costs, Until, measure};
-use crate::policytest::{Case, file};
+use crate::policytest::{TestCase, file};
 use crate::wasm::compile::Compiler;
 
 /// What is asked where there are no cases.
@@ -53,7 +53,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         None => file::parse(Path::new(file::NAME), PLAIN).map_err(|error| ConfigError(error.to_string()))?.cases,
     };
     // A case that shall come to no answer has no cost that would mean anything.
-    let cases: Vec<Case> = cases.into_iter().filter(|case| case.expect.kind() != Some("error")).collect();
+    let cases: Vec<TestCase> = cases.into_iter().filter(|case| case.expect.kind() != Some("error")).collect();
     anyhow::ensure!(!cases.is_empty(), "policy bench: every case expects an error, so there is no decision to measure");
     let (limits, _) = args.subject.bounds()?;
     let until = args.count.map_or(Until::Time(args.time), Until::Count);

@@ -9,17 +9,17 @@ use clap::Args;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::artifact::bundle::Artifact;
+use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::digest::Digest;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement};
-use crate::authz::authorizer::Gate;
+use crate::authz::authorizer::Authorizer;
 use crate::commands::policy::say;
 use crate::commands::policy::sign::private_key;
 use crate::commands::target::{Gateway, Target};
 use crate::config;
 use crate::fleet::push;
-use crate::fleet::push::{Bundle, How, PushError, Pushed};
-use crate::fleet::status::View;
+use crate::fleet::push::{Bundle, PushError, PushOptions, Pushed};
+use crate::fleet::status::FleetStatus;
 use crate::policy::Limits;
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::Rollout;
@@ -28,7 +28,7 @@ use crate::store::memory::{MemoryStore, system_clock};
 use crate::store::redis::RedisStore;
 use crate::store::redis::fleet::FleetStore;
 use crate::wasm::compile::Compiler;
-use crate::wasm::host::Surroundings;
+use crate::wasm::host::PolicyEnv;
 
 /// How something is signed on its way.
 #[derive(Debug, Args)]
@@ -80,15 +80,15 @@ pub fn fleet(store: &RedisStore) -> anyhow::Result<FleetStore> {
 }
 
 /// The fleet, as the store has it or as a gateway tells it.
-pub async fn view(target: &Target) -> anyhow::Result<View> {
+pub async fn view(target: &Target) -> anyhow::Result<FleetStatus> {
     match target {
-        Target::Store(store) => Ok(View::of(&fleet(store)?).await?),
+        Target::Store(store) => Ok(FleetStatus::of(&fleet(store)?).await?),
         Target::Gateway(gateway) => told_view(gateway.call(Method::GET, "/v1/fleet", None).await?),
     }
 }
 
 /// The fleet of a gateway that has its policy from there; none of one that does not.
-pub async fn followed(gateway: &Gateway) -> anyhow::Result<Option<View>> {
+pub async fn followed(gateway: &Gateway) -> anyhow::Result<Option<FleetStatus>> {
     let (status, answer) = gateway.ask(Method::GET, "/v1/fleet", None).await?;
     let follows = answer["follows"].as_bool().unwrap_or_default();
     match status {
@@ -99,7 +99,7 @@ pub async fn followed(gateway: &Gateway) -> anyhow::Result<Option<View>> {
     }
 }
 
-fn told_view(answer: Value) -> anyhow::Result<View> {
+fn told_view(answer: Value) -> anyhow::Result<FleetStatus> {
     serde_json::from_value(answer)
         .context("the gateway tells of its fleet in another way than this version of the program")
 }
@@ -114,11 +114,11 @@ pub async fn next_on(gateway: &Gateway) -> anyhow::Result<u64> {
 }
 
 /// Pushes, and says what came of it.
-pub async fn push_and_tell(store: &FleetStore, bundle: Bundle, how: How, as_json: bool) -> anyhow::Result<()> {
+pub async fn push_and_tell(store: &FleetStore, bundle: Bundle, how: PushOptions, as_json: bool) -> anyhow::Result<()> {
     let mut pushed = push::push(store, bundle.clone(), how).await;
     if matches!(pushed, Err(PushError::NoNodes)) {
         try_here(&bundle).await.context("no node lives that would try it, so this machine did")?;
-        pushed = push::push(store, bundle, How { untried: true, ..how }).await;
+        pushed = push::push(store, bundle, PushOptions { untried: true, ..how }).await;
     }
     if let (true, Err(PushError::Refused(refused))) = (as_json, &pushed) {
         say(&format!("{}\n", json!({ "in_force": false, "refused": refused })))?;
@@ -150,9 +150,9 @@ async fn try_here(bundle: &Bundle) -> anyhow::Result<()> {
     let limits = Limits::default();
     let compiler = Compiler::new(&limits, config::cache_dir().as_deref())?;
     let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::default(), system_clock()));
-    let gate = Arc::new(Gate::new(compiler, Surroundings::new(store, &limits), limits));
+    let gate = Arc::new(Authorizer::new(compiler, PolicyEnv::new(store, &limits), limits));
     let rollout = Rollout::elsewhere(Arc::clone(&gate));
-    let artifact = Artifact { cases: bundle.cases.clone(), ..Artifact::new(bundle.component.clone()) };
+    let artifact = PolicyBundle { cases: bundle.cases.clone(), ..PolicyBundle::new(bundle.component.clone()) };
     match rollout.prepare(artifact, gate.basis(), PolicyOrigin::default()).await {
         Ok(_) => Ok(()),
         Err(refused) => bail!("{refused}"),

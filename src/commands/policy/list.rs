@@ -7,7 +7,7 @@ use crate::commands::policy::fleet::view;
 use crate::commands::policy::say;
 use crate::commands::target::TargetArgs;
 use crate::commands::{client_runtime, time};
-use crate::fleet::record::Pointer;
+use crate::fleet::record::ActiveRecord;
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
@@ -32,8 +32,8 @@ pub fn run(args: &ListArgs) -> anyhow::Result<()> {
     })
 }
 
-fn line(pointer: &Pointer, is_current: bool) -> String {
-    let Pointer { sequence, component, .. } = pointer;
+fn line(pointer: &ActiveRecord, is_current: bool) -> String {
+    let ActiveRecord { sequence, component, .. } = pointer;
     let mark = if is_current { "*" } else { " " };
     let cases = if pointer.cases.is_some() { "with cases" } else { "without cases" };
     let signature = pointer.signature.as_ref();

@@ -10,8 +10,8 @@ use crate::commands::client_runtime;
 use crate::commands::policy::fleet::{SigningArgs, WaitingArgs, fleet, next_on, push_and_tell, tell};
 use crate::commands::policy::sign::{BundleArgs, sent};
 use crate::commands::target::{Target, TargetArgs};
-use crate::fleet::push::{Bundle, How};
-use crate::fleet::status::View;
+use crate::fleet::push::{Bundle, PushOptions};
+use crate::fleet::status::FleetStatus;
 
 #[derive(Debug, Args)]
 pub struct PushArgs {
@@ -41,11 +41,12 @@ pub fn run(args: &PushArgs) -> anyhow::Result<()> {
         match args.target.open().await? {
             Target::Store(store) => {
                 let store = fleet(&store)?;
-                let next = async || Ok(View::of(&store).await?.next_sequence);
+                let next = async || Ok(FleetStatus::of(&store).await?.next_sequence);
                 let signature = args.signing.sign(next, digest, cases_digest).await?;
                 let signature = signature
                     .map_or_else(|| args.bundle.signature(args.signature.as_deref()), |made| Ok(Some(made)))?;
-                let how = How { dry_run: args.dry_run, timeout: args.waiting.timeout, untried: false, back_to: None };
+                let how =
+                    PushOptions { dry_run: args.dry_run, timeout: args.waiting.timeout, untried: false, back_to: None };
                 push_and_tell(&store, Bundle { component, cases, signature }, how, args.json).await
             }
             Target::Gateway(gateway) => {

@@ -24,11 +24,11 @@ use crate::config::Config;
 use crate::config::layers::{merge, option};
 use crate::policy::Limits;
 use crate::policy::decision_view::DecisionView;
-use crate::shadow::replay::Rehearsal;
+use crate::shadow::replay::ReplayEvaluator;
 use crate::store::memory::{MemoryStore, system_clock};
 use crate::wasm::compile::Compiler;
-use crate::wasm::host::Surroundings;
-use crate::wasm::host_trace::Recorded;
+use crate::wasm::host::PolicyEnv;
+use crate::wasm::host_trace::RecordedCalls;
 
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
@@ -56,7 +56,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let compiler = Compiler::new(&world.limits, world.cache_dir.as_deref())?;
     let policy = serve::load(&compiler, &args.file)?;
     let mut report = Report::new(policy.digest(), args.all);
-    let rehearsal = Rehearsal::new(policy, 0);
+    let rehearsal = ReplayEvaluator::new(policy, 0);
     client_runtime()?.block_on(async {
         for (number, line) in (1..).zip(Entries::new(recording)) {
             let told = match line.with_context(named)? {
@@ -94,7 +94,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
 /// What a component meets beside what was recorded.
 struct World {
     limits: Limits,
-    surroundings: Surroundings,
+    surroundings: PolicyEnv,
     cache_dir: Option<PathBuf>,
 }
 
@@ -104,7 +104,7 @@ impl ReplayArgs {
         let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
         let Some(path) = &self.config else {
             let limits = Limits::default();
-            let surroundings = Surroundings::new(store, &limits);
+            let surroundings = PolicyEnv::new(store, &limits);
             return Ok(World { limits, surroundings, cache_dir: config::cache_dir() });
         };
         let mut layer = option("allow-all", false.into());
@@ -118,8 +118,8 @@ impl ReplayArgs {
 }
 
 impl World {
-    async fn ask(&self, rehearsal: &Rehearsal, question: &Question) -> (DecisionView, Arc<Recorded>) {
-        let recorded = Arc::new(Recorded::from(&question.trace));
+    async fn ask(&self, rehearsal: &ReplayEvaluator, question: &Question) -> (DecisionView, Arc<RecordedCalls>) {
+        let recorded = Arc::new(RecordedCalls::from(&question.trace));
         let (request, channels) = (&question.request, &question.channels);
         let decision = rehearsal.ask(&self.surroundings, &self.limits, &recorded, request, channels).await;
         (DecisionView::new(&decision, channels), recorded)

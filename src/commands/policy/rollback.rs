@@ -8,9 +8,9 @@ use crate::commands::client_runtime;
 use crate::commands::policy::fleet::{SigningArgs, WaitingArgs, fleet, followed, push_and_tell, tell};
 use crate::commands::target::{Target, TargetArgs};
 use crate::config::ConfigError;
-use crate::fleet::push::{Bundle, How};
-use crate::fleet::record::Pointer;
-use crate::fleet::status::View;
+use crate::fleet::push::{Bundle, PushOptions};
+use crate::fleet::record::ActiveRecord;
+use crate::fleet::status::FleetStatus;
 
 #[derive(Debug, Args)]
 pub struct RollbackArgs {
@@ -33,12 +33,12 @@ pub fn run(args: &RollbackArgs) -> anyhow::Result<()> {
         match args.target.open().await? {
             Target::Store(store) => {
                 let store = fleet(&store)?;
-                let view = View::of(&store).await?;
+                let view = FleetStatus::of(&store).await?;
                 let to = chosen(args, &view)?;
                 let artifact = to.fetch(&store).await?;
                 let (component, cases) = (artifact.component.to_vec(), artifact.cases);
                 let signature = args.signing.sign(async || Ok(view.next_sequence), to.component, to.cases).await?;
-                let how = How { dry_run: false, timeout: args.waiting.timeout, untried: false, back_to: Some(to.sequence) };
+                let how = PushOptions { dry_run: false, timeout: args.waiting.timeout, untried: false, back_to: Some(to.sequence) };
                 push_and_tell(&store, Bundle { component, cases, signature }, how, args.json).await
             }
             Target::Gateway(gateway) => {
@@ -63,7 +63,7 @@ pub fn run(args: &RollbackArgs) -> anyhow::Result<()> {
     })
 }
 
-fn chosen<'a>(args: &RollbackArgs, view: &'a View) -> anyhow::Result<&'a Pointer> {
+fn chosen<'a>(args: &RollbackArgs, view: &'a FleetStatus) -> anyhow::Result<&'a ActiveRecord> {
     let to = view.choose(args.to.as_deref())?;
     if to.signature.is_some() && args.signing.key.is_none() {
         let text = "rollback: the fleet's policies are signed, and no node goes back to a smaller number: give --key, to sign the \

@@ -15,10 +15,10 @@ use crate::commands::policy::sign::{BundleArgs, sent};
 use crate::commands::target::{Gateway, Target, TargetArgs};
 use crate::commands::{client_runtime, time};
 use crate::config::ConfigError;
-use crate::fleet::push::{Bundle, How};
+use crate::fleet::push::{Bundle, PushOptions};
 use crate::fleet::shadow::push;
-use crate::fleet::shadow::push::{Portion, Told, WORDS};
-use crate::fleet::status::View;
+use crate::fleet::shadow::push::{SampleRate, ShadowStatus, WORDS};
+use crate::fleet::status::FleetStatus;
 use crate::store::redis::fleet::FleetStore;
 
 /// Where the control port has it.
@@ -99,8 +99,8 @@ impl ShadowArgs {
                 false => Ok(json!(push::told(store).await?)),
             };
         };
-        let bundle = self.bundle(file, async || Ok(View::of(store).await?.next_sequence)).await?;
-        let share = Portion::try_from(self.share.unwrap_or(SHARE)).map_err(|text| ConfigError(text.into()))?;
+        let bundle = self.bundle(file, async || Ok(FleetStatus::of(store).await?.next_sequence)).await?;
+        let share = SampleRate::try_from(self.share.unwrap_or(SHARE)).map_err(|text| ConfigError(text.into()))?;
         let given = push::propose(store, &bundle, share).await?;
         Ok(json!(push::told_by_all(store, &given, WORDS).await?))
     }
@@ -144,10 +144,10 @@ async fn promote_in_store(args: &PromoteArgs, store: &FleetStore) -> anyhow::Res
         bail!("the candidate is {}", pointer.component);
     }
     let artifact = pointer.fetch(store).await?;
-    let next = async || Ok(View::of(store).await?.next_sequence);
+    let next = async || Ok(FleetStatus::of(store).await?.next_sequence);
     let signature = args.signing.sign(next, pointer.component, pointer.cases).await?.or(pointer.signature);
     let bundle = Bundle { component: artifact.component.to_vec(), cases: artifact.cases, signature };
-    let how = How { dry_run: false, timeout: args.waiting.timeout, untried: false, back_to: None };
+    let how = PushOptions { dry_run: false, timeout: args.waiting.timeout, untried: false, back_to: None };
     push_and_tell(store, bundle, how, args.json).await
 }
 
@@ -155,7 +155,7 @@ async fn promote_through(args: &PromoteArgs, gateway: &Gateway) -> anyhow::Resul
     let mut body = args.digest.as_ref().map_or_else(|| json!({}), |digest| json!({ "digest": digest }));
     if args.signing.key.is_some() {
         let candidate = gateway.call(Method::GET, CANDIDATE, None).await?;
-        let Ok(told) = serde_json::from_value::<Told>(candidate) else {
+        let Ok(told) = serde_json::from_value::<ShadowStatus>(candidate) else {
             let text = "promote: --key is for the candidate of a fleet; that of one gateway is put in force with the signature that it came with";
             return Err(ConfigError(text.into()).into());
         };

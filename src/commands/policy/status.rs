@@ -8,8 +8,8 @@ use crate::commands::policy::fleet::view;
 use crate::commands::policy::say;
 use crate::commands::target::{Target, TargetArgs};
 use crate::commands::{client_runtime, time};
-use crate::fleet::node::Node;
-use crate::fleet::status::View;
+use crate::fleet::node::NodeStatus;
+use crate::fleet::status::FleetStatus;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -55,7 +55,7 @@ fn alone(policy: &Value) -> String {
     text
 }
 
-fn text(view: &View) -> String {
+fn text(view: &FleetStatus) -> String {
     let is_fleet = view.nodes.is_empty() || view.nodes.iter().any(|node| node.fleet);
     let mut text = match &view.current {
         Some(pointer) => {
@@ -77,8 +77,8 @@ fn text(view: &View) -> String {
     text
 }
 
-fn line(node: &Node) -> String {
-    let Node { name, address, .. } = node;
+fn line(node: &NodeStatus) -> String {
+    let NodeStatus { name, address, .. } = node;
     let digest = node.digest.as_deref().unwrap_or("no policy");
     let number = node.sequence.map(|number| format!(", number {number}")).unwrap_or_default();
     let version = node.version.map(|version| format!(", version {version}")).unwrap_or_default();

@@ -10,7 +10,7 @@ use crate::config;
 use crate::config::layers::{merge, option};
 use crate::config::{Config, ConfigError};
 use crate::policy::Limits;
-use crate::policytest::{Case, file};
+use crate::policytest::{TestCase, file};
 
 #[derive(Debug, Args)]
 pub struct SubjectArgs {
@@ -40,7 +40,7 @@ impl SubjectArgs {
     }
 
     /// The cases of a file that are asked; a mistake in it, or in the filter, is one in usage.
-    pub fn read(&self, path: &Path) -> Result<Vec<Case>, ConfigError> {
+    pub fn read(&self, path: &Path) -> Result<Vec<TestCase>, ConfigError> {
         let mut cases = file::load(path).map_err(|error| ConfigError(error.to_string()))?.cases;
         if cases.is_empty() {
             return Err(ConfigError(format!("{}: there is no case in it", path.display())));

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use crate::channel::barrier::Lead;
+use crate::channel::barrier::CommandBarrier;
 use crate::channel::hub::Hub;
 use crate::event::{Body, NewEvent, StreamId};
 use crate::store::command::{Command, Reply};
@@ -32,7 +32,7 @@ const READ: (usize, usize) = (256 << 10, 64 << 10);
 
 /// Why a listener has to begin anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Anew {
+pub enum ResyncReason {
     /// The node has started, and nothing was ever said.
     First,
     /// The node has started: what was said before is not read.
@@ -45,7 +45,7 @@ pub enum Anew {
 
 /// A command as it was heard.
 #[derive(Debug)]
-pub struct Heard<'a> {
+pub struct ReceivedCommand<'a> {
     /// The entry's id.
     pub id: StreamId,
     /// What it says, its kind among it.
@@ -54,25 +54,25 @@ pub struct Heard<'a> {
 
 /// Whoever does what commands say.
 #[async_trait]
-pub trait Listener: Send + Sync {
+pub trait CommandHandler: Send + Sync {
     /// Does it. No channel goes on before this returns, so that it neither blocks nor waits. What it answers goes to who sent the
     /// command; an error says what is wrong with it.
-    fn hear(&self, heard: &Heard<'_>) -> Result<Option<Value>, String>;
+    fn hear(&self, heard: &ReceivedCommand<'_>) -> Result<Option<Value>, String>;
 
     /// Learns in another way what commands would have said. No channel goes on before it succeeds.
-    async fn begin(&self, why: Anew) -> Result<(), StoreError>;
+    async fn begin(&self, why: ResyncReason) -> Result<(), StoreError>;
 }
 
 /// This node's ear.
 pub struct Commands {
     store: Arc<dyn Store>,
-    lead: Arc<Lead>,
+    lead: Arc<CommandBarrier>,
     node: String,
-    listeners: Mutex<Vec<Listening>>,
+    listeners: Mutex<Vec<Handlers>>,
 }
 
 /// Who listens to which kinds.
-type Listening = (&'static [&'static str], Arc<dyn Listener>);
+type Handlers = (&'static [&'static str], Arc<dyn CommandHandler>);
 
 impl Commands {
     /// One for a node of this name, on the hub's store. Until [`Self::run`] has read them to their end, the hub's channels wait.
@@ -82,7 +82,7 @@ impl Commands {
     }
 
     /// Tells this one of commands of these kinds. Before [`Self::run`].
-    pub fn listen(&self, kinds: &'static [&'static str], listener: Arc<dyn Listener>) {
+    pub fn listen(&self, kinds: &'static [&'static str], listener: Arc<dyn CommandHandler>) {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push((kinds, listener));
     }
 
@@ -103,7 +103,7 @@ impl Commands {
         self.lead.passed().await;
     }
 
-    fn listeners(&self) -> Vec<Listening> {
+    fn listeners(&self) -> Vec<Handlers> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -116,7 +116,7 @@ pub async fn send(store: &dyn Store, command: &Value) -> Result<StreamId, StoreE
 
 /// What the nodes say to a command.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Answers {
+pub struct CommandReplies {
     /// By the names of the nodes.
     pub by_node: BTreeMap<String, Value>,
     /// Nodes that listen and did not answer in time.
@@ -124,7 +124,7 @@ pub struct Answers {
 }
 
 /// Sends a command to all nodes, and waits for the answers of those that listen: at the most so long.
-pub async fn ask(store: &dyn Store, command: &Value, patience: Duration) -> Result<Answers, StoreError> {
+pub async fn ask(store: &dyn Store, command: &Value, patience: Duration) -> Result<CommandReplies, StoreError> {
     // What is published to nobody is known to have reached so many.
     let nobody = Command::Publish { key: KEY.into(), message: json!({ "type": "ping" }).to_string() };
     let listening = match store.command(&nobody).await? {
@@ -134,7 +134,7 @@ pub async fn ask(store: &dyn Store, command: &Value, patience: Duration) -> Resu
     let id = send(store, command).await?;
     let key = format!("{}{id}", ANSWERS.0);
     let until = Instant::now() + patience;
-    let (mut answers, mut after, mut came) = (Answers::default(), StreamId::ZERO, 0);
+    let (mut answers, mut after, mut came) = (CommandReplies::default(), StreamId::ZERO, 0);
     while came < listening && Instant::now() < until {
         tokio::time::sleep(LOOK).await;
         let limits = Limits { entries: 256, bytes: READ.0, max_event: READ.1 };

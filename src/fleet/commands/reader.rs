@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::event::{Body, NewEvent, StreamId};
-use crate::fleet::commands::{ANSWERS, Anew, Commands, EVENT, Heard, KEY, READ};
+use crate::fleet::commands::{ANSWERS, Commands, EVENT, KEY, READ, ReceivedCommand, ResyncReason};
 use crate::store::{Limits, Retention, Store, StoreError};
 
 /// A doorbell can get lost though its link stays up; so the commands are looked at this often.
@@ -30,17 +30,17 @@ struct Position {
 }
 
 /// Something to be told to who sent a command.
-type Answer = (StreamId, Value);
+type CommandReply = (StreamId, Value);
 
 /// What came of one look.
 #[derive(Default)]
-struct Look {
-    answers: Vec<Answer>,
+struct Batch {
+    answers: Vec<CommandReply>,
     /// Entries that are no commands, or wrong ones. Whoever writes thousands shall not fill the log: the first is told, and how many.
     passed_over: u64,
 }
 
-impl Look {
+impl Batch {
     /// Whether this is to be told.
     const fn pass_over(&mut self) -> bool {
         self.passed_over += 1;
@@ -65,7 +65,7 @@ impl Commands {
                 continue;
             }
             vain = 0;
-            let mut look = Look::default();
+            let mut look = Batch::default();
             let read = self.read_on(&mut position, &mut look).await;
             if look.passed_over > 1 {
                 tracing::warn!(
@@ -99,17 +99,17 @@ impl Commands {
 
     /// Reads to the end, and does what is said. Where the last entry is then, as every page says it: be it one that is trimmed or deleted
     /// meanwhile, which changes nothing.
-    async fn read_on(&self, position: &mut Option<Position>, look: &mut Look) -> Result<StreamId, StoreError> {
+    async fn read_on(&self, position: &mut Option<Position>, look: &mut Batch) -> Result<StreamId, StoreError> {
         loop {
             let Some(read) = position else {
-                *position = Some(self.begin(Anew::Start).await?);
+                *position = Some(self.begin(ResyncReason::Start).await?);
                 continue;
             };
             let limits = Limits { entries: PAGE, bytes: READ.0, max_event: READ.1 };
             let page = self.store.read(KEY, read.at, limits).await?;
             let state = page.stream.unwrap_or_default();
             if state.last < read.at || state.added < read.added {
-                *read = self.begin(Anew::WentBack).await?;
+                *read = self.begin(ResyncReason::WentBack).await?;
                 continue;
             }
             for (id, body) in page.entries {
@@ -120,7 +120,7 @@ impl Commands {
             }
             if page.complete {
                 if state.added != read.added {
-                    *read = self.begin(Anew::Missed).await?;
+                    *read = self.begin(ResyncReason::Missed).await?;
                     continue;
                 }
                 read.at = state.last;
@@ -130,23 +130,23 @@ impl Commands {
     }
 
     /// Goes to the end without reading, once all listeners know in another way what was said.
-    async fn begin(&self, why: Anew) -> Result<Position, StoreError> {
+    async fn begin(&self, why: ResyncReason) -> Result<Position, StoreError> {
         match why {
-            Anew::First | Anew::Start => {}
-            Anew::Missed => tracing::warn!("commands of the fleet were trimmed before they were read here"),
-            Anew::WentBack => tracing::warn!("the store holds fewer commands of the fleet than it did"),
+            ResyncReason::First | ResyncReason::Start => {}
+            ResyncReason::Missed => tracing::warn!("commands of the fleet were trimmed before they were read here"),
+            ResyncReason::WentBack => tracing::warn!("the store holds fewer commands of the fleet than it did"),
         }
         // What is sent behind this is read; what was before is in what the listeners look at.
         let limits = Limits { entries: 0, bytes: READ.0, max_event: READ.1 };
         let state = self.store.read(KEY, StreamId::ZERO, limits).await?.stream.unwrap_or_default();
-        let why = if why == Anew::Start && state.added == 0 { Anew::First } else { why };
+        let why = if why == ResyncReason::Start && state.added == 0 { ResyncReason::First } else { why };
         for (_, listener) in self.listeners() {
             listener.begin(why).await?;
         }
         Ok(Position { at: state.last, added: state.added })
     }
 
-    fn hear(&self, id: StreamId, body: &Body, look: &mut Look) {
+    fn hear(&self, id: StreamId, body: &Body, look: &mut Batch) {
         let fields: Map<String, Value> = match body {
             Body::Event { event, data, .. } if event == EVENT => serde_json::from_str(data).unwrap_or_default(),
             _ => Map::new(),
@@ -163,7 +163,7 @@ impl Commands {
             }
             return;
         };
-        match listener.hear(&Heard { id, fields: &fields }) {
+        match listener.hear(&ReceivedCommand { id, fields: &fields }) {
             Ok(answer) => look.answers.extend(answer.map(|answer| (id, answer))),
             Err(why) => {
                 if look.pass_over() {
@@ -175,7 +175,7 @@ impl Commands {
 }
 
 /// Answers, for those who wait for that.
-async fn say(store: Arc<dyn Store>, node: String, answers: Vec<Answer>) {
+async fn say(store: Arc<dyn Store>, node: String, answers: Vec<CommandReply>) {
     let (prefix, most, seconds) = ANSWERS;
     let retention = Retention { max_length: Some(most), expire_seconds: Some(seconds) };
     // After a long absence nobody waits for the older ones.

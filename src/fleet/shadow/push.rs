@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::artifact::digest::Digest;
-use crate::fleet::node::{Beside, Node, short};
+use crate::fleet::node::{NodeStatus, ShadowNodeStatus, short};
 use crate::fleet::push::{Bundle, LOOK, PushError, nodes, pointer_of, put_blobs};
 use crate::fleet::record;
-use crate::fleet::record::{Pointer, Why};
-use crate::shadow::counts::Counts;
+use crate::fleet::record::{ActiveRecord, PrepareFailure};
+use crate::shadow::counts::ShadowCounts;
 use crate::store::StoreError;
 use crate::store::redis::fleet::FleetStore;
 
@@ -21,20 +21,20 @@ pub const WORDS: Duration = Duration::from_secs(30);
 
 /// What every node shall ask beside what is in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Proposal {
+pub struct ShadowPush {
     /// What is asked, as it would be pushed.
     #[serde(flatten)]
-    pub pointer: Pointer,
+    pub pointer: ActiveRecord,
     /// About how many clients.
-    pub share: Portion,
+    pub share: SampleRate,
 }
 
 /// A share, from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
-pub struct Portion(f64);
+pub struct SampleRate(f64);
 
-impl TryFrom<f64> for Portion {
+impl TryFrom<f64> for SampleRate {
     type Error = &'static str;
 
     fn try_from(share: f64) -> Result<Self, &'static str> {
@@ -42,15 +42,15 @@ impl TryFrom<f64> for Portion {
     }
 }
 
-impl From<Portion> for f64 {
-    fn from(portion: Portion) -> Self {
+impl From<SampleRate> for f64 {
+    fn from(portion: SampleRate) -> Self {
         portion.0
     }
 }
 
 /// A candidate of the fleet, as it is told of: as one node tells of its own, and each node's part.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Told {
+pub struct ShadowStatus {
     /// The component.
     pub digest: Digest,
     /// The cases that it had to pass.
@@ -64,16 +64,16 @@ pub struct Told {
     /// When it was given to the fleet, ms since 1970.
     pub since: u64,
     /// The share of clients.
-    pub share: Portion,
+    pub share: SampleRate,
     /// The sum of what came of it on the nodes that live.
-    pub counts: Counts,
+    pub counts: ShadowCounts,
     /// Each of them.
-    pub nodes: Vec<OnNode>,
+    pub nodes: Vec<ShadowOnNode>,
 }
 
 /// A candidate on a node: it asks it since then, or refuses it, or has not said.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct OnNode {
+pub struct ShadowOnNode {
     /// Its name.
     pub name: String,
     /// Where clients connect.
@@ -81,14 +81,14 @@ pub struct OnNode {
     /// Since when it asks it, ms since 1970.
     pub since: Option<u64>,
     /// What came of it there.
-    pub counts: Option<Counts>,
+    pub counts: Option<ShadowCounts>,
     /// Why it does not.
-    pub refused: Option<Why>,
+    pub refused: Option<PrepareFailure>,
 }
 
 /// Why there is nothing to tell of a candidate.
 #[derive(Debug, thiserror::Error)]
-pub enum NoProposal {
+pub enum NoShadowPolicy {
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -106,33 +106,37 @@ pub enum NoProposal {
 }
 
 /// Gives the fleet a candidate, in place of the one before.
-pub async fn propose(store: &FleetStore, bundle: &Bundle, share: Portion) -> Result<Proposal, PushError> {
+pub async fn propose(store: &FleetStore, bundle: &Bundle, share: SampleRate) -> Result<ShadowPush, PushError> {
     let pointer = pointer_of(store, bundle, None).await?;
     let blobs = put_blobs(store, &pointer, bundle).await?;
-    let proposal = Proposal { pointer, share };
+    let proposal = ShadowPush { pointer, share };
     if store.propose(&record::note(&proposal), &blobs, BLOBS).await? { Ok(proposal) } else { Err(PushError::Lost) }
 }
 
 /// What the fleet shall ask.
-pub async fn proposal(store: &FleetStore) -> Result<Proposal, NoProposal> {
+pub async fn proposal(store: &FleetStore) -> Result<ShadowPush, NoShadowPolicy> {
     let note = match store.shadow().await {
-        Err(StoreError::WrongType) => return Err(NoProposal::Unreadable(StoreError::WrongType.to_string())),
-        note => note?.ok_or(NoProposal::None)?,
+        Err(StoreError::WrongType) => return Err(NoShadowPolicy::Unreadable(StoreError::WrongType.to_string())),
+        note => note?.ok_or(NoShadowPolicy::None)?,
     };
-    record::parse(&note).map_err(NoProposal::Unreadable)
+    record::parse(&note).map_err(NoShadowPolicy::Unreadable)
 }
 
 /// What comes of it by now.
-pub async fn told(store: &FleetStore) -> Result<Told, NoProposal> {
+pub async fn told(store: &FleetStore) -> Result<ShadowStatus, NoShadowPolicy> {
     let proposal = proposal(store).await?;
-    Ok(Told::of(&proposal, nodes(store).await?))
+    Ok(ShadowStatus::of(&proposal, nodes(store).await?))
 }
 
 /// The same when every node that lives has said something of it, or did not for so long.
-pub async fn told_by_all(store: &FleetStore, proposal: &Proposal, within: Duration) -> Result<Told, StoreError> {
+pub async fn told_by_all(
+    store: &FleetStore,
+    proposal: &ShadowPush,
+    within: Duration,
+) -> Result<ShadowStatus, StoreError> {
     let begun = Instant::now();
     loop {
-        let told = Told::of(proposal, nodes(store).await?);
+        let told = ShadowStatus::of(proposal, nodes(store).await?);
         if told.nodes.iter().all(|node| node.since.is_some() || node.refused.is_some()) || begun.elapsed() >= within {
             return Ok(told);
         }
@@ -141,23 +145,23 @@ pub async fn told_by_all(store: &FleetStore, proposal: &Proposal, within: Durati
 }
 
 /// Takes it away everywhere, and tells for the last time what came of it; nothing where it could not be read.
-pub async fn withdraw(store: &FleetStore) -> Result<Option<Told>, NoProposal> {
+pub async fn withdraw(store: &FleetStore) -> Result<Option<ShadowStatus>, NoShadowPolicy> {
     let note = match store.shadow().await {
         // It is not read, so it is nothing of which one could say whether it still is there.
         Err(StoreError::WrongType) => Vec::new(),
-        note => note?.ok_or(NoProposal::None)?,
+        note => note?.ok_or(NoShadowPolicy::None)?,
     };
-    let told = match record::parse::<Proposal>(&note) {
-        Ok(proposal) => Some(Told::of(&proposal, nodes(store).await?)),
+    let told = match record::parse::<ShadowPush>(&note) {
+        Ok(proposal) => Some(ShadowStatus::of(&proposal, nodes(store).await?)),
         Err(_) => None,
     };
-    if store.propose_nothing(&note, BLOBS).await? { Ok(told) } else { Err(NoProposal::Moved) }
+    if store.propose_nothing(&note, BLOBS).await? { Ok(told) } else { Err(NoShadowPolicy::Moved) }
 }
 
 /// The note to be taken away when this takes force: a candidate that is in force is none.
-pub(crate) async fn ended_by(store: &FleetStore, pointer: &Pointer) -> Result<Option<Vec<u8>>, StoreError> {
+pub(crate) async fn ended_by(store: &FleetStore, pointer: &ActiveRecord) -> Result<Option<Vec<u8>>, StoreError> {
     let is = |note: &Vec<u8>| {
-        record::parse::<Proposal>(note).is_ok_and(|proposal| {
+        record::parse::<ShadowPush>(note).is_ok_and(|proposal| {
             (proposal.pointer.component, proposal.pointer.cases) == (pointer.component, pointer.cases)
         })
     };
@@ -168,17 +172,17 @@ pub(crate) async fn ended_by(store: &FleetStore, pointer: &Pointer) -> Result<Op
     }
 }
 
-impl Told {
-    fn of(proposal: &Proposal, nodes: Vec<Node>) -> Self {
-        let Proposal { pointer, share } = proposal;
-        let on = |node: Node| {
+impl ShadowStatus {
+    fn of(proposal: &ShadowPush, nodes: Vec<NodeStatus>) -> Self {
+        let ShadowPush { pointer, share } = proposal;
+        let on = |node: NodeStatus| {
             let said = node.beside.filter(|said| said.push.as_ref() == Some(&pointer.push));
-            let Beside { since, counts, refused, .. } = said.unwrap_or_default();
-            let refused = refused.map(|why| Why { why: short(&why.why), ..why });
-            OnNode { name: node.name, address: node.address, since, counts, refused }
+            let ShadowNodeStatus { since, counts, refused, .. } = said.unwrap_or_default();
+            let refused = refused.map(|why| PrepareFailure { why: short(&why.why), ..why });
+            ShadowOnNode { name: node.name, address: node.address, since, counts, refused }
         };
-        let nodes: Vec<OnNode> = nodes.into_iter().filter(|node| node.fleet).map(on).collect();
-        let counts = nodes.iter().filter_map(|node| node.counts).fold(Counts::default(), Counts::plus);
+        let nodes: Vec<ShadowOnNode> = nodes.into_iter().filter(|node| node.fleet).map(on).collect();
+        let counts = nodes.iter().filter_map(|node| node.counts).fold(ShadowCounts::default(), ShadowCounts::plus);
         Self {
             digest: pointer.component,
             cases: pointer.cases,
@@ -199,8 +203,8 @@ mod tests {
     use crate::fleet::record::PushId;
     use crate::rollout::stage::Stage;
 
-    fn proposal() -> Proposal {
-        let pointer = Pointer {
+    fn proposal() -> ShadowPush {
+        let pointer = ActiveRecord {
             sequence: 7,
             component: Digest::of(b"component"),
             cases: None,
@@ -209,11 +213,11 @@ mod tests {
             push: PushId::new(),
             back_to: None,
         };
-        Proposal { pointer, share: Portion(0.25) }
+        ShadowPush { pointer, share: SampleRate(0.25) }
     }
 
-    fn node(name: &str, beside: Option<Beside>) -> Node {
-        Node {
+    fn node(name: &str, beside: Option<ShadowNodeStatus>) -> NodeStatus {
+        NodeStatus {
             name: name.into(),
             address: "127.0.0.1:1".into(),
             instance: "1".into(),
@@ -239,7 +243,7 @@ mod tests {
         for share in ["2.0", "-0.1", "1e999", "null", "\"0.5\""] {
             let other = note.replace("0.25", share);
             assert_ne!(other, note);
-            assert!(record::parse::<Proposal>(other.as_bytes()).is_err(), "{share}");
+            assert!(record::parse::<ShadowPush>(other.as_bytes()).is_err(), "{share}");
         }
     }
 
@@ -248,21 +252,21 @@ mod tests {
         let it = proposal();
         let push = Some(it.pointer.push.clone());
         let asks = |agree| {
-            let counts = Counts { agree, other: 1, ..Counts::default() };
-            Some(Beside { push: push.clone(), since: Some(1), counts: Some(counts), refused: None })
+            let counts = ShadowCounts { agree, other: 1, ..ShadowCounts::default() };
+            Some(ShadowNodeStatus { push: push.clone(), since: Some(1), counts: Some(counts), refused: None })
         };
-        let why = Why { stage: Stage::Tested, why: "\u{1b}[2J".into() };
-        let refuses = Some(Beside { push: push.clone(), refused: Some(why), ..Beside::default() });
-        let before = Some(Beside { push: Some(PushId::new()), ..asks(9).expect("it asks") });
-        let own = Node { fleet: false, ..node("own", asks(50)) };
+        let why = PrepareFailure { stage: Stage::Tested, why: "\u{1b}[2J".into() };
+        let refuses = Some(ShadowNodeStatus { push: push.clone(), refused: Some(why), ..ShadowNodeStatus::default() });
+        let before = Some(ShadowNodeStatus { push: Some(PushId::new()), ..asks(9).expect("it asks") });
+        let own = NodeStatus { fleet: false, ..node("own", asks(50)) };
         let nodes = vec![node("a", asks(2)), node("b", asks(3)), node("c", refuses), node("d", before), own];
-        let told = Told::of(&it, nodes);
-        assert_eq!(told.counts, Counts { agree: 5, other: 2, ..Counts::default() });
+        let told = ShadowStatus::of(&it, nodes);
+        assert_eq!(told.counts, ShadowCounts { agree: 5, other: 2, ..ShadowCounts::default() });
         let said: Vec<_> = told.nodes.iter().map(|node| (&*node.name, node.since, node.refused.is_some())).collect();
         assert_eq!(said, [("a", Some(1), false), ("b", Some(1), false), ("c", None, true), ("d", None, false)]);
         let why = told.nodes[2].refused.as_ref().map(|why| &*why.why);
         assert_eq!(why, Some(" [2J"), "it moves no cursor");
-        let told = Told::of(&it, vec![node("a", asks(u64::MAX)), node("b", asks(u64::MAX))]);
+        let told = ShadowStatus::of(&it, vec![node("a", asks(u64::MAX)), node("b", asks(u64::MAX))]);
         assert_eq!(told.counts.agree, u64::MAX);
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use wasmtime::Store;
 
 use crate::policy::Limits;
-use crate::policytest::Case;
+use crate::policytest::TestCase;
 use crate::policytest::bench::MeasureError;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
@@ -25,7 +25,7 @@ pub struct Fuel {
 }
 
 /// Asks each case once; the fuel, and the bytes that the largest instance had.
-pub fn count(bytes: &[u8], cases: &[Case], limits: &Limits) -> Result<(Fuel, usize), MeasureError> {
+pub fn count(bytes: &[u8], cases: &[TestCase], limits: &Limits) -> Result<(Fuel, usize), MeasureError> {
     let host = |error: &dyn std::fmt::Display| MeasureError::Host(error.to_string());
     let compiler = Compiler::from(engine::metered().map_err(|error| host(&error))?);
     let policy = Policy::new(&compiler, bytes)?;
@@ -42,7 +42,7 @@ pub fn count(bytes: &[u8], cases: &[Case], limits: &Limits) -> Result<(Fuel, usi
     Ok((Fuel { least, mean: sum / (all.len().max(1) as u64), most }, memory))
 }
 
-async fn one(policy: &Policy, case: &Case, limits: &Limits) -> Result<(u64, usize), MeasureError> {
+async fn one(policy: &Policy, case: &TestCase, limits: &Limits) -> Result<(u64, usize), MeasureError> {
     let surroundings = Arc::new(case.world.surroundings(limits));
     let state = State::new(surroundings, limits.memory, Arc::default(), Arc::clone(policy.digest()));
     let mut store = Store::new(policy.engine(), state);

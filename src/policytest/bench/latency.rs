@@ -8,11 +8,11 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::authz::authorizer::Gate;
+use crate::authz::authorizer::Authorizer;
 use crate::authz::generation;
 use crate::policy::{Decision, Limits, Outcome};
 use crate::policytest::bench::{MeasureError, Until, us};
-use crate::policytest::{Case, run};
+use crate::policytest::{TestCase, run};
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 
@@ -59,12 +59,12 @@ pub struct Throughput {
 
 /// A policy, and doors for all the cases' worlds.
 pub struct Asking {
-    cases: Arc<[(Gate, Case)]>,
+    cases: Arc<[(Authorizer, TestCase)]>,
 }
 
 impl Asking {
-    pub fn new(compiler: &Compiler, policy: &Policy, limits: &Limits, cases: &[Case]) -> Self {
-        let door = |case: &Case| (run::gate(compiler, policy, limits, &case.world), case.clone());
+    pub fn new(compiler: &Compiler, policy: &Policy, limits: &Limits, cases: &[TestCase]) -> Self {
+        let door = |case: &TestCase| (run::gate(compiler, policy, limits, &case.world), case.clone());
         Self { cases: cases.iter().map(door).collect() }
     }
 
@@ -176,12 +176,12 @@ impl From<&Histogram<u64>> for Latency {
     }
 }
 
-fn nth(cases: &[(Gate, Case)], number: u64) -> &(Gate, Case) {
+fn nth(cases: &[(Authorizer, TestCase)], number: u64) -> &(Authorizer, TestCase) {
     &cases[usize::try_from(number % cases.len() as u64).unwrap_or(0)]
 }
 
 /// One decision; a policy that cannot decide has no cost that would mean anything.
-async fn decide(cases: &[(Gate, Case)], number: u64) -> Result<Decision, MeasureError> {
+async fn decide(cases: &[(Authorizer, TestCase)], number: u64) -> Result<Decision, MeasureError> {
     let (gate, case) = nth(cases, number);
     let decision = gate.decide(&case.ask.request(), &case.ask.channels).await;
     match decision.outcome {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::policy::{Failure, Limits};
-use crate::policytest::Case;
+use crate::policytest::TestCase;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 use crate::wasm::load_error::LoadError;
@@ -74,7 +74,7 @@ pub enum MeasureError {
 pub fn measure(
     compiler: &Compiler,
     bytes: &[u8],
-    cases: &[Case],
+    cases: &[TestCase],
     limits: &Limits,
     until: Until,
 ) -> Result<Costs, MeasureError> {

@@ -11,10 +11,10 @@ use toml::Spanned;
 use crate::egress::origin::Origin;
 use crate::policy::decision_view::DecisionView;
 use crate::policy::{Failure, request};
-use crate::policytest::file::reach::Reach;
+use crate::policytest::file::reach::FileAccess;
 use crate::policytest::file::schema::{Case as RawCase, Expect, ExpectedValues, File, Request};
 use crate::policytest::file::{NAME, PATH};
-use crate::policytest::{Ask, Case, Requires, Suite, World};
+use crate::policytest::{Requirements, TestCase, TestRequest, TestSuite, TestWorld};
 use crate::tokens::Tokens;
 use crate::tokens::profile::WrittenProfile;
 
@@ -36,8 +36,8 @@ pub enum Wrong {
     Case { line: usize, name: String, what: String },
 }
 
-pub fn suite(file: File, reach: Reach<'_>, line: &dyn Fn(usize) -> usize) -> Result<Suite, Wrong> {
-    if file.case.is_empty() && file.requires == Requires::default() {
+pub fn suite(file: File, reach: FileAccess<'_>, line: &dyn Fn(usize) -> usize) -> Result<TestSuite, Wrong> {
+    if file.case.is_empty() && file.requires == Requirements::default() {
         return Err(Wrong::File(format!(
             "there is no case in it; one begins with [[case]], a name and expect.… ({NAME})"
         )));
@@ -55,13 +55,19 @@ pub fn suite(file: File, reach: Reach<'_>, line: &dyn Fn(usize) -> usize) -> Res
         }
         let ask = ask(&file.request, raw).map_err(wrong)?;
         let expect = expect(&raw.expect).map_err(wrong)?;
-        cases.push(Case { name: raw.name.clone(), line, ask, world: world(&file, raw, reach).map_err(wrong)?, expect });
+        cases.push(TestCase {
+            name: raw.name.clone(),
+            line,
+            ask,
+            world: world(&file, raw, reach).map_err(wrong)?,
+            expect,
+        });
     }
-    Ok(Suite { cases, requires: file.requires })
+    Ok(TestSuite { cases, requires: file.requires })
 }
 
 /// The case's world, laid over what the file says for all.
-fn world(file: &File, case: &RawCase, reach: Reach<'_>) -> Result<World, String> {
+fn world(file: &File, case: &RawCase, reach: FileAccess<'_>) -> Result<TestWorld, String> {
     let mut store = file.store.clone();
     store.extend(case.store.clone());
     let mut settings = file.settings.clone();
@@ -83,11 +89,11 @@ fn world(file: &File, case: &RawCase, reach: Reach<'_>) -> Result<World, String>
         Ok((name, profile.map_err(|error| error.to_string())?))
     });
     let tokens = tokens.collect::<Result<Tokens, String>>()?;
-    Ok(World { now, prefixes, store, store_away: case.store_away, settings, tokens })
+    Ok(TestWorld { now, prefixes, store, store_away: case.store_away, settings, tokens })
 }
 
 /// The same with its files meant from where the cases are, if they may be read.
-fn with_files(mut profile: WrittenProfile, reach: Reach<'_>) -> Result<WrittenProfile, String> {
+fn with_files(mut profile: WrittenProfile, reach: FileAccess<'_>) -> Result<WrittenProfile, String> {
     for (key, path) in [("pem", &mut profile.pem), ("jwks", &mut profile.jwks)] {
         if let Some(path) = path {
             *path = reach.file(path).map_err(|why| format!("{key}: {why}"))?;
@@ -96,7 +102,7 @@ fn with_files(mut profile: WrittenProfile, reach: Reach<'_>) -> Result<WrittenPr
     Ok(profile)
 }
 
-fn ask(common: &Request, case: &RawCase) -> Result<Ask, String> {
+fn ask(common: &Request, case: &RawCase) -> Result<TestRequest, String> {
     let own = &case.request;
     let pick = |own: &Option<String>, common: &Option<String>, default: &str| {
         own.clone().or_else(|| common.clone()).unwrap_or_else(|| default.to_owned())
@@ -135,7 +141,7 @@ fn ask(common: &Request, case: &RawCase) -> Result<Ask, String> {
     {
         headers.insert(http::header::HOST, host);
     }
-    Ok(Ask { method, scheme, authority, path_with_query, headers, client_address, channels })
+    Ok(TestRequest { method, scheme, authority, path_with_query, headers, client_address, channels })
 }
 
 /// The path with the channels in its query, unless they are there already.

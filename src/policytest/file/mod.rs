@@ -4,13 +4,13 @@ pub(crate) mod check;
 pub(crate) mod reach;
 pub(crate) mod schema;
 
-use crate::policytest::file::reach::Reach;
+use crate::policytest::file::reach::FileAccess;
 use std::path::Path;
 
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::policytest::{CasesError, Suite};
+use crate::policytest::{CasesError, TestSuite};
 
 /// The file that lies beside a component, unless another is named.
 pub const NAME: &str = "cases.toml";
@@ -18,19 +18,19 @@ pub const NAME: &str = "cases.toml";
 pub const PATH: &str = "/api/realtime";
 
 /// Reads a file of cases.
-pub fn load(path: &Path) -> Result<Suite, CasesError> {
+pub fn load(path: &Path) -> Result<TestSuite, CasesError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| CasesError(format!("{}: cannot be read: {error}", path.display())))?;
     parse(path, &text)
 }
 
 /// Reads cases; `path` is for errors, which name the file, the line, the case and the key. Files of keys are meant from its folder.
-pub fn parse(path: &Path, text: &str) -> Result<Suite, CasesError> {
-    parse_within(path, text, Reach::Anywhere(path.parent().unwrap_or(Path::new(""))))
+pub fn parse(path: &Path, text: &str) -> Result<TestSuite, CasesError> {
+    parse_within(path, text, FileAccess::Anywhere(path.parent().unwrap_or(Path::new(""))))
 }
 
 /// The same for cases that may name only some files.
-pub fn parse_within(path: &Path, text: &str, reach: Reach<'_>) -> Result<Suite, CasesError> {
+pub fn parse_within(path: &Path, text: &str, reach: FileAccess<'_>) -> Result<TestSuite, CasesError> {
     let file = path.display();
     let raw: schema::File = toml::from_str(text).map_err(|error| {
         let start = error.span().map(|span| span.start);

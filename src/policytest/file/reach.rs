@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// Where files of keys may lie.
 #[derive(Clone, Copy, Debug)]
-pub enum Reach<'a> {
+pub enum FileAccess<'a> {
     /// Anywhere; a relative path is meant from this folder.
     Anywhere(&'a Path),
     /// In this folder or below it.
@@ -14,7 +14,7 @@ pub enum Reach<'a> {
     Nowhere,
 }
 
-impl Reach<'_> {
+impl FileAccess<'_> {
     /// The file that a path means.
     pub(super) fn file(self, path: &Path) -> Result<PathBuf, &'static str> {
         let is_below = || path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
@@ -33,8 +33,8 @@ mod tests {
 
     #[test]
     fn files() {
-        let (desk, below) = (Reach::Anywhere(Path::new("/a")), Reach::Below(Path::new("/a")));
-        let file = |reach: Reach<'_>, path: &str| reach.file(Path::new(path)).ok();
+        let (desk, below) = (FileAccess::Anywhere(Path::new("/a")), FileAccess::Below(Path::new("/a")));
+        let file = |reach: FileAccess<'_>, path: &str| reach.file(Path::new(path)).ok();
         for (path, anywhere, inside) in [
             ("k.pem", "/a/k.pem", true),
             ("./b/k.pem", "/a/./b/k.pem", true),
@@ -44,7 +44,7 @@ mod tests {
         ] {
             assert_eq!(file(desk, path), Some(anywhere.into()), "{path}");
             assert_eq!(file(below, path).is_some(), inside, "{path}");
-            assert_eq!(file(Reach::Nowhere, path), None, "{path}");
+            assert_eq!(file(FileAccess::Nowhere, path), None, "{path}");
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-use crate::policytest::Requires;
+use crate::policytest::Requirements;
 use crate::store::memory::Seed;
 use crate::tokens::profile::WrittenProfile;
 
@@ -21,7 +21,7 @@ pub struct File {
     pub settings: BTreeMap<String, String>,
     pub tokens: BTreeMap<String, WrittenProfile>,
     pub request: Request,
-    pub requires: Requires,
+    pub requires: Requirements,
     pub case: Vec<Spanned<Case>>,
 }
 

@@ -9,17 +9,17 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::artifact::bundle::Artifact;
+use crate::artifact::bundle::PolicyBundle;
 use crate::fleet::node::Fleet;
 use crate::fleet::shadow::push;
-use crate::fleet::shadow::push::{NoProposal, Portion, Proposal, Told, WORDS};
-use crate::rollout::replace::{Change, What};
+use crate::fleet::shadow::push::{NoShadowPolicy, SampleRate, ShadowPush, ShadowStatus, WORDS};
+use crate::rollout::replace::{ReplacementKind, ReplacementSource};
 use crate::server::App;
 use crate::server::control::{fleet, policy};
 use crate::server::request::{Expected, json_body};
 use crate::server::respond;
 use crate::server::respond::{Response, error};
-use crate::shadow::shadow_policy::Share;
+use crate::shadow::shadow_policy::ShadowSampling;
 
 /// `GET /v1/policy/candidate`
 pub async fn get(app: &App) -> Response {
@@ -30,7 +30,7 @@ pub async fn get(app: &App) -> Response {
             Ok(told) => respond::json(StatusCode::OK, &with_own(app, &told)),
             // The node's own, of its configuration.
             Err(cause) => match own {
-                Some(own) if matches!(cause, NoProposal::None | NoProposal::Store(_)) => {
+                Some(own) if matches!(cause, NoShadowPolicy::None | NoShadowPolicy::Store(_)) => {
                     respond::json(StatusCode::OK, &json!(own.report()))
                 }
                 _ => refusal(&cause),
@@ -52,19 +52,19 @@ pub async fn put(app: &App, request: Request<Incoming>) -> Response {
     if let Some(followed) = fleet::followed(app) {
         return propose(app, followed, artifact, share).await;
     }
-    match app.rollout.propose(artifact, Share { share, concurrency: app.config.limits.shadow }).await {
+    match app.rollout.propose(artifact, ShadowSampling { share, concurrency: app.config.limits.shadow }).await {
         Ok(candidate) => respond::json(StatusCode::OK, &json!(candidate.report())),
         Err(refused) => policy::refused(&refused),
     }
 }
 
 /// Gives it to all nodes, and tells what they make of it.
-async fn propose(app: &App, followed: &Arc<Fleet>, artifact: Artifact, share: f64) -> Response {
+async fn propose(app: &App, followed: &Arc<Fleet>, artifact: PolicyBundle, share: f64) -> Response {
     let bundle = match fleet::bundle(artifact) {
         Ok(bundle) => bundle,
         Err(response) => return *response,
     };
-    let share = match Portion::try_from(share) {
+    let share = match SampleRate::try_from(share) {
         Ok(share) => share,
         Err(text) => return error(StatusCode::BAD_REQUEST, "invalid_query", text),
     };
@@ -85,7 +85,7 @@ pub async fn delete(app: &App) -> Response {
         match push::withdraw(followed.store()).await {
             Ok(Some(told)) => return respond::json(StatusCode::OK, &with_own(app, &told)),
             Ok(None) => return respond::json(StatusCode::OK, &json!({ "unreadable": true })),
-            Err(NoProposal::None) => {}
+            Err(NoShadowPolicy::None) => {}
             Err(cause) => return refusal(&cause),
         }
     }
@@ -96,7 +96,7 @@ pub async fn delete(app: &App) -> Response {
 }
 
 /// The fleet's candidate, with this node's disagreements.
-fn with_own(app: &App, told: &Told) -> Value {
+fn with_own(app: &App, told: &ShadowStatus) -> Value {
     let mut body = json!(told);
     let own = app.shadow.candidate().filter(|own| **own.policy().digest() == *told.digest.to_string());
     body["disagreements"] = own.map_or_else(|| json!([]), |own| json!(own.report().disagreements));
@@ -147,14 +147,18 @@ pub async fn promote(app: &App, request: Request<Incoming>) -> Response {
         return error(StatusCode::CONFLICT, "no_fleet", text);
     }
     let wanted = policy::wanted(&headers);
-    policy::answer(app, Change { what: What::Proposed(candidate), dry_run: false, wanted, within }).await
+    policy::answer(
+        app,
+        ReplacementKind { what: ReplacementSource::Proposed(candidate), dry_run: false, wanted, within },
+    )
+    .await
 }
 
 /// A push of the fleet's candidate; without one, of this node's own.
 async fn promote_on_all(app: &App, followed: &Arc<Fleet>, wish: Promote, within: Option<Duration>) -> Response {
     let own = app.shadow.candidate();
     let (artifact, own) = match (push::proposal(followed.store()).await, own) {
-        (Ok(Proposal { pointer, .. }), _) => {
+        (Ok(ShadowPush { pointer, .. }), _) => {
             if let Some(refusal) = other_than(wish.digest.as_deref(), &pointer.component.to_string()) {
                 return refusal;
             }
@@ -163,7 +167,7 @@ async fn promote_on_all(app: &App, followed: &Arc<Fleet>, wish: Promote, within:
                 Err(cause) => return error(StatusCode::CONFLICT, "withdrawn", cause),
             }
         }
-        (Err(NoProposal::None), Some(own)) => {
+        (Err(NoShadowPolicy::None), Some(own)) => {
             if let Some(refusal) = other_than(wish.digest.as_deref(), own.policy().digest()) {
                 return refusal;
             }
@@ -173,7 +177,7 @@ async fn promote_on_all(app: &App, followed: &Arc<Fleet>, wish: Promote, within:
         (Err(cause), _) => return refusal(&cause),
     };
     let signature = wish.signature.or_else(|| artifact.signature.clone());
-    let response = fleet::put(followed, Artifact { signature, ..artifact }, false, within).await;
+    let response = fleet::put(followed, PolicyBundle { signature, ..artifact }, false, within).await;
     if let Some(own) = own.filter(|_| response.status().is_success()) {
         app.rollout.ended(&own);
     }
@@ -185,12 +189,12 @@ fn other_than(wanted: Option<&str>, is: &str) -> Option<Response> {
     wanted.filter(|wanted| *wanted != is).map(|_| error(StatusCode::PRECONDITION_FAILED, "other_candidate", text()))
 }
 
-fn refusal(cause: &NoProposal) -> Response {
+fn refusal(cause: &NoShadowPolicy) -> Response {
     match cause {
-        NoProposal::Store(cause) => respond::store_error(cause),
-        NoProposal::None => none(),
-        NoProposal::Unreadable(_) => error(StatusCode::CONFLICT, "unreadable", cause),
-        NoProposal::Moved => error(StatusCode::CONFLICT, "withdrawn", cause),
+        NoShadowPolicy::Store(cause) => respond::store_error(cause),
+        NoShadowPolicy::None => none(),
+        NoShadowPolicy::Unreadable(_) => error(StatusCode::CONFLICT, "unreadable", cause),
+        NoShadowPolicy::Moved => error(StatusCode::CONFLICT, "withdrawn", cause),
     }
 }
 

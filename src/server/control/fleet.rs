@@ -7,13 +7,13 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::artifact::bundle::Artifact;
+use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::digest::Digest;
 use crate::artifact::signature::Signature;
 use crate::fleet::node::Fleet;
 use crate::fleet::push;
-use crate::fleet::push::{Bundle, How, PushError};
-use crate::fleet::status::View;
+use crate::fleet::push::{Bundle, PushError, PushOptions};
+use crate::fleet::status::FleetStatus;
 use crate::rollout::stage::Stage;
 use crate::server::App;
 use crate::server::respond;
@@ -27,7 +27,7 @@ pub async fn get(app: &App) -> Response {
     let Some(fleet) = app.fleet.get() else {
         return error(StatusCode::CONFLICT, "no_fleet", "a store that is memory: has one node, and no fleet");
     };
-    match View::of(fleet.store()).await {
+    match FleetStatus::of(fleet.store()).await {
         Ok(view) => {
             let mut body = json!(view);
             body["follows"] = fleet.follows().into();
@@ -50,16 +50,17 @@ pub async fn nodes(app: &App) -> Value {
 }
 
 /// `PUT /v1/policy`
-pub async fn put(fleet: &Arc<Fleet>, artifact: Artifact, dry_run: bool, within: Option<Duration>) -> Response {
+pub async fn put(fleet: &Arc<Fleet>, artifact: PolicyBundle, dry_run: bool, within: Option<Duration>) -> Response {
     let bundle = match bundle(artifact) {
         Ok(bundle) => bundle,
         Err(response) => return *response,
     };
-    pushed(fleet, bundle, How { dry_run, timeout: within.unwrap_or(TIMEOUT), untried: false, back_to: None }).await
+    pushed(fleet, bundle, PushOptions { dry_run, timeout: within.unwrap_or(TIMEOUT), untried: false, back_to: None })
+        .await
 }
 
 /// What is given to a fleet; a signature that is none is told as a gateway with a policy of its own tells it.
-pub fn bundle(artifact: Artifact) -> Result<Bundle, Box<Response>> {
+pub fn bundle(artifact: PolicyBundle) -> Result<Bundle, Box<Response>> {
     let signature = artifact.signature.as_deref().map(|text| Signature::parse(text.as_bytes())).transpose();
     let signature = signature.map_err(|cause| {
         let digest = Digest::of(&artifact.component);
@@ -92,7 +93,7 @@ impl Back {
 /// `POST /v1/policy/rollback`
 pub async fn rollback(fleet: &Arc<Fleet>, back: Back, within: Option<Duration>) -> Response {
     let store = fleet.store();
-    let view = match View::of(store).await {
+    let view = match FleetStatus::of(store).await {
         Ok(view) => view,
         Err(cause) => return respond::store_error(&cause),
     };
@@ -109,19 +110,20 @@ pub async fn rollback(fleet: &Arc<Fleet>, back: Back, within: Option<Duration>) 
     }
     match to.fetch(store).await {
         Ok(artifact) => {
-            let bundle = match bundle(Artifact { signature: back.signature, ..artifact }) {
+            let bundle = match bundle(PolicyBundle { signature: back.signature, ..artifact }) {
                 Ok(bundle) => bundle,
                 Err(response) => return *response,
             };
             let timeout = within.unwrap_or(TIMEOUT);
-            pushed(fleet, bundle, How { dry_run: false, timeout, untried: false, back_to: Some(to.sequence) }).await
+            pushed(fleet, bundle, PushOptions { dry_run: false, timeout, untried: false, back_to: Some(to.sequence) })
+                .await
         }
         Err(cause) => error(StatusCode::CONFLICT, "nothing_before", format!("cannot roll back: {cause}")),
     }
 }
 
 /// Pushes, also if nobody waits for the answer any more.
-async fn pushed(fleet: &Arc<Fleet>, bundle: Bundle, how: How) -> Response {
+async fn pushed(fleet: &Arc<Fleet>, bundle: Bundle, how: PushOptions) -> Response {
     let store = fleet.store().clone();
     let pushed = tokio::spawn(async move { push::push(&store, bundle, how).await }).await;
     match pushed {
@@ -157,11 +159,12 @@ mod tests {
 
     #[test]
     fn a_signature_that_is_none_is_a_stage_that_was_not_reached() {
-        let artifact = |signature: &str| Artifact { signature: Some(signature.into()), ..Artifact::new(vec![1]) };
+        let artifact =
+            |signature: &str| PolicyBundle { signature: Some(signature.into()), ..PolicyBundle::new(vec![1]) };
         for none in ["", "{}", "signed"] {
             let answer = bundle(artifact(none)).err().map(|answer| answer.status());
             assert_eq!(answer, Some(StatusCode::UNPROCESSABLE_ENTITY), "{none:?}");
         }
-        assert!(bundle(Artifact::new(vec![1])).is_ok());
+        assert!(bundle(PolicyBundle::new(vec![1])).is_ok());
     }
 }

@@ -9,7 +9,7 @@ use prometheus::TextEncoder;
 use crate::server::App;
 use crate::server::respond;
 use crate::server::respond::{Response, error};
-use crate::stream::registry::Why;
+use crate::stream::registry::EndReason;
 use crate::telemetry::metrics::Book;
 use crate::telemetry::process;
 
@@ -141,7 +141,7 @@ fn streams(app: &App, book: &Book) {
         "Streams that the gateway told to come back: for another policy is in force, their right was taken away, the node goes, or their grant is over.",
         &["reason"],
     );
-    for why in Why::ALL {
+    for why in EndReason::ALL {
         ended.with_label_values(&[why.as_str()]).inc_by(app.streams.ended(why));
     }
 }
@@ -174,8 +174,8 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
-    use crate::artifact::signature::Signatures;
-    use crate::authz::authorizer::Gate;
+    use crate::artifact::signature::SignaturePolicy;
+    use crate::authz::authorizer::Authorizer;
     use crate::channel::hub::Hub;
     use crate::config::Config;
     use crate::rollout::observers::Observers;
@@ -192,12 +192,13 @@ mod tests {
         let config = Config::check(raw).expect("a configuration");
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20, Default::default(), system_clock()));
         let surroundings = config.surroundings(Arc::clone(&store));
-        let gate = Gate::new(engine::shared().expect("an engine"), surroundings, config.limits.clone());
+        let gate = Authorizer::new(engine::shared().expect("an engine"), surroundings, config.limits.clone());
         let observers = Observers::new(config.limits.shadow);
         let compiler = gate.compiler().expect("it has one");
         gate.put_in_force(Policy::new(compiler, EXAMPLE).expect("it loads"));
         let hub = Hub::start(store, config.stream.hub.clone());
-        let response = answer(&App::new(config, hub, Arc::new(gate), observers, None, Signatures::default())).await;
+        let response =
+            answer(&App::new(config, hub, Arc::new(gate), observers, None, SignaturePolicy::default())).await;
         assert_eq!(
             (response.status(), &response.headers()["content-type"]),
             (StatusCode::OK, &TEXT.parse().expect("a value"))

@@ -11,12 +11,12 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::SemaphorePermit;
 
-use crate::artifact::bundle::Artifact;
-use crate::config::Door;
+use crate::artifact::bundle::PolicyBundle;
+use crate::config::PolicyMode;
 use crate::policy::info::PolicyInfo;
 use crate::rollout::pipeline::MAX_CASES;
-use crate::rollout::replace::{Change, Done, NotReplaced, Wanted, What};
-use crate::rollout::stage::Refused;
+use crate::rollout::replace::{ReplaceError, Replacement, ReplacementKind, ReplacementRequest, ReplacementSource};
+use crate::rollout::stage::ActivationError;
 use crate::server::App;
 use crate::server::control::fleet;
 use crate::server::control::params::Params;
@@ -83,7 +83,8 @@ pub async fn put(app: &App, request: Request<Incoming>) -> Response {
             None => tagged(fleet::put(followed, artifact, dry_run, within).await, app.gate.in_force().as_deref()),
         };
     }
-    answer(app, Change { what: What::Given(artifact), dry_run, wanted: wanted(&headers), within }).await
+    answer(app, ReplacementKind { what: ReplacementSource::Given(artifact), dry_run, wanted: wanted(&headers), within })
+        .await
 }
 
 /// `POST /v1/policy/rollback`
@@ -112,7 +113,8 @@ pub async fn rollback(app: &App, request: Request<Incoming>) -> Response {
             "a gateway with a policy of its own goes back to the one before, and takes neither `to` nor `signature`";
         return error(StatusCode::CONFLICT, "no_fleet", text);
     }
-    answer(app, Change { what: What::Before, dry_run: false, wanted: wanted(&headers), within }).await
+    answer(app, ReplacementKind { what: ReplacementSource::Before, dry_run: false, wanted: wanted(&headers), within })
+        .await
 }
 
 /// The parameters of a change, and the time that it may take.
@@ -124,7 +126,7 @@ pub fn within<'a>(uri: &'a Uri, known: &[&str]) -> Result<(Params<'a>, Option<Du
 
 /// Whether the policy is somebody else's to change.
 pub fn not_here(app: &App) -> Option<Response> {
-    let text = if app.config.door == Door::Fleet {
+    let text = if app.config.door == PolicyMode::Fleet {
         "the policy is the fleet's (policy.source): `tidegate policy push` and `rollback` change it"
     } else if app.gate.compiler().is_none() {
         "this gateway lets everybody in (allow-all), so no policy is asked"
@@ -135,7 +137,7 @@ pub fn not_here(app: &App) -> Option<Response> {
 }
 
 /// The policy that a request brings. Its place is held until it is done with.
-pub async fn body(app: &App, request: Request<Incoming>) -> Result<(Artifact, SemaphorePermit<'_>), Box<Response>> {
+pub async fn body(app: &App, request: Request<Incoming>) -> Result<(PolicyBundle, SemaphorePermit<'_>), Box<Response>> {
     let Ok(place) = app.policy_bodies.try_acquire() else {
         let text = format!("{BODIES} policies are being sent already; try again");
         return Err(Box::new(error(StatusCode::SERVICE_UNAVAILABLE, "busy", text)));
@@ -143,11 +145,11 @@ pub async fn body(app: &App, request: Request<Incoming>) -> Result<(Artifact, Se
     Ok((artifact(request).await?, place))
 }
 
-async fn artifact(request: Request<Incoming>) -> Result<Artifact, Box<Response>> {
+async fn artifact(request: Request<Incoming>) -> Result<PolicyBundle, Box<Response>> {
     let kind = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if kind.eq_ignore_ascii_case("application/wasm") {
         let component = body_of(request, MAX_SIZE as usize).await?;
-        return aside(move || Ok(Artifact::new(component))).await;
+        return aside(move || Ok(PolicyBundle::new(component))).await;
     }
     if kind.is_empty() || !kind.to_ascii_lowercase().starts_with("application/json") {
         let text = "the body is a component, with content-type: application/wasm, or JSON with component (in base64), cases and signature";
@@ -161,51 +163,51 @@ async fn artifact(request: Request<Incoming>) -> Result<Artifact, Box<Response>>
             let text = format!("component is no base64: {cause}; right would be {example}");
             Box::new(error(StatusCode::BAD_REQUEST, "invalid_policy", text))
         })?;
-        Ok(Artifact { cases: bundle.cases, signature: bundle.signature, ..Artifact::new(component) })
+        Ok(PolicyBundle { cases: bundle.cases, signature: bundle.signature, ..PolicyBundle::new(component) })
     })
     .await
 }
 
 /// Takes what was sent apart, and its digest: for a large one, longer than a thread that serves streams has.
 async fn aside(
-    work: impl FnOnce() -> Result<Artifact, Box<Response>> + Send + 'static,
-) -> Result<Artifact, Box<Response>> {
+    work: impl FnOnce() -> Result<PolicyBundle, Box<Response>> + Send + 'static,
+) -> Result<PolicyBundle, Box<Response>> {
     let failed = |cause| Box::new(error(StatusCode::INTERNAL_SERVER_ERROR, "not_read", cause));
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|cause| Err(failed(cause)))
 }
 
 /// Makes a change, and says what came of it.
-pub async fn answer(app: &App, change: Change) -> Response {
+pub async fn answer(app: &App, change: ReplacementKind) -> Response {
     match app.rollout.replace(change).await {
-        Ok(Done::InForce(about, only_here)) => {
+        Ok(Replacement::InForce(about, only_here)) => {
             let body = json!({ "in_force": *about, "until_restart_because": only_here });
             tagged(respond::json(StatusCode::OK, &body), Some(&about))
         }
-        Ok(Done::Passed { digest, cases }) => {
+        Ok(Replacement::Passed { digest, cases }) => {
             respond::json(StatusCode::OK, &json!({ "dry_run": true, "digest": digest, "cases": cases }))
         }
-        Err(NotReplaced::Overtaken) => {
+        Err(ReplaceError::Overtaken) => {
             let text = "another policy was sent after this one, while it waited for its turn".to_owned();
             error(StatusCode::CONFLICT, "overtaken", text)
         }
-        Err(NotReplaced::Unwanted(about)) => not_in_force(about.as_deref()),
-        Err(NotReplaced::Withdrawn) => {
+        Err(ReplaceError::Unwanted(about)) => not_in_force(about.as_deref()),
+        Err(ReplaceError::Withdrawn) => {
             let text = "another candidate took its place, or none".to_owned();
             error(StatusCode::CONFLICT, "withdrawn", text)
         }
-        Err(NotReplaced::NothingBefore(why)) => {
+        Err(ReplaceError::NothingBefore(why)) => {
             error(StatusCode::CONFLICT, "nothing_before", format!("cannot roll back: {why}"))
         }
-        Err(NotReplaced::Late(within)) => {
+        Err(ReplaceError::Late(within)) => {
             let text = format!("after {within:?} it had not come through all stages; nothing was changed");
             error(StatusCode::SERVICE_UNAVAILABLE, "not_prepared", text)
         }
-        Err(NotReplaced::Refused(refused)) => crate::server::control::policy::refused(&refused),
+        Err(ReplaceError::Activation(refused)) => crate::server::control::policy::refused(&refused),
     }
 }
 
 /// A stage was not reached.
-pub fn refused(refused: &Refused) -> Response {
+pub fn refused(refused: &ActivationError) -> Response {
     let (stage, digest) = (refused.stage, &refused.digest);
     let error = json!({ "code": "refused", "message": refused.to_string(), "stage": stage, "digest": digest });
     respond::json(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": error }))
@@ -234,7 +236,7 @@ fn not_in_force(about: Option<&PolicyInfo>) -> Response {
 }
 
 /// What the request says of what has to be in force, or has not.
-pub fn wanted(headers: &HeaderMap) -> Wanted {
+pub fn wanted(headers: &HeaderMap) -> ReplacementRequest {
     let (matches, others) = (Tags::of(headers, &IF_MATCH), Tags::of(headers, &IF_NONE_MATCH));
     Box::new(move |in_force| {
         let is = |tags: &Tags| tags.contain(in_force);

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::fleet::commands;
 use crate::fleet::revocation;
-use crate::fleet::revocation::{Order, RevokeError};
+use crate::fleet::revocation::{RevocationRequest, RevokeError};
 use crate::policy::stream_selector::StreamSelector;
 use crate::server::App;
 use crate::server::request::{Expected, json_body};
@@ -21,14 +21,14 @@ const LIMIT: usize = 16 << 10;
 pub async fn revoke(app: &App, request: Request<Incoming>) -> Response {
     let code = "invalid_revocation";
     let expected = Expected { error: code, example: r#"{"subject":"alice","for":"15m"}"# };
-    let order: Order = match json_body(request, LIMIT, expected).await {
+    let order: RevocationRequest = match json_body(request, LIMIT, expected).await {
         Ok(order) => order,
         Err(response) => return *response,
     };
     let checked = order.clone().check();
     match revocation::revoke(&**app.hub.store(), order).await {
         Ok(revoked) => respond::json(StatusCode::OK, &json!(revoked)),
-        Err(RevokeError::Order(text)) => error(StatusCode::BAD_REQUEST, code, text),
+        Err(RevokeError::InvalidRequest(text)) => error(StatusCode::BAD_REQUEST, code, text),
         Err(full @ RevokeError::Full) => error(StatusCode::CONFLICT, "too_many_revocations", full),
         Err(RevokeError::Store(cause)) => here_alone(app, checked.ok().map(|(whom, _)| whom), &cause),
     }

@@ -5,14 +5,14 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use crate::policy::info::PolicyInfo;
-use crate::rollout::stage::Refused;
+use crate::rollout::stage::ActivationError;
 use crate::server::App;
 use crate::server::control::fleet;
 use crate::server::control::metrics::{SIGN_OF_LIFE, store_is_up};
 use crate::server::recent::short;
 use crate::server::respond;
 use crate::server::respond::Response;
-use crate::stream::registry::Why;
+use crate::stream::registry::EndReason;
 use crate::telemetry::process;
 use crate::util::clock::now_ms;
 
@@ -78,7 +78,7 @@ fn policy(app: &App) -> Value {
 }
 
 /// What a compiler says may be long.
-fn refusal(refused: &Refused) -> Value {
+fn refusal(refused: &ActivationError) -> Value {
     json!({
         "time": refused.time,
         "stage": refused.stage.as_str(),
@@ -90,7 +90,7 @@ fn refusal(refused: &Refused) -> Value {
 fn streams(app: &App) -> Value {
     let top = app.top.get(&app.streams);
     let ended: Map<String, Value> =
-        Why::ALL.iter().map(|why| (why.as_str().to_owned(), app.streams.ended(*why).into())).collect();
+        EndReason::ALL.iter().map(|why| (why.as_str().to_owned(), app.streams.ended(*why).into())).collect();
     json!({
         "count": app.streams.count(),
         "limit": app.config.stream.max_streams,

@@ -7,7 +7,7 @@ use crate::server::App;
 use crate::server::control::params::Params;
 use crate::server::respond;
 use crate::server::respond::Response;
-use crate::stream::registry::Reader;
+use crate::stream::registry::StreamInfo;
 
 /// Streams of one page, unless fewer are wanted.
 const USUAL: u64 = 100;
@@ -27,7 +27,7 @@ fn page<B>(app: &App, request: &Request<B>) -> Result<Response, Box<Response>> {
     let version = params.number("version", 0, u64::MAX)?;
     let limit = params.number("limit", 1, MOST)?.unwrap_or(USUAL);
     let after = params.number("after", 0, u64::MAX)?.unwrap_or(0);
-    let matches = |reader: &Reader| {
+    let matches = |reader: &StreamInfo| {
         subject.is_none_or(|wanted| reader.subject.as_deref() == Some(wanted))
             && channel.is_none_or(|wanted| reader.channels.iter().any(|name| **name == *wanted))
             && version.is_none_or(|wanted| reader.version == wanted)
@@ -50,7 +50,7 @@ fn page<B>(app: &App, request: &Request<B>) -> Result<Response, Box<Response>> {
     Ok(respond::json(StatusCode::OK, &body))
 }
 
-fn describe(number: u64, reader: &Reader) -> Value {
+fn describe(number: u64, reader: &StreamInfo) -> Value {
     json!({
         "number": number,
         "request": reader.request,

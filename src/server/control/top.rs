@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::server::recent::short;
-use crate::stream::registry::Streams;
+use crate::stream::registry::StreamRegistry;
 
 /// So many of each are shown.
 const SHOWN: usize = 20;
@@ -48,7 +48,7 @@ pub struct Top(Mutex<Option<(Instant, Arc<Counted>)>>);
 
 impl Top {
     /// What was counted a moment ago, or is counted now. Whoever comes meanwhile waits for it.
-    pub fn get(&self, streams: &Streams) -> Arc<Counted> {
+    pub fn get(&self, streams: &StreamRegistry) -> Arc<Counted> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let start = Instant::now();
         if let Some((until, counted)) = &*last
@@ -63,7 +63,7 @@ impl Top {
     }
 }
 
-fn count(streams: &Streams) -> Counted {
+fn count(streams: &StreamRegistry) -> Counted {
     let (mut readers, mut after) = (Vec::new(), 0);
     loop {
         let page = streams.list(after, PAGE, |_| true);
@@ -100,15 +100,15 @@ fn most(counts: HashMap<&str, usize>) -> Vec<Share> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::registry::{Cut, Reader};
+    use crate::stream::registry::{AbortSignal, StreamInfo};
 
     #[tokio::test]
     async fn the_largest_come_first() {
-        let streams = Streams::new(10_000);
+        let streams = StreamRegistry::new(10_000);
         let mut tickets = Vec::new();
         for n in 0..2_000u64 {
-            let ticket = streams.admit(Cut::default()).expect("a place");
-            let reader = Reader {
+            let ticket = streams.admit(AbortSignal::default()).expect("a place");
+            let reader = StreamInfo {
                 request: n.to_string(),
                 subject: (n % 2 == 0).then(|| format!("user-{}", n % 4).into()),
                 channels: [format!("c{n}").into(), format!("team-{}", n % 3).into()].into(),

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use crate::event::{Body, NewEvent, StreamId, doorbell_head};
 use crate::store::command::{Command, Keep, NewId, Reply, Trim, bound};
-use crate::store::{Bell, Limits, Page, Retention, Store, StoreError, StreamState};
+use crate::store::{Limits, NotificationHandler, Page, Retention, Store, StoreError, StreamState};
 
 /// What a value of the seed is; its TOML type tells.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -37,7 +37,7 @@ pub fn system_clock() -> Clock {
 pub struct MemoryStore {
     state: Mutex<State>,
     seed: HashMap<String, Seed>,
-    bell: OnceLock<Weak<dyn Bell>>,
+    bell: OnceLock<Weak<dyn NotificationHandler>>,
     lead: OnceLock<Arc<str>>,
     clock: Clock,
 }
@@ -216,7 +216,7 @@ fn next_id(last: StreamId, id: NewId, now: u64) -> Option<StreamId> {
 
 #[async_trait]
 impl Store for MemoryStore {
-    fn start(&self, bell: Weak<dyn Bell>) {
+    fn start(&self, bell: Weak<dyn NotificationHandler>) {
         // A second bell would be a bug of the caller, and would never ring.
         let _ = self.bell.set(bell);
     }

@@ -17,8 +17,8 @@ use redis::{Client, RedisError, Script, Value, cmd};
 use crate::event::{Body, NewEvent, StreamId, doorbell_head};
 use crate::store::command::{Command, Keep, Reply};
 use crate::store::redis::fleet::FleetStore;
-use crate::store::redis::notifications::Doorbells;
-use crate::store::{Bell, Limits, Page, Retention, Store, StoreError, StreamState};
+use crate::store::redis::notifications::NotificationSubscriber;
+use crate::store::{Limits, NotificationHandler, Page, Retention, Store, StoreError, StreamState};
 
 /// A client of one Redis.
 pub struct RedisStore {
@@ -28,7 +28,7 @@ pub struct RedisStore {
     read: Script,
     emit: Script,
     expire: Script,
-    doorbells: OnceLock<Doorbells>,
+    doorbells: OnceLock<NotificationSubscriber>,
     lead: OnceLock<Arc<str>>,
     client: Client,
     timeout: Duration,
@@ -160,8 +160,8 @@ fn page(reply: Value) -> Result<Page, StoreError> {
 
 #[async_trait]
 impl Store for RedisStore {
-    fn start(&self, bell: Weak<dyn Bell>) {
-        self.doorbells.get_or_init(|| Doorbells::start(self.client.clone(), self.timeout, bell));
+    fn start(&self, bell: Weak<dyn NotificationHandler>) {
+        self.doorbells.get_or_init(|| NotificationSubscriber::start(self.client.clone(), self.timeout, bell));
     }
 
     fn watch(&self, channel: &Arc<str>) {

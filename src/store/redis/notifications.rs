@@ -9,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisError, Value, cmd};
 use tokio::sync::Notify;
 
-use crate::store::{Bell, StoreError};
+use crate::store::{NotificationHandler, StoreError};
 
 /// Channels of one `SUBSCRIBE`.
 const BATCH: usize = 256;
@@ -19,7 +19,7 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// The channels that somebody wants, and the task that keeps them subscribed. Dropping this ends the task.
-pub struct Doorbells {
+pub struct NotificationSubscriber {
     wanted: Arc<Wanted>,
     task: tokio::task::AbortHandle,
 }
@@ -37,9 +37,9 @@ struct Channels {
     touched: HashSet<Arc<str>>,
 }
 
-impl Doorbells {
+impl NotificationSubscriber {
     /// Starts the task.
-    pub fn start(client: Client, timeout: Duration, bell: Weak<dyn Bell>) -> Self {
+    pub fn start(client: Client, timeout: Duration, bell: Weak<dyn NotificationHandler>) -> Self {
         let wanted = Arc::new(Wanted::default());
         let task = tokio::spawn(keep(client, timeout, bell, Arc::clone(&wanted))).abort_handle();
         Self { wanted, task }
@@ -63,7 +63,7 @@ impl Doorbells {
     }
 }
 
-impl Drop for Doorbells {
+impl Drop for NotificationSubscriber {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -87,7 +87,7 @@ impl Wanted {
 }
 
 /// Connects, and connects again, for ever.
-async fn keep(client: Client, timeout: Duration, bell: Weak<dyn Bell>, wanted: Arc<Wanted>) {
+async fn keep(client: Client, timeout: Duration, bell: Weak<dyn NotificationHandler>, wanted: Arc<Wanted>) {
     let mut delay = RETRY.0;
     loop {
         let broken = Arc::new(Notify::new());
@@ -111,7 +111,7 @@ async fn keep(client: Client, timeout: Duration, bell: Weak<dyn Bell>, wanted: A
 async fn connect(
     client: &Client,
     timeout: Duration,
-    bell: &Weak<dyn Bell>,
+    bell: &Weak<dyn NotificationHandler>,
     broken: &Arc<Notify>,
 ) -> Result<MultiplexedConnection, RedisError> {
     let (bell, broken) = (bell.clone(), Arc::clone(broken));
@@ -139,7 +139,7 @@ async fn connect(
 async fn serve(
     mut connection: MultiplexedConnection,
     timeout: Duration,
-    bell: &Weak<dyn Bell>,
+    bell: &Weak<dyn NotificationHandler>,
     wanted: &Wanted,
     broken: &Notify,
 ) -> RedisError {
@@ -181,7 +181,7 @@ async fn heartbeat(connection: &mut MultiplexedConnection, timeout: Duration) ->
 async fn subscribe(
     connection: &mut MultiplexedConnection,
     batch: &[Arc<str>],
-    bell: &Weak<dyn Bell>,
+    bell: &Weak<dyn NotificationHandler>,
 ) -> Result<(), RedisError> {
     let names: Vec<&str> = batch.iter().map(|name| &**name).collect();
     match connection.subscribe(&names).await {

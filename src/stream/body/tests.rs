@@ -2,15 +2,15 @@ use crate::channel::hub::HubSettings;
 use std::collections::HashMap;
 
 use super::*;
-use crate::channel::sequencer::Why;
+use crate::channel::sequencer::GapReason;
 use crate::event::{NewEvent, user_frame};
 use crate::policy::stream_selector::StreamSelector;
 use crate::store::memory::{MemoryStore, system_clock};
 use crate::store::{Retention, Store};
-use crate::stream::registry::{Cut, Streams};
+use crate::stream::registry::{AbortSignal, StreamRegistry};
 
-fn event(ms: u64, frame: &Bytes) -> Out {
-    Out { at: StreamId::new(ms, 0), frame: frame.clone(), is_gap: false }
+fn event(ms: u64, frame: &Bytes) -> SequencedFrame {
+    SequencedFrame { at: StreamId::new(ms, 0), frame: frame.clone(), is_gap: false }
 }
 
 /// The bytes of every frame that a stream writes itself.
@@ -19,11 +19,12 @@ fn blocks_as_they_are_written() {
     let channels = ["team-red".to_owned(), "gr\u{fc}n\n".to_owned()];
     let mut positions = Positions::new(&channels);
     positions.set(1, Some(StreamId::new(255, 1)));
-    let mut out = Piece::default();
+    let mut out = Chunk::default();
     out.connected(&positions, "team-red", StreamId::new(16, 0));
     let frame = user_frame(StreamId::new(17, 0), "e", "{\"a\":1}", "team-red");
     assert!(out.item(&mut positions, 0, &event(17, &frame)));
-    let gap = Gap { after: StreamId::new(17, 0), resumed: StreamId::new(19, 2), certain: true, why: Why::Trimmed };
+    let gap =
+        Gap { after: StreamId::new(17, 0), resumed: StreamId::new(19, 2), certain: true, why: GapReason::Trimmed };
     out.gap(&positions, &channels[1], gap);
     out.error("team-red");
     let expect = concat!(
@@ -41,7 +42,7 @@ fn blocks_as_they_are_written() {
 #[test]
 fn a_large_frame_ends_the_piece_and_is_not_copied() {
     let mut positions = Positions::new(&["c".to_owned()]);
-    let mut out = Piece::default();
+    let mut out = Chunk::default();
     let large = Bytes::from(vec![b'x'; PIECE]);
     assert!(out.item(&mut positions, 0, &event(1, &large)));
     assert_eq!(out.rest.as_ptr(), large.as_ptr());
@@ -69,11 +70,11 @@ async fn the_rest_of_a_frame_does_not_follow_a_revocation() {
     let replays = Arc::new(ReplayBudget::new(1 << 20));
     let context = StreamContext { hub, replays, ping: Duration::from_secs(30) };
     for (revoke, words) in [(true, ""), (false, "reconnect")] {
-        let streams = Streams::new(1);
-        let ticket = streams.admit(Cut::default()).expect("there is room");
-        let entry = Entry { number: 0, name: "c".into(), start: Start::Tail };
+        let streams = StreamRegistry::new(1);
+        let ticket = streams.admit(AbortSignal::default()).expect("there is room");
+        let entry = ChannelStart { number: 0, name: "c".into(), start: StartPosition::Tail };
         let mut stream = EventStream::new(context.clone(), ticket, vec![entry], Positions::new(&["c".into()]));
-        let reader = Reader {
+        let reader = StreamInfo {
             request: String::new(),
             subject: None,
             channels: stream.channels(),
@@ -92,7 +93,7 @@ async fn the_rest_of_a_frame_does_not_follow_a_revocation() {
             assert_eq!(streams.revoke(&StreamSelector::default()), 1);
         } else {
             assert_eq!(streams.rotate(2, Duration::ZERO), 1);
-            while streams.ended(crate::stream::registry::Why::Rotated) == 0 {
+            while streams.ended(crate::stream::registry::EndReason::Rotated) == 0 {
                 tokio::task::yield_now().await;
             }
         }

@@ -28,19 +28,19 @@ const AT_MOST_EVERY: Duration = Duration::from_secs(10);
 
 /// All streams of this node. Clones share it.
 #[derive(Clone)]
-pub struct Streams(Arc<Shared>);
+pub struct StreamRegistry(Arc<Shared>);
 
 struct Shared {
     max: usize,
-    live: Mutex<Live>,
-    /// There is something new in `Live::due`.
+    live: Mutex<RegisteredStream>,
+    /// There is something new in `RegisteredStream::due`.
     earlier: Notify,
     empty: Notify,
-    ended: [AtomicU64; Why::ALL.len()],
+    ended: [AtomicU64; EndReason::ALL.len()],
 }
 
 #[derive(Default)]
-struct Live {
+struct RegisteredStream {
     next: u64,
     streams: BTreeMap<u64, Stream>,
     /// What is to be done with which stream, and when.
@@ -56,16 +56,16 @@ struct Live {
 
 /// One stream, from the moment that a place was taken for it.
 struct Stream {
-    end: Arc<End>,
-    reader: Option<Arc<Reader>>,
+    end: Arc<EndSignal>,
+    reader: Option<Arc<StreamInfo>>,
     since: Instant,
     /// When it is to end and why, if that is known.
-    ends: Option<(Instant, Why)>,
+    ends: Option<(Instant, EndReason)>,
 }
 
 /// Who reads what, on whose word.
 #[derive(Debug)]
-pub struct Reader {
+pub struct StreamInfo {
     /// The id of the request that opened the stream.
     pub request: String,
     /// Who it is, by the policy's word.
@@ -82,7 +82,7 @@ pub struct Reader {
     pub version: u64,
 }
 
-impl Reader {
+impl StreamInfo {
     fn is_meant(&self, whom: &StreamSelector) -> bool {
         whom.matches(self.subject.as_deref(), self.channels.iter())
     }
@@ -91,7 +91,7 @@ impl Reader {
 /// Why the gateway ended a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Why {
+pub enum EndReason {
     /// The policy that let it in is in force no longer.
     Rotated,
     /// Its right to read was taken away.
@@ -102,7 +102,7 @@ pub enum Why {
     Expired,
 }
 
-impl Why {
+impl EndReason {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Rotated, Self::Revoked, Self::Drained, Self::Expired];
 
@@ -120,32 +120,32 @@ impl Why {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
-    End(Why),
-    Cut,
+    End(EndReason),
+    Abort,
 }
 
 /// A stream's own end, for whoever wants it ended.
 #[derive(Default)]
-struct End {
+struct EndSignal {
     wanted: AtomicBool,
     /// Nothing more may be said of what its channels have.
     revoked: AtomicBool,
     waker: AtomicWaker,
-    cut: Cut,
+    cut: AbortSignal,
 }
 
 /// A connection's end, for a client that does not hear.
 #[derive(Clone, Debug, Default)]
-pub struct Cut(Arc<Notify>);
+pub struct AbortSignal(Arc<Notify>);
 
-impl Cut {
+impl AbortSignal {
     /// Waits until the connection shall be cut.
     pub async fn wanted(&self) {
         self.0.notified().await;
     }
 }
 
-impl Streams {
+impl StreamRegistry {
     /// At the most so many. Within a runtime.
     #[must_use]
     pub fn new(max: usize) -> Self {
@@ -163,12 +163,12 @@ impl Streams {
 
     /// How many the gateway ended for this reason.
     #[must_use]
-    pub fn ended(&self, why: Why) -> u64 {
+    pub fn ended(&self, why: EndReason) -> u64 {
         self.0.ended[why as usize].load(Ordering::Relaxed)
     }
 
     /// Up to `most` streams behind this number, in the order in which they came, each with its number.
-    pub fn list(&self, after: u64, most: usize, matches: impl Fn(&Reader) -> bool) -> Vec<(u64, Arc<Reader>)> {
+    pub fn list(&self, after: u64, most: usize, matches: impl Fn(&StreamInfo) -> bool) -> Vec<(u64, Arc<StreamInfo>)> {
         let live = self.0.live();
         let readers = live.streams.range(after.saturating_add(1)..);
         let readers = readers.filter_map(|(number, stream)| Some((*number, Arc::clone(stream.reader.as_ref()?))));
@@ -177,17 +177,17 @@ impl Streams {
 
     /// A place for one more, on this connection; `None` if all are taken.
     #[must_use]
-    pub fn admit(&self, cut: Cut) -> Option<Ticket> {
+    pub fn admit(&self, cut: AbortSignal) -> Option<StreamPermit> {
         let mut live = self.0.live();
         if live.streams.len() >= self.0.max {
             return None;
         }
         live.next += 1;
         let number = live.next;
-        let end = Arc::new(End { cut, ..End::default() });
+        let end = Arc::new(EndSignal { cut, ..EndSignal::default() });
         let stream = Stream { end: Arc::clone(&end), reader: None, since: Instant::now(), ends: None };
         live.streams.insert(number, stream);
-        Some(Ticket { streams: self.clone(), end, number, revocations: live.revocations })
+        Some(StreamPermit { streams: self.clone(), end, number, revocations: live.revocations })
     }
 
     /// Streams that an older version than this let in are asked to come back, spread over a time; those too that register from now on.
@@ -207,7 +207,7 @@ impl Streams {
         for (done, (number, since)) in old.iter().enumerate() {
             let alone = *since + AT_MOST_EVERY;
             at = at.max(alone.min(now + within / 2));
-            live.end(*number, at, Why::Rotated);
+            live.end(*number, at, EndReason::Rotated);
             at += (now + within).saturating_duration_since(at) / u32::try_from(old.len() - done).unwrap_or(u32::MAX);
         }
         drop(live);
@@ -242,7 +242,7 @@ impl Streams {
             let all: Vec<u64> = live.streams.keys().copied().collect();
             let now = Instant::now();
             for (after, number) in evenly(over, all.len()).zip(all) {
-                live.end(number, now + after, Why::Drained);
+                live.end(number, now + after, EndReason::Drained);
             }
         }
         self.0.earlier.notify_one();
@@ -257,7 +257,7 @@ impl Streams {
 }
 
 impl Shared {
-    fn live(&self) -> MutexGuard<'_, Live> {
+    fn live(&self) -> MutexGuard<'_, RegisteredStream> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -274,20 +274,20 @@ impl Shared {
             let Some(end) = live.streams.get(&number).map(|stream| Arc::clone(&stream.end)) else { continue };
             match step {
                 Step::End(why) => {
-                    live.due.insert((now + LAST_WORDS, number, Step::Cut));
+                    live.due.insert((now + LAST_WORDS, number, Step::Abort));
                     self.ended[why as usize].fetch_add(1, Ordering::Relaxed);
                     end.wanted.store(true, Ordering::Release);
                     end.waker.wake();
                 }
-                Step::Cut => end.cut.0.notify_one(),
+                Step::Abort => end.cut.0.notify_one(),
             }
         }
     }
 }
 
-impl Live {
+impl RegisteredStream {
     /// Plans a stream's end, unless it ends before that anyway.
-    fn end(&mut self, number: u64, at: Instant, why: Why) {
+    fn end(&mut self, number: u64, at: Instant, why: EndReason) {
         let Some(stream) = self.streams.get_mut(&number) else { return };
         if stream.ends.is_some_and(|(ends, _)| ends <= at) {
             return;
@@ -303,12 +303,12 @@ impl Live {
         if let Some(stream) = self.streams.get(&number) {
             stream.end.revoked.store(true, Ordering::Release);
         }
-        self.end(number, now, Why::Revoked);
-        self.due.insert((now + LAST_WORDS_OF_REVOKED, number, Step::Cut));
+        self.end(number, now, EndReason::Revoked);
+        self.due.insert((now + LAST_WORDS_OF_REVOKED, number, Step::Abort));
     }
 
     /// Whether somebody's right was taken away since there were so many revocations.
-    fn was_revoked(&self, reader: &Reader, since: u64) -> bool {
+    fn was_revoked(&self, reader: &StreamInfo, since: u64) -> bool {
         let new = usize::try_from(self.revocations - since).unwrap_or(usize::MAX);
         new > self.revoked.len() || self.revoked.iter().rev().take(new).any(|whom| reader.is_meant(whom))
     }
@@ -332,17 +332,17 @@ async fn tend(streams: std::sync::Weak<Shared>) {
 }
 
 /// A stream's place; dropping it frees the place.
-pub struct Ticket {
-    streams: Streams,
-    end: Arc<End>,
+pub struct StreamPermit {
+    streams: StreamRegistry,
+    end: Arc<EndSignal>,
     number: u64,
     /// Revocations before it was given.
     revocations: u64,
 }
 
-impl Ticket {
+impl StreamPermit {
     /// Says who reads what here, and until when. From now on the stream is found by whoever rotates or revokes.
-    pub fn register(&self, reader: Reader, expires: Option<Instant>) {
+    pub fn register(&self, reader: StreamInfo, expires: Option<Instant>) {
         let mut live = self.streams.0.live();
         let late = live.rotation.filter(|(version, _)| reader.version < *version);
         let draining = live.draining;
@@ -359,12 +359,12 @@ impl Ticket {
             return;
         }
         if let Some(at) = expires {
-            live.end(self.number, at, Why::Expired);
+            live.end(self.number, at, EndReason::Expired);
         }
         if draining {
-            live.end(self.number, now, Why::Drained);
+            live.end(self.number, now, EndReason::Drained);
         } else if let Some((_, within)) = late {
-            live.end(self.number, now + within.mul_f64(rand::random_range(0.0..1.0)), Why::Rotated);
+            live.end(self.number, now + within.mul_f64(rand::random_range(0.0..1.0)), EndReason::Rotated);
         } else if expires.is_none() {
             return;
         }
@@ -384,7 +384,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         let mut live = self.streams.0.live();
         let Some(stream) = live.streams.remove(&self.number) else { return };

@@ -1,7 +1,7 @@
 use super::*;
 
-fn reader(subject: &str) -> Reader {
-    Reader {
+fn reader(subject: &str) -> StreamInfo {
+    StreamInfo {
         request: String::new(),
         subject: Some(subject.into()),
         channels: Box::new(["c".into()]),
@@ -18,9 +18,9 @@ fn whom(subject: &str) -> StreamSelector {
 
 #[tokio::test]
 async fn who_registers_behind_a_revocation_is_found() {
-    let streams = Streams::new(10);
-    let place = || streams.admit(Cut::default()).expect("there is room");
-    let registered = |ticket: &Ticket, subject| {
+    let streams = StreamRegistry::new(10);
+    let place = || streams.admit(AbortSignal::default()).expect("there is room");
+    let registered = |ticket: &StreamPermit, subject| {
         ticket.register(reader(subject), None);
         ticket.shall_end(Waker::noop())
     };
@@ -29,15 +29,15 @@ async fn who_registers_behind_a_revocation_is_found() {
     assert!(registered(&alice, "alice") && !registered(&bob, "bob"));
     let later = place();
     assert!(!registered(&later, "alice"), "it was decided about behind that");
-    assert_eq!((streams.revoke(&whom("alice")), streams.ended(Why::Revoked)), (2, 2));
+    assert_eq!((streams.revoke(&whom("alice")), streams.ended(EndReason::Revoked)), (2, 2));
     assert!(later.shall_end(Waker::noop()) && !bob.shall_end(Waker::noop()));
 }
 
 #[tokio::test]
 async fn who_may_have_been_meant_by_what_is_forgotten_counts_as_meant() {
-    let streams = Streams::new(10);
+    let streams = StreamRegistry::new(10);
     for (revocations, ends) in [(REMEMBERED, false), (REMEMBERED + 1, true)] {
-        let ticket = streams.admit(Cut::default()).expect("there is room");
+        let ticket = streams.admit(AbortSignal::default()).expect("there is room");
         (0..revocations).for_each(|n| {
             streams.revoke(&whom(&n.to_string()));
         });
@@ -48,13 +48,13 @@ async fn who_may_have_been_meant_by_what_is_forgotten_counts_as_meant() {
 
 /// When those streams go, in ms from now: of so many, each so old, when there is so much time.
 async fn rotated(ages: &[u64], within: Duration) -> Vec<u128> {
-    let streams = Streams::new(ages.len());
+    let streams = StreamRegistry::new(ages.len());
     let oldest = ages.iter().max().copied().unwrap_or_default();
     let begun = Instant::now();
     let mut tickets = Vec::new();
     for age in ages {
         tokio::time::sleep_until(begun + Duration::from_secs(oldest - age)).await;
-        let ticket = streams.admit(Cut::default()).expect("there is room");
+        let ticket = streams.admit(AbortSignal::default()).expect("there is room");
         ticket.register(reader("alice"), None);
         tickets.push(ticket);
     }

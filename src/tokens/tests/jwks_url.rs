@@ -1,8 +1,8 @@
 //! Keys behind a URL, with a server that is really there, on loopback.
 
-use crate::tokens::jwks::Remote;
-use crate::tokens::jwks::Timing;
-use crate::tokens::jwks::Wait;
+use crate::tokens::jwks::JwksSource;
+use crate::tokens::jwks::JwksTiming;
+use crate::tokens::jwks::KeyFetch;
 use crate::tokens::key::KeySet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::egress::origin::Origin;
-use crate::egress::{Bounds, Egress};
+use crate::egress::{Egress, EgressLimits};
 
 /// What a server does with a request.
 #[derive(Clone)]
@@ -53,16 +53,16 @@ impl Server {
         self.requests.load(Ordering::SeqCst)
     }
 
-    fn remote(&self, timing: Timing) -> Arc<Remote> {
+    fn remote(&self, timing: JwksTiming) -> Arc<JwksSource> {
         self.remote_with(timing, true)
     }
 
-    fn remote_with(&self, timing: Timing, private: bool) -> Arc<Remote> {
+    fn remote_with(&self, timing: JwksTiming, private: bool) -> Arc<JwksSource> {
         let url = format!("http://{}", self.address);
         let origin = Origin::parse(&url, private).expect("an origin");
-        let bounds = Bounds { timeout: Duration::from_secs(10), response: 64 << 10, concurrency: 1 };
+        let bounds = EgressLimits { timeout: Duration::from_secs(10), response: 64 << 10, concurrency: 1 };
         let uri = format!("{url}/jwks.json").parse().expect("a URI");
-        Arc::new(Remote::new(uri, Arc::new(Egress::new(vec![origin], bounds)), timing))
+        Arc::new(JwksSource::new(uri, Arc::new(Egress::new(vec![origin], bounds)), timing))
     }
 }
 
@@ -90,9 +90,9 @@ fn keys(pair: &Pair, kid: &str) -> Answer {
     response("200 OK", "", &pair.jwks(kid))
 }
 
-fn behind(remote: &Arc<Remote>) -> Tokens {
+fn behind(remote: &Arc<JwksSource>) -> Tokens {
     let mut profile = profile(KeySet::pem(&P256.public).expect("a PEM"));
-    profile.source = Source::Remote(Arc::clone(remote));
+    profile.source = Source::Jwks(Arc::clone(remote));
     tokens([("app", profile)])
 }
 
@@ -129,10 +129,10 @@ fn is_unavailable(result: &Result<(), TokenError>) -> bool {
 #[tokio::test]
 async fn one_fetch_for_all_who_wait() {
     let server = Server::start(Answer::Wait).await;
-    let tokens = behind(&server.remote(Timing::default()));
+    let tokens = behind(&server.remote(JwksTiming::default()));
     tokens.start();
     let token = token("k", &P256);
-    let waits: Vec<Wait> = (0..300)
+    let waits: Vec<KeyFetch> = (0..300)
         .map(|_| match tokens.verify(&token, NOW_MS) {
             Verdict::Wait(wait) => wait,
             other => panic!("{other:?} without keys"),
@@ -151,7 +151,7 @@ async fn one_fetch_for_all_who_wait() {
 #[tokio::test]
 async fn an_unknown_key_is_looked_for_once() {
     let server = Server::start(keys(&P256, "old")).await;
-    let timing = Timing { cooldown: Duration::ZERO, ..Timing::default() };
+    let timing = JwksTiming { cooldown: Duration::ZERO, ..JwksTiming::default() };
     let tokens = behind(&server.remote(timing));
     assert_eq!(settled(&tokens, &token("old", &P256)).await, (Ok(()), 1));
     let new = Pair::new(&["EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
@@ -168,7 +168,7 @@ async fn an_unknown_key_is_looked_for_once() {
 #[tokio::test]
 async fn a_storm_of_unknown_keys_causes_no_storm_of_fetches() {
     let server = Server::start(keys(&P256, "k")).await;
-    let tokens = behind(&server.remote(Timing::default()));
+    let tokens = behind(&server.remote(JwksTiming::default()));
     assert_eq!(settled(&tokens, &token("k", &P256)).await, (Ok(()), 1));
     let forged = signed(json!({"alg": "ES256"}), &claims(), &P256);
     let rest = forged.split_once('.').expect("a token").1;
@@ -186,7 +186,7 @@ async fn a_storm_of_unknown_keys_causes_no_storm_of_fetches() {
 #[tokio::test]
 async fn a_url_that_is_down_and_comes_back() {
     let server = Server::start(Answer::Close).await;
-    let timing = Timing { retry: Duration::from_millis(20), ..Timing::default() };
+    let timing = JwksTiming { retry: Duration::from_millis(20), ..JwksTiming::default() };
     let tokens = behind(&server.remote(timing));
     let token = token("k", &P256);
     let (first, waits) = settled(&tokens, &token).await;
@@ -201,7 +201,8 @@ async fn old_keys_serve_for_a_while() {
         let server = Server::start(keys(&P256, "k")).await;
         let age = Duration::from_millis(100);
         let retry = Duration::from_millis(20);
-        let timing = Timing { min_age: age, max_age: age, stale, retry, cooldown: Duration::ZERO, ..Timing::default() };
+        let timing =
+            JwksTiming { min_age: age, max_age: age, stale, retry, cooldown: Duration::ZERO, ..JwksTiming::default() };
         let tokens = behind(&server.remote(timing));
         assert_eq!(settled(&tokens, &token("k", &P256)).await.0, Ok(()));
         server.answer.send_replace(Answer::Close);
@@ -229,7 +230,7 @@ async fn old_keys_serve_for_a_while() {
 async fn keys_are_fetched_anew_before_they_grow_old() {
     let server = Server::start(keys(&P256, "k")).await;
     let age = Duration::from_millis(200);
-    let timing = Timing { min_age: age, max_age: age, stale: Duration::ZERO, ..Timing::default() };
+    let timing = JwksTiming { min_age: age, max_age: age, stale: Duration::ZERO, ..JwksTiming::default() };
     let tokens = behind(&server.remote(timing));
     assert_eq!(settled(&tokens, &token("k", &P256)).await.0, Ok(()));
     until("it is asked again, without a decision", || server.requests() >= 3).await;
@@ -254,12 +255,12 @@ async fn answers_that_are_no_keys() {
         Answer::Text(b"nonsense\r\n\r\n".to_vec()),
     ] {
         let server = Server::start(answer).await;
-        let (result, _) = settled(&behind(&server.remote(Timing::default())), &token("k", &P256)).await;
+        let (result, _) = settled(&behind(&server.remote(JwksTiming::default())), &token("k", &P256)).await;
         assert!(is_unavailable(&result), "{result:?}");
     }
     assert_eq!(elsewhere.requests(), 0, "redirects are not followed");
     let server = Server::start(keys(&P256, "k")).await;
-    let (result, _) = settled(&behind(&server.remote_with(Timing::default(), false)), &token("k", &P256)).await;
+    let (result, _) = settled(&behind(&server.remote_with(JwksTiming::default(), false)), &token("k", &P256)).await;
     assert!(is_unavailable(&result), "a private address that is not allowed: {result:?}");
     assert_eq!(server.requests(), 0);
 }
@@ -267,7 +268,7 @@ async fn answers_that_are_no_keys() {
 #[tokio::test]
 async fn how_long_keys_are_good() {
     let minute = Duration::from_secs(60);
-    let timing = Timing { min_age: minute, max_age: 60 * minute, ..Timing::default() };
+    let timing = JwksTiming { min_age: minute, max_age: 60 * minute, ..JwksTiming::default() };
     for (headers, expected) in [
         ("", minute),
         ("cache-control: max-age=600\r\n", 10 * minute),

@@ -9,7 +9,7 @@ use crate::wasm::host::tidegate::policy::answer::Host;
 
 /// What was said so far in one decision.
 #[derive(Clone, Debug, Default)]
-pub struct Said {
+pub struct AnswerOptions {
     /// Why, for the log.
     pub reason: Option<String>,
     /// Nothing older is replayed, ms since 1970.
@@ -19,7 +19,7 @@ pub struct Said {
     cache_any_address: bool,
 }
 
-impl Said {
+impl AnswerOptions {
     /// How the answer may be given again, if at all, or what is wrong with what was said of that.
     pub fn keep(&self) -> Result<Option<CacheDirective>, String> {
         let Some((seconds, names)) = &self.cache_for else { return Ok(None) };

@@ -10,10 +10,10 @@ use wasmtime_wasi_http::{
     WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
-use crate::egress::body::Capped;
-use crate::egress::{EgressError, Patience};
+use crate::egress::body::CappedBody;
+use crate::egress::{EgressError, RequestDeadline};
 use crate::wasm::host::body_drain::ReadOn;
-use crate::wasm::host::{State, Surroundings};
+use crate::wasm::host::{PolicyEnv, State};
 
 /// Bytes of a set of header fields, as they are kept.
 const FIELDS: usize = 64 << 10;
@@ -34,7 +34,7 @@ pub struct Http {
 }
 
 impl Http {
-    pub fn new(surroundings: &Arc<Surroundings>, digest: &Arc<str>, request_id: &str) -> Self {
+    pub fn new(surroundings: &Arc<PolicyEnv>, digest: &Arc<str>, request_id: &str) -> Self {
         let mut context = WasiHttpCtx::new();
         context.set_field_size_limit(FIELDS);
         let (surroundings, digest) = (Arc::clone(surroundings), Arc::clone(digest));
@@ -54,7 +54,7 @@ impl Http {
 }
 
 struct Out {
-    surroundings: Arc<Surroundings>,
+    surroundings: Arc<PolicyEnv>,
     digest: Arc<str>,
     /// Empty while the instance only prepares.
     request_id: String,
@@ -88,9 +88,9 @@ impl WasiHttpHooks for Out {
         }
         let request = request.map(|body| {
             let body = body.map_err(|error| EgressError::Http(error.to_string()));
-            Capped::new(body, REQUEST, EgressError::RequestTooLarge).boxed_unsync()
+            CappedBody::new(body, REQUEST, EgressError::RequestTooLarge).boxed_unsync()
         });
-        let sending = self.surroundings.egress.send(request, options.map_or_else(Patience::default, patience));
+        let sending = self.surroundings.egress.send(request, options.map_or_else(RequestDeadline::default, patience));
         Box::new(async move {
             match sending.await {
                 Ok(response) => {
@@ -130,7 +130,7 @@ impl Out {
     }
 }
 
-fn patience(options: RequestOptions) -> Patience {
+fn patience(options: RequestOptions) -> RequestDeadline {
     let head = match (options.connect_timeout, options.first_byte_timeout) {
         (Some(connect), Some(first)) => Some(connect.saturating_add(first)),
         (None, Some(first)) => Some(first),
@@ -139,7 +139,7 @@ fn patience(options: RequestOptions) -> Patience {
     };
     // A guest that allows no time at all means the least of it.
     let some = |time: Duration| time.max(Duration::from_millis(1));
-    Patience { head: head.map(some), silence: options.between_bytes_timeout.map(some) }
+    RequestDeadline { head: head.map(some), silence: options.between_bytes_timeout.map(some) }
 }
 
 fn to_wasi(error: EgressError) -> Error {
@@ -178,7 +178,7 @@ mod tests {
 
     use super::*;
     use crate::egress::origin::Origin;
-    use crate::egress::{Bounds, Egress};
+    use crate::egress::{Egress, EgressLimits};
     use crate::policy::Limits;
     use crate::store::memory::{MemoryStore, system_clock};
 
@@ -186,11 +186,10 @@ mod tests {
     async fn nothing_goes_out_before_there_is_a_request() {
         // Nobody listens there, which is told from what is denied.
         let origin = Origin::parse("http://127.0.0.1:1", true).expect("an origin");
-        let bounds = Bounds { timeout: Duration::from_secs(10), response: 1024, concurrency: 1 };
+        let bounds = EgressLimits { timeout: Duration::from_secs(10), response: 1024, concurrency: 1 };
         let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
-        let surroundings = Surroundings::new(store, &Limits { requests: 2, ..Limits::default() });
-        let surroundings =
-            Arc::new(Surroundings { egress: Arc::new(Egress::new(vec![origin], bounds)), ..surroundings });
+        let surroundings = PolicyEnv::new(store, &Limits { requests: 2, ..Limits::default() });
+        let surroundings = Arc::new(PolicyEnv { egress: Arc::new(Egress::new(vec![origin], bounds)), ..surroundings });
         let mut http = Http::new(&surroundings, &"sha256:…".into(), "");
         let send = async |http: &mut Http| {
             let body = Empty::new().map_err(|never| match never {}).boxed_unsync();

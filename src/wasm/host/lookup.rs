@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::store::StoreError;
 use crate::wasm::host::State;
 use crate::wasm::host::tidegate::policy::lookup::{Error, Host};
-use crate::wasm::host_trace::{Answer, Call, NOT_RECORDED};
+use crate::wasm::host_trace::{HostAnswer, HostCall, NOT_RECORDED};
 use crate::wasm::octets::Octets;
 
 /// A longer key, field or member is one that no operator allowed: a request's head is not larger by default.
@@ -13,28 +13,28 @@ const LONGEST: usize = 64 << 10;
 
 /// What a look-up finds, as it is written down.
 trait Found: Sized {
-    fn to_answer(&self) -> Answer;
+    fn to_answer(&self) -> HostAnswer;
     /// None for the answer to something else.
-    fn from_answer(answer: Answer) -> Option<Self>;
+    fn from_answer(answer: HostAnswer) -> Option<Self>;
 }
 
 impl Found for Option<Vec<u8>> {
-    fn to_answer(&self) -> Answer {
-        Answer::Value(self.clone().map(Octets))
+    fn to_answer(&self) -> HostAnswer {
+        HostAnswer::Value(self.clone().map(Octets))
     }
 
-    fn from_answer(answer: Answer) -> Option<Self> {
-        if let Answer::Value(value) = answer { Some(value.map(|Octets(bytes)| bytes)) } else { None }
+    fn from_answer(answer: HostAnswer) -> Option<Self> {
+        if let HostAnswer::Value(value) = answer { Some(value.map(|Octets(bytes)| bytes)) } else { None }
     }
 }
 
 impl Found for bool {
-    fn to_answer(&self) -> Answer {
-        Answer::Contains(*self)
+    fn to_answer(&self) -> HostAnswer {
+        HostAnswer::Contains(*self)
     }
 
-    fn from_answer(answer: Answer) -> Option<Self> {
-        if let Answer::Contains(contains) = answer { Some(contains) } else { None }
+    fn from_answer(answer: HostAnswer) -> Option<Self> {
+        if let HostAnswer::Contains(contains) = answer { Some(contains) } else { None }
     }
 }
 
@@ -43,7 +43,7 @@ impl State {
         &mut self,
         key: &str,
         part: &str,
-        call: impl FnOnce() -> Call,
+        call: impl FnOnce() -> HostCall,
         answer: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, Error> {
         if self.surroundings.recorded.is_some() {
@@ -53,8 +53,8 @@ impl State {
         if let Some(trace) = &mut self.trace {
             let answer = match &found {
                 Ok(found) => found.to_answer(),
-                Err(Error::Denied) => Answer::Denied,
-                Err(Error::Unavailable(why)) => Answer::Unavailable(why.clone()),
+                Err(Error::Denied) => HostAnswer::Denied,
+                Err(Error::Unavailable(why)) => HostAnswer::Unavailable(why.clone()),
             };
             trace.note(call(), answer);
         }
@@ -62,17 +62,17 @@ impl State {
     }
 
     /// Which keys are allowed is part of what was recorded.
-    fn look_up_again<T: Found>(&mut self, call: &Call) -> Result<T, Error> {
+    fn look_up_again<T: Found>(&mut self, call: &HostCall) -> Result<T, Error> {
         if !self.has_request() {
             return Err(Error::Unavailable("there is no request yet".into()));
         }
         let answer = self.surroundings.recorded.as_ref().and_then(|recorded| recorded.answer(call));
-        if answer == Some(Answer::Denied) {
+        if answer == Some(HostAnswer::Denied) {
             return Err(Error::Denied);
         }
         self.lookups = self.lookups.saturating_add(1);
         let why = match answer {
-            Some(Answer::Unavailable(why)) => why,
+            Some(HostAnswer::Unavailable(why)) => why,
             Some(answer) => match T::from_answer(answer) {
                 Some(found) => return Ok(found),
                 None => NOT_RECORDED.into(),
@@ -119,18 +119,18 @@ impl State {
 impl Host for State {
     async fn get(&mut self, key: String) -> Result<Option<Vec<u8>>, Error> {
         let surroundings = Arc::clone(&self.surroundings);
-        self.look_up(&key, "", || Call::Get(key.clone()), surroundings.store.get(&key)).await
+        self.look_up(&key, "", || HostCall::Get(key.clone()), surroundings.store.get(&key)).await
     }
 
     async fn hash_get(&mut self, key: String, field: String) -> Result<Option<Vec<u8>>, Error> {
         let surroundings = Arc::clone(&self.surroundings);
-        let call = || Call::HashGet(key.clone(), field.clone());
+        let call = || HostCall::HashGet(key.clone(), field.clone());
         self.look_up(&key, &field, call, surroundings.store.hash_get(&key, &field)).await
     }
 
     async fn set_contains(&mut self, key: String, member: String) -> Result<bool, Error> {
         let surroundings = Arc::clone(&self.surroundings);
-        let call = || Call::SetContains(key.clone(), member.clone());
+        let call = || HostCall::SetContains(key.clone(), member.clone());
         self.look_up(&key, &member, call, surroundings.store.set_contains(&key, &member)).await
     }
 }

@@ -9,7 +9,7 @@ pub(crate) mod settings;
 pub(crate) mod tokens;
 pub(crate) mod wasi;
 
-use crate::wasm::host::tokens::Patience;
+use crate::wasm::host::tokens::KeyWait;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ use crate::policy::{Limits, Request};
 use crate::store::Store;
 use crate::tokens::Tokens;
 use crate::util::clock::now_ms;
-use crate::wasm::cpu_budget::Pace;
-use crate::wasm::host_trace::{Recorded, Trace};
+use crate::wasm::cpu_budget::CpuBudget;
+use crate::wasm::host_trace::{HostTrace, RecordedCalls};
 use crate::wasm::log_rate::LogRate;
 use crate::wasm::memory_limiter::MemoryLimiter;
 
@@ -48,7 +48,7 @@ pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// What belongs to a policy and is the same for all its decisions.
 #[derive(Clone)]
-pub struct Surroundings {
+pub struct PolicyEnv {
     /// Where look-ups go.
     pub store: Arc<dyn Store>,
     /// Keys that may be looked up begin with one of these.
@@ -70,14 +70,14 @@ pub struct Surroundings {
     /// What the policy takes for the time.
     pub clock: Clock,
     /// What the host answered before, in place of the store, of keys and of the network.
-    pub recorded: Option<Arc<Recorded>>,
+    pub recorded: Option<Arc<RecordedCalls>>,
 }
 
-impl Surroundings {
+impl PolicyEnv {
     /// A store and nothing else: no look-ups, no settings, no tokens, no requests, and the system's time.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, limits: &Limits) -> Self {
-        let bounds = egress::Bounds { timeout: limits.timeout, response: 0, concurrency: 1 };
+        let bounds = egress::EgressLimits { timeout: limits.timeout, response: 0, concurrency: 1 };
         Self {
             store,
             prefixes: Vec::new(),
@@ -96,7 +96,7 @@ impl Surroundings {
     /// The same where nothing is asked of the world again: its answers and its time are those of before, and nothing goes out.
     /// What is written to the log has a bound of its own.
     #[must_use]
-    pub fn replaying(&self, recorded: &Arc<Recorded>, log: &Arc<LogRate>) -> Self {
+    pub fn replaying(&self, recorded: &Arc<RecordedCalls>, log: &Arc<LogRate>) -> Self {
         let now = recorded.now();
         let (clock, log): (Clock, _) = (Arc::new(move || now), Arc::clone(log));
         Self { clock, log, recorded: Some(Arc::clone(recorded)), ..self.clone() }
@@ -106,18 +106,18 @@ impl Surroundings {
 /// All that a decision depends on beside the component.
 pub struct PolicyContext {
     /// What a policy may see, ask and reach.
-    pub surroundings: Arc<Surroundings>,
+    pub surroundings: Arc<PolicyEnv>,
     /// The bounds of one decision. Those of all together (`concurrency`, `queue_timeout`) are the gate's, from its beginning.
     pub limits: Limits,
 }
 
 /// On what terms an instance is asked.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
+pub struct EvaluationTerms {
     /// It has to answer by then.
     pub deadline: Instant,
     /// What it may do when keys are missing.
-    pub patience: Patience,
+    pub patience: KeyWait,
     /// Look-ups that the decision has had before it was stopped.
     pub lookups: u32,
     /// Whether what the host answers is written down.
@@ -126,34 +126,34 @@ pub struct Terms {
 
 /// The state of one instance, and so of one decision.
 pub struct State {
-    pub surroundings: Arc<Surroundings>,
+    pub surroundings: Arc<PolicyEnv>,
     pub limiter: MemoryLimiter,
     /// What CPU time the call of now has had.
-    pub pace: Arc<Pace>,
+    pub pace: Arc<CpuBudget>,
     /// Empty while the instance only prepares.
     pub request_id: String,
     pub digest: Arc<str>,
-    pub said: answer::Said,
+    pub said: answer::AnswerOptions,
     /// What it may do when keys are missing; none while it only prepares.
-    patience: Option<Patience>,
+    patience: Option<KeyWait>,
     /// Look-ups of this decision.
     pub lookups: u32,
     /// What the host answers, where that is written down.
-    pub trace: Option<Trace>,
+    pub trace: Option<HostTrace>,
     log: context::Log,
     wasi: Option<Box<wasi::Wasi>>,
 }
 
 impl State {
     /// The state of an instance that has not been asked yet, with this much memory.
-    pub fn new(surroundings: Arc<Surroundings>, memory: usize, pace: Arc<Pace>, digest: Arc<str>) -> Self {
+    pub fn new(surroundings: Arc<PolicyEnv>, memory: usize, pace: Arc<CpuBudget>, digest: Arc<str>) -> Self {
         Self {
             surroundings,
             limiter: MemoryLimiter::new(memory, Arc::clone(&pace)),
             pace,
             request_id: String::new(),
             digest,
-            said: answer::Said::default(),
+            said: answer::AnswerOptions::default(),
             patience: None,
             lookups: 0,
             trace: None,
@@ -163,16 +163,16 @@ impl State {
     }
 
     /// Begins a decision.
-    pub fn begin(&mut self, request_id: String, terms: &Terms) {
+    pub fn begin(&mut self, request_id: String, terms: &EvaluationTerms) {
         if let Some(wasi) = &mut self.wasi {
             wasi.http.begin(&request_id);
         }
         self.patience = Some(terms.patience);
         self.lookups = terms.lookups;
-        self.trace = terms.traced.then(|| Trace::new((self.surroundings.clock)()));
+        self.trace = terms.traced.then(|| HostTrace::new((self.surroundings.clock)()));
         self.request_id = request_id;
         self.limiter.begin();
-        self.said = answer::Said::default();
+        self.said = answer::AnswerOptions::default();
         self.log = context::Log::default();
     }
 

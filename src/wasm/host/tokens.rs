@@ -2,20 +2,20 @@
 
 use tokio::time::Instant;
 
-use crate::tokens::jwks::Wait;
+use crate::tokens::jwks::KeyFetch;
 use crate::tokens::{TokenError, Verdict};
 use crate::wasm::host::State;
 use crate::wasm::host::tidegate::policy::tokens::{Error, Host};
-use crate::wasm::host_trace::{Answer, Call, NOT_RECORDED};
+use crate::wasm::host_trace::{HostAnswer, HostCall, NOT_RECORDED};
 
 /// Stops an instance whose decision needs keys that are being fetched. It holds its place only while it can do something.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the decision waits for the keys of a token profile")]
-pub struct AwaitKeys(pub Wait);
+pub struct AwaitKeys(pub KeyFetch);
 
 /// What a decision may do when keys are missing.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct KeyWait {
     /// It may wait until then, which leaves some of its time to decide.
     pub until: Instant,
     /// Whether it may be stopped, and begun anew.
@@ -28,8 +28,8 @@ impl State {
             return Ok(Err(Error::Unavailable("there is no request yet".into())));
         };
         let call = || match profile {
-            Some(profile) => Call::VerifyWith(profile.to_owned(), token.to_owned()),
-            None => Call::Verify(token.to_owned()),
+            Some(profile) => HostCall::VerifyWith(profile.to_owned(), token.to_owned()),
+            None => HostCall::Verify(token.to_owned()),
         };
         if let Some(recorded) = &self.surroundings.recorded {
             return Ok(from_answer(recorded.answer(&call())));
@@ -43,7 +43,7 @@ impl State {
 
     async fn check_now(
         &mut self,
-        patience: Patience,
+        patience: KeyWait,
         profile: Option<&str>,
         token: &str,
     ) -> wasmtime::Result<Result<String, Error>> {
@@ -69,26 +69,26 @@ impl State {
     }
 }
 
-fn to_answer(checked: &Result<String, Error>) -> Answer {
+fn to_answer(checked: &Result<String, Error>) -> HostAnswer {
     match checked {
-        Ok(claims) => Answer::Claims(claims.clone()),
-        Err(Error::Malformed) => Answer::Malformed,
-        Err(Error::Untrusted) => Answer::Untrusted,
-        Err(Error::Expired) => Answer::Expired,
-        Err(Error::Claims(why)) => Answer::WrongClaims(why.clone()),
-        Err(Error::Unavailable(why)) => Answer::Unavailable(why.clone()),
+        Ok(claims) => HostAnswer::Claims(claims.clone()),
+        Err(Error::Malformed) => HostAnswer::Malformed,
+        Err(Error::Untrusted) => HostAnswer::Untrusted,
+        Err(Error::Expired) => HostAnswer::Expired,
+        Err(Error::Claims(why)) => HostAnswer::WrongClaims(why.clone()),
+        Err(Error::Unavailable(why)) => HostAnswer::Unavailable(why.clone()),
     }
 }
 
 /// An answer to something else is none.
-fn from_answer(answer: Option<Answer>) -> Result<String, Error> {
+fn from_answer(answer: Option<HostAnswer>) -> Result<String, Error> {
     match answer {
-        Some(Answer::Claims(claims)) => Ok(claims),
-        Some(Answer::Malformed) => Err(Error::Malformed),
-        Some(Answer::Untrusted) => Err(Error::Untrusted),
-        Some(Answer::Expired) => Err(Error::Expired),
-        Some(Answer::WrongClaims(why)) => Err(Error::Claims(why)),
-        Some(Answer::Unavailable(why)) => Err(Error::Unavailable(why)),
+        Some(HostAnswer::Claims(claims)) => Ok(claims),
+        Some(HostAnswer::Malformed) => Err(Error::Malformed),
+        Some(HostAnswer::Untrusted) => Err(Error::Untrusted),
+        Some(HostAnswer::Expired) => Err(Error::Expired),
+        Some(HostAnswer::WrongClaims(why)) => Err(Error::Claims(why)),
+        Some(HostAnswer::Unavailable(why)) => Err(Error::Unavailable(why)),
         _ => Err(Error::Unavailable(NOT_RECORDED.into())),
     }
 }

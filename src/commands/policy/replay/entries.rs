@@ -5,10 +5,10 @@ use std::io::{self, BufRead, Read};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::audit::recording::{Entry, FORMAT};
+use crate::audit::recording::{FORMAT, RecordedDecision};
 use crate::policy::Request;
 use crate::policy::decision_view::DecisionView;
-use crate::wasm::host_trace::Trace;
+use crate::wasm::host_trace::HostTrace;
 
 /// A longer line is none of a recording: a head, an answer and what was looked up are not so large by default.
 const LONGEST: usize = 64 << 20;
@@ -19,7 +19,7 @@ pub struct Question {
     pub policy: String,
     pub request: Request,
     pub channels: Vec<String>,
-    pub trace: Trace,
+    pub trace: HostTrace,
     pub answer: DecisionView,
 }
 
@@ -105,9 +105,9 @@ fn parse(line: &[u8]) -> Result<Line, String> {
         Head { dropped: Some(lines), .. } => return Ok(Line::Dropped(lines)),
         Head { .. } => {}
     }
-    let entry: Entry = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let entry: RecordedDecision = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     let answer = answer(&entry.answer)?;
-    let mut trace = Trace::new(entry.now);
+    let mut trace = HostTrace::new(entry.now);
     trace.network = entry.network;
     trace.calls = entry.calls;
     Ok(Line::Question(Box::new(Question {

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::commands::policy::replay::entries::Question;
 use crate::policy::decision_view::DecisionView;
-use crate::shadow::decision_change::{Flip, Kind, answers_differ};
-use crate::wasm::host_trace::Recorded;
+use crate::shadow::decision_change::{DecisionChange, OutcomeKind, answers_differ};
+use crate::wasm::host_trace::RecordedCalls;
 
 /// Foreign lines that are told of one by one.
 const TOLD: u64 = 10;
@@ -23,7 +23,7 @@ pub struct Report {
     /// Decisions that were replayed.
     pub asked: u64,
     same: u64,
-    flips: BTreeMap<Flip, u64>,
+    flips: BTreeMap<DecisionChange, u64>,
     differs: BTreeMap<&'static str, u64>,
     incomparable: u64,
     wanted_network: u64,
@@ -77,7 +77,7 @@ impl Report {
 
     /// How many decisions flip.
     pub fn flips(&self) -> u64 {
-        Flip::KINDS.iter().filter_map(|flip| self.flips.get(flip)).sum()
+        DecisionChange::KINDS.iter().filter_map(|flip| self.flips.get(flip)).sum()
     }
 
     /// Whether no decision at all could be held against that of then.
@@ -86,7 +86,13 @@ impl Report {
     }
 
     /// Takes what was answered now.
-    pub fn add(&mut self, line: u64, question: &Question, now: &DecisionView, recorded: &Recorded) -> Option<Told> {
+    pub fn add(
+        &mut self,
+        line: u64,
+        question: &Question,
+        now: &DecisionView,
+        recorded: &RecordedCalls,
+    ) -> Option<Told> {
         self.asked += 1;
         self.policies.add(&question.policy);
         let missed = recorded.missed();
@@ -101,12 +107,12 @@ impl Report {
         }
         let before = &question.answer;
         let differs = answers_differ(before, now);
-        let Some(flip) = Flip::of(kind(before), kind(now), !differs.is_empty()) else {
+        let Some(flip) = DecisionChange::of(kind(before), kind(now), !differs.is_empty()) else {
             self.same += 1;
             return None;
         };
         *self.flips.entry(flip).or_default() += 1;
-        if flip == Flip::Other {
+        if flip == DecisionChange::Other {
             for field in &differs {
                 *self.differs.entry(field).or_default() += 1;
             }
@@ -142,11 +148,11 @@ impl Report {
             }
         };
         sum(self.same, "the same");
-        for flip in Flip::KINDS {
+        for flip in DecisionChange::KINDS {
             sum(self.flips.get(&flip).copied().unwrap_or(0), flip.name());
         }
         let differs: Vec<String> = self.differs.iter().map(|(field, count)| format!("{field} {count}")).collect();
-        let others = self.flips.get(&Flip::Other).copied().unwrap_or(0);
+        let others = self.flips.get(&DecisionChange::Other).copied().unwrap_or(0);
         sum(others, &format!("of the same kind, with another answer ({})", differs.join(", ")));
         let first = self.first_missed.as_ref();
         let first = first.map_or_else(String::new, |(line, name)| format!(" (first in line {line}: {name})"));
@@ -165,7 +171,7 @@ impl Report {
 
     /// The same as a line of JSON.
     pub fn json(&self) -> String {
-        let flips = Flip::KINDS.iter().map(|flip| (json!(flip), self.flips.get(flip).copied().unwrap_or(0)));
+        let flips = DecisionChange::KINDS.iter().map(|flip| (json!(flip), self.flips.get(flip).copied().unwrap_or(0)));
         let flips: serde_json::Map<String, Value> =
             flips.filter_map(|(name, count)| Some((name.as_str()?.to_owned(), json!(count)))).collect();
         let sums = json!({
@@ -173,7 +179,7 @@ impl Report {
             "asked": self.asked,
             "same": self.same,
             "flips": flips,
-            "other": self.flips.get(&Flip::Other).copied().unwrap_or(0),
+            "other": self.flips.get(&DecisionChange::Other).copied().unwrap_or(0),
             "differs": self.differs,
             "incomparable": self.incomparable,
             "wanted_network": self.wanted_network,
@@ -202,18 +208,18 @@ impl Policies {
     }
 }
 
-fn kind(answer: &DecisionView) -> Kind {
+fn kind(answer: &DecisionView) -> OutcomeKind {
     match answer.kind() {
-        Some("allow") => Kind::Allow,
-        Some("status") => Kind::Reject,
-        _ => Kind::Error,
+        Some("allow") => OutcomeKind::Allow,
+        Some("status") => OutcomeKind::Reject,
+        _ => OutcomeKind::Error,
     }
 }
 
-fn told(line: u64, question: &Question, now: &DecisionView, flip: Flip, differs: &[&'static str]) -> Told {
+fn told(line: u64, question: &Question, now: &DecisionView, flip: DecisionChange, differs: &[&'static str]) -> Told {
     let request = &question.request;
     let asked: String = format!("{} {}", request.method, request.path_with_query).chars().take(SHOWN).collect();
-    let differ = if flip == Flip::Other { format!(" ({})", differs.join(", ")) } else { String::new() };
+    let differ = if flip == DecisionChange::Other { format!(" ({})", differs.join(", ")) } else { String::new() };
     let text = format!(
         "line {line}, {}: {}{differ}\n  {}\n  then  {}\n  now   {}\n\n",
         question.time,
@@ -240,15 +246,15 @@ fn told(line: u64, question: &Question, now: &DecisionView, flip: Flip, differs:
 fn said(answer: &DecisionView) -> String {
     let text = |name| answer.get(name).and_then(Value::as_str).unwrap_or_default();
     let mut line = match kind(answer) {
-        Kind::Allow => match text("subject") {
+        OutcomeKind::Allow => match text("subject") {
             "" => "allow".to_owned(),
             subject => format!("allow {subject:?}"),
         },
-        Kind::Reject => {
+        OutcomeKind::Reject => {
             let body: String = text("body").chars().take(80).collect();
             format!("reject {} {body:?}", answer.get("status").unwrap_or(&Value::Null))
         }
-        Kind::Error => format!("error {}: {:?}", text("error"), text("because")),
+        OutcomeKind::Error => format!("error {}: {:?}", text("error"), text("because")),
     };
     if !text("reason").is_empty() {
         let _ = write!(line, ", because {:?}", text("reason"));

@@ -23,8 +23,8 @@ fn replay(text: &str, all: bool) -> (String, String, u64) {
     let digest: Arc<str> = "sha256:new".into();
     let limits = Limits::default();
     let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
-    let world = World { surroundings: Surroundings::new(store, &limits), limits, cache_dir: None };
-    let (mut report, rehearsal) = (Report::new(&digest, all), Rehearsal::new(policy, 0));
+    let world = World { surroundings: PolicyEnv::new(store, &limits), limits, cache_dir: None };
+    let (mut report, rehearsal) = (Report::new(&digest, all), ReplayEvaluator::new(policy, 0));
     let (mut text_out, mut json_out) = (String::new(), String::new());
     client_runtime().expect("a runtime").block_on(async {
         for (number, line) in (1..).zip(Entries::new(Cursor::new(text))) {

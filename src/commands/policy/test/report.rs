@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
 
-use crate::policytest::Case;
-use crate::policytest::run::Verdict;
+use crate::policytest::TestCase;
+use crate::policytest::run::CaseOutcome;
 
 /// Everything that `--json` prints.
 #[derive(Serialize)]
@@ -44,7 +44,7 @@ impl Report {
         Self { file, policy: policy.to_owned(), cases, passed: 0, failed: 0, results: Vec::new() }
     }
 
-    pub fn add(&mut self, case: &Case, verdict: Verdict) -> &CaseResult {
+    pub fn add(&mut self, case: &TestCase, verdict: CaseOutcome) -> &CaseResult {
         let ok = verdict.passed();
         let counter = if ok { &mut self.passed } else { &mut self.failed };
         *counter += 1;
@@ -85,8 +85,8 @@ impl CaseResult {
 }
 
 /// What is expected (`-`) against what came (`+`).
-fn diff(verdict: &Verdict) -> String {
-    let Verdict { expected, got, .. } = verdict;
+fn diff(verdict: &CaseOutcome) -> String {
+    let CaseOutcome { expected, got, .. } = verdict;
     // An answer of another kind is shown whole, for then everything about it is news.
     let whole = expected.kind() != got.kind();
     let expected_lines = expected.lines(None).join("\n");
@@ -164,7 +164,7 @@ expect.status = 401
             };
             let got = crate::policy::decision_view::DecisionView::new(&decision, &case.ask.channels);
             let expected = case.expect.filled(&got);
-            let verdict = Verdict { differences: expected.differences(&got), expected, got, prepared: false };
+            let verdict = CaseOutcome { differences: expected.differences(&got), expected, got, prepared: false };
             text += &report.add(case, verdict).text(path);
         }
         text += &format!("\n{}\n", report.summary());
