@@ -34,15 +34,15 @@ const TURN: u32 = 500;
 const TURNS: u32 = 40;
 
 fn main() {
-    // `-- gate` measures that side alone, for a profiler.
+    // `-- authorizer` measures that side alone, for a profiler.
     let only = std::env::args().nth(1).filter(|arg| arg != "--bench");
     let measures = |side: &str| only.as_deref().is_none_or(|only| only == side);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let store = store();
     let bare = bare::Bare::new(COMPONENT, Arc::clone(&store));
-    let gate = gate(Arc::clone(&store), COMPONENT);
+    let authorizer = authorizer(Arc::clone(&store), COMPONENT);
     // Lets the same request in, and says that this may be given again.
-    let keeping = self::gate(store, &guests::component("kept"));
+    let keeping = self::authorizer(store, &guests::component("kept"));
     let (mut bare_times, mut gate_times, mut kept_times) = (histogram(), histogram(), histogram());
     runtime.block_on(async {
         for turn in 0..=TURNS {
@@ -56,7 +56,7 @@ fn main() {
             }
             for _ in 0..TURN * u32::from(measures("gate")) {
                 let start = Instant::now();
-                let decision = gate.decide(&request(), &["default".to_owned()]).await;
+                let decision = authorizer.decide(&request(), &["default".to_owned()]).await;
                 if turn > 0 {
                     record(&mut gate_times, start.elapsed());
                 }
@@ -109,15 +109,14 @@ fn store() -> Arc<dyn Store> {
     Arc::new(MemoryStore::new(1 << 20, [("session:alice".to_owned(), session)].into(), system_clock()))
 }
 
-fn gate(store: Arc<dyn Store>, component: &[u8]) -> Authorizer {
+fn authorizer(store: Arc<dyn Store>, component: &[u8]) -> Authorizer {
     let limits = Limits::default();
-    let surroundings =
-        PolicyEnv { prefixes: vec!["session:".into(), "team:".into()], ..PolicyEnv::new(store, &limits) };
+    let env = PolicyEnv { prefixes: vec!["session:".into(), "team:".into()], ..PolicyEnv::new(store, &limits) };
     let engine = engine::engine(&limits).expect("an engine").into();
     let policy = Policy::new(&engine, component).expect("the example loads");
-    let gate = Authorizer::new(engine, surroundings, limits);
-    gate.put_in_force(policy);
-    gate
+    let authorizer = Authorizer::new(engine, env, limits);
+    authorizer.activate(policy);
+    authorizer
 }
 
 fn headers() -> HeaderMap {

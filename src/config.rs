@@ -298,7 +298,7 @@ impl Config {
 
     /// What the policy may see, on this store.
     #[must_use]
-    pub fn surroundings(&self, store: Arc<dyn Store>) -> PolicyEnv {
+    pub fn env(&self, store: Arc<dyn Store>) -> PolicyEnv {
         PolicyEnv {
             prefixes: self.lookup_prefixes.clone(),
             settings: self.settings.clone(),

@@ -96,8 +96,8 @@ impl Line for PendingLine {
         let line = DecisionLine {
             time: rfc3339(self.time),
             request_id: &self.request_id,
-            policy: self.by.as_ref().map(|about| &*about.digest),
-            version: self.by.as_ref().map(|about| about.number),
+            policy: self.by.as_ref().map(|info| &*info.digest),
+            version: self.by.as_ref().map(|info| info.number),
             channels: self.mask.all(MaskedField::Channels, &self.channels),
             said: self.said.masked(&self.mask),
             cached: self.cached,
@@ -156,8 +156,8 @@ mod tests {
 
     fn entry(outcome: Outcome, reason: Option<&str>, mask: &Arc<FieldMask>) -> PendingLine {
         let origin = PolicyOrigin::default();
-        let about = PolicyInfo { number: 3, digest: "sha256:5d41…".into(), cases: None, since: 0, origin };
-        let by = Some(Arc::new(about));
+        let info = PolicyInfo { number: 3, digest: "sha256:5d41…".into(), cases: None, since: 0, origin };
+        let by = Some(Arc::new(info));
         let (cached, took) = (false, Duration::from_micros(52));
         let decision =
             crate::policy::Decision { outcome, reason: reason.map(str::to_owned), cached, revoked: false, took, by };

@@ -250,7 +250,7 @@ impl RecordingFile {
 
 /// A file of this user's alone. Nothing else is made so: a device has a mode for all.
 fn own_file(path: &Path) -> io::Result<File> {
-    let is_other = std::fs::metadata(path).is_ok_and(|about| !about.is_file());
+    let is_other = std::fs::metadata(path).is_ok_and(|info| !info.is_file());
     if is_other {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no ordinary file"));
     }
@@ -275,7 +275,7 @@ impl Sink for RecordingFile {
         };
         if !fitting.is_empty() {
             let result = self.append(fitting);
-            self.size = self.named.file().metadata().map_or(self.size + fitting.len() as u64, |about| about.len());
+            self.size = self.named.file().metadata().map_or(self.size + fitting.len() as u64, |info| info.len());
             result?;
         }
         if fitting.len() < lines.len() {

@@ -70,7 +70,7 @@ impl ReopeningFile {
 /// Opens a file to write at its end. The mode is that of a file that is made here; one that is there keeps its own.
 pub fn at_its_end(path: &Path) -> io::Result<File> {
     // A pipe that nobody reads is not waited for: who is its reader, too, is not.
-    let is_pipe = std::fs::metadata(path).is_ok_and(|about| about.file_type().is_fifo());
+    let is_pipe = std::fs::metadata(path).is_ok_and(|info| info.file_type().is_fifo());
     OpenOptions::new().append(true).read(is_pipe).create(true).mode(0o600).open(path)
 }
 

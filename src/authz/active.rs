@@ -28,7 +28,7 @@ struct SwapState {
 
 /// A version that is in force no longer.
 struct Retired {
-    about: Arc<PolicyInfo>,
+    info: Arc<PolicyInfo>,
     version: Weak<PolicyGeneration>,
     pins: Arc<InFlight>,
 }
@@ -48,7 +48,7 @@ impl Retired {
 #[derive(Clone, Debug)]
 pub struct RetiredGeneration {
     /// What it is.
-    pub about: Arc<PolicyInfo>,
+    pub info: Arc<PolicyInfo>,
     /// Decisions that were begun under it and are not done.
     pub decisions: usize,
 }
@@ -56,7 +56,7 @@ pub struct RetiredGeneration {
 /// A swap that was done: decisions that begin from now on are made by what is in force now.
 pub struct Swap {
     /// What is in force.
-    pub about: Arc<PolicyInfo>,
+    pub info: Arc<PolicyInfo>,
     old: Vec<Arc<InFlight>>,
 }
 
@@ -67,7 +67,7 @@ impl Swap {
         for pins in &self.old {
             pins.gone().await;
         }
-        self.about
+        self.info
     }
 }
 
@@ -106,20 +106,20 @@ impl ActivePolicy {
         swapped.number += 1;
         // Two versions' worth: while one replaces another both have some. How many that is does not change while a process runs.
         let places =
-            || Arc::new(Semaphore::new(next.basis.limits.prepared.saturating_mul(2).min(Semaphore::MAX_PERMITS)));
+            || Arc::new(Semaphore::new(next.context.limits.prepared.saturating_mul(2).min(Semaphore::MAX_PERMITS)));
         let ahead = Arc::clone(self.ahead.get_or_init(places));
         let version = PolicyGeneration::new(next, swapped.number, ahead);
-        let about = Arc::clone(&version.about);
+        let info = Arc::clone(&version.info);
         if let Some(before) = self.now.swap(Some(version)) {
-            let (about, pins) = (Arc::clone(&before.about), Arc::clone(&before.pins));
+            let (info, pins) = (Arc::clone(&before.info), Arc::clone(&before.pins));
             before.retire();
-            swapped.old.push(Retired { about, version: Arc::downgrade(&before), pins });
+            swapped.old.push(Retired { info, version: Arc::downgrade(&before), pins });
         }
         fence(Ordering::SeqCst);
         swapped.old.retain(|old| !old.is_gone());
         let old = swapped.old.iter().map(|old| Arc::clone(&old.pins)).collect();
-        self.numbers.send_replace(about.number);
-        Swap { about, old }
+        self.numbers.send_replace(info.number);
+        Swap { info, old }
     }
 
     /// The number of what is in force. Whoever knows the number of now is told of the next one.
@@ -129,7 +129,7 @@ impl ActivePolicy {
 
     /// Versions that are in force no longer and still decide about somebody.
     pub fn old(&self) -> Vec<RetiredGeneration> {
-        let old = |old: &Retired| RetiredGeneration { about: Arc::clone(&old.about), decisions: old.decisions() };
+        let old = |old: &Retired| RetiredGeneration { info: Arc::clone(&old.info), decisions: old.decisions() };
         self.swapped().old.iter().map(old).filter(|old| old.decisions > 0).collect()
     }
 

@@ -29,10 +29,10 @@ const WATCHED: usize = 256;
 pub struct Authorizer {
     /// Where policies are compiled; none where everybody is let in.
     compiler: Option<Compiler>,
-    in_force: ActivePolicy,
+    active: ActivePolicy,
     denied: RevocationList,
     /// What the policy in force, or the first one, has around it.
-    basis: ArcSwap<PolicyContext>,
+    context: ArcSwap<PolicyContext>,
     places: Evaluator,
     watchers: broadcast::Sender<Arc<ObservedDecision>>,
     observers: Vec<Arc<dyn DecisionObserver>>,
@@ -54,20 +54,20 @@ pub struct ObservedDecision {
 impl Authorizer {
     /// A door that lets nobody in until a policy is in force.
     #[must_use]
-    pub fn new(compiler: impl Into<Compiler>, surroundings: PolicyEnv, limits: Limits) -> Self {
-        Self { compiler: Some(compiler.into()), ..Self::open_to_all(surroundings, limits) }
+    pub fn new(compiler: impl Into<Compiler>, env: PolicyEnv, limits: Limits) -> Self {
+        Self { compiler: Some(compiler.into()), ..Self::open_to_all(env, limits) }
     }
 
     /// A door that lets everybody in, without a policy.
     #[must_use]
-    pub fn open_to_all(surroundings: PolicyEnv, limits: Limits) -> Self {
+    pub fn open_to_all(env: PolicyEnv, limits: Limits) -> Self {
         Self {
             compiler: None,
-            in_force: ActivePolicy::default(),
+            active: ActivePolicy::default(),
             denied: RevocationList::default(),
             places: Evaluator::new(&limits),
             observers: Vec::new(),
-            basis: ArcSwap::from_pointee(PolicyContext { surroundings: Arc::new(surroundings), limits }),
+            context: ArcSwap::from_pointee(PolicyContext { env: Arc::new(env), limits }),
             watchers: broadcast::channel(WATCHED).0,
         }
     }
@@ -80,14 +80,14 @@ impl Authorizer {
     }
 
     /// Puts a policy in force with what is around it now.
-    pub fn put_in_force(&self, policy: Policy) -> Swap {
-        self.swap(Activation { policy, basis: self.basis(), origin: PolicyOrigin::default(), cases: None })
+    pub fn activate(&self, policy: Policy) -> Swap {
+        self.swap(Activation { policy, context: self.context(), origin: PolicyOrigin::default(), cases: None })
     }
 
     /// Puts all that decisions depend on in force, at one moment.
     pub fn swap(&self, next: Activation) -> Swap {
-        self.basis.store(Arc::clone(&next.basis));
-        self.in_force.swap(next)
+        self.context.store(Arc::clone(&next.context));
+        self.active.swap(next)
     }
 
     /// Where policies are compiled; none where everybody is let in.
@@ -97,40 +97,40 @@ impl Authorizer {
     }
 
     /// What the first policy will have around it, as long as there is none.
-    pub fn surround(&self, basis: Arc<PolicyContext>) {
-        if self.in_force().is_none() {
-            self.basis.store(basis);
+    pub fn surround(&self, context: Arc<PolicyContext>) {
+        if self.active().is_none() {
+            self.context.store(context);
         }
     }
 
     /// What the policy in force has around it.
     #[must_use]
-    pub fn basis(&self) -> Arc<PolicyContext> {
-        self.basis.load_full()
+    pub fn context(&self) -> Arc<PolicyContext> {
+        self.context.load_full()
     }
 
     /// The policy in force.
     #[must_use]
-    pub fn in_force(&self) -> Option<Arc<PolicyInfo>> {
-        self.in_force.load().map(|version| Arc::clone(&version.about))
+    pub fn active(&self) -> Option<Arc<PolicyInfo>> {
+        self.active.load().map(|version| Arc::clone(&version.info))
     }
 
     /// Versions that are in force no longer and still decide about somebody.
     #[must_use]
     pub fn old(&self) -> Vec<RetiredGeneration> {
-        self.in_force.old()
+        self.active.old()
     }
 
     /// Answers that are on their way out, of all versions: those that hold up the acknowledgement of a swap.
     #[must_use]
     pub fn pinned(&self) -> usize {
-        self.in_force.pins()
+        self.active.pins()
     }
 
     /// Whether anybody can be let in.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.compiler.is_none() || self.in_force.load().is_some()
+        self.compiler.is_none() || self.active.load().is_some()
     }
 
     /// How many decisions are being made, those not counted that wait for an instance.
@@ -142,7 +142,7 @@ impl Authorizer {
     /// Bytes of answers that may be given again, about.
     #[must_use]
     pub fn cached_bytes(&self) -> u64 {
-        self.in_force.load().map_or(0, |version| version.cache.bytes())
+        self.active.load().map_or(0, |version| version.cache.bytes())
     }
 
     /// How many decisions wait for the keys of a token profile.
@@ -160,12 +160,12 @@ impl Authorizer {
     /// How often a policy was put in force. Whoever knows the number of now is told of the next one.
     #[must_use]
     pub fn swaps(&self) -> watch::Receiver<u64> {
-        self.in_force.numbers()
+        self.active.numbers()
     }
 
     /// No kept answer that matches is given again, nor kept if it is being decided at this moment.
     pub fn forget(&self, what: Forget<'_>) {
-        if let Some(version) = self.in_force.load() {
+        if let Some(version) = self.active.load() {
             version.cache.forget(what);
         }
     }
@@ -178,33 +178,33 @@ impl Authorizer {
 
     /// Makes an instance ahead for the next decision, beside those that the limits ask for.
     pub async fn prepare_one(&self) -> Result<(), Failure> {
-        let version = self.in_force.load().ok_or(Failure::NoPolicy)?;
+        let version = self.active.load().ok_or(Failure::NoPolicy)?;
         version.prepare_one().await
     }
 
     /// May this client read this set of channels? Nobody is told of the decision: it is that of a case or of a measurement.
     pub async fn decide(&self, request: &Request, channels: &[String]) -> Decision {
-        self.decide_by(self.in_force.load(), request, channels).await.decision
+        self.decide_by(self.active.load(), request, channels).await.decision
     }
 
     /// The same for an answer that goes out. If another version takes force meanwhile, the decision is dropped and made anew; that
     /// time the acknowledgement of the next swap waits for it, so that swaps can starve nobody. The pin is to be held until the
     /// answer's head is written.
     pub async fn admit(&self, request: &Request, channels: &[String]) -> (Decision, Option<InFlightGuard>) {
-        let version = self.in_force.load();
-        let number = version.as_ref().map_or(0, |version| version.about.number);
-        let mut numbers = self.in_force.numbers();
+        let version = self.active.load();
+        let number = version.as_ref().map_or(0, |version| version.info.number);
+        let mut numbers = self.active.numbers();
         let made = tokio::select! {
             biased;
             made = self.decide_by(version.clone(), request, channels) => Some(made),
             _ = numbers.wait_for(|now| *now > number) => None,
         };
-        let still = version.as_ref().map(|version| self.in_force.pin(version));
+        let still = version.as_ref().map(|version| self.active.pin(version));
         let (made, pin) = match (made, still) {
             (Some(made), Some(Some(pin))) => (made, Some(pin)),
-            (Some(made), None) if self.in_force.load().is_none() => (made, None),
+            (Some(made), None) if self.active.load().is_none() => (made, None),
             _ => {
-                let (version, pin) = self.in_force.pinned().unzip();
+                let (version, pin) = self.active.pinned().unzip();
                 (self.decide_by(version, request, channels).await, pin)
             }
         };
@@ -236,7 +236,7 @@ impl Authorizer {
                 Err(failure) => Outcome::Failed(failure),
             },
         };
-        let by = version.as_ref().map(|version| Arc::clone(&version.about));
+        let by = version.as_ref().map(|version| Arc::clone(&version.info));
         let EvaluationOutput { reason, trace, .. } = heard;
         let decision = Decision { outcome, reason, cached, revoked: false, took: start.elapsed(), by };
         Evaluated { decision, observations, trace, version }
@@ -247,7 +247,7 @@ impl Authorizer {
         let Evaluated { mut decision, observations, trace, version } = made;
         let time = now_ms();
         decision.revoked = matches!(&decision.outcome, Outcome::Allowed(grant) if self.denied.denies(grant, channels));
-        let context = version.as_ref().map(|version| &version.basis);
+        let context = version.as_ref().map(|version| &version.context);
         // Observers get the policy's own decision, because a recording and a shadow policy repeat the question.
         let trace = trace.map(Arc::new);
         let event = DecisionEvent { time, request, channels, decision: &decision, trace, context };

@@ -73,7 +73,7 @@ impl Evaluator {
         let (asking, wanted) = (Arc::new(host::to_wit(request)), Arc::from(channels));
         let mut slot = self.slot().await?;
         let start = tokio::time::Instant::now();
-        let limits = &version.basis.limits;
+        let limits = &version.context.limits;
         let (deadline, seen) = (start + limits.timeout, version.cache.seen());
         let patience = KeyWait { until: start + limits.timeout.mul_f64(FOR_KEYS), restart: true };
         let mut terms = EvaluationTerms { deadline, patience, lookups: 0, traced: heard.traced };

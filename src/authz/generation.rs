@@ -32,7 +32,7 @@ pub struct Activation {
     /// What decides.
     pub policy: Policy,
     /// What it has around it.
-    pub basis: Arc<PolicyContext>,
+    pub context: Arc<PolicyContext>,
     /// Where it comes from.
     pub origin: PolicyOrigin,
     /// `sha256:…` of the text of its cases.
@@ -42,13 +42,13 @@ pub struct Activation {
 /// A policy in force.
 pub struct PolicyGeneration {
     /// What it is, for those who ask.
-    pub about: Arc<PolicyInfo>,
+    pub info: Arc<PolicyInfo>,
     /// What decides.
     pub policy: Policy,
     /// What it answered and may answer again.
     pub cache: DecisionCache,
     /// What it has around it.
-    pub basis: Arc<PolicyContext>,
+    pub context: Arc<PolicyContext>,
     ready: Arc<PrewarmPool>,
     /// Answers of this version that are on their way out.
     pub pins: Arc<InFlight>,
@@ -91,13 +91,13 @@ impl PrewarmPool {
 impl PolicyGeneration {
     /// Makes one value of all that a decision depends on, and begins to make instances for it.
     pub fn new(next: Activation, number: u64, places: Arc<Semaphore>) -> Arc<Self> {
-        let Activation { policy, basis, origin, cases } = next;
-        basis.surroundings.tokens.start();
-        let about = PolicyInfo { number, digest: Arc::clone(policy.digest()), cases, since: now_ms(), origin };
-        let cache = DecisionCache::new(basis.limits.cache, basis.limits.cache_max_age);
-        let (about, ready, pins) = (Arc::new(about), Arc::default(), Arc::default());
-        let version = Arc::new(Self { about, policy, cache, basis, ready, pins });
-        if version.basis.limits.prepared > 0 {
+        let Activation { policy, context, origin, cases } = next;
+        context.env.tokens.start();
+        let info = PolicyInfo { number, digest: Arc::clone(policy.digest()), cases, since: now_ms(), origin };
+        let cache = DecisionCache::new(context.limits.cache, context.limits.cache_max_age);
+        let (info, ready, pins) = (Arc::new(info), Arc::default(), Arc::default());
+        let version = Arc::new(Self { info, policy, cache, context, ready, pins });
+        if version.context.limits.prepared > 0 {
             let filling = fill(Arc::downgrade(&version), Arc::clone(&version.ready), places);
             if let Err(failure) = low_priority_pool::spawn(filling) {
                 tracing::warn!(%failure, "no instances are made ahead");
@@ -108,7 +108,7 @@ impl PolicyGeneration {
 
     /// What the policy takes for the time, ms since 1970.
     pub fn clock(&self) -> u64 {
-        (self.basis.surroundings.clock)()
+        (self.context.env.clock)()
     }
 
     /// An instance that was made ahead, if there is one.
@@ -121,7 +121,7 @@ impl PolicyGeneration {
 
     /// A new instance, by `deadline`, at a pace that whoever polls this sees.
     pub async fn make(&self, pace: Arc<CpuBudget>, deadline: Instant) -> Result<Instance, Failure> {
-        Instance::make(&self.policy, Arc::clone(&self.basis.surroundings), &self.basis.limits, pace, deadline).await
+        Instance::make(&self.policy, Arc::clone(&self.context.env), &self.context.limits, pace, deadline).await
     }
 
     /// Makes one more instance ahead, whatever the limits say of their number.
@@ -147,7 +147,7 @@ impl PolicyGeneration {
     }
 
     async fn prepare(&self) -> Result<Instance, Failure> {
-        let deadline = Instant::now() + self.basis.limits.timeout;
+        let deadline = Instant::now() + self.context.limits.timeout;
         let pace = Arc::<CpuBudget>::default();
         let made = async {
             let mut instance = self.make(Arc::clone(&pace), deadline).await?;
@@ -170,7 +170,7 @@ impl Drop for PolicyGeneration {
 /// Keeps `limits.prepared` instances ready as long as the version lives, unless it is quick enough without.
 async fn fill(version: Weak<PolicyGeneration>, ready: Arc<PrewarmPool>, places: Arc<Semaphore>) {
     loop {
-        let Some(wanted) = version.upgrade().map(|version| version.basis.limits.prepared) else { return };
+        let Some(wanted) = version.upgrade().map(|version| version.context.limits.prepared) else { return };
         let waiting = ready.waiting().as_ref().map(Vec::len);
         let Some(waiting) = waiting else { return };
         if waiting >= wanted {

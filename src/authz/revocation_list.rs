@@ -17,7 +17,7 @@ pub struct Revocation {
     pub id: Box<str>,
     /// Who.
     #[serde(flatten)]
-    pub whom: StreamSelector,
+    pub selector: StreamSelector,
     /// Until when, ms since 1970.
     pub until: u64,
 }
@@ -57,17 +57,17 @@ impl RevocationList {
         let of_subject = subject.and_then(|subject| list.by_subject.get(subject)).into_iter().flatten();
         let of_channels = channels.iter().filter_map(|channel| list.by_channel.get(&**channel)).flatten();
         let mut near = of_subject.chain(of_channels).chain(&list.everybody);
-        near.any(|denial| denial.until > now && denial.whom.matches(subject, channels.iter()))
+        near.any(|revocation| revocation.until > now && revocation.selector.matches(subject, channels.iter()))
     }
 
     /// Adds one, or changes the one of this name. False if there is no room; then nothing is changed.
     #[must_use]
-    pub fn add(&self, denial: Revocation) -> bool {
+    pub fn add(&self, revocation: Revocation) -> bool {
         self.change(|list| {
-            list.remove(&denial.id);
+            list.remove(&revocation.id);
             let room = list.all.len() < Self::ROOM;
-            if room && denial.until > now_ms() {
-                list.add(denial);
+            if room && revocation.until > now_ms() {
+                list.add(revocation);
             }
             room
         })
@@ -79,10 +79,10 @@ impl RevocationList {
     }
 
     /// Puts these in the place of all that there are.
-    pub fn replace(&self, denials: Vec<Revocation>) {
+    pub fn replace(&self, revocations: Vec<Revocation>) {
         self.change(|list| {
             *list = Index::default();
-            denials.into_iter().take(Self::ROOM).for_each(|denial| list.add(denial));
+            revocations.into_iter().take(Self::ROOM).for_each(|revocation| list.add(revocation));
         });
     }
 
@@ -90,7 +90,7 @@ impl RevocationList {
     #[must_use]
     pub fn list(&self) -> Vec<Arc<Revocation>> {
         let now = now_ms();
-        self.read().all.values().filter(|denial| denial.until > now).cloned().collect()
+        self.read().all.values().filter(|revocation| revocation.until > now).cloned().collect()
     }
 
     fn change<T>(&self, with: impl FnOnce(&mut Index) -> T) -> T {
@@ -111,8 +111,8 @@ impl RevocationList {
 }
 
 impl Index {
-    fn place(&mut self, whom: &StreamSelector) -> &mut Vec<Arc<Revocation>> {
-        match whom {
+    fn place(&mut self, selector: &StreamSelector) -> &mut Vec<Arc<Revocation>> {
+        match selector {
             StreamSelector { subject: Some(subject), .. } => self.by_subject.entry(subject.clone()).or_default(),
             StreamSelector { channel: Some(channel), .. } => self.by_channel.entry(channel.clone()).or_default(),
             StreamSelector { .. } => &mut self.everybody,
@@ -123,27 +123,31 @@ impl Index {
         if now < self.none_over_before {
             return;
         }
-        let over: Vec<Box<str>> =
-            self.all.values().filter(|denial| denial.until <= now).map(|denial| denial.id.clone()).collect();
+        let over: Vec<Box<str>> = self
+            .all
+            .values()
+            .filter(|revocation| revocation.until <= now)
+            .map(|revocation| revocation.id.clone())
+            .collect();
         over.iter().for_each(|id| {
             self.remove(id);
         });
-        self.none_over_before = self.all.values().map(|denial| denial.until).min().unwrap_or(u64::MAX);
+        self.none_over_before = self.all.values().map(|revocation| revocation.until).min().unwrap_or(u64::MAX);
     }
 
-    fn add(&mut self, denial: Revocation) {
-        self.none_over_before = self.none_over_before.min(denial.until);
-        let denial = Arc::new(denial);
-        self.place(&denial.whom).push(Arc::clone(&denial));
-        self.all.insert(denial.id.clone(), denial);
+    fn add(&mut self, revocation: Revocation) {
+        self.none_over_before = self.none_over_before.min(revocation.until);
+        let revocation = Arc::new(revocation);
+        self.place(&revocation.selector).push(Arc::clone(&revocation));
+        self.all.insert(revocation.id.clone(), revocation);
     }
 
     fn remove(&mut self, id: &str) -> bool {
-        let Some(denial) = self.all.remove(id) else { return false };
-        let place = self.place(&denial.whom);
-        place.retain(|other| other.id != denial.id);
+        let Some(revocation) = self.all.remove(id) else { return false };
+        let place = self.place(&revocation.selector);
+        place.retain(|other| other.id != revocation.id);
         if place.is_empty() {
-            match &denial.whom {
+            match &revocation.selector {
                 StreamSelector { subject: Some(subject), .. } => self.by_subject.remove(subject),
                 StreamSelector { channel: Some(channel), .. } => self.by_channel.remove(channel),
                 StreamSelector { .. } => None,
@@ -157,12 +161,12 @@ impl Index {
 mod tests {
     use super::*;
 
-    fn whom(subject: Option<&str>, channel: Option<&str>) -> StreamSelector {
+    fn selector(subject: Option<&str>, channel: Option<&str>) -> StreamSelector {
         StreamSelector { subject: subject.map(Into::into), channel: channel.map(Into::into) }
     }
 
-    fn denial(id: &str, whom: StreamSelector, until: u64) -> Revocation {
-        Revocation { id: id.into(), whom, until }
+    fn revocation(id: &str, selector: StreamSelector, until: u64) -> Revocation {
+        Revocation { id: id.into(), selector, until }
     }
 
     #[test]
@@ -173,30 +177,30 @@ mod tests {
             let denied = RevocationList::default();
             let channels: Vec<String> = channels.iter().map(ToString::to_string).collect();
             assert!(!denied.denies(&grant(subject), &channels));
-            assert!(denied.add(denial("1", meant.clone(), u64::MAX)));
+            assert!(denied.add(revocation("1", meant.clone(), u64::MAX)));
             assert_eq!(denied.denies(&grant(subject), &channels), expect, "{meant:?} {subject:?} {channels:?}");
             assert!(denied.lift("1") && !denied.lift("1"));
             assert!(!denied.denies(&grant(subject), &channels));
         };
         let (alice, red) = (Some("alice"), Some("red"));
         for (meant, subject, channels, expect) in [
-            (whom(None, None), None, &["c"][..], true),
-            (whom(None, None), alice, &[], true),
-            (whom(alice, None), alice, &["c"], true),
-            (whom(alice, None), Some("alic"), &["c"], false),
-            (whom(alice, None), None, &["alice"], false),
-            (whom(None, red), None, &["blue", "red"], true),
-            (whom(None, red), alice, &["re"], false),
-            (whom(alice, red), alice, &["red"], true),
-            (whom(alice, red), alice, &["blue"], false),
-            (whom(alice, red), Some("bob"), &["red"], false),
-            (whom(Some(""), None), None, &["c"], false),
+            (selector(None, None), None, &["c"][..], true),
+            (selector(None, None), alice, &[], true),
+            (selector(alice, None), alice, &["c"], true),
+            (selector(alice, None), Some("alic"), &["c"], false),
+            (selector(alice, None), None, &["alice"], false),
+            (selector(None, red), None, &["blue", "red"], true),
+            (selector(None, red), alice, &["re"], false),
+            (selector(alice, red), alice, &["red"], true),
+            (selector(alice, red), alice, &["blue"], false),
+            (selector(alice, red), Some("bob"), &["red"], false),
+            (selector(Some(""), None), None, &["c"], false),
         ] {
             check(meant, subject, channels, expect);
         }
         // What the policy did not grant is not read.
         let denied = RevocationList::default();
-        assert!(denied.add(denial("1", whom(None, red), u64::MAX)));
+        assert!(denied.add(revocation("1", selector(None, red), u64::MAX)));
         let narrow = Grant { channels: Some(vec!["blue".into()]), ..Grant::default() };
         assert!(!denied.denies(&narrow, &["blue".into(), "red".into()]));
     }
@@ -205,28 +209,31 @@ mod tests {
     fn there_is_a_bound_and_nothing_is_forgotten_for_it() {
         let denied = RevocationList::default();
         for n in 0..RevocationList::ROOM {
-            assert!(denied.add(denial(&n.to_string(), whom(Some(&n.to_string()), None), u64::MAX)));
+            assert!(denied.add(revocation(&n.to_string(), selector(Some(&n.to_string()), None), u64::MAX)));
         }
-        assert!(!denied.add(denial("more", whom(Some("more"), None), u64::MAX)));
-        assert!(denied.add(denial("7", whom(Some("7"), None), u64::MAX - 1)), "one of them may be changed");
+        assert!(!denied.add(revocation("more", selector(Some("more"), None), u64::MAX)));
+        assert!(denied.add(revocation("7", selector(Some("7"), None), u64::MAX - 1)), "one of them may be changed");
         assert_eq!(denied.list().len(), RevocationList::ROOM);
-        assert!(denied.lift("8") && denied.add(denial("more", whom(Some("more"), None), u64::MAX)));
+        assert!(denied.lift("8") && denied.add(revocation("more", selector(Some("more"), None), u64::MAX)));
     }
 
     #[test]
     fn what_is_over_makes_room() {
         let denied = RevocationList::default();
         let now = now_ms();
-        assert!(denied.add(denial("over", whom(None, None), now)));
-        denied.replace(vec![denial("old", whom(None, None), now), denial("new", whom(Some("a"), None), u64::MAX)]);
+        assert!(denied.add(revocation("over", selector(None, None), now)));
+        denied.replace(vec![
+            revocation("old", selector(None, None), now),
+            revocation("new", selector(Some("a"), None), u64::MAX),
+        ]);
         assert!(!denied.denies(&Grant::default(), &[]), "its time is over");
         assert_eq!(denied.list().len(), 1);
-        assert!(denied.add(denial("other", whom(Some("b"), None), u64::MAX)));
+        assert!(denied.add(revocation("other", selector(Some("b"), None), u64::MAX)));
         assert_eq!(denied.read().all.len(), 2);
         // And so does what is over later, whether it was the first or not.
         let soon = now_ms() + 20;
-        assert!(denied.add(denial("soon", whom(Some("c"), None), soon)));
-        assert!(denied.add(denial("other", whom(Some("b"), None), soon + 1)));
+        assert!(denied.add(revocation("soon", selector(Some("c"), None), soon)));
+        assert!(denied.add(revocation("other", selector(Some("b"), None), soon + 1)));
         while now_ms() <= soon + 1 {
             std::thread::yield_now();
         }

@@ -52,11 +52,11 @@ fn policy(config: &Config) -> anyhow::Result<(String, usize)> {
     client_runtime()?.block_on(async {
         // Nothing is looked up but what the cases bring.
         let store = Arc::new(MemoryStore::new(1 << 16, HashMap::new(), system_clock()));
-        let gate = Arc::new(serve::open_gate(config, store)?);
-        let checked = Rollout::new(gate, Observers::new(0), serve::signatures(config)?, None)
+        let authorizer = Arc::new(serve::open_gate(config, store)?);
+        let checked = Rollout::new(authorizer, Observers::new(0), serve::signatures(config)?, None)
             .check(PolicySource::of(config), serve::EXAMPLE)
             .await;
         let next = checked.map_err(|refused| serve::first_refused(config, &refused))?;
-        Ok((next.policy.digest().to_string(), next.papers.suite.as_ref().map_or(0, |suite| suite.cases.len())))
+        Ok((next.policy.digest().to_string(), next.attachments.suite.as_ref().map_or(0, |suite| suite.cases.len())))
     })
 }

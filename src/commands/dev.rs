@@ -47,7 +47,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
             PolicyMode::AllowAll => "none: everybody may read every channel".into(),
         },
         users: [("alice", "member of team red"), ("bob", "member of team blue"), ("root", "the admin")]
-            .map(|(session, about)| (session.into(), about.into()))
+            .map(|(session, info)| (session.into(), info.into()))
             .into(),
         channels: ["default", "team-red", "team-blue", "admin-ops", "alice-inbox"].map(Into::into).into(),
         open_to_all: args.playground_unsafe,

@@ -91,7 +91,7 @@ async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     println!("ended {} on {}", count(revoked.streams, "stream"), nodes(revoked.nodes.len()));
-    if let Some(Revocation { id, until, .. }) = &revoked.denial {
+    if let Some(Revocation { id, until, .. }) = &revoked.revocation {
         println!("kept out until {}; lifted by: tidegate revoke --lift {id}", time(*until));
     }
     Ok(())
@@ -114,8 +114,8 @@ async fn list(target: &Target, json: bool) -> anyhow::Result<()> {
     if list.is_empty() {
         println!("nobody is kept out");
     }
-    for Revocation { id, whom, until } in list {
-        println!("{id}  until {}  {}", time(until), describe(&whom));
+    for Revocation { id, selector, until } in list {
+        println!("{id}  until {}  {}", time(until), describe(&selector));
     }
     Ok(())
 }
@@ -145,10 +145,10 @@ async fn lift(target: &Target, id: &str, json: bool) -> anyhow::Result<()> {
 }
 
 /// Names are a stranger's: quoted, so that they can do nothing to a terminal.
-fn describe(whom: &StreamSelector) -> String {
+fn describe(selector: &StreamSelector) -> String {
     let part = |what: &str, name: &Option<Box<str>>| name.as_ref().map(|name| format!("{what} {name:?}"));
     let parts: Vec<String> =
-        [part("subject", &whom.subject), part("channel", &whom.channel)].into_iter().flatten().collect();
+        [part("subject", &selector.subject), part("channel", &selector.channel)].into_iter().flatten().collect();
     if parts.is_empty() { "everybody".into() } else { parts.join(", ") }
 }
 
@@ -166,13 +166,13 @@ mod tests {
 
     #[test]
     fn who_is_kept_out_in_words() {
-        let whom = |subject: Option<&str>, channel: Option<&str>| StreamSelector {
+        let selector = |subject: Option<&str>, channel: Option<&str>| StreamSelector {
             subject: subject.map(Into::into),
             channel: channel.map(Into::into),
         };
-        assert_eq!(describe(&whom(None, None)), "everybody");
-        assert_eq!(describe(&whom(Some("a\u{1b}[2J"), None)), r#"subject "a\u{1b}[2J""#);
-        assert_eq!(describe(&whom(Some("alice"), Some("c"))), r#"subject "alice", channel "c""#);
+        assert_eq!(describe(&selector(None, None)), "everybody");
+        assert_eq!(describe(&selector(Some("a\u{1b}[2J"), None)), r#"subject "a\u{1b}[2J""#);
+        assert_eq!(describe(&selector(Some("alice"), Some("c"))), r#"subject "alice", channel "c""#);
         assert_eq!(time(1_764_043_392_123), "2025-11-25T04:03:12Z");
         assert_eq!((count(0, "stream"), count(1, "node")), ("0 streams".into(), "1 node".into()));
     }

@@ -88,9 +88,9 @@ pub fn start(
         let signatures = signatures(&config)?;
         let observers = Observers::new(config.limits.shadow);
         observers.audit.write(config.live.decisions.clone())?;
-        let gate = Arc::new(open_gate(&config, Arc::clone(&store))?.observed_by(observers.list()));
+        let authorizer = Arc::new(open_gate(&config, Arc::clone(&store))?.observed_by(observers.list()));
         let hub = Hub::start(Arc::clone(&store), config.stream.hub.clone());
-        let app = Arc::new(App::new(config, hub, gate, observers, playground, signatures));
+        let app = Arc::new(App::new(config, hub, authorizer, observers, playground, signatures));
         begin(&app).await?;
         let listeners = inherited.listen(&app.config).await?;
         let address = listeners.data.socket.local_addr()?;
@@ -221,10 +221,10 @@ fn local_copy(config: &Config) -> anyhow::Result<Option<LocalCache>> {
 /// A node on a store that others may use too gives word of itself; one whose policy is the fleet's puts that in force.
 async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalCache>) {
     let Some(store) = app.hub.store().fleet() else { return };
-    let (gate, rollout) = (Arc::clone(&app.gate), app.rollout.clone());
+    let (authorizer, rollout) = (Arc::clone(&app.authorizer), app.rollout.clone());
     let fleet = Fleet::new(NodeConfig {
         store,
-        gate,
+        authorizer,
         rollout,
         name: app.config.node_at(address),
         address,
@@ -277,13 +277,13 @@ pub fn signatures(config: &Config) -> anyhow::Result<SignaturePolicy> {
 
 /// Makes the door. Unless everybody is let in, nobody is before a policy is in force.
 pub fn open_gate(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<Authorizer> {
-    let surroundings = config.surroundings(store);
+    let env = config.env(store);
     let limits = config.limits.clone();
     if config.door == PolicyMode::AllowAll {
-        return Ok(Authorizer::open_to_all(surroundings, limits));
+        return Ok(Authorizer::open_to_all(env, limits));
     }
     let compiler = Compiler::new(&limits, config.cache_dir.as_deref())?;
-    Ok(Authorizer::new(compiler, surroundings, limits))
+    Ok(Authorizer::new(compiler, env, limits))
 }
 
 /// Loads a policy; errors name the file.

@@ -167,7 +167,7 @@ impl Config {
 
     /// What is around the policy, in a gateway whose engine was made for `running`.
     #[must_use]
-    pub fn basis(&self, store: Arc<dyn Store>, running: &Limits) -> PolicyContext {
+    pub fn context(&self, store: Arc<dyn Store>, running: &Limits) -> PolicyContext {
         let limits = Limits {
             memory: running.memory,
             concurrency: running.concurrency,
@@ -177,7 +177,7 @@ impl Config {
             compile_timeout: running.compile_timeout,
             ..self.limits.clone()
         };
-        PolicyContext { surroundings: Arc::new(self.surroundings(store)), limits }
+        PolicyContext { env: Arc::new(self.env(store)), limits }
     }
 }
 

@@ -68,7 +68,7 @@ impl Fleet {
         let artifact = copy.artifact(&pointer)?;
         let source = "fleet (kept on this machine)".to_owned();
         let next = self.stages(&pointer, artifact, source).await.map_err(|refused| refused.why)?;
-        self.rollout.put_in_force(next).await.map_err(|refused| refused.to_string())?;
+        self.rollout.activate(next).await.map_err(|refused| refused.to_string())?;
         *lock(&self.applied) = Some(pointer);
         Ok(true)
     }
@@ -81,7 +81,7 @@ impl Fleet {
             let FleetState { current, candidate, .. } = heard.borrow_and_update().clone();
             if let Some(note) = current {
                 self.current(&note, &mut prepared, &mut tried).await;
-            } else if self.gate.in_force().is_none() {
+            } else if self.authorizer.active().is_none() {
                 *lock(&self.trouble) = Some("nothing was pushed to this store yet (`tidegate policy push`)".into());
             } else {
                 // What is in force stays, be it that the store lost everything.
@@ -144,8 +144,8 @@ impl Fleet {
             copy.point(&pointer).map_err(|error| (AGAIN, format!("it cannot be kept: {error}")))?;
         }
         // The configuration may have been loaded anew since it was prepared.
-        let next = PreparedPolicy { basis: self.gate.basis(), ..next };
-        self.rollout.put_in_force(next).await.map_err(|refused| (AGAIN, refused.to_string()))?;
+        let next = PreparedPolicy { context: self.authorizer.context(), ..next };
+        self.rollout.activate(next).await.map_err(|refused| (AGAIN, refused.to_string()))?;
         *lock(&self.applied) = Some(pointer);
         Ok(())
     }
@@ -206,7 +206,7 @@ impl Fleet {
             return Err(refused(Stage::Verified, record::OTHER_NUMBER.into()));
         }
         let origin = PolicyOrigin { source, sequence: Some(pointer.sequence), ..PolicyOrigin::default() };
-        let next = self.rollout.prepare(artifact, self.gate.basis(), origin).await;
+        let next = self.rollout.prepare(artifact, self.authorizer.context(), origin).await;
         next.map_err(|error| refused(error.stage, error.why.clone()))
     }
 }

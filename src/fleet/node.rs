@@ -92,7 +92,7 @@ pub struct NodeConfig {
     /// The part of the store that is the fleet's.
     pub store: FleetStore,
     /// The door.
-    pub gate: Arc<Authorizer>,
+    pub authorizer: Arc<Authorizer>,
     /// The way to it.
     pub rollout: Rollout,
     /// What the node is called.
@@ -108,7 +108,7 @@ pub struct NodeConfig {
 /// A node's part in the fleet.
 pub struct Fleet {
     pub(super) store: FleetStore,
-    pub(super) gate: Arc<Authorizer>,
+    pub(super) authorizer: Arc<Authorizer>,
     pub(super) rollout: Rollout,
     pub(super) name: String,
     pub(super) address: SocketAddr,
@@ -131,11 +131,11 @@ impl Fleet {
     /// A node that says nothing yet.
     #[must_use]
     pub fn new(join: NodeConfig) -> Arc<Self> {
-        let NodeConfig { store, gate, rollout, name, address, copy, concurrency } = join;
+        let NodeConfig { store, authorizer, rollout, name, address, copy, concurrency } = join;
         let instance = format!("{:016x}", rand::random::<u64>());
         Arc::new(Self {
             store,
-            gate,
+            authorizer,
             rollout,
             name,
             address,
@@ -168,7 +168,7 @@ impl Fleet {
         }
         tasks.push(tokio::spawn(Arc::clone(self).beat()).abort_handle());
         tasks.push(tokio::spawn(listen(Arc::clone(self), hub.clone())).abort_handle());
-        let (fleet, mut swaps) = (Arc::clone(self), self.gate.swaps());
+        let (fleet, mut swaps) = (Arc::clone(self), self.authorizer.swaps());
         let tell = async move {
             while swaps.changed().await.is_ok() {
                 fleet.changed.notify_one();
@@ -206,7 +206,7 @@ impl Fleet {
     /// This node's word.
     #[must_use]
     pub fn word(&self) -> NodeStatus {
-        let about = self.gate.in_force();
+        let info = self.authorizer.active();
         let push = lock(&self.applied).as_ref().map(|pointer| pointer.push.clone());
         NodeStatus {
             name: self.name.clone(),
@@ -214,14 +214,14 @@ impl Fleet {
             instance: self.instance.clone(),
             program: env!("CARGO_PKG_VERSION").into(),
             fleet: self.follows(),
-            source: about.as_ref().map(|about| {
-                let until = if about.origin.until_restart { ", until it restarts" } else { "" };
-                short(&format!("{}{until}", about.origin.source))
+            source: info.as_ref().map(|info| {
+                let until = if info.origin.until_restart { ", until it restarts" } else { "" };
+                short(&format!("{}{until}", info.origin.source))
             }),
-            digest: about.as_ref().map(|about| about.digest.to_string()),
-            version: about.as_ref().map(|about| about.number),
-            sequence: about.as_ref().and_then(|about| about.origin.sequence),
-            since: about.as_ref().map(|about| about.since),
+            digest: info.as_ref().map(|info| info.digest.to_string()),
+            version: info.as_ref().map(|info| info.number),
+            sequence: info.as_ref().and_then(|info| info.origin.sequence),
+            since: info.as_ref().map(|info| info.since),
             push,
             error: self.error(),
             beside: lock(&self.trial).as_ref().map(ShadowFollower::word),
@@ -236,7 +236,7 @@ impl Fleet {
         if let Some(denied) = &*lock(&self.denied) {
             return Some(short(denied));
         }
-        let since = self.gate.in_force().map_or(0, |about| about.since);
+        let since = self.authorizer.active().map_or(0, |info| info.since);
         let refused = self.rollout.history().refused.front().cloned()?;
         (refused.time >= since).then(|| short(&refused.to_string()))
     }

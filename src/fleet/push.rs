@@ -59,7 +59,7 @@ pub struct Pushed {
     #[serde(flatten)]
     pub pointer: ActiveRecord,
     /// Whether it is.
-    pub in_force: bool,
+    pub active: bool,
     /// The nodes that prepared it and, if it is in force, said that it is.
     pub nodes: Vec<Prepared>,
     /// From the flip to the last node's word, in ms.
@@ -243,7 +243,7 @@ pub async fn push(store: &FleetStore, bundle: Bundle, how: PushOptions) -> Resul
         let nodes = prepared?;
         withdrawn?;
         let arrived = |node: NodeStatus| Prepared { name: node.name, address: node.address, after_ms: 0 };
-        return Ok(Pushed { pointer, in_force: false, nodes: nodes.into_iter().map(arrived).collect(), took_ms: 0 });
+        return Ok(Pushed { pointer, active: false, nodes: nodes.into_iter().map(arrived).collect(), took_ms: 0 });
     }
     let flip = Instant::now();
     let beside = ended_by(store, &pointer).await?;
@@ -383,7 +383,7 @@ async fn arrive(
         }
         if waiting.is_empty() {
             arrived.sort_by(|a, b| a.name.cmp(&b.name));
-            return Ok(Pushed { pointer, in_force: true, nodes: arrived, took_ms: after() });
+            return Ok(Pushed { pointer, active: true, nodes: arrived, took_ms: after() });
         }
         if flip.elapsed() > within {
             let say = |node: NodeStatus| match node.error {

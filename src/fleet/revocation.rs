@@ -62,7 +62,7 @@ pub struct RevocationResult {
     pub missing: usize,
     /// Who is kept out, where a time was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub denial: Option<Revocation>,
+    pub revocation: Option<Revocation>,
 }
 
 /// Why nothing was revoked.
@@ -100,7 +100,7 @@ struct Revoke {
 
 /// Does on this node what is commanded.
 pub struct RevocationService {
-    gate: Arc<Authorizer>,
+    authorizer: Arc<Authorizer>,
     streams: StreamRegistry,
     store: Arc<dyn Store>,
 }
@@ -108,31 +108,31 @@ pub struct RevocationService {
 impl RevocationService {
     /// For this door and these streams.
     #[must_use]
-    pub fn new(gate: Arc<Authorizer>, streams: StreamRegistry, store: Arc<dyn Store>) -> Self {
-        Self { gate, streams, store }
+    pub fn new(authorizer: Arc<Authorizer>, streams: StreamRegistry, store: Arc<dyn Store>) -> Self {
+        Self { authorizer, streams, store }
     }
 
     /// First nobody comes in any more, then nothing is remembered of who was let in, then the streams end: so that none slips through
     /// between. One that is being decided about is found when it registers.
     fn revoke(&self, revoke: Revoke) -> Result<usize, String> {
-        let whom = StreamSelector { subject: revoke.subject, channel: revoke.channel };
+        let selector = StreamSelector { subject: revoke.subject, channel: revoke.channel };
         if let (Some(id), Some(until)) = (revoke.id, revoke.until)
-            && !self.gate.denied().add(Revocation { id, whom: whom.clone(), until })
+            && !self.authorizer.denied().add(Revocation { id, selector: selector.clone(), until })
         {
             // What can be done is done.
-            tracing::error!(?whom, "there is no room for one more who is kept out");
+            tracing::error!(?selector, "there is no room for one more who is kept out");
         }
-        Ok(self.end(&whom))
+        Ok(self.end(&selector))
     }
 
     /// Ends the streams of these on this node. How many there were.
-    pub fn end(&self, whom: &StreamSelector) -> usize {
-        self.gate.forget(match (&whom.subject, &whom.channel) {
+    pub fn end(&self, selector: &StreamSelector) -> usize {
+        self.authorizer.forget(match (&selector.subject, &selector.channel) {
             (Some(subject), _) => Forget::Subject(subject),
             (None, Some(channel)) => Forget::Channel(channel),
             (None, None) => Forget::All,
         });
-        self.streams.revoke(whom)
+        self.streams.revoke(selector)
     }
 }
 
@@ -141,7 +141,7 @@ impl CommandHandler for RevocationService {
     fn hear(&self, heard: &ReceivedCommand<'_>) -> Result<Option<Value>, String> {
         if heard.fields.get("kind").is_some_and(|kind| kind == "lift") {
             let id = heard.fields.get("id").and_then(Value::as_str).ok_or("it has no id")?;
-            let lifted = self.gate.denied().lift(id);
+            let lifted = self.authorizer.denied().lift(id);
             if lifted {
                 tracing::info!(id, "a denial is lifted");
             }
@@ -159,16 +159,16 @@ impl CommandHandler for RevocationService {
 
     async fn begin(&self, why: ResyncReason) -> Result<(), StoreError> {
         let stored = stored(&*self.store).await?;
-        let denied = self.gate.denied();
+        let denied = self.authorizer.denied();
         if why == ResyncReason::WentBack {
             // A store that lost its end may have lost these too; nobody lifted them.
-            for denial in denied.list() {
-                if !stored.iter().any(|known| known.id == denial.id) {
-                    write(&*self.store, &denial).await?;
+            for revocation in denied.list() {
+                if !stored.iter().any(|known| known.id == revocation.id) {
+                    write(&*self.store, &revocation).await?;
                 }
             }
-            stored.into_iter().for_each(|denial| {
-                let _ = denied.add(denial);
+            stored.into_iter().for_each(|revocation| {
+                let _ = denied.add(revocation);
             });
         } else {
             denied.replace(stored);
@@ -211,39 +211,39 @@ impl RevocationRequest {
 
 /// Takes a right away on all nodes, and says how many streams that ended.
 pub async fn revoke(store: &dyn Store, order: RevocationRequest) -> Result<RevocationResult, RevokeError> {
-    let (whom, time) = order.check()?;
+    let (selector, time) = order.check()?;
     let mut command = json!({ "kind": "revoke" });
-    for (field, name) in [("subject", &whom.subject), ("channel", &whom.channel)] {
+    for (field, name) in [("subject", &selector.subject), ("channel", &selector.channel)] {
         if let Some(name) = name {
             command[field] = json!(name);
         }
     }
-    let denial = time.map(|time| {
+    let revocation = time.map(|time| {
         let until = now_ms().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        Revocation { id: format!("{:016x}", rand::random::<u64>()).into(), whom, until }
+        Revocation { id: format!("{:016x}", rand::random::<u64>()).into(), selector, until }
     });
-    if let Some(denial) = &denial {
-        (command["id"], command["until"]) = (json!(denial.id), json!(denial.until));
+    if let Some(revocation) = &revocation {
+        (command["id"], command["until"]) = (json!(revocation.id), json!(revocation.until));
         if list(store).await?.len() >= RevocationList::MOST {
             return Err(RevokeError::Full);
         }
         // Should the command fail, it is seen in the list, and holds on nodes that start: the error says to try again.
-        write(store, denial).await?;
+        write(store, revocation).await?;
     }
     let answers = commands::ask(store, &command, PATIENCE).await?;
     let nodes: BTreeMap<String, u64> =
         answers.by_node.into_iter().filter_map(|(node, count)| Some((node, count.as_u64()?))).collect();
-    Ok(RevocationResult { streams: nodes.values().sum(), nodes, missing: answers.missing, denial })
+    Ok(RevocationResult { streams: nodes.values().sum(), nodes, missing: answers.missing, revocation })
 }
 
 /// Who is kept out for now, the longest last. What is over goes from the store.
 pub async fn list(store: &dyn Store) -> Result<Vec<Revocation>, StoreError> {
     let (mut hold, now) = (Vec::new(), now_ms());
-    for denial in stored(store).await? {
-        if denial.until > now {
-            hold.push(denial);
+    for revocation in stored(store).await? {
+        if revocation.until > now {
+            hold.push(revocation);
         } else {
-            store.hash_set(KEY, &denial.id, None).await?;
+            store.hash_set(KEY, &revocation.id, None).await?;
         }
     }
     hold.sort_by(|a, b| (a.until, &a.id).cmp(&(b.until, &b.id)));
@@ -252,19 +252,19 @@ pub async fn list(store: &dyn Store) -> Result<Vec<Revocation>, StoreError> {
 
 /// Lets somebody in again. False if there is no such denial in the store; the nodes are told in any case.
 pub async fn lift(store: &dyn Store, id: &str) -> Result<bool, StoreError> {
-    let was = stored(store).await?.iter().any(|denial| *denial.id == *id);
+    let was = stored(store).await?.iter().any(|revocation| *revocation.id == *id);
     store.hash_set(KEY, id, None).await?;
     commands::ask(store, &json!({ "kind": "lift", "id": id }), PATIENCE).await?;
     Ok(was)
 }
 
-async fn write(store: &dyn Store, denial: &Revocation) -> Result<(), StoreError> {
-    store.hash_set(KEY, &denial.id, Some(&json!(denial).to_string())).await
+async fn write(store: &dyn Store, revocation: &Revocation) -> Result<(), StoreError> {
+    store.hash_set(KEY, &revocation.id, Some(&json!(revocation).to_string())).await
 }
 
 async fn stored(store: &dyn Store) -> Result<Vec<Revocation>, StoreError> {
     let read = |(id, bytes): (String, Vec<u8>)| match serde_json::from_slice::<Revocation>(&bytes) {
-        Ok(denial) if *denial.id == *id => Some(denial),
+        Ok(revocation) if *revocation.id == *id => Some(revocation),
         _ => {
             tracing::error!(id, "an entry of {KEY} is no denial");
             None

@@ -154,7 +154,7 @@ impl Decision {
     /// The digest of the policy that decided, `sha256:…`; empty where there was none.
     #[must_use]
     pub fn policy(&self) -> &str {
-        self.by.as_ref().map_or("", |about| &about.digest)
+        self.by.as_ref().map_or("", |info| &info.digest)
     }
 }
 

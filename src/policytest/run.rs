@@ -41,7 +41,7 @@ impl CaseOutcome {
 impl TestWorld {
     /// The same for the gate.
     #[must_use]
-    pub fn surroundings(&self, limits: &Limits) -> PolicyEnv {
+    pub fn env(&self, limits: &Limits) -> PolicyEnv {
         let clock = self.now.map_or_else(system_clock, |now| Arc::new(move || now));
         let store: Arc<dyn Store> = if self.store_away {
             Arc::new(Away)
@@ -77,23 +77,23 @@ impl TestRequest {
 /// A door with this policy in force, in a case's world. It has no instances ready but those that are asked for, and keeps no
 /// answers.
 #[must_use]
-pub fn gate(compiler: &Compiler, policy: &Policy, limits: &Limits, world: &TestWorld) -> Authorizer {
+pub fn authorizer(compiler: &Compiler, policy: &Policy, limits: &Limits, world: &TestWorld) -> Authorizer {
     let limits = Limits { prepared: 0, cache: 0, ..limits.clone() };
-    let gate = Authorizer::new(compiler.clone(), world.surroundings(&limits), limits);
-    gate.put_in_force(policy.clone());
-    gate
+    let authorizer = Authorizer::new(compiler.clone(), world.env(&limits), limits);
+    authorizer.activate(policy.clone());
+    authorizer
 }
 
 /// Asks one case; and, where the policy prepares itself, once more on an instance that was prepared: in the gateway most are,
 /// and it must not show.
 pub async fn run(compiler: &Compiler, policy: &Policy, limits: &Limits, case: &TestCase) -> CaseOutcome {
-    let gate = gate(compiler, policy, limits, &case.world);
-    let verdict = ask(&gate, case).await;
+    let authorizer = authorizer(compiler, policy, limits, &case.world);
+    let verdict = ask(&authorizer, case).await;
     if !verdict.passed() || policy.preparation().is_none() {
         return verdict;
     }
-    let verdict = match gate.prepare_one().await {
-        Ok(()) => ask(&gate, case).await,
+    let verdict = match authorizer.prepare_one().await {
+        Ok(()) => ask(&authorizer, case).await,
         Err(failure) => {
             let outcome = Outcome::Failed(failure);
             compare(
@@ -105,8 +105,8 @@ pub async fn run(compiler: &Compiler, policy: &Policy, limits: &Limits, case: &T
     CaseOutcome { prepared: true, ..verdict }
 }
 
-async fn ask(gate: &Authorizer, case: &TestCase) -> CaseOutcome {
-    compare(case, &gate.decide(&case.ask.request(), &case.ask.channels).await)
+async fn ask(authorizer: &Authorizer, case: &TestCase) -> CaseOutcome {
+    compare(case, &authorizer.decide(&case.ask.request(), &case.ask.channels).await)
 }
 
 fn compare(case: &TestCase, decision: &Decision) -> CaseOutcome {

@@ -80,7 +80,7 @@ impl Watch {
 /// The folders in which a change may make a path mean something else: that of the file, and those of all links on the way.
 fn on_the_way(path: &Path, folders: &mut WatchedDirectories) {
     let mut watch = |folder: &Path| {
-        let inode = fs::metadata(folder).ok().map(|about| (about.dev(), about.ino()));
+        let inode = fs::metadata(folder).ok().map(|info| (info.dev(), info.ino()));
         folders.insert(folder.to_path_buf(), inode);
     };
     let Ok(path) = std::path::absolute(path) else { return };

@@ -43,11 +43,11 @@ impl ActivationGuard<'_> {
     pub async fn prepare(
         &self,
         artifact: &PolicyBundle,
-        basis: Arc<PolicyContext>,
+        context: Arc<PolicyContext>,
         origin: PolicyOrigin,
     ) -> Result<PreparedPolicy, Arc<ActivationError>> {
         let signatures = self.inner.signatures().clone();
-        self.prepare_for(signatures, artifact, basis, origin).await
+        self.prepare_for(signatures, artifact, context, origin).await
     }
 
     /// The same for what is only asked. It has to be signed by somebody who is trusted; its number may be behind what was in force, for on
@@ -55,28 +55,28 @@ impl ActivationGuard<'_> {
     pub(super) async fn prepare_without_effect(
         &self,
         artifact: &PolicyBundle,
-        basis: Arc<PolicyContext>,
+        context: Arc<PolicyContext>,
         origin: PolicyOrigin,
     ) -> Result<PreparedPolicy, Arc<ActivationError>> {
         let trust = Arc::clone(&self.inner.signatures().trust);
-        self.prepare_for(SignaturePolicy { trust, seen: Arc::default() }, artifact, basis, origin).await
+        self.prepare_for(SignaturePolicy { trust, seen: Arc::default() }, artifact, context, origin).await
     }
 
     async fn prepare_for(
         &self,
         signatures: SignaturePolicy,
         artifact: &PolicyBundle,
-        basis: Arc<PolicyContext>,
+        context: Arc<PolicyContext>,
         origin: PolicyOrigin,
     ) -> Result<PreparedPolicy, Arc<ActivationError>> {
         let walk = {
             let elsewhere = self.inner.elsewhere;
-            let (artifact, basis) = (artifact.clone(), Arc::clone(&basis));
-            move |compiler, reached| pipeline::walk(compiler, signatures, artifact, basis, elsewhere, reached)
+            let (artifact, context) = (artifact.clone(), Arc::clone(&context));
+            move |compiler, reached| pipeline::walk(compiler, signatures, artifact, context, elsewhere, reached)
         };
-        let StagesPassed { policy, papers, signed } = self.on_its_way(artifact.digest(), &origin, walk).await?;
+        let StagesPassed { policy, attachments, signed } = self.on_its_way(artifact.digest(), &origin, walk).await?;
         let sequence = signed.map(|statement| statement.sequence).or(origin.sequence);
-        Ok(PreparedPolicy { policy, basis, origin: PolicyOrigin { sequence, signed, ..origin }, papers })
+        Ok(PreparedPolicy { policy, context, origin: PolicyOrigin { sequence, signed, ..origin }, attachments })
     }
 
     /// Takes something through stages, while whoever asks is told how far it is. In a task of its own, so that one that panics is refused
@@ -91,7 +91,7 @@ impl ActivationGuard<'_> {
         T: Send + 'static,
         W: Future<Output = Result<T, StageError>> + Send + 'static,
     {
-        let Some(compiler) = self.inner.gate.compiler().cloned() else {
+        let Some(compiler) = self.inner.authorizer.compiler().cloned() else {
             return Err(self.inner.refuse(StageError::new(Stage::InForce, EVERYBODY), Some(digest), origin));
         };
         let candidate = PendingGuard::new(self.inner, digest.clone(), origin);
@@ -109,11 +109,11 @@ impl ActivationGuard<'_> {
     }
 
     /// Takes what is in force through the stages that depend on what is around it; none where nothing is in force.
-    pub async fn renew(&self, basis: Arc<PolicyContext>) -> Result<Option<PreparedPolicy>, Arc<ActivationError>> {
+    pub async fn renew(&self, context: Arc<PolicyContext>) -> Result<Option<PreparedPolicy>, Arc<ActivationError>> {
         let now = self.inner.line().now.clone();
-        let (Some((policy, papers)), Some(about)) = (now, self.inner.gate.in_force()) else { return Ok(None) };
-        let origin = about.origin.clone();
-        self.again(None, PreparedPolicy { policy, basis, origin, papers }).await.map(Some)
+        let (Some((policy, attachments)), Some(info)) = (now, self.inner.authorizer.active()) else { return Ok(None) };
+        let origin = info.origin.clone();
+        self.again(None, PreparedPolicy { policy, context, origin, attachments }).await.map(Some)
     }
 
     /// Takes what is compiled through the stages that depend on what is around it; its signature too, if there is one to look at.
@@ -123,7 +123,8 @@ impl ActivationGuard<'_> {
         mut next: PreparedPolicy,
     ) -> Result<PreparedPolicy, Arc<ActivationError>> {
         let walk = {
-            let (policy, papers, basis) = (next.policy.clone(), next.papers.clone(), Arc::clone(&next.basis));
+            let (policy, attachments, context) =
+                (next.policy.clone(), next.attachments.clone(), Arc::clone(&next.context));
             let (signatures, elsewhere) = (self.inner.signatures().clone(), self.inner.elsewhere);
             let (signed, known) = (signed.cloned(), next.origin.signed);
             move |compiler: Compiler, reached: ProgressFn| async move {
@@ -133,7 +134,7 @@ impl ActivationGuard<'_> {
                 };
                 let signed = signed.map_err(|error| StageError::new(Stage::Verified, error))?;
                 reached(Stage::Compiled);
-                pipeline::again(&compiler, &policy, &papers, &basis, elsewhere, &reached).await?;
+                pipeline::again(&compiler, &policy, &attachments, &context, elsewhere, &reached).await?;
                 Ok(signed)
             }
         };
@@ -157,8 +158,8 @@ impl ActivationGuard<'_> {
     }
 
     /// Puts what was prepared in force, and waits until no answer of an older version is on its way out any more.
-    pub async fn put_in_force(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
-        self.inner.put_in_force(next).await
+    pub async fn activate(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
+        self.inner.activate(next).await
     }
 }
 

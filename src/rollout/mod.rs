@@ -55,7 +55,7 @@ const EVERYBODY: &str = "this gateway lets everybody in (allow-all), so no polic
 pub struct Rollout(Arc<Inner>);
 
 struct Inner {
-    gate: Arc<Authorizer>,
+    authorizer: Arc<Authorizer>,
     observers: Observers,
     archive: Option<PolicyArchive>,
     signatures: Mutex<SignaturePolicy>,
@@ -68,7 +68,7 @@ struct Inner {
     elsewhere: bool,
     history: Mutex<RolloutStatus>,
     /// Held while something takes force, so that what was seen, what one goes back to and what is in force are the same.
-    in_force: Mutex<RollbackHistory>,
+    active: Mutex<RollbackHistory>,
     /// Where the way back is remembered over restarts, if it is.
     memory: OnceLock<HistoryFile>,
     place: Mutex<Place>,
@@ -88,29 +88,29 @@ impl Rollout {
     /// The way to this door, for those that are signed as they should be. What was in force lately is kept below `cache_dir`.
     #[must_use]
     pub fn new(
-        gate: Arc<Authorizer>,
+        authorizer: Arc<Authorizer>,
         observers: Observers,
         signatures: SignaturePolicy,
         cache_dir: Option<&Path>,
     ) -> Self {
-        Self::with(gate, observers, signatures, cache_dir, false)
+        Self::with(authorizer, observers, signatures, cache_dir, false)
     }
 
     /// The stages on a machine whose configuration says nothing of where a policy shall decide: what it requires is not asked for.
     #[must_use]
-    pub fn elsewhere(gate: Arc<Authorizer>) -> Self {
-        Self::with(gate, Observers::new(0), SignaturePolicy::default(), None, true)
+    pub fn elsewhere(authorizer: Arc<Authorizer>) -> Self {
+        Self::with(authorizer, Observers::new(0), SignaturePolicy::default(), None, true)
     }
 
     fn with(
-        gate: Arc<Authorizer>,
+        authorizer: Arc<Authorizer>,
         observers: Observers,
         signatures: SignaturePolicy,
         cache_dir: Option<&Path>,
         elsewhere: bool,
     ) -> Self {
         Self(Arc::new(Inner {
-            gate,
+            authorizer,
             observers,
             signatures: Mutex::new(signatures),
             archive: cache_dir.map(PolicyArchive::below),
@@ -119,7 +119,7 @@ impl Rollout {
             waiting: AtomicUsize::new(0),
             elsewhere,
             history: Mutex::default(),
-            in_force: Mutex::default(),
+            active: Mutex::default(),
             memory: OnceLock::new(),
             place: Mutex::default(),
             proposed: Mutex::default(),
@@ -136,23 +136,23 @@ impl Rollout {
     pub async fn prepare(
         &self,
         artifact: PolicyBundle,
-        basis: Arc<PolicyContext>,
+        context: Arc<PolicyContext>,
         origin: PolicyOrigin,
     ) -> Result<PreparedPolicy, Arc<ActivationError>> {
-        self.turn().await.prepare(&artifact, basis, origin).await
+        self.turn().await.prepare(&artifact, context, origin).await
     }
 
     /// Puts what was prepared in force, at once, and waits until no answer of an older version is on its way out any more. Refused
     /// is only what something newer that was signed came before, or what cannot be remembered.
-    pub async fn put_in_force(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
+    pub async fn activate(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
         // The configuration may have changed since it was prepared.
-        let basis = self.0.gate.basis();
-        let requires = next.papers.suite.as_ref().map(|suite| &suite.requires);
-        let missing = requires.map(|requires| requirements::missing(requires, &basis.surroundings)).unwrap_or_default();
+        let context = self.0.authorizer.context();
+        let requires = next.attachments.suite.as_ref().map(|suite| &suite.requires);
+        let missing = requires.map(|requires| requirements::missing(requires, &context.env)).unwrap_or_default();
         if !missing.is_empty() {
             tracing::error!(policy = %next.policy.digest(), ?missing, "the policy requires what was configured when it was prepared");
         }
-        self.0.put_in_force(PreparedPolicy { basis, ..next }).await
+        self.0.activate(PreparedPolicy { context, ..next }).await
     }
 
     /// Takes the first policy into force: that in the files, or the example. What was in force before the start, and what will be, is
@@ -169,7 +169,7 @@ impl Rollout {
         }
         let (artifact, next) = self.first(&turn, files, example).await?;
         turn.keep(artifact).await;
-        turn.put_in_force(next).await
+        turn.activate(next).await
     }
 
     /// Takes the first policy as far as its cases.
@@ -195,7 +195,7 @@ impl Rollout {
             ),
         };
         self.0.place().files = files;
-        let next = turn.prepare(&artifact, self.0.gate.basis(), origin).await?;
+        let next = turn.prepare(&artifact, self.0.authorizer.context(), origin).await?;
         Ok((artifact, next))
     }
 
@@ -220,9 +220,9 @@ impl Rollout {
     /// All that there is to tell, as JSON.
     #[must_use]
     pub fn status(&self) -> Value {
-        let (in_force, old) = (self.0.gate.in_force(), self.0.gate.old());
+        let (active, old) = (self.0.authorizer.active(), self.0.authorizer.old());
         let before = self.0.line().back().map(|past| past.digest.clone());
-        self.0.history().to_json(in_force.as_deref(), &old, before.as_deref())
+        self.0.history().to_json(active.as_deref(), &old, before.as_deref())
     }
 }
 
@@ -235,8 +235,8 @@ async fn blocking<T: Send + 'static, E: Display>(
 }
 
 impl Inner {
-    async fn put_in_force(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
-        let within = next.basis.limits.timeout + next.basis.limits.queue_timeout + Duration::from_secs(2);
+    async fn activate(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
+        let within = next.context.limits.timeout + next.context.limits.queue_timeout + Duration::from_secs(2);
         let swap = {
             let mut line = self.line();
             if let Some(statement) = &next.origin.signed
@@ -245,22 +245,22 @@ impl Inner {
                 let digest = next.policy.digest().to_string();
                 return Err(self.refuse(StageError::new(Stage::InForce, error), Some(digest), &next.origin));
             }
-            line.now = Some((next.policy.clone(), next.papers.clone()));
-            let swap = self.gate.swap(next.activation());
-            line.took_force(PastActivation::of(&swap.about));
+            line.now = Some((next.policy.clone(), next.attachments.clone()));
+            let swap = self.authorizer.swap(next.activation());
+            line.record_activation(PastActivation::of(&swap.info));
             swap
         };
-        let about = Arc::clone(&swap.about);
-        tracing::info!(policy = %about.digest, version = about.number, source = about.origin.source, "in force");
-        self.history().took_force(&about);
+        let info = Arc::clone(&swap.info);
+        tracing::info!(policy = %info.digest, version = info.number, source = info.origin.source, "in force");
+        self.history().record_activation(&info);
         self.remember().await;
         if tokio::time::timeout(within, swap.acknowledged()).await.is_err() {
             tracing::warn!(
-                version = about.number,
+                version = info.number,
                 "answers of an older version are still on their way to clients that do not read"
             );
         }
-        Ok(about)
+        Ok(info)
     }
 
     /// Goes on where the process before this one ended. Where that cannot be read there is no way back behind the start.
@@ -297,8 +297,8 @@ impl Inner {
         let StageError { stage, why } = failed;
         let refused = Arc::new(ActivationError { stage, why, time: now_ms(), digest, origin: origin.clone() });
         let (source, why) = (&refused.origin.source, &refused.why);
-        let stays = self.gate.in_force().map(|about| about.digest.to_string()).unwrap_or_default();
-        tracing::error!(source, stage = stage.as_str(), why, in_force = stays, "a policy was refused");
+        let stays = self.authorizer.active().map(|info| info.digest.to_string()).unwrap_or_default();
+        tracing::error!(source, stage = stage.as_str(), why, active = stays, "a policy was refused");
         metrics().policy_refused(stage.as_str());
         self.history().was_refused(&refused);
         refused
@@ -313,7 +313,7 @@ impl Inner {
     }
 
     fn line(&self) -> MutexGuard<'_, RollbackHistory> {
-        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn place(&self) -> MutexGuard<'_, Place> {

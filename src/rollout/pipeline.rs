@@ -32,7 +32,7 @@ pub struct StagesPassed {
     /// What may decide.
     pub policy: Policy,
     /// What came with it.
-    pub papers: PolicyAttachments,
+    pub attachments: PolicyAttachments,
     /// What was signed, if it had to be.
     pub signed: Option<Statement>,
 }
@@ -42,7 +42,7 @@ pub async fn walk(
     compiler: Compiler,
     signatures: SignaturePolicy,
     artifact: PolicyBundle,
-    basis: Arc<PolicyContext>,
+    context: Arc<PolicyContext>,
     elsewhere: bool,
     reached: ProgressFn,
 ) -> Result<StagesPassed, StageError> {
@@ -53,7 +53,7 @@ pub async fn walk(
     };
     // Whoever waits for this one says how far it came.
     let walked = begun.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
-    again(&compiler, &walked.policy, &walked.papers, &basis, elsewhere, &reached).await?;
+    again(&compiler, &walked.policy, &walked.attachments, &context, elsewhere, &reached).await?;
     Ok(walked)
 }
 
@@ -67,33 +67,33 @@ fn begin(
     reached(Stage::Fetched);
     let signed = verify(signatures, artifact).map_err(|error| StageError::new(Stage::Verified, error))?;
     reached(Stage::Verified);
-    let papers = papers(artifact)?;
+    let attachments = attachments(artifact)?;
     let loaded = Policy::of(compiler, &artifact.component, artifact.digest);
     let policy = loaded.map_err(|error| StageError::new(stage_of(&error), error))?;
     reached(Stage::Compiled);
-    Ok(StagesPassed { policy, papers, signed })
+    Ok(StagesPassed { policy, attachments, signed })
 }
 
 /// The stages that depend on what is around a policy.
 pub async fn again(
     compiler: &Compiler,
     policy: &Policy,
-    papers: &PolicyAttachments,
-    basis: &PolicyContext,
+    attachments: &PolicyAttachments,
+    context: &PolicyContext,
     elsewhere: bool,
     reached: &ProgressFn,
 ) -> Result<(), StageError> {
-    let Some(suite) = papers.suite.as_deref() else {
+    let Some(suite) = attachments.suite.as_deref() else {
         reached(Stage::Linked);
         reached(Stage::Tested);
         return Ok(());
     };
-    let missing = requirements::missing(&suite.requires, &basis.surroundings);
+    let missing = requirements::missing(&suite.requires, &context.env);
     if !missing.is_empty() && !elsewhere {
         return Err(StageError::new(Stage::Linked, format!("it requires {}", missing.join("; and "))));
     }
     reached(Stage::Linked);
-    match tokio::time::timeout(TESTING, test(compiler, policy, suite, basis)).await {
+    match tokio::time::timeout(TESTING, test(compiler, policy, suite, context)).await {
         Ok(tested) => tested.map_err(|why| StageError::new(Stage::Tested, why))?,
         Err(_) => return Err(StageError::new(Stage::Tested, format!("its cases were not through after {TESTING:?}"))),
     }
@@ -114,7 +114,7 @@ fn bounds(artifact: &PolicyBundle) -> Result<(), StageError> {
     }
 }
 
-fn papers(artifact: &PolicyBundle) -> Result<PolicyAttachments, StageError> {
+fn attachments(artifact: &PolicyBundle) -> Result<PolicyAttachments, StageError> {
     let failed = |why: String| StageError::new(Stage::Tested, why);
     let Some(text) = &artifact.cases else { return Ok(PolicyAttachments::default()) };
     let reach = artifact.folder.as_deref().map_or(FileAccess::Nowhere, FileAccess::Below);
@@ -128,10 +128,10 @@ pub fn verify(signatures: &SignaturePolicy, artifact: &PolicyBundle) -> Result<O
     signatures.verify(artifact.digest, artifact.cases.as_deref(), signature.as_ref())
 }
 
-async fn test(compiler: &Compiler, policy: &Policy, suite: &TestSuite, basis: &PolicyContext) -> Result<(), String> {
+async fn test(compiler: &Compiler, policy: &Policy, suite: &TestSuite, context: &PolicyContext) -> Result<(), String> {
     let mut failed = Vec::new();
     for case in &suite.cases {
-        let verdict = run::run(compiler, policy, &basis.limits, case).await;
+        let verdict = run::run(compiler, policy, &context.limits, case).await;
         if let Some(difference) = verdict.differences.first() {
             let (field, expected, got) = (difference.field, &difference.expected, &difference.got);
             failed.push(format!("{:?} (line {}): {field} is {got} and not {expected}", case.name, case.line));

@@ -84,9 +84,9 @@ impl PolicyArchive {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             // Another gateway may have removed it by now.
-            let Ok(about) = entry.metadata() else { continue };
+            let Ok(info) = entry.metadata() else { continue };
             if let Some(stem) = name.strip_suffix(".wasm") {
-                kept.push((about.modified()?, stem.to_owned()));
+                kept.push((info.modified()?, stem.to_owned()));
             }
         }
         kept.sort();

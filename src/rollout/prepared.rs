@@ -14,19 +14,19 @@ pub struct PreparedPolicy {
     /// The compiled component.
     pub policy: Policy,
     /// The environment and limits that it was tested with.
-    pub basis: Arc<PolicyContext>,
+    pub context: Arc<PolicyContext>,
     /// Where it comes from.
     pub origin: PolicyOrigin,
     /// The test cases and requirements that came with it.
-    pub papers: PolicyAttachments,
+    pub attachments: PolicyAttachments,
 }
 
 impl PreparedPolicy {
     /// The part that decisions need.
     #[must_use]
     pub fn activation(self) -> Activation {
-        let Self { policy, basis, origin, papers } = self;
-        Activation { policy, basis, origin, cases: papers.cases }
+        let Self { policy, context, origin, attachments } = self;
+        Activation { policy, context, origin, cases: attachments.cases }
     }
 }
 

@@ -63,7 +63,7 @@ impl Reloader {
         seen: FileSnapshot,
         load: LoadFn,
     ) -> Self {
-        let (config, around, is_in_file) = (Arc::clone(&running), rollout.0.gate.basis(), seen.was_there());
+        let (config, around, is_in_file) = (Arc::clone(&running), rollout.0.authorizer.context(), seen.was_there());
         Self { rollout, store, running, options, load, seen, is_in_file, config, around, refused: false }
     }
 
@@ -117,7 +117,7 @@ impl Reloader {
         if asked || self.seen.has_changed() {
             self.configure(asked).await;
         }
-        if self.rollout.0.gate.compiler().is_some() {
+        if self.rollout.0.authorizer.compiler().is_some() {
             self.renew(asked).await;
         }
     }
@@ -192,7 +192,7 @@ impl Reloader {
             config.rollout.trust = Arc::clone(&self.config.rollout.trust);
         }
         if !config.has_same_surroundings(&self.config) {
-            self.around = Arc::new(config.basis(Arc::clone(&self.store), &self.running.limits));
+            self.around = Arc::new(config.context(Arc::clone(&self.store), &self.running.limits));
         }
         if let (Some(files), Some(_)) = (PolicySource::of(&config), PolicySource::of(&self.running)) {
             let mut place = self.rollout.0.place();
@@ -210,11 +210,11 @@ impl Reloader {
         let rollout = self.rollout.clone();
         // Behind whoever had the turn before, and may have replaced the file.
         let turn = rollout.turn().await;
-        let gate = &rollout.0.gate;
+        let authorizer = &rollout.0.authorizer;
         // A key that was taken away signs nothing from now on, whatever becomes of what it signed before.
         let new_trust = !Arc::ptr_eq(&rollout.signatures().trust, &self.config.rollout.trust);
         turn.trust(&self.config.rollout.trust);
-        let new_around = !Arc::ptr_eq(&gate.basis(), &self.around);
+        let new_around = !Arc::ptr_eq(&authorizer.context(), &self.around);
         let files = rollout.0.place().files.clone();
         if let Some(files) = files {
             if self.is_due(&files, asked || new_around || new_trust) {
@@ -223,15 +223,15 @@ impl Reloader {
                 self.verify_file(&turn, files).await;
             }
         }
-        if Arc::ptr_eq(&gate.basis(), &self.around) {
+        if Arc::ptr_eq(&authorizer.context(), &self.around) {
             return;
         }
         match turn.renew(Arc::clone(&self.around)).await {
             Ok(Some(next)) => {
                 // What is refused is in the log and in the status.
-                let _ = turn.put_in_force(next).await;
+                let _ = turn.activate(next).await;
             }
-            Ok(None) => gate.surround(Arc::clone(&self.around)),
+            Ok(None) => authorizer.surround(Arc::clone(&self.around)),
             Err(_) => {}
         }
     }
@@ -257,17 +257,17 @@ impl Reloader {
         self.rollout.0.place().seen = files.stamp();
         let origin = files.origin();
         let artifact = self.rollout.fetch(files).await?;
-        let is_in_force = self.rollout.0.gate.in_force().is_some_and(|about| {
+        let is_in_force = self.rollout.0.authorizer.active().is_some_and(|info| {
             let same =
-                *about.digest == *artifact.digest() && about.cases.as_deref() == artifact.cases_digest().as_deref();
-            same && !about.origin.until_restart
+                *info.digest == *artifact.digest() && info.cases.as_deref() == artifact.cases_digest().as_deref();
+            same && !info.origin.until_restart
         });
         if is_in_force {
             return turn.verify(&artifact, &origin).await;
         }
         let next = turn.prepare(&artifact, Arc::clone(&self.around), origin).await?;
         turn.keep(artifact).await;
-        turn.put_in_force(next).await.map(drop)
+        turn.activate(next).await.map(drop)
     }
 
     /// Says so if a restart would not take what lies in the files, since other keys may sign by now. What is in force goes on.

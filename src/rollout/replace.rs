@@ -112,9 +112,9 @@ impl Rollout {
                 () = limit.passed() => return Err(limit.late()),
             }
         };
-        let in_force = inner.gate.in_force();
-        if !(change.wanted)(in_force.as_deref()) {
-            return Err(ReplaceError::Unwanted(in_force));
+        let active = inner.authorizer.active();
+        if !(change.wanted)(active.as_deref()) {
+            return Err(ReplaceError::Unwanted(active));
         }
         let files = inner.place().files.clone();
         let goes_back = matches!(change.what, ReplacementSource::Before);
@@ -134,7 +134,7 @@ impl Rollout {
             return Err(limit.late());
         }
         if change.dry_run {
-            let cases = next.papers.suite.as_ref().map_or(0, |suite| suite.cases.len());
+            let cases = next.attachments.suite.as_ref().map_or(0, |suite| suite.cases.len());
             return Ok(Replacement::Passed { digest: next.policy.digest().to_string(), cases });
         }
         let gone = if goes_back { inner.line().go_back() } else { None };
@@ -145,7 +145,7 @@ impl Rollout {
         if let (Ok(_), Some(candidate)) = (&taken, &candidate) {
             inner.ended(candidate);
         }
-        taken.map(|about| Replacement::InForce(about, only_here)).map_err(ReplaceError::Activation)
+        taken.map(|info| Replacement::InForce(info, only_here)).map_err(ReplaceError::Activation)
     }
 }
 
@@ -186,7 +186,7 @@ async fn prepared(
     turn: &ActivationGuard<'_>,
     artifact: PolicyBundle,
 ) -> Result<(PolicyBundle, PreparedPolicy), ReplaceError> {
-    let next = turn.prepare(&artifact, turn.inner.gate.basis(), control_port()).await;
+    let next = turn.prepare(&artifact, turn.inner.authorizer.context(), control_port()).await;
     Ok((artifact, next.map_err(ReplaceError::Activation)?))
 }
 
@@ -220,7 +220,7 @@ async fn take(
         }
     };
     turn.keep(artifact).await;
-    (turn.put_in_force(next).await, only_here)
+    (turn.activate(next).await, only_here)
 }
 
 /// Whoever brings no cases of his own has to pass those that lie beside the file: the next start asks them.

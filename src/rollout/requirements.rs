@@ -49,7 +49,7 @@ mod tests {
         "#;
         let config = Config::check(toml::from_str(toml).expect("toml")).expect("valid");
         let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
-        let around = config.surroundings(store);
+        let around = config.env(store);
         let check = |requires: &str, expect: &[&str]| {
             let found = missing(&toml::from_str(requires).expect("toml"), &around);
             assert_eq!(found.len(), expect.len(), "{requires}: {found:?}");

@@ -49,12 +49,12 @@ pub struct PastActivation {
 
 impl PastActivation {
     /// What is told of a version is what is remembered of it.
-    pub fn of(about: &PolicyInfo) -> Self {
+    pub fn of(info: &PolicyInfo) -> Self {
         Self {
-            digest: about.digest.to_string(),
-            cases: about.cases.as_deref().map(Into::into),
-            since: about.since,
-            source: about.origin.source.clone(),
+            digest: info.digest.to_string(),
+            cases: info.cases.as_deref().map(Into::into),
+            since: info.since,
+            source: info.origin.source.clone(),
         }
     }
 
@@ -91,7 +91,7 @@ impl RollbackHistory {
     }
 
     /// Something took force. What is there already is there once.
-    pub fn took_force(&mut self, past: PastActivation) {
+    pub fn record_activation(&mut self, past: PastActivation) {
         if self.past.last().map(PastActivation::id) != Some(past.id()) {
             self.past.push(past);
         }
@@ -151,8 +151,8 @@ impl HistoryFile {
         for entry in std::fs::read_dir(&self.folder)? {
             let entry = entry?;
             // Another gateway may have removed it by now.
-            let Ok(about) = entry.metadata() else { continue };
-            all.insert((about.modified()?, entry.path()));
+            let Ok(info) = entry.metadata() else { continue };
+            all.insert((info.modified()?, entry.path()));
         }
         for (_, file) in all.iter().take(all.len().saturating_sub(FILES)) {
             // What stays is in the way of nobody.
@@ -175,19 +175,19 @@ mod tests {
         let mut line = RollbackHistory::default();
         assert!(line.back().is_none() && line.unwritten().is_none());
         for n in [1, 2, 2, 3] {
-            line.took_force(past(n));
+            line.record_activation(past(n));
         }
         assert_eq!(line.unwritten(), Some(vec![past(1), past(2), past(3)]));
         assert!(line.back() == Some(&past(2)) && line.unwritten().is_none());
         let gone = line.go_back();
-        line.took_force(past(2));
+        line.record_activation(past(2));
         assert_eq!((gone, line.back()), (Some(past(3)), Some(&past(1))));
         // What does not come of it changes nothing.
         let gone = line.go_back();
         line.forth(gone);
         assert_eq!(line.unwritten(), Some(vec![past(1), past(2)]));
         for n in 10..40 {
-            line.took_force(past(n));
+            line.record_activation(past(n));
         }
         assert_eq!(line.unwritten().map(|past| past.len()), Some(KEPT));
     }

@@ -20,7 +20,7 @@ use crate::shadow::shadow_policy::{ShadowPolicy, ShadowSampling};
 pub struct ShadowState {
     candidate: Arc<ShadowPolicy>,
     artifact: PolicyBundle,
-    papers: PolicyAttachments,
+    attachments: PolicyAttachments,
     origin: PolicyOrigin,
     whose: ShadowOwner,
 }
@@ -76,10 +76,10 @@ impl Rollout {
         let (rollout, from) = (self.clone(), origin.clone());
         let task = tokio::spawn(async move {
             let turn = rollout.turn().await;
-            let basis = rollout.0.gate.basis();
+            let context = rollout.0.authorizer.context();
             let next = match whose {
-                ShadowOwner::Node => turn.prepare(&artifact, basis, from).await?,
-                ShadowOwner::Fleet => turn.prepare_without_effect(&artifact, basis, from).await?,
+                ShadowOwner::Node => turn.prepare(&artifact, context, from).await?,
+                ShadowOwner::Fleet => turn.prepare_without_effect(&artifact, context, from).await?,
             };
             rollout.0.ask_beside(artifact, next, share, whose)
         });
@@ -120,9 +120,9 @@ impl Inner {
         share: ShadowSampling,
         whose: ShadowOwner,
     ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
-        let PreparedPolicy { policy, basis, origin, papers } = next;
+        let PreparedPolicy { policy, context, origin, attachments } = next;
         let candidate =
-            ShadowPolicy::new(policy, origin.clone(), share, basis.limits.log_rate, self.observers.audit.mask());
+            ShadowPolicy::new(policy, origin.clone(), share, context.limits.log_rate, self.observers.audit.mask());
         let candidate = Arc::new(candidate);
         // Held for both, so that what is asked is what can be promoted.
         let mut proposed = self.proposed();
@@ -134,7 +134,7 @@ impl Inner {
         }
         tracing::info!(policy = %candidate.policy().digest(), share = share.share, source = origin.source, "a candidate is asked");
         self.observers.shadow.ask(Some(Arc::clone(&candidate)));
-        *proposed = Some(ShadowState { candidate: Arc::clone(&candidate), artifact, papers, origin, whose });
+        *proposed = Some(ShadowState { candidate: Arc::clone(&candidate), artifact, attachments, origin, whose });
         Ok(candidate)
     }
 
@@ -159,9 +159,9 @@ impl ActivationGuard<'_> {
         let Some(proposed) = proposed.filter(|proposed| Arc::ptr_eq(&proposed.candidate, candidate)) else {
             return Err(ReplaceError::Withdrawn);
         };
-        let ShadowState { artifact, papers, origin, .. } = proposed;
-        let (policy, basis) = (candidate.policy().clone(), self.inner.gate.basis());
-        let next = PreparedPolicy { policy, basis, origin, papers };
+        let ShadowState { artifact, attachments, origin, .. } = proposed;
+        let (policy, context) = (candidate.policy().clone(), self.inner.authorizer.context());
+        let next = PreparedPolicy { policy, context, origin, attachments };
         Ok((artifact.clone(), self.again(Some(&artifact), next).await.map_err(ReplaceError::Activation)?))
     }
 }

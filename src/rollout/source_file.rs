@@ -134,10 +134,10 @@ impl PolicySource {
 /// what it points to, so it is never replaced itself.
 fn prepare(path: &Path, bytes: &[u8]) -> io::Result<(tempfile::NamedTempFile, PathBuf)> {
     let mode = match fs::symlink_metadata(path) {
-        Ok(about) if about.is_symlink() => {
+        Ok(info) if info.is_symlink() => {
             return Err(io::Error::other(format!("{} is a link", path.display())));
         }
-        Ok(about) => about.mode() & 0o777,
+        Ok(info) => info.mode() & 0o777,
         Err(_) => 0o644,
     };
     let mut new = tempfile::Builder::new().prefix(".tidegate-").tempfile_in(folder(path))?;

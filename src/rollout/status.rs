@@ -68,8 +68,8 @@ pub struct Configuration {
 }
 
 impl RolloutStatus {
-    pub(super) fn took_force(&mut self, about: &Arc<PolicyInfo>) {
-        remember(&mut self.swaps, Arc::clone(about));
+    pub(super) fn record_activation(&mut self, info: &Arc<PolicyInfo>) {
+        remember(&mut self.swaps, Arc::clone(info));
     }
 
     pub(super) fn was_refused(&mut self, refused: &Arc<ActivationError>) {
@@ -79,20 +79,20 @@ impl RolloutStatus {
 
     /// The whole as JSON.
     #[must_use]
-    pub fn to_json(&self, in_force: Option<&PolicyInfo>, old: &[RetiredGeneration], before: Option<&str>) -> Value {
+    pub fn to_json(&self, active: Option<&PolicyInfo>, old: &[RetiredGeneration], before: Option<&str>) -> Value {
         let with_decisions = |old: &RetiredGeneration| {
-            let mut value = json!(*old.about);
+            let mut value = json!(*old.info);
             value["decisions"] = old.decisions.into();
             value
         };
         json!({
-            "in_force": in_force,
+            "in_force": active,
             "candidate": self.candidate.as_ref().map(PendingActivation::to_json),
             "last_refusal": self.refused.front().map(|refused| &**refused),
             "old": old.iter().map(with_decisions).collect::<Vec<_>>(),
             "rolls_back_to": before,
             "configuration": self.configuration,
-            "history": self.swaps.iter().map(|about| &**about).collect::<Vec<_>>(),
+            "history": self.swaps.iter().map(|info| &**info).collect::<Vec<_>>(),
             "earlier": self.earlier,
             "refusals": self.refused.iter().map(|refused| &**refused).collect::<Vec<_>>(),
         })

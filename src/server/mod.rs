@@ -67,7 +67,7 @@ pub struct App {
     /// The channels.
     pub hub: Hub,
     /// The door.
-    pub gate: Arc<Authorizer>,
+    pub authorizer: Arc<Authorizer>,
     /// The decision log and the recording.
     pub audit: Arc<Audit>,
     /// The shadow policy.
@@ -99,7 +99,7 @@ impl App {
     pub fn new(
         config: Config,
         hub: Hub,
-        gate: Arc<Authorizer>,
+        authorizer: Arc<Authorizer>,
         observers: Observers,
         playground: Option<Playground>,
         signatures: SignaturePolicy,
@@ -107,14 +107,14 @@ impl App {
         foresee();
         let streams = StreamRegistry::new(config.stream.max_streams);
         let commands = Commands::new(&hub, config.node_at(config.listen));
-        let revocations = RevocationService::new(Arc::clone(&gate), streams.clone(), Arc::clone(hub.store()));
+        let revocations = RevocationService::new(Arc::clone(&authorizer), streams.clone(), Arc::clone(hub.store()));
         let revocations = Arc::new(revocations);
         commands.listen(revocation::KINDS, Arc::<RevocationService>::clone(&revocations));
         Self {
             revocations,
             streams,
             commands: Arc::new(commands),
-            hold: Hold::new(config.stream.max_streams.div_ceil(HELD), gate.swaps()),
+            hold: Hold::new(config.stream.max_streams.div_ceil(HELD), authorizer.swaps()),
             replays: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
             departure: Departure::new(),
             recent: Recent::default(),
@@ -123,11 +123,11 @@ impl App {
             policy_bodies: Semaphore::new(control::policy::BODIES),
             audit: Arc::clone(&observers.audit),
             shadow: Arc::clone(&observers.shadow),
-            rollout: Rollout::new(Arc::clone(&gate), observers, signatures, config.cache_dir.as_deref()),
+            rollout: Rollout::new(Arc::clone(&authorizer), observers, signatures, config.cache_dir.as_deref()),
             options: Options::new(Arc::clone(&config.live)),
             config: Arc::new(config),
             hub,
-            gate,
+            authorizer,
             playground,
         }
     }
@@ -141,7 +141,7 @@ impl App {
     /// Whether a key may be a channel now.
     #[must_use]
     pub fn permits(&self, name: &str) -> bool {
-        self.live().channels.permit(name, &self.gate.basis().surroundings.prefixes)
+        self.live().channels.permit(name, &self.authorizer.context().env.prefixes)
     }
 
     fn stream_context(&self) -> StreamContext {
@@ -207,7 +207,7 @@ pub async fn run(listeners: Listeners, app: Arc<App>, shutdown: impl Future<Outp
 /// After each swap, streams that an older version let in are asked to come back; and those that were to stay, or to come back later, when the
 /// time for that is another.
 async fn rotate(app: Arc<App>) {
-    let (mut swaps, mut options) = (app.gate.swaps(), app.options.subscribe());
+    let (mut swaps, mut options) = (app.authorizer.swaps(), app.options.subscribe());
     let mut within = options.borrow_and_update().rotate_within;
     loop {
         tokio::select! {

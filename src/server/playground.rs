@@ -74,11 +74,11 @@ fn page() -> Response {
 }
 
 fn state(app: &App, playground: &Playground) -> Value {
-    let users = playground.users.iter().map(|(session, about)| json!({ "session": session, "about": about }));
+    let users = playground.users.iter().map(|(session, info)| json!({ "session": session, "about": info }));
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "stream_path": app.config.stream.path,
-        "policy": { "name": playground.policy, "digest": app.gate.in_force().map(|about| about.digest.to_string()) },
+        "policy": { "name": playground.policy, "digest": app.authorizer.active().map(|info| info.digest.to_string()) },
         "users": users.collect::<Vec<_>>(),
         "channels": playground.channels,
     })
@@ -93,7 +93,7 @@ async fn emit(app: &App, request: Request<Incoming>) -> Response {
 
 /// Every decision from now on.
 fn decisions(app: &App) -> Response {
-    let frames = stream::unfold((app.gate.watch(), false), |(mut watch, greeted)| async move {
+    let frames = stream::unfold((app.authorizer.watch(), false), |(mut watch, greeted)| async move {
         if !greeted {
             return Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b": watching\n\n"))), (watch, true)));
         }

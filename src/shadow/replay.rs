@@ -41,17 +41,17 @@ impl ReplayEvaluator {
     /// thread of whoever polls.
     pub async fn ask(
         &self,
-        surroundings: &PolicyEnv,
+        env: &PolicyEnv,
         limits: &Limits,
         recorded: &Arc<RecordedCalls>,
         request: &Request,
         channels: &[String],
     ) -> Decision {
         let start = std::time::Instant::now();
-        let surroundings = Arc::new(surroundings.replaying(recorded, &self.log));
+        let env = Arc::new(env.replaying(recorded, &self.log));
         let pace = Arc::<CpuBudget>::default();
         let asked = {
-            let mut call = pin!(self.call(surroundings, limits, Arc::clone(&pace), request, channels));
+            let mut call = pin!(self.call(env, limits, Arc::clone(&pace), request, channels));
             poll_fn(|cx| pace.poll(call.as_mut(), cx)).await
         };
         let mut reason = None;
@@ -66,14 +66,14 @@ impl ReplayEvaluator {
 
     async fn call(
         &self,
-        surroundings: Arc<PolicyEnv>,
+        env: Arc<PolicyEnv>,
         limits: &Limits,
         pace: Arc<CpuBudget>,
         request: &Request,
         channels: &[String],
     ) -> Result<InstanceResult, Failure> {
         let deadline = || Instant::now() + limits.timeout;
-        let mut instance = Instance::make(&self.policy, surroundings, limits, pace, deadline()).await?;
+        let mut instance = Instance::make(&self.policy, env, limits, pace, deadline()).await?;
         // In the gateway most instances are prepared.
         if let Some(preparation) = self.policy.preparation() {
             instance.prepare(preparation, deadline()).await?;

@@ -114,7 +114,7 @@ pub struct Disagreement {
     /// The parts of the answers that differ.
     pub differs: Vec<&'static str>,
     /// What the policy in force answered.
-    pub in_force: DecisionSummary,
+    pub active: DecisionSummary,
     /// What the candidate would have answered.
     pub candidate: DecisionSummary,
 }
@@ -212,7 +212,7 @@ impl ShadowPolicy {
             return;
         }
         // Without a trace no policy was asked.
-        let (Some(trace), Some(basis)) = (&event.trace, event.context) else { return };
+        let (Some(trace), Some(context)) = (&event.trace, event.context) else { return };
         let (slot, place) = (Arc::clone(&self.slots).try_acquire_owned(), Arc::clone(places).try_acquire_owned());
         let (Ok(slot), Ok(place), Ok(lane)) = (slot, place, LANE.as_ref()) else {
             self.counts.dropped();
@@ -224,16 +224,16 @@ impl ShadowPolicy {
             channels: event.channels.to_vec(),
             decision: event.decision.clone(),
         };
-        let (recorded, basis) = (Arc::new(RecordedCalls::from(&**trace)), Arc::clone(basis));
+        let (recorded, context) = (Arc::new(RecordedCalls::from(&**trace)), Arc::clone(context));
         lane.spawn(async move {
-            self.compare(real, &recorded, &basis).await;
+            self.compare(real, &recorded, &context).await;
             drop((slot, place));
         });
     }
 
-    async fn compare(&self, real: ActiveDecision, recorded: &Arc<RecordedCalls>, basis: &PolicyContext) {
+    async fn compare(&self, real: ActiveDecision, recorded: &Arc<RecordedCalls>, context: &PolicyContext) {
         let ActiveDecision { time, request, channels, decision } = real;
-        let asked = self.rehearsal.ask(&basis.surroundings, &basis.limits, recorded, &request, &channels).await;
+        let asked = self.rehearsal.ask(&context.env, &context.limits, recorded, &request, &channels).await;
         if recorded.missed().count > 0 || recorded.wanted_network() {
             self.counts.incomparable();
             return;
@@ -245,11 +245,11 @@ impl ShadowPolicy {
         let disagreement = Disagreement {
             time,
             request_id: request.id,
-            version: decision.by.as_ref().map(|about| about.number),
+            version: decision.by.as_ref().map(|info| info.number),
             channels: self.mask.all(MaskedField::Channels, &channels),
             flip,
             differs,
-            in_force: DecisionSummary::new(&decision).masked(&self.mask),
+            active: DecisionSummary::new(&decision).masked(&self.mask),
             candidate: DecisionSummary::new(&asked).masked(&self.mask),
         };
         let mut kept = self.disagreements.lock().unwrap_or_else(PoisonError::into_inner);

@@ -15,8 +15,8 @@ pub fn folder(path: &Path) -> io::Result<()> {
 
 /// Whether only this user may write to a file or folder.
 pub fn owned(path: &Path) -> io::Result<()> {
-    let about = fs::metadata(path)?;
-    let alone = about.uid() == rustix::process::geteuid().as_raw() && about.mode() & 0o022 == 0;
+    let info = fs::metadata(path)?;
+    let alone = info.uid() == rustix::process::geteuid().as_raw() && info.mode() & 0o022 == 0;
     if alone { Ok(()) } else { Err(io::Error::other("somebody else may write to it")) }
 }
 

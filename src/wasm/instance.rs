@@ -58,12 +58,12 @@ impl Instance {
     /// Makes one, by `deadline`, at a pace that whoever polls this sees.
     pub async fn make(
         policy: &Policy,
-        surroundings: Arc<PolicyEnv>,
+        env: Arc<PolicyEnv>,
         limits: &Limits,
         pace: Arc<CpuBudget>,
         deadline: Instant,
     ) -> Result<Self, Failure> {
-        let state = State::new(surroundings, limits.memory, pace, Arc::clone(policy.digest()));
+        let state = State::new(env, limits.memory, pace, Arc::clone(policy.digest()));
         let mut store = store(policy.engine(), state, limits);
         match timeout_at(deadline, policy.instantiate(&mut store)).await {
             Ok(Ok((instance, bindings))) => Ok(Self { store, instance, bindings }),

@@ -18,7 +18,7 @@ async fn ready_is_one_with_a_store_and_a_policy() {
     let reply = ready().await;
     let expect = json!({"ready": false, "store": "ok", "policy": "none", "draining": false});
     assert_eq!((reply.status, reply.json()), (503, expect));
-    gateway.app.gate.put_in_force(crate::harness::load(&crate::guests::component("allow")));
+    gateway.app.authorizer.activate(crate::harness::load(&crate::guests::component("allow")));
     let expect = json!({"ready": true, "store": "ok", "policy": "ok", "draining": false});
     let reply = ready().await;
     assert_eq!((reply.status, reply.json()), (200, expect));

@@ -103,7 +103,7 @@ async fn so_many_requests_a_decision() {
     let gateway = behind(&origin, "policy.egress.max-requests = 3").await;
     let to = origin.address.to_string();
     assert_eq!(fetch(&gateway, &to, 3).await.status, 200);
-    let mut decisions = gateway.app.gate.watch();
+    let mut decisions = gateway.app.authorizer.watch();
     let reply = fetch(&gateway, &to, 4).await;
     assert_eq!((reply.status, &*reply.code()), (500, "not_decided"), "whatever the policy made of it");
     let Outcome::Failed(failure) = &decisions.recv().await.expect("a decision").decision.outcome else {
@@ -117,7 +117,7 @@ async fn so_many_requests_a_decision() {
 async fn so_many_look_ups_a_decision() {
     let bounds = "policy.lookup.prefixes = ['forbidden:']\n";
     let gateway = Gateway::behind(&component("lookups"), bounds).await;
-    let mut decisions = gateway.app.gate.watch();
+    let mut decisions = gateway.app.authorizer.watch();
     let reply = gateway.refused("channel=c").await;
     assert_eq!((reply.status, &*reply.code()), (500, "not_decided"));
     let Outcome::Failed(failure) = &decisions.recv().await.expect("a decision").decision.outcome else {

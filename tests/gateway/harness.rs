@@ -84,19 +84,19 @@ impl Gateway {
         let toml = format!("store = \"memory:\"\ncache-dir = '{kept}'\nallow-all = true\n{delay}{toml}");
         let config = Config::check(toml::from_str(&toml).expect("the test's TOML is right")).expect("it is valid");
         let store = store.unwrap_or_else(|| LinkedStore::new(config.store.seed.clone()));
-        let surroundings = config.surroundings(Arc::clone(&store) as Arc<dyn Store>);
+        let env = config.env(Arc::clone(&store) as Arc<dyn Store>);
         let limits = config.limits.clone();
-        let gate = match door {
-            Door::AllowAll => Authorizer::open_to_all(surroundings, limits),
-            _ => Authorizer::new(engine::shared().expect("an engine"), surroundings, limits),
+        let authorizer = match door {
+            Door::AllowAll => Authorizer::open_to_all(env, limits),
+            _ => Authorizer::new(engine::shared().expect("an engine"), env, limits),
         };
         let observers = Observers::new(config.limits.shadow);
-        let gate = gate.observed_by(observers.list());
+        let authorizer = authorizer.observed_by(observers.list());
         if let Door::Policy(policy) = door {
-            gate.put_in_force(load(policy));
+            authorizer.activate(load(policy));
         }
         let hub = Hub::start(Arc::clone(&store) as Arc<dyn Store>, config.stream.hub.clone());
-        let app = Arc::new(App::new(config, hub, Arc::new(gate), observers, None, SignaturePolicy::default()));
+        let app = Arc::new(App::new(config, hub, Arc::new(authorizer), observers, None, SignaturePolicy::default()));
         let bind = async || TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let listeners = Listeners { data: bind().await.into(), control: bind().await.into() };
         let address = |listener: &TcpListener| listener.local_addr().expect("a bound port has an address");
@@ -122,9 +122,9 @@ impl Gateway {
 
     /// Takes a policy all the way into force.
     pub async fn replace(&self, policy: &[u8]) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
-        let (rollout, basis) = (&self.app.rollout, self.app.gate.basis());
+        let (rollout, context) = (&self.app.rollout, self.app.authorizer.context());
         let artifact = PolicyBundle::new(policy.to_vec());
-        rollout.put_in_force(rollout.prepare(artifact, basis, PolicyOrigin::default()).await?).await
+        rollout.activate(rollout.prepare(artifact, context, PolicyOrigin::default()).await?).await
     }
 
     /// Tells the gateway to go; what is awaited is the end of [`server::run`].

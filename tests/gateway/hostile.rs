@@ -79,7 +79,7 @@ async fn each(bounds: &str, policies: Vec<(&str, &str, Vec<u8>)>) {
         // What is honest has all the time that it needs, on a busy machine too.
         let bounds = if kind == "allowed" { PATIENT } else { bounds };
         let gateway = Gateway::behind(&policy, bounds).await;
-        let mut decisions = gateway.app.gate.watch();
+        let mut decisions = gateway.app.authorizer.watch();
         let start = Instant::now();
         let attack = async {
             if kind == "allowed" {
@@ -175,7 +175,7 @@ async fn a_store_that_never_answers() {
     );
     let gateway = Gateway::behind(&policy, toml).await;
     let held = gateway.store.hold_lookups().await;
-    let mut decisions = gateway.app.gate.watch();
+    let mut decisions = gateway.app.authorizer.watch();
     let start = Instant::now();
     let reply = gateway.refused("channel=c").await;
     assert_eq!(reply.status, 500);
@@ -184,9 +184,9 @@ async fn a_store_that_never_answers() {
     assert!(matches!(&watched.decision.outcome, Outcome::Failed(failure) if failure.kind() == "timeout"));
     // So long a key is not even looked for.
     let long = guest(GET, "(call $get (i32.const 0x80000) (i32.const 0x10001) (i32.const 1024))");
-    gateway.app.gate.put_in_force(load(&long));
+    gateway.app.authorizer.activate(load(&long));
     gateway.open("channel=c").await.connected("c").await;
-    gateway.app.gate.put_in_force(load(&policy));
+    gateway.app.authorizer.activate(load(&policy));
     drop(held);
     gateway.open("channel=c").await.connected("c").await;
 }

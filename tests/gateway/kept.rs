@@ -43,7 +43,7 @@ async fn visit(gateway: &Gateway, query: &str, cookie: &str) -> u16 {
 #[tokio::test]
 async fn an_answer_is_given_again_as_the_policy_says() {
     let gateway = Gateway::behind(&component("kept"), "").await;
-    let mut decisions = gateway.app.gate.watch();
+    let mut decisions = gateway.app.authorizer.watch();
     for (query, cookie, expect) in [
         ("channel=g", "a", (false, "allowed", "because")),
         ("channel=g", "a", (true, "allowed", "because")),
@@ -73,19 +73,19 @@ async fn an_answer_is_given_again_as_the_policy_says() {
     }
 
     // The policy that takes its place begins with nothing, though it is the same.
-    gateway.app.gate.put_in_force(load(&component("kept")));
+    gateway.app.authorizer.activate(load(&component("kept")));
     for cached in [false, true] {
         visit(&gateway, "channel=g", "a").await;
         assert_eq!(next(&mut decisions).await.0, cached);
     }
     for what in [Forget::All, Forget::Subject("alice"), Forget::Channel("g")] {
-        gateway.app.gate.forget(what);
+        gateway.app.authorizer.forget(what);
         for cached in [false, true] {
             visit(&gateway, "channel=g", "a").await;
             assert_eq!(next(&mut decisions).await.0, cached, "{what:?}");
         }
     }
-    gateway.app.gate.forget(Forget::Subject("bob"));
+    gateway.app.authorizer.forget(Forget::Subject("bob"));
     visit(&gateway, "channel=g", "a").await;
     assert!(next(&mut decisions).await.0);
 }
@@ -94,7 +94,7 @@ async fn an_answer_is_given_again_as_the_policy_says() {
 async fn the_operator_may_keep_less() {
     for toml in ["policy.cache = 0", "policy.cache-max-age = '0s'"] {
         let gateway = Gateway::behind(&component("kept"), toml).await;
-        let mut decisions = gateway.app.gate.watch();
+        let mut decisions = gateway.app.authorizer.watch();
         for _ in 0..2 {
             assert_eq!(visit(&gateway, "channel=g", "a").await, 200);
             assert!(!next(&mut decisions).await.0, "{toml}");
@@ -120,7 +120,7 @@ const HOLD: &str = "reject.hold = '60s'\nstream.max-streams = 10";
 #[tokio::test]
 async fn a_refused_client_waits_and_a_new_policy_lets_it_in() {
     let gateway = Gateway::behind(&component("deny"), HOLD).await;
-    let mut decisions = gateway.app.gate.watch();
+    let mut decisions = gateway.app.authorizer.watch();
     assert_eq!(gateway.refused("channel=c").await.status, 418);
     assert_eq!(next(&mut decisions).await.1, "rejected");
     let to = gateway.data;
@@ -132,7 +132,7 @@ async fn a_refused_client_waits_and_a_new_policy_lets_it_in() {
     // There is room for one of ten.
     assert_eq!(gateway.refused("channel=c").await.status, 418);
 
-    gateway.app.gate.put_in_force(load(&component("allow")));
+    gateway.app.authorizer.activate(load(&component("allow")));
     waiting.await.expect("it is let in").connected("c").await;
     assert_eq!(gateway.app.held(), 0);
 }

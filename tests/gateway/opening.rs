@@ -164,7 +164,7 @@ async fn what_may_be_no_channel_is_403_before_the_policy_is_asked() {
     ";
     // A door without a policy would answer 503.
     let gateway = Gateway::with(None, &Door::NoPolicyYet, toml).await;
-    let mut decisions = gateway.app.gate.watch();
+    let mut decisions = gateway.app.authorizer.watch();
     for name in ["other", "", "tidegate:x", "session:alice", "news:team:red", "news-secret-plans"] {
         for query in [format!("channel={name}"), format!("channel=news&channel={name}")] {
             let reply = gateway.refused(&query).await;

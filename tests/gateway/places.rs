@@ -38,11 +38,12 @@ fn patient() -> Limits {
 }
 
 /// A gate with an engine, and so a pool, of its own.
-fn gate(policy: &[u8], limits: Limits) -> Authorizer {
+fn new_authorizer(policy: &[u8], limits: Limits) -> Authorizer {
     let engine = engine::engine(&limits).expect("an engine");
-    let gate = Authorizer::new(engine.clone(), PolicyEnv::new(LinkedStore::new(Default::default()), &limits), limits);
-    gate.put_in_force(Policy::new(&engine.into(), policy).expect("the policy loads"));
-    gate
+    let authorizer =
+        Authorizer::new(engine.clone(), PolicyEnv::new(LinkedStore::new(Default::default()), &limits), limits);
+    authorizer.activate(Policy::new(&engine.into(), policy).expect("the policy loads"));
+    authorizer
 }
 
 fn request() -> Request {
@@ -61,16 +62,16 @@ fn request() -> Request {
 async fn instances_that_are_done_do_not_pile_up() {
     const CLIENTS: usize = 4;
     // Enough to be taken down beside the decisions, and not so much that the decision itself is a slow one.
-    let gate = Arc::new(gate(&with_pages(48), patient()));
+    let authorizer = Arc::new(new_authorizer(&with_pages(48), patient()));
     let most = Arc::new(AtomicUsize::new(0));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
-            let (gate, most) = (Arc::clone(&gate), Arc::clone(&most));
+            let (authorizer, most) = (Arc::clone(&authorizer), Arc::clone(&most));
             tokio::spawn(async move {
                 for _ in 0..2000 {
-                    let decision = gate.decide(&request(), &["c".to_owned()]).await;
+                    let decision = authorizer.decide(&request(), &["c".to_owned()]).await;
                     assert!(matches!(decision.outcome, Outcome::Allowed(_)), "{:?}", decision.outcome);
-                    most.fetch_max(gate.deciding(), Ordering::Relaxed);
+                    most.fetch_max(authorizer.deciding(), Ordering::Relaxed);
                     tokio::task::yield_now().await;
                 }
             })
@@ -88,12 +89,12 @@ async fn instances_that_are_done_do_not_pile_up() {
 async fn who_gives_up_leaves_no_instance_beside_the_places() {
     // 16 MiB at once: each decision goes to the threads for slow ones at the first step, and only these let go of what was given up.
     let limits = Limits { concurrency: 8, prepared: 0, shadow: 0, ..patient() };
-    let gate = gate(&with_pages(256), limits);
+    let authorizer = new_authorizer(&with_pages(256), limits);
     let mut begun = 0;
     for _ in 0..500 {
         let channels = ["c".to_owned()];
         let request = request();
-        let mut deciding: Vec<_> = (0..8).map(|_| Box::pin(gate.decide(&request, &channels))).collect();
+        let mut deciding: Vec<_> = (0..8).map(|_| Box::pin(authorizer.decide(&request, &channels))).collect();
         for decision in &mut deciding {
             match decision.now_or_never() {
                 Some(decision) => assert!(matches!(decision.outcome, Outcome::Allowed(_)), "{:?}", decision.outcome),
@@ -102,6 +103,6 @@ async fn who_gives_up_leaves_no_instance_beside_the_places() {
         }
     }
     assert!(begun > 500, "{begun} were given up");
-    let decision = gate.decide(&request(), &["c".to_owned()]).await;
+    let decision = authorizer.decide(&request(), &["c".to_owned()]).await;
     assert!(matches!(decision.outcome, Outcome::Allowed(_)), "the places are free again: {:?}", decision.outcome);
 }

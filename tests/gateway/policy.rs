@@ -50,7 +50,7 @@ async fn what_a_hostile_policy_does_keeps_everybody_out_until_a_good_one_is_in_f
             _ => BOUNDS,
         };
         let gateway = Gateway::behind(&component(name), bounds).await;
-        let mut decisions = gateway.app.gate.watch();
+        let mut decisions = gateway.app.authorizer.watch();
         let reply = gateway.refused("channel=c&channel=d&last_ack_c=0").await;
         assert_eq!((reply.status, &*reply.code()), (500, "not_decided"), "{name}: {}", reply.body);
         assert_eq!(reply.header("content-type"), "application/json", "{name}");
@@ -63,7 +63,7 @@ async fn what_a_hostile_policy_does_keeps_everybody_out_until_a_good_one_is_in_f
         };
         assert!(kind.split(' ').any(|kind| kind == failure.kind()), "{name}: {failure:?}");
 
-        gateway.app.gate.put_in_force(load(&component("allow")));
+        gateway.app.authorizer.activate(load(&component("allow")));
         let mut sse = gateway.open("channel=c&last_ack_c=0").await;
         sse.connected("c").await;
         let id = gateway.store.stock("c", "e", &json!(1)).await;
@@ -141,12 +141,12 @@ async fn what_is_no_policy_is_refused_at_load_with_what_is_missing() {
         ("an empty component", b"\0asm\x0d\0\x01\0".to_vec(), &["tidegate:policy/authorizer@0.1.0", "nothing"]),
     ] {
         let gateway = Gateway::behind(&allow, "").await;
-        let before = gateway.app.gate.in_force();
+        let before = gateway.app.authorizer.active();
         let error = gateway.replace(&bytes).await.expect_err(what).to_string();
         for word in words {
             assert!(error.contains(word), "{what}: {error}");
         }
-        assert_eq!(gateway.app.gate.in_force(), before, "{what}: the one before stays in force");
+        assert_eq!(gateway.app.authorizer.active(), before, "{what}: the one before stays in force");
         gateway.open("channel=c").await.connected("c").await;
     }
     let error =
@@ -159,9 +159,9 @@ async fn a_policy_that_is_replaced_decides_no_more() {
     let gateway = Gateway::behind(&component("allow"), "").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
-    let about = gateway.replace(&component("deny")).await.expect("it loads");
-    assert!(about.digest.starts_with("sha256:") && about.number == 2);
-    assert_eq!(gateway.app.gate.in_force(), Some(about));
+    let info = gateway.replace(&component("deny")).await.expect("it loads");
+    assert!(info.digest.starts_with("sha256:") && info.number == 2);
+    assert_eq!(gateway.app.authorizer.active(), Some(info));
     assert_eq!(gateway.refused("channel=c").await.status, 418);
     let id = gateway.store.stock("c", "e", &json!(1)).await;
     assert_eq!(sse.ids("c", 1).await, [id], "no stream drops");
@@ -210,7 +210,7 @@ async fn two_hundred_hostile_decisions_at_once_harm_nobody_else() {
             }
         );
         eprintln!("{name}: the others took {took:?}");
-        hostile.app.gate.put_in_force(load(&component("allow")));
+        hostile.app.authorizer.activate(load(&component("allow")));
         hostile.open("channel=c").await.connected("c").await;
     }
 }

@@ -116,7 +116,7 @@ async fn a_policy_that_says_no_by_now_keeps_them_out() {
 #[tokio::test]
 async fn who_is_kept_out_for_a_while_is_so_whatever_was_decided() {
     let gateway = Gateway::behind(&component("kept"), "cors.origins = ['https://a.b']").await;
-    let mut decisions = gateway.app.gate.watch();
+    let mut decisions = gateway.app.authorizer.watch();
     // The policy's answer is kept, and given again.
     let first = as_user(&gateway, "a", "channel=g").await;
     let second = as_user(&gateway, "a", "channel=g").await;
@@ -137,9 +137,9 @@ async fn who_is_kept_out_for_a_while_is_so_whatever_was_decided() {
     }
     drop(as_user(&gateway, "a", "channel=o").await);
     let list = ask(gateway.control, "GET", "/v1/revocations", &[], "").await.json();
-    let denial = &list["revocations"][0];
-    assert_eq!(denial["subject"], "alice", "{list}");
-    let path = format!("/v1/revocations/{}", denial["id"].as_str().expect("an id"));
+    let revocation = &list["revocations"][0];
+    assert_eq!(revocation["subject"], "alice", "{list}");
+    let path = format!("/v1/revocations/{}", revocation["id"].as_str().expect("an id"));
     for status in [200, 404] {
         assert_eq!(ask(gateway.control, "DELETE", &path, &[], "").await.status, status);
     }
@@ -153,9 +153,9 @@ async fn it_holds_where_everybody_is_let_in_until_its_time_is_over() {
     let begun = std::time::Instant::now();
     let time = Duration::from_millis(400);
     let reply = order(&gateway, &json!({"channel": "c", "for": "400ms"})).await.json();
-    assert_eq!(reply["denial"]["channel"], "c", "{reply}");
+    assert_eq!(reply["revocation"]["channel"], "c", "{reply}");
     gateway.open("channel=d").await.connected("d").await;
-    until("it is let in again", || gateway.app.gate.denied().list().is_empty()).await;
+    until("it is let in again", || gateway.app.authorizer.denied().list().is_empty()).await;
     // Its end is kept in whole milliseconds.
     assert!(begun.elapsed() + Duration::from_millis(1) >= time, "{:?}", begun.elapsed());
     gateway.open("channel=c&channel=d").await;
@@ -269,7 +269,7 @@ async fn the_streams_of_the_node_that_was_asked_end_though_the_store_is_away() {
     }
     ends(meant).await;
     ends(other).await;
-    assert!(gateway.app.gate.denied().list().is_empty(), "who is kept out stands in the store");
+    assert!(gateway.app.authorizer.denied().list().is_empty(), "who is kept out stands in the store");
     gateway.store.heal();
     drop(as_user(&gateway, "a", "channel=g").await);
 }
@@ -325,14 +325,14 @@ async fn nobody_slips_through_while_many_come_and_go() {
         } else {
             json!({"channel": "g", "for": "1h"})
         };
-        let denial = order(&gateway, &what).await.json()["denial"]["id"].clone();
+        let revocation = order(&gateway, &what).await.json()["revocation"]["id"].clone();
         until("the last of them is gone", || reading() == 0).await;
         for _ in 0..100 {
             tokio::time::sleep(Duration::from_millis(1)).await;
             let late = gateway.app.streams.list(0, 100, |_| true);
             assert!(late.is_empty(), "round {round}: {late:?}");
         }
-        let path = format!("/v1/revocations/{}", denial.as_str().expect("an id"));
+        let path = format!("/v1/revocations/{}", revocation.as_str().expect("an id"));
         assert_eq!(ask(gateway.control, "DELETE", &path, &[], "").await.status, 200);
     }
     clients.iter().for_each(tokio::task::JoinHandle::abort);
@@ -364,7 +364,7 @@ async fn commands_that_were_trimmed_unseen_end_all_streams() {
     gateway.store.heal();
     let farewell = sse.frame().await;
     assert_eq!(farewell["type"], "reconnect", "{farewell}");
-    let mut decisions = gateway.app.gate.watch();
+    let mut decisions = gateway.app.authorizer.watch();
     let mut sse = sse.reconnect().await;
     assert!(!within("a decision", decisions.recv()).await.expect("there is one").decision.cached);
     sse.connected("g").await;

@@ -104,7 +104,7 @@ async fn a_policy_without_leave_to_look_up_lets_nobody_in() {
 async fn the_operator_reads_who_and_why_and_the_client_does_not() {
     let component = std::fs::read(committed()).expect("the component is there");
     let gateway = Gateway::behind(&component, &configuration(&suite().cases[0].world)).await;
-    let mut decisions = gateway.app.gate.watch();
+    let mut decisions = gateway.app.authorizer.watch();
     let target = "/api/realtime?channel=team-blue";
     let reply = ask(gateway.data, "GET", target, &[("cookie", "session=alice")], "").await;
     assert_eq!(reply.status, 403);

@@ -116,14 +116,14 @@ async fn cases_that_pass_and_settings_that_are_there_let_it_in() {
         reply.body
     );
     // What it requires is asked for whenever what is around it changes.
-    let basis = {
-        let gate = &gateway.app.gate;
-        let limits = gate.basis().limits.clone();
-        let store = std::sync::Arc::clone(&gate.basis().surroundings.store);
-        let surroundings = std::sync::Arc::new(tidegate::wasm::host::PolicyEnv::new(store, &limits));
-        std::sync::Arc::new(tidegate::wasm::host::PolicyContext { surroundings, limits })
+    let context = {
+        let authorizer = &gateway.app.authorizer;
+        let limits = authorizer.context().limits.clone();
+        let store = std::sync::Arc::clone(&authorizer.context().env.store);
+        let env = std::sync::Arc::new(tidegate::wasm::host::PolicyEnv::new(store, &limits));
+        std::sync::Arc::new(tidegate::wasm::host::PolicyContext { env, limits })
     };
-    let Err(refused) = gateway.app.rollout.turn().await.renew(basis).await else { panic!("it requires a setting") };
+    let Err(refused) = gateway.app.rollout.turn().await.renew(context).await else { panic!("it requires a setting") };
     assert!(refused.stage == Stage::Linked && refused.why.contains("policy.settings.audience"), "{refused}");
 }
 
@@ -229,17 +229,17 @@ async fn one_that_is_prepared_takes_force_with_what_is_configured_then() {
     let gateway = empty().await;
     let rollout = &gateway.app.rollout;
     let other = {
-        let limits = gateway.app.gate.basis().limits.clone();
-        let store = std::sync::Arc::clone(&gateway.app.gate.basis().surroundings.store);
-        let surroundings = std::sync::Arc::new(tidegate::wasm::host::PolicyEnv::new(store, &limits));
-        std::sync::Arc::new(tidegate::wasm::host::PolicyContext { surroundings, limits })
+        let limits = gateway.app.authorizer.context().limits.clone();
+        let store = std::sync::Arc::clone(&gateway.app.authorizer.context().env.store);
+        let env = std::sync::Arc::new(tidegate::wasm::host::PolicyEnv::new(store, &limits));
+        std::sync::Arc::new(tidegate::wasm::host::PolicyContext { env, limits })
     };
     let next = rollout
         .prepare(PolicyBundle::new(component("allow")), other, PolicyOrigin::default())
         .await
         .expect("it passes");
-    rollout.put_in_force(next).await.expect("nothing is signed");
-    let settings = &gateway.app.gate.basis().surroundings.settings;
+    rollout.activate(next).await.expect("nothing is signed");
+    let settings = &gateway.app.authorizer.context().env.settings;
     assert_eq!(settings.get("audience"), Some("app"));
 }
 
@@ -249,10 +249,10 @@ async fn elsewhere_nobody_knows_what_is_configured() {
     let requires = |rollout: tidegate::rollout::Rollout| {
         let cases = Some(format!("requires.settings = [\"pepper\"]\n{ALLOWS}"));
         let artifact = PolicyBundle { cases, ..PolicyBundle::new(component("allow")) };
-        let basis = gateway.app.gate.basis();
-        async move { rollout.prepare(artifact, basis, PolicyOrigin::default()).await.map(drop) }
+        let context = gateway.app.authorizer.context();
+        async move { rollout.prepare(artifact, context, PolicyOrigin::default()).await.map(drop) }
     };
     assert!(requires(gateway.app.rollout.clone()).await.is_err());
-    let elsewhere = tidegate::rollout::Rollout::elsewhere(std::sync::Arc::clone(&gateway.app.gate));
+    let elsewhere = tidegate::rollout::Rollout::elsewhere(std::sync::Arc::clone(&gateway.app.authorizer));
     assert!(requires(elsewhere).await.is_ok(), "its cases are asked all the same");
 }

@@ -56,7 +56,7 @@ async fn what_it_would_have_said_is_counted_and_has_no_effect() {
     let report = last.report();
     let told = &report.disagreements[0];
     assert_eq!((told.flip, told.version), (decision_change::DecisionChange::RejectToAllow, Some(2)));
-    assert_eq!((told.in_force.status, told.candidate.outcome), (Some(418), "allowed"));
+    assert_eq!((told.active.status, told.candidate.outcome), (Some(418), "allowed"));
     gateway.app.shadow.ask(None);
     assert_eq!(gateway.refused("channel=c").await.status, 418);
     assert_eq!(last.counts(), ShadowCounts { reject_to_allow: 1, ..ShadowCounts::default() });

@@ -86,10 +86,10 @@ async fn how_things_stand() {
     assert!(gateway.replace(&component("allow")).await.is_ok());
     let _open: Vec<Sse> = vec![gateway.open("channel=a&channel=b").await, gateway.open("channel=b").await];
     let status = get(&gateway, "/v1/status").await.json();
-    let about = gateway.app.gate.in_force().expect("one");
+    let info = gateway.app.authorizer.active().expect("one");
     assert_eq!((&status["ready"], &status["store"], &status["draining"]), (&json!(true), &json!("ok"), &json!(false)));
     let policy = &status["policy"];
-    assert_eq!((&policy["in_force"]["digest"], &policy["in_force"]["number"]), (&json!(&*about.digest), &json!(2)));
+    assert_eq!((&policy["in_force"]["digest"], &policy["in_force"]["number"]), (&json!(&*info.digest), &json!(2)));
     assert_eq!((&policy["swaps"], &policy["allow_all"]), (&json!(2), &json!(false)));
     assert_eq!((&policy["history"][0]["number"], &policy["refused"][0]["stage"]), (&json!(2), &json!("compiled")));
     let top = &status["streams"]["top"];

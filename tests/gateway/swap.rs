@@ -39,27 +39,27 @@ async fn without_rotation_they_stay() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_decision_that_was_overtaken_is_made_once_more() {
     let gateway = Gateway::behind(&component("slow"), "").await;
-    let gate = &gateway.app.gate;
+    let authorizer = &gateway.app.authorizer;
     let opening = gateway.refused("channel=c");
     let swapping = async {
         until("the decision has begun", || gateway.app.streams.count() == 1).await;
-        gateway.app.gate.put_in_force(load(&component("deny"))).acknowledged().await
+        gateway.app.authorizer.activate(load(&component("deny"))).acknowledged().await
     };
-    let (reply, about) = within("both", async { tokio::join!(opening, swapping) }).await;
-    assert_eq!((reply.status, about.number), (418, 2), "the word is that of what is in force");
-    assert!(gate.old().is_empty(), "{:?}", gate.old());
+    let (reply, info) = within("both", async { tokio::join!(opening, swapping) }).await;
+    assert_eq!((reply.status, info.number), (418, 2), "the word is that of what is in force");
+    assert!(authorizer.old().is_empty(), "{:?}", authorizer.old());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_swap_is_acknowledged_when_no_older_answer_is_on_its_way() {
     let gateway = Gateway::behind(&component("slow"), "").await;
-    let swap = |name: &'static str| gateway.app.gate.put_in_force(load(&component(name)));
+    let swap = |name: &'static str| gateway.app.authorizer.activate(load(&component(name)));
     let opening = gateway.open("channel=c");
     let swapping = async {
         until("the decision has begun", || gateway.app.streams.count() == 1).await;
         swap("slow").acknowledged().await;
         // The second decision is pinned: whoever swaps now waits for it.
-        until("it is decided once more", || gateway.app.gate.pinned() == 1).await;
+        until("it is decided once more", || gateway.app.authorizer.pinned() == 1).await;
         let started = std::time::Instant::now();
         swap("deny").acknowledged().await;
         started.elapsed()

@@ -129,7 +129,7 @@ async fn who_waits_for_keys_is_in_nobodys_way() {
     let waiting = async { join_all((0..300).map(|_| show(&gateway, &remote))).await };
     let others = async {
         until("the keys are asked for", || origin.requests() == 1).await;
-        until("all of them are there", || gateway.app.gate.waiting_for_keys() == 300).await;
+        until("all of them are there", || gateway.app.authorizer.waiting_for_keys() == 300).await;
         for _ in 0..100 {
             assert_eq!(show(&gateway, &local).await.status, 200);
         }
@@ -140,7 +140,7 @@ async fn who_waits_for_keys_is_in_nobodys_way() {
         assert_eq!(reply.status, 200, "{}", reply.body);
     }
     assert_eq!(origin.requests(), 1);
-    assert_eq!(gateway.app.gate.waiting_for_keys(), 0);
+    assert_eq!(gateway.app.authorizer.waiting_for_keys(), 0);
 }
 
 #[tokio::test]

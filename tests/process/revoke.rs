@@ -65,7 +65,7 @@ async fn who_is_kept_out_stays_out_on_nodes_that_start_and_while_redis_comes_bac
     let a = node(&redis, "a").await;
     let control = a.control.to_string();
     let told = ends(&["revoke", "--channel", "news", "--for", "1h", "--json", "--control", &control]).await;
-    let id = json_of(&told)["denial"]["id"].as_str().expect("an id").to_owned();
+    let id = json_of(&told)["revocation"]["id"].as_str().expect("an id").to_owned();
     assert_eq!(status(&a, "news").await, 403);
     let b = node(&redis, "b").await;
     // It knows it before it feeds anybody.

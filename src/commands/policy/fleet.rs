@@ -150,10 +150,10 @@ async fn try_here(bundle: &Bundle) -> anyhow::Result<()> {
     let limits = Limits::default();
     let compiler = Compiler::new(&limits, config::cache_dir().as_deref())?;
     let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::default(), system_clock()));
-    let gate = Arc::new(Authorizer::new(compiler, PolicyEnv::new(store, &limits), limits));
-    let rollout = Rollout::elsewhere(Arc::clone(&gate));
+    let authorizer = Arc::new(Authorizer::new(compiler, PolicyEnv::new(store, &limits), limits));
+    let rollout = Rollout::elsewhere(Arc::clone(&authorizer));
     let artifact = PolicyBundle { cases: bundle.cases.clone(), ..PolicyBundle::new(bundle.component.clone()) };
-    match rollout.prepare(artifact, gate.basis(), PolicyOrigin::default()).await {
+    match rollout.prepare(artifact, authorizer.context(), PolicyOrigin::default()).await {
         Ok(_) => Ok(()),
         Err(refused) => bail!("{refused}"),
     }
@@ -166,7 +166,7 @@ fn told(pushed: &Pushed) -> String {
         1 => "1 node".into(),
         n => format!("{n} nodes"),
     };
-    if !pushed.in_force {
+    if !pushed.active {
         return format!("{} could be in force on {nodes}; nothing was changed\n", pointer.component);
     }
     let mut text = format!("{} is in force on {nodes}, number {}\n", pointer.component, pointer.sequence);

@@ -94,7 +94,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
 /// What a component meets beside what was recorded.
 struct World {
     limits: Limits,
-    surroundings: PolicyEnv,
+    env: PolicyEnv,
     cache_dir: Option<PathBuf>,
 }
 
@@ -104,16 +104,16 @@ impl ReplayArgs {
         let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
         let Some(path) = &self.config else {
             let limits = Limits::default();
-            let surroundings = PolicyEnv::new(store, &limits);
-            return Ok(World { limits, surroundings, cache_dir: config::cache_dir() });
+            let env = PolicyEnv::new(store, &limits);
+            return Ok(World { limits, env, cache_dir: config::cache_dir() });
         };
         let mut layer = option("allow-all", false.into());
         let file = self.file.to_str().context("the component's path is not Unicode")?;
         merge(&mut layer, option("policy.file", Value::from(file)));
         merge(&mut layer, option("policy.source", Value::from("file")));
         let config = Config::load(Table::new(), Some(path), layer)?;
-        let surroundings = config.surroundings(store);
-        Ok(World { limits: config.limits, surroundings, cache_dir: config.cache_dir })
+        let env = config.env(store);
+        Ok(World { limits: config.limits, env, cache_dir: config.cache_dir })
     }
 }
 
@@ -121,7 +121,7 @@ impl World {
     async fn ask(&self, rehearsal: &ReplayEvaluator, question: &Question) -> (DecisionView, Arc<RecordedCalls>) {
         let recorded = Arc::new(RecordedCalls::from(&question.trace));
         let (request, channels) = (&question.request, &question.channels);
-        let decision = rehearsal.ask(&self.surroundings, &self.limits, &recorded, request, channels).await;
+        let decision = rehearsal.ask(&self.env, &self.limits, &recorded, request, channels).await;
         (DecisionView::new(&decision, channels), recorded)
     }
 }

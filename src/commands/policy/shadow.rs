@@ -168,8 +168,8 @@ async fn promote_through(args: &PromoteArgs, gateway: &Gateway) -> anyhow::Resul
     if args.json || answer["nodes"].is_array() {
         return tell(&answer, args.json);
     }
-    let in_force = &answer["in_force"];
-    let mut text = format!("{} is in force, as version {}\n", plain(&in_force["digest"]), in_force["number"]);
+    let active = &answer["in_force"];
+    let mut text = format!("{} is in force, as version {}\n", plain(&active["digest"]), active["number"]);
     if let Some(why) = answer["until_restart_because"].as_str() {
         // Writing to a text does not fail.
         let _ = writeln!(text, "until the next start: {why}");

@@ -43,11 +43,11 @@ fn since(ms: u64) -> String {
 }
 
 fn alone(policy: &Value) -> String {
-    let in_force = &policy["in_force"];
-    let digest = in_force["digest"].as_str().unwrap_or("no policy");
-    let since = in_force["since"].as_u64().map(since).unwrap_or_default();
-    let source = in_force["source"].as_str().unwrap_or("none");
-    let until = if in_force["until_restart"] == true { ", until it restarts" } else { "" };
+    let active = &policy["in_force"];
+    let digest = active["digest"].as_str().unwrap_or("no policy");
+    let since = active["since"].as_u64().map(since).unwrap_or_default();
+    let source = active["source"].as_str().unwrap_or("none");
+    let until = if active["until_restart"] == true { ", until it restarts" } else { "" };
     let mut text = format!("{digest}{since}  ({source}{until})\n");
     if let Some(why) = policy["last_refusal"]["why"].as_str() {
         text += &format!("  {why}\n");

@@ -64,7 +64,7 @@ pub struct Asking {
 
 impl Asking {
     pub fn new(compiler: &Compiler, policy: &Policy, limits: &Limits, cases: &[TestCase]) -> Self {
-        let door = |case: &TestCase| (run::gate(compiler, policy, limits, &case.world), case.clone());
+        let door = |case: &TestCase| (run::authorizer(compiler, policy, limits, &case.world), case.clone());
         Self { cases: cases.iter().map(door).collect() }
     }
 
@@ -97,10 +97,10 @@ impl Asking {
             let (mut making, mut left) = (histogram()?, histogram()?);
             let (start, mut done) = (Instant::now(), 0);
             while !until.reached(start, done) {
-                let (gate, case) = nth(&self.cases, done);
+                let (authorizer, case) = nth(&self.cases, done);
                 let begin = Instant::now();
                 let failed = |failure| MeasureError::Decision { case: case.name.clone(), failure };
-                gate.prepare_one().await.map_err(failed)?;
+                authorizer.prepare_one().await.map_err(failed)?;
                 record(&mut making, begin.elapsed());
                 record(&mut left, decide(&self.cases, done).await?.took);
                 done += 1;
@@ -182,8 +182,8 @@ fn nth(cases: &[(Authorizer, TestCase)], number: u64) -> &(Authorizer, TestCase)
 
 /// One decision; a policy that cannot decide has no cost that would mean anything.
 async fn decide(cases: &[(Authorizer, TestCase)], number: u64) -> Result<Decision, MeasureError> {
-    let (gate, case) = nth(cases, number);
-    let decision = gate.decide(&case.ask.request(), &case.ask.channels).await;
+    let (authorizer, case) = nth(cases, number);
+    let decision = authorizer.decide(&case.ask.request(), &case.ask.channels).await;
     match decision.outcome {
         Outcome::Failed(failure) => Err(MeasureError::Decision { case: case.name.clone(), failure }),
         _ => Ok(decision),

@@ -181,7 +181,7 @@ async fn promote_on_all(app: &App, followed: &Arc<Fleet>, wish: Promote, within:
     if let Some(own) = own.filter(|_| response.status().is_success()) {
         app.rollout.ended(&own);
     }
-    policy::tagged(response, app.gate.in_force().as_deref())
+    policy::tagged(response, app.authorizer.active().as_deref())
 }
 
 fn other_than(wanted: Option<&str>, is: &str) -> Option<Response> {

@@ -25,7 +25,7 @@ pub async fn ready(app: &App) -> Response {
         Ok(()) => "ok",
         Err(_) => "away",
     };
-    let policy = if app.gate.is_ready() { "ok" } else { "none" };
+    let policy = if app.authorizer.is_ready() { "ok" } else { "none" };
     let draining = app.is_draining();
     let ready = store == "ok" && policy == "ok" && !draining;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -56,8 +56,8 @@ fn node(app: &App, book: &Book, store_is_up: bool) {
     book.gauge("tidegate_commands_heard", "Whether all is known that the fleet said; else nothing is delivered.")
         .set(heard.into());
     book.gauge("tidegate_denials", "Who is kept out for a while, whatever the policy says.")
-        .set(count(app.gate.denied().list().len()));
-    let ready = store_is_up && heard && app.gate.is_ready() && !app.is_draining();
+        .set(count(app.authorizer.denied().list().len()));
+    let ready = store_is_up && heard && app.authorizer.is_ready() && !app.is_draining();
     book.gauge("tidegate_ready", "Whether this node should be sent clients, as /readyz says it.").set(ready.into());
     book.gauge("tidegate_draining", "Whether this node is going away.").set(app.is_draining().into());
     book.gauge("tidegate_channels", "Channels that are read here.").set(count(app.hub.channels()));
@@ -71,33 +71,33 @@ fn node(app: &App, book: &Book, store_is_up: bool) {
 }
 
 fn policy(app: &App, book: &Book) {
-    let gate = &app.gate;
+    let authorizer = &app.authorizer;
     let info = book.gauges(
         "tidegate_policy_info",
         "The policy in force; always 1. The version counts the swaps of this process.",
         &["digest", "version"],
     );
-    if let Some(about) = gate.in_force() {
-        info.with_label_values(&[&*about.digest, &about.number.to_string()]).set(1);
+    if let Some(policy) = authorizer.active() {
+        info.with_label_values(&[&*policy.digest, &policy.number.to_string()]).set(1);
         #[expect(clippy::cast_precision_loss, reason = "a time in seconds")]
         book.float("tidegate_policy_since_timestamp_seconds", "When the policy in force took it, since 1970.")
-            .set(about.since as f64 / 1e3);
+            .set(policy.since as f64 / 1e3);
     }
     book.counter("tidegate_policy_swaps_total", "Policies that took force, the first one too.")
-        .inc_by(*gate.swaps().borrow());
-    let old = gate.old();
+        .inc_by(*authorizer.swaps().borrow());
+    let old = authorizer.old();
     book.gauge("tidegate_policy_old_versions", "Versions that are in force no longer and still decide about somebody.")
         .set(count(old.len()));
     book.gauge("tidegate_policy_old_decisions", "Decisions of those that are not done.")
         .set(count(old.iter().map(|old| old.decisions).sum::<usize>()));
     book.gauge("tidegate_decisions_in_progress", "Decisions that have an instance, or are about to.")
-        .set(count(gate.deciding()));
+        .set(count(authorizer.deciding()));
     book.gauge("tidegate_decisions_limit", "Decisions that there may be at once (policy.concurrency).")
         .set(count(app.config.limits.concurrency));
     book.gauge("tidegate_decisions_awaiting_keys", "Decisions that wait for the keys of a token profile.")
-        .set(count(gate.waiting_for_keys()));
+        .set(count(authorizer.waiting_for_keys()));
     book.gauge("tidegate_decision_cache_bytes", "Bytes of answers that may be given again, about.")
-        .set(count(gate.cached_bytes()));
+        .set(count(authorizer.cached_bytes()));
     book.gauge("tidegate_requests_held", "Requests of refused clients that wait (reject.hold).").set(count(app.held()));
 }
 
@@ -147,7 +147,7 @@ fn streams(app: &App, book: &Book) {
 }
 
 fn pool(app: &App, book: &Book) {
-    let pool = app.gate.compiler().and_then(|compiler| compiler.engine().pooling_allocator_metrics());
+    let pool = app.authorizer.compiler().and_then(|compiler| compiler.engine().pooling_allocator_metrics());
     // A machine without the address space for a pool has none.
     let Some(pool) = pool else { return };
     let used = book.gauges("tidegate_pool_in_use", "What instances of policies have taken from the pool.", &["what"]);
@@ -191,14 +191,14 @@ mod tests {
         let raw = toml::from_str("store = 'memory:'\nallow-all = true").expect("TOML");
         let config = Config::check(raw).expect("a configuration");
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20, Default::default(), system_clock()));
-        let surroundings = config.surroundings(Arc::clone(&store));
-        let gate = Authorizer::new(engine::shared().expect("an engine"), surroundings, config.limits.clone());
+        let env = config.env(Arc::clone(&store));
+        let authorizer = Authorizer::new(engine::shared().expect("an engine"), env, config.limits.clone());
         let observers = Observers::new(config.limits.shadow);
-        let compiler = gate.compiler().expect("it has one");
-        gate.put_in_force(Policy::new(compiler, EXAMPLE).expect("it loads"));
+        let compiler = authorizer.compiler().expect("it has one");
+        authorizer.activate(Policy::new(compiler, EXAMPLE).expect("it loads"));
         let hub = Hub::start(store, config.stream.hub.clone());
         let response =
-            answer(&App::new(config, hub, Arc::new(gate), observers, None, SignaturePolicy::default())).await;
+            answer(&App::new(config, hub, Arc::new(authorizer), observers, None, SignaturePolicy::default())).await;
         assert_eq!(
             (response.status(), &response.headers()["content-type"]),
             (StatusCode::OK, &TEXT.parse().expect("a value"))
@@ -213,8 +213,8 @@ mod tests {
         let text = scrape().await;
         let mut lines = BTreeSet::new();
         for line in text.lines() {
-            if let Some(about) = line.strip_prefix("# ") {
-                let (what, rest) = about.split_once(' ').expect("HELP or TYPE");
+            if let Some(info) = line.strip_prefix("# ") {
+                let (what, rest) = info.split_once(' ').expect("HELP or TYPE");
                 let (name, rest) = rest.split_once(' ').expect("a name");
                 lines.insert(format!("{name} {what} {rest}"));
             } else if let Some((name, labels)) = line.split_once('{') {

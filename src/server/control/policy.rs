@@ -49,13 +49,13 @@ struct Bundle {
 
 /// `GET /v1/policy`
 pub fn get(app: &App, request: &Request<Incoming>) -> Response {
-    let in_force = app.gate.in_force();
-    if let (Some(about), Some(known)) = (&in_force, Tags::of(request.headers(), &IF_NONE_MATCH))
-        && known.contain(Some(about))
+    let active = app.authorizer.active();
+    if let (Some(info), Some(known)) = (&active, Tags::of(request.headers(), &IF_NONE_MATCH))
+        && known.contain(Some(info))
     {
-        return tagged(respond::empty(StatusCode::NOT_MODIFIED), Some(about));
+        return tagged(respond::empty(StatusCode::NOT_MODIFIED), Some(info));
     }
-    tagged(respond::json(StatusCode::OK, &app.rollout.status()), in_force.as_deref())
+    tagged(respond::json(StatusCode::OK, &app.rollout.status()), active.as_deref())
 }
 
 /// `PUT /v1/policy`
@@ -80,7 +80,7 @@ pub async fn put(app: &App, request: Request<Incoming>) -> Response {
     if let Some(followed) = followed {
         return match unwanted(app, &headers) {
             Some(refusal) => refusal,
-            None => tagged(fleet::put(followed, artifact, dry_run, within).await, app.gate.in_force().as_deref()),
+            None => tagged(fleet::put(followed, artifact, dry_run, within).await, app.authorizer.active().as_deref()),
         };
     }
     answer(app, ReplacementKind { what: ReplacementSource::Given(artifact), dry_run, wanted: wanted(&headers), within })
@@ -102,7 +102,7 @@ pub async fn rollback(app: &App, request: Request<Incoming>) -> Response {
     if let Some(followed) = fleet::followed(app) {
         return match unwanted(app, &headers) {
             Some(refusal) => refusal,
-            None => tagged(fleet::rollback(followed, back, within).await, app.gate.in_force().as_deref()),
+            None => tagged(fleet::rollback(followed, back, within).await, app.authorizer.active().as_deref()),
         };
     }
     if let Some(refusal) = not_here(app) {
@@ -128,7 +128,7 @@ pub fn within<'a>(uri: &'a Uri, known: &[&str]) -> Result<(Params<'a>, Option<Du
 pub fn not_here(app: &App) -> Option<Response> {
     let text = if app.config.door == PolicyMode::Fleet {
         "the policy is the fleet's (policy.source): `tidegate policy push` and `rollback` change it"
-    } else if app.gate.compiler().is_none() {
+    } else if app.authorizer.compiler().is_none() {
         "this gateway lets everybody in (allow-all), so no policy is asked"
     } else {
         return None;
@@ -179,9 +179,9 @@ async fn aside(
 /// Makes a change, and says what came of it.
 pub async fn answer(app: &App, change: ReplacementKind) -> Response {
     match app.rollout.replace(change).await {
-        Ok(Replacement::InForce(about, only_here)) => {
-            let body = json!({ "in_force": *about, "until_restart_because": only_here });
-            tagged(respond::json(StatusCode::OK, &body), Some(&about))
+        Ok(Replacement::InForce(info, only_here)) => {
+            let body = json!({ "in_force": *info, "until_restart_because": only_here });
+            tagged(respond::json(StatusCode::OK, &body), Some(&info))
         }
         Ok(Replacement::Passed { digest, cases }) => {
             respond::json(StatusCode::OK, &json!({ "dry_run": true, "digest": digest, "cases": cases }))
@@ -190,7 +190,7 @@ pub async fn answer(app: &App, change: ReplacementKind) -> Response {
             let text = "another policy was sent after this one, while it waited for its turn".to_owned();
             error(StatusCode::CONFLICT, "overtaken", text)
         }
-        Err(ReplaceError::Unwanted(about)) => not_in_force(about.as_deref()),
+        Err(ReplaceError::Unwanted(info)) => not_in_force(info.as_deref()),
         Err(ReplaceError::Withdrawn) => {
             let text = "another candidate took its place, or none".to_owned();
             error(StatusCode::CONFLICT, "withdrawn", text)
@@ -214,9 +214,9 @@ pub fn refused(refused: &ActivationError) -> Response {
 }
 
 /// Says what is in force.
-pub fn tagged(mut response: Response, in_force: Option<&PolicyInfo>) -> Response {
-    if let Some(about) = in_force
-        && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", about.digest))
+pub fn tagged(mut response: Response, active: Option<&PolicyInfo>) -> Response {
+    if let Some(info) = active
+        && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", info.digest))
     {
         response.headers_mut().insert(ETAG, tag);
     }
@@ -225,21 +225,21 @@ pub fn tagged(mut response: Response, in_force: Option<&PolicyInfo>) -> Response
 
 /// The refusal of what is not wanted any more, given what is in force.
 pub fn unwanted(app: &App, headers: &HeaderMap) -> Option<Response> {
-    let in_force = app.gate.in_force();
-    (!wanted(headers)(in_force.as_deref())).then(|| not_in_force(in_force.as_deref()))
+    let active = app.authorizer.active();
+    (!wanted(headers)(active.as_deref())).then(|| not_in_force(active.as_deref()))
 }
 
-fn not_in_force(about: Option<&PolicyInfo>) -> Response {
-    let text = about.map_or("nothing", |about| &about.digest);
+fn not_in_force(info: Option<&PolicyInfo>) -> Response {
+    let text = info.map_or("nothing", |info| &info.digest);
     let text = format!("{text} is in force, which is not what if-match or if-none-match wants");
-    tagged(error(StatusCode::PRECONDITION_FAILED, "not_in_force", text), about)
+    tagged(error(StatusCode::PRECONDITION_FAILED, "not_in_force", text), info)
 }
 
 /// What the request says of what has to be in force, or has not.
 pub fn wanted(headers: &HeaderMap) -> ReplacementRequest {
     let (matches, others) = (Tags::of(headers, &IF_MATCH), Tags::of(headers, &IF_NONE_MATCH));
-    Box::new(move |in_force| {
-        let is = |tags: &Tags| tags.contain(in_force);
+    Box::new(move |active| {
+        let is = |tags: &Tags| tags.contain(active);
         matches.as_ref().is_none_or(is) && !others.as_ref().is_some_and(is)
     })
 }
@@ -254,10 +254,10 @@ impl Tags {
         if tags.is_empty() { None } else { Some(Self(tags)) }
     }
 
-    fn contain(&self, in_force: Option<&PolicyInfo>) -> bool {
-        let Some(about) = in_force else { return false };
+    fn contain(&self, active: Option<&PolicyInfo>) -> bool {
+        let Some(info) = active else { return false };
         let is = |tag: &String| {
-            tag == "*" || tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) == Some(&*about.digest)
+            tag == "*" || tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) == Some(&*info.digest)
         };
         self.0.iter().any(is)
     }
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn conditions() {
-        let about =
+        let info =
             PolicyInfo { number: 1, digest: "sha256:1".into(), cases: None, since: 0, origin: PolicyOrigin::default() };
         for (name, value, with, without) in [
             ("x", "", true, true),
@@ -287,7 +287,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_static(value));
             let wanted = wanted(&headers);
-            assert_eq!((wanted(Some(&about)), wanted(None)), (with, without), "{name}: {value}");
+            assert_eq!((wanted(Some(&info)), wanted(None)), (with, without), "{name}: {value}");
         }
     }
 }

@@ -30,13 +30,13 @@ pub async fn revoke(app: &App, request: Request<Incoming>) -> Response {
         Ok(revoked) => respond::json(StatusCode::OK, &json!(revoked)),
         Err(RevokeError::InvalidRequest(text)) => error(StatusCode::BAD_REQUEST, code, text),
         Err(full @ RevokeError::Full) => error(StatusCode::CONFLICT, "too_many_revocations", full),
-        Err(RevokeError::Store(cause)) => here_alone(app, checked.ok().map(|(whom, _)| whom), &cause),
+        Err(RevokeError::Store(cause)) => here_alone(app, checked.ok().map(|(selector, _)| selector), &cause),
     }
 }
 
 /// The store could not tell the others. Streams of this node end all the same, since they are why somebody asked.
-fn here_alone(app: &App, whom: Option<StreamSelector>, cause: &StoreError) -> Response {
-    let ended = whom.map_or(0, |whom| app.revocations.end(&whom));
+fn here_alone(app: &App, selector: Option<StreamSelector>, cause: &StoreError) -> Response {
+    let ended = selector.map_or(0, |selector| app.revocations.end(&selector));
     let (status, code) = match cause {
         StoreError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
         StoreError::WrongType | StoreError::Refused(_) => (StatusCode::CONFLICT, "store_refuses"),

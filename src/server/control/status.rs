@@ -20,7 +20,7 @@ use crate::util::clock::now_ms;
 pub async fn status(app: &App) -> Response {
     let nodes = tokio::time::timeout(SIGN_OF_LIFE, fleet::nodes(app));
     let (store_is_up, nodes) = tokio::join!(store_is_up(app), nodes);
-    let ready = store_is_up && app.commands.are_known() && app.gate.is_ready() && !app.is_draining();
+    let ready = store_is_up && app.commands.are_known() && app.authorizer.is_ready() && !app.is_draining();
     let (received, sent) = metrics().events();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time behind 1970")]
     let started = (process::started() * 1e3) as u64;
@@ -45,7 +45,7 @@ pub async fn status(app: &App) -> Response {
             "replay_limit": app.config.stream.replay_memory,
         },
         "kept_out": app.recent.list(),
-        "denials": app.gate.denied().list().len(),
+        "denials": app.authorizer.denied().list().len(),
         "nodes": nodes.unwrap_or_default(),
         "candidate": candidate(app),
     });
@@ -64,14 +64,15 @@ fn candidate(app: &App) -> Value {
 
 fn policy(app: &App) -> Value {
     let history = app.rollout.history().clone();
-    let in_force = app.gate.in_force();
-    let past: Vec<&PolicyInfo> = history.swaps.iter().map(|about| &**about).collect();
-    let old = app.gate.old().into_iter().map(|old| json!({ "number": old.about.number, "decisions": old.decisions }));
+    let active = app.authorizer.active();
+    let past: Vec<&PolicyInfo> = history.swaps.iter().map(|info| &**info).collect();
+    let old =
+        app.authorizer.old().into_iter().map(|old| json!({ "number": old.info.number, "decisions": old.decisions }));
     json!({
-        "allow_all": app.gate.compiler().is_none(),
-        "in_force": in_force.as_deref(),
+        "allow_all": app.authorizer.compiler().is_none(),
+        "in_force": active.as_deref(),
         "old": old.collect::<Vec<_>>(),
-        "swaps": *app.gate.swaps().borrow(),
+        "swaps": *app.authorizer.swaps().borrow(),
         "history": past,
         "refused": history.refused.iter().map(|refused| refusal(refused)).collect::<Vec<_>>(),
     })

@@ -83,8 +83,8 @@ pub struct StreamInfo {
 }
 
 impl StreamInfo {
-    fn is_meant(&self, whom: &StreamSelector) -> bool {
-        whom.matches(self.subject.as_deref(), self.channels.iter())
+    fn is_meant(&self, selector: &StreamSelector) -> bool {
+        selector.matches(self.subject.as_deref(), self.channels.iter())
     }
 }
 
@@ -216,14 +216,14 @@ impl StreamRegistry {
     }
 
     /// Streams of these readers end now, and those too that are being decided about at this moment. How many there are now.
-    pub fn revoke(&self, whom: &StreamSelector) -> usize {
+    pub fn revoke(&self, selector: &StreamSelector) -> usize {
         let mut live = self.0.live();
         live.revocations += 1;
-        live.revoked.push_back(whom.clone());
+        live.revoked.push_back(selector.clone());
         if live.revoked.len() > REMEMBERED {
             live.revoked.pop_front();
         }
-        let is_meant = |stream: &Stream| stream.reader.as_ref().is_some_and(|reader| reader.is_meant(whom));
+        let is_meant = |stream: &Stream| stream.reader.as_ref().is_some_and(|reader| reader.is_meant(selector));
         let meant: Vec<u64> = live.streams.iter().filter(|(_, stream)| is_meant(stream)).map(|(n, _)| *n).collect();
         let now = Instant::now();
         meant.iter().for_each(|number| live.revoke(*number, now));
@@ -310,7 +310,7 @@ impl RegisteredStream {
     /// Whether somebody's right was taken away since there were so many revocations.
     fn was_revoked(&self, reader: &StreamInfo, since: u64) -> bool {
         let new = usize::try_from(self.revocations - since).unwrap_or(usize::MAX);
-        new > self.revoked.len() || self.revoked.iter().rev().take(new).any(|whom| reader.is_meant(whom))
+        new > self.revoked.len() || self.revoked.iter().rev().take(new).any(|selector| reader.is_meant(selector))
     }
 }
 

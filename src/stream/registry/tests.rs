@@ -12,7 +12,7 @@ fn reader(subject: &str) -> StreamInfo {
     }
 }
 
-fn whom(subject: &str) -> StreamSelector {
+fn selector(subject: &str) -> StreamSelector {
     StreamSelector { subject: Some(subject.into()), channel: None }
 }
 
@@ -25,11 +25,11 @@ async fn who_registers_behind_a_revocation_is_found() {
         ticket.shall_end(Waker::noop())
     };
     let (alice, bob) = (place(), place());
-    assert_eq!(streams.revoke(&whom("alice")), 0, "nobody knows yet who they are");
+    assert_eq!(streams.revoke(&selector("alice")), 0, "nobody knows yet who they are");
     assert!(registered(&alice, "alice") && !registered(&bob, "bob"));
     let later = place();
     assert!(!registered(&later, "alice"), "it was decided about behind that");
-    assert_eq!((streams.revoke(&whom("alice")), streams.ended(EndReason::Revoked)), (2, 2));
+    assert_eq!((streams.revoke(&selector("alice")), streams.ended(EndReason::Revoked)), (2, 2));
     assert!(later.shall_end(Waker::noop()) && !bob.shall_end(Waker::noop()));
 }
 
@@ -39,7 +39,7 @@ async fn who_may_have_been_meant_by_what_is_forgotten_counts_as_meant() {
     for (revocations, ends) in [(REMEMBERED, false), (REMEMBERED + 1, true)] {
         let ticket = streams.admit(AbortSignal::default()).expect("there is room");
         (0..revocations).for_each(|n| {
-            streams.revoke(&whom(&n.to_string()));
+            streams.revoke(&selector(&n.to_string()));
         });
         ticket.register(reader("alice"), None);
         assert_eq!(ticket.shall_end(Waker::noop()), ends, "{revocations}");

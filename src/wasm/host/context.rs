@@ -30,7 +30,7 @@ impl State {
             return;
         };
         self.log.left = left;
-        if !self.surroundings.log.admits() {
+        if !self.env.log.admits() {
             return;
         }
         match level {
@@ -44,7 +44,7 @@ impl State {
 
 impl Host for State {
     fn now(&mut self) -> u64 {
-        (self.surroundings.clock)()
+        (self.env.clock)()
     }
 
     fn request_id(&mut self) -> String {

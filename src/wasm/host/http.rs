@@ -34,11 +34,11 @@ pub struct Http {
 }
 
 impl Http {
-    pub fn new(surroundings: &Arc<PolicyEnv>, digest: &Arc<str>, request_id: &str) -> Self {
+    pub fn new(env: &Arc<PolicyEnv>, digest: &Arc<str>, request_id: &str) -> Self {
         let mut context = WasiHttpCtx::new();
         context.set_field_size_limit(FIELDS);
-        let (surroundings, digest) = (Arc::clone(surroundings), Arc::clone(digest));
-        Self { context, out: Out { surroundings, digest, request_id: request_id.into(), sent: 0 } }
+        let (env, digest) = (Arc::clone(env), Arc::clone(digest));
+        Self { context, out: Out { env, digest, request_id: request_id.into(), sent: 0 } }
     }
 
     /// Begins a decision: before, nothing goes out.
@@ -54,7 +54,7 @@ impl Http {
 }
 
 struct Out {
-    surroundings: Arc<PolicyEnv>,
+    env: Arc<PolicyEnv>,
     digest: Arc<str>,
     /// Empty while the instance only prepares.
     request_id: String,
@@ -74,15 +74,15 @@ impl WasiHttpHooks for Out {
         let denied = || Box::new(async { Err(Error::HttpRequestDenied) });
         let request = request.map(ReadOn::new);
         self.sent = self.sent.saturating_add(1);
-        if self.request_id.is_empty() || self.sent > self.surroundings.max_requests {
+        if self.request_id.is_empty() || self.sent > self.env.max_requests {
             return denied();
         }
-        if let Some(recorded) = &self.surroundings.recorded {
+        if let Some(recorded) = &self.env.recorded {
             recorded.kept_in();
             return denied();
         }
         let told = self.told(request.uri());
-        if !self.surroundings.egress.allows(request.uri()) {
+        if !self.env.egress.allows(request.uri()) {
             told(&EgressError::Denied);
             return denied();
         }
@@ -90,7 +90,7 @@ impl WasiHttpHooks for Out {
             let body = body.map_err(|error| EgressError::Http(error.to_string()));
             CappedBody::new(body, REQUEST, EgressError::RequestTooLarge).boxed_unsync()
         });
-        let sending = self.surroundings.egress.send(request, options.map_or_else(RequestDeadline::default, patience));
+        let sending = self.env.egress.send(request, options.map_or_else(RequestDeadline::default, patience));
         Box::new(async move {
             match sending.await {
                 Ok(response) => {
@@ -120,10 +120,9 @@ impl Out {
         let scheme = uri.scheme_str().unwrap_or_default();
         let host = uri.authority().map_or("", |authority| authority.as_str().rsplit('@').next().unwrap_or_default());
         let to: String = format!("{scheme}://{host}").chars().take(300).collect();
-        let (surroundings, policy, request) =
-            (Arc::clone(&self.surroundings), Arc::clone(&self.digest), self.request_id.clone());
+        let (env, policy, request) = (Arc::clone(&self.env), Arc::clone(&self.digest), self.request_id.clone());
         move |error| {
-            if surroundings.log.admits() {
+            if env.log.admits() {
                 tracing::warn!(%policy, %request, ?to, %error, "a request of the policy failed");
             }
         }
@@ -188,9 +187,9 @@ mod tests {
         let origin = Origin::parse("http://127.0.0.1:1", true).expect("an origin");
         let bounds = EgressLimits { timeout: Duration::from_secs(10), response: 1024, concurrency: 1 };
         let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
-        let surroundings = PolicyEnv::new(store, &Limits { requests: 2, ..Limits::default() });
-        let surroundings = Arc::new(PolicyEnv { egress: Arc::new(Egress::new(vec![origin], bounds)), ..surroundings });
-        let mut http = Http::new(&surroundings, &"sha256:…".into(), "");
+        let env = PolicyEnv::new(store, &Limits { requests: 2, ..Limits::default() });
+        let env = Arc::new(PolicyEnv { egress: Arc::new(Egress::new(vec![origin], bounds)), ..env });
+        let mut http = Http::new(&env, &"sha256:…".into(), "");
         let send = async |http: &mut Http| {
             let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
             let request = http::Request::get("http://127.0.0.1:1/").body(body).expect("a request");

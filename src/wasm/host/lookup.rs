@@ -46,7 +46,7 @@ impl State {
         call: impl FnOnce() -> HostCall,
         answer: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, Error> {
-        if self.surroundings.recorded.is_some() {
+        if self.env.recorded.is_some() {
             return self.look_up_again(&call());
         }
         let found = self.look_up_now(key, part, answer).await;
@@ -66,7 +66,7 @@ impl State {
         if !self.has_request() {
             return Err(Error::Unavailable("there is no request yet".into()));
         }
-        let answer = self.surroundings.recorded.as_ref().and_then(|recorded| recorded.answer(call));
+        let answer = self.env.recorded.as_ref().and_then(|recorded| recorded.answer(call));
         if answer == Some(HostAnswer::Denied) {
             return Err(Error::Denied);
         }
@@ -88,7 +88,7 @@ impl State {
         part: &str,
         answer: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, Error> {
-        let allowed = self.surroundings.prefixes.iter().any(|prefix| key.starts_with(&**prefix));
+        let allowed = self.env.prefixes.iter().any(|prefix| key.starts_with(&**prefix));
         if !allowed || key.len().max(part.len()) > LONGEST {
             return Err(Error::Denied);
         }
@@ -96,14 +96,14 @@ impl State {
             return Err(Error::Unavailable("there is no request yet".into()));
         }
         self.lookups = self.lookups.saturating_add(1);
-        if self.lookups > self.surroundings.max_lookups {
+        if self.lookups > self.env.max_lookups {
             return Err(Error::Unavailable("the decision has had its look-ups".into()));
         }
-        match tokio::time::timeout(self.surroundings.lookup_timeout, answer).await {
+        match tokio::time::timeout(self.env.lookup_timeout, answer).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 // A policy can bring that about as often as it likes.
-                if self.surroundings.log.admits() {
+                if self.env.log.admits() {
                     tracing::warn!(policy = %self.digest, request = %self.request_id, %error, "a look-up failed");
                 }
                 Err(Error::Unavailable(match error {
@@ -118,19 +118,19 @@ impl State {
 
 impl Host for State {
     async fn get(&mut self, key: String) -> Result<Option<Vec<u8>>, Error> {
-        let surroundings = Arc::clone(&self.surroundings);
-        self.look_up(&key, "", || HostCall::Get(key.clone()), surroundings.store.get(&key)).await
+        let env = Arc::clone(&self.env);
+        self.look_up(&key, "", || HostCall::Get(key.clone()), env.store.get(&key)).await
     }
 
     async fn hash_get(&mut self, key: String, field: String) -> Result<Option<Vec<u8>>, Error> {
-        let surroundings = Arc::clone(&self.surroundings);
+        let env = Arc::clone(&self.env);
         let call = || HostCall::HashGet(key.clone(), field.clone());
-        self.look_up(&key, &field, call, surroundings.store.hash_get(&key, &field)).await
+        self.look_up(&key, &field, call, env.store.hash_get(&key, &field)).await
     }
 
     async fn set_contains(&mut self, key: String, member: String) -> Result<bool, Error> {
-        let surroundings = Arc::clone(&self.surroundings);
+        let env = Arc::clone(&self.env);
         let call = || HostCall::SetContains(key.clone(), member.clone());
-        self.look_up(&key, &member, call, surroundings.store.set_contains(&key, &member)).await
+        self.look_up(&key, &member, call, env.store.set_contains(&key, &member)).await
     }
 }

@@ -106,7 +106,7 @@ impl PolicyEnv {
 /// All that a decision depends on beside the component.
 pub struct PolicyContext {
     /// What a policy may see, ask and reach.
-    pub surroundings: Arc<PolicyEnv>,
+    pub env: Arc<PolicyEnv>,
     /// The bounds of one decision. Those of all together (`concurrency`, `queue_timeout`) are the gate's, from its beginning.
     pub limits: Limits,
 }
@@ -126,7 +126,7 @@ pub struct EvaluationTerms {
 
 /// The state of one instance, and so of one decision.
 pub struct State {
-    pub surroundings: Arc<PolicyEnv>,
+    pub env: Arc<PolicyEnv>,
     pub limiter: MemoryLimiter,
     /// What CPU time the call of now has had.
     pub pace: Arc<CpuBudget>,
@@ -146,9 +146,9 @@ pub struct State {
 
 impl State {
     /// The state of an instance that has not been asked yet, with this much memory.
-    pub fn new(surroundings: Arc<PolicyEnv>, memory: usize, pace: Arc<CpuBudget>, digest: Arc<str>) -> Self {
+    pub fn new(env: Arc<PolicyEnv>, memory: usize, pace: Arc<CpuBudget>, digest: Arc<str>) -> Self {
         Self {
-            surroundings,
+            env,
             limiter: MemoryLimiter::new(memory, Arc::clone(&pace)),
             pace,
             request_id: String::new(),
@@ -169,7 +169,7 @@ impl State {
         }
         self.patience = Some(terms.patience);
         self.lookups = terms.lookups;
-        self.trace = terms.traced.then(|| HostTrace::new((self.surroundings.clock)()));
+        self.trace = terms.traced.then(|| HostTrace::new((self.env.clock)()));
         self.request_id = request_id;
         self.limiter.begin();
         self.said = answer::AnswerOptions::default();
@@ -178,11 +178,11 @@ impl State {
 
     /// The limit that the decision went beyond, if it did. Whatever it answers then is no answer.
     pub fn exceeded(&self) -> Option<&'static str> {
-        if self.lookups > self.surroundings.max_lookups {
+        if self.lookups > self.env.max_lookups {
             return Some("policy.max-lookups");
         }
         let sent = self.wasi.as_ref().map_or(0, |wasi| wasi.http.sent());
-        (self.has_request() && sent > self.surroundings.max_requests).then_some("policy.egress.max-requests")
+        (self.has_request() && sent > self.env.max_requests).then_some("policy.egress.max-requests")
     }
 
     /// Whether a request went out.

@@ -31,7 +31,7 @@ impl State {
             Some(profile) => HostCall::VerifyWith(profile.to_owned(), token.to_owned()),
             None => HostCall::Verify(token.to_owned()),
         };
-        if let Some(recorded) = &self.surroundings.recorded {
+        if let Some(recorded) = &self.env.recorded {
             return Ok(from_answer(recorded.answer(&call())));
         }
         let checked = self.check_now(patience, profile, token).await?;
@@ -48,7 +48,7 @@ impl State {
         token: &str,
     ) -> wasmtime::Result<Result<String, Error>> {
         loop {
-            let (tokens, now) = (&self.surroundings.tokens, (self.surroundings.clock)());
+            let (tokens, now) = (&self.env.tokens, (self.env.clock)());
             let verdict = match profile {
                 Some(profile) => tokens.verify_with(profile, token, now),
                 None => tokens.verify(token, now),

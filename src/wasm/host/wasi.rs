@@ -50,7 +50,7 @@ impl Wasi {
 impl State {
     /// Writes what the policy printed to the log.
     pub fn flush(&mut self) {
-        self.surroundings.log.settle();
+        self.env.log.settle();
         let Some(wasi) = &self.wasi else { return };
         let text = wasi.output.take();
         for line in String::from_utf8_lossy(&text).lines() {
@@ -63,8 +63,8 @@ impl State {
     /// What it has of WASI, which most never ask for.
     pub(super) fn wasi(&mut self) -> &mut Wasi {
         self.wasi.get_or_insert_with(|| {
-            let http = Http::new(&self.surroundings, &self.digest, &self.request_id);
-            Box::new(Wasi::new(Arc::clone(&self.surroundings.clock), http))
+            let http = Http::new(&self.env, &self.digest, &self.request_id);
+            Box::new(Wasi::new(Arc::clone(&self.env.clock), http))
         })
     }
 }

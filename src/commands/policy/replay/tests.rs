@@ -5,7 +5,7 @@ use crate::util::golden::golden;
 use crate::wasm::component::Policy;
 use crate::wasm::engine;
 
-const LINE: &str = r#"{"recording":1,"time":"2026-11-25T12:00:00.000Z","policy":"sha256:0ld","us":52,"request":{"id":"5f0c","method":"GET","scheme":"https","authority":"gate.example","path_with_query":"/api/realtime?channel=CHANNEL","headers":[["cookie","session=s1"]],"client_address":"192.0.2.1"},"channels":["CHANNEL"],"now":1764072000000,"calls":CALLS,"network":false,"answer":ANSWER}"#;
+const LINE: &str = r#"{"recording":1,"time":"2026-11-25T12:00:00.000Z","policy":"sha256:0ld","us":52,"request":{"id":"5f0c","method":"GET","scheme":"https","authority":"authorizer.example","path_with_query":"/api/realtime?channel=CHANNEL","headers":[["cookie","session=s1"]],"client_address":"192.0.2.1"},"channels":["CHANNEL"],"now":1764072000000,"calls":CALLS,"network":false,"answer":ANSWER}"#;
 const MEMBER: &str = r#"[{"call":{"get":"session:s1"},"answer":{"value":"{\"id\":\"alice\",\"role\":\"member\"}"}}]"#;
 const IN: &str = r#"{"allow":true,"subject":"alice","channels":["CHANNEL"],"headers":{},"reason":""}"#;
 const OUT: &str = r#"{"status":403,"headers":{"content-type":["text/plain"]},"body":"No","reason":"a test"}"#;
@@ -23,7 +23,7 @@ fn replay(text: &str, all: bool) -> (String, String, u64) {
     let digest: Arc<str> = "sha256:new".into();
     let limits = Limits::default();
     let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
-    let world = World { surroundings: PolicyEnv::new(store, &limits), limits, cache_dir: None };
+    let world = World { env: PolicyEnv::new(store, &limits), limits, cache_dir: None };
     let (mut report, rehearsal) = (Report::new(&digest, all), ReplayEvaluator::new(policy, 0));
     let (mut text_out, mut json_out) = (String::new(), String::new());
     client_runtime().expect("a runtime").block_on(async {
