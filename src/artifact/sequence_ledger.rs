@@ -1,8 +1,8 @@
 //! The greatest sequence number that was in force here, over restarts.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use crate::artifact::digest::Digest;
@@ -50,7 +50,7 @@ impl SequenceLedger {
     }
 
     fn mark(&self) -> MutexGuard<'_, Option<LedgerEntry>> {
-        self.mark.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mark.lock()
     }
 
     /// The greatest number that was in force.

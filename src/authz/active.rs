@@ -1,9 +1,10 @@
 //! The version in force: one value, replaced at one moment, and what is left of those before it.
 
 use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwapOption;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, watch};
 
 use crate::authz::generation::{Activation, PolicyGeneration};
@@ -141,6 +142,6 @@ impl ActivePolicy {
     }
 
     fn swapped(&self) -> MutexGuard<'_, SwapState> {
-        self.swapped.lock().unwrap_or_else(PoisonError::into_inner)
+        self.swapped.lock()
     }
 }

@@ -3,9 +3,10 @@
 use crate::policy::info::PolicyInfo;
 use crate::policy::info::PolicyOrigin;
 use crate::wasm::host::PolicyContext;
+use parking_lot::{Mutex, MutexGuard};
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -72,7 +73,7 @@ impl Default for PrewarmPool {
 
 impl PrewarmPool {
     fn waiting(&self) -> MutexGuard<'_, Option<Vec<PrewarmedInstance>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 
     fn push(&self, instance: PrewarmedInstance) {

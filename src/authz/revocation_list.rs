@@ -1,9 +1,10 @@
 //! Who is kept out for a while, whatever the policy says: asked behind every decision, those that were kept too.
 
 use crate::policy::stream_selector::StreamSelector;
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde::{Deserialize, Serialize};
 
@@ -102,11 +103,11 @@ impl RevocationList {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Index> {
-        self.list.read().unwrap_or_else(PoisonError::into_inner)
+        self.list.read()
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Index> {
-        self.list.write().unwrap_or_else(PoisonError::into_inner)
+        self.list.write()
     }
 }
 

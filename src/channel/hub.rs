@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::Instant;
 
@@ -268,7 +269,7 @@ impl NotificationHandler for Shared {
 
 impl Shared {
     fn channels(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Channel>>> {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+        self.channels.lock()
     }
 
     fn lead_at(&self, key: &str) -> Option<&Arc<CommandBarrier>> {

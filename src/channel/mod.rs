@@ -7,7 +7,8 @@ pub(crate) mod reader;
 pub(crate) mod sequencer;
 
 use crate::telemetry::metrics::metrics;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::Bytes;
@@ -158,7 +159,7 @@ impl Channel {
 
     /// A panic under this lock is a bug; what it left is still better served than refused.
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// Finds the place to begin at. `verified` is the caller's memory between two calls. The flag says that the caller has

@@ -1,9 +1,10 @@
 //! A node among others: its word, once a second, and what it hears when it gives it.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -20,6 +21,7 @@ use crate::shadow::counts::ShadowCounts;
 use crate::store::StoreError;
 use crate::store::redis::fleet::{BELL, Beat, FleetStore, Read};
 use crate::util::clock::now_ms;
+use crate::util::id::random_id;
 
 /// A node gives word this often, and whenever something changes.
 const BEAT: Duration = Duration::from_secs(1);
@@ -132,7 +134,7 @@ impl Fleet {
     #[must_use]
     pub fn new(join: NodeConfig) -> Arc<Self> {
         let NodeConfig { store, authorizer, rollout, name, address, copy, concurrency } = join;
-        let instance = format!("{:016x}", rand::random::<u64>());
+        let instance = random_id();
         Arc::new(Self {
             store,
             authorizer,
@@ -327,7 +329,7 @@ async fn listen(fleet: Arc<Fleet>, hub: Hub) {
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 /// As much of a text as others are told.

@@ -10,6 +10,7 @@ use crate::rollout::pipeline::MAX_CASES;
 use crate::rollout::stage::Stage;
 use crate::store::StoreError;
 use crate::store::redis::fleet::{FleetStore, MAX_NOTE};
+use crate::util::id::random_id;
 use crate::wasm::load_error;
 
 /// What is in force in the fleet.
@@ -48,7 +49,7 @@ pub struct PushId(String);
 impl PushId {
     /// A new one.
     pub fn new() -> Self {
-        Self(format!("{:016x}", rand::random::<u64>()))
+        Self(random_id())
     }
 
     pub fn as_str(&self) -> &str {

@@ -21,6 +21,7 @@ use crate::policy::stream_selector::StreamSelector;
 use crate::store::{Store, StoreError};
 use crate::stream::registry::StreamRegistry;
 use crate::util::clock::now_ms;
+use crate::util::id::random_id;
 
 /// The hash of denials, by their ids.
 pub const KEY: &str = "tidegate:denied";
@@ -220,7 +221,7 @@ pub async fn revoke(store: &dyn Store, order: RevocationRequest) -> Result<Revoc
     }
     let revocation = time.map(|time| {
         let until = now_ms().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        Revocation { id: format!("{:016x}", rand::random::<u64>()).into(), selector, until }
+        Revocation { id: random_id().into(), selector, until }
     });
     if let Some(revocation) = &revocation {
         (command["id"], command["until"]) = (json!(revocation.id), json!(revocation.until));

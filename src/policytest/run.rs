@@ -10,6 +10,7 @@ use crate::policytest::unavailable_store::Away;
 use crate::policytest::{TestCase, TestRequest, TestWorld};
 use crate::store::Store;
 use crate::store::memory::{MemoryStore, system_clock};
+use crate::util::id::random_id;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 use crate::wasm::host::PolicyEnv;
@@ -69,7 +70,7 @@ impl TestRequest {
             path_with_query: self.path_with_query.clone(),
             headers: self.headers.clone(),
             client_address: self.client_address.clone(),
-            id: format!("{:016x}", rand::random::<u64>()),
+            id: random_id(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The right to put something in force: whoever is on the way has it, and one at a time is.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::signature::SignaturePolicy;
@@ -17,6 +17,7 @@ use crate::rollout::{EVERYBODY, Inner, Rollout, blocking};
 use crate::util::clock::now_ms;
 use crate::wasm::compile::Compiler;
 use crate::wasm::host::PolicyContext;
+use parking_lot::Mutex;
 
 /// The right to put something in force. Who waits for one comes in turn.
 pub struct ActivationGuard<'a> {
@@ -180,12 +181,12 @@ impl<'a> PendingGuard<'a> {
 
     fn reached(&self) -> ProgressFn {
         let stage = Arc::clone(&self.stage);
-        Arc::new(move |reached| *stage.lock().unwrap_or_else(PoisonError::into_inner) = Some(reached))
+        Arc::new(move |reached| *stage.lock() = Some(reached))
     }
 
     /// The stage that it is on its way to.
     fn next(&self) -> Stage {
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner).map_or(Stage::Fetched, Stage::next)
+        self.stage.lock().map_or(Stage::Fetched, Stage::next)
     }
 }
 

@@ -25,10 +25,11 @@ use crate::rollout::stage::ActivationError;
 use crate::rollout::stage::Stage;
 use crate::rollout::status::RolloutStatus;
 use crate::telemetry::metrics::metrics;
+use parking_lot::{Mutex, MutexGuard};
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -305,18 +306,18 @@ impl Inner {
     }
 
     fn signatures(&self) -> MutexGuard<'_, SignaturePolicy> {
-        self.signatures.lock().unwrap_or_else(PoisonError::into_inner)
+        self.signatures.lock()
     }
 
     fn history(&self) -> MutexGuard<'_, RolloutStatus> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+        self.history.lock()
     }
 
     fn line(&self) -> MutexGuard<'_, RollbackHistory> {
-        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+        self.active.lock()
     }
 
     fn place(&self) -> MutexGuard<'_, Place> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+        self.place.lock()
     }
 }

@@ -2,7 +2,7 @@
 //! takes its place, or it is taken back.
 
 use std::path::PathBuf;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::artifact::bundle::PolicyBundle;
 use crate::policy::info::PolicyOrigin;
@@ -14,6 +14,7 @@ use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::{ActivationError, Stage, StageError};
 use crate::rollout::{Inner, Rollout};
 use crate::shadow::shadow_policy::{ShadowPolicy, ShadowSampling};
+use parking_lot::MutexGuard;
 
 /// The candidate, with what it takes to put it in force.
 #[derive(Clone)]
@@ -110,7 +111,7 @@ impl Rollout {
 
 impl Inner {
     fn proposed(&self) -> MutexGuard<'_, Option<ShadowState>> {
-        self.proposed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.proposed.lock()
     }
 
     fn ask_beside(

@@ -1,8 +1,9 @@
 //! What is told of the way into force: what was, what is on its way, what was refused, and what became of the configuration.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -48,7 +49,7 @@ impl PendingActivation {
     /// The stage that it has reached; none yet if its bytes were not looked at.
     #[must_use]
     pub fn stage(&self) -> Option<Stage> {
-        *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.stage.lock()
     }
 
     fn to_json(&self) -> Value {

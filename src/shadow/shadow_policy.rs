@@ -5,8 +5,9 @@
 //! So nothing is asked of the store twice, and nothing goes out.
 
 use crate::shadow::counts::ShadowCounts;
+use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwapOption;
 use serde::Serialize;
@@ -186,7 +187,7 @@ impl ShadowPolicy {
     /// All that is told of it.
     #[must_use]
     pub fn report(&self) -> ShadowReport {
-        let disagreements = self.disagreements.lock().unwrap_or_else(PoisonError::into_inner);
+        let disagreements = self.disagreements.lock();
         ShadowReport {
             digest: self.policy().digest().to_string(),
             origin: self.origin.clone(),
@@ -252,7 +253,7 @@ impl ShadowPolicy {
             active: DecisionSummary::new(&decision).masked(&self.mask),
             candidate: DecisionSummary::new(&asked).masked(&self.mask),
         };
-        let mut kept = self.disagreements.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.disagreements.lock();
         if kept.len() == KEPT {
             kept.pop_front();
         }

@@ -2,8 +2,9 @@
 //! All that these hold on a node comes out of one budget; who reads nothing may lose what it holds, and reads it again.
 
 use crate::telemetry::metrics::metrics;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -46,7 +47,7 @@ impl ReplayBudget {
     }
 
     fn held(&self) -> MutexGuard<'_, VecDeque<Weak<PendingPage>>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 
     /// Waits for room, and makes some: the page that was read longest ago goes.
@@ -100,7 +101,7 @@ pub struct BudgetGuard {
 impl PendingPage {
     /// The page, for as long as it is needed to hand something out.
     pub fn lock(&self) -> MutexGuard<'_, Option<BudgetGuard>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Keys behind a URL. One task fetches them, before they grow old and when somebody asks for one that is not there; so there is
 //! never more than one fetch, whoever asks.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use http_cache_semantics::CachePolicy;
 use moka::sync::Cache;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -172,7 +173,7 @@ impl JwksSource {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Called under the lock, so that the end of the fetch comes after.

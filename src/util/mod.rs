@@ -1,9 +1,11 @@
 //! Helpers without knowledge of the gateway.
 
+pub mod backoff;
 pub mod clock;
 pub(crate) mod duration;
 pub(crate) mod files;
 pub(crate) mod fingerprint;
+pub mod id;
 pub(crate) mod private_files;
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //! ([`RecordedCalls`]).
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::wasm::octets::Octets;
@@ -169,7 +169,7 @@ impl RecordedCalls {
 
     /// The answer to a call: those to the same call in their order, the last of them as often as it is asked for.
     pub fn answer(&self, call: &HostCall) -> Option<HostAnswer> {
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = self.calls.lock();
         let mut found = None;
         for (exchange, given) in calls.iter_mut().filter(|(exchange, _)| exchange.call == *call) {
             found = Some(exchange.answer.clone());
@@ -178,7 +178,7 @@ impl RecordedCalls {
             }
         }
         if found.is_none() {
-            let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut missed = self.missed.lock();
             missed.count += 1;
             if missed.names.len() < REMEMBERED {
                 missed.names.push(call.name());
@@ -199,7 +199,7 @@ impl RecordedCalls {
 
     /// What was asked for and is not known.
     pub fn missed(&self) -> UnansweredCalls {
-        self.missed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.missed.lock().clone()
     }
 }
 

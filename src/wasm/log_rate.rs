@@ -1,7 +1,7 @@
 //! How many lines a policy may write to the log, all decisions together: a bucket of lines that fills at a steady rate.
 
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// A bucket holds the lines of so many seconds.
@@ -58,7 +58,7 @@ impl LogRate {
     }
 
     fn has_place(&self, now: Instant) -> bool {
-        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bucket = self.bucket.lock();
         let filled = now.saturating_duration_since(bucket.filled).as_secs_f64() * self.rate;
         bucket.lines = (bucket.lines + filled).min(self.rate * BURST);
         bucket.filled = bucket.filled.max(now);

@@ -7,8 +7,9 @@ pub(crate) mod key;
 
 use crate::policy::cache_directive::CacheDirective;
 use crate::policy::cache_directive::Vary;
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant as SystemInstant};
 
 use http::HeaderMap;
@@ -169,7 +170,7 @@ impl DecisionCache {
             return;
         }
         let key = key::ways(&base);
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.changing.lock();
         if self.forgotten.load(Ordering::Acquire) != seen.0 {
             return;
         }
@@ -189,7 +190,7 @@ impl DecisionCache {
     /// Forgets what matches, and what is being decided at this moment, for nobody knows yet whether that would.
     pub fn forget(&self, what: Forget<'_>) {
         let Some(entries) = &self.entries else { return };
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.changing.lock();
         self.forgotten.fetch_add(1, Ordering::AcqRel);
         for (key, entry) in entries {
             if matches!(&entry, Entry::Answer(kept) if kept.matches(what)) {

@@ -4,10 +4,11 @@
 pub(crate) mod reader;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -83,7 +84,7 @@ impl Commands {
 
     /// Tells this one of commands of these kinds. Before [`Self::run`].
     pub fn listen(&self, kinds: &'static [&'static str], listener: Arc<dyn CommandHandler>) {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push((kinds, listener));
+        self.listeners.lock().push((kinds, listener));
     }
 
     /// This node's name.
@@ -104,7 +105,7 @@ impl Commands {
     }
 
     fn listeners(&self) -> Vec<Handlers> {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.listeners.lock().clone()
     }
 }
 

@@ -1,10 +1,11 @@
 //! The embedded store, `memory:`: streams, doorbells and seeded look-ups in this process, with Redis' semantics and a bound.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::event::{Body, NewEvent, StreamId, doorbell_head};
 use crate::store::command::{Command, Keep, NewId, Reply, Trim, bound};
@@ -85,7 +86,7 @@ impl MemoryStore {
 
     /// The state, with what has expired by now gone.
     fn state(&self) -> MutexGuard<'_, State> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         state.expire((self.clock)());
         state
     }

@@ -1,8 +1,9 @@
 //! The node's one connection for doorbells: every channel is subscribed once on it, and again after a lost link.
 
 use crate::telemetry::metrics::metrics;
+use parking_lot::Mutex;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -71,13 +72,13 @@ impl Drop for NotificationSubscriber {
 
 impl Wanted {
     fn change(&self, with: impl FnOnce(&mut Channels)) {
-        with(&mut self.channels.lock().unwrap_or_else(PoisonError::into_inner));
+        with(&mut self.channels.lock());
         self.changed.notify_one();
     }
 
     /// What is to be subscribed and what is no longer, since the last call; or, for a new connection, all that is wanted.
     fn take(&self, everything: bool) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut channels = self.channels.lock();
         let touched = std::mem::take(&mut channels.touched);
         if everything {
             return (channels.all.iter().cloned().collect(), Vec::new());

@@ -4,12 +4,13 @@
 //! that its connection is cut when it is still there a while later.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -258,7 +259,7 @@ impl StreamRegistry {
 
 impl Shared {
     fn live(&self) -> MutexGuard<'_, RegisteredStream> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+        self.live.lock()
     }
 
     /// Does what is due; says when something is next.
