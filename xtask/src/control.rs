@@ -5,8 +5,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::test::step;
-use crate::{root, sdks};
+use crate::go::go;
+use crate::root;
+use crate::step::step;
 
 /// Fuzzes the control port by its document, reads its metrics as Prometheus does, and asks the alarms of the docs.
 pub fn run() -> Result<()> {
@@ -14,7 +15,7 @@ pub fn run() -> Result<()> {
     let folder = root.join("tests/control-port");
     let schemathesis = schemathesis(&root.join("target/toolchains"), &folder.join("requirements.txt"))?;
     let judge = root.join("target/tmp/prometheus");
-    let mut build = Command::new(sdks::go()?);
+    let mut build = Command::new(go()?);
     build.args(["build", "-o"]).arg(&judge).arg(".").current_dir(folder.join("prometheus"));
     step("what Prometheus makes of metrics and alarms", build)?;
     let mut program = crate::cargo();

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::sdks;
+use crate::go;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -49,7 +49,7 @@ pub fn run(options: &[&str]) -> Result<()> {
 
     let components = root.join("target/guests");
     fs::create_dir_all(&components).with_context(|| format!("creating {}", components.display()))?;
-    let path = sdks::path()?;
+    let path = go::path()?;
     let mut failed = Vec::new();
     for name in known.iter().filter(|known| named.is_empty() || named.contains(&known.as_str())) {
         let component = components.join(format!("{name}.wasm"));

@@ -2,8 +2,10 @@
 
 mod bindings;
 mod control;
+mod go;
 mod guests;
 mod sdks;
+mod step;
 mod test;
 
 use std::env;

