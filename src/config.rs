@@ -84,11 +84,11 @@ pub struct Config {
     /// Proxies that are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Bytes of a request's head.
-    pub max_head: usize,
+    pub max_header_size: usize,
     /// Where the policy comes from.
     pub rollout: RolloutConfig,
     /// This node's name, if it was given one.
-    pub node: Option<String>,
+    pub node_name: Option<String>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// What may change without a restart.
@@ -109,7 +109,7 @@ pub struct StoreConfig {
     /// Wait for it at start.
     pub wait: bool,
     /// Bytes of `memory:`.
-    pub memory: usize,
+    pub memory_max_size: usize,
     /// Keys of `memory:`.
     pub seed: HashMap<String, Seed>,
 }
@@ -135,9 +135,9 @@ pub struct StreamConfig {
     /// Any path below counts too.
     pub below: bool,
     /// A silent stream says something this often.
-    pub ping: Duration,
+    pub ping_interval: Duration,
     /// Channels of one stream.
-    pub max_channels: usize,
+    pub max_channels_per_stream: usize,
     /// Streams at once.
     pub max_streams: usize,
     /// Bytes for replays.
@@ -226,8 +226,8 @@ impl Config {
         }
         let live = Live::check(&raw)?;
         let url: StoreUrl = raw.store.parse().map_err(|error| wrong("store", error))?;
-        if !raw.memory.seed.is_empty() && !matches!(url, StoreUrl::Memory) {
-            return Err(wrong("memory.seed", "it fills a memory: store only; store is another"));
+        if !raw.memory_store.seed.is_empty() && !matches!(url, StoreUrl::Memory) {
+            return Err(wrong("memory-store.seed", "it fills a memory: store only; store is another"));
         }
         let limits = policy::limits(&raw.policy)?;
         let rollout = operations::rollout(&raw.policy)?;
@@ -242,24 +242,31 @@ impl Config {
                 "an empty prefix would open every key; name what keys begin with",
             ));
         }
-        let ping = raw.stream.ping;
-        if !(Duration::from_secs(1)..=Duration::from_secs(70)).contains(&ping) {
+        let ping_interval = raw.stream.ping_interval;
+        if !(Duration::from_secs(1)..=Duration::from_secs(70)).contains(&ping_interval) {
             let what = "from 1s to 70s: the stock client gives up after 75 s of silence";
-            return Err(wrong("stream.ping", format!("{}: it is {what}", humantime::format_duration(ping))));
+            return Err(wrong(
+                "stream.ping-interval",
+                format!("{}: it is {what}", humantime::format_duration(ping_interval)),
+            ));
         }
         let (path, below) = stream_path(&raw.stream.path)?;
-        let max_event = size("stream.max-event", raw.stream.max_event, 1 << 10, 256 << 20)?;
+        let max_event_size = size("stream.max-event-size", raw.stream.max_event_size, 1 << 10, 256 << 20)?;
         let stream = StreamConfig {
             path,
             below,
-            ping,
-            max_channels: count("stream.max-channels", raw.stream.max_channels, 1_000)?,
+            ping_interval,
+            max_channels_per_stream: count(
+                "stream.max-channels-per-stream",
+                raw.stream.max_channels_per_stream,
+                1_000,
+            )?,
             max_streams: count("stream.max-streams", raw.stream.max_streams, 10_000_000)?,
             replay_memory: size("stream.replay-memory", raw.stream.replay_memory, 1 << 20, 1 << 40)?,
             hub: HubSettings {
-                log_memory: size("stream.log-memory", raw.stream.log_memory, 0, 1 << 40)?,
-                position_check: positive("stream.position-check", raw.stream.position_check)?,
-                max_event,
+                buffer_memory: size("stream.buffer-memory", raw.stream.buffer_memory, 0, 1 << 40)?,
+                reconcile_interval: positive("stream.reconcile-interval", raw.stream.reconcile_interval)?,
+                max_event_size,
                 linger: Duration::from_secs(30),
             },
         };
@@ -276,8 +283,8 @@ impl Config {
                 ca: raw.store_ca,
                 timeout: positive("store-timeout", raw.store_timeout)?,
                 wait: raw.wait_for_store,
-                memory: size("memory.limit", raw.memory.limit, 1 << 16, 1 << 40)?,
-                seed: raw.memory.seed,
+                memory_max_size: size("memory-store.max-size", raw.memory_store.max_size, 1 << 16, 1 << 40)?,
+                seed: raw.memory_store.seed,
             },
             cache_dir,
             door,
@@ -288,9 +295,9 @@ impl Config {
             egress: Arc::new(policy::egress(&raw.policy.egress)?),
             stream,
             trusted_proxies: raw.server.trusted_proxies,
-            max_head: size("server.max-head", raw.server.max_head, 32 << 10, 1 << 20)?,
+            max_header_size: size("server.max-header-size", raw.server.max_header_size, 32 << 10, 1 << 20)?,
             rollout,
-            node: raw.fleet.node.map(operations::node).transpose()?,
+            node_name: raw.fleet.node_name.map(operations::node_name).transpose()?,
             log_format: raw.log.format,
             live: Arc::new(live),
             written,
@@ -312,7 +319,7 @@ impl Config {
     /// What this node is called: its name, or the machine's with the address where clients connect.
     #[must_use]
     pub fn node_at(&self, listen: SocketAddr) -> String {
-        self.node.clone().unwrap_or_else(|| operations::default_node(listen))
+        self.node_name.clone().unwrap_or_else(|| operations::default_node(listen))
     }
 
     /// Whether a client's address is a trusted proxy's.
@@ -365,14 +372,14 @@ fn fleet(raw: &raw::Policy, allow_all: bool, store: &StoreUrl) -> Result<Door, C
     if matches!(store, StoreUrl::Memory) {
         return Err(wrong("policy.source", "a fleet has its policy in a Redis, and store is memory:"));
     }
-    if raw.trusted_keys.is_empty() && !raw.unsigned_fleet {
+    if raw.trusted_keys.is_empty() && !raw.allow_unsigned {
         let what = "a fleet takes signed policies only, since whoever may write to the store could else write the policy: \
-                    name public keys (`tidegate policy keygen` makes a pair), or write --unsigned-fleet (policy.unsigned-fleet)";
+                    name public keys (`tidegate policy keygen` makes a pair), or write --allow-unsigned (policy.allow-unsigned)";
         return Err(wrong("policy.trusted-keys", what));
     }
-    if !raw.trusted_keys.is_empty() && raw.unsigned_fleet {
+    if !raw.trusted_keys.is_empty() && raw.allow_unsigned {
         let what = "there are policy.trusted-keys too, and with those every policy has to be signed; which one it shall be has to be written";
-        return Err(wrong("policy.unsigned-fleet", what));
+        return Err(wrong("policy.allow-unsigned", what));
     }
     Ok(Door::Fleet)
 }

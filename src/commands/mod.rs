@@ -79,7 +79,7 @@ pub struct ServeFlags {
     wait_for_store: bool,
     /// Take policies from the store that nobody signed (where policy.source is fleet)
     #[arg(long)]
-    unsigned_fleet: bool,
+    allow_unsigned: bool,
 }
 
 impl ServeFlags {
@@ -98,7 +98,7 @@ impl ServeFlags {
         for (path, flag) in [
             ("allow-all", self.allow_all),
             ("wait-for-store", self.wait_for_store),
-            ("policy.unsigned-fleet", self.unsigned_fleet),
+            ("policy.allow-unsigned", self.allow_unsigned),
         ] {
             if flag {
                 set(path, true.into());

@@ -16,20 +16,20 @@ use crate::store::Store;
 
 /// Options of what is around the policy in force.
 const AROUND: [&str; 15] = [
-    "policy.cpu",
+    "policy.cpu-time",
     "policy.timeout",
-    "policy.max-answer",
-    "policy.cache",
+    "policy.max-response-size",
+    "policy.cache-size",
     "policy.cache-max-age",
     "policy.lookup.prefixes",
     "policy.lookup.timeout",
+    "policy.lookup.max-lookups",
     "policy.settings",
-    "policy.max-lookups",
     "policy.log-rate",
     "policy.tokens",
     "policy.egress.hosts",
     "policy.egress.timeout",
-    "policy.egress.max-response",
+    "policy.egress.max-response-size",
     "policy.egress.max-requests",
 ];
 /// Who may sign.
@@ -247,12 +247,12 @@ mod tests {
             assert_eq!(new.needs_restart(&running), restart, "{toml}");
         };
         check(&base, true, &[]);
-        check(&format!("{base}\ncpu = '50ms'"), false, &[]);
+        check(&format!("{base}\ncpu-time = '50ms'"), false, &[]);
         check(&format!("{base}\nlookup.prefixes = ['a:']"), false, &[]);
         check(
-            &format!("{base}\nmemory = '32MiB'\nrotate-within = 'off'\nqueue-timeout = '3s'"),
+            &format!("{base}\nmax-memory = '32MiB'\nrotation-window = 'off'\nqueue-timeout = '3s'"),
             true,
-            &["policy.memory", "policy.queue-timeout"],
+            &["policy.max-memory", "policy.queue-timeout"],
         );
         check(&format!("listen = '127.0.0.1:1'\ncontrol = '127.0.0.1:2'\n{base}"), true, &["listen", "control.listen"]);
         check("", false, &[]);
@@ -267,7 +267,7 @@ mod tests {
             "[policy]\ntokens.a = {{ {jwks} }}\ntokens.b = {{ {jwks} }}\negress.hosts = ['https://a.example']"
         ));
         let mut two = load(&format!(
-            "[policy]\ncpu = '1ms'\ntokens.a = {{ {jwks} }}\ntokens.b = {{ {jwks}, issuer = 'b' }}\negress.hosts = ['https://a.example']"
+            "[policy]\ncpu-time = '1ms'\ntokens.a = {{ {jwks} }}\ntokens.b = {{ {jwks}, issuer = 'b' }}\negress.hosts = ['https://a.example']"
         ));
         two.keep_from(&one);
         assert!(two.tokens.shares(&one.tokens, "a") && !two.tokens.shares(&one.tokens, "b"));

@@ -47,15 +47,15 @@ pub fn log_filter(text: &str) -> Result<EnvFilter, ConfigError> {
     EnvFilter::try_new(text).map_err(|error| wrong("log.filter", format!("{text:?}: {error}; {expected}")))
 }
 
-/// The time of `reject.hold`.
-pub fn hold(time: Duration) -> Result<Duration, ConfigError> {
+/// The time of `reject.delay`.
+pub fn reject_delay(time: Duration) -> Result<Duration, ConfigError> {
     let what = || {
         format!(
             "{}: it is at most 60s, for proxies give up on a silent response then",
             humantime::format_duration(time)
         )
     };
-    if time <= Duration::from_secs(60) { Ok(time) } else { Err(wrong("reject.hold", what())) }
+    if time <= Duration::from_secs(60) { Ok(time) } else { Err(wrong("reject.delay", what())) }
 }
 
 /// The path of the streams, less a `/*`, and whether any path below counts too.

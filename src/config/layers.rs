@@ -82,7 +82,7 @@ pub fn file(path: &Path, text: &str) -> Result<Table, ConfigError> {
     }
     if let Some(Value::Table(decisions)) = table.get_mut("decisions") {
         decisions.get_mut("log").filter(|log| log.as_str() != Some(STDOUT)).map(from_here);
-        decisions.get_mut("record").map(from_here);
+        decisions.get_mut("recording").and_then(|recording| recording.get_mut("file")).map(from_here);
     }
     table.get_mut("store-ca").map(from_here);
     table.get_mut("cache-dir").map(from_here);

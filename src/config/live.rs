@@ -13,22 +13,22 @@ use crate::policy::decisions;
 /// Their names.
 pub const LIVE: [&str; 18] = [
     "control.token",
-    "policy.rotate-within",
+    "policy.rotation-window",
     "policy.shadow.file",
     "policy.shadow.share",
     "channels.allow",
     "channels.deny",
     "cors.origins",
     "cors.credentials",
-    "reject.hold",
+    "reject.delay",
     "redis-rest.tokens",
     "decisions.log",
-    "decisions.mask",
-    "decisions.record",
-    "decisions.record-share",
-    "decisions.record-limit",
+    "decisions.masked-fields",
+    "decisions.recording.file",
+    "decisions.recording.share",
+    "decisions.recording.max-size",
     "drain.delay",
-    "drain.time",
+    "drain.duration",
     "log.filter",
 ];
 
@@ -41,7 +41,7 @@ pub struct Live {
     /// What operators have to show.
     pub control_token: Option<String>,
     /// Streams of older versions are asked to come back within this time; none lets them stay.
-    pub rotate_within: Option<Duration>,
+    pub rotation_window: Option<Duration>,
     /// What is asked beside the policy.
     pub shadow: ShadowConfig,
     /// Which keys may be channels.
@@ -49,7 +49,7 @@ pub struct Live {
     /// Which web pages may read.
     pub cors: Cors,
     /// A client that was refused and asks again at once waits so long.
-    pub reject_hold: Duration,
+    pub reject_delay: Duration,
     /// Tokens of `/redis`.
     pub rest_tokens: Vec<String>,
     /// What is written down of decisions.
@@ -57,7 +57,7 @@ pub struct Live {
     /// A node that was told to stop serves on for so long.
     pub drain_delay: Duration,
     /// The time that streams have to leave.
-    pub drain: Duration,
+    pub drain_duration: Duration,
     /// What is logged.
     pub log_filter: String,
 }
@@ -72,21 +72,21 @@ impl Live {
             return Err(wrong("control.token and redis-rest.tokens", what));
         }
         check::log_filter(&raw.log.filter)?;
-        let within = raw.policy.rotate_within.0;
+        let within = raw.policy.rotation_window.0;
         Ok(Self {
             control_token: raw.control.token.clone(),
-            rotate_within: within.map(|time| operations::up_to_a_day("policy.rotate-within", time)).transpose()?,
+            rotation_window: within.map(|time| operations::up_to_a_day("policy.rotation-window", time)).transpose()?,
             shadow: operations::shadow(&raw.policy.shadow)?,
             channels: ChannelRules {
                 allow: check::patterns("channels.allow", &raw.channels.allow)?,
                 deny: check::patterns("channels.deny", &raw.channels.deny)?,
             },
             cors: cors::cors(&raw.cors)?,
-            reject_hold: check::hold(raw.reject.hold)?,
+            reject_delay: check::reject_delay(raw.reject.delay)?,
             rest_tokens: raw.redis_rest.tokens.clone(),
             decisions: operations::decisions(&raw.decisions)?,
             drain_delay: operations::up_to_a_day("drain.delay", raw.drain.delay)?,
-            drain: operations::up_to_a_day("drain.time", raw.drain.time)?,
+            drain_duration: operations::up_to_a_day("drain.duration", raw.drain.duration)?,
             log_filter: raw.log.filter.clone(),
         })
     }

@@ -65,23 +65,26 @@ pub fn decisions(raw: &raw::Decisions) -> Result<decisions::Settings, ConfigErro
     let field = |name: &String| {
         let known = MASKABLE.iter().find(|(known, _)| known == name).map(|(_, field)| *field);
         let names = MASKABLE.map(|(known, _)| known).join(", ");
-        known.ok_or_else(|| wrong("decisions.mask", format!("{name:?}: it is one of {names}")))
+        known.ok_or_else(|| wrong("decisions.masked-fields", format!("{name:?}: it is one of {names}")))
     };
-    let mask = raw.mask.iter().map(field).collect::<Result<_, _>>()?;
+    let mask = raw.masked_fields.iter().map(field).collect::<Result<_, _>>()?;
     let log = raw.log.as_ref().map(|target| match &**target {
         STDOUT => Target::Stdout,
         path => Target::File(path.into()),
     });
     let (share, limit) = (
-        share("decisions.record-share", raw.record_share)?,
-        size("decisions.record-limit", raw.record_limit, 1 << 10, 1 << 40)? as u64,
+        share("decisions.recording.share", raw.recording.share)?,
+        size("decisions.recording.max-size", raw.recording.max_size, 1 << 10, 1 << 40)? as u64,
     );
-    if let (Some(Target::File(log)), Some(record)) = (&log, &raw.record)
+    if let (Some(Target::File(log)), Some(record)) = (&log, &raw.recording.file)
         && log == record
     {
-        return Err(wrong("decisions.record", "it is the file of decisions.log too; the recording has secrets in it"));
+        return Err(wrong(
+            "decisions.recording.file",
+            "it is the file of decisions.log too; the recording has secrets in it",
+        ));
     }
-    let record = raw.record.clone().map(|file| recording::Settings { file, share, limit });
+    let record = raw.recording.file.clone().map(|file| recording::Settings { file, share, limit });
     Ok(decisions::Settings { log, mask, record })
 }
 
@@ -98,11 +101,11 @@ fn is_of_names(c: char) -> bool {
 }
 
 /// Checks a node's name, which is that of its files too.
-pub fn node(name: String) -> Result<String, ConfigError> {
+pub fn node_name(name: String) -> Result<String, ConfigError> {
     if (1..=64).contains(&name.len()) && name.chars().all(is_of_names) {
         return Ok(name);
     }
-    Err(wrong("fleet.node", format!("{name:?}: it has 1 to 64 letters, digits and -._:[]")))
+    Err(wrong("fleet.node-name", format!("{name:?}: it has 1 to 64 letters, digits and -._:[]")))
 }
 
 fn share(key: &str, share: f64) -> Result<f64, ConfigError> {

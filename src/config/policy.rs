@@ -16,20 +16,20 @@ const REQUESTS: usize = 256;
 /// Checks `[policy]`, as far as it is numbers.
 pub fn limits(raw: &raw::Policy) -> Result<Limits, ConfigError> {
     Ok(Limits {
-        cpu: positive("policy.cpu", raw.cpu)?,
+        cpu: positive("policy.cpu-time", raw.cpu_time)?,
         timeout: positive("policy.timeout", raw.timeout)?,
-        memory: size("policy.memory", raw.memory, 1 << 20, 4 << 30)?,
+        memory: size("policy.max-memory", raw.max_memory, 1 << 20, 4 << 30)?,
         concurrency: count("policy.concurrency", raw.concurrency, 10_000)?,
-        prepared: up_to("policy.prepared", raw.prepared, 1_000)?,
+        prepared: up_to("policy.prewarmed-instances", raw.prewarmed_instances, 1_000)?,
         queue_timeout: raw.queue_timeout,
-        answer: size("policy.max-answer", raw.max_answer, 1 << 10, 64 << 20)?,
+        answer: size("policy.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,
         lookup_timeout: positive("policy.lookup.timeout", raw.lookup.timeout)?,
-        lookups: raw.max_lookups,
+        lookups: raw.lookup.max_lookups,
         requests: raw.egress.max_requests,
         log_rate: raw.log_rate,
         shadow: count("policy.shadow.concurrency", raw.shadow.concurrency, 1_000)?,
         compile_timeout: positive("policy.compile-timeout", raw.compile_timeout)?,
-        cache: size("policy.cache", raw.cache, 0, 1 << 40)?,
+        cache: size("policy.cache-size", raw.cache_size, 0, 1 << 40)?,
         cache_max_age: raw.cache_max_age,
     })
 }
@@ -60,7 +60,7 @@ pub fn egress(raw: &raw::Egress) -> Result<Egress, ConfigError> {
     let origins = raw.hosts.iter().map(origin).collect::<Result<_, _>>()?;
     let bounds = Bounds {
         timeout: positive("policy.egress.timeout", raw.timeout)?,
-        response: size("policy.egress.max-response", raw.max_response, 1 << 10, 64 << 20)?,
+        response: size("policy.egress.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,
         concurrency: REQUESTS,
     };
     Ok(Egress::new(origins, bounds))

@@ -70,7 +70,7 @@ section! {
         /// Nodes on one store.
         fleet: Fleet = Fleet::default(),
         /// The embedded store.
-        memory: Memory = Memory::default(),
+        memory_store: MemoryStore = MemoryStore::default(),
         /// The server.
         server: Server = Server::default(),
         /// The end.
@@ -102,23 +102,23 @@ section! {
         /// PEM files of ed25519 public keys, one of which a policy has to be signed with.
         trusted_keys: Vec<PathBuf> = Vec::new(),
         /// Take policies from the store that nobody signed: whoever may write there decides who may read.
-        unsigned_fleet: bool = false,
+        allow_unsigned: bool = false,
         /// Streams that an older policy let in are asked to come back, spread over this time; `off` lets them stay.
-        rotate_within: OrOff = OrOff(Some(Duration::from_secs(60))),
+        rotation_window: OrOff = OrOff(Some(Duration::from_secs(60))),
         /// A candidate that is asked beside the policy in force.
         shadow: Shadow = Shadow::default(),
         /// CPU time of one decision.
         #[serde(with = "crate::times")]
-        cpu: Duration = Duration::from_millis(100),
+        cpu_time: Duration = Duration::from_millis(100),
         /// One decision by the clock on the wall.
         #[serde(with = "crate::times")]
         timeout: Duration = Duration::from_secs(2),
         /// Memories and tables of one instance.
-        memory: ByteSize = ByteSize::mib(64),
+        max_memory: ByteSize = ByteSize::mib(64),
         /// Decisions at once.
         concurrency: usize = 256,
         /// Instances that are made ahead, for policies that take long to start.
-        prepared: usize = 8,
+        prewarmed_instances: usize = 8,
         /// A decision waits so long for a free instance.
         #[serde(with = "crate::times")]
         queue_timeout: Duration = Duration::from_secs(1),
@@ -126,9 +126,9 @@ section! {
         #[serde(with = "crate::times")]
         compile_timeout: Duration = Duration::from_secs(120),
         /// Headers and body of an answer.
-        max_answer: ByteSize = ByteSize::mib(1),
+        max_response_size: ByteSize = ByteSize::mib(1),
         /// Answers that are given again; 0 keeps none.
-        cache: ByteSize = ByteSize::mib(16),
+        cache_size: ByteSize = ByteSize::mib(16),
         /// The longest time that one is given again.
         #[serde(with = "crate::times")]
         cache_max_age: Duration = Duration::from_secs(300),
@@ -136,8 +136,6 @@ section! {
         lookup: Lookup = Lookup::default(),
         /// What the policy may ask for by name.
         settings: BTreeMap<String, Value> = BTreeMap::new(),
-        /// Look-ups of one decision.
-        max_lookups: u32 = 64,
         /// Lines that policies may write to the log in a second, all decisions together.
         log_rate: u32 = 100,
         /// Whose tokens the policy may have checked.
@@ -165,13 +163,21 @@ section! {
         /// A line of JSON for each decision: `stdout`, or a file.
         log: Option<String> = None,
         /// Fields of it whose values are masked: `subject`, `channels`, `reason`.
-        mask: Vec<String> = Vec::new(),
+        masked_fields: Vec<String> = Vec::new(),
+        /// Whole requests, to be replayed.
+        recording: Recording = Recording::default(),
+    }
+}
+
+section! {
+    /// `[decisions.recording]`
+    Recording {
         /// A file for whole requests and what was looked up for them, to be replayed. It has credentials in it.
-        record: Option<PathBuf> = None,
+        file: Option<PathBuf> = None,
         /// The share of requests that are recorded, from 0 to 1.
-        record_share: f64 = 0.01,
+        share: f64 = 0.01,
         /// The recording ends when it has so much.
-        record_limit: ByteSize = ByteSize::mib(256),
+        max_size: ByteSize = ByteSize::mib(256),
     }
 }
 
@@ -179,7 +185,7 @@ section! {
     /// `[fleet]`
     Fleet {
         /// This node's name, unlike any other's; by default that of the machine with the data port's address.
-        node: Option<String> = None,
+        node_name: Option<String> = None,
     }
 }
 
@@ -226,7 +232,7 @@ section! {
         #[serde(with = "crate::times")]
         timeout: Duration = Duration::from_secs(1),
         /// A response's body.
-        max_response: ByteSize = ByteSize::mib(1),
+        max_response_size: ByteSize = ByteSize::mib(1),
         /// Requests of one decision.
         max_requests: u32 = 8,
     }
@@ -257,6 +263,8 @@ section! {
     Lookup {
         /// Keys that may be looked up begin with one of these, and are never channels.
         prefixes: Vec<String> = Vec::new(),
+        /// Look-ups of one decision.
+        max_lookups: u32 = 64,
         /// One look-up.
         #[serde(with = "crate::times")]
         timeout: Duration = Duration::from_secs(1),
@@ -270,20 +278,20 @@ section! {
         path: String = "/api/realtime".into(),
         /// A silent stream says something this often; the stock client gives up after 75 s.
         #[serde(with = "crate::times")]
-        ping: Duration = Duration::from_secs(25),
+        ping_interval: Duration = Duration::from_secs(25),
         /// A larger event is a gap.
-        max_event: ByteSize = ByteSize::mib(8),
+        max_event_size: ByteSize = ByteSize::mib(8),
         /// Channels of one stream.
-        max_channels: usize = 100,
+        max_channels_per_stream: usize = 100,
         /// Streams at once.
         max_streams: usize = 20_000,
         /// Recent events of all channels.
-        log_memory: ByteSize = ByteSize::mib(128),
+        buffer_memory: ByteSize = ByteSize::mib(128),
         /// Replays of all streams.
         replay_memory: ByteSize = ByteSize::mib(32),
         /// A quiet channel's position is checked about this often.
         #[serde(with = "crate::times")]
-        position_check: Duration = Duration::from_secs(5),
+        reconcile_interval: Duration = Duration::from_secs(5),
     }
 }
 
@@ -312,7 +320,7 @@ section! {
     Reject {
         /// A client that was refused and asks again at once waits so long before it is decided anew.
         #[serde(with = "crate::times")]
-        hold: Duration = Duration::ZERO,
+        delay: Duration = Duration::ZERO,
     }
 }
 
@@ -325,10 +333,10 @@ section! {
 }
 
 section! {
-    /// `[memory]`
-    Memory {
+    /// `[memory-store]`
+    MemoryStore {
         /// The embedded store holds so much; then the oldest entries go.
-        limit: ByteSize = ByteSize::mib(64),
+        max_size: ByteSize = ByteSize::mib(64),
         /// Keys for look-ups: a string, a list (a set) or a table (a hash).
         seed: HashMap<String, Seed> = HashMap::new(),
     }
@@ -340,7 +348,7 @@ section! {
         /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count.
         trusted_proxies: Vec<IpNet> = Vec::new(),
         /// A request's head: line and headers.
-        max_head: ByteSize = ByteSize::kib(64),
+        max_header_size: ByteSize = ByteSize::kib(64),
     }
 }
 
@@ -352,7 +360,7 @@ section! {
         delay: Duration = Duration::from_secs(5),
         /// Then streams are told to come back, spread over this time.
         #[serde(with = "crate::times")]
-        time: Duration = Duration::from_secs(5),
+        duration: Duration = Duration::from_secs(5),
     }
 }
 
@@ -432,57 +440,57 @@ pub const OPTIONS: [&str; 68] = [
     "policy.source",
     "policy.cases",
     "policy.trusted-keys",
-    "policy.unsigned-fleet",
-    "policy.rotate-within",
+    "policy.allow-unsigned",
+    "policy.rotation-window",
     "policy.shadow.file",
     "policy.shadow.share",
     "policy.shadow.concurrency",
-    "policy.cpu",
+    "policy.cpu-time",
     "policy.timeout",
-    "policy.memory",
+    "policy.max-memory",
     "policy.concurrency",
-    "policy.prepared",
+    "policy.prewarmed-instances",
     "policy.queue-timeout",
     "policy.compile-timeout",
-    "policy.max-answer",
-    "policy.cache",
+    "policy.max-response-size",
+    "policy.cache-size",
     "policy.cache-max-age",
     "policy.lookup.prefixes",
     "policy.lookup.timeout",
+    "policy.lookup.max-lookups",
     "policy.settings",
-    "policy.max-lookups",
     "policy.log-rate",
     "policy.tokens",
     "policy.egress.hosts",
     "policy.egress.timeout",
-    "policy.egress.max-response",
+    "policy.egress.max-response-size",
     "policy.egress.max-requests",
     "stream.path",
-    "stream.ping",
-    "stream.max-event",
-    "stream.max-channels",
+    "stream.ping-interval",
+    "stream.max-event-size",
+    "stream.max-channels-per-stream",
     "stream.max-streams",
-    "stream.log-memory",
+    "stream.buffer-memory",
     "stream.replay-memory",
-    "stream.position-check",
+    "stream.reconcile-interval",
     "channels.allow",
     "channels.deny",
     "cors.origins",
     "cors.credentials",
-    "reject.hold",
+    "reject.delay",
     "redis-rest.tokens",
     "decisions.log",
-    "decisions.mask",
-    "decisions.record",
-    "decisions.record-share",
-    "decisions.record-limit",
-    "fleet.node",
-    "memory.limit",
-    "memory.seed",
+    "decisions.masked-fields",
+    "decisions.recording.file",
+    "decisions.recording.share",
+    "decisions.recording.max-size",
+    "fleet.node-name",
+    "memory-store.max-size",
+    "memory-store.seed",
     "server.trusted-proxies",
-    "server.max-head",
+    "server.max-header-size",
     "drain.delay",
-    "drain.time",
+    "drain.duration",
     "log.format",
     "log.filter",
 ];

@@ -68,16 +68,16 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     };
     let query = Query::parse(request.uri().query().unwrap_or_default())
         .map_err(|cause| refuse(StatusCode::BAD_REQUEST, "invalid_ack", cause.to_string()))?;
-    let max = app.config.stream.max_channels;
+    let max = app.config.stream.max_channels_per_stream;
     if query.channels.len() > max {
-        let text = format!("{} channels, of at most {max} (stream.max-channels)", query.channels.len());
+        let text = format!("{} channels, of at most {max} (stream.max-channels-per-stream)", query.channels.len());
         return Err(refuse(StatusCode::BAD_REQUEST, "too_many_channels", text));
     }
     if let Some(name) = query.channels.iter().find(|name| !app.permits(name)) {
         return Err(refuse(StatusCode::FORBIDDEN, "channel_not_allowed", format!("{name:?} is not a channel here")));
     }
     let asked = for_policy(request, peer, &app.config);
-    let time = app.live().reject_hold;
+    let time = app.live().reject_delay;
     let who = app.hold.who(time, &asked);
     app.hold.wait(time, who).await;
     let cut = request.extensions().get::<Cut>().cloned().unwrap_or_default();

@@ -49,7 +49,7 @@ pub use playground::Playground;
 
 /// A node that starts serves when it knows what the fleet said, or so long after, if the store is away.
 const HEARING: Duration = Duration::from_millis(500);
-/// Requests that may wait for a decision (`reject.hold`), as a part of the streams that there may be.
+/// Requests that may wait for a decision (`reject.delay`), as a part of the streams that there may be.
 const HELD: usize = 10;
 
 /// Everything that a request may need.
@@ -132,10 +132,14 @@ impl App {
     }
 
     fn stream_context(&self) -> StreamContext {
-        StreamContext { hub: self.hub.clone(), replays: Arc::clone(&self.replays), ping: self.config.stream.ping }
+        StreamContext {
+            hub: self.hub.clone(),
+            replays: Arc::clone(&self.replays),
+            ping: self.config.stream.ping_interval,
+        }
     }
 
-    /// How many requests wait for a decision (`reject.hold`).
+    /// How many requests wait for a decision (`reject.delay`).
     #[must_use]
     pub fn held(&self) -> usize {
         self.hold.count()
@@ -195,12 +199,12 @@ pub async fn run(listeners: Listeners, app: Arc<App>, shutdown: impl Future<Outp
 /// time for that is another.
 async fn rotate(app: Arc<App>) {
     let (mut swaps, mut options) = (app.gate.swaps(), app.options.subscribe());
-    let mut within = options.borrow_and_update().rotate_within;
+    let mut within = options.borrow_and_update().rotation_window;
     loop {
         tokio::select! {
             Ok(()) = swaps.changed() => {}
             Ok(()) = options.changed() => {
-                let now = options.borrow_and_update().rotate_within;
+                let now = options.borrow_and_update().rotation_window;
                 if std::mem::replace(&mut within, now) == now {
                     continue;
                 }
@@ -217,8 +221,8 @@ async fn rotate(app: Arc<App>) {
 }
 
 async fn answer(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr, side: Side) -> Response {
-    if request::head_size(&request) > app.config.max_head {
-        return respond::head_too_large(app.config.max_head);
+    if request::head_size(&request) > app.config.max_header_size {
+        return respond::head_too_large(app.config.max_header_size);
     }
     if side == Side::Control {
         return control::answer(&app, request).await;

@@ -126,7 +126,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Apart {
 fn serve(socket: TcpStream, peer: SocketAddr, side: Side, app: &Arc<App>, leaving: watch::Receiver<bool>) {
     // Small frames are to leave at once. A socket that refuses the option works too.
     let _ = socket.set_nodelay(true);
-    let max_head = app.config.max_head;
+    let max_head = app.config.max_header_size;
     let mut builder = Builder::new(Apart);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(max_head + BUFFER);
     builder

@@ -26,7 +26,7 @@ policy.lookup.prefixes = ["session:", "team:"]
 control.listen = "127.0.0.1:0"
 control.token = "{TOKEN}"
 drain.delay = "0s"
-memory.seed."session:alice" = '{{"id":"alice","role":"member"}}'
+memory-store.seed."session:alice" = '{{"id":"alice","role":"member"}}'
 """
 # The seed makes a run that failed one that can be repeated.
 FUZZ = ["--checks", "all", "--max-examples", "40", "--seed", "20261125", "--continue-on-failure", "--no-color"]

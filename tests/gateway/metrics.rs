@@ -20,7 +20,7 @@ async fn value(gateway: &Gateway, name: &str, labels: &str) -> f64 {
 
 #[tokio::test]
 async fn what_happens_is_counted() {
-    let gateway = Gateway::behind(&component("allow"), "policy.rotate-within = '0s'").await;
+    let gateway = Gateway::behind(&component("allow"), "policy.rotation-window = '0s'").await;
     let counted = [
         ("tidegate_opens_total", r#"outcome="allowed""#),
         ("tidegate_opens_total", r#"cause="4xx",outcome="rejected""#),

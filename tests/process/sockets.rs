@@ -72,7 +72,7 @@ async fn a_restart_refuses_nobody_and_loses_nothing() {
     let data = listening("127.0.0.1:0");
     let to = data.local_addr().expect("its address");
     let toml = format!(
-        "store = \"{}\"\nallow-all = true\ncontrol = \"127.0.0.1:0\"\nlog.filter = \"tidegate=info,tidegate::policy=warn\"\ndrain.time = \"1s\"",
+        "store = \"{}\"\nallow-all = true\ncontrol = \"127.0.0.1:0\"\nlog.filter = \"tidegate=info,tidegate::policy=warn\"\ndrain.duration = \"1s\"",
         redis.url()
     );
     let start = async || {

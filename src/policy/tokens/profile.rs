@@ -64,12 +64,12 @@ pub struct WrittenProfile {
     pub max_age: Duration,
     /// and good for so long more while that fails.
     #[serde(with = "crate::times")]
-    pub stale: Duration,
+    pub stale_if_error: Duration,
 }
 
 impl Default for WrittenProfile {
     fn default() -> Self {
-        let Timing { min_age, max_age, stale, .. } = Timing::default();
+        let Timing { min_age, max_age, stale_if_error, .. } = Timing::default();
         Self {
             issuer: None,
             audience: Vec::new(),
@@ -84,7 +84,7 @@ impl Default for WrittenProfile {
             allow_private: false,
             min_age,
             max_age,
-            stale,
+            stale_if_error,
         }
     }
 }
@@ -226,7 +226,8 @@ fn remote(key: &str, text: &str, raw: &WrittenProfile) -> Result<Remote, Profile
     }
     let origin = Origin::of(&url, raw.allow_private).map_err(|error| wrong(key, error))?;
     let uri = url.as_str().parse().map_err(|_| wrong(key, format!("it is no URL of a server; {like}")))?;
-    let timing = Timing { min_age: raw.min_age, max_age: raw.max_age, stale: raw.stale, ..Timing::default() };
+    let timing =
+        Timing { min_age: raw.min_age, max_age: raw.max_age, stale_if_error: raw.stale_if_error, ..Timing::default() };
     if timing.min_age < Duration::from_secs(1) || timing.min_age > timing.max_age {
         return Err(wrong(key, "min-age is at least 1s, and at most max-age"));
     }

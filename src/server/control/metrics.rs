@@ -60,8 +60,8 @@ fn node(app: &App, book: &Book, store_is_up: bool) {
     book.gauge("tidegate_draining", "Whether this node is going away.").set(app.is_draining().into());
     book.gauge("tidegate_channels", "Channels that are read here.").set(count(app.hub.channels()));
     book.gauge("tidegate_log_bytes", "Bytes in the logs of all channels.").set(count(app.hub.log_bytes()));
-    book.gauge("tidegate_log_limit_bytes", "Bytes that may be there (stream.log-memory).")
-        .set(count(app.config.stream.hub.log_memory));
+    book.gauge("tidegate_log_limit_bytes", "Bytes that may be there (stream.buffer-memory).")
+        .set(count(app.config.stream.hub.buffer_memory));
     book.gauge("tidegate_replay_bytes", "Bytes that are taken by what streams read from the store by themselves.")
         .set(count(app.replays.used()));
     book.gauge("tidegate_replay_limit_bytes", "Bytes that may be taken (stream.replay-memory).")
@@ -96,7 +96,8 @@ fn policy(app: &App, book: &Book) {
         .set(count(gate.waiting_for_keys()));
     book.gauge("tidegate_decision_cache_bytes", "Bytes of answers that may be given again, about.")
         .set(count(gate.cached_bytes()));
-    book.gauge("tidegate_requests_held", "Requests of refused clients that wait (reject.hold).").set(count(app.held()));
+    book.gauge("tidegate_requests_held", "Requests of refused clients that wait (reject.delay).")
+        .set(count(app.held()));
 }
 
 /// What is written of decisions: 0 where nothing is.

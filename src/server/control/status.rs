@@ -24,7 +24,7 @@ pub async fn status(app: &App) -> Response {
     let started = (process::started() * 1e3) as u64;
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "node": app.fleet.get().map(|fleet| fleet.word().name).or_else(|| app.config.node.clone()),
+        "node": app.fleet.get().map(|fleet| fleet.word().name).or_else(|| app.config.node_name.clone()),
         "now": now_ms(),
         "started": started,
         "ready": ready,
@@ -38,7 +38,7 @@ pub async fn status(app: &App) -> Response {
         "memory": {
             "resident": process::resident(),
             "log": app.hub.log_bytes(),
-            "log_limit": app.config.stream.hub.log_memory,
+            "log_limit": app.config.stream.hub.buffer_memory,
             "replay": app.replays.used(),
             "replay_limit": app.config.stream.replay_memory,
         },

@@ -43,7 +43,7 @@ credentials = true
 tokens = ${toml([TOKEN])}
 
 [stream]
-ping = "25s"
+ping-interval = "25s"
 `;
 }
 
