@@ -219,10 +219,10 @@ impl Config {
     pub fn check(raw: Raw) -> Result<Self, ConfigError> {
         let written = Written::of(&raw)?;
         let listen = address("listen", &raw.listen)?;
-        let control = address("control", &raw.control.listen)?;
+        let control = address("control.listen", &raw.control.listen)?;
         if !control.ip().is_loopback() && raw.control.token.is_none() {
             let what = format!("{control} is not a loopback address, so control.token has to be set");
-            return Err(wrong("control", what));
+            return Err(wrong("control.listen", what));
         }
         let live = Live::check(&raw)?;
         let url: StoreUrl = raw.store.parse().map_err(|error| wrong("store", error))?;
@@ -349,9 +349,9 @@ fn door(allow_all: bool, file: Option<PathBuf>) -> Result<Door, ConfigError> {
         (true, Some(file)) if file.ends_with(EXAMPLE) => Ok(Door::AllowAll),
         (true, Some(_)) => Err(wrong("allow-all", "there is a policy too; which one it shall be has to be written")),
         (false, None) => Err(wrong(
-            "policy",
-            "there is none, so nobody could be let in: give --policy policy.wasm (policy.file, TIDEGATE_POLICY), \
-             or write --allow-all",
+            "policy.file",
+            "no policy is set, so no request could be allowed: give --policy policy.wasm (policy.file, \
+             TIDEGATE_POLICY_FILE), or --allow-all",
         )),
     }
 }

@@ -38,8 +38,6 @@ const KEYS: &str = "policy.trusted-keys";
 const PLACE: [&str; 2] = ["policy.file", "policy.cases"];
 /// What operators have to show.
 const TOKEN: &str = "control.token";
-/// Tables that are written as one option too; what is in them is compared by itself.
-const SHORT: [&str; 2] = ["policy", "control"];
 
 /// Whether an option is taken while the gateway runs, as far as that does not depend on what it was before.
 pub fn is_live(path: &str) -> bool {
@@ -119,7 +117,7 @@ impl Config {
         let taken = |path: &str| match path {
             KEYS => live_keys,
             TOKEN => !kept_token,
-            _ => is_live(path) || SHORT.contains(&path),
+            _ => is_live(path),
         };
         let is_same = |path: &str| {
             self.written.same(&running.written, path) && (path != KEYS || self.written.keys == running.written.keys)
@@ -191,7 +189,7 @@ mod tests {
     #[test]
     fn what_is_compared_are_options() {
         // A name that is none would be the same in all configurations.
-        for path in [&AROUND[..], &PLACE, &LIVE, &SHORT, &[KEYS, TOKEN]].concat() {
+        for path in [&AROUND[..], &PLACE, &LIVE, &[KEYS, TOKEN]].concat() {
             assert!(OPTIONS.contains(&path), "{path}");
         }
     }
@@ -202,14 +200,13 @@ mod tests {
         let mut told = BTreeMap::new();
         for row in text.lines().filter(|line| line.starts_with("| `")) {
             let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-            // `control`, or `control.listen`; `policy.tokens.<profile>`
+            // `policy.allow-unsigned`, `--allow-unsigned`; `policy.tokens.<profile>`
             let names = cells[1].split('`').skip(1).step_by(2).map(|name| name.trim_end_matches(".<profile>"));
             told.extend(names.filter(|name| OPTIONS.contains(name)).map(|name| (name, cells[3])));
         }
         for path in OPTIONS {
             let expect = match path {
                 KEYS => "in file mode",
-                "policy" => "yes",
                 _ if is_live(path) => "yes",
                 _ => "",
             };
@@ -254,7 +251,11 @@ mod tests {
             true,
             &["policy.max-memory", "policy.queue-timeout"],
         );
-        check(&format!("listen = '127.0.0.1:1'\ncontrol = '127.0.0.1:2'\n{base}"), true, &["listen", "control.listen"]);
+        check(
+            &format!("listen = '127.0.0.1:1'\ncontrol.listen = '127.0.0.1:2'\n{base}"),
+            true,
+            &["listen", "control.listen"],
+        );
         check("", false, &[]);
         std::fs::write(&secret, "two").expect("a file");
         check(&base, false, &[]);

@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use super::ConfigError;
 use super::operations::STDOUT;
-use super::raw::{OPTIONS, Raw};
+use super::raw::{MISTAKABLE, OPTIONS, Raw, string_for_table};
 use super::reference;
 
 /// What the environment's names begin with.
@@ -37,22 +37,14 @@ pub fn merge(under: &mut Table, over: Table) {
     }
 }
 
-/// `policy = "x"` and `control = "x"` are short for tables.
-fn expand(mut table: Table) -> Table {
-    for (key, inner) in [("policy", "file"), ("control", "listen")] {
-        if let Some(value @ Value::String(_)) = table.get(key) {
-            let long = option(inner, value.clone());
-            table.insert(key.into(), Value::Table(long));
-        }
-    }
-    table
-}
-
 /// The options of a file. Errors name the file, the line and the key.
 pub fn file(path: &Path, text: &str) -> Result<Table, ConfigError> {
-    let error = |error: toml::de::Error| ConfigError(format!("{}: {}", path.display(), error.to_string().trim_end()));
-    toml::from_str::<Raw>(text).map_err(error)?;
-    let mut table = expand(toml::from_str(text).map_err(error)?);
+    let error = |error: String| ConfigError(format!("{}: {}", path.display(), error.trim_end()));
+    let mut table: Table = toml::from_str(text).map_err(|cause| {
+        let hint = string_in_place_of_table(text).map(|hint| format!("{}\n{hint}", cause.to_string().trim_end()));
+        error(hint.unwrap_or_else(|| cause.to_string()))
+    })?;
+    toml::from_str::<Raw>(text).map_err(|cause| error(cause.to_string()))?;
     // A path in a file is meant from where the file is.
     let folder = path.parent().unwrap_or(Path::new(""));
     let from_here = |value: &mut Value| {
@@ -89,6 +81,16 @@ pub fn file(path: &Path, text: &str) -> Result<Table, ConfigError> {
     Ok(table)
 }
 
+/// What to write for a string in the place of a table, such as `policy = "x.wasm"` with a `[policy.lookup]` below it: TOML itself
+/// does not allow that, so the schema never sees it.
+fn string_in_place_of_table(text: &str) -> Option<String> {
+    let top = text.lines().take_while(|line| !line.trim_start().starts_with('['));
+    top.filter_map(|line| toml::from_str::<Table>(line).ok()).find_map(|line| {
+        let hint = |(table, option): (&str, &str)| Some(string_for_table(table, option, line.get(table)?.as_str()?));
+        MISTAKABLE.into_iter().find_map(hint)
+    })
+}
+
 /// Files that a value refers to are meant from where the file is, too.
 fn refer_from(folder: &Path, value: &mut Value) {
     if let Value::String(text) = value {
@@ -100,11 +102,15 @@ fn refer_from(folder: &Path, value: &mut Value) {
 pub fn environment(variables: impl Iterator<Item = (String, String)>) -> Result<Table, ConfigError> {
     let mut table = Table::new();
     let mut variables: Vec<_> = variables.filter(|(name, _)| name.starts_with(PREFIX)).collect();
-    // `TIDEGATE_POLICY` before `TIDEGATE_POLICY_FILE`.
+    // The same error each time.
     variables.sort();
     for (name, text) in variables {
         if NOT_OPTIONS.contains(&&*name) {
             continue;
+        }
+        if let Some((table, option)) = MISTAKABLE.into_iter().find(|(table, _)| variable(table) == name) {
+            let right = variable(&format!("{table}.{option}"));
+            return Err(ConfigError(format!("the environment: {name}: `{table}` is a table: set {right}")));
         }
         let path = OPTIONS.into_iter().find(|path| variable(path) == name).ok_or_else(|| {
             let names = OPTIONS.into_iter().map(variable);
@@ -120,7 +126,7 @@ pub fn environment(variables: impl Iterator<Item = (String, String)>) -> Result<
             let why = if text.is_empty() { why } else { why.replace(&text, "…") };
             ConfigError(format!("the environment: {name}: {why}"))
         })?;
-        merge(&mut table, expand(option(path, value)));
+        merge(&mut table, option(path, value));
     }
     Ok(table)
 }

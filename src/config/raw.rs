@@ -36,8 +36,8 @@ section! {
     Raw {
         /// Where clients connect.
         listen: String = "127.0.0.1:8080".into(),
-        /// Where operators connect: an address, or a table with `listen` and `token`.
-        #[serde(deserialize_with = "text_or_table")]
+        /// Where operators connect.
+        #[serde(deserialize_with = "control_table")]
         control: Control = Control::default(),
         /// Where the events live.
         store: String = "redis://127.0.0.1:6379".into(),
@@ -52,8 +52,8 @@ section! {
         cache_dir: Option<PathBuf> = None,
         /// Let everybody in, without a policy.
         allow_all: bool = false,
-        /// The door: a path, or a table.
-        #[serde(deserialize_with = "text_or_table")]
+        /// The door.
+        #[serde(deserialize_with = "policy_table")]
         policy: Policy = Policy::default(),
         /// The streams.
         stream: Stream = Stream::default(),
@@ -384,35 +384,39 @@ pub enum LogFormat {
     Json,
 }
 
-/// A table that may be written as its most important string.
-trait FromText: Default {
-    fn from_text(text: &str) -> Self;
+/// Tables that are easily mistaken for an option, each with the option that was meant: `policy = "x.wasm"`.
+pub const MISTAKABLE: [(&str, &str); 2] = [("control", "listen"), ("policy", "file")];
+
+/// What to write instead of a string in the place of a table.
+pub fn string_for_table(table: &str, option: &str, text: &str) -> String {
+    format!("`{table}` is a table: write `[{table}]` and `{option} = {text:?}`")
 }
 
-impl FromText for Control {
-    fn from_text(text: &str) -> Self {
-        Self { listen: text.into(), ..Self::default() }
-    }
+fn control_table<'de, D: Deserializer<'de>>(from: D) -> Result<Control, D::Error> {
+    mistakable_table(from, MISTAKABLE[0])
 }
 
-impl FromText for Policy {
-    fn from_text(text: &str) -> Self {
-        Self { file: Some(text.into()), ..Self::default() }
-    }
+fn policy_table<'de, D: Deserializer<'de>>(from: D) -> Result<Policy, D::Error> {
+    mistakable_table(from, MISTAKABLE[1])
 }
 
-fn text_or_table<'de, T: FromText + Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
-    struct TextOrTable<T>(PhantomData<T>);
+/// Reads a table. The error for a string says what to write.
+fn mistakable_table<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    from: D,
+    names: (&'static str, &'static str),
+) -> Result<T, D::Error> {
+    struct TableVisitor<T>((&'static str, &'static str), PhantomData<T>);
 
-    impl<'de, T: FromText + Deserialize<'de>> Visitor<'de> for TextOrTable<T> {
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
         type Value = T;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a string or a table")
+            f.write_str("a table")
         }
 
-        fn visit_str<E>(self, text: &str) -> Result<T, E> {
-            Ok(T::from_text(text))
+        fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+            let (table, option) = self.0;
+            Err(E::custom(string_for_table(table, option, text)))
         }
 
         fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<T, M::Error> {
@@ -420,13 +424,12 @@ fn text_or_table<'de, T: FromText + Deserialize<'de>, D: Deserializer<'de>>(from
         }
     }
 
-    from.deserialize_any(TextOrTable(PhantomData))
+    from.deserialize_any(TableVisitor(names, PhantomData))
 }
 
 /// The path of every option that is not a table, as it stands in `tidegate.toml`; the environment says the same in capitals.
-pub const OPTIONS: [&str; 68] = [
+pub const OPTIONS: [&str; 66] = [
     "listen",
-    "control",
     "control.listen",
     "control.token",
     "store",
@@ -435,7 +438,6 @@ pub const OPTIONS: [&str; 68] = [
     "wait-for-store",
     "cache-dir",
     "allow-all",
-    "policy",
     "policy.file",
     "policy.source",
     "policy.cases",

@@ -16,13 +16,58 @@ fn every_default_is_valid() {
 }
 
 #[test]
-fn short_and_long_forms() {
-    let config = load("policy = \"p.wasm\"\ncontrol = \"127.0.0.1:1\"").expect("valid");
+fn policy_and_control_are_tables() {
+    let config = load("policy.file = \"p.wasm\"\ncontrol.listen = \"127.0.0.1:1\"").expect("valid");
     assert_eq!((config.door, config.control.port()), (Door::Policy("p.wasm".into()), 1));
-    let long = "[policy]\nfile = \"p.wasm\"\n[policy.settings]\nkey = \"value\"\n[control]\nlisten = \"0.0.0.0:1\"\ntoken = \"t\"";
-    let config = load(long).expect("valid");
+    let tables = "[policy]\nfile = \"p.wasm\"\n[policy.settings]\nkey = \"value\"\n[control]\nlisten = \"0.0.0.0:1\"\ntoken = \"t\"";
+    let config = load(tables).expect("valid");
     assert_eq!(config.settings.get("key"), Some("value"));
     assert_eq!(config.live.control_token.as_deref(), Some("t"));
+}
+
+#[test]
+fn string_in_place_of_a_table_is_an_error_with_the_right_spelling() {
+    let error = |text: &str| load(text).expect_err(text).to_string();
+    let policy = "`policy` is a table: write `[policy]` and `file = \"x.wasm\"`";
+    let control = "`control` is a table: write `[control]` and `listen = \"127.0.0.1:1\"`";
+    for (text, line, says) in [
+        ("policy = \"x.wasm\"", "line 1", policy),
+        ("allow-all = true\ncontrol = '127.0.0.1:1'", "line 2", control),
+        // TOML itself allows no table of this name any more.
+        ("policy = \"x.wasm\"\n[policy.lookup]\nprefixes = []", "line 2", policy),
+        ("policy = \"x.wasm\" # mine\npolicy.source = \"file\"", "line 2", policy),
+        ("\ncontrol = '127.0.0.1:1'\n[control]\ntoken = \"t\"", "line 3", control),
+    ] {
+        let error = error(text);
+        assert!(
+            error.starts_with("tidegate.toml: ") && error.contains(line) && error.ends_with(says),
+            "{text}\n{error}"
+        );
+    }
+    let error = error("listen = \n[policy]\nfile = \"x.wasm\"");
+    assert!(!error.contains("is a table"), "another mistake: {error}");
+}
+
+/// Users copy the examples of the documents.
+#[test]
+fn toml_examples_of_the_documents_load() {
+    let examples = |text: &str| -> Vec<String> {
+        let blocks = text.split("```toml\n").skip(1);
+        blocks.filter_map(|block| Some(block.split_once("```")?.0.to_owned())).collect()
+    };
+    let readme = examples(include_str!("../../README.md"));
+    assert_eq!(readme.len(), 1);
+    let config = load(&readme[0]).expect("the README's example is valid");
+    assert_eq!(config.door, Door::Policy("policy.wasm".into()));
+    assert_eq!(config.lookup_prefixes, ["session:", "team:"]);
+    assert_eq!(config.live.rest_tokens, ["a-long-secret"]);
+    assert!(config.live.cors.credentials);
+    // These refer to secrets that are not here.
+    let documented = examples(include_str!("../../docs/configuration.md"));
+    assert!(documented.len() >= 3);
+    for text in documented {
+        layers::file(Path::new("tidegate.toml"), &text).expect(&text);
+    }
 }
 
 #[test]
@@ -33,15 +78,15 @@ fn mistakes_name_the_key_and_the_remedy() {
             assert!(error.contains(part), "{text}\n{error}");
         }
     };
-    check("", &["policy", "--policy policy.wasm", "--allow-all"]);
-    check("allow-all = true\npolicy = \"x.wasm\"", &["allow-all"]);
+    check("", &["policy.file", "--policy policy.wasm", "TIDEGATE_POLICY_FILE", "--allow-all"]);
+    check("allow-all = true\npolicy.file = \"x.wasm\"", &["allow-all"]);
     check("lisen = \"x\"", &["tidegate.toml", "line 1", "lisen", "expected one of", "listen"]);
     check("[stream]\npng = \"1s\"", &["tidegate.toml", "line 2", "png", "ping-interval"]);
     check("[stream]\nping-interval = 5", &["tidegate.toml", "line 2", "a time, as 250ms, 25s or 2m"]);
     check("[stream]\nping-interval = \"1x\"", &["tidegate.toml", "line 2", "1x", "a time, as 250ms, 25s or 2m"]);
     check("allow-all = 1", &["tidegate.toml", "line 1", "boolean"]);
     check("allow-all = true\nlisten = \"here\"", &["listen", "\"here\"", "127.0.0.1:8080"]);
-    check("allow-all = true\ncontrol = \"0.0.0.0:9090\"", &["control", "control.token"]);
+    check("allow-all = true\ncontrol.listen = \"0.0.0.0:7080\"", &["control.listen", "control.token"]);
     check("allow-all = true\nstore = \"http://x\"", &["store", "redis://"]);
     check("allow-all = true\nstream.ping-interval = \"90s\"", &["stream.ping-interval", "1m 30s", "70s"]);
     check("allow-all = true\nstream.path = \"api\"", &["stream.path", "\"api\"", "/api/realtime"]);
@@ -110,12 +155,12 @@ fn the_environment_goes_over_the_file_and_below_flags() {
     };
     let mut table = layers::file(
         Path::new("t.toml"),
-        "listen = \"127.0.0.1:1\"\nstream.ping-interval = \"9s\"\npolicy = \"a.wasm\"",
+        "listen = \"127.0.0.1:1\"\nstream.ping-interval = \"9s\"\npolicy.file = \"a.wasm\"",
     )
     .expect("file");
     let environment = variables(&[
         ("TIDEGATE_LISTEN", "127.0.0.1:2"),
-        ("TIDEGATE_POLICY", "b.wasm"),
+        ("TIDEGATE_POLICY_FILE", "b.wasm"),
         ("TIDEGATE_CORS_ORIGINS", "https://a.example, https://b.example"),
         ("TIDEGATE_CORS_CREDENTIALS", "true"),
         ("TIDEGATE_STREAM_MAX_CHANNELS_PER_STREAM", "7"),
@@ -140,6 +185,15 @@ fn the_environment_goes_over_the_file_and_below_flags() {
     assert!(error.contains("TIDEGATE_LISTN") && error.contains("TIDEGATE_LISTEN"), "{error}");
     let error = variables(&[("TIDEGATE_FOO", "x")]).expect_err("no option").to_string();
     assert!(error.ends_with("TIDEGATE_FOO is no option"), "nothing is near that: {error}");
+    for (table, option) in
+        [("TIDEGATE_POLICY", "TIDEGATE_POLICY_FILE"), ("TIDEGATE_CONTROL", "TIDEGATE_CONTROL_LISTEN")]
+    {
+        let error = variables(&[(table, "x")]).expect_err("a table").to_string();
+        assert!(
+            error.contains(&format!("{table}: ")) && error.ends_with(&format!("is a table: set {option}")),
+            "{error}"
+        );
+    }
     let error = variables(&[("TIDEGATE_STREAM_PING", "x")]).expect_err("no option").to_string();
     assert!(error.contains("TIDEGATE_STREAM_PING_INTERVAL"), "{error}");
     let error = variables(&[("TIDEGATE_STREAM_MAX_CHANNELS_PER_STREAM", "s3cret")]).expect_err("no number").to_string();
@@ -158,8 +212,9 @@ fn every_option_can_be_said_by_the_environment() {
 
 #[test]
 fn paths_in_a_file_are_meant_from_there() {
-    let table = layers::file(Path::new("/etc/tidegate/tidegate.toml"), "policy = \"p.wasm\"\nstore-ca = \"/ca.pem\"")
-        .expect("file");
+    let table =
+        layers::file(Path::new("/etc/tidegate/tidegate.toml"), "policy.file = \"p.wasm\"\nstore-ca = \"/ca.pem\"")
+            .expect("file");
     let raw: Raw = table.try_into().expect("raw");
     assert_eq!(raw.policy.file, Some("/etc/tidegate/p.wasm".into()));
     assert_eq!(raw.store_ca, Some("/ca.pem".into()));

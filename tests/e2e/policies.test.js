@@ -37,7 +37,7 @@ function build(path, output) {
 async function gate(policy, more = "") {
   const config = `listen = "127.0.0.1:0"
 drain.delay = "0s"
-control = "127.0.0.1:0"
+control.listen = "127.0.0.1:0"
 store = "memory:"
 
 [policy]

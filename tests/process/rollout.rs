@@ -46,7 +46,7 @@ impl Desk {
     }
 
     pub fn configure(&self, policy: &str, more: &str) {
-        let ports = "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\nstore = \"memory:\"\n";
+        let ports = "listen = \"127.0.0.1:0\"\ncontrol.listen = \"127.0.0.1:0\"\nstore = \"memory:\"\n";
         let cache = self.at("cache");
         let text = format!("{ports}cache-dir = {cache:?}\ndrain.delay = \"0s\"\n[policy]\nfile = {policy:?}\n{more}\n");
         self.write("node.toml", text);

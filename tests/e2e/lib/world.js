@@ -24,7 +24,7 @@ export async function seed(resp) {
 /** A tidegate.toml with the example policy. */
 export function policyConfig({ store, origin, policy = POLICY, more = "" }) {
   return `listen = "127.0.0.1:0"
-control = "127.0.0.1:0"
+control.listen = "127.0.0.1:0"
 drain.delay = "0s"
 store = ${toml(store)}
 ${more}
@@ -50,7 +50,7 @@ ping-interval = "25s"
 /** A tidegate.toml without a policy, for `--allow-all`. */
 export function openConfig({ store }) {
   return `listen = "127.0.0.1:0"
-control = "127.0.0.1:0"
+control.listen = "127.0.0.1:0"
 drain.delay = "0s"
 store = ${toml(store)}
 
