@@ -62,7 +62,7 @@ pub struct ServeFlags {
     /// Take clients at this address [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Take operators at this address [default: 127.0.0.1:9090]
+    /// Take operators at this address [default: 127.0.0.1:7080]
     #[arg(long, value_name = "ADDRESS")]
     control: Option<String>,
     /// Where the events live: redis://, rediss://, redis+unix:// or memory:

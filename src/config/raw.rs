@@ -84,7 +84,7 @@ section! {
     /// `[control]`
     Control {
         /// Where operators connect.
-        listen: String = "127.0.0.1:9090".into(),
+        listen: String = "127.0.0.1:7080".into(),
         /// The bearer token that they need; anything but loopback has to have one.
         token: Option<String> = None,
     }
