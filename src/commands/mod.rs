@@ -59,25 +59,25 @@ pub struct ServeFlags {
     /// Read options from this file [default: tidegate.toml, if there is one]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Take clients at this address [default: 127.0.0.1:8080]
+    /// Listen address for clients [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Take operators at this address [default: 127.0.0.1:7080]
+    /// Listen address for the control port [default: 127.0.0.1:7080]
     #[arg(long, value_name = "ADDRESS")]
     control: Option<String>,
-    /// Where the events live: redis://, rediss://, redis+unix:// or memory:
+    /// Store URL: redis://, rediss://, redis+unix:// or memory:
     #[arg(long, value_name = "URL")]
     store: Option<String>,
-    /// The WebAssembly component that decides
+    /// The policy: a WebAssembly component
     #[arg(long, value_name = "FILE", conflicts_with = "allow_all")]
     policy: Option<PathBuf>,
-    /// Let everybody read everything, without a policy
+    /// Admit every request, without a policy
     #[arg(long)]
     allow_all: bool,
-    /// Wait for the store at start, rather than fail
+    /// Wait at startup until the store answers, instead of failing
     #[arg(long)]
     wait_for_store: bool,
-    /// Take policies from the store that nobody signed (where policy.source is fleet)
+    /// Accept unsigned policies from the store (with policy.source = "fleet")
     #[arg(long)]
     allow_unsigned: bool,
 }

@@ -1,4 +1,4 @@
-//! Flags over environment over file over defaults.
+//! Reads and merges the sources: flags over environment over file over defaults.
 
 use std::path::Path;
 
@@ -9,14 +9,14 @@ use super::operations::STDOUT;
 use super::raw::{MISTAKABLE, OPTIONS, Raw, string_for_table};
 use super::reference;
 
-/// What the environment's names begin with.
+/// Prefix of the environment variables.
 const PREFIX: &str = "TIDEGATE_";
-/// A name that is less alike is no help.
+/// Minimum Jaro-Winkler similarity of a name that an error suggests.
 const ALIKE: f64 = 0.8;
-/// Names that are no options: the file's path, and what tests and wrappers may set.
+/// Variables that are not options: the file's path, and one that tests and wrappers set.
 const NOT_OPTIONS: [&str; 2] = ["TIDEGATE_CONFIG", "TIDEGATE_BIN"];
 
-/// A table with one option in it.
+/// A table with a single option.
 #[must_use]
 pub fn option(path: &str, value: Value) -> Table {
     let (first, rest) = path.split_once('.').unwrap_or((path, ""));
@@ -24,10 +24,10 @@ pub fn option(path: &str, value: Value) -> Table {
     Table::from_iter([(first.to_owned(), value)])
 }
 
-/// Lays one table over another.
+/// Merges the table `over` into the table `under`.
 pub fn merge(under: &mut Table, over: Table) {
     for (key, value) in over {
-        // Names of settings and seeds are whole: only tables of options are merged.
+        // A seed is replaced as a whole: only tables of options are merged.
         match (under.get_mut(&key), value) {
             (Some(Value::Table(under)), Value::Table(over)) if key != "seed" => merge(under, over),
             (_, value) => {
@@ -37,7 +37,7 @@ pub fn merge(under: &mut Table, over: Table) {
     }
 }
 
-/// The options of a file. Errors name the file, the line and the key.
+/// Reads the options of a file. Errors name the file, the line and the key.
 pub fn file(path: &Path, text: &str) -> Result<Table, ConfigError> {
     let error = |error: String| ConfigError(format!("{}: {}", path.display(), error.trim_end()));
     let mut table: Table = toml::from_str(text).map_err(|cause| {
@@ -45,7 +45,7 @@ pub fn file(path: &Path, text: &str) -> Result<Table, ConfigError> {
         error(hint.unwrap_or_else(|| cause.to_string()))
     })?;
     toml::from_str::<Raw>(text).map_err(|cause| error(cause.to_string()))?;
-    // A path in a file is meant from where the file is.
+    // A path is relative to the file that contains it.
     let folder = path.parent().unwrap_or(Path::new(""));
     let from_here = |value: &mut Value| {
         if let Value::String(path) = value {
@@ -91,14 +91,14 @@ fn string_in_place_of_table(text: &str) -> Option<String> {
     })
 }
 
-/// Files that a value refers to are meant from where the file is, too.
+/// Makes the files that a value refers to relative to a directory.
 fn refer_from(folder: &Path, value: &mut Value) {
     if let Value::String(text) = value {
         *text = reference::from_folder(text, folder);
     }
 }
 
-/// The options of the environment. Errors name the variable, and never its value: it may be a secret.
+/// Reads the options of the environment. Errors name the variable but never its value, which may be a secret.
 pub fn environment(variables: impl Iterator<Item = (String, String)>) -> Result<Table, ConfigError> {
     let mut table = Table::new();
     let mut variables: Vec<_> = variables.filter(|(name, _)| name.starts_with(PREFIX)).collect();
@@ -114,13 +114,13 @@ pub fn environment(variables: impl Iterator<Item = (String, String)>) -> Result<
         }
         let path = OPTIONS.into_iter().find(|path| variable(path) == name).ok_or_else(|| {
             let names = OPTIONS.into_iter().map(variable);
-            // All begin alike, so that says nothing.
+            // The common prefix says nothing about similarity.
             let likeness =
                 |s: &str| strsim::jaro_winkler(s.trim_start_matches(PREFIX), name.trim_start_matches(PREFIX));
             let near = names.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
             let near = near.filter(|near| likeness(near) > ALIKE);
             let near = near.map_or_else(String::new, |near| format!("; the nearest is {near}"));
-            ConfigError(format!("the environment: {name} is no option{near}"))
+            ConfigError(format!("the environment: {name} is not an option{near}"))
         })?;
         let value = read(path, &text).map_err(|why| {
             let why = if text.is_empty() { why } else { why.replace(&text, "…") };
@@ -131,13 +131,13 @@ pub fn environment(variables: impl Iterator<Item = (String, String)>) -> Result<
     Ok(table)
 }
 
-/// The variable of an option.
+/// The environment variable of an option.
 #[must_use]
 pub fn variable(path: &str) -> String {
     format!("{PREFIX}{}", path.to_uppercase().replace(['.', '-'], "_"))
 }
 
-/// Reads a variable's text as what the option wants: a string, a list with commas, or any TOML value.
+/// Parses a variable's text as the type of the option: a string, a list separated by commas, or any TOML value.
 fn read(path: &str, text: &str) -> Result<Value, String> {
     let list = Value::Array(text.split(',').map(|item| Value::String(item.trim().into())).collect());
     let toml = toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"));

@@ -184,7 +184,7 @@ fn the_environment_goes_over_the_file_and_below_flags() {
     let error = variables(&[("TIDEGATE_LISTN", "x")]).expect_err("no option").to_string();
     assert!(error.contains("TIDEGATE_LISTN") && error.contains("TIDEGATE_LISTEN"), "{error}");
     let error = variables(&[("TIDEGATE_FOO", "x")]).expect_err("no option").to_string();
-    assert!(error.ends_with("TIDEGATE_FOO is no option"), "nothing is near that: {error}");
+    assert!(error.ends_with("TIDEGATE_FOO is not an option"), "nothing is near that: {error}");
     for (table, option) in
         [("TIDEGATE_POLICY", "TIDEGATE_POLICY_FILE"), ("TIDEGATE_CONTROL", "TIDEGATE_CONTROL_LISTEN")]
     {
@@ -237,7 +237,7 @@ fn where_a_policy_comes_from() {
     std::fs::write(&key, public).expect("written");
     let keys = format!("trusted-keys = [{key:?}]");
     assert_eq!(fleet(&keys).expect("valid").door, Door::Fleet);
-    assert!(error(&format!("{keys}\nallow-unsigned = true")).contains("which one it shall be"));
+    assert!(error(&format!("{keys}\nallow-unsigned = true")).contains("remove one of the two"));
     assert!(error("trusted-keys = [\"nowhere.pem\"]").contains("policy.trusted-keys: nowhere.pem: cannot be read"));
     assert!(error("allow-unsigned = true\n[fleet]\nnode-name = \"a/b\"").contains("letters, digits"));
     assert!(error("").contains("keygen") && error("").contains("--allow-unsigned"));
