@@ -66,7 +66,7 @@ impl Why {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Trimmed => "trimmed",
-            Self::WentBack => "store-went-back",
+            Self::WentBack => "store-reset",
             Self::TooLarge => "too-large",
         }
     }

@@ -18,7 +18,7 @@ use crate::stream::position::Positions;
 use crate::stream::registry::{Cut, Reader};
 use crate::stream::{Entry, EventStream, now_ms};
 use crate::telemetry::metrics;
-use crate::telemetry::metrics::Opened;
+use crate::telemetry::metrics::StreamRequestOutcome;
 
 /// The whole data port.
 pub async fn answer(app: &Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> Response {
@@ -63,7 +63,7 @@ pub const REFUSALS: [&str; 5] =
 /// Opens a stream: whatever is wrong with the request comes first, then the policy, once, on the whole set of channels.
 async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Result<Response, Box<Response>> {
     let refuse = |status, code, message: String| {
-        metrics().opened(Opened::Refused(code));
+        metrics().stream_requested(StreamRequestOutcome::Refused(code));
         Box::new(error(status, code, message))
     };
     let query = Query::parse(request.uri().query().unwrap_or_default())
@@ -87,7 +87,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     };
     let (decision, pin) = app.gate.admit(&asked, &query.channels).await;
     app.hold.decided(who, &decision.outcome);
-    metrics().opened(opened(&decision));
+    metrics().stream_requested(request_outcome(&decision));
     app.recent.remember(&asked.id, &query.channels, &decision);
     let grant = match decision.outcome {
         Outcome::Allowed(grant) => grant,
@@ -115,12 +115,12 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     Ok(response)
 }
 
-fn opened(decision: &Decision) -> Opened {
+fn request_outcome(decision: &Decision) -> StreamRequestOutcome {
     match &decision.outcome {
-        Outcome::Rejected(_) if decision.revoked => Opened::Refused("revoked"),
-        Outcome::Allowed(_) => Opened::Allowed,
-        Outcome::Rejected(rejection) => Opened::Rejected(rejection.status.as_u16()),
-        Outcome::Failed(failure) => Opened::Error(failure.kind()),
+        Outcome::Rejected(_) if decision.revoked => StreamRequestOutcome::Refused("revoked"),
+        Outcome::Allowed(_) => StreamRequestOutcome::Allowed,
+        Outcome::Rejected(rejection) => StreamRequestOutcome::Rejected(rejection.status.as_u16()),
+        Outcome::Failed(failure) => StreamRequestOutcome::Error(failure.kind()),
     }
 }
 

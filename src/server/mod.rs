@@ -36,7 +36,7 @@ use crate::rollout::{Rollout, Stage};
 use crate::stream::StreamContext;
 use crate::stream::registry::Streams;
 use crate::stream::replay::ReplayBudget;
-use crate::telemetry::metrics::Opened;
+use crate::telemetry::metrics::StreamRequestOutcome;
 use crate::telemetry::{metrics, process};
 use control::Top;
 use drain::Departure;
@@ -93,7 +93,7 @@ impl App {
         playground: Option<Playground>,
         signatures: Signatures,
     ) -> Self {
-        foresee();
+        register_labels();
         let streams = Streams::new(config.stream.max_streams);
         let commands = Commands::new(&hub, config.node_at(config.listen));
         let revocations = Revocations::new(Arc::clone(&gate), streams.clone(), Arc::clone(hub.store()));
@@ -164,12 +164,13 @@ impl From<TcpListener> for Listener {
     }
 }
 
-/// What is counted from 0, before it happens.
-fn foresee() {
+/// Creates the series of all label values, so that they start at 0.
+fn register_labels() {
     let _ = process::started();
-    let refusals = data::REFUSALS.iter().map(|code| Opened::Refused(code));
-    let opens: Vec<Opened> = Failure::KINDS.iter().map(|kind| Opened::Error(kind)).chain(refusals).collect();
-    metrics().foresee(&opens, &Stage::ALL.map(Stage::as_str), &Why::ALL.map(Why::as_str));
+    let refusals = data::REFUSALS.iter().map(|code| StreamRequestOutcome::Refused(code));
+    let outcomes: Vec<StreamRequestOutcome> =
+        Failure::KINDS.iter().map(|kind| StreamRequestOutcome::Error(kind)).chain(refusals).collect();
+    metrics().register_labels(&outcomes, &Stage::ALL.map(Stage::as_str), &Why::ALL.map(Why::as_str));
 }
 
 /// The sockets that a server gets from outside.

@@ -115,7 +115,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Apart {
                 _ = exchange => {}
                 // What is dropped here is reset.
                 () = cut.wanted() => {
-                    metrics().connection_cut();
+                    metrics().slow_client_disconnected();
                     tracing::debug!("an exchange of HTTP/2 was cut: its client did not read to the end");
                 }
             }
@@ -172,7 +172,7 @@ fn serve(socket: TcpStream, peer: SocketAddr, side: Side, app: &Arc<App>, leavin
                 tracing::debug!(%peer, %error, "a connection ended");
             },
             () = cut.wanted() => {
-                metrics().connection_cut();
+                metrics().slow_client_disconnected();
                 tracing::debug!(%peer, "a connection was cut: its client did not read to the end");
             }
         }

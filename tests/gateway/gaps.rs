@@ -12,7 +12,7 @@ async fn an_ack_in_id_form_beyond_the_end_is_clamped_and_a_gap() {
     let beyond = StreamId::new(last.ms + 60_000, 3);
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={beyond}")).await;
     assert_eq!(sse.connected("c").await, last);
-    assert_eq!(sse.gap("c").await, ("store-went-back".into(), true, beyond, last));
+    assert_eq!(sse.gap("c").await, ("store-reset".into(), true, beyond, last));
     let live = gateway.store.stock("c", "e", &json!(2)).await;
     assert_eq!(sse.ids("c", 1).await, [live]);
     // It is told once.

@@ -151,7 +151,7 @@ async fn a_store_that_lost_its_end_is_a_gap_for_those_who_had_seen_it() {
     gateway.store.cut();
     gateway.store.lose_all_but("c", 2).await;
     gateway.store.heal();
-    assert_eq!(sse.gap("c").await, ("store-went-back".into(), true, lost, written[1]));
+    assert_eq!(sse.gap("c").await, ("store-reset".into(), true, lost, written[1]));
     let next = gateway.store.stock("c", "e", &json!("next")).await;
     assert_eq!(sse.ids("c", 1).await, [next]);
     // Who comes back is told neither again nor twice.
@@ -162,7 +162,7 @@ async fn a_store_that_lost_its_end_is_a_gap_for_those_who_had_seen_it() {
     // Who comes back with what was lost is clamped, and told.
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", StreamId::new(last.ms + 1, 0))).await;
     assert_eq!(sse.connected("c").await, last);
-    assert_eq!(sse.gap("c").await.0, "store-went-back");
+    assert_eq!(sse.gap("c").await.0, "store-reset");
 }
 
 #[tokio::test]

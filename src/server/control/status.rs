@@ -7,7 +7,7 @@ use super::super::App;
 use super::super::recent::short;
 use super::super::respond::{self, Response};
 use super::fleet;
-use super::metrics::{SIGN_OF_LIFE, store_is_up};
+use super::metrics::{PING_TIMEOUT, store_is_up};
 use crate::policy::About;
 use crate::rollout::Refused;
 use crate::stream::now_ms;
@@ -16,7 +16,7 @@ use crate::telemetry::{metrics, process};
 
 /// `GET /v1/status`
 pub async fn status(app: &App) -> Response {
-    let nodes = tokio::time::timeout(SIGN_OF_LIFE, fleet::nodes(app));
+    let nodes = tokio::time::timeout(PING_TIMEOUT, fleet::nodes(app));
     let (store_is_up, nodes) = tokio::join!(store_is_up(app), nodes);
     let ready = store_is_up && app.commands.are_known() && app.gate.is_ready() && !app.is_draining();
     let (received, sent) = metrics().events();
@@ -32,7 +32,7 @@ pub async fn status(app: &App) -> Response {
         "store": if store_is_up { "ok" } else { "away" },
         "policy": policy(app),
         "streams": streams(app),
-        "opens": metrics().opens(),
+        "opens": metrics().stream_requests(),
         "decisions": decisions(),
         "events": { "received": received, "sent": sent },
         "memory": {
