@@ -262,7 +262,10 @@ async fn a_configuration_takes_force_as_a_policy_does() {
     policy_is(gateway.control, "another word", |told| told["in_force"]["number"] == 2).await;
     assert_eq!(asks(&gateway, "k:1").await, (418, "two".into()));
     // The file of the configuration is followed as well; keys that can be looked up are no channels from then on.
-    desk.configure("policy.wasm", &format!("{settings}\nlookup.prefixes = [\"k:\"]\nconcurrency = 7\ncache = \"0\""));
+    desk.configure(
+        "policy.wasm",
+        &format!("{settings}\nlookup.prefixes = [\"k:\"]\nconcurrency = 7\ncache-size = \"0\""),
+    );
     let told = policy_is(gateway.control, "a prefix", |told| told["in_force"]["number"] == 3).await;
     assert_eq!(told["configuration"]["needs_restart"], json!(["policy.concurrency"]), "{told}");
     assert_eq!(asks(&gateway, "k:1").await.0, 403);
