@@ -300,7 +300,7 @@ impl Inner {
         let (source, why) = (&refused.origin.source, &refused.why);
         let stays = self.authorizer.active().map(|info| info.digest.to_string()).unwrap_or_default();
         tracing::error!(source, stage = stage.as_str(), why, active = stays, "a policy was refused");
-        metrics().policy_refused(stage.as_str());
+        metrics().policy_activation_failed(stage.as_str());
         self.history().was_refused(&refused);
         refused
     }

@@ -19,7 +19,7 @@ use crate::server::{App, cors, playground, redis_rest};
 use crate::stream::body::{ChannelStart, EventStream};
 use crate::stream::position::Positions;
 use crate::stream::registry::{AbortSignal, StreamInfo};
-use crate::telemetry::metrics::Opened;
+use crate::telemetry::metrics::StreamRequestOutcome;
 use crate::util::clock::now_ms;
 
 /// The whole data port.
@@ -65,21 +65,21 @@ pub const REFUSALS: [&str; 5] =
 /// Opens a stream: whatever is wrong with the request comes first, then the policy, once, on the whole set of channels.
 async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Result<Response, Box<Response>> {
     let refuse = |status, code, message: String| {
-        metrics().opened(Opened::Refused(code));
+        metrics().stream_requested(StreamRequestOutcome::Refused(code));
         Box::new(error(status, code, message))
     };
     let query = Query::parse(request.uri().query().unwrap_or_default())
         .map_err(|cause| refuse(StatusCode::BAD_REQUEST, "invalid_ack", cause.to_string()))?;
-    let max = app.config.stream.max_channels;
+    let max = app.config.stream.max_channels_per_stream;
     if query.channels.len() > max {
-        let text = format!("{} channels, of at most {max} (stream.max-channels)", query.channels.len());
+        let text = format!("{} channels, of at most {max} (stream.max-channels-per-stream)", query.channels.len());
         return Err(refuse(StatusCode::BAD_REQUEST, "too_many_channels", text));
     }
     if let Some(name) = query.channels.iter().find(|name| !app.permits(name)) {
         return Err(refuse(StatusCode::FORBIDDEN, "channel_not_allowed", format!("{name:?} is not a channel here")));
     }
     let asked = for_policy(request, peer, &app.config);
-    let time = app.live().reject_hold;
+    let time = app.live().reject_delay;
     let who = app.hold.who(time, &asked);
     app.hold.wait(time, who).await;
     let cut = request.extensions().get::<AbortSignal>().cloned().unwrap_or_default();
@@ -89,7 +89,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     };
     let (decision, pin) = app.authorizer.admit(&asked, &query.channels).await;
     app.hold.decided(who, &decision.outcome);
-    metrics().opened(opened(&decision));
+    metrics().stream_requested(request_outcome(&decision));
     app.recent.remember(&asked.id, &query.channels, &decision);
     let grant = match decision.outcome {
         Outcome::Allowed(grant) => grant,
@@ -117,12 +117,12 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     Ok(response)
 }
 
-fn opened(decision: &Decision) -> Opened {
+fn request_outcome(decision: &Decision) -> StreamRequestOutcome {
     match &decision.outcome {
-        Outcome::Rejected(_) if decision.revoked => Opened::Refused("revoked"),
-        Outcome::Allowed(_) => Opened::Allowed,
-        Outcome::Rejected(rejection) => Opened::Rejected(rejection.status.as_u16()),
-        Outcome::Failed(failure) => Opened::Error(failure.kind()),
+        Outcome::Rejected(_) if decision.revoked => StreamRequestOutcome::Refused("revoked"),
+        Outcome::Allowed(_) => StreamRequestOutcome::Allowed,
+        Outcome::Rejected(rejection) => StreamRequestOutcome::Rejected(rejection.status.as_u16()),
+        Outcome::Failed(failure) => StreamRequestOutcome::Error(failure.kind()),
     }
 }
 

@@ -50,7 +50,7 @@ impl Departure {
 /// and so there is no delay.
 pub async fn leave(app: &App, data: Port, control: Port, inherited: bool) {
     let live = app.live();
-    let (delay, time) = (if inherited { Duration::ZERO } else { live.drain_delay }, live.drain);
+    let (delay, time) = (if inherited { Duration::ZERO } else { live.drain_delay }, live.drain_duration);
     app.departure.0.send_replace(Stage::Leaving);
     if !delay.is_zero() {
         tracing::info!(?delay, "leaving: not ready any more, and serving as before");

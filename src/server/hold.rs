@@ -1,4 +1,4 @@
-//! `reject.hold`: a client that was refused and comes back at once waits before the policy is asked again.
+//! `reject.delay`: a client that was refused and comes back at once waits before the policy is asked again.
 //!
 //! The stock client tries again every second, for ever, and has no timer while it connects: so a tab that is logged out costs a
 //! decision every so often, and an idle socket in between.

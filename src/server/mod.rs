@@ -50,12 +50,12 @@ use crate::shadow::shadow_policy::ShadowEvaluator;
 use crate::stream::body::StreamContext;
 use crate::stream::registry::StreamRegistry;
 use crate::stream::replay::ReplayBudget;
-use crate::telemetry::metrics::Opened;
+use crate::telemetry::metrics::StreamRequestOutcome;
 use crate::telemetry::process;
 
 /// A node that starts serves when it knows what the fleet said, or so long after, if the store is away.
 const HEARING: Duration = Duration::from_millis(500);
-/// Requests that may wait for a decision (`reject.hold`), as a part of the streams that there may be.
+/// Requests that may wait for a decision (`reject.delay`), as a part of the streams that there may be.
 const HELD: usize = 10;
 
 /// Everything that a request may need.
@@ -104,7 +104,7 @@ impl App {
         playground: Option<Playground>,
         signatures: SignaturePolicy,
     ) -> Self {
-        foresee();
+        register_labels();
         let streams = StreamRegistry::new(config.stream.max_streams);
         let commands = Commands::new(&hub, config.node_at(config.listen));
         let revocations = RevocationService::new(Arc::clone(&authorizer), streams.clone(), Arc::clone(hub.store()));
@@ -145,10 +145,14 @@ impl App {
     }
 
     fn stream_context(&self) -> StreamContext {
-        StreamContext { hub: self.hub.clone(), replays: Arc::clone(&self.replays), ping: self.config.stream.ping }
+        StreamContext {
+            hub: self.hub.clone(),
+            replays: Arc::clone(&self.replays),
+            ping: self.config.stream.ping_interval,
+        }
     }
 
-    /// How many requests wait for a decision (`reject.hold`).
+    /// How many requests wait for a decision (`reject.delay`).
     #[must_use]
     pub fn held(&self) -> usize {
         self.hold.count()
@@ -173,12 +177,13 @@ impl From<TcpListener> for Listener {
     }
 }
 
-/// What is counted from 0, before it happens.
-fn foresee() {
+/// Creates the series of all label values, so that they start at 0.
+fn register_labels() {
     let _ = process::started();
-    let refusals = data::REFUSALS.iter().map(|code| Opened::Refused(code));
-    let opens: Vec<Opened> = Failure::KINDS.iter().map(|kind| Opened::Error(kind)).chain(refusals).collect();
-    metrics().foresee(&opens, &Stage::ALL.map(Stage::as_str), &GapReason::ALL.map(GapReason::as_str));
+    let refusals = data::REFUSALS.iter().map(|code| StreamRequestOutcome::Refused(code));
+    let outcomes: Vec<StreamRequestOutcome> =
+        Failure::KINDS.iter().map(|kind| StreamRequestOutcome::Error(kind)).chain(refusals).collect();
+    metrics().register_labels(&outcomes, &Stage::ALL.map(Stage::as_str), &GapReason::ALL.map(GapReason::as_str));
 }
 
 /// The sockets that a server gets from outside.
@@ -208,12 +213,12 @@ pub async fn run(listeners: Listeners, app: Arc<App>, shutdown: impl Future<Outp
 /// time for that is another.
 async fn rotate(app: Arc<App>) {
     let (mut swaps, mut options) = (app.authorizer.swaps(), app.options.subscribe());
-    let mut within = options.borrow_and_update().rotate_within;
+    let mut within = options.borrow_and_update().rotation_window;
     loop {
         tokio::select! {
             Ok(()) = swaps.changed() => {}
             Ok(()) = options.changed() => {
-                let now = options.borrow_and_update().rotate_within;
+                let now = options.borrow_and_update().rotation_window;
                 if std::mem::replace(&mut within, now) == now {
                     continue;
                 }
@@ -230,8 +235,8 @@ async fn rotate(app: Arc<App>) {
 }
 
 async fn answer(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr, side: Side) -> Response {
-    if request::head_size(&request) > app.config.max_head {
-        return respond::head_too_large(app.config.max_head);
+    if request::head_size(&request) > app.config.max_header_size {
+        return respond::head_too_large(app.config.max_header_size);
     }
     if side == Side::Control {
         return control::answer(&app, request).await;

@@ -115,7 +115,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Apart {
                 _ = exchange => {}
                 // What is dropped here is reset.
                 () = cut.wanted() => {
-                    metrics().connection_cut();
+                    metrics().slow_client_disconnected();
                     tracing::debug!("an exchange of HTTP/2 was cut: its client did not read to the end");
                 }
             }
@@ -126,7 +126,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Apart {
 fn serve(socket: TcpStream, peer: SocketAddr, side: Side, app: &Arc<App>, leaving: watch::Receiver<bool>) {
     // Small frames are to leave at once. A socket that refuses the option works too.
     let _ = socket.set_nodelay(true);
-    let max_head = app.config.max_head;
+    let max_head = app.config.max_header_size;
     let mut builder = Builder::new(Apart);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(max_head + BUFFER);
     builder
@@ -172,7 +172,7 @@ fn serve(socket: TcpStream, peer: SocketAddr, side: Side, app: &Arc<App>, leavin
                 tracing::debug!(%peer, %error, "a connection ended");
             },
             () = cut.wanted() => {
-                metrics().connection_cut();
+                metrics().slow_client_disconnected();
                 tracing::debug!(%peer, "a connection was cut: its client did not read to the end");
             }
         }

@@ -47,7 +47,7 @@ pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response {
     }
     let in_base64 = request.headers().get("upstash-encoding").is_some_and(|v| v == "base64");
     // A whole event and its overhead, escaped.
-    let limit = app.config.stream.hub.max_event * 2 + (64 << 10);
+    let limit = app.config.stream.hub.max_event_size * 2 + (64 << 10);
     let body = match read_body(request.into_body(), limit).await {
         Ok(body) => body,
         Err(unread) => return fail(unread.status(), &format!("ERR {unread}")),
@@ -97,11 +97,11 @@ async fn run(app: &App, body: &Value) -> Result<Reply, (StatusCode, String)> {
             format!("NOPERM {key:?} is not a channel here (channels.allow, channels.deny)"),
         ));
     }
-    let max = app.config.stream.hub.max_event;
+    let max = app.config.stream.hub.max_event_size;
     if let Command::Add { fields, .. } = &command
         && fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > max
     {
-        return Err(bad(format!("ERR an event of more than {max} bytes (stream.max-event) would reach nobody")));
+        return Err(bad(format!("ERR an event of more than {max} bytes (stream.max-event-size) would reach nobody")));
     }
     app.hub.store().command(&command).await.map_err(|cause| match cause {
         StoreError::WrongType => bad("WRONGTYPE Operation against a key holding the wrong kind of value".into()),

@@ -110,7 +110,7 @@ pub fn method_not_allowed(allowed: &str) -> Response {
 
 /// 431
 pub fn head_too_large(limit: usize) -> Response {
-    let text = format!("the request's line and headers are more than {limit} bytes (server.max-head)");
+    let text = format!("the request's line and headers are more than {limit} bytes (server.max-header-size)");
     error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", text)
 }
 

@@ -32,7 +32,7 @@ use crate::wasm::host_trace::RecordedCalls;
 
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
-    /// What decisions.record wrote
+    /// A recording, as written to decisions.recording.file
     #[arg(value_name = "RECORDING")]
     recording: PathBuf,
     /// The component

@@ -8,7 +8,7 @@ use crate::policy::info::PolicyInfo;
 use crate::rollout::stage::ActivationError;
 use crate::server::App;
 use crate::server::control::fleet;
-use crate::server::control::metrics::{SIGN_OF_LIFE, store_is_up};
+use crate::server::control::metrics::{PING_TIMEOUT, store_is_up};
 use crate::server::recent::short;
 use crate::server::respond;
 use crate::server::respond::Response;
@@ -18,7 +18,7 @@ use crate::util::clock::now_ms;
 
 /// `GET /v1/status`
 pub async fn status(app: &App) -> Response {
-    let nodes = tokio::time::timeout(SIGN_OF_LIFE, fleet::nodes(app));
+    let nodes = tokio::time::timeout(PING_TIMEOUT, fleet::nodes(app));
     let (store_is_up, nodes) = tokio::join!(store_is_up(app), nodes);
     let ready = store_is_up && app.commands.are_known() && app.authorizer.is_ready() && !app.is_draining();
     let (received, sent) = metrics().events();
@@ -26,7 +26,7 @@ pub async fn status(app: &App) -> Response {
     let started = (process::started() * 1e3) as u64;
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "node": app.fleet.get().map(|fleet| fleet.word().name).or_else(|| app.config.node.clone()),
+        "node": app.fleet.get().map(|fleet| fleet.word().name).or_else(|| app.config.node_name.clone()),
         "now": now_ms(),
         "started": started,
         "ready": ready,
@@ -34,13 +34,13 @@ pub async fn status(app: &App) -> Response {
         "store": if store_is_up { "ok" } else { "away" },
         "policy": policy(app),
         "streams": streams(app),
-        "opens": metrics().opens(),
+        "opens": metrics().stream_requests(),
         "decisions": decisions(),
         "events": { "received": received, "sent": sent },
         "memory": {
             "resident": process::resident(),
             "log": app.hub.log_bytes(),
-            "log_limit": app.config.stream.hub.log_memory,
+            "log_limit": app.config.stream.hub.buffer_memory,
             "replay": app.replays.used(),
             "replay_limit": app.config.stream.replay_memory,
         },
