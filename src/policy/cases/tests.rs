@@ -79,7 +79,7 @@ fn a_case_lies_over_what_is_said_for_all() {
         [[case]]
         name = "second"
         now = 5
-        store-away = true
+        store-unavailable = true
         request.authority = "b.example"
         expect.allow = true
         [[case]]
