@@ -17,7 +17,7 @@ use super::{Job, tools, zig};
 #[exclude = "build/*"]
 struct Sdk;
 
-/// What of the SDK is compiled into a policy. `fake.c` and `test_sdk.c` are for tests.
+/// What of the SDK is compiled into a policy. `test_gateway.c` and `test_sdk.c` are for tests.
 const SOURCES: [&str; 6] = ["text.c", "request.c", "gateway.c", "json.c", "bindings/policy.c", "freestanding/libc.c"];
 
 /// Says the world to what makes a component of the module.
