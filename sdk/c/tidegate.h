@@ -48,7 +48,7 @@ void tg_header(tg_answer *answer, const char *name, tg_str value);
 void tg_reason(tg_str text);
 /* Events older than this time (ms since 1970) are not replayed to the client. */
 void tg_replay_since(uint64_t time);
-/* The gateway may reuse the answer for so many seconds, for requests with the same URL, client address and values of the headers in
+/* The gateway may reuse the answer for the given time, for requests with the same URL, client address and values of the headers in
  * `vary`. Name the headers that carry credentials there. */
 void tg_cache_for(uint32_t seconds, tg_list vary);
 /* The cached answer is valid for clients of any address. */

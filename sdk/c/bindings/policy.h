@@ -178,7 +178,7 @@ extern void tidegate_policy_context_log(tidegate_policy_context_level_t level, p
 extern void tidegate_policy_answer_reason(policy_string_t *text);
 // Events older than this time (ms since 1970) are not replayed to the client.
 extern void tidegate_policy_answer_replay_since(uint64_t time);
-// Lets the gateway reuse this answer, grant or rejection, for so many seconds: for requests with the same method, scheme,
+// Lets the gateway reuse this answer, grant or rejection, for the given time: for requests with the same method, scheme,
 // authority, path and query (without `last_ack_…`), client address, and values of the headers in `vary` (an absent header
 // differs from an empty one). Name the headers that carry credentials in `vary`: `cookie`, `authorization`. An answer with
 // `set-cookie` is never cached. The operator may limit the time, and with 0 seconds the answer is not cached.

@@ -47,7 +47,7 @@ def text(value: str, what: str) -> str:
 
 
 def count(value: int, bits: int, what: str) -> int:
-    """Checks that ``value`` is an unsigned integer of so many bits."""
+    """Checks that ``value`` is an unsigned integer of ``bits`` bits."""
     if not isinstance(value, int):
         raise TypeError(f"{what} is a whole number (int), not {type(value).__name__}")
     if not 0 <= value < 1 << bits:

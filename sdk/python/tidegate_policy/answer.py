@@ -26,7 +26,7 @@ def replay_since(time: int | datetime) -> None:
 
 
 def cache_for(seconds: int, vary: Iterable[str], *, any_address: bool = False) -> None:
-    """Lets the gateway reuse this answer for so many seconds.
+    """Lets the gateway reuse this answer for the given time.
 
     The cached answer is valid for requests with the same method, URL, client address and values of the headers in ``vary``.
     Name every header that the decision depends on (``cookie``, ``authorization``). With ``any_address`` the address is ignored.

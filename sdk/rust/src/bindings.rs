@@ -200,7 +200,7 @@ pub mod tidegate {
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
-            /// Lets the gateway reuse this answer, grant or rejection, for so many seconds: for requests with the same method, scheme,
+            /// Lets the gateway reuse this answer, grant or rejection, for the given time: for requests with the same method, scheme,
             /// authority, path and query (without `last_ack_…`), client address, and values of the headers in `vary` (an absent header
             /// differs from an empty one). Name the headers that carry credentials in `vary`: `cookie`, `authorization`. An answer with
             /// `set-cookie` is never cached. The operator may limit the time, and with 0 seconds the answer is not cached.

@@ -12,7 +12,7 @@ export function replaySince(time: Date | number): void {
 }
 
 /**
- * Lets the gateway reuse the answer for so many seconds, for requests with the same URL, client address and values of the headers in
+ * Lets the gateway reuse the answer for the given time, for requests with the same URL, client address and values of the headers in
  * `vary`. Name the headers that carry credentials there. With `anyAddress` the address is ignored.
  */
 export function cacheFor(seconds: number, { vary = [], anyAddress = false }: { vary?: string[]; anyAddress?: boolean } = {}): void {

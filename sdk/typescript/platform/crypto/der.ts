@@ -75,5 +75,5 @@ function objectIds(algorithm: Element | undefined): string[] {
 }
 
 function malformed(): DOMException {
-  return fail("DataError", "the key is not in the format that it was said to be in");
+  return fail("DataError", "the key is not in the given format");
 }

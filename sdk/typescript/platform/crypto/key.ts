@@ -77,7 +77,7 @@ export function bytesOf(data: unknown): Uint8Array<ArrayBuffer> {
 
 /** Decodes base64url, as used in JSON Web Keys. */
 export function fromBase64Url(text: unknown): Uint8Array<ArrayBuffer> {
-  if (typeof text !== "string" || !/^[\w-]*$/.test(text)) throw fail("DataError", "the JSON Web Key lacks a member, or it is no base64url");
+  if (typeof text !== "string" || !/^[\w-]*$/.test(text)) throw fail("DataError", "the JSON Web Key lacks a member, or it is not base64url");
   return Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (character) => character.charCodeAt(0));
 }
 

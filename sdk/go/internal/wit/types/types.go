@@ -85,7 +85,7 @@ func (r Result[T, E]) Ok() T {
 // Err returns the error. It must exist.
 func (r Result[T, E]) Err() E {
 	if r.tag != ResultErr {
-		panic("it is no error")
+		panic("it is not an error")
 	}
 	return r.err
 }
