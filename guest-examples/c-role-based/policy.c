@@ -1,4 +1,4 @@
-/* Sessions, roles and teams: who the client is says its cookie, what it may read says this file. */
+/* A Tidegate policy with sessions, roles and teams. */
 #include "tidegate.h"
 
 typedef struct {
@@ -6,17 +6,17 @@ typedef struct {
     bool is_admin;
 } user;
 
-/* Keeps the client out, and says in the log why: never with its session id. */
-static tg_answer refuse(uint16_t status, const char *text, tg_str reason) {
+/* Rejects the client, with a reason for the decision log. The reason must not contain the session's id. */
+static tg_answer reject(uint16_t status, const char *text, tg_str reason) {
     tg_reason(reason);
     return tg_reject(status, text);
 }
 
 static tg_answer lookup_failed(tg_lookup failure) {
-    return refuse(503, "Try again", tg(failure == TG_DENIED ? "look-up denied" : "look-up unavailable"));
+    return reject(503, "Try again", tg(failure == TG_DENIED ? "look-up denied" : "look-up unavailable"));
 }
 
-/* Reads {"id":"alice","role":"member"}. Without an id it is no session; any role but `admin` gives nothing. */
+/* Parses {"id":"alice","role":"member"}. A session without an id is invalid; roles other than `admin` are ignored. */
 static bool read_user(tg_str record, user *user) {
     tg_json session = tg_json_parse(record);
     tg_str role;
@@ -24,11 +24,11 @@ static bool read_user(tg_str record, user *user) {
     return tg_json_string(tg_json_member(session, "id"), &user->id) && user->id.len > 0;
 }
 
-/* Whether the cookie names a known session, and whose; `answer` is the rejection if not. */
+/* Returns whether the cookie names a known session, and sets `user` if so; otherwise sets `answer` to the rejection. */
 static bool sign_in(const tg_request *request, user *user, tg_answer *answer) {
     tg_str session, record;
     if (!tg_cookie(request, "session", &session) || session.len == 0) {
-        *answer = refuse(401, "Unauthorized", tg("no session"));
+        *answer = reject(401, "Unauthorized", tg("no session"));
         return false;
     }
     tg_lookup found = tg_get(tg_join(tg("session:"), session), &record);
@@ -37,23 +37,23 @@ static bool sign_in(const tg_request *request, user *user, tg_answer *answer) {
         return false;
     }
     if (found == TG_NOT_FOUND || !read_user(record, user)) {
-        *answer = refuse(401, "Unauthorized", tg("unknown session"));
+        *answer = reject(401, "Unauthorized", tg("unknown session"));
         return false;
     }
     return true;
 }
 
-/* Whether the channel is the user's id, or begins with it and a dash. */
+/* Whether the channel is the user's id, or begins with it and a hyphen. */
 static bool owns(user user, tg_str channel) {
     return tg_equal(channel, user.id) || tg_starts_with(channel, tg_join(user.id, tg("-")));
 }
 
-/* Whether the user may read the channel; `answer` is the rejection if not. */
+/* Returns whether the user may read the channel; if not, sets `answer` to the rejection. */
 static bool check(user user, tg_str channel, tg_answer *answer) {
     if (tg_equal(channel, tg("default"))) return true;
     if (tg_starts_with(channel, tg("admin-"))) {
         if (user.is_admin) return true;
-        *answer = refuse(403, "Admin access required", tg_join(user.id, tg(" is not an admin")));
+        *answer = reject(403, "Admin access required", tg_join(user.id, tg(" is not an admin")));
         return false;
     }
     if (tg_starts_with(channel, tg("team-"))) {
@@ -61,12 +61,12 @@ static bool check(user user, tg_str channel, tg_answer *answer) {
         tg_lookup found = tg_set_contains(tg_join(tg("team:"), team, tg(":members")), user.id);
         if (found == TG_FOUND) return true;
         *answer = found == TG_NOT_FOUND
-                      ? refuse(403, "Not a team member", tg_join(user.id, tg(" is not in team "), team))
+                      ? reject(403, "Not a team member", tg_join(user.id, tg(" is not in team "), team))
                       : lookup_failed(found);
         return false;
     }
     if (owns(user, channel)) return true;
-    *answer = refuse(403, "You can only access your own channels",
+    *answer = reject(403, "You can only access your own channels",
                      tg_join(channel, tg(" is not a channel of "), user.id));
     return false;
 }

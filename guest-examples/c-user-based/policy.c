@@ -1,18 +1,18 @@
-/* A user reads what everybody reads, and the channels that begin with the user's id. */
+/* A Tidegate policy that allows users their own channels. */
 #include "tidegate.h"
 
-/* Keeps the client out, and says in the log why: never with its session id. */
-static tg_answer refuse(uint16_t status, const char *text, tg_str reason) {
+/* Rejects the client, with a reason for the decision log. The reason must not contain the session's id. */
+static tg_answer reject(uint16_t status, const char *text, tg_str reason) {
     tg_reason(reason);
     return tg_reject(status, text);
 }
 
-/* The id in a session such as {"id":"alice"}; without one it is no session. */
+/* Parses the id in a session such as {"id":"alice"}. A session without an id is invalid. */
 static bool read_id(tg_str record, tg_str *id) {
     return tg_json_string(tg_json_member(tg_json_parse(record), "id"), id) && id->len > 0;
 }
 
-/* Whether the channel is for everybody, is the user's id, or begins with it and a dash. */
+/* Whether the channel is `default`, is the user's id, or begins with it and a hyphen. */
 static bool may_read(tg_str id, tg_str channel) {
     return tg_equal(channel, tg("default")) || tg_equal(channel, id) ||
            tg_starts_with(channel, tg_join(id, tg("-")));
@@ -21,18 +21,18 @@ static bool may_read(tg_str id, tg_str channel) {
 tg_answer authorize(const tg_request *request, tg_list channels) {
     tg_str session, record, id;
     if (!tg_cookie(request, "session", &session) || session.len == 0) {
-        return refuse(401, "Unauthorized", tg("no session"));
+        return reject(401, "Unauthorized", tg("no session"));
     }
     switch (tg_get(tg_join(tg("session:"), session), &record)) {
     case TG_FOUND: break;
-    case TG_NOT_FOUND: return refuse(401, "Unauthorized", tg("unknown session"));
-    case TG_DENIED: return refuse(503, "Try again", tg("look-up denied"));
-    case TG_UNAVAILABLE: return refuse(503, "Try again", tg("look-up unavailable"));
+    case TG_NOT_FOUND: return reject(401, "Unauthorized", tg("unknown session"));
+    case TG_DENIED: return reject(503, "Try again", tg("look-up denied"));
+    case TG_UNAVAILABLE: return reject(503, "Try again", tg("look-up unavailable"));
     }
-    if (!read_id(record, &id)) return refuse(401, "Unauthorized", tg("unknown session"));
+    if (!read_id(record, &id)) return reject(401, "Unauthorized", tg("unknown session"));
     for (size_t i = 0; i < channels.len; i++) {
         if (may_read(id, channels.ptr[i])) continue;
-        return refuse(403, "You can only access your own channels",
+        return reject(403, "You can only access your own channels",
                       tg_join(channels.ptr[i], tg(" is not a channel of "), id));
     }
     tg_reason(tg_join(id, tg(": "), tg_decimal(channels.len), tg(" channels")));

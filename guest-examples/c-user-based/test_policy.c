@@ -1,48 +1,48 @@
-/* The policy's decisions, made on this machine, with a fake store. */
+/* Tests of the policy on this machine, against a test gateway. */
 #include <stdio.h>
 
-#include "tidegate_fake.h"
+#include "tidegate_test.h"
 
 #define UNAUTHORIZED "401 Unauthorized"
 #define OWN "403 You can only access your own channels"
 #define TRY_AGAIN "503 Try again"
 
-/* alice, bob, and a few sessions that are none. */
+/* alice, bob, and a few invalid sessions. */
 static void fill(void) {
-    tg_fake_reset();
-    tg_fake_string("session:alice", "{\"id\":\"alice\",\"role\":\"member\"}");
-    tg_fake_string("session:bob", "{\"id\":\"bob\"}");
-    tg_fake_string("session:broken", "{\"id\":\"alice\"");
-    tg_fake_string("session:trailing", "{\"id\":\"alice\"} x");
-    tg_fake_string("session:no-id", "{\"role\":\"admin\"}");
-    tg_fake_string("session:empty-id", "{\"id\":\"\",\"role\":\"admin\"}");
-    tg_fake_string("session:number", "{\"id\":7}");
-    tg_fake_string("session:list", "[\"alice\",\"admin\"]");
-    tg_fake_string("session:nothing", "");
+    tg_test_reset();
+    tg_test_set_string("session:alice", "{\"id\":\"alice\",\"role\":\"member\"}");
+    tg_test_set_string("session:bob", "{\"id\":\"bob\"}");
+    tg_test_set_string("session:broken", "{\"id\":\"alice\"");
+    tg_test_set_string("session:trailing", "{\"id\":\"alice\"} x");
+    tg_test_set_string("session:no-id", "{\"role\":\"admin\"}");
+    tg_test_set_string("session:empty-id", "{\"id\":\"\",\"role\":\"admin\"}");
+    tg_test_set_string("session:number", "{\"id\":7}");
+    tg_test_set_string("session:list", "[\"alice\",\"admin\"]");
+    tg_test_set_string("session:nothing", "");
 }
 
-/* The answer in short: "in: alice" or "401 Unauthorized". */
+/* The answer as text, such as "allowed alice" or "401 Unauthorized". */
 static tg_str ask(tg_request request, tg_list channels) {
     tg_answer answer = authorize(&request, channels);
-    if (answer.allowed) return tg_join(tg("in: "), answer.subject);
-    tg_fake_expect(answer.headers.ptr[0].name, "content-type");
+    if (answer.allowed) return tg_join(tg("allowed "), answer.subject);
+    tg_test_expect(answer.headers.ptr[0].name, "content-type");
     return tg_join(tg_decimal(answer.status), tg(" "), answer.body);
 }
 
 static tg_request with_cookie(const char *cookie) {
-    tg_request request = tg_fake_request("/api/realtime");
-    tg_fake_add_header(&request, "cookie", cookie);
+    tg_request request = tg_test_request("/api/realtime");
+    tg_test_add_header(&request, "cookie", cookie);
     return request;
 }
 
 #define check_cookies(cookie, expected) \
-    (fill(), tg_fake_expect(ask(with_cookie(cookie), tg_fake_list("default")), expected))
+    (fill(), tg_test_expect(ask(with_cookie(cookie), tg_test_list("default")), expected))
 #define check(session, expected, ...) \
-    (fill(), tg_fake_expect(ask(with_cookie("session=" session), tg_fake_list(__VA_ARGS__)), expected))
+    (fill(), tg_test_expect(ask(with_cookie("session=" session), tg_test_list(__VA_ARGS__)), expected))
 
-static void a_session_is_needed_for_every_channel(void) {
+static void every_channel_requires_a_session(void) {
     fill();
-    tg_fake_expect(ask(tg_fake_request("/"), tg_fake_list("default")), UNAUTHORIZED);
+    tg_test_expect(ask(tg_test_request("/"), tg_test_list("default")), UNAUTHORIZED);
     check_cookies("", UNAUTHORIZED);
     check("mallory", UNAUTHORIZED, "default");
     check("mallory", UNAUTHORIZED, "admin-x");
@@ -55,49 +55,49 @@ static void a_session_is_needed_for_every_channel(void) {
     check("nothing", UNAUTHORIZED, "default");
 }
 
-static void the_first_cookie_of_the_name_wins(void) {
-    check_cookies("a=b; session=alice; session=bob", "in: alice");
-    check_cookies("flag; =x; ; session = alice ", "in: alice");
+static void first_cookie_with_the_name_counts(void) {
+    check_cookies("a=b; session=alice; session=bob", "allowed alice");
+    check_cookies("flag; =x; ; session = alice ", "allowed alice");
     check_cookies("session=; session=alice", UNAUTHORIZED);
     check_cookies("Session=alice; mysession=alice; session", UNAUTHORIZED);
     check_cookies("session=\xff", UNAUTHORIZED);
 }
 
-static void own_channels(void) {
-    check("alice", "in: alice", "alice-", "alice-inbox", "alice", "default");
+static void users_get_only_their_own_channels(void) {
+    check("alice", "allowed alice", "alice-", "alice-inbox", "alice", "default");
     check("alice", OWN, "alice2");
     check("alice", OWN, "alic");
     check("alice", OWN, "default-2");
     check("alice", OWN, "default", "alice", "bob-inbox");
 }
 
-static void a_failed_look_up_is_no_verdict(void) {
+static void failed_lookup_is_a_503(void) {
     fill();
-    tg_fake_failure("session:", TG_DENIED);
-    tg_fake_expect(ask(with_cookie("session=alice"), tg_fake_list("default")), TRY_AGAIN);
-    tg_fake_expect(tg_fake_reason(), "look-up denied");
-    tg_fake_failure("session:", TG_UNAVAILABLE);
-    tg_fake_expect(ask(with_cookie("session=alice"), tg_fake_list("default")), TRY_AGAIN);
-    tg_fake_expect(tg_fake_reason(), "look-up unavailable");
+    tg_test_fail_lookups("session:", TG_DENIED);
+    tg_test_expect(ask(with_cookie("session=alice"), tg_test_list("default")), TRY_AGAIN);
+    tg_test_expect(tg_test_reason(), "look-up denied");
+    tg_test_fail_lookups("session:", TG_UNAVAILABLE);
+    tg_test_expect(ask(with_cookie("session=alice"), tg_test_list("default")), TRY_AGAIN);
+    tg_test_expect(tg_test_reason(), "look-up unavailable");
 }
 
-static void reasons_name_the_user_and_never_the_session(void) {
-    check("alice", "in: alice", "default", "alice");
-    tg_fake_expect(tg_fake_reason(), "alice: 2 channels");
+static void reason_names_the_user_but_not_the_session(void) {
+    check("alice", "allowed alice", "default", "alice");
+    tg_test_expect(tg_test_reason(), "alice: 2 channels");
     check("alice", OWN, "bob");
-    tg_fake_expect(tg_fake_reason(), "bob is not a channel of alice");
+    tg_test_expect(tg_test_reason(), "bob is not a channel of alice");
     check("mallory", UNAUTHORIZED, "default");
-    tg_fake_expect(tg_fake_reason(), "unknown session");
+    tg_test_expect(tg_test_reason(), "unknown session");
     check_cookies("session=", UNAUTHORIZED);
-    tg_fake_expect(tg_fake_reason(), "no session");
+    tg_test_expect(tg_test_reason(), "no session");
 }
 
 int main(void) {
-    a_session_is_needed_for_every_channel();
-    the_first_cookie_of_the_name_wins();
-    own_channels();
-    a_failed_look_up_is_no_verdict();
-    reasons_name_the_user_and_never_the_session();
-    puts("all decisions are right");
+    every_channel_requires_a_session();
+    first_cookie_with_the_name_counts();
+    users_get_only_their_own_channels();
+    failed_lookup_is_a_503();
+    reason_names_the_user_but_not_the_session();
+    puts("all tests passed");
     return 0;
 }

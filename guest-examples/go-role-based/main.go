@@ -20,7 +20,7 @@ type user struct {
 	isAdmin bool
 }
 
-// The session comes first, whatever the channels are; then the first channel that fails decides.
+// Checks the session first. Then the first channel that the user may not read determines the rejection.
 func decide(r *policy.Request) (*policy.Answer, error) {
 	user, err := signIn(r)
 	if err != nil {
@@ -31,14 +31,14 @@ func decide(r *policy.Request) (*policy.Answer, error) {
 			return nil, err
 		}
 	}
-	return policy.Allow(user.id).Because(fmt.Sprintf("%s: %d channels", user.id, len(r.Channels))), nil
+	return policy.Allow(user.id).WithReason(fmt.Sprintf("%s: %d channels", user.id, len(r.Channels))), nil
 }
 
-// signIn finds the user whose session the cookie names. A reason never holds the session's id.
+// signIn returns the user whose session the cookie names. The reasons do not contain the session's id.
 func signIn(r *policy.Request) (*user, error) {
 	session, _ := r.Cookie("session")
 	if session == "" {
-		return nil, policy.Reject(401, "Unauthorized").Because("no session")
+		return nil, policy.Reject(401, "Unauthorized").WithReason("no session")
 	}
 	record, _, err := policy.Get("session:" + session)
 	if err != nil {
@@ -46,14 +46,14 @@ func signIn(r *policy.Request) (*user, error) {
 	}
 	user := readUser(record)
 	if user == nil {
-		return nil, policy.Reject(401, "Unauthorized").Because("unknown session")
+		return nil, policy.Reject(401, "Unauthorized").WithReason("unknown session")
 	}
 	return user, nil
 }
 
-// readUser reads {"id":"alice","role":"member"}. Without an id it is no session; any role but admin gives nothing.
+// readUser parses {"id":"alice","role":"member"}. A session without an id is invalid; roles other than admin are ignored.
 func readUser(record []byte) *user {
-	// Not a struct: its fields would match names in any case.
+	// Not a struct, because its fields would match names case-insensitively.
 	var session map[string]any
 	if json.Unmarshal(record, &session) != nil {
 		return nil
@@ -65,7 +65,7 @@ func readUser(record []byte) *user {
 	return &user{id, session["role"] == "admin"}
 }
 
-// check says why the user may not read the channel, if so.
+// check returns a rejection if the user may not read the channel.
 func (u *user) check(channel string) error {
 	if channel == "default" {
 		return nil
@@ -74,17 +74,17 @@ func (u *user) check(channel string) error {
 		if u.isAdmin {
 			return nil
 		}
-		return policy.Reject(403, "Admin access required").Because(u.id + " is not an admin")
+		return policy.Reject(403, "Admin access required").WithReason(u.id + " is not an admin")
 	}
 	if team, found := strings.CutPrefix(channel, "team-"); found {
 		isMember, err := policy.SetContains("team:"+team+":members", u.id)
 		if err != nil || isMember {
 			return err
 		}
-		return policy.Reject(403, "Not a team member").Because(u.id + " is not in team " + team)
+		return policy.Reject(403, "Not a team member").WithReason(u.id + " is not in team " + team)
 	}
 	if channel == u.id || strings.HasPrefix(channel, u.id+"-") {
 		return nil
 	}
-	return policy.Reject(403, "You can only access your own channels").Because(channel + " is not a channel of " + u.id)
+	return policy.Reject(403, "You can only access your own channels").WithReason(channel + " is not a channel of " + u.id)
 }

@@ -18,7 +18,7 @@ const (
 	tryAgain     = "503 Try again"
 )
 
-// alice of team red, bob of team blue, root the admin, and a few sessions that are none.
+// alice in team red, bob in team blue, root with the role admin, and a few invalid sessions.
 func gateway() *policytest.Gateway {
 	return &policytest.Gateway{
 		Strings: map[string]string{
@@ -39,14 +39,14 @@ func gateway() *policytest.Gateway {
 	}
 }
 
-// ask returns the answer in short: "in: alice" or "403 Not a team member"; and its reason.
+// ask returns the answer as text, such as "allowed alice" or "403 Not a team member", and its reason.
 func ask(t *testing.T, gateway *policytest.Gateway, cookie string, channels ...string) (string, string) {
 	t.Helper()
 	request := policytest.NewRequest(channels...)
 	request.Header.Add("cookie", cookie)
 	answer := gateway.Decide(decide, request)
 	if answer.Allowed {
-		return "in: " + answer.Subject, answer.Reason
+		return "allowed " + answer.Subject, answer.Reason
 	}
 	if !slices.Equal(answer.Header, policy.Header{{Name: "content-type", Value: "text/plain"}}) {
 		t.Errorf("headers %v", answer.Header)
@@ -68,21 +68,21 @@ func TestDecisions(t *testing.T) {
 		{"session=list", "default", unauthorized},
 		{"session=nothing", "default", unauthorized},
 
-		{"a=b; session=alice; session=bob", "default", "in: alice"},
-		{"flag; =x; ; session = alice ", "default", "in: alice"},
+		{"a=b; session=alice; session=bob", "default", "allowed alice"},
+		{"flag; =x; ; session = alice ", "default", "allowed alice"},
 		{"session=; session=alice", "default", unauthorized},
 		{"Session=alice; mysession=alice; session", "default", unauthorized},
 		{"session=\xff", "default", unauthorized},
 
-		{"session=alice", "alice- alice-inbox alice default team-red", "in: alice"},
+		{"session=alice", "alice- alice-inbox alice default team-red", "allowed alice"},
 		{"session=alice", "alice2", own},
 		{"session=alice", "alic", own},
 		{"session=alice", "default-2", own},
 		{"session=alice", "team", own},
 		{"session=alice", "admin-", admin},
 		{"session=odd-role", "admin-log", admin},
-		{"session=root", "admin-log root default", "in: root"},
-		{"session=bob", "team-blue", "in: bob"},
+		{"session=root", "admin-log root default", "allowed root"},
+		{"session=bob", "team-blue", "allowed bob"},
 		{"session=root", "team-red", team},
 		{"session=alice", "team-", team},
 		{"session=root", "alice-inbox", own},
@@ -97,7 +97,7 @@ func TestDecisions(t *testing.T) {
 	}
 }
 
-func TestAFailedLookUpIsNoVerdict(t *testing.T) {
+func TestFailedLookupIsA503(t *testing.T) {
 	for err, expected := range map[error]string{
 		policy.ErrDenied: "look-up denied", policy.ErrUnavailable: "look-up unavailable",
 	} {
@@ -116,16 +116,16 @@ func TestAFailedLookUpIsNoVerdict(t *testing.T) {
 	}
 }
 
-func TestNothingIsLookedUpInVain(t *testing.T) {
+func TestOnlyNeededKeysAreLookedUp(t *testing.T) {
 	store := gateway()
 	ask(t, store, "session=", "team-red")
 	ask(t, store, "session=alice", "default", "team-red", "bob", "team-blue")
-	if !slices.Equal(store.Asked, []string{"session:alice", "team:red:members"}) {
-		t.Error(store.Asked)
+	if !slices.Equal(store.Lookups, []string{"session:alice", "team:red:members"}) {
+		t.Error(store.Lookups)
 	}
 }
 
-func TestReasonsNameTheUserAndNeverTheSession(t *testing.T) {
+func TestReasonNamesTheUserButNotTheSession(t *testing.T) {
 	for _, c := range []struct{ session, channel, expected string }{
 		{"", "default", "no session"},
 		{"mallory", "default", "unknown session"},

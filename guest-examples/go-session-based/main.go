@@ -1,4 +1,4 @@
-// A Tidegate policy: whoever has a session may read everything.
+// A Tidegate policy that allows every channel to clients with a session.
 package main
 
 import (
@@ -14,11 +14,11 @@ func init() {
 
 func main() {}
 
-// A reason never holds the session's id.
+// The reasons do not contain the session's id.
 func decide(r *policy.Request) (*policy.Answer, error) {
 	session, _ := r.Cookie("session")
 	if session == "" {
-		return policy.Reject(401, "Unauthorized").Because("no session"), nil
+		return policy.Reject(401, "Unauthorized").WithReason("no session"), nil
 	}
 	record, _, err := policy.Get("session:" + session)
 	if err != nil {
@@ -26,14 +26,14 @@ func decide(r *policy.Request) (*policy.Answer, error) {
 	}
 	id := userOf(record)
 	if id == "" {
-		return policy.Reject(401, "Unauthorized").Because("unknown session"), nil
+		return policy.Reject(401, "Unauthorized").WithReason("unknown session"), nil
 	}
-	return policy.Allow(id).Because(fmt.Sprintf("%s: %d channels", id, len(r.Channels))), nil
+	return policy.Allow(id).WithReason(fmt.Sprintf("%s: %d channels", id, len(r.Channels))), nil
 }
 
-// userOf reads the id in {"id":"alice"}; without one it is no session.
+// userOf parses the id in {"id":"alice"}. A session without an id is invalid.
 func userOf(record []byte) string {
-	// Not a struct: its fields would match names in any case.
+	// Not a struct, because its fields would match names case-insensitively.
 	var session map[string]any
 	if json.Unmarshal(record, &session) != nil {
 		return ""

@@ -16,7 +16,7 @@ const (
 	tryAgain     = "503 Try again"
 )
 
-// alice, bob, and a few sessions that are none.
+// alice, bob, and a few invalid sessions.
 func gateway() *policytest.Gateway {
 	return &policytest.Gateway{
 		Strings: map[string]string{
@@ -34,14 +34,14 @@ func gateway() *policytest.Gateway {
 	}
 }
 
-// ask returns the answer in short: "in: alice" or "403 You can only …"; and its reason.
+// ask returns the answer as text, such as "allowed alice" or "403 You can only …", and its reason.
 func ask(t *testing.T, gateway *policytest.Gateway, cookie string, channels ...string) (string, string) {
 	t.Helper()
 	request := policytest.NewRequest(channels...)
 	request.Header.Add("cookie", cookie)
 	answer := gateway.Decide(decide, request)
 	if answer.Allowed {
-		return "in: " + answer.Subject, answer.Reason
+		return "allowed " + answer.Subject, answer.Reason
 	}
 	if !slices.Equal(answer.Header, policy.Header{{Name: "content-type", Value: "text/plain"}}) {
 		t.Errorf("headers %v", answer.Header)
@@ -63,14 +63,14 @@ func TestDecisions(t *testing.T) {
 		{"session=list", "default", unauthorized},
 		{"session=nothing", "default", unauthorized},
 
-		{"a=b; session=alice; session=bob", "default", "in: alice"},
-		{"flag; =x; ; session = alice ", "default", "in: alice"},
+		{"a=b; session=alice; session=bob", "default", "allowed alice"},
+		{"flag; =x; ; session = alice ", "default", "allowed alice"},
 		{"session=; session=alice", "default", unauthorized},
 		{"Session=alice; mysession=alice; session", "default", unauthorized},
 		{"session=\xff", "default", unauthorized},
 
-		{"session=alice", "default", "in: alice"},
-		{"session=alice", "alice- alice-inbox alice default", "in: alice"},
+		{"session=alice", "default", "allowed alice"},
+		{"session=alice", "alice- alice-inbox alice default", "allowed alice"},
 		{"session=alice", "alice2", own},
 		{"session=alice", "alic", own},
 		{"session=alice", "default-2", own},
@@ -82,7 +82,7 @@ func TestDecisions(t *testing.T) {
 	}
 }
 
-func TestAFailedLookUpIsNoVerdict(t *testing.T) {
+func TestFailedLookupIsA503(t *testing.T) {
 	for err, expected := range map[error]string{
 		policy.ErrDenied: "look-up denied", policy.ErrUnavailable: "look-up unavailable",
 	} {
@@ -94,16 +94,16 @@ func TestAFailedLookUpIsNoVerdict(t *testing.T) {
 	}
 }
 
-func TestNothingIsLookedUpInVain(t *testing.T) {
+func TestOnlyNeededKeysAreLookedUp(t *testing.T) {
 	store := gateway()
 	ask(t, store, "session=", "default")
 	ask(t, store, "session=alice", "default", "alice")
-	if !slices.Equal(store.Asked, []string{"session:alice"}) {
-		t.Error(store.Asked)
+	if !slices.Equal(store.Lookups, []string{"session:alice"}) {
+		t.Error(store.Lookups)
 	}
 }
 
-func TestReasonsNameTheUserAndNeverTheSession(t *testing.T) {
+func TestReasonNamesTheUserButNotTheSession(t *testing.T) {
 	for _, c := range []struct{ session, channel, expected string }{
 		{"", "default", "no session"},
 		{"mallory", "default", "unknown session"},

@@ -6,7 +6,7 @@ from tidegate_policy import Allow, Request, answer, forbidden, lookup, unauthori
 
 
 def authorize(request: Request, channels: list[str]) -> Allow:
-    """The session comes first, whatever the channels are; then the first channel that fails decides."""
+    """Checks the session first. Then the first channel that the user may not read determines the rejection."""
     user = sign_in(request)
     for channel in channels:
         check(user, channel)
@@ -20,13 +20,13 @@ class User(NamedTuple):
 
 
 def sign_in(request: Request) -> User:
-    """The user whose session the cookie names."""
+    """Returns the user whose session the cookie names."""
     session_id = request.cookies.get("session")
     if not session_id:
         unauthorized(reason="no session")
     try:
         session = lookup.get_json(f"session:{session_id}")
-    except ValueError:  # it is no JSON
+    except ValueError:  # not JSON
         session = None
     match session:
         case {"id": str(id)} if id:
@@ -35,7 +35,7 @@ def sign_in(request: Request) -> User:
 
 
 def check(user: User, channel: str) -> None:
-    """Keeps the client out if the user may not read the channel."""
+    """Rejects the client if the user may not read the channel."""
     if channel == "default":
         return
     if channel.startswith("admin-"):

@@ -1,10 +1,10 @@
-"""A Tidegate policy where every user has channels of their own."""
+"""A Tidegate policy that allows users their own channels."""
 
 from tidegate_policy import Allow, Request, answer, forbidden, lookup, unauthorized
 
 
 def authorize(request: Request, channels: list[str]) -> Allow:
-    """The session comes first, whatever the channels are; then the first channel that fails decides."""
+    """Checks the session first. Then the first channel that the user may not read determines the rejection."""
     user = sign_in(request)
     for channel in channels:
         if channel not in ("default", user) and not channel.startswith(f"{user}-"):
@@ -14,13 +14,13 @@ def authorize(request: Request, channels: list[str]) -> Allow:
 
 
 def sign_in(request: Request) -> str:
-    """The id of the user whose session the cookie names."""
+    """Returns the id of the user whose session the cookie names."""
     session_id = request.cookies.get("session")
     if not session_id:
         unauthorized(reason="no session")
     try:
         session = lookup.get_json(f"session:{session_id}")
-    except ValueError:  # it is no JSON
+    except ValueError:  # not JSON
         session = None
     match session:
         case {"id": str(user)} if user:

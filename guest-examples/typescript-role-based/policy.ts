@@ -1,43 +1,43 @@
 // A Tidegate policy with sessions, roles and teams.
-import { allow, cookie, lookup, reason, refuse, type Middleware } from "@tidegate/policy";
+import { allow, cookie, lookup, reason, reject, type Middleware } from "@tidegate/policy";
 
 interface User {
   id: string;
   isAdmin: boolean;
 }
 
-/** The session comes first, whatever the channels are; then the first channel that fails decides. */
+/** Checks the session first. Then the first channel that the user may not read determines the rejection. */
 export const middleware: Middleware = ({ request, channels }) => {
   const session = cookie(request, "session");
-  if (!session) return refuse(401, "Unauthorized", "no session");
+  if (!session) return reject(401, "Unauthorized", "no session");
   const user = userOf(lookup.json(`session:${session}`));
-  if (!user) return refuse(401, "Unauthorized", "unknown session");
+  if (!user) return reject(401, "Unauthorized", "unknown session");
 
   for (const channel of channels) {
-    const refusal = check(user, channel);
-    if (refusal) return refusal;
+    const rejection = check(user, channel);
+    if (rejection) return rejection;
   }
   reason(`${user.id}: ${channels.length} channels`);
   return allow({ subject: user.id });
 };
 
-/** The user in the record of a session, if it is one: `{"id":"alice","role":"member"}`. Any role but `admin` gives nothing. */
+/** Parses a session such as `{"id":"alice","role":"member"}`. Roles other than `admin` are ignored. */
 function userOf(record: unknown): User | undefined {
   const { id, role } = (record ?? {}) as { id?: unknown; role?: unknown };
   return typeof id === "string" && id !== "" ? { id, isAdmin: role === "admin" } : undefined;
 }
 
-/** What keeps the user from a channel, if anything does. */
+/** Returns the rejection if the user may not read the channel. */
 function check({ id, isAdmin }: User, channel: string): Response | undefined {
   if (channel === "default") return undefined;
   if (channel.startsWith("admin-")) {
-    return isAdmin ? undefined : refuse(403, "Admin access required", `${id} is not an admin`);
+    return isAdmin ? undefined : reject(403, "Admin access required", `${id} is not an admin`);
   }
   if (channel.startsWith("team-")) {
     const team = channel.slice("team-".length);
     if (lookup.setContains(`team:${team}:members`, id)) return undefined;
-    return refuse(403, "Not a team member", `${id} is not in team ${team}`);
+    return reject(403, "Not a team member", `${id} is not in team ${team}`);
   }
   if (channel === id || channel.startsWith(`${id}-`)) return undefined;
-  return refuse(403, "You can only access your own channels", `${channel} is not a channel of ${id}`);
+  return reject(403, "You can only access your own channels", `${channel} is not a channel of ${id}`);
 }

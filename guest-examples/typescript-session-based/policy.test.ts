@@ -1,26 +1,26 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { decide, type Question } from "@tidegate/policy/testing";
+import { decide, type DecideOptions } from "@tidegate/policy/testing";
 import * as policy from "./policy.ts";
 
 const store = { "session:a1": '{"id":"alice"}', "session:broken": "{", "session:no-id": "{}" };
 
-const ask = (session: string | undefined, channels: string[], more: Question = {}) =>
+const ask = (session: string | undefined, channels: string[], more: DecideOptions = {}) =>
   decide(policy, { store, channels, headers: session === undefined ? {} : { cookie: `a=b; session=${session}` }, ...more });
 
-test("without a known session nobody is let in", async () => {
+test("client without a session is rejected", async () => {
   for (const session of [undefined, "", "mallory", "broken", "no-id"]) {
     const { status, body, headers } = await ask(session, ["default"]);
     assert.deepEqual([status, body, headers], [401, "Unauthorized", { "content-type": "text/plain" }], session);
   }
 });
 
-test("a session reads every channel", async () => {
+test("client with a session gets every channel", async () => {
   const { allowed, subject, reason } = await ask("a1", ["default", "anything"]);
   assert.deepEqual([allowed, subject, reason], [true, "alice", "alice: 2 channels"]);
 });
 
-test("a look-up without an answer says nothing about the client", async () => {
-  const { status, body, reason } = await ask("a1", ["default"], { store: "away" });
+test("failed look-up is a 503", async () => {
+  const { status, body, reason } = await ask("a1", ["default"], { store: "unavailable" });
   assert.deepEqual([status, body, reason], [503, "Try again", "look-up unavailable"]);
 });

@@ -3,43 +3,43 @@
 const std = @import("std");
 const c = @cImport({
     @cInclude("tidegate.h");
-    if (@import("builtin").is_test) @cInclude("tidegate_fake.h");
+    if (@import("builtin").is_test) @cInclude("tidegate_test.h");
 });
 
 const User = struct { id: []const u8, is_admin: bool };
 
-/// The first channel that fails decides; the session comes before all of them.
+/// Checks the session first. Then the first channel that the user may not read determines the rejection.
 export fn authorize(request: *const c.tg_request, channels: c.tg_list) c.tg_answer {
-    var refusal: c.tg_answer = undefined;
-    const user = signIn(request, &refusal) orelse return refusal;
+    var rejection: c.tg_answer = undefined;
+    const user = signIn(request, &rejection) orelse return rejection;
     for (channels.ptr[0..channels.len]) |channel| {
-        if (check(user, slice(channel))) |why| return why;
+        if (check(user, slice(channel))) |answer| return answer;
     }
     reason("{s}: {d} channels", .{ user.id, channels.len });
     return c.tg_allow(text(user.id));
 }
 
-/// The user whose session the cookie names, or null and the refusal. A reason never holds the session's id.
-fn signIn(request: *const c.tg_request, refusal: *c.tg_answer) ?User {
+/// Returns the user whose session the cookie names, or null and the rejection. The reasons do not contain the session's id.
+fn signIn(request: *const c.tg_request, rejection: *c.tg_answer) ?User {
     var session: c.tg_str = undefined;
     var record: c.tg_str = undefined;
     if (!c.tg_cookie(request, "session", &session) or session.len == 0) {
-        refusal.* = refuse(401, "Unauthorized", "no session", .{});
+        rejection.* = reject(401, "Unauthorized", "no session", .{});
         return null;
     }
     const found = c.tg_get(join("session:{s}", .{slice(session)}), &record);
     if (found == c.TG_DENIED or found == c.TG_UNAVAILABLE) {
-        refusal.* = lookupFailed(found);
+        rejection.* = lookupFailed(found);
         return null;
     }
     if (found == c.TG_FOUND) {
         if (readUser(slice(record))) |user| return user;
     }
-    refusal.* = refuse(401, "Unauthorized", "unknown session", .{});
+    rejection.* = reject(401, "Unauthorized", "unknown session", .{});
     return null;
 }
 
-/// Reads {"id":"alice","role":"member"}. Without an id it is no session; any role but `admin` gives nothing.
+/// Parses {"id":"alice","role":"member"}. A session without an id is invalid; roles other than `admin` are ignored.
 fn readUser(record: []const u8) ?User {
     const options: std.json.ParseOptions = .{ .duplicate_field_behavior = .use_last };
     const session = std.json.parseFromSliceLeaky(std.json.Value, memory, record, options) catch return null;
@@ -48,30 +48,30 @@ fn readUser(record: []const u8) ?User {
     return .{ .id = id, .is_admin = std.mem.eql(u8, member(session, "role") orelse "", "admin") };
 }
 
-/// A member that is text.
+/// Returns a member of an object if it is a string.
 fn member(value: std.json.Value, name: []const u8) ?[]const u8 {
     if (value != .object) return null;
     const found = value.object.get(name) orelse return null;
     return if (found == .string) found.string else null;
 }
 
-/// Why the user may not read the channel, if so.
+/// Returns the rejection if the user may not read the channel.
 fn check(user: User, channel: []const u8) ?c.tg_answer {
     if (std.mem.eql(u8, channel, "default")) return null;
     if (std.mem.startsWith(u8, channel, "admin-")) {
         if (user.is_admin) return null;
-        return refuse(403, "Admin access required", "{s} is not an admin", .{user.id});
+        return reject(403, "Admin access required", "{s} is not an admin", .{user.id});
     }
     if (std.mem.startsWith(u8, channel, "team-")) {
         const team = channel["team-".len..];
         return switch (c.tg_set_contains(join("team:{s}:members", .{team}), text(user.id))) {
             c.TG_FOUND => null,
-            c.TG_NOT_FOUND => refuse(403, "Not a team member", "{s} is not in team {s}", .{ user.id, team }),
+            c.TG_NOT_FOUND => reject(403, "Not a team member", "{s} is not in team {s}", .{ user.id, team }),
             else => |failure| lookupFailed(failure),
         };
     }
     if (owns(user.id, channel)) return null;
-    return refuse(403, "You can only access your own channels", "{s} is not a channel of {s}", .{ channel, user.id });
+    return reject(403, "You can only access your own channels", "{s} is not a channel of {s}", .{ channel, user.id });
 }
 
 fn owns(id: []const u8, channel: []const u8) bool {
@@ -80,12 +80,12 @@ fn owns(id: []const u8, channel: []const u8) bool {
 }
 
 fn lookupFailed(failure: c.tg_lookup) c.tg_answer {
-    const why = if (failure == c.TG_DENIED) "denied" else "unavailable";
-    return refuse(503, "Try again", "look-up {s}", .{why});
+    const cause = if (failure == c.TG_DENIED) "denied" else "unavailable";
+    return reject(503, "Try again", "look-up {s}", .{cause});
 }
 
-fn refuse(status: u16, body: [*:0]const u8, comptime why: []const u8, arguments: anytype) c.tg_answer {
-    reason(why, arguments);
+fn reject(status: u16, body: [*:0]const u8, comptime reason_format: []const u8, arguments: anytype) c.tg_answer {
+    reason(reason_format, arguments);
     return c.tg_reject(status, body);
 }
 
@@ -93,7 +93,7 @@ fn reason(comptime format: []const u8, arguments: anytype) void {
     c.tg_reason(join(format, arguments));
 }
 
-/// The SDK's memory: it belongs to the decision, and goes with it.
+/// The SDK's allocator. Its memory lives as long as the decision.
 const memory: std.mem.Allocator = .{ .ptr = undefined, .vtable = &.{
     .alloc = allocate,
     .resize = std.mem.Allocator.noResize,
@@ -119,29 +119,29 @@ fn slice(string: c.tg_str) []const u8 {
     return if (string.len == 0) "" else string.ptr[0..string.len];
 }
 
-/// Asserts what the holder of the cookie gets: "in: alice" or "403 Not a team member"; and why.
-fn expect(answer: []const u8, why: []const u8, cookie: [*:0]const u8, channels: []const [*:0]const u8) !void {
-    var request = c.tg_fake_request("/api/realtime");
-    c.tg_fake_add_header(&request, "cookie", cookie);
-    const given = authorize(&request, c.tg_fake_list_of(@ptrCast(channels.ptr), channels.len));
+/// Asserts the answer to a request with the cookie, such as "allowed alice" or "403 Not a team member", and its reason.
+fn expect(answer: []const u8, expected_reason: []const u8, cookie: [*:0]const u8, channels: []const [*:0]const u8) !void {
+    var request = c.tg_test_request("/api/realtime");
+    c.tg_test_add_header(&request, "cookie", cookie);
+    const given = authorize(&request, c.tg_test_list_of(@ptrCast(channels.ptr), channels.len));
     const short = if (given.allowed)
-        join("in: {s}", .{slice(given.subject)})
+        join("allowed {s}", .{slice(given.subject)})
     else
         join("{d} {s}", .{ given.status, slice(given.body) });
     try std.testing.expectEqualStrings(answer, slice(short));
-    try std.testing.expectEqualStrings(why, slice(c.tg_fake_reason()));
+    try std.testing.expectEqualStrings(expected_reason, slice(c.tg_test_reason()));
 }
 
 fn fill() void {
-    c.tg_fake_reset();
-    c.tg_fake_string("session:alice", "{\"id\":\"alice\",\"role\":\"member\"}");
-    c.tg_fake_string("session:root", "{\"id\":\"root\",\"role\":\"admin\"}");
-    c.tg_fake_string("session:broken", "{\"id\":\"alice\"");
-    c.tg_fake_string("session:number", "{\"id\":7}");
-    c.tg_fake_member("team:red:members", "alice");
+    c.tg_test_reset();
+    c.tg_test_set_string("session:alice", "{\"id\":\"alice\",\"role\":\"member\"}");
+    c.tg_test_set_string("session:root", "{\"id\":\"root\",\"role\":\"admin\"}");
+    c.tg_test_set_string("session:broken", "{\"id\":\"alice\"");
+    c.tg_test_set_string("session:number", "{\"id\":7}");
+    c.tg_test_add_set_member("team:red:members", "alice");
 }
 
-test "a session is needed for every channel" {
+test "every channel requires a session" {
     fill();
     try expect("401 Unauthorized", "no session", "session=", &.{"default"});
     for ([_][*:0]const u8{ "session=mallory", "session=broken", "session=number" }) |cookie| {
@@ -149,20 +149,20 @@ test "a session is needed for every channel" {
     }
 }
 
-test "the first failing channel decides" {
+test "first failing channel determines the rejection" {
     fill();
-    try expect("in: alice", "alice: 3 channels", "session=alice", &.{ "default", "team-red", "alice-inbox" });
-    try expect("in: root", "root: 1 channels", "session=root", &.{"admin-x"});
+    try expect("allowed alice", "alice: 3 channels", "session=alice", &.{ "default", "team-red", "alice-inbox" });
+    try expect("allowed root", "root: 1 channels", "session=root", &.{"admin-x"});
     try expect("403 Admin access required", "alice is not an admin", "session=alice", &.{ "default", "admin-x", "bob" });
     try expect("403 Not a team member", "root is not in team red", "session=root", &.{ "team-red", "bob" });
     const own = "403 You can only access your own channels";
     try expect(own, "alice2 is not a channel of alice", "session=alice", &.{"alice2"});
 }
 
-test "a failed look-up is no verdict" {
+test "failed look-up is a 503" {
     fill();
-    c.tg_fake_failure("session:", c.TG_DENIED);
+    c.tg_test_fail_lookups("session:", c.TG_DENIED);
     try expect("503 Try again", "look-up denied", "session=alice", &.{"default"});
-    c.tg_fake_failure("team:", c.TG_UNAVAILABLE);
+    c.tg_test_fail_lookups("team:", c.TG_UNAVAILABLE);
     try expect("503 Try again", "look-up unavailable", "session=alice", &.{"team-red"});
 }

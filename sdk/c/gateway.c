@@ -1,5 +1,5 @@
-/* The gateway's side: what it asks the policy, and what the policy asks it. The functions called here are those of
- * bindings/policy.c, or, in a test on the author's own machine, of fake.c. */
+/* The exported function, and the host functions. They call bindings/policy.c, or test_gateway.c in a test on the author's own
+ * machine. */
 #include <stdlib.h>
 
 #include "tidegate.h"
@@ -49,13 +49,13 @@ bool exports_tidegate_policy_authorizer_authorize(exports_tidegate_policy_author
     return true;
 }
 
-/* Text that is not UTF-8 would trap. */
-static tg_str readable(tg_str text) {
+/* Replaces text that is not UTF-8, because passing it to the gateway would trap. */
+static tg_str to_utf8(tg_str text) {
     return tg_is_utf8(text) ? text : tg("(text that is not UTF-8)");
 }
 
 void tg_reason(tg_str text) {
-    text = readable(text);
+    text = to_utf8(text);
     tidegate_policy_answer_reason(&text);
 }
 
@@ -71,7 +71,7 @@ void tg_cache_any_address(void) {
     tidegate_policy_answer_cache_any_address();
 }
 
-static tg_lookup why_not(tidegate_policy_lookup_error_t error) {
+static tg_lookup lookup_error(tidegate_policy_lookup_error_t error) {
     return error.tag == TIDEGATE_POLICY_LOOKUP_ERROR_DENIED ? TG_DENIED : TG_UNAVAILABLE;
 }
 
@@ -84,27 +84,27 @@ static tg_lookup take(policy_option_list_u8_t found, tg_str *value) {
 tg_lookup tg_get(tg_str key, tg_str *value) {
     policy_option_list_u8_t found;
     tidegate_policy_lookup_error_t error;
-    /* Keys are text, so there is nothing at one that is none. */
+    /* Keys are UTF-8, so no value exists for any other. */
     if (!tg_is_utf8(key)) return TG_NOT_FOUND;
-    return tidegate_policy_lookup_get(&key, &found, &error) ? take(found, value) : why_not(error);
+    return tidegate_policy_lookup_get(&key, &found, &error) ? take(found, value) : lookup_error(error);
 }
 
 tg_lookup tg_hash_get(tg_str key, tg_str field, tg_str *value) {
     policy_option_list_u8_t found;
     tidegate_policy_lookup_error_t error;
     if (!tg_is_utf8(key) || !tg_is_utf8(field)) return TG_NOT_FOUND;
-    return tidegate_policy_lookup_hash_get(&key, &field, &found, &error) ? take(found, value) : why_not(error);
+    return tidegate_policy_lookup_hash_get(&key, &field, &found, &error) ? take(found, value) : lookup_error(error);
 }
 
 tg_lookup tg_set_contains(tg_str key, tg_str member) {
     bool contains;
     tidegate_policy_lookup_error_t error;
     if (!tg_is_utf8(key) || !tg_is_utf8(member)) return TG_NOT_FOUND;
-    if (!tidegate_policy_lookup_set_contains(&key, &member, &contains, &error)) return why_not(error);
+    if (!tidegate_policy_lookup_set_contains(&key, &member, &contains, &error)) return lookup_error(error);
     return contains ? TG_FOUND : TG_NOT_FOUND;
 }
 
-static tg_token what_is_wrong(tidegate_policy_tokens_error_t error) {
+static tg_token token_error(tidegate_policy_tokens_error_t error) {
     switch (error.tag) {
     case TIDEGATE_POLICY_TOKENS_ERROR_MALFORMED: return TG_TOKEN_MALFORMED;
     case TIDEGATE_POLICY_TOKENS_ERROR_UNTRUSTED: return TG_TOKEN_UNTRUSTED;
@@ -117,14 +117,14 @@ static tg_token what_is_wrong(tidegate_policy_tokens_error_t error) {
 tg_token tg_verify(tg_str token, tg_str *claims) {
     tidegate_policy_tokens_error_t error;
     if (!tg_is_utf8(token)) return TG_TOKEN_MALFORMED;
-    return tidegate_policy_tokens_verify(&token, claims, &error) ? TG_TOKEN_VALID : what_is_wrong(error);
+    return tidegate_policy_tokens_verify(&token, claims, &error) ? TG_TOKEN_VALID : token_error(error);
 }
 
 tg_token tg_verify_with(const char *profile, tg_str token, tg_str *claims) {
     tg_str name = tg(profile);
     tidegate_policy_tokens_error_t error;
     if (!tg_is_utf8(token)) return TG_TOKEN_MALFORMED;
-    return tidegate_policy_tokens_verify_with(&name, &token, claims, &error) ? TG_TOKEN_VALID : what_is_wrong(error);
+    return tidegate_policy_tokens_verify_with(&name, &token, claims, &error) ? TG_TOKEN_VALID : token_error(error);
 }
 
 bool tg_setting(const char *name, tg_str *value) {
@@ -149,6 +149,6 @@ tg_str tg_action(void) {
 }
 
 void tg_log(tg_level level, tg_str message) {
-    message = readable(message);
+    message = to_utf8(message);
     tidegate_policy_context_log((tidegate_policy_context_level_t)level, &message);
 }

@@ -1,13 +1,13 @@
-/* JSON as RFC 8259 has it, no more and no less: a document is checked as a whole before anything is read from it. */
+/* A strict parser for JSON (RFC 8259). It checks the whole document before it returns any value. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "tidegate.h"
 
-/* Deeper nesting would only cost stack. */
+/* Bounds the stack. */
 #define MAX_DEPTH 64
 
-/* Where the reader is in the text. */
+/* A position in the text. */
 typedef struct {
     const uint8_t *at, *end;
 } reader;
@@ -46,7 +46,7 @@ static bool read_number(reader *in) {
     return true;
 }
 
-/* Four hexadecimal digits; -1 if they are not there. */
+/* Reads four hexadecimal digits; -1 if there are fewer. */
 static int32_t read_unit(reader *in) {
     int32_t unit = 0;
     for (int i = 0; i < 4; i++, in->at++) {
@@ -79,7 +79,7 @@ static uint8_t *put_character(uint8_t *out, uint32_t c) {
     return out;
 }
 
-/* What stands after a backslash. At most as long in UTF-8 as its escape was. Half of a surrogate pair is no character. */
+/* Reads the escape after a backslash. Its UTF-8 is at most as long as the escape. A lone surrogate is an error. */
 static bool read_escape(reader *in, uint8_t **out) {
     static const char escapes[] = "\"\"\\\\//b\bf\fn\nr\rt\t";
     if (in->at == in->end) return false;
@@ -106,7 +106,7 @@ static bool read_escape(reader *in, uint8_t **out) {
     return true;
 }
 
-/* Reads a string, with its quotes, into `out`, which has room for as many bytes as stand in the text. */
+/* Reads a string with its quotes into `out`, which has space for as many bytes as the text. */
 static bool read_string(reader *in, uint8_t **out) {
     if (!take(in, '"')) return false;
     while (in->at < in->end) {
@@ -137,7 +137,7 @@ static bool skip_string(reader *in) {
 
 static tg_json_kind read_value(reader *in, int depth);
 
-/* Reads what stands between brackets or braces; `in` is past the opening one. */
+/* Reads the elements between brackets or braces; `in` is past the opening one. */
 static bool read_elements(reader *in, uint8_t closing, int depth) {
     skip_space(in);
     if (take(in, closing)) return true;
@@ -168,7 +168,7 @@ static tg_json_kind read_value(reader *in, int depth) {
     }
 }
 
-/* Reads one value and says where it stood. */
+/* Reads one value and returns its kind and its text. */
 static tg_json next(reader *in) {
     skip_space(in);
     const uint8_t *start = in->at;
@@ -200,7 +200,7 @@ bool tg_json_string(tg_json value, tg_str *text) {
     return true;
 }
 
-/* What has been checked as a whole is read again here, so nothing can be missing. */
+/* The document was checked by `tg_json_parse`, so reading it again cannot fail. */
 tg_json tg_json_member(tg_json object, const char *name) {
     tg_json found = {0};
     if (object.kind != TG_JSON_OBJECT) return found;

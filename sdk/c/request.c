@@ -1,4 +1,4 @@
-/* What stands in a request. */
+/* Access to the parts of a request. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,7 +21,7 @@ bool tg_request_header(const tg_request *request, const char *name, tg_str *valu
     return false;
 }
 
-/* Cuts `rest` at the first `separator`: what stands before it is returned, and `rest` is what stands after it. */
+/* Splits `rest` at the first `separator`: returns the text before it, and sets `rest` to the text after it. */
 static tg_str cut(tg_str *rest, uint8_t separator, bool *found) {
     size_t i = 0;
     while (i < rest->len && rest->ptr[i] != separator) i++;
@@ -31,7 +31,7 @@ static tg_str cut(tg_str *rest, uint8_t separator, bool *found) {
     return before;
 }
 
-/* Whatever is no `name=value` is skipped, as browsers' and servers' parsers do. */
+/* Skips parts that are not `name=value`, as browsers' and servers' parsers do. */
 static bool find_cookie(tg_str cookies, tg_str name, tg_str *value) {
     bool more = true;
     while (more) {
@@ -74,7 +74,7 @@ static int hex(uint8_t digit) {
     return -1;
 }
 
-/* What is no escape stands for itself, as browsers have it. */
+/* Decodes percent escapes. Invalid escapes are kept, as in browsers. */
 static tg_str decode(tg_str text) {
     if (text.len == 0) return text;
     tg_str decoded = {malloc(text.len), 0};

@@ -1,4 +1,4 @@
-/* Text: comparing, cutting, joining. */
+/* Comparison, slicing and concatenation of text. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,7 +56,7 @@ tg_str tg_join_all(const tg_str *parts, size_t count) {
     return joined;
 }
 
-/* How many bytes a character has that begins with `first`; 0 if none does. */
+/* The number of bytes of a character that begins with `first`; 0 if no character does. */
 static size_t length_of(uint8_t first) {
     if (first < 0x80) return 1;
     if (first >= 0xc2 && first <= 0xdf) return 2;
@@ -74,7 +74,7 @@ bool tg_is_utf8(tg_str text) {
         for (size_t k = 1; k < length; k++) {
             if ((text.ptr[i + k] & 0xc0) != 0x80) return false;
         }
-        /* What is longer than it has to be, the surrogates, and what lies beyond the last character. */
+        /* Overlong encodings, surrogates, and values beyond the last character. */
         uint8_t second = length > 1 ? text.ptr[i + 1] : 0;
         if (first == 0xe0 && second < 0xa0) return false;
         if (first == 0xed && second > 0x9f) return false;

@@ -10,10 +10,10 @@ import (
 	"tidegate/policy/internal/host"
 )
 
-// Asks the policy and turns its answer into what the gateway takes.
+// Evaluates the policy and converts its answer to the gateway's.
 func answer(f Func, request host.Request) host.Answer {
-	answer := ask(f, newRequest(request))
-	announce(answer)
+	answer := evaluate(f, newRequest(request))
+	setOptions(answer)
 	if !answer.Allowed {
 		return host.Answer{
 			Status:  uint16(min(max(answer.Status, 0), 65535)),
@@ -33,11 +33,11 @@ func answer(f Func, request host.Request) host.Answer {
 	return grant
 }
 
-// What the policy answers, whatever it does. What fails without being meant to is told to the log, and not to the client.
-func ask(f Func, request *Request) (given *Answer) {
+// Calls the policy and converts errors and panics into rejections. Unexpected errors are logged and not sent to the client.
+func evaluate(f Func, request *Request) (result *Answer) {
 	defer func() {
 		if cause := recover(); cause != nil {
-			given = failure(fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
+			result = failure(fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
 		}
 	}()
 	answer, err := f(request)
@@ -45,22 +45,22 @@ func ask(f Func, request *Request) (given *Answer) {
 	case err != nil:
 		return failure(err)
 	case answer == nil:
-		return failure(errors.New("the policy gave neither an answer nor an error"))
+		return failure(errors.New("the policy returned neither an answer nor an error"))
 	default:
 		return answer
 	}
 }
 
 func failure(err error) *Answer {
-	refusal := Refusal(err)
-	if refusal.Status == 500 {
+	rejection := ToRejection(err)
+	if rejection.Status == 500 {
 		host.Current.Log(host.Error, text(err.Error()))
 	}
-	return refusal
+	return rejection
 }
 
-// Says what stands beside the answer itself.
-func announce(answer *Answer) {
+// Passes the answer's options to the gateway.
+func setOptions(answer *Answer) {
 	if answer.Reason != "" {
 		host.Current.Reason(text(answer.Reason))
 	}
@@ -75,19 +75,19 @@ func announce(answer *Answer) {
 	}
 }
 
-func newRequest(given host.Request) *Request {
-	header := make(Header, len(given.Headers))
-	for i, field := range given.Headers {
+func newRequest(request host.Request) *Request {
+	header := make(Header, len(request.Headers))
+	for i, field := range request.Headers {
 		header[i] = Field{field.Name, string(field.Value)}
 	}
 	return &Request{
-		Method:        given.Method,
-		Scheme:        given.Scheme,
-		Authority:     given.Authority,
-		Target:        given.PathWithQuery,
+		Method:        request.Method,
+		Scheme:        request.Scheme,
+		Authority:     request.Authority,
+		Target:        request.PathWithQuery,
 		Header:        header,
-		ClientAddress: given.ClientAddress,
-		Channels:      given.Channels,
+		ClientAddress: request.ClientAddress,
+		Channels:      request.Channels,
 	}
 }
 
@@ -99,12 +99,12 @@ func fields(header Header) []host.Header {
 	return fields
 }
 
-// Text for the gateway is UTF-8.
+// Makes text valid UTF-8, as the gateway requires.
 func text(text string) string {
 	return strings.ToValidUTF8(text, "\uFFFD")
 }
 
-// The gateway's clock begins in 1970.
+// Converts a time to ms since 1970; earlier times become 0.
 func milliseconds(t time.Time) uint64 {
 	return uint64(max(t.UnixMilli(), 0))
 }

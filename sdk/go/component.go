@@ -5,11 +5,11 @@ package policy
 import (
 	"log/slog"
 
-	// What the component exports.
+	// The exports of the component.
 	_ "tidegate/policy/internal/bindings/wit_exports"
 )
 
-// In a component the default logger writes to the gateway's log.
+// Makes the gateway's log the default logger of a component.
 func init() {
 	slog.SetDefault(slog.New(LogHandler{}))
 }

@@ -9,23 +9,23 @@ import (
 	"tidegate/policy/internal/host"
 )
 
-// Why a look-up or a token gave nothing.
+// Errors of look-ups and of the verification of tokens.
 var (
-	// The operator allowed no such key.
+	// The operator did not allow the key.
 	ErrDenied = errors.New("look-up denied")
 	// The store did not answer in time, or answered with an error.
 	ErrUnavailable = errors.New("look-up unavailable")
 
-	// The token is none.
+	// The text is not a token.
 	ErrMalformed = errors.New("malformed token")
-	// The token's signature, algorithm or key does not hold.
+	// The token's signature, algorithm or key is not valid.
 	ErrUntrusted = errors.New("untrusted token")
-	// The token's time is over.
+	// The token has expired.
 	ErrExpired = errors.New("expired token")
-	// The token's issuer, audience or not-before does not hold.
-	ErrClaims = errors.New("token with claims that do not hold")
-	// No key for the token could be had.
-	ErrNoKey = errors.New("token cannot be checked")
+	// The token's issuer, audience or not-before does not match.
+	ErrClaims = errors.New("invalid token claims")
+	// The gateway has no key to verify the token.
+	ErrNoKey = errors.New("token cannot be verified")
 )
 
 // Get returns the string at the key, and whether there is one. The error is [ErrDenied] or [ErrUnavailable].
@@ -34,7 +34,7 @@ func Get(key string) (value []byte, found bool, err error) {
 		return nil, false, nil
 	}
 	value, found, failure := host.Current.Get(key)
-	return value, found, reason(failure)
+	return value, found, toError(failure)
 }
 
 // HashGet returns a field of the hash at the key, and whether there is one.
@@ -43,19 +43,19 @@ func HashGet(key, field string) (value []byte, found bool, err error) {
 		return nil, false, nil
 	}
 	value, found, failure := host.Current.HashGet(key, field)
-	return value, found, reason(failure)
+	return value, found, toError(failure)
 }
 
-// SetContains says whether the set at the key holds the member.
+// SetContains reports whether the set at the key contains the member.
 func SetContains(key, member string) (bool, error) {
 	if !isText(key, member) {
 		return false, nil
 	}
 	found, failure := host.Current.SetContains(key, member)
-	return found, reason(failure)
+	return found, toError(failure)
 }
 
-// Keys are UTF-8, so there is nothing at one that is not.
+// Keys are UTF-8, so no value exists for any other.
 func isText(texts ...string) bool {
 	for _, text := range texts {
 		if !utf8.ValidString(text) {
@@ -65,25 +65,25 @@ func isText(texts ...string) bool {
 	return true
 }
 
-// VerifyToken checks a JSON Web Token against the operator's profile for its issuer, and returns its claims as JSON.
+// VerifyToken verifies a JSON Web Token with the operator's profile for its issuer, and returns its claims as JSON.
 func VerifyToken(token string) (claims []byte, err error) {
 	if !isText(token) {
 		return nil, ErrMalformed
 	}
 	text, failure := host.Current.Verify(token)
-	return []byte(text), reason(failure)
+	return []byte(text), toError(failure)
 }
 
-// VerifyTokenWith checks it against one profile.
+// VerifyTokenWith verifies a JSON Web Token with one profile, and returns its claims as JSON.
 func VerifyTokenWith(profile, token string) (claims []byte, err error) {
 	if !isText(profile, token) {
 		return nil, ErrMalformed
 	}
 	text, failure := host.Current.VerifyWith(profile, token)
-	return []byte(text), reason(failure)
+	return []byte(text), toError(failure)
 }
 
-func reason(failure *host.Failure) error {
+func toError(failure *host.Failure) error {
 	if failure == nil {
 		return nil
 	}
@@ -94,7 +94,7 @@ func reason(failure *host.Failure) error {
 	return err
 }
 
-// Setting returns one of the operator's settings, and whether there is one.
+// Setting returns a setting of the operator, and whether there is one.
 func Setting(name string) (string, bool) {
 	if !isText(name) {
 		return "", false
@@ -102,17 +102,17 @@ func Setting(name string) (string, bool) {
 	return host.Current.Setting(name)
 }
 
-// Now is the time on the gateway's clock.
+// Now returns the time of the gateway's clock.
 func Now() time.Time {
 	return time.UnixMilli(int64(host.Current.Now()))
 }
 
-// RequestID is the same in every log line about this request.
+// RequestID returns the id of this request, as in all log lines about it.
 func RequestID() string {
 	return host.Current.RequestID()
 }
 
-// Action is "stream" or "history".
+// Action returns the requested action: "stream" or "history".
 func Action() string {
 	return host.Current.Action()
 }

@@ -8,15 +8,15 @@ import (
 	"tidegate/policy/internal/host"
 )
 
-// LogHandler writes records to the gateway's log, which adds the time, the request and the policy's digest by itself. It is the
-// default; it is here for who needs it as a part of another.
+// LogHandler writes records to the gateway's log, which adds the time, the request's id and the policy's digest. It is the default
+// handler of a component, exported for use within other handlers.
 type LogHandler struct {
-	// What the attributes of the record are preceded by.
+	// Formatted attributes that precede those of the record.
 	attributes string
 	group      string
 }
 
-// Enabled is true: the gateway's own level decides.
+// Enabled returns true, because the gateway filters by level.
 func (LogHandler) Enabled(context.Context, slog.Level) bool {
 	return true
 }
@@ -43,7 +43,7 @@ func (h LogHandler) WithAttrs(attributes []slog.Attr) slog.Handler {
 	return h
 }
 
-// WithGroup puts the name before those of the attributes to come.
+// WithGroup prefixes the names of all further attributes.
 func (h LogHandler) WithGroup(name string) slog.Handler {
 	if name != "" {
 		h.group += name + "."

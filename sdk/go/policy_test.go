@@ -12,8 +12,8 @@ import (
 	"tidegate/policy/internal/host"
 )
 
-// told is a gateway that only listens.
-type told struct {
+// recordingHost records what a policy passes to the gateway.
+type recordingHost struct {
 	host.Host
 	log, reason string
 	seconds     uint32
@@ -22,26 +22,26 @@ type told struct {
 	replaySince uint64
 }
 
-func (t *told) Log(_ uint8, message string)            { t.log += message + "\n" }
-func (t *told) Reason(text string)                     { t.reason = text }
-func (t *told) ReplaySince(time uint64)                { t.replaySince = time }
-func (t *told) CacheFor(seconds uint32, vary []string) { t.seconds, t.vary = seconds, vary }
-func (t *told) CacheAnyAddress()                       { t.anyAddress = true }
+func (h *recordingHost) Log(_ uint8, message string)            { h.log += message + "\n" }
+func (h *recordingHost) Reason(text string)                     { h.reason = text }
+func (h *recordingHost) ReplaySince(time uint64)                { h.replaySince = time }
+func (h *recordingHost) CacheFor(seconds uint32, vary []string) { h.seconds, h.vary = seconds, vary }
+func (h *recordingHost) CacheAnyAddress()                       { h.anyAddress = true }
 
-func (t *told) Get(key string) ([]byte, bool, *host.Failure) {
+func (h *recordingHost) Get(key string) ([]byte, bool, *host.Failure) {
 	return nil, false, &host.Failure{Kind: host.Unavailable, Text: key}
 }
 
-func decide(t *testing.T, f Func) (host.Answer, *told) {
-	gateway := &told{}
+func decide(t *testing.T, f Func) (host.Answer, *recordingHost) {
+	gateway := &recordingHost{}
 	host.Current = gateway
 	t.Cleanup(func() { host.Current = nil })
 	return answer(f, host.Request{}), gateway
 }
 
-func TestAGrant(t *testing.T) {
+func TestGrantCarriesAllItsOptions(t *testing.T) {
 	given, gateway := decide(t, func(*Request) (*Answer, error) {
-		answer := Allow("alice\xff").Because("known")
+		answer := Allow("alice\xff").WithReason("known")
 		answer.Channels = []string{"a"}
 		answer.Expires = time.UnixMilli(5)
 		answer.ReplaySince = time.UnixMilli(7)
@@ -61,14 +61,14 @@ func TestAGrant(t *testing.T) {
 	}
 }
 
-func TestARejection(t *testing.T) {
+func TestRejectionIsPlainText(t *testing.T) {
 	given, _ := decide(t, func(*Request) (*Answer, error) { return Reject(403, "no"), nil })
 	if given.Allowed || given.Status != 403 || string(given.Body) != "no" || given.Headers[0].Name != "content-type" {
 		t.Errorf("%+v", given)
 	}
 }
 
-func TestAFailureIsSaidInTheLogOnly(t *testing.T) {
+func TestUnexpectedErrorIsOnlyLogged(t *testing.T) {
 	for name, f := range map[string]Func{
 		"a secret":          func(*Request) (*Answer, error) { return nil, errors.New("a secret") },
 		"panic: a surprise": func(*Request) (*Answer, error) { panic("a surprise") },
@@ -84,18 +84,18 @@ func TestAFailureIsSaidInTheLogOnly(t *testing.T) {
 	}
 }
 
-func TestErrorsThatMeanSomething(t *testing.T) {
+func TestErrorsMapToRejections(t *testing.T) {
 	for _, c := range []struct {
 		err            error
 		status         int
 		body, expected string
 	}{
-		{Reject(404, "none").Because("why"), 404, "none", "why"},
-		{fmt.Errorf("at the door: %w", Reject(404, "none")), 404, "none", ""},
-		{fmt.Errorf("%w: of that name", ErrDenied), 503, "Try again", "look-up denied"},
+		{Reject(404, "none").WithReason("why"), 404, "none", "why"},
+		{fmt.Errorf("wrapped: %w", Reject(404, "none")), 404, "none", ""},
+		{fmt.Errorf("%w: wrapped", ErrDenied), 503, "Try again", "look-up denied"},
 		{ErrUnavailable, 503, "Try again", "look-up unavailable"},
-		{ErrNoKey, 503, "Try again", "token cannot be checked"},
-		{fmt.Errorf("%w: aud", ErrClaims), 401, "Unauthorized", "token with claims that do not hold: aud"},
+		{ErrNoKey, 503, "Try again", "token cannot be verified"},
+		{fmt.Errorf("%w: aud", ErrClaims), 401, "Unauthorized", "invalid token claims: aud"},
 		{ErrExpired, 401, "Unauthorized", "expired token"},
 		{Allow("alice"), 500, "Internal Server Error", "the policy failed"},
 		{(*Answer)(nil), 500, "Internal Server Error", "the policy failed"},
@@ -107,19 +107,19 @@ func TestErrorsThatMeanSomething(t *testing.T) {
 	}
 }
 
-func TestErrorsOfLookUps(t *testing.T) {
-	host.Current = &told{}
+func TestLookupErrors(t *testing.T) {
+	host.Current = &recordingHost{}
 	defer func() { host.Current = nil }()
 	_, _, err := Get("a-key")
 	if !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrDenied) || !strings.Contains(err.Error(), "a-key") {
 		t.Error(err)
 	}
 	if _, found, err := Get("\xff"); found || err != nil {
-		t.Error("a key that is no text is at most not there")
+		t.Error("a key that is not UTF-8 is not found")
 	}
 }
 
-func TestRequests(t *testing.T) {
+func TestRequestIsParsed(t *testing.T) {
 	r := &Request{
 		Scheme: "https", Authority: "app.example", Target: "/api/realtime?channel=a%2Db&channel=c&q=x+y",
 		Header: Header{{"authorization", "bEARER  abc "}, {"cookie", "flag; =x; a=1"}, {"cookie", " b = 2=3 ;c="}},
@@ -148,8 +148,8 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-func TestLogLines(t *testing.T) {
-	gateway := &told{}
+func TestLogLineHasAttributes(t *testing.T) {
+	gateway := &recordingHost{}
 	host.Current = gateway
 	defer func() { host.Current = nil }()
 	log := slog.New(LogHandler{}).With("user", "alice").WithGroup("db")

@@ -11,12 +11,12 @@ type Request struct {
 	// "http" or "https", as the client sees it.
 	Scheme    string
 	Authority string
-	// Path and query as they were sent.
+	// Path and query as sent.
 	Target string
 	Header Header
 	// The client's IP address; behind a trusted proxy, the one that the proxy names.
 	ClientAddress string
-	// The channels that it asks for: at least one, and none twice.
+	// The requested channels: at least one, without repeats.
 	Channels []string
 }
 
@@ -28,7 +28,7 @@ type Field struct {
 	Name, Value string
 }
 
-// Get returns the first value of that name, or "".
+// Get returns the first value with that name, or "".
 func (h Header) Get(name string) string {
 	for _, field := range h {
 		if strings.EqualFold(field.Name, name) {
@@ -38,7 +38,7 @@ func (h Header) Get(name string) string {
 	return ""
 }
 
-// Values returns all values of that name.
+// Values returns all values with that name.
 func (h Header) Values(name string) []string {
 	var values []string
 	for _, field := range h {
@@ -54,7 +54,7 @@ func (h *Header) Add(name, value string) {
 	*h = append(*h, Field{strings.ToLower(name), value})
 }
 
-// Set replaces all fields of that name by one.
+// Set replaces all fields with that name by one.
 func (h *Header) Set(name, value string) {
 	kept := (*h)[:0]
 	for _, field := range *h {
@@ -66,8 +66,8 @@ func (h *Header) Set(name, value string) {
 	h.Add(name, value)
 }
 
-// Cookie returns the value of the first cookie of that name, and whether there is one. What is no name=value is skipped, as
-// browsers' and servers' parsers do; the value stands as it was sent.
+// Cookie returns the value of the first cookie with that name, undecoded, and whether there is one. Parts that are not name=value
+// are skipped, as browsers' and servers' parsers do.
 func (r *Request) Cookie(name string) (string, bool) {
 	for _, field := range r.Header {
 		if !strings.EqualFold(field.Name, "cookie") {
@@ -94,7 +94,7 @@ func (r *Request) Bearer() (string, bool) {
 	return token, strings.EqualFold(scheme, "bearer") && token != ""
 }
 
-// URL returns the request's URL, or one that is empty but for what the client may not have made up if its path is none.
+// URL returns the request's URL. If the target is not valid, the URL has only scheme and host.
 func (r *Request) URL() *url.URL {
 	target, err := url.ParseRequestURI(r.Target)
 	if err != nil {
@@ -104,7 +104,7 @@ func (r *Request) URL() *url.URL {
 	return target
 }
 
-// Query returns the parameters of the query. Those that are malformed are left out.
+// Query returns the parameters of the query, without malformed ones.
 func (r *Request) Query() url.Values {
 	_, query, _ := strings.Cut(r.Target, "?")
 	values, _ := url.ParseQuery(query)

@@ -9,8 +9,8 @@ import (
 	"tidegate/policy/internal/host"
 )
 
-// Every instance is asked once, so whatever runs for the first time runs while a client waits. This has what most policies do run
-// ahead of the request: it fills the allocator's size classes, grows a stack, and touches the code and the tables that will be used.
+// Every instance decides once, so all code that runs for the first time delays the client. This function runs the operations of most
+// policies before the request: it fills the allocator's size classes, grows a stack, and touches code and tables.
 func init() {
 	host.Warm = func() {
 		request := host.Request{

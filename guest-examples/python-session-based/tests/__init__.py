@@ -1,6 +1,6 @@
 """The tests run on your own Python, without a component: ``python3 -m unittest``, or ``pytest``.
 
-The SDK is where pyproject.toml says; this puts it on the path, so that nothing has to be installed.
+This module adds the SDK, whose folder pyproject.toml names, to the search path, so that nothing has to be installed.
 """
 
 import sys

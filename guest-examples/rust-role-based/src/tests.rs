@@ -1,11 +1,11 @@
 use tidegate_policy::Request;
-use tidegate_policy::testing::{Answer, World};
+use tidegate_policy::testing::{Decision, TestGateway};
 
 use super::authorize;
 
-/// alice of team red, bob of team blue, root the admin, and a few sessions that are none.
-fn world() -> World {
-    World::new()
+/// alice in team red, bob in team blue, root with the role admin, and a few invalid sessions.
+fn gateway() -> TestGateway {
+    TestGateway::new()
         .string("session:alice", r#"{"id":"alice","role":"member"}"#)
         .string("session:bob", r#"{"id":"bob"}"#)
         .string("session:root", r#"{"role":"admin","id":"root","since":3}"#)
@@ -22,13 +22,13 @@ fn world() -> World {
         .set("team:blue:members", ["bob"])
 }
 
-fn ask(world: &World, session: &str, channels: &[&str]) -> Answer {
-    world.ask(authorize, &Request::get("/api/realtime").with_cookie("session", session), channels)
+fn decide(gateway: &TestGateway, session: &str, channels: &[&str]) -> Decision {
+    gateway.decide(authorize, &Request::get("/api/realtime").with_cookie("session", session), channels)
 }
 
 #[track_caller]
 fn check(session: &str, channels: &[&str], expect: &str) {
-    assert_eq!(ask(&world(), session, channels).to_string(), expect);
+    assert_eq!(decide(&gateway(), session, channels).to_string(), expect);
 }
 
 const UNAUTHORIZED: &str = "401 Unauthorized";
@@ -37,18 +37,18 @@ const TEAM: &str = "403 Not a team member";
 const OWN: &str = "403 You can only access your own channels";
 
 #[test]
-fn a_session_is_needed_for_every_channel() {
-    let nobody = world().ask(authorize, &Request::get("/api/realtime"), &["default"]);
-    assert_eq!((&*nobody.to_string(), nobody.reason()), (UNAUTHORIZED, Some("no session")));
+fn every_channel_requires_a_session() {
+    let without = gateway().decide(authorize, &Request::get("/api/realtime"), &["default"]);
+    assert_eq!((&*without.to_string(), without.reason()), (UNAUTHORIZED, Some("no session")));
     for session in ["", "mallory", "broken", "trailing", "no-id", "empty-id", "number", "list", "nothing"] {
         check(session, &["default"], UNAUTHORIZED);
         check(session, &["admin-x"], UNAUTHORIZED);
     }
-    assert_eq!(ask(&world(), "mallory", &["default"]).reason(), Some("unknown session"));
+    assert_eq!(decide(&gateway(), "mallory", &["default"]).reason(), Some("unknown session"));
 }
 
 #[test]
-fn channels() {
+fn channels_are_allowed_by_user_role_and_team() {
     check("alice", &["default"], "allowed alice");
     check("alice", &["alice"], "allowed alice");
     check("twice", &["alice"], "allowed alice");
@@ -72,41 +72,41 @@ fn channels() {
 }
 
 #[test]
-fn the_first_failing_channel_decides() {
+fn first_failing_channel_determines_the_rejection() {
     check("alice", &["default", "admin-log", "team-blue", "bob"], ADMIN);
     check("alice", &["team-red", "team-blue", "admin-log"], TEAM);
     check("alice", &["bob", "admin-log"], OWN);
 }
 
 #[test]
-fn a_failed_look_up_is_no_verdict() {
-    for (world, reason) in [
-        (world().denied("team:"), "look-up denied"),
-        (world().unavailable("team:"), "look-up unavailable"),
-        (world().set("session:alice", []), "look-up unavailable"),
-        (world().store_away(), "look-up unavailable"),
+fn failed_lookup_answers_503() {
+    for (gateway, reason) in [
+        (gateway().denied("team:"), "look-up denied"),
+        (gateway().unavailable("team:"), "look-up unavailable"),
+        (gateway().set("session:alice", []), "look-up unavailable"),
+        (gateway().store_unavailable(), "look-up unavailable"),
     ] {
-        let answer = ask(&world, "alice", &["default", "team-red"]);
-        assert_eq!((&*answer.to_string(), answer.reason()), ("503 Try again", Some(reason)));
+        let decision = decide(&gateway, "alice", &["default", "team-red"]);
+        assert_eq!((&*decision.to_string(), decision.reason()), ("503 Try again", Some(reason)));
     }
-    assert_eq!(ask(&world().denied("team:"), "alice", &["admin-log", "team-red"]).to_string(), ADMIN);
+    assert_eq!(decide(&gateway().denied("team:"), "alice", &["admin-log", "team-red"]).to_string(), ADMIN);
 }
 
 #[test]
-fn nothing_is_looked_up_in_vain() {
-    assert!(ask(&world(), "", &["team-red"]).lookups().is_empty());
-    let answer = ask(&world(), "alice", &["default", "team-red", "bob", "team-blue"]);
-    assert_eq!(answer.lookups(), ["session:alice", "team:red:members"]);
+fn only_needed_keys_are_looked_up() {
+    assert!(decide(&gateway(), "", &["team-red"]).lookups().is_empty());
+    let decision = decide(&gateway(), "alice", &["default", "team-red", "bob", "team-blue"]);
+    assert_eq!(decision.lookups(), ["session:alice", "team:red:members"]);
 }
 
 #[test]
-fn reasons_name_the_user() {
+fn reason_names_the_user() {
     for (session, channels, reason) in [
         ("alice", &["default", "alice"][..], "alice: 2 channels"),
         ("bob", &["admin-x"], "bob is not an admin"),
         ("bob", &["team-red"], "bob is not in team red"),
         ("bob", &["alice"], "alice is not a channel of bob"),
     ] {
-        assert_eq!(ask(&world(), session, channels).reason(), Some(reason));
+        assert_eq!(decide(&gateway(), session, channels).reason(), Some(reason));
     }
 }

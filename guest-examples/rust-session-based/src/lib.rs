@@ -1,25 +1,25 @@
-//! A Tidegate policy that gives every channel to whoever has a session.
+//! A Tidegate policy that allows every channel to clients with a session.
 
 use serde::Deserialize;
 use tidegate_policy::{Grant, Rejection, Request, Result, lookup};
 
 tidegate_policy::policy!(authorize);
 
-/// May this client read these channels?
+/// Decides whether the client may read these channels.
 fn authorize(request: &Request, channels: &[String]) -> Result<Grant> {
     let user = sign_in(request)?;
     let reason = format!("{}: {} channels", user.id, channels.len());
-    Ok(Grant::to(user.id).because(reason))
+    Ok(Grant::to(user.id).with_reason(reason))
 }
 
-/// What the app keeps at `session:<sid>`.
+/// The app's JSON at the key `session:<sid>`.
 #[derive(Deserialize)]
 struct User {
     id: String,
 }
 
 fn sign_in(request: &Request) -> Result<User> {
-    let unauthorized = |reason| Rejection::unauthorized("Unauthorized").because(reason);
+    let unauthorized = |reason| Rejection::unauthorized("Unauthorized").with_reason(reason);
     let sid = request.cookie("session").ok_or_else(|| unauthorized("no session"))?;
     match lookup::json::<User>(&format!("session:{sid}")) {
         Ok(Some(user)) if !user.id.is_empty() => Ok(user),

@@ -1,10 +1,10 @@
 use tidegate_policy::Request;
-use tidegate_policy::testing::{Answer, World};
+use tidegate_policy::testing::{Decision, TestGateway};
 
 use super::authorize;
 
-fn world() -> World {
-    World::new()
+fn gateway() -> TestGateway {
+    TestGateway::new()
         .string("session:s1", r#"{"id":"alice","role":"member"}"#)
         .string("session:twice", r#"{"id":"bob","id":"alice"}"#)
         .string("session:broken", r#"{"id":"alice""#)
@@ -14,20 +14,20 @@ fn world() -> World {
         .string("session:list", r#"["alice"]"#)
 }
 
-fn ask(world: &World, session: &str, channels: &[&str]) -> Answer {
-    world.ask(authorize, &Request::get("/api/realtime").with_cookie("session", session), channels)
+fn decide(gateway: &TestGateway, session: &str, channels: &[&str]) -> Decision {
+    gateway.decide(authorize, &Request::get("/api/realtime").with_cookie("session", session), channels)
 }
 
 #[test]
-fn who_has_a_session_gets_every_channel() {
-    let answer = ask(&world(), "s1", &["default", "bob", "admin-log"]);
-    assert_eq!((&*answer.to_string(), answer.reason()), ("allowed alice", Some("alice: 3 channels")));
-    assert!(answer.channels().is_none() && answer.headers().is_empty());
-    assert_eq!(ask(&world(), "twice", &["x"]).subject(), Some("alice"));
+fn client_with_a_session_gets_every_channel() {
+    let decision = decide(&gateway(), "s1", &["default", "bob", "admin-log"]);
+    assert_eq!((&*decision.to_string(), decision.reason()), ("allowed alice", Some("alice: 3 channels")));
+    assert!(decision.channels().is_none() && decision.headers().is_empty());
+    assert_eq!(decide(&gateway(), "twice", &["x"]).subject(), Some("alice"));
 }
 
 #[test]
-fn who_has_none_gets_nothing() {
+fn client_without_a_session_is_rejected() {
     for (session, reason) in [
         ("", "no session"),
         ("mallory", "unknown session"),
@@ -37,19 +37,19 @@ fn who_has_none_gets_nothing() {
         ("number", "unknown session"),
         ("list", "unknown session"),
     ] {
-        let answer = ask(&world(), session, &["default"]);
-        assert_eq!((&*answer.to_string(), answer.reason()), ("401 Unauthorized", Some(reason)), "{session}");
+        let decision = decide(&gateway(), session, &["default"]);
+        assert_eq!((&*decision.to_string(), decision.reason()), ("401 Unauthorized", Some(reason)), "{session}");
     }
 }
 
 #[test]
-fn a_failed_look_up_is_no_verdict() {
-    for (world, reason) in [
-        (world().denied("session:"), "look-up denied"),
-        (world().store_away(), "look-up unavailable"),
-        (world().set("session:s1", []), "look-up unavailable"),
+fn failed_lookup_answers_503() {
+    for (gateway, reason) in [
+        (gateway().denied("session:"), "look-up denied"),
+        (gateway().store_unavailable(), "look-up unavailable"),
+        (gateway().set("session:s1", []), "look-up unavailable"),
     ] {
-        let answer = ask(&world, "s1", &["default"]);
-        assert_eq!((&*answer.to_string(), answer.reason()), ("503 Try again", Some(reason)));
+        let decision = decide(&gateway, "s1", &["default"]);
+        assert_eq!((&*decision.to_string(), decision.reason()), ("503 Try again", Some(reason)));
     }
 }

@@ -1,10 +1,10 @@
 use tidegate_policy::Request;
-use tidegate_policy::testing::{Answer, World};
+use tidegate_policy::testing::{Decision, TestGateway};
 
 use super::authorize;
 
-fn world() -> World {
-    World::new()
+fn gateway() -> TestGateway {
+    TestGateway::new()
         .string("session:s1", r#"{"id":"alice","role":"member"}"#)
         .string("session:twice", r#"{"id":"bob","id":"alice"}"#)
         .string("session:broken", r#"{"id":"alice""#)
@@ -14,12 +14,12 @@ fn world() -> World {
         .string("session:list", r#"["alice"]"#)
 }
 
-fn ask(world: &World, session: &str, channels: &[&str]) -> Answer {
-    world.ask(authorize, &Request::get("/api/realtime").with_cookie("session", session), channels)
+fn decide(gateway: &TestGateway, session: &str, channels: &[&str]) -> Decision {
+    gateway.decide(authorize, &Request::get("/api/realtime").with_cookie("session", session), channels)
 }
 
 #[test]
-fn a_session_is_needed_for_every_channel() {
+fn every_channel_requires_a_session() {
     for (session, reason) in [
         ("", "no session"),
         ("mallory", "unknown session"),
@@ -29,34 +29,34 @@ fn a_session_is_needed_for_every_channel() {
         ("number", "unknown session"),
         ("list", "unknown session"),
     ] {
-        let answer = ask(&world(), session, &["default"]);
-        assert_eq!((&*answer.to_string(), answer.reason()), ("401 Unauthorized", Some(reason)), "{session}");
+        let decision = decide(&gateway(), session, &["default"]);
+        assert_eq!((&*decision.to_string(), decision.reason()), ("401 Unauthorized", Some(reason)), "{session}");
     }
 }
 
 #[test]
-fn users_have_their_own_channels() {
+fn users_get_only_their_own_channels() {
     for channels in [&["default"][..], &["alice"], &["alice-", "alice-inbox", "default"]] {
         for session in ["s1", "twice"] {
-            assert_eq!(ask(&world(), session, channels).to_string(), "allowed alice", "{channels:?}");
+            assert_eq!(decide(&gateway(), session, channels).to_string(), "allowed alice", "{channels:?}");
         }
     }
     for channel in ["alice2", "alic", "Alice", "bob", "bob-inbox", "default-2", "s1"] {
-        let answer = ask(&world(), "s1", &["alice", channel, "bob"]);
-        assert_eq!(answer.to_string(), "403 You can only access your own channels", "{channel}");
-        assert_eq!(answer.reason(), Some(&*format!("{channel} is not a channel of alice")));
+        let decision = decide(&gateway(), "s1", &["alice", channel, "bob"]);
+        assert_eq!(decision.to_string(), "403 You can only access your own channels", "{channel}");
+        assert_eq!(decision.reason(), Some(&*format!("{channel} is not a channel of alice")));
     }
-    assert_eq!(ask(&world(), "s1", &["default", "alice"]).reason(), Some("alice: 2 channels"));
+    assert_eq!(decide(&gateway(), "s1", &["default", "alice"]).reason(), Some("alice: 2 channels"));
 }
 
 #[test]
-fn a_failed_look_up_is_no_verdict() {
-    for (world, reason) in [
-        (world().denied("session:"), "look-up denied"),
-        (world().store_away(), "look-up unavailable"),
-        (world().set("session:s1", []), "look-up unavailable"),
+fn failed_lookup_answers_503() {
+    for (gateway, reason) in [
+        (gateway().denied("session:"), "look-up denied"),
+        (gateway().store_unavailable(), "look-up unavailable"),
+        (gateway().set("session:s1", []), "look-up unavailable"),
     ] {
-        let answer = ask(&world, "s1", &["bob"]);
-        assert_eq!((&*answer.to_string(), answer.reason()), ("503 Try again", Some(reason)));
+        let decision = decide(&gateway, "s1", &["bob"]);
+        assert_eq!((&*decision.to_string(), decision.reason()), ("503 Try again", Some(reason)));
     }
 }

@@ -33,7 +33,7 @@ typedef struct tidegate_policy_lookup_error_t {
   } val;
 } tidegate_policy_lookup_error_t;
 
-// The operator allowed no such key.
+// The operator did not allow the key.
 #define TIDEGATE_POLICY_LOOKUP_ERROR_DENIED 0
 // The store did not answer in time, or answered with an error.
 #define TIDEGATE_POLICY_LOOKUP_ERROR_UNAVAILABLE 1
@@ -78,12 +78,12 @@ typedef struct tidegate_policy_tokens_error_t {
 } tidegate_policy_tokens_error_t;
 
 #define TIDEGATE_POLICY_TOKENS_ERROR_MALFORMED 0
-// The signature, the algorithm or the key does not hold.
+// The signature, algorithm or key is not valid.
 #define TIDEGATE_POLICY_TOKENS_ERROR_UNTRUSTED 1
 #define TIDEGATE_POLICY_TOKENS_ERROR_EXPIRED 2
-// Issuer, audience or not-before does not hold.
+// Issuer, audience or not-before does not match.
 #define TIDEGATE_POLICY_TOKENS_ERROR_CLAIMS 3
-// No key could be had: none is configured, or the JWKS URL does not answer.
+// The gateway has no key: none is configured, or the JWKS URL does not answer.
 #define TIDEGATE_POLICY_TOKENS_ERROR_UNAVAILABLE 4
 
 typedef struct {
@@ -94,7 +94,7 @@ typedef struct {
   } val;
 } tidegate_policy_tokens_result_string_error_t;
 
-// A header. The name is in lower case; a header that was sent twice stands twice, in order.
+// A header. The name is in lower case; a repeated header is listed repeatedly, in order.
 typedef struct tidegate_policy_types_header_t {
   policy_string_t   name;
   policy_list_u8_t   value;
@@ -105,13 +105,13 @@ typedef struct {
   size_t len;
 } tidegate_policy_types_list_header_t;
 
-// A client's HTTP request to read channels, before anything is streamed to it.
+// A client's HTTP request to read channels, before any event is streamed to it.
 typedef struct tidegate_policy_types_request_t {
   policy_string_t   method;
   // `http` or `https`, as the client sees it.
   policy_string_t   scheme;
   policy_string_t   authority;
-  // Path and query as they were sent.
+  // Path and query as sent.
   policy_string_t   path_with_query;
   tidegate_policy_types_list_header_t   headers;
   // The client's IP address; behind a trusted proxy, the one that the proxy names.
@@ -128,20 +128,21 @@ typedef struct {
   uint64_t val;
 } policy_option_u64_t;
 
-// Lets the client in.
+// Admits the client.
 typedef struct tidegate_policy_types_grant_t {
-  // Who it is: for logs, limits and revocation. Never shown to other clients.
+  // The user, for logs, limits and revocation. Never shown to other clients.
   policy_option_string_t   subject;
-  // The channels that it gets, some of those that it asked for; none means all.
+  // The granted ones of the requested channels; `none` means all.
   policy_option_list_string_t   channels;
-  // When it ends, in ms since 1970: the stream is rotated before, and the policy asked again. In the past: not let in.
+  // The end of the grant, in ms since 1970. The stream is rotated before that, and the policy decides again. With a time in the
+  // past the client is not admitted.
   policy_option_u64_t   expires_at;
-  // Headers for the stream's response: `set-cookie` and `x-…`; any other is an invalid answer.
+  // Headers of the stream's response: `set-cookie` and `x-…`. Any other header makes the answer invalid.
   tidegate_policy_types_list_header_t   headers;
 } tidegate_policy_types_grant_t;
 
-// Keeps the client out. It is sent as it stands, but that the gateway owns `access-control-*`, `vary: origin`,
-// `content-length` and hop-by-hop headers. Any status from 200 to 599; `text/event-stream` is not a rejection.
+// Rejects the client. The response is sent unchanged, except that the gateway sets `access-control-*`, `vary: origin`,
+// `content-length` and hop-by-hop headers. The status is from 200 to 599; a rejection of type `text/event-stream` is invalid.
 typedef struct tidegate_policy_types_rejection_t {
   uint16_t   status;
   tidegate_policy_types_list_header_t   headers;
@@ -163,26 +164,26 @@ typedef struct {
 } exports_tidegate_policy_authorizer_result_grant_rejection_t;
 
 // Imported Functions from `tidegate:policy/context@0.1.0`
-// Tidegate's clock, ms since 1970.
+// The gateway's clock, in ms since 1970.
 extern uint64_t tidegate_policy_context_now(void);
-// The same in every log line about this request.
+// The id of this request, as in all log lines about it.
 extern void tidegate_policy_context_request_id(policy_string_t *ret);
-// `stream` or `history`.
+// The requested action: `stream` or `history`.
 extern void tidegate_policy_context_action(policy_string_t *ret);
-// To the gateway's log, with the policy's digest; rate-limited.
+// Writes to the gateway's log, with the policy's digest. Rate-limited.
 extern void tidegate_policy_context_log(tidegate_policy_context_level_t level, policy_string_t *message);
 
 // Imported Functions from `tidegate:policy/answer@0.1.0`
-// Why, for the decision log and the playground. Never sent to the client.
+// The reason for the decision, for the decision log and the playground. Never sent to the client.
 extern void tidegate_policy_answer_reason(policy_string_t *text);
-// Nothing older than this (ms since 1970) is replayed to the client.
+// Events older than this time (ms since 1970) are not replayed to the client.
 extern void tidegate_policy_answer_replay_since(uint64_t time);
-// This answer, grant or rejection, may be given again for so many seconds without asking: to requests of the same method,
-// scheme, authority, path and query (`last_ack_…` aside) and of the same client address, whose headers named in `vary` are
-// the same too (one that is absent is not one that is empty). Credentials belong in `vary`: `cookie`, `authorization`. An
-// answer with `set-cookie` is never kept; the operator may allow less time, and 0 seconds keeps nothing.
+// Lets the gateway reuse this answer, grant or rejection, for the given time: for requests with the same method, scheme,
+// authority, path and query (without `last_ack_…`), client address, and values of the headers in `vary` (an absent header
+// differs from an empty one). Name the headers that carry credentials in `vary`: `cookie`, `authorization`. An answer with
+// `set-cookie` is never cached. The operator may limit the time, and with 0 seconds the answer is not cached.
 extern void tidegate_policy_answer_cache_for(uint32_t seconds, policy_list_string_t *vary);
-// The kept answer holds for clients of any address.
+// The cached answer is valid for clients of any address.
 extern void tidegate_policy_answer_cache_any_address(void);
 
 // Imported Functions from `tidegate:policy/lookup@0.1.0`
@@ -194,9 +195,9 @@ extern bool tidegate_policy_lookup_set_contains(policy_string_t *key, policy_str
 extern bool tidegate_policy_settings_get(policy_string_t *name, policy_string_t *ret);
 
 // Imported Functions from `tidegate:policy/tokens@0.1.0`
-// The token's claims as JSON, if it holds for the profile of its issuer.
+// Verifies a token with the profile of its issuer, and returns its claims as JSON.
 extern bool tidegate_policy_tokens_verify(policy_string_t *token, policy_string_t *ret, tidegate_policy_tokens_error_t *err);
-// The same, for one profile by name.
+// Verifies a token with one profile, by name.
 extern bool tidegate_policy_tokens_verify_with(policy_string_t *profile, policy_string_t *token, policy_string_t *ret, tidegate_policy_tokens_error_t *err);
 
 // Exported Functions from `tidegate:policy/authorizer@0.1.0`

@@ -1,4 +1,4 @@
-/* What stands in for a C library: memory by the bump of a pointer, and the functions that compilers call by themselves. */
+/* A minimal C library: a bump allocator, and the functions that compilers generate calls to. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,7 +6,7 @@
 #define PAGE ((size_t)65536)
 #define ALIGNMENT ((size_t)16)
 
-/* Where the linker's own data ends. */
+/* The end of the static data, defined by the linker. */
 extern uint8_t __heap_base;
 
 static uintptr_t next;
@@ -18,9 +18,9 @@ _Noreturn void abort(void) {
 void *malloc(size_t size) {
     if (next == 0) next = (uintptr_t)&__heap_base;
     uintptr_t start = (next + ALIGNMENT - 1) & ~(ALIGNMENT - 1);
-    size_t room = __builtin_wasm_memory_size(0) * PAGE - start;
-    if (size > room) {
-        size_t pages = (size - room - 1) / PAGE + 1;
+    size_t available = __builtin_wasm_memory_size(0) * PAGE - start;
+    if (size > available) {
+        size_t pages = (size - available - 1) / PAGE + 1;
         if (__builtin_wasm_memory_grow(0, pages) == SIZE_MAX) return NULL;
     }
     next = start + size;
@@ -33,7 +33,7 @@ void *calloc(size_t count, size_t size) {
     return memory == NULL ? NULL : memset(memory, 0, count * size);
 }
 
-/* The old size is not known, but what is copied too much lies before the new memory and is overwritten by its owner. */
+/* The old size is unknown. Copying too many bytes is harmless: they lie before the new memory, and their owner overwrites the copies. */
 void *realloc(void *old, size_t size) {
     uint8_t *memory = malloc(size);
     if (old == NULL || memory == NULL) return memory;
@@ -45,7 +45,7 @@ void free(void *memory) {
     (void)memory;
 }
 
-/* Called when the answer has been read. An instance that is asked again begins with empty memory. */
+/* Called after the gateway has read the answer. Frees all memory, in case the instance decides again. */
 __attribute__((export_name("cabi_post_tidegate:policy/authorizer@0.1.0#authorize")))
 void __wasm_export_exports_tidegate_policy_authorizer_authorize_post_return(uint8_t *answer) {
     (void)answer;

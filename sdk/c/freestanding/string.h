@@ -1,4 +1,4 @@
-/* As much of the standard header as a policy without a libc needs. */
+/* The subset of the standard header that is available to policies. */
 #ifndef TIDEGATE_STRING_H
 #define TIDEGATE_STRING_H
 

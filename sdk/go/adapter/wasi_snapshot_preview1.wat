@@ -1,8 +1,8 @@
-;; What Go's runtime asks of WASI preview 1, answered with what Tidegate's host gives: clocks, randomness and stderr. There are no
-;; files, no sockets and no arguments. `cargo xtask bindings` makes wasi_snapshot_preview1.wasm of it.
+;; The functions of WASI preview 1 that Go's runtime imports, implemented with Tidegate's host functions: clocks, randomness and stderr.
+;; There are no files, no sockets and no arguments. `cargo xtask bindings` compiles this to wasi_snapshot_preview1.wasm.
 ;;
-;; A component must not be left while its host hands it a value: `cabi_realloc` and all that it causes may call nothing outside. Go
-;; may read a clock there, so the SDK closes the adapter before such a moment and opens it afterwards; meanwhile the clocks stand.
+;; A component must not call its host while the host passes a value to it: `cabi_realloc` and all code that it runs may call no import.
+;; Go may read a clock there, so the SDK closes the adapter before each such call and opens it afterwards; meanwhile the clocks stand still.
 (module
   (import "env" "memory" (memory 0))
   (import "tidegate:policy/context@0.1.0" "now" (func $wall_milliseconds (result i64)))
@@ -15,12 +15,12 @@
   (import "wasi:io/streams@0.2.0" "[method]output-stream.blocking-write-and-flush"
     (func $write (param $stream i32) (param $from i32) (param $size i32) (param $outcome i32)))
 
-  ;; Open from the start: Go's runtime begins with randomness and the time.
+  ;; Initially open, because Go's runtime starts by reading randomness and the time.
   (global $open (mut i32) (i32.const 1))
   (global $wall (mut i64) (i64.const 0))
   (global $monotonic (mut i64) (i64.const 0))
   (global $stderr (mut i32) (i32.const -1))
-  ;; 12 bytes that the SDK lends for the outcome of a write; until then nothing can be written.
+  ;; Address of 12 bytes of the SDK for the result of a write; 0 until the SDK sets it, and writes are dropped.
   (global $scratch (mut i32) (i32.const 0))
 
   (func (export "tidegate_open") (global.set $open (i32.const 1)))
@@ -35,7 +35,7 @@
         (return (global.get $wall))))
     (if (global.get $open)
       (then (global.set $monotonic (call $monotonic_now)))
-      ;; What waits for time to pass comes to an end.
+      ;; The clock advances with each call, so that loops that wait for a time end.
       (else (global.set $monotonic (i64.add (global.get $monotonic) (i64.const 1_000)))))
     (global.get $monotonic))
 
@@ -45,7 +45,7 @@
 
   (func (export "random_get") (param $to i32) (param $size i32) (result i32)
     (local $word i64)
-    ;; 52 is ENOSYS: better none than a poor one.
+    ;; 52 is ENOSYS: no randomness is better than predictable randomness.
     (if (i32.eqz (global.get $open)) (then (return (i32.const 52))))
     (loop $words
       (if (i32.ge_u (local.get $size) (i32.const 8))
@@ -65,7 +65,7 @@
           (br $bytes))))
     (i32.const 0))
 
-  ;; Writes what the vectors hold to stderr, from where it goes to the gateway's log. 8 is EBADF.
+  ;; Writes the bytes of the vectors to stderr, which the gateway logs. 8 is EBADF.
   (func (export "fd_write") (param $fd i32) (param $vectors i32) (param $count i32) (param $written i32) (result i32)
     (local $total i32) (local $from i32) (local $size i32) (local $part i32)
     (if (i32.gt_u (i32.sub (local.get $fd) (i32.const 1)) (i32.const 1)) (then (return (i32.const 8))))
@@ -82,7 +82,7 @@
         (loop $parts
           (if (local.get $size)
             (then
-              ;; A stream takes 4096 bytes at once.
+              ;; A stream accepts 4096 bytes per call.
               (local.set $part
                 (select (local.get $size) (i32.const 4096) (i32.lt_u (local.get $size) (i32.const 4096))))
               (call $write (global.get $stderr) (local.get $from) (local.get $part) (global.get $scratch))
@@ -93,7 +93,7 @@
     (i32.store (local.get $written) (local.get $total))
     (i32.const 0))
 
-  ;; Waits for the first clock among the subscriptions, of 48 bytes each: nothing else can be waited for.
+  ;; Waits for the first clock among the subscriptions, of 48 bytes each. Other subscriptions are not supported.
   (func (export "poll_oneoff")
     (param $subscriptions i32) (param $events i32) (param $count i32) (param $happened i32) (result i32)
     (local $time i64) (local $now i64) (local $pollable i32)
@@ -105,7 +105,7 @@
         (local.set $count (i32.sub (local.get $count) (i32.const 1)))
         (br $next)))
     (local.set $time (i64.load offset=24 (local.get $subscriptions)))
-    ;; A flag says whether that is a point in time.
+    ;; A flag marks absolute times.
     (if (i32.and (i32.load16_u offset=40 (local.get $subscriptions)) (i32.const 1))
       (then
         (local.set $now (call $now (i32.load offset=16 (local.get $subscriptions))))
@@ -128,8 +128,7 @@
     (i32.const 0))
   (func (export "args_get") (param i32 i32) (result i32) (i32.const 0))
 
-  ;; GOGC=off and GOMEMLIMIT=24MiB: an instance is for one decision, so what it leaves goes with it, and collecting begins only
-  ;; where memory would run out.
+  ;; GOGC=off and GOMEMLIMIT=24MiB: an instance lives for one decision, so garbage is collected only when memory would run out.
   (func (export "environ_sizes_get") (param $count i32) (param $bytes i32) (result i32)
     (i32.store (local.get $count) (i32.const 2))
     (i32.store (local.get $bytes) (i32.const 26))
@@ -146,7 +145,7 @@
   (func (export "sched_yield") (result i32) (i32.const 0))
   (func (export "proc_exit") (param i32) unreachable)
 
-  ;; What is not there: EBADF.
+  ;; Unsupported functions return EBADF.
   (func (export "clock_res_get") (param i32 i32) (result i32) (i32.const 8))
   (func (export "fd_advise") (param i32 i64 i64 i32) (result i32) (i32.const 8))
   (func (export "fd_allocate") (param i32 i64 i64) (result i32) (i32.const 8))

@@ -1,4 +1,4 @@
-"""What happens at build, here with folders in place of a component."""
+"""The build's loading of modules, with folders in place of a component."""
 
 import contextlib
 import io
@@ -8,8 +8,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from tidegate_policy import _build, _world
-from tidegate_policy.testing import World
+from tidegate_policy import _build, _host
+from tidegate_policy.testing import TestGateway
 
 
 class Build(unittest.TestCase):
@@ -35,16 +35,16 @@ class Build(unittest.TestCase):
         file.write_text(text)
 
     def failure(self, text: str, error: type[BaseException] = Exception) -> str:
-        """What the author of this app.py is told."""
+        """Returns the error message that the author of this app.py gets."""
         self.write("app.py", text)
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said), self.assertRaises(error):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), self.assertRaises(error):
             _build.load("app", self.root)
-        begin, *words, end, _ = said.getvalue().split("\n")
+        begin, *lines, end, _ = printed.getvalue().split("\n")
         self.assertEqual((begin, end), (_build.BEGIN, _build.END))
-        return "\n".join(words)
+        return "\n".join(lines)
 
-    def test_errors_say_where(self) -> None:
+    def test_error_names_file_and_line(self) -> None:
         text = self.failure("import json\ndef authorize(request, channels:\n    pass\n")
         self.assertTrue(text.startswith("app.py:2: "), text)
         self.assertIn("SyntaxError", text)
@@ -57,7 +57,7 @@ class Build(unittest.TestCase):
         self.assertNotIn("tidegate_policy", text)
         self.assertTrue(self.failure("raise SystemExit(3)", SystemExit).startswith("app.py:1: SystemExit: 3"))
 
-    def test_modules_that_are_not_there(self) -> None:
+    def test_missing_module_is_explained(self) -> None:
         text = self.failure("import os\nimport nosuchmodule\n")
         self.assertTrue(text.startswith("app.py:2: there is no module nosuchmodule: name its package"), text)
         self.write("half/__init__.py", "from half import _native\nfrom half._fast import f\n")
@@ -67,17 +67,17 @@ class Build(unittest.TestCase):
         text = self.failure("import half\n")
         self.assertIn("the package half does not run in a component", text)
 
-    def test_a_policy_has_its_function(self) -> None:
+    def test_policy_without_authorize_is_an_error(self) -> None:
         for text in ("", "authorize = 3\n"):
             self.assertEqual(self.failure(text), "app.py has no function authorize(request, channels)")
 
-    def test_settings_are_not_read_at_build(self) -> None:
+    def test_settings_cannot_be_read_at_build(self) -> None:
         text = self.failure("import os\ndef key():\n    return os.getenv('KEY', 'none')\nKEY = key()\n")
         self.assertTrue(text.startswith("app.py:3: RuntimeError: os.environ['KEY'] is read while"), text)
         text = self.failure("from tidegate_policy import settings\nKEY = settings.get('KEY')\n")
         self.assertTrue(text.startswith("app.py:2: NoGateway: there is no gateway here"), text)
 
-    def test_libraries_find_no_environment_at_build(self) -> None:
+    def test_libraries_find_an_empty_environment_at_build(self) -> None:
         libraries = tempfile.TemporaryDirectory()
         self.addCleanup(libraries.cleanup)
         sys.path.append(libraries.name)
@@ -85,23 +85,23 @@ class Build(unittest.TestCase):
         Path(libraries.name, "alibrary.py").write_text(f"{library}def read(name): return os.environ.get(name)\n")
         self.write("app.py", "import alibrary\ndef authorize(request, channels): pass\n")
         _build.load("app", self.root)
-        # But what it reads for the policy's own code would stay in that.
+        # A value that it reads for the policy's own code would become part of the component.
         del sys.modules["app"]
         text = self.failure("import alibrary\nKEY = alibrary.read('KEY')\n")
         self.assertTrue(text.startswith("app.py:2: RuntimeError: os.environ['KEY'] is read while"), text)
 
-    def test_the_environment_is_the_settings_at_a_decision(self) -> None:
+    def test_environment_has_the_settings_in_a_decision(self) -> None:
         self.write(
             "app.py", "import os\ndef authorize(request, channels): return os.environ['KEY'], os.getenv('x', 'y')\n"
         )
         authorize = _build.load("app", self.root)
         self.environment.open()
-        with World(settings={"KEY": "value"}):
+        with TestGateway(settings={"KEY": "value"}):
             self.assertEqual(authorize(None, []), ("value", "y"))
             os.environ["KEY"] = "other"
             self.assertEqual(authorize(None, [])[0], "other")
 
-    def test_what_functions_import_is_loaded_too(self) -> None:
+    def test_imports_of_functions_are_loaded(self) -> None:
         self.write("package/__init__.py", "")
         self.write("package/late.py", "import later\n")
         self.write("later.py", "def f():\n    import latest\n")
@@ -118,4 +118,4 @@ class Build(unittest.TestCase):
         self.assertNotIn("typed", sys.modules)
 
     def tearDown(self) -> None:
-        self.assertIs(_world.current(), _world.nowhere)
+        self.assertIs(_host.current(), _host.no_host)

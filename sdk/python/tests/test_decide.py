@@ -18,36 +18,36 @@ from tidegate_policy import (
     unauthorized,
 )
 from tidegate_policy._errors import NoGateway
-from tidegate_policy.testing import Decision, World
+from tidegate_policy.testing import Decision, TestGateway
 
 PLAIN = [("content-type", "text/plain")]
 
 
-def decide(do, world: World | None = None, **request) -> Decision:
-    """What a policy gets that does this with a request."""
-    return (world or World()).decide(lambda request, channels: do(request), **request)
+def decide(do, gateway: TestGateway | None = None, **request) -> Decision:
+    """Evaluates a policy that calls ``do`` with the request."""
+    return (gateway or TestGateway()).decide(lambda request, channels: do(request), **request)
 
 
 class Answers(unittest.TestCase):
-    def test_nothing_is_a_yes(self) -> None:
+    def test_none_admits_the_client(self) -> None:
         decision = decide(lambda _: None)
         self.assertEqual((decision.allowed, decision.subject, decision.channels), (True, None, None))
 
-    def test_all_of_a_yes(self) -> None:
+    def test_grant_carries_all_its_options(self) -> None:
         def policy(request: Request, channels: list[str]) -> Allow:
             answer.reason("why")
             answer.replay_since(datetime(2026, 1, 1, tzinfo=UTC))
             answer.cache_for(5, "cookie", any_address=True)
             return Allow("alice", channels=channels[:1], expires_at=7, headers={"X-A": "b"})
 
-        decision = World().decide(policy, "a", "b")
+        decision = TestGateway().decide(policy, "a", "b")
         self.assertEqual(decision.log, [])
         self.assertEqual((decision.subject, decision.channels, decision.expires_at), ("alice", ["a"], 7))
         self.assertEqual(decision.headers, [("x-a", "b")])
         self.assertEqual((decision.reason, decision.replay_since), ("why", 1767225600000))
         self.assertEqual((decision.cache_for, decision.cache_any_address), ((5, ["cookie"]), True))
 
-    def test_refusals(self) -> None:
+    def test_rejections(self) -> None:
         for policy, expect in (
             (lambda _: unauthorized(), (401, b"Unauthorized", PLAIN)),
             (lambda _: forbidden("No"), (403, b"No", PLAIN)),
@@ -64,31 +64,31 @@ class Answers(unittest.TestCase):
             decision = decide(policy)
             self.assertEqual((decision.allowed, decision.status, decision.body, decision.headers), (False, *expect))
 
-    def test_a_refusal_tells_its_reason(self) -> None:
-        self.assertEqual(decide(lambda _: forbidden("No", reason="alice is out")).reason, "alice is out")
+    def test_rejection_has_a_reason(self) -> None:
+        self.assertEqual(decide(lambda _: forbidden("No", reason="alice is banned")).reason, "alice is banned")
 
-    def test_a_refusal_from_deep_inside(self) -> None:
+    def test_rejection_may_be_raised(self) -> None:
         def policy(_: Request) -> None:
             raise Reject(429, "Slow down", [("Retry-After", "5")])
 
         decision = decide(policy)
         self.assertEqual((decision.status, decision.headers[0]), (429, ("retry-after", "5")))
 
-    def test_async(self) -> None:
+    def test_async_function_is_run_to_its_end(self) -> None:
         async def user() -> str:
             return "alice"
 
         async def policy(request: Request, channels: list[str]) -> Allow:
             return Allow(await user())
 
-        self.assertEqual(World().decide(policy).subject, "alice")
+        self.assertEqual(TestGateway().decide(policy).subject, "alice")
 
-    def test_what_is_no_answer_lets_nobody_in(self) -> None:
+    def test_invalid_answer_is_a_500(self) -> None:
         for wrong in (True, False, "alice", {}, Request, Allow):
-            decision = World().decide(lambda request, channels, wrong=wrong: wrong)
+            decision = TestGateway().decide(lambda request, channels, wrong=wrong: wrong)
             self.assertEqual((decision.allowed, decision.status), (False, 500), wrong)
 
-    def test_values_of_the_wrong_type_let_nobody_in(self) -> None:
+    def test_invalid_field_of_an_answer_is_a_500(self) -> None:
         for policy in (
             lambda _: Allow(7),
             lambda _: Allow("\ud800"),
@@ -104,7 +104,7 @@ class Answers(unittest.TestCase):
             decision = decide(policy)
             self.assertEqual((decision.allowed, decision.status), (False, 500))
 
-    def test_any_other_error_is_a_500_that_only_the_log_tells_about(self) -> None:
+    def test_other_error_is_a_500_with_details_in_the_log_only(self) -> None:
         def policy(_: Request) -> None:
             raise KeyError("s3cret")
 
@@ -117,14 +117,14 @@ class Answers(unittest.TestCase):
         self.assertIn("KeyError: 's3cret'", text)
         self.assertIn("test_decide.py", text)
 
-    def test_leaving_the_interpreter_is_an_error_too(self) -> None:
+    def test_exit_of_the_interpreter_is_a_500(self) -> None:
         self.assertEqual(decide(lambda _: sys.exit()).status, 500)
 
 
-class Services(unittest.TestCase):
-    def test_look_ups(self) -> None:
-        world = World({"a:text": "x", "a:bytes": b"\xff", "a:json": '{"b":[1]}', "a:hash": {"f": "v"}, "a:set": {"m"}})
-        with world:
+class HostFunctions(unittest.TestCase):
+    def test_lookups_of_each_type(self) -> None:
+        gateway = TestGateway({"a:text": "x", "a:bytes": b"\xff", "a:json": '{"b":[1]}', "a:hash": {"f": "v"}, "a:set": {"m"}})
+        with gateway:
             self.assertEqual(lookup.get("a:text"), "x")
             self.assertIsNone(lookup.get("a:absent"))
             self.assertEqual(lookup.get_bytes("a:bytes"), b"\xff")
@@ -137,47 +137,47 @@ class Services(unittest.TestCase):
             self.assertRaises(ValueError, lookup.get, "a:\ud800")
             self.assertRaises(TypeError, lookup.sismember, "a:set", 7)
 
-    def test_json_is_json(self) -> None:
-        world = World(prefixes=[""])
+    def test_only_strict_json_is_decoded(self) -> None:
+        gateway = TestGateway(prefixes=[""])
         for text in ("", "{", "{} x", "NaN", "[-Infinity]", "1e999", '"\\ud800"', "{'a':1}", "[" * 100_000):
-            world.store["k"] = text
-            with world, self.assertRaises(ValueError, msg=text):
+            gateway.store["k"] = text
+            with gateway, self.assertRaises(ValueError, msg=text):
                 lookup.get_json("k")
         for text, value in (('"\\ud83e\\udd80"', "🦀"), (" [1.5, true, null] ", [1.5, True, None])):
-            world.store["k"] = text
-            with world:
+            gateway.store["k"] = text
+            with gateway:
                 self.assertEqual(lookup.get_json("k"), value)
 
-    def test_a_look_up_that_fails_is_a_503_unless_caught(self) -> None:
-        away = World({"a:b": "c"}, store_away=True)
-        denied = World({"a:b": "c"}, prefixes=[])
-        for world, reason in ((away, "look-up unavailable"), (denied, "look-up denied")):
-            decision = decide(lambda _: lookup.get("a:b"), world)
+    def test_uncaught_lookup_failure_is_a_503(self) -> None:
+        unavailable = TestGateway({"a:b": "c"}, store_unavailable=True)
+        denied = TestGateway({"a:b": "c"}, prefixes=[])
+        for gateway, reason in ((unavailable, "look-up unavailable"), (denied, "look-up denied")):
+            decision = decide(lambda _: lookup.get("a:b"), gateway)
             self.assertEqual((decision.status, decision.text, decision.reason), (503, "Try again", reason))
-        wrong_type = decide(lambda _: lookup.sismember("a:b", "c"), World({"a:b": "c"}))
+        wrong_type = decide(lambda _: lookup.sismember("a:b", "c"), TestGateway({"a:b": "c"}))
         self.assertEqual(wrong_type.status, 503)
 
-    def test_tokens(self) -> None:
+    def test_uncaught_invalid_token_is_a_401(self) -> None:
         def policy(request: Request, channels: list[str]) -> Allow:
             claims = tokens.verify(request.bearer)
             return Allow(claims.subject, expires_at=claims.expires_at)
 
-        world = World(tokens={"good": {"sub": "alice", "exp": 1767225600}, "old": InvalidToken("expired")})
-        decision = world.decide(policy, bearer="good")
+        gateway = TestGateway(tokens={"good": {"sub": "alice", "exp": 1767225600}, "old": InvalidToken("expired")})
+        decision = gateway.decide(policy, bearer="good")
         self.assertEqual((decision.subject, decision.expires_at), ("alice", 1767225600000))
         for bearer, reason in (("old", "token expired"), ("forged", "token untrusted"), (None, "token missing")):
-            decision = world.decide(policy, bearer=bearer)
+            decision = gateway.decide(policy, bearer=bearer)
             self.assertEqual((decision.status, decision.text, decision.reason), (401, "Unauthorized", reason))
 
     def test_context_and_log(self) -> None:
         def policy(_: Request) -> Allow:
             return Allow(f"{context.now()} {context.action()} {context.request_id()}")
 
-        self.assertEqual(decide(policy, World(now=5)).subject, "5 stream test")
+        self.assertEqual(decide(policy, TestGateway(now=5)).subject, "5 stream test")
         with self.assertLogs("policy") as logs:
             decide(lambda _: log.warning("careful"))
         self.assertEqual(logs.records[0].message, "careful")
 
-    def test_without_a_gateway_the_error_says_so(self) -> None:
-        with self.assertRaisesRegex(NoGateway, "tidegate_policy.testing.World"):
+    def test_host_function_without_a_gateway_raises(self) -> None:
+        with self.assertRaisesRegex(NoGateway, "tidegate_policy.testing.TestGateway"):
             settings.get("a")

@@ -1,4 +1,4 @@
-"""The example policies decide the suite that all languages share, here without a component."""
+"""The example policies pass the test cases that all languages share, here without a component."""
 
 import runpy
 import tomllib
@@ -6,7 +6,7 @@ import unittest
 from pathlib import Path
 from urllib.parse import urlencode
 
-from tidegate_policy.testing import World
+from tidegate_policy.testing import TestGateway
 
 EXAMPLES = Path(__file__).parents[3] / "guest-examples"
 
@@ -14,15 +14,15 @@ EXAMPLES = Path(__file__).parents[3] / "guest-examples"
 @unittest.skipUnless(EXAMPLES.is_dir(), "the SDK is not in Tidegate's repository")
 class Examples(unittest.TestCase):
     def test_user_based(self) -> None:
-        self.decides("user")
+        self.check_all("user")
 
     def test_session_based(self) -> None:
-        self.decides("session")
+        self.check_all("session")
 
     def test_role_based(self) -> None:
-        self.decides("role")
+        self.check_all("role")
 
-    def decides(self, pattern: str) -> None:
+    def check_all(self, pattern: str) -> None:
         authorize = runpy.run_path(str(EXAMPLES / f"python-{pattern}-based" / "app.py"))["authorize"]
         suite = tomllib.loads((EXAMPLES / "cases" / f"{pattern}.toml").read_text())
         for case in suite["case"]:
@@ -30,15 +30,16 @@ class Examples(unittest.TestCase):
                 self.check(authorize, {**suite, **case})
 
     def check(self, authorize, case: dict) -> None:
-        world = World(case["store"], prefixes=case["lookup"]["prefixes"], store_away=case.get("store-unavailable", False))
+        unavailable = case.get("store-unavailable", False)
+        gateway = TestGateway(case["store"], prefixes=case["lookup"]["prefixes"], store_unavailable=unavailable)
         headers = [
             (name, value)
             for name, values in case.get("request", {}).get("headers", {}).items()
             for value in ([values] if isinstance(values, str) else values)
         ]
-        asked = list(dict.fromkeys(case.get("channels", ["default"])))
-        path = f"/api/realtime?{urlencode([('channel', channel) for channel in asked])}"
-        decision = world.decide(authorize, *asked, headers=headers, path=path)
+        channels = list(dict.fromkeys(case.get("channels", ["default"])))
+        path = f"/api/realtime?{urlencode([('channel', channel) for channel in channels])}"
+        decision = gateway.decide(authorize, *channels, headers=headers, path=path)
         expect = case["expect"]
         if expect.get("allow"):
             self.assertEqual((decision.allowed, decision.subject), (True, expect["subject"]))

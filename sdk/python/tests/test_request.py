@@ -12,19 +12,19 @@ class Cookies(unittest.TestCase):
         cookies = request("/", *(("cookie", header) for header in headers)).cookies
         self.assertEqual(cookies.get("session"), expect, headers)
 
-    def test_the_first_of_a_name_counts(self) -> None:
+    def test_first_cookie_with_a_name_counts(self) -> None:
         self.check(b"session=alice", expect="alice")
         self.check(b"a=b; session=alice; session=bob", expect="alice")
         self.check(b"a=b", b"theme=dark;session=alice", b"session=bob", expect="alice")
         self.check(b"session=; session=alice", expect="")
 
-    def test_what_is_no_cookie_is_skipped(self) -> None:
+    def test_invalid_pairs_are_skipped(self) -> None:
         self.check(expect=None)
         self.check(b"", expect=None)
         self.check(b"flag; =x; ; session = alice ", expect="alice")
         self.check(b"Session=alice; mysession=alice; sessions=alice; session", expect=None)
 
-    def test_values_stay_as_they_are(self) -> None:
+    def test_values_are_not_decoded(self) -> None:
         self.check(b"session=alice=1", expect="alice=1")
         self.check(b'session="alice"', expect='"alice"')
         self.check(b"session=%61lice", expect="%61lice")
@@ -35,7 +35,7 @@ class Cookies(unittest.TestCase):
 
 
 class Headers(unittest.TestCase):
-    def test_names_have_no_case(self) -> None:
+    def test_names_are_case_insensitive(self) -> None:
         headers = request("/", ("x-a", b"1"), ("x-b", b"\xff"), ("x-a", b"2")).headers
         self.assertEqual(headers["X-A"], "1, 2")
         self.assertEqual(headers.get("X-a"), "1, 2")
@@ -47,9 +47,9 @@ class Headers(unittest.TestCase):
         self.assertIsNone(headers.get("x-c"))
         self.assertEqual(list(headers), ["x-a", "x-b"])
 
-    def test_nothing_secret_is_printed(self) -> None:
-        asked = request("/?token=s3cret", ("cookie", b"session=s3cret"))
-        for part in (asked, asked.headers, asked.cookies, asked.query):
+    def test_repr_has_no_values(self) -> None:
+        secret = request("/?token=s3cret", ("cookie", b"session=s3cret"))
+        for part in (secret, secret.headers, secret.cookies, secret.query):
             self.assertNotIn("s3cret", f"{part!r} {part}")
 
     def test_bearer(self) -> None:
@@ -67,12 +67,12 @@ class Headers(unittest.TestCase):
 
 class Urls(unittest.TestCase):
     def test_parts(self) -> None:
-        asked = request("/api/realtime/as/alice?channel=a&channel=b")
-        self.assertEqual(asked.url, "https://app.example:8443/api/realtime/as/alice?channel=a&channel=b")
-        self.assertEqual(asked.path, "/api/realtime/as/alice")
+        parsed = request("/api/realtime/as/alice?channel=a&channel=b")
+        self.assertEqual(parsed.url, "https://app.example:8443/api/realtime/as/alice?channel=a&channel=b")
+        self.assertEqual(parsed.path, "/api/realtime/as/alice")
         self.assertEqual(request("*").path, "*")
 
-    def test_queries_are_read_as_browsers_do(self) -> None:
+    def test_query_is_parsed_as_browsers_do(self) -> None:
         query = request("/?channel=a+b&channel=%C3%BC&empty=&bare&=x&&bad=%FF%zz&semi=a;b").query
         self.assertEqual(query["channel"], "a b")
         self.assertEqual(query.get_all("channel"), ["a b", "ü"])

@@ -8,8 +8,8 @@ A policy is one function in ``app.py``::
         if lookup.get(f"session:{request.cookies.get('session', '')}") is None:
             unauthorized()
 
-It lets the client in by returning ``None`` or an ``Allow``, and keeps it out by ``unauthorized()``, ``forbidden("…")``,
-``raise Reject(status, "…")`` or by returning a ``Response``. Any other exception is a 500.
+It admits the client by returning ``None`` or an ``Allow``. It rejects the client with ``unauthorized()``, ``forbidden("…")``,
+``raise Reject(status, "…")`` or by returning a ``Response``. Any other exception becomes a 500.
 """
 
 from . import answer, context, lookup, settings, tokens

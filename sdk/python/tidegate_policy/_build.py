@@ -1,6 +1,6 @@
-"""What happens once, while a component is built: the policy's module is loaded, and all that it will need.
+"""The build of a component: it loads the policy's module and all modules that the policy needs.
 
-There are no files at a decision, so every module has to be loaded now, also those that a function imports.
+A decision has no files, so every module has to be loaded at build, also those that a function imports.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from types import ModuleType
 
 from . import _logs, settings
 
-#: Around what the builder shall show of a failure, on standard output.
+#: Markers around the error message, on standard output, that the builder shows to the author.
 BEGIN, END = "<<<tidegate-policy", "tidegate-policy>>>"
 
-#: What the standard library loads at its first use, where it had files.
-LATE = ("encodings.ascii", "encodings.latin_1", "encodings.utf_8_sig")
-LATE_FOR = {
+#: Modules that the standard library loads from files on first use.
+LAZY_MODULES = ("encodings.ascii", "encodings.latin_1", "encodings.utf_8_sig")
+LAZY_MODULES_BY_USER = {
     "datetime": ("_strptime",),
     "time": ("_strptime",),
     "socket": ("encodings.idna",),
@@ -30,11 +30,11 @@ LATE_FOR = {
 
 
 class BuildError(Exception):
-    """The policy cannot be built; the text says what is wrong and where."""
+    """The policy cannot be built. The text has the cause and the place."""
 
 
 class Environment(MutableMapping[str, str]):
-    """``os.environ``: the policy's settings, read at each decision. There is no way to list those."""
+    """``os.environ``: the policy's settings, read in each decision. They cannot be listed."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -42,26 +42,28 @@ class Environment(MutableMapping[str, str]):
         self._is_open = False
 
     def open(self) -> None:
-        """From now on there are settings."""
+        """Makes the settings readable."""
         self._is_open = True
 
     def __getitem__(self, name: str) -> str:
         if name in self._own:
             return self._own[name]
-        value = settings.get(name) if self._is_open else self._early(name)
+        value = settings.get(name) if self._is_open else self._reject_at_build(name)
         if value is None:
             raise KeyError(name)
         return value
 
-    def _early(self, name: str) -> None:
-        """While the policy is built its own code may not ask, by way of a library neither. A library that asks while it is
-        itself loaded finds nothing."""
+    def _reject_at_build(self, name: str) -> None:
+        """Raises if the policy's own code reads a setting at build, directly or through a library.
+
+        A library that reads a setting while it is itself imported finds nothing.
+        """
         frame = sys._getframe(2)
         while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
             if frame.f_code.co_filename.startswith(self._root):
                 raise RuntimeError(
-                    f"os.environ[{name!r}] is read while the policy is built, and would stay in it: the settings are "
-                    "there at a decision, so read it in authorize, or in a function that authorize calls"
+                    f"os.environ[{name!r}] is read while the policy is built, and would become part of the component: "
+                    "settings exist only in a decision, so read it in authorize, or in a function that authorize calls"
                 )
             frame = frame.f_back
 
@@ -79,37 +81,38 @@ class Environment(MutableMapping[str, str]):
 
 
 def load(module: str, root: str) -> Callable:
-    """The function ``authorize`` of the policy's module."""
+    """Loads the policy's module and returns its function ``authorize``."""
     try:
         policy = importlib.import_module(module)
         authorize = getattr(policy, "authorize", None)
         if not callable(authorize):
             raise BuildError(f"{module}.py has no function authorize(request, channels)")
-        _load_what_functions_import(root)
+        _load_imports_of_functions(root)
     except BaseException as error:
         print(f"{BEGIN}\n{_explain(error, root)}\n{END}")
         raise
-    for late in LATE + tuple(late for user, lates in LATE_FOR.items() if user in sys.modules for late in lates):
-        importlib.import_module(late)
+    used = (name for user, names in LAZY_MODULES_BY_USER.items() if user in sys.modules for name in names)
+    for name in (*LAZY_MODULES, *used):
+        importlib.import_module(name)
     _logs.install()
     return authorize
 
 
-def _load_what_functions_import(root: str) -> None:
-    """Loads what the functions of the policy's own modules import, and keeps those modules' lines for tracebacks."""
+def _load_imports_of_functions(root: str) -> None:
+    """Loads the modules that functions of the policy's own modules import, and caches the source lines for tracebacks."""
     seen: set[str] = set()
     while modules := [module for module in _own_modules(root) if module.__name__ not in seen]:
         for module in modules:
             seen.add(module.__name__)
             file = module.__file__ or ""
             lines = linecache.getlines(file)
-            # Without a time of change: nobody looks whether the file is still the same.
+            # Without a modification time, linecache does not check whether the file has changed.
             linecache.cache[file] = (sum(map(len, lines)), None, lines, file)
             for name in _imported(ast.parse("".join(lines), file)):
                 try:
                     importlib.import_module(name, module.__package__)
                 except ImportError:
-                    # At the top level it would have failed before; in a function it may never be reached, or be optional.
+                    # An import in a function may be optional or unreachable; a failed import at the top level was reported before.
                     pass
 
 
@@ -127,29 +130,29 @@ def _imported(tree: ast.AST) -> Iterator[str]:
             package = "." * node.level + (node.module or "")
             if node.module:
                 yield package
-            # What is imported from a package may be one of its modules.
-            between = "." if node.module else ""
-            yield from (f"{package}{between}{alias.name}" for alias in node.names if alias.name != "*")
+            # A name imported from a package may be one of its modules.
+            separator = "." if node.module else ""
+            yield from (f"{package}{separator}{alias.name}" for alias in node.names if alias.name != "*")
 
 
 def _explain(error: BaseException, root: str) -> str:
-    """What is wrong, and where in the author's own files."""
+    """Describes an error and its place in the author's own files."""
     if isinstance(error, BuildError):
         return str(error)
     if isinstance(error, SyntaxError):
         text = "".join(traceback.format_exception_only(error))
         return f"{error.filename}:{error.lineno}: {error.msg}\n{text}".replace(root, "")
-    # What Python and the SDK do around the author's own code says nothing.
-    around = ("importlib", os.path.dirname(__file__))
+    # Frames of Python's import system and of the SDK are noise.
+    hidden = ("importlib", os.path.dirname(__file__))
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not any(part in frame.filename for part in around)
+        if not any(part in frame.filename for part in hidden)
     ]
     own = [frame for frame in frames if frame.filename.startswith(root)]
     place = f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
     if isinstance(error, ModuleNotFoundError) and error.name:
-        text = f"{place}{_absent(error.name)}"
+        text = f"{place}{_explain_missing_module(error.name)}"
     else:
         text = f"{place}{type(error).__name__}: {error}"
         if isinstance(error, ImportError) and not frames[-1].filename.startswith(root):
@@ -158,11 +161,11 @@ def _explain(error: BaseException, root: str) -> str:
     return f"{text}\n{trace}".rstrip().replace(root, "")
 
 
-def _absent(module: str) -> str:
-    """Why there is no such module, as far as its name tells."""
+def _explain_missing_module(module: str) -> str:
+    """Describes why a module is missing, as far as its name tells."""
     package = module.partition(".")[0]
     if package in sys.stdlib_module_names:
-        return f"Python's own module {module} is not there in a component"
+        return f"Python's own module {module} is not available in a component"
     if package != module and importlib.util.find_spec(package):
         return f"there is no module {module}: if it is compiled, the package {package} does not run in a component"
     return (

@@ -1,8 +1,8 @@
-"""The SDK's half of a component: what is exported to the gateway, and what is imported from it.
+"""The exports and imports of a component.
 
-Loaded only while a component is built and within it; the modules ``wit_world`` and ``componentize_py_types`` are there only
-then. What stands at the top level of this file, as of any, runs once, at build; the component starts from the memory that is
-left then. So whatever is the same for all decisions is done here, and what must not be the same is done in ``_wake``.
+This module is loaded only at build, where the modules ``wit_world`` and ``componentize_py_types`` exist. Its top level runs once,
+and every decision starts from the memory at the end of the build. Work that is the same for all decisions is done at build; work
+that must differ between instances is done in ``initialize``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import random
 from componentize_py_types import Err
 from wit_world.imports import answer, context, lookup, settings, tokens, types
 
-from . import _world
+from . import _host
 from ._build import Environment, load
 from ._decide import decide
 from ._errors import Denied, InvalidToken, Unavailable
@@ -30,7 +30,7 @@ _LEVELS = {
 
 
 class Gateway:
-    """The world that ``wit/policy.wit`` describes."""
+    """The host functions of ``wit/policy.wit``."""
 
     now = staticmethod(context.now)
     request_id = staticmethod(context.request_id)
@@ -79,8 +79,8 @@ class Gateway:
 
 def _lookup_error(error: lookup.Error, key: str) -> Exception:
     if isinstance(error, lookup.Error_Denied):
-        # The key's prefix says what to allow; the rest of it may be a session id.
-        return Denied(f"the operator allows no look-up of {key.partition(':')[0]}:…")
+        # Only the key's prefix, because the rest may be a session id.
+        return Denied(f"the operator does not allow look-ups of {key.partition(':')[0]}:…")
     return Unavailable(error.value)
 
 
@@ -93,7 +93,7 @@ def _token_error(error: tokens.Error) -> Exception:
 
 
 def _text(text: str) -> str:
-    # Half surrogates are in Python's strings at times, and in no other's.
+    # A Python string may contain lone surrogates, which are not valid text for the gateway.
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
@@ -102,46 +102,46 @@ def _lower_headers(headers: list[tuple[str, str]]) -> list[types.Header]:
 
 
 def _answer(request: types.Request, channels: list[str], authorize, root: str) -> types.Grant:
-    """From the interface's request to its answer."""
+    """Converts the request, evaluates the policy, and converts its answer."""
     headers = [(header.name, header.value) for header in request.headers]
-    asked = Request(
+    converted = Request(
         request.method, request.scheme, request.authority, request.path_with_query, headers, request.client_address
     )
-    said = decide(authorize, asked, channels, root)
-    if isinstance(said, Allow):
-        return types.Grant(said.subject, said.channels, said.expires_at, _lower_headers(said.headers))
-    raise Err(types.Rejection(said.status, _lower_headers(said.headers), said.body))
+    result = decide(authorize, converted, channels, root)
+    if isinstance(result, Allow):
+        return types.Grant(result.subject, result.channels, result.expires_at, _lower_headers(result.headers))
+    raise Err(types.Rejection(result.status, _lower_headers(result.headers), result.body))
 
 
 def make(module: str, root: str) -> tuple[type, type]:
-    """Loads the policy ``module`` from the folder ``root``: the classes that componentize-py exports."""
+    """Loads the policy ``module`` from the folder ``root``, and returns the classes that componentize-py exports."""
     environment = Environment(root)
     os.environ = environment  # type: ignore[assignment]
     authorize = load(module, root)
-    sources_of_chance = [thing for thing in gc.get_objects() if type(thing) is random.Random]
-    is_awake = False
+    generators = [value for value in gc.get_objects() if type(value) is random.Random]
+    is_initialized = False
 
-    def wake() -> None:
-        """What has to be fresh in every instance."""
-        nonlocal is_awake
-        is_awake = True
-        _world.enter(gateway)
+    def initialize() -> None:
+        """Prepares the state that every instance has for itself."""
+        nonlocal is_initialized
+        is_initialized = True
+        _host.set_current(gateway)
         environment.open()
-        for source in sources_of_chance:
-            source.seed()
+        for generator in generators:
+            generator.seed()
 
     class Authorizer:
         def authorize(self, request: types.Request, channels: list[str]) -> types.Grant:
-            if not is_awake:
-                wake()
+            if not is_initialized:
+                initialize()
             return _answer(request, channels, authorize, root)
 
     class Preparation:
         def prepare(self) -> None:
-            if not is_awake:
-                wake()
-            _rehearse()
-            # These go through the glue to the gateway and back, and change nothing: no look-up is answered yet.
+            if not is_initialized:
+                initialize()
+            _warm_up()
+            # These exercise the bindings without an effect: look-ups are unavailable before a request.
             context.now()
             settings.get("")
             for look_up in (gateway.get, lambda key: gateway.set_contains(key, key)):
@@ -151,17 +151,17 @@ def make(module: str, root: str) -> tuple[type, type]:
                     pass
 
     gateway = Gateway()
-    for _ in range(20):  # more than it takes until the interpreter has specialised the SDK's code
-        _rehearse()
-    # What is there now stays: the collector need not look at it, and so does not touch its memory.
+    for _ in range(20):  # enough for the interpreter to specialise the SDK's code
+        _warm_up()
+    # The collector skips frozen objects and does not touch their memory.
     gc.collect()
     gc.freeze()
     return Authorizer, Preparation
 
 
-def _rehearse() -> None:
-    """Decides about a request of nobody by a policy of our own, never by the author's: its answer goes nowhere."""
-    before = _world.enter(_Stage())
+def _warm_up() -> None:
+    """Evaluates a policy of the SDK, never the author's, for a made-up request, and drops its answer."""
+    before = _host.set_current(_WarmUpHost())
     try:
         for path in ("/?channel=a&last_ack_a=%28", "/?"):
             headers = [
@@ -171,14 +171,14 @@ def _rehearse() -> None:
             ]
             request = types.Request("GET", "https", "localhost", path, headers, "::1")
             try:
-                _answer(request, ["a"], _rehearsal, "")
+                _answer(request, ["a"], _warm_up_policy, "")
             except Err:
                 pass
     finally:
-        _world.enter(before)
+        _host.set_current(before)
 
 
-def _rehearsal(request: Request, channels: list[str]) -> Allow:
+def _warm_up_policy(request: Request, channels: list[str]) -> Allow:
     from . import answer, context, lookup, settings
 
     for use in (request.cookies.get, request.headers.get, settings.get, lookup.get_json):
@@ -193,8 +193,8 @@ def _rehearsal(request: Request, channels: list[str]) -> Allow:
     return Allow("a", channels=channels, headers={"x-a": "b"})
 
 
-class _Stage(Gateway):
-    """A gateway that is not there."""
+class _WarmUpHost(Gateway):
+    """Host functions that do not call the gateway."""
 
     now = staticmethod(lambda: 0)
     setting = staticmethod(lambda name: None)

@@ -1,4 +1,4 @@
-"""From what a policy's function does to what is answered."""
+"""Evaluation of a policy's function, and conversion of its result or exception into an answer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from . import _world
+from . import _host
 from ._errors import Denied, InvalidToken, Unavailable
 from ._request import Request
 from ._responses import Allow, Reject, Response
@@ -14,13 +14,13 @@ from ._responses import Allow, Reject, Response
 Answer = Allow | Response
 Authorize = Callable[[Request, list[str]], Any]
 
-#: A record of the log beyond this is cut in its middle: the gateway takes 8 KiB a decision, and drops what does not fit.
-LOG_CHARACTERS = 4000
+#: A longer log record loses its middle: the gateway takes 8 KiB per decision and drops the rest.
+MAX_LOG_CHARACTERS = 4000
 
 
 def decide(authorize: Authorize, request: Request, channels: list[str], root: str = "") -> Answer:
-    """Asks the policy. Whatever it raises keeps the client out; ``root`` is cut from the paths in the log."""
-    world = _world.current()
+    """Evaluates the policy. Any exception rejects the client; ``root`` is removed from the paths in the log."""
+    host = _host.current()
     try:
         answer = authorize(request, channels)
         if hasattr(answer, "__await__"):
@@ -28,23 +28,23 @@ def decide(authorize: Authorize, request: Request, channels: list[str], root: st
         return _checked(answer)
     except Reject as reject:
         if reject.reason is not None:
-            world.reason(reject.reason)
+            host.reason(reject.reason)
         return reject.response
     except (Denied, Unavailable) as error:
-        world.reason(error.reason)
+        host.reason(error.reason)
         return Response("Try again", 503)
     except InvalidToken as error:
-        world.reason(f"token {error}")
+        host.reason(f"token {error}")
         return Response("Unauthorized", 401)
-    except BaseException as error:  # SystemExit too: a policy has nothing to exit from
-        report(world, error, root)
+    except BaseException as error:  # SystemExit too: a policy has no process to exit
+        report(host, error, root)
         return Response("Internal Server Error", 500)
 
 
-def report(world: _world.World, error: BaseException, root: str) -> None:
-    """Tells the operator. The reason has no text of the error, for that may be anything; the log has all of it."""
+def report(host: _host.Host, error: BaseException, root: str) -> None:
+    """Reports an error to the operator. The log has the whole error; the reason omits its text, which may contain secrets."""
     trace = error.__traceback__
-    # The frames between here and the policy say nothing.
+    # The frames between this function and the policy are noise.
     while trace and trace.tb_next and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     text = "".join(traceback.format_exception(type(error), error, trace)).rstrip()
@@ -52,21 +52,21 @@ def report(world: _world.World, error: BaseException, root: str) -> None:
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     if root:
         text, place = text.replace(root, ""), place.replace(root, "")
-    if len(text) > LOG_CHARACTERS:
-        text = f"{text[: LOG_CHARACTERS // 4]}\n[…]\n{text[-LOG_CHARACTERS * 3 // 4 :]}"
-    world.log("error", text)
-    world.reason(f"{type(error).__name__}{place}")
+    if len(text) > MAX_LOG_CHARACTERS:
+        text = f"{text[: MAX_LOG_CHARACTERS // 4]}\n[…]\n{text[-MAX_LOG_CHARACTERS * 3 // 4 :]}"
+    host.log("error", text)
+    host.reason(f"{type(error).__name__}{place}")
 
 
 def _finish(awaitable: Any) -> Any:
-    """The result of an ``async def``. Nothing here waits for anything, so it runs through at once."""
+    """Runs an ``async def`` to its end. No host function suspends, so the coroutine finishes in one step."""
     steps = awaitable.__await__()
     try:
         next(steps)
     except StopIteration as end:
         return end.value
     raise RuntimeError(
-        "the policy awaits something that does not come: there is no event loop in a policy, call it without await"
+        "the policy awaits something that never completes: there is no event loop in a policy, call it without await"
     )
 
 
@@ -75,16 +75,16 @@ def _checked(answer: Any) -> Answer:
         return Allow()
     if isinstance(answer, Allow):
         if answer.subject is not None:
-            _world.text(answer.subject, "a subject")
+            _host.text(answer.subject, "a subject")
         for channel in answer.channels or ():
-            _world.text(channel, "a channel")
+            _host.text(channel, "a channel")
         if answer.expires_at is not None:
-            _world.count(answer.expires_at, 64, "expires_at")
+            _host.count(answer.expires_at, 64, "expires_at")
     elif not isinstance(answer, Response):
         raise TypeError(
-            f"authorize returned {type(answer).__name__}: None or an Allow lets the client in, a Response keeps it out"
+            f"authorize returned {type(answer).__name__}: return None or an Allow to admit the client, or a Response to reject it"
         )
     for name, value in answer.headers:
-        _world.text(name, "a header's name")
-        _world.text(value, "a header's value")
+        _host.text(name, "a header's name")
+        _host.text(value, "a header's value")
     return answer

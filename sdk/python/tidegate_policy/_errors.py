@@ -1,16 +1,16 @@
-"""What the gateway's services may fail with. A policy that catches none of them still answers well: see ``_decide``."""
+"""The exceptions of the host functions. A policy need not catch them: ``_decide`` converts each into a response."""
 
 from __future__ import annotations
 
 
 class Denied(Exception):
-    """The operator allowed no look-up of this key (``policy.lookup.prefixes``). Uncaught, it is a 503."""
+    """The operator did not allow look-ups of this key (``policy.lookup.prefixes``). Uncaught, it becomes a 503."""
 
     reason = "look-up denied"
 
 
 class Unavailable(Exception):
-    """The store, or the keys of a token, could not be had. It says nothing about the client. Uncaught, it is a 503."""
+    """The store, or the keys to verify a token, were not available. Uncaught, it becomes a 503."""
 
     def __init__(self, detail: str = "", *, reason: str = "look-up unavailable") -> None:
         super().__init__(detail)
@@ -18,10 +18,10 @@ class Unavailable(Exception):
 
 
 class InvalidToken(Exception):
-    """The token does not hold. Uncaught, it is a 401.
+    """The token is invalid. Uncaught, it becomes a 401.
 
     ``kind`` is ``missing``, ``malformed``, ``untrusted`` (signature, algorithm or key), ``expired`` or ``claims``
-    (issuer, audience or not-before), and ``detail`` is more about it, for the log.
+    (issuer, audience or not-before). ``detail`` has more details for the log.
     """
 
     def __init__(self, kind: str, detail: str = "") -> None:
@@ -31,4 +31,4 @@ class InvalidToken(Exception):
 
 
 class NoGateway(RuntimeError):
-    """Something of the gateway was asked for where there is none."""
+    """A host function was called where there is no gateway."""

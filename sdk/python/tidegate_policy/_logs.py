@@ -1,27 +1,27 @@
-"""Python's logging, wired to the gateway's log."""
+"""A handler that writes Python's logging to the gateway's log."""
 
 from __future__ import annotations
 
 import logging
 
-from . import _world
+from . import _host
 
-#: The policy's logger; any other of ``logging.getLogger`` goes to the same log.
+#: The policy's logger. Any other logger of ``logging.getLogger`` writes to the same log.
 log = logging.getLogger("policy")
 
 
 class Handler(logging.Handler):
-    """Writes records to the gateway's log, which adds time, request and policy."""
+    """Writes records to the gateway's log. The gateway adds the time, the request's id and the policy's digest."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            _world.current().log(level_of(record.levelno), self.format(record))
-        except Exception:  # as every handler of the standard library
+            _host.current().log(level_of(record.levelno), self.format(record))
+        except Exception:  # as the handlers of the standard library do
             self.handleError(record)
 
 
 def level_of(number: int) -> str:
-    """The name of the gateway's level."""
+    """The gateway's name for a level of ``logging``."""
     if number >= logging.ERROR:
         return "error"
     if number >= logging.WARNING:
@@ -30,7 +30,7 @@ def level_of(number: int) -> str:
 
 
 def install() -> None:
-    """Makes the gateway's log the only one. What the policy set up for itself stays."""
+    """Adds the handler to the root logger, unless the policy configured logging itself."""
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(Handler())

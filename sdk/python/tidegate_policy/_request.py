@@ -1,16 +1,16 @@
-"""The client's request. What costs something is parsed when it is first asked for."""
+"""The client's request. Headers, cookies and query are parsed on first use."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qsl
 
-# What HTTP calls whitespace; str.strip() alone takes more than that.
+# Whitespace as HTTP defines it; str.strip() without an argument removes more.
 _WHITESPACE = " \t\n\x0c\r"
 
 
 class _Multi(Mapping[str, str]):
-    """Names with one or more values; as a mapping it has the first of each."""
+    """Names with one or more values. As a mapping it returns the first value."""
 
     __slots__ = ("_values",)
 
@@ -27,7 +27,7 @@ class _Multi(Mapping[str, str]):
         return self._values[name][0]
 
     def get_all(self, name: str) -> list[str]:
-        """Every value of that name, in order."""
+        """All values with this name, in order."""
         return list(self._values.get(name, ()))
 
     def __iter__(self) -> Iterator[str]:
@@ -37,24 +37,24 @@ class _Multi(Mapping[str, str]):
         return len(self._values)
 
     def __repr__(self) -> str:
-        # Not the values: they may be credentials, and a repr ends in a log.
+        # The values may be credentials, and a repr may be logged.
         return f"{type(self).__name__}({', '.join(self._values)})"
 
 
 class Query(_Multi):
-    """The query's parameters, as browsers parse them: ``+`` is a space, and what is no UTF-8 becomes U+FFFD."""
+    """The query's parameters, parsed as browsers do: ``+`` is a space, and invalid UTF-8 becomes U+FFFD."""
 
     __slots__ = ()
 
 
 class Cookies(_Multi):
-    """The cookies by name, as they were sent: quotes and percent signs stay. The first of a name counts."""
+    """The cookies by name, undecoded: quotes and percent signs are kept. The first cookie with a name counts."""
 
     __slots__ = ()
 
 
 class Headers(_Multi):
-    """Headers by name in any case. ``raw`` has the bytes; what is no UTF-8 is U+FFFD in the text."""
+    """Headers by case-insensitive name. ``raw`` has the bytes; invalid UTF-8 is U+FFFD in the text."""
 
     __slots__ = ("raw",)
 
@@ -92,7 +92,7 @@ class Request:
     scheme: str
     #: Host and port.
     authority: str
-    #: As they were sent.
+    #: Path and query as sent.
     path_with_query: str
     #: The client's IP address; behind a trusted proxy, the one that the proxy names.
     client_address: str
@@ -123,12 +123,12 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The path as it was sent, without the query."""
+        """The path as sent, without the query."""
         return self.path_with_query.partition("?")[0]
 
     @property
     def headers(self) -> Headers:
-        """The headers. One that was sent twice is joined by ``", "``; ``get_all`` has them apart."""
+        """The headers. Repeated headers are joined by ``", "``; ``get_all`` returns them separately."""
         if self._headers is None:
             self._headers = Headers(self._raw)
         return self._headers
@@ -142,7 +142,7 @@ class Request:
 
     @property
     def query(self) -> Query:
-        """The query's parameters; ``query.get_all("channel")`` are the channels as they were asked for."""
+        """The query's parameters; ``query.get_all("channel")`` returns the channels as requested."""
         if self._query is None:
             text = self.path_with_query.partition("?")[2]
             self._query = Query(parse_qsl(text, keep_blank_values=True, errors="replace"))
@@ -162,7 +162,7 @@ class Request:
 
 
 def _cookies(header: bytes) -> Iterator[tuple[str, str]]:
-    """The ``name=value`` pairs; whatever is none is skipped, as browsers' and servers' parsers do."""
+    """The ``name=value`` pairs. Other parts are skipped, as browsers' and servers' parsers do."""
     for pair in header.decode("utf-8", "replace").split(";"):
         name, equals, value = pair.partition("=")
         if equals:

@@ -1,4 +1,4 @@
-"""What a policy may answer."""
+"""The answers of a policy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from datetime import datetime
 
-#: Headers as a mapping, or as pairs where a name stands twice.
+#: Headers as a mapping, or as pairs if a name is repeated.
 HeadersInit = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
@@ -17,19 +17,19 @@ def milliseconds(time: int | datetime) -> int:
     """A time as ms since 1970."""
     if isinstance(time, int) and not isinstance(time, bool):
         return time
-    # Told by its attribute, so that the module datetime is not loaded for those who do not use it.
+    # Detected by its attribute, so that the module datetime is loaded only by policies that use it.
     zone = getattr(time, "tzinfo", time)
     if zone is time:
         raise TypeError(f"a time is milliseconds since 1970 (int) or a datetime, not {type(time).__name__}")
     if zone is None:
         raise ValueError(
-            "a datetime without a time zone says no point in time: use datetime.now(timezone.utc) or the like"
+            "a datetime without a time zone is ambiguous: use datetime.now(timezone.utc)"
         )
     return int(time.timestamp() * 1000)
 
 
 def header_list(headers: HeadersInit | None) -> list[tuple[str, str]]:
-    """Headers as pairs, their names in lower case."""
+    """Headers as pairs, with names in lower case."""
     if headers is None:
         return []
     pairs = headers.items() if isinstance(headers, Mapping) else headers
@@ -37,11 +37,12 @@ def header_list(headers: HeadersInit | None) -> list[tuple[str, str]]:
 
 
 class Allow:
-    """Lets the client in.
+    """Admits the client.
 
-    ``subject`` is who it is: for logs, limits and revocation, never shown to other clients. ``channels`` are those that it
-    gets of those that it asked for; without them, all. At ``expires_at`` (ms since 1970, or a ``datetime`` with a time zone)
-    the policy is asked again. ``headers`` go with the stream's response: ``set-cookie`` and ``x-…``.
+    ``subject`` identifies the user for logs, limits and revocation; other clients never see it. ``channels`` are the granted
+    ones of the requested channels, by default all. Before ``expires_at`` (ms since 1970, or a ``datetime`` with a time zone)
+    the stream is rotated and the policy decides again. ``headers`` are added to the stream's response: ``set-cookie`` and
+    ``x-…``.
     """
 
     __slots__ = ("subject", "channels", "expires_at", "headers")
@@ -66,7 +67,7 @@ class Allow:
 
 
 class Response:
-    """Keeps the client out, with this response. Text is ``text/plain`` unless the headers say what it is."""
+    """Rejects the client with this response. Text is ``text/plain`` unless the headers have a ``content-type``."""
 
     __slots__ = ("status", "body", "headers")
 
@@ -84,7 +85,7 @@ class Response:
 
     @classmethod
     def json(cls, data: Any, status: int = 200, headers: HeadersInit | None = None) -> Response:
-        """A response of ``data`` as JSON."""
+        """A response with ``data`` as JSON."""
         pairs = header_list(headers)
         if not any(name == "content-type" for name, _ in pairs):
             pairs.append(("content-type", "application/json"))
@@ -95,9 +96,9 @@ class Response:
 
 
 class Reject(Exception):
-    """Keeps the client out, from wherever it is raised: ``raise Reject(403, "Not a team member")``.
+    """Rejects the client, from any depth of the call stack: ``raise Reject(403, "Not a team member")``.
 
-    ``reason`` is for the decision log, and is not sent.
+    ``reason`` is for the decision log and is not sent to the client.
     """
 
     def __init__(
@@ -114,10 +115,10 @@ class Reject(Exception):
 
 
 def unauthorized(body: str | bytes = "Unauthorized", *, reason: str | None = None) -> NoReturn:
-    """Keeps the client out with a 401. It raises, so that a forgotten ``raise`` or ``return`` lets nobody in."""
+    """Rejects the client with a 401. It raises, so a forgotten ``raise`` or ``return`` cannot admit the client."""
     raise Reject(401, body, reason=reason)
 
 
 def forbidden(body: str | bytes = "Forbidden", *, reason: str | None = None) -> NoReturn:
-    """Keeps the client out with a 403. It raises, so that a forgotten ``raise`` or ``return`` lets nobody in."""
+    """Rejects the client with a 403. It raises, so a forgotten ``raise`` or ``return`` cannot admit the client."""
     raise Reject(403, body, reason=reason)

@@ -1,11 +1,11 @@
-"""More that an answer may say, before it is returned."""
+"""Options of the answer that the policy is about to return."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from . import _world
+from . import _host
 from ._responses import milliseconds
 
 if TYPE_CHECKING:
@@ -13,25 +13,28 @@ if TYPE_CHECKING:
 
 
 def reason(text: str) -> None:
-    """Why, for the decision log and the playground. Never sent to the client; never write a credential here."""
-    _world.current().reason(str(text))
+    """The reason for the decision, for the decision log and the playground. It is never sent to the client.
+
+    Do not put credentials into it.
+    """
+    _host.current().reason(str(text))
 
 
 def replay_since(time: int | datetime) -> None:
-    """Nothing older than this (ms since 1970, or a ``datetime`` with a time zone) is replayed to the client."""
-    _world.current().replay_since(_world.count(milliseconds(time), 64, "a time"))
+    """Events older than this time (ms since 1970, or a ``datetime`` with a time zone) are not replayed to the client."""
+    _host.current().replay_since(_host.count(milliseconds(time), 64, "a time"))
 
 
 def cache_for(seconds: int, vary: Iterable[str], *, any_address: bool = False) -> None:
-    """This answer may be given again for so many seconds without asking.
+    """Lets the gateway reuse this answer for the given time.
 
-    It holds for requests of the same method, URL and client address whose headers named in ``vary`` are the same too: name
-    every header that the decision read (``cookie``, ``authorization``). With ``any_address`` the address does not matter.
+    The cached answer is valid for requests with the same method, URL, client address and values of the headers in ``vary``.
+    Name every header that the decision depends on (``cookie``, ``authorization``). With ``any_address`` the address is ignored.
     """
     if isinstance(vary, str):
         vary = (vary,)
-    world = _world.current()
-    names = [_world.text(name, "a header's name") for name in vary]
-    world.cache_for(_world.count(seconds, 32, "a number of seconds"), names)
+    host = _host.current()
+    names = [_host.text(name, "a header's name") for name in vary]
+    host.cache_for(_host.count(seconds, 32, "a number of seconds"), names)
     if any_address:
-        world.cache_any_address()
+        host.cache_any_address()

@@ -1,20 +1,20 @@
-"""About the decision that is being made."""
+"""Context of the current decision."""
 
 from __future__ import annotations
 
-from . import _world
+from . import _host
 
 
 def now() -> int:
-    """Tidegate's clock, ms since 1970."""
-    return _world.current().now()
+    """The gateway's clock, in ms since 1970."""
+    return _host.current().now()
 
 
 def request_id() -> str:
-    """The same in every log line about this request."""
-    return _world.current().request_id()
+    """The id of this request, as in all log lines about it."""
+    return _host.current().request_id()
 
 
 def action() -> str:
-    """``stream`` or ``history``."""
-    return _world.current().action()
+    """The requested action: ``stream`` or ``history``."""
+    return _host.current().action()

@@ -1,6 +1,6 @@
 """The operator's ``[policy.settings]``: plain values and, by reference, secrets.
 
-They are read at each decision. The top level of a policy's modules runs while it is built, where there are none.
+Read them in each decision. The top level of a policy's modules runs at build, where there are no settings.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from inspect import Parameter, signature
 from typing import Any, TypeVar, get_args, get_type_hints, overload
 
-from . import _world
+from . import _host
 
 T = TypeVar("T")
 
@@ -18,17 +18,17 @@ def get(name: str) -> str | None: ...
 @overload
 def get(name: str, default: str) -> str: ...
 def get(name: str, default: str | None = None) -> str | None:
-    """The setting of that name."""
-    value = _world.current().setting(_world.text(name, "a setting's name"))
+    """The setting with this name."""
+    value = _host.current().setting(_host.text(name, "a setting's name"))
     return default if value is None else value
 
 
 def load(cls: type[T]) -> T:
-    """An object of ``cls`` whose fields are settings.
+    """Loads the settings into an object of ``cls``.
 
-    ``cls`` is a class with annotated fields that takes them by name, such as a dataclass. Fields may be ``str``, ``int``,
-    ``float``, ``bool`` (``true``/``false``), ``list[str]`` (split at commas), or one of these ``| None``; a setting that is
-    absent leaves the field's default::
+    ``cls`` is a class with annotated fields and a constructor that takes them by name, such as a dataclass. Fields may be
+    ``str``, ``int``, ``float``, ``bool`` (``true``/``false``), ``list[str]`` (comma-separated), or one of these ``| None``.
+    A missing setting leaves the field's default::
 
         @dataclass
         class Config:
@@ -59,12 +59,12 @@ def _parse(name: str, kind: Any, text: str) -> Any:
         kind = options[0]
     parser = _PARSERS.get(kind)
     if parser is None:
-        raise TypeError(f"the setting {name} cannot be a {kind}: str, int, float, bool and list[str] can be read")
+        raise TypeError(f"the setting {name} cannot be a {kind}: supported are str, int, float, bool and list[str]")
     try:
         return parser(text)
     except (ValueError, KeyError):
-        # Not the value: it may be a secret.
-        raise ValueError(f"the setting {name} is no {getattr(kind, '__name__', kind)}") from None
+        # Without the value, which may be a secret.
+        raise ValueError(f"the setting {name} is not a valid {getattr(kind, '__name__', kind)}") from None
 
 
 _PARSERS = {

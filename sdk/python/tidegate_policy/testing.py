@@ -1,9 +1,9 @@
-"""Policies in tests, on your own Python: a fake world in place of the gateway.
+"""A gateway for tests of policies, which run on your own Python.
 
 ::
 
-    world = World({"session:alice": '{"id":"alice"}', "team:red:members": {"alice"}})
-    decision = world.decide(authorize, "team-red", cookies={"session": "alice"})
+    gateway = TestGateway({"session:alice": '{"id":"alice"}', "team:red:members": {"alice"}})
+    decision = gateway.decide(authorize, "team-red", cookies={"session": "alice"})
     assert decision.allowed and decision.subject == "alice"
 """
 
@@ -16,35 +16,35 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlencode
 
-from . import _world
+from . import _host
 from ._decide import Authorize, decide
 from ._errors import Denied, InvalidToken, Unavailable
 from ._request import Request
 from ._responses import Allow
 
-#: A string, a set or a hash of the store.
+#: A value in the store: a string, a set or a hash.
 Stored = str | bytes | set[str] | list[str] | dict[str, str]
 
 
 @dataclass
 class Decision:
-    """What came of asking."""
+    """A policy's decision, with the options and log lines that it passed to the gateway."""
 
     allowed: bool
     subject: str | None = None
     channels: list[str] | None = None
     expires_at: int | None = None
-    #: Of a rejection.
+    #: Only for a rejection.
     status: int | None = None
-    #: Of a rejection.
+    #: Only for a rejection.
     body: bytes = b""
     headers: list[tuple[str, str]] = field(default_factory=list)
     reason: str | None = None
     replay_since: int | None = None
-    #: Seconds and the names of headers.
+    #: Seconds, and names of the headers that the cached answer varies by.
     cache_for: tuple[int, list[str]] | None = None
     cache_any_address: bool = False
-    #: Level and message.
+    #: Pairs of level and message.
     log: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -53,14 +53,17 @@ class Decision:
         return self.body.decode()
 
 
-class World:
-    """A gateway with a store, settings and tokens of your choice.
+class TestGateway:
+    """A gateway for tests, with a store, settings, tokens and a clock.
 
-    ``store`` holds strings, sets (a ``set`` or a ``list``) and hashes (a ``dict``). Keys may be looked up if they begin with
-    one of ``prefixes``: by default what comes before the first ``:`` of the keys in the store. ``tokens`` has the claims that
-    a token gives, or the ``InvalidToken`` that it raises; any other token is untrusted. ``now`` is in ms, by default the
-    real time. All of them can be changed later; ``asked`` has the keys that were looked up.
+    ``store`` has strings, sets (a ``set`` or a ``list``) and hashes (a ``dict``). ``prefixes`` are the prefixes of keys that may
+    be looked up, by default the part before the first ``:`` of each key in the store. ``store_unavailable`` makes all look-ups
+    fail. ``tokens`` maps a token to its claims, or to the ``InvalidToken`` that it raises; any other token is untrusted.
+    ``now`` is in ms, by default the real time. All of them can be changed later. ``lookups`` has the keys that were looked up.
     """
+
+    #: pytest does not collect this class, whose name begins with ``Test``.
+    __test__ = False
 
     def __init__(
         self,
@@ -70,17 +73,17 @@ class World:
         tokens: Mapping[str, dict[str, Any] | InvalidToken] | None = None,
         prefixes: Iterable[str] | None = None,
         now: int | None = None,
-        store_away: bool = False,
+        store_unavailable: bool = False,
     ) -> None:
         self.store = dict(store or {})
         self.settings = dict(settings or {})
         self.tokens = dict(tokens or {})
         self.prefixes = None if prefixes is None else list(prefixes)
         self.time = now
-        self.store_away = store_away
-        self.asked: list[str] = []
+        self.store_unavailable = store_unavailable
+        self.lookups: list[str] = []
         self._decision = Decision(allowed=False)
-        self._before: list[_world.World] = []
+        self._before: list[_host.Host] = []
 
     def decide(
         self,
@@ -95,10 +98,10 @@ class World:
         path: str | None = None,
         client_address: str = "192.0.2.1",
     ) -> Decision:
-        """Asks the policy about ``channels`` (``default`` if there are none), as the gateway does."""
-        asked = list(channels) or ["default"]
+        """Evaluates the policy for ``channels`` (``default`` if there are none), as the gateway does."""
+        requested = list(channels) or ["default"]
         if path is None:
-            path = f"/api/realtime?{urlencode([('channel', channel) for channel in asked])}"
+            path = f"/api/realtime?{urlencode([('channel', channel) for channel in requested])}"
         pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
         raw = [(name.lower(), value if isinstance(value, bytes) else value.encode()) for name, value in pairs]
         if cookies:
@@ -107,7 +110,7 @@ class World:
             raw.append(("authorization", f"Bearer {bearer}".encode()))
         self._decision = decision = Decision(allowed=False)
         with self:
-            answer = decide(authorize, Request(method, scheme, authority, path, raw, client_address), asked)
+            answer = decide(authorize, Request(method, scheme, authority, path, raw, client_address), requested)
         decision.headers = answer.headers
         if isinstance(answer, Allow):
             decision.allowed = True
@@ -121,14 +124,14 @@ class World:
         return decision
 
     def __enter__(self) -> Self:
-        """Puts the world in place, to test the parts of a policy that ask the gateway."""
-        self._before.append(_world.enter(self))
+        """Makes this the current gateway, to test parts of a policy that call host functions."""
+        self._before.append(_host.set_current(self))
         return self
 
     def __exit__(self, *_: object) -> None:
-        _world.enter(self._before.pop())
+        _host.set_current(self._before.pop())
 
-    # What a policy asks, as ``_world.World`` names it.
+    # The host functions, as in ``_host.Host``.
 
     def now(self) -> int:
         return int(time.time() * 1000) if self.time is None else self.time
@@ -184,8 +187,8 @@ class World:
             prefixes = [f"{name.partition(':')[0]}:" for name in self.store if ":" in name]
         if not any(key.startswith(prefix) for prefix in prefixes):
             raise Denied(key)
-        self.asked.append(key)
-        if self.store_away:
+        self.lookups.append(key)
+        if self.store_unavailable:
             raise Unavailable("the store does not answer")
         value = self.store.get(key)
         if value is not None and not isinstance(value, kinds):

@@ -1,11 +1,11 @@
-"""JSON Web Tokens, checked by the gateway against the operator's profiles."""
+"""JSON Web Tokens, verified by the gateway against the operator's profiles."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from . import _world
+from . import _host
 from ._errors import InvalidToken
 
 
@@ -14,7 +14,7 @@ class Claims(dict[str, Any]):
 
     @property
     def subject(self) -> str | None:
-        """``sub``, if it is text."""
+        """``sub``, if it is a string."""
         subject = self.get("sub")
         return subject if isinstance(subject, str) else None
 
@@ -26,14 +26,14 @@ class Claims(dict[str, Any]):
 
 
 def verify(token: str | None, profile: str | None = None) -> Claims:
-    """The token's claims, if it holds for the profile of its issuer, or for the one that is named.
+    """Verifies a token with the profile of its issuer, or with ``profile``, and returns its claims.
 
-    Raises ``InvalidToken`` (uncaught: a 401; also for no token at all) and ``Unavailable`` (uncaught: a 503).
+    Raises ``InvalidToken``, also if there is no token (uncaught: a 401), and ``Unavailable`` (uncaught: a 503).
     """
     if not token:
         raise InvalidToken("missing")
-    world = _world.current()
-    _world.text(token, "a token")
+    host = _host.current()
+    _host.text(token, "a token")
     if profile is None:
-        return Claims(json.loads(world.verify(token)))
-    return Claims(json.loads(world.verify_with(_world.text(profile, "a profile"), token)))
+        return Claims(json.loads(host.verify(token)))
+    return Claims(json.loads(host.verify_with(_host.text(profile, "a profile"), token)))

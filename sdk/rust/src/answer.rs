@@ -1,28 +1,28 @@
-//! More that an answer may say, before it is returned.
+//! Options of the answer that the policy is about to return.
 
 use std::time::Duration;
 
 use crate::host;
 
-/// Why, for the decision log and the playground. The client is never told. The last one counts; `because` of
-/// [`Grant`](crate::Grant::because) and [`Rejection`](crate::Rejection::because) comes after all.
+/// The reason for the decision, for the decision log and the playground; never sent to the client. The last call wins, and `with_reason`
+/// of [`Grant`](crate::Grant::with_reason) and [`Rejection`](crate::Rejection::with_reason) overrides it.
 pub fn reason(text: &str) {
     host::answer::reason(text);
 }
 
-/// Nothing older than this (ms since 1970) is replayed to the client.
+/// Events older than this time (ms since 1970) are not replayed to the client.
 pub fn replay_since(time: u64) {
     host::answer::replay_since(time);
 }
 
-/// This answer may be given again for so long to requests of the same URL and client address whose headers named here are the
-/// same too. Credentials belong here: `cookie`, `authorization`.
+/// The gateway may reuse this answer for the given time, for requests with the same URL, client address and values of the headers in
+/// `vary`. Name the headers that carry credentials there: `cookie`, `authorization`.
 pub fn cache_for(time: Duration, vary: &[&str]) {
     let vary: Vec<String> = vary.iter().map(|&name| name.to_owned()).collect();
     host::answer::cache_for(u32::try_from(time.as_secs()).unwrap_or(u32::MAX), &vary);
 }
 
-/// What [`cache_for`] keeps holds for clients of any address.
+/// The answer that [`cache_for`] caches is valid for clients of any address.
 pub fn cache_any_address() {
     host::answer::cache_any_address();
 }

@@ -1,24 +1,24 @@
-//! The allocator of a policy: an arena that is never swept, since an instance lives for one decision.
+//! The allocator of a policy: an arena that frees nothing, since an instance lives for one decision.
 //!
-//! It begins within the memory that an instance starts with. Growing a memory, and taking that back from the next instance, costs a
-//! gateway more than the rest of a small decision does.
+//! The arena starts inside the initial memory of the instance. Growing the memory, and shrinking it again for the next instance, costs
+//! the gateway more than the rest of a small decision.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::arch::wasm32::memory_grow;
 use std::cell::{Cell, UnsafeCell};
 
-/// What nearly every decision does with: a request of some KiB, a session, an answer.
-const ROOM: usize = 64 << 10;
-const PAGE: usize = 64 << 10;
+/// Enough for nearly every decision: a request of a few KiB, a session, an answer.
+const INITIAL_BYTES: usize = 64 << 10;
+const PAGE_BYTES: usize = 64 << 10;
 
 #[repr(align(16))]
-struct Room(UnsafeCell<[u8; ROOM]>);
+struct InitialBlock(UnsafeCell<[u8; INITIAL_BYTES]>);
 
 struct Arena {
-    room: Room,
-    /// Where the next allocation begins; 0 before the first.
+    initial: InitialBlock,
+    /// Address of the next allocation; 0 before the first.
     next: Cell<usize>,
-    /// Where the arena ends as it is now.
+    /// Address of the end of the arena.
     end: Cell<usize>,
 }
 
@@ -26,42 +26,43 @@ struct Arena {
 unsafe impl Sync for Arena {}
 
 #[global_allocator]
-static ARENA: Arena = Arena { room: Room(UnsafeCell::new([0; ROOM])), next: Cell::new(0), end: Cell::new(0) };
+static ARENA: Arena =
+    Arena { initial: InitialBlock(UnsafeCell::new([0; INITIAL_BYTES])), next: Cell::new(0), end: Cell::new(0) };
 
 impl Arena {
-    /// Where an allocation would begin, and end, if it came next.
-    fn place(&self, layout: Layout) -> Option<(usize, usize)> {
+    /// Start and end of the next allocation.
+    fn bounds(&self, layout: Layout) -> Option<(usize, usize)> {
         let start = self.next.get().checked_next_multiple_of(layout.align())?;
         Some((start, start.checked_add(layout.size())?))
     }
 
-    /// Gets room for an allocation that does not fit.
+    /// Extends the arena for an allocation that does not fit.
     fn grow(&self, layout: Layout) -> Option<()> {
         if self.end.get() == 0 {
-            let room = self.room.0.get() as usize;
-            self.next.set(room);
-            self.end.set(room + ROOM);
+            let start = self.initial.0.get() as usize;
+            self.next.set(start);
+            self.end.set(start + INITIAL_BYTES);
             return Some(());
         }
-        let pages = layout.size().checked_add(layout.align())?.div_ceil(PAGE);
+        let pages = layout.size().checked_add(layout.align())?.div_ceil(PAGE_BYTES);
         let before = memory_grow(0, pages);
         if before == usize::MAX {
             return None;
         }
-        // What is left of the room before is lost, unless the new one follows it.
-        if before * PAGE != self.end.get() {
-            self.next.set(before * PAGE);
+        // The rest of the previous block is lost, unless the new block is adjacent.
+        if before * PAGE_BYTES != self.end.get() {
+            self.next.set(before * PAGE_BYTES);
         }
-        self.end.set((before + pages) * PAGE);
+        self.end.set((before + pages) * PAGE_BYTES);
         Some(())
     }
 }
 
-// SAFETY: what lies between `next` and `end` was given to nobody, and every allocation is taken from there, aligned and whole.
+// SAFETY: the memory between `next` and `end` is unused, and every allocation is taken from there, aligned and in one piece.
 unsafe impl GlobalAlloc for Arena {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         loop {
-            let Some((start, end)) = self.place(layout) else { return std::ptr::null_mut() };
+            let Some((start, end)) = self.bounds(layout) else { return std::ptr::null_mut() };
             if start != 0 && end <= self.end.get() {
                 self.next.set(end);
                 return start as *mut u8;
@@ -73,7 +74,7 @@ unsafe impl GlobalAlloc for Arena {
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // Only the last allocation can be taken back.
+        // Only the last allocation can be freed.
         if pointer as usize + layout.size() == self.next.get() {
             self.next.set(pointer as usize);
         }
@@ -89,10 +90,10 @@ unsafe impl GlobalAlloc for Arena {
         if size <= layout.size() {
             return pointer;
         }
-        // SAFETY: the caller vouches for the size with this alignment.
+        // SAFETY: the caller guarantees that the size is valid for this alignment.
         let new = unsafe { self.alloc(Layout::from_size_align_unchecked(size, layout.align())) };
         if !new.is_null() {
-            // SAFETY: the old one has that many bytes, the new one more, and they do not overlap, for the old one is not given back.
+            // SAFETY: both allocations have at least `layout.size()` bytes, and they do not overlap because the old one is not freed.
             unsafe { std::ptr::copy_nonoverlapping(pointer, new, layout.size()) };
         }
         new

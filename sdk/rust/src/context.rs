@@ -1,4 +1,4 @@
-//! About the decision that is being made.
+//! Context of the current decision.
 
 use crate::host;
 
@@ -8,13 +8,13 @@ pub fn now() -> u64 {
     host::context::now()
 }
 
-/// The same in every line of the log about this request.
+/// The id of this request, as in all log lines about it.
 #[must_use]
 pub fn request_id() -> String {
     host::context::request_id()
 }
 
-/// `stream` or `history`.
+/// The requested action: `stream` or `history`.
 #[must_use]
 pub fn action() -> String {
     host::context::action()

@@ -1,33 +1,33 @@
-//! What `?` makes of errors.
+//! Conversion of errors into rejections, for `?`.
 
 use std::any::Any;
 use std::fmt;
 
 use crate::{Rejection, log, lookup, tokens};
 
-/// What a policy's functions return.
+/// The result type of a policy's functions.
 pub type Result<T = crate::Grant, E = Error> = std::result::Result<T, E>;
 
-/// Why there is no grant. Every error becomes one by `?`, and [`From`] says what the client is told then:
+/// Why a policy does not return a grant. `?` converts any error into this type, and [`From`] maps it to the client's response:
 ///
-/// | error | answer |
+/// | error | response |
 /// | --- | --- |
-/// | a [`Rejection`] | itself |
-/// | a look-up that was denied or not answered | 503 `Try again` |
-/// | a token that does not hold | 401 `Unauthorized` |
-/// | a token that could not be checked | 503 `Try again` |
-/// | any other | 500 `Internal error`; its words go to the log |
+/// | a [`Rejection`] | the rejection itself |
+/// | a look-up that was denied, or that the store did not answer | 503 `Try again` |
+/// | an invalid token | 401 `Unauthorized` |
+/// | a token that could not be verified | 503 `Try again` |
+/// | any other | 500 `Internal error`; the error text goes to the log |
 ///
-/// Who wants it otherwise maps the error on the spot, or lets the policy return a type of its own that becomes a [`Rejection`].
+/// For other responses, map the error where it occurs, or return an error type of your own that converts into a [`Rejection`].
 #[derive(Debug)]
 pub enum Error {
-    /// The policy's own word.
+    /// A rejection that the policy made.
     Rejection(Rejection),
     /// A look-up failed.
     Lookup(lookup::Error),
-    /// A token does not hold.
+    /// A token is invalid or could not be verified.
     Token(tokens::Error),
-    /// Anything else.
+    /// Any other error.
     Other(Box<dyn std::error::Error>),
 }
 
@@ -39,7 +39,7 @@ impl From<Rejection> for Error {
 
 impl<E: std::error::Error + 'static> From<E> for Error {
     fn from(error: E) -> Self {
-        // Decided when it is compiled, for each type.
+        // The compiler resolves these downcasts for each type.
         let mut error = Some(error);
         let any: &mut dyn Any = &mut error;
         if let Some(error) = any.downcast_mut().and_then(Option::take) {
@@ -50,7 +50,7 @@ impl<E: std::error::Error + 'static> From<E> for Error {
         }
         match error {
             Some(error) => Self::Other(error.into()),
-            None => Self::Other("an error that was taken".into()),
+            None => Self::Other("the error was already converted".into()),
         }
     }
 }
@@ -60,13 +60,13 @@ impl From<Error> for Rejection {
         match error {
             Error::Rejection(rejection) => rejection,
             Error::Lookup(error @ (lookup::Error::Denied | lookup::Error::Unavailable(_))) => {
-                Self::unavailable("Try again").because(error.to_string())
+                Self::unavailable("Try again").with_reason(error.to_string())
             }
             Error::Token(error @ tokens::Error::Unavailable(_)) => {
-                Self::unavailable("Try again").because(error.to_string())
+                Self::unavailable("Try again").with_reason(error.to_string())
             }
             Error::Token(error @ tokens::Error::Unreadable(_)) => internal(&error),
-            Error::Token(error) => Self::unauthorized("Unauthorized").because(error.to_string()),
+            Error::Token(error) => Self::unauthorized("Unauthorized").with_reason(error.to_string()),
             Error::Lookup(error) => internal(&error),
             Error::Other(error) => internal(&*error),
         }
@@ -76,5 +76,5 @@ impl From<Error> for Rejection {
 fn internal(error: &dyn fmt::Display) -> Rejection {
     let text = error.to_string();
     log::error(&text);
-    Rejection::new(500, "Internal error").because(text)
+    Rejection::new(500, "Internal error").with_reason(text)
 }

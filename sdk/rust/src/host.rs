@@ -1,4 +1,4 @@
-//! Who answers what a policy asks: the gateway, or in a test the world that the test made.
+//! The host functions: those of the gateway, or in a test those of the test gateway.
 
 #[cfg(target_family = "wasm")]
 pub use crate::bindings::tidegate::policy::{answer, context, lookup, settings, tokens};

@@ -1,4 +1,4 @@
-//! Reading JSON into the policy's own types.
+//! Decoding of JSON into the policy's own types.
 
 use std::fmt;
 
@@ -7,29 +7,29 @@ use serde::de::{self, DeserializeOwned, Deserializer, IgnoredAny, IntoDeserializ
 use serde::forward_to_deserialize_any;
 use serde_json::Value;
 
-/// What is wrong with a text, by its kind: words would quote what a session holds, and cost a policy a fifth of its size.
+/// Why decoding failed, without a message: a message would quote the session, and cost a policy a fifth of its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// It is no JSON.
+    /// The text is not JSON.
     Syntax,
-    /// It is JSON, of another type than was expected.
+    /// The text is JSON of another type than expected.
     Type,
 }
 
-/// Reads a value as other languages do: a struct is read from an object only, where serde would also take a list whose items
-/// happen to fit, and of a name that stands in an object twice, the last counts.
+/// Decodes a value as other languages do. A struct is decoded from an object only, where serde also accepts a list of matching
+/// items. If an object has a name twice, the last value counts.
 ///
 /// # Errors
-/// The text is no JSON, or not of that type.
+/// The text is not JSON, or not of that type.
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
     let value = serde_json::from_slice(text).map_err(|_| Error::Syntax)?;
     T::deserialize(Json(value))
 }
 
-/// For a field that counts only if it is a string: `#[serde(default, deserialize_with = "json::text_or_none")]`.
+/// Decodes a field that is ignored unless it is a string: `#[serde(default, deserialize_with = "json::text_or_none")]`.
 ///
 /// # Errors
-/// The text is no JSON.
+/// The text is not JSON.
 pub fn text_or_none<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
     value.deserialize_any(TextOrNone)
 }
@@ -37,8 +37,8 @@ pub fn text_or_none<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Syntax => "it is not JSON",
-            Self::Type => "it is JSON of another shape",
+            Self::Syntax => "not JSON",
+            Self::Type => "JSON of another type",
         })
     }
 }
@@ -50,7 +50,7 @@ impl de::Error for Error {
         Self::Type
     }
 
-    // As they are, these make words that nobody reads.
+    // The default implementations format messages that `custom` drops.
 
     fn invalid_type(_: de::Unexpected<'_>, _: &dyn de::Expected) -> Self {
         Self::Type
@@ -81,7 +81,7 @@ impl de::Error for Error {
     }
 }
 
-/// A value that is read as what it is.
+/// A JSON value as a deserializer.
 struct Json(Value);
 
 impl<'de> Deserializer<'de> for Json {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_struct_is_an_object_and_its_text_is_text() {
+    fn struct_is_decoded_from_an_object_and_text_from_a_string() {
         let read = |text: &str| from_slice::<Session>(text.as_bytes()).ok().map(|session| (session.id, session.role));
         let alice = |role: Option<&str>| Some(("alice".to_owned(), role.map(str::to_owned)));
         for (text, expect) in [
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_every_kind() {
+    fn values_of_every_type_are_decoded() {
         #[derive(Debug, Deserialize, PartialEq)]
         #[serde(rename_all = "lowercase")]
         enum Plan {
@@ -266,7 +266,7 @@ mod tests {
             pair: (u8, bool),
         }
         let text = r#"{"plans":["free",{"seats":3},{"custom":{"name":"x"}}],"id":-7,"ratio":0.5,"nested":null,"pair":[1,true]}"#;
-        let all = from_slice::<All>(text.as_bytes()).expect("it is as it should be");
+        let all = from_slice::<All>(text.as_bytes()).expect("valid");
         assert_eq!(all.plans, [Plan::Free, Plan::Seats(3), Plan::Custom { name: "x".into() }]);
         assert_eq!((all.id, all.ratio, all.nested, all.pair), (Id(-7), 0.5, None, (1, true)));
         assert_eq!(

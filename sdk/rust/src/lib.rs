@@ -16,7 +16,7 @@
 //! # fn main() {}
 //! ```
 //!
-//! The same function runs in `cargo test`, on a [`testing::World`] of your making.
+//! The same function runs in `cargo test`, against a [`testing::TestGateway`].
 
 pub mod answer;
 #[cfg(all(target_family = "wasm", feature = "arena"))]
@@ -42,10 +42,10 @@ pub use grant::Grant;
 pub use rejection::Rejection;
 pub use request::Request;
 
-/// Makes a function the policy of this crate.
+/// Exports a function as the policy of this crate.
 ///
-/// It takes a [`&Request`](Request) and the channels that are asked for, `&[String]`, and returns a `Result` of a [`Grant`] and
-/// anything that can become a [`Rejection`]: [`Error`], or a type of your own with another idea of what a client is told.
+/// The function takes a [`&Request`](Request) and the requested channels, `&[String]`. It returns a `Result` of a [`Grant`] and any
+/// error that converts into a [`Rejection`]: [`Error`], or an error type of your own that maps errors to other responses.
 #[macro_export]
 macro_rules! policy {
     ($authorize:path) => {
@@ -69,7 +69,7 @@ macro_rules! policy {
     };
 }
 
-/// What [`policy!`] exports; not for other use.
+/// The function behind [`policy!`]; not part of the public interface.
 #[doc(hidden)]
 pub fn __decide<E: Into<Rejection>>(
     authorize: impl FnOnce(&Request, &[String]) -> Result<Grant, E>,

@@ -1,24 +1,24 @@
-//! The gateway's log. Lines come with the policy's digest, and there is a limit to how many.
+//! The gateway's log. The gateway adds the policy's digest to each line, and limits the rate.
 
 use crate::bindings::tidegate::policy::context::Level;
 use crate::host;
 
-/// For who looks closely.
+/// Details for debugging.
 pub fn debug(message: &str) {
     host::context::log(Level::Debug, message);
 }
 
-/// Worth a line.
+/// Normal events.
 pub fn info(message: &str) {
     host::context::log(Level::Info, message);
 }
 
-/// Odd.
+/// Unexpected conditions that the policy handles.
 pub fn warn(message: &str) {
     host::context::log(Level::Warn, message);
 }
 
-/// Wrong.
+/// Failures.
 pub fn error(message: &str) {
     host::context::log(Level::Error, message);
 }

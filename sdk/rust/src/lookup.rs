@@ -1,4 +1,4 @@
-//! Look-ups in the store, read only, of keys whose prefix the operator allowed.
+//! Read-only look-ups in the store, for keys with a prefix that the operator allowed.
 
 use std::fmt;
 
@@ -7,40 +7,40 @@ use serde::de::DeserializeOwned;
 use crate::bindings::tidegate::policy::lookup as wit;
 use crate::{host, json as json_text};
 
-/// Why a look-up gave nothing that can be used.
+/// Why a look-up failed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operator allowed no such key.
+    /// The operator did not allow this key.
     Denied,
-    /// The store did not answer; the text says why.
+    /// The store did not answer; the text has the cause.
     Unavailable(String),
-    /// What is there is not UTF-8.
-    NotText,
-    /// What is there is not JSON, or not of the type that was wanted.
+    /// The value is not UTF-8.
+    NotUtf8,
+    /// The value is not JSON, or not of the expected type.
     Unreadable(json_text::Error),
 }
 
 /// The string at a key.
 ///
 /// # Errors
-/// The key is not allowed, or the store does not answer.
+/// [`Error::Denied`] if the key is not allowed, [`Error::Unavailable`] if the store does not answer.
 pub fn get(key: &str) -> Result<Option<Vec<u8>>, Error> {
     Ok(host::lookup::get(key)?)
 }
 
-/// The string at a key, which is UTF-8.
+/// The string at a key as UTF-8 text.
 ///
 /// # Errors
-/// As [`get`]; or it is not UTF-8.
+/// As [`get`], and [`Error::NotUtf8`].
 pub fn text(key: &str) -> Result<Option<String>, Error> {
     get(key)?.map(utf8).transpose()
 }
 
-/// The string at a key, which is JSON; see [`json::from_slice`](crate::json::from_slice).
+/// The string at a key, decoded from JSON; see [`json::from_slice`](crate::json::from_slice).
 ///
 /// # Errors
-/// As [`get`]; or it is not JSON of that type.
+/// As [`get`], and [`Error::Unreadable`].
 pub fn json<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
     get(key)?.map(|text| parse(&text)).transpose()
 }
@@ -48,23 +48,23 @@ pub fn json<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
 /// A field of the hash at a key.
 ///
 /// # Errors
-/// The key is not allowed, or the store does not answer.
+/// [`Error::Denied`] if the key is not allowed, [`Error::Unavailable`] if the store does not answer.
 pub fn hash_get(key: &str, field: &str) -> Result<Option<Vec<u8>>, Error> {
     Ok(host::lookup::hash_get(key, field)?)
 }
 
-/// A field of the hash at a key, which is UTF-8.
+/// A field of the hash at a key as UTF-8 text.
 ///
 /// # Errors
-/// As [`hash_get`]; or it is not UTF-8.
+/// As [`hash_get`], and [`Error::NotUtf8`].
 pub fn hash_text(key: &str, field: &str) -> Result<Option<String>, Error> {
     hash_get(key, field)?.map(utf8).transpose()
 }
 
-/// A field of the hash at a key, which is JSON.
+/// A field of the hash at a key, decoded from JSON.
 ///
 /// # Errors
-/// As [`hash_get`]; or it is not JSON of that type.
+/// As [`hash_get`], and [`Error::Unreadable`].
 pub fn hash_json<T: DeserializeOwned>(key: &str, field: &str) -> Result<Option<T>, Error> {
     hash_get(key, field)?.map(|text| parse(&text)).transpose()
 }
@@ -72,13 +72,13 @@ pub fn hash_json<T: DeserializeOwned>(key: &str, field: &str) -> Result<Option<T
 /// Whether the set at a key has a member.
 ///
 /// # Errors
-/// The key is not allowed, or the store does not answer.
+/// [`Error::Denied`] if the key is not allowed, [`Error::Unavailable`] if the store does not answer.
 pub fn set_contains(key: &str, member: &str) -> Result<bool, Error> {
     Ok(host::lookup::set_contains(key, member)?)
 }
 
 fn utf8(bytes: Vec<u8>) -> Result<String, Error> {
-    String::from_utf8(bytes).map_err(|_| Error::NotText)
+    String::from_utf8(bytes).map_err(|_| Error::NotUtf8)
 }
 
 fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
@@ -89,7 +89,7 @@ impl From<wit::Error> for Error {
     fn from(error: wit::Error) -> Self {
         match error {
             wit::Error::Denied => Self::Denied,
-            wit::Error::Unavailable(why) => Self::Unavailable(why),
+            wit::Error::Unavailable(cause) => Self::Unavailable(cause),
         }
     }
 }
@@ -99,8 +99,8 @@ impl fmt::Display for Error {
         match self {
             Self::Denied => f.write_str("look-up denied"),
             Self::Unavailable(_) => f.write_str("look-up unavailable"),
-            Self::NotText => f.write_str("what was looked up is not UTF-8"),
-            Self::Unreadable(why) => write!(f, "what was looked up cannot be read: {why}"),
+            Self::NotUtf8 => f.write_str("the value in the store is not UTF-8"),
+            Self::Unreadable(error) => write!(f, "the value in the store cannot be decoded: {error}"),
         }
     }
 }

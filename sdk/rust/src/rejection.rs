@@ -1,25 +1,25 @@
-//! Keeping a client out.
+//! The answer that rejects a client.
 
 use serde::Serialize;
 
 use crate::answer;
 use crate::bindings::tidegate::policy::types;
 
-/// Keeps a client out. It is what the client gets, as it stands.
+/// Rejects a client. The client gets this response unchanged.
 #[derive(Clone, Debug)]
-#[must_use = "a rejection keeps nobody out until it is returned"]
+#[must_use = "a rejection has no effect until it is returned"]
 pub struct Rejection {
     pub(crate) inner: types::Rejection,
     pub(crate) reason: Option<String>,
 }
 
 impl Rejection {
-    /// Of any status from 200 to 599, with a text.
+    /// A response with a status from 200 to 599 and a text body.
     pub fn new(status: u16, text: impl Into<Vec<u8>>) -> Self {
         Self::typed(status, "text/plain", text.into())
     }
 
-    /// Of any status from 200 to 599, with a value that becomes JSON.
+    /// A response with a status from 200 to 599 and a JSON body.
     pub fn json(status: u16, value: &impl Serialize) -> Self {
         match serde_json::to_vec(value) {
             Ok(body) => Self::typed(status, "application/json", body),
@@ -32,44 +32,44 @@ impl Rejection {
         Self { inner: types::Rejection { status, headers, body }, reason: None }
     }
 
-    /// 400: the request makes no sense.
+    /// 400: the request is malformed.
     pub fn bad_request(text: impl Into<Vec<u8>>) -> Self {
         Self::new(400, text)
     }
 
-    /// 401: who is it?
+    /// 401: the client is not authenticated.
     pub fn unauthorized(text: impl Into<Vec<u8>>) -> Self {
         Self::new(401, text)
     }
 
-    /// 403: not for this one.
+    /// 403: the client may not read a requested channel.
     pub fn forbidden(text: impl Into<Vec<u8>>) -> Self {
         Self::new(403, text)
     }
 
-    /// 404: there is no such channel, or none that this client may know of.
+    /// 404: a requested channel does not exist, or the client may not know that it does.
     pub fn not_found(text: impl Into<Vec<u8>>) -> Self {
         Self::new(404, text)
     }
 
-    /// 429: too often.
+    /// 429: the client sent too many requests.
     pub fn too_many_requests(text: impl Into<Vec<u8>>) -> Self {
         Self::new(429, text)
     }
 
-    /// 503: it cannot be told now.
+    /// 503: the policy cannot decide now.
     pub fn unavailable(text: impl Into<Vec<u8>>) -> Self {
         Self::new(503, text)
     }
 
-    /// A header of the response, beside `content-type`.
+    /// Adds a response header to `content-type`.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.inner.headers.push(types::Header { name: name.into(), value: value.into() });
         self
     }
 
-    /// Why, for the operator's log. The client is not told.
-    pub fn because(mut self, reason: impl Into<String>) -> Self {
+    /// The reason for the decision, for the operator's log; never sent to the client.
+    pub fn with_reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
         self
     }

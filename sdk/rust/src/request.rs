@@ -1,4 +1,4 @@
-//! What the client asks.
+//! The client's request.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ impl Request {
         Self { inner }
     }
 
-    /// The method, `GET`.
+    /// The HTTP method.
     #[must_use]
     pub fn method(&self) -> &str {
         &self.inner.method
@@ -51,23 +51,23 @@ impl Request {
         &self.inner.client_address
     }
 
-    /// The first header of that name, in any case; none if it is not text.
+    /// The first header with this name, case-insensitively; `None` if its value is not UTF-8.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers(name).next().and_then(|value| str::from_utf8(value).ok())
     }
 
-    /// The values of all headers of that name, in order.
+    /// The values of all headers with this name, in order.
     pub fn headers(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         let named = move |header: &&types::Header| header.name.eq_ignore_ascii_case(name);
         self.inner.headers.iter().filter(named).map(|header| &*header.value)
     }
 
-    /// The first cookie of that name; none if it is empty, or not text.
+    /// The first cookie with this name; `None` if it is empty or not UTF-8.
     #[must_use]
     pub fn cookie(&self, name: &str) -> Option<&str> {
         let mut pairs = self.headers("cookie").flat_map(|header| header.split(|&byte| byte == b';'));
-        // Whatever is no `name=value` is passed over, as other servers do.
+        // Pairs that are not `name=value` are skipped, as other servers do.
         let value = pairs.find_map(|pair| {
             let equals = pair.iter().position(|&byte| byte == b'=')?;
             let (found, value) = (pair[..equals].trim_ascii(), pair[equals + 1..].trim_ascii());
@@ -76,7 +76,7 @@ impl Request {
         str::from_utf8(value).ok().filter(|value| !value.is_empty())
     }
 
-    /// The token of `authorization: Bearer <token>`; none if there are several such headers.
+    /// The token of `authorization: Bearer <token>`; `None` if there are several such headers.
     #[must_use]
     pub fn bearer(&self) -> Option<&str> {
         let mut headers = self.headers("authorization");
@@ -85,13 +85,13 @@ impl Request {
         Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
     }
 
-    /// The first parameter of that name in the query, decoded.
+    /// The first query parameter with this name, decoded.
     #[must_use]
     pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
         self.queries(name).next()
     }
 
-    /// All parameters of that name in the query, decoded, in order.
+    /// All query parameters with this name, decoded, in order.
     pub fn queries(&self, name: &str) -> impl Iterator<Item = Cow<'_, str>> {
         let pairs = form_urlencoded::parse(self.split().1.as_bytes());
         pairs.filter(move |(found, _)| found == name).map(|(_, value)| value)

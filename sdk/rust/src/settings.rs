@@ -10,17 +10,17 @@ use crate::host;
 
 mod load;
 
-/// Why a setting cannot be used. It never holds the setting's value, which may be a secret.
+/// Why a setting cannot be used. It never contains the setting's value, which may be a secret.
 #[derive(Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operator gave none.
+    /// The operator did not configure the setting.
     Missing(String),
-    /// It is not what the policy takes it for.
+    /// The setting's value is not of the expected type.
     Invalid {
-        /// Of the setting.
+        /// The setting's name.
         name: String,
-        /// What it should be.
+        /// The type or kind of value that the policy expects.
         expected: &'static str,
     },
 }
@@ -31,40 +31,40 @@ pub fn get(name: &str) -> Option<String> {
     host::settings::get(name)
 }
 
-/// The value of a setting that has to be there.
+/// The value of a required setting.
 ///
 /// # Errors
-/// It is not there.
+/// The setting is missing.
 pub fn require(name: &str) -> Result<String, Error> {
     get(name).ok_or_else(|| Error::Missing(name.to_owned()))
 }
 
-/// A setting that has to be there, as a number or whatever else is read from text.
+/// A required setting, parsed from text.
 ///
 /// # Errors
-/// It is not there, or it is something else.
+/// The setting is missing or invalid.
 pub fn parse<T: FromStr>(name: &str) -> Result<T, Error> {
-    of(name, &require(name)?)
+    parse_value(name, &require(name)?)
 }
 
-/// The same of a setting that may be left out.
+/// An optional setting, parsed from text.
 ///
 /// # Errors
-/// It is something else.
+/// The setting is invalid.
 pub fn parse_or<T: FromStr>(name: &str, default: T) -> Result<T, Error> {
-    get(name).map_or(Ok(default), |text| of(name, &text))
+    get(name).map_or(Ok(default), |text| parse_value(name, &text))
 }
 
-/// A struct whose fields are settings by name: text, numbers, `true` and `false`, unit variants, lists with commas.
-/// `Option` and `#[serde(default)]` are for those that may be left out, `rename_all = "kebab-case"` for names with hyphens.
+/// Loads a struct whose fields are settings by name: text, numbers, `true` and `false`, unit variants, comma-separated lists.
+/// Use `Option` or `#[serde(default)]` for optional settings, and `rename_all = "kebab-case"` for names with hyphens.
 ///
 /// # Errors
-/// One is not there, or is something else.
+/// A setting is missing or invalid.
 pub fn load<T: DeserializeOwned>() -> Result<T, Error> {
     T::deserialize(load::Settings)
 }
 
-fn of<T: FromStr>(name: &str, text: &str) -> Result<T, Error> {
+fn parse_value<T: FromStr>(name: &str, text: &str) -> Result<T, Error> {
     text.parse().map_err(|_| Error::Invalid { name: name.to_owned(), expected: type_name::<T>() })
 }
 
@@ -72,7 +72,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(name) => write!(f, "the setting {name} is missing"),
-            Self::Invalid { name, expected } => write!(f, "the setting {name} is no {expected}"),
+            Self::Invalid { name, expected } => write!(f, "the setting {name} is not a valid {expected}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! JSON Web Tokens, checked by the gateway against the operator's profiles.
+//! JSON Web Tokens, verified by the gateway against the operator's profiles.
 
 use std::fmt;
 
@@ -7,36 +7,36 @@ use serde::de::DeserializeOwned;
 use crate::bindings::tidegate::policy::tokens as wit;
 use crate::{host, json};
 
-/// Why a token does not hold, or cannot be told to.
+/// Why a token is invalid or could not be verified.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// It is no token.
+    /// The text is not a token.
     Malformed,
-    /// The signature, the algorithm or the key does not hold.
+    /// The signature, algorithm or key is not valid.
     Untrusted,
-    /// Its time is over.
+    /// The token has expired.
     Expired,
-    /// Issuer, audience or not-before does not hold; the text says which.
+    /// Issuer, audience or not-before does not match; the text says which.
     Claims(String),
-    /// It cannot be checked: no key could be had. The text says why.
+    /// The gateway has no key to verify the token; the text has the cause.
     Unavailable(String),
-    /// It holds, but its claims are not what they were taken for.
+    /// The token is valid, but its claims are not of the expected type.
     Unreadable(json::Error),
 }
 
-/// The claims of a token that holds for the profile of its issuer.
+/// Verifies a token with the profile of its issuer, and returns its claims.
 ///
 /// # Errors
-/// It does not hold or cannot be checked, or its claims are not of that type.
+/// The token is invalid or could not be verified, or its claims are not of that type.
 pub fn verify<T: DeserializeOwned>(token: &str) -> Result<T, Error> {
     claims(host::tokens::verify(token))
 }
 
-/// The claims of a token that holds for one profile.
+/// Verifies a token with one profile, and returns its claims.
 ///
 /// # Errors
-/// It does not hold or cannot be checked, or its claims are not of that type.
+/// The token is invalid or could not be verified, or its claims are not of that type.
 pub fn verify_with<T: DeserializeOwned>(profile: &str, token: &str) -> Result<T, Error> {
     claims(host::tokens::verify_with(profile, token))
 }
@@ -52,7 +52,7 @@ impl From<wit::Error> for Error {
             wit::Error::Untrusted => Self::Untrusted,
             wit::Error::Expired => Self::Expired,
             wit::Error::Claims(what) => Self::Claims(what),
-            wit::Error::Unavailable(why) => Self::Unavailable(why),
+            wit::Error::Unavailable(cause) => Self::Unavailable(cause),
         }
     }
 }
@@ -63,9 +63,9 @@ impl fmt::Display for Error {
             Self::Malformed => f.write_str("token malformed"),
             Self::Untrusted => f.write_str("token untrusted"),
             Self::Expired => f.write_str("token expired"),
-            Self::Claims(what) => write!(f, "token's claims do not hold: {what}"),
-            Self::Unavailable(_) => f.write_str("token cannot be checked"),
-            Self::Unreadable(why) => write!(f, "token's claims cannot be read: {why}"),
+            Self::Claims(what) => write!(f, "token claims invalid: {what}"),
+            Self::Unavailable(_) => f.write_str("token cannot be verified"),
+            Self::Unreadable(error) => write!(f, "token claims cannot be decoded: {error}"),
         }
     }
 }

@@ -1,16 +1,16 @@
-// The first half of a build: an app's modules, found from its route file as a bundler finds them, to one program.
+// The first half of a build: bundles the modules that the route file imports into one program.
 import { createRequire, SourceMap } from "node:module";
 import { readFileSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { BuildError } from "./errors.mjs";
-import { needs } from "./needs.mjs";
+import { polyfills } from "./polyfills.mjs";
 import { resolver } from "./resolve.mjs";
 
-/** What the engine understands; it is as new as can be had. */
+/** The newest target that esbuild has; the engine supports it. */
 const TARGET = "es2024";
 
-/** So that the engine never reads a `\\p{…}` that platform/unicode.ts has not seen. */
+/** Unsupported by the engine, so that every `\\p{…}` goes through platform/unicode.ts. */
 const REGEXP = { "regexp-unicode-property-escapes": false, "regexp-sticky-and-unicode-flags": false };
 
 const DEFINE = {
@@ -19,7 +19,7 @@ const DEFINE = {
   "import.meta.url": '"file:///policy.js"',
 };
 
-/** An app as one program. */
+/** Bundles an app into one program. */
 export async function bundle({ entry, sdk, modules }) {
   const esbuild = await load(modules);
   const root = process.cwd();
@@ -34,7 +34,7 @@ export async function bundle({ entry, sdk, modules }) {
       return await esbuild.build({ ...common, ...options });
     } catch (error) {
       if (!error.errors) throw error;
-      throw new BuildError(error.errors.map(tell("error")).join("\n"));
+      throw new BuildError(error.errors.map(formatAs("error")).join("\n"));
     }
   };
 
@@ -44,7 +44,7 @@ export async function bundle({ entry, sdk, modules }) {
     format: "esm",
     platform: "browser",
     outfile: "app.js",
-    // The nearest there is to this engine: the web's standards, no page, no Node.
+    // The conditions closest to this engine: web standards without a page and without Node.
     conditions: ["tidegate", "edge-light", "worker", "browser", "module"],
     mainFields: ["browser", "module", "main"],
     nodePaths: [modules],
@@ -87,7 +87,7 @@ export async function bundle({ entry, sdk, modules }) {
       codes.set(id, { code: (await esbuild.transform(source, { format: "cjs", target: TARGET, define: DEFINE })).code, map: "" });
     }
   } else {
-    // With `await` at top level no module can be told from the next: all of it is one, which ends when it ends.
+    // With `await` at top level the modules cannot be evaluated one by one, so the whole app is one module.
     const stdin = { contents: `import * as route from ${JSON.stringify(entry)};\nObject.assign(tidegateExports, route);`, resolveDir: root };
     const whole = await attempt({ ...app, stdin, supported: REGEXP });
     codes.set(top, { code: whole.outputFiles[0].text, map: "", whole: true });
@@ -101,11 +101,11 @@ export async function bundle({ entry, sdk, modules }) {
     mainFields: ["browser", "module", "main"],
     external: ["tidegate:app", "tidegate:policy/*"],
     nodePaths: [modules],
-    plugins: [madeUp(needs({ codes: [...codes.values()].map((it) => it.code), sdk }), sdk)],
+    plugins: [virtualModules(polyfills({ codes: [...codes.values()].map((it) => it.code), sdk }), sdk)],
     outfile: "runtime.js",
   })).outputFiles[0].text;
 
-  // Where this machine keeps things is nobody's business.
+  // The component must not contain paths of the build machine.
   const places = [[relative(root, modules), "npm"], [relative(root, sdk), "@tidegate/policy"]].filter(([path]) => path.startsWith(".."));
   const shorten = (text) => places.reduce((text, [path, short]) => text.replaceAll(`${path}/`, `${short}/`), text);
   return {
@@ -113,14 +113,14 @@ export async function bundle({ entry, sdk, modules }) {
     name: name(entry),
     warnings: [
       ...(compiled ? [] : [`${name(entry)}: note: there is \`await\` at top level: the whole app is evaluated in every instance, not once at build`]),
-      ...found.warnings.map(tell("warning")), ...warnings(),
+      ...found.warnings.map(formatAs("warning")), ...warnings(),
     ],
     sources: files.map((id) => ({ name: id, text: read(resolve(root, id)), own: !id.includes("node_modules/") })),
     ...assemble({ graph, codes, runtime, entry: top, shorten }),
   };
 }
 
-/** The program, and where in it each module is. */
+/** Assembles the program, and records the lines of each module. */
 function assemble({ graph, codes, runtime, entry, shorten }) {
   const places = [];
   let text = "const tidegateModules = {\n";
@@ -140,17 +140,17 @@ function assemble({ graph, codes, runtime, entry, shorten }) {
       const app = `{ modules: tidegateModules, entry: ${JSON.stringify(entry)}, order: ${JSON.stringify(order)}, lazy: ${JSON.stringify(lazy)} }`;
       return shorten(text + runtime.replace(/import (\w+) from "tidegate:app";/, (_, as) => `const ${as} = ${app};`));
     },
-    /** What an author has to know about a module that is evaluated in every instance: a line for each line that is the cause. */
+    /** Notes about modules that are evaluated in every instance: a line for each source line that is the cause. */
     notes(found) {
       const places = new Map();
       for (const it of found) places.set(place(it), [...new Set([...(places.get(place(it)) ?? []), it.what])]);
       return [...places].map(([where, whats]) => `${where}: note: top-level code reads ${whats.join(", ")}: evaluated in every instance, not once at build`);
     },
-/** Why a module cannot be evaluated at all. */
+    /** The error of a module that cannot be evaluated. */
     explain: (failed) => `${place(failed)}: error: top-level code failed: ${failed.error}`,
   };
 
-  /** The line of an app's source that a stack points to, the innermost of the module itself. */
+  /** The source line of a stack: the innermost line in the module itself. */
   function place({ module, stack }) {
     const at = places.find((it) => it.id === module);
     for (const [, line, column] of stack.matchAll(/policy\.js:(\d+):(\d+)/g)) {
@@ -162,32 +162,32 @@ function assemble({ graph, codes, runtime, entry, shorten }) {
   }
 }
 
-/** A plugin with modules of made-up names. */
-function madeUp(modules, resolveDir) {
+/** A plugin for virtual modules. */
+function virtualModules(modules, resolveDir) {
   return {
-    name: "made-up",
+    name: "virtual",
     setup(build) {
-      build.onResolve({ filter: /^tidegate:(needs|unicode)$/ }, ({ path }) => ({ path, namespace: "made-up", sideEffects: true }));
-      build.onLoad({ filter: /.*/, namespace: "made-up" }, ({ path }) => ({ contents: modules[path], resolveDir }));
+      build.onResolve({ filter: /^tidegate:(polyfills|unicode)$/ }, ({ path }) => ({ path, namespace: "virtual", sideEffects: true }));
+      build.onLoad({ filter: /.*/, namespace: "virtual" }, ({ path }) => ({ contents: modules[path], resolveDir }));
     },
   };
 }
 
 /**
- * A module that is compiled by itself takes what it imports for CommonJS, with Node's rules for what is its default. Where the build
- * knows better, the exports are used as they are.
+ * esbuild compiles a single module as if all its imports were CommonJS, with Node's rules for the default export. For imports that are
+ * ES modules the exports are used unchanged.
  */
 function link(code, isModule) {
   return code.replace(/__toESM\((require\(("(?:[^"\\\n]|\\.)*")\))(?:, 1)?\)/g, (all, call, name) => (isModule(JSON.parse(name)) ? call : all));
 }
 
-/** What `entry` imports, itself last, each after what it imports. */
+/** The modules that `entry` imports, each after its own imports; `entry` is the last. */
 function evaluationOrder(graph, entry) {
   const order = new Set();
-  const begun = new Set();
+  const visited = new Set();
   const visit = (id) => {
-    if (begun.has(id)) return;
-    begun.add(id);
+    if (visited.has(id)) return;
+    visited.add(id);
     for (const { path, kind, external } of graph.get(id)?.imports ?? []) {
       if (kind === "import-statement" && !external) visit(path);
     }
@@ -197,7 +197,8 @@ function evaluationOrder(graph, entry) {
   return [...order];
 }
 
-function tell(kind) {
+/** A function that formats messages of esbuild as lines of this kind. */
+function formatAs(kind) {
   return ({ text, location, notes = [] }) => {
     const where = location ? `${location.file}:${location.line}: ` : "";
     const more = notes.map((note) => `\n  ${note.location ? `${note.location.file}:${note.location.line}: ` : ""}${note.text}`).join("");

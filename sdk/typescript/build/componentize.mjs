@@ -1,4 +1,4 @@
-// The second half of a build, in a process of its own: a program in JavaScript and the interface, to a component.
+// The second half of a build, in its own process: makes a component of a JavaScript program and the interface.
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -13,15 +13,15 @@ const { component } = await componentize({ sourcePath: source, witPath: wit, wor
 await writeFile(output, component);
 
 /**
- * componentize-js puts a trap in place of the randomness that C code asks for, as if the engine's own were all there is; but its
- * OpenSSL checks the keys of RSA and of elliptic curves with it. Under another name it is not found there.
+ * componentize-js replaces the import of randomness for C code with a trap, but its OpenSSL needs it to check RSA and elliptic-curve keys.
+ * Under another name the import is not found and not replaced.
  */
 function keepRandomness(splicer) {
   const name = (text) => Buffer.from(`\u0016wasi_snapshot_preview1\u000a${text}`);
   const rename = (wasm, from, to) => {
     const bytes = Buffer.from(wasm);
     const at = bytes.indexOf(name(from));
-    if (at < 0) throw new Error(`this componentize-js is not the one that the build was made for: no import ${from}`);
+    if (at < 0) throw new Error(`unsupported version of componentize-js: it has no import ${from}`);
     name(to).copy(bytes, at);
     return bytes;
   };

@@ -1,2 +1,2 @@
-/** What the author of a policy can put right; any other error is ours. */
+/** An error that the author of a policy can correct. Any other error is a defect of the build. */
 export class BuildError extends Error {}

@@ -1,4 +1,4 @@
-// A component is no place for secrets: whoever has the file has them.
+// Detection of secrets in the app's source: anyone who has the component can read them.
 const SECRETS = [
   ["a private key", /-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----(?:\s|\\[nr])*[A-Za-z0-9+/]{20}/],
   ["a secret key of Stripe", /\b[sr]k_live_[0-9a-zA-Z]{16,}/],
@@ -11,17 +11,17 @@ const SECRETS = [
   ["a secret assigned to a name that says so", /\b\w*(?:secret|password|passwd|private_?key|api_?key|auth_?token)\w*["']?\s*[:=]\s*["'`][^"'`\s$]{16,}["'`]/i],
 ];
 
-/** A line for each thing in the app's own modules that looks like a secret. */
+/** A warning for each text in the app's own modules that looks like a secret. */
 export function findSecrets(sources) {
   const found = [];
   for (const { name, text, own } of sources) {
     for (const [what, pattern] of SECRETS) {
-      // Others' packages are full of such names in what they say.
+      // Messages of packages contain many such names.
       if (!own && what.startsWith("a secret assigned")) continue;
       const at = pattern.exec(text)?.index;
       if (at === undefined) continue;
       const line = text.slice(0, at).split("\n").length;
-      found.push({ name, line, text: `${name}:${line}: warning: this looks like ${what}, and is in the component for whoever has the file: keep it in a setting and read it from process.env` });
+      found.push({ name, line, text: `${name}:${line}: warning: this looks like ${what}, and anyone who has the component can read it: keep it in a setting and read it from process.env` });
     }
   }
   return found.sort((a, b) => a.name.localeCompare(b.name) || a.line - b.line).map((it) => it.text);

@@ -1,4 +1,4 @@
-// `abort()` without a reason throws here, and `AbortSignal.any` loses the reason.
+// In this engine `abort()` without a reason throws, and `AbortSignal.any` loses the reason.
 import { patch } from "./patch.ts";
 
 const abort = AbortController.prototype.abort;

@@ -1,4 +1,4 @@
-// `Buffer`, for packages that take it for granted.
+// `Buffer`, for packages that require it.
 import { Buffer } from "buffer/";
 import { replaceGlobal } from "./patch.ts";
 

@@ -1,4 +1,4 @@
-// `atob` and `btoa` throw another kind of error here.
+// In this engine `atob` and `btoa` throw another type of error than the standard's.
 import { replaceGlobal } from "./patch.ts";
 
 for (const name of ["atob", "btoa"] as const) {

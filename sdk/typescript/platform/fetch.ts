@@ -1,14 +1,14 @@
-// `Request`, `Response` and `Headers` where they are less than the standard, or other than Node's.
+// `Request`, `Response` and `Headers`, where the engine deviates from the standard or from Node.
 import { patch, replaceGlobal } from "./patch.ts";
 
-// These a browser would not let a page set, but a server's handler has to see them: the gateway passes on what the client sent.
+// Browsers forbid pages to set these headers, but a server's handler has to see them, as the client sent them.
 const DROPPED = ["connection", "host", "keep-alive", "te", "transfer-encoding", "upgrade"];
 
 const NativeRequest = globalThis.Request;
 const NativeResponse = globalThis.Response;
 
 class PolicyRequest extends NativeRequest {
-  /** The headers, where the engine's own lack some. */
+  /** The headers, if the engine's own object lacks some of them. */
   readonly #headers: Headers | undefined;
 
   constructor(input: RequestInfo | URL, init?: RequestInit) {
@@ -79,7 +79,7 @@ class PolicyResponse extends NativeResponse {
 }
 
 patch(NativeResponse, {
-  // The engine's own leaves the URL as it was written.
+  // The engine's own method does not normalize the URL.
   redirect(url: string | URL, status = 302) {
     if (![301, 302, 303, 307, 308].includes(status)) throw new RangeError(`Invalid status code ${status}`);
     return new PolicyResponse(null, { status, headers: { location: new URL(url).href } });
@@ -97,13 +97,13 @@ patch(NativeResponse.prototype, {
     const init = { status: this.status, statusText: this.statusText, headers: this.headers };
     if (this.body === null) return new PolicyResponse(null, init);
     const [mine, theirs] = this.body.tee();
-    // The engine's response cannot be given another body, so its readers are.
+    // The body of the engine's response cannot be replaced, so its readers are replaced.
     adopt(this, mine);
     return new PolicyResponse(theirs, init);
   },
 });
 
-/** Lets `response` be read from `body`. */
+/** Makes the methods of `response` read from `body`. */
 function adopt(response: Response, body: ReadableStream): void {
   const from = new NativeResponse(body, { headers: response.headers });
   const reader = (name: "arrayBuffer" | "blob" | "formData" | "json" | "text") => ({ value: () => from[name](), configurable: true });
@@ -124,7 +124,7 @@ async function bytes(this: Body): Promise<Uint8Array> {
 patch(NativeRequest.prototype, { bytes });
 patch(NativeResponse.prototype, { bytes });
 
-// Whatever the engine itself makes, `fetch` above all, is an instance too.
+// Objects that the engine creates, for example in `fetch`, are instances, too.
 for (const [Mine, Native] of [
   [PolicyRequest, NativeRequest],
   [PolicyResponse, NativeResponse],

@@ -1,4 +1,4 @@
-// What StarlingMonkey lacks of the web's standards, or does differently from Node, put right before anything else runs.
+// Polyfills for web standards that StarlingMonkey lacks or that differ from Node. They are installed before any other code runs.
 import "./abort.ts";
 import "./encoding.ts";
 import "./fetch.ts";

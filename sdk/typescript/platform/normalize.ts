@@ -1,2 +1,2 @@
-// `String.prototype.normalize`: the engine is built without Unicode's tables. The package puts it in place where it is missing.
+// `String.prototype.normalize`: the engine is built without Unicode tables. The package installs it where it is missing.
 import "unorm";

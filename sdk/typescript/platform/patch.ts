@@ -1,13 +1,13 @@
-// How the repairs are put in place.
+// Helpers that install polyfills.
 
-/** Defines methods and getters of `source` on `target`, as built-in ones are: not enumerable. */
+/** Defines methods and getters of `source` on `target`, non-enumerable like built-in ones. */
 export function patch(target: object, source: object): void {
   for (const [name, property] of Object.entries(Object.getOwnPropertyDescriptors(source))) {
     Object.defineProperty(target, name, { ...property, enumerable: false, configurable: true });
   }
 }
 
-/** Puts a global in place of the engine's. */
+/** Replaces a global of the engine. */
 export function replaceGlobal(name: string, value: unknown): void {
   Object.defineProperty(globalThis, name, { value, writable: true, enumerable: false, configurable: true });
 }

@@ -1,4 +1,4 @@
-// A readable stream cannot be iterated here.
+// In this engine a readable stream is not iterable.
 import { patch } from "./patch.ts";
 
 async function* values(this: ReadableStream, { preventCancel = false }: { preventCancel?: boolean } = {}) {

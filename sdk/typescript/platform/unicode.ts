@@ -1,10 +1,10 @@
-// `\p{…}` in regular expressions: the engine is built without Unicode's tables, so the build brings those that the app names.
+// `\p{…}` in regular expressions: the engine is built without Unicode tables, so the build adds those that the app uses.
 import table from "tidegate:unicode";
 import { replaceGlobal } from "./patch.ts";
 
 const Native = RegExp;
 
-/** The pattern with the code points in place of the properties. */
+/** Replaces the properties in a pattern by their code points. */
 function expand(pattern: string): string {
   let inClass = false;
   return pattern.replace(/\\([pP])\{([^}]*)\}|\\[^]|[[\]]/g, (all, which?: string, property?: string) => {
@@ -12,7 +12,7 @@ function expand(pattern: string): string {
     else if (all === "]") inClass = false;
     if (!which || property === undefined) return all;
     const found = table[property];
-    if (!found) throw new SyntaxError(`the regular expression /${pattern}/ names ${all}, which is nowhere in the source: write it out once, for the build to see`);
+    if (!found) throw new SyntaxError(`the regular expression /${pattern}/ uses ${all}, which is not in the source: write it in a literal, so that the build includes its table`);
     const [inside, outside] = found;
     const points = which === "p" ? inside : outside;
     return inClass ? points : `[${points}]`;

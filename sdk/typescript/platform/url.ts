@@ -1,4 +1,4 @@
-// `URL.canParse` and `URL.parse` are missing here.
+// The engine lacks `URL.canParse` and `URL.parse`.
 import { patch } from "./patch.ts";
 
 patch(URL, {

@@ -1,10 +1,10 @@
-// `console` writes to the gateway's log, in one line a call, at its own levels.
+// `console` writes to the gateway's log, one line per call.
 import inspect from "object-inspect";
 import { host, type Level } from "../src/host.ts";
 
 let quiet = false;
 
-/** Calls `work`, what it prints matters less: top-level code says the same in every instance. */
+/** Calls `work` and lowers its log level to debug: top-level code prints the same in every instance. */
 export async function quietly<T>(work: () => Promise<T>): Promise<T> {
   quiet = true;
   try {
@@ -14,7 +14,7 @@ export async function quietly<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Puts `console` in place. */
+/** Installs `console`. */
 export function startConsole(): void {
   const at =
     (level: Level) =>
@@ -30,8 +30,8 @@ export function startConsole(): void {
     trace: at("debug"),
     dir: (value: unknown) => at("info")(value),
     table: (value: unknown) => at("info")(value),
-    assert(holds: unknown, ...args: unknown[]) {
-      if (!holds) at("error")("Assertion failed:", ...args);
+    assert(condition: unknown, ...args: unknown[]) {
+      if (!condition) at("error")("Assertion failed:", ...args);
     },
     group: at("info"),
     groupCollapsed: at("info"),

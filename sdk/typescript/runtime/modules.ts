@@ -1,26 +1,26 @@
-// The app's modules: each a function that is called once, as CommonJS has it, which is what the bundle turns every module into.
+// The app's modules. The bundle converts each module to a CommonJS function that is called once.
 
 type Require = (name: string) => unknown;
 
-/** One module: its code, and what the names that it imports mean. */
+/** A module: its code, and the module ids of its imports by name. */
 export interface AppModule {
   run(this: unknown, require: Require, module: { exports: unknown }, exports: unknown): void | Promise<void>;
   imports: Record<string, string>;
 }
 
-/** An app, as the build writes it. */
+/** The app as written by the build. */
 export interface App {
   modules: Record<string, AppModule>;
-  /** The module of the route. */
+  /** The id of the route's module. */
   entry: string;
-  /** What the entry imports, itself included, in the order in which it is evaluated. */
+  /** The entry and all modules that it imports, in the order of their evaluation. */
   order: string[];
-  /** Modules whose top-level code is evaluated in every instance, as an earlier attempt of the build found out. */
+  /** Modules whose top-level code is evaluated in every instance, found by earlier attempts of the build. */
   lazy: string[];
 }
 
-/** Thrown where the code of a module that is evaluated at build needs one that is not. */
-export class NotYet extends Error {
+/** Thrown when a module that is evaluated at build requires a module that is evaluated in every instance. */
+export class DeferredModuleError extends Error {
   readonly module: string;
 
   constructor(module: string) {
@@ -29,23 +29,24 @@ export class NotYet extends Error {
   }
 }
 
-/** The modules of an app, and which of them have been evaluated. */
+/** The modules of an app, and the exports of those that were evaluated. */
 export class Modules {
-  /** The modules whose code is running now, the innermost last. */
+  /** The stack of running modules, the innermost last. */
   readonly running: string[] = [];
   readonly #app: App;
   readonly #done = new Map<string, { exports: unknown }>();
-  /** While the build evaluates: which modules it must leave alone. */
-  #held: ReadonlySet<string> | undefined;
+  /** At build: modules that must not be evaluated. */
+  #deferred: ReadonlySet<string> | undefined;
+  /** Modules of the last attempt. */
   #fresh: string[] = [];
-  /** An app with `await` at top level is one module, which is not done when it returns. */
+  /** An app with `await` at top level is one module, which is still running when its function returns. */
   #pending: void | Promise<void> = undefined;
 
   constructor(app: App) {
     this.#app = app;
   }
 
-  /** Evaluates what the entry needs, and gives its exports. */
+  /** Evaluates the entry and its imports, and returns the entry's exports. */
   async evaluate(): Promise<unknown> {
     this.#fresh = [];
     const exports = this.load(this.#app.entry);
@@ -53,26 +54,26 @@ export class Modules {
     return exports;
   }
 
-  /** Forgets what was evaluated in the last attempt, which failed. */
+  /** Forgets the modules of the last attempt, which failed. */
   forget(): void {
     for (const id of this.#fresh) this.#done.delete(id);
   }
 
-  /** Calls `work`, while the modules of `held` cannot be had. */
-  holding<T>(held: ReadonlySet<string>, work: () => T): T {
-    this.#held = held;
+  /** Calls `work`; meanwhile loading a module of `deferred` throws. */
+  deferring<T>(deferred: ReadonlySet<string>, work: () => T): T {
+    this.#deferred = deferred;
     try {
       return work();
     } finally {
-      this.#held = undefined;
+      this.#deferred = undefined;
     }
   }
 
-  /** The exports of a module, which is evaluated if it has not been. */
+  /** Returns the exports of a module, and evaluates it on first use. */
   load(id: string): unknown {
     const done = this.#done.get(id);
     if (done) return done.exports;
-    if (this.#held?.has(id)) throw new NotYet(id);
+    if (this.#deferred?.has(id)) throw new DeferredModuleError(id);
     const code = this.#app.modules[id];
     if (!code) throw new Error(`no module ${id}`);
 
@@ -94,6 +95,6 @@ export class Modules {
 
 function target(code: AppModule, id: string, name: string): string {
   const found = code.imports[name];
-  if (found === undefined) throw new Error(`${id} requires ${JSON.stringify(name)} by a name that the build could not see`);
+  if (found === undefined) throw new Error(`${id} requires ${JSON.stringify(name)}, a name that the build could not resolve`);
   return found;
 }

@@ -1,7 +1,7 @@
-// What there is of `process`: its environment is the policy's settings.
+// A subset of `process`, whose environment has the policy's settings.
 import { host } from "../src/host.ts";
 
-/** Puts `process` and `global` in place. */
+/** Installs `process` and `global`. */
 export function startProcess(): void {
   const env: Record<string, string | undefined> = Object.create(null);
   env.NODE_ENV = "production";
@@ -11,7 +11,7 @@ export function startProcess(): void {
       get: (own, name) => (Reflect.has(own, name) ? Reflect.get(own, name) : setting(name)),
       has: (own, name) => Reflect.has(own, name) || setting(name) !== undefined,
       set: (own, name, value) => Reflect.set(own, name, String(value)),
-      // So that a spread or a schema that looks for own keys finds the names that it asks for.
+      // Schema libraries that check for own keys find the settings by name.
       getOwnPropertyDescriptor(own, name) {
         const found = Reflect.getOwnPropertyDescriptor(own, name);
         const value = found ? undefined : setting(name);

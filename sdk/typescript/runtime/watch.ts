@@ -1,15 +1,16 @@
-// Watches what belongs to one instance while the build evaluates the app: nothing of it may get into what all instances share.
+// Detects uses of instance state (randomness, the clock, the network) while the build evaluates the app: it must not become part of the
+// state that all instances share.
 
-/** Told of each use, in words that end "top-level code reads …". */
+/** Called for each use, with text that completes "top-level code reads …". */
 export type Note = (what: string) => void;
 
-/** Watches, until the function that this returns is called. What code has kept of the watched functions then does the real thing. */
+/** Watches until the returned function is called. References to watched functions then call the real functions. */
 export function watch(note: Note): () => void {
   let watching = true;
   const undo: (() => void)[] = [];
 
-  /** While watching, `name` of `owner` notes its use and answers with `stand`; the real thing is never called. */
-  function stand(owner: object, name: string, what: string, stand: (...args: never[]) => unknown): void {
+  /** Replaces `name` of `owner`: while watching, it notes its use and calls `substitute` instead of the real function. */
+  function stub(owner: object, name: string, what: string, substitute: (...args: never[]) => unknown): void {
     const real = Reflect.get(owner, name) as ((...args: unknown[]) => unknown) | undefined;
     if (typeof real !== "function") return;
     const own = Object.getOwnPropertyDescriptor(owner, name);
@@ -20,22 +21,22 @@ export function watch(note: Note): () => void {
       value(this: unknown, ...args: unknown[]) {
         if (!watching) return real.apply(this, args);
         note(what);
-        return stand(...(args as never[]));
+        return substitute(...(args as never[]));
       },
     });
     undo.push(() => (own ? Object.defineProperty(owner, name, own) : Reflect.deleteProperty(owner, name)));
   }
 
   let counter = 0;
-  stand(Math, "random", "Math.random()", () => (++counter % 1000) / 1000);
-  stand(crypto, "getRandomValues", "crypto.getRandomValues()", (array: unknown) => array);
-  stand(crypto, "randomUUID", "crypto.randomUUID()", () => "00000000-0000-4000-8000-000000000000");
+  stub(Math, "random", "Math.random()", () => (++counter % 1000) / 1000);
+  stub(crypto, "getRandomValues", "crypto.getRandomValues()", (array: unknown) => array);
+  stub(crypto, "randomUUID", "crypto.randomUUID()", () => "00000000-0000-4000-8000-000000000000");
   for (const name of Object.getOwnPropertyNames(SubtleCrypto.prototype)) {
-    if (name !== "constructor") stand(SubtleCrypto.prototype, name, `crypto.subtle.${name}()`, () => new Promise(() => {}));
+    if (name !== "constructor") stub(SubtleCrypto.prototype, name, `crypto.subtle.${name}()`, () => new Promise(() => {}));
   }
-  stand(performance, "now", "performance.now()", () => 0);
-  for (const name of ["setTimeout", "setInterval", "setImmediate"]) stand(globalThis, name, `${name}()`, () => 0);
-  stand(globalThis, "fetch", "fetch()", () => new Promise(() => {}));
+  stub(performance, "now", "performance.now()", () => 0);
+  for (const name of ["setTimeout", "setInterval", "setImmediate"]) stub(globalThis, name, `${name}()`, () => 0);
+  stub(globalThis, "fetch", "fetch()", () => new Promise(() => {}));
 
   const Real = Date;
   const Watched: DateConstructor = new Proxy(Real, {
@@ -52,8 +53,8 @@ export function watch(note: Note): () => void {
       return new Real(0).toString();
     },
   });
-  stand(Real, "now", "Date.now()", () => 0);
-  // Otherwise `date.constructor === Date` would tell.
+  stub(Real, "now", "Date.now()", () => 0);
+  // Keeps `date.constructor === Date` true.
   Real.prototype.constructor = Watched;
   globalThis.Date = Watched;
   undo.push(() => {

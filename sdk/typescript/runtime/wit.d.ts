@@ -1,4 +1,4 @@
-// The interface as componentize-js binds it.
+// The interface as bound by componentize-js.
 declare module "tidegate:policy/context@0.1.0" {
   const context: import("../src/host.ts").Host["context"];
   export const now: typeof context.now, requestId: typeof context.requestId, action: typeof context.action, log: typeof context.log;
@@ -20,14 +20,14 @@ declare module "tidegate:policy/settings@0.1.0" {
   const settings: import("../src/host.ts").Host["settings"];
   export const get: typeof settings.get;
 }
-/** The app, as build/bundle.mjs writes it. */
+/** The app, written by build/bundle.mjs. */
 declare module "tidegate:app" {
   const app: import("./modules.ts").App;
   export default app;
 }
-/** What the app needs of platform/ beyond index.ts, as build/needs.mjs finds out. */
-declare module "tidegate:needs" {}
-/** The code points of the properties that the app's regular expressions name, as a character class has them, and all others. */
+/** The polyfills of platform/ that the app uses in addition to index.ts, selected by build/polyfills.mjs. */
+declare module "tidegate:polyfills" {}
+/** By Unicode property in the app's regular expressions: the character class of its code points, and that of all others. */
 declare module "tidegate:unicode" {
   const table: Record<string, [string, string]>;
   export default table;

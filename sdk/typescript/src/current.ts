@@ -1,14 +1,14 @@
-// The request that is decided on, for what has no other way to it. An instance decides once.
+// The current request, for APIs without a request parameter, such as those of Next.js. An instance decides once.
 const SLOT = Symbol.for("tidegate.policy.request");
 
-/** Says which request it is. */
+/** Sets the current request. */
 export function setCurrent(request: Request): void {
   (globalThis as { [SLOT]?: Request })[SLOT] = request;
 }
 
-/** The request; outside of a decision an error. */
-export function current(asking: string): Request {
+/** Returns the current request. Throws outside of a decision. */
+export function current(caller: string): Request {
   const request = (globalThis as { [SLOT]?: Request })[SLOT];
-  if (!request) throw new Error(`${asking} was called outside of a request`);
+  if (!request) throw new Error(`${caller} was called outside of a request`);
   return request;
 }

@@ -1,11 +1,11 @@
-// One decision: the interface's request to the standard's, and the handler's answer back.
-import { refuse } from "./answer.ts";
+// One decision: converts the interface's request to a standard `Request`, and the handler's response to the interface's answer.
+import { reject } from "./answer.ts";
 import { setCurrent } from "./current.ts";
-import { allowed, handle, type Allowed } from "./handle.ts";
+import { allowedStream, handle, type AllowedStream } from "./handle.ts";
 import { host, type WitHeader } from "./host.ts";
 import type { Handler } from "./handler.ts";
 
-/** As the interface has it. */
+/** The interface's request. */
 export interface WitRequest {
   method: string;
   scheme: string;
@@ -15,7 +15,7 @@ export interface WitRequest {
   clientAddress: string;
 }
 
-/** As the interface has it. */
+/** The interface's grant. */
 export interface WitGrant {
   subject?: string;
   channels?: string[];
@@ -23,21 +23,21 @@ export interface WitGrant {
   headers: WitHeader[];
 }
 
-/** As the interface has it. */
+/** The interface's rejection. */
 export interface WitRejection {
   status: number;
   headers: WitHeader[];
   body: Uint8Array;
 }
 
-/** Decides. A rejection is thrown, as the bindings want it. */
-export async function decide(ready: () => Promise<Handler>, asked: WitRequest, channels: string[]): Promise<WitGrant> {
-  const answer = await answerOf(ready, asked, channels).catch((error) => rejectionOf(failed(error)));
+/** Evaluates the policy. A rejection is thrown, as the bindings expect. */
+export async function decide(ready: () => Promise<Handler>, request: WitRequest, channels: string[]): Promise<WitGrant> {
+  const answer = await evaluate(ready, request, channels).catch((error) => toRejection(errorResponse(error)));
   if ("status" in answer) throw { payload: answer };
   return answer;
 }
 
-/** Runs all that a decision runs but the app, so that its functions are compiled and its objects are where the next one finds them. */
+/** Runs the code of a decision except the app's, so that its functions are compiled and its objects are allocated. */
 export async function warm(): Promise<void> {
   const channels = ["warm"];
   const header = (name: string, value: string) => ({ name, value: bytes(value) });
@@ -51,63 +51,63 @@ export async function warm(): Promise<void> {
   };
   const route = handle({
     middleware({ request, channels }) {
-      const refused = request.headers.get("cookie") === null || JSON.parse('{"id":"a"}').id !== "a" || channels.length !== 1;
-      return Response.json({ refused }, { status: 403, headers: { "x-warm": "1" } });
+      const rejected = request.headers.get("cookie") === null || JSON.parse('{"id":"a"}').id !== "a" || channels.length !== 1;
+      return Response.json({ rejected }, { status: 403, headers: { "x-warm": "1" } });
     },
   });
-  await answerOf(async () => route, request, channels);
-  await answerOf(async () => handle({ middleware: () => undefined }), request, channels);
+  await evaluate(async () => route, request, channels);
+  await evaluate(async () => handle({ middleware: () => undefined }), request, channels);
 }
 
-async function answerOf(ready: () => Promise<Handler>, asked: WitRequest, channels: string[]): Promise<WitGrant | WitRejection> {
+async function evaluate(ready: () => Promise<Handler>, witRequest: WitRequest, channels: string[]): Promise<WitGrant | WitRejection> {
   const handler = await ready();
-  const request = requestOf(asked);
+  const request = toRequest(witRequest);
   setCurrent(request);
   const response = await handler(request);
   if (!(response instanceof Response)) {
     const what = response === null ? "null" : typeof response;
-    throw new TypeError(`the route answered with ${what}: a handler answers with a Response; a middleware with a Response, or nothing to allow`);
+    throw new TypeError(`the route returned ${what}: a handler returns a Response; a middleware returns a Response, or nothing to allow`);
   }
-  const stream = allowed(response);
-  return stream ? grantOf(stream, channels) : rejectionOf(response);
+  const stream = allowedStream(response);
+  return stream ? toGrant(stream, channels) : toRejection(response);
 }
 
-function requestOf(asked: WitRequest): Request {
+function toRequest({ method, scheme, authority, pathWithQuery, headers: fields }: WitRequest): Request {
   const headers = new Headers();
-  for (const { name, value } of asked.headers) headers.append(name, latin1(value));
-  return new Request(`${asked.scheme}://${asked.authority}${asked.pathWithQuery}`, { method: asked.method, headers });
+  for (const { name, value } of fields) headers.append(name, latin1(value));
+  return new Request(`${scheme}://${authority}${pathWithQuery}`, { method, headers });
 }
 
-function grantOf({ channels, grant }: Allowed, asked: string[]): WitGrant {
-  const kept = grant?.channels ?? channels;
-  const all = kept.length === asked.length && kept.every((name, at) => name === asked[at]);
+function toGrant({ channels, grant }: AllowedStream, requested: string[]): WitGrant {
+  const granted = grant?.channels ?? channels;
+  const all = granted.length === requested.length && granted.every((name, at) => name === requested[at]);
   return {
     subject: grant?.subject,
-    channels: all ? undefined : [...kept],
+    channels: all ? undefined : [...granted],
     expiresAt: grant?.expiresAt === undefined ? undefined : BigInt(Math.trunc(Number(grant.expiresAt))),
-    headers: grant?.headers ? headersOf(new Headers(grant.headers)) : [],
+    headers: grant?.headers ? toFields(new Headers(grant.headers)) : [],
   };
 }
 
-async function rejectionOf(response: Response): Promise<WitRejection> {
+async function toRejection(response: Response): Promise<WitRejection> {
   if (response.status < 200 || response.status > 599) throw new RangeError(`a response of status ${response.status} cannot be sent`);
   const body = response.body === null ? new Uint8Array() : new Uint8Array(await response.arrayBuffer());
-  return { status: response.status, headers: headersOf(response.headers), body };
+  return { status: response.status, headers: toFields(response.headers), body };
 }
 
-/** What the client gets for an error that nobody caught: no more than it needs to know. The log has the rest. */
-function failed(error: unknown): Response {
+/** The client's response to an uncaught error, without details. The log has the error. */
+function errorResponse(error: unknown): Response {
   const { name, message, kind } = error instanceof Error ? (error as Error & { kind?: string }) : { name: "thrown", message: String(error) };
-  // By name, for the app's copy of this package may be another one.
-  if (name === "LookupError") return refuse(503, "Try again", `look-up ${kind}`);
-  if (name === "TokenError" && kind === "unavailable") return refuse(503, "Try again", "token unavailable");
-  if (name === "TokenError") return refuse(401, "Unauthorized", `token ${kind}`);
+  // Compared by name, because the app may have its own copy of this package.
+  if (name === "LookupError") return reject(503, "Try again", `look-up ${kind}`);
+  if (name === "TokenError" && kind === "unavailable") return reject(503, "Try again", "token unavailable");
+  if (name === "TokenError") return reject(401, "Unauthorized", `token ${kind}`);
   console.error(error);
-  return refuse(500, "Internal Server Error", `${name}: ${message}`.slice(0, 200));
+  return reject(500, "Internal Server Error", `${name}: ${message}`.slice(0, 200));
 }
 
-function headersOf(headers: Headers): WitHeader[] {
-  // Of the body's length the gateway has the last word.
+function toFields(headers: Headers): WitHeader[] {
+  // The gateway sets the length of the body.
   return [...headers].filter(([name]) => name !== "content-length").map(([name, value]) => ({ name, value: bytes(value) }));
 }
 
@@ -117,7 +117,7 @@ function latin1(value: Uint8Array): string {
   return text;
 }
 
-/** A header's value as bytes: `Headers` lets nothing in but such characters. */
+/** A header's value as bytes. `Headers` only allows characters up to U+00FF. */
 function bytes(text: string): Uint8Array {
   const out = new Uint8Array(text.length);
   for (let at = 0; at < text.length; at++) out[at] = text.charCodeAt(at);

@@ -1,10 +1,10 @@
-// Which of a route file's exports decides.
+// Selection of the handler among a route file's exports.
 import { handle, type Middleware } from "./handle.ts";
 
-/** Answers a request as the route does. */
+/** The handler of a route. */
 export type Handler = (request: Request) => unknown;
 
-/** The handler among the exports of a route file; see the README for the choice. */
+/** Returns the handler among the exports of a route file; the README has the order. */
 export function handlerOf(exports: unknown): Handler {
   const route = exports as Record<string, unknown> & { default?: { fetch?: unknown; middleware?: unknown } };
   if (typeof route.GET === "function") return route.GET as Handler;

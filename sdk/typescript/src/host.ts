@@ -1,6 +1,6 @@
-// What the gateway gives a policy, as JavaScript sees wit/policy.wit.
+// The host functions of wit/policy.wit in JavaScript.
 
-/** A header as the interface carries it: a name in lower case, a value as bytes. */
+/** A header of the interface: the name in lower case, the value as bytes. */
 export interface WitHeader {
   name: string;
   value: Uint8Array;
@@ -34,10 +34,10 @@ export interface Host {
   };
 }
 
-/** How much a line of the log matters. */
+/** The level of a log line. */
 export type Level = "debug" | "info" | "warn" | "error";
 
-// In the global registry of symbols, because an app's copy of this package and the one that its component was built with may be two.
+// In the global symbol registry, because the app and the runtime may have different copies of this package.
 const SLOT = Symbol.for("tidegate.policy.host");
 
 type Slot = { [SLOT]?: Host };
@@ -46,12 +46,12 @@ type Slot = { [SLOT]?: Host };
 export function host(): Host {
   const found = (globalThis as Slot)[SLOT];
   if (!found) {
-    throw new Error("there is no gateway here: look-ups, tokens and settings work in a policy, and in tests by `decide` of @tidegate/policy/testing");
+    throw new Error("there is no gateway here: look-ups, tokens and settings work in a policy, and in tests with `decide` of @tidegate/policy/testing");
   }
   return found;
 }
 
-/** Puts a host in place and gives back the one that was there. */
+/** Sets the host and returns the previous one. */
 export function setHost(next: Host | undefined): Host | undefined {
   const slot = globalThis as Slot;
   const last = slot[SLOT];
@@ -59,7 +59,7 @@ export function setHost(next: Host | undefined): Host | undefined {
   return last;
 }
 
-/** What a failed call of an interface carries, wherever the bindings put it. */
+/** The error value of a failed host call: the bindings throw it directly or as `payload`. */
 export function payload(error: unknown): unknown {
   return typeof error === "object" && error !== null && "payload" in error ? error.payload : error;
 }

@@ -1,10 +1,10 @@
-// The interfaces of a policy, as a policy's author wants them: text where bytes are text, errors by name, claims as objects.
+// The host functions for policy authors: text instead of bytes, named errors, claims as objects.
 import { host, payload, type Level } from "./host.ts";
 
-/** Why a look-up gave no answer. */
+/** A failed look-up. */
 export class LookupError extends Error {
   override readonly name = "LookupError";
-  /** `denied`: the operator allowed no such key. `unavailable`: the store did not answer in time, or with an error. */
+  /** `denied`: the operator did not allow this key. `unavailable`: the store did not answer in time, or answered with an error. */
   readonly kind: "denied" | "unavailable";
 
   constructor(kind: "denied" | "unavailable", detail?: string) {
@@ -13,7 +13,7 @@ export class LookupError extends Error {
   }
 }
 
-/** Why a token does not hold. */
+/** A token that is invalid or could not be verified. */
 export class TokenError extends Error {
   override readonly name = "TokenError";
   readonly kind: "malformed" | "untrusted" | "expired" | "claims" | "unavailable";
@@ -24,13 +24,13 @@ export class TokenError extends Error {
   }
 }
 
-/** Look-ups in the store that the events come from, read only, within the prefixes that the operator allowed. */
+/** Read-only look-ups in the gateway's store, for keys with a prefix that the operator allowed. */
 export const lookup = {
   /** The string at `key` as text. */
   get(key: string): string | undefined {
     return text(this.bytes(key));
   },
-  /** What the string at `key` says as JSON; nothing if there is none, or if it is no JSON. */
+  /** The string at `key` decoded from JSON; `undefined` if there is none, or if it is not JSON. */
   json(key: string): unknown {
     const found = this.get(key);
     try {
@@ -39,23 +39,23 @@ export const lookup = {
       return undefined;
     }
   },
-  /** The string at `key` as it is. */
+  /** The string at `key` as bytes. */
   bytes(key: string): Uint8Array | undefined {
-    return asking(() => host().lookup.get(key)) ?? undefined;
+    return lookUp(() => host().lookup.get(key)) ?? undefined;
   },
   /** A field of the hash at `key` as text. */
   hashGet(key: string, field: string): string | undefined {
-    return text(asking(() => host().lookup.hashGet(key, field)) ?? undefined);
+    return text(lookUp(() => host().lookup.hashGet(key, field)) ?? undefined);
   },
-  /** Whether the set at `key` holds `member`. */
+  /** Whether the set at `key` contains `member`. */
   setContains(key: string, member: string): boolean {
-    return asking(() => host().lookup.setContains(key, member));
+    return lookUp(() => host().lookup.setContains(key, member));
   },
 };
 
-/** JSON Web Tokens, checked by the gateway against the operator's profiles. */
+/** JSON Web Tokens, verified by the gateway against the operator's profiles. */
 export const tokens = {
-  /** The claims of a token that holds: for `profile`, or for the profile of its issuer. Throws a `TokenError`. */
+  /** Verifies a token with `profile`, or with the profile of its issuer, and returns its claims. Throws a `TokenError`. */
   verify<Claims = Record<string, unknown>>(token: string, { profile }: { profile?: string } = {}): Claims {
     try {
       const claims = profile === undefined ? host().tokens.verify(token) : host().tokens.verifyWith(profile, token);
@@ -67,35 +67,35 @@ export const tokens = {
   },
 };
 
-/** The operator's `[policy.settings]`; `process.env` reads the same. */
+/** The operator's `[policy.settings]`; `process.env` has the same values. */
 export const settings = {
   get(name: string): string | undefined {
     return host().settings.get(name) ?? undefined;
   },
 };
 
-/** About the decision that is being made. */
+/** Context of the current decision. */
 export const context = {
-  /** The gateway's clock, ms since 1970. */
+  /** The gateway's clock, in ms since 1970. */
   now: (): number => Number(host().context.now()),
-  /** The same in every log line about this request. */
+  /** The id of this request, as in all log lines about it. */
   requestId: (): string => host().context.requestId(),
-  /** `stream` or `history`. */
+  /** The requested action: `stream` or `history`. */
   action: (): string => host().context.action(),
-  /** To the gateway's log; `console` writes there too. */
+  /** Writes to the gateway's log, as `console` does. */
   log: (level: Level, message: string): void => host().context.log(level, message),
 };
 
-function asking<T>(ask: () => T): T {
+function lookUp<T>(call: () => T): T {
   try {
-    return ask();
+    return call();
   } catch (error) {
     const [kind, detail] = variant(error);
     throw kind ? new LookupError(kind as LookupError["kind"], detail) : error;
   }
 }
 
-/** The case and the text of an error that the host answered with; nothing for any other. */
+/** The case and the text of an error of the host; nothing for any other error. */
 function variant(error: unknown): [string?, string?] {
   const value = payload(error);
   if (typeof value !== "object" || value === null || !("tag" in value)) return [];

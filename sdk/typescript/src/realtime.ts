@@ -1,15 +1,15 @@
-// Stands in for @upstash/realtime where an app has not installed it: only what serves no policy is left out.
+// Replaces @upstash/realtime if the app has not installed it, with the exports that a policy can use.
 export { handle } from "./handle.ts";
 
-/** Carries what it is given, and does nothing. */
+/** Keeps its options, and does nothing else. */
 export class Realtime {
   constructor(options: object = {}) {
     Object.assign(this, options);
   }
 
-  /** Nothing can be emitted or read here. */
+  /** A policy can neither emit nor read events. */
   channel(name: string): never {
-    throw new Error(`a policy was built without @upstash/realtime, so it has no channel ${JSON.stringify(name)} to use: install the package where the route file is`);
+    throw new Error(`the policy was built without @upstash/realtime and cannot use channel ${JSON.stringify(name)}: install the package in the app of the route file`);
   }
 }
 

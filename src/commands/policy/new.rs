@@ -1,4 +1,4 @@
-//! `tidegate policy new`: a project that builds and passes its cases at once, made of the example in its language.
+//! `tidegate policy new`: writes a project from the example in its language. The project builds and passes its test cases.
 
 mod template;
 
@@ -12,16 +12,16 @@ use clap::{Args, ValueEnum};
 pub struct NewArgs {
     /// The project's folder; its last part is the policy's name
     dir: PathBuf,
-    /// The language it is written in
+    /// The programming language
     #[arg(long, value_enum)]
     lang: Lang,
-    /// What it decides at first: `session`, all channels for whoever has a session; `user`, their own channels to users;
-    /// `role`, the same with channels of admins and teams
+    /// The example to start from: `session` allows all channels to clients with a session, `user` allows users their own
+    /// channels, and `role` also has channels of admins and teams
     #[arg(long, value_enum, default_value = "role")]
     pattern: Pattern,
 }
 
-/// A language with an example and a library.
+/// A language with examples and an SDK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Lang {
     Rust,
@@ -34,7 +34,7 @@ enum Lang {
     Zig,
 }
 
-/// What the example decides.
+/// The access rules of the example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Pattern {
     Session,
@@ -48,12 +48,12 @@ pub fn run(args: &NewArgs) -> Result<()> {
     for (path, bytes) in template::files(args.lang, args.pattern, &name)? {
         let path = args.dir.join(path);
         let folder = path.parent().unwrap_or(&args.dir);
-        fs::create_dir_all(folder).with_context(|| format!("policy new: making {}", folder.display()))?;
+        fs::create_dir_all(folder).with_context(|| format!("policy new: creating {}", folder.display()))?;
         fs::write(&path, bytes).with_context(|| format!("policy new: writing {}", path.display()))?;
     }
     let dir = args.dir.display();
     crate::commands::policy::say(&format!(
-        "{dir}: a policy in {}, {}-based. What comes next:\n\n  \
+        "{dir}: a policy in {}, {}-based. PreparedPolicy steps:\n\n  \
          tidegate policy build {dir}\n  \
          tidegate policy test {dir}/policy.wasm\n  \
          tidegate dev --policy {dir}/policy.wasm\n",
@@ -62,9 +62,9 @@ pub fn run(args: &NewArgs) -> Result<()> {
     ))
 }
 
-/// The project's name, which is the folder's. It becomes the name of a package of each language.
+/// The project's name, which is the folder's. It becomes the name of the language's package.
 fn name(dir: &Path, lang: Lang) -> Result<String> {
-    // `.` has a name only once it is resolved.
+    // `.` has to be resolved to have a name.
     let resolved = dir.canonicalize();
     let name = dir.file_name().or_else(|| resolved.as_ref().ok()?.file_name());
     let name = name.and_then(|name| name.to_str()).unwrap_or_default();
@@ -76,16 +76,17 @@ fn name(dir: &Path, lang: Lang) -> Result<String> {
         && name.len() <= 64;
     ensure!(
         is_good,
-        "policy new: {name:?} is no name for a policy: lower-case letters, digits and single hyphens, a letter first, at most 64"
+        "policy new: {name:?} is not a valid name for a policy: use at most 64 lower-case letters, digits and single hyphens, with a \
+         letter first"
     );
-    if TAKEN.contains(&name) || (lang == Lang::Rust && RUST_WORDS.contains(&name)) {
-        bail!("policy new: {name:?} means something else to a toolchain; give the folder another name");
+    if RESERVED_NAMES.contains(&name) || (lang == Lang::Rust && RUST_KEYWORDS.contains(&name)) {
+        bail!("policy new: {name:?} is a reserved name of a toolchain: give the folder another name");
     }
     Ok(name.to_owned())
 }
 
-/// Names of what a project depends on, and of standard libraries.
-const TAKEN: [&str; 14] = [
+/// Names of a project's dependencies and folders, and of standard libraries.
+const RESERVED_NAMES: [&str; 14] = [
     "alloc",
     "core",
     "form-urlencoded",
@@ -102,8 +103,8 @@ const TAKEN: [&str; 14] = [
     "wit-bindgen",
 ];
 
-/// Words that no crate of Rust can be called.
-const RUST_WORDS: [&str; 49] = [
+/// Keywords of Rust, which cannot be names of crates.
+const RUST_KEYWORDS: [&str; 49] = [
     "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate", "do", "dyn", "else",
     "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop", "macro", "match", "mod",
     "move", "mut", "override", "priv", "pub", "ref", "return", "self", "static", "struct", "super", "trait", "true",
@@ -116,12 +117,12 @@ fn ensure_empty(dir: &Path) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error).with_context(|| format!("policy new: {}", dir.display())),
     };
-    ensure!(entries.next().is_none(), "policy new: {} is not empty; name a folder that is new", dir.display());
+    ensure!(entries.next().is_none(), "policy new: {} is not empty: name a new folder", dir.display());
     Ok(())
 }
 
 impl Lang {
-    /// As in the names of folders.
+    /// The name in folder names.
     fn name(self) -> &'static str {
         match self {
             Self::Rust => "rust",
@@ -133,12 +134,12 @@ impl Lang {
         }
     }
 
-    /// The folder of its library: policies in Zig are written over the one for C.
+    /// The folder of the SDK. Policies in Zig use the SDK for C.
     fn sdk(self) -> &'static str {
         if self == Self::Zig { Self::C.name() } else { self.name() }
     }
 
-    /// As people write it.
+    /// The name in texts.
     fn title(self) -> &'static str {
         match self {
             Self::Rust => "Rust",

@@ -13,8 +13,8 @@ import (
 	"tidegate/policy/internal/wit/types"
 )
 
-// The adapter's own functions: see adapter/wasi_snapshot_preview1.wat. They say when the component may be left, since Go reads
-// the clock also while the gateway is in the middle of a call.
+// Functions of the adapter, adapter/wasi_snapshot_preview1.wat. They tell it when the component may call the host, because Go also
+// reads the clock while the gateway passes values to the component.
 
 //go:wasmimport wasi_snapshot_preview1 tidegate_open
 func Open()
@@ -25,7 +25,7 @@ func Close()
 //go:wasmimport wasi_snapshot_preview1 tidegate_scratch
 func lendScratch(area uintptr)
 
-// Where the gateway says how a write to stderr went; nobody looks.
+// The result of a write to stderr, which is ignored.
 var scratch [2]uint64
 
 func init() {
@@ -33,7 +33,7 @@ func init() {
 	Current = component{}
 }
 
-// The gateway itself.
+// The host functions of the gateway.
 type component struct{}
 
 func (component) Get(key string) ([]byte, bool, *Failure) {

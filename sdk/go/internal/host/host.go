@@ -1,18 +1,18 @@
-// Package host is where a policy and its gateway meet: the real one in a component, package policytest in a test.
+// Package host has the host functions: those of the gateway in a component, those of package policytest in a test.
 package host
 
-// What policy.Handle and policy.Prepare were given.
+// The functions of the policy, set by policy.Handle and policy.Prepare.
 var (
 	Decide  func(Request) Answer
 	Prepare func()
-	// What package policy does ahead of a request for every policy.
+	// Warms up every policy before the request.
 	Warm func()
 )
 
-// Current is the gateway.
+// Current is the current host.
 var Current Host
 
-// A Host is what a policy may ask the gateway.
+// A Host has the functions that a policy imports.
 type Host interface {
 	Get(key string) (value []byte, found bool, failure *Failure)
 	HashGet(key, field string) (value []byte, found bool, failure *Failure)
@@ -32,13 +32,13 @@ type Host interface {
 	CacheAnyAddress()
 }
 
-// A Failure is why the gateway gave nothing.
+// A Failure is the error of a host function.
 type Failure struct {
 	Kind Kind
 	Text string
 }
 
-// The kinds of failure. Package policy has an error for each, in this order.
+// A Kind is the kind of a failure. Package policy has an error for each, in this order.
 type Kind uint8
 
 const (
@@ -51,7 +51,7 @@ const (
 	NoKey
 )
 
-// The levels of the log, as the interface numbers them.
+// The levels of the log, numbered as in the interface.
 const (
 	Debug uint8 = iota
 	Info
@@ -59,7 +59,7 @@ const (
 	Error
 )
 
-// A Request is the client's.
+// A Request is the client's request.
 type Request struct {
 	Method, Scheme, Authority, PathWithQuery string
 	Headers                                  []Header
@@ -67,7 +67,7 @@ type Request struct {
 	Channels                                 []string
 }
 
-// A Header is one line of the request's or the answer's.
+// A Header is a header of the request or the answer.
 type Header struct {
 	Name  string
 	Value []byte

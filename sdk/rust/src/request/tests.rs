@@ -1,7 +1,7 @@
 use crate::Request;
 
 #[test]
-fn the_first_cookie_of_a_name() {
+fn first_cookie_with_the_name_counts() {
     for (headers, expect) in [
         (&[][..], None),
         (&[&b"session=alice"[..]], Some("alice")),
@@ -25,7 +25,7 @@ fn the_first_cookie_of_a_name() {
 }
 
 #[test]
-fn a_bearer_token_stands_alone() {
+fn bearer_token_requires_a_single_header() {
     let with = |headers: &[&str]| {
         let request = headers.iter().fold(Request::get("/"), |request, &h| request.with_header("authorization", h));
         request.bearer().map(str::to_owned)
@@ -38,7 +38,7 @@ fn a_bearer_token_stands_alone() {
 }
 
 #[test]
-fn path_query_and_headers() {
+fn path_query_and_headers_are_parsed() {
     let request = Request::get("/api/realtime/acme?channel=a&channel=b%20c&x=1+2&y").with_header("X-Y", "z");
     assert_eq!((request.method(), request.path()), ("GET", "/api/realtime/acme"));
     assert_eq!(request.queries("channel").collect::<Vec<_>>(), ["a", "b c"]);

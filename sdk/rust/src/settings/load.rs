@@ -1,4 +1,4 @@
-//! Settings as serde sees them: a struct names its fields, and each is asked for.
+//! A serde deserializer over the settings: it looks up each field that the struct names.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::forward_to_deserialize_any;
 
 use super::{Error, get};
 
-/// All settings.
+/// Deserializer of all settings.
 pub struct Settings;
 
 impl<'de> Deserializer<'de> for Settings {
@@ -20,7 +20,7 @@ impl<'de> Deserializer<'de> for Settings {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        visitor.visit_map(Fields { left: fields, current: None })
+        visitor.visit_map(Fields { remaining: fields, current: None })
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
@@ -28,7 +28,7 @@ impl<'de> Deserializer<'de> for Settings {
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
-        Err(de::Error::custom("settings are read into a struct with named fields"))
+        Err(de::Error::custom("settings can only be loaded into a struct with named fields"))
     }
 
     forward_to_deserialize_any! {
@@ -38,7 +38,7 @@ impl<'de> Deserializer<'de> for Settings {
 }
 
 struct Fields {
-    left: &'static [&'static str],
+    remaining: &'static [&'static str],
     current: Option<Setting>,
 }
 
@@ -46,8 +46,8 @@ impl<'de> MapAccess<'de> for Fields {
     type Error = Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
-        while let Some((name, left)) = self.left.split_first() {
-            self.left = left;
+        while let Some((name, remaining)) = self.remaining.split_first() {
+            self.remaining = remaining;
             if let Some(text) = get(name) {
                 self.current = Some(Setting { name, text });
                 let name: StrDeserializer<'_, Error> = name.into_deserializer();
@@ -75,7 +75,7 @@ struct Setting {
 macro_rules! parsed {
     ($($deserialize:ident $visit:ident $kind:ty;)*) => {
         $(fn $deserialize<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-            visitor.$visit(super::of::<$kind>(self.name, self.text.trim())?)
+            visitor.$visit(super::parse_value::<$kind>(self.name, self.text.trim())?)
         })*
     };
 }
@@ -143,9 +143,9 @@ impl IntoDeserializer<'_, Error> for Setting {
 }
 
 impl de::Error for Error {
-    // The words may quote the value.
+    // The message is dropped because it may quote the value.
     fn custom<T: fmt::Display>(_: T) -> Self {
-        Self::Invalid { name: String::new(), expected: "value of the kind that the policy wants" }
+        Self::Invalid { name: String::new(), expected: "value" }
     }
 
     fn missing_field(name: &'static str) -> Self {
@@ -153,6 +153,6 @@ impl de::Error for Error {
     }
 
     fn unknown_variant(_: &str, _: &'static [&'static str]) -> Self {
-        Self::Invalid { name: String::new(), expected: "word that the policy knows" }
+        Self::Invalid { name: String::new(), expected: "option" }
     }
 }

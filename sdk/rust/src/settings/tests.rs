@@ -1,7 +1,7 @@
 use serde::Deserialize;
 
 use super::*;
-use crate::testing::World;
+use crate::testing::TestGateway;
 
 #[derive(Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "kebab-case")]
@@ -23,15 +23,15 @@ enum Mode {
 }
 
 fn with(settings: &[(&str, &str)]) -> Result<Config, Error> {
-    let mut world = World::new();
+    let mut gateway = TestGateway::new();
     for (name, value) in settings {
-        world = world.setting(name, value);
+        gateway = gateway.setting(name, value);
     }
-    world.run(load)
+    gateway.run(load)
 }
 
 #[test]
-fn a_struct_is_filled_from_settings() {
+fn load_fills_a_struct_from_settings() {
     let expect = Config {
         audience: "app".into(),
         max_channels: 7,
@@ -56,19 +56,19 @@ fn a_struct_is_filled_from_settings() {
 }
 
 #[test]
-fn an_error_names_the_setting_and_not_its_value() {
+fn error_names_the_setting_but_not_its_value() {
     let text = |settings: &[(&str, &str)]| with(settings).expect_err("an error").to_string();
     assert_eq!(text(&[("audience", "app"), ("mode", "open")]), "the setting max-channels is missing");
     let secret = [("audience", "a"), ("max-channels", "hunter2"), ("mode", "open")];
-    assert_eq!(text(&secret), "the setting max-channels is no u32");
+    assert_eq!(text(&secret), "the setting max-channels is not a valid u32");
     let secret = [("audience", "a"), ("max-channels", "1"), ("mode", "hunter2")];
-    assert_eq!(text(&secret), "the setting mode is no word that the policy knows");
+    assert_eq!(text(&secret), "the setting mode is not a valid option");
 }
 
 #[test]
-fn one_setting() {
-    let world = World::new().setting("limit", "12").setting("name", "x");
-    world.run(|| {
+fn single_settings_are_read_and_parsed() {
+    let gateway = TestGateway::new().setting("limit", "12").setting("name", "x");
+    gateway.run(|| {
         assert_eq!(get("name").as_deref(), Some("x"));
         assert_eq!(require("nothing"), Err(Error::Missing("nothing".into())));
         assert_eq!(parse::<u8>("limit"), Ok(12));

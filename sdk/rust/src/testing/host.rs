@@ -1,31 +1,31 @@
-//! The gateway's side, in tests.
+//! The host functions in tests, answered by the current test gateway.
 
 pub mod answer {
-    use crate::testing::world::scene;
+    use crate::testing::gateway::context;
 
     pub fn reason(text: &str) {
-        scene().said.borrow_mut().reason = Some(text.to_owned());
+        context().calls.borrow_mut().reason = Some(text.to_owned());
     }
 
     pub fn replay_since(time: u64) {
-        scene().said.borrow_mut().replay_since = Some(time);
+        context().calls.borrow_mut().replay_since = Some(time);
     }
 
     pub fn cache_for(seconds: u32, vary: &[String]) {
-        scene().said.borrow_mut().cache = Some((seconds, vary.to_vec()));
+        context().calls.borrow_mut().cache = Some((seconds, vary.to_vec()));
     }
 
     pub fn cache_any_address() {
-        scene().said.borrow_mut().any_address = true;
+        context().calls.borrow_mut().any_address = true;
     }
 }
 
 pub mod context {
     use crate::bindings::tidegate::policy::context::Level;
-    use crate::testing::world::scene;
+    use crate::testing::gateway::context;
 
     pub fn now() -> u64 {
-        scene().world.now
+        context().gateway.now
     }
 
     pub fn request_id() -> String {
@@ -33,7 +33,7 @@ pub mod context {
     }
 
     pub fn action() -> String {
-        scene().world.action.clone()
+        context().gateway.action.clone()
     }
 
     pub fn log(level: Level, message: &str) {
@@ -43,18 +43,18 @@ pub mod context {
             Level::Warn => "warn",
             Level::Error => "error",
         };
-        scene().said.borrow_mut().log.push(format!("{level}: {message}"));
+        context().calls.borrow_mut().log.push(format!("{level}: {message}"));
     }
 }
 
 pub mod lookup {
     use crate::bindings::tidegate::policy::lookup::Error;
-    use crate::testing::world::{Value, World, scene};
+    use crate::testing::gateway::{TestGateway, Value, context};
 
     fn look_up<T>(key: &str, read: impl FnOnce(Option<&Value>) -> Option<T>) -> Result<T, Error> {
-        let scene = scene();
-        scene.said.borrow_mut().lookups.push(key.to_owned());
-        let World { store, failures, .. } = &*scene.world;
+        let context = context();
+        context.calls.borrow_mut().lookups.push(key.to_owned());
+        let TestGateway { store, failures, .. } = &*context.gateway;
         if let Some((_, failure)) = failures.iter().find(|(prefix, _)| key.starts_with(prefix.as_str())) {
             return Err(failure.clone());
         }
@@ -87,16 +87,16 @@ pub mod lookup {
 }
 
 pub mod settings {
-    use crate::testing::world::scene;
+    use crate::testing::gateway::context;
 
     pub fn get(name: &str) -> Option<String> {
-        scene().world.settings.get(name).cloned()
+        context().gateway.settings.get(name).cloned()
     }
 }
 
 pub mod tokens {
     use crate::bindings::tidegate::policy::tokens::Error;
-    use crate::testing::world::{Token, scene};
+    use crate::testing::gateway::{Token, context};
 
     pub fn verify(token: &str) -> Token {
         check(None, token)
@@ -107,6 +107,6 @@ pub mod tokens {
     }
 
     fn check(profile: Option<String>, token: &str) -> Token {
-        scene().world.tokens.get(&(profile, token.to_owned())).cloned().unwrap_or(Err(Error::Untrusted))
+        context().gateway.tokens.get(&(profile, token.to_owned())).cloned().unwrap_or(Err(Error::Untrusted))
     }
 }

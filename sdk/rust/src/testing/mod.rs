@@ -1,7 +1,7 @@
-//! A world for tests: policies run in `cargo test` as they are, and what they ask is answered by a [`World`].
+//! A gateway for tests: a policy runs unchanged in `cargo test`, and a [`TestGateway`] provides the host functions.
 //!
 //! ```
-//! use tidegate_policy::testing::World;
+//! use tidegate_policy::testing::TestGateway;
 //! use tidegate_policy::{Grant, Rejection, Request, Result, lookup};
 //!
 //! fn authorize(request: &Request, _: &[String]) -> Result<Grant> {
@@ -10,20 +10,20 @@
 //!     Ok(Grant::to(user))
 //! }
 //!
-//! let world = World::new().string("session:s1", "alice");
+//! let gateway = TestGateway::new().string("session:s1", "alice");
 //! let alice = Request::get("/api/realtime").with_cookie("session", "s1");
-//! assert_eq!(world.ask(authorize, &alice, &["default"]).to_string(), "allowed alice");
-//! assert_eq!(world.ask(authorize, &Request::get("/"), &["default"]).to_string(), "401 Unauthorized");
-//! assert_eq!(world.store_away().ask(authorize, &alice, &["default"]).to_string(), "503 Try again");
+//! assert_eq!(gateway.decide(authorize, &alice, &["default"]).to_string(), "allowed alice");
+//! assert_eq!(gateway.decide(authorize, &Request::get("/"), &["default"]).to_string(), "401 Unauthorized");
+//! assert_eq!(gateway.store_unavailable().decide(authorize, &alice, &["default"]).to_string(), "503 Try again");
 //! ```
 
-mod answer;
+mod decision;
+mod gateway;
 pub(crate) mod host;
 mod request;
-mod world;
 
-pub use answer::Answer;
-pub use world::World;
+pub use decision::Decision;
+pub use gateway::TestGateway;
 
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,11 @@
-//! Requests, made.
+//! Construction of requests for tests.
 
 use crate::Request;
 use crate::bindings::tidegate::policy::types;
 
-/// In tests only.
+/// Constructors for tests.
 impl Request {
-    /// A `GET` of `https://gate.example`, with this path and query.
+    /// A `GET` request to `https://gate.example` with this path and query.
     #[must_use]
     pub fn get(path_with_query: &str) -> Self {
         Self::new(types::Request {
@@ -18,26 +18,26 @@ impl Request {
         })
     }
 
-    /// With one more header.
+    /// Adds a header.
     #[must_use]
     pub fn with_header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
         self.inner.headers.push(types::Header { name: name.to_ascii_lowercase(), value: value.into() });
         self
     }
 
-    /// With a cookie.
+    /// Adds a cookie.
     #[must_use]
     pub fn with_cookie(self, name: &str, value: &str) -> Self {
         self.with_header("cookie", format!("{name}={value}"))
     }
 
-    /// With a bearer token.
+    /// Adds a bearer token.
     #[must_use]
     pub fn with_bearer(self, token: &str) -> Self {
         self.with_header("authorization", format!("Bearer {token}"))
     }
 
-    /// From another address.
+    /// Replaces the client's address.
     #[must_use]
     pub fn from_address(mut self, address: &str) -> Self {
         address.clone_into(&mut self.inner.client_address);

@@ -1,7 +1,7 @@
-// As much of DER as public and private keys need.
+// The subset of DER that public and private keys need.
 import { fail } from "./key.ts";
 
-/** An element: its tag, and what is in it. */
+/** An element: its tag and its content. */
 export interface Element {
   tag: number;
   bytes: Uint8Array;
@@ -13,7 +13,7 @@ const BIT_STRING = 0x03;
 /** The tag of an octet string. */
 export const OCTET_STRING = 0x04;
 
-/** The elements that follow each other in `bytes`. */
+/** Parses the sequence of elements in `bytes`. */
 export function elements(bytes: Uint8Array): Element[] {
   const found: Element[] = [];
   for (let at = 0; at < bytes.length; ) {
@@ -30,13 +30,13 @@ export function elements(bytes: Uint8Array): Element[] {
   return found;
 }
 
-/** What an element of that tag holds. */
+/** Returns the content of an element, which has to have that tag. */
 export function only(element: Element | undefined, tag: number): Uint8Array {
   if (element?.tag !== tag) throw malformed();
   return element.bytes;
 }
 
-/** The elements of a sequence that is all of `bytes`. */
+/** The elements of the sequence that `bytes` encodes. */
 export function sequence(bytes: Uint8Array): Element[] {
   return elements(only(elements(bytes)[0], SEQUENCE));
 }
@@ -53,17 +53,17 @@ export function privateKey(pkcs8: Uint8Array): { ids: string[]; key: Uint8Array 
   return { ids: objectIds(algorithm), key: only(key, OCTET_STRING) };
 }
 
-/** An octet string that is all of `bytes`. */
+/** The content of the octet string that `bytes` encodes. */
 export function octets(bytes: Uint8Array): Uint8Array {
   return only(elements(bytes)[0], OCTET_STRING);
 }
 
-/** A bit string that is all of `bytes`. */
+/** The content of the bit string that `bytes` encodes. */
 export function bitString(bytes: Uint8Array): Uint8Array {
   return bits(elements(bytes)[0]);
 }
 
-/** The first byte counts the bits that are not used: none. */
+/** The first byte is the number of unused bits, which has to be 0. */
 function bits(element: Element | undefined): Uint8Array {
   return only(element, BIT_STRING).subarray(1);
 }
@@ -75,5 +75,5 @@ function objectIds(algorithm: Element | undefined): string[] {
 }
 
 function malformed(): DOMException {
-  return fail("DataError", "the key is not in the format that it was said to be in");
+  return fail("DataError", "the key is not in the given format");
 }

@@ -1,4 +1,4 @@
-// ECDSA by the engine, and ECDH; keys in the formats that the engine does not read.
+// ECDSA with the engine's code, ECDH, and import of key formats that the engine does not support.
 import { p256, p384, p521 } from "@noble/curves/nist.js";
 import { bitString, OCTET_STRING, only, privateKey, publicKey, sequence } from "./der.ts";
 import { fail, fromBase64Url, hashName, toBase64Url, type Algorithm, type Material, type Params } from "./key.ts";
@@ -10,7 +10,7 @@ const CURVES: Record<string, { id: string; size: number; curve: typeof p256 }> =
   "P-521": { id: "2b81040023", size: 66, curve: p521 },
 };
 
-/** Where a private key has its public half. */
+/** The tag of the public key in a private key. */
 const PUBLIC_KEY = 0xa1;
 
 export const ecdsa: Algorithm = {
@@ -64,7 +64,7 @@ function importKey(format: KeyFormat, data: Uint8Array | JsonWebKey, params: Par
     case "pkcs8": {
       const [, secret, ...more] = sequence(check(privateKey(bytes)));
       const d = only(secret, OCTET_STRING);
-      // The public half stands beside it nearly always; to work it out takes long.
+      // The public key is usually included, and deriving it takes long.
       const open = more.find(({ tag }) => tag === PUBLIC_KEY);
       const key = open ? withSecret(fromPoint(bitString(open.bytes), params), d, params) : fromSecret(d, params);
       return { ...key, der: { format, bytes } };

@@ -1,4 +1,4 @@
-// HMAC by the engine, whose own import of JSON Web Keys takes another key than the one that it is given.
+// HMAC with the engine's code. The engine's own import of JSON Web Keys imports a wrong key.
 import { fail, fromBase64Url, hashName, type Algorithm, type Material } from "./key.ts";
 import { native } from "./native.ts";
 

@@ -1,5 +1,5 @@
-// `crypto.subtle` with the algorithms and formats that Node has and the engine has not.
-import { put } from "./no-random.ts";
+// `crypto.subtle` with the algorithms and formats that Node has and the engine lacks.
+import { original } from "./no-random.ts";
 import { patch } from "../patch.ts";
 import { aesCbc, aesCtr, aesGcm, aesKw } from "./aes.ts";
 import { ecdh, ecdsa } from "./ec.ts";
@@ -31,7 +31,7 @@ const ALGORITHMS = new Map<string, [string, Algorithm]>(
 
 type Identifier = string | ({ name: string } & object);
 
-/** The algorithm that is meant, and its parameters under its own name. */
+/** The algorithm, and its parameters under its canonical name. */
 function find(identifier: Identifier): [Params, Algorithm] {
   const params = typeof identifier === "string" ? { name: identifier } : identifier;
   const found = ALGORITHMS.get(String(params?.name).toUpperCase());
@@ -148,5 +148,5 @@ async function derive(identifier: Identifier, key: CryptoKey, length: number | n
 patch(SubtleCrypto.prototype, subtle);
 Object.defineProperty(CryptoKey.prototype, Symbol.toStringTag, { value: "CryptoKey", configurable: true });
 
-if (put) Object.defineProperty(crypto, "getRandomValues", put);
+if (original) Object.defineProperty(crypto, "getRandomValues", original);
 else Reflect.deleteProperty(crypto, "getRandomValues");

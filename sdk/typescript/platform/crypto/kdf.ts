@@ -1,4 +1,4 @@
-// Keys out of secrets, which the engine lacks.
+// Key derivation, which the engine lacks.
 import { hkdf as expand } from "@noble/hashes/hkdf.js";
 import { sha1 } from "@noble/hashes/legacy.js";
 import { pbkdf2 as stretch } from "@noble/hashes/pbkdf2.js";

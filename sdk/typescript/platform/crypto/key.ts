@@ -1,25 +1,25 @@
-// Keys of `crypto.subtle`: the standard's face, and what they hold.
+// Keys of `crypto.subtle`: the standard's interface, and the key material.
 
-/** What a key holds, by what its algorithm needs. */
+/** The key material. Which fields are set depends on the algorithm. */
 export interface Material {
   type: KeyType;
   algorithm: KeyAlgorithm & Record<string, unknown>;
-  /** A secret key, or the bytes that a key of a curve was made of. */
+  /** A secret key, or the encoded bytes of an elliptic-curve key. */
   bytes?: Uint8Array;
-  /** The key as JSON, where it is of two halves. */
+  /** The key as a JSON Web Key, for asymmetric keys. */
   jwk?: JsonWebKey;
-  /** The engine's own. */
+  /** The engine's own key. */
   native?: CryptoKey;
-  /** As it was imported. */
+  /** The key in its imported form. */
   der?: { format: string; bytes: Uint8Array };
 }
 
-/** Parameters of an operation: a name, and what goes with it. */
+/** The parameters of an operation, with the algorithm's name. */
 export type Params = { name: string } & Record<string, unknown>;
 
-/** What an algorithm can do. What it lacks is not supported. */
+/** The operations of an algorithm. Missing operations are not supported. */
 export interface Algorithm {
-  /** Usages of its keys by their type. */
+  /** The usages of its keys, by key type. */
   usages: Partial<Record<KeyType, KeyUsage[]>>;
   import(format: KeyFormat, data: Uint8Array | JsonWebKey, params: Params): Promise<Material> | Material;
   generate?(params: Params): Material | { privateKey: Material; publicKey: Material };
@@ -28,13 +28,13 @@ export interface Algorithm {
   verify?(params: Params, key: Material, signature: Uint8Array, data: Uint8Array): Promise<boolean> | boolean;
   encrypt?(params: Params, key: Material, data: Uint8Array): Promise<Uint8Array> | Uint8Array;
   decrypt?(params: Params, key: Material, data: Uint8Array): Promise<Uint8Array> | Uint8Array;
-  /** As many bits as it gives by itself where `length` is null. */
+  /** The number of bits if `length` is null. */
   deriveBits?(params: Params, key: Material, length: number | null): Promise<Uint8Array> | Uint8Array;
 }
 
 const materials = new WeakMap<CryptoKey, Material>();
 
-/** A key as the standard shows it. */
+/** A key with the standard's interface. */
 export function makeKey(material: Material, extractable: boolean, usages: KeyUsage[]): CryptoKey {
   const shown = (value: unknown) => ({ value, enumerable: true });
   const key = Object.create(CryptoKey.prototype, {
@@ -47,7 +47,7 @@ export function makeKey(material: Material, extractable: boolean, usages: KeyUsa
   return key;
 }
 
-/** What a key holds, if it may be used so. */
+/** Returns the material of a key, after a check of its usage. */
 export function materialFor(key: CryptoKey, name: string, usage?: KeyUsage): Material {
   const material = materials.get(key);
   if (!material) throw new TypeError("not a CryptoKey");
@@ -56,32 +56,32 @@ export function materialFor(key: CryptoKey, name: string, usage?: KeyUsage): Mat
   return material;
 }
 
-/** The error that the standard names so. */
+/** The standard's `DOMException` with that name. */
 export function fail(name: string, message: string): DOMException {
   return new DOMException(message, name);
 }
 
-/** The name of a hash in its one spelling. */
+/** The canonical name of a hash. */
 export function hashName(of: unknown): string {
   const name = String(typeof of === "object" && of !== null ? (of as { name?: unknown }).name : of).toUpperCase();
   if (!["SHA-1", "SHA-256", "SHA-384", "SHA-512"].includes(name)) throw fail("NotSupportedError", `unrecognized hash ${name}`);
   return name;
 }
 
-/** A copy of any buffer's bytes. */
+/** Copies the bytes of a buffer. */
 export function bytesOf(data: unknown): Uint8Array<ArrayBuffer> {
   if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength).slice();
   if (data instanceof ArrayBuffer) return new Uint8Array(data.slice(0));
   throw new TypeError("expected an ArrayBuffer or a view of one");
 }
 
-/** Bytes of base64url, as JSON Web Keys have them. */
+/** Decodes base64url, as used in JSON Web Keys. */
 export function fromBase64Url(text: unknown): Uint8Array<ArrayBuffer> {
-  if (typeof text !== "string" || !/^[\w-]*$/.test(text)) throw fail("DataError", "the JSON Web Key lacks a member, or it is no base64url");
+  if (typeof text !== "string" || !/^[\w-]*$/.test(text)) throw fail("DataError", "the JSON Web Key lacks a member, or it is not base64url");
   return Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (character) => character.charCodeAt(0));
 }
 
-/** The other way. */
+/** Encodes base64url. */
 export function toBase64Url(bytes: Uint8Array): string {
   let text = "";
   for (const byte of bytes) text += String.fromCharCode(byte);

@@ -1,7 +1,7 @@
-// The engine's own `crypto.subtle`, before it is put right.
+// The engine's own `crypto.subtle`, before it is replaced.
 const { subtle } = crypto;
 
-/** What it can do. */
+/** The methods of the engine's own `crypto.subtle`. */
 export const native = {
   digest: subtle.digest.bind(subtle),
   importKey: subtle.importKey.bind(subtle) as SubtleCrypto["importKey"],

@@ -1,4 +1,4 @@
-// The libraries below try whether there is randomness when they load, which is at build, where none may be had. What they get then
-// they throw away.
-export const put = Object.getOwnPropertyDescriptor(crypto, "getRandomValues");
+// The libraries imported next test the randomness when they are loaded, at build, where it must not be used. They discard the result, so
+// `getRandomValues` does nothing meanwhile.
+export const original = Object.getOwnPropertyDescriptor(crypto, "getRandomValues");
 Object.defineProperty(crypto, "getRandomValues", { value: (array: unknown) => array, configurable: true });

@@ -1,4 +1,4 @@
-// RSA in JavaScript: the engine takes tens of ms of CPU to import a key, for it looks whether the modulus could be a prime.
+// RSA in JavaScript: the engine needs tens of ms of CPU to import a key, because it tests whether the modulus is a prime.
 import { sha1 } from "@noble/hashes/legacy.js";
 import { sha256, sha384, sha512 } from "@noble/hashes/sha2.js";
 import { mgf1, OAEP, PKCS1_SHA1, PKCS1_SHA256, PKCS1_SHA384, PKCS1_SHA512, PSS } from "micro-rsa-dsa-dh/rsa.js";
@@ -21,14 +21,14 @@ export const rsaPkcs1: Algorithm = {
   usages: signing,
   import: importKey,
   sign: (_, key, data) => PKCS1[hashOf(key)].sign(closed(key), data),
-  verify: (_, key, signature, data) => holds(() => PKCS1[hashOf(key)].verify(open(key), data, signature)),
+  verify: (_, key, signature, data) => isValid(() => PKCS1[hashOf(key)].verify(open(key), data, signature)),
 };
 
 export const rsaPss: Algorithm = {
   usages: signing,
   import: importKey,
   sign: (params, key, data) => pss(params, key).sign(closed(key), data),
-  verify: (params, key, signature, data) => holds(() => pss(params, key).verify(open(key), data, signature)),
+  verify: (params, key, signature, data) => isValid(() => pss(params, key).verify(open(key), data, signature)),
 };
 
 export const rsaOaep: Algorithm = {
@@ -54,8 +54,8 @@ function oaep({ label }: Params, key: Material) {
   return OAEP(hash, mgf1(hash), label === undefined ? undefined : bytesOf(label));
 }
 
-/** A signature that is malformed does not hold. */
-function holds(check: () => boolean): boolean {
+/** Returns false for malformed signatures. */
+function isValid(check: () => boolean): boolean {
   try {
     return check();
   } catch {

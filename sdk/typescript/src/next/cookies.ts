@@ -1,4 +1,4 @@
-// A request's cookies as Next.js shows them: decoded, and the last of a name.
+// A request's cookies as in Next.js: decoded, and the last one with a name counts.
 
 /** A cookie. */
 export interface RequestCookie {
@@ -6,7 +6,7 @@ export interface RequestCookie {
   value: string;
 }
 
-/** The cookies of a request, to read. */
+/** The cookies of a request, read-only. */
 export class RequestCookies {
   readonly #cookies = new Map<string, RequestCookie>();
 
@@ -18,7 +18,7 @@ export class RequestCookies {
       try {
         this.#cookies.set(name, { name, value: decodeURIComponent(value) });
       } catch {
-        // What cannot be decoded is passed over there, too.
+        // Next.js skips cookies that cannot be decoded, too.
       }
     }
   }
@@ -43,9 +43,9 @@ export class RequestCookies {
     return this.#cookies[Symbol.iterator]();
   }
 
-  /** Nothing is set here: a policy's response may have `set-cookie` headers. */
+  /** Throws: a policy sets cookies with `set-cookie` headers of its response. */
   set(): never {
-    throw new Error("a policy sets cookies by the headers of its Response, or of allow()");
+    throw new Error("a policy cannot set cookies here: use the headers of its Response, or of allow()");
   }
 
   delete(): never {

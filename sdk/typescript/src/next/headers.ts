@@ -1,13 +1,13 @@
-// `next/headers`, for middlewares in apps of Next.js: to read, for a policy answers by its response.
+// `next/headers` for middlewares of Next.js apps, read-only.
 import { current } from "../current.ts";
 import { RequestCookies } from "./cookies.ts";
 
-/** The request's headers, now (Next 14) or by a promise (15). */
+/** The request's headers, as a value (Next.js 14) and as a promise (Next.js 15). */
 export function headers() {
   return both(new Headers(current("headers()").headers));
 }
 
-/** The request's cookies, now (Next 14) or by a promise (15). */
+/** The request's cookies, as a value (Next.js 14) and as a promise (Next.js 15). */
 export function cookies() {
   return both(new RequestCookies(current("cookies()").headers));
 }

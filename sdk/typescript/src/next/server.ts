@@ -1,7 +1,7 @@
-// `next/server`, for middlewares in apps of Next.js: what they answer with.
+// `next/server` for middlewares of Next.js apps.
 import { RequestCookies } from "./cookies.ts";
 
-/** A request that knows its cookies and its URL. */
+/** A request with its cookies and its parsed URL. */
 export class NextRequest extends Request {
   get cookies(): RequestCookies {
     return new RequestCookies(this.headers);
@@ -12,7 +12,7 @@ export class NextRequest extends Request {
   }
 }
 
-/** A response, made as Next.js makes it. */
+/** A response with the static constructors of Next.js. */
 export class NextResponse extends Response {
   static override json(body: unknown, init?: ResponseInit): NextResponse {
     const response = Response.json(body, init);

@@ -1,4 +1,4 @@
-//! Builds policies in C: clang with the WebAssembly linker, or the compiler that Zig brings; no C library.
+//! Builds policies in C with clang and the WebAssembly linker, or with Zig's C compiler. There is no C library.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,29 +11,29 @@ use tempfile::TempDir;
 
 use crate::commands::policy::build::{Job, tools, zig};
 
-/// The SDK, for a source file that is no project.
+/// The SDK, for policies without their own.
 #[derive(RustEmbed)]
 #[folder = "sdk/c"]
 #[exclude = "build/*"]
 struct Sdk;
 
-/// What of the SDK is compiled into a policy. `fake.c` and `test_sdk.c` are for tests.
+/// The files of the SDK that are compiled into a policy. `test_gateway.c` and `test_sdk.c` are for tests.
 const SOURCES: [&str; 6] = ["text.c", "request.c", "gateway.c", "json.c", "bindings/policy.c", "freestanding/libc.c"];
 
-/// Says the world to what makes a component of the module.
+/// An object file whose custom section has the module's WIT world.
 const COMPONENT_TYPE: &str = "bindings/policy_component_type.o";
 
-/// A policy recurses little: a small stack keeps all that an instance touches together, which makes it cheap to begin anew.
-pub(super) const STACK: &str = "16384";
+/// Policies recurse little, and a small stack reduces the memory that each new instance touches.
+pub(super) const STACK_BYTES: &str = "16384";
 
-const REMEDY: &str = "a compiler for WebAssembly and its linker are what a policy in C needs: on Debian and Ubuntu \
+const REMEDY: &str = "a policy in C needs a compiler and a linker for WebAssembly: on Debian and Ubuntu \
                       `apt-get install clang lld`, elsewhere https://releases.llvm.org, or `pip install ziglang`";
 
 pub fn build(job: &Job) -> Result<()> {
     let sources = sources(job)?;
     let sdk = sdk(job)?;
     let compiler = Compiler::find()?;
-    let folder = tempfile::tempdir().context("making a temporary folder")?;
+    let folder = tempfile::tempdir().context("creating a temporary folder")?;
     let module = folder.path().join("policy.core.wasm");
 
     let mut command = compiler.command();
@@ -41,9 +41,9 @@ pub fn build(job: &Job) -> Result<()> {
     command.args(["-std=c11", "-Wall", "-Wextra", "-Oz", "-ffreestanding", "-fno-builtin", "-nostdlib"]);
     command.arg("-I").arg(sdk.path()).arg("-I").arg(sdk.path().join("freestanding"));
     command.args(sources);
-    command.args(files(sdk.path()));
+    command.args(sdk_files(sdk.path()));
     command.args(["-Wl,--no-entry", "-Wl,--gc-sections", "-Wl,--strip-all"]);
-    command.arg(format!("-Wl,-z,stack-size={STACK}")).arg("-o").arg(&module);
+    command.arg(format!("-Wl,-z,stack-size={STACK_BYTES}")).arg("-o").arg(&module);
     tools::run(&mut command)?;
 
     let module = fs::read(&module).with_context(|| format!("reading {}", module.display()))?;
@@ -51,13 +51,13 @@ pub fn build(job: &Job) -> Result<()> {
     fs::write(&job.output, component).with_context(|| format!("writing {}", job.output.display()))
 }
 
-/// What of the SDK belongs to a policy.
-pub(super) fn files(sdk: &Path) -> impl Iterator<Item = PathBuf> {
+/// The files of the SDK to link into a policy.
+pub(super) fn sdk_files(sdk: &Path) -> impl Iterator<Item = PathBuf> {
     SOURCES.into_iter().chain([COMPONENT_TYPE]).map(|file| sdk.join(file))
 }
 
-/// The policy's own sources, as paths below its folder, so that the compiler's words name them as their author does: the file
-/// that was named, or those in the folder and in its `src`, less the tests.
+/// The policy's own sources: the named file, or the files in the folder and in its `src` without tests. The paths are relative to the
+/// folder, so that the compiler's messages are short.
 fn sources(job: &Job) -> Result<Vec<PathBuf>> {
     if let Some(source) = &job.source {
         return Ok(vec![source.strip_prefix(&job.project).unwrap_or(source).to_path_buf()]);
@@ -80,13 +80,13 @@ fn sources(job: &Job) -> Result<Vec<PathBuf>> {
     Ok(sources)
 }
 
-/// Where the SDK is.
-pub(super) enum Place {
+/// The folder of the SDK.
+pub(super) enum SdkFolder {
     Project(PathBuf),
     Temporary(TempDir),
 }
 
-impl Place {
+impl SdkFolder {
     pub(super) fn path(&self) -> &Path {
         match self {
             Self::Project(path) => path,
@@ -95,48 +95,48 @@ impl Place {
     }
 }
 
-/// The SDK of the project, as its Makefile says (`SDK = sdk`); else the one that this program brings.
-pub(super) fn sdk(job: &Job) -> Result<Place> {
+/// The SDK that the project's Makefile names (`SDK = sdk`), else the one in this program.
+pub(super) fn sdk(job: &Job) -> Result<SdkFolder> {
     if job.source.is_none()
-        && let Some(named) = fs::read_to_string(job.project.join("Makefile")).ok().as_deref().and_then(named_sdk)
+        && let Some(name) = fs::read_to_string(job.project.join("Makefile")).ok().as_deref().and_then(sdk_in_makefile)
     {
-        let path = job.project.join(named);
+        let path = job.project.join(name);
         ensure!(
             path.join("tidegate.h").is_file(),
-            "Makefile: SDK = {named}: there is no tidegate.h in {}",
+            "Makefile: SDK = {name}: there is no tidegate.h in {}",
             path.display()
         );
-        return Ok(Place::Project(path.canonicalize().with_context(|| format!("finding {}", path.display()))?));
+        return Ok(SdkFolder::Project(path.canonicalize().with_context(|| format!("finding {}", path.display()))?));
     }
-    let folder = tempfile::tempdir().context("making a temporary folder")?;
+    let folder = tempfile::tempdir().context("creating a temporary folder")?;
     for name in Sdk::iter() {
-        let place = folder.path().join(&*name);
-        if let Some(parent) = place.parent() {
+        let path = folder.path().join(&*name);
+        if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
         }
         let file = Sdk::get(&name).with_context(|| format!("the SDK has no {name}"))?;
-        fs::write(&place, file.data).with_context(|| format!("writing {}", place.display()))?;
+        fs::write(&path, file.data).with_context(|| format!("writing {}", path.display()))?;
     }
-    Ok(Place::Temporary(folder))
+    Ok(SdkFolder::Temporary(folder))
 }
 
-fn named_sdk(makefile: &str) -> Option<&str> {
+fn sdk_in_makefile(makefile: &str) -> Option<&str> {
     makefile
         .lines()
         .find_map(|line| line.strip_prefix("SDK")?.trim_start_matches([' ', ':', '?']).strip_prefix('='))
         .map(str::trim)
 }
 
-/// What compiles C for WebAssembly.
+/// A C compiler for WebAssembly.
 enum Compiler {
-    /// clang, and the linker of its version.
+    /// clang, and the linker of the same version.
     Clang { compiler: PathBuf, linker: PathBuf },
-    /// Zig, as a program or as Python's package.
+    /// The command of Zig: a program, or a package of Python.
     Zig(Vec<OsString>),
 }
 
 impl Compiler {
-    /// The newest clang that has its linker, from 14, which is what Debian 12 calls `clang`; else Zig.
+    /// Finds the newest clang with its linker, from version 14, the one of Debian 12; else Zig.
     fn find() -> Result<Self> {
         for version in (14..40).rev().map(Some).chain([None]) {
             let versioned = |name: &str| version.map_or_else(|| name.to_owned(), |version| format!("{name}-{version}"));
@@ -149,7 +149,7 @@ impl Compiler {
         }
         match zig::find() {
             Some(zig) => Ok(Self::Zig(zig)),
-            None => bail!("neither clang with wasm-ld nor zig is installed here; {REMEDY}"),
+            None => bail!("neither clang with wasm-ld nor zig is installed: {REMEDY}"),
         }
     }
 
@@ -161,16 +161,16 @@ impl Compiler {
                 command.arg(format!("-fuse-ld={}", linker.display()));
                 command
             }
-            Self::Zig(words) => {
-                let mut command = Command::new(&words[0]);
-                command.args(&words[1..]).args(["cc", "--target=wasm32-freestanding"]);
+            Self::Zig(program) => {
+                let mut command = Command::new(&program[0]);
+                command.args(&program[1..]).args(["cc", "--target=wasm32-freestanding"]);
                 command
             }
         }
     }
 }
 
-/// Apple's clang, for one, knows no WebAssembly.
+/// Some builds of clang, such as Apple's, lack the target.
 fn can_compile(clang: &Path) -> bool {
     tools::output(Command::new(clang).arg("--print-targets")).is_ok_and(|targets| targets.contains("wasm32"))
 }
@@ -180,19 +180,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_makefile_says_where_the_sdk_is() {
+    fn sdk_folder_is_read_from_the_makefile() {
         for (makefile, expected) in [
             ("# a policy\nSDK = ../../sdk/c\n\nall:\n", Some("../../sdk/c")),
             ("SDK:=sdk", Some("sdk")),
             ("SDK ?= sdk ", Some("sdk")),
             ("SDKS = a\nall:\n\techo SDK", None),
         ] {
-            assert_eq!(named_sdk(makefile), expected, "{makefile}");
+            assert_eq!(sdk_in_makefile(makefile), expected, "{makefile}");
         }
     }
 
     #[test]
-    fn tests_are_no_part_of_the_policy() {
+    fn tests_are_not_compiled_into_the_policy() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::create_dir(folder.path().join("src")).expect("a folder");
         for file in ["policy.c", "test_policy.c", "policy_test.c", "policy.h", "src/roles.c"] {

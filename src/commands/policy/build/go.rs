@@ -1,4 +1,4 @@
-//! Builds policies in Go: the ordinary compiler's `wasip1` target, and an adapter in place of WASI preview 1.
+//! Builds policies in Go with the ordinary compiler's target `wasip1`, and an adapter for WASI preview 1.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,31 +7,31 @@ use anyhow::{Context, Result, ensure};
 
 use crate::commands::policy::build::{Job, tools};
 
-/// What Go's runtime asks of WASI preview 1, from the little that it needs. `cargo xtask bindings` makes it.
+/// The functions of WASI preview 1 that Go's runtime imports, implemented with the host functions of the gateway. `cargo xtask bindings`
+/// compiles it.
 const ADAPTER: &[u8] = include_bytes!("../../../../sdk/go/adapter/wasi_snapshot_preview1.wasm");
 
-/// The world with the export that prepares an instance: Go takes long to start.
+/// The world with the export for prewarmed instances, because Go takes long to start.
 const WORLD: &str = "prepared-policy";
 
-const REMEDY: &str =
-    "Go 1.24 or newer is what compiles this policy: https://go.dev/dl, or your system's package `golang`";
+const REMEDY: &str = "install Go 1.24 or newer: https://go.dev/dl, or your system's package `golang`";
 
 pub fn build(job: &Job) -> Result<()> {
     let go = tools::need(&["go"], REMEDY)?;
     let version = tools::output(Command::new(&go).args(["env", "GOVERSION"]).current_dir(&job.project))?;
-    ensure!(is_new_enough(&version), "{version} is too old for a policy: {REMEDY}");
+    ensure!(is_new_enough(&version), "{version} is too old for policies: {REMEDY}");
     ensure!(
         job.project.join("go.mod").is_file(),
-        "{} has no go.mod: a policy in Go is a module (`tidegate policy new <folder> --lang go` makes one)",
+        "{} has no go.mod: a policy in Go is a module (`tidegate policy new <folder> --lang go` writes one)",
         job.project.display()
     );
 
-    let folder = tempfile::tempdir().context("making a temporary folder")?;
+    let folder = tempfile::tempdir().context("creating a temporary folder")?;
     let module = folder.path().join("policy.core.wasm");
     compile(&go, job, &module)?;
     let module = std::fs::read(&module).with_context(|| format!("reading {}", module.display()))?;
     let component = tools::componentize(&module, Some(WORLD), &[("wasi_snapshot_preview1", ADAPTER)])
-        .context("the compiled module is no policy: does an init function call policy.Handle?")?;
+        .context("the compiled module is not a policy: does an init function call policy.Handle?")?;
     std::fs::write(&job.output, component).with_context(|| format!("writing {}", job.output.display()))
 }
 
@@ -43,7 +43,7 @@ fn compile(go: &Path, job: &Job, module: &Path) -> Result<()> {
     tools::run(&mut compiler)
 }
 
-/// `go1.26.8`: functions can be exported since 1.24. What is no release is trusted to be newer.
+/// Whether a version such as `go1.26.8` can export functions, as Go does since 1.24. Versions that are not releases are taken for newer.
 fn is_new_enough(version: &str) -> bool {
     let mut numbers = version.trim_start_matches("go").split('.').map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions() {
+    fn go_1_24_or_newer_is_required() {
         for (version, expected) in [
             ("go1.19.8", false),
             ("go1.23.12", false),

@@ -1,4 +1,4 @@
-//! `tidegate policy build`: runs the toolchain of a policy's language. A file a language.
+//! `tidegate policy build`: runs the toolchain of a policy's language. One file per language.
 
 mod c;
 mod go;
@@ -15,26 +15,26 @@ use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct BuildArgs {
-    /// The policy's folder, or its one source file
+    /// The policy's folder, or its source file
     #[arg(default_value = ".")]
     path: PathBuf,
-    /// Where the component goes [default: policy.wasm in the policy's folder]
+    /// Output file of the component [default: policy.wasm in the policy's folder]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
-/// What a language's build is told. Paths are absolute.
+/// The input of a language's build. Paths are absolute.
 #[derive(Debug)]
 struct Job {
     /// The folder of the project.
     project: PathBuf,
-    /// The source file, where one was named in place of the folder.
+    /// The source file, if one was named instead of the folder.
     source: Option<PathBuf>,
-    /// Where the component has to be when all is done. Its folder is there.
+    /// The output file of the component. Its folder exists.
     output: PathBuf,
 }
 
-/// The languages that can be told apart.
+/// The supported languages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Language {
     Rust,
@@ -56,25 +56,25 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<()> {
         Language::Zig => zig::build,
     };
     build(&job)?;
-    let size = std::fs::metadata(&job.output).with_context(|| format!("{} is not there", job.output.display()))?.len();
+    let size = std::fs::metadata(&job.output).with_context(|| format!("reading {}", job.output.display()))?.len();
     println!("{} ({size} bytes)", job.output.display());
     Ok(())
 }
 
 fn plan(path: &Path, output: Option<&Path>) -> anyhow::Result<(Job, Language)> {
-    let place = path.canonicalize().with_context(|| format!("policy build: {}", path.display()))?;
-    let source = place.is_file().then(|| place.clone());
+    let resolved = path.canonicalize().with_context(|| format!("policy build: {}", path.display()))?;
+    let source = resolved.is_file().then(|| resolved.clone());
     let project = match &source {
         Some(file) => file.parent().unwrap_or(Path::new("/")).to_path_buf(),
-        None => place,
+        None => resolved,
     };
     let language = match &source {
-        Some(file) => of_file(file),
-        None => of_folder(&project)?,
+        Some(file) => file_language(file),
+        None => folder_language(&project)?,
     };
     let Some(language) = language else {
         bail!(
-            "policy build: {}: which language is it? A policy has a Cargo.toml (Rust), a package.json or a .ts or .js file \
+            "policy build: {}: cannot detect the language: a policy has a Cargo.toml (Rust), a package.json or a .ts or .js file \
              (TypeScript, JavaScript), a pyproject.toml or a .py file (Python), a go.mod (Go), a .c file (C) or a .zig file (Zig)",
             path.display()
         );
@@ -84,11 +84,11 @@ fn plan(path: &Path, output: Option<&Path>) -> anyhow::Result<(Job, Language)> {
         None => project.join("policy.wasm"),
     };
     let folder = output.parent().unwrap_or(Path::new("/"));
-    ensure!(folder.is_dir(), "policy build: --output: there is no folder {}", folder.display());
+    ensure!(folder.is_dir(), "policy build: --output: the folder {} does not exist", folder.display());
     Ok((Job { project, source, output }, language))
 }
 
-fn of_file(file: &Path) -> Option<Language> {
+fn file_language(file: &Path) -> Option<Language> {
     match file.extension()?.to_str()? {
         "rs" => Some(Language::Rust),
         "ts" | "tsx" | "mts" | "cts" | "js" | "jsx" | "mjs" | "cjs" => Some(Language::TypeScript),
@@ -100,8 +100,8 @@ fn of_file(file: &Path) -> Option<Language> {
     }
 }
 
-/// By the manifest, else by the sources that lie there.
-fn of_folder(folder: &Path) -> anyhow::Result<Option<Language>> {
+/// The language of a folder's manifest, else of its source files if they have one language.
+fn folder_language(folder: &Path) -> anyhow::Result<Option<Language>> {
     let manifests = [
         ("Cargo.toml", Language::Rust),
         ("go.mod", Language::Go),
@@ -113,7 +113,7 @@ fn of_folder(folder: &Path) -> anyhow::Result<Option<Language>> {
     }
     let mut languages = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
-        if let Some(language) = of_file(&entry?.path())
+        if let Some(language) = file_language(&entry?.path())
             && !languages.contains(&language)
         {
             languages.push(language);
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_language_is_told_by_what_is_there() {
+    fn language_is_detected_from_manifest_or_sources() {
         for (files, language) in [
             (&["Cargo.toml", "build.py"][..], Some(Language::Rust)),
             (&["package.json"], Some(Language::TypeScript)),
@@ -144,7 +144,7 @@ mod tests {
             for file in files {
                 std::fs::write(folder.path().join(file), "").expect("a file");
             }
-            assert_eq!(of_folder(folder.path()).expect("readable"), language, "{files:?}");
+            assert_eq!(folder_language(folder.path()).expect("readable"), language, "{files:?}");
         }
     }
 }

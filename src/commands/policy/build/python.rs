@@ -1,5 +1,5 @@
-//! Builds policies in Python: componentize-py runs the project's modules once, and the component starts from the memory that is
-//! left then.
+//! Builds policies in Python: componentize-py runs the project's modules once, and every instance starts from the memory at the end of
+//! the build.
 
 mod packages;
 mod toolchain;
@@ -19,19 +19,19 @@ use crate::commands::policy::build::{Job, tools};
 
 /// The world that the SDK implements.
 const WORLD: &str = "prepared-policy";
-/// The module that componentize-py is told to load; it loads the policy's.
+/// The module that componentize-py loads; it loads the policy's module.
 const ENTRY: &str = "tidegate_entry";
-/// Around what the SDK says of a failure, in what componentize-py prints; as in `sdk/python/tidegate_policy/_build.py`.
+/// Markers around the SDK's error message in the output of componentize-py, as in `sdk/python/tidegate_policy/_build.py`.
 const BEGIN: &str = "<<<tidegate-policy\n";
 const END: &str = "\ntidegate-policy>>>";
 
-/// The SDK, for policies that bring none.
+/// The SDK, for policies without their own.
 #[derive(RustEmbed)]
 #[folder = "sdk/python"]
 #[include = "tidegate_policy/*.py"]
 struct Sdk;
 
-/// What `pyproject.toml` says that matters here.
+/// The fields of `pyproject.toml` that the build uses.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Manifest {
@@ -54,20 +54,20 @@ struct Tool {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Tidegate {
-    /// The folder that the package `tidegate_policy` is in.
+    /// The folder of the package `tidegate_policy`.
     sdk: Option<PathBuf>,
 }
 
 pub fn build(job: &Job) -> Result<()> {
     let module = module(job)?;
     let manifest = Manifest::read(&job.project)?;
-    let work = tempfile::tempdir().context("making a temporary folder")?;
+    let work = tempfile::tempdir().context("creating a temporary folder")?;
     let sdk = sdk(job, &manifest, &work)?;
     let toolchain = Toolchain::find(&job.project)?;
     let packages = packages::folder(&job.project, &manifest.project.dependencies, &toolchain, &work)?;
     let (entry, wit, output) = (work.path().join("entry"), tools::wit_folder()?, work.path().join("policy.wasm"));
     fs::create_dir(&entry).context("writing the entry")?;
-    // The folders are mounted as /0, /1, … in their order below; a path of the policy's own begins with the second's.
+    // componentize-py mounts the folders as /0, /1, … in the order of the arguments; the policy's own is the second.
     let text = format!(
         "import sys\nsys.dont_write_bytecode = True\n\
          from tidegate_policy._component import make\nAuthorizer, Preparation = make(\"{module}\", \"/1/\")\n"
@@ -78,13 +78,13 @@ pub fn build(job: &Job) -> Result<()> {
     for folder in [&entry, &job.project, &sdk, &packages] {
         command.arg("-p").arg(folder);
     }
-    // Without this it looks for packages of its own, and would find those that it was itself installed with.
+    // Otherwise componentize-py would use the packages of its own environment.
     command.env("VIRTUAL_ENV", &entry);
     command.arg("-o").arg(&output);
-    eprintln!("policy build: componentize-py {}: it takes some ten seconds", toolchain::VERSION);
+    eprintln!("policy build: running componentize-py {}, which takes about ten seconds", toolchain::VERSION);
     componentize(&mut command)?;
-    let component = signed(&fs::read(&output).context("reading what componentize-py wrote")?)?;
-    // Whoever watches the file sees a whole one or none.
+    let component = add_metadata(&fs::read(&output).context("reading the output of componentize-py")?)?;
+    // Renamed, because a gateway may watch the file and must not read a partial one.
     let staged = job.output.with_extension("wasm.new");
     fs::write(&staged, component)
         .and_then(|()| fs::rename(&staged, &job.output))
@@ -96,16 +96,20 @@ fn module(job: &Job) -> Result<String> {
     let file = job.source.clone().unwrap_or_else(|| job.project.join("app.py"));
     ensure!(
         file.is_file(),
-        "there is no {}: a policy's function authorize is in app.py, or name its file in place of the folder",
+        "there is no {}: put the policy's function authorize into app.py, or name its file instead of the folder",
         file.display()
     );
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let is_identifier =
         name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric()) && !name.starts_with(|c: char| c.is_ascii_digit());
-    ensure!(is_identifier && !name.is_empty(), "{}: a module's name has letters, digits and _ only", file.display());
+    ensure!(
+        is_identifier && !name.is_empty(),
+        "{}: the name of a module may only contain letters, digits and _",
+        file.display()
+    );
     ensure!(
         ![ENTRY, "tidegate_policy", "wit_world"].contains(&&*name),
-        "{}: the name {name} is taken by what is built around a policy",
+        "{}: the name {name} is reserved for a module of the build",
         file.display()
     );
     Ok(name)
@@ -122,23 +126,23 @@ impl Manifest {
     }
 }
 
-/// The folder that the package `tidegate_policy` is in: the one that the manifest names, else `sdk` in the project, else the
-/// one in this program.
+/// The folder of the package `tidegate_policy`: the one that the manifest names, else `sdk` in the project, else a copy of the one in this
+/// program.
 fn sdk(job: &Job, manifest: &Manifest, work: &TempDir) -> Result<PathBuf> {
     let has_package = |folder: &Path| folder.join("tidegate_policy/__init__.py").is_file();
-    if let Some(named) = &manifest.tool.tidegate.sdk {
-        let folder = job.project.join(named);
+    if let Some(name) = &manifest.tool.tidegate.sdk {
+        let folder = job.project.join(name);
         ensure!(
             has_package(&folder),
             "{}: tool.tidegate.sdk = {:?}: there is no package tidegate_policy",
             job.project.join("pyproject.toml").display(),
-            named
+            name
         );
         return Ok(folder);
     }
-    let beside = job.project.join("sdk");
-    if has_package(&beside) {
-        return Ok(beside);
+    let own = job.project.join("sdk");
+    if has_package(&own) {
+        return Ok(own);
     }
     let folder = work.path().join("sdk");
     for name in Sdk::iter() {
@@ -149,29 +153,29 @@ fn sdk(job: &Job, manifest: &Manifest, work: &TempDir) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The component with a note of its language, which componentize-py does not leave.
-fn signed(component: &[u8]) -> Result<Vec<u8>> {
-    let mut note = AddMetadata::default();
-    note.language = vec![("Python".into(), toolchain::LANGUAGE.into())];
-    note.processed_by = vec![("componentize-py".into(), toolchain::VERSION.into())];
-    note.to_wasm(component).context("signing the component")
+/// Adds the language to the component's metadata, which componentize-py does not.
+fn add_metadata(component: &[u8]) -> Result<Vec<u8>> {
+    let mut metadata = AddMetadata::default();
+    metadata.language = vec![("Python".into(), toolchain::LANGUAGE.into())];
+    metadata.processed_by = vec![("componentize-py".into(), toolchain::VERSION.into())];
+    metadata.to_wasm(component).context("adding metadata to the component")
 }
 
-/// Runs componentize-py; of a failure it shows what is for the author's eyes.
+/// Runs componentize-py. An error has the message for the policy's author.
 fn componentize(command: &mut Command) -> Result<()> {
     let output = command.output().context("starting componentize-py")?;
     if output.status.success() {
         return Ok(());
     }
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    bail!("{}", explanation(&said))
+    let output = [output.stdout, output.stderr].concat();
+    let output = String::from_utf8_lossy(&output);
+    bail!("{}", error_message(&output))
 }
 
-/// The SDK's own words if there are any, else all that was said.
-fn explanation(said: &str) -> &str {
-    let own = said.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
-    own.map_or(said, |(words, _)| words).trim()
+/// The SDK's error message in the output, or the whole output if there is none.
+fn error_message(output: &str) -> &str {
+    let message = output.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
+    message.map_or(output, |(message, _)| message).trim()
 }
 
 #[cfg(test)]

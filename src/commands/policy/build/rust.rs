@@ -1,4 +1,4 @@
-//! Builds policies in Rust: a package whose library is a `cdylib`, by the user's cargo or by Debian's.
+//! Builds policies in Rust: packages with a `cdylib` library, with the user's cargo or Debian's.
 
 use std::env;
 use std::fs;
@@ -15,16 +15,16 @@ const TARGET: &str = "wasm32-unknown-unknown";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_LINKER: &str = "/usr/bin/wasm-ld-22";
-/// What Debian calls a Rust toolchain for the target.
+/// Debian's packages of a Rust toolchain for the target.
 const DEBIAN_PACKAGES: &str = "rustc-web cargo-web rust-web-src lld-22";
 
-/// A policy recurses little, and a small stack keeps all that an instance touches together, which makes it cheap to begin anew.
-/// Whoever needs more says so in a build script, which counts after this.
-const STACK: &str = "-Clink-arg=-zstack-size=65536";
+/// Policies recurse little, and a small stack reduces the memory that each new instance touches. A build script of the policy can
+/// override it, because the linker uses the last option.
+const STACK_SIZE_FLAG: &str = "-Clink-arg=-zstack-size=65536";
 
 pub fn build(job: &Job) -> Result<()> {
     if let Some(source) = &job.source {
-        bail!("{} is one file of a package; build the folder that has its Cargo.toml", source.display());
+        bail!("{} is a file of a package: build the folder that has its Cargo.toml", source.display());
     }
     let toolchain = Toolchain::find(&job.project)?;
     let project = Project::read(&toolchain, &job.project)?;
@@ -37,16 +37,16 @@ pub fn build(job: &Job) -> Result<()> {
 
     let module = fs::read(&project.module).with_context(|| format!("reading {}", project.module.display()))?;
     let component = tools::componentize(&module, None, &[]).context(
-        "the library is no policy: does it have `tidegate_policy::policy!(…)`, or what else exports the interface?",
+        "the library is not a policy: does it call `tidegate_policy::policy!(…)`, or export the interface in another way?",
     )?;
     fs::write(&job.output, component).with_context(|| format!("writing {}", job.output.display()))
 }
 
-/// Where the target's standard library comes from.
+/// The source of the target's standard library.
 enum Toolchain {
-    /// The user's own toolchain has it.
+    /// The user's own toolchain has the compiled library.
     Installed,
-    /// Debian's packages have its source, which has to be compiled by their compiler.
+    /// Debian's packages have the library's source, which their compiler has to compile.
     Debian,
 }
 
@@ -64,7 +64,7 @@ impl Toolchain {
             return Ok(Self::Debian);
         }
         bail!(
-            "no Rust toolchain for {TARGET} is installed; either of these cures it:\n  \
+            "no Rust toolchain for {TARGET} is installed: run either of\n  \
              rustup target add {TARGET}\n  \
              apt-get install --no-install-recommends {DEBIAN_PACKAGES}"
         )
@@ -76,7 +76,7 @@ impl Toolchain {
             Self::Debian => {
                 let mut cargo = Command::new(DEBIAN_CARGO);
                 cargo.env("RUSTC", DEBIAN_RUSTC);
-                // The packages are a stable release; building the standard library is not a stable option.
+                // The packages are a stable release, but building the standard library is an unstable option.
                 cargo.env("RUSTC_BOOTSTRAP", "1");
                 cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", DEBIAN_LINKER);
                 cargo
@@ -94,15 +94,15 @@ impl Toolchain {
     }
 }
 
-/// What cargo knows of the project.
+/// A project, described by cargo.
 struct Project {
     /// Cargo's id of the package.
     package: String,
-    /// Where the core module will be.
+    /// Output file of the core module.
     module: PathBuf,
-    /// `--locked`, where there is a lock file.
+    /// `--locked` if there is a lock file.
     locked: Option<&'static str>,
-    /// All packages that it is built of, and the folder of the workspace.
+    /// The package's dependencies, and the folder of the workspace.
     metadata: Metadata,
 }
 
@@ -117,7 +117,7 @@ struct Metadata {
 struct Package {
     id: String,
     name: String,
-    /// None for one that lies on this machine.
+    /// None for a local package.
     source: Option<String>,
     manifest_path: PathBuf,
     targets: Vec<Target>,
@@ -137,29 +137,31 @@ impl Project {
         let mut cargo = toolchain.cargo(project);
         cargo.args(["metadata", "--format-version=1", "--filter-platform", TARGET]).args(locked);
         let metadata = tools::output(&mut cargo).with_context(|| match locked {
-            Some(_) => {
-                "a Cargo.lock is kept to; if Cargo.toml has changed since, `cargo update --workspace` makes it fit"
-            }
-            None => "cargo cannot tell what the project is made of",
+            Some(_) => "the build uses Cargo.lock: if Cargo.toml has changed since, run `cargo update --workspace`",
+            None => "cargo cannot read the project's metadata",
         })?;
-        let metadata: Metadata = serde_json::from_str(&metadata).context("reading what cargo says of the project")?;
+        let metadata: Metadata =
+            serde_json::from_str(&metadata).context("parsing the project's metadata from cargo")?;
 
         let manifest = project.join("Cargo.toml");
         let package = metadata.packages.iter().find(|package| package.manifest_path == manifest);
         let package = package.with_context(|| {
-            format!("{} is no package but a workspace; build the folder of one of its members", manifest.display())
+            format!("{} is a workspace and not a package: build the folder of one of its members", manifest.display())
         })?;
         let library = package.targets.iter().find(|target| target.crate_types.iter().any(|kind| kind == "cdylib"));
         let library = library.with_context(|| {
-            format!("{}: a policy is a library of this kind:\n  [lib]\n  crate-type = [\"cdylib\"]", manifest.display())
+            format!(
+                "{}: a policy is a library of type cdylib:\n  [lib]\n  crate-type = [\"cdylib\"]",
+                manifest.display()
+            )
         })?;
         let file = format!("{}.wasm", library.name.replace('-', "_"));
         let module = metadata.target_directory.join(TARGET).join("release").join(file);
         Ok(Self { package: package.id.clone(), module, locked, metadata })
     }
 
-    /// Flags that keep the builder's own paths out of the component: panic messages hold the paths of sources. Those of the
-    /// workspace are relative as they are.
+    /// Flags that keep local paths out of the component, because panic messages contain the paths of sources. Paths within the workspace
+    /// are relative already.
     fn remappings(&self) -> Result<Vec<String>> {
         let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
         let cargo_home = cargo_home.context("finding cargo's home directory: neither CARGO_HOME nor HOME is set")?;
@@ -181,11 +183,11 @@ impl Project {
     }
 }
 
-/// Adds flags for the compiler to the user's own, wherever those are given: cargo reads one place only, the environment first.
+/// Adds compiler flags to the user's own in the environment or in cargo's configuration, because cargo only uses one of them.
 fn add_flags(cargo: &mut Command, remappings: &[String]) {
     let own = env::var("CARGO_ENCODED_RUSTFLAGS").ok();
     let own = own.or_else(|| Some(env::var("RUSTFLAGS").ok()?.split_whitespace().collect::<Vec<_>>().join("\u{1f}")));
-    let flags = std::iter::once(STACK).chain(remappings.iter().map(String::as_str));
+    let flags = std::iter::once(STACK_SIZE_FLAG).chain(remappings.iter().map(String::as_str));
     match own.filter(|own| !own.is_empty()) {
         Some(own) => {
             let flags: Vec<&str> = std::iter::once(&*own).chain(flags).collect();

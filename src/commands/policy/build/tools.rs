@@ -1,4 +1,4 @@
-//! What the languages' builds have in common: programs, folders, and making a core module a component.
+//! Helpers for the builds of all languages: programs, folders, and the conversion of a core module to a component.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,44 +10,44 @@ use tempfile::TempDir;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// The interface as the program was compiled with it, with the world of those who prepare.
+/// The interface that the program was compiled with, with the world for prewarmed instances.
 pub const WIT: &str = concat!(include_str!("../../../../wit/policy.wit"), include_str!("../../../../sdk/prepared.wit"));
 
-/// The interface as a folder, for toolchains that read it. It goes with the value.
+/// Writes the interface to a folder for toolchains. The folder is removed when the value is dropped.
 pub fn wit_folder() -> Result<TempDir> {
-    let folder = tempfile::tempdir().context("making a temporary folder")?;
+    let folder = tempfile::tempdir().context("creating a temporary folder")?;
     fs::write(folder.path().join("policy.wit"), WIT).context("writing the interface")?;
     Ok(folder)
 }
 
-/// The folder of a toolchain that is installed once for all policies; `name` says which, with its version.
+/// The folder of a toolchain that is installed once for all policies; `name` contains its version.
 pub fn toolchain_folder(name: &str) -> Result<PathBuf> {
     let folder = crate::config::cache_dir()
-        .context("there is no folder for toolchains: neither TIDEGATE_CACHE_DIR nor XDG_CACHE_HOME nor HOME is set")?;
+        .context("no folder for toolchains: set TIDEGATE_CACHE_DIR, XDG_CACHE_HOME or HOME")?;
     Ok(folder.join("toolchains").join(name))
 }
 
-/// Where a program is, by the search path; the first of `names` that is there.
+/// Finds the first of the programs `names` on the search path.
 pub fn find(names: &[&str]) -> Option<PathBuf> {
     let folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH")?).collect();
     names.iter().find_map(|name| folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file()))
 }
 
-/// Where a program is, or an error that says how to get it.
+/// Finds a program, or fails with an error that has the remedy.
 pub fn need(names: &[&str], remedy: &str) -> Result<PathBuf> {
-    find(names).with_context(|| format!("{} is not installed here; {remedy}", names.join(" or ")))
+    find(names).with_context(|| format!("{} is not installed: {remedy}", names.join(" or ")))
 }
 
-/// Runs a program whose words are the user's to read: what it prints goes to stderr as it is.
+/// Runs a program with its output on stderr, for the user.
 pub fn run(command: &mut Command) -> Result<()> {
     let name = name(command);
     command.stdin(std::process::Stdio::null()).stdout(std::io::stderr());
     let status = command.status().with_context(|| format!("starting {name}"))?;
-    ensure!(status.success(), "{name} failed ({status}); what it said stands above");
+    ensure!(status.success(), "{name} failed ({status}); its output is above");
     Ok(())
 }
 
-/// Runs a program whose output is an answer: its stdout, less the last line's end.
+/// Runs a program and returns its stdout without trailing white space.
 pub fn output(command: &mut Command) -> Result<String> {
     let name = name(command);
     let output = command.stdin(std::process::Stdio::null()).output().with_context(|| format!("starting {name}"))?;
@@ -61,8 +61,8 @@ fn name(command: &Command) -> String {
     Path::new(command.get_program()).file_name().unwrap_or(OsStr::new("?")).to_string_lossy().into_owned()
 }
 
-/// A component out of a core module. `world` is embedded, unless the module says its world itself; `adapters` are modules with
-/// the names that they are imported by.
+/// Converts a core module to a component. `world` is embedded if the module does not name its own; `adapters` are modules with their
+/// import names.
 pub fn componentize(module: &[u8], world: Option<&str>, adapters: &[(&str, &[u8])]) -> Result<Vec<u8>> {
     let mut module = module.to_vec();
     if let Some(world) = world {
@@ -75,5 +75,5 @@ pub fn componentize(module: &[u8], world: Option<&str>, adapters: &[(&str, &[u8]
     for (name, adapter) in adapters {
         encoder = encoder.adapter(name, adapter)?;
     }
-    encoder.encode().context("making a component")
+    encoder.encode().context("encoding the component")
 }

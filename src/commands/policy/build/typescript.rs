@@ -1,5 +1,5 @@
-//! Builds policies in TypeScript and JavaScript. The work is done by `sdk/typescript/build`, which the program carries; here it
-//! gets what it needs: Node, and packages of npm at the versions that it was made for.
+//! Builds policies in TypeScript and JavaScript with the scripts of `sdk/typescript/build`, which the program contains. This module finds
+//! Node, and installs the npm packages at the versions that the scripts require.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::commands::policy::build::{Job, tools};
 
-/// What a build runs, and what it puts into the component.
+/// The scripts of the build, and the sources that it compiles into the component.
 #[derive(RustEmbed)]
 #[folder = "sdk/typescript"]
 #[include = "package.json"]
@@ -25,14 +25,14 @@ struct Kit;
 const PACKAGES: &str = include_str!("../../../../sdk/typescript/toolchain/package.json");
 const LOCK: &str = include_str!("../../../../sdk/typescript/toolchain/package-lock.json");
 
-/// The oldest Node that the build was tried with.
+/// The oldest version of Node that was tested.
 const OLDEST_NODE: (u32, u32) = (20, 11);
 
-const GET_NODE: &str = "install Node.js 20.11 or newer: https://nodejs.org/en/download has it for every system";
+const REMEDY: &str = "install Node.js 20.11 or newer from https://nodejs.org/en/download";
 
 pub fn build(job: &Job) -> Result<()> {
     let node = node()?;
-    let packages = match packages_of(&job.project)? {
+    let packages = match project_packages(&job.project)? {
         Some(folder) => folder,
         None => shared_packages()?,
     };
@@ -52,34 +52,35 @@ pub fn build(job: &Job) -> Result<()> {
 }
 
 fn node() -> Result<PathBuf> {
-    let node = tools::need(&["node"], GET_NODE)?;
+    let node = tools::need(&["node"], REMEDY)?;
     let version = tools::output(Command::new(&node).arg("--version"))?;
     let mut parts = version.trim_start_matches('v').split('.').map(|part| part.parse().unwrap_or(0));
     let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-    ensure!(found >= OLDEST_NODE, "{} is Node.js {version}, which is too old; {GET_NODE}", node.display());
+    ensure!(found >= OLDEST_NODE, "{} is Node.js {version}, which is too old: {REMEDY}", node.display());
     Ok(node)
 }
 
-/// The `node_modules` of the project, if it has all packages at the versions that the build was made for.
-fn packages_of(project: &Path) -> Result<Option<PathBuf>> {
-    let wanted = wanted()?;
-    let has_all =
-        |folder: &Path| wanted.iter().all(|(name, version)| installed(folder, name).as_ref() == Some(version));
+/// The `node_modules` of the project, if it has all packages at the required versions.
+fn project_packages(project: &Path) -> Result<Option<PathBuf>> {
+    let required = required_packages()?;
+    let has_all = |folder: &Path| {
+        required.iter().all(|(name, version)| installed_version(folder, name).as_ref() == Some(version))
+    };
     Ok(project.ancestors().map(|folder| folder.join("node_modules")).find(|folder| has_all(folder)))
 }
 
-fn installed(modules: &Path, name: &str) -> Option<String> {
+fn installed_version(modules: &Path, name: &str) -> Option<String> {
     let manifest = fs::read(modules.join(name).join("package.json")).ok()?;
     Some(serde_json::from_slice::<Value>(&manifest).ok()?["version"].as_str()?.to_owned())
 }
 
-fn wanted() -> Result<Vec<(String, String)>> {
+fn required_packages() -> Result<Vec<(String, String)>> {
     let manifest: Value = serde_json::from_str(PACKAGES)?;
-    let packages = manifest["dependencies"].as_object().context("a manifest without dependencies")?;
+    let packages = manifest["dependencies"].as_object().context("the manifest has no dependencies")?;
     Ok(packages.iter().map(|(name, version)| (name.clone(), version.as_str().unwrap_or_default().to_owned())).collect())
 }
 
-/// The packages in the folder of toolchains. The first build puts them there.
+/// The packages in the folder of toolchains, which the first build installs.
 fn shared_packages() -> Result<PathBuf> {
     let digest: String = Sha256::digest(LOCK).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     let folder = tools::toolchain_folder(&format!("typescript-{digest}"))?;
@@ -87,28 +88,30 @@ fn shared_packages() -> Result<PathBuf> {
     if modules.is_dir() {
         return Ok(modules);
     }
-    let npm = tools::need(&["npm"], GET_NODE)?;
-    eprintln!("installing what builds TypeScript policies into {} (once, about 400 MB)", folder.display());
-    let parent = folder.parent().context("a toolchain has a folder")?;
-    fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
-    // Made beside and renamed, so that a build that was broken off leaves nothing that looks whole.
-    let made = tempfile::tempdir_in(parent).with_context(|| format!("making a folder in {}", parent.display()))?;
-    fs::write(made.path().join("package.json"), PACKAGES)?;
-    fs::write(made.path().join("package-lock.json"), LOCK)?;
-    tools::run(Command::new(npm).current_dir(made.path()).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]))?;
-    match fs::rename(made.path(), &folder) {
-        // Somebody else was faster.
+    let npm = tools::need(&["npm"], REMEDY)?;
+    eprintln!("installing the toolchain for TypeScript policies into {} (once, about 400 MB)", folder.display());
+    let parent = folder.parent().context("the toolchain's folder has no parent")?;
+    fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
+    // Installed to a temporary folder and renamed, so that an interrupted installation is not taken for a toolchain.
+    let staged = tempfile::tempdir_in(parent).with_context(|| format!("creating a folder in {}", parent.display()))?;
+    fs::write(staged.path().join("package.json"), PACKAGES)?;
+    fs::write(staged.path().join("package-lock.json"), LOCK)?;
+    let mut install = Command::new(npm);
+    install.current_dir(staged.path()).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+    tools::run(&mut install)?;
+    match fs::rename(staged.path(), &folder) {
+        // Another build was faster.
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && modules.is_dir() => {}
-        result => result.with_context(|| format!("moving what was installed to {}", folder.display()))?,
+        result => result.with_context(|| format!("moving the toolchain to {}", folder.display()))?,
     }
     Ok(modules)
 }
 
 fn write_kit() -> Result<tempfile::TempDir> {
-    let kit = tempfile::tempdir().context("making a temporary folder")?;
+    let kit = tempfile::tempdir().context("creating a temporary folder")?;
     for name in Kit::iter() {
         let path = kit.path().join(&*name);
-        let file = Kit::get(&name).with_context(|| format!("{name} is listed and not there"))?;
+        let file = Kit::get(&name).with_context(|| format!("{name} is missing in the program"))?;
         fs::create_dir_all(path.parent().unwrap_or(kit.path())).context("writing the build's files")?;
         fs::write(path, file.data).context("writing the build's files")?;
     }
@@ -120,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packages_of_another_version_are_left_alone() {
+    fn project_packages_of_another_version_are_not_used() {
         let project = tempfile::tempdir().expect("a folder");
         let modules = project.path().join("node_modules");
         let install = |name: &str, version: &str| {
@@ -128,17 +131,17 @@ mod tests {
             fs::create_dir_all(&folder).expect("a folder");
             fs::write(folder.join("package.json"), format!(r#"{{"version":"{version}"}}"#)).expect("a manifest");
         };
-        for (name, version) in wanted().expect("packages") {
-            assert_eq!(packages_of(&project.path().join("app")).expect("readable"), None);
+        for (name, version) in required_packages().expect("packages") {
+            assert_eq!(project_packages(&project.path().join("app")).expect("readable"), None);
             install(&name, &version);
         }
-        assert_eq!(packages_of(&project.path().join("app")).expect("readable"), Some(modules.clone()));
+        assert_eq!(project_packages(&project.path().join("app")).expect("readable"), Some(modules.clone()));
         install("esbuild", "0.1.0");
-        assert_eq!(packages_of(project.path()).expect("readable"), None);
+        assert_eq!(project_packages(project.path()).expect("readable"), None);
     }
 
     #[test]
-    fn the_kit_is_whole() {
+    fn kit_is_complete() {
         let kit = write_kit().expect("a kit");
         for file in ["build/build.mjs", "runtime/entry.ts", "platform/index.ts", "src/index.ts", "package.json"] {
             assert!(kit.path().join(file).is_file(), "{file}");

@@ -1,4 +1,4 @@
-//! The files of a new project: an example of this repository, the library of its language, and what they shared here.
+//! The files of a new project: an example policy of this repository, the SDK of its language, the interface and the test cases.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use rust_embed::RustEmbed;
 
 use crate::commands::policy::new::{Lang, Pattern};
 
-/// The example policies, without what is built of them and what is written anew for a project.
+/// The example policies, without build products and without files that are generated for a project.
 #[derive(RustEmbed)]
 #[folder = "guest-examples"]
 #[exclude = "target/*"]
@@ -24,7 +24,7 @@ use crate::commands::policy::new::{Lang, Pattern};
 #[exclude = "*/README.md"]
 struct Examples;
 
-/// The languages' libraries, without their own tests, and without what only the program needs of them, which carries it.
+/// The SDKs, without their own tests and without files that only `policy build` needs.
 #[derive(RustEmbed)]
 #[folder = "sdk"]
 #[exclude = "*/target/*"]
@@ -45,13 +45,13 @@ struct Examples;
 #[exclude = "typescript/toolchain/*"]
 struct Sdk;
 
-/// The interface, for who wants to read it.
+/// The interface, for reference.
 const WIT: &str = include_str!("../../../../wit/policy.wit");
 
-/// A file of a project: where it stands in it, and what is in it.
+/// A file of a project: its path in the project, and its content.
 type File = (String, Vec<u8>);
 
-/// All files of a project of that name.
+/// The files of a project with that name.
 pub fn files(lang: Lang, pattern: Pattern, name: &str) -> Result<Vec<File>> {
     let (sdk, kind) = (lang.sdk(), pattern.name());
     let example = format!("{}-{kind}-based", lang.name());
@@ -65,7 +65,7 @@ pub fn files(lang: Lang, pattern: Pattern, name: &str) -> Result<Vec<File>> {
     }
     ensure!(
         !files.is_empty(),
-        "policy new: there is no {kind}-based policy in {} to begin with; --pattern names others",
+        "policy new: there is no {kind}-based example in {}: select another one with --pattern",
         lang.title()
     );
     for path in Sdk::iter().filter(|path| path.starts_with(&format!("{sdk}/"))) {
@@ -74,7 +74,7 @@ pub fn files(lang: Lang, pattern: Pattern, name: &str) -> Result<Vec<File>> {
     files.push(("sdk/wit/policy.wit".to_owned(), WIT.into()));
     files.push(("cases.toml".to_owned(), bytes::<Examples>(&format!("cases/{kind}.toml"))?));
     files.push(("README.md".to_owned(), readme(lang, pattern, name).into_bytes()));
-    // An example may bring its own.
+    // An example may have its own.
     if !files.iter().any(|(path, _)| path == ".gitignore") {
         files.push((".gitignore".to_owned(), gitignore(lang).into()));
     }
@@ -88,21 +88,21 @@ pub fn files(lang: Lang, pattern: Pattern, name: &str) -> Result<Vec<File>> {
 }
 
 fn bytes<E: RustEmbed>(path: &str) -> Result<Vec<u8>> {
-    let file = E::get(path).with_context(|| format!("{path} is missing in this program"))?;
+    let file = E::get(path).with_context(|| format!("{path} is missing in the program"))?;
     Ok(match file.data {
         Cow::Borrowed(bytes) => bytes.to_vec(),
         Cow::Owned(bytes) => bytes,
     })
 }
 
-/// The example under its new name, with its library beside it.
+/// Replaces the example's name by the project's, and the path of the SDK by that in the project.
 fn renamed(text: &str, sdk: &str, example: &str, name: &str) -> String {
     text.replace(&format!("../../sdk/{sdk}"), "./sdk")
         .replace(example, name)
         .replace(&example.replace('-', "_"), &name.replace('-', "_"))
 }
 
-/// The profile that the examples in Rust have from their workspace, with the comment before it.
+/// The release profile of the workspace of the examples in Rust, with the preceding comment.
 fn profile() -> Result<String> {
     let manifest = String::from_utf8(bytes::<Examples>("Cargo.toml")?)?;
     let (before, profile) = manifest.split_once("[profile.release]").context("the workspace has no release profile")?;
@@ -124,12 +124,12 @@ fn gitignore(lang: Lang) -> &'static str {
 
 fn readme(lang: Lang, pattern: Pattern, name: &str) -> String {
     let decides = match pattern {
-        Pattern::Session => "Whoever has a session may read every channel.",
+        Pattern::Session => "Clients with a session may read every channel.",
         Pattern::User => {
-            "Users may read `default`, the channel that is called as\nthey are, and those that begin with their id and `-`."
+            "Users may read `default`, the channel with their\nid as its name, and channels that begin with their id and `-`."
         }
         Pattern::Role => {
-            "Users may read `default`, the channel that is called as\nthey are, those that begin with their id and `-`, and `team-…` of their teams; who has the role `admin` reads\n`admin-…` too."
+            "Users may read `default`, the channel with their\nid as its name, channels that begin with their id and `-`, and the channels `team-…` of their teams. Users with the\nrole `admin` may also read `admin-…`."
         }
     };
     let (file, test) = match lang {
@@ -148,15 +148,15 @@ fn readme(lang: Lang, pattern: Pattern, name: &str) -> String {
 A policy for the Tidegate gateway, in {title}. {decides}
 
 ```sh
-tidegate policy build                 # compiles it into policy.wasm, or says which tool is missing
-tidegate policy test policy.wasm      # asks it every request of cases.toml, and compares what it decides
-tidegate dev --policy policy.wasm     # serves it, with a page to try it on
+tidegate policy build                 # compiles it to policy.wasm; an error names missing tools
+tidegate policy test policy.wasm      # runs the test cases of cases.toml
+tidegate dev --policy policy.wasm     # starts a gateway with the policy and a page to try it
 ```
 
-`{file}` is the policy, and `{test}` runs its unit tests. `cases.toml` has requests with what they should get; change both as your app
-needs it. `sdk` is the library that the policy is written with; `sdk/wit/policy.wit` is the whole of what a policy can ask and answer.
+`{file}` is the policy, and `{test}` runs its unit tests. `cases.toml` has requests and the expected decisions. Change both for your
+app. `sdk` is the SDK of the policy; `sdk/wit/policy.wit` is the whole interface of policies.
 
-On a gateway of your own, the policy may look up what its configuration allows:
+On your own gateway, the configuration has to allow the look-ups of the policy:
 
 ```toml
 policy.file = "policy.wasm"

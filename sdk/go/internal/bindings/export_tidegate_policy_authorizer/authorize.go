@@ -1,6 +1,6 @@
 //go:build wasip1
 
-// Package export_tidegate_policy_authorizer is where the generated bindings call the policy; they name it.
+// Package export_tidegate_policy_authorizer calls the policy. The generated bindings import it by this name.
 package export_tidegate_policy_authorizer
 
 import (
@@ -9,7 +9,7 @@ import (
 	"tidegate/policy/internal/wit/types"
 )
 
-// Authorize asks the policy.
+// Authorize evaluates the policy.
 func Authorize(
 	request tidegate_policy_types.Request, channels []string,
 ) wit_types.Result[tidegate_policy_types.Grant, tidegate_policy_types.Rejection] {
@@ -23,18 +23,18 @@ func Authorize(
 		Scheme:        request.Scheme,
 		Authority:     request.Authority,
 		PathWithQuery: request.PathWithQuery,
-		Headers:       taken(request.Headers),
+		Headers:       toFields(request.Headers),
 		ClientAddress: request.ClientAddress,
 		Channels:      channels,
 	})
 	if !answer.Allowed {
 		return wit_types.Err[tidegate_policy_types.Grant](tidegate_policy_types.Rejection{
 			Status:  answer.Status,
-			Headers: given(answer.Headers),
+			Headers: toHeaders(answer.Headers),
 			Body:    answer.Body,
 		})
 	}
-	grant := tidegate_policy_types.Grant{Headers: given(answer.Headers)}
+	grant := tidegate_policy_types.Grant{Headers: toHeaders(answer.Headers)}
 	if answer.Subject != "" {
 		grant.Subject = wit_types.Some(answer.Subject)
 	}
@@ -47,7 +47,7 @@ func Authorize(
 	return wit_types.Ok[tidegate_policy_types.Grant, tidegate_policy_types.Rejection](grant)
 }
 
-func taken(headers []tidegate_policy_types.Header) []host.Header {
+func toFields(headers []tidegate_policy_types.Header) []host.Header {
 	fields := make([]host.Header, len(headers))
 	for i, header := range headers {
 		fields[i] = host.Header(header)
@@ -55,7 +55,7 @@ func taken(headers []tidegate_policy_types.Header) []host.Header {
 	return fields
 }
 
-func given(fields []host.Header) []tidegate_policy_types.Header {
+func toHeaders(fields []host.Header) []tidegate_policy_types.Header {
 	headers := make([]tidegate_policy_types.Header, len(fields))
 	for i, field := range fields {
 		headers[i] = tidegate_policy_types.Header(field)

@@ -1,11 +1,11 @@
 //go:build wasip1
 
-// Package export_tidegate_policy_preparation is where the generated bindings prepare an instance; they name it.
+// Package export_tidegate_policy_preparation prewarms an instance. The generated bindings import it by this name.
 package export_tidegate_policy_preparation
 
 import "tidegate/policy/internal/host"
 
-// Prepare does what needs no request.
+// Prepare runs the work that needs no request.
 func Prepare() {
 	host.Open()
 	defer host.Close()

@@ -16,7 +16,7 @@ witTypes "tidegate/policy/internal/wit/types"
 
 
 const (
-// The operator allowed no such key.
+// The operator did not allow the key.
 ErrorDenied uint8 = 0
 // The store did not answer in time, or answered with an error.
 ErrorUnavailable uint8 = 1

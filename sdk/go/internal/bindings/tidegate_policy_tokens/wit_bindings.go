@@ -17,12 +17,12 @@ witTypes "tidegate/policy/internal/wit/types"
 
 const (
 ErrorMalformed uint8 = 0
-// The signature, the algorithm or the key does not hold.
+// The signature, algorithm or key is not valid.
 ErrorUntrusted uint8 = 1
 ErrorExpired uint8 = 2
-// Issuer, audience or not-before does not hold.
+// Issuer, audience or not-before does not match.
 ErrorClaims uint8 = 3
-// No key could be had: none is configured, or the JWKS URL does not answer.
+// The gateway has no key: none is configured, or the JWKS URL does not answer.
 ErrorUnavailable uint8 = 4
 )
 

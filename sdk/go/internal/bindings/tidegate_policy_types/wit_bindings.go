@@ -12,39 +12,40 @@ import (
 )
 
 
-// A header. The name is in lower case; a header that was sent twice stands twice, in order.
+// A header. The name is in lower case; a repeated header is listed repeatedly, in order.
 type Header struct {
         Name string
 Value []uint8
 }
 
-// A client's HTTP request to read channels, before anything is streamed to it.
+// A client's HTTP request to read channels, before any event is streamed to it.
 type Request struct {
         Method string
 // `http` or `https`, as the client sees it.
 Scheme string
 Authority string
-// Path and query as they were sent.
+// Path and query as sent.
 PathWithQuery string
 Headers []Header
 // The client's IP address; behind a trusted proxy, the one that the proxy names.
 ClientAddress string
 }
 
-// Lets the client in.
+// Admits the client.
 type Grant struct {
-        // Who it is: for logs, limits and revocation. Never shown to other clients.
+        // The user, for logs, limits and revocation. Never shown to other clients.
 Subject witTypes.Option[string]
-// The channels that it gets, some of those that it asked for; none means all.
+// The granted ones of the requested channels; `none` means all.
 Channels witTypes.Option[[]string]
-// When it ends, in ms since 1970: the stream is rotated before, and the policy asked again. In the past: not let in.
+// The end of the grant, in ms since 1970. The stream is rotated before that, and the policy decides again. With a time in the
+// past the client is not admitted.
 ExpiresAt witTypes.Option[uint64]
-// Headers for the stream's response: `set-cookie` and `x-…`; any other is an invalid answer.
+// Headers of the stream's response: `set-cookie` and `x-…`. Any other header makes the answer invalid.
 Headers []Header
 }
 
-// Keeps the client out. It is sent as it stands, but that the gateway owns `access-control-*`, `vary: origin`,
-// `content-length` and hop-by-hop headers. Any status from 200 to 599; `text/event-stream` is not a rejection.
+// Rejects the client. The response is sent unchanged, except that the gateway sets `access-control-*`, `vary: origin`,
+// `content-length` and hop-by-hop headers. The status is from 200 to 599; a rejection of type `text/event-stream` is invalid.
 type Rejection struct {
         Status uint16
 Headers []Header

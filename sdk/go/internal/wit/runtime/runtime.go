@@ -1,7 +1,7 @@
 //go:build wasip1
 
-// Package wit_runtime is the memory through which the gateway and the generated bindings hand each other values. The bindings
-// name it, and what is in it.
+// Package wit_runtime has the memory through which the gateway and the generated bindings pass values. The bindings import it by
+// this name.
 package wit_runtime
 
 import (
@@ -9,7 +9,7 @@ import (
 	"unsafe"
 )
 
-// Allocate returns memory that the garbage collector leaves alone until pinner lets go of it. An alignment is 1, 2, 4 or 8.
+// Allocate returns memory that the garbage collector does not free until pinner is unpinned. The alignment is 1, 2, 4 or 8.
 func Allocate(pinner *runtime.Pinner, size, align uintptr) unsafe.Pointer {
 	if size == 0 {
 		return nil
@@ -19,23 +19,23 @@ func Allocate(pinner *runtime.Pinner, size, align uintptr) unsafe.Pointer {
 	return memory
 }
 
-// What the gateway writes into. The first chunk needs no allocation, and is enough for most requests.
+// The memory that the gateway writes to. The first chunk is static, and is enough for most requests.
 var (
 	first [16 << 10]byte
 	chunk = first[:]
-	// Chunks that are full, but whose contents may not have been read yet.
+	// Full chunks, whose contents may not have been read yet.
 	full [][]byte
 )
 
 const chunkSize = 64 << 10
 
-// Unpin is called when all that the gateway wrote is held by Go's own pointers, which keep the chunks alive.
+// Unpin is called when Go's own pointers refer to all values that the gateway wrote, and keep the chunks alive.
 func Unpin() {
 	full = nil
 }
 
-// The gateway calls this in the middle of handing over values, when the component must not be left: nothing in here may read a
-// clock, as a garbage collection would. While a goroutine is pinned none begins.
+// The gateway calls this function while it passes values, when the component must not call the host. So it must not read a clock, as
+// a garbage collection does. No collection starts while a goroutine is pinned.
 //
 //go:wasmexport cabi_realloc
 func cabiRealloc(old unsafe.Pointer, oldSize, align, size uintptr) unsafe.Pointer {

@@ -1,4 +1,4 @@
-// Package wit_types has the types of the interface language that Go has none for. The generated bindings name it, and what is in it.
+// Package wit_types has the types of the interface language that Go lacks. The generated bindings import it by this name.
 package wit_types
 
 // The tags of an option.
@@ -13,23 +13,23 @@ type Option[T any] struct {
 	value T
 }
 
-// None is no value.
+// None returns an option without a value.
 func None[T any]() Option[T] {
 	return Option[T]{}
 }
 
-// Some is a value.
+// Some returns an option with a value.
 func Some[T any](value T) Option[T] {
 	return Option[T]{OptionSome, value}
 }
 
-// Tag says which it is.
+// Tag returns the tag.
 func (o Option[T]) Tag() uint8 { return o.tag }
 
-// IsSome says whether there is a value.
+// IsSome reports whether there is a value.
 func (o Option[T]) IsSome() bool { return o.tag == OptionSome }
 
-// Some returns the value, which has to be there.
+// Some returns the value. It must exist.
 func (o Option[T]) Some() T {
 	if o.tag != OptionSome {
 		panic("there is no value")
@@ -37,7 +37,7 @@ func (o Option[T]) Some() T {
 	return o.value
 }
 
-// SomeOr returns the value, or another if there is none.
+// SomeOr returns the value, or the default if there is none.
 func (o Option[T]) SomeOr(other T) T {
 	if o.tag != OptionSome {
 		return other
@@ -58,23 +58,23 @@ type Result[T, E any] struct {
 	err E
 }
 
-// Ok is a value.
+// Ok returns a result with a value.
 func Ok[T, E any](value T) Result[T, E] {
 	return Result[T, E]{tag: ResultOk, ok: value}
 }
 
-// Err is an error.
+// Err returns a result with an error.
 func Err[T, E any](err E) Result[T, E] {
 	return Result[T, E]{tag: ResultErr, err: err}
 }
 
-// Tag says which it is.
+// Tag returns the tag.
 func (r Result[T, E]) Tag() uint8 { return r.tag }
 
-// IsErr says whether it is an error.
+// IsErr reports whether the result is an error.
 func (r Result[T, E]) IsErr() bool { return r.tag == ResultErr }
 
-// Ok returns the value, which has to be there.
+// Ok returns the value. It must exist.
 func (r Result[T, E]) Ok() T {
 	if r.tag != ResultOk {
 		panic("it is an error")
@@ -82,10 +82,10 @@ func (r Result[T, E]) Ok() T {
 	return r.ok
 }
 
-// Err returns the error, which has to be there.
+// Err returns the error. It must exist.
 func (r Result[T, E]) Err() E {
 	if r.tag != ResultErr {
-		panic("it is no error")
+		panic("it is not an error")
 	}
 	return r.err
 }

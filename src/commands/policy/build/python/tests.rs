@@ -9,23 +9,23 @@ fn job(folder: &Path, source: Option<&str>) -> Job {
 }
 
 #[test]
-fn the_module_is_app_or_the_file_that_is_named() {
+fn module_is_app_py_or_the_named_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let error = module(&job(folder.path(), None)).expect_err("there is none").to_string();
     assert!(error.contains("app.py, or name its file"), "{error}");
-    for name in ["app.py", "door_2.py", "my-door.py", "2.py", "tidegate_policy.py"] {
+    for name in ["app.py", "policy_2.py", "my-policy.py", "2.py", "tidegate_policy.py"] {
         fs::write(folder.path().join(name), "").expect("a file");
     }
     assert_eq!(module(&job(folder.path(), None)).expect("app.py"), "app");
-    assert_eq!(module(&job(folder.path(), Some("door_2.py"))).expect("a name"), "door_2");
-    for name in ["my-door.py", "2.py", "tidegate_policy.py"] {
+    assert_eq!(module(&job(folder.path(), Some("policy_2.py"))).expect("a name"), "policy_2");
+    for name in ["my-policy.py", "2.py", "tidegate_policy.py"] {
         let error = module(&job(folder.path(), Some(name))).expect_err("no name").to_string();
         assert!(error.contains(name) && error.contains("name"), "{error}");
     }
 }
 
 #[test]
-fn a_project_without_the_sdk_gets_the_one_in_this_program() {
+fn project_without_an_sdk_gets_the_embedded_one() {
     let (folder, work) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     let job = job(folder.path(), None);
     let embedded = sdk(&job, &Manifest::default(), &work).expect("embedded");
@@ -41,7 +41,7 @@ fn a_project_without_the_sdk_gets_the_one_in_this_program() {
 }
 
 #[test]
-fn what_the_manifest_says() {
+fn manifest_is_parsed_and_checked() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("pyproject.toml");
     assert!(Manifest::read(folder.path()).expect("without one").project.dependencies.is_empty());
@@ -57,9 +57,9 @@ fn what_the_manifest_says() {
 }
 
 #[test]
-fn of_a_failure_the_words_for_the_author_are_shown() {
-    let said =
+fn error_message_is_extracted_from_the_output() {
+    let output =
         "AssertionError: hello\n<<<tidegate-policy\napp.py:3: there is no module x\ntidegate-policy>>>\nTraceback …";
-    assert_eq!(explanation(said), "app.py:3: there is no module x");
-    assert_eq!(explanation("\nsomething else\n"), "something else");
+    assert_eq!(error_message(output), "app.py:3: there is no module x");
+    assert_eq!(error_message("\nsomething else\n"), "something else");
 }

@@ -1,4 +1,4 @@
-//! componentize-py, with the Python that runs it.
+//! componentize-py and the Python that runs it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,21 +8,21 @@ use anyhow::{Context, Result, ensure};
 
 use crate::commands::policy::build::python::tools;
 
-/// The release that policies are built with.
+/// The version of componentize-py.
 pub const VERSION: &str = "0.25.1";
-/// The Python that it brings for the component, whichever runs it.
+/// The version of Python in the component, independent of the one that runs componentize-py.
 pub const LANGUAGE: &str = "3.14";
 
 const INSTALL_PYTHON: &str = "install Python 3.10 or newer (Debian, Ubuntu: apt install python3 python3-venv)";
 
-/// A Python that has componentize-py.
+/// A Python with componentize-py.
 pub struct Toolchain {
     python: PathBuf,
 }
 
 impl Toolchain {
-    /// That of the project's environment or of the active one, if it has the right release; else one that is installed once for
-    /// all policies.
+    /// Finds the Python of the project's or the active virtual environment if it has the right version of componentize-py; else installs
+    /// one, once for all policies.
     pub fn find(project: &Path) -> Result<Self> {
         let environment = environment(project);
         if let Some(environment) = environment.filter(|environment| has_componentize_py(environment)) {
@@ -32,7 +32,7 @@ impl Toolchain {
         let version = "import sys; print('%d.%d' % sys.version_info[:2])";
         let version = tools::output(Command::new(&python).args(["-c", version]))?;
         ensure!(is_new_enough(&version), "{} is Python {version}: {INSTALL_PYTHON}", python.display());
-        // Packages lie below the release of their Python: after an upgrade of it they would not be found.
+        // The folder's name contains the version of Python, because an upgraded Python would not find the packages.
         let folder = tools::toolchain_folder(&format!("componentize-py-{VERSION}-python{version}"))?;
         if !has_componentize_py(&folder) {
             install(&python, &folder)?;
@@ -40,15 +40,15 @@ impl Toolchain {
         Ok(Self { python: folder.join("bin/python") })
     }
 
-    /// componentize-py, with nothing of the environment that it runs in.
+    /// A command that runs componentize-py without the environment variables of this process.
     pub fn componentize(&self) -> Command {
         let mut command = self.command();
-        // Not by its script, whose first line has the path at which it was installed.
+        // Not with its script, whose first line has the path of the temporary folder of the installation.
         command.args(["-c", "import sys; from componentize_py import script; sys.exit(script())"]);
         command
     }
 
-    /// pip, as it came with the environment.
+    /// A command that runs the environment's pip.
     pub fn pip_install(&self) -> Command {
         let mut command = Command::new(&self.python);
         command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
@@ -65,14 +65,14 @@ impl Toolchain {
     }
 }
 
-/// The virtual environment of a project, or else the one that is active.
+/// The virtual environment of a project, else the active one.
 pub fn environment(project: &Path) -> Option<PathBuf> {
     let own = [".venv", "venv"].map(|name| project.join(name));
     let active = std::env::var_os("VIRTUAL_ENV").map(PathBuf::from);
     own.into_iter().chain(active).find(|folder| folder.join("pyvenv.cfg").is_file())
 }
 
-/// Where an environment's packages are.
+/// The folder of a virtual environment's packages.
 pub fn site_packages(environment: &Path) -> Option<PathBuf> {
     let libraries = fs::read_dir(environment.join("lib")).ok()?;
     libraries.filter_map(|entry| Some(entry.ok()?.path().join("site-packages"))).find(|folder| folder.is_dir())
@@ -88,18 +88,18 @@ fn is_new_enough(version: &str) -> bool {
     parsed.is_some_and(|version: (u32, u32)| version >= (3, 10))
 }
 
-/// Installs into a folder beside the right one, which is then renamed: a build that runs meanwhile sees all of it or nothing.
+/// Installs into a temporary folder and renames it, so that a concurrent build does not see a partial installation.
 fn install(python: &Path, folder: &Path) -> Result<()> {
     let parent = folder.parent().unwrap_or(folder);
     eprintln!("policy build: installing componentize-py {VERSION} into {} (once)", folder.display());
     let has_venv = Command::new(python).args(["-c", "import venv, ensurepip"]).output();
     ensure!(
         has_venv.context("starting python")?.status.success(),
-        "{}: it has no module venv; install it (Debian, Ubuntu: apt install python3-venv)",
+        "{} has no module venv: install it (Debian, Ubuntu: apt install python3-venv)",
         python.display()
     );
-    fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
-    let staged = tempfile::Builder::new().prefix(".installing-").tempdir_in(parent).context("making a folder")?;
+    fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
+    let staged = tempfile::Builder::new().prefix(".installing-").tempdir_in(parent).context("creating a folder")?;
     tools::run(Command::new(python).args(["-m", "venv"]).arg(staged.path()))?;
     let staged_toolchain = Toolchain { python: staged.path().join("bin/python") };
     tools::run(staged_toolchain.pip_install().arg(format!("componentize-py=={VERSION}")))?;
@@ -109,6 +109,6 @@ fn install(python: &Path, folder: &Path) -> Result<()> {
     match fs::rename(staged.path(), folder) {
         // Another build was faster.
         Err(_) if has_componentize_py(folder) => Ok(()),
-        renamed => renamed.with_context(|| format!("making {}", folder.display())),
+        renamed => renamed.with_context(|| format!("creating {}", folder.display())),
     }
 }

@@ -1,18 +1,19 @@
-//! What a policy decided.
+//! The outcome of a policy's evaluation in a test.
 
 use std::fmt;
 
 use crate::bindings::tidegate::policy::types::{Grant, Header, Rejection};
 
-/// What a policy decided, and what else it said and did. As text it is `allowed alice`, or `403 Not a team member`.
+/// A policy's decision, with the host calls that it made. As text it is `allowed alice` or `403 Not a team member`.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Decision {
     pub(super) result: Result<Grant, Rejection>,
-    pub(super) said: Said,
+    pub(super) calls: CallRecord,
 }
 
+/// What a policy passed to the host functions.
 #[derive(Debug, Default)]
-pub(super) struct Said {
+pub(super) struct CallRecord {
     pub reason: Option<String>,
     pub replay_since: Option<u64>,
     pub cache: Option<(u32, Vec<String>)>,
@@ -21,26 +22,26 @@ pub(super) struct Said {
     pub lookups: Vec<String>,
 }
 
-impl Answer {
-    /// Whether the client is let in.
+impl Decision {
+    /// Whether the client is admitted.
     #[must_use]
     pub fn is_allowed(&self) -> bool {
         self.result.is_ok()
     }
 
-    /// Who is let in.
+    /// The subject of a grant.
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
         self.result.as_ref().ok()?.subject.as_deref()
     }
 
-    /// The channels of whoever is let in; none for all.
+    /// The channels of a grant; `None` for all requested channels.
     #[must_use]
     pub fn channels(&self) -> Option<&[String]> {
         self.result.as_ref().ok()?.channels.as_deref()
     }
 
-    /// When the grant ends, ms since 1970.
+    /// When a grant expires, in ms since 1970.
     #[must_use]
     pub fn expires_at(&self) -> Option<u64> {
         self.result.as_ref().ok()?.expires_at
@@ -58,7 +59,7 @@ impl Answer {
         self.result.as_ref().err().map(|rejection| String::from_utf8_lossy(&rejection.body).into_owned())
     }
 
-    /// Names and values of the response's headers, in order.
+    /// Names and values of the response headers, in order.
     #[must_use]
     pub fn headers(&self) -> Vec<(String, String)> {
         let headers = self.result.as_ref().map_or_else(|rejection| &rejection.headers, |grant| &grant.headers);
@@ -66,47 +67,47 @@ impl Answer {
         headers.iter().map(text).collect()
     }
 
-    /// Why, as the operator's log has it.
+    /// The reason, as in the decision log.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
-        self.said.reason.as_deref()
+        self.calls.reason.as_deref()
     }
 
-    /// Nothing older is replayed.
+    /// The start of the replay, in ms since 1970.
     #[must_use]
     pub fn replay_since(&self) -> Option<u64> {
-        self.said.replay_since
+        self.calls.replay_since
     }
 
-    /// For how many seconds the answer may be kept, and by which headers it varies.
+    /// For how many seconds the gateway may cache the answer, and by which headers it varies.
     #[must_use]
     pub fn cache(&self) -> Option<(u32, &[String])> {
-        self.said.cache.as_ref().map(|(seconds, vary)| (*seconds, vary.as_slice()))
+        self.calls.cache.as_ref().map(|(seconds, vary)| (*seconds, vary.as_slice()))
     }
 
-    /// Whether a kept answer holds for any address.
+    /// Whether the cached answer is valid for clients of any address.
     #[must_use]
     pub fn is_for_any_address(&self) -> bool {
-        self.said.any_address
+        self.calls.any_address
     }
 
-    /// The lines of the log, `warn: …`.
+    /// The log lines, such as `warn: …`.
     #[must_use]
     pub fn log(&self) -> &[String] {
-        &self.said.log
+        &self.calls.log
     }
 
     /// The keys that were looked up, in order.
     #[must_use]
     pub fn lookups(&self) -> &[String] {
-        &self.said.lookups
+        &self.calls.lookups
     }
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.result {
-            Ok(grant) => write!(f, "allowed {}", grant.subject.as_deref().unwrap_or("anybody")),
+            Ok(grant) => write!(f, "allowed {}", grant.subject.as_deref().unwrap_or("anonymous")),
             Err(rejection) => write!(f, "{} {}", rejection.status, String::from_utf8_lossy(&rejection.body)),
         }
     }

@@ -1,5 +1,5 @@
-/* The functions of bindings/policy.c, played by tables. Only for tests: it uses the real C library. */
-#include "tidegate_fake.h"
+/* A gateway for tests: the host functions of bindings/policy.c, implemented with tables. It needs a C library. */
+#include "tidegate_test.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,59 +24,59 @@ static struct {
     tg_str reason;
     uint32_t cached_for;
     unsigned lookups;
-} fake = {.now = NEW_YEAR_2026};
+} gateway = {.now = NEW_YEAR_2026};
 
-void tg_fake_reset(void) {
-    memset(&fake, 0, sizeof fake);
-    fake.now = NEW_YEAR_2026;
+void tg_test_reset(void) {
+    memset(&gateway, 0, sizeof gateway);
+    gateway.now = NEW_YEAR_2026;
 }
 
 static void add(entry_kind kind, const char *key, const char *field, const char *value) {
-    if (fake.count == MAX_ENTRIES) {
-        fprintf(stderr, "the fake store holds %d entries at most\n", MAX_ENTRIES);
+    if (gateway.count == MAX_ENTRIES) {
+        fprintf(stderr, "the test gateway has at most %d entries\n", MAX_ENTRIES);
         exit(1);
     }
-    fake.entries[fake.count++] = (entry){kind, key, field, value};
+    gateway.entries[gateway.count++] = (entry){kind, key, field, value};
 }
 
-void tg_fake_string(const char *key, const char *value) {
+void tg_test_set_string(const char *key, const char *value) {
     add(STRING, key, NULL, value);
 }
 
-void tg_fake_hash(const char *key, const char *field, const char *value) {
+void tg_test_set_hash_field(const char *key, const char *field, const char *value) {
     add(HASH, key, field, value);
 }
 
-void tg_fake_member(const char *key, const char *member) {
+void tg_test_add_set_member(const char *key, const char *member) {
     add(MEMBER, key, member, "");
 }
 
-void tg_fake_failure(const char *prefix, tg_lookup failure) {
-    fake.failing = prefix;
-    fake.failure = failure;
+void tg_test_fail_lookups(const char *prefix, tg_lookup failure) {
+    gateway.failing = prefix;
+    gateway.failure = failure;
 }
 
-void tg_fake_setting(const char *name, const char *value) {
+void tg_test_set_setting(const char *name, const char *value) {
     add(SETTING, name, NULL, value);
 }
 
-void tg_fake_token(const char *token, const char *claims) {
+void tg_test_add_token(const char *token, const char *claims) {
     add(TOKEN, token, NULL, claims);
 }
 
-void tg_fake_time(uint64_t now) {
-    fake.now = now;
+void tg_test_set_time(uint64_t now) {
+    gateway.now = now;
 }
 
-/* What the policy gets is its own to change. */
+/* The policy may modify the values that it gets, so they are copies. */
 static tg_str copy(const char *text) {
     tg_str original = tg(text);
     return tg_join_all(&original, 1);
 }
 
 static bool find(entry_kind kind, tg_str key, const tg_str *field, tg_str *value) {
-    for (size_t i = 0; i < fake.count; i++) {
-        const entry *entry = &fake.entries[i];
+    for (size_t i = 0; i < gateway.count; i++) {
+        const entry *entry = &gateway.entries[i];
         if (entry->kind != kind || !tg_equal(tg(entry->key), key)) continue;
         if (field != NULL && !tg_equal(tg(entry->field), *field)) continue;
         *value = copy(entry->value);
@@ -86,11 +86,11 @@ static bool find(entry_kind kind, tg_str key, const tg_str *field, tg_str *value
 }
 
 static bool fails(tg_str key, tidegate_policy_lookup_error_t *error) {
-    fake.lookups++;
-    if (fake.failing == NULL || !tg_starts_with(key, tg(fake.failing))) return false;
-    error->tag = fake.failure == TG_DENIED ? TIDEGATE_POLICY_LOOKUP_ERROR_DENIED
+    gateway.lookups++;
+    if (gateway.failing == NULL || !tg_starts_with(key, tg(gateway.failing))) return false;
+    error->tag = gateway.failure == TG_DENIED ? TIDEGATE_POLICY_LOOKUP_ERROR_DENIED
                                            : TIDEGATE_POLICY_LOOKUP_ERROR_UNAVAILABLE;
-    error->val.unavailable = tg("the fake store is away");
+    error->val.unavailable = tg("the store does not answer");
     return true;
 }
 
@@ -138,7 +138,7 @@ bool tidegate_policy_tokens_verify_with(policy_string_t *profile, policy_string_
 }
 
 uint64_t tidegate_policy_context_now(void) {
-    return fake.now;
+    return gateway.now;
 }
 
 void tidegate_policy_context_request_id(policy_string_t *id) {
@@ -155,7 +155,7 @@ void tidegate_policy_context_log(tidegate_policy_context_level_t level, policy_s
 }
 
 void tidegate_policy_answer_reason(policy_string_t *text) {
-    fake.reason = tg_join_all(text, 1);
+    gateway.reason = tg_join_all(text, 1);
 }
 
 void tidegate_policy_answer_replay_since(uint64_t time) {
@@ -164,12 +164,12 @@ void tidegate_policy_answer_replay_since(uint64_t time) {
 
 void tidegate_policy_answer_cache_for(uint32_t seconds, policy_list_string_t *vary) {
     (void)vary;
-    fake.cached_for = seconds;
+    gateway.cached_for = seconds;
 }
 
 void tidegate_policy_answer_cache_any_address(void) {}
 
-tg_request tg_fake_request(const char *path) {
+tg_request tg_test_request(const char *path) {
     return (tg_request){
         .method = tg("GET"),
         .scheme = tg("https"),
@@ -179,7 +179,7 @@ tg_request tg_fake_request(const char *path) {
     };
 }
 
-void tg_fake_add_header(tg_request *request, const char *name, const char *value) {
+void tg_test_add_header(tg_request *request, const char *name, const char *value) {
     size_t count = request->headers.len + 1;
     tidegate_policy_types_header_t *all = realloc(request->headers.ptr, count * sizeof *all);
     if (all == NULL) abort();
@@ -188,26 +188,26 @@ void tg_fake_add_header(tg_request *request, const char *name, const char *value
     request->headers.len = count;
 }
 
-tg_list tg_fake_list_of(const char *const *texts, size_t count) {
+tg_list tg_test_list_of(const char *const *texts, size_t count) {
     tg_list list = {calloc(count, sizeof *list.ptr), count};
     if (list.ptr == NULL) abort();
     for (size_t i = 0; i < count; i++) list.ptr[i] = tg(texts[i]);
     return list;
 }
 
-tg_str tg_fake_reason(void) {
-    return fake.reason;
+tg_str tg_test_reason(void) {
+    return gateway.reason;
 }
 
-uint32_t tg_fake_cached_for(void) {
-    return fake.cached_for;
+uint32_t tg_test_cache_seconds(void) {
+    return gateway.cached_for;
 }
 
-unsigned tg_fake_lookups(void) {
-    return fake.lookups;
+unsigned tg_test_lookup_count(void) {
+    return gateway.lookups;
 }
 
-void tg_fake_expect_at(const char *file, int line, tg_str text, const char *expected) {
+void tg_test_expect_at(const char *file, int line, tg_str text, const char *expected) {
     if (tg_equal(text, tg(expected))) return;
     fprintf(stderr, "%s:%d: expected \"%s\", got \"%.*s\"\n", file, line, expected, (int)text.len,
             (const char *)text.ptr);

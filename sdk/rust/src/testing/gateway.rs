@@ -1,17 +1,17 @@
-//! What is there while a policy runs.
+//! The gateway that a policy runs against in a test.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::answer::{Answer, Said};
+use super::decision::{CallRecord, Decision};
 use crate::bindings::tidegate::policy::lookup as wit;
 use crate::{Grant, Rejection, Request, tokens};
 
-/// What is there while a policy runs: the store, settings, tokens and the time. It begins empty, all keys allowed, on
-/// 2026-01-01 at midnight.
+/// A gateway for tests, with a store, settings, tokens and a clock. By default it is empty, all keys may be looked up, and the time is
+/// 2026-01-01T00:00:00Z.
 #[derive(Clone, Debug)]
-pub struct World {
+pub struct TestGateway {
     pub(super) store: BTreeMap<String, Value>,
     pub(super) failures: Vec<(String, wit::Error)>,
     pub(super) settings: BTreeMap<String, String>,
@@ -29,19 +29,19 @@ pub(super) enum Value {
 
 pub(super) type Token = Result<String, crate::bindings::tidegate::policy::tokens::Error>;
 
-/// The world that the policy on this thread lives in, and what it said there.
+/// The test gateway of the policy that runs on this thread, and the record of its host calls.
 #[derive(Clone)]
-pub(super) struct Scene {
-    pub world: Rc<World>,
-    pub said: Rc<RefCell<Said>>,
+pub(super) struct TestContext {
+    pub gateway: Rc<TestGateway>,
+    pub calls: Rc<RefCell<CallRecord>>,
 }
 
 thread_local! {
-    static SCENES: RefCell<Vec<Scene>> = const { RefCell::new(Vec::new()) };
+    static CONTEXTS: RefCell<Vec<TestContext>> = const { RefCell::new(Vec::new()) };
 }
 
-impl World {
-    /// An empty world.
+impl TestGateway {
+    /// A gateway with an empty store, no settings and no tokens.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -54,14 +54,14 @@ impl World {
         }
     }
 
-    /// The store holds a string.
+    /// Stores a string at a key.
     #[must_use]
     pub fn string(mut self, key: &str, value: impl Into<Vec<u8>>) -> Self {
         self.store.insert(key.to_owned(), Value::String(value.into()));
         self
     }
 
-    /// The store holds a hash.
+    /// Stores a hash at a key.
     #[must_use]
     pub fn hash<'a>(mut self, key: &str, fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let fields = fields.into_iter().map(|(field, value)| (field.to_owned(), value.into())).collect();
@@ -69,7 +69,7 @@ impl World {
         self
     }
 
-    /// The store holds a set.
+    /// Stores a set at a key.
     #[must_use]
     pub fn set<'a>(mut self, key: &str, members: impl IntoIterator<Item = &'a str>) -> Self {
         let members = members.into_iter().map(str::to_owned).collect();
@@ -77,120 +77,121 @@ impl World {
         self
     }
 
-    /// The operator allows no look-ups of keys that begin so.
+    /// Look-ups of keys with this prefix are denied.
     #[must_use]
     pub fn denied(mut self, prefix: &str) -> Self {
         self.failures.push((prefix.to_owned(), wit::Error::Denied));
         self
     }
 
-    /// Look-ups of keys that begin so are not answered.
+    /// Look-ups of keys with this prefix fail because the store does not answer.
     #[must_use]
     pub fn unavailable(mut self, prefix: &str) -> Self {
         self.failures.push((prefix.to_owned(), wit::Error::Unavailable("the store does not answer".into())));
         self
     }
 
-    /// No look-up is answered.
+    /// All look-ups fail because the store does not answer.
     #[must_use]
-    pub fn store_away(self) -> Self {
+    pub fn store_unavailable(self) -> Self {
         self.unavailable("")
     }
 
-    /// The operator has set this.
+    /// Adds a setting of the operator.
     #[must_use]
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.settings.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    /// A token that holds, for [`tokens::verify`], with its claims as JSON. Any other token is untrusted.
+    /// Adds a valid token for [`tokens::verify`], with its claims as JSON. Any other token is untrusted.
     #[must_use]
     pub fn token(mut self, token: &str, claims: &str) -> Self {
         self.tokens.insert((None, token.to_owned()), Ok(claims.to_owned()));
         self
     }
 
-    /// A token that holds for [`tokens::verify_with`] of one profile.
+    /// Adds a valid token for [`tokens::verify_with`] with one profile.
     #[must_use]
-    pub fn token_of(mut self, profile: &str, token: &str, claims: &str) -> Self {
+    pub fn token_for_profile(mut self, profile: &str, token: &str, claims: &str) -> Self {
         self.tokens.insert((Some(profile.to_owned()), token.to_owned()), Ok(claims.to_owned()));
         self
     }
 
-    /// A token that does not hold, for this reason.
+    /// Adds a token whose verification fails with this error.
     #[must_use]
-    pub fn bad_token(mut self, token: &str, why: tokens::Error) -> Self {
+    pub fn invalid_token(mut self, token: &str, error: tokens::Error) -> Self {
         use crate::bindings::tidegate::policy::tokens::Error as Wit;
-        let why = match why {
+        let error = match error {
             tokens::Error::Malformed => Wit::Malformed,
             tokens::Error::Untrusted => Wit::Untrusted,
             tokens::Error::Expired => Wit::Expired,
             tokens::Error::Claims(what) => Wit::Claims(what),
-            tokens::Error::Unavailable(why) => Wit::Unavailable(why),
-            tokens::Error::Unreadable(_) => return self.token(token, "what is not JSON"),
+            tokens::Error::Unavailable(cause) => Wit::Unavailable(cause),
+            tokens::Error::Unreadable(_) => return self.token(token, "not JSON"),
         };
-        self.tokens.insert((None, token.to_owned()), Err(why));
+        self.tokens.insert((None, token.to_owned()), Err(error));
         self
     }
 
-    /// The time, ms since 1970.
+    /// Sets the clock, in ms since 1970.
     #[must_use]
-    pub fn at(mut self, now: u64) -> Self {
+    pub fn now(mut self, now: u64) -> Self {
         self.now = now;
         self
     }
 
-    /// What the client is about to do: `stream`, which it is without this, or `history`.
+    /// Sets the requested action: `stream`, which is the default, or `history`.
     #[must_use]
     pub fn action(mut self, action: &str) -> Self {
         self.action = action.to_owned();
         self
     }
 
-    /// Asks a policy whether a request gets these channels.
-    pub fn ask<E: Into<Rejection>>(
+    /// Evaluates a policy for a request and its channels.
+    pub fn decide<E: Into<Rejection>>(
         &self,
         authorize: impl FnOnce(&Request, &[String]) -> Result<Grant, E>,
         request: &Request,
         channels: &[&str],
-    ) -> Answer {
+    ) -> Decision {
         let channels: Vec<String> = channels.iter().map(|&channel| channel.to_owned()).collect();
-        let (result, said) = self.play(|| crate::__decide(authorize, request.inner.clone(), &channels));
-        Answer { result, said }
+        let (result, calls) = self.run_recorded(|| crate::__decide(authorize, request.inner.clone(), &channels));
+        Decision { result, calls }
     }
 
-    /// Runs a part of a policy in this world.
+    /// Runs a part of a policy against this gateway.
     pub fn run<T>(&self, part: impl FnOnce() -> T) -> T {
-        self.play(part).0
+        self.run_recorded(part).0
     }
 
-    fn play<T>(&self, part: impl FnOnce() -> T) -> (T, Said) {
-        /// Ends the scene, also when the policy panics.
-        struct Curtain;
-        impl Drop for Curtain {
+    fn run_recorded<T>(&self, part: impl FnOnce() -> T) -> (T, CallRecord) {
+        /// Removes the context, also when the policy panics.
+        struct ContextGuard;
+        impl Drop for ContextGuard {
             fn drop(&mut self) {
-                SCENES.with_borrow_mut(Vec::pop);
+                CONTEXTS.with_borrow_mut(Vec::pop);
             }
         }
-        let said = Rc::<RefCell<Said>>::default();
-        SCENES.with_borrow_mut(|scenes| scenes.push(Scene { world: Rc::new(self.clone()), said: Rc::clone(&said) }));
-        let curtain = Curtain;
+        let calls = Rc::<RefCell<CallRecord>>::default();
+        let context = TestContext { gateway: Rc::new(self.clone()), calls: Rc::clone(&calls) };
+        CONTEXTS.with_borrow_mut(|contexts| contexts.push(context));
+        let guard = ContextGuard;
         let result = part();
-        drop(curtain);
-        (result, said.take())
+        drop(guard);
+        (result, calls.take())
     }
 }
 
-impl Default for World {
+impl Default for TestGateway {
     fn default() -> Self {
         Self::new()
     }
 }
 
-/// The world of the policy that runs now.
-#[expect(clippy::expect_used, reason = "a test that asks without a world is wrong, and has to be told")]
-pub(super) fn scene() -> Scene {
-    let scene = SCENES.with_borrow(|scenes| scenes.last().cloned());
-    scene.expect("a policy asked its gateway, and here is none: run it by World::ask, or parts of it by World::run")
+/// The context of the policy that runs on this thread.
+#[expect(clippy::expect_used, reason = "a host call without a test gateway is a mistake in the test")]
+pub(super) fn context() -> TestContext {
+    let context = CONTEXTS.with_borrow(|contexts| contexts.last().cloned());
+    context.expect("host function called without a gateway: run the policy with TestGateway::decide, or a part of it with TestGateway::run")
 }

@@ -1,4 +1,4 @@
-"""The one seam between the SDK and what is around it: the gateway in a component, a fake one in a test."""
+"""The host functions that the SDK calls: those of the gateway in a component, those of a ``TestGateway`` in a test."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Protocol
 from ._errors import NoGateway
 
 
-class World(Protocol):
-    """What ``wit/policy.wit`` gives a policy to import, in Python's types."""
+class Host(Protocol):
+    """The imports of ``wit/policy.wit`` in Python's types."""
 
     def now(self) -> int: ...
     def request_id(self) -> str: ...
@@ -26,28 +26,28 @@ class World(Protocol):
     def setting(self, name: str) -> str | None: ...
 
 
-class _Nowhere:
+class _NoHost:
     def __getattr__(self, name: str):
         raise NoGateway(
-            "there is no gateway here: in a test use tidegate_policy.testing.World; in a policy ask inside authorize, "
-            "since the top level of its modules runs once, while it is built"
+            "there is no gateway here: in a test use tidegate_policy.testing.TestGateway; in a policy call this inside "
+            "authorize, because the top level of its modules runs once, at build"
         )
 
 
-nowhere = _Nowhere()
+no_host = _NoHost()
 
 
 def text(value: str, what: str) -> str:
-    """``value``, if the gateway can be told it: what is no text would be a trap there, and is an error here."""
+    """Checks that ``value`` is text. Passing anything else to the gateway would be a trap."""
     if not isinstance(value, str):
         raise TypeError(f"{what} is text (str), not {type(value).__name__}")
     if not value.isascii():
-        value.encode()  # half surrogates, as JSON may bring, are no text
+        value.encode()  # raises for lone surrogates, which JSON can contain
     return value
 
 
 def count(value: int, bits: int, what: str) -> int:
-    """``value``, if it is a number that the gateway can be told."""
+    """Checks that ``value`` is an unsigned integer of ``bits`` bits."""
     if not isinstance(value, int):
         raise TypeError(f"{what} is a whole number (int), not {type(value).__name__}")
     if not 0 <= value < 1 << bits:
@@ -55,16 +55,16 @@ def count(value: int, bits: int, what: str) -> int:
     return value
 
 
-_current: World = nowhere  # type: ignore[assignment]
+_current: Host = no_host  # type: ignore[assignment]
 
 
-def current() -> World:
-    """The world that is in place."""
+def current() -> Host:
+    """The current host."""
     return _current
 
 
-def enter(world: World) -> World:
-    """Puts a world in place and returns the one that was there."""
+def set_current(host: Host) -> Host:
+    """Sets the current host and returns the previous one."""
     global _current
-    before, _current = _current, world
+    before, _current = _current, host
     return before

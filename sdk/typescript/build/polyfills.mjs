@@ -1,10 +1,10 @@
-// What an app needs of the web's standards that not every component has to carry.
+// Selection of the optional polyfills that an app uses.
 import { join } from "node:path";
 
 const PROPERTY = /\\{1,2}[pP]\{([\w=]+)\}/g;
 
-/** Modules of made-up names for the runtime's bundle, by what the app's code mentions. */
-export function needs({ codes, sdk }) {
+/** The virtual modules of the runtime's bundle, by what the app's code mentions. */
+export function polyfills({ codes, sdk }) {
   const text = codes.join("\n");
   const parts = [
     ["crypto/index.ts", /\bsubtle\b/],
@@ -16,12 +16,12 @@ export function needs({ codes, sdk }) {
   const properties = [...new Set([...text.matchAll(PROPERTY)].map(([, name]) => name))];
   const table = Object.fromEntries(properties.map((name) => [name, codePoints(name)]).filter(([, points]) => points));
   return {
-    "tidegate:needs": files.map((file) => `import ${JSON.stringify(file)};`).join("\n"),
+    "tidegate:polyfills": files.map((file) => `import ${JSON.stringify(file)};`).join("\n"),
     "tidegate:unicode": `export default ${JSON.stringify(table)};`,
   };
 }
 
-/** The code points of a property and all others, each as what stands between the brackets of a class. Node has the tables. */
+/** The code points of a property, and all others, each as the content of a character class. Node has the Unicode tables. */
 function codePoints(property) {
   let pattern;
   try {
