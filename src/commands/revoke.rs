@@ -89,7 +89,7 @@ async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     println!("ended {} on {}", count(revoked.streams, "stream"), nodes(revoked.nodes.len()));
-    if let Some(Denial { id, until, .. }) = &revoked.denial {
+    if let Some(Denial { id, until, .. }) = &revoked.revocation {
         println!("kept out until {}; lifted by: tidegate revoke --lift {id}", time(*until));
     }
     Ok(())

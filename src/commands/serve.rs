@@ -169,7 +169,7 @@ pub fn first_refused(config: &Config, refused: &Refused) -> anyhow::Error {
         Door::Policy(path) => format!("policy {}", path.display()),
         _ => "the example policy".into(),
     };
-    anyhow::anyhow!("{which}: {}", refused.why)
+    anyhow::anyhow!("{which}: {}", refused.reason)
 }
 
 /// One message a `SIGHUP`.

@@ -31,12 +31,12 @@ struct Refusal {
 impl Trial {
     /// What this node says of it.
     pub fn word(&self) -> Beside {
-        let push = self.push.clone();
+        let push_id = self.push.clone();
         match &self.candidate {
             Ok(candidate) => {
-                Beside { push, since: Some(candidate.since()), counts: Some(candidate.counts()), refused: None }
+                Beside { push_id, since: Some(candidate.since()), counts: Some(candidate.counts()), failure: None }
             }
-            Err(refusal) => Beside { push, since: None, counts: None, refused: Some(refusal.why.clone()) },
+            Err(refusal) => Beside { push_id, since: None, counts: None, failure: Some(refusal.why.clone()) },
         }
     }
 
@@ -79,7 +79,7 @@ impl Fleet {
             return;
         };
         let proposal = pointer::parse::<Proposal>(&note);
-        let push = proposal.as_ref().ok().map(|proposal| proposal.pointer.push.clone());
+        let push = proposal.as_ref().ok().map(|proposal| proposal.pointer.push_id.clone());
         let candidate = match proposal {
             Ok(proposal) => self.asked(proposal).await,
             Err(error) => {
@@ -88,7 +88,7 @@ impl Fleet {
             }
         };
         if let Err(refusal) = &candidate {
-            tracing::warn!(why = refusal.why.why, "the fleet's candidate is not asked here");
+            tracing::warn!(why = refusal.why.reason, "the fleet's candidate is not asked here");
         }
         let before = lock(&self.trial).replace(Trial { note, push, candidate });
         self.end(before);
@@ -114,10 +114,10 @@ impl Fleet {
         let origin = Origin { source: "fleet".into(), sequence: Some(pointer.sequence), ..Origin::default() };
         let share = Share { share: share.into(), concurrency: self.concurrency };
         let asked = self.rollout.propose_for_all(artifact, origin, share).await;
-        asked.map_err(|refused| refusal(refused.stage, &refused.why, None))
+        asked.map_err(|refused| refusal(refused.stage, &refused.reason, None))
     }
 }
 
 fn refusal(stage: Stage, why: &str, pause: Option<Duration>) -> Refusal {
-    Refusal { why: Why { stage, why: shorter(why) }, again: pause.map(|pause| Instant::now() + pause) }
+    Refusal { why: Why { stage, reason: shorter(why) }, again: pause.map(|pause| Instant::now() + pause) }
 }

@@ -58,8 +58,8 @@ pub struct Told {
     pub source: String,
     /// The number under which it was signed, or would have been pushed.
     pub sequence: Option<u64>,
-    /// Never: it is in the store.
-    pub until_restart: bool,
+    /// Always: it is in the store.
+    pub persisted: bool,
     /// When it was given to the fleet, ms since 1970.
     pub since: u64,
     /// The share of clients.
@@ -82,7 +82,7 @@ pub struct OnNode {
     /// What came of it there.
     pub counts: Option<Counts>,
     /// Why it does not.
-    pub refused: Option<Why>,
+    pub failure: Option<Why>,
 }
 
 /// Why there is nothing to tell of a candidate.
@@ -132,7 +132,7 @@ pub async fn told_by_all(store: &FleetStore, proposal: &Proposal, within: Durati
     let begun = Instant::now();
     loop {
         let told = Told::of(proposal, nodes(store).await?);
-        if told.nodes.iter().all(|node| node.since.is_some() || node.refused.is_some()) || begun.elapsed() >= within {
+        if told.nodes.iter().all(|node| node.since.is_some() || node.failure.is_some()) || begun.elapsed() >= within {
             return Ok(told);
         }
         tokio::time::sleep(LOOK).await;
@@ -171,19 +171,19 @@ impl Told {
     fn of(proposal: &Proposal, nodes: Vec<Node>) -> Self {
         let Proposal { pointer, share } = proposal;
         let on = |node: Node| {
-            let said = node.beside.filter(|said| said.push.as_ref() == Some(&pointer.push));
-            let Beside { since, counts, refused, .. } = said.unwrap_or_default();
-            let refused = refused.map(|why| Why { why: short(&why.why), ..why });
-            OnNode { name: node.name, address: node.address, since, counts, refused }
+            let said = node.shadow.filter(|said| said.push_id.as_ref() == Some(&pointer.push_id));
+            let Beside { since, counts, failure, .. } = said.unwrap_or_default();
+            let failure = failure.map(|why| Why { reason: short(&why.reason), ..why });
+            OnNode { name: node.name, address: node.address, since, counts, failure }
         };
-        let nodes: Vec<OnNode> = nodes.into_iter().filter(|node| node.fleet).map(on).collect();
+        let nodes: Vec<OnNode> = nodes.into_iter().filter(|node| node.fleet_managed).map(on).collect();
         let counts = nodes.iter().filter_map(|node| node.counts).fold(Counts::default(), Counts::plus);
         Self {
             digest: pointer.component,
             cases: pointer.cases,
             source: "fleet".into(),
             sequence: Some(pointer.sequence),
-            until_restart: false,
+            persisted: true,
             since: pointer.pushed_at,
             share: *share,
             counts,
@@ -205,28 +205,28 @@ mod tests {
             cases: None,
             signature: None,
             pushed_at: 5,
-            push: PushId::new(),
-            back_to: None,
+            push_id: PushId::new(),
+            rollback_of: None,
         };
         Proposal { pointer, share: Portion(0.25) }
     }
 
-    fn node(name: &str, beside: Option<Beside>) -> Node {
+    fn node(name: &str, shadow: Option<Beside>) -> Node {
         Node {
             name: name.into(),
             address: "127.0.0.1:1".into(),
             instance: "1".into(),
-            program: "0".into(),
-            fleet: true,
+            version: "0".into(),
+            fleet_managed: true,
             source: None,
             digest: None,
-            version: None,
+            generation: None,
             sequence: None,
             since: None,
-            push: None,
+            push_id: None,
             error: None,
-            beside,
-            seen: 0,
+            shadow,
+            last_seen: 0,
         }
     }
 
@@ -245,21 +245,21 @@ mod tests {
     #[test]
     fn what_nodes_say_is_added_up_whatever_it_is() {
         let it = proposal();
-        let push = Some(it.pointer.push.clone());
+        let push = Some(it.pointer.push_id.clone());
         let asks = |agree| {
             let counts = Counts { agree, other: 1, ..Counts::default() };
-            Some(Beside { push: push.clone(), since: Some(1), counts: Some(counts), refused: None })
+            Some(Beside { push_id: push.clone(), since: Some(1), counts: Some(counts), failure: None })
         };
-        let why = Why { stage: Stage::Tested, why: "\u{1b}[2J".into() };
-        let refuses = Some(Beside { push: push.clone(), refused: Some(why), ..Beside::default() });
-        let before = Some(Beside { push: Some(PushId::new()), ..asks(9).expect("it asks") });
-        let own = Node { fleet: false, ..node("own", asks(50)) };
+        let why = Why { stage: Stage::Tested, reason: "\u{1b}[2J".into() };
+        let refuses = Some(Beside { push_id: push.clone(), failure: Some(why), ..Beside::default() });
+        let before = Some(Beside { push_id: Some(PushId::new()), ..asks(9).expect("it asks") });
+        let own = Node { fleet_managed: false, ..node("own", asks(50)) };
         let nodes = vec![node("a", asks(2)), node("b", asks(3)), node("c", refuses), node("d", before), own];
         let told = Told::of(&it, nodes);
         assert_eq!(told.counts, Counts { agree: 5, other: 2, ..Counts::default() });
-        let said: Vec<_> = told.nodes.iter().map(|node| (&*node.name, node.since, node.refused.is_some())).collect();
+        let said: Vec<_> = told.nodes.iter().map(|node| (&*node.name, node.since, node.failure.is_some())).collect();
         assert_eq!(said, [("a", Some(1), false), ("b", Some(1), false), ("c", None, true), ("d", None, false)]);
-        let why = told.nodes[2].refused.as_ref().map(|why| &*why.why);
+        let why = told.nodes[2].failure.as_ref().map(|why| &*why.reason);
         assert_eq!(why, Some(" [2J"), "it moves no cursor");
         let told = Told::of(&it, vec![node("a", asks(u64::MAX)), node("b", asks(u64::MAX))]);
         assert_eq!(told.counts.agree, u64::MAX);

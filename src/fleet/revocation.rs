@@ -59,7 +59,7 @@ pub struct Revoked {
     pub missing: usize,
     /// Who is kept out, where a time was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub denial: Option<Denial>,
+    pub revocation: Option<Denial>,
 }
 
 /// Why nothing was revoked.
@@ -227,7 +227,7 @@ pub async fn revoke(store: &dyn Store, order: Order) -> Result<Revoked, RevokeEr
     let answers = commands::ask(store, &command, PATIENCE).await?;
     let nodes: BTreeMap<String, u64> =
         answers.by_node.into_iter().filter_map(|(node, count)| Some((node, count.as_u64()?))).collect();
-    Ok(Revoked { streams: nodes.values().sum(), nodes, missing: answers.missing, denial })
+    Ok(Revoked { streams: nodes.values().sum(), nodes, missing: answers.missing, revocation: denial })
 }
 
 /// Who is kept out for now, the longest last. What is over goes from the store.

@@ -113,7 +113,7 @@ pub fn answers_differ(before: &Answer, after: &Answer) -> Vec<&'static str> {
     fields.retain(|field| {
         let is_new = !seen.contains(field);
         seen.push(*field);
-        is_new && !["reason", "because"].contains(field) && before.get(field) != after.get(field)
+        is_new && !["reason", "message"].contains(field) && before.get(field) != after.get(field)
     });
     fields
 }

@@ -188,7 +188,7 @@ impl Gate {
     /// answer's head is written.
     pub async fn admit(&self, request: &Request, channels: &[String]) -> (Decision, Option<Pin>) {
         let version = self.in_force.load();
-        let number = version.as_ref().map_or(0, |version| version.about.number);
+        let number = version.as_ref().map_or(0, |version| version.about.generation);
         let mut numbers = self.in_force.numbers();
         let made = tokio::select! {
             biased;

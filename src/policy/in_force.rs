@@ -156,7 +156,7 @@ impl InForce {
         fence(Ordering::SeqCst);
         swapped.old.retain(|old| !old.is_gone());
         let old = swapped.old.iter().map(|old| Arc::clone(&old.pins)).collect();
-        self.numbers.send_replace(about.number);
+        self.numbers.send_replace(about.generation);
         Swap { about, old }
     }
 

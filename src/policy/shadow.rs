@@ -105,18 +105,18 @@ pub struct Disagreement {
     pub time: u64,
     /// As in the logs.
     pub request_id: String,
-    /// The version that decided.
-    pub version: Option<u64>,
+    /// The generation of the policy that decided.
+    pub generation: Option<u64>,
     /// What was asked for.
     pub channels: Vec<String>,
     /// The kind.
-    pub flip: Flip,
-    /// The parts of the answers that differ.
-    pub differs: Vec<&'static str>,
-    /// What the policy in force answered.
-    pub in_force: Said,
-    /// What the candidate would have answered.
-    pub candidate: Said,
+    pub change: Flip,
+    /// The fields of the answer that differ.
+    pub changed_fields: Vec<&'static str>,
+    /// The active policy's decision.
+    pub active: Said,
+    /// The shadow policy's decision.
+    pub shadow: Said,
 }
 
 /// A candidate, as it is told of.
@@ -234,12 +234,12 @@ impl Candidate {
         let disagreement = Disagreement {
             time,
             request_id: request.id,
-            version: decision.by.as_ref().map(|about| about.number),
+            generation: decision.by.as_ref().map(|about| about.generation),
             channels: self.mask.all(Field::Channels, &channels),
-            flip,
-            differs,
-            in_force: Said::new(&decision).masked(&self.mask),
-            candidate: Said::new(&asked).masked(&self.mask),
+            change: flip,
+            changed_fields: differs,
+            active: Said::new(&decision).masked(&self.mask),
+            shadow: Said::new(&asked).masked(&self.mask),
         };
         let mut kept = self.disagreements.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == KEPT {

@@ -57,24 +57,30 @@ pub struct Papers {
 }
 
 /// Where a policy comes from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Origin {
     /// For people: `file policy.wasm`, `fleet`, `control port`.
     pub source: String,
     /// The number under which it was signed or pushed, where there is one. In a fleet it only goes upwards.
     pub sequence: Option<u64>,
-    /// Whether it is gone after a restart.
-    pub until_restart: bool,
+    /// Whether a restart activates it again; false for a policy that could not be written to its file.
+    pub persisted: bool,
     /// What was signed, where it had to be.
     #[serde(skip)]
     pub signed: Option<Statement>,
 }
 
+impl Default for Origin {
+    fn default() -> Self {
+        Self { source: String::new(), sequence: None, persisted: true, signed: None }
+    }
+}
+
 /// What is in force, as it is told of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct About {
-    /// Counts the swaps of this process, from 1.
-    pub number: u64,
+    /// Counts the activations of this process, from 1.
+    pub generation: u64,
     /// `sha256:…` of the component.
     #[serde(serialize_with = "as_text")]
     pub digest: Arc<str>,
@@ -147,10 +153,11 @@ impl Ready {
 
 impl Version {
     /// Makes one value of all that a decision depends on, and begins to make instances for it.
-    pub fn new(next: Next, number: u64, places: Arc<Semaphore>) -> Arc<Self> {
+    pub fn new(next: Next, generation: u64, places: Arc<Semaphore>) -> Arc<Self> {
         let Next { policy, basis, origin, papers } = next;
         basis.surroundings.tokens.start();
-        let about = About { number, digest: Arc::clone(policy.digest()), cases: papers.cases, since: now_ms(), origin };
+        let about =
+            About { generation, digest: Arc::clone(policy.digest()), cases: papers.cases, since: now_ms(), origin };
         let cache = Cache::new(basis.limits.cache, basis.limits.cache_max_age);
         let (about, ready, pins) = (Arc::new(about), Arc::default(), Arc::default());
         let version = Arc::new(Self { about, policy, cache, basis, ready, pins });

@@ -129,12 +129,12 @@ impl Follow {
                 if !needs_restart.is_empty() {
                     tracing::warn!(options = needs_restart.join(", "), "changed, but taken at the next start only");
                 }
-                super::Configuration { read: Some(now_ms()), error: None, needs_restart }
+                super::Configuration { read_at: Some(now_ms()), error: None, needs_restart }
             }
             Err(error) => {
                 tracing::error!(error, "the configuration has a mistake; what it was before stays");
                 let needs_restart = self.needs_restart();
-                super::Configuration { read: Some(now_ms()), error: Some(error), needs_restart }
+                super::Configuration { read_at: Some(now_ms()), error: Some(error), needs_restart }
             }
         };
         self.rollout.history().configuration = told;
@@ -255,7 +255,7 @@ impl Follow {
         let is_in_force = self.rollout.0.gate.in_force().is_some_and(|about| {
             let same =
                 *about.digest == *artifact.digest() && about.cases.as_deref() == artifact.cases_digest().as_deref();
-            same && !about.origin.until_restart
+            same && about.origin.persisted
         });
         if is_in_force {
             return turn.verify(&artifact, &origin).await;

@@ -59,7 +59,7 @@ impl Candidate {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Configuration {
     /// When it was read last, ms since 1970; none if not since the start.
-    pub read: Option<u64>,
+    pub read_at: Option<u64>,
     /// What was wrong with it then. What was in force before stays.
     pub error: Option<String>,
     /// Options that were changed and need a restart.
@@ -78,22 +78,22 @@ impl History {
 
     /// The whole as JSON.
     #[must_use]
-    pub fn to_json(&self, in_force: Option<&About>, old: &[Old], before: Option<&str>) -> Value {
+    pub fn to_json(&self, active: Option<&About>, retired: &[Old], rollback_target: Option<&str>) -> Value {
         let with_decisions = |old: &Old| {
             let mut value = json!(*old.about);
-            value["decisions"] = old.decisions.into();
+            value["decisions_in_progress"] = old.decisions.into();
             value
         };
         json!({
-            "in_force": in_force,
-            "candidate": self.candidate.as_ref().map(Candidate::to_json),
-            "last_refusal": self.refused.front().map(|refused| &**refused),
-            "old": old.iter().map(with_decisions).collect::<Vec<_>>(),
-            "rolls_back_to": before,
+            "active": active,
+            "pending": self.candidate.as_ref().map(Candidate::to_json),
+            "last_failure": self.refused.front().map(|refused| &**refused),
+            "retired": retired.iter().map(with_decisions).collect::<Vec<_>>(),
+            "rollback_target": rollback_target,
             "configuration": self.configuration,
             "history": self.swaps.iter().map(|about| &**about).collect::<Vec<_>>(),
-            "earlier": self.earlier,
-            "refusals": self.refused.iter().map(|refused| &**refused).collect::<Vec<_>>(),
+            "previous_process": self.earlier,
+            "failures": self.refused.iter().map(|refused| &**refused).collect::<Vec<_>>(),
         })
     }
 }

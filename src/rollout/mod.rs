@@ -216,7 +216,7 @@ impl Inner {
                 && let Err(error) = self.signatures().seen.raise(statement)
             {
                 let digest = next.policy.digest().to_string();
-                return Err(self.refuse(Failed::new(Stage::InForce, error), Some(digest), &next.origin));
+                return Err(self.refuse(Failed::new(Stage::Active, error), Some(digest), &next.origin));
             }
             line.now = Some((next.policy.clone(), next.papers.clone()));
             let swap = self.gate.swap(next);
@@ -224,12 +224,12 @@ impl Inner {
             swap
         };
         let about = Arc::clone(&swap.about);
-        tracing::info!(policy = %about.digest, version = about.number, source = about.origin.source, "in force");
+        tracing::info!(policy = %about.digest, version = about.generation, source = about.origin.source, "in force");
         self.history().took_force(&about);
         self.remember().await;
         if tokio::time::timeout(within, swap.acknowledged()).await.is_err() {
             tracing::warn!(
-                version = about.number,
+                version = about.generation,
                 "answers of an older version are still on their way to clients that do not read"
             );
         }
@@ -268,8 +268,8 @@ impl Inner {
 
     fn refuse(&self, failed: Failed, digest: Option<String>, origin: &Origin) -> Arc<Refused> {
         let Failed { stage, why } = failed;
-        let refused = Arc::new(Refused { stage, why, time: now_ms(), digest, origin: origin.clone() });
-        let (source, why) = (&refused.origin.source, &refused.why);
+        let refused = Arc::new(Refused { stage, reason: why, time: now_ms(), digest, origin: origin.clone() });
+        let (source, why) = (&refused.origin.source, &refused.reason);
         let stays = self.gate.in_force().map(|about| about.digest.to_string()).unwrap_or_default();
         tracing::error!(source, stage = stage.as_str(), why, in_force = stays, "a policy was refused");
         metrics().policy_refused(stage.as_str());

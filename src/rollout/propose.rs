@@ -70,7 +70,7 @@ impl Rollout {
             };
             rollout.0.ask_beside(artifact, next, share, whose)
         });
-        let failed = |error| self.0.refuse(Failed::new(Stage::InForce, error), None, &origin);
+        let failed = |error| self.0.refuse(Failed::new(Stage::Active, error), None, &origin);
         task.await.unwrap_or_else(|error| Err(failed(error)))
     }
 
@@ -115,7 +115,7 @@ impl Inner {
         let mut proposed = self.proposed();
         if whose == Whose::Node && proposed.as_ref().is_some_and(|proposed| proposed.whose == Whose::Fleet) {
             drop(proposed);
-            let failed = Failed::new(Stage::InForce, "the fleet's candidate is asked here");
+            let failed = Failed::new(Stage::Active, "the fleet's candidate is asked here");
             return Err(self.refuse(failed, Some(candidate.policy().digest().to_string()), &origin));
         }
         tracing::info!(policy = %candidate.policy().digest(), share = share.share, source = origin.source, "a candidate is asked");

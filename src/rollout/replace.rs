@@ -86,7 +86,7 @@ impl Rollout {
                 Err(_) => going.await,
             },
         };
-        let failed = |error| self.0.refuse(Failed::new(Stage::InForce, error), None, &control_port());
+        let failed = |error| self.0.refuse(Failed::new(Stage::Active, error), None, &control_port());
         done.unwrap_or_else(|error| Err(NotReplaced::Refused(failed(error))))
     }
 
@@ -208,7 +208,7 @@ async fn take(
         }
         Err(why) => {
             tracing::warn!(policy = %next.policy.digest(), why, "the policy's file cannot be replaced: this one is in force until the next start");
-            next.origin.until_restart = true;
+            next.origin.persisted = false;
             Some(why)
         }
     };

@@ -83,7 +83,7 @@ impl Turn<'_> {
         W: Future<Output = Result<T, Failed>> + Send + 'static,
     {
         let Some(compiler) = self.inner.gate.compiler().cloned() else {
-            return Err(self.inner.refuse(Failed::new(Stage::InForce, EVERYBODY), Some(digest), origin));
+            return Err(self.inner.refuse(Failed::new(Stage::Active, EVERYBODY), Some(digest), origin));
         };
         let candidate = OnItsWay::new(self.inner, digest.clone(), origin);
         let walked = tokio::spawn(walk(compiler, candidate.reached())).await;

@@ -73,7 +73,8 @@ fn page() -> Response {
 }
 
 fn state(app: &App, playground: &Playground) -> Value {
-    let users = playground.users.iter().map(|(session, about)| json!({ "session": session, "about": about }));
+    let users =
+        playground.users.iter().map(|(session, description)| json!({ "session": session, "description": description }));
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "stream_path": app.config.stream.path,
@@ -132,7 +133,7 @@ fn describe(watched: &Watched) -> Value {
         "reason": decision.reason.clone().or(why),
         "subject": subject,
         "cached": decision.cached,
-        "micros": u64::try_from(decision.took.as_micros()).unwrap_or(u64::MAX),
+        "duration_us": u64::try_from(decision.took.as_micros()).unwrap_or(u64::MAX),
         "policy": decision.policy(),
     })
 }

@@ -22,7 +22,7 @@ pub struct KeptOut {
     /// When, ms since 1970.
     pub time: u64,
     /// The id of the request, as in the log.
-    pub request: String,
+    pub request_id: String,
     /// What was asked for, less what is too much.
     pub channels: Vec<String>,
     /// Channels that are not shown.
@@ -35,10 +35,10 @@ pub struct KeptOut {
     pub kind: Option<&'static str>,
     /// The policy's reason, or the failure's text, or what the client was told.
     pub reason: String,
-    /// The number of the version that decided.
-    pub version: Option<u64>,
-    /// How long that took.
-    pub micros: u64,
+    /// The generation of the policy that decided.
+    pub generation: Option<u64>,
+    /// Time to the decision.
+    pub duration_us: u64,
 }
 
 /// The last of them.
@@ -59,7 +59,7 @@ impl Recent {
         };
         let kept = KeptOut {
             time: now_ms(),
-            request: request.to_owned(),
+            request_id: request.to_owned(),
             channels: channels.iter().take(CHANNELS).map(|channel| short(channel)).collect(),
             more_channels: channels.len().saturating_sub(CHANNELS),
             outcome,
@@ -67,8 +67,8 @@ impl Recent {
             kind,
             // The policy's reason to let somebody in is not why they are out.
             reason: short(decision.reason.as_deref().filter(|_| !decision.revoked).unwrap_or(&said)),
-            version: decision.by.as_ref().map(|about| about.number),
-            micros: u64::try_from(decision.took.as_micros()).unwrap_or(u64::MAX),
+            generation: decision.by.as_ref().map(|about| about.generation),
+            duration_us: u64::try_from(decision.took.as_micros()).unwrap_or(u64::MAX),
         };
         let mut all = self.all();
         all.push_front(kept);

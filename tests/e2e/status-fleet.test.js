@@ -62,7 +62,7 @@ describe("the status page of a fleet", { timeout: 120_000 }, () => {
     assert.equal(await page.locator("#candidate-card").isVisible(), false);
     const body = readFileSync(CANDIDATE);
     const headers = { "content-type": "application/wasm" };
-    const put = await fetch(`${nodes["gate-1"].control}/v1/policy/candidate?share=1`, { method: "PUT", headers, body });
+    const put = await fetch(`${nodes["gate-1"].control}/v1/policy/shadow?share=1`, { method: "PUT", headers, body });
     assert.equal(put.status, 200, await put.text());
     await until("the candidate is shown", () => page.locator("#candidate-card").isVisible());
     assert.match(await text("#candidate"), /100 % of clients/);

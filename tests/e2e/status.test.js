@@ -133,13 +133,13 @@ describe("the status page", { timeout: 90_000 }, () => {
   test("shows whose right was taken away, and not the policy's reason to let them in", async () => {
     const headers = { authorization: `Bearer ${TOKEN}`, "content-type": "application/json" };
     const body = JSON.stringify({ subject: "bob", for: "10m" });
-    const { denial } = await (await fetch(`${control}/v1/revoke`, { method: "POST", headers, body })).json();
+    const { revocation } = await (await fetch(`${control}/v1/revoke`, { method: "POST", headers, body })).json();
     assert.equal((await open(["default"], "bob")).status, 403);
     const kept = await row("kept-out", /revoked/);
     assert.match(kept, /taken away/);
     assert.doesNotMatch(kept, /bob:/);
     await until("it is counted", async () => (await figure("Revocations")) === "1");
-    await fetch(`${control}/v1/revocations/${denial.id}`, { method: "DELETE", headers });
+    await fetch(`${control}/v1/revocations/${revocation.id}`, { method: "DELETE", headers });
     await until("it is lifted", async () => (await figure("Revocations")) === "0");
   });
 

@@ -160,7 +160,7 @@ async fn a_policy_that_is_replaced_decides_no_more() {
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
     let about = gateway.replace(&component("deny")).await.expect("it loads");
-    assert!(about.digest.starts_with("sha256:") && about.number == 2);
+    assert!(about.digest.starts_with("sha256:") && about.generation == 2);
     assert_eq!(gateway.app.gate.in_force(), Some(about));
     assert_eq!(gateway.refused("channel=c").await.status, 418);
     let id = gateway.store.stock("c", "e", &json!(1)).await;

@@ -153,7 +153,7 @@ async fn it_holds_where_everybody_is_let_in_until_its_time_is_over() {
     let begun = std::time::Instant::now();
     let time = Duration::from_millis(400);
     let reply = order(&gateway, &json!({"channel": "c", "for": "400ms"})).await.json();
-    assert_eq!(reply["denial"]["channel"], "c", "{reply}");
+    assert_eq!(reply["revocation"]["channel"], "c", "{reply}");
     gateway.open("channel=d").await.connected("d").await;
     until("it is let in again", || gateway.app.gate.denied().list().is_empty()).await;
     // Its end is kept in whole milliseconds.
@@ -325,7 +325,7 @@ async fn nobody_slips_through_while_many_come_and_go() {
         } else {
             json!({"channel": "g", "for": "1h"})
         };
-        let denial = order(&gateway, &what).await.json()["denial"]["id"].clone();
+        let denial = order(&gateway, &what).await.json()["revocation"]["id"].clone();
         until("the last of them is gone", || reading() == 0).await;
         for _ in 0..100 {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -46,7 +46,7 @@ async fn a_decision_that_was_overtaken_is_made_once_more() {
         gateway.app.gate.put_in_force(load(&component("deny"))).acknowledged().await
     };
     let (reply, about) = within("both", async { tokio::join!(opening, swapping) }).await;
-    assert_eq!((reply.status, about.number), (418, 2), "the word is that of what is in force");
+    assert_eq!((reply.status, about.generation), (418, 2), "the word is that of what is in force");
     assert!(gate.old().is_empty(), "{:?}", gate.old());
 }
 

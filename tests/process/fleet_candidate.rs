@@ -107,7 +107,7 @@ async fn who_refuses_a_candidate_says_so_and_the_others_ask_it() {
     assert!(!refused.stderr.contains("node a"), "{refused:?}");
     let sum = fleet.succeeds(&["shadow"]).await;
     assert!(on(&sum, "a")["since"].is_u64() && on(&sum, "b")["since"].is_null(), "{sum}");
-    assert_eq!(on(&sum, "b")["refused"]["stage"], "tested", "{sum}");
+    assert_eq!(on(&sum, "b")["failure"]["stage"], "tested", "{sum}");
     // It stays in the store while it is one, and no longer than it may be in the middle of a push.
     let mut redis = fleet.redis.connect().await;
     let blob = format!("tidegate:policy:blob:{}", digest_of(&sum).trim_start_matches("sha256:"));

@@ -65,7 +65,7 @@ async fn who_is_kept_out_stays_out_on_nodes_that_start_and_while_redis_comes_bac
     let a = node(&redis, "a").await;
     let control = a.control.to_string();
     let told = ends(&["revoke", "--channel", "news", "--for", "1h", "--json", "--control", &control]).await;
-    let id = json_of(&told)["denial"]["id"].as_str().expect("an id").to_owned();
+    let id = json_of(&told)["revocation"]["id"].as_str().expect("an id").to_owned();
     assert_eq!(status(&a, "news").await, 403);
     let b = node(&redis, "b").await;
     // It knows it before it feeds anybody.
@@ -197,7 +197,7 @@ async fn who_may_not_hear_the_commands_feeds_nobody_and_says_why() {
         within("a head", Wire::get(gateway.data, "/api/realtime?channel=news", None, None)).await.expect("an answer");
     gateway.process.stderr.says("no channel goes on").await;
     let ready = within("an answer", Wire::get(gateway.control, "/readyz", None, None)).await.expect("an answer");
-    assert!(ready.status == 503 && ready.body().contains("unheard"), "{}", ready.body());
+    assert!(ready.status == 503 && ready.body().contains("unsynced"), "{}", ready.body());
     while !wire.body().contains("ping") {
         assert!(within("a ping", wire.more(1 << 10)).await.expect("the stream stays"));
     }

@@ -47,7 +47,7 @@ impl DecisionLog {
             channels: told.channels.to_vec(),
             said: Said::new(told.decision),
             cached: told.decision.cached,
-            us: u64::try_from(told.decision.took.as_micros()).unwrap_or(u64::MAX),
+            duration_us: u64::try_from(told.decision.took.as_micros()).unwrap_or(u64::MAX),
             mask: Arc::clone(&self.mask),
         });
     }
@@ -66,7 +66,7 @@ struct Entry {
     channels: Vec<String>,
     said: Said,
     cached: bool,
-    us: u64,
+    duration_us: u64,
     mask: Arc<Mask>,
 }
 
@@ -78,12 +78,12 @@ struct Written<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<u64>,
+    generation: Option<u64>,
     channels: Vec<String>,
     #[serde(flatten)]
     said: Said,
     cached: bool,
-    us: u64,
+    duration_us: u64,
 }
 
 impl Line for Entry {
@@ -96,11 +96,11 @@ impl Line for Entry {
             time: rfc3339(self.time),
             request_id: &self.request_id,
             policy: self.by.as_ref().map(|about| &*about.digest),
-            version: self.by.as_ref().map(|about| about.number),
+            generation: self.by.as_ref().map(|about| about.generation),
             channels: self.mask.all(Field::Channels, &self.channels),
             said: self.said.masked(&self.mask),
             cached: self.cached,
-            us: self.us,
+            duration_us: self.duration_us,
         };
         // A vector takes all, and every text is one of JSON's.
         let _ = serde_json::to_writer(&mut *to, &line);
@@ -154,7 +154,7 @@ mod tests {
 
     fn entry(outcome: Outcome, reason: Option<&str>, mask: &Arc<Mask>) -> Entry {
         let origin = Origin::default();
-        let about = About { number: 3, digest: "sha256:5d41…".into(), cases: None, since: 0, origin };
+        let about = About { generation: 3, digest: "sha256:5d41…".into(), cases: None, since: 0, origin };
         let by = Some(Arc::new(about));
         let (cached, took) = (false, Duration::from_micros(52));
         let decision =
@@ -166,7 +166,7 @@ mod tests {
             channels: vec!["news".into(), "bob-\"1\"\n".into()],
             said: Said::new(&decision),
             cached,
-            us: 52,
+            duration_us: 52,
             mask: Arc::clone(mask),
         }
     }

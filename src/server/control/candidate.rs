@@ -1,4 +1,4 @@
-//! `/v1/policy/candidate`: a policy that is asked beside the one in force, here or on all nodes of a fleet; and `POST /v1/policy/promote`,
+//! `/v1/policy/shadow`: a policy that is asked beside the one in force, here or on all nodes of a fleet; and `POST /v1/policy/promote`,
 //! which puts it there.
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::fleet::proposal::{self, NoProposal, Portion, Proposal, Told, WORDS};
 use crate::policy::shadow::Share;
 use crate::rollout::{Artifact, Change, What};
 
-/// `GET /v1/policy/candidate`
+/// `GET /v1/policy/shadow`
 pub async fn get(app: &App) -> Response {
     let own = app.gate.beside().shadow().candidate();
     match fleet::followed(app) {
@@ -36,7 +36,7 @@ pub async fn get(app: &App) -> Response {
     }
 }
 
-/// `PUT /v1/policy/candidate`
+/// `PUT /v1/policy/shadow`
 pub async fn put(app: &App, request: Request<Incoming>) -> Response {
     let share = match share(request.uri().query(), app.live().shadow.share) {
         Ok(share) => share,
@@ -76,7 +76,7 @@ async fn propose(app: &App, followed: &Arc<Fleet>, artifact: Artifact, share: f6
     }
 }
 
-/// `DELETE /v1/policy/candidate`: what came of it, for the last time.
+/// `DELETE /v1/policy/shadow`: what came of it, for the last time.
 pub async fn delete(app: &App) -> Response {
     if let Some(followed) = fleet::followed(app) {
         match proposal::withdraw(followed.store()).await {
@@ -192,7 +192,7 @@ fn refusal(cause: &NoProposal) -> Response {
 }
 
 fn none() -> Response {
-    let text = "there is no candidate: PUT one to /v1/policy/candidate (`tidegate policy shadow`)";
+    let text = "there is no candidate: PUT one to /v1/policy/shadow (`tidegate policy shadow`)";
     error(StatusCode::NOT_FOUND, "no_candidate", text)
 }
 

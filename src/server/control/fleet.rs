@@ -26,8 +26,8 @@ pub async fn get(app: &App) -> Response {
     match View::of(fleet.store()).await {
         Ok(view) => {
             let mut body = json!(view);
-            body["follows"] = fleet.follows().into();
-            body["trouble"] = fleet.trouble().into();
+            body["fleet_managed"] = fleet.follows().into();
+            body["error"] = fleet.trouble().into();
             respond::json(StatusCode::OK, &body)
         }
         Err(cause) => respond::store_error(&cause),
@@ -51,7 +51,7 @@ pub async fn put(fleet: &Arc<Fleet>, artifact: Artifact, dry_run: bool, within: 
         Ok(bundle) => bundle,
         Err(response) => return *response,
     };
-    pushed(fleet, bundle, How { dry_run, timeout: within.unwrap_or(TIMEOUT), untried: false, back_to: None }).await
+    pushed(fleet, bundle, How { dry_run, timeout: within.unwrap_or(TIMEOUT), untried: false, rollback_of: None }).await
 }
 
 /// What is given to a fleet; a signature that is none is told as a gateway with a policy of its own tells it.
@@ -110,7 +110,7 @@ pub async fn rollback(fleet: &Arc<Fleet>, back: Back, within: Option<Duration>) 
                 Err(response) => return *response,
             };
             let timeout = within.unwrap_or(TIMEOUT);
-            pushed(fleet, bundle, How { dry_run: false, timeout, untried: false, back_to: Some(to.sequence) }).await
+            pushed(fleet, bundle, How { dry_run: false, timeout, untried: false, rollback_of: Some(to.sequence) }).await
         }
         Err(cause) => error(StatusCode::CONFLICT, "nothing_before", format!("cannot roll back: {cause}")),
     }

@@ -20,9 +20,9 @@ pub async fn live() -> Response {
 pub async fn ready(app: &App) -> Response {
     let store = match app.hub.store().ping().await {
         // After each command it is so for a moment.
-        Ok(()) if tokio::time::timeout(HEARING, app.commands.known()).await.is_err() => "unheard",
+        Ok(()) if tokio::time::timeout(HEARING, app.commands.known()).await.is_err() => "unsynced",
         Ok(()) => "ok",
-        Err(_) => "away",
+        Err(_) => "unavailable",
     };
     let policy = if app.gate.is_ready() { "ok" } else { "none" };
     let draining = app.is_draining();
@@ -30,7 +30,7 @@ pub async fn ready(app: &App) -> Response {
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut body = json!({ "ready": ready, "store": store, "policy": policy, "draining": draining });
     if let Some(why) = app.fleet.get().and_then(|fleet| fleet.trouble()) {
-        body["fleet"] = why.into();
+        body["fleet_error"] = why.into();
     }
     respond::json(status, &body)
 }

@@ -76,7 +76,7 @@ fn policy(app: &App, book: &Book) {
         &["digest", "version"],
     );
     if let Some(about) = gate.in_force() {
-        info.with_label_values(&[&*about.digest, &about.number.to_string()]).set(1);
+        info.with_label_values(&[&*about.digest, &about.generation.to_string()]).set(1);
         #[expect(clippy::cast_precision_loss, reason = "a time in seconds")]
         book.float("tidegate_policy_since_timestamp_seconds", "When the policy in force took it, since 1970.")
             .set(about.since as f64 / 1e3);

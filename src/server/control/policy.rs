@@ -173,12 +173,12 @@ async fn aside(
 /// Makes a change, and says what came of it.
 pub async fn answer(app: &App, change: Change) -> Response {
     match app.rollout.replace(change).await {
-        Ok(Done::InForce(about, only_here)) => {
-            let body = json!({ "in_force": *about, "until_restart_because": only_here });
+        Ok(Done::InForce(about, not_persisted)) => {
+            let body = json!({ "active": *about, "not_persisted_reason": not_persisted });
             tagged(respond::json(StatusCode::OK, &body), Some(&about))
         }
         Ok(Done::Passed { digest, cases }) => {
-            respond::json(StatusCode::OK, &json!({ "dry_run": true, "digest": digest, "cases": cases }))
+            respond::json(StatusCode::OK, &json!({ "dry_run": true, "digest": digest, "cases_passed": cases }))
         }
         Err(NotReplaced::Overtaken) => {
             let text = "another policy was sent after this one, while it waited for its turn".to_owned();
@@ -264,7 +264,8 @@ mod tests {
 
     #[test]
     fn conditions() {
-        let about = About { number: 1, digest: "sha256:1".into(), cases: None, since: 0, origin: Origin::default() };
+        let about =
+            About { generation: 1, digest: "sha256:1".into(), cases: None, since: 0, origin: Origin::default() };
         for (name, value, with, without) in [
             ("x", "", true, true),
             ("if-match", "\"sha256:1\"", true, false),

@@ -26,32 +26,32 @@ pub async fn status(app: &App) -> Response {
         "version": env!("CARGO_PKG_VERSION"),
         "node": app.fleet.get().map(|fleet| fleet.word().name).or_else(|| app.config.node.clone()),
         "now": now_ms(),
-        "started": started,
+        "started_at": started,
         "ready": ready,
         "draining": app.is_draining(),
-        "store": if store_is_up { "ok" } else { "away" },
+        "store": if store_is_up { "ok" } else { "unavailable" },
         "policy": policy(app),
         "streams": streams(app),
-        "opens": metrics().opens(),
+        "stream_requests": metrics().opens(),
         "decisions": decisions(),
         "events": { "received": received, "sent": sent },
         "memory": {
-            "resident": process::resident(),
-            "log": app.hub.log_bytes(),
-            "log_limit": app.config.stream.hub.log_memory,
-            "replay": app.replays.used(),
-            "replay_limit": app.config.stream.replay_memory,
+            "resident_bytes": process::resident(),
+            "event_buffer_bytes": app.hub.log_bytes(),
+            "event_buffer_limit_bytes": app.config.stream.hub.log_memory,
+            "replay_bytes": app.replays.used(),
+            "replay_limit_bytes": app.config.stream.replay_memory,
         },
-        "kept_out": app.recent.list(),
-        "denials": app.gate.denied().list().len(),
+        "recent_rejections": app.recent.list(),
+        "revocations": app.gate.denied().list().len(),
         "nodes": nodes.unwrap_or_default(),
-        "candidate": candidate(app),
+        "shadow": shadow(app),
     });
     respond::json(StatusCode::OK, &body)
 }
 
-/// The candidate in numbers; where it differs is asked of `/v1/policy/candidate`.
-fn candidate(app: &App) -> Value {
+/// The candidate in numbers; where it differs is asked of `/v1/policy/shadow`.
+fn shadow(app: &App) -> Value {
     let Some(candidate) = app.gate.beside().shadow().candidate() else { return Value::Null };
     let mut report = json!(candidate.report());
     if let Some(report) = report.as_object_mut() {
@@ -62,25 +62,29 @@ fn candidate(app: &App) -> Value {
 
 fn policy(app: &App) -> Value {
     let history = app.rollout.history().clone();
-    let in_force = app.gate.in_force();
+    let active = app.gate.in_force();
     let past: Vec<&About> = history.swaps.iter().map(|about| &**about).collect();
-    let old = app.gate.old().into_iter().map(|old| json!({ "number": old.about.number, "decisions": old.decisions }));
+    let retired = app
+        .gate
+        .old()
+        .into_iter()
+        .map(|old| json!({ "generation": old.about.generation, "decisions_in_progress": old.decisions }));
     json!({
         "allow_all": app.gate.compiler().is_none(),
-        "in_force": in_force.as_deref(),
-        "old": old.collect::<Vec<_>>(),
-        "swaps": *app.gate.swaps().borrow(),
+        "active": active.as_deref(),
+        "retired": retired.collect::<Vec<_>>(),
+        "activations": *app.gate.swaps().borrow(),
         "history": past,
-        "refused": history.refused.iter().map(|refused| refusal(refused)).collect::<Vec<_>>(),
+        "failures": history.refused.iter().map(|refused| failure(refused)).collect::<Vec<_>>(),
     })
 }
 
 /// What a compiler says may be long.
-fn refusal(refused: &Refused) -> Value {
+fn failure(refused: &Refused) -> Value {
     json!({
         "time": refused.time,
         "stage": refused.stage.as_str(),
-        "why": short(&refused.why),
+        "reason": short(&refused.reason),
         "source": refused.origin.source,
     })
 }
@@ -92,7 +96,7 @@ fn streams(app: &App) -> Value {
     json!({
         "count": app.streams.count(),
         "limit": app.config.stream.max_streams,
-        "held": app.held(),
+        "delayed": app.held(),
         "ended": ended,
         "top": *top,
     })

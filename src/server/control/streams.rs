@@ -20,16 +20,16 @@ pub async fn list<B>(app: &App, request: Request<B>) -> Response {
 }
 
 fn page<B>(app: &App, request: &Request<B>) -> Result<Response, Box<Response>> {
-    let known = ["subject", "channel", "version", "address", "limit", "after"];
+    let known = ["subject", "channel", "generation", "address", "limit", "after"];
     let params = Params::read(request.uri(), &known)?;
     let (subject, channel, address) = (params.text("subject"), params.text("channel"), params.text("address"));
-    let version = params.number("version", 0, u64::MAX)?;
+    let generation = params.number("generation", 0, u64::MAX)?;
     let limit = params.number("limit", 1, MOST)?.unwrap_or(USUAL);
     let after = params.number("after", 0, u64::MAX)?.unwrap_or(0);
     let matches = |reader: &Reader| {
         subject.is_none_or(|wanted| reader.subject.as_deref() == Some(wanted))
             && channel.is_none_or(|wanted| reader.channels.iter().any(|name| **name == *wanted))
-            && version.is_none_or(|wanted| reader.version == wanted)
+            && generation.is_none_or(|wanted| reader.version == wanted)
             && address.is_none_or(|wanted| *reader.address == *wanted)
     };
     // One more than wanted says whether there is a next page.
@@ -51,13 +51,13 @@ fn page<B>(app: &App, request: &Request<B>) -> Result<Response, Box<Response>> {
 
 fn describe(number: u64, reader: &Reader) -> Value {
     json!({
-        "number": number,
-        "request": reader.request,
+        "id": number,
+        "request_id": reader.request,
         "subject": reader.subject,
         "channels": reader.channels.iter().map(|name| &**name).collect::<Vec<_>>(),
         "address": reader.address,
         "since": reader.since,
         "expires_at": reader.expires_at,
-        "version": reader.version,
+        "generation": reader.version,
     })
 }

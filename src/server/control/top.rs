@@ -1,4 +1,4 @@
-//! Who reads most: streams by channel, by subject and by version.
+//! Who reads most: streams by channel, by subject and by generation.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,8 +38,8 @@ pub struct Counted {
     pub by_subject: Vec<Share>,
     /// How many subjects there are.
     pub subjects: usize,
-    /// Streams by the number of the version that let them in.
-    pub by_version: BTreeMap<u64, usize>,
+    /// Streams by the generation of the policy that admitted them.
+    pub by_generation: BTreeMap<u64, usize>,
 }
 
 /// The last count.
@@ -72,13 +72,13 @@ fn count(streams: &Streams) -> Counted {
         readers.extend(page.into_iter().map(|(_, reader)| reader));
     }
     let (mut channels, mut subjects) = (HashMap::new(), HashMap::new());
-    let mut by_version = BTreeMap::new();
+    let mut by_generation = BTreeMap::new();
     for reader in &readers {
         reader.channels.iter().for_each(|name| *channels.entry(&**name).or_default() += 1);
         if let Some(subject) = &reader.subject {
             *subjects.entry(&**subject).or_default() += 1;
         }
-        *by_version.entry(reader.version).or_default() += 1;
+        *by_generation.entry(reader.version).or_default() += 1;
     }
     let (channel_count, subject_count) = (channels.len(), subjects.len());
     Counted {
@@ -86,7 +86,7 @@ fn count(streams: &Streams) -> Counted {
         channels: channel_count,
         by_subject: most(subjects),
         subjects: subject_count,
-        by_version,
+        by_generation,
     }
 }
 
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(counted.by_channel[..3], [share("team-0", 667), share("team-1", 667), share("team-2", 666)]);
         assert_eq!((counted.by_channel.len(), counted.channels, counted.subjects), (SHOWN, 2_003, 2));
         assert_eq!(counted.by_subject, [share("user-0", 500), share("user-2", 500)]);
-        assert_eq!(counted.by_version, [(1, 1_500), (2, 500)].into());
+        assert_eq!(counted.by_generation, [(1, 1_500), (2, 500)].into());
         drop(tickets);
         assert!(Arc::ptr_eq(&counted, &top.get(&streams)), "it is not counted again at once");
     }
