@@ -86,7 +86,7 @@ fn state(app: &App, playground: &Playground) -> Value {
 
 async fn emit(app: &App, request: Request<Incoming>) -> Response {
     if is_foreign_page(&request) {
-        return error(StatusCode::FORBIDDEN, "foreign_origin", "web pages of other origins have no business here");
+        return error(StatusCode::FORBIDDEN, "origin_not_allowed", "web pages of other origins have no business here");
     }
     control::emit(app, request).await
 }

@@ -156,8 +156,8 @@ impl Unread {
     const fn code(&self) -> &'static str {
         match self {
             Self::TooLarge(_) => "body_too_large",
-            Self::Broken => "body_broken",
-            Self::Slow => "body_too_slow",
+            Self::Broken => "body_incomplete",
+            Self::Slow => "body_timeout",
         }
     }
 }
@@ -202,7 +202,7 @@ pub async fn json_bytes(request: Request<Incoming>, limit: usize) -> Result<Byte
     let kind = request.headers().get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         let text = "the body is JSON, with content-type: application/json";
-        return Err(Box::new(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", text)));
+        return Err(Box::new(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text)));
     }
     body_of(request, limit).await
 }

@@ -110,7 +110,7 @@ pub fn method_not_allowed(allowed: &str) -> Response {
 /// 431
 pub fn head_too_large(limit: usize) -> Response {
     let text = format!("the request's line and headers are more than {limit} bytes (server.max-head)");
-    error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", text)
+    error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_too_large", text)
 }
 
 /// What a client is told whom the policy would let in, and the operator does not for now.
@@ -124,7 +124,7 @@ pub fn failure(failure: &Failure) -> Response {
         Failure::NoPolicy | Failure::Busy => {
             error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "this request cannot be decided now; try again")
         }
-        _ => error(StatusCode::INTERNAL_SERVER_ERROR, "not_decided", "this request could not be decided"),
+        _ => error(StatusCode::INTERNAL_SERVER_ERROR, "decision_error", "this request could not be decided"),
     }
 }
 
@@ -135,6 +135,6 @@ pub fn store_error(cause: &StoreError) -> Response {
             error(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "the store does not answer")
         }
         StoreError::WrongType => error(StatusCode::CONFLICT, "wrong_type", "the key holds something that is no stream"),
-        StoreError::Refused(_) => error(StatusCode::BAD_REQUEST, "refused", cause),
+        StoreError::Refused(_) => error(StatusCode::BAD_REQUEST, "store_refused", cause),
     }
 }

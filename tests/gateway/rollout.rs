@@ -47,7 +47,7 @@ async fn a_policy_is_put_in_force_and_taken_back() {
     gateway.open("channel=c").await.connected("c").await;
 
     let nothing = ask(gateway.control, "POST", "/v1/policy/rollback", &[JSON], "{}").await;
-    assert_eq!((nothing.status, &*nothing.code()), (409, "nothing_before"), "{}", nothing.body);
+    assert_eq!((nothing.status, &*nothing.code()), (409, "no_previous_policy"), "{}", nothing.body);
     let reply = put(&gateway, "/v1/policy", &[WASM], &component("deny")).await;
     assert_eq!(reply.status, 200, "{}", reply.body);
     assert_eq!(gateway.refused("channel=c").await.status, 418);
@@ -86,7 +86,7 @@ async fn what_is_refused_changes_nothing_and_says_why() {
         (JSON, bundle("allow", "requires.settings = [\"pepper\"]\n"), "linked", &["policy.settings.pepper"]),
     ] {
         let reply = put(&gateway, "/v1/policy", &[header], &body).await;
-        assert_eq!((reply.status, &*reply.code()), (422, "refused"), "{words:?}: {}", reply.body);
+        assert_eq!((reply.status, &*reply.code()), (422, "activation_failed"), "{words:?}: {}", reply.body);
         assert_eq!(reply.json()["error"]["stage"], stage, "{words:?}: {}", reply.body);
         for word in words {
             assert!(reply.body.contains(&word.replace('"', "\\\"")), "{word}: {}", reply.body);
@@ -153,8 +153,8 @@ async fn what_is_no_policy_is_told_before_anything_else() {
     let gateway = empty().await;
     let evil = ("origin", "https://evil.example");
     for (target, headers, body, expect, code) in [
-        ("/v1/policy", &[][..], "x", 415, "not_a_policy"),
-        ("/v1/policy", &[("content-type", "text/plain")], "x", 415, "not_a_policy"),
+        ("/v1/policy", &[][..], "x", 415, "unsupported_media_type"),
+        ("/v1/policy", &[("content-type", "text/plain")], "x", 415, "unsupported_media_type"),
         ("/v1/policy", &[JSON], "{", 400, "invalid_json"),
         ("/v1/policy", &[JSON], r#"{"component":"?"}"#, 400, "invalid_policy"),
         ("/v1/policy", &[JSON], r#"{"komponent":"AA=="}"#, 400, "invalid_policy"),
@@ -162,14 +162,14 @@ async fn what_is_no_policy_is_told_before_anything_else() {
         ("/v1/policy?dry-run=no", &[WASM], "x", 400, "invalid_parameter"),
         ("/v1/policy?timeout-ms=0", &[WASM], "x", 400, "invalid_parameter"),
         ("/v1/policy?timeout-ms=3600001", &[WASM], "x", 400, "invalid_parameter"),
-        ("/v1/policy", &[WASM, evil], "x", 403, "foreign_origin"),
+        ("/v1/policy", &[WASM, evil], "x", 403, "origin_not_allowed"),
     ] {
         let reply = put(&gateway, target, headers, body.as_bytes()).await;
         assert_eq!((reply.status, &*reply.code()), (expect, code), "{target} {headers:?} {body}: {}", reply.body);
     }
     let open = Gateway::start("").await;
     let reply = put(&open, "/v1/policy", &[WASM], &component("allow")).await;
-    assert_eq!((reply.status, &*reply.code()), (409, "no_policy_here"), "{}", reply.body);
+    assert_eq!((reply.status, &*reply.code()), (409, "policy_not_managed_here"), "{}", reply.body);
     let reply = ask(gateway.control, "POST", "/v1/policy/rollback", &[], "").await;
     assert_eq!(reply.status, 415, "{}", reply.body);
 }
@@ -195,7 +195,7 @@ async fn of_those_that_wait_the_last_one_goes_on() {
         tokio::join!(put(&gateway, "/v1/policy", &[WASM], &deny), release).0
     };
     let (first, rehearsal, last) = tokio::join!(first, rehearsal, last);
-    assert_eq!((first.status, &*first.code()), (409, "overtaken"), "{}", first.body);
+    assert_eq!((first.status, &*first.code()), (409, "superseded"), "{}", first.body);
     assert_eq!((rehearsal.status, last.status), (200, 200), "{} {}", rehearsal.body, last.body);
     assert_eq!(status(&gateway).await["active"]["digest"], json!(digest(&deny)));
 }

@@ -65,7 +65,7 @@ async fn a_restart_is_no_end_of_the_way_back() {
     gateway.process.kill().await;
     let gateway = desk.start("policy.wasm", "").await;
     let (status, told) = back(&gateway).await;
-    assert_eq!((status, &told["error"]["code"]), (409, &json!("nothing_before")), "{told}");
+    assert_eq!((status, &told["error"]["code"]), (409, &json!("no_previous_policy")), "{told}");
 }
 
 #[tokio::test]

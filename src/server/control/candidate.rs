@@ -40,7 +40,7 @@ pub async fn get(app: &App) -> Response {
 pub async fn put(app: &App, request: Request<Incoming>) -> Response {
     let share = match share(request.uri().query(), app.live().shadow.share) {
         Ok(share) => share,
-        Err(text) => return error(StatusCode::BAD_REQUEST, "invalid_query", text),
+        Err(text) => return error(StatusCode::BAD_REQUEST, "invalid_parameter", text),
     };
     let (artifact, _place) = match policy::body(app, request).await {
         Ok(body) => body,
@@ -63,7 +63,7 @@ async fn propose(app: &App, followed: &Arc<Fleet>, artifact: Artifact, share: f6
     };
     let share = match Portion::try_from(share) {
         Ok(share) => share,
-        Err(text) => return error(StatusCode::BAD_REQUEST, "invalid_query", text),
+        Err(text) => return error(StatusCode::BAD_REQUEST, "invalid_parameter", text),
     };
     let store = followed.store();
     let given = match proposal::propose(store, &bundle, share).await {
@@ -157,7 +157,7 @@ async fn promote_on_all(app: &App, followed: &Arc<Fleet>, wish: Promote, within:
             }
             match pointer.fetch(followed.store()).await {
                 Ok(artifact) => (artifact, None),
-                Err(cause) => return error(StatusCode::CONFLICT, "withdrawn", cause),
+                Err(cause) => return error(StatusCode::CONFLICT, "shadow_policy_changed", cause),
             }
         }
         (Err(NoProposal::None), Some(own)) => {
@@ -179,21 +179,21 @@ async fn promote_on_all(app: &App, followed: &Arc<Fleet>, wish: Promote, within:
 
 fn other_than(wanted: Option<&str>, is: &str) -> Option<Response> {
     let text = || format!("the candidate is {is}");
-    wanted.filter(|wanted| *wanted != is).map(|_| error(StatusCode::PRECONDITION_FAILED, "other_candidate", text()))
+    wanted.filter(|wanted| *wanted != is).map(|_| error(StatusCode::PRECONDITION_FAILED, "digest_mismatch", text()))
 }
 
 fn refusal(cause: &NoProposal) -> Response {
     match cause {
         NoProposal::Store(cause) => respond::store_error(cause),
         NoProposal::None => none(),
-        NoProposal::Unreadable(_) => error(StatusCode::CONFLICT, "unreadable", cause),
-        NoProposal::Moved => error(StatusCode::CONFLICT, "withdrawn", cause),
+        NoProposal::Unreadable(_) => error(StatusCode::CONFLICT, "shadow_policy_unreadable", cause),
+        NoProposal::Moved => error(StatusCode::CONFLICT, "shadow_policy_changed", cause),
     }
 }
 
 fn none() -> Response {
     let text = "there is no candidate: PUT one to /v1/policy/shadow (`tidegate policy shadow`)";
-    error(StatusCode::NOT_FOUND, "no_candidate", text)
+    error(StatusCode::NOT_FOUND, "no_shadow_policy", text)
 }
 
 fn share(query: Option<&str>, default: f64) -> Result<f64, String> {

@@ -60,7 +60,7 @@ pub fn bundle(artifact: Artifact) -> Result<Bundle, Box<Response>> {
     let signature = signature.map_err(|cause| {
         let digest = Digest::of(&artifact.component);
         let error =
-            json!({ "code": "refused", "message": cause.to_string(), "stage": Stage::Verified, "digest": digest });
+            json!({ "code": "activation_failed", "message": cause.to_string(), "stage": Stage::Verified, "digest": digest });
         Box::new(respond::json(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": error })))
     })?;
     Ok(Bundle { component: artifact.component.to_vec(), cases: artifact.cases, signature })
@@ -95,13 +95,13 @@ pub async fn rollback(fleet: &Arc<Fleet>, back: Back, within: Option<Duration>) 
     let to = match view.choose(back.to.as_deref()) {
         Ok(to) => to,
         Err(cause) => {
-            return error(StatusCode::CONFLICT, "nothing_before", format!("cannot roll back: {cause}"));
+            return error(StatusCode::CONFLICT, "no_previous_policy", format!("cannot roll back: {cause}"));
         }
     };
     if to.signature.is_some() && back.signature.is_none() {
         let text = "the fleet's policies are signed, and no node goes back to a smaller number: send a signature of the older \
                     policy under a greater one (`tidegate policy rollback --key` does)";
-        return error(StatusCode::CONFLICT, "needs_signature", text);
+        return error(StatusCode::CONFLICT, "signature_required", text);
     }
     match to.fetch(store).await {
         Ok(artifact) => {
@@ -112,7 +112,7 @@ pub async fn rollback(fleet: &Arc<Fleet>, back: Back, within: Option<Duration>) 
             let timeout = within.unwrap_or(TIMEOUT);
             pushed(fleet, bundle, How { dry_run: false, timeout, untried: false, rollback_of: Some(to.sequence) }).await
         }
-        Err(cause) => error(StatusCode::CONFLICT, "nothing_before", format!("cannot roll back: {cause}")),
+        Err(cause) => error(StatusCode::CONFLICT, "no_previous_policy", format!("cannot roll back: {cause}")),
     }
 }
 
@@ -123,7 +123,7 @@ async fn pushed(fleet: &Arc<Fleet>, bundle: Bundle, how: How) -> Response {
     match pushed {
         Ok(Ok(pushed)) => respond::json(StatusCode::OK, &json!(pushed)),
         Ok(Err(cause)) => refusal(&cause),
-        Err(cause) => error(StatusCode::INTERNAL_SERVER_ERROR, "not_pushed", cause),
+        Err(cause) => error(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", cause),
     }
 }
 
@@ -132,17 +132,19 @@ pub fn refusal(cause: &PushError) -> Response {
     let (status, code) = match cause {
         PushError::Store(cause) => return respond::store_error(cause),
         PushError::Refused(nodes) => {
-            let body = json!({ "error": { "code": "refused", "message": cause.to_string(), "nodes": nodes } });
+            let body =
+                json!({ "error": { "code": "activation_failed", "message": cause.to_string(), "nodes": nodes } });
             return respond::json(StatusCode::UNPROCESSABLE_ENTITY, &body);
         }
         PushError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
-        PushError::Busy | PushError::Moved => (StatusCode::CONFLICT, "overtaken"),
+        PushError::Busy => (StatusCode::CONFLICT, "push_in_progress"),
+        PushError::Moved => (StatusCode::CONFLICT, "superseded"),
         PushError::Replaced(_) => (StatusCode::CONFLICT, "replaced"),
-        PushError::Backwards { .. } | PushError::NoNumber { .. } => (StatusCode::CONFLICT, "backwards"),
+        PushError::Backwards { .. } | PushError::NoNumber { .. } => (StatusCode::CONFLICT, "sequence_not_increasing"),
         PushError::NoNodes | PushError::Lost | PushError::Slow { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "not_prepared")
         }
-        PushError::Behind { .. } | PushError::Unknown(_) => (StatusCode::GATEWAY_TIMEOUT, "not_everywhere"),
+        PushError::Behind { .. } | PushError::Unknown(_) => (StatusCode::GATEWAY_TIMEOUT, "partially_applied"),
     };
     error(status, code, cause)
 }

@@ -30,9 +30,11 @@ pub async fn answer(app: &App) -> Response {
     families.extend(book.0.gather());
     match TextEncoder::new().encode_to_string(&families) {
         Ok(text) => respond::full(StatusCode::OK, TEXT, text),
-        Err(cause) => {
-            error(StatusCode::INTERNAL_SERVER_ERROR, "no_metrics", format!("the metrics cannot be written: {cause}"))
-        }
+        Err(cause) => error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal_error",
+            format!("the metrics cannot be written: {cause}"),
+        ),
     }
 }
 

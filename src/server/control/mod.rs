@@ -112,7 +112,7 @@ fn guard<B>(app: &App, request: &Request<B>, who: Who) -> Option<Response> {
     if is_foreign_page(request) {
         return Some(error(
             StatusCode::FORBIDDEN,
-            "foreign_origin",
+            "origin_not_allowed",
             "web pages of other origins have no business here",
         ));
     }
@@ -129,7 +129,7 @@ fn guard<B>(app: &App, request: &Request<B>, who: Who) -> Option<Response> {
         // Without a token, a name that somebody pointed to this machine must not be a way in.
         None if !host_is_address(request) => Some(error(
             StatusCode::FORBIDDEN,
-            "foreign_host",
+            "host_not_allowed",
             "use the address of this port, or localhost, or set control.token",
         )),
         _ => None,

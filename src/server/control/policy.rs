@@ -127,7 +127,7 @@ pub fn not_here(app: &App) -> Option<Response> {
     } else {
         return None;
     };
-    Some(error(StatusCode::CONFLICT, "no_policy_here", text))
+    Some(error(StatusCode::CONFLICT, "policy_not_managed_here", text))
 }
 
 /// The policy that a request brings. Its place is held until it is done with.
@@ -147,7 +147,7 @@ async fn artifact(request: Request<Incoming>) -> Result<Artifact, Box<Response>>
     }
     if kind.is_empty() || !kind.to_ascii_lowercase().starts_with("application/json") {
         let text = "the body is a component, with content-type: application/wasm, or JSON with component (in base64), cases and signature";
-        return Err(Box::new(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_a_policy", text)));
+        return Err(Box::new(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text)));
     }
     let example = r#"{"component":"AGFzbQ…","cases":"[[case]]…"}"#;
     let body = json_bytes(request, MAX_BUNDLE).await?;
@@ -166,7 +166,7 @@ async fn artifact(request: Request<Incoming>) -> Result<Artifact, Box<Response>>
 async fn aside(
     work: impl FnOnce() -> Result<Artifact, Box<Response>> + Send + 'static,
 ) -> Result<Artifact, Box<Response>> {
-    let failed = |cause| Box::new(error(StatusCode::INTERNAL_SERVER_ERROR, "not_read", cause));
+    let failed = |cause| Box::new(error(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", cause));
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|cause| Err(failed(cause)))
 }
 
@@ -182,15 +182,15 @@ pub async fn answer(app: &App, change: Change) -> Response {
         }
         Err(NotReplaced::Overtaken) => {
             let text = "another policy was sent after this one, while it waited for its turn".to_owned();
-            error(StatusCode::CONFLICT, "overtaken", text)
+            error(StatusCode::CONFLICT, "superseded", text)
         }
         Err(NotReplaced::Unwanted(about)) => not_in_force(about.as_deref()),
         Err(NotReplaced::Withdrawn) => {
             let text = "another candidate took its place, or none".to_owned();
-            error(StatusCode::CONFLICT, "withdrawn", text)
+            error(StatusCode::CONFLICT, "shadow_policy_changed", text)
         }
         Err(NotReplaced::NothingBefore(why)) => {
-            error(StatusCode::CONFLICT, "nothing_before", format!("cannot roll back: {why}"))
+            error(StatusCode::CONFLICT, "no_previous_policy", format!("cannot roll back: {why}"))
         }
         Err(NotReplaced::Late(within)) => {
             let text = format!("after {within:?} it had not come through all stages; nothing was changed");
@@ -203,7 +203,8 @@ pub async fn answer(app: &App, change: Change) -> Response {
 /// A stage was not reached.
 pub fn refused(refused: &Refused) -> Response {
     let (stage, digest) = (refused.stage, &refused.digest);
-    let error = json!({ "code": "refused", "message": refused.to_string(), "stage": stage, "digest": digest });
+    let error =
+        json!({ "code": "activation_failed", "message": refused.to_string(), "stage": stage, "digest": digest });
     respond::json(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": error }))
 }
 
@@ -226,7 +227,7 @@ pub fn unwanted(app: &App, headers: &HeaderMap) -> Option<Response> {
 fn not_in_force(about: Option<&About>) -> Response {
     let text = about.map_or("nothing", |about| &about.digest);
     let text = format!("{text} is in force, which is not what if-match or if-none-match wants");
-    tagged(error(StatusCode::PRECONDITION_FAILED, "not_in_force", text), about)
+    tagged(error(StatusCode::PRECONDITION_FAILED, "precondition_failed", text), about)
 }
 
 /// What the request says of what has to be in force, or has not.

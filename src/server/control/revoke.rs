@@ -37,7 +37,7 @@ fn here_alone(app: &App, whom: Option<Whom>, cause: &StoreError) -> Response {
     let ended = whom.map_or(0, |whom| app.revocations.end(&whom));
     let (status, code) = match cause {
         StoreError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
-        StoreError::WrongType | StoreError::Refused(_) => (StatusCode::CONFLICT, "store_refuses"),
+        StoreError::WrongType | StoreError::Refused(_) => (StatusCode::CONFLICT, "store_refused"),
     };
     let text = format!(
         "{cause}; this node ended {ended} of its streams, but whether the other nodes were told, and who is kept out, is not sure: \
