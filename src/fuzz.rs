@@ -14,7 +14,7 @@ use crate::policy::component::Policy;
 use crate::policy::host::{to_wit, wit};
 use crate::policy::tokens::{Audience, KeySet, Profile, Source, Tokens, Verdict};
 use crate::policy::{Outcome, engine};
-use crate::server::request::{Query, for_policy};
+use crate::server::data::request::{Query, for_policy};
 
 /// A URL's query: what is kept of an answer under the same key is about the same channels.
 pub fn query(bytes: &[u8]) {

@@ -1,17 +1,12 @@
 //! The server: two ports, their connections, and the end.
 
-mod backlog;
+mod accept_queue;
+mod connection;
 mod control;
-mod cors;
-mod data;
-mod drain;
-mod hold;
-mod playground;
-mod port;
-mod recent;
-mod redis_rest;
-pub(crate) mod request;
+pub(crate) mod data;
+mod recent_rejections;
 mod respond;
+mod shutdown;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -38,14 +33,14 @@ use crate::stream::registry::Streams;
 use crate::stream::replay::ReplayBudget;
 use crate::telemetry::metrics::Opened;
 use crate::telemetry::{metrics, process};
+use connection::{Port, Side};
 use control::Top;
-use drain::Departure;
-use hold::Hold;
-use port::{Port, Side};
-use recent::Recent;
+use data::rejection_delay::Hold;
+use recent_rejections::Recent;
 use respond::Response;
+use shutdown::Departure;
 
-pub use playground::Playground;
+pub use data::playground::Playground;
 
 /// A node that starts serves when it knows what the fleet said, or so long after, if the store is away.
 const HEARING: Duration = Duration::from_millis(500);
@@ -186,7 +181,7 @@ pub async fn run(listeners: Listeners, app: Arc<App>, shutdown: impl Future<Outp
     let control = Port::open(listeners.control, Side::Control, &app);
     let rotating = tokio::spawn(rotate(Arc::clone(&app)));
     shutdown.await;
-    drain::leave(&app, data, control, inherited).await;
+    shutdown::leave(&app, data, control, inherited).await;
     rotating.abort();
     hearing.abort();
 }
@@ -217,7 +212,7 @@ async fn rotate(app: Arc<App>) {
 }
 
 async fn answer(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr, side: Side) -> Response {
-    if request::head_size(&request) > app.config.max_head {
+    if data::request::head_size(&request) > app.config.max_head {
         return respond::head_too_large(app.config.max_head);
     }
     if side == Side::Control {

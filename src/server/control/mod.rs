@@ -1,6 +1,5 @@
 //! The control port: for operators and emitters of this machine, and for nobody's web page.
 
-mod candidate;
 mod emit;
 mod fleet;
 mod health;
@@ -10,9 +9,10 @@ mod page;
 mod params;
 mod policy;
 mod revoke;
+mod shadow;
 mod status;
+mod stream_stats;
 mod streams;
-mod top;
 
 use std::sync::Arc;
 
@@ -21,12 +21,12 @@ use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 
 use super::App;
-use super::request::{host_is_address, is_foreign_page, shows_token};
+use super::data::request::{host_is_address, is_foreign_page, shows_token};
 use super::respond::{self, Response, error};
 
 pub use emit::emit;
 pub use policy::BODIES as POLICY_BODIES;
-pub use top::Top;
+pub use stream_stats::Top;
 
 /// One thing that can be asked of this port.
 struct Route {
@@ -68,10 +68,10 @@ const ROUTES: &[Route] = &[
     route(Method::PUT, "/v1/policy", Operators, |app, request| Box::pin(policy::put(app, request))),
     route(Method::POST, "/v1/policy/rollback", Operators, |app, request| Box::pin(policy::rollback(app, request))),
     route(Method::GET, "/v1/fleet", Operators, |app, _| Box::pin(fleet::get(app))),
-    route(Method::GET, "/v1/policy/shadow", Operators, |app, _| Box::pin(candidate::get(app))),
-    route(Method::PUT, "/v1/policy/shadow", Operators, |app, request| Box::pin(candidate::put(app, request))),
-    route(Method::DELETE, "/v1/policy/shadow", Operators, |app, _| Box::pin(candidate::delete(app))),
-    route(Method::POST, "/v1/policy/promote", Operators, |app, request| Box::pin(candidate::promote(app, request))),
+    route(Method::GET, "/v1/policy/shadow", Operators, |app, _| Box::pin(shadow::get(app))),
+    route(Method::PUT, "/v1/policy/shadow", Operators, |app, request| Box::pin(shadow::put(app, request))),
+    route(Method::DELETE, "/v1/policy/shadow", Operators, |app, _| Box::pin(shadow::delete(app))),
+    route(Method::POST, "/v1/policy/promote", Operators, |app, request| Box::pin(shadow::promote(app, request))),
     route(Method::POST, "/v1/emit", Operators, |app, request| Box::pin(emit::emit(app, request))),
     route(Method::POST, "/v1/revoke", Operators, |app, request| Box::pin(revoke::revoke(app, request))),
     route(Method::GET, "/v1/revocations", Operators, |app, _| Box::pin(revoke::list(app))),

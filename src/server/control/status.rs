@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::super::App;
-use super::super::recent::short;
+use super::super::recent_rejections::short;
 use super::super::respond::{self, Response};
 use super::fleet;
 use super::metrics::{SIGN_OF_LIFE, store_is_up};

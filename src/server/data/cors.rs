@@ -6,7 +6,7 @@ use http::header::{
 };
 use http::{HeaderMap, StatusCode};
 
-use super::respond::{Response, empty};
+use super::super::respond::{Response, empty};
 use crate::config::Cors;
 
 /// Adds to a response what its request's origin may know.

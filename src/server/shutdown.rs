@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::App;
-use super::port::Port;
+use super::connection::Port;
 
 /// After the streams were told to go: for what is still being written.
 const GRACE: Duration = Duration::from_secs(2);

@@ -16,9 +16,9 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::App;
+use super::super::App;
+use super::super::respond::{self, Response};
 use super::request::{read_body, shows_token};
-use super::respond::{self, Response};
 use crate::channel::hub::Tap;
 use crate::store::StoreError;
 use crate::store::command::{Command, Reply};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::super::recent::short;
+use super::super::recent_rejections::short;
 use crate::stream::registry::Streams;
 
 /// So many of each are shown.

@@ -1,5 +1,11 @@
 //! The data port: streams, and what stands beside them.
 
+mod cors;
+pub mod playground;
+mod redis_rest;
+pub mod rejection_delay;
+pub mod request;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +15,8 @@ use hyper::body::Incoming;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::request::{Query, for_policy};
+use super::App;
 use super::respond::{self, Pinned, Response, error};
-use super::{App, cors, playground, redis_rest};
 use crate::channel::Start;
 use crate::policy::{Decision, Grant, Outcome};
 use crate::stream::position::Positions;
@@ -19,6 +24,7 @@ use crate::stream::registry::{Cut, Reader};
 use crate::stream::{Entry, EventStream, now_ms};
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::Opened;
+use request::{Query, for_policy};
 
 /// The whole data port.
 pub async fn answer(app: &Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> Response {

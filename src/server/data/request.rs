@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
-use super::respond::{Response, error};
+use super::super::respond::{Response, error};
 use crate::channel::Start;
 use crate::config::Config;
 use crate::policy::{self, asked};

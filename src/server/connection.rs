@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 
 use super::respond::Response;
-use super::{App, Listener, answer, backlog};
+use super::{App, Listener, accept_queue, answer};
 use crate::stream::registry::Cut;
 use crate::telemetry::metrics;
 
@@ -88,7 +88,7 @@ async fn accept(listener: Listener, side: Side, app: Arc<App>, leaving: watch::R
     }
     // What waits in an inherited socket is for the successor.
     if !inherited {
-        backlog::close(listener, |socket, peer| serve(socket, peer, side, &app, leaving.clone())).await;
+        accept_queue::close(listener, |socket, peer| serve(socket, peer, side, &app, leaving.clone())).await;
     }
 }
 
