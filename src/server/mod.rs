@@ -1,6 +1,9 @@
 //! The server: two ports, their connections, and the end.
 
 mod accept_queue;
+mod access;
+mod app;
+mod body;
 mod connection;
 mod control;
 pub(crate) mod data;
@@ -9,137 +12,22 @@ mod respond;
 mod shutdown;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Version};
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
-use crate::channel::hub::Hub;
-use crate::channel::order::Why;
-use crate::config::{Config, Live, Options};
-use crate::fleet::Fleet;
-use crate::fleet::commands::Commands;
-use crate::fleet::revocation::{self, Revocations};
-use crate::policy::Failure;
-use crate::policy::gate::Gate;
-use crate::policy::signature::Signatures;
-use crate::rollout::{Rollout, Stage};
-use crate::stream::StreamContext;
-use crate::stream::registry::Streams;
-use crate::stream::replay::ReplayBudget;
-use crate::telemetry::metrics::Opened;
-use crate::telemetry::{metrics, process};
 use connection::{Port, Side};
-use control::Top;
-use data::rejection_delay::Hold;
-use recent_rejections::Recent;
 use respond::Response;
-use shutdown::Departure;
 
+pub use app::App;
 pub use data::playground::Playground;
 
 /// A node that starts serves when it knows what the fleet said, or so long after, if the store is away.
 const HEARING: Duration = Duration::from_millis(500);
-/// Requests that may wait for a decision (`reject.hold`), as a part of the streams that there may be.
-const HELD: usize = 10;
-
-/// Everything that a request may need.
-pub struct App {
-    /// What the process was started with.
-    pub config: Arc<Config>,
-    /// What may have changed since then.
-    pub options: Options,
-    /// The channels.
-    pub hub: Hub,
-    /// The door.
-    pub gate: Arc<Gate>,
-    /// The way of policies into force.
-    pub rollout: Rollout,
-    /// This node among others, once it has joined them.
-    pub fleet: OnceLock<Arc<Fleet>>,
-    /// The streams.
-    pub streams: Streams,
-    /// Takes rights away on this node.
-    pub revocations: Arc<Revocations>,
-    /// What the fleet says.
-    pub commands: Arc<Commands>,
-    /// The page of `tidegate dev`.
-    pub playground: Option<Playground>,
-    hold: Hold,
-    replays: Arc<ReplayBudget>,
-    departure: Departure,
-    recent: Recent,
-    top: Top,
-    /// Places for policies that are being sent.
-    policy_bodies: Semaphore,
-}
-
-impl App {
-    /// Puts the parts together.
-    #[must_use]
-    pub fn new(
-        config: Config,
-        hub: Hub,
-        gate: Arc<Gate>,
-        playground: Option<Playground>,
-        signatures: Signatures,
-    ) -> Self {
-        foresee();
-        let streams = Streams::new(config.stream.max_streams);
-        let commands = Commands::new(&hub, config.node_at(config.listen));
-        let revocations = Revocations::new(Arc::clone(&gate), streams.clone(), Arc::clone(hub.store()));
-        let revocations = Arc::new(revocations);
-        commands.listen(revocation::KINDS, Arc::<Revocations>::clone(&revocations));
-        Self {
-            revocations,
-            streams,
-            commands: Arc::new(commands),
-            hold: Hold::new(config.stream.max_streams.div_ceil(HELD), gate.swaps()),
-            replays: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
-            departure: Departure::new(),
-            recent: Recent::default(),
-            top: Top::default(),
-            fleet: OnceLock::new(),
-            policy_bodies: Semaphore::new(control::POLICY_BODIES),
-            rollout: Rollout::new(Arc::clone(&gate), signatures, config.cache_dir.as_deref()),
-            options: Options::new(Arc::clone(&config.live)),
-            config: Arc::new(config),
-            hub,
-            gate,
-            playground,
-        }
-    }
-
-    /// The options of now.
-    #[must_use]
-    pub fn live(&self) -> Arc<Live> {
-        Arc::clone(&self.options.borrow())
-    }
-
-    /// Whether a key may be a channel now.
-    #[must_use]
-    pub fn permits(&self, name: &str) -> bool {
-        self.live().channels.permit(name, &self.gate.basis().surroundings.prefixes)
-    }
-
-    fn stream_context(&self) -> StreamContext {
-        StreamContext { hub: self.hub.clone(), replays: Arc::clone(&self.replays), ping: self.config.stream.ping }
-    }
-
-    /// How many requests wait for a decision (`reject.hold`).
-    #[must_use]
-    pub fn held(&self) -> usize {
-        self.hold.count()
-    }
-
-    fn is_draining(&self) -> bool {
-        self.departure.is_announced()
-    }
-}
 
 /// A socket that a server gets from outside.
 pub struct Listener {
@@ -153,14 +41,6 @@ impl From<TcpListener> for Listener {
     fn from(socket: TcpListener) -> Self {
         Self { socket, inherited: false }
     }
-}
-
-/// What is counted from 0, before it happens.
-fn foresee() {
-    let _ = process::started();
-    let refusals = data::REFUSALS.iter().map(|code| Opened::Refused(code));
-    let opens: Vec<Opened> = Failure::KINDS.iter().map(|kind| Opened::Error(kind)).chain(refusals).collect();
-    metrics().foresee(&opens, &Stage::ALL.map(Stage::as_str), &Why::ALL.map(Why::as_str));
 }
 
 /// The sockets that a server gets from outside.
@@ -212,7 +92,7 @@ async fn rotate(app: Arc<App>) {
 }
 
 async fn answer(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr, side: Side) -> Response {
-    if data::request::head_size(&request) > app.config.max_head {
+    if head_size(&request) > app.config.max_head {
         return respond::head_too_large(app.config.max_head);
     }
     if side == Side::Control {
@@ -225,4 +105,10 @@ async fn answer(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr, sid
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// The bytes of a request's line and headers, about as they were sent.
+fn head_size<B>(request: &Request<B>) -> usize {
+    let line = request.uri().path_and_query().map_or(0, |p| p.as_str().len()) + request.method().as_str().len();
+    request.headers().iter().fold(line, |sum, (name, value)| sum + name.as_str().len() + value.len() + 4)
 }

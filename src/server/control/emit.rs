@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Number, json};
 
 use super::super::App;
-use super::super::data::request::{Expected, json_body};
+use super::super::body::{Expected, json_body};
 use super::super::respond::{self, Response, error};
 use crate::event::{NewEvent, StreamId};
 use crate::store::Retention;

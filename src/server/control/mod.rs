@@ -21,7 +21,7 @@ use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 
 use super::App;
-use super::data::request::{host_is_address, is_foreign_page, shows_token};
+use super::access::{host_is_address, is_foreign_page, shows_token};
 use super::respond::{self, Response, error};
 
 pub use emit::emit;

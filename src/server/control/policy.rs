@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::SemaphorePermit;
 
 use super::super::App;
-use super::super::data::request::{Expected, body_of, from_json, json_body, json_bytes};
+use super::super::body::{Expected, body_of, from_json, json_body, json_bytes};
 use super::super::respond::{self, Response, error};
 use super::fleet;
 use super::params::Params;

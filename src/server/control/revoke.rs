@@ -5,7 +5,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 
 use super::super::App;
-use super::super::data::request::{Expected, json_body};
+use super::super::body::{Expected, json_body};
 use super::super::respond::{self, Response, error};
 use crate::fleet::commands;
 use crate::fleet::revocation::{self, Order, RevokeError};

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::App;
-use super::super::data::request::{Expected, json_body};
+use super::super::body::{Expected, json_body};
 use super::super::respond::{self, Response, error};
 use super::{fleet, policy};
 use crate::fleet::Fleet;

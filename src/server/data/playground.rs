@@ -14,9 +14,10 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
+use super::super::access::{host_is_address, is_foreign_page};
 use super::super::respond::{self, Response, error};
 use super::super::{App, control};
-use super::request::{host_is_address, is_foreign_page};
+
 use crate::policy::Outcome;
 use crate::policy::gate::Watched;
 

@@ -17,8 +17,10 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::super::App;
+use super::super::access::shows_token;
+use super::super::body::read_body;
 use super::super::respond::{self, Response};
-use super::request::{read_body, shows_token};
+
 use crate::channel::hub::Tap;
 use crate::store::StoreError;
 use crate::store::command::{Command, Reply};
