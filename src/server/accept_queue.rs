@@ -1,36 +1,38 @@
-//! What waits in a listener that closes. Who is in its backlog, or in the middle of a handshake, is connected by its own account: closing
-//! would reset it unanswered, and that is not tried again as a refused connection is.
+//! Closing a listener without resetting clients. A connection in the accept queue, or in its handshake, is established from the client's
+//! point of view: closing the listener would reset it, and browsers do not retry a reset as they retry a refused connection.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 
-/// Handshakes that have begun come to their end in this time, on most ways that there are.
-const HANDSHAKE: Duration = Duration::from_millis(200);
+/// Handshakes that have begun are completed within this time on nearly all networks.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Takes everybody who is connected already, and closes.
-pub async fn close(listener: TcpListener, mut take: impl FnMut(TcpStream, SocketAddr)) {
-    match begin_nothing(&listener) {
+/// Accepts every connection that is established, and closes the listener.
+pub async fn close(listener: TcpListener, mut accept: impl FnMut(TcpStream, SocketAddr)) {
+    match ignore_new_handshakes(&listener) {
         Ok(()) => {
-            let _ = tokio::time::timeout(HANDSHAKE, async {
+            let _ = tokio::time::timeout(HANDSHAKE_TIMEOUT, async {
                 while let Ok((socket, peer)) = listener.accept().await {
-                    take(socket, peer);
+                    accept(socket, peer);
                 }
             })
             .await;
         }
-        Err(error) => tracing::debug!(%error, "a handshake that is under way may be cut"),
+        Err(error) => {
+            tracing::debug!(%error, "cannot ignore new handshakes: closing the listener may reset some connections")
+        }
     }
-    if let Err(error) = take_the_rest(listener, take) {
-        tracing::debug!(%error, "what waited for a connection is cut");
+    if let Err(error) = accept_remaining(listener, accept) {
+        tracing::debug!(%error, "cannot accept all waiting connections: closing the listener resets the others");
     }
 }
 
-/// The system ignores what would begin a connection from now on: who tries finds the port closed a second later, at the next try of its own
-/// system. The program is the classic filter for a packet that has SYN (0x02) and no ACK (0x10) among the flags of its TCP header.
+/// Makes the kernel ignore packets that would begin a connection: the client's kernel retransmits a second later, and finds the port closed.
+/// The filter is a classic BPF program for SYN (0x02) without ACK (0x10) in the flags of the TCP header.
 #[cfg(target_os = "linux")]
-fn begin_nothing(listener: &TcpListener) -> std::io::Result<()> {
+fn ignore_new_handshakes(listener: &TcpListener) -> std::io::Result<()> {
     use socket2::SockFilter;
     const LOAD_BYTE: u16 = 0x30;
     const AND: u16 = 0x54;
@@ -47,18 +49,18 @@ fn begin_nothing(listener: &TcpListener) -> std::io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn begin_nothing(_: &TcpListener) -> std::io::Result<()> {
+fn ignore_new_handshakes(_: &TcpListener) -> std::io::Result<()> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
 
-/// The runtime may not have heard of all that wait, so the system is asked.
-fn take_the_rest(listener: TcpListener, mut take: impl FnMut(TcpStream, SocketAddr)) -> std::io::Result<()> {
+/// Accepts with the kernel's own call: the runtime may not have been notified of all waiting connections yet.
+fn accept_remaining(listener: TcpListener, mut accept: impl FnMut(TcpStream, SocketAddr)) -> std::io::Result<()> {
     let listener = listener.into_std()?;
     loop {
         match listener.accept() {
             Ok((socket, peer)) => {
                 socket.set_nonblocking(true)?;
-                take(TcpStream::from_std(socket)?, peer);
+                accept(TcpStream::from_std(socket)?, peer);
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),

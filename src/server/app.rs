@@ -4,12 +4,12 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Semaphore;
 
-use super::control::{POLICY_BODIES, Top};
+use super::control::{MAX_POLICY_UPLOADS, StreamStatsCache};
 use super::data::REFUSALS;
 use super::data::playground::Playground;
-use super::data::rejection_delay::Hold;
-use super::recent_rejections::Recent;
-use super::shutdown::Departure;
+use super::data::rejection_delay::RejectionDelay;
+use super::recent_rejections::RecentRejections;
+use super::shutdown::ShutdownState;
 use crate::channel::hub::Hub;
 use crate::channel::order::Why;
 use crate::config::{Config, Live, Options};
@@ -26,42 +26,42 @@ use crate::stream::replay::ReplayBudget;
 use crate::telemetry::metrics::Opened;
 use crate::telemetry::{metrics, process};
 
-/// Requests that may wait for a decision (`reject.hold`), as a part of the streams that there may be.
-const HELD: usize = 10;
+/// One request may be delayed (`reject.delay`) for this many streams that are allowed.
+const STREAMS_PER_DELAYED_REQUEST: usize = 10;
 
-/// Everything that a request may need.
+/// State that the handlers of both ports share.
 pub struct App {
-    /// What the process was started with.
+    /// The configuration that the process was started with.
     pub config: Arc<Config>,
-    /// What may have changed since then.
+    /// The options that change without a restart.
     pub options: Options,
-    /// The channels.
+    /// Channels and their events.
     pub hub: Hub,
-    /// The door.
+    /// Decides about stream requests.
     pub gate: Arc<Gate>,
-    /// The way of policies into force.
+    /// Activates policies.
     pub rollout: Rollout,
-    /// This node among others, once it has joined them.
+    /// This node's part in the fleet, once it has joined; never set on `memory:`.
     pub fleet: OnceLock<Arc<Fleet>>,
-    /// The streams.
+    /// All open streams.
     pub streams: Streams,
-    /// Takes rights away on this node.
+    /// Applies revocations on this node.
     pub revocations: Arc<Revocations>,
-    /// What the fleet says.
+    /// The fleet's commands.
     pub commands: Arc<Commands>,
-    /// The page of `tidegate dev`.
+    /// The playground of `tidegate dev`.
     pub playground: Option<Playground>,
-    pub(super) hold: Hold,
+    pub(super) rejection_delay: RejectionDelay,
     pub(super) replays: Arc<ReplayBudget>,
-    pub(super) departure: Departure,
-    pub(super) recent: Recent,
-    pub(super) top: Top,
-    /// Places for policies that are being sent.
-    pub(super) policy_bodies: Semaphore,
+    pub(super) shutdown: ShutdownState,
+    pub(super) recent_rejections: RecentRejections,
+    pub(super) stream_stats: StreamStatsCache,
+    /// Limits how many policies are uploaded at once.
+    pub(super) policy_uploads: Semaphore,
 }
 
 impl App {
-    /// Puts the parts together.
+    /// Composes the state of a node.
     #[must_use]
     pub fn new(
         config: Config,
@@ -70,7 +70,7 @@ impl App {
         playground: Option<Playground>,
         signatures: Signatures,
     ) -> Self {
-        foresee();
+        register_labels();
         let streams = Streams::new(config.stream.max_streams);
         let commands = Commands::new(&hub, config.node_at(config.listen));
         let revocations = Revocations::new(Arc::clone(&gate), streams.clone(), Arc::clone(hub.store()));
@@ -80,13 +80,16 @@ impl App {
             revocations,
             streams,
             commands: Arc::new(commands),
-            hold: Hold::new(config.stream.max_streams.div_ceil(HELD), gate.swaps()),
+            rejection_delay: RejectionDelay::new(
+                config.stream.max_streams.div_ceil(STREAMS_PER_DELAYED_REQUEST),
+                gate.swaps(),
+            ),
             replays: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
-            departure: Departure::new(),
-            recent: Recent::default(),
-            top: Top::default(),
+            shutdown: ShutdownState::new(),
+            recent_rejections: RecentRejections::default(),
+            stream_stats: StreamStatsCache::default(),
             fleet: OnceLock::new(),
-            policy_bodies: Semaphore::new(POLICY_BODIES),
+            policy_uploads: Semaphore::new(MAX_POLICY_UPLOADS),
             rollout: Rollout::new(Arc::clone(&gate), signatures, config.cache_dir.as_deref()),
             options: Options::new(Arc::clone(&config.live)),
             config: Arc::new(config),
@@ -96,13 +99,13 @@ impl App {
         }
     }
 
-    /// The options of now.
+    /// The current values of the options that change without a restart.
     #[must_use]
     pub fn live(&self) -> Arc<Live> {
         Arc::clone(&self.options.borrow())
     }
 
-    /// Whether a key may be a channel now.
+    /// Whether the configuration allows this key as a channel.
     #[must_use]
     pub fn permits(&self, name: &str) -> bool {
         self.live().channels.permit(name, &self.gate.basis().surroundings.prefixes)
@@ -112,19 +115,19 @@ impl App {
         StreamContext { hub: self.hub.clone(), replays: Arc::clone(&self.replays), ping: self.config.stream.ping }
     }
 
-    /// How many requests wait for a decision (`reject.hold`).
+    /// How many requests are delayed (`reject.delay`).
     #[must_use]
     pub fn held(&self) -> usize {
-        self.hold.count()
+        self.rejection_delay.delayed()
     }
 
     pub(super) fn is_draining(&self) -> bool {
-        self.departure.is_announced()
+        self.shutdown.has_begun()
     }
 }
 
-/// What is counted from 0, before it happens.
-fn foresee() {
+/// Creates the series of all known label values, so that they start at 0.
+fn register_labels() {
     let _ = process::started();
     let refusals = REFUSALS.iter().map(|code| Opened::Refused(code));
     let opens: Vec<Opened> = Failure::KINDS.iter().map(|kind| Opened::Error(kind)).chain(refusals).collect();

@@ -1,4 +1,4 @@
-//! One port: it takes connections until it is told to leave, and knows when the last of them is gone.
+//! One listening port and its connections: accepts until it is closed, and knows when the last connection has ended.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,23 +19,25 @@ use super::{App, Listener, accept_queue, answer};
 use crate::stream::registry::Cut;
 use crate::telemetry::metrics;
 
-/// A client has so long for a request's head.
+/// Time that a client has to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection's buffer holds a whole head, and this: so that a head that is somewhat too large gets an answer with words.
-const BUFFER: usize = 32 << 10;
-/// A connection that was made just before the port left may ask for something so long: whoever was taken in is answered.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// Read buffer beyond the largest head that is allowed, so that a slightly larger head is answered with an error message.
+const EXTRA_READ_BUFFER_BYTES: usize = 32 << 10;
+/// Time that a connection without a request has to send one after the port was closed: a connection that was accepted gets an answer.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause after a failed `accept`, most often for lack of file descriptors: other connections have to close first.
+const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who a port is for.
+/// Which of the two ports a connection belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// Clients.
+pub enum PortKind {
+    /// Streams, for clients.
     Data,
-    /// Operators.
+    /// Operations, for operators and emitters.
     Control,
 }
 
-impl Side {
+impl PortKind {
     const fn name(self) -> &'static str {
         match self {
             Self::Data => "data",
@@ -44,91 +46,94 @@ impl Side {
     }
 }
 
-/// A port that serves.
+/// An open port.
 pub struct Port {
-    /// Those who accept and every connection hold a receiver, so that this end knows when they are gone.
-    leaving: watch::Sender<bool>,
+    /// Whether the port is closing. The accept loop and every connection hold a receiver; the port is closed when the last one is dropped.
+    closing: watch::Sender<bool>,
 }
 
 impl Port {
-    /// Serves from now on.
-    pub fn open(listener: Listener, side: Side, app: &Arc<App>) -> Self {
-        let (leaving, told) = watch::channel(false);
-        tokio::spawn(accept(listener, side, Arc::clone(app), told));
-        Self { leaving }
+    /// Starts to accept connections.
+    pub fn open(listener: Listener, kind: PortKind, app: &Arc<App>) -> Self {
+        let (closing, receiver) = watch::channel(false);
+        tokio::spawn(accept(listener, kind, Arc::clone(app), receiver));
+        Self { closing }
     }
 
-    /// Takes no new connections. Those that there are get their answers to the end and close: HTTP/1.1 behind the response that is
-    /// under way, HTTP/2 (`GOAWAY`) behind all of them.
-    pub fn leave(&self) {
-        self.leaving.send_replace(true);
+    /// Accepts no more connections. Open connections complete their responses and close: HTTP/1.1 after the current response, HTTP/2
+    /// (`GOAWAY`) after all of them.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
     }
 
-    /// Waits until all connections are gone.
-    pub async fn gone(&self) {
-        self.leaving.closed().await;
+    /// Waits until all connections have ended.
+    pub async fn closed(&self) {
+        self.closing.closed().await;
     }
 }
 
-async fn accept(listener: Listener, side: Side, app: Arc<App>, leaving: watch::Receiver<bool>) {
+async fn accept(listener: Listener, kind: PortKind, app: Arc<App>, closing: watch::Receiver<bool>) {
     let Listener { socket: listener, inherited } = listener;
-    let mut told = leaving.clone();
+    let mut port_closes = closing.clone();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((socket, peer)) => serve(socket, peer, side, &app, leaving.clone()),
+                Ok((socket, peer)) => serve(socket, peer, kind, &app, closing.clone()),
                 Err(error) => {
-                    // Out of file descriptors, most often: others have to close first.
                     tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;
                 }
             },
-            () = is_told(&mut told) => break,
+            () = wait_closing(&mut port_closes) => break,
         }
     }
-    // What waits in an inherited socket is for the successor.
+    // Connections that wait in an inherited socket belong to the process that takes over.
     if !inherited {
-        accept_queue::close(listener, |socket, peer| serve(socket, peer, side, &app, leaving.clone())).await;
+        accept_queue::close(listener, |socket, peer| serve(socket, peer, kind, &app, closing.clone())).await;
     }
 }
 
-/// Waits until the port leaves. One that was dropped has left too.
-async fn is_told(leaving: &mut watch::Receiver<bool>) {
-    let _ = leaving.wait_for(|leaving| *leaving).await;
+/// Waits until the port closes, or is dropped.
+async fn wait_closing(closing: &mut watch::Receiver<bool>) {
+    let _ = closing.wait_for(|closing| *closing).await;
 }
 
 tokio::task_local! {
-    /// The end of one exchange of HTTP/2.
-    static OWN: Cut;
+    /// The abort signal of one HTTP/2 stream.
+    static STREAM_ABORT: Cut;
 }
 
-/// Runs what HTTP/2 has on one connection. Each exchange has an end of its own: a proxy sends those of many clients on one connection, and
-/// one of them that does not read is nothing to the others.
+/// Runs each HTTP/2 stream of a connection with an abort signal of its own: a proxy sends the streams of many clients over one connection,
+/// and aborting one slow client must not end the others.
 #[derive(Clone, Copy)]
-struct Apart;
+struct PerStreamExecutor;
 
-impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Apart {
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for PerStreamExecutor {
     fn execute(&self, exchange: F) {
-        let cut = Cut::default();
-        tokio::spawn(OWN.scope(cut.clone(), async move {
+        let abort = Cut::default();
+        tokio::spawn(STREAM_ABORT.scope(abort.clone(), async move {
             tokio::select! {
                 _ = exchange => {}
-                // What is dropped here is reset.
-                () = cut.wanted() => {
+                // Dropping the exchange resets its HTTP/2 stream.
+                () = abort.wanted() => {
                     metrics().connection_cut();
-                    tracing::debug!("an exchange of HTTP/2 was cut: its client did not read to the end");
+                    tracing::debug!("aborted an HTTP/2 stream: its client does not read");
                 }
             }
         }));
     }
 }
 
-fn serve(socket: TcpStream, peer: SocketAddr, side: Side, app: &Arc<App>, leaving: watch::Receiver<bool>) {
-    // Small frames are to leave at once. A socket that refuses the option works too.
+fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, closing: watch::Receiver<bool>) {
+    // Frames are small and must be sent at once. A socket that refuses the option works too.
     let _ = socket.set_nodelay(true);
     let max_head = app.config.max_head;
-    let mut builder = Builder::new(Apart);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(max_head + BUFFER);
+    let mut builder = Builder::new(PerStreamExecutor);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(max_head + EXTRA_READ_BUFFER_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -136,47 +141,47 @@ fn serve(socket: TcpStream, peer: SocketAddr, side: Side, app: &Arc<App>, leavin
         .max_send_buf_size(max_head)
         .keep_alive_interval(Some(Duration::from_secs(30)));
     let app = Arc::clone(app);
-    let (cut, asked) = (Cut::default(), Arc::new(Notify::new()));
-    let (for_streams, asks) = (cut.clone(), Arc::clone(&asked));
+    let (abort, requested) = (Cut::default(), Arc::new(Notify::new()));
+    let (connection_abort, on_request) = (abort.clone(), Arc::clone(&requested));
     let service = service_fn(move |mut request: Request<Incoming>| {
         let app = Arc::clone(&app);
-        let of_connection = for_streams.clone();
-        asks.notify_one();
-        // hyper keeps the room of this future as long as the connection, which is as long as its stream: of a pointer, then.
+        let connection_abort = connection_abort.clone();
+        on_request.notify_one();
+        // Boxed, since hyper keeps the room of this future for as long as the connection: a pointer instead of the whole future.
         Box::pin(async move {
-            request.extensions_mut().insert(OWN.try_with(Cut::clone).unwrap_or(of_connection));
-            Ok::<Response, Infallible>(answer(app, request, peer, side).await)
+            request.extensions_mut().insert(STREAM_ABORT.try_with(Cut::clone).unwrap_or(connection_abort));
+            Ok::<Response, Infallible>(answer(app, request, peer, kind).await)
         })
     });
     let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
-    let counted = metrics().connection(side.name());
+    let counted = metrics().connection(kind.name());
     tokio::spawn(async move {
         let _counted = counted;
         let mut connection = std::pin::pin!(connection);
-        let mut told = leaving.clone();
+        let mut port_closes = closing.clone();
         let served = async {
             tokio::select! {
                 ended = connection.as_mut() => return ended,
-                () = is_told(&mut told) => {}
+                () = wait_closing(&mut port_closes) => {}
             }
-            // hyper closes a connection that has not asked for anything without reading what is on its way.
+            // hyper's graceful shutdown closes a connection without a request and does not read what is in flight.
             tokio::select! {
                 ended = connection.as_mut() => return ended,
-                _ = tokio::time::timeout(FIRST_REQUEST, asked.notified()) => connection.as_mut().graceful_shutdown(),
+                _ = tokio::time::timeout(FIRST_REQUEST_TIMEOUT, requested.notified()) => connection.as_mut().graceful_shutdown(),
             }
             connection.await
         };
         tokio::select! {
-            // A client that went away in the middle is nothing to tell of.
+            // Clients may disconnect at any time: not worth more than a debug line.
             ended = served => if let Err(error) = ended {
-                tracing::debug!(%peer, %error, "a connection ended");
+                tracing::debug!(%peer, %error, "connection ended with an error");
             },
-            () = cut.wanted() => {
+            () = abort.wanted() => {
                 metrics().connection_cut();
-                tracing::debug!(%peer, "a connection was cut: its client did not read to the end");
+                tracing::debug!(%peer, "aborted a connection: its client does not read");
             }
         }
-        // Only now is this connection gone.
-        drop(leaving);
+        // Held until here: `Port::closed` waits for it.
+        drop(closing);
     });
 }

@@ -1,4 +1,4 @@
-//! The server: two ports, their connections, and the end.
+//! The server: the data port, the control port, and their life cycle.
 
 mod accept_queue;
 mod access;
@@ -20,20 +20,20 @@ use http::{Request, Version};
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 
-use connection::{Port, Side};
+use connection::{Port, PortKind};
 use respond::Response;
 
 pub use app::App;
 pub use data::playground::Playground;
 
-/// A node that starts serves when it knows what the fleet said, or so long after, if the store is away.
-const HEARING: Duration = Duration::from_millis(500);
+/// A node opens its ports once it has processed the fleet's commands; without the store, after this time.
+const COMMAND_SYNC_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A socket that a server gets from outside.
+/// A listening socket.
 pub struct Listener {
-    /// It listens.
+    /// Bound by the caller, so that a test passes port 0.
     pub socket: TcpListener,
-    /// It belongs to somebody who keeps it open for a successor.
+    /// Whether a service manager keeps the socket open for the next process.
     pub inherited: bool,
 }
 
@@ -43,7 +43,7 @@ impl From<TcpListener> for Listener {
     }
 }
 
-/// The sockets that a server gets from outside.
+/// The sockets of both ports.
 pub struct Listeners {
     /// For clients.
     pub data: Listener,
@@ -51,63 +51,63 @@ pub struct Listeners {
     pub control: Listener,
 }
 
-/// Serves until `shutdown`, then lets the streams go, spread over the configured time.
+/// Serves until `shutdown` completes, then drains.
 pub async fn run(listeners: Listeners, app: Arc<App>, shutdown: impl Future<Output = ()>) {
-    let hearing = tokio::spawn(Arc::clone(&app.commands).run());
-    // Who connects waits meanwhile; else it might have to come back at once, when it is known what was said before.
-    let _ = tokio::time::timeout(HEARING, app.commands.known()).await;
+    let commands = tokio::spawn(Arc::clone(&app.commands).run());
+    // Connections wait in the accept queue meanwhile: a stream that opens before the commands are known may have to reconnect at once.
+    let _ = tokio::time::timeout(COMMAND_SYNC_TIMEOUT, app.commands.known()).await;
     let inherited = listeners.data.inherited;
-    let data = Port::open(listeners.data, Side::Data, &app);
-    let control = Port::open(listeners.control, Side::Control, &app);
-    let rotating = tokio::spawn(rotate(Arc::clone(&app)));
+    let data = Port::open(listeners.data, PortKind::Data, &app);
+    let control = Port::open(listeners.control, PortKind::Control, &app);
+    let rotation = tokio::spawn(rotate(Arc::clone(&app)));
     shutdown.await;
-    shutdown::leave(&app, data, control, inherited).await;
-    rotating.abort();
-    hearing.abort();
+    shutdown::shutdown(&app, data, control, inherited).await;
+    rotation.abort();
+    commands.abort();
 }
 
-/// After each swap, streams that an older version let in are asked to come back; and those that were to stay, or to come back later, when the
-/// time for that is another.
+/// Rotates streams after each activation: those that an earlier generation admitted are closed within the rotation window, so that their
+/// clients re-authorize. A changed window applies to them, too.
 async fn rotate(app: Arc<App>) {
-    let (mut swaps, mut options) = (app.gate.swaps(), app.options.subscribe());
-    let mut within = options.borrow_and_update().rotate_within;
+    let (mut activations, mut options) = (app.gate.swaps(), app.options.subscribe());
+    let mut window = options.borrow_and_update().rotate_within;
     loop {
         tokio::select! {
-            Ok(()) = swaps.changed() => {}
+            Ok(()) = activations.changed() => {}
             Ok(()) = options.changed() => {
                 let now = options.borrow_and_update().rotate_within;
-                if std::mem::replace(&mut within, now) == now {
+                if std::mem::replace(&mut window, now) == now {
                     continue;
                 }
             }
             else => return,
         }
-        let version = *swaps.borrow_and_update();
-        let Some(within) = within else { continue };
-        let streams = app.streams.rotate(version, within);
+        let generation = *activations.borrow_and_update();
+        let Some(window) = window else { continue };
+        let streams = app.streams.rotate(generation, window);
         if streams > 0 {
-            tracing::info!(streams, version, ?within, "rotating");
+            tracing::info!(streams, generation, ?window, "rotating streams");
         }
     }
 }
 
-async fn answer(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr, side: Side) -> Response {
+async fn answer(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr, kind: PortKind) -> Response {
     if head_size(&request) > app.config.max_head {
         return respond::head_too_large(app.config.max_head);
     }
-    if side == Side::Control {
+    if kind == PortKind::Control {
         return control::answer(&app, request).await;
     }
     let is_http1 = request.version() <= Version::HTTP_11;
     let mut response = data::answer(&app, request, peer).await;
-    // Whoever comes back shall come back to a balancer, not on this connection.
+    // The client shall reconnect through a load balancer, and not reuse this connection.
     if is_http1 && app.is_draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-/// The bytes of a request's line and headers, about as they were sent.
+/// Approximate size of a request's line and headers on the wire, in bytes.
 fn head_size<B>(request: &Request<B>) -> usize {
     let line = request.uri().path_and_query().map_or(0, |p| p.as_str().len()) + request.method().as_str().len();
     request.headers().iter().fold(line, |sum, (name, value)| sum + name.as_str().len() + value.len() + 4)

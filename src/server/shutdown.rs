@@ -1,5 +1,5 @@
-//! The end of a node: it says that it is not ready, serves on until balancers have heard it, stops taking connections, and lets the
-//! streams go.
+//! Graceful shutdown: report not ready, keep serving for `drain.delay`, stop accepting connections, then close streams spread over
+//! `drain.time`.
 
 use std::time::Duration;
 
@@ -8,66 +8,69 @@ use tokio::sync::watch;
 use super::App;
 use super::connection::Port;
 
-/// After the streams were told to go: for what is still being written.
+/// After the streams were told to close: for what is still being written.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How far a node is on its way.
+/// The phases of a node's life, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    /// It serves.
-    Here,
-    /// It serves, and is not ready any more.
-    Leaving,
-    /// Nobody new comes, and the streams go.
+enum Phase {
+    /// Ready and serving.
+    Running,
+    /// Serving, and reported as not ready, so that load balancers send no more clients.
+    NotReady,
+    /// The data port is closed and streams are being closed.
     Draining,
 }
 
-/// A node's end, for whoever asks.
-pub struct Departure(watch::Sender<Stage>);
+/// The phase of this node, for handlers that have to know.
+pub struct ShutdownState(watch::Sender<Phase>);
 
-impl Departure {
-    /// Not yet.
+impl ShutdownState {
+    /// Starts in the phase that serves.
     pub fn new() -> Self {
-        Self(watch::Sender::new(Stage::Here))
+        Self(watch::Sender::new(Phase::Running))
     }
 
-    /// Whether it was announced: no balancer shall send anybody here.
-    pub fn is_announced(&self) -> bool {
-        *self.0.borrow() >= Stage::Leaving
+    /// Whether the shutdown has begun: the node is not ready any more.
+    pub fn has_begun(&self) -> bool {
+        *self.0.borrow() >= Phase::NotReady
     }
 
-    /// Waits until responses without an end have to end.
-    pub fn begun(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut stage = self.0.subscribe();
+    /// Waits until endless responses have to end.
+    pub fn draining(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut phase = self.0.subscribe();
         async move {
-            // A node that was dropped is gone too.
-            let _ = stage.wait_for(|stage| *stage == Stage::Draining).await;
+            // A closed channel means that the node was dropped: that is an end, too.
+            let _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
         }
     }
 }
 
-/// Ends a node. An inherited listener stays open with whoever gave it: new connections wait there for the successor, nobody has to turn away,
-/// and so there is no delay.
-pub async fn leave(app: &App, data: Port, control: Port, inherited: bool) {
+/// Shuts the node down. With inherited listeners there is no delay: the service manager keeps them open, so that new connections wait there
+/// for the next process and no load balancer has to be warned.
+pub async fn shutdown(app: &App, data: Port, control: Port, inherited: bool) {
     let live = app.live();
-    let (delay, time) = (if inherited { Duration::ZERO } else { live.drain_delay }, live.drain);
-    app.departure.0.send_replace(Stage::Leaving);
+    let (delay, duration) = (if inherited { Duration::ZERO } else { live.drain_delay }, live.drain);
+    app.shutdown.0.send_replace(Phase::NotReady);
     if !delay.is_zero() {
-        tracing::info!(?delay, "leaving: not ready any more, and serving as before");
+        tracing::info!(?delay, "shutting down: not ready any more, and serving until the delay is over");
         tokio::time::sleep(delay).await;
     }
-    app.departure.0.send_replace(Stage::Draining);
-    tracing::info!(streams = app.streams.count(), over = ?time, "draining");
-    // Who waits for a decision gets it now.
-    app.hold.close();
-    // A refused connection is tried again by browsers without a word, a 503 is not.
-    data.leave();
-    if tokio::time::timeout(time + GRACE, app.streams.drain(time)).await.is_err() {
-        tracing::warn!(streams = app.streams.count(), "some clients did not read to the end of their streams");
+    app.shutdown.0.send_replace(Phase::Draining);
+    tracing::info!(streams = app.streams.count(), ?duration, "draining");
+    // Delayed requests are decided now.
+    app.rejection_delay.close();
+    // Browsers retry a refused connection, and give up after a 503: so the port closes instead of answering 503.
+    data.close();
+    if tokio::time::timeout(duration + GRACE, app.streams.drain(duration)).await.is_err() {
+        tracing::warn!(
+            streams = app.streams.count(),
+            "drain timed out; aborting the streams of clients that do not read"
+        );
     }
-    let _ = tokio::time::timeout(GRACE, data.gone()).await;
-    control.leave();
-    // What is not done by then is cut.
-    let _ = tokio::time::timeout(GRACE, control.gone()).await;
+    let _ = tokio::time::timeout(GRACE, data.closed()).await;
+    control.close();
+    // Requests that are not answered by then are aborted when the process ends.
+    let _ = tokio::time::timeout(GRACE, control.closed()).await;
     tracing::info!("drained");
 }

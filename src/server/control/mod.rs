@@ -1,4 +1,4 @@
-//! The control port: for operators and emitters of this machine, and for nobody's web page.
+//! The control port: for operators and local emitters; web pages of other origins cannot use it.
 
 mod emit;
 mod fleet;
@@ -25,71 +25,71 @@ use super::access::{host_is_address, is_foreign_page, shows_token};
 use super::respond::{self, Response, error};
 
 pub use emit::emit;
-pub use policy::BODIES as POLICY_BODIES;
-pub use stream_stats::Top;
+pub use policy::MAX_UPLOADS as MAX_POLICY_UPLOADS;
+pub use stream_stats::StreamStatsCache;
 
-/// One thing that can be asked of this port.
+/// An endpoint of the control port.
 struct Route {
     method: Method,
-    /// A segment in braces stands for any other, as in `/v1/things/{id}`.
+    /// A segment in braces matches any segment, as in `/v1/things/{id}`.
     path: &'static str,
-    who: Who,
+    access: Access,
     handler: Handler,
 }
 
 type Handler = for<'a> fn(&'a Arc<App>, Request<Incoming>) -> BoxFuture<'a, Response>;
 
-/// Who may ask.
+/// Which requests an endpoint answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
-    /// Anybody: it says nothing.
-    Anybody,
-    /// Whoever got here by this port's own name: it says nothing of this node.
-    Browsers,
-    /// Operators: with the token, where there is one.
-    Operators,
+enum Access {
+    /// All: the answer discloses nothing.
+    Public,
+    /// Those that name this port by its address: the answer is static.
+    Browser,
+    /// Those with the control token; without a token, those that name this port by its address.
+    Operator,
 }
-use Who::{Anybody, Browsers, Operators};
+use Access::{Browser, Operator, Public};
 
-const fn route(method: Method, path: &'static str, who: Who, handler: Handler) -> Route {
-    Route { method, path, who, handler }
+const fn route(method: Method, path: &'static str, access: Access, handler: Handler) -> Route {
+    Route { method, path, access, handler }
 }
 
-/// All of them: a line an endpoint, and what it takes and answers in `openapi.json`.
+/// All endpoints. `openapi.json` describes their requests and responses; a test compares both.
 const ROUTES: &[Route] = &[
-    route(Method::GET, "/healthz", Anybody, |_, _| Box::pin(health::live())),
-    route(Method::GET, "/", Browsers, |_, _| Box::pin(page::page())),
-    route(Method::GET, "/openapi.json", Browsers, |_, _| Box::pin(openapi::document())),
-    route(Method::GET, "/readyz", Operators, |app, _| Box::pin(health::ready(app))),
-    route(Method::GET, "/metrics", Operators, |app, _| Box::pin(metrics::answer(app))),
-    route(Method::GET, "/v1/status", Operators, |app, _| Box::pin(status::status(app))),
-    route(Method::GET, "/v1/streams", Operators, |app, request| Box::pin(streams::list(app, request))),
-    route(Method::GET, "/v1/policy", Operators, |app, request| Box::pin(async move { policy::get(app, &request) })),
-    route(Method::PUT, "/v1/policy", Operators, |app, request| Box::pin(policy::put(app, request))),
-    route(Method::POST, "/v1/policy/rollback", Operators, |app, request| Box::pin(policy::rollback(app, request))),
-    route(Method::GET, "/v1/fleet", Operators, |app, _| Box::pin(fleet::get(app))),
-    route(Method::GET, "/v1/policy/shadow", Operators, |app, _| Box::pin(shadow::get(app))),
-    route(Method::PUT, "/v1/policy/shadow", Operators, |app, request| Box::pin(shadow::put(app, request))),
-    route(Method::DELETE, "/v1/policy/shadow", Operators, |app, _| Box::pin(shadow::delete(app))),
-    route(Method::POST, "/v1/policy/promote", Operators, |app, request| Box::pin(shadow::promote(app, request))),
-    route(Method::POST, "/v1/emit", Operators, |app, request| Box::pin(emit::emit(app, request))),
-    route(Method::POST, "/v1/revoke", Operators, |app, request| Box::pin(revoke::revoke(app, request))),
-    route(Method::GET, "/v1/revocations", Operators, |app, _| Box::pin(revoke::list(app))),
-    route(Method::DELETE, "/v1/revocations/{id}", Operators, |app, request| Box::pin(revoke::lift(app, request))),
+    route(Method::GET, "/healthz", Public, |_, _| Box::pin(health::live())),
+    route(Method::GET, "/", Browser, |_, _| Box::pin(page::page())),
+    route(Method::GET, "/openapi.json", Browser, |_, _| Box::pin(openapi::document())),
+    route(Method::GET, "/readyz", Operator, |app, _| Box::pin(health::ready(app))),
+    route(Method::GET, "/metrics", Operator, |app, _| Box::pin(metrics::answer(app))),
+    route(Method::GET, "/v1/status", Operator, |app, _| Box::pin(status::status(app))),
+    route(Method::GET, "/v1/streams", Operator, |app, request| Box::pin(streams::list(app, request))),
+    route(Method::GET, "/v1/policy", Operator, |app, request| Box::pin(async move { policy::get(app, &request) })),
+    route(Method::PUT, "/v1/policy", Operator, |app, request| Box::pin(policy::put(app, request))),
+    route(Method::POST, "/v1/policy/rollback", Operator, |app, request| Box::pin(policy::rollback(app, request))),
+    route(Method::GET, "/v1/fleet", Operator, |app, _| Box::pin(fleet::get(app))),
+    route(Method::GET, "/v1/policy/shadow", Operator, |app, _| Box::pin(shadow::get(app))),
+    route(Method::PUT, "/v1/policy/shadow", Operator, |app, request| Box::pin(shadow::put(app, request))),
+    route(Method::DELETE, "/v1/policy/shadow", Operator, |app, _| Box::pin(shadow::delete(app))),
+    route(Method::POST, "/v1/policy/promote", Operator, |app, request| Box::pin(shadow::promote(app, request))),
+    route(Method::POST, "/v1/emit", Operator, |app, request| Box::pin(emit::emit(app, request))),
+    route(Method::POST, "/v1/revoke", Operator, |app, request| Box::pin(revoke::revoke(app, request))),
+    route(Method::GET, "/v1/revocations", Operator, |app, _| Box::pin(revoke::list(app))),
+    route(Method::DELETE, "/v1/revocations/{id}", Operator, |app, request| Box::pin(revoke::lift(app, request))),
 ];
 
-/// The whole control port.
+/// Answers a request to the control port.
 pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response {
-    let here = || ROUTES.iter().filter(|route| matches(route.path, request.uri().path()));
-    // What is not there is told to operators only.
-    let who = here().next().map_or(Operators, |route| route.who);
-    if let Some(refusal) = guard(app, &request, who) {
+    let matching = || ROUTES.iter().filter(|route| matches(route.path, request.uri().path()));
+    // Only operators learn which paths do not exist.
+    let access = matching().next().map_or(Operator, |route| route.access);
+    if let Some(refusal) = guard(app, &request, access) {
         return refusal;
     }
-    if let Some(route) = here().find(|route| route.method == request.method()) {
+    if let Some(route) = matching().find(|route| route.method == request.method()) {
         return (route.handler)(app, request).await;
     }
-    let methods: Vec<&str> = here().map(|route| route.method.as_str()).collect();
+    let methods: Vec<&str> = matching().map(|route| route.method.as_str()).collect();
     if methods.is_empty() { respond::not_found() } else { respond::method_not_allowed(&methods.join(", ")) }
 }
 
@@ -105,8 +105,8 @@ fn matches(template: &str, path: &str) -> bool {
     }
 }
 
-fn guard<B>(app: &App, request: &Request<B>, who: Who) -> Option<Response> {
-    if who == Anybody {
+fn guard<B>(app: &App, request: &Request<B>, access: Access) -> Option<Response> {
+    if access == Public {
         return None;
     }
     if is_foreign_page(request) {
@@ -117,7 +117,7 @@ fn guard<B>(app: &App, request: &Request<B>, who: Who) -> Option<Response> {
         ));
     }
     match &app.live().control_token {
-        Some(token) if who == Operators && !shows_token(request.headers(), [token]) => Some(error(
+        Some(token) if access == Operator && !shows_token(request.headers(), [token]) => Some(error(
             StatusCode::UNAUTHORIZED,
             "unauthorized",
             if request.headers().contains_key(http::header::AUTHORIZATION) {
@@ -164,7 +164,7 @@ mod tests {
                 let both = matches(one.path, other.path) || matches(other.path, one.path);
                 assert!(!both || one.path == other.path, "{} and {}", one.path, other.path);
                 assert!(!both || one.method != other.method, "{} {} twice", one.method, one.path);
-                assert!(!both || one.who == other.who, "{} has one guard", one.path);
+                assert!(!both || one.access == other.access, "{} has one guard", one.path);
             }
         }
     }

@@ -29,7 +29,7 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::super::{ROUTES, Who};
+    use super::super::{Access, ROUTES};
     use super::*;
 
     const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
@@ -62,10 +62,10 @@ mod tests {
         for route in ROUTES {
             let operation = &document["paths"][route.path][route.method.as_str().to_lowercase()];
             let open = operation["security"].as_array().is_some_and(Vec::is_empty);
-            assert_eq!(open, route.who != Who::Operators, "{} {}: security", route.method, route.path);
+            assert_eq!(open, route.access != Access::Operator, "{} {}: security", route.method, route.path);
             let has = |status: &str| operation["responses"][status].is_object();
-            assert_eq!(has("401"), route.who == Who::Operators, "{} {}: 401", route.method, route.path);
-            assert_eq!(has("403"), route.who != Who::Anybody, "{} {}: 403", route.method, route.path);
+            assert_eq!(has("401"), route.access == Access::Operator, "{} {}: 401", route.method, route.path);
+            assert_eq!(has("403"), route.access != Access::Public, "{} {}: 403", route.method, route.path);
         }
     }
 

@@ -24,7 +24,7 @@ use crate::rollout::{Artifact, Change, Done, MAX_CASES, NotReplaced, Refused, Wa
 /// Base64 has a third more; cases and signature are small.
 const MAX_BUNDLE: usize = MAX_SIZE as usize / 3 * 4 + 2 * MAX_CASES + (64 << 10);
 /// Policies that are sent at once: one on its way, one that waits for its turn, and who comes to overtake it; each of which may have some 90 MB.
-pub const BODIES: usize = 4;
+pub const MAX_UPLOADS: usize = 4;
 
 /// The parameters of a change.
 const DRY_RUN: &str = "dry-run";
@@ -132,8 +132,8 @@ pub fn not_here(app: &App) -> Option<Response> {
 
 /// The policy that a request brings. Its place is held until it is done with.
 pub async fn body(app: &App, request: Request<Incoming>) -> Result<(Artifact, SemaphorePermit<'_>), Box<Response>> {
-    let Ok(place) = app.policy_bodies.try_acquire() else {
-        let text = format!("{BODIES} policies are being sent already; try again");
+    let Ok(place) = app.policy_uploads.try_acquire() else {
+        let text = format!("{MAX_UPLOADS} policies are being sent already; try again");
         return Err(Box::new(error(StatusCode::SERVICE_UNAVAILABLE, "busy", text)));
     };
     Ok((artifact(request).await?, place))

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::super::App;
-use super::super::recent_rejections::short;
+use super::super::recent_rejections::truncate;
 use super::super::respond::{self, Response};
 use super::fleet;
 use super::metrics::{SIGN_OF_LIFE, store_is_up};
@@ -42,7 +42,7 @@ pub async fn status(app: &App) -> Response {
             "replay_bytes": app.replays.used(),
             "replay_limit_bytes": app.config.stream.replay_memory,
         },
-        "recent_rejections": app.recent.list(),
+        "recent_rejections": app.recent_rejections.list(),
         "revocations": app.gate.denied().list().len(),
         "nodes": nodes.unwrap_or_default(),
         "shadow": shadow(app),
@@ -84,13 +84,13 @@ fn failure(refused: &Refused) -> Value {
     json!({
         "time": refused.time,
         "stage": refused.stage.as_str(),
-        "reason": short(&refused.reason),
+        "reason": truncate(&refused.reason),
         "source": refused.origin.source,
     })
 }
 
 fn streams(app: &App) -> Value {
-    let top = app.top.get(&app.streams);
+    let top = app.stream_stats.get(&app.streams);
     let ended: Map<String, Value> =
         Why::ALL.iter().map(|why| (why.as_str().to_owned(), app.streams.ended(*why).into())).collect();
     json!({

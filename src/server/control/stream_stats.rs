@@ -1,4 +1,4 @@
-//! Who reads most: streams by channel, by subject and by generation.
+//! Stream counts by channel, by subject and by generation of the policy.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,67 +6,68 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::super::recent_rejections::short;
+use super::super::recent_rejections::truncate;
 use crate::stream::registry::Streams;
 
-/// So many of each are shown.
-const SHOWN: usize = 20;
-/// Streams that are looked at under one lock.
-const PAGE: usize = 512;
-/// What was counted holds at least so long, and for so many times what counting took: pages that many people look at cost
-/// a node a few percent of one core.
-const FRESH: Duration = Duration::from_millis(900);
-const PART: u32 = 20;
+/// Channels and subjects that are listed.
+const MAX_NAMES: usize = 20;
+/// Streams that are read under one lock of the registry.
+const PAGE_STREAMS: usize = 512;
+/// Least time for which the statistics are reused.
+const MIN_AGE: Duration = Duration::from_millis(900);
+/// They are reused for this many times what counting took, so that counting costs a node at most some 5 % of a core, however often the
+/// status is requested.
+const AGE_PER_COST: u32 = 20;
 
-/// A name and how many streams have it.
+/// A channel or subject and its number of streams.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Share {
-    /// The channel's or the subject's.
+pub struct StreamCount {
+    /// The channel or the subject.
     pub name: String,
-    /// How many.
+    /// Its open streams.
     pub streams: usize,
 }
 
-/// What was counted.
+/// Stream counts of one moment.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Counted {
+pub struct StreamStats {
     /// The channels with the most streams.
-    pub by_channel: Vec<Share>,
-    /// How many channels there are.
+    pub by_channel: Vec<StreamCount>,
+    /// Channels with a stream.
     pub channels: usize,
     /// The subjects with the most streams.
-    pub by_subject: Vec<Share>,
-    /// How many subjects there are.
+    pub by_subject: Vec<StreamCount>,
+    /// Subjects with a stream.
     pub subjects: usize,
     /// Streams by the generation of the policy that admitted them.
     pub by_generation: BTreeMap<u64, usize>,
 }
 
-/// The last count.
+/// The last statistics, with the time until which they are reused.
 #[derive(Default)]
-pub struct Top(Mutex<Option<(Instant, Arc<Counted>)>>);
+pub struct StreamStatsCache(Mutex<Option<(Instant, Arc<StreamStats>)>>);
 
-impl Top {
-    /// What was counted a moment ago, or is counted now. Whoever comes meanwhile waits for it.
-    pub fn get(&self, streams: &Streams) -> Arc<Counted> {
+impl StreamStatsCache {
+    /// The cached statistics, or new ones. Concurrent callers wait for one count.
+    pub fn get(&self, streams: &Streams) -> Arc<StreamStats> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let start = Instant::now();
-        if let Some((until, counted)) = &*last
+        if let Some((until, stats)) = &*last
             && start < *until
         {
-            return Arc::clone(counted);
+            return Arc::clone(stats);
         }
-        let counted = Arc::new(count(streams));
-        let until = Instant::now() + FRESH.max(start.elapsed() * PART);
-        *last = Some((until, Arc::clone(&counted)));
-        counted
+        let stats = Arc::new(count(streams));
+        let until = Instant::now() + MIN_AGE.max(start.elapsed() * AGE_PER_COST);
+        *last = Some((until, Arc::clone(&stats)));
+        stats
     }
 }
 
-fn count(streams: &Streams) -> Counted {
+fn count(streams: &Streams) -> StreamStats {
     let (mut readers, mut after) = (Vec::new(), 0);
     loop {
-        let page = streams.list(after, PAGE, |_| true);
+        let page = streams.list(after, PAGE_STREAMS, |_| true);
         let Some((last, _)) = page.last() else { break };
         after = *last;
         readers.extend(page.into_iter().map(|(_, reader)| reader));
@@ -81,20 +82,20 @@ fn count(streams: &Streams) -> Counted {
         *by_generation.entry(reader.version).or_default() += 1;
     }
     let (channel_count, subject_count) = (channels.len(), subjects.len());
-    Counted {
-        by_channel: most(channels),
+    StreamStats {
+        by_channel: largest(channels),
         channels: channel_count,
-        by_subject: most(subjects),
+        by_subject: largest(subjects),
         subjects: subject_count,
         by_generation,
     }
 }
 
-fn most(counts: HashMap<&str, usize>) -> Vec<Share> {
+fn largest(counts: HashMap<&str, usize>) -> Vec<StreamCount> {
     let mut all: Vec<(&str, usize)> = counts.into_iter().collect();
     all.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
-    all.truncate(SHOWN);
-    all.into_iter().map(|(name, streams)| Share { name: short(name), streams }).collect()
+    all.truncate(MAX_NAMES);
+    all.into_iter().map(|(name, streams)| StreamCount { name: truncate(name), streams }).collect()
 }
 
 #[cfg(test)]
@@ -103,7 +104,7 @@ mod tests {
     use crate::stream::registry::{Cut, Reader};
 
     #[tokio::test]
-    async fn the_largest_come_first() {
+    async fn largest_counts_come_first_and_counts_are_reused() {
         let streams = Streams::new(10_000);
         let mut tickets = Vec::new();
         for n in 0..2_000u64 {
@@ -120,14 +121,14 @@ mod tests {
             ticket.register(reader, None);
             tickets.push(ticket);
         }
-        let top = Top::default();
-        let counted = top.get(&streams);
-        let share = |name: &str, streams| Share { name: name.into(), streams };
-        assert_eq!(counted.by_channel[..3], [share("team-0", 667), share("team-1", 667), share("team-2", 666)]);
-        assert_eq!((counted.by_channel.len(), counted.channels, counted.subjects), (SHOWN, 2_003, 2));
-        assert_eq!(counted.by_subject, [share("user-0", 500), share("user-2", 500)]);
-        assert_eq!(counted.by_generation, [(1, 1_500), (2, 500)].into());
+        let cache = StreamStatsCache::default();
+        let stats = cache.get(&streams);
+        let count = |name: &str, streams| StreamCount { name: name.into(), streams };
+        assert_eq!(stats.by_channel[..3], [count("team-0", 667), count("team-1", 667), count("team-2", 666)]);
+        assert_eq!((stats.by_channel.len(), stats.channels, stats.subjects), (MAX_NAMES, 2_003, 2));
+        assert_eq!(stats.by_subject, [count("user-0", 500), count("user-2", 500)]);
+        assert_eq!(stats.by_generation, [(1, 1_500), (2, 500)].into());
         drop(tickets);
-        assert!(Arc::ptr_eq(&counted, &top.get(&streams)), "it is not counted again at once");
+        assert!(Arc::ptr_eq(&stats, &cache.get(&streams)), "streams are not counted again at once");
     }
 }

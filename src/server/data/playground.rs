@@ -107,7 +107,7 @@ fn decisions(app: &App) -> Response {
         };
         Some((Ok(Frame::data(Bytes::from(text))), (watch, greeted)))
     });
-    respond::event_stream(StreamBody::new(frames.take_until(Box::pin(app.departure.begun()))))
+    respond::event_stream(StreamBody::new(frames.take_until(Box::pin(app.shutdown.draining()))))
 }
 
 fn describe(watched: &Watched) -> Value {

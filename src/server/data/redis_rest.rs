@@ -133,11 +133,11 @@ fn subscribe(app: &App, channel: &str, headers: HeaderMap) -> Response {
         let frame = listener.next().await?;
         Some((Ok::<_, Infallible>(Frame::data(frame)), listener))
     });
-    let (begun, mut options) = (app.departure.begun(), app.options.subscribe());
+    let (draining, mut options) = (app.shutdown.draining(), app.options.subscribe());
     let end = async move {
         // A token that was taken away reads no more.
         let gone = options.wait_for(|live| !shows_token(&headers, &live.rest_tokens));
-        tokio::select! { () = begun => {}, _ = gone => {} }
+        tokio::select! { () = draining => {}, _ = gone => {} }
     };
     respond::event_stream(StreamBody::new(frames.take_until(Box::pin(end))))
 }

@@ -1,7 +1,7 @@
-//! `reject.hold`: a client that was refused and comes back at once waits before the policy is asked again.
+//! `reject.delay`: a client that was rejected and retries at once waits before the policy is asked again.
 //!
-//! The stock client tries again every second, for ever, and has no timer while it connects: so a tab that is logged out costs a
-//! decision every so often, and an idle socket in between.
+//! The stock client retries every second, without end, and has no timeout while it connects: a browser tab that is signed out costs one
+//! decision per delay, and an idle connection in between.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -15,57 +15,58 @@ use tokio::time::Instant;
 
 use crate::policy::{Outcome, Request, without_acks};
 
-/// Who comes back later than this after a refusal is asked about at once.
-const AGAIN: Duration = Duration::from_secs(10);
-/// Refusals that are remembered for each request that may wait: most refused clients never come back.
-const REMEMBERED: usize = 8;
+/// A retry later than this after the rejection is not delayed.
+const RETRY_WINDOW: Duration = Duration::from_secs(10);
+/// Rejected clients that are remembered for each permit: most rejected clients never retry.
+const REMEMBERED_PER_PERMIT: usize = 8;
 
-/// Those that wait.
-pub struct Hold {
-    places: Semaphore,
-    most: usize,
-    refused: Mutex<Refused>,
-    remembered: usize,
+/// Delays the retries of rejected clients.
+pub struct RejectionDelay {
+    /// Limits how many requests wait at once.
+    permits: Semaphore,
+    max_delayed: usize,
+    rejected: Mutex<RejectedClients>,
+    max_remembered: usize,
     hasher: RandomState,
-    /// The policy's swaps: what another one refused says nothing.
-    swaps: watch::Receiver<u64>,
+    /// The generation of the active policy: a rejection by an earlier one says nothing about this one.
+    generation: watch::Receiver<u64>,
     closed: watch::Sender<bool>,
 }
 
-/// Who was refused of late, by a hash of who it is. A collision makes somebody wait who need not; it lets nobody in.
-struct Refused {
-    young: HashMap<Who, Instant>,
-    /// What was young before `since`.
-    old: HashMap<Who, Instant>,
+/// Recently rejected clients, by a hash. A hash collision delays a client without reason; it never admits one.
+struct RejectedClients {
+    young: HashMap<ClientKey, Instant>,
+    /// The clients that were young before `since`.
+    old: HashMap<ClientKey, Instant>,
     since: Instant,
 }
 
-/// Who asks for what, and of which policy: with the same credentials, for the same channels, from the same address.
+/// Identifies a client's retry: the same credentials, channels and address, under the same generation of the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Who {
+pub struct ClientKey {
     hash: u64,
-    swap: u64,
+    generation: u64,
 }
 
-impl Hold {
-    /// At most so many at once.
-    pub fn new(places: usize, swaps: watch::Receiver<u64>) -> Self {
+impl RejectionDelay {
+    /// Delays at most `permits` requests at once.
+    pub fn new(permits: usize, generation: watch::Receiver<u64>) -> Self {
         let (young, old, since) = (HashMap::new(), HashMap::new(), Instant::now());
-        let most = places.min(Semaphore::MAX_PERMITS);
+        let max_delayed = permits.min(Semaphore::MAX_PERMITS);
         Self {
-            places: Semaphore::new(most),
-            most,
-            refused: Mutex::new(Refused { young, old, since }),
-            remembered: most.saturating_mul(REMEMBERED),
+            permits: Semaphore::new(max_delayed),
+            max_delayed,
+            rejected: Mutex::new(RejectedClients { young, old, since }),
+            max_remembered: max_delayed.saturating_mul(REMEMBERED_PER_PERMIT),
             hasher: RandomState::new(),
-            swaps,
+            generation,
             closed: watch::Sender::new(false),
         }
     }
 
-    /// Who this is, if anybody is held for any time. Whoever shows other credentials is somebody else, and waits for nothing.
-    pub fn who(&self, time: Duration, request: &Request) -> Option<Who> {
-        if time.is_zero() {
+    /// The key of the client that sent this request; none where nothing is delayed. Other credentials are another client.
+    pub fn client_key(&self, delay: Duration, request: &Request) -> Option<ClientKey> {
+        if delay.is_zero() {
             return None;
         }
         let mut hasher = self.hasher.build_hasher();
@@ -84,71 +85,71 @@ impl Hold {
             add(name.as_str().as_bytes());
             request.headers.get_all(name).iter().for_each(|value| add(value.as_bytes()));
         }
-        Some(Who { hash: hasher.finish(), swap: *self.swaps.borrow() })
+        Some(ClientKey { hash: hasher.finish(), generation: *self.generation.borrow() })
     }
 
-    /// How many wait.
-    pub fn count(&self) -> usize {
-        self.most - self.places.available_permits()
+    /// How many requests wait.
+    pub fn delayed(&self) -> usize {
+        self.max_delayed - self.permits.available_permits()
     }
 
-    /// Waits for so long, if this client was refused just now and there is room; then it is decided anew.
-    pub async fn wait(&self, time: Duration, who: Option<Who>) {
-        let Some(who) = who.filter(|who| self.refused().has(*who)) else { return };
-        let Ok(_place) = self.places.try_acquire() else { return };
-        let (mut closed, mut swaps) = (self.closed.subscribe(), self.swaps.clone());
+    /// Waits for `delay` if this client was rejected recently and a permit is free; a new policy or the shutdown ends the wait.
+    pub async fn wait(&self, delay: Duration, client: Option<ClientKey>) {
+        let Some(client) = client.filter(|client| self.rejected().contains(*client)) else { return };
+        let Ok(_permit) = self.permits.try_acquire() else { return };
+        let (mut closed, mut generation) = (self.closed.subscribe(), self.generation.clone());
         tokio::select! {
-            () = tokio::time::sleep(time) => {}
-            // A sender that is gone swaps nothing any more, and nobody is left to serve.
-            _ = swaps.wait_for(|swap| *swap != who.swap) => {}
+            () = tokio::time::sleep(delay) => {}
+            // A dropped sender activates no more policies, and there is nothing left to serve.
+            _ = generation.wait_for(|generation| *generation != client.generation) => {}
             _ = closed.wait_for(|closed| *closed) => {}
         }
     }
 
-    /// Remembers what came of asking.
-    pub fn decided(&self, who: Option<Who>, outcome: &Outcome) {
-        let Some(who) = who else { return };
-        if matches!(outcome, Outcome::Rejected(rejection) if is_refusal(rejection.status)) {
-            self.refused().add(who, self.remembered);
+    /// Remembers the client if the policy rejected it.
+    pub fn record(&self, client: Option<ClientKey>, outcome: &Outcome) {
+        let Some(client) = client else { return };
+        if matches!(outcome, Outcome::Rejected(rejection) if is_delayed(rejection.status)) {
+            self.rejected().add(client, self.max_remembered);
         }
     }
 
-    /// Nobody waits from now on.
+    /// Ends all delays, for good.
     pub fn close(&self) {
         self.closed.send_replace(true);
     }
 
-    fn refused(&self) -> MutexGuard<'_, Refused> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rejected(&self) -> MutexGuard<'_, RejectedClients> {
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A redirection or a page is an answer; and what the server cannot do now may be possible in a second.
-fn is_refusal(status: StatusCode) -> bool {
+/// Only client errors are delayed: a redirection or a page is an answer, and a server error may be over in a second.
+fn is_delayed(status: StatusCode) -> bool {
     status.is_client_error()
 }
 
-impl Refused {
-    fn turn(&mut self) {
+impl RejectedClients {
+    fn expire(&mut self) {
         let now = Instant::now();
-        if now - self.since >= AGAIN {
+        if now - self.since >= RETRY_WINDOW {
             let old = std::mem::take(&mut self.young);
-            self.old = if now - self.since >= 2 * AGAIN { HashMap::new() } else { old };
+            self.old = if now - self.since >= 2 * RETRY_WINDOW { HashMap::new() } else { old };
             self.since = now;
         }
     }
 
-    fn has(&mut self, who: Who) -> bool {
-        self.turn();
-        let at = self.young.get(&who).or_else(|| self.old.get(&who));
-        at.is_some_and(|at| at.elapsed() < AGAIN)
+    fn contains(&mut self, client: ClientKey) -> bool {
+        self.expire();
+        let at = self.young.get(&client).or_else(|| self.old.get(&client));
+        at.is_some_and(|at| at.elapsed() < RETRY_WINDOW)
     }
 
-    fn add(&mut self, who: Who, most: usize) {
-        self.turn();
-        // When there are so many, those that come now are not remembered, and not held.
-        if self.young.len() < most || self.young.contains_key(&who) {
-            self.young.insert(who, Instant::now());
+    fn add(&mut self, client: ClientKey, max: usize) {
+        self.expire();
+        // Beyond the limit new clients are not remembered, and so not delayed.
+        if self.young.len() < max || self.young.contains_key(&client) {
+            self.young.insert(client, Instant::now());
         }
     }
 }

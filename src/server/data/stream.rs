@@ -51,18 +51,18 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         return Err(refuse(StatusCode::FORBIDDEN, "channel_not_allowed", format!("{name:?} is not a channel here")));
     }
     let asked = for_policy(request, peer, &app.config);
-    let time = app.live().reject_hold;
-    let who = app.hold.who(time, &asked);
-    app.hold.wait(time, who).await;
+    let delay = app.live().reject_hold;
+    let client = app.rejection_delay.client_key(delay, &asked);
+    app.rejection_delay.wait(delay, client).await;
     let cut = request.extensions().get::<Cut>().cloned().unwrap_or_default();
     let Some(ticket) = app.streams.admit(cut) else {
         let text = format!("there are {} streams (stream.max-streams)", app.config.stream.max_streams);
         return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", text));
     };
     let (decision, pin) = app.gate.admit(&asked, &query.channels).await;
-    app.hold.decided(who, &decision.outcome);
+    app.rejection_delay.record(client, &decision.outcome);
     metrics().opened(opened(&decision));
-    app.recent.remember(&asked.id, &query.channels, &decision);
+    app.recent_rejections.record(&asked.id, &query.channels, &decision);
     let grant = match decision.outcome {
         Outcome::Allowed(grant) => grant,
         Outcome::Rejected(_) if decision.revoked => return Err(Box::new(respond::revoked())),

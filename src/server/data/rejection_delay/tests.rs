@@ -6,42 +6,42 @@ use http::{HeaderMap, HeaderValue};
 use super::*;
 use crate::policy::{Failure, Grant, Rejection};
 
-const TIME: Duration = Duration::from_secs(30);
+const DELAY: Duration = Duration::from_secs(30);
 
-struct Door {
-    time: Duration,
-    hold: Arc<Hold>,
-    swaps: watch::Sender<u64>,
+struct Fixture {
+    delay: Duration,
+    rejections: Arc<RejectionDelay>,
+    generation: watch::Sender<u64>,
 }
 
-impl Door {
-    fn new(time: Duration, places: usize) -> Self {
-        let (swaps, swapped) = watch::channel(1);
-        Self { time, hold: Arc::new(Hold::new(places, swapped)), swaps }
+impl Fixture {
+    fn new(delay: Duration, permits: usize) -> Self {
+        let (generation, receiver) = watch::channel(1);
+        Self { delay, rejections: Arc::new(RejectionDelay::new(permits, receiver)), generation }
     }
 
-    fn who(&self, request: &Request) -> Option<Who> {
-        self.hold.who(self.time, request)
+    fn client_key(&self, request: &Request) -> Option<ClientKey> {
+        self.rejections.client_key(self.delay, request)
     }
 
-    fn refuse(&self, request: &Request) {
+    fn reject(&self, request: &Request) {
         self.decide(request, &rejected(401));
     }
 
     fn decide(&self, request: &Request, outcome: &Outcome) {
-        self.hold.decided(self.who(request), outcome);
+        self.rejections.record(self.client_key(request), outcome);
     }
 
-    /// How long it waits.
-    async fn waits(&self, request: &Request) -> Duration {
+    /// How long the request is delayed.
+    async fn delay(&self, request: &Request) -> Duration {
         let start = Instant::now();
-        self.hold.wait(self.time, self.who(request)).await;
+        self.rejections.wait(self.delay, self.client_key(request)).await;
         start.elapsed()
     }
 
-    /// Waits until that many are held.
-    async fn holds(&self, count: usize) {
-        while self.hold.count() < count {
+    /// Waits until that many requests are delayed.
+    async fn until_delayed(&self, count: usize) {
+        while self.rejections.delayed() < count {
             tokio::task::yield_now().await;
         }
     }
@@ -66,38 +66,38 @@ fn request(path_with_query: &str, cookie: Option<&'static str>) -> Request {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_back_waits_and_nobody_else() {
-    let door = Door::new(TIME, 10);
+async fn retry_of_a_rejected_client_is_delayed_and_no_other_request() {
+    let fixture = Fixture::new(DELAY, 10);
     let tab = request("/s?channel=a&x=1", Some("session=old"));
-    assert_eq!(door.waits(&tab).await, Duration::ZERO, "nobody was refused yet");
-    door.refuse(&tab);
+    assert_eq!(fixture.delay(&tab).await, Duration::ZERO, "no client was rejected yet");
+    fixture.reject(&tab);
     for (other, why) in [
-        (request("/s?channel=a&x=1", Some("session=new")), "it has logged in"),
-        (request("/s?channel=a&x=1", None), "it has logged out"),
-        (request("/s?channel=a&x=1", Some("")), "an empty cookie is not none"),
+        (request("/s?channel=a&x=1", Some("session=new")), "signed in"),
+        (request("/s?channel=a&x=1", None), "signed out"),
+        (request("/s?channel=a&x=1", Some("")), "an empty cookie"),
         (request("/s?channel=b&x=1", Some("session=old")), "other channels"),
         (request("/t?channel=a&x=1", Some("session=old")), "another path"),
         (Request { client_address: "192.0.2.2".into(), ..tab.clone() }, "another address"),
         (Request { authority: "other.example".into(), ..tab.clone() }, "another host"),
     ] {
-        assert_eq!(door.waits(&other).await, Duration::ZERO, "{why}");
+        assert_eq!(fixture.delay(&other).await, Duration::ZERO, "{why}");
     }
-    assert_eq!(door.waits(&request("/s?channel=a&last_ack_a=7&x=1", Some("session=old"))).await, TIME);
-    assert_eq!(door.waits(&tab).await, Duration::ZERO, "it was not refused again");
-    door.refuse(&tab);
-    tokio::time::advance(AGAIN - Duration::from_millis(1)).await;
-    assert_eq!(door.waits(&tab).await, TIME);
-    door.refuse(&tab);
-    tokio::time::advance(AGAIN).await;
-    assert_eq!(door.waits(&tab).await, Duration::ZERO, "it took its time");
+    assert_eq!(fixture.delay(&request("/s?channel=a&last_ack_a=7&x=1", Some("session=old"))).await, DELAY);
+    assert_eq!(fixture.delay(&tab).await, Duration::ZERO, "it was not rejected again");
+    fixture.reject(&tab);
+    tokio::time::advance(RETRY_WINDOW - Duration::from_millis(1)).await;
+    assert_eq!(fixture.delay(&tab).await, DELAY);
+    fixture.reject(&tab);
+    tokio::time::advance(RETRY_WINDOW).await;
+    assert_eq!(fixture.delay(&tab).await, Duration::ZERO, "the retry window is over");
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_a_refusal_is_held() {
-    let door = Door::new(TIME, 10);
+async fn only_client_errors_are_delayed() {
+    let fixture = Fixture::new(DELAY, 10);
     let outcomes = [
-        (rejected(400), TIME),
-        (rejected(403), TIME),
+        (rejected(400), DELAY),
+        (rejected(403), DELAY),
         (rejected(200), Duration::ZERO),
         (rejected(302), Duration::ZERO),
         (rejected(503), Duration::ZERO),
@@ -106,60 +106,67 @@ async fn only_a_refusal_is_held() {
     ];
     for (n, (outcome, expect)) in outcomes.into_iter().enumerate() {
         let request = request(&format!("/{n}"), None);
-        door.decide(&request, &outcome);
-        assert_eq!(door.waits(&request).await, expect, "{outcome:?}");
+        fixture.decide(&request, &outcome);
+        assert_eq!(fixture.delay(&request).await, expect, "{outcome:?}");
     }
-    let off = Door::new(Duration::ZERO, 10);
-    off.refuse(&request("/", None));
-    assert_eq!(off.waits(&request("/", None)).await, Duration::ZERO);
+    let off = Fixture::new(Duration::ZERO, 10);
+    off.reject(&request("/", None));
+    assert_eq!(off.delay(&request("/", None)).await, Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_swap_and_the_end_release_who_waits() {
-    let door = Door::new(TIME, 10);
+async fn activation_and_shutdown_end_the_delay() {
+    let fixture = Fixture::new(DELAY, 10);
     let tab = request("/", None);
-    door.refuse(&tab);
-    let swap = async {
-        door.holds(1).await;
-        door.swaps.send_modify(|swap| *swap += 1);
+    fixture.reject(&tab);
+    let activate = async {
+        fixture.until_delayed(1).await;
+        fixture.generation.send_modify(|generation| *generation += 1);
     };
-    assert_eq!(tokio::join!(door.waits(&tab), swap).0, Duration::ZERO);
-    assert_eq!(door.waits(&tab).await, Duration::ZERO, "what the old policy refused says nothing");
-    let who = door.who(&tab);
-    door.swaps.send_modify(|swap| *swap += 1);
-    door.hold.decided(who, &rejected(401));
-    assert_eq!(door.waits(&tab).await, Duration::ZERO, "nor what it refused while it was replaced");
+    assert_eq!(tokio::join!(fixture.delay(&tab), activate).0, Duration::ZERO);
+    assert_eq!(fixture.delay(&tab).await, Duration::ZERO, "a rejection by the previous policy does not count");
+    let client = fixture.client_key(&tab);
+    fixture.generation.send_modify(|generation| *generation += 1);
+    fixture.rejections.record(client, &rejected(401));
+    assert_eq!(fixture.delay(&tab).await, Duration::ZERO, "nor one from the time of the activation");
 
-    door.refuse(&tab);
+    fixture.reject(&tab);
     let close = async {
-        door.holds(1).await;
-        door.hold.close();
+        fixture.until_delayed(1).await;
+        fixture.rejections.close();
     };
-    assert_eq!(tokio::join!(door.waits(&tab), close).0, Duration::ZERO);
-    assert_eq!(door.waits(&tab).await, Duration::ZERO);
+    assert_eq!(tokio::join!(fixture.delay(&tab), close).0, Duration::ZERO);
+    assert_eq!(fixture.delay(&tab).await, Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
-async fn there_is_room_for_some() {
-    let door = Door::new(TIME, 2);
+async fn number_of_delayed_requests_and_remembered_clients_is_bounded() {
+    let fixture = Fixture::new(DELAY, 2);
     let tab = request("/", None);
-    door.refuse(&tab);
+    fixture.reject(&tab);
     let third = async {
-        door.holds(2).await;
-        door.waits(&tab).await
+        fixture.until_delayed(2).await;
+        fixture.delay(&tab).await
     };
-    let (first, second, third) = tokio::join!(door.waits(&tab), door.waits(&tab), third);
-    assert_eq!((first, second, third), (TIME, TIME, Duration::ZERO));
+    let (first, second, third) = tokio::join!(fixture.delay(&tab), fixture.delay(&tab), third);
+    assert_eq!((first, second, third), (DELAY, DELAY, Duration::ZERO));
 
-    // Whoever goes away makes room.
-    door.refuse(&tab);
-    let gone = [door.hold.wait(TIME, door.who(&tab)), door.hold.wait(TIME, door.who(&tab))];
-    assert!(tokio::time::timeout(TIME / 2, futures_util::future::join_all(gone)).await.is_err());
-    assert_eq!(door.hold.count(), 0);
+    // A client that disconnects returns its permit.
+    fixture.reject(&tab);
+    let gone = [
+        fixture.rejections.wait(DELAY, fixture.client_key(&tab)),
+        fixture.rejections.wait(DELAY, fixture.client_key(&tab)),
+    ];
+    assert!(tokio::time::timeout(DELAY / 2, futures_util::future::join_all(gone)).await.is_err());
+    assert_eq!(fixture.rejections.delayed(), 0);
 
-    // Many that are refused are not all remembered.
+    // The number of remembered clients is bounded.
     let many = |n| request(&format!("/{n}"), None);
-    (0..1_000).for_each(|n| door.refuse(&many(n)));
-    let refused = door.hold.refused();
-    assert!(refused.young.len() + refused.old.len() <= 2 * 2 * REMEMBERED, "{}", refused.young.len());
+    (0..1_000).for_each(|n| fixture.reject(&many(n)));
+    let rejected_clients = fixture.rejections.rejected();
+    assert!(
+        rejected_clients.young.len() + rejected_clients.old.len() <= 2 * 2 * REMEMBERED_PER_PERMIT,
+        "{}",
+        rejected_clients.young.len()
+    );
 }
