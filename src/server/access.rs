@@ -6,20 +6,20 @@ use http::header::{AUTHORIZATION, HOST, HeaderValue};
 use http::{HeaderMap, Request};
 use subtle::ConstantTimeEq;
 
-/// The host and port that the client named.
+/// The host and port that the client addressed.
 pub fn host<B>(request: &Request<B>) -> Option<String> {
     let from_uri = request.uri().authority().map(ToString::to_string);
     from_uri.or_else(|| request.headers().get(HOST)?.to_str().ok().map(str::to_owned))
 }
 
-/// Whether the host that was named can only be this machine's own address, so that no foreign name was pointed here.
+/// Whether the request addresses an IP address or `localhost`: then no DNS name of another site was pointed at this machine.
 pub fn host_is_address<B>(request: &Request<B>) -> bool {
     let Some(host) = host(request).and_then(|h| h.parse::<http::uri::Authority>().ok()) else { return false };
     let name = host.host().trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
 
-/// Whether a web page of another origin sent this.
+/// Whether a web page of another origin sent the request.
 pub fn is_foreign_page<B>(request: &Request<B>) -> bool {
     let Some(origin) = request.headers().get(http::header::ORIGIN) else { return false };
     let host = host(request).unwrap_or_default();
@@ -27,7 +27,7 @@ pub fn is_foreign_page<B>(request: &Request<B>) -> bool {
     origin.split_once("://").is_none_or(|(_, from)| !from.eq_ignore_ascii_case(&host))
 }
 
-/// Whether the request shows one of these bearer tokens; takes as long for a wrong one as for a right one.
+/// Whether the request has one of these bearer tokens, compared in constant time.
 pub fn shows_token<'a>(headers: &HeaderMap, tokens: impl IntoIterator<Item = &'a String>) -> bool {
     let header = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
     let shown = match header.split_at_checked(7) {

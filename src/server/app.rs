@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 
 use super::control::{MAX_POLICY_UPLOADS, StreamStatsCache};
-use super::data::REFUSALS;
+use super::data::REFUSAL_CODES;
 use super::data::playground::Playground;
 use super::data::rejection_delay::RejectionDelay;
 use super::recent_rejections::RecentRejections;
@@ -129,7 +129,7 @@ impl App {
 /// Creates the series of all known label values, so that they start at 0.
 fn register_labels() {
     let _ = process::started();
-    let refusals = REFUSALS.iter().map(|code| Opened::Refused(code));
-    let opens: Vec<Opened> = Failure::KINDS.iter().map(|kind| Opened::Error(kind)).chain(refusals).collect();
+    let refused = REFUSAL_CODES.iter().map(|code| Opened::Refused(code));
+    let opens: Vec<Opened> = Failure::KINDS.iter().map(|kind| Opened::Error(kind)).chain(refused).collect();
     metrics().foresee(&opens, &Stage::ALL.map(Stage::as_str), &Why::ALL.map(Why::as_str));
 }

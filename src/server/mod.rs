@@ -2,6 +2,7 @@
 
 mod accept_queue;
 mod access;
+mod api_error;
 mod app;
 mod body;
 mod connection;
@@ -20,6 +21,7 @@ use http::{Request, Version};
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 
+use api_error::ApiError;
 use connection::{Port, PortKind};
 use respond::Response;
 
@@ -93,7 +95,7 @@ async fn rotate(app: Arc<App>) {
 
 async fn answer(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr, kind: PortKind) -> Response {
     if head_size(&request) > app.config.max_head {
-        return respond::head_too_large(app.config.max_head);
+        return ApiError::HeaderTooLarge { max_bytes: app.config.max_head }.into_response();
     }
     if kind == PortKind::Control {
         return control::answer(&app, request).await;

@@ -136,7 +136,7 @@ describe("the status page", { timeout: 90_000 }, () => {
     const { revocation } = await (await fetch(`${control}/v1/revoke`, { method: "POST", headers, body })).json();
     assert.equal((await open(["default"], "bob")).status, 403);
     const kept = await row("kept-out", /revoked/);
-    assert.match(kept, /taken away/);
+    assert.match(kept, /an operator revoked this access/);
     assert.doesNotMatch(kept, /bob:/);
     await until("it is counted", async () => (await figure("Revocations")) === "1");
     await fetch(`${control}/v1/revocations/${revocation.id}`, { method: "DELETE", headers });

@@ -6,18 +6,19 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::super::App;
+use super::super::api_error::ApiError;
 use super::super::respond::{self, Response};
 
 /// A node that does not know for so long what the fleet says feeds nobody.
 const HEARING: Duration = Duration::from_millis(500);
 
 /// `GET /healthz`
-pub async fn live() -> Response {
-    respond::json(StatusCode::OK, &json!({ "status": "ok" }))
+pub async fn live() -> Result<Response, ApiError> {
+    Ok(respond::json(StatusCode::OK, &json!({ "status": "ok" })))
 }
 
 /// `GET /readyz`
-pub async fn ready(app: &App) -> Response {
+pub async fn ready(app: &App) -> Result<Response, ApiError> {
     let store = match app.hub.store().ping().await {
         // After each command it is so for a moment.
         Ok(()) if tokio::time::timeout(HEARING, app.commands.known()).await.is_err() => "unsynced",
@@ -32,5 +33,5 @@ pub async fn ready(app: &App) -> Response {
     if let Some(why) = app.fleet.get().and_then(|fleet| fleet.trouble()) {
         body["fleet_error"] = why.into();
     }
-    respond::json(status, &body)
+    Ok(respond::json(status, &body))
 }

@@ -6,7 +6,8 @@ use http::StatusCode;
 use prometheus::TextEncoder;
 
 use super::super::App;
-use super::super::respond::{self, Response, error};
+use super::super::api_error::ApiError;
+use super::super::respond::{self, Response};
 use crate::stream::registry::Why;
 use crate::telemetry::metrics::Book;
 use crate::telemetry::{metrics, process};
@@ -17,7 +18,7 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// `GET /metrics`
-pub async fn answer(app: &App) -> Response {
+pub async fn answer(app: &App) -> Result<Response, ApiError> {
     let store_is_up = store_is_up(app).await;
     let book = Book::default();
     node(app, &book, store_is_up);
@@ -28,14 +29,9 @@ pub async fn answer(app: &App) -> Response {
     process::enter(&book);
     let mut families = metrics().gather();
     families.extend(book.0.gather());
-    match TextEncoder::new().encode_to_string(&families) {
-        Ok(text) => respond::full(StatusCode::OK, TEXT, text),
-        Err(cause) => error(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal_error",
-            format!("the metrics cannot be written: {cause}"),
-        ),
-    }
+    let text = TextEncoder::new().encode_to_string(&families);
+    let text = text.map_err(|cause| ApiError::Internal(format!("the metrics cannot be encoded: {cause}")))?;
+    Ok(respond::full(StatusCode::OK, TEXT, text))
 }
 
 /// Whether the store gives a sign of life, soon.
@@ -196,7 +192,8 @@ mod tests {
         let compiler = gate.compiler().expect("it has one");
         gate.put_in_force(Policy::new(compiler, EXAMPLE).expect("it loads"));
         let hub = Hub::start(store, config.stream.hub.clone());
-        let response = answer(&App::new(config, hub, Arc::new(gate), None, Signatures::default())).await;
+        let response =
+            answer(&App::new(config, hub, Arc::new(gate), None, Signatures::default())).await.expect("metrics");
         assert_eq!(
             (response.status(), &response.headers()["content-type"]),
             (StatusCode::OK, &TEXT.parse().expect("a value"))

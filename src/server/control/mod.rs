@@ -17,12 +17,13 @@ mod streams;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request};
 use hyper::body::Incoming;
 
 use super::App;
 use super::access::{host_is_address, is_foreign_page, shows_token};
-use super::respond::{self, Response, error};
+use super::api_error::ApiError;
+use super::respond::Response;
 
 pub use emit::emit;
 pub use policy::MAX_UPLOADS as MAX_POLICY_UPLOADS;
@@ -37,7 +38,7 @@ struct Route {
     handler: Handler,
 }
 
-type Handler = for<'a> fn(&'a Arc<App>, Request<Incoming>) -> BoxFuture<'a, Response>;
+type Handler = for<'a> fn(&'a Arc<App>, Request<Incoming>) -> BoxFuture<'a, Result<Response, ApiError>>;
 
 /// Which requests an endpoint answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ const ROUTES: &[Route] = &[
     route(Method::GET, "/metrics", Operator, |app, _| Box::pin(metrics::answer(app))),
     route(Method::GET, "/v1/status", Operator, |app, _| Box::pin(status::status(app))),
     route(Method::GET, "/v1/streams", Operator, |app, request| Box::pin(streams::list(app, request))),
-    route(Method::GET, "/v1/policy", Operator, |app, request| Box::pin(async move { policy::get(app, &request) })),
+    route(Method::GET, "/v1/policy", Operator, |app, request| Box::pin(async move { Ok(policy::get(app, &request)) })),
     route(Method::PUT, "/v1/policy", Operator, |app, request| Box::pin(policy::put(app, request))),
     route(Method::POST, "/v1/policy/rollback", Operator, |app, request| Box::pin(policy::rollback(app, request))),
     route(Method::GET, "/v1/fleet", Operator, |app, _| Box::pin(fleet::get(app))),
@@ -80,17 +81,18 @@ const ROUTES: &[Route] = &[
 
 /// Answers a request to the control port.
 pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response {
+    dispatch(app, request).await.unwrap_or_else(ApiError::into_response)
+}
+
+async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Response, ApiError> {
     let matching = || ROUTES.iter().filter(|route| matches(route.path, request.uri().path()));
     // Only operators learn which paths do not exist.
-    let access = matching().next().map_or(Operator, |route| route.access);
-    if let Some(refusal) = guard(app, &request, access) {
-        return refusal;
-    }
+    guard(app, &request, matching().next().map_or(Operator, |route| route.access))?;
     if let Some(route) = matching().find(|route| route.method == request.method()) {
         return (route.handler)(app, request).await;
     }
     let methods: Vec<&str> = matching().map(|route| route.method.as_str()).collect();
-    if methods.is_empty() { respond::not_found() } else { respond::method_not_allowed(&methods.join(", ")) }
+    Err(if methods.is_empty() { ApiError::NotFound } else { ApiError::MethodNotAllowed { allow: methods.join(", ") } })
 }
 
 fn matches(template: &str, path: &str) -> bool {
@@ -105,34 +107,20 @@ fn matches(template: &str, path: &str) -> bool {
     }
 }
 
-fn guard<B>(app: &App, request: &Request<B>, access: Access) -> Option<Response> {
+fn guard<B>(app: &App, request: &Request<B>, access: Access) -> Result<(), ApiError> {
     if access == Public {
-        return None;
+        return Ok(());
     }
     if is_foreign_page(request) {
-        return Some(error(
-            StatusCode::FORBIDDEN,
-            "origin_not_allowed",
-            "web pages of other origins have no business here",
-        ));
+        return Err(ApiError::OriginNotAllowed);
     }
     match &app.live().control_token {
-        Some(token) if access == Operator && !shows_token(request.headers(), [token]) => Some(error(
-            StatusCode::UNAUTHORIZED,
-            "unauthorized",
-            if request.headers().contains_key(http::header::AUTHORIZATION) {
-                "that is not the control port's token"
-            } else {
-                "the control port needs its token: authorization: Bearer …"
-            },
-        )),
-        // Without a token, a name that somebody pointed to this machine must not be a way in.
-        None if !host_is_address(request) => Some(error(
-            StatusCode::FORBIDDEN,
-            "host_not_allowed",
-            "use the address of this port, or localhost, or set control.token",
-        )),
-        _ => None,
+        Some(token) if access == Operator && !shows_token(request.headers(), [token]) => {
+            Err(ApiError::Unauthorized { token_sent: request.headers().contains_key(http::header::AUTHORIZATION) })
+        }
+        // Without a token a DNS name that another site pointed at this machine must not give access.
+        None if !host_is_address(request) => Err(ApiError::HostNotAllowed),
+        _ => Ok(()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `GET /openapi.json`: what this port takes and answers, for programs.
+//! `GET /openapi.json`: the control port's OpenAPI document.
 
 use std::sync::LazyLock;
 
@@ -6,21 +6,22 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, HeaderValue};
 
+use super::super::api_error::ApiError;
 use super::super::respond::{self, Response};
 
 const TEXT: &str = include_str!("openapi.json");
 
-/// The document, as of this version of the program.
+/// The document with the release of this program.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
     let version = concat!("\"version\": \"", env!("CARGO_PKG_VERSION"), "\"");
     TEXT.replacen("\"version\": \"0\"", version, 1).into()
 });
 
 /// `GET /openapi.json`
-pub async fn document() -> Response {
+pub async fn document() -> Result<Response, ApiError> {
     let mut response = respond::full(StatusCode::OK, "application/json", DOCUMENT.clone());
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    response
+    Ok(response)
 }
 
 #[cfg(test)]

@@ -1,25 +1,25 @@
-//! The parameters of an endpoint: none but those that it knows, and each once.
+//! Query parameters of an endpoint: unknown and repeated ones are errors.
 
 use std::borrow::Cow;
 
-use http::{StatusCode, Uri};
+use http::Uri;
 
-use super::super::respond::{Response, error};
+use super::super::api_error::ApiError;
 use crate::event::digits;
 
-/// What a query says.
+/// The parameters of a query.
 pub struct Params<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Params<'a> {
-    /// Reads a query that may have these parameters.
-    pub fn read(uri: &'a Uri, known: &[&str]) -> Result<Self, Box<Response>> {
+    /// Parses a query that may have the `known` parameters.
+    pub fn read(uri: &'a Uri, known: &[&str]) -> Result<Self, ApiError> {
         let mut all: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
             if !known.contains(&&*name) {
-                return Err(refuse(format!("{name:?} is no parameter here; there are {}", known.join(", "))));
+                return Err(invalid(format!("unknown parameter {name:?}; known are {}", known.join(", "))));
             }
             if all.iter().any(|(before, _)| *before == name) {
-                return Err(refuse(format!("{name} is there twice")));
+                return Err(invalid(format!("the parameter {name} is repeated")));
             }
             all.push((name, value));
         }
@@ -31,16 +31,16 @@ impl<'a> Params<'a> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 
-    /// One that is a number between these.
-    pub fn number(&self, name: &str, least: u64, most: u64) -> Result<Option<u64>, Box<Response>> {
+    /// A parameter's value as a number from `min` to `max`.
+    pub fn number(&self, name: &str, min: u64, max: u64) -> Result<Option<u64>, ApiError> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let number = digits(text).filter(|number| (least..=most).contains(number));
-        number.map(Some).ok_or_else(|| refuse(format!("{name} is a number from {least} to {most}, and not {text:?}")))
+        let number = digits(text).filter(|number| (min..=max).contains(number));
+        number.map(Some).ok_or_else(|| invalid(format!("{name} must be a number from {min} to {max}, not {text:?}")))
     }
 }
 
-fn refuse(message: String) -> Box<Response> {
-    Box::new(error(StatusCode::BAD_REQUEST, "invalid_parameter", message))
+const fn invalid(message: String) -> ApiError {
+    ApiError::InvalidParameter(message)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! `/v1/policy/shadow`: a policy that is asked beside the one in force, here or on all nodes of a fleet; and `POST /v1/policy/promote`,
-//! which puts it there.
+//! `/v1/policy/shadow`: a policy that is evaluated without effect, on this node or on all nodes of a fleet; and `POST /v1/policy/promote`,
+//! which activates it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,89 +10,68 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::App;
-use super::super::body::{Expected, json_body};
-use super::super::respond::{self, Response, error};
+use super::super::api_error::ApiError;
+use super::super::body::{ExpectedBody, json_body};
+use super::super::respond::{self, Response};
 use super::{fleet, policy};
 use crate::fleet::Fleet;
 use crate::fleet::proposal::{self, NoProposal, Portion, Proposal, Told, WORDS};
-use crate::policy::shadow::Share;
+use crate::policy::shadow::{Candidate, Share};
 use crate::rollout::{Artifact, Change, What};
 
 /// `GET /v1/policy/shadow`
-pub async fn get(app: &App) -> Response {
+pub async fn get(app: &App) -> Result<Response, ApiError> {
     let own = app.gate.beside().shadow().candidate();
-    match fleet::followed(app) {
-        None => own.map_or_else(none, |own| respond::json(StatusCode::OK, &json!(own.report()))),
-        Some(followed) => match proposal::told(followed.store()).await {
-            Ok(told) => respond::json(StatusCode::OK, &with_own(app, &told)),
-            // The node's own, of its configuration.
-            Err(cause) => match own {
-                Some(own) if matches!(cause, NoProposal::None | NoProposal::Store(_)) => {
-                    respond::json(StatusCode::OK, &json!(own.report()))
-                }
-                _ => refusal(&cause),
-            },
-        },
+    let Some(managing) = fleet::managing(app) else {
+        return own.map(|own| report(&own)).ok_or(ApiError::NoShadowPolicy);
+    };
+    match (proposal::told(managing.store()).await, own) {
+        (Ok(told), _) => Ok(respond::json(StatusCode::OK, &with_own(app, &told))),
+        // The node's own, of its configuration.
+        (Err(NoProposal::None | NoProposal::Store(_)), Some(own)) => Ok(report(&own)),
+        (Err(cause), _) => Err(cause.into()),
     }
 }
 
 /// `PUT /v1/policy/shadow`
-pub async fn put(app: &App, request: Request<Incoming>) -> Response {
-    let share = match share(request.uri().query(), app.live().shadow.share) {
-        Ok(share) => share,
-        Err(text) => return error(StatusCode::BAD_REQUEST, "invalid_parameter", text),
-    };
-    let (artifact, _place) = match policy::body(app, request).await {
-        Ok(body) => body,
-        Err(response) => return *response,
-    };
-    if let Some(followed) = fleet::followed(app) {
-        return propose(app, followed, artifact, share).await;
+pub async fn put(app: &App, request: Request<Incoming>) -> Result<Response, ApiError> {
+    let share = share(request.uri().query(), app.live().shadow.share)?;
+    let (artifact, _permit) = policy::upload(app, request).await?;
+    if let Some(managing) = fleet::managing(app) {
+        return push(app, managing, artifact, share).await;
     }
-    match app.rollout.propose(artifact, Share { share, concurrency: app.config.limits.shadow }).await {
-        Ok(candidate) => respond::json(StatusCode::OK, &json!(candidate.report())),
-        Err(refused) => policy::refused(&refused),
-    }
+    let shadow = app.rollout.propose(artifact, Share { share, concurrency: app.config.limits.shadow }).await?;
+    Ok(report(&shadow))
 }
 
-/// Gives it to all nodes, and tells what they make of it.
-async fn propose(app: &App, followed: &Arc<Fleet>, artifact: Artifact, share: f64) -> Response {
-    let bundle = match fleet::bundle(artifact) {
-        Ok(bundle) => bundle,
-        Err(response) => return *response,
-    };
-    let share = match Portion::try_from(share) {
-        Ok(share) => share,
-        Err(text) => return error(StatusCode::BAD_REQUEST, "invalid_parameter", text),
-    };
-    let store = followed.store();
-    let given = match proposal::propose(store, &bundle, share).await {
-        Ok(given) => given,
-        Err(cause) => return fleet::refusal(&cause),
-    };
-    match proposal::told_by_all(store, &given, WORDS).await {
-        Ok(told) => respond::json(StatusCode::OK, &with_own(app, &told)),
-        Err(cause) => respond::store_error(&cause),
-    }
+/// Gives the policy to all nodes, and waits for what they report.
+async fn push(app: &App, managing: &Arc<Fleet>, artifact: Artifact, share: f64) -> Result<Response, ApiError> {
+    let bundle = fleet::bundle(artifact)?;
+    let share = Portion::try_from(share).map_err(|text| ApiError::InvalidParameter(text.into()))?;
+    let store = managing.store();
+    let given = proposal::propose(store, &bundle, share).await?;
+    let told = proposal::told_by_all(store, &given, WORDS).await?;
+    Ok(respond::json(StatusCode::OK, &with_own(app, &told)))
 }
 
-/// `DELETE /v1/policy/shadow`: what came of it, for the last time.
-pub async fn delete(app: &App) -> Response {
-    if let Some(followed) = fleet::followed(app) {
-        match proposal::withdraw(followed.store()).await {
-            Ok(Some(told)) => return respond::json(StatusCode::OK, &with_own(app, &told)),
-            Ok(None) => return respond::json(StatusCode::OK, &json!({ "unreadable": true })),
+/// `DELETE /v1/policy/shadow`: the last report.
+pub async fn delete(app: &App) -> Result<Response, ApiError> {
+    if let Some(managing) = fleet::managing(app) {
+        match proposal::withdraw(managing.store()).await {
+            Ok(Some(told)) => return Ok(respond::json(StatusCode::OK, &with_own(app, &told))),
+            Ok(None) => return Ok(respond::json(StatusCode::OK, &json!({ "unreadable": true }))),
             Err(NoProposal::None) => {}
-            Err(cause) => return refusal(&cause),
+            Err(cause) => return Err(cause.into()),
         }
     }
-    match app.rollout.withdraw() {
-        Some(candidate) => respond::json(StatusCode::OK, &json!(candidate.report())),
-        None => none(),
-    }
+    app.rollout.withdraw().map(|own| report(&own)).ok_or(ApiError::NoShadowPolicy)
 }
 
-/// The fleet's candidate, with this node's disagreements.
+fn report(shadow: &Candidate) -> Response {
+    respond::json(StatusCode::OK, &json!(shadow.report()))
+}
+
+/// The fleet's report, with the disagreements that this node saw.
 fn with_own(app: &App, told: &Told) -> Value {
     let mut body = json!(told);
     let own = app.gate.beside().shadow().candidate().filter(|own| **own.policy().digest() == *told.digest.to_string());
@@ -100,104 +79,82 @@ fn with_own(app: &App, told: &Told) -> Value {
     body
 }
 
-/// What `POST /v1/policy/promote` takes.
+/// Body of `POST /v1/policy/promote`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Promote {
-    /// Only if the candidate is this one.
+    /// Promote only this component.
     #[serde(default)]
     digest: Option<String>,
-    /// Over it, under a new number: that with which the fleet got it may be behind what was pushed since.
+    /// In a fleet that signs: over the shadow policy, with a greater sequence than that of pushes since.
     #[serde(default)]
     signature: Option<String>,
 }
 
-/// `POST /v1/policy/promote`
-pub async fn promote(app: &App, request: Request<Incoming>) -> Response {
-    let followed = fleet::followed(app);
-    if let (None, Some(refusal)) = (followed, policy::not_here(app)) {
-        return refusal;
+impl Promote {
+    fn check_digest(&self, digest: &str) -> Result<(), ApiError> {
+        match &self.digest {
+            Some(wanted) if wanted != digest => Err(ApiError::OtherShadowPolicy { digest: digest.into() }),
+            _ => Ok(()),
+        }
     }
-    let within = match policy::within(request.uri(), &[]) {
-        Ok((_, within)) => within,
-        Err(response) => return *response,
-    };
-    let headers = request.headers().clone();
-    let expected = Expected { error: "invalid_promote", example: r#"{"digest":"sha256:…"}, or {}"# };
-    let wish: Promote = match json_body(request, 8 << 10, expected).await {
-        Ok(wish) => wish,
-        Err(response) => return *response,
-    };
-    if let Some(followed) = followed {
-        return match policy::unwanted(app, &headers) {
-            Some(refusal) => refusal,
-            None => promote_on_all(app, followed, wish, within).await,
-        };
-    }
-    let Some(candidate) = app.gate.beside().shadow().candidate() else { return none() };
-    if let Some(refusal) = other_than(wish.digest.as_deref(), candidate.policy().digest()) {
-        return refusal;
-    }
-    if wish.signature.is_some() {
-        let text =
-            "the candidate of a gateway with a policy of its own is put in force with the signature that it came with";
-        return error(StatusCode::CONFLICT, "no_fleet", text);
-    }
-    let wanted = policy::wanted(&headers);
-    policy::answer(app, Change { what: What::Proposed(candidate), dry_run: false, wanted, within }).await
 }
 
-/// A push of the fleet's candidate; without one, of this node's own.
-async fn promote_on_all(app: &App, followed: &Arc<Fleet>, wish: Promote, within: Option<Duration>) -> Response {
+/// `POST /v1/policy/promote`
+pub async fn promote(app: &App, request: Request<Incoming>) -> Result<Response, ApiError> {
+    let managing = fleet::managing(app);
+    if managing.is_none() {
+        policy::check_managed_here(app)?;
+    }
+    let (_, timeout) = policy::timeout(request.uri(), &[])?;
+    let headers = request.headers().clone();
+    let expected = ExpectedBody { code: "invalid_promote", example: r#"{"digest":"sha256:…"}, or {}"# };
+    let promote: Promote = json_body(request, policy::MAX_COMMAND_BYTES, &expected).await?;
+    if let Some(managing) = managing {
+        policy::check_preconditions(app, &headers)?;
+        return promote_on_all(app, managing, promote, timeout).await;
+    }
+    let shadow = app.gate.beside().shadow().candidate().ok_or(ApiError::NoShadowPolicy)?;
+    promote.check_digest(shadow.policy().digest())?;
+    if promote.signature.is_some() {
+        return Err(ApiError::NoFleet(
+            "a gateway with a policy of its own activates the shadow policy with the signature that it came with",
+        ));
+    }
+    let wanted = policy::preconditions(&headers);
+    policy::change(app, Change { what: What::Proposed(shadow), dry_run: false, wanted, within: timeout }).await
+}
+
+/// Pushes the fleet's shadow policy; without one, this node's own.
+async fn promote_on_all(
+    app: &App,
+    managing: &Arc<Fleet>,
+    promote: Promote,
+    timeout: Option<Duration>,
+) -> Result<Response, ApiError> {
     let own = app.gate.beside().shadow().candidate();
-    let (artifact, own) = match (proposal::proposal(followed.store()).await, own) {
+    let (artifact, own) = match (proposal::proposal(managing.store()).await, own) {
         (Ok(Proposal { pointer, .. }), _) => {
-            if let Some(refusal) = other_than(wish.digest.as_deref(), &pointer.component.to_string()) {
-                return refusal;
-            }
-            match pointer.fetch(followed.store()).await {
-                Ok(artifact) => (artifact, None),
-                Err(cause) => return error(StatusCode::CONFLICT, "shadow_policy_changed", cause),
-            }
+            promote.check_digest(&pointer.component.to_string())?;
+            let artifact = pointer.fetch(managing.store()).await;
+            (artifact.map_err(|cause| ApiError::ShadowPolicyUnreadable(cause.to_string()))?, None)
         }
         (Err(NoProposal::None), Some(own)) => {
-            if let Some(refusal) = other_than(wish.digest.as_deref(), own.policy().digest()) {
-                return refusal;
-            }
-            let Some(artifact) = app.rollout.artifact_of(&own) else { return none() };
-            (artifact, Some(own))
+            promote.check_digest(own.policy().digest())?;
+            (app.rollout.artifact_of(&own).ok_or(ApiError::NoShadowPolicy)?, Some(own))
         }
-        (Err(cause), _) => return refusal(&cause),
+        (Err(cause), _) => return Err(cause.into()),
     };
-    let signature = wish.signature.or_else(|| artifact.signature.clone());
-    let response = fleet::put(followed, Artifact { signature, ..artifact }, false, within).await;
-    if let Some(own) = own.filter(|_| response.status().is_success()) {
+    let signature = promote.signature.or_else(|| artifact.signature.clone());
+    let response = fleet::put(managing, Artifact { signature, ..artifact }, false, timeout).await?;
+    if let Some(own) = own {
         app.rollout.ended(&own);
     }
-    policy::tagged(response, app.gate.in_force().as_deref())
+    Ok(policy::tagged(app, response))
 }
 
-fn other_than(wanted: Option<&str>, is: &str) -> Option<Response> {
-    let text = || format!("the candidate is {is}");
-    wanted.filter(|wanted| *wanted != is).map(|_| error(StatusCode::PRECONDITION_FAILED, "digest_mismatch", text()))
-}
-
-fn refusal(cause: &NoProposal) -> Response {
-    match cause {
-        NoProposal::Store(cause) => respond::store_error(cause),
-        NoProposal::None => none(),
-        NoProposal::Unreadable(_) => error(StatusCode::CONFLICT, "shadow_policy_unreadable", cause),
-        NoProposal::Moved => error(StatusCode::CONFLICT, "shadow_policy_changed", cause),
-    }
-}
-
-fn none() -> Response {
-    let text = "there is no candidate: PUT one to /v1/policy/shadow (`tidegate policy shadow`)";
-    error(StatusCode::NOT_FOUND, "no_shadow_policy", text)
-}
-
-fn share(query: Option<&str>, default: f64) -> Result<f64, String> {
-    let wrong = || "this path takes ?share=0.1, from 0 to 1, and nothing else".to_owned();
+fn share(query: Option<&str>, default: f64) -> Result<f64, ApiError> {
+    let wrong = || ApiError::InvalidParameter("this path takes ?share=0.1, from 0 to 1, and nothing else".into());
     match query.unwrap_or_default() {
         "" => Ok(default),
         query => {

@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::super::App;
+use super::super::api_error::ApiError;
 use super::super::recent_rejections::truncate;
 use super::super::respond::{self, Response};
 use super::fleet;
@@ -15,7 +16,7 @@ use crate::stream::registry::Why;
 use crate::telemetry::{metrics, process};
 
 /// `GET /v1/status`
-pub async fn status(app: &App) -> Response {
+pub async fn status(app: &App) -> Result<Response, ApiError> {
     let nodes = tokio::time::timeout(SIGN_OF_LIFE, fleet::nodes(app));
     let (store_is_up, nodes) = tokio::join!(store_is_up(app), nodes);
     let ready = store_is_up && app.commands.are_known() && app.gate.is_ready() && !app.is_draining();
@@ -47,7 +48,7 @@ pub async fn status(app: &App) -> Response {
         "nodes": nodes.unwrap_or_default(),
         "shadow": shadow(app),
     });
-    respond::json(StatusCode::OK, &body)
+    Ok(respond::json(StatusCode::OK, &body))
 }
 
 /// The candidate in numbers; where it differs is asked of `/v1/policy/shadow`.

@@ -1,30 +1,26 @@
-//! `GET /v1/streams`: who reads what here.
+//! `GET /v1/streams`: the open streams of this node.
 
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 
 use super::super::App;
+use super::super::api_error::ApiError;
 use super::super::respond::{self, Response};
 use super::params::Params;
 use crate::stream::registry::Reader;
 
-/// Streams of one page, unless fewer are wanted.
-const USUAL: u64 = 100;
-const MOST: u64 = 1000;
-/// A page ends when it has so many bytes: a stream may have a hundred long names.
-const BYTES: usize = 1 << 20;
+const DEFAULT_LIMIT: u64 = 100;
+const MAX_LIMIT: u64 = 1000;
+/// A page ends after this many bytes: a stream may have a hundred long channel names.
+const MAX_PAGE_BYTES: usize = 1 << 20;
 
-/// The streams that match, in the order in which they came, a page at a time.
-pub async fn list<B>(app: &App, request: Request<B>) -> Response {
-    page(app, &request).unwrap_or_else(|refusal| *refusal)
-}
-
-fn page<B>(app: &App, request: &Request<B>) -> Result<Response, Box<Response>> {
+/// A page of the matching streams, in the order in which they were opened.
+pub async fn list<B>(app: &App, request: Request<B>) -> Result<Response, ApiError> {
     let known = ["subject", "channel", "generation", "address", "limit", "after"];
     let params = Params::read(request.uri(), &known)?;
     let (subject, channel, address) = (params.text("subject"), params.text("channel"), params.text("address"));
     let generation = params.number("generation", 0, u64::MAX)?;
-    let limit = params.number("limit", 1, MOST)?.unwrap_or(USUAL);
+    let limit = params.number("limit", 1, MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
     let after = params.number("after", 0, u64::MAX)?.unwrap_or(0);
     let matches = |reader: &Reader| {
         subject.is_none_or(|wanted| reader.subject.as_deref() == Some(wanted))
@@ -32,12 +28,12 @@ fn page<B>(app: &App, request: &Request<B>) -> Result<Response, Box<Response>> {
             && generation.is_none_or(|wanted| reader.version == wanted)
             && address.is_none_or(|wanted| *reader.address == *wanted)
     };
-    // One more than wanted says whether there is a next page.
-    let most = usize::try_from(limit).unwrap_or(usize::MAX);
-    let found = app.streams.list(after, most.saturating_add(1), matches);
+    // One more than the limit, to know whether there is a next page.
+    let max = usize::try_from(limit).unwrap_or(usize::MAX);
+    let found = app.streams.list(after, max.saturating_add(1), matches);
     let (mut streams, mut bytes, mut last) = (Vec::new(), 0, None);
     for (number, reader) in &found {
-        if streams.len() == most || bytes > BYTES {
+        if streams.len() == max || bytes > MAX_PAGE_BYTES {
             let body = json!({ "count": app.streams.count(), "streams": streams, "next": last });
             return Ok(respond::json(StatusCode::OK, &body));
         }

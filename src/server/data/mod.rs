@@ -1,4 +1,4 @@
-//! The data port: streams, and what stands beside them.
+//! The data port: streams, the emitter's REST protocol, and the playground.
 
 mod cors;
 pub mod playground;
@@ -15,24 +15,26 @@ use hyper::body::Incoming;
 use serde_json::json;
 
 use super::App;
+use super::api_error::ApiError;
 use super::respond::{self, Response};
 
-pub use stream::REFUSALS;
+pub use stream::REFUSAL_CODES;
 
-/// The whole data port.
-pub async fn answer(app: &Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> Response {
+/// Answers a request to the data port.
+pub async fn answer(app: &Arc<App>, request: Request<Incoming>, peer: SocketAddr) -> Response {
+    dispatch(app, request, peer).await.unwrap_or_else(ApiError::into_response)
+}
+
+async fn dispatch(app: &Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> Result<Response, ApiError> {
     let path = request.uri().path();
     if app.config.stream.matches(path) {
         if app.playground.is_some() {
             playground::sign_in(&app.config.stream.path, &mut request);
         }
-        return stream::answer(app, &request, peer).await;
+        return Ok(stream::answer(app, &request, peer).await);
     }
     if path == "/healthz" {
-        // Balancers ask here, where their clients go.
-        let (status, text) =
-            if app.is_draining() { (StatusCode::SERVICE_UNAVAILABLE, "draining") } else { (StatusCode::OK, "ok") };
-        return respond::json(status, &json!({ "status": text }));
+        return Ok(health(app));
     }
     if path == "/redis" || path.starts_with("/redis/") {
         return redis_rest::answer(app, request).await;
@@ -42,5 +44,12 @@ pub async fn answer(app: &Arc<App>, mut request: Request<Incoming>, peer: Socket
     {
         return playground::answer(app, playground, request, peer).await;
     }
-    respond::not_found()
+    Err(ApiError::NotFound)
+}
+
+/// For load balancers, on the port that their clients use: not healthy once the node drains.
+fn health(app: &App) -> Response {
+    let (status, text) =
+        if app.is_draining() { (StatusCode::SERVICE_UNAVAILABLE, "draining") } else { (StatusCode::OK, "ok") };
+    respond::json(status, &json!({ "status": text }))
 }

@@ -1,5 +1,4 @@
-//! `/redis`: the part of the Upstash REST protocol that the npm package's server half speaks. Its errors are strings, as
-//! that protocol's are.
+//! `/redis`: the part of the Upstash REST protocol that the npm package's server half uses. Errors are strings, as in that protocol.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::super::App;
 use super::super::access::shows_token;
+use super::super::api_error::ApiError;
 use super::super::body::read_body;
 use super::super::respond::{self, Response};
 
@@ -27,91 +27,104 @@ use crate::store::command::{Command, Reply};
 
 /// Commands of one pipeline.
 const MAX_COMMANDS: usize = 1000;
-/// A silent subscription says something this often.
+/// Pause after which a silent subscription sends a comment.
 const HEARTBEAT: Duration = Duration::from_secs(25);
+/// Error code of a body of another form than a command or a pipeline.
+const INVALID_COMMAND: &str = "invalid_command";
 
-/// Everything under `/redis`.
-pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response {
-    let live = app.live();
-    if live.rest_tokens.is_empty() {
-        return respond::not_found();
+/// Answers a request below `/redis`.
+pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Response, ApiError> {
+    if app.live().rest_tokens.is_empty() {
+        return Err(ApiError::NotFound);
     }
-    if !shows_token(request.headers(), &live.rest_tokens) {
-        return fail(StatusCode::UNAUTHORIZED, "WRONGPASS the bearer token is not one of redis-rest.tokens");
+    Ok(dispatch(app, request).await.unwrap_or_else(|error| error_response(&error)))
+}
+
+/// An error in the form of the Upstash protocol: `{"error":"CODE text"}`.
+fn error_response(error: &ApiError) -> Response {
+    let status = match error {
+        // The protocol answers 400 whatever is wrong with a command.
+        ApiError::Store(StoreError::WrongType) | ApiError::EventTooLarge { .. } => StatusCode::BAD_REQUEST,
+        error => error.status(),
+    };
+    respond::json(status, &json!({ "error": error_text(error) }))
+}
+
+fn error_text(error: &ApiError) -> String {
+    match error {
+        ApiError::InvalidRestToken => format!("WRONGPASS {error}"),
+        ApiError::ChannelNotAllowed(_) => format!("NOPERM {error}"),
+        ApiError::Store(StoreError::WrongType) => {
+            "WRONGTYPE Operation against a key holding the wrong kind of value".into()
+        }
+        // Both begin with a code.
+        ApiError::Store(StoreError::Refused(text)) => text.clone(),
+        ApiError::Command(cause) => cause.to_string(),
+        error => format!("ERR {}", error.message()),
+    }
+}
+
+async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Response, ApiError> {
+    if !shows_token(request.headers(), &app.live().rest_tokens) {
+        return Err(ApiError::InvalidRestToken);
     }
     if request.method() != Method::POST {
-        return fail(StatusCode::METHOD_NOT_ALLOWED, "ERR commands are sent by POST, as a JSON array");
+        return Err(ApiError::MethodNotAllowed { allow: "POST".into() });
     }
     let path = request.uri().path().trim_start_matches("/redis").trim_start_matches('/').to_owned();
     if let Some(channel) = path.strip_prefix("subscribe/") {
         return subscribe(app, channel, request.headers().clone());
     }
     let in_base64 = request.headers().get("upstash-encoding").is_some_and(|v| v == "base64");
-    // A whole event and its overhead, escaped.
+    // A whole event with its overhead, escaped.
     let limit = app.config.stream.hub.max_event * 2 + (64 << 10);
-    let body = match read_body(request.into_body(), limit).await {
-        Ok(body) => body,
-        Err(unread) => return fail(unread.status(), &format!("ERR {unread}")),
-    };
-    let body: Value = match serde_json::from_slice(&body) {
-        Ok(body) => body,
-        Err(cause) => return fail(StatusCode::BAD_REQUEST, &format!("ERR the body is no JSON: {cause}")),
-    };
+    let body = read_body(request.into_body(), limit).await?;
+    let body: Value =
+        serde_json::from_slice(&body).map_err(|cause| invalid(format!("the body is not JSON: {cause}")))?;
     match &*path {
-        "" => match run(app, &body).await {
-            Ok(reply) => respond::json(StatusCode::OK, &json!({ "result": to_json(reply, in_base64) })),
-            Err((status, text)) => fail(status, &text),
-        },
+        "" => {
+            let reply = run(app, &body).await?;
+            Ok(respond::json(StatusCode::OK, &json!({ "result": to_json(reply, in_base64) })))
+        }
         "pipeline" => pipeline(app, &body, in_base64).await,
-        _ => fail(StatusCode::NOT_FOUND, "ERR only single commands, /pipeline and /subscribe/… are here"),
+        _ => Err(ApiError::NotFound),
     }
 }
 
-fn fail(status: StatusCode, text: &str) -> Response {
-    respond::json(status, &json!({ "error": text }))
+const fn invalid(reason: String) -> ApiError {
+    ApiError::InvalidBody { code: INVALID_COMMAND, reason }
 }
 
-async fn pipeline(app: &App, body: &Value, in_base64: bool) -> Response {
+async fn pipeline(app: &App, body: &Value, in_base64: bool) -> Result<Response, ApiError> {
     let Some(commands) = body.as_array().filter(|list| list.len() <= MAX_COMMANDS) else {
-        return fail(
-            StatusCode::BAD_REQUEST,
-            &format!("ERR a pipeline is a JSON array of at most {MAX_COMMANDS} commands"),
-        );
+        return Err(invalid(format!("a pipeline is a JSON array of at most {MAX_COMMANDS} commands")));
     };
     let mut results = Vec::with_capacity(commands.len());
     for command in commands {
         results.push(match run(app, command).await {
             Ok(reply) => json!({ "result": to_json(reply, in_base64) }),
-            Err((_, text)) => json!({ "error": text }),
+            Err(error) => json!({ "error": error_text(&error) }),
         });
     }
-    respond::json(StatusCode::OK, &Value::Array(results))
+    Ok(respond::json(StatusCode::OK, &Value::Array(results)))
 }
 
-async fn run(app: &App, body: &Value) -> Result<Reply, (StatusCode, String)> {
-    let bad = |text: String| (StatusCode::BAD_REQUEST, text);
-    let command = Command::parse(body).map_err(|cause| bad(cause.to_string()))?;
+async fn run(app: &App, body: &Value) -> Result<Reply, ApiError> {
+    let command = Command::parse(body)?;
     let key = command.key();
     if !app.permits(key) {
-        return Err((
-            StatusCode::FORBIDDEN,
-            format!("NOPERM {key:?} is not a channel here (channels.allow, channels.deny)"),
-        ));
+        return Err(ApiError::ChannelNotAllowed(key.to_owned()));
     }
     let max = app.config.stream.hub.max_event;
     if let Command::Add { fields, .. } = &command
         && fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > max
     {
-        return Err(bad(format!("ERR an event of more than {max} bytes (stream.max-event) would reach nobody")));
+        return Err(ApiError::EventTooLarge { max_bytes: max });
     }
-    app.hub.store().command(&command).await.map_err(|cause| match cause {
-        StoreError::WrongType => bad("WRONGTYPE Operation against a key holding the wrong kind of value".into()),
-        StoreError::Refused(text) => bad(text),
-        StoreError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "ERR the store does not answer".into()),
-    })
+    Ok(app.hub.store().command(&command).await?)
 }
 
-/// Strings in base64, where the client wants that; all but `OK`.
+/// Strings in base64 where the client asked for it, except `OK`.
 fn to_json(reply: Reply, in_base64: bool) -> Value {
     match reply {
         Reply::Nil => Value::Null,
@@ -122,11 +135,11 @@ fn to_json(reply: Reply, in_base64: bool) -> Value {
     }
 }
 
-/// `SUBSCRIBE` as an event stream. The client puts the channel into the path as it is: the whole rest is the one channel.
-fn subscribe(app: &App, channel: &str, headers: HeaderMap) -> Response {
+/// `SUBSCRIBE` as an event stream. The client does not escape slashes in the channel, so the rest of the path is one channel.
+fn subscribe(app: &App, channel: &str, headers: HeaderMap) -> Result<Response, ApiError> {
     let channel = percent_decode_str(channel).decode_utf8_lossy().into_owned();
     if !app.permits(&channel) {
-        return fail(StatusCode::FORBIDDEN, &format!("NOPERM {channel:?} is not a channel here"));
+        return Err(ApiError::ChannelNotAllowed(channel));
     }
     let listener = Listener { tap: app.hub.tap(&channel), channel, greeted: false };
     let frames = stream::unfold(listener, |mut listener| async move {
@@ -135,11 +148,11 @@ fn subscribe(app: &App, channel: &str, headers: HeaderMap) -> Response {
     });
     let (draining, mut options) = (app.shutdown.draining(), app.options.subscribe());
     let end = async move {
-        // A token that was taken away reads no more.
-        let gone = options.wait_for(|live| !shows_token(&headers, &live.rest_tokens));
-        tokio::select! { () = draining => {}, _ = gone => {} }
+        // A subscription ends when its token is removed from the configuration.
+        let removed = options.wait_for(|live| !shows_token(&headers, &live.rest_tokens));
+        tokio::select! { () = draining => {}, _ = removed => {} }
     };
-    respond::event_stream(StreamBody::new(frames.take_until(Box::pin(end))))
+    Ok(respond::event_stream(StreamBody::new(frames.take_until(Box::pin(end)))))
 }
 
 struct Listener {
@@ -158,7 +171,7 @@ impl Listener {
         }
         match tokio::time::timeout(HEARTBEAT, self.tap.next()).await {
             Ok(message) => {
-                // JSON has line breaks only between its tokens; anything else loses them.
+                // A line break would end the frame. In JSON it is whitespace between tokens; other messages lose it.
                 let text = String::from_utf8_lossy(&message?).replace(['\n', '\r'], " ");
                 Some(format!("data: message,{channel},{text}\n\n").into())
             }

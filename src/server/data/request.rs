@@ -1,4 +1,4 @@
-//! What a request says: channels, acks, who sends it.
+//! Stream requests: channels, acks and the client, as the policy sees them.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,22 +11,22 @@ use crate::config::Config;
 use crate::policy::{self, asked};
 use crate::stream::position::parse_ack;
 
-/// The channels of a URL, and where each shall start.
+/// The channels of a URL and where each starts.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Query {
-    /// Without repeats, in the order of the URL.
+    /// Without duplicates, in the order of the URL.
     pub channels: Vec<String>,
-    /// One a channel; [`Start::Tail`] where the URL says nothing.
+    /// One for each channel; [`Start::Tail`] without an ack.
     pub starts: Vec<Start>,
 }
 
-/// A parameter that is none.
+/// An ack that is neither a time nor a stream id.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is neither a time in ms (1732464000000) nor a stream id (1732464000000-0)")]
 pub struct InvalidAck(pub String);
 
 impl Query {
-    /// Reads a query as `URLSearchParams` does.
+    /// Parses a query as `URLSearchParams` does.
     pub fn parse(query: &str) -> Result<Self, InvalidAck> {
         let channels = asked::channels(query);
         let mut acks: HashMap<String, String> = HashMap::new();
@@ -44,7 +44,7 @@ impl Query {
     }
 }
 
-/// The request as a policy is told of it.
+/// The request as the policy sees it.
 pub fn for_policy<B>(request: &Request<B>, peer: SocketAddr, config: &Config) -> policy::Request {
     let mut headers = request.headers().clone();
     asked::join_cookies(&mut headers);
@@ -67,7 +67,7 @@ pub fn for_policy<B>(request: &Request<B>, peer: SocketAddr, config: &Config) ->
     }
 }
 
-/// The last address that is not a trusted proxy's own.
+/// The last address that is not a trusted proxy's.
 fn forwarded_client(list: &str, config: &Config) -> Option<IpAddr> {
     let addresses = list.rsplit(',').map(|text| text.trim().parse::<IpAddr>().ok());
     addresses.map_while(|address| address).find(|address| !config.is_trusted_proxy(*address))

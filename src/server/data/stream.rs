@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request, StatusCode};
+use http::{Method, Request};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::super::App;
-use super::super::respond::{self, Pinned, Response, error};
+use super::super::api_error::ApiError;
+use super::super::respond::{self, Pinned, Response};
 use super::cors;
 use super::request::{Query, for_policy};
 use crate::channel::Start;
@@ -20,58 +21,46 @@ use crate::stream::{Entry, EventStream, now_ms};
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::Opened;
 
+/// Answers a request to the stream path. CORS headers are on errors too, so that a page can read them.
 pub async fn answer(app: &Arc<App>, request: &Request<Incoming>, peer: SocketAddr) -> Response {
-    let mut response = match *request.method() {
-        Method::GET => open(app, request, peer).await.unwrap_or_else(|response| *response),
-        Method::OPTIONS => cors::preflight(),
-        _ => respond::method_not_allowed("GET, OPTIONS"),
+    let result = match *request.method() {
+        Method::GET => open(app, request, peer).await,
+        Method::OPTIONS => Ok(cors::preflight()),
+        _ => Err(ApiError::MethodNotAllowed { allow: "GET, OPTIONS".into() }),
     };
+    let mut response = result.unwrap_or_else(ApiError::into_response);
     cors::apply(&app.live().cors, request.headers(), &mut response);
     response
 }
 
-/// The codes of the errors with which the gateway itself keeps clients out.
-pub const REFUSALS: [&str; 5] =
+/// Codes of the errors with which the gateway itself refuses a stream request.
+pub const REFUSAL_CODES: [&str; 5] =
     ["invalid_ack", "too_many_channels", "channel_not_allowed", "too_many_streams", "revoked"];
 
-/// Opens a stream: whatever is wrong with the request comes first, then the policy, once, on the whole set of channels.
-async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Result<Response, Box<Response>> {
-    let refuse = |status, code, message: String| {
-        metrics().opened(Opened::Refused(code));
-        Box::new(error(status, code, message))
-    };
-    let query = Query::parse(request.uri().query().unwrap_or_default())
-        .map_err(|cause| refuse(StatusCode::BAD_REQUEST, "invalid_ack", cause.to_string()))?;
-    let max = app.config.stream.max_channels;
-    if query.channels.len() > max {
-        let text = format!("{} channels, of at most {max} (stream.max-channels)", query.channels.len());
-        return Err(refuse(StatusCode::BAD_REQUEST, "too_many_channels", text));
-    }
-    if let Some(name) = query.channels.iter().find(|name| !app.permits(name)) {
-        return Err(refuse(StatusCode::FORBIDDEN, "channel_not_allowed", format!("{name:?} is not a channel here")));
-    }
+/// Opens a stream: the request is checked first; then the policy is evaluated once, on the whole set of channels.
+async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Result<Response, ApiError> {
+    let query = parse(app, request).map_err(refused)?;
     let asked = for_policy(request, peer, &app.config);
     let delay = app.live().reject_hold;
     let client = app.rejection_delay.client_key(delay, &asked);
     app.rejection_delay.wait(delay, client).await;
-    let cut = request.extensions().get::<Cut>().cloned().unwrap_or_default();
-    let Some(ticket) = app.streams.admit(cut) else {
-        let text = format!("there are {} streams (stream.max-streams)", app.config.stream.max_streams);
-        return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", text));
+    let abort = request.extensions().get::<Cut>().cloned().unwrap_or_default();
+    let Some(permit) = app.streams.admit(abort) else {
+        return Err(refused(ApiError::TooManyStreams { max: app.config.stream.max_streams }));
     };
     let (decision, pin) = app.gate.admit(&asked, &query.channels).await;
     app.rejection_delay.record(client, &decision.outcome);
-    metrics().opened(opened(&decision));
+    metrics().opened(outcome(&decision));
     app.recent_rejections.record(&asked.id, &query.channels, &decision);
     let grant = match decision.outcome {
         Outcome::Allowed(grant) => grant,
-        Outcome::Rejected(_) if decision.revoked => return Err(Box::new(respond::revoked())),
-        Outcome::Rejected(r) => return Err(Box::new(respond::verbatim(r.status, r.headers, r.body, pin))),
-        Outcome::Failed(failure) => return Err(Box::new(respond::failure(&failure))),
+        Outcome::Rejected(_) if decision.revoked => return Err(ApiError::Revoked),
+        Outcome::Rejected(r) => return Ok(respond::verbatim(r.status, r.headers, r.body, pin)),
+        Outcome::Failed(failure) => return Err(failure.into()),
     };
     let last_event_id = request.headers().get("last-event-id").and_then(|v| v.to_str().ok());
     let (entries, positions) = starts(query, last_event_id, &grant);
-    let body = EventStream::new(app.stream_context(), ticket, entries, positions);
+    let body = EventStream::new(app.stream_context(), permit, entries, positions);
     let reader = Reader {
         request: asked.id,
         subject: grant.subject.map(Into::into),
@@ -89,7 +78,27 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     Ok(response)
 }
 
-fn opened(decision: &Decision) -> Opened {
+/// The channels of a request, if the gateway allows them.
+fn parse(app: &App, request: &Request<Incoming>) -> Result<Query, ApiError> {
+    let query = Query::parse(request.uri().query().unwrap_or_default())?;
+    let (count, max) = (query.channels.len(), app.config.stream.max_channels);
+    if count > max {
+        return Err(ApiError::TooManyChannels { count, max });
+    }
+    match query.channels.iter().find(|name| !app.permits(name)) {
+        Some(name) => Err(ApiError::ChannelNotAllowed(name.clone())),
+        None => Ok(query),
+    }
+}
+
+/// Counts a refusal by the gateway.
+fn refused(error: ApiError) -> ApiError {
+    metrics().opened(Opened::Refused(error.code()));
+    error
+}
+
+/// How a decision is counted.
+fn outcome(decision: &Decision) -> Opened {
     match &decision.outcome {
         Outcome::Rejected(_) if decision.revoked => Opened::Refused("revoked"),
         Outcome::Allowed(_) => Opened::Allowed,
@@ -98,7 +107,7 @@ fn opened(decision: &Decision) -> Opened {
     }
 }
 
-/// Where each granted channel starts: `Last-Event-ID` over the URL's ack over the tail, and nothing that the policy keeps back.
+/// Where each granted channel starts: at `Last-Event-ID`, else at the URL's ack, else at the tail; never before the grant's `replay-since`.
 fn starts(query: Query, last_event_id: Option<&str>, grant: &Grant) -> (Vec<Entry>, Positions) {
     let mut positions = Positions::new(&query.channels);
     if let Some(id) = last_event_id {
@@ -116,18 +125,18 @@ fn starts(query: Query, last_event_id: Option<&str>, grant: &Grant) -> (Vec<Entr
             (Start::From(at) | Start::Id(at), Some(bound)) if at < bound => Start::From(bound),
             _ => asked,
         };
-        // What the browser shall send back if it is cut off before the channel is open.
+        // The position that a browser sends if it is disconnected before the channel is open.
         positions.set(number, if let Start::Id(id) = start { Some(id) } else { None });
         entries.push(Entry { number, name, start });
     }
     (entries, positions)
 }
 
-/// A grant's end on this process' clock, somewhat before its time: those that were granted together do not end together.
+/// A grant's end on the monotonic clock, a random part earlier, so that streams that were granted together do not all end at once.
 fn deadline(expires_at: u64) -> Instant {
     let left = Duration::from_millis(expires_at.saturating_sub(now_ms()));
     let early = (left / 10).min(Duration::from_secs(30)).mul_f64(rand::random_range(0.0..1.0));
-    // A time so far away that the clock cannot say it is a year.
+    // A time beyond the range of the clock becomes a year.
     let now = Instant::now();
     now.checked_add(left - early).unwrap_or(now + Duration::from_secs(365 * 86_400))
 }
