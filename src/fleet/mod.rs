@@ -17,5 +17,5 @@ mod view;
 
 pub use copy::LocalCopy;
 pub use member::{Fleet, Join, Node};
-pub use pointer::Pointer;
+pub use pointer::{Missing, Pointer};
 pub use view::{NothingThere, View};

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use super::body::BodyError;
 use super::data::request::InvalidAck;
 use super::respond::{self, Response};
-use crate::fleet::NothingThere;
 use crate::fleet::proposal::NoProposal;
 use crate::fleet::push::PushError;
 use crate::fleet::revocation::RevokeError;
+use crate::fleet::{Missing, NothingThere};
 use crate::policy::digest::Digest;
 use crate::policy::signature::SignatureError;
 use crate::policy::{About, Failure};
@@ -155,9 +155,7 @@ impl ApiError {
             Self::Decision(Failure::NoPolicy | Failure::Busy) => (S::SERVICE_UNAVAILABLE, "unavailable"),
             Self::Decision(_) => (S::INTERNAL_SERVER_ERROR, "decision_error"),
 
-            Self::Store(StoreError::Unavailable(_)) => (S::SERVICE_UNAVAILABLE, "store_unavailable"),
-            Self::Store(StoreError::WrongType) => (S::CONFLICT, "wrong_type"),
-            Self::Store(StoreError::Refused(_)) => (S::BAD_REQUEST, "store_refused"),
+            Self::Store(cause) | Self::RevokedOnThisNodeOnly { cause, .. } => classify_store(cause),
             Self::Command(CommandError::Unknown(_)) => (S::BAD_REQUEST, "unknown_command"),
             Self::Command(_) => (S::BAD_REQUEST, "invalid_command"),
             Self::EventTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "event_too_large"),
@@ -165,10 +163,6 @@ impl ApiError {
             Self::InvalidRevocation(_) => (S::BAD_REQUEST, "invalid_revocation"),
             Self::TooManyRevocations(_) => (S::CONFLICT, "too_many_revocations"),
             Self::NoSuchRevocation => (S::NOT_FOUND, "no_such_revocation"),
-            Self::RevokedOnThisNodeOnly { cause: StoreError::Unavailable(_), .. } => {
-                (S::SERVICE_UNAVAILABLE, "store_unavailable")
-            }
-            Self::RevokedOnThisNodeOnly { .. } => (S::CONFLICT, "store_refused"),
 
             Self::PolicyNotManagedHere(_) => (S::CONFLICT, "policy_not_managed_here"),
             Self::NoFleet(_) => (S::CONFLICT, "no_fleet"),
@@ -250,11 +244,21 @@ impl ApiError {
     }
 }
 
+/// A store that refuses a command is a fault of the deployment, and so not a client error.
+const fn classify_store(cause: &StoreError) -> (StatusCode, &'static str) {
+    use StatusCode as S;
+    match cause {
+        StoreError::Unavailable(_) => (S::SERVICE_UNAVAILABLE, "store_unavailable"),
+        StoreError::WrongType => (S::CONFLICT, "wrong_type"),
+        StoreError::InvalidCommand(_) => (S::BAD_REQUEST, "invalid_command"),
+        StoreError::Refused(_) => (S::BAD_GATEWAY, "store_refused"),
+    }
+}
+
 const fn classify_push(cause: &PushError) -> (StatusCode, &'static str) {
     use StatusCode as S;
     match cause {
-        PushError::Store(StoreError::Unavailable(_)) => (S::SERVICE_UNAVAILABLE, "store_unavailable"),
-        PushError::Store(_) => (S::CONFLICT, "store_refused"),
+        PushError::Store(cause) => classify_store(cause),
         PushError::Refused(_) => (S::UNPROCESSABLE_ENTITY, "activation_failed"),
         PushError::TooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
         PushError::Busy => (S::CONFLICT, "push_in_progress"),
@@ -301,6 +305,24 @@ impl From<NoProposal> for ApiError {
             NoProposal::None => Self::NoShadowPolicy,
             NoProposal::Moved => Self::ShadowPolicyChanged,
             unreadable @ NoProposal::Unreadable(_) => Self::ShadowPolicyUnreadable(unreadable.to_string()),
+        }
+    }
+}
+
+impl ApiError {
+    /// The policy to roll back to cannot be fetched.
+    pub fn previous_policy(cause: Missing) -> Self {
+        match cause {
+            Missing::Store(cause) => Self::Store(cause),
+            lost => Self::NoPreviousPolicy(lost.to_string()),
+        }
+    }
+
+    /// The fleet's shadow policy cannot be fetched.
+    pub fn shadow_policy(cause: Missing) -> Self {
+        match cause {
+            Missing::Store(cause) => Self::Store(cause),
+            lost => Self::ShadowPolicyUnreadable(lost.to_string()),
         }
     }
 }

@@ -93,7 +93,7 @@ pub async fn rollback(
     if target.signature.is_some() && rollback.signature.is_none() {
         return Err(ApiError::SignatureRequired);
     }
-    let artifact = target.fetch(store).await.map_err(|cause| ApiError::NoPreviousPolicy(cause.to_string()))?;
+    let artifact = target.fetch(store).await.map_err(ApiError::previous_policy)?;
     let bundle = bundle(Artifact { signature: rollback.signature, ..artifact })?;
     let timeout = timeout.unwrap_or(PREPARE_TIMEOUT);
     push(fleet, bundle, How { dry_run: false, timeout, untried: false, rollback_of: Some(target.sequence) }).await

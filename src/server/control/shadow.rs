@@ -136,8 +136,7 @@ async fn promote_on_all(
     let (artifact, own) = match (proposal::proposal(managing.store()).await, own) {
         (Ok(Proposal { pointer, .. }), _) => {
             promote.check_digest(&pointer.component.to_string())?;
-            let artifact = pointer.fetch(managing.store()).await;
-            (artifact.map_err(|cause| ApiError::ShadowPolicyUnreadable(cause.to_string()))?, None)
+            (pointer.fetch(managing.store()).await.map_err(ApiError::shadow_policy)?, None)
         }
         (Err(NoProposal::None), Some(own)) => {
             promote.check_digest(own.policy().digest())?;

@@ -58,7 +58,7 @@ fn error_text(error: &ApiError) -> String {
             "WRONGTYPE Operation against a key holding the wrong kind of value".into()
         }
         // Both begin with a code.
-        ApiError::Store(StoreError::Refused(text)) => text.clone(),
+        ApiError::Store(StoreError::InvalidCommand(text) | StoreError::Refused(text)) => text.clone(),
         ApiError::Command(cause) => cause.to_string(),
         error => format!("ERR {}", error.message()),
     }
