@@ -8,6 +8,7 @@ mod body;
 mod connection;
 mod control;
 pub(crate) mod data;
+mod readiness;
 mod recent_rejections;
 mod respond;
 mod shutdown;

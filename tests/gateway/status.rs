@@ -1,6 +1,7 @@
 //! What the control port tells of streams, and how things stand.
 
 use serde_json::{Value, json};
+use tidegate::fleet::commands;
 
 use crate::client::{Reply, Sse, ask};
 use crate::guests::component;
@@ -119,4 +120,22 @@ async fn the_page_needs_no_token_and_lets_nothing_in() {
     }
     let gateway = Gateway::start("").await;
     assert_eq!(ask(gateway.control, "GET", "/", &[("host", "evil.example")], "").await.code(), "host_not_allowed");
+}
+
+/// After each fleet command a node reads for a moment. That is no reason to send it no clients, whoever asks.
+#[tokio::test]
+async fn endpoints_agree_on_readiness_while_commands_are_read() {
+    let gateway = Gateway::start("").await;
+    for path in ["/readyz", "/metrics", "/v1/status"] {
+        gateway.store.set_wrong(commands::KEY, true);
+        until("the commands are not known", || !gateway.app.commands.are_known()).await;
+        let (reply, ()) = tokio::join!(get(&gateway, path), async { gateway.store.set_wrong(commands::KEY, false) });
+        let ready = if path == "/metrics" {
+            reply.body.lines().any(|line| line == "tidegate_ready 1")
+        } else {
+            reply.json()["ready"] == true
+        };
+        assert!(reply.status == 200 && ready, "{path}: {}", reply.body);
+        until("the commands are known", || gateway.app.commands.are_known()).await;
+    }
 }

@@ -1,12 +1,11 @@
 //! `GET /metrics`: what was counted, and what is looked up now.
 
-use std::time::Duration;
-
 use http::StatusCode;
 use prometheus::TextEncoder;
 
 use super::super::App;
 use super::super::api_error::ApiError;
+use super::super::readiness::{Readiness, StoreState};
 use super::super::respond::{self, Response};
 use crate::stream::registry::Why;
 use crate::telemetry::metrics::Book;
@@ -14,14 +13,12 @@ use crate::telemetry::{metrics, process};
 
 /// The text format of Prometheus, which says its version.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// Whoever asks for metrics is not kept waiting by a store that does not answer.
-pub const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// `GET /metrics`
 pub async fn answer(app: &App) -> Result<Response, ApiError> {
-    let store_is_up = store_is_up(app).await;
+    let readiness = app.readiness().await;
     let book = Book::default();
-    node(app, &book, store_is_up);
+    node(app, &book, readiness);
     policy(app, &book);
     decisions(app, &book);
     streams(app, &book);
@@ -34,27 +31,23 @@ pub async fn answer(app: &App) -> Result<Response, ApiError> {
     Ok(respond::full(StatusCode::OK, TEXT, text))
 }
 
-/// Whether the store gives a sign of life, soon.
-pub async fn store_is_up(app: &App) -> bool {
-    matches!(tokio::time::timeout(SIGN_OF_LIFE, app.hub.store().ping()).await, Ok(Ok(())))
-}
-
 fn count(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 
-fn node(app: &App, book: &Book, store_is_up: bool) {
+fn node(app: &App, book: &Book, readiness: Readiness) {
     book.gauges("tidegate_build_info", "What this is; always 1.", &["version"])
         .with_label_values(&[env!("CARGO_PKG_VERSION")])
         .set(1);
-    book.gauge("tidegate_store_up", "Whether the store answers a ping now.").set(store_is_up.into());
+    book.gauge("tidegate_store_up", "Whether the store answers a ping now.")
+        .set((readiness.store != StoreState::Unavailable).into());
     let heard = app.commands.are_known();
     book.gauge("tidegate_commands_heard", "Whether all is known that the fleet said; else nothing is delivered.")
         .set(heard.into());
     book.gauge("tidegate_denials", "Who is kept out for a while, whatever the policy says.")
         .set(count(app.gate.denied().list().len()));
-    let ready = store_is_up && heard && app.gate.is_ready() && !app.is_draining();
-    book.gauge("tidegate_ready", "Whether this node should be sent clients, as /readyz says it.").set(ready.into());
+    book.gauge("tidegate_ready", "Whether this node should be sent clients, as /readyz says it.")
+        .set(readiness.is_ready().into());
     book.gauge("tidegate_draining", "Whether this node is going away.").set(app.is_draining().into());
     book.gauge("tidegate_channels", "Channels that are read here.").set(count(app.hub.channels()));
     book.gauge("tidegate_log_bytes", "Bytes in the logs of all channels.").set(count(app.hub.log_bytes()));

@@ -1,5 +1,7 @@
 //! `GET /v1/status`: how things stand, for the page at `/` and for scripts.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -8,18 +10,19 @@ use super::super::api_error::ApiError;
 use super::super::recent_rejections::truncate;
 use super::super::respond::{self, Response};
 use super::fleet;
-use super::metrics::{SIGN_OF_LIFE, store_is_up};
 use crate::policy::About;
 use crate::rollout::Refused;
 use crate::stream::now_ms;
 use crate::stream::registry::Why;
 use crate::telemetry::{metrics, process};
 
+/// Time for the store to return the status of all nodes; without it the page shows this node alone.
+const NODES_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// `GET /v1/status`
 pub async fn status(app: &App) -> Result<Response, ApiError> {
-    let nodes = tokio::time::timeout(SIGN_OF_LIFE, fleet::nodes(app));
-    let (store_is_up, nodes) = tokio::join!(store_is_up(app), nodes);
-    let ready = store_is_up && app.commands.are_known() && app.gate.is_ready() && !app.is_draining();
+    let nodes = tokio::time::timeout(NODES_TIMEOUT, fleet::nodes(app));
+    let (readiness, nodes) = tokio::join!(app.readiness(), nodes);
     let (received, sent) = metrics().events();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time behind 1970")]
     let started = (process::started() * 1e3) as u64;
@@ -28,9 +31,9 @@ pub async fn status(app: &App) -> Result<Response, ApiError> {
         "node": app.fleet.get().map(|fleet| fleet.word().name).or_else(|| app.config.node.clone()),
         "now": now_ms(),
         "started_at": started,
-        "ready": ready,
-        "draining": app.is_draining(),
-        "store": if store_is_up { "ok" } else { "unavailable" },
+        "ready": readiness.is_ready(),
+        "draining": readiness.draining,
+        "store": readiness.store.as_str(),
         "policy": policy(app),
         "streams": streams(app),
         "stream_requests": metrics().opens(),
