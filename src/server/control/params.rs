@@ -31,6 +31,13 @@ impl<'a> Params<'a> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 
+    /// A parameter's value as a share, from 0 to 1.
+    pub fn share(&self, name: &str) -> Result<Option<f64>, ApiError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+        share.map(Some).ok_or_else(|| invalid(format!("{name} must be a number from 0 to 1, not {text:?}")))
+    }
+
     /// A parameter's value as a number from `min` to `max`.
     pub fn number(&self, name: &str, min: u64, max: u64) -> Result<Option<u64>, ApiError> {
         let Some(text) = self.text(name) else { return Ok(None) };
@@ -70,6 +77,27 @@ mod tests {
             "?channel=a&channel=b",
         ] {
             assert_eq!(read(query), Err(400), "{query}");
+        }
+    }
+    #[test]
+    fn share_is_a_number_from_0_to_1() {
+        for (query, expect) in [
+            ("", Some(0.1)),
+            ("?", Some(0.1)),
+            ("?share=0.5", Some(0.5)),
+            ("?share=0%2E5", Some(0.5)),
+            ("?share=1", Some(1.0)),
+            ("?share=0", Some(0.0)),
+            ("?share=2", None),
+            ("?share=NaN", None),
+            ("?share=-0.5", None),
+            ("?share=", None),
+            ("?share=1&share=1", None),
+            ("?part=1", None),
+        ] {
+            let uri: Uri = format!("/v1/policy/shadow{query}").parse().expect("a URI");
+            let share = Params::read(&uri, &["share"]).and_then(|params| params.share("share"));
+            assert_eq!(share.ok().map(|share| share.unwrap_or(0.1)), expect, "{query:?}");
         }
     }
 }

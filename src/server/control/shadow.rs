@@ -13,6 +13,7 @@ use super::super::App;
 use super::super::api_error::ApiError;
 use super::super::body::{ExpectedBody, json_body};
 use super::super::respond::{self, Response};
+use super::params::Params;
 use super::{fleet, policy};
 use crate::fleet::Fleet;
 use crate::fleet::proposal::{self, NoProposal, Portion, Proposal, Told, WORDS};
@@ -35,7 +36,7 @@ pub async fn get(app: &App) -> Result<Response, ApiError> {
 
 /// `PUT /v1/policy/shadow`
 pub async fn put(app: &App, request: Request<Incoming>) -> Result<Response, ApiError> {
-    let share = share(request.uri().query(), app.live().shadow.share)?;
+    let share = Params::read(request.uri(), &["share"])?.share("share")?.unwrap_or(app.live().shadow.share);
     let (artifact, _permit) = policy::upload(app, request).await?;
     if let Some(managing) = fleet::managing(app) {
         return push(app, managing, artifact, share).await;
@@ -150,38 +151,4 @@ async fn promote_on_all(
         app.rollout.ended(&own);
     }
     Ok(policy::tagged(app, response))
-}
-
-fn share(query: Option<&str>, default: f64) -> Result<f64, ApiError> {
-    let wrong = || ApiError::InvalidParameter("this path takes ?share=0.1, from 0 to 1, and nothing else".into());
-    match query.unwrap_or_default() {
-        "" => Ok(default),
-        query => {
-            let share = query.strip_prefix("share=").and_then(|share| share.parse::<f64>().ok());
-            share.filter(|share| (0.0..=1.0).contains(share)).ok_or_else(wrong)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares() {
-        for (query, expect) in [
-            (None, Some(0.1)),
-            (Some(""), Some(0.1)),
-            (Some("share=0.5"), Some(0.5)),
-            (Some("share=1"), Some(1.0)),
-            (Some("share=0"), Some(0.0)),
-            (Some("share=2"), None),
-            (Some("share=NaN"), None),
-            (Some("share=-0.5"), None),
-            (Some("share="), None),
-            (Some("part=1"), None),
-        ] {
-            assert_eq!(share(query, 0.1).ok(), expect, "{query:?}");
-        }
-    }
 }
