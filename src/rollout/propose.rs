@@ -32,7 +32,9 @@ impl Rollout {
     pub async fn propose(&self, artifact: Artifact, share: Share) -> Result<Arc<Candidate>, Arc<Refused>> {
         let files = self.0.place().files.clone();
         let artifact = with_cases_beside(artifact, files.as_ref(), &self.0).await?;
-        self.take_up(artifact, control_port(), share, Whose::Node).await
+        // It is written nowhere, so a restart begins without it.
+        let origin = Origin { persisted: false, ..control_port() };
+        self.take_up(artifact, origin, share, Whose::Node).await
     }
 
     /// The same for what lies in a file, with its cases and its signature beside it.
@@ -144,6 +146,8 @@ impl Turn<'_> {
         };
         let Proposed { artifact, papers, origin, .. } = proposed;
         let (policy, basis) = (candidate.policy().clone(), self.inner.gate.basis());
+        // Whether the active policy is persisted is known once its file was written.
+        let origin = Origin { persisted: true, ..origin };
         let next = Next { policy, basis, origin, papers };
         Ok((artifact.clone(), self.again(Some(&artifact), next).await.map_err(NotReplaced::Refused)?))
     }
