@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_may_drive_a_port() {
+    fn host_origin_and_token_are_checked() {
         let request = |host: &str, origin: Option<&str>, token: Option<&str>| {
             let mut builder = Request::get("/").header("host", host);
             if let Some(origin) = origin {

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn bodies() {
+    async fn bodies_are_bounded_in_size_and_time() {
         use futures_util::{StreamExt, stream};
         use http_body::Frame;
         use http_body_util::{Full, StreamBody};

@@ -75,7 +75,8 @@ async fn a_candidate_is_asked_on_every_node_until_it_is_put_in_force() {
     assert_eq!((promoted["nodes"].as_array().map(Vec::len), digest(&promoted)), (Some(3), digest_of(&given)));
     for node in [&a, &b, &c] {
         assert_eq!(status(node.data).await, 200);
-        until("it asks nothing", async || own(&fleet, node).await.to_string().contains("there is no shadow policy")).await;
+        until("it asks nothing", async || own(&fleet, node).await.to_string().contains("there is no shadow policy"))
+            .await;
     }
     fleet.fails(&["shadow"], "there is no candidate").await;
 }

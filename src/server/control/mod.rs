@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn templates() {
+    fn path_templates_match_whole_segments() {
         for (template, path, expect) in [
             ("/v1/emit", "/v1/emit", true),
             ("/v1/emit", "/v1/emit/", false),
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn no_route_hides_another() {
+    fn routes_do_not_overlap() {
         for (i, one) in ROUTES.iter().enumerate() {
             for other in &ROUTES[i + 1..] {
                 let both = matches(one.path, other.path) || matches(other.path, one.path);

@@ -40,25 +40,25 @@ mod tests {
     }
 
     #[test]
-    fn every_endpoint_is_in_it_and_no_other() {
+    fn document_lists_exactly_the_served_endpoints() {
         let document = document();
         let paths = document["paths"].as_object().expect("paths");
-        let mut told = BTreeSet::new();
+        let mut documented = BTreeSet::new();
         for (path, operations) in paths {
             for method in operations.as_object().expect("operations").keys().filter(|key| METHODS.contains(&&***key)) {
-                told.insert(format!("{} {path}", method.to_uppercase()));
+                documented.insert(format!("{} {path}", method.to_uppercase()));
             }
         }
         let served: BTreeSet<String> = ROUTES.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
-        let missing: Vec<_> = served.difference(&told).collect();
+        let missing: Vec<_> = served.difference(&documented).collect();
         assert!(missing.is_empty(), "src/server/control/openapi.json does not have {missing:?}");
-        let made_up: Vec<_> = told.difference(&served).collect();
-        assert!(made_up.is_empty(), "src/server/control/openapi.json has what is not served: {made_up:?}");
+        let unserved: Vec<_> = documented.difference(&served).collect();
+        assert!(unserved.is_empty(), "src/server/control/openapi.json has endpoints that are not served: {unserved:?}");
         assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
     }
 
     #[test]
-    fn it_says_where_the_token_is_needed() {
+    fn document_states_which_endpoints_require_the_token() {
         let document = document();
         for route in ROUTES {
             let operation = &document["paths"][route.path][route.method.as_str().to_lowercase()];
@@ -71,13 +71,13 @@ mod tests {
     }
 
     #[test]
-    fn references_lead_somewhere_and_names_are_used_once() {
+    fn references_resolve_and_operation_ids_are_unique() {
         fn walk(value: &Value, document: &Value, ids: &mut Vec<String>) {
             match value {
                 Value::Object(map) => {
                     if let Some(Value::String(to)) = map.get("$ref") {
                         let to = to.strip_prefix('#').expect("within the document");
-                        assert!(document.pointer(to).is_some(), "{to} is not there");
+                        assert!(document.pointer(to).is_some(), "{to} does not exist");
                     }
                     if let Some(Value::String(id)) = map.get("operationId") {
                         assert!(!ids.contains(id), "operationId {id} twice");

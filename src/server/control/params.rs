@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters() {
+    fn unknown_repeated_and_invalid_parameters_are_errors() {
         let read = |query: &str| {
             let uri: Uri = format!("/v1/streams{query}").parse().expect("a URI");
             let params = Params::read(&uri, &["channel", "limit"]).map_err(|r| r.status().as_u16())?;

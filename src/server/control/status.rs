@@ -1,4 +1,4 @@
-//! `GET /v1/status`: how things stand, for the page at `/` and for scripts.
+//! `GET /v1/status`: the status of this node, for the page at `/` and for scripts.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub async fn status(app: &App) -> Result<Response, ApiError> {
     let nodes = tokio::time::timeout(NODES_TIMEOUT, fleet::nodes(app));
     let (readiness, nodes) = tokio::join!(app.readiness(), nodes);
     let (received, sent) = metrics().events();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time behind 1970")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time after 1970")]
     let started = (process::started() * 1e3) as u64;
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -54,10 +54,10 @@ pub async fn status(app: &App) -> Result<Response, ApiError> {
     Ok(respond::json(StatusCode::OK, &body))
 }
 
-/// The candidate in numbers; where it differs is asked of `/v1/policy/shadow`.
+/// The shadow policy's report without its disagreements, which `/v1/policy/shadow` has.
 fn shadow(app: &App) -> Value {
-    let Some(candidate) = app.gate.beside().shadow().candidate() else { return Value::Null };
-    let mut report = json!(candidate.report());
+    let Some(shadow) = app.gate.beside().shadow().candidate() else { return Value::Null };
+    let mut report = json!(shadow.report());
     if let Some(report) = report.as_object_mut() {
         report.remove("disagreements");
     }
@@ -83,7 +83,7 @@ fn policy(app: &App) -> Value {
     })
 }
 
-/// What a compiler says may be long.
+/// A failed activation. The reason is truncated, since a compiler's message may be long.
 fn failure(refused: &Refused) -> Value {
     json!({
         "time": refused.time,
@@ -106,7 +106,7 @@ fn streams(app: &App) -> Value {
     })
 }
 
-/// How many took up to so many seconds; the last bucket has no bound.
+/// A cumulative histogram of decision times in seconds; the last bucket has no bound.
 fn decisions() -> Value {
     let buckets = metrics().decision_buckets().into_iter();
     let buckets = buckets.map(|(le, count)| json!({ "le": le.is_finite().then_some(le), "count": count }));

@@ -82,7 +82,7 @@ mod tests {
     use crate::event::StreamId;
 
     #[test]
-    fn queries() {
+    fn queries_are_parsed_as_url_search_params() {
         let check = |query: &str, expect: &[(&str, Start)]| {
             let parsed = Query::parse(query).expect(query);
             let parsed: Vec<_> = parsed.channels.iter().map(|c| &**c).zip(parsed.starts.iter().copied()).collect();
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_behind_proxies() {
+    fn client_address_is_taken_from_trusted_proxies_only() {
         let config = config("[server]\ntrusted-proxies = [\"10.0.0.0/8\", \"::1/128\"]");
         let check = |peer: &str, forwarded: &str, expect: (&str, &str)| {
             let request = Request::get("/api/realtime?x=1")
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_are_one() {
+    fn cookie_headers_are_joined() {
         let mut headers = HeaderMap::new();
         headers.append(COOKIE, HeaderValue::from_static("a=b"));
         headers.append(COOKIE, HeaderValue::from_static("session=s"));

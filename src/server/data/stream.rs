@@ -59,7 +59,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         Outcome::Failed(failure) => return Err(failure.into()),
     };
     let last_event_id = request.headers().get("last-event-id").and_then(|v| v.to_str().ok());
-    let (entries, positions) = starts(query, last_event_id, &grant);
+    let (entries, positions) = start_positions(query, last_event_id, &grant);
     let body = EventStream::new(app.stream_context(), permit, entries, positions);
     let reader = Reader {
         request: asked.id,
@@ -108,7 +108,7 @@ fn outcome(decision: &Decision) -> Opened {
 }
 
 /// Where each granted channel starts: at `Last-Event-ID`, else at the URL's ack, else at the tail; never before the grant's `replay-since`.
-fn starts(query: Query, last_event_id: Option<&str>, grant: &Grant) -> (Vec<Entry>, Positions) {
+fn start_positions(query: Query, last_event_id: Option<&str>, grant: &Grant) -> (Vec<Entry>, Positions) {
     let mut positions = Positions::new(&query.channels);
     if let Some(id) = last_event_id {
         positions.resume(id);
