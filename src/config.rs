@@ -1,4 +1,4 @@
-//! Flags, environment and file become one checked [`Config`]; whatever is wrong is said with the key and the remedy.
+//! Merges flags, environment and file into one validated [`Config`]. Errors name the option and a valid value.
 
 mod changes;
 mod check;
@@ -38,7 +38,7 @@ pub use check::log_filter;
 pub use cors::{Cors, Origin};
 pub use live::{Live, Options};
 
-/// What is wrong with the configuration, where, and what would be right.
+/// An invalid configuration: where, why, and what would be valid.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(pub String);
@@ -47,107 +47,107 @@ fn wrong(key: &str, what: impl std::fmt::Display) -> ConfigError {
     ConfigError(format!("configuration: {key}: {what}"))
 }
 
-/// A configuration that was read.
+/// The result of reading the configuration.
 #[derive(Debug)]
 pub struct Read {
-    /// What it says, or what is wrong with it.
+    /// The configuration, or why it is invalid.
     pub config: Result<Config, ConfigError>,
-    /// Where it was read: its file, whether there is one or not, and then those that it refers to; as they were before.
+    /// The files it was read from, as they were before: its own, whether it exists or not, then those that it refers to.
     pub files: Seen,
 }
 
-/// Everything that was decided before the start.
+/// The validated configuration.
 #[derive(Debug)]
 pub struct Config {
-    /// Where clients connect.
+    /// Listen address for clients.
     pub listen: SocketAddr,
-    /// Where operators connect.
+    /// Listen address for operators.
     pub control: SocketAddr,
-    /// Where the events live.
+    /// The store.
     pub store: StoreConfig,
-    /// Where things are kept that can be made again.
+    /// Directory for data that can be recreated, such as compiled policies.
     pub cache_dir: Option<PathBuf>,
-    /// The door.
+    /// Which policy decides.
     pub door: Door,
-    /// The bounds of decisions.
+    /// Limits of decisions.
     pub limits: Limits,
-    /// Keys that policies may look up begin with one of these.
+    /// Prefixes of the keys that policies may look up.
     pub lookup_prefixes: Vec<String>,
-    /// What policies may ask for by name.
+    /// Settings that policies can read.
     pub settings: Settings,
-    /// Whose tokens they may have checked.
+    /// Token profiles that policies can use.
     pub tokens: Tokens,
-    /// Where they may send requests.
+    /// Outbound HTTP of policies.
     pub egress: Arc<Egress>,
-    /// The streams.
+    /// Event streams.
     pub stream: StreamConfig,
-    /// Proxies that are believed.
+    /// Networks of proxies whose forwarding headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Bytes of a request's head.
-    pub max_head: usize,
+    /// Maximum bytes of a request's line and headers.
+    pub max_header_size: usize,
     /// Where the policy comes from.
     pub rollout: RolloutConfig,
-    /// This node's name, if it was given one.
-    pub node: Option<String>,
-    /// How log lines look.
+    /// This node's name, if one is configured.
+    pub node_name: Option<String>,
+    /// Format of log lines.
     pub log_format: LogFormat,
-    /// What may change without a restart.
+    /// Options that change without a restart.
     pub live: Arc<Live>,
-    /// All of it, as it was written.
+    /// All options as they were written, for comparison with a later configuration.
     pub written: Written,
 }
 
-/// Where the events live.
+/// The connection to the store.
 #[derive(Debug)]
 pub struct StoreConfig {
     /// Its URL.
     pub url: StoreUrl,
-    /// Roots to trust.
+    /// PEM file of CA certificates to trust, instead of the system's.
     pub ca: Option<PathBuf>,
-    /// Connecting, and each answer.
+    /// Timeout for connecting and for each reply.
     pub timeout: Duration,
-    /// Wait for it at start.
+    /// Whether startup waits until the store answers.
     pub wait: bool,
-    /// Bytes of `memory:`.
-    pub memory: usize,
-    /// Keys of `memory:`.
+    /// Maximum bytes of a `memory:` store.
+    pub memory_max_size: usize,
+    /// Initial keys of a `memory:` store.
     pub seed: HashMap<String, Seed>,
 }
 
-/// Who decides.
+/// Which policy decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Door {
-    /// The component in this file.
+    /// The component in a file.
     Policy(PathBuf),
-    /// The example policy within the program.
+    /// The example policy that is built into the program.
     Example,
-    /// What was pushed to the store.
+    /// The policy that was pushed to the store.
     Fleet,
-    /// Nobody: everybody is let in.
+    /// No policy: every request is allowed.
     AllowAll,
 }
 
-/// How streams behave.
+/// Options of event streams.
 #[derive(Debug)]
 pub struct StreamConfig {
-    /// The path, less a `/*`.
+    /// The path, without a trailing `/*`.
     pub path: String,
-    /// Any path below counts too.
+    /// Whether every path below matches as well.
     pub below: bool,
-    /// A silent stream says something this often.
-    pub ping: Duration,
-    /// Channels of one stream.
-    pub max_channels: usize,
-    /// Streams at once.
+    /// How often an idle stream sends a ping.
+    pub ping_interval: Duration,
+    /// Maximum channels of one stream.
+    pub max_channels_per_stream: usize,
+    /// Maximum open streams.
     pub max_streams: usize,
-    /// Bytes for replays.
+    /// Bytes for the replays of all streams.
     pub replay_memory: usize,
-    /// The channels' own.
+    /// Options of the channels.
     pub hub: HubSettings,
 }
 
 impl StreamConfig {
-    /// Whether a path is that of the streams.
+    /// Whether a request's path is the path of the streams.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
         match path.strip_prefix(&*self.path) {
@@ -166,7 +166,7 @@ pub struct ChannelRules {
 }
 
 impl ChannelRules {
-    /// Whether a key may be a channel, where the policy in force may look up keys that begin with these.
+    /// Whether a key may be a channel. `lookup_prefixes` are those of the active policy.
     #[must_use]
     pub fn permit(&self, name: &str, lookup_prefixes: &[String]) -> bool {
         let looked_up = || lookup_prefixes.iter().any(|prefix| name.starts_with(&**prefix));
@@ -176,13 +176,13 @@ impl ChannelRules {
 }
 
 impl Config {
-    /// Lays the layers over one another and checks the whole. `base` are defaults of the command's own, `flags` what was
-    /// typed. Without a path, `tidegate.toml` in the working directory is read if there is one.
+    /// Merges all sources and validates the result. `base` has the command's own defaults, `flags` the command line. Without a
+    /// path, `tidegate.toml` in the working directory is read, if it exists.
     pub fn load(base: Table, path: Option<&Path>, flags: Table) -> Result<Self, ConfigError> {
         Self::read(base, path, flags).config
     }
 
-    /// The same, for those who follow the files that it is read from.
+    /// Like [`load`](Self::load), with the files to watch for changes.
     #[must_use]
     pub fn read(base: Table, path: Option<&Path>, flags: Table) -> Read {
         let (file, is_named) = Self::path(path);
@@ -208,26 +208,26 @@ impl Config {
         table.try_into::<Raw>().map_err(|error| ConfigError(format!("configuration: {}", error.message())))
     }
 
-    /// Where the configuration lies, and whether it was named and so has to be there.
+    /// The path of the file, and whether it was named explicitly, so that it must exist.
     fn path(flag: Option<&Path>) -> (PathBuf, bool) {
         let named = flag.map(Path::to_path_buf).or_else(|| std::env::var_os("TIDEGATE_CONFIG").map(PathBuf::from));
         let is_named = named.is_some();
         (named.unwrap_or_else(|| "tidegate.toml".into()), is_named)
     }
 
-    /// Checks what was written.
+    /// Validates the options.
     pub fn check(raw: Raw) -> Result<Self, ConfigError> {
         let written = Written::of(&raw)?;
         let listen = address("listen", &raw.listen)?;
-        let control = address("control", &raw.control.listen)?;
+        let control = address("control.listen", &raw.control.listen)?;
         if !control.ip().is_loopback() && raw.control.token.is_none() {
-            let what = format!("{control} is not a loopback address, so control.token has to be set");
-            return Err(wrong("control", what));
+            let what = format!("{control} is not a loopback address: set control.token");
+            return Err(wrong("control.listen", what));
         }
         let live = Live::check(&raw)?;
         let url: StoreUrl = raw.store.parse().map_err(|error| wrong("store", error))?;
-        if !raw.memory.seed.is_empty() && !matches!(url, StoreUrl::Memory) {
-            return Err(wrong("memory.seed", "it fills a memory: store only; store is another"));
+        if !raw.memory_store.seed.is_empty() && !matches!(url, StoreUrl::Memory) {
+            return Err(wrong("memory-store.seed", "only a memory: store can be seeded, and `store` is another"));
         }
         let limits = policy::limits(&raw.policy)?;
         let rollout = operations::rollout(&raw.policy)?;
@@ -239,33 +239,40 @@ impl Config {
         if prefixes.iter().any(String::is_empty) {
             return Err(wrong(
                 "policy.lookup.prefixes",
-                "an empty prefix would open every key; name what keys begin with",
+                "an empty prefix would allow every key to be looked up: name the prefixes of the keys",
             ));
         }
-        let ping = raw.stream.ping;
-        if !(Duration::from_secs(1)..=Duration::from_secs(70)).contains(&ping) {
+        let ping_interval = raw.stream.ping_interval;
+        if !(Duration::from_secs(1)..=Duration::from_secs(70)).contains(&ping_interval) {
             let what = "from 1s to 70s: the stock client gives up after 75 s of silence";
-            return Err(wrong("stream.ping", format!("{}: it is {what}", humantime::format_duration(ping))));
+            return Err(wrong(
+                "stream.ping-interval",
+                format!("{}: must be {what}", humantime::format_duration(ping_interval)),
+            ));
         }
         let (path, below) = stream_path(&raw.stream.path)?;
-        let max_event = size("stream.max-event", raw.stream.max_event, 1 << 10, 256 << 20)?;
+        let max_event_size = size("stream.max-event-size", raw.stream.max_event_size, 1 << 10, 256 << 20)?;
         let stream = StreamConfig {
             path,
             below,
-            ping,
-            max_channels: count("stream.max-channels", raw.stream.max_channels, 1_000)?,
+            ping_interval,
+            max_channels_per_stream: count(
+                "stream.max-channels-per-stream",
+                raw.stream.max_channels_per_stream,
+                1_000,
+            )?,
             max_streams: count("stream.max-streams", raw.stream.max_streams, 10_000_000)?,
             replay_memory: size("stream.replay-memory", raw.stream.replay_memory, 1 << 20, 1 << 40)?,
             hub: HubSettings {
-                log_memory: size("stream.log-memory", raw.stream.log_memory, 0, 1 << 40)?,
-                position_check: positive("stream.position-check", raw.stream.position_check)?,
-                max_event,
+                buffer_memory: size("stream.buffer-memory", raw.stream.buffer_memory, 0, 1 << 40)?,
+                reconcile_interval: positive("stream.reconcile-interval", raw.stream.reconcile_interval)?,
+                max_event_size,
                 linger: Duration::from_secs(30),
             },
         };
         let cache_dir = raw.cache_dir.or_else(cache_dir);
         if door == Door::Fleet && cache_dir.is_none() {
-            let what = "a node of a fleet keeps the policy there, and how far sequence numbers went; name a folder";
+            let what = "a fleet node stores its policy and the last sequence number there: name a directory";
             return Err(wrong("cache-dir", what));
         }
         Ok(Self {
@@ -276,8 +283,8 @@ impl Config {
                 ca: raw.store_ca,
                 timeout: positive("store-timeout", raw.store_timeout)?,
                 wait: raw.wait_for_store,
-                memory: size("memory.limit", raw.memory.limit, 1 << 16, 1 << 40)?,
-                seed: raw.memory.seed,
+                memory_max_size: size("memory-store.max-size", raw.memory_store.max_size, 1 << 16, 1 << 40)?,
+                seed: raw.memory_store.seed,
             },
             cache_dir,
             door,
@@ -288,16 +295,16 @@ impl Config {
             egress: Arc::new(policy::egress(&raw.policy.egress)?),
             stream,
             trusted_proxies: raw.server.trusted_proxies,
-            max_head: size("server.max-head", raw.server.max_head, 32 << 10, 1 << 20)?,
+            max_header_size: size("server.max-header-size", raw.server.max_header_size, 32 << 10, 1 << 20)?,
             rollout,
-            node: raw.fleet.node.map(operations::node).transpose()?,
+            node_name: raw.fleet.node_name.map(operations::node_name).transpose()?,
             log_format: raw.log.format,
             live: Arc::new(live),
             written,
         })
     }
 
-    /// What the policy may see, on this store.
+    /// The environment of policies, with this store.
     #[must_use]
     pub fn surroundings(&self, store: Arc<dyn Store>) -> Surroundings {
         Surroundings {
@@ -309,10 +316,10 @@ impl Config {
         }
     }
 
-    /// What this node is called: its name, or the machine's with the address where clients connect.
+    /// This node's name: the configured one, or the host name with the address of the data port.
     #[must_use]
     pub fn node_at(&self, listen: SocketAddr) -> String {
-        self.node.clone().unwrap_or_else(|| operations::default_node(listen))
+        self.node_name.clone().unwrap_or_else(|| operations::default_node(listen))
     }
 
     /// Whether a client's address is a trusted proxy's.
@@ -322,8 +329,7 @@ impl Config {
     }
 }
 
-/// Where things are kept that can be made again, unless the configuration says otherwise: `TIDEGATE_CACHE_DIR`, else
-/// `tidegate` in the user's cache; none where the user has none.
+/// The default cache directory: `TIDEGATE_CACHE_DIR`, else `tidegate` in the user's cache directory, if there is one.
 #[must_use]
 pub fn cache_dir() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -331,7 +337,7 @@ pub fn cache_dir() -> Option<PathBuf> {
     folder(&layers::variable("cache-dir")).or_else(own)
 }
 
-/// The name of the example policy, in place of a path.
+/// The name of the example policy, instead of a path.
 pub const EXAMPLE: &str = "example:rust-role-based";
 
 fn door(allow_all: bool, file: Option<PathBuf>) -> Result<Door, ConfigError> {
@@ -340,11 +346,11 @@ fn door(allow_all: bool, file: Option<PathBuf>) -> Result<Door, ConfigError> {
         (false, Some(file)) if file.ends_with(EXAMPLE) => Ok(Door::Example),
         (false, Some(file)) => Ok(Door::Policy(file)),
         (true, Some(file)) if file.ends_with(EXAMPLE) => Ok(Door::AllowAll),
-        (true, Some(_)) => Err(wrong("allow-all", "there is a policy too; which one it shall be has to be written")),
+        (true, Some(_)) => Err(wrong("allow-all", "policy.file is set as well: remove one of the two")),
         (false, None) => Err(wrong(
-            "policy",
-            "there is none, so nobody could be let in: give --policy policy.wasm (policy.file, TIDEGATE_POLICY), \
-             or write --allow-all",
+            "policy.file",
+            "no policy is set, so no request could be allowed: give --policy policy.wasm (policy.file, \
+             TIDEGATE_POLICY_FILE), or --allow-all",
         )),
     }
 }
@@ -353,7 +359,7 @@ fn fleet(raw: &raw::Policy, allow_all: bool, store: &StoreUrl) -> Result<Door, C
     if allow_all {
         return Err(wrong(
             "allow-all",
-            "the policy comes from the fleet (policy.source); which one it shall be has to be written",
+            "the policy comes from the fleet (policy.source = \"fleet\"): remove one of the two",
         ));
     }
     if raw.file.as_ref().is_some_and(|file| !file.ends_with(EXAMPLE)) {
@@ -363,16 +369,16 @@ fn fleet(raw: &raw::Policy, allow_all: bool, store: &StoreUrl) -> Result<Door, C
         ));
     }
     if matches!(store, StoreUrl::Memory) {
-        return Err(wrong("policy.source", "a fleet has its policy in a Redis, and store is memory:"));
+        return Err(wrong("policy.source", "a fleet needs a Redis for its policy, and `store` is memory:"));
     }
-    if raw.trusted_keys.is_empty() && !raw.unsigned_fleet {
-        let what = "a fleet takes signed policies only, since whoever may write to the store could else write the policy: \
-                    name public keys (`tidegate policy keygen` makes a pair), or write --unsigned-fleet (policy.unsigned-fleet)";
+    if raw.trusted_keys.is_empty() && !raw.allow_unsigned {
+        let what = "a fleet accepts only signed policies, because anyone who can write to the store could replace the policy: \
+                    name public keys (`tidegate policy keygen` creates a pair), or set --allow-unsigned (policy.allow-unsigned)";
         return Err(wrong("policy.trusted-keys", what));
     }
-    if !raw.trusted_keys.is_empty() && raw.unsigned_fleet {
-        let what = "there are policy.trusted-keys too, and with those every policy has to be signed; which one it shall be has to be written";
-        return Err(wrong("policy.unsigned-fleet", what));
+    if !raw.trusted_keys.is_empty() && raw.allow_unsigned {
+        let what = "policy.trusted-keys is set as well, and then every policy must be signed: remove one of the two";
+        return Err(wrong("policy.allow-unsigned", what));
     }
     Ok(Door::Fleet)
 }

@@ -87,7 +87,7 @@ pub enum Body {
         /// The JSON may differ from what was emitted: a stock emitter's string that happens to be JSON text.
         ambiguous: bool,
     },
-    /// Larger than `stream.max-event`; it was not read.
+    /// Larger than `stream.max-event-size`; it was not read.
     TooLarge,
     /// An entry without an `event`: somebody else's, to be passed over.
     Foreign,

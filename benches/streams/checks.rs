@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tidegate::policy::{Denial, Denied, Grant, Whom};
 use tidegate::stream::registry::{Cut, Reader, Streams};
 use tidegate::telemetry::metrics;
-use tidegate::telemetry::metrics::Opened;
+use tidegate::telemetry::metrics::StreamRequestOutcome;
 
 use super::median;
 
@@ -39,7 +39,7 @@ pub async fn measure() {
     });
     denied.replace(denials.collect());
     row(&format!("the same, {OTHERS} others"), || assert!(!black_box(&denied).denies(&grant, &channels)));
-    row("an open: counted", || metrics().opened(black_box(Opened::Allowed)));
+    row("an open: counted", || metrics().stream_requested(black_box(StreamRequestOutcome::Allowed)));
     row("a connection: counted, and gone", || drop(black_box(metrics().connection("data"))));
     row("an event: counted", || {
         metrics().events_sent(black_box(1));

@@ -120,7 +120,7 @@ pub fn tidegate(machine: &Machine, redis: &Server, args: &[&str], lines: &str) -
     };
     // A machine that is busy with other things is no reason to let nobody in.
     let config = format!(
-        "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\nstore = \"redis://{}\"\ndrain.delay = \"0s\"\ndrain.time = \"0s\"\n\
+        "listen = \"127.0.0.1:0\"\ncontrol.listen = \"127.0.0.1:0\"\nstore = \"redis://{}\"\ndrain.delay = \"0s\"\ndrain.duration = \"0s\"\n\
          store-timeout = \"20s\"\nstream.max-streams = 100000\n{lines}\n{door}",
         redis.address
     );

@@ -23,11 +23,11 @@ use crate::store::{Bell, Limits, Page, Store, StoreError};
 #[derive(Clone, Debug)]
 pub struct HubSettings {
     /// Bytes of all channels' logs.
-    pub log_memory: usize,
+    pub buffer_memory: usize,
     /// A quiet channel's position is checked about this often.
-    pub position_check: Duration,
+    pub reconcile_interval: Duration,
     /// An entry larger than that becomes a gap.
-    pub max_event: usize,
+    pub max_event_size: usize,
     /// A channel that its last stream has left is kept so long: clients come back.
     pub linger: Duration,
 }
@@ -65,7 +65,7 @@ impl Hub {
     pub fn start(store: Arc<dyn Store>, settings: HubSettings) -> Self {
         let shared = Arc::new_cyclic(|this: &Weak<Shared>| Shared {
             this: this.clone(),
-            logs: Arc::new(LogBudget::new(settings.log_memory)),
+            logs: Arc::new(LogBudget::new(settings.buffer_memory)),
             payloads: Arc::new(PayloadBudget::new(PAYLOADS)),
             reads: Semaphore::new(READS),
             channels: Mutex::default(),
@@ -144,7 +144,7 @@ impl Hub {
 
     /// Entries of a channel after a position, for one stream that is behind its log.
     pub async fn read(&self, channel: &str, after: StreamId, bytes: usize) -> Result<Page, StoreError> {
-        let limits = Limits { entries: usize::from(u16::MAX), bytes, max_event: self.0.settings.max_event };
+        let limits = Limits { entries: usize::from(u16::MAX), bytes, max_event: self.0.settings.max_event_size };
         self.0.read(channel, after, limits).await
     }
 }
@@ -247,7 +247,7 @@ impl Bell for Shared {
             return;
         }
         let Some(channel) = self.channels().get(channel).cloned() else { return };
-        let payload = if payload.len() > self.settings.max_event { b"" } else { payload };
+        let payload = if payload.len() > self.settings.max_event_size { b"" } else { payload };
         let held = self.lead.get().is_some_and(|lead| !lead.is_caught_up());
         let read = channel.ring(payload, held, Instant::now());
         self.start_read(&channel, read);
@@ -318,7 +318,7 @@ impl Shared {
                 }
                 Plan::Read { after, patient, number } => {
                     let entries = if channel.inner().opened { PAGE.0 } else { 0 };
-                    let limits = Limits { entries, bytes, max_event: self.settings.max_event };
+                    let limits = Limits { entries, bytes, max_event: self.settings.max_event_size };
                     // Never closed, so the permit is always had.
                     let permit = self.reads.acquire().await;
                     let result = self.read(channel.name(), after, limits).await;
@@ -359,7 +359,7 @@ async fn tend(hub: Weak<Shared>) {
                 return keep;
             }
             if inner.check_at <= now && due.len() < TICK.1 && inner.link != Link::Down {
-                inner.check_at = now + jitter(hub.settings.position_check);
+                inner.check_at = now + jitter(hub.settings.reconcile_interval);
                 if inner.want_read() {
                     due.push(Arc::clone(channel));
                 }

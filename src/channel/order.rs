@@ -53,7 +53,7 @@ pub enum Why {
     Trimmed,
     /// The store holds less than it did: a restart or a failover lost the end of the stream, or the key was made anew.
     WentBack,
-    /// An entry over `stream.max-event`.
+    /// An entry over `stream.max-event-size`.
     TooLarge,
 }
 
@@ -66,7 +66,7 @@ impl Why {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Trimmed => "trimmed",
-            Self::WentBack => "store-went-back",
+            Self::WentBack => "store-reset",
             Self::TooLarge => "too-large",
         }
     }

@@ -59,27 +59,27 @@ pub struct ServeFlags {
     /// Read options from this file [default: tidegate.toml, if there is one]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Take clients at this address [default: 127.0.0.1:8080]
+    /// Listen address for clients [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Take operators at this address [default: 127.0.0.1:9090]
+    /// Listen address for the control port [default: 127.0.0.1:7080]
     #[arg(long, value_name = "ADDRESS")]
     control: Option<String>,
-    /// Where the events live: redis://, rediss://, redis+unix:// or memory:
+    /// Store URL: redis://, rediss://, redis+unix:// or memory:
     #[arg(long, value_name = "URL")]
     store: Option<String>,
-    /// The WebAssembly component that decides
+    /// The policy: a WebAssembly component
     #[arg(long, value_name = "FILE", conflicts_with = "allow_all")]
     policy: Option<PathBuf>,
-    /// Let everybody read everything, without a policy
+    /// Admit every request, without a policy
     #[arg(long)]
     allow_all: bool,
-    /// Wait for the store at start, rather than fail
+    /// Wait at startup until the store answers, instead of failing
     #[arg(long)]
     wait_for_store: bool,
-    /// Take policies from the store that nobody signed (where policy.source is fleet)
+    /// Accept unsigned policies from the store (with policy.source = "fleet")
     #[arg(long)]
-    unsigned_fleet: bool,
+    allow_unsigned: bool,
 }
 
 impl ServeFlags {
@@ -98,7 +98,7 @@ impl ServeFlags {
         for (path, flag) in [
             ("allow-all", self.allow_all),
             ("wait-for-store", self.wait_for_store),
-            ("policy.unsigned-fleet", self.unsigned_fleet),
+            ("policy.allow-unsigned", self.allow_unsigned),
         ] {
             if flag {
                 set(path, true.into());

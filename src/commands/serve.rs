@@ -232,7 +232,7 @@ async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalCopy>
 /// Opens the store; a Redis has to answer, or is waited for, unless the node can do without for now.
 async fn open_store(config: &StoreConfig, may_be_away: bool) -> anyhow::Result<Arc<dyn Store>> {
     let Some(client) = config.url.client(config.ca.as_deref())? else {
-        return Ok(Arc::new(MemoryStore::new(config.memory, config.seed.clone(), system_clock())));
+        return Ok(Arc::new(MemoryStore::new(config.memory_max_size, config.seed.clone(), system_clock())));
     };
     let store = RedisStore::new(client, config.timeout)?;
     let mut told = false;

@@ -28,7 +28,7 @@ pub struct TargetArgs {
     #[arg(long, value_name = "FILE", requires = "store")]
     store_ca: Option<PathBuf>,
     /// Go through the gateway with this control port, the only way to a store that is embedded (memory:)
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7080")]
     control: String,
     /// The control port's token [env: TIDEGATE_CONTROL_TOKEN]
     #[arg(long)]

@@ -1,5 +1,5 @@
-//! What differs between two configurations: what takes force as one value with the policy, what takes force by itself, and what needs a
-//! restart.
+//! The difference between two configurations: which options take effect together with the policy, which by themselves, and which need
+//! a restart.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,45 +14,43 @@ use super::{Config, ConfigError, Live, reference, wrong};
 use crate::policy::{Basis, Limits};
 use crate::store::Store;
 
-/// Options of what is around the policy in force.
+/// Options of the policy environment.
 const AROUND: [&str; 15] = [
-    "policy.cpu",
+    "policy.cpu-time",
     "policy.timeout",
-    "policy.max-answer",
-    "policy.cache",
+    "policy.max-response-size",
+    "policy.cache-size",
     "policy.cache-max-age",
     "policy.lookup.prefixes",
     "policy.lookup.timeout",
+    "policy.lookup.max-lookups",
     "policy.settings",
-    "policy.max-lookups",
     "policy.log-rate",
     "policy.tokens",
     "policy.egress.hosts",
     "policy.egress.timeout",
-    "policy.egress.max-response",
+    "policy.egress.max-response-size",
     "policy.egress.max-requests",
 ];
-/// Who may sign.
+/// The option with the public keys of signers.
 const KEYS: &str = "policy.trusted-keys";
-/// Options of where the policy lies.
+/// Options that say where the policy is.
 const PLACE: [&str; 2] = ["policy.file", "policy.cases"];
-/// What operators have to show.
+/// The option with the bearer token of the control port.
 const TOKEN: &str = "control.token";
-/// Tables that are written as one option too; what is in them is compared by itself.
-const SHORT: [&str; 2] = ["policy", "control"];
 
-/// Whether an option is taken while the gateway runs, as far as that does not depend on what it was before.
+/// Whether a running gateway takes an option, as far as that does not depend on its previous value.
 pub fn is_live(path: &str) -> bool {
     [&AROUND[..], &PLACE, &LIVE].iter().any(|list| list.contains(&path))
 }
 
-/// Every option as it was written, references to secrets included but not what they stand for. `Debug` shows nothing of it.
+/// All options as written, with references to secrets but not the secrets. `Debug` shows nothing.
 #[derive(Clone, PartialEq)]
 pub struct Written {
     options: Table,
-    /// Digests of each token profile with what it refers to.
+    /// A digest of each token profile and the secrets and files that it refers to.
     profiles: BTreeMap<String, [u8; 32]>,
-    /// The same of the files of public keys.
+    /// A digest of each file of public keys.
     keys: Vec<[u8; 32]>,
 }
 
@@ -63,9 +61,9 @@ impl std::fmt::Debug for Written {
 }
 
 impl Written {
-    /// What was written. Files are read before they are put to use, so that whatever changes meanwhile is seen the next time.
+    /// Captures the options. This reads files before the configuration uses them, so that a change in between shows up as a difference next time.
     pub fn of(raw: &Raw) -> Result<Self, ConfigError> {
-        let options = Table::try_from(raw).map_err(|error| wrong("it cannot be written down", error))?;
+        let options = Table::try_from(raw).map_err(|error| wrong("cannot be serialized", error))?;
         let contents = |path: &Option<PathBuf>| path.as_deref().and_then(|path| std::fs::read(path).ok());
         let profile = |(name, profile): (&String, &_)| {
             let crate::policy::tokens::WrittenProfile { secret, pem, jwks, .. } = profile;
@@ -74,7 +72,7 @@ impl Written {
             let secret =
                 secret.as_ref().and_then(|secret| secret.text()).and_then(|text| reference::resolve(text).ok());
             for part in [secret.map(String::into_bytes), contents(pem), contents(jwks)] {
-                // Each with its length, so that no two mean the same.
+                // The length separates the parts, so that different parts never have the same digest.
                 digest.update(part.as_ref().map_or(0, Vec::len).to_be_bytes());
                 digest.update(part.unwrap_or_default());
             }
@@ -103,7 +101,7 @@ impl Written {
 }
 
 impl Config {
-    /// Whether what is around the policy is the same in both.
+    /// Whether both have the same policy environment.
     #[must_use]
     pub fn has_same_surroundings(&self, other: &Self) -> bool {
         self.settings == other.settings
@@ -111,7 +109,7 @@ impl Config {
             && AROUND.iter().all(|path| self.written.same(&other.written, path))
     }
 
-    /// The options that differ from those of a gateway that runs, and that it takes at its start only.
+    /// The options that differ from those of a running gateway and that it reads only at startup.
     #[must_use]
     pub fn needs_restart(&self, running: &Self) -> Vec<&'static str> {
         let live_keys = self.takes_keys_from(running);
@@ -119,7 +117,7 @@ impl Config {
         let taken = |path: &str| match path {
             KEYS => live_keys,
             TOKEN => !kept_token,
-            _ => is_live(path) || SHORT.contains(&path),
+            _ => is_live(path),
         };
         let is_same = |path: &str| {
             self.written.same(&running.written, path) && (path != KEYS || self.written.keys == running.written.keys)
@@ -127,21 +125,21 @@ impl Config {
         OPTIONS.into_iter().filter(|path| !taken(path) && !is_same(path)).collect()
     }
 
-    /// Whether other keys may sign from now on, in a gateway that runs: a policy in a file is verified anew. Whether signatures are
-    /// wanted at all is decided at the start.
+    /// Whether a running gateway takes over the trusted keys: a policy in a file is verified again. Whether signatures are required at
+    /// all is decided at startup.
     #[must_use]
     pub fn takes_keys_from(&self, running: &Self) -> bool {
-        // As it is written: a gateway whose keys were taken away goes on with those that it has.
+        // Compares what was written: a gateway whose keys were removed keeps the keys that it has.
         let wanted = !self.written.keys.is_empty() && !running.written.keys.is_empty();
         wanted && self.rollout.source == Source::File && running.rollout.source == Source::File
     }
 
-    /// Whether a token stays that is configured no longer: a gateway that began with one may be where others reach it.
+    /// Whether a removed token stays required: a gateway that started with one may listen on an address that others can reach.
     fn keeps_token_of(&self, running: &Self) -> bool {
         self.live.control_token.is_none() && running.live.control_token.is_some()
     }
 
-    /// What takes force without a restart and without a policy's stages, in a gateway that was started with `running`.
+    /// The live options, in a gateway that was started with `running`.
     #[must_use]
     pub fn live_in(&self, running: &Self, now: &Live) -> Arc<Live> {
         if !self.keeps_token_of(running) {
@@ -150,7 +148,7 @@ impl Config {
         Arc::new(Live { control_token: now.control_token.clone(), ..Live::clone(&self.live) })
     }
 
-    /// Takes over what an earlier configuration has fetched and connected to, where nothing of it changed.
+    /// Takes over fetched keys and open connections of an earlier configuration, where their options are unchanged.
     pub fn keep_from(&mut self, before: &Self) {
         let same = |name: &str| self.written.profiles.get(name) == before.written.profiles.get(name);
         self.tokens = self.tokens.keeping(&before.tokens, same);
@@ -163,7 +161,7 @@ impl Config {
         }
     }
 
-    /// What is around the policy, in a gateway whose engine was made for `running`.
+    /// The policy environment and limits, in a gateway whose engine was created for `running`.
     #[must_use]
     pub fn basis(&self, store: Arc<dyn Store>, running: &Limits) -> Basis {
         let limits = Limits {
@@ -190,8 +188,8 @@ mod tests {
 
     #[test]
     fn what_is_compared_are_options() {
-        // A name that is none would be the same in all configurations.
-        for path in [&AROUND[..], &PLACE, &LIVE, &SHORT, &[KEYS, TOKEN]].concat() {
+        // A misspelled option would be equal in all configurations.
+        for path in [&AROUND[..], &PLACE, &LIVE, &[KEYS, TOKEN]].concat() {
             assert!(OPTIONS.contains(&path), "{path}");
         }
     }
@@ -202,14 +200,13 @@ mod tests {
         let mut told = BTreeMap::new();
         for row in text.lines().filter(|line| line.starts_with("| `")) {
             let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-            // `control`, or `control.listen`; `policy.tokens.<profile>`
+            // `policy.allow-unsigned`, `--allow-unsigned`; `policy.tokens.<profile>`
             let names = cells[1].split('`').skip(1).step_by(2).map(|name| name.trim_end_matches(".<profile>"));
             told.extend(names.filter(|name| OPTIONS.contains(name)).map(|name| (name, cells[3])));
         }
         for path in OPTIONS {
             let expect = match path {
                 KEYS => "in file mode",
-                "policy" => "yes",
                 _ if is_live(path) => "yes",
                 _ => "",
             };
@@ -247,14 +244,18 @@ mod tests {
             assert_eq!(new.needs_restart(&running), restart, "{toml}");
         };
         check(&base, true, &[]);
-        check(&format!("{base}\ncpu = '50ms'"), false, &[]);
+        check(&format!("{base}\ncpu-time = '50ms'"), false, &[]);
         check(&format!("{base}\nlookup.prefixes = ['a:']"), false, &[]);
         check(
-            &format!("{base}\nmemory = '32MiB'\nrotate-within = 'off'\nqueue-timeout = '3s'"),
+            &format!("{base}\nmax-memory = '32MiB'\nrotation-window = 'off'\nqueue-timeout = '3s'"),
             true,
-            &["policy.memory", "policy.queue-timeout"],
+            &["policy.max-memory", "policy.queue-timeout"],
         );
-        check(&format!("listen = '127.0.0.1:1'\ncontrol = '127.0.0.1:2'\n{base}"), true, &["listen", "control.listen"]);
+        check(
+            &format!("listen = '127.0.0.1:1'\ncontrol.listen = '127.0.0.1:2'\n{base}"),
+            true,
+            &["listen", "control.listen"],
+        );
         check("", false, &[]);
         std::fs::write(&secret, "two").expect("a file");
         check(&base, false, &[]);
@@ -267,7 +268,7 @@ mod tests {
             "[policy]\ntokens.a = {{ {jwks} }}\ntokens.b = {{ {jwks} }}\negress.hosts = ['https://a.example']"
         ));
         let mut two = load(&format!(
-            "[policy]\ncpu = '1ms'\ntokens.a = {{ {jwks} }}\ntokens.b = {{ {jwks}, issuer = 'b' }}\negress.hosts = ['https://a.example']"
+            "[policy]\ncpu-time = '1ms'\ntokens.a = {{ {jwks} }}\ntokens.b = {{ {jwks}, issuer = 'b' }}\negress.hosts = ['https://a.example']"
         ));
         two.keep_from(&one);
         assert!(two.tokens.shares(&one.tokens, "a") && !two.tokens.shares(&one.tokens, "b"));

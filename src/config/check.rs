@@ -1,4 +1,4 @@
-//! Values of options, one at a time: what is wrong is said with the key and with what would be right.
+//! Validates single values. Errors name the option and a valid value.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,8 +10,9 @@ use super::{ConfigError, wrong};
 
 /// An address to listen on.
 pub fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
-    text.parse()
-        .map_err(|_| wrong(key, format!("{text:?} is not an IP address with a port, as 127.0.0.1:8080 or [::]:8080")))
+    text.parse().map_err(|_| {
+        wrong(key, format!("{text:?} is not an IP address with a port, such as 127.0.0.1:8080 or [::]:8080"))
+    })
 }
 
 /// Whether a text can be a bearer token.
@@ -19,46 +20,46 @@ pub fn is_token(token: &str) -> bool {
     !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// A time that is more than nothing.
+/// A duration greater than 0.
 pub fn positive(key: &str, time: Duration) -> Result<Duration, ConfigError> {
-    if time.is_zero() { Err(wrong(key, "it is more than 0")) } else { Ok(time) }
+    if time.is_zero() { Err(wrong(key, "must be greater than 0")) } else { Ok(time) }
 }
 
 /// A number from 1.
 pub fn count(key: &str, number: usize, max: usize) -> Result<usize, ConfigError> {
-    if number == 0 { Err(wrong(key, format!("0: it is from 1 to {max}"))) } else { up_to(key, number, max) }
+    if number == 0 { Err(wrong(key, format!("0: must be from 1 to {max}"))) } else { up_to(key, number, max) }
 }
 
 /// A number from 0.
 pub fn up_to(key: &str, number: usize, max: usize) -> Result<usize, ConfigError> {
-    if number <= max { Ok(number) } else { Err(wrong(key, format!("{number}: it is at most {max}"))) }
+    if number <= max { Ok(number) } else { Err(wrong(key, format!("{number}: must be at most {max}"))) }
 }
 
 /// A number of bytes within a range.
 pub fn size(key: &str, size: bytesize::ByteSize, min: u64, max: u64) -> Result<usize, ConfigError> {
     let bytes = usize::try_from(size.as_u64()).ok().filter(|_| (min..=max).contains(&size.as_u64()));
-    let range = || format!("{size}: it is from {} to {}", bytesize::ByteSize(min), bytesize::ByteSize(max));
+    let range = || format!("{size}: must be from {} to {}", bytesize::ByteSize(min), bytesize::ByteSize(max));
     bytes.ok_or_else(|| wrong(key, range()))
 }
 
-/// What is let into the log.
+/// The log filter.
 pub fn log_filter(text: &str) -> Result<EnvFilter, ConfigError> {
-    let expected = "something like info or warn,tidegate=debug is expected";
+    let expected = "expected a filter such as info or warn,tidegate=debug";
     EnvFilter::try_new(text).map_err(|error| wrong("log.filter", format!("{text:?}: {error}; {expected}")))
 }
 
-/// The time of `reject.hold`.
-pub fn hold(time: Duration) -> Result<Duration, ConfigError> {
+/// The value of `reject.delay`.
+pub fn reject_delay(time: Duration) -> Result<Duration, ConfigError> {
     let what = || {
         format!(
-            "{}: it is at most 60s, for proxies give up on a silent response then",
+            "{}: must be at most 60s, because proxies time out a silent response then",
             humantime::format_duration(time)
         )
     };
-    if time <= Duration::from_secs(60) { Ok(time) } else { Err(wrong("reject.hold", what())) }
+    if time <= Duration::from_secs(60) { Ok(time) } else { Err(wrong("reject.delay", what())) }
 }
 
-/// The path of the streams, less a `/*`, and whether any path below counts too.
+/// The path of the streams without a trailing `/*`, and whether every path below matches as well.
 pub fn stream_path(text: &str) -> Result<(String, bool), ConfigError> {
     let (path, below) = match text.strip_suffix("/*") {
         Some(path) => (path, true),
@@ -68,11 +69,11 @@ pub fn stream_path(text: &str) -> Result<(String, bool), ConfigError> {
     if !valid {
         return Err(wrong(
             "stream.path",
-            format!("{text:?}: it begins with / and has no ?, as /api/realtime or /api/realtime/*"),
+            format!("{text:?}: must begin with / and have no ?, such as /api/realtime or /api/realtime/*"),
         ));
     }
     if ["/redis", "/healthz", "/playground"].iter().any(|own| path == *own || path.starts_with(&format!("{own}/"))) {
-        return Err(wrong("stream.path", format!("{text:?} is a path of the gateway's own")));
+        return Err(wrong("stream.path", format!("{text:?} is reserved for the gateway's own endpoints")));
     }
     Ok((path.to_owned(), below))
 }

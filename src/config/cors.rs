@@ -1,17 +1,17 @@
-//! Which web pages may read: `[cors]`, checked, and origins as browsers write them.
+//! Validates `[cors]`, and matches origins as browsers send them.
 
 use super::{ConfigError, raw, wrong};
 
-/// Which web pages may read.
+/// Which web pages may read streams.
 #[derive(Clone, Debug)]
 pub struct Cors {
-    /// The origins; none for all.
+    /// Allowed origins; `None` allows all.
     pub origins: Option<Vec<Origin>>,
-    /// Whether cookies may come along.
+    /// Whether requests may have cookies.
     pub credentials: bool,
 }
 
-/// An origin, or one with any port.
+/// An origin with a fixed port or any port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     scheme_and_host: String,
@@ -19,7 +19,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// An origin as it is written in a configuration.
+    /// Parses an origin of the configuration.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (scheme_and_host, any_port) = match text.strip_suffix(":*") {
@@ -27,12 +27,12 @@ impl Origin {
             None => (text, false),
         };
         let url = url::Url::parse(scheme_and_host).ok()?;
-        // As a browser writes it: lower case, no default port, no path.
+        // Browsers send lower case, no default port and no path.
         (url.origin().ascii_serialization() == scheme_and_host)
             .then(|| Self { scheme_and_host: scheme_and_host.to_owned(), any_port })
     }
 
-    /// Whether a browser's `Origin` is this.
+    /// Whether a browser's `Origin` header matches.
     #[must_use]
     pub fn matches(&self, origin: &str) -> bool {
         match origin.strip_prefix(&*self.scheme_and_host) {
@@ -49,11 +49,11 @@ pub fn cors(raw: &raw::Cors) -> Result<Cors, ConfigError> {
     if all && raw.credentials {
         return Err(wrong(
             "cors.credentials",
-            "browsers take no credentials with the origin *; name the origins in cors.origins",
+            "browsers refuse credentials with the origin *: name the origins in cors.origins",
         ));
     }
     let parse = |origin: &String| {
-        let like = "an origin is written as https://app.example, or http://localhost:* for any port";
+        let like = "write an origin as https://app.example, or http://localhost:* for any port";
         Origin::parse(origin).ok_or_else(|| wrong("cors.origins", format!("{origin:?}: {like}")))
     };
     let origins = if all { None } else { Some(raw.origins.iter().map(parse).collect::<Result<_, _>>()?) };

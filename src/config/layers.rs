@@ -1,4 +1,4 @@
-//! Flags over environment over file over defaults.
+//! Reads and merges the sources: flags over environment over file over defaults.
 
 use std::path::Path;
 
@@ -6,17 +6,17 @@ use toml::{Table, Value};
 
 use super::ConfigError;
 use super::operations::STDOUT;
-use super::raw::{OPTIONS, Raw};
+use super::raw::{MISTAKABLE, OPTIONS, Raw, string_for_table};
 use super::reference;
 
-/// What the environment's names begin with.
+/// Prefix of the environment variables.
 const PREFIX: &str = "TIDEGATE_";
-/// A name that is less alike is no help.
+/// Minimum Jaro-Winkler similarity of a name that an error suggests.
 const ALIKE: f64 = 0.8;
-/// Names that are no options: the file's path, and what tests and wrappers may set.
+/// Variables that are not options: the file's path, and one that tests and wrappers set.
 const NOT_OPTIONS: [&str; 2] = ["TIDEGATE_CONFIG", "TIDEGATE_BIN"];
 
-/// A table with one option in it.
+/// A table with a single option.
 #[must_use]
 pub fn option(path: &str, value: Value) -> Table {
     let (first, rest) = path.split_once('.').unwrap_or((path, ""));
@@ -24,10 +24,10 @@ pub fn option(path: &str, value: Value) -> Table {
     Table::from_iter([(first.to_owned(), value)])
 }
 
-/// Lays one table over another.
+/// Merges the table `over` into the table `under`.
 pub fn merge(under: &mut Table, over: Table) {
     for (key, value) in over {
-        // Names of settings and seeds are whole: only tables of options are merged.
+        // A seed is replaced as a whole: only tables of options are merged.
         match (under.get_mut(&key), value) {
             (Some(Value::Table(under)), Value::Table(over)) if key != "seed" => merge(under, over),
             (_, value) => {
@@ -37,23 +37,15 @@ pub fn merge(under: &mut Table, over: Table) {
     }
 }
 
-/// `policy = "x"` and `control = "x"` are short for tables.
-fn expand(mut table: Table) -> Table {
-    for (key, inner) in [("policy", "file"), ("control", "listen")] {
-        if let Some(value @ Value::String(_)) = table.get(key) {
-            let long = option(inner, value.clone());
-            table.insert(key.into(), Value::Table(long));
-        }
-    }
-    table
-}
-
-/// The options of a file. Errors name the file, the line and the key.
+/// Reads the options of a file. Errors name the file, the line and the key.
 pub fn file(path: &Path, text: &str) -> Result<Table, ConfigError> {
-    let error = |error: toml::de::Error| ConfigError(format!("{}: {}", path.display(), error.to_string().trim_end()));
-    toml::from_str::<Raw>(text).map_err(error)?;
-    let mut table = expand(toml::from_str(text).map_err(error)?);
-    // A path in a file is meant from where the file is.
+    let error = |error: String| ConfigError(format!("{}: {}", path.display(), error.trim_end()));
+    let mut table: Table = toml::from_str(text).map_err(|cause| {
+        let hint = string_in_place_of_table(text).map(|hint| format!("{}\n{hint}", cause.to_string().trim_end()));
+        error(hint.unwrap_or_else(|| cause.to_string()))
+    })?;
+    toml::from_str::<Raw>(text).map_err(|cause| error(cause.to_string()))?;
+    // A path is relative to the file that contains it.
     let folder = path.parent().unwrap_or(Path::new(""));
     let from_here = |value: &mut Value| {
         if let Value::String(path) = value {
@@ -82,56 +74,70 @@ pub fn file(path: &Path, text: &str) -> Result<Table, ConfigError> {
     }
     if let Some(Value::Table(decisions)) = table.get_mut("decisions") {
         decisions.get_mut("log").filter(|log| log.as_str() != Some(STDOUT)).map(from_here);
-        decisions.get_mut("record").map(from_here);
+        decisions.get_mut("recording").and_then(|recording| recording.get_mut("file")).map(from_here);
     }
     table.get_mut("store-ca").map(from_here);
     table.get_mut("cache-dir").map(from_here);
     Ok(table)
 }
 
-/// Files that a value refers to are meant from where the file is, too.
+/// What to write for a string in the place of a table, such as `policy = "x.wasm"` with a `[policy.lookup]` below it: TOML itself
+/// does not allow that, so the schema never sees it.
+fn string_in_place_of_table(text: &str) -> Option<String> {
+    let top = text.lines().take_while(|line| !line.trim_start().starts_with('['));
+    top.filter_map(|line| toml::from_str::<Table>(line).ok()).find_map(|line| {
+        let hint = |(table, option): (&str, &str)| Some(string_for_table(table, option, line.get(table)?.as_str()?));
+        MISTAKABLE.into_iter().find_map(hint)
+    })
+}
+
+/// Makes the files that a value refers to relative to a directory.
 fn refer_from(folder: &Path, value: &mut Value) {
     if let Value::String(text) = value {
         *text = reference::from_folder(text, folder);
     }
 }
 
-/// The options of the environment. Errors name the variable, and never its value: it may be a secret.
+/// Reads the options of the environment. Errors name the variable but never its value, which may be a secret.
 pub fn environment(variables: impl Iterator<Item = (String, String)>) -> Result<Table, ConfigError> {
     let mut table = Table::new();
     let mut variables: Vec<_> = variables.filter(|(name, _)| name.starts_with(PREFIX)).collect();
-    // `TIDEGATE_POLICY` before `TIDEGATE_POLICY_FILE`.
+    // The same error each time.
     variables.sort();
     for (name, text) in variables {
         if NOT_OPTIONS.contains(&&*name) {
             continue;
         }
+        if let Some((table, option)) = MISTAKABLE.into_iter().find(|(table, _)| variable(table) == name) {
+            let right = variable(&format!("{table}.{option}"));
+            return Err(ConfigError(format!("the environment: {name}: `{table}` is a table: set {right}")));
+        }
         let path = OPTIONS.into_iter().find(|path| variable(path) == name).ok_or_else(|| {
             let names = OPTIONS.into_iter().map(variable);
-            // All begin alike, so that says nothing.
+            // The common prefix says nothing about similarity.
             let likeness =
                 |s: &str| strsim::jaro_winkler(s.trim_start_matches(PREFIX), name.trim_start_matches(PREFIX));
             let near = names.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
             let near = near.filter(|near| likeness(near) > ALIKE);
             let near = near.map_or_else(String::new, |near| format!("; the nearest is {near}"));
-            ConfigError(format!("the environment: {name} is no option{near}"))
+            ConfigError(format!("the environment: {name} is not an option{near}"))
         })?;
         let value = read(path, &text).map_err(|why| {
             let why = if text.is_empty() { why } else { why.replace(&text, "…") };
             ConfigError(format!("the environment: {name}: {why}"))
         })?;
-        merge(&mut table, expand(option(path, value)));
+        merge(&mut table, option(path, value));
     }
     Ok(table)
 }
 
-/// The variable of an option.
+/// The environment variable of an option.
 #[must_use]
 pub fn variable(path: &str) -> String {
     format!("{PREFIX}{}", path.to_uppercase().replace(['.', '-'], "_"))
 }
 
-/// Reads a variable's text as what the option wants: a string, a list with commas, or any TOML value.
+/// Parses a variable's text as the type of the option: a string, a list separated by commas, or any TOML value.
 fn read(path: &str, text: &str) -> Result<Value, String> {
     let list = Value::Array(text.split(',').map(|item| Value::String(item.trim().into())).collect());
     let toml = toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"));

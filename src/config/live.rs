@@ -1,4 +1,4 @@
-//! Options that take force as soon as a configuration was read: they need no restart, and no policy is asked about them.
+//! Options that take effect as soon as the configuration is read: they need neither a restart nor an activation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,83 +10,83 @@ use super::raw::Raw;
 use super::{ChannelRules, ConfigError, Cors, check, cors, wrong};
 use crate::policy::decisions;
 
-/// Their names.
+/// The paths of these options.
 pub const LIVE: [&str; 18] = [
     "control.token",
-    "policy.rotate-within",
+    "policy.rotation-window",
     "policy.shadow.file",
     "policy.shadow.share",
     "channels.allow",
     "channels.deny",
     "cors.origins",
     "cors.credentials",
-    "reject.hold",
+    "reject.delay",
     "redis-rest.tokens",
     "decisions.log",
-    "decisions.mask",
-    "decisions.record",
-    "decisions.record-share",
-    "decisions.record-limit",
+    "decisions.masked-fields",
+    "decisions.recording.file",
+    "decisions.recording.share",
+    "decisions.recording.max-size",
     "drain.delay",
-    "drain.time",
+    "drain.duration",
     "log.filter",
 ];
 
-/// Those of now, for whoever wants to know when they change.
+/// Publishes the current options and their changes.
 pub type Options = watch::Sender<Arc<Live>>;
 
-/// These options, checked.
+/// The validated live options.
 #[derive(Clone, Debug)]
 pub struct Live {
-    /// What operators have to show.
+    /// Bearer token of the control port.
     pub control_token: Option<String>,
-    /// Streams of older versions are asked to come back within this time; none lets them stay.
-    pub rotate_within: Option<Duration>,
-    /// What is asked beside the policy.
+    /// Streams that an older policy admitted are closed within this time; `None` keeps them open.
+    pub rotation_window: Option<Duration>,
+    /// The shadow policy.
     pub shadow: ShadowConfig,
     /// Which keys may be channels.
     pub channels: ChannelRules,
-    /// Which web pages may read.
+    /// Which web pages may read streams.
     pub cors: Cors,
-    /// A client that was refused and asks again at once waits so long.
-    pub reject_hold: Duration,
-    /// Tokens of `/redis`.
+    /// Delay for a rejected client that repeats its request.
+    pub reject_delay: Duration,
+    /// Bearer tokens of `/redis`.
     pub rest_tokens: Vec<String>,
-    /// What is written down of decisions.
+    /// The decision log and the recording.
     pub decisions: decisions::Settings,
-    /// A node that was told to stop serves on for so long.
+    /// How long a node keeps serving after the signal to stop.
     pub drain_delay: Duration,
-    /// The time that streams have to leave.
-    pub drain: Duration,
-    /// What is logged.
+    /// The time over which streams are closed then.
+    pub drain_duration: Duration,
+    /// The log filter.
     pub log_filter: String,
 }
 
 impl Live {
-    /// Checks them.
+    /// Validates the options.
     pub fn check(raw: &Raw) -> Result<Self, ConfigError> {
         let tokens = [&raw.control.token].into_iter().flatten().chain(&raw.redis_rest.tokens);
         if let Some(token) = tokens.into_iter().find(|token| !check::is_token(token)) {
             let what =
-                format!("a token of {} characters; it has at least one, and only visible ASCII", token.chars().count());
+                format!("a token of {} characters: must have at least one, all visible ASCII", token.chars().count());
             return Err(wrong("control.token and redis-rest.tokens", what));
         }
         check::log_filter(&raw.log.filter)?;
-        let within = raw.policy.rotate_within.0;
+        let within = raw.policy.rotation_window.0;
         Ok(Self {
             control_token: raw.control.token.clone(),
-            rotate_within: within.map(|time| operations::up_to_a_day("policy.rotate-within", time)).transpose()?,
+            rotation_window: within.map(|time| operations::up_to_a_day("policy.rotation-window", time)).transpose()?,
             shadow: operations::shadow(&raw.policy.shadow)?,
             channels: ChannelRules {
                 allow: check::patterns("channels.allow", &raw.channels.allow)?,
                 deny: check::patterns("channels.deny", &raw.channels.deny)?,
             },
             cors: cors::cors(&raw.cors)?,
-            reject_hold: check::hold(raw.reject.hold)?,
+            reject_delay: check::reject_delay(raw.reject.delay)?,
             rest_tokens: raw.redis_rest.tokens.clone(),
             decisions: operations::decisions(&raw.decisions)?,
             drain_delay: operations::up_to_a_day("drain.delay", raw.drain.delay)?,
-            drain: operations::up_to_a_day("drain.time", raw.drain.time)?,
+            drain_duration: operations::up_to_a_day("drain.duration", raw.drain.duration)?,
             log_filter: raw.log.filter.clone(),
         })
     }

@@ -1,4 +1,4 @@
-//! Where the policy comes from, what is written down of its decisions, and what a node is in its fleet.
+//! Validates the options of rollout, shadow policy, decision log and fleet.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,34 +11,34 @@ use crate::policy::decisions::mask::Field;
 use crate::policy::decisions::{self, Target, recording};
 use crate::policy::signature::Trust;
 
-/// Where the policy comes from and what it has to show.
+/// Where the policy comes from, and what it must pass.
 #[derive(Clone, Debug)]
 pub struct RolloutConfig {
-    /// A file, or the store.
+    /// A file or the store.
     pub source: Source,
-    /// What it has to decide before it takes force; none for the file beside the component.
+    /// Test cases to pass before activation; `None` for the file next to the component.
     pub cases: Option<PathBuf>,
-    /// Public keys; with one at least, a policy has to be signed.
+    /// Trusted public keys; if there is one, policies must be signed.
     pub trust: Arc<Trust>,
 }
 
-/// A candidate that is asked beside the policy in force.
+/// A shadow policy.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ShadowConfig {
     /// Its component, if the configuration names one.
     pub file: Option<PathBuf>,
-    /// The share of requests, from 0 to 1.
+    /// Share of clients for which it is evaluated, from 0 to 1.
     pub share: f64,
 }
 
-/// What is no file, but this program's own output.
+/// Writes to standard output instead of a file.
 pub const STDOUT: &str = "stdout";
 
 /// Fields of the decision log that can be masked.
 const MASKABLE: [(&str, Field); 3] =
     [("subject", Field::Subject), ("channels", Field::Channels), ("reason", Field::Reason)];
 
-/// Checks where the policy comes from.
+/// Validates where the policy comes from.
 pub fn rollout(raw: &raw::Policy) -> Result<RolloutConfig, ConfigError> {
     Ok(RolloutConfig {
         source: raw.source,
@@ -47,45 +47,48 @@ pub fn rollout(raw: &raw::Policy) -> Result<RolloutConfig, ConfigError> {
     })
 }
 
-/// Checks a time for which something goes on that has begun to end.
+/// Validates the duration of a shutdown or rotation step.
 pub fn up_to_a_day(key: &str, time: Duration) -> Result<Duration, ConfigError> {
     if time <= Duration::from_secs(86_400) {
         return Ok(time);
     }
-    Err(wrong(key, format!("{}: it is at most a day", humantime::format_duration(time))))
+    Err(wrong(key, format!("{}: must be at most a day", humantime::format_duration(time))))
 }
 
-/// Checks `[policy.shadow]`.
+/// Validates `[policy.shadow]`.
 pub fn shadow(raw: &raw::Shadow) -> Result<ShadowConfig, ConfigError> {
     Ok(ShadowConfig { file: raw.file.clone(), share: share("policy.shadow.share", raw.share)? })
 }
 
-/// Checks `[decisions]`.
+/// Validates `[decisions]`.
 pub fn decisions(raw: &raw::Decisions) -> Result<decisions::Settings, ConfigError> {
     let field = |name: &String| {
         let known = MASKABLE.iter().find(|(known, _)| known == name).map(|(_, field)| *field);
         let names = MASKABLE.map(|(known, _)| known).join(", ");
-        known.ok_or_else(|| wrong("decisions.mask", format!("{name:?}: it is one of {names}")))
+        known.ok_or_else(|| wrong("decisions.masked-fields", format!("{name:?}: must be one of {names}")))
     };
-    let mask = raw.mask.iter().map(field).collect::<Result<_, _>>()?;
+    let mask = raw.masked_fields.iter().map(field).collect::<Result<_, _>>()?;
     let log = raw.log.as_ref().map(|target| match &**target {
         STDOUT => Target::Stdout,
         path => Target::File(path.into()),
     });
     let (share, limit) = (
-        share("decisions.record-share", raw.record_share)?,
-        size("decisions.record-limit", raw.record_limit, 1 << 10, 1 << 40)? as u64,
+        share("decisions.recording.share", raw.recording.share)?,
+        size("decisions.recording.max-size", raw.recording.max_size, 1 << 10, 1 << 40)? as u64,
     );
-    if let (Some(Target::File(log)), Some(record)) = (&log, &raw.record)
+    if let (Some(Target::File(log)), Some(record)) = (&log, &raw.recording.file)
         && log == record
     {
-        return Err(wrong("decisions.record", "it is the file of decisions.log too; the recording has secrets in it"));
+        return Err(wrong(
+            "decisions.recording.file",
+            "must not be the file of decisions.log: the recording contains credentials",
+        ));
     }
-    let record = raw.record.clone().map(|file| recording::Settings { file, share, limit });
+    let record = raw.recording.file.clone().map(|file| recording::Settings { file, share, limit });
     Ok(decisions::Settings { log, mask, record })
 }
 
-/// The machine's name with an address, as a node's name.
+/// The default name of a node: the host name and an address.
 pub fn default_node(listen: SocketAddr) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
     let host: String =
@@ -97,14 +100,14 @@ fn is_of_names(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-._:[]".contains(c)
 }
 
-/// Checks a node's name, which is that of its files too.
-pub fn node(name: String) -> Result<String, ConfigError> {
+/// Validates a node's name, which is part of file names.
+pub fn node_name(name: String) -> Result<String, ConfigError> {
     if (1..=64).contains(&name.len()) && name.chars().all(is_of_names) {
         return Ok(name);
     }
-    Err(wrong("fleet.node", format!("{name:?}: it has 1 to 64 letters, digits and -._:[]")))
+    Err(wrong("fleet.node-name", format!("{name:?}: must have 1 to 64 letters, digits and -._:[]")))
 }
 
 fn share(key: &str, share: f64) -> Result<f64, ConfigError> {
-    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err(wrong(key, format!("{share}: it is from 0 to 1"))) }
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err(wrong(key, format!("{share}: must be from 0 to 1"))) }
 }

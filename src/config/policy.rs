@@ -1,4 +1,4 @@
-//! The bounds of decisions, what a policy may see and where it may reach.
+//! Validates the limits of decisions and the policy environment.
 
 use std::collections::BTreeMap;
 
@@ -10,45 +10,45 @@ use crate::egress::{Bounds, Egress, Origin};
 use crate::policy::tokens::{Tokens, WrittenProfile, profile};
 use crate::policy::{Limits, Settings};
 
-/// Requests of all decisions at once.
-const REQUESTS: usize = 256;
+/// Concurrent outbound requests of all decisions.
+const MAX_CONCURRENT_REQUESTS: usize = 256;
 
-/// Checks `[policy]`, as far as it is numbers.
+/// Validates the limits of `[policy]`.
 pub fn limits(raw: &raw::Policy) -> Result<Limits, ConfigError> {
     Ok(Limits {
-        cpu: positive("policy.cpu", raw.cpu)?,
+        cpu: positive("policy.cpu-time", raw.cpu_time)?,
         timeout: positive("policy.timeout", raw.timeout)?,
-        memory: size("policy.memory", raw.memory, 1 << 20, 4 << 30)?,
+        memory: size("policy.max-memory", raw.max_memory, 1 << 20, 4 << 30)?,
         concurrency: count("policy.concurrency", raw.concurrency, 10_000)?,
-        prepared: up_to("policy.prepared", raw.prepared, 1_000)?,
+        prepared: up_to("policy.prewarmed-instances", raw.prewarmed_instances, 1_000)?,
         queue_timeout: raw.queue_timeout,
-        answer: size("policy.max-answer", raw.max_answer, 1 << 10, 64 << 20)?,
+        answer: size("policy.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,
         lookup_timeout: positive("policy.lookup.timeout", raw.lookup.timeout)?,
-        lookups: raw.max_lookups,
+        lookups: raw.lookup.max_lookups,
         requests: raw.egress.max_requests,
         log_rate: raw.log_rate,
         shadow: count("policy.shadow.concurrency", raw.shadow.concurrency, 1_000)?,
         compile_timeout: positive("policy.compile-timeout", raw.compile_timeout)?,
-        cache: size("policy.cache", raw.cache, 0, 1 << 40)?,
+        cache: size("policy.cache-size", raw.cache_size, 0, 1 << 40)?,
         cache_max_age: raw.cache_max_age,
     })
 }
 
-/// The settings, with what they refer to.
+/// The settings, with references to secrets resolved.
 pub fn settings(raw: &BTreeMap<String, Value>) -> Result<Settings, ConfigError> {
     let named =
         |(name, value): (&String, &Value)| Ok((name.clone(), secret(&format!("policy.settings.{name}"), value)?));
     raw.iter().map(named).collect()
 }
 
-/// A text that may refer to where it stands. Whatever is wrong with it, it is not shown.
+/// Resolves a value that may refer to a secret. Errors never contain the value.
 fn secret(key: &str, value: &Value) -> Result<String, ConfigError> {
     let text =
         value.as_str().ok_or_else(|| wrong(key, format!("a {} where a string is expected", value.type_str())))?;
     reference::resolve(text).map_err(|error| wrong(key, error))
 }
 
-/// The hosts that policies may send requests to.
+/// The origins that policies may send requests to.
 pub fn egress(raw: &raw::Egress) -> Result<Egress, ConfigError> {
     let origin = |host: &raw::Host| {
         let (url, private) = match host {
@@ -60,13 +60,13 @@ pub fn egress(raw: &raw::Egress) -> Result<Egress, ConfigError> {
     let origins = raw.hosts.iter().map(origin).collect::<Result<_, _>>()?;
     let bounds = Bounds {
         timeout: positive("policy.egress.timeout", raw.timeout)?,
-        response: size("policy.egress.max-response", raw.max_response, 1 << 10, 64 << 20)?,
-        concurrency: REQUESTS,
+        response: size("policy.egress.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,
+        concurrency: MAX_CONCURRENT_REQUESTS,
     };
     Ok(Egress::new(origins, bounds))
 }
 
-/// The token profiles. Files are read, URLs are not fetched.
+/// The token profiles. Reads files, but fetches no URLs.
 pub fn tokens(raw: &BTreeMap<String, WrittenProfile>) -> Result<Tokens, ConfigError> {
     let resolve = |text: &str| reference::resolve(text).map_err(|error| error.to_string());
     let check = |(name, raw): (&String, &WrittenProfile)| {

@@ -1,4 +1,4 @@
-//! The configuration as it is written: every option, its name, its type and its default.
+//! The schema of `tidegate.toml`: the name, type and default of every option.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -32,48 +32,48 @@ macro_rules! section {
 }
 
 section! {
-    /// All of it.
+    /// `tidegate.toml`, before validation.
     Raw {
-        /// Where clients connect.
+        /// Listen address for clients.
         listen: String = "127.0.0.1:8080".into(),
-        /// Where operators connect: an address, or a table with `listen` and `token`.
-        #[serde(deserialize_with = "text_or_table")]
+        /// The control port.
+        #[serde(deserialize_with = "control_table")]
         control: Control = Control::default(),
-        /// Where the events live.
+        /// Store URL: `redis://`, `rediss://`, `redis+unix://` or `memory:`.
         store: String = "redis://127.0.0.1:6379".into(),
-        /// A PEM file of certificates to trust for `rediss://`, in place of the system's.
+        /// PEM file of CA certificates to trust for `rediss://`, instead of the system's.
         store_ca: Option<PathBuf> = None,
-        /// Connecting to the store, and each of its answers.
+        /// Timeout for connecting to the store and for each reply.
         #[serde(with = "crate::times")]
         store_timeout: Duration = Duration::from_secs(2),
-        /// Wait at start until the store answers.
+        /// Wait at startup until the store answers, instead of failing.
         wait_for_store: bool = false,
-        /// Compiled policies, and toolchains of `policy build`; by default a folder of the user's own.
+        /// Directory for compiled policies, rollback history and the toolchains of `policy build`. Default: in the user's cache directory.
         cache_dir: Option<PathBuf> = None,
-        /// Let everybody in, without a policy.
+        /// Admit every request, without a policy.
         allow_all: bool = false,
-        /// The door: a path, or a table.
-        #[serde(deserialize_with = "text_or_table")]
+        /// The policy and its limits.
+        #[serde(deserialize_with = "policy_table")]
         policy: Policy = Policy::default(),
-        /// The streams.
+        /// Event streams.
         stream: Stream = Stream::default(),
         /// Which keys may be channels.
         channels: Channels = Channels::default(),
-        /// Which web pages may read.
+        /// Which web pages may read streams.
         cors: Cors = Cors::default(),
-        /// Clients that are refused.
+        /// Throttling of rejected clients.
         reject: Reject = Reject::default(),
-        /// The REST protocol of the npm package's server half.
+        /// The REST protocol that the server half of the npm package speaks.
         redis_rest: RedisRest = RedisRest::default(),
-        /// What is written down of decisions.
+        /// The decision log and the recording.
         decisions: Decisions = Decisions::default(),
-        /// Nodes on one store.
+        /// The nodes that share a store.
         fleet: Fleet = Fleet::default(),
-        /// The embedded store.
-        memory: Memory = Memory::default(),
-        /// The server.
+        /// The embedded store, `memory:`.
+        memory_store: MemoryStore = MemoryStore::default(),
+        /// The HTTP server.
         server: Server = Server::default(),
-        /// The end.
+        /// Graceful shutdown.
         drain: Drain = Drain::default(),
         /// The log.
         log: Log = Log::default(),
@@ -83,9 +83,9 @@ section! {
 section! {
     /// `[control]`
     Control {
-        /// Where operators connect.
-        listen: String = "127.0.0.1:9090".into(),
-        /// The bearer token that they need; anything but loopback has to have one.
+        /// Listen address for operators.
+        listen: String = "127.0.0.1:7080".into(),
+        /// Bearer token of the control port; required unless `listen` is a loopback address.
         token: Option<String> = None,
     }
 }
@@ -93,56 +93,54 @@ section! {
 section! {
     /// `[policy]`
     Policy {
-        /// The component.
+        /// The policy component.
         file: Option<PathBuf> = None,
-        /// Where the policy comes from: `file`, or `fleet` for the one that was pushed to the store.
+        /// Where the policy comes from: `file`, or `fleet` for the policy that was pushed to the store.
         source: Source = Source::File,
-        /// What it has to decide before it takes force; by default `<name>.cases.toml` beside `<name>.wasm`, if there is one.
+        /// Test cases that a policy must pass before it is activated. Default: `<name>.cases.toml` next to `<name>.wasm`, if it exists.
         cases: Option<PathBuf> = None,
-        /// PEM files of ed25519 public keys, one of which a policy has to be signed with.
+        /// PEM files of Ed25519 public keys; a policy must be signed by one of them.
         trusted_keys: Vec<PathBuf> = Vec::new(),
-        /// Take policies from the store that nobody signed: whoever may write there decides who may read.
-        unsigned_fleet: bool = false,
-        /// Streams that an older policy let in are asked to come back, spread over this time; `off` lets them stay.
-        rotate_within: OrOff = OrOff(Some(Duration::from_secs(60))),
-        /// A candidate that is asked beside the policy in force.
+        /// Accept unsigned policies from the store: anyone who can write to the store can then replace the policy.
+        allow_unsigned: bool = false,
+        /// After an activation, streams that an older policy admitted are closed, spread over this time; `off` keeps them open.
+        rotation_window: OrOff = OrOff(Some(Duration::from_secs(60))),
+        /// A shadow policy, evaluated without effect.
         shadow: Shadow = Shadow::default(),
-        /// CPU time of one decision.
+        /// CPU time limit of one decision.
         #[serde(with = "crate::times")]
-        cpu: Duration = Duration::from_millis(100),
-        /// One decision by the clock on the wall.
+        cpu_time: Duration = Duration::from_millis(100),
+        /// Wall-clock limit of one decision.
         #[serde(with = "crate::times")]
         timeout: Duration = Duration::from_secs(2),
-        /// Memories and tables of one instance.
-        memory: ByteSize = ByteSize::mib(64),
-        /// Decisions at once.
+        /// Memory limit of one instance: all its linear memories and tables.
+        max_memory: ByteSize = ByteSize::mib(64),
+        /// Maximum number of concurrent decisions.
         concurrency: usize = 256,
-        /// Instances that are made ahead, for policies that take long to start.
-        prepared: usize = 8,
-        /// A decision waits so long for a free instance.
+        /// Number of instances that are started in advance, for policies that take long to start.
+        prewarmed_instances: usize = 8,
+        /// How long a decision waits for a free instance.
         #[serde(with = "crate::times")]
         queue_timeout: Duration = Duration::from_secs(1),
-        /// Compiling a component: the largest that was seen takes 10 s of two idle cores, a busy machine may take several times that.
+        /// Time limit for compiling a component. The largest one measured takes 10 s on two idle cores; a busy machine may need several times that.
         #[serde(with = "crate::times")]
         compile_timeout: Duration = Duration::from_secs(120),
-        /// Headers and body of an answer.
-        max_answer: ByteSize = ByteSize::mib(1),
-        /// Answers that are given again; 0 keeps none.
-        cache: ByteSize = ByteSize::mib(16),
-        /// The longest time that one is given again.
+        /// Maximum size of the headers and body of a policy's response.
+        max_response_size: ByteSize = ByteSize::mib(1),
+        /// Size of the decision cache; 0 disables it.
+        cache_size: ByteSize = ByteSize::mib(16),
+        /// Maximum time for which a decision is reused.
         #[serde(with = "crate::times")]
         cache_max_age: Duration = Duration::from_secs(300),
-        /// What may be looked up.
+        /// Look-ups in the store.
         lookup: Lookup = Lookup::default(),
-        /// What the policy may ask for by name.
+        /// Names and values that the policy can read.
         settings: BTreeMap<String, Value> = BTreeMap::new(),
-        /// Look-ups of one decision.
-        max_lookups: u32 = 64,
-        /// Lines that policies may write to the log in a second, all decisions together.
+        /// Lines per second that policies may write to the log, over all decisions.
         log_rate: u32 = 100,
-        /// Whose tokens the policy may have checked.
+        /// Token profiles: issuers whose tokens the policy can have verified.
         tokens: BTreeMap<String, WrittenProfile> = BTreeMap::new(),
-        /// Where the policy may send requests.
+        /// Outbound HTTP requests of the policy.
         egress: Egress = Egress::default(),
     }
 }
@@ -150,11 +148,11 @@ section! {
 section! {
     /// `[policy.shadow]`
     Shadow {
-        /// The candidate's component.
+        /// The component of the shadow policy.
         file: Option<PathBuf> = None,
-        /// The share of requests that it is asked about, from 0 to 1.
+        /// Share of clients for which the shadow policy is evaluated, from 0 to 1.
         share: f64 = 0.1,
-        /// Decisions of the candidate at once; more are not asked.
+        /// Maximum number of concurrent shadow decisions; further ones are dropped.
         concurrency: usize = 4,
     }
 }
@@ -162,24 +160,32 @@ section! {
 section! {
     /// `[decisions]`
     Decisions {
-        /// A line of JSON for each decision: `stdout`, or a file.
+        /// Destination of the decision log, one line of JSON per decision: `stdout`, or a file.
         log: Option<String> = None,
-        /// Fields of it whose values are masked: `subject`, `channels`, `reason`.
-        mask: Vec<String> = Vec::new(),
-        /// A file for whole requests and what was looked up for them, to be replayed. It has credentials in it.
-        record: Option<PathBuf> = None,
-        /// The share of requests that are recorded, from 0 to 1.
-        record_share: f64 = 0.01,
-        /// The recording ends when it has so much.
-        record_limit: ByteSize = ByteSize::mib(256),
+        /// Fields of the decision log to mask: `subject`, `channels`, `reason`.
+        masked_fields: Vec<String> = Vec::new(),
+        /// The recording of whole requests, for replay.
+        recording: Recording = Recording::default(),
+    }
+}
+
+section! {
+    /// `[decisions.recording]`
+    Recording {
+        /// File for whole requests and the replies of their look-ups. It contains credentials.
+        file: Option<PathBuf> = None,
+        /// Share of decisions to record, from 0 to 1.
+        share: f64 = 0.01,
+        /// Maximum size of the recording; it stops there.
+        max_size: ByteSize = ByteSize::mib(256),
     }
 }
 
 section! {
     /// `[fleet]`
     Fleet {
-        /// This node's name, unlike any other's; by default that of the machine with the data port's address.
-        node: Option<String> = None,
+        /// Name of this node, unique on its store. Default: the host name and the address of the data port.
+        node_name: Option<String> = None,
     }
 }
 
@@ -187,13 +193,13 @@ section! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
-    /// A file of this machine.
+    /// A local file.
     File,
-    /// What was pushed to the store.
+    /// The store, to which it was pushed.
     Fleet,
 }
 
-/// A time, or `off`.
+/// A duration, or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrOff(pub Option<Duration>);
 
@@ -220,34 +226,34 @@ impl<'de> Deserialize<'de> for OrOff {
 section! {
     /// `[policy.egress]`
     Egress {
-        /// Scheme, host and port; a table says more.
+        /// Origins that the policy may send requests to.
         hosts: Vec<Host> = Vec::new(),
-        /// A request, to the last byte of its response.
+        /// Time limit of one request, until the last byte of its response.
         #[serde(with = "crate::times")]
         timeout: Duration = Duration::from_secs(1),
-        /// A response's body.
-        max_response: ByteSize = ByteSize::mib(1),
-        /// Requests of one decision.
+        /// Maximum size of a response body.
+        max_response_size: ByteSize = ByteSize::mib(1),
+        /// Maximum number of requests of one decision.
         max_requests: u32 = 8,
     }
 }
 
-/// Where requests may go.
+/// An origin that the policy may send requests to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged, expecting = "a URL, or a table with url and allow-private")]
 pub enum Host {
     /// `scheme://host[:port]`
     Url(String),
-    /// The same with what it needs.
+    /// A URL with options.
     Table(HostTable),
 }
 
 section! {
-    /// One host of `policy.egress.hosts`.
+    /// An entry of `policy.egress.hosts` with options.
     HostTable {
         /// `scheme://host[:port]`
         url: String = String::new(),
-        /// Whether its address may be this network's own.
+        /// Whether the host may resolve to a private or loopback address.
         allow_private: bool = false,
     }
 }
@@ -255,9 +261,11 @@ section! {
 section! {
     /// `[policy.lookup]`
     Lookup {
-        /// Keys that may be looked up begin with one of these, and are never channels.
+        /// Prefixes of the keys that a policy may look up; such keys are never channels.
         prefixes: Vec<String> = Vec::new(),
-        /// One look-up.
+        /// Maximum number of look-ups of one decision.
+        max_lookups: u32 = 64,
+        /// Time limit of one look-up.
         #[serde(with = "crate::times")]
         timeout: Duration = Duration::from_secs(1),
     }
@@ -266,24 +274,24 @@ section! {
 section! {
     /// `[stream]`
     Stream {
-        /// The path of the streams; a `/*` at its end takes any path below it.
+        /// Path of the streams; with `/*` at the end, every path below it as well.
         path: String = "/api/realtime".into(),
-        /// A silent stream says something this often; the stock client gives up after 75 s.
+        /// How often an idle stream sends a ping; the stock client gives up after 75 s of silence.
         #[serde(with = "crate::times")]
-        ping: Duration = Duration::from_secs(25),
-        /// A larger event is a gap.
-        max_event: ByteSize = ByteSize::mib(8),
-        /// Channels of one stream.
-        max_channels: usize = 100,
-        /// Streams at once.
+        ping_interval: Duration = Duration::from_secs(25),
+        /// Maximum size of an event; a larger one becomes a gap.
+        max_event_size: ByteSize = ByteSize::mib(8),
+        /// Maximum number of channels of one stream.
+        max_channels_per_stream: usize = 100,
+        /// Maximum number of open streams.
         max_streams: usize = 20_000,
-        /// Recent events of all channels.
-        log_memory: ByteSize = ByteSize::mib(128),
-        /// Replays of all streams.
+        /// Memory for the event buffers of all channels.
+        buffer_memory: ByteSize = ByteSize::mib(128),
+        /// Memory for the replays of all streams.
         replay_memory: ByteSize = ByteSize::mib(32),
-        /// A quiet channel's position is checked about this often.
+        /// How often the gateway checks a quiet channel for entries whose notification was lost.
         #[serde(with = "crate::times")]
-        position_check: Duration = Duration::from_secs(5),
+        reconcile_interval: Duration = Duration::from_secs(5),
     }
 }
 
@@ -292,7 +300,7 @@ section! {
     Channels {
         /// Patterns of names that may be channels.
         allow: Vec<String> = vec!["*".into()],
-        /// Patterns of names that may not; these win.
+        /// Patterns of names that may not be channels; they take precedence over `allow`.
         deny: Vec<String> = Vec::new(),
     }
 }
@@ -300,9 +308,9 @@ section! {
 section! {
     /// `[cors]`
     Cors {
-        /// Origins that may read, `*` for all; `http://localhost:*` for every port of a host.
+        /// Origins that may read streams, `*` for all; `http://localhost:*` stands for any port of a host.
         origins: Vec<String> = vec!["*".into()],
-        /// Whether they may send cookies.
+        /// Whether pages of these origins may send cookies.
         credentials: bool = false,
     }
 }
@@ -310,26 +318,26 @@ section! {
 section! {
     /// `[reject]`
     Reject {
-        /// A client that was refused and asks again at once waits so long before it is decided anew.
+        /// Delay for a client that was rejected and repeats the request shortly after.
         #[serde(with = "crate::times")]
-        hold: Duration = Duration::ZERO,
+        delay: Duration = Duration::ZERO,
     }
 }
 
 section! {
     /// `[redis-rest]`
     RedisRest {
-        /// Bearer tokens that may emit; without one there is no `/redis`.
+        /// Bearer tokens for `/redis`; without one, `/redis` does not exist.
         tokens: Vec<String> = Vec::new(),
     }
 }
 
 section! {
-    /// `[memory]`
-    Memory {
-        /// The embedded store holds so much; then the oldest entries go.
-        limit: ByteSize = ByteSize::mib(64),
-        /// Keys for look-ups: a string, a list (a set) or a table (a hash).
+    /// `[memory-store]`
+    MemoryStore {
+        /// Size of the store; when it is full, the oldest entries are deleted.
+        max_size: ByteSize = ByteSize::mib(64),
+        /// Initial keys, for look-ups: a string, a list (a set) or a table (a hash).
         seed: HashMap<String, Seed> = HashMap::new(),
     }
 }
@@ -337,22 +345,22 @@ section! {
 section! {
     /// `[server]`
     Server {
-        /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count.
+        /// Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted.
         trusted_proxies: Vec<IpNet> = Vec::new(),
-        /// A request's head: line and headers.
-        max_head: ByteSize = ByteSize::kib(64),
+        /// Maximum size of a request's line and headers.
+        max_header_size: ByteSize = ByteSize::kib(64),
     }
 }
 
 section! {
     /// `[drain]`
     Drain {
-        /// Behind the signal to stop a node serves on for so long, not ready any more, so that balancers can turn away.
+        /// How long the node keeps serving after the signal while it reports not ready, so that load balancers can react.
         #[serde(with = "crate::times")]
         delay: Duration = Duration::from_secs(5),
-        /// Then streams are told to come back, spread over this time.
+        /// Then streams are closed, spread over this time, so that their clients reconnect.
         #[serde(with = "crate::times")]
-        time: Duration = Duration::from_secs(5),
+        duration: Duration = Duration::from_secs(5),
     }
 }
 
@@ -361,50 +369,54 @@ section! {
     Log {
         /// `text` or `json`.
         format: LogFormat = LogFormat::Text,
-        /// What is logged, as `tracing` filters say it.
+        /// Log filter, in the syntax of `tracing`.
         filter: String = "info".into(),
     }
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable text.
     Text,
-    /// For machines.
+    /// One JSON object per line.
     Json,
 }
 
-/// A table that may be written as its most important string.
-trait FromText: Default {
-    fn from_text(text: &str) -> Self;
+/// Tables that are easily mistaken for an option, each with the option that was meant: `policy = "x.wasm"`.
+pub const MISTAKABLE: [(&str, &str); 2] = [("control", "listen"), ("policy", "file")];
+
+/// What to write instead of a string in the place of a table.
+pub fn string_for_table(table: &str, option: &str, text: &str) -> String {
+    format!("`{table}` is a table: write `[{table}]` and `{option} = {text:?}`")
 }
 
-impl FromText for Control {
-    fn from_text(text: &str) -> Self {
-        Self { listen: text.into(), ..Self::default() }
-    }
+fn control_table<'de, D: Deserializer<'de>>(from: D) -> Result<Control, D::Error> {
+    mistakable_table(from, MISTAKABLE[0])
 }
 
-impl FromText for Policy {
-    fn from_text(text: &str) -> Self {
-        Self { file: Some(text.into()), ..Self::default() }
-    }
+fn policy_table<'de, D: Deserializer<'de>>(from: D) -> Result<Policy, D::Error> {
+    mistakable_table(from, MISTAKABLE[1])
 }
 
-fn text_or_table<'de, T: FromText + Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
-    struct TextOrTable<T>(PhantomData<T>);
+/// Reads a table. The error for a string says what to write.
+fn mistakable_table<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    from: D,
+    names: (&'static str, &'static str),
+) -> Result<T, D::Error> {
+    struct TableVisitor<T>((&'static str, &'static str), PhantomData<T>);
 
-    impl<'de, T: FromText + Deserialize<'de>> Visitor<'de> for TextOrTable<T> {
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
         type Value = T;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a string or a table")
+            f.write_str("a table")
         }
 
-        fn visit_str<E>(self, text: &str) -> Result<T, E> {
-            Ok(T::from_text(text))
+        fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+            let (table, option) = self.0;
+            Err(E::custom(string_for_table(table, option, text)))
         }
 
         fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<T, M::Error> {
@@ -412,13 +424,12 @@ fn text_or_table<'de, T: FromText + Deserialize<'de>, D: Deserializer<'de>>(from
         }
     }
 
-    from.deserialize_any(TextOrTable(PhantomData))
+    from.deserialize_any(TableVisitor(names, PhantomData))
 }
 
 /// The path of every option that is not a table, as it stands in `tidegate.toml`; the environment says the same in capitals.
-pub const OPTIONS: [&str; 68] = [
+pub const OPTIONS: [&str; 66] = [
     "listen",
-    "control",
     "control.listen",
     "control.token",
     "store",
@@ -427,62 +438,61 @@ pub const OPTIONS: [&str; 68] = [
     "wait-for-store",
     "cache-dir",
     "allow-all",
-    "policy",
     "policy.file",
     "policy.source",
     "policy.cases",
     "policy.trusted-keys",
-    "policy.unsigned-fleet",
-    "policy.rotate-within",
+    "policy.allow-unsigned",
+    "policy.rotation-window",
     "policy.shadow.file",
     "policy.shadow.share",
     "policy.shadow.concurrency",
-    "policy.cpu",
+    "policy.cpu-time",
     "policy.timeout",
-    "policy.memory",
+    "policy.max-memory",
     "policy.concurrency",
-    "policy.prepared",
+    "policy.prewarmed-instances",
     "policy.queue-timeout",
     "policy.compile-timeout",
-    "policy.max-answer",
-    "policy.cache",
+    "policy.max-response-size",
+    "policy.cache-size",
     "policy.cache-max-age",
     "policy.lookup.prefixes",
     "policy.lookup.timeout",
+    "policy.lookup.max-lookups",
     "policy.settings",
-    "policy.max-lookups",
     "policy.log-rate",
     "policy.tokens",
     "policy.egress.hosts",
     "policy.egress.timeout",
-    "policy.egress.max-response",
+    "policy.egress.max-response-size",
     "policy.egress.max-requests",
     "stream.path",
-    "stream.ping",
-    "stream.max-event",
-    "stream.max-channels",
+    "stream.ping-interval",
+    "stream.max-event-size",
+    "stream.max-channels-per-stream",
     "stream.max-streams",
-    "stream.log-memory",
+    "stream.buffer-memory",
     "stream.replay-memory",
-    "stream.position-check",
+    "stream.reconcile-interval",
     "channels.allow",
     "channels.deny",
     "cors.origins",
     "cors.credentials",
-    "reject.hold",
+    "reject.delay",
     "redis-rest.tokens",
     "decisions.log",
-    "decisions.mask",
-    "decisions.record",
-    "decisions.record-share",
-    "decisions.record-limit",
-    "fleet.node",
-    "memory.limit",
-    "memory.seed",
+    "decisions.masked-fields",
+    "decisions.recording.file",
+    "decisions.recording.share",
+    "decisions.recording.max-size",
+    "fleet.node-name",
+    "memory-store.max-size",
+    "memory-store.seed",
     "server.trusted-proxies",
-    "server.max-head",
+    "server.max-header-size",
     "drain.delay",
-    "drain.time",
+    "drain.duration",
     "log.format",
     "log.filter",
 ];

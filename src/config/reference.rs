@@ -1,35 +1,35 @@
-//! Values that refer to where the secret is: `${NAME}` is a variable of the environment, `${file:/path}` a file's text, `$$` a
-//! dollar. What is wrong is said without a word of the value.
+//! References to secrets in values: `${NAME}` is an environment variable, `${file:/path}` the content of a file, `$$` a dollar.
+//! Errors never contain the value.
 
 use std::path::{Path, PathBuf};
 
-/// A larger file is no value.
-const MAX_FILE: u64 = 64 << 10;
+/// Maximum size of a file with a secret.
+const MAX_FILE_BYTES: u64 = 64 << 10;
 
-/// Why a value cannot be made out.
+/// Why a reference cannot be resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum ReferenceError {
-    /// A dollar without sense.
-    #[error("a $ that begins neither ${{NAME}} nor ${{file:/path}}; a dollar is written $$")]
+    /// A dollar that begins no reference.
+    #[error("a $ that begins neither ${{NAME}} nor ${{file:/path}}: write a dollar as $$")]
     Dollar,
-    /// No brace at the end.
+    /// A reference without a closing brace.
     #[error("a ${{ without its }}")]
     Open,
-    /// The environment has no such variable.
-    #[error("the environment has no variable {0}")]
+    /// The environment variable is not set.
+    #[error("the environment variable {0} is not set")]
     NoVariable(String),
     /// The variable is not Unicode.
-    #[error("the variable {0} is not Unicode")]
+    #[error("the environment variable {0} is not Unicode")]
     NotUnicode(String),
-    /// There is no such file.
-    #[error("the file {0}: {1}")]
+    /// The file cannot be read.
+    #[error("the file {0} cannot be read: {1}")]
     File(String, std::io::Error),
-    /// The file is no text of a sensible size.
-    #[error("the file {0}: it has to be text of at most 64 KiB")]
+    /// The file is not UTF-8, or too large.
+    #[error("the file {0}: must be UTF-8 text of at most 64 KiB")]
     NotText(String),
 }
 
-/// Puts in place of references what they stand for.
+/// Replaces references with what they refer to.
 pub fn resolve(text: &str) -> Result<String, ReferenceError> {
     let mut value = String::new();
     walk(text, |part| {
@@ -44,7 +44,7 @@ pub fn resolve(text: &str) -> Result<String, ReferenceError> {
     Ok(value)
 }
 
-/// The files that a text refers to. Of one that is not valid there are none: [`resolve`] says why.
+/// The files that a text refers to; none if it is invalid, as [`resolve`] reports.
 pub fn files(text: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let walked = walk(text, |part| {
@@ -56,7 +56,7 @@ pub fn files(text: &str) -> Vec<PathBuf> {
     if walked.is_ok() { files } else { Vec::new() }
 }
 
-/// The same text with its files meant from a folder. One that is not valid stays as it is: [`resolve`] says why.
+/// The text with its files relative to a directory; unchanged if it is invalid, as [`resolve`] reports.
 pub fn from_folder(text: &str, folder: &Path) -> String {
     let mut moved = String::new();
     let walked = walk(text, |part| {
@@ -93,7 +93,7 @@ fn walk<'a>(
         let (inner, rest) = inner.split_once('}').ok_or(ReferenceError::Open)?;
         part(match inner.strip_prefix("file:") {
             Some(path) => Part::File(path),
-            // A name that could be none may be a secret with a dollar in it, so it is not told.
+            // An invalid name may be part of a secret with a dollar in it, so the error does not contain it.
             None if is_name(inner) => Part::Variable(inner),
             None => return Err(ReferenceError::Dollar),
         })?;
@@ -114,17 +114,17 @@ fn variable(name: &str) -> Result<String, ReferenceError> {
     })
 }
 
-/// The text of a file, less the newline at its end.
+/// The content of a file, without the newline at its end.
 fn file(path: &str) -> Result<String, ReferenceError> {
     use std::io::Read;
     let read = || {
         let mut bytes = Vec::new();
-        std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+        std::fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     let bytes: Vec<u8> = read().map_err(|error| ReferenceError::File(path.into(), error))?;
     let not_text = || ReferenceError::NotText(path.into());
-    if bytes.len() as u64 > MAX_FILE {
+    if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(not_text());
     }
     let mut text = String::from_utf8(bytes).map_err(|_| not_text())?;

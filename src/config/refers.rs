@@ -1,4 +1,4 @@
-//! The files that a configuration refers to, which are followed as it is itself: what stands in them is read with it.
+//! The files that a configuration refers to. They are watched like its own file, and read with it.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use toml::Value;
 use super::raw::Raw;
 use super::reference;
 
-/// All of them, whether they are there or not.
+/// All referenced files, whether they exist or not.
 pub fn files(raw: &Raw) -> Vec<PathBuf> {
     let policy = &raw.policy;
     let mut files: Vec<PathBuf> = policy.trusted_keys.clone();

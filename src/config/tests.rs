@@ -10,19 +10,64 @@ fn load(text: &str) -> Result<Config, ConfigError> {
 fn every_default_is_valid() {
     let config = load("allow-all = true").expect("valid");
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
-    assert_eq!(config.control.to_string(), "127.0.0.1:9090");
+    assert_eq!(config.control.to_string(), "127.0.0.1:7080");
     assert_eq!(config.store.url.to_string(), "redis://127.0.0.1:6379");
     assert_eq!(config.door, Door::AllowAll);
 }
 
 #[test]
-fn short_and_long_forms() {
-    let config = load("policy = \"p.wasm\"\ncontrol = \"127.0.0.1:1\"").expect("valid");
+fn policy_and_control_are_tables() {
+    let config = load("policy.file = \"p.wasm\"\ncontrol.listen = \"127.0.0.1:1\"").expect("valid");
     assert_eq!((config.door, config.control.port()), (Door::Policy("p.wasm".into()), 1));
-    let long = "[policy]\nfile = \"p.wasm\"\n[policy.settings]\nkey = \"value\"\n[control]\nlisten = \"0.0.0.0:1\"\ntoken = \"t\"";
-    let config = load(long).expect("valid");
+    let tables = "[policy]\nfile = \"p.wasm\"\n[policy.settings]\nkey = \"value\"\n[control]\nlisten = \"0.0.0.0:1\"\ntoken = \"t\"";
+    let config = load(tables).expect("valid");
     assert_eq!(config.settings.get("key"), Some("value"));
     assert_eq!(config.live.control_token.as_deref(), Some("t"));
+}
+
+#[test]
+fn string_in_place_of_a_table_is_an_error_with_the_right_spelling() {
+    let error = |text: &str| load(text).expect_err(text).to_string();
+    let policy = "`policy` is a table: write `[policy]` and `file = \"x.wasm\"`";
+    let control = "`control` is a table: write `[control]` and `listen = \"127.0.0.1:1\"`";
+    for (text, line, says) in [
+        ("policy = \"x.wasm\"", "line 1", policy),
+        ("allow-all = true\ncontrol = '127.0.0.1:1'", "line 2", control),
+        // TOML itself allows no table of this name any more.
+        ("policy = \"x.wasm\"\n[policy.lookup]\nprefixes = []", "line 2", policy),
+        ("policy = \"x.wasm\" # mine\npolicy.source = \"file\"", "line 2", policy),
+        ("\ncontrol = '127.0.0.1:1'\n[control]\ntoken = \"t\"", "line 3", control),
+    ] {
+        let error = error(text);
+        assert!(
+            error.starts_with("tidegate.toml: ") && error.contains(line) && error.ends_with(says),
+            "{text}\n{error}"
+        );
+    }
+    let error = error("listen = \n[policy]\nfile = \"x.wasm\"");
+    assert!(!error.contains("is a table"), "another mistake: {error}");
+}
+
+/// Users copy the examples of the documents.
+#[test]
+fn toml_examples_of_the_documents_load() {
+    let examples = |text: &str| -> Vec<String> {
+        let blocks = text.split("```toml\n").skip(1);
+        blocks.filter_map(|block| Some(block.split_once("```")?.0.to_owned())).collect()
+    };
+    let readme = examples(include_str!("../../README.md"));
+    assert_eq!(readme.len(), 1);
+    let config = load(&readme[0]).expect("the README's example is valid");
+    assert_eq!(config.door, Door::Policy("policy.wasm".into()));
+    assert_eq!(config.lookup_prefixes, ["session:", "team:"]);
+    assert_eq!(config.live.rest_tokens, ["a-long-secret"]);
+    assert!(config.live.cors.credentials);
+    // These refer to secrets that are not here.
+    let documented = examples(include_str!("../../docs/configuration.md"));
+    assert!(documented.len() >= 3);
+    for text in documented {
+        layers::file(Path::new("tidegate.toml"), &text).expect(&text);
+    }
 }
 
 #[test]
@@ -33,29 +78,29 @@ fn mistakes_name_the_key_and_the_remedy() {
             assert!(error.contains(part), "{text}\n{error}");
         }
     };
-    check("", &["policy", "--policy policy.wasm", "--allow-all"]);
-    check("allow-all = true\npolicy = \"x.wasm\"", &["allow-all"]);
+    check("", &["policy.file", "--policy policy.wasm", "TIDEGATE_POLICY_FILE", "--allow-all"]);
+    check("allow-all = true\npolicy.file = \"x.wasm\"", &["allow-all"]);
     check("lisen = \"x\"", &["tidegate.toml", "line 1", "lisen", "expected one of", "listen"]);
-    check("[stream]\npng = \"1s\"", &["tidegate.toml", "line 2", "png", "ping"]);
-    check("[stream]\nping = 5", &["tidegate.toml", "line 2", "a time, as 250ms, 25s or 2m"]);
-    check("[stream]\nping = \"1x\"", &["tidegate.toml", "line 2", "1x", "a time, as 250ms, 25s or 2m"]);
+    check("[stream]\npng = \"1s\"", &["tidegate.toml", "line 2", "png", "ping-interval"]);
+    check("[stream]\nping-interval = 5", &["tidegate.toml", "line 2", "a time, as 250ms, 25s or 2m"]);
+    check("[stream]\nping-interval = \"1x\"", &["tidegate.toml", "line 2", "1x", "a time, as 250ms, 25s or 2m"]);
     check("allow-all = 1", &["tidegate.toml", "line 1", "boolean"]);
     check("allow-all = true\nlisten = \"here\"", &["listen", "\"here\"", "127.0.0.1:8080"]);
-    check("allow-all = true\ncontrol = \"0.0.0.0:9090\"", &["control", "control.token"]);
+    check("allow-all = true\ncontrol.listen = \"0.0.0.0:7080\"", &["control.listen", "control.token"]);
     check("allow-all = true\nstore = \"http://x\"", &["store", "redis://"]);
-    check("allow-all = true\nstream.ping = \"90s\"", &["stream.ping", "1m 30s", "70s"]);
+    check("allow-all = true\nstream.ping-interval = \"90s\"", &["stream.ping-interval", "1m 30s", "70s"]);
     check("allow-all = true\nstream.path = \"api\"", &["stream.path", "\"api\"", "/api/realtime"]);
     check("allow-all = true\nstream.path = \"/a?b\"", &["stream.path"]);
     check("allow-all = true\nstream.path = \"/redis\"", &["stream.path", "own"]);
-    check("allow-all = true\nstream.max-event = \"1GiB\"", &["stream.max-event", "256.0 MiB"]);
-    check("allow-all = true\nstream.max-channels = 0", &["stream.max-channels", "from 1"]);
+    check("allow-all = true\nstream.max-event-size = \"1GiB\"", &["stream.max-event-size", "256.0 MiB"]);
+    check("allow-all = true\nstream.max-channels-per-stream = 0", &["stream.max-channels-per-stream", "from 1"]);
     check("allow-all = true\nchannels.allow = [\"[\"]", &["channels.allow"]);
     check("allow-all = true\ncors.credentials = true", &["cors.credentials", "cors.origins"]);
     check("allow-all = true\ncors.origins = [\"app.example\"]", &["cors.origins", "https://app.example"]);
     check("allow-all = true\ncors.origins = [\"https://app.example/\"]", &["cors.origins"]);
     check("allow-all = true\nredis-rest.tokens = [\"\"]", &["redis-rest.tokens", "at least one"]);
     check("allow-all = true\npolicy.lookup.prefixes = [\"\"]", &["policy.lookup.prefixes", "every key"]);
-    check("allow-all = true\npolicy.cpu = \"0s\"", &["policy.cpu"]);
+    check("allow-all = true\npolicy.cpu-time = \"0s\"", &["policy.cpu-time"]);
     check("allow-all = true\npolicy.settings.pin = 1234", &["policy.settings.pin", "integer", "string"]);
     check(
         "allow-all = true\npolicy.settings.key = \"${NOWHERE_TO_BE_SEEN}\"",
@@ -63,10 +108,10 @@ fn mistakes_name_the_key_and_the_remedy() {
     );
     check("allow-all = true\npolicy.settings.key = \"${file:/no/such}\"", &["policy.settings.key", "/no/such"]);
     check("allow-all = true\npolicy.settings.key = \"a$b\"", &["policy.settings.key", "$$"]);
-    check("allow-all = true\nreject.hold = \"90s\"", &["reject.hold", "1m 30s", "60s"]);
-    check("allow-all = true\ndrain.time = \"25h\"", &["drain.time", "1day 1h", "a day"]);
+    check("allow-all = true\nreject.delay = \"90s\"", &["reject.delay", "1m 30s", "60s"]);
+    check("allow-all = true\ndrain.duration = \"25h\"", &["drain.duration", "1day 1h", "a day"]);
     check("allow-all = true\ndrain.delay = \"500y\"", &["drain.delay", "a day"]);
-    check("allow-all = true\npolicy.rotate-within = \"2days\"", &["policy.rotate-within", "a day"]);
+    check("allow-all = true\npolicy.rotation-window = \"2days\"", &["policy.rotation-window", "a day"]);
     let hosts = |host: &str| format!("allow-all = true\npolicy.egress.hosts = [{host}]");
     check(&hosts("'auth.example'"), &["policy.egress.hosts", "auth.example", "https://auth.example"]);
     check(&hosts("'https://auth.example/path'"), &["policy.egress.hosts", "without a user, a path"]);
@@ -98,7 +143,7 @@ fn mistakes_name_the_key_and_the_remedy() {
         &["policy.tokens.app.algorithms", "HS256", "RS256"],
     );
     check(&profile("jwks-url = 'https://a/'\nmin-age = '2h'"), &["policy.tokens.app.jwks-url", "min-age"]);
-    check("allow-all = true\n[memory.seed]\na = \"b\"", &["memory.seed", "memory:"]);
+    check("allow-all = true\n[memory-store.seed]\na = \"b\"", &["memory-store.seed", "memory:"]);
 }
 
 #[test]
@@ -108,15 +153,17 @@ fn the_environment_goes_over_the_file_and_below_flags() {
             list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>().into_iter(),
         )
     };
-    let mut table =
-        layers::file(Path::new("t.toml"), "listen = \"127.0.0.1:1\"\nstream.ping = \"9s\"\npolicy = \"a.wasm\"")
-            .expect("file");
+    let mut table = layers::file(
+        Path::new("t.toml"),
+        "listen = \"127.0.0.1:1\"\nstream.ping-interval = \"9s\"\npolicy.file = \"a.wasm\"",
+    )
+    .expect("file");
     let environment = variables(&[
         ("TIDEGATE_LISTEN", "127.0.0.1:2"),
-        ("TIDEGATE_POLICY", "b.wasm"),
+        ("TIDEGATE_POLICY_FILE", "b.wasm"),
         ("TIDEGATE_CORS_ORIGINS", "https://a.example, https://b.example"),
         ("TIDEGATE_CORS_CREDENTIALS", "true"),
-        ("TIDEGATE_STREAM_MAX_CHANNELS", "7"),
+        ("TIDEGATE_STREAM_MAX_CHANNELS_PER_STREAM", "7"),
         ("TIDEGATE_POLICY_SETTINGS", "{ audience = \"42\" }"),
         ("TIDEGATE_CONFIG", "ignored here"),
         ("PATH", "ignored everywhere"),
@@ -125,9 +172,9 @@ fn the_environment_goes_over_the_file_and_below_flags() {
     layers::merge(&mut table, layers::option("listen", "127.0.0.1:3".into()));
     let config = Config::check(table.try_into().expect("raw")).expect("valid");
     assert_eq!(config.listen.port(), 3);
-    assert_eq!(config.stream.ping, Duration::from_secs(9));
+    assert_eq!(config.stream.ping_interval, Duration::from_secs(9));
     assert_eq!(config.door, Door::Policy("b.wasm".into()));
-    assert_eq!(config.stream.max_channels, 7);
+    assert_eq!(config.stream.max_channels_per_stream, 7);
     assert_eq!(config.settings.get("audience"), Some("42"));
     assert!(
         config.live.cors.credentials
@@ -137,11 +184,20 @@ fn the_environment_goes_over_the_file_and_below_flags() {
     let error = variables(&[("TIDEGATE_LISTN", "x")]).expect_err("no option").to_string();
     assert!(error.contains("TIDEGATE_LISTN") && error.contains("TIDEGATE_LISTEN"), "{error}");
     let error = variables(&[("TIDEGATE_FOO", "x")]).expect_err("no option").to_string();
-    assert!(error.ends_with("TIDEGATE_FOO is no option"), "nothing is near that: {error}");
-    let error = variables(&[("TIDEGATE_STREAM_PONG", "x")]).expect_err("no option").to_string();
-    assert!(error.contains("TIDEGATE_STREAM_PING"), "{error}");
-    let error = variables(&[("TIDEGATE_STREAM_MAX_CHANNELS", "s3cret")]).expect_err("no number").to_string();
-    assert!(error.contains("TIDEGATE_STREAM_MAX_CHANNELS") && !error.contains("s3cret"), "{error}");
+    assert!(error.ends_with("TIDEGATE_FOO is not an option"), "nothing is near that: {error}");
+    for (table, option) in
+        [("TIDEGATE_POLICY", "TIDEGATE_POLICY_FILE"), ("TIDEGATE_CONTROL", "TIDEGATE_CONTROL_LISTEN")]
+    {
+        let error = variables(&[(table, "x")]).expect_err("a table").to_string();
+        assert!(
+            error.contains(&format!("{table}: ")) && error.ends_with(&format!("is a table: set {option}")),
+            "{error}"
+        );
+    }
+    let error = variables(&[("TIDEGATE_STREAM_PING", "x")]).expect_err("no option").to_string();
+    assert!(error.contains("TIDEGATE_STREAM_PING_INTERVAL"), "{error}");
+    let error = variables(&[("TIDEGATE_STREAM_MAX_CHANNELS_PER_STREAM", "s3cret")]).expect_err("no number").to_string();
+    assert!(error.contains("TIDEGATE_STREAM_MAX_CHANNELS_PER_STREAM") && !error.contains("s3cret"), "{error}");
 }
 
 #[test]
@@ -156,8 +212,9 @@ fn every_option_can_be_said_by_the_environment() {
 
 #[test]
 fn paths_in_a_file_are_meant_from_there() {
-    let table = layers::file(Path::new("/etc/tidegate/tidegate.toml"), "policy = \"p.wasm\"\nstore-ca = \"/ca.pem\"")
-        .expect("file");
+    let table =
+        layers::file(Path::new("/etc/tidegate/tidegate.toml"), "policy.file = \"p.wasm\"\nstore-ca = \"/ca.pem\"")
+            .expect("file");
     let raw: Raw = table.try_into().expect("raw");
     assert_eq!(raw.policy.file, Some("/etc/tidegate/p.wasm".into()));
     assert_eq!(raw.store_ca, Some("/ca.pem".into()));
@@ -173,22 +230,22 @@ fn paths_in_a_file_are_meant_from_there() {
 fn where_a_policy_comes_from() {
     let fleet = |more: &str| load(&format!("[policy]\nsource = \"fleet\"\n{more}"));
     let error = |more: &str| fleet(more).expect_err(more).to_string();
-    assert_eq!(fleet("unsigned-fleet = true").expect("valid").door, Door::Fleet);
+    assert_eq!(fleet("allow-unsigned = true").expect("valid").door, Door::Fleet);
     let dir = tempfile::tempdir().expect("a folder");
     let key = dir.path().join("key.pub.pem");
     let public = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAiojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w=\n-----END PUBLIC KEY-----\n";
     std::fs::write(&key, public).expect("written");
     let keys = format!("trusted-keys = [{key:?}]");
     assert_eq!(fleet(&keys).expect("valid").door, Door::Fleet);
-    assert!(error(&format!("{keys}\nunsigned-fleet = true")).contains("which one it shall be"));
+    assert!(error(&format!("{keys}\nallow-unsigned = true")).contains("remove one of the two"));
     assert!(error("trusted-keys = [\"nowhere.pem\"]").contains("policy.trusted-keys: nowhere.pem: cannot be read"));
-    assert!(error("unsigned-fleet = true\n[fleet]\nnode = \"a/b\"").contains("letters, digits"));
-    assert!(error("").contains("keygen") && error("").contains("--unsigned-fleet"));
-    assert!(error("file = \"x.wasm\"\nunsigned-fleet = true").contains("policy push"));
-    assert!(error("rotate-within = \"never\"").contains("neither off nor a time"));
-    assert!(error("unsigned-fleet = true\nshadow.share = 2.0").contains("from 0 to 1"));
-    let off = load("allow-all = true\npolicy.rotate-within = \"off\"").expect("valid");
-    assert_eq!(off.live.rotate_within, None);
+    assert!(error("allow-unsigned = true\n[fleet]\nnode-name = \"a/b\"").contains("letters, digits"));
+    assert!(error("").contains("keygen") && error("").contains("--allow-unsigned"));
+    assert!(error("file = \"x.wasm\"\nallow-unsigned = true").contains("policy push"));
+    assert!(error("rotation-window = \"never\"").contains("neither off nor a time"));
+    assert!(error("allow-unsigned = true\nshadow.share = 2.0").contains("from 0 to 1"));
+    let off = load("allow-all = true\npolicy.rotation-window = \"off\"").expect("valid");
+    assert_eq!(off.live.rotation_window, None);
 }
 
 #[test]

@@ -262,7 +262,7 @@ impl Fleet {
                         let name = &self.name;
                         tracing::error!(
                             node = name,
-                            "another node has this name too: set fleet.node on both, or pushes cannot count them"
+                            "another node has this name too: set fleet.node-name on both, or pushes cannot count them"
                         );
                     }
                     given = true;

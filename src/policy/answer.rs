@@ -101,7 +101,7 @@ impl Check<'_> {
     fn headers(&self, headers: &[wit::Header], body: usize) -> Result<HeaderMap, String> {
         let size = headers.iter().fold(body, |sum, h| sum.saturating_add(h.name.len()).saturating_add(h.value.len()));
         if size > self.limit {
-            return Err(format!("{size} bytes, of at most {} (policy.max-answer)", self.limit));
+            return Err(format!("{size} bytes, of at most {} (policy.max-response-size)", self.limit));
         }
         if headers.len() > MAX_HEADERS {
             return Err(format!("{} headers, of at most {MAX_HEADERS}", headers.len()));

@@ -82,7 +82,7 @@ pub struct World {
     /// What is looked up.
     pub store: HashMap<String, Seed>,
     /// Every look-up fails.
-    pub store_away: bool,
+    pub store_unavailable: bool,
     /// What it may ask for by name.
     pub settings: BTreeMap<String, String>,
     /// Whose tokens it may have checked.

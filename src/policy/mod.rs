@@ -107,13 +107,13 @@ pub enum Failure {
     #[error("the policy trapped: {0}")]
     Trap(String),
     /// The component used up its CPU time.
-    #[error("the policy used more CPU time than policy.cpu allows")]
+    #[error("the policy used more CPU time than policy.cpu-time allows")]
     Cpu,
     /// The decision took too long, by the clock on the wall.
     #[error("the policy took longer than policy.timeout allows")]
     Timeout,
     /// The component asked for more memory than it may have.
-    #[error("the policy wanted more memory than policy.memory allows")]
+    #[error("the policy wanted more memory than policy.max-memory allows")]
     Memory,
     /// All instances were busy for too long.
     #[error("no instance became free within policy.queue-timeout")]

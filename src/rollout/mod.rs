@@ -272,7 +272,7 @@ impl Inner {
         let (source, why) = (&refused.origin.source, &refused.reason);
         let stays = self.gate.in_force().map(|about| about.digest.to_string()).unwrap_or_default();
         tracing::error!(source, stage = stage.as_str(), why, in_force = stays, "a policy was refused");
-        metrics().policy_refused(stage.as_str());
+        metrics().policy_activation_failed(stage.as_str());
         self.history().was_refused(&refused);
         refused
     }

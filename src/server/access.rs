@@ -54,7 +54,7 @@ mod tests {
             builder.body(()).expect("request")
         };
         for (host, expect) in
-            [("127.0.0.1:9090", true), ("[::1]:9090", true), ("localhost", true), ("evil.example", false), ("", false)]
+            [("127.0.0.1:7080", true), ("[::1]:7080", true), ("localhost", true), ("evil.example", false), ("", false)]
         {
             assert_eq!(host_is_address(&request(host, None, None)), expect, "{host}");
         }

@@ -23,7 +23,7 @@ use crate::rollout::{Rollout, Stage};
 use crate::stream::StreamContext;
 use crate::stream::registry::Streams;
 use crate::stream::replay::ReplayBudget;
-use crate::telemetry::metrics::Opened;
+use crate::telemetry::metrics::StreamRequestOutcome;
 use crate::telemetry::{metrics, process};
 
 /// One request may be delayed (`reject.delay`) for this many streams that are allowed.
@@ -112,7 +112,11 @@ impl App {
     }
 
     pub(super) fn stream_context(&self) -> StreamContext {
-        StreamContext { hub: self.hub.clone(), replays: Arc::clone(&self.replays), ping: self.config.stream.ping }
+        StreamContext {
+            hub: self.hub.clone(),
+            replays: Arc::clone(&self.replays),
+            ping: self.config.stream.ping_interval,
+        }
     }
 
     /// How many requests are delayed (`reject.delay`).
@@ -129,7 +133,8 @@ impl App {
 /// Creates the series of all known label values, so that they start at 0.
 fn register_labels() {
     let _ = process::started();
-    let refused = REFUSAL_CODES.iter().map(|code| Opened::Refused(code));
-    let opens: Vec<Opened> = Failure::KINDS.iter().map(|kind| Opened::Error(kind)).chain(refused).collect();
-    metrics().foresee(&opens, &Stage::ALL.map(Stage::as_str), &Why::ALL.map(Why::as_str));
+    let refused = REFUSAL_CODES.iter().map(|code| StreamRequestOutcome::Refused(code));
+    let opens: Vec<StreamRequestOutcome> =
+        Failure::KINDS.iter().map(|kind| StreamRequestOutcome::Error(kind)).chain(refused).collect();
+    metrics().register_labels(&opens, &Stage::ALL.map(Stage::as_str), &Why::ALL.map(Why::as_str));
 }

@@ -116,7 +116,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for PerStreamExecutor
                 _ = exchange => {}
                 // Dropping the exchange resets its HTTP/2 stream.
                 () = abort.wanted() => {
-                    metrics().connection_cut();
+                    metrics().slow_client_disconnected();
                     tracing::debug!("aborted an HTTP/2 stream: its client does not read");
                 }
             }
@@ -127,7 +127,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for PerStreamExecutor
 fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, closing: watch::Receiver<bool>) {
     // Frames are small and must be sent at once. A socket that refuses the option works too.
     let _ = socket.set_nodelay(true);
-    let max_head = app.config.max_head;
+    let max_head = app.config.max_header_size;
     let mut builder = Builder::new(PerStreamExecutor);
     builder
         .http1()
@@ -177,7 +177,7 @@ fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, cl
                 tracing::debug!(%peer, %error, "connection ended with an error");
             },
             () = abort.wanted() => {
-                metrics().connection_cut();
+                metrics().slow_client_disconnected();
                 tracing::debug!(%peer, "aborted a connection: its client does not read");
             }
         }

@@ -73,12 +73,12 @@ pub async fn run(listeners: Listeners, app: Arc<App>, shutdown: impl Future<Outp
 /// clients re-authorize. A changed window applies to them, too.
 async fn rotate(app: Arc<App>) {
     let (mut activations, mut options) = (app.gate.swaps(), app.options.subscribe());
-    let mut window = options.borrow_and_update().rotate_within;
+    let mut window = options.borrow_and_update().rotation_window;
     loop {
         tokio::select! {
             Ok(()) = activations.changed() => {}
             Ok(()) = options.changed() => {
-                let now = options.borrow_and_update().rotate_within;
+                let now = options.borrow_and_update().rotation_window;
                 if std::mem::replace(&mut window, now) == now {
                     continue;
                 }
@@ -95,8 +95,8 @@ async fn rotate(app: Arc<App>) {
 }
 
 async fn answer(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr, kind: PortKind) -> Response {
-    if head_size(&request) > app.config.max_head {
-        return ApiError::HeaderTooLarge { max_bytes: app.config.max_head }.into_response();
+    if head_size(&request) > app.config.max_header_size {
+        return ApiError::HeaderTooLarge { max_bytes: app.config.max_header_size }.into_response();
     }
     if kind == PortKind::Control {
         return control::answer(&app, request).await;

@@ -1,5 +1,5 @@
 //! Graceful shutdown: report not ready, keep serving for `drain.delay`, stop accepting connections, then close streams spread over
-//! `drain.time`.
+//! `drain.duration`.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ impl ShutdownState {
 /// for the next process and no load balancer has to be warned.
 pub async fn shutdown(app: &App, data: Port, control: Port, inherited: bool) {
     let live = app.live();
-    let (delay, duration) = (if inherited { Duration::ZERO } else { live.drain_delay }, live.drain);
+    let (delay, duration) = (if inherited { Duration::ZERO } else { live.drain_delay }, live.drain_duration);
     app.shutdown.0.send_replace(Phase::NotReady);
     if !delay.is_zero() {
         tracing::info!(?delay, "shutting down: not ready any more, and serving until the delay is over");

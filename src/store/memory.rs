@@ -128,7 +128,9 @@ impl State {
         })?;
         let size = cost(&fields);
         if size + OVERHEAD + key.len() > self.limit {
-            return Err(StoreError::InvalidCommand(format!("ERR an entry of {size} bytes is more than memory.limit")));
+            return Err(StoreError::InvalidCommand(format!(
+                "ERR an entry of {size} bytes is more than memory-store.max-size"
+            )));
         }
         let stream = self.streams.entry(Arc::clone(&key)).or_insert_with(|| {
             self.bytes += OVERHEAD + key.len();

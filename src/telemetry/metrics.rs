@@ -1,7 +1,7 @@
-//! Numbers of this process, for Prometheus. Whoever has something to count does so here, at the cost of an atomic; what can be looked
-//! up is not counted, but read when somebody asks (`server::control::metrics`).
+//! Counters of this process, for Prometheus. An event is counted where it happens, at the cost of an atomic. Values that can be looked
+//! up are read at scrape time instead (`server::control::metrics`).
 //!
-//! No label has a value that a client, a publisher or a policy chooses.
+//! No label has a value that a client, a publisher or a policy chooses, so none of them can create series.
 
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,30 +13,30 @@ use prometheus::{
     Registry,
 };
 
-/// A policy takes tens of microseconds, or as long as `policy.timeout` lets it.
-const DECISIONS: [f64; 19] = [
+/// Buckets in seconds: a decision takes tens of microseconds, or as long as `policy.timeout` allows.
+const DECISION_BUCKETS: [f64; 19] = [
     1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
-/// The clocks of two machines are a few milliseconds apart at best; whoever catches up after an outage is minutes behind.
-const LAGS: [f64; 14] = [1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0];
-/// An id that is so old is no time, but a number that its emitter chose.
-const NO_TIME: Duration = Duration::from_secs(86_400);
+/// Buckets in seconds: the clocks of two machines differ by a few milliseconds at best; after an outage the lag is minutes.
+const LAG_BUCKETS: [f64; 14] = [1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0];
+/// An event id that is this old is not a time, but a number that its emitter chose.
+const MAX_LAG: Duration = Duration::from_secs(86_400);
 
-/// What came of a client's wish for a stream.
+/// The outcome of a request for a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opened {
-    /// It is open.
+pub enum StreamRequestOutcome {
+    /// The stream is open.
     Allowed,
-    /// The policy said no, with this status.
+    /// The policy rejected the request with this status.
     Rejected(u16),
-    /// It could not be decided; the kind of the failure.
+    /// There was no decision; the kind of the failure.
     Error(&'static str),
-    /// The gateway itself said no, before or behind the policy; the code of its error.
+    /// The gateway refused the request, before or after the policy; the code of the error.
     Refused(&'static str),
 }
 
-impl Opened {
-    /// The values of the two labels.
+impl StreamRequestOutcome {
+    /// The values of the labels `outcome` and `cause`.
     const fn labels(self) -> [&'static str; 2] {
         match self {
             Self::Allowed => ["allowed", ""],
@@ -50,39 +50,39 @@ impl Opened {
     }
 }
 
-/// One count, with what it is of.
+/// The number of stream requests with one outcome and cause.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Count {
+pub struct StreamRequestCount {
     /// `allowed`, `rejected`, `error` or `refused`.
     pub outcome: String,
-    /// What of that; empty for `allowed`.
+    /// The cause of the outcome; empty for `allowed`.
     pub cause: String,
-    /// How many.
+    /// The number of requests.
     pub count: u64,
 }
 
-/// All that is counted where it happens.
+/// Everything that is counted where it happens.
 pub struct Metrics {
     registry: Registry,
-    opens: IntCounterVec,
-    /// Decisions of a policy, and answers that were given again.
-    decisions: [Histogram; 2],
-    refused: IntCounterVec,
-    received: IntCounter,
-    sent: IntCounter,
-    sent_bytes: IntCounter,
-    lag: Histogram,
+    stream_requests: IntCounterVec,
+    /// Durations of fresh decisions and of cached decisions, in this order.
+    decision_durations: [Histogram; 2],
+    activation_failures: IntCounterVec,
+    events_received: IntCounter,
+    events_sent: IntCounter,
+    stream_sent_bytes: IntCounter,
+    event_lag: Histogram,
     gaps: IntCounterVec,
     replays: IntCounter,
     replay_pages: IntCounter,
     connections: IntGaugeVec,
-    accepted: IntCounterVec,
-    cut: IntCounter,
-    store_connects: IntCounter,
-    store_failures: IntCounter,
+    connections_accepted: IntCounterVec,
+    slow_client_disconnects: IntCounter,
+    pubsub_connects: IntCounter,
+    pubsub_failures: IntCounter,
 }
 
-/// Those of this process.
+/// The metrics of this process.
 pub fn metrics() -> &'static Metrics {
     static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
     &METRICS
@@ -90,120 +90,130 @@ pub fn metrics() -> &'static Metrics {
 
 impl Metrics {
     fn new() -> Self {
-        let book = Book::default();
-        let decisions = book.histograms(
-            "tidegate_decision_seconds",
-            "Time to a decision about a stream, waiting for an instance included; cached: whether an answer was given again.",
+        let builder = MetricBuilder::default();
+        let decision_durations = builder.histograms(
+            "tidegate_decision_duration_seconds",
+            "Duration of decisions, including the wait for an instance; cached tells whether the decision came from the cache.",
             &["cached"],
-            &DECISIONS,
+            &DECISION_BUCKETS,
         );
         Self {
-            opens: book.counters(
-                "tidegate_opens_total",
-                "Requests for a stream, by what came of them: allowed; rejected by the policy (cause: the status' class); error (cause: the \
-                 kind of the failure); refused by the gateway (cause: the code of the error).",
+            stream_requests: builder.counters(
+                "tidegate_stream_requests_total",
+                "Requests for a stream by outcome: allowed; rejected by the policy (cause: class of the status); error (cause: kind of the \
+                 failure); refused by the gateway (cause: error code).",
                 &["outcome", "cause"],
             ),
-            decisions: [decisions.with_label_values(&["false"]), decisions.with_label_values(&["true"])],
-            refused: book.counters(
-                "tidegate_policy_refused_total",
-                "Policies that did not take force, by the stage that they did not reach.",
+            decision_durations: [
+                decision_durations.with_label_values(&["false"]),
+                decision_durations.with_label_values(&["true"]),
+            ],
+            activation_failures: builder.counters(
+                "tidegate_policy_activation_failures_total",
+                "Policies that failed to activate, by the stage that they did not reach.",
                 &["stage"],
             ),
-            received: book.counter("tidegate_events_received_total", "Events that came into a channel's log, once each."),
-            sent: book.counter("tidegate_events_sent_total", "Events that were written to streams."),
-            sent_bytes: book.counter("tidegate_stream_sent_bytes_total", "Bytes that were written to streams."),
-            lag: book.histogram(
-                "tidegate_event_lag_seconds",
-                "From the time in an event's id, by the store's clock, until it was in its channel's log, by this node's.",
-                &LAGS,
+            events_received: builder.counter(
+                "tidegate_events_received_total",
+                "Events that were added to an event buffer, once each regardless of the number of streams.",
             ),
-            gaps: book.counters(
+            events_sent: builder.counter("tidegate_events_sent_total", "Events that were written to streams."),
+            stream_sent_bytes: builder.counter("tidegate_stream_sent_bytes_total", "Bytes that were written to streams."),
+            event_lag: builder.histogram(
+                "tidegate_event_lag_seconds",
+                "Time from the timestamp in an event's id (clock of the store) until the event was in its event buffer (clock of this node).",
+                &LAG_BUCKETS,
+            ),
+            gaps: builder.counters(
                 "tidegate_gaps_total",
-                "Holes that streams were told of, by reason; one in a channel's log counts once, whoever reads it.",
+                "Gaps in channels that streams were told about, by reason; a gap in an event buffer counts once.",
                 &["reason"],
             ),
-            replays: book.counter(
+            replays: builder.counter(
                 "tidegate_replays_total",
-                "Times that a stream began to read from the store by itself, behind its channel's log.",
+                "Replays from the store by streams whose position is no longer in the event buffer.",
             ),
-            replay_pages: book.counter("tidegate_replay_pages_total", "Pages that streams read from the store by themselves."),
-            connections: book.gauges("tidegate_connections", "Open connections.", &["port"]),
-            accepted: book.counters("tidegate_connections_accepted_total", "Connections that were accepted.", &["port"]),
-            cut: book.counter(
-                "tidegate_connections_cut_total",
-                "Connections that were cut, for their client did not read a stream to its end.",
+            replay_pages: builder.counter("tidegate_replay_pages_total", "Pages that replays read from the store."),
+            connections: builder.gauges("tidegate_connections", "Open connections by port.", &["port"]),
+            connections_accepted: builder.counters(
+                "tidegate_connections_accepted_total",
+                "Accepted connections by port.",
+                &["port"],
             ),
-            store_connects: book.counter(
-                "tidegate_store_connects_total",
-                "Connections for doorbells that the store granted; more than one is a reconnect.",
+            slow_client_disconnects: builder.counter(
+                "tidegate_slow_client_disconnects_total",
+                "Connections that were cut because the client did not read the end of a stream.",
             ),
-            store_failures: book.counter(
-                "tidegate_store_failures_total",
-                "Connections for doorbells that were lost or could not be made.",
+            pubsub_connects: builder.counter(
+                "tidegate_store_pubsub_connects_total",
+                "Pub/sub connections to the store that were established; each after the first is a reconnect.",
             ),
-            registry: book.0,
+            pubsub_failures: builder.counter(
+                "tidegate_store_pubsub_failures_total",
+                "Pub/sub connections to the store that were lost or could not be established.",
+            ),
+            registry: builder.0,
         }
     }
 
-    /// Counts from 0 what may happen, so that the first time is an increase too.
-    pub fn foresee(&self, opens: &[Opened], stages: &[&str], gaps: &[&str]) {
-        let usual = [Opened::Allowed, Opened::Rejected(400), Opened::Rejected(500), Opened::Rejected(300)];
-        for opened in usual.iter().chain(opens) {
-            self.opens.with_label_values(&opened.labels());
+    /// Creates series for label values that may occur, so that their first increment is an increase from 0.
+    pub fn register_labels(&self, outcomes: &[StreamRequestOutcome], stages: &[&str], gap_reasons: &[&str]) {
+        use StreamRequestOutcome::{Allowed, Rejected};
+        for outcome in [Allowed, Rejected(400), Rejected(500), Rejected(300)].iter().chain(outcomes) {
+            self.stream_requests.with_label_values(&outcome.labels());
         }
-        stages.iter().for_each(|stage| drop(self.refused.with_label_values(&[stage])));
-        gaps.iter().for_each(|reason| drop(self.gaps.with_label_values(&[reason])));
+        stages.iter().for_each(|stage| drop(self.activation_failures.with_label_values(&[stage])));
+        gap_reasons.iter().for_each(|reason| drop(self.gaps.with_label_values(&[reason])));
         for port in ["data", "control"] {
-            self.accepted.with_label_values(&[port]);
+            self.connections_accepted.with_label_values(&[port]);
             self.connections.with_label_values(&[port]);
         }
     }
 
-    /// A client wanted a stream.
-    pub fn opened(&self, what: Opened) {
-        self.opens.with_label_values(&what.labels()).inc();
+    /// Counts a request for a stream.
+    pub fn stream_requested(&self, outcome: StreamRequestOutcome) {
+        self.stream_requests.with_label_values(&outcome.labels()).inc();
     }
 
-    /// It was decided about a stream.
-    pub fn decided(&self, took: Duration, cached: bool) {
-        self.decisions[usize::from(cached)].observe(took.as_secs_f64());
+    /// Records the duration of a decision.
+    pub fn decided(&self, duration: Duration, cached: bool) {
+        self.decision_durations[usize::from(cached)].observe(duration.as_secs_f64());
     }
 
-    /// A policy did not take force.
-    pub fn policy_refused(&self, stage: &str) {
-        self.refused.with_label_values(&[stage]).inc();
+    /// Counts a failed activation, by the stage that the policy did not reach.
+    pub fn policy_activation_failed(&self, stage: &str) {
+        self.activation_failures.with_label_values(&[stage]).inc();
     }
 
-    /// An event came into a log; `ms` is the time in its id.
+    /// Counts an event that was added to an event buffer; `ms` is the time in its id.
     pub fn event_received(&self, ms: u64) {
-        self.received.inc();
+        self.events_received.inc();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // The store's clock may be ahead.
         let lag = now.saturating_sub(Duration::from_millis(ms));
-        if lag < NO_TIME {
-            self.lag.observe(lag.as_secs_f64());
+        if lag < MAX_LAG {
+            self.event_lag.observe(lag.as_secs_f64());
         }
     }
 
-    /// Events were written to a stream.
+    /// Counts events that were written to a stream.
     pub fn events_sent(&self, count: u64) {
         if count > 0 {
-            self.sent.inc_by(count);
+            self.events_sent.inc_by(count);
         }
     }
 
-    /// A piece of a stream's body goes out.
+    /// Counts bytes that were written to a stream.
     pub fn bytes_sent(&self, count: usize) {
-        self.sent_bytes.inc_by(count as u64);
+        self.stream_sent_bytes.inc_by(count as u64);
     }
 
-    /// There is a hole.
+    /// Counts a gap.
     pub fn gap(&self, reason: &str) {
         self.gaps.with_label_values(&[reason]).inc();
     }
 
-    /// A stream reads a page from the store by itself.
+    /// Counts a page that a replay read from the store.
     pub fn replay_page(&self, first: bool) {
         if first {
             self.replays.inc();
@@ -211,54 +221,56 @@ impl Metrics {
         self.replay_pages.inc();
     }
 
-    /// A connection, as long as what is answered lives.
-    pub fn connection(&self, port: &str) -> Connection {
-        self.accepted.with_label_values(&[port]).inc();
+    /// Counts an accepted connection. It counts as open until the guard is dropped.
+    pub fn connection(&self, port: &str) -> ConnectionGuard {
+        self.connections_accepted.with_label_values(&[port]).inc();
         let open = self.connections.with_label_values(&[port]);
         open.inc();
-        Connection(open)
+        ConnectionGuard(open)
     }
 
-    /// A connection was cut.
-    pub fn connection_cut(&self) {
-        self.cut.inc();
+    /// Counts a connection that was cut because its client did not read.
+    pub fn slow_client_disconnected(&self) {
+        self.slow_client_disconnects.inc();
     }
 
-    /// The store took a connection for doorbells.
-    pub fn store_connected(&self) {
-        self.store_connects.inc();
+    /// Counts an established pub/sub connection to the store.
+    pub fn pubsub_connected(&self) {
+        self.pubsub_connects.inc();
     }
 
-    /// That was lost, or could not be made.
-    pub fn store_failed(&self) {
-        self.store_failures.inc();
+    /// Counts a pub/sub connection to the store that was lost or could not be established.
+    pub fn pubsub_failed(&self) {
+        self.pubsub_failures.inc();
     }
 
-    /// All of them, as they are now.
+    /// The current values of all metrics.
     #[must_use]
     pub fn gather(&self) -> Vec<MetricFamily> {
         self.registry.gather()
     }
 
-    /// What came of all wishes for a stream.
+    /// The number of stream requests by outcome and cause.
     #[must_use]
-    pub fn opens(&self) -> Vec<Count> {
-        let families = self.opens.collect();
+    pub fn stream_requests(&self) -> Vec<StreamRequestCount> {
+        let families = self.stream_requests.collect();
         let counts = families.iter().flat_map(MetricFamily::get_metric).map(|metric| {
             let label = |name: &str| metric.get_label().iter().find(|label| label.name() == name);
             let label = |name: &str| label(name).map_or_else(String::new, |label| label.value().to_owned());
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was an integer before")]
-            Count { outcome: label("outcome"), cause: label("cause"), count: metric.get_counter().get_value() as u64 }
+            let count = metric.get_counter().get_value() as u64;
+            StreamRequestCount { outcome: label("outcome"), cause: label("cause"), count }
         });
         counts.collect()
     }
 
-    /// How many decisions took up to so many seconds, cached ones too: one pair a bucket, each with those of the ones before.
+    /// Cumulative buckets of the duration of all decisions, cached ones included: upper bound in seconds, and the number of decisions
+    /// up to it.
     #[must_use]
     pub fn decision_buckets(&self) -> Vec<(f64, u64)> {
         let mut all: Vec<(f64, u64)> =
-            DECISIONS.iter().copied().chain([f64::INFINITY]).map(|bound| (bound, 0)).collect();
-        for family in self.decisions.iter().flat_map(Collector::collect) {
+            DECISION_BUCKETS.iter().copied().chain([f64::INFINITY]).map(|bound| (bound, 0)).collect();
+        for family in self.decision_durations.iter().flat_map(Collector::collect) {
             for histogram in family.get_metric().iter().map(|metric| metric.get_histogram()) {
                 for (sum, bucket) in all.iter_mut().zip(histogram.get_bucket()) {
                     sum.1 += bucket.cumulative_count();
@@ -271,72 +283,69 @@ impl Metrics {
         all
     }
 
-    /// Events that came in and went out.
+    /// The number of events received and sent.
     #[must_use]
     pub fn events(&self) -> (u64, u64) {
-        (self.received.get(), self.sent.get())
+        (self.events_received.get(), self.events_sent.get())
     }
 }
 
-/// A connection that is open.
-pub struct Connection(IntGauge);
+/// Counts a connection as open until it is dropped.
+pub struct ConnectionGuard(IntGauge);
 
-impl Drop for Connection {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
-/// Where metrics are entered, each once.
+/// Creates metrics and registers each of them once.
 #[derive(Default)]
-pub struct Book(pub Registry);
+pub struct MetricBuilder(pub Registry);
 
-impl Book {
-    /// A number that only grows.
+impl MetricBuilder {
+    /// An integer counter.
     pub fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.enter(IntCounter::new(name, help))
+        self.register(IntCounter::new(name, help))
     }
 
-    /// The same for each value of labels.
+    /// An integer counter with labels.
     pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.enter(IntCounterVec::new(Opts::new(name, help), labels))
+        self.register(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
-    /// A number that is as it is.
+    /// A counter with a fraction.
+    pub fn float_counter(&self, name: &str, help: &str) -> Counter {
+        self.register(Counter::new(name, help))
+    }
+
+    /// An integer gauge.
     pub fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.enter(IntGauge::new(name, help))
+        self.register(IntGauge::new(name, help))
     }
 
-    /// One with a fraction.
-    pub fn float(&self, name: &str, help: &str) -> Gauge {
-        self.enter(Gauge::new(name, help))
-    }
-
-    /// Seconds that only grow, up to now.
-    pub fn seconds(&self, name: &str, help: &str, value: f64) {
-        self.enter(Counter::new(name, help)).inc_by(value);
-    }
-
-    /// A number for each value of labels.
+    /// An integer gauge with labels.
     pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.enter(IntGaugeVec::new(Opts::new(name, help), labels))
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    /// A gauge with a fraction.
+    pub fn float_gauge(&self, name: &str, help: &str) -> Gauge {
+        self.register(Gauge::new(name, help))
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        self.enter(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
+        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
     }
 
     fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
-        self.enter(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
+        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
     }
 
-    #[expect(
-        clippy::expect_used,
-        reason = "names and labels are constants; whatever asks for metrics would show a wrong one"
-    )]
-    fn enter<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
-        let collector = made.expect("a name that Prometheus takes");
-        self.0.register(Box::new(collector.clone())).expect("a name that is not taken");
+    #[expect(clippy::expect_used, reason = "names and labels are constants; any scrape would show a wrong one")]
+    fn register<C: Collector + Clone + 'static>(&self, metric: prometheus::Result<C>) -> C {
+        let collector = metric.expect("a valid name");
+        self.0.register(Box::new(collector.clone())).expect("a unique name");
         collector
     }
 }
@@ -346,7 +355,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buckets_are_of_all_decisions() {
+    fn decision_buckets_include_cached_decisions() {
         let metrics = Metrics::new();
         for (micros, cached) in [(5, true), (30, false), (30, false), (2_000, false), (60_000_000, false)] {
             metrics.decided(Duration::from_micros(micros), cached);
@@ -357,14 +366,15 @@ mod tests {
     }
 
     #[test]
-    fn opens_are_counted_by_what_came_of_them() {
+    fn stream_requests_are_counted_by_outcome_and_cause() {
+        use StreamRequestOutcome::{Allowed, Error, Refused, Rejected};
         let metrics = Metrics::new();
-        metrics.foresee(&[Opened::Refused("draining")], &["tested"], &["trimmed"]);
-        for opened in [Opened::Allowed, Opened::Rejected(403), Opened::Rejected(401), Opened::Error("trap")] {
-            metrics.opened(opened);
+        metrics.register_labels(&[Refused("draining")], &["tested"], &["trimmed"]);
+        for outcome in [Allowed, Rejected(403), Rejected(401), Error("trap")] {
+            metrics.stream_requested(outcome);
         }
         let count = |outcome: &str, cause: &str| {
-            metrics.opens().into_iter().find(|c| c.outcome == outcome && c.cause == cause).map(|c| c.count)
+            metrics.stream_requests().into_iter().find(|c| c.outcome == outcome && c.cause == cause).map(|c| c.count)
         };
         assert_eq!(
             [count("allowed", ""), count("rejected", "4xx"), count("error", "trap")],
@@ -374,14 +384,14 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_are_no_times_say_nothing_of_the_lag() {
+    fn event_ids_that_are_not_times_do_not_count_as_lag() {
         let metrics = Metrics::new();
         let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis());
         let now = now.expect("a time");
         for ms in [5, now - 100, now + 60_000] {
             metrics.event_received(ms);
         }
-        assert_eq!((metrics.received.get(), metrics.lag.get_sample_count()), (3, 2));
-        assert!(metrics.lag.get_sample_sum() < 30.0);
+        assert_eq!((metrics.events_received.get(), metrics.event_lag.get_sample_count()), (3, 2));
+        assert!(metrics.event_lag.get_sample_sum() < 30.0);
     }
 }

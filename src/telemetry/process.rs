@@ -1,4 +1,4 @@
-//! What the system says of this process, under the names that Prometheus' own clients give it.
+//! Process metrics from the operating system, under the names that Prometheus client libraries use.
 
 use std::fs;
 use std::sync::LazyLock;
@@ -7,37 +7,41 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::metrics::Book;
+use super::metrics::MetricBuilder;
 
-/// Enters what can be had; where there is no `/proc`, that is less.
-pub fn enter(book: &Book) {
+/// Registers the metrics that the system provides; without `/proc` there are fewer.
+pub fn register(builder: &MetricBuilder) {
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
     #[expect(clippy::cast_precision_loss, reason = "seconds and parts of one")]
     let seconds = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
-    book.seconds("process_cpu_seconds_total", "CPU time that this process had, in user and system mode.", seconds);
-    book.float("process_start_time_seconds", "When this process started, since 1970.").set(started());
+    builder
+        .float_counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.")
+        .inc_by(seconds);
+    builder
+        .float_gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds.")
+        .set(started());
     if let Some(bytes) = resident() {
-        book.gauge("process_resident_memory_bytes", "Memory of this process that is in RAM.").set(bytes);
+        builder.gauge("process_resident_memory_bytes", "Resident memory size in bytes.").set(bytes);
     }
-    // One of them is the folder that is being read.
+    // One of them is the directory that is being read.
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
         let open = i64::try_from(open.count()).unwrap_or(i64::MAX).saturating_sub(1);
-        book.gauge("process_open_fds", "File descriptors that are open.").set(open);
+        builder.gauge("process_open_fds", "Number of open file descriptors.").set(open);
     }
-    if let Some(most) = getrlimit(Resource::Nofile).current {
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
-        book.gauge("process_max_fds", "File descriptors that may be open.").set(most);
+    if let Some(limit) = getrlimit(Resource::Nofile).current {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        builder.gauge("process_max_fds", "Maximum number of open file descriptors.").set(limit);
     }
 }
 
-/// Seconds since 1970; when this was first asked, which the server does as it starts.
+/// The time of the first call, in seconds since the Unix epoch. The server calls this as it starts.
 pub fn started() -> f64 {
     static STARTED: LazyLock<f64> =
         LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
     *STARTED
 }
 
-/// Bytes of this process in RAM.
+/// Resident memory in bytes.
 pub fn resident() -> Option<i64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

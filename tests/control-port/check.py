@@ -1,4 +1,4 @@
-"""A fuzzer of OpenAPI documents against a running gateway, and Prometheus' own code on its metrics and on the alarms of the docs.
+"""A fuzzer of OpenAPI documents against a running gateway, and Prometheus' own code on its metrics and on the alerting rules of the docs.
 
 Arguments: the program, schemathesis, the judge of what is Prometheus' (tests/control-port/prometheus, compiled).
 """
@@ -26,7 +26,7 @@ policy.lookup.prefixes = ["session:", "team:"]
 control.listen = "127.0.0.1:0"
 control.token = "{TOKEN}"
 drain.delay = "0s"
-memory.seed."session:alice" = '{{"id":"alice","role":"member"}}'
+memory-store.seed."session:alice" = '{{"id":"alice","role":"member"}}'
 """
 # The seed makes a run that failed one that can be repeated.
 FUZZ = ["--checks", "all", "--max-examples", "40", "--seed", "20261125", "--continue-on-failure", "--no-color"]
@@ -101,7 +101,7 @@ def check(data, control, schemathesis, judge, folder):
     ask(control, "/v1/emit", {"channel": "default", "event": "e", "data": 1})
     metrics(control, judge)
     text = ask(control, "/metrics")[1]
-    subprocess.run([judge, "rules", Path(__file__).with_name("alarms.test.yml")], input=text, text=True, check=True)
+    subprocess.run([judge, "rules", Path(__file__).with_name("alerts.test.yml")], input=text, text=True, check=True)
 
     settings = Path(__file__).with_name("schemathesis.toml")
     fuzz = [schemathesis, "--config-file", str(settings), "run", f"http://127.0.0.1:{control}/openapi.json", *FUZZ]

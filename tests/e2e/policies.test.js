@@ -37,13 +37,13 @@ function build(path, output) {
 async function gate(policy, more = "") {
   const config = `listen = "127.0.0.1:0"
 drain.delay = "0s"
-control = "127.0.0.1:0"
+control.listen = "127.0.0.1:0"
 store = "memory:"
 
 [policy]
 file = ${toml(policy)}
 # The machines of CI are slow, and so are these builds of the gateway; what it costs is measured elsewhere.
-cpu = "5s"
+cpu-time = "5s"
 timeout = "10s"
 ${more}`;
   return closing.add(await startGateway({ args: ["serve"], config, dir, within: 300_000 }), (it) => it.stop());

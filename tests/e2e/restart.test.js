@@ -81,7 +81,7 @@ async function sawAll(alice, channel, ns) {
 }
 
 describe("a restart under load", { timeout: 120_000 }, () => {
-  const more = 'drain.time = "1s"';
+  const more = 'drain.duration = "1s"';
 
   test("of two nodes behind a balancer, one after the other", async (t) => {
     const channel = "alice-rolling";
@@ -150,7 +150,7 @@ describe("a new policy", { timeout: 120_000 }, () => {
     const policy = join(dir, "policy.wasm");
     copyFileSync(POLICY, policy);
     const config = policyConfig({ store: redis.url, origin: page.origin, policy })
-      .replace("[policy]", '[policy]\nrotate-within = "1s"');
+      .replace("[policy]", '[policy]\nrotation-window = "1s"');
     gateway = closing.add(await startGateway({ name: "swapped", args: ["serve"], config, dir }), (it) => it.stop());
   });
 

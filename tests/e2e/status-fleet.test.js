@@ -22,7 +22,7 @@ let dir, redis, page;
 
 async function start(name, control = "127.0.0.1:0") {
   const policy = join(dir, `${name}.wasm`);
-  const config = policyConfig({ store: redis.url, origin: "http://127.0.0.1", policy, more: `fleet.node = "${name}"` });
+  const config = policyConfig({ store: redis.url, origin: "http://127.0.0.1", policy, more: `fleet.node-name = "${name}"` });
   const args = ["serve", "--control", control];
   nodes[name] = closing.add(await startGateway({ name, args, config, dir }), (it) => it.kill());
 }

@@ -25,7 +25,7 @@ before(async () => {
   const config = `
 control = { listen = "127.0.0.1:0", token = "${TOKEN}" }
 drain = { delay = "60s" }
-policy = { rotate-within = "0s" }
+policy = { rotation-window = "0s" }
 `;
   gateway = closing.add(
     await startGateway({ name: "status", args: ["dev", "--listen", "127.0.0.1:0", "--policy", policy], config, dir }),

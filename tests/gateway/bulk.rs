@@ -9,7 +9,7 @@ use crate::harness::Gateway;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_history_of_any_length_arrives_whole_and_in_order() {
-    let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.log-memory = '64KiB'").await;
+    let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.buffer-memory = '64KiB'").await;
     let mut written = Vec::new();
     for n in 0..20_000 {
         written.push(gateway.store.add("c", "e", &json!({"n": n, "more": "x".repeat(100)})).await);
@@ -37,7 +37,7 @@ async fn a_history_of_any_length_arrives_whole_and_in_order() {
 #[tokio::test]
 async fn readers_who_stop_hold_no_memory_and_get_on_in_order_when_they_read_again() {
     const LOG: usize = 256 << 10;
-    let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.log-memory = '256KiB'").await;
+    let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.buffer-memory = '256KiB'").await;
     let mut stopped = Vec::new();
     for _ in 0..10 {
         let mut sse = Sse::open_with(gateway.data, "/api/realtime?channel=c", &[], Some(4096)).await;
@@ -68,7 +68,7 @@ async fn readers_who_stop_hold_no_memory_and_get_on_in_order_when_they_read_agai
 
 #[tokio::test]
 async fn a_reader_who_stops_until_the_stream_is_trimmed_is_told_so_and_gets_what_is_left() {
-    let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.log-memory = '64KiB'").await;
+    let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.buffer-memory = '64KiB'").await;
     let mut sse = Sse::open_with(gateway.data, "/api/realtime?channel=c", &[], Some(4096)).await;
     sse.connected("c").await;
     let data = json!("x".repeat(4096));
@@ -100,7 +100,7 @@ async fn a_reader_who_stops_until_the_stream_is_trimmed_is_told_so_and_gets_what
 
 #[tokio::test]
 async fn without_memory_for_logs_everything_is_delivered_all_the_same() {
-    let gateway = Gateway::start("stream.log-memory = 0").await;
+    let gateway = Gateway::start("stream.buffer-memory = 0").await;
     let mut readers = Vec::new();
     for _ in 0..3 {
         let mut sse = gateway.open("channel=a&channel=b").await;
@@ -129,7 +129,7 @@ async fn without_memory_for_logs_everything_is_delivered_all_the_same() {
 #[tokio::test]
 async fn many_channels_share_the_memory_for_logs() {
     const LOG: usize = 128 << 10;
-    let gateway = Gateway::start("stream.log-memory = '128KiB'").await;
+    let gateway = Gateway::start("stream.buffer-memory = '128KiB'").await;
     let names: Vec<String> = (0..50).map(|n| format!("c{n}")).collect();
     let query: String = names.iter().map(|name| format!("channel={name}&")).collect();
     let mut sse = gateway.open(&query).await;

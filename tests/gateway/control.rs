@@ -56,7 +56,7 @@ async fn what_is_emitted_arrives() {
 
 #[tokio::test]
 async fn bad_bodies_are_refused_with_what_would_be_right() {
-    let gateway = Gateway::start("stream.max-event = '1KiB'\nchannels.deny = ['secret*']").await;
+    let gateway = Gateway::start("stream.max-event-size = '1KiB'\nchannels.deny = ['secret*']").await;
     let large = format!(r#"{{"channel":"c","event":"e","data":"{}"}}"#, "x".repeat(2_000));
     let huge = format!(r#"{{"channel":"c","event":"e","data":"{}"}}"#, "x".repeat(100_000));
     for (body, status, code, word) in [
@@ -73,7 +73,7 @@ async fn bad_bodies_are_refused_with_what_would_be_right() {
         (r#"{"channel":"c","event":"e","expire_seconds":"60"}"#, 400, "invalid_event", "number"),
         (r#"{"channel":"secret-1","event":"e"}"#, 403, "channel_not_allowed", "secret-1"),
         (r#"{"channel":"tidegate:x","event":"e"}"#, 403, "channel_not_allowed", "tidegate:x"),
-        (&large, 413, "event_too_large", "stream.max-event"),
+        (&large, 413, "event_too_large", "stream.max-event-size"),
         (&huge, 413, "body_too_large", "bytes"),
     ] {
         let reply = emit(&gateway, &[JSON], body).await;

@@ -14,7 +14,7 @@ use crate::harness::Gateway;
 /// The world of the example policy.
 const WORLD: &str = r#"
 policy.lookup.prefixes = ["session:", "team:"]
-[memory.seed]
+[memory-store.seed]
 "session:s1" = '{"id":"alice","role":"member"}'
 "team:red:members" = ["alice"]
 "#;

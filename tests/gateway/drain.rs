@@ -23,7 +23,7 @@ async fn closed(to: std::net::SocketAddr) {
 
 #[tokio::test]
 async fn before_the_listener_closes_it_says_so_and_serves_as_before() {
-    let gateway = Gateway::start("drain.delay = '1500ms'\ndrain.time = '1ms'").await;
+    let gateway = Gateway::start("drain.delay = '1500ms'\ndrain.duration = '1ms'").await;
     let (data, control, store) = (gateway.data, gateway.control, gateway.store.clone());
     let mut before = gateway.open("channel=c").await;
     before.connected("c").await;
@@ -54,7 +54,7 @@ async fn before_the_listener_closes_it_says_so_and_serves_as_before() {
 
 #[tokio::test]
 async fn operators_are_served_to_the_end() {
-    let gateway = Gateway::start("drain.time = '1ms'").await;
+    let gateway = Gateway::start("drain.duration = '1ms'").await;
     let (data, control) = (gateway.data, gateway.control);
     // A client that has its stream, and does not close.
     let lasting = Sse::open_with(data, STREAM, &[], Some(4096)).await;
@@ -71,7 +71,7 @@ async fn operators_are_served_to_the_end() {
 
 #[tokio::test]
 async fn who_was_connected_is_answered_though_nothing_was_asked_yet() {
-    let gateway = Gateway::start("drain.time = '1ms'").await;
+    let gateway = Gateway::start("drain.duration = '1ms'").await;
     let data = gateway.data;
     // The one in the middle of its head, the other with all of it still to say.
     let mut half = TcpStream::connect(data).await.expect("the port is open");
@@ -94,7 +94,7 @@ async fn who_was_connected_is_answered_though_nothing_was_asked_yet() {
 
 #[tokio::test]
 async fn kept_connections_close_without_a_word() {
-    let gateway = Gateway::start("drain.time = '1ms'").await;
+    let gateway = Gateway::start("drain.duration = '1ms'").await;
     let mut socket = TcpStream::connect(gateway.data).await.expect("the port is open");
     socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n").await.expect("sent");
     let mut text = vec![0; 4096];
@@ -107,7 +107,7 @@ async fn kept_connections_close_without_a_word() {
 
 #[tokio::test]
 async fn http2_is_told_to_go_away_and_gets_what_it_asked_for() {
-    let gateway = Gateway::start("drain.time = '1ms'").await;
+    let gateway = Gateway::start("drain.duration = '1ms'").await;
     let socket = TcpStream::connect(gateway.data).await.expect("the port is open");
     let (mut client, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.expect("HTTP/2");
@@ -130,7 +130,7 @@ async fn http2_is_told_to_go_away_and_gets_what_it_asked_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_decision_under_way_is_made_and_its_client_comes_back_with_what_it_had() {
-    let gateway = Gateway::behind(&component("slow"), "drain.time = '1ms'").await;
+    let gateway = Gateway::behind(&component("slow"), "drain.duration = '1ms'").await;
     let (data, app) = (gateway.data, gateway.app.clone());
     let opening = tokio::spawn(async move {
         let mut sse = Sse::open(data, "/api/realtime?channel=c&last_ack_c=1700000000000", &[]).await;
@@ -147,7 +147,7 @@ async fn a_decision_under_way_is_made_and_its_client_comes_back_with_what_it_had
 
 #[tokio::test]
 async fn a_channel_that_is_not_open_yet_is_not_skipped_over() {
-    let gateway = Gateway::start("drain.time = '1ms'").await;
+    let gateway = Gateway::start("drain.duration = '1ms'").await;
     gateway.store.cut();
     let mut sse = gateway.open("channel=c&last_ack_c=17&channel=d&last_ack_d=1700000000000").await;
     until("it is registered", || gateway.app.streams.count() == 1).await;
@@ -158,7 +158,7 @@ async fn a_channel_that_is_not_open_yet_is_not_skipped_over() {
 
 #[tokio::test]
 async fn a_subscriber_of_the_rest_protocol_does_not_hold_it_up() {
-    let gateway = Gateway::start("drain.time = '1ms'\nredis-rest.tokens = ['t']").await;
+    let gateway = Gateway::start("drain.duration = '1ms'\nredis-rest.tokens = ['t']").await;
     let mut socket = TcpStream::connect(gateway.data).await.expect("the port is open");
     let request = "POST /redis/subscribe/c HTTP/1.1\r\nhost: h\r\nauthorization: Bearer t\r\ncontent-length: 0\r\n\r\n";
     socket.write_all(request.as_bytes()).await.expect("sent");

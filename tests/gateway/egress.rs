@@ -78,7 +78,7 @@ async fn to_no_private_address_but_where_that_is_written_and_to_link_local_ones_
 async fn within_bounds() {
     let origin = Origin::start(Answer::new("302 Found", "location: http://127.0.0.1:1/\r\n", "there")).await;
     let to = origin.address.to_string();
-    let gateway = behind(&origin, "policy.egress.max-response = '1KiB'\npolicy.egress.timeout = '300ms'").await;
+    let gateway = behind(&origin, "policy.egress.max-response-size = '1KiB'\npolicy.egress.timeout = '300ms'").await;
     let reply = fetch(&gateway, &to, 1).await;
     assert_eq!((reply.status, &*reply.body), (302, "there"), "where it leads is the policy's business");
     origin.answer.send_replace(Answer::new("200 OK", "", "x".repeat(1024)));
@@ -125,7 +125,7 @@ async fn so_many_look_ups_a_decision() {
     };
     assert_eq!(failure.kind(), "limit");
     assert!(gateway.is_untouched());
-    let gateway = Gateway::behind(&component("lookups"), &format!("{bounds}policy.max-lookups = 100")).await;
+    let gateway = Gateway::behind(&component("lookups"), &format!("{bounds}policy.lookup.max-lookups = 100")).await;
     gateway.open("channel=c").await.connected("c").await;
 }
 

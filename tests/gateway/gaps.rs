@@ -12,7 +12,7 @@ async fn an_ack_in_id_form_beyond_the_end_is_clamped_and_a_gap() {
     let beyond = StreamId::new(last.ms + 60_000, 3);
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={beyond}")).await;
     assert_eq!(sse.connected("c").await, last);
-    assert_eq!(sse.gap("c").await, ("store-went-back".into(), true, beyond, last));
+    assert_eq!(sse.gap("c").await, ("store-reset".into(), true, beyond, last));
     let live = gateway.store.stock("c", "e", &json!(2)).await;
     assert_eq!(sse.ids("c", 1).await, [live]);
     // It is told once.
@@ -51,7 +51,7 @@ async fn what_was_trimmed_past_the_ack_is_a_gap_that_is_certain_only_where_that_
 
 #[tokio::test]
 async fn one_who_breaks_off_at_a_gap_comes_back_to_what_follows_it() {
-    let gateway = Gateway::start("stream.log-memory = 0").await;
+    let gateway = Gateway::start("stream.buffer-memory = 0").await;
     let mut written = Vec::new();
     for n in 0..6 {
         written.push(gateway.store.add_and_trim("c", "e", &json!(n), Some(2)).await);
@@ -139,7 +139,7 @@ async fn a_stream_that_expired_and_began_anew_is_a_gap_for_who_had_seen_somethin
 
 #[tokio::test]
 async fn a_stream_that_expires_under_its_readers_takes_nothing_from_them() {
-    let gateway = Gateway::start("stream.position-check = '50ms'").await;
+    let gateway = Gateway::start("stream.reconcile-interval = '50ms'").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
     for round in 0..3 {
@@ -157,7 +157,8 @@ async fn a_stream_that_expires_under_its_readers_takes_nothing_from_them() {
 #[tokio::test]
 async fn an_event_over_the_limit_is_a_gap_and_the_rest_goes_on() {
     for log_memory in ["'1MiB'", "0"] {
-        let gateway = Gateway::start(&format!("stream.max-event = '1KiB'\nstream.log-memory = {log_memory}")).await;
+        let gateway =
+            Gateway::start(&format!("stream.max-event-size = '1KiB'\nstream.buffer-memory = {log_memory}")).await;
         let large = json!("x".repeat(2000));
         let before = gateway.store.add("c", "e", &json!("before")).await;
         let replayed = gateway.store.add("c", "e", &large).await;
@@ -176,7 +177,7 @@ async fn an_event_over_the_limit_is_a_gap_and_the_rest_goes_on() {
 
 #[tokio::test]
 async fn an_event_of_many_mebibytes_arrives_whole() {
-    let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.log-memory = '1MiB'").await;
+    let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.buffer-memory = '1MiB'").await;
     let large = json!("ü".repeat(3 << 20));
     let replayed = gateway.store.add("c", "e", &large).await;
     let small = gateway.store.add("c", "e", &json!("small")).await;
@@ -192,7 +193,8 @@ async fn an_event_of_many_mebibytes_arrives_whole() {
 
 #[tokio::test]
 async fn a_key_that_is_no_stream_is_an_error_that_does_not_say_what_it_is() {
-    let gateway = Gateway::start("stream.position-check = '50ms'\n[memory.seed]\nsecret = 'a text'\nset = ['a']").await;
+    let gateway =
+        Gateway::start("stream.reconcile-interval = '50ms'\n[memory-store.seed]\nsecret = 'a text'\nset = ['a']").await;
     let mut sse = gateway.open("channel=secret&channel=c&last_ack_secret=0").await;
     let mut frames = [sse.frame().await, sse.frame().await];
     frames.sort_by_key(|frame| frame["type"].to_string());
@@ -215,7 +217,7 @@ async fn a_key_that_is_no_stream_is_an_error_that_does_not_say_what_it_is() {
 
 #[tokio::test]
 async fn a_key_that_becomes_a_stream_is_read_from_then_on() {
-    let gateway = Gateway::start("stream.position-check = '50ms'").await;
+    let gateway = Gateway::start("stream.reconcile-interval = '50ms'").await;
     gateway.store.set_wrong("c", true);
     let mut sse = gateway.open("channel=c").await;
     assert_eq!(sse.frame().await["type"], "error");
@@ -227,7 +229,7 @@ async fn a_key_that_becomes_a_stream_is_read_from_then_on() {
 
 #[tokio::test]
 async fn a_key_that_is_no_stream_for_a_while_costs_no_event() {
-    let gateway = Gateway::start("stream.position-check = '50ms'").await;
+    let gateway = Gateway::start("stream.reconcile-interval = '50ms'").await;
     let mut sse = gateway.open("channel=c&channel=d").await;
     let _connected = (sse.frame().await, sse.frame().await);
     let mut written = vec![gateway.store.stock("c", "e", &json!(1)).await];
@@ -246,7 +248,7 @@ async fn a_key_that_is_no_stream_for_a_while_costs_no_event() {
 
 #[tokio::test]
 async fn a_reader_behind_the_log_whose_key_becomes_no_stream_is_not_flooded() {
-    let gateway = Gateway::start("stream.log-memory = 0").await;
+    let gateway = Gateway::start("stream.buffer-memory = 0").await;
     let mut sse = gateway.open("channel=c&last_ack_c=0").await;
     sse.connected("c").await;
     let first = gateway.store.stock("c", "e", &json!(1)).await;

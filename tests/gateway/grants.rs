@@ -148,7 +148,7 @@ async fn streams_live_through_many_grants_and_lose_nothing() {
 async fn of_a_grant_and_a_swap_what_ends_first_ends_the_stream() {
     for (expires_in, within, why) in [(500, "1h", Why::Expired), (3_600_000, "0s", Why::Rotated)] {
         let policy = Terms { expires_in: Some(expires_in), ..Terms::default() }.component();
-        let gateway = Gateway::behind(&policy, &format!("policy.rotate-within = \"{within}\"")).await;
+        let gateway = Gateway::behind(&policy, &format!("policy.rotation-window = \"{within}\"")).await;
         let mut sse = gateway.open("channel=c").await;
         sse.connected("c").await;
         gateway.replace(&guests::component("allow")).await.expect("it loads");

@@ -9,9 +9,9 @@ use crate::guests::authorizer;
 use crate::harness::{Gateway, load};
 
 /// CPU time is soon over; the time for it is long, since a busy machine gives little of it.
-const BOUNDS: &str = "policy.cpu = '30ms'\npolicy.timeout = '20s'\npolicy.memory = '16MiB'\n";
+const BOUNDS: &str = "policy.cpu-time = '30ms'\npolicy.timeout = '20s'\npolicy.max-memory = '16MiB'\n";
 
-const PATIENT: &str = "policy.cpu = '10s'\npolicy.timeout = '20s'\npolicy.memory = '16MiB'\n";
+const PATIENT: &str = "policy.cpu-time = '10s'\npolicy.timeout = '20s'\npolicy.max-memory = '16MiB'\n";
 
 /// Memory that is asked for in vain is never freed: an instance lives for one decision.
 const REALLOC: &str = r#"
@@ -291,7 +291,7 @@ async fn arguments_and_answers() {
         ),
         ("a subject from nowhere", "trap", answer("(i32 0 0) (i32 1 0x7fffffff 4)")),
     ];
-    each("policy.memory = '64MiB'\npolicy.cpu = '1s'\npolicy.timeout = '10s'", cases).await;
+    each("policy.max-memory = '64MiB'\npolicy.cpu-time = '1s'\npolicy.timeout = '10s'", cases).await;
 }
 
 #[tokio::test]

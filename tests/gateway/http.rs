@@ -98,7 +98,7 @@ async fn listed_origins_are_echoed_with_credentials_on_rejections_too() {
 
 #[tokio::test]
 async fn a_head_over_the_limit_is_431_and_names_it() {
-    let gateway = Gateway::start("server.max-head = '32KiB'").await;
+    let gateway = Gateway::start("server.max-header-size = '32KiB'").await;
     let long = |bytes: usize| format!("{STREAM}&x={}", "y".repeat(bytes));
     let mut sse = Sse::open(gateway.data, &long(31 << 10), &[]).await;
     sse.connected("c").await;
@@ -111,7 +111,7 @@ async fn a_head_over_the_limit_is_431_and_names_it() {
         for port in [gateway.data, gateway.control] {
             let reply = ask(port, "GET", &target, headers, "").await;
             assert_eq!((reply.status, &*reply.code()), (431, "header_too_large"));
-            assert!(reply.body.contains("server.max-head") && reply.body.contains("32768"), "{}", reply.body);
+            assert!(reply.body.contains("server.max-header-size") && reply.body.contains("32768"), "{}", reply.body);
         }
     }
 }
@@ -134,7 +134,7 @@ async fn a_stream_too_many_is_503_until_another_leaves() {
 
 #[tokio::test]
 async fn a_drain_tells_every_stream_to_come_back_from_its_least_position_and_ends() {
-    let gateway = Gateway::start("drain.time = '200ms'").await;
+    let gateway = Gateway::start("drain.duration = '200ms'").await;
     let (data, app, store) = (gateway.data, gateway.app.clone(), gateway.store.clone());
     let old = store.add("a", "e", &json!(1)).await;
     store.pass(50_000);
@@ -167,7 +167,7 @@ async fn a_drain_tells_every_stream_to_come_back_from_its_least_position_and_end
 
 #[tokio::test]
 async fn a_client_that_does_not_read_does_not_hold_up_a_drain_for_ever() {
-    let gateway = Gateway::start("drain.time = '1ms'").await;
+    let gateway = Gateway::start("drain.duration = '1ms'").await;
     let sse = Sse::open_with(gateway.data, STREAM, &[], Some(4096)).await;
     let store = gateway.store.clone();
     for _ in 0..3_000 {
@@ -182,7 +182,7 @@ async fn a_client_that_does_not_read_does_not_hold_up_a_drain_for_ever() {
 
 #[tokio::test]
 async fn a_silent_stream_says_something_now_and_then_and_a_busy_one_does_not() {
-    let gateway = Gateway::start("stream.ping = '1s'").await;
+    let gateway = Gateway::start("stream.ping-interval = '1s'").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
     let before = tidegate::stream::now_ms();

@@ -91,7 +91,7 @@ async fn an_answer_is_given_again_as_the_policy_says() {
 
 #[tokio::test]
 async fn the_operator_may_keep_less() {
-    for toml in ["policy.cache = 0", "policy.cache-max-age = '0s'"] {
+    for toml in ["policy.cache-size = 0", "policy.cache-max-age = '0s'"] {
         let gateway = Gateway::behind(&component("kept"), toml).await;
         let mut decisions = gateway.app.gate.watch();
         for _ in 0..2 {
@@ -114,7 +114,7 @@ async fn what_is_kept_needs_no_instance() {
     waiting.abort();
 }
 
-const HOLD: &str = "reject.hold = '60s'\nstream.max-streams = 10";
+const HOLD: &str = "reject.delay = '60s'\nstream.max-streams = 10";
 
 #[tokio::test]
 async fn a_refused_client_waits_and_a_new_policy_lets_it_in() {

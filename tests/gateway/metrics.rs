@@ -1,5 +1,5 @@
-//! `/metrics`. What is counted is of the process, so of all gateways of these tests: here it is seen to grow, and what is looked up
-//! is exact.
+//! `/metrics`. Counters belong to the process, and so to all gateways of these tests: a test sees them grow. Values that are looked up
+//! at scrape time are exact.
 
 use serde_json::json;
 
@@ -19,21 +19,21 @@ async fn value(gateway: &Gateway, name: &str, labels: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn what_happens_is_counted() {
-    let gateway = Gateway::behind(&component("allow"), "policy.rotate-within = '0s'").await;
+async fn events_of_streams_and_policies_are_counted() {
+    let gateway = Gateway::behind(&component("allow"), "policy.rotation-window = '0s'").await;
     let counted = [
-        ("tidegate_opens_total", r#"outcome="allowed""#),
-        ("tidegate_opens_total", r#"cause="4xx",outcome="rejected""#),
-        ("tidegate_opens_total", r#"cause="trap",outcome="error""#),
-        ("tidegate_opens_total", r#"cause="channel_not_allowed",outcome="refused""#),
-        ("tidegate_decision_seconds_count", r#"cached="false""#),
+        ("tidegate_stream_requests_total", r#"outcome="allowed""#),
+        ("tidegate_stream_requests_total", r#"cause="4xx",outcome="rejected""#),
+        ("tidegate_stream_requests_total", r#"cause="trap",outcome="error""#),
+        ("tidegate_stream_requests_total", r#"cause="channel_not_allowed",outcome="refused""#),
+        ("tidegate_decision_duration_seconds_count", r#"cached="false""#),
         ("tidegate_events_received_total", ""),
         ("tidegate_events_sent_total", ""),
         ("tidegate_stream_sent_bytes_total", ""),
         ("tidegate_replays_total", ""),
         ("tidegate_replay_pages_total", ""),
         ("tidegate_gaps_total", r#"reason="trimmed""#),
-        ("tidegate_policy_refused_total", r#"stage="compiled""#),
+        ("tidegate_policy_activation_failures_total", r#"stage="compiled""#),
         ("tidegate_connections_accepted_total", r#"port="data""#),
     ];
     let mut before = Vec::new();
@@ -61,16 +61,17 @@ async fn what_happens_is_counted() {
     }
     let streams = gateway.app.streams.clone();
     until("rotated streams are gone", || streams.count() == 0).await;
-    // Two of them, and the first.
-    assert_eq!(value(&gateway, "tidegate_policy_swaps_total", "").await, 3.0);
-    assert_eq!(value(&gateway, "tidegate_policy_info", r#"version="3""#).await, 1.0);
+    // The first policy and two more.
+    assert_eq!(value(&gateway, "tidegate_policy_activations_total", "").await, 3.0);
+    assert_eq!(value(&gateway, "tidegate_policy_generation", "").await, 3.0);
+    assert_eq!(value(&gateway, "tidegate_policy_info", r#"{digest="sha256:"#).await, 1.0);
     assert_eq!(value(&gateway, "tidegate_streams_ended_total", r#"reason="rotated""#).await, 2.0);
     assert_eq!(value(&gateway, "tidegate_channels", "").await, 2.0);
     assert_eq!(value(&gateway, "tidegate_streams", "").await, 0.0);
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_is_told_of() {
+async fn unreachable_store_is_reported() {
     let gateway = Gateway::start("stream.max-streams = 7").await;
     for (name, expect) in [("tidegate_store_up", 1.0), ("tidegate_ready", 1.0), ("tidegate_streams_limit", 7.0)] {
         assert_eq!(value(&gateway, name, "").await, expect, "{name}");
@@ -81,7 +82,7 @@ async fn a_store_that_is_away_is_told_of() {
 }
 
 #[tokio::test]
-async fn it_is_for_operators() {
+async fn metrics_require_the_control_token() {
     let gateway = Gateway::start("control.token = 'right'").await;
     let status = async |headers: &[(&str, &str)]| ask(gateway.control, "GET", "/metrics", headers, "").await.status;
     assert_eq!(status(&[]).await, 401);

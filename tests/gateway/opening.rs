@@ -146,7 +146,11 @@ async fn more_channels_than_allowed_are_400() {
     let query = |n: usize| (0..n).map(|n| format!("channel=c{n}&")).collect::<String>();
     let reply = gateway.refused(&query(101)).await;
     assert_eq!((reply.status, &*reply.code()), (400, "too_many_channels"));
-    assert!(reply.body.contains("101") && reply.body.contains("100") && reply.body.contains("stream.max-channels"));
+    assert!(
+        reply.body.contains("101")
+            && reply.body.contains("100")
+            && reply.body.contains("stream.max-channels-per-stream")
+    );
     assert!(gateway.is_untouched());
     // Repeats do not count.
     let mut sse = gateway.open(&format!("{0}{0}", query(100))).await;

@@ -79,7 +79,7 @@ async fn a_doorbell_that_comes_too_late_is_a_gap_and_never_a_disorder() {
 
 #[tokio::test]
 async fn an_entry_whose_doorbell_never_rings_is_found() {
-    let gateway = Gateway::start("stream.position-check = '100ms'").await;
+    let gateway = Gateway::start("stream.reconcile-interval = '100ms'").await;
     let mut sse = gateway.open("channel=a&channel=b").await;
     let _connected = (sse.frame().await, sse.frame().await);
     gateway.store.swallow_doorbells();

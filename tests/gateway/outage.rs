@@ -23,7 +23,7 @@ async fn only_pings(sse: &mut Sse, count: usize) {
 
 #[tokio::test]
 async fn connected_waits_for_a_store_that_is_away_and_pings_go_on() {
-    let gateway = Gateway::start("stream.ping = '1s'").await;
+    let gateway = Gateway::start("stream.ping-interval = '1s'").await;
     let missed = gateway.store.add("c", "e", &json!("missed")).await;
     gateway.store.cut();
     let mut sse = gateway.open("channel=c&channel=d&last_ack_c=0").await;
@@ -41,7 +41,7 @@ async fn connected_waits_for_a_store_that_is_away_and_pings_go_on() {
 
 #[tokio::test]
 async fn one_who_breaks_off_before_its_channels_are_open_comes_back_where_it_was() {
-    let gateway = Gateway::start("stream.ping = '1s'").await;
+    let gateway = Gateway::start("stream.ping-interval = '1s'").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
     let first = gateway.store.own("c", "e", &json!(1)).await;
@@ -59,7 +59,7 @@ async fn one_who_breaks_off_before_its_channels_are_open_comes_back_where_it_was
 
 #[tokio::test]
 async fn streams_outlive_an_outage_and_get_everything_missed() {
-    let gateway = Gateway::start("stream.ping = '1s'\nstream.position-check = '100ms'").await;
+    let gateway = Gateway::start("stream.ping-interval = '1s'\nstream.reconcile-interval = '100ms'").await;
     let mut streams = Vec::new();
     for _ in 0..3 {
         let mut sse = gateway.open("channel=a&channel=b").await;
@@ -97,7 +97,7 @@ async fn streams_outlive_an_outage_and_get_everything_missed() {
 
 #[tokio::test]
 async fn a_link_that_flaps_loses_and_repeats_nothing() {
-    let gateway = Gateway::start("stream.position-check = '100ms'").await;
+    let gateway = Gateway::start("stream.reconcile-interval = '100ms'").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
     let mut written = Vec::new();
@@ -121,7 +121,7 @@ async fn a_link_that_flaps_loses_and_repeats_nothing() {
 
 #[tokio::test]
 async fn a_replay_that_the_outage_interrupts_goes_on_after_it() {
-    let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.log-memory = 0").await;
+    let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.buffer-memory = 0").await;
     let mut written = Vec::new();
     for _ in 0..2_000 {
         written.push(gateway.store.add("c", "e", &json!("x".repeat(1_000))).await);
@@ -151,7 +151,7 @@ async fn a_store_that_lost_its_end_is_a_gap_for_those_who_had_seen_it() {
     gateway.store.cut();
     gateway.store.lose_all_but("c", 2).await;
     gateway.store.heal();
-    assert_eq!(sse.gap("c").await, ("store-went-back".into(), true, lost, written[1]));
+    assert_eq!(sse.gap("c").await, ("store-reset".into(), true, lost, written[1]));
     let next = gateway.store.stock("c", "e", &json!("next")).await;
     assert_eq!(sse.ids("c", 1).await, [next]);
     // Who comes back is told neither again nor twice.
@@ -162,7 +162,7 @@ async fn a_store_that_lost_its_end_is_a_gap_for_those_who_had_seen_it() {
     // Who comes back with what was lost is clamped, and told.
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", StreamId::new(last.ms + 1, 0))).await;
     assert_eq!(sse.connected("c").await, last);
-    assert_eq!(sse.gap("c").await.0, "store-went-back");
+    assert_eq!(sse.gap("c").await.0, "store-reset");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use crate::guests::component;
 use crate::harness::{Gateway, load, until};
 
 /// Enough for what an honest policy does, and soon over.
-const BOUNDS: &str = "policy.cpu = '50ms'\npolicy.timeout = '1s'\npolicy.lookup.prefixes = ['forbidden:']\n";
+const BOUNDS: &str = "policy.cpu-time = '50ms'\npolicy.timeout = '1s'\npolicy.lookup.prefixes = ['forbidden:']\n";
 
 /// What a client is told that was not let in for no fault of its own: nothing that the operator's log has.
 fn assert_tells_nothing(reply: &Reply, name: &str) {
@@ -44,9 +44,9 @@ async fn what_a_hostile_policy_does_keeps_everybody_out_until_a_good_one_is_in_f
     ] {
         // Its CPU time is shared with other tests of this process, and must end before the clock does.
         let bounds = match name {
-            "spin" => "policy.cpu = '20ms'\npolicy.timeout = '60s'",
+            "spin" => "policy.cpu-time = '20ms'\npolicy.timeout = '60s'",
             // They go on where a busy machine gives them little time.
-            "grow" | "huge-answer" => "policy.cpu = '1s'\npolicy.timeout = '60s'",
+            "grow" | "huge-answer" => "policy.cpu-time = '1s'\npolicy.timeout = '60s'",
             _ => BOUNDS,
         };
         let gateway = Gateway::behind(&component(name), bounds).await;
@@ -171,7 +171,7 @@ async fn a_policy_that_is_replaced_decides_no_more() {
 async fn two_hundred_hostile_decisions_at_once_harm_nobody_else() {
     for (name, toml) in [
         // All of them wait for one another's CPU time, and none for a slot.
-        ("spin", "policy.cpu = '10ms'\npolicy.timeout = '4s'\npolicy.queue-timeout = '10s'"),
+        ("spin", "policy.cpu-time = '10ms'\npolicy.timeout = '4s'\npolicy.queue-timeout = '10s'"),
         ("sleep", "policy.timeout = '1s'"),
     ] {
         let hostile = Arc::new(Gateway::behind(&component(name), toml).await);

@@ -39,7 +39,8 @@ async fn commands_need_a_token() {
 
 #[tokio::test]
 async fn only_some_commands_on_keys_that_may_be_channels_pass() {
-    let gateway = Gateway::start(&format!("{TOML}stream.max-event = '1KiB'\n[memory.seed]\nplain = 'text'")).await;
+    let gateway =
+        Gateway::start(&format!("{TOML}stream.max-event-size = '1KiB'\n[memory-store.seed]\nplain = 'text'")).await;
     for (command, status, word) in [
         (json!(["GET", "plain"]), 400, "NOPERM"),
         (json!(["SET", "c", "x"]), 400, "NOPERM"),
@@ -50,7 +51,7 @@ async fn only_some_commands_on_keys_that_may_be_channels_pass() {
         (json!(["EXPIRE", "session:alice", 1]), 403, "session:alice"),
         (json!(["EXPIRE", "plain", 1]), 400, "WRONGTYPE"),
         (json!(["XADD", "plain", "*", "data", "1"]), 400, "WRONGTYPE"),
-        (json!(["XADD", "c", "*", "data", "x".repeat(2_000)]), 400, "stream.max-event"),
+        (json!(["XADD", "c", "*", "data", "x".repeat(2_000)]), 400, "stream.max-event-size"),
         (json!(["XADD", "c"]), 400, "XADD"),
         (json!({"a": 1}), 400, "array"),
         (json!("XADD"), 400, "array"),

@@ -45,7 +45,7 @@ fn event(block: &Block) -> Option<(String, StreamId)> {
 #[tokio::test]
 async fn a_stream_of_three_channels_cut_at_any_byte_brings_each_event_once() {
     // Without a log, each resumption is a replay from the store; with it, none is.
-    for toml in ["", "stream.log-memory = 0"] {
+    for toml in ["", "stream.buffer-memory = 0"] {
         let gateway = Gateway::start(toml).await;
         let mut written = Vec::new();
         for n in 0..3 {
@@ -152,7 +152,7 @@ async fn a_last_event_id_that_is_malformed_or_of_another_list_is_ignored_whole()
 
 #[tokio::test]
 async fn a_gateway_that_was_restarted_goes_on_where_the_other_ended() {
-    let gateway = Gateway::start("drain.time = '1ms'").await;
+    let gateway = Gateway::start("drain.duration = '1ms'").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
     let first = gateway.store.own("c", "e", &json!(1)).await;

@@ -17,7 +17,7 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 /// The example policy's world: who shows whose cookie.
 const WORLD: &str = r#"
 policy.lookup.prefixes = ["session:", "team:"]
-[memory.seed]
+[memory-store.seed]
 "session:a" = '{"id":"alice","role":"member"}'
 "session:b" = '{"id":"bob","role":"member"}'
 "team:red:members" = ["alice", "bob"]
@@ -103,7 +103,7 @@ async fn streams_end_by_subject_by_channel_by_both_and_all_of_them() {
 
 #[tokio::test]
 async fn a_policy_that_says_no_by_now_keeps_them_out() {
-    let gateway = Gateway::behind(&component("allow"), "policy.rotate-within = \"off\"").await;
+    let gateway = Gateway::behind(&component("allow"), "policy.rotation-window = \"off\"").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
     gateway.replace(&component("deny")).await.expect("it loads");
@@ -165,7 +165,7 @@ async fn it_holds_where_everybody_is_let_in_until_its_time_is_over() {
 
 #[tokio::test]
 async fn a_node_that_was_cut_off_does_what_it_missed_before_it_delivers_anything() {
-    let gateway = Gateway::start("stream.position-check = '100ms'").await;
+    let gateway = Gateway::start("stream.reconcile-interval = '100ms'").await;
     let mut meant = gateway.open("channel=a&channel=c").await;
     let _connected = (meant.frame().await, meant.frame().await);
     let mut other = gateway.open("channel=a").await;
@@ -296,7 +296,7 @@ async fn who_is_being_decided_about_meanwhile_does_not_slip_through() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nobody_slips_through_while_many_come_and_go() {
-    let gateway = Gateway::behind(&component("kept"), "reject.hold = '0s'").await;
+    let gateway = Gateway::behind(&component("kept"), "reject.delay = '0s'").await;
     let to = gateway.data;
     let clients: Vec<_> = (0..16)
         .map(|n| {

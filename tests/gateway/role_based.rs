@@ -18,7 +18,7 @@ fn suite() -> Suite {
 fn configuration(world: &World) -> String {
     let prefixes = Value::from(world.prefixes.clone());
     let seed = toml::to_string(&world.store).expect("TOML");
-    format!("policy.lookup.prefixes = {prefixes}\n[memory.seed]\n{seed}")
+    format!("policy.lookup.prefixes = {prefixes}\n[memory-store.seed]\n{seed}")
 }
 
 fn committed() -> PathBuf {
@@ -33,10 +33,10 @@ async fn assert_decides_the_suite(path: &Path) {
     let gateway = Gateway::behind(&component, &configuration(common)).await;
     let mut cases: Vec<&Case> = suite.cases.iter().filter(|case| case.world.prefixes == common.prefixes).collect();
     // The link is cut once, so these come last.
-    cases.sort_by_key(|case| case.world.store_away);
-    assert!(cases.len() > 100 && cases.last().is_some_and(|case| case.world.store_away));
+    cases.sort_by_key(|case| case.world.store_unavailable);
+    assert!(cases.len() > 100 && cases.last().is_some_and(|case| case.world.store_unavailable));
     for case in cases {
-        if case.world.store_away {
+        if case.world.store_unavailable {
             gateway.store.cut();
         }
         assert_decides(&gateway, case).await;

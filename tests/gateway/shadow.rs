@@ -64,7 +64,7 @@ async fn what_it_would_have_said_is_counted_and_has_no_effect() {
 async fn it_has_the_look_ups_of_the_real_run_and_no_others() {
     let world = r#"
         policy.lookup.prefixes = ["session:", "team:", "forbidden:"]
-        [memory.seed]
+        [memory-store.seed]
         "session:s1" = '{"id":"alice","role":"member"}'
         "team:red:members" = ["alice"]"#;
     let gateway = Gateway::behind(&example(), world).await;
@@ -152,7 +152,7 @@ async fn median(gateway: &Gateway, opens: usize) -> Duration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_candidates_harm_nobody() {
-    let gateway = Gateway::behind(&component("allow"), "policy.memory = '16MiB'\npolicy.timeout = '500ms'").await;
+    let gateway = Gateway::behind(&component("allow"), "policy.max-memory = '16MiB'\npolicy.timeout = '500ms'").await;
     median(&gateway, 50).await;
     let alone = median(&gateway, 200).await;
     for name in ["trap", "spin", "sleep", "grow", "recurse", "huge-answer", "invalid-status", "mixed"] {

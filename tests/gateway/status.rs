@@ -75,7 +75,7 @@ async fn a_page_of_long_names_is_shorter() {
 
 #[tokio::test]
 async fn how_things_stand() {
-    let gateway = Gateway::behind(&component("deny"), "policy.rotate-within = 'off'").await;
+    let gateway = Gateway::behind(&component("deny"), "policy.rotation-window = 'off'").await;
     let hostile = "%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E";
     assert!(gateway.refused(&format!("channel={hostile}")).await.status >= 400);
     assert!(gateway.replace(b"no component").await.is_err());

@@ -8,7 +8,7 @@ use crate::guests::component;
 use crate::harness::{Gateway, load, until, within};
 
 /// Streams leave at once behind a swap.
-const AT_ONCE: &str = "policy.rotate-within = \"0s\"";
+const AT_ONCE: &str = "policy.rotation-window = \"0s\"";
 
 #[tokio::test]
 async fn streams_of_an_older_version_are_asked_to_come_back_and_lose_nothing() {
@@ -28,7 +28,7 @@ async fn streams_of_an_older_version_are_asked_to_come_back_and_lose_nothing() {
 
 #[tokio::test]
 async fn without_rotation_they_stay() {
-    let gateway = Gateway::behind(&component("allow"), "policy.rotate-within = \"off\"").await;
+    let gateway = Gateway::behind(&component("allow"), "policy.rotation-window = \"off\"").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
     gateway.replace(&component("deny")).await.expect("it loads");

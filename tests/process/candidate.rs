@@ -86,7 +86,7 @@ async fn a_candidate_that_is_none_is_refused_and_the_one_before_stays() {
     std::fs::write(dir.join("strict.wasm"), component("deny")).expect("written");
     let case = "[[case]]\nname = \"all come in\"\nchannels = [\"c\"]\nexpect = { allow = true }\n";
     std::fs::write(dir.join("strict.cases.toml"), case).expect("written");
-    let gateway = Gateway::start(&format!("store = \"memory:\"\npolicy = \"{}\"", path(dir, "policy.wasm"))).await;
+    let gateway = Gateway::start(&format!("store = \"memory:\"\npolicy.file = \"{}\"", path(dir, "policy.wasm"))).await;
     let absent = policy(&gateway, dir, &["shadow"]).await;
     assert!(absent.code() == Some(1) && absent.stderr.contains("there is no shadow policy"), "{absent:?}");
     assert_eq!(policy(&gateway, dir, &["shadow", "deny.wasm"]).await.code(), Some(0));

@@ -224,7 +224,7 @@ impl Gateway {
     pub fn launch(toml: &str, args: &[&str]) -> (Running, TempDir) {
         let dir = tempfile::tempdir().expect("a folder");
         let mut lines = toml.to_owned();
-        for port in ["control", "listen"] {
+        for port in ["control.listen", "listen"] {
             if !toml.lines().any(|line| line.starts_with(port)) {
                 lines = format!("{port} = \"127.0.0.1:0\"\n{lines}");
             }

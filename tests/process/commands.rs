@@ -101,7 +101,7 @@ async fn a_tail_outlives_a_killed_gateway() {
     let redis = Redis::start(&[]).await;
     let (data_port, control_port) = (lasting_port(), lasting_port());
     let toml = format!(
-        "listen = \"127.0.0.1:{data_port}\"\ncontrol = \"127.0.0.1:{control_port}\"\nstore = \"{}\"\nallow-all = true",
+        "listen = \"127.0.0.1:{data_port}\"\ncontrol.listen = \"127.0.0.1:{control_port}\"\nstore = \"{}\"\nallow-all = true",
         redis.url()
     );
     let store = redis.url();

@@ -22,7 +22,7 @@ async fn streams(gateway: &Gateway, count: usize) -> Vec<Sse> {
 #[tokio::test]
 async fn a_first_signal_lets_the_streams_go() {
     for signal in ["TERM", "INT"] {
-        let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.time = \"1s\"").await;
+        let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.duration = \"1s\"").await;
         let streams = streams(&gateway, 20).await;
         let begin = Instant::now();
         gateway.process.signal(signal).await;
@@ -63,7 +63,7 @@ async fn knock(to: SocketAddr, count: Arc<AtomicUsize>) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_connected_is_answered_and_who_is_not_is_refused() {
     for _ in 0..3 {
-        let toml = "store = \"memory:\"\nallow-all = true\nlog.filter = \"warn\"\ndrain.time = \"100ms\"";
+        let toml = "store = \"memory:\"\nallow-all = true\nlog.filter = \"warn\"\ndrain.duration = \"100ms\"";
         let gateway = Gateway::start(toml).await;
         let count = Arc::new(AtomicUsize::new(0));
         let knockers: Vec<_> = (0..20).map(|_| tokio::spawn(knock(gateway.data, Arc::clone(&count)))).collect();
@@ -79,7 +79,7 @@ async fn who_is_connected_is_answered_and_who_is_not_is_refused() {
 
 #[tokio::test]
 async fn without_streams_the_end_is_at_once() {
-    let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.time = \"20s\"").await;
+    let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.duration = \"20s\"").await;
     let begin = Instant::now();
     gateway.process.signal("TERM").await;
     assert_eq!(gateway.process.end().await.code(), Some(0));
@@ -88,7 +88,7 @@ async fn without_streams_the_end_is_at_once() {
 
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
-    let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.time = \"60s\"").await;
+    let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.duration = \"60s\"").await;
     let _streams = streams(&gateway, 3).await;
     let begin = Instant::now();
     gateway.process.signal("TERM").await;

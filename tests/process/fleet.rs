@@ -15,7 +15,7 @@ use crate::guests::component;
 use crate::redis_server::{DURABLE, Redis};
 
 /// How a fleet is told that nobody signs.
-const UNSIGNED: &str = "policy.unsigned-fleet = true";
+const UNSIGNED: &str = "policy.allow-unsigned = true";
 
 /// A fleet's Redis, with a folder for what its operator has and what its nodes keep.
 pub struct Fleet {
@@ -48,7 +48,7 @@ impl Fleet {
 
     pub fn toml(&self, node: &str) -> String {
         format!(
-            "store = {:?}\ncache-dir = {:?}\nfleet.node = {node:?}\npolicy.source = \"fleet\"\n{}\n",
+            "store = {:?}\ncache-dir = {:?}\nfleet.node-name = {node:?}\npolicy.source = \"fleet\"\n{}\n",
             self.redis.url(),
             self.path("cache").join(node),
             self.trust
@@ -263,7 +263,7 @@ async fn a_fleet_without_nodes_is_tried_where_it_is_pushed() {
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 418);
     // A node with a policy of its own says what it has, and is not asked about the fleet's.
-    let toml = format!("store = {:?}\nfleet.node = \"own\"\nallow-all = true\n", fleet.redis.url());
+    let toml = format!("store = {:?}\nfleet.node-name = \"own\"\nallow-all = true\n", fleet.redis.url());
     let own = Gateway::start(&toml).await;
     let pushed = fleet.succeeds(&["push", "deny.wasm"]).await;
     assert_eq!(pushed["nodes"].as_array().map(Vec::len), Some(1), "{pushed}");
@@ -281,9 +281,9 @@ async fn a_fleet_wants_signatures_or_to_be_told() {
     };
     let (process, _dir) = Gateway::launch(&toml, &[]);
     let (code, stderr) = told(process).await;
-    assert!(code == Some(2) && stderr.contains("--unsigned-fleet"), "{stderr}");
+    assert!(code == Some(2) && stderr.contains("--allow-unsigned"), "{stderr}");
     // With the flag, it is only the store that is missing.
-    let (process, _dir) = Gateway::launch(&toml, &["--unsigned-fleet"]);
+    let (process, _dir) = Gateway::launch(&toml, &["--allow-unsigned"]);
     let (code, stderr) = told(process).await;
     assert!(code == Some(1) && stderr.contains("--wait-for-store"), "{stderr}");
 }

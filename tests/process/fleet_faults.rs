@@ -190,7 +190,7 @@ async fn a_node_that_cannot_compile_or_keep_it_says_so() {
 async fn a_node_that_drains_is_in_nobodys_way() {
     let fleet = Fleet::unsigned().await;
     let a = fleet.node("a").await;
-    let b = Gateway::start(&format!("{}drain.delay = \"2s\"\ndrain.time = \"1s\"\n", fleet.toml("b"))).await;
+    let b = Gateway::start(&format!("{}drain.delay = \"2s\"\ndrain.duration = \"1s\"\n", fleet.toml("b"))).await;
     write(&fleet, &["deny", "allow"]);
     fleet.succeeds(&["push", "deny.wasm"]).await;
     b.process.signal("TERM").await;

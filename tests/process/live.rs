@@ -87,10 +87,10 @@ async fn what_is_written_of_decisions() {
     let mut node = Node::start("allow", "").await;
     node.takes("decisions.log = 'one'").await;
     assert_eq!(node.decides("one", 1).await[0]["channels"], json!(["c"]));
-    node.takes("decisions.log = 'one'\ndecisions.mask = ['channels']").await;
+    node.takes("decisions.log = 'one'\ndecisions.masked-fields = ['channels']").await;
     let masked = node.decides("one", 2).await[1]["channels"].clone();
     assert!(masked[0].as_str().is_some_and(|name| name.starts_with('~')), "{masked}");
-    node.takes("decisions.log = 'two'\ndecisions.mask = ['channels', 'subject']").await;
+    node.takes("decisions.log = 'two'\ndecisions.masked-fields = ['channels', 'subject']").await;
     // The key is the process's own, whatever is masked.
     assert_eq!(node.decides("two", 1).await[0]["channels"], masked);
     assert_eq!(node.lines("one").len(), 2);
@@ -105,7 +105,7 @@ async fn what_is_written_of_decisions() {
     assert!(told["error"].is_string() && !node.desk.at("three").exists(), "{told}");
     node.decides("two", 3).await;
 
-    let record = "decisions.log = 'two'\ndecisions.record = 'recording'\ndecisions.record-share";
+    let record = "decisions.log = 'two'\ndecisions.recording.file = 'recording'\ndecisions.recording.share";
     node.takes(&format!("{record} = 1")).await;
     node.decides("recording", 1).await;
     node.takes(&format!("{record} = 0")).await;
@@ -115,7 +115,7 @@ async fn what_is_written_of_decisions() {
     node.takes("decisions.log = 'two'").await;
     node.decides("two", 7).await;
     assert_eq!(node.lines("recording").len(), 2);
-    node.takes("decisions.record = 'recording'\ndecisions.record-share = 1").await;
+    node.takes("decisions.recording.file = 'recording'\ndecisions.recording.share = 1").await;
     node.decides("recording", 3).await;
     assert_eq!(node.lines("two").len(), 7, "the log is off");
 }
@@ -212,18 +212,19 @@ async fn a_token_that_was_there_at_the_start_stays() {
 
 #[tokio::test]
 async fn the_times_of_rotation_and_drain() {
-    let mut node = Node::start("allow", "policy.rotate-within = 'off'\ndrain.delay = '1h'\ndrain.time = '1h'").await;
+    let mut node =
+        Node::start("allow", "policy.rotation-window = 'off'\ndrain.delay = '1h'\ndrain.duration = '1h'").await;
     let open = Wire::get(node.gateway.data, "/api/realtime?channel=c", None, None);
     let mut stream = within("a stream", open).await.expect("a stream");
     let next = distinct(&component("allow"), 2);
     assert_eq!(ask(node.gateway.control, "PUT", "/v1/policy", WASM, &next).await.0, 200);
     // It was to stay; now it shall go.
-    node.takes("policy.rotate-within = '0s'\ndrain.delay = '1h'\ndrain.time = '1h'").await;
+    node.takes("policy.rotation-window = '0s'\ndrain.delay = '1h'\ndrain.duration = '1h'").await;
     let end = async { while stream.more(u64::MAX).await.expect("it is read") {} };
     within("the end of a stream of the old version", end).await;
     assert!(stream.body().contains("reconnect"), "{}", stream.body());
 
-    node.takes("drain.delay = '0s'\ndrain.time = '0s'").await;
+    node.takes("drain.delay = '0s'\ndrain.duration = '0s'").await;
     let open = Wire::get(node.gateway.data, "/api/realtime?channel=c", None, None);
     let _stream = within("a stream", open).await.expect("a stream");
     node.gateway.process.signal("TERM").await;

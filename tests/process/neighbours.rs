@@ -61,7 +61,8 @@ async fn hostile_requests_harm_themselves_only() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = path(dir.path(), "policy.wasm");
     std::fs::write(&file, guests::component("mixed")).expect("the policy is written");
-    let toml = format!("store = \"memory:\"\n[policy]\nfile = {file:?}\nmemory = \"128MiB\"\ntimeout = \"300ms\"\n");
+    let toml =
+        format!("store = \"memory:\"\n[policy]\nfile = {file:?}\nmax-memory = \"128MiB\"\ntimeout = \"300ms\"\n");
     let gateway = Gateway::start(&toml).await;
 
     open(gateway.data, count / 2).await;

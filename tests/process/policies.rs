@@ -142,7 +142,7 @@ async fn failures_are_expected_by_their_kind_and_within_the_bounds_of_a_configur
         assert_eq!(ended.code(), Some(0), "{fixture}: {}", ended.all());
     }
     let cases = "[[case]]\nname = \"it\"\nexpect.error = \"timeout\"\n";
-    let config = "store = \"memory:\"\nallow-all = true\n[policy]\ntimeout = \"50ms\"\ncpu = \"10s\"\n";
+    let config = "store = \"memory:\"\nallow-all = true\n[policy]\ntimeout = \"50ms\"\ncpu-time = \"10s\"\n";
     let dir = folder(&[("policy.wasm", "spin"), ("cases.toml", cases), ("gate.toml", config)]);
     let ended = ends(dir.path(), &["policy", "test", "policy.wasm", "--config", "gate.toml"]).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.all());

@@ -17,8 +17,8 @@ fn configuration(dir: &Path) -> String {
         r#"
 store = "memory:"
 policy = {{ file = "{EXAMPLE}", lookup.prefixes = ["session:", "team:"] }}
-decisions = {{ log = "stdout", record = "{}", record-share = 1.0, mask = ["reason"] }}
-[memory.seed]
+decisions = {{ log = "stdout", recording = {{ file = "{}", share = 1.0 }}, masked-fields = ["reason"] }}
+[memory-store.seed]
 "session:alice" = '{{"id":"alice","role":"member"}}'
 "#,
         path(dir, "recording.jsonl")

@@ -65,7 +65,7 @@ async fn a_secret_is_followed_in_whatever_way_it_is_replaced() {
     let in_log = gateway.process.stderr.wait_for(|log| log.contains("the configuration has a mistake"));
     assert!(within("a line in the log", in_log).await);
     desk.write("mnt/..3/word", [b"hunter2".as_slice(), &[0xff]].concat());
-    let told = mistake(&gateway, Some("has to be text")).await;
+    let told = mistake(&gateway, Some("must be UTF-8 text")).await;
     assert!(!told.to_string().contains("hunter2"), "{told}");
     says(&gateway, "five", 5).await;
     desk.write("mnt/..3/word", "six\n");

@@ -58,7 +58,7 @@ async fn a_policy_that_traps_lets_nobody_in() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = path(dir.path(), "trap.wasm");
     std::fs::write(&file, guests::component("trap")).expect("the policy is written");
-    let gateway = Gateway::start(&format!("store = \"memory:\"\npolicy = \"{file}\"")).await;
+    let gateway = Gateway::start(&format!("store = \"memory:\"\npolicy.file = \"{file}\"")).await;
     for query in ["", "?channel=a", "?channel=a&channel=b&last_ack_a=0", "?channel="] {
         let target = format!("/api/realtime{query}");
         let wire = within("an answer", Wire::get(gateway.data, &target, None, None)).await.expect("an answer");

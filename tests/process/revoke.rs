@@ -9,7 +9,7 @@ use crate::client::{Sse, Wire};
 use crate::redis_server::{DURABLE, Redis};
 
 async fn node(redis: &Redis, name: &str) -> Gateway {
-    Gateway::start(&format!("store = \"{}\"\nallow-all = true\nfleet.node = \"{name}\"", redis.url())).await
+    Gateway::start(&format!("store = \"{}\"\nallow-all = true\nfleet.node-name = \"{name}\"", redis.url())).await
 }
 
 async fn open(node: &Gateway, channel: &str) -> Sse {
@@ -174,7 +174,7 @@ async fn what_was_typed_wrong_is_told() {
 
 #[tokio::test]
 async fn a_gateway_without_redis_has_one_node() {
-    let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\nfleet.node = \"alone\"").await;
+    let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\nfleet.node-name = \"alone\"").await;
     let control = gateway.control.to_string();
     let sse = open(&gateway, "news").await;
     let told = ends(&["revoke", "--channel", "news", "--for", "1s", "--control", &control]).await;
@@ -192,7 +192,8 @@ async fn who_may_not_hear_the_commands_feeds_nobody_and_says_why() {
     user.arg("SETUSER").arg("narrow").arg(&["on", ">secret", "~*", "&news", "+@all"]);
     let _: () = user.query_async(&mut redis.connect().await).await.expect("the rule is valid");
     let store = format!("redis://narrow:secret@127.0.0.1:{}", redis.port);
-    let gateway = Gateway::start(&format!("store = \"{store}\"\nallow-all = true\nstream.ping = \"1s\"")).await;
+    let gateway =
+        Gateway::start(&format!("store = \"{store}\"\nallow-all = true\nstream.ping-interval = \"1s\"")).await;
     let mut wire =
         within("a head", Wire::get(gateway.data, "/api/realtime?channel=news", None, None)).await.expect("an answer");
     gateway.process.stderr.says("no channel goes on").await;

@@ -38,7 +38,7 @@ async fn a_rolling_restart_loses_nothing() {
     let start = async |number: usize| {
         Gateway::start(&format!(
             "store = \"{}\"\nallow-all = true\nlog.filter = \"tidegate=info,tidegate::policy=warn\"\nlisten = \"127.0.0.1:{}\"\n\
-             drain.delay = \"500ms\"\ndrain.time = \"1500ms\"",
+             drain.delay = \"500ms\"\ndrain.duration = \"1500ms\"",
             redis.url(),
             ports[number]
         ))

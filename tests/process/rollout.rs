@@ -46,7 +46,7 @@ impl Desk {
     }
 
     pub fn configure(&self, policy: &str, more: &str) {
-        let ports = "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\nstore = \"memory:\"\n";
+        let ports = "listen = \"127.0.0.1:0\"\ncontrol.listen = \"127.0.0.1:0\"\nstore = \"memory:\"\n";
         let cache = self.at("cache");
         let text = format!("{ports}cache-dir = {cache:?}\ndrain.delay = \"0s\"\n[policy]\nfile = {policy:?}\n{more}\n");
         self.write("node.toml", text);
@@ -262,7 +262,10 @@ async fn a_configuration_takes_force_as_a_policy_does() {
     policy_is(gateway.control, "another word", |told| told["active"]["generation"] == 2).await;
     assert_eq!(asks(&gateway, "k:1").await, (418, "two".into()));
     // The file of the configuration is followed as well; keys that can be looked up are no channels from then on.
-    desk.configure("policy.wasm", &format!("{settings}\nlookup.prefixes = [\"k:\"]\nconcurrency = 7\ncache = \"0\""));
+    desk.configure(
+        "policy.wasm",
+        &format!("{settings}\nlookup.prefixes = [\"k:\"]\nconcurrency = 7\ncache-size = \"0\""),
+    );
     let told = policy_is(gateway.control, "a prefix", |told| told["active"]["generation"] == 3).await;
     assert_eq!(told["configuration"]["needs_restart"], json!(["policy.concurrency"]), "{told}");
     assert_eq!(asks(&gateway, "k:1").await.0, 403);

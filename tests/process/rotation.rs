@@ -29,7 +29,7 @@ async fn all_within_the_window_evenly() {
     let policy = path(dir.path(), "policy.wasm");
     std::fs::write(&policy, allow(1)).expect("the policy is written");
     let toml = format!(
-        "store = \"{}\"\nlog.filter = \"warn,tidegate::server=info\"\npolicy = {{ file = \"{policy}\", rotate-within = \"{}s\" }}",
+        "store = \"{}\"\nlog.filter = \"warn,tidegate::server=info\"\npolicy = {{ file = \"{policy}\", rotation-window = \"{}s\" }}",
         redis.url(),
         window.as_secs()
     );

@@ -60,7 +60,7 @@ async fn only_what_is_signed_takes_force() {
     let signed: Value = serde_json::from_str(&done(dir, &sign("other.pem", "1")).await).expect("JSON");
     assert_eq!(signed["signature"]["sequence"], 1, "{signed}");
     refused("no key to check that with").await;
-    let toml = "store = \"memory:\"\npolicy = { file = \"policy.wasm\", trusted-keys = [\"release.pub.pem\"] }\nfleet.node = \"n\"\n";
+    let toml = "store = \"memory:\"\npolicy = { file = \"policy.wasm\", trusted-keys = [\"release.pub.pem\"] }\nfleet.node-name = \"n\"\n";
     std::fs::write(dir.join("tidegate.toml"), toml).expect("written");
     refused("no trusted key").await;
     std::fs::remove_file(dir.join("policy.wasm.sig")).expect("it is there");
@@ -73,7 +73,7 @@ async fn only_what_is_signed_takes_force() {
     // It takes force once, and then nothing older does.
     let toml = |dir: &Path| {
         format!(
-            "store = \"memory:\"\nfleet.node = \"n\"\ncache-dir = {:?}\npolicy = {{ file = {:?}, trusted-keys = [{:?}] }}",
+            "store = \"memory:\"\nfleet.node-name = \"n\"\ncache-dir = {:?}\npolicy = {{ file = {:?}, trusted-keys = [{:?}] }}",
             dir.join("cache"),
             dir.join("policy.wasm"),
             dir.join("release.pub.pem")

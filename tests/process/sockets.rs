@@ -72,7 +72,7 @@ async fn a_restart_refuses_nobody_and_loses_nothing() {
     let data = listening("127.0.0.1:0");
     let to = data.local_addr().expect("its address");
     let toml = format!(
-        "store = \"{}\"\nallow-all = true\ncontrol = \"127.0.0.1:0\"\nlog.filter = \"tidegate=info,tidegate::policy=warn\"\ndrain.time = \"1s\"",
+        "store = \"{}\"\nallow-all = true\ncontrol.listen = \"127.0.0.1:0\"\nlog.filter = \"tidegate=info,tidegate::policy=warn\"\ndrain.duration = \"1s\"",
         redis.url()
     );
     let start = async || {
@@ -148,7 +148,8 @@ async fn sockets_have_names_and_the_manager_is_told() {
 
 #[tokio::test]
 async fn what_is_no_listening_socket_is_said() {
-    const TOML: &str = "store = \"memory:\"\nallow-all = true\nlisten = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"";
+    const TOML: &str =
+        "store = \"memory:\"\nallow-all = true\nlisten = \"127.0.0.1:0\"\ncontrol.listen = \"127.0.0.1:0\"";
     let refused = async |first: Stdio, second: Option<Stdio>, names: &str, expect: &str| {
         let (process, _dir) = launch(TOML, first, second, &[("LISTEN_FDNAMES", names)]);
         let ended = process.end().await;

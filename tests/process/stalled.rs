@@ -78,7 +78,7 @@ async fn clients_that_stop_reading() {
     let (streams, events, log, replay) = if is_full() { (100, 100_000, 16, 8) } else { (20, 10_000, 4, 2) };
     let redis = Redis::start(&[]).await;
     let gateway = Gateway::start(&format!(
-        "store = \"{}\"\nallow-all = true\nlog.filter = \"warn\"\nserver.max-head = \"{HEAD}KiB\"\nstream.log-memory = \"{log}MiB\"\n\
+        "store = \"{}\"\nallow-all = true\nlog.filter = \"warn\"\nserver.max-header-size = \"{HEAD}KiB\"\nstream.buffer-memory = \"{log}MiB\"\n\
          stream.replay-memory = \"{replay}MiB\"",
         redis.url()
     ))

@@ -96,7 +96,7 @@ async fn keys_over_tls_and_secrets_that_are_not_shown() {
     let address = serve(dir.path(), serde_json::to_vec(&JwkSet { keys: vec![jwk] }).expect("JSON")).await;
     let toml = format!(
         "listen = '127.0.0.1:0'
-        control = '127.0.0.1:0'
+        control.listen = '127.0.0.1:0'
         store = 'memory:'
         log.filter = 'tidegate=trace'
         drain.delay = '0s'

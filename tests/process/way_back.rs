@@ -70,7 +70,7 @@ async fn a_restart_is_no_end_of_the_way_back() {
 
 #[tokio::test]
 async fn nobody_goes_back_to_what_was_in_force_elsewhere() {
-    let (desk, node) = (Desk::new(), "\n[fleet]\nnode = \"two\"");
+    let (desk, node) = (Desk::new(), "\n[fleet]\nnode-name = \"two\"");
     desk.write("policy.wasm", version(1));
     desk.write("other.wasm", version(1));
     let gateway = desk.start("policy.wasm", "").await;

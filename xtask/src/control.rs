@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::test::step;
 use crate::{root, sdks};
 
-/// Fuzzes the control port by its document, reads its metrics as Prometheus does, and asks the alarms of the docs.
+/// Fuzzes the control port by its document, reads its metrics as Prometheus does, and tests the alerting rules of the docs.
 pub fn run() -> Result<()> {
     let root = root().canonicalize().context("finding the repository")?;
     let folder = root.join("tests/control-port");
@@ -16,7 +16,7 @@ pub fn run() -> Result<()> {
     let judge = root.join("target/tmp/prometheus");
     let mut build = Command::new(sdks::go()?);
     build.args(["build", "-o"]).arg(&judge).arg(".").current_dir(folder.join("prometheus"));
-    step("what Prometheus makes of metrics and alarms", build)?;
+    step("the checks of metrics and alerting rules", build)?;
     let mut program = crate::cargo();
     program.args(["build", "--quiet", "--locked", "--bin", "tidegate"]).current_dir(&root);
     step("the program", program)?;

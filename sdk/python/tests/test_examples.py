@@ -30,7 +30,7 @@ class Examples(unittest.TestCase):
                 self.check(authorize, {**suite, **case})
 
     def check(self, authorize, case: dict) -> None:
-        world = World(case["store"], prefixes=case["lookup"]["prefixes"], store_away=case.get("store-away", False))
+        world = World(case["store"], prefixes=case["lookup"]["prefixes"], store_away=case.get("store-unavailable", False))
         headers = [
             (name, value)
             for name, values in case.get("request", {}).get("headers", {}).items()

@@ -264,7 +264,7 @@ fn a_store_that_went_back() {
     w.added = 2;
     w.push(7, body("7", false));
     assert!(w.read().is_none());
-    w.took(&["gap 6-0..7-0 store-went-back?", "7=7"]);
+    w.took(&["gap 6-0..7-0 store-reset?", "7=7"]);
 }
 
 #[test]

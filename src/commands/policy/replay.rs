@@ -29,7 +29,7 @@ use report::Report;
 
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
-    /// What decisions.record wrote
+    /// A recording, as written to decisions.recording.file
     #[arg(value_name = "RECORDING")]
     recording: PathBuf,
     /// The component

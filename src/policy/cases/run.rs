@@ -42,7 +42,7 @@ impl World {
     #[must_use]
     pub fn surroundings(&self, limits: &Limits) -> Surroundings {
         let clock = self.now.map_or_else(system_clock, |now| Arc::new(move || now));
-        let store: Arc<dyn Store> = if self.store_away {
+        let store: Arc<dyn Store> = if self.store_unavailable {
             Arc::new(Away)
         } else {
             Arc::new(MemoryStore::new(STREAMS, self.store.clone(), Arc::clone(&clock)))

@@ -36,7 +36,7 @@ fn what_is_not_said_is_the_usual() {
     assert_eq!((&*case.ask.path_with_query, &*case.ask.client_address), ("/api/realtime", "192.0.2.1"));
     assert_eq!(case.ask.channels, ["default"]);
     assert_eq!(case.ask.headers["host"], case.ask.authority);
-    assert_eq!((case.world.now, case.world.store_away, case.world.prefixes.len()), (None, false, 0));
+    assert_eq!((case.world.now, case.world.store_unavailable, case.world.prefixes.len()), (None, false, 0));
     assert_eq!(case.expect.fields, [("allow", json!(true))]);
 }
 
@@ -79,7 +79,7 @@ fn a_case_lies_over_what_is_said_for_all() {
         [[case]]
         name = "second"
         now = 5
-        store-away = true
+        store-unavailable = true
         request.authority = "b.example"
         expect.allow = true
         [[case]]
@@ -101,7 +101,7 @@ fn a_case_lies_over_what_is_said_for_all() {
     );
     assert_eq!(third.ask.headers["cookie"], "session=alice");
     assert_eq!((&*second.ask.authority, &*third.ask.authority), ("b.example", "a.example"));
-    assert_eq!((second.world.store_away, third.world.store_away), (true, false));
+    assert_eq!((second.world.store_unavailable, third.world.store_unavailable), (true, false));
 }
 
 #[test]

@@ -129,12 +129,12 @@ impl Recording {
         let is_full = Arc::new(AtomicBool::new(false));
         let lines = RecordingFile::open(file, limit, Arc::clone(&is_full))
             .and_then(|file| Lines::start("recording", file, gap, tally))
-            .map_err(|source| CannotWrite { key: "decisions.record", target: target.clone(), source })?;
+            .map_err(|source| CannotWrite { key: "decisions.recording.file", target: target.clone(), source })?;
         tracing::warn!(
             file = target,
             share,
             limit,
-            "decisions.record: whole requests are being recorded, WITH THEIR COOKIES AND TOKENS; whoever reads the file can sign in as these clients"
+            "decisions.recording.file: whole requests are being recorded, WITH THEIR COOKIES AND TOKENS; whoever reads the file can sign in as these clients"
         );
         Ok(Self { lines, share, is_full })
     }
@@ -279,7 +279,7 @@ impl Sink for RecordingFile {
         }
         if fitting.len() < lines.len() {
             self.is_full.store(true, Ordering::Relaxed);
-            tracing::warn!(limit = self.limit, "the recording has what decisions.record-limit allows, and ends");
+            tracing::warn!(limit = self.limit, "the recording has what decisions.recording.max-size allows, and ends");
         }
         Ok(())
     }

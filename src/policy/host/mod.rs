@@ -170,7 +170,7 @@ impl State {
     /// The limit that the decision went beyond, if it did. Whatever it answers then is no answer.
     pub fn exceeded(&self) -> Option<&'static str> {
         if self.lookups > self.surroundings.max_lookups {
-            return Some("policy.max-lookups");
+            return Some("policy.lookup.max-lookups");
         }
         let sent = self.wasi.as_ref().map_or(0, |wasi| wasi.http.sent());
         (self.has_request() && sent > self.surroundings.max_requests).then_some("policy.egress.max-requests")

@@ -27,49 +27,49 @@ const ALGORITHMS: &str =
     "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA are known";
 const PUBLIC: [&str; 9] = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 
-/// `[policy.tokens.<profile>]`, as it is written.
+/// `[policy.tokens.<profile>]`, before validation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct WrittenProfile {
-    /// Who issues them.
+    /// Required value of `iss`.
     pub issuer: Option<String>,
-    /// For whom they are: one or more, or `*`.
+    /// Accepted values of `aud`; `*` accepts any.
     #[serde(deserialize_with = "one_or_more")]
     pub audience: Vec<String>,
-    /// What clocks may differ.
+    /// Tolerated clock difference for `exp` and `nbf`.
     #[serde(with = "crate::times")]
     pub leeway: Duration,
-    /// Whether they have to end.
+    /// Whether a token must have an `exp`.
     pub require_exp: bool,
-    /// What they may be signed with; by default what the keys are for.
+    /// Accepted algorithms. Default: those that fit the keys.
     #[serde(deserialize_with = "one_or_more")]
     pub algorithms: Vec<String>,
-    /// The key: a secret,
+    /// Shared secret for HMAC. A profile has exactly one of `secret`, `pem`, `jwks` and `jwks-url`.
     pub secret: Option<Hidden>,
-    /// as it is written.
+    /// Encoding of `secret`.
     pub secret_encoding: SecretEncoding,
-    /// Or public keys or certificates in a PEM file.
+    /// PEM file with public keys or certificates.
     pub pem: Option<PathBuf>,
-    /// Or a JWKS in a file.
+    /// File with a JWKS.
     pub jwks: Option<PathBuf>,
-    /// Or a JWKS behind a URL,
+    /// URL of a JWKS.
     pub jwks_url: Option<String>,
-    /// whose address may be this network's own,
+    /// Whether the URL may use `http` and resolve to a private or loopback address.
     pub allow_private: bool,
-    /// fetched again after this at the earliest,
+    /// Minimum time before the keys are fetched again.
     #[serde(with = "crate::times")]
     pub min_age: Duration,
-    /// after this at the latest,
+    /// Maximum time before the keys are fetched again.
     #[serde(with = "crate::times")]
     pub max_age: Duration,
-    /// and good for so long more while that fails.
+    /// How long expired keys remain in use while fetching them fails.
     #[serde(with = "crate::times")]
-    pub stale: Duration,
+    pub stale_if_error: Duration,
 }
 
 impl Default for WrittenProfile {
     fn default() -> Self {
-        let Timing { min_age, max_age, stale, .. } = Timing::default();
+        let Timing { min_age, max_age, stale_if_error, .. } = Timing::default();
         Self {
             issuer: None,
             audience: Vec::new(),
@@ -84,7 +84,7 @@ impl Default for WrittenProfile {
             allow_private: false,
             min_age,
             max_age,
-            stale,
+            stale_if_error,
         }
     }
 }
@@ -226,7 +226,8 @@ fn remote(key: &str, text: &str, raw: &WrittenProfile) -> Result<Remote, Profile
     }
     let origin = Origin::of(&url, raw.allow_private).map_err(|error| wrong(key, error))?;
     let uri = url.as_str().parse().map_err(|_| wrong(key, format!("it is no URL of a server; {like}")))?;
-    let timing = Timing { min_age: raw.min_age, max_age: raw.max_age, stale: raw.stale, ..Timing::default() };
+    let timing =
+        Timing { min_age: raw.min_age, max_age: raw.max_age, stale_if_error: raw.stale_if_error, ..Timing::default() };
     if timing.min_age < Duration::from_secs(1) || timing.min_age > timing.max_age {
         return Err(wrong(key, "min-age is at least 1s, and at most max-age"));
     }

@@ -28,7 +28,7 @@ pub struct Timing {
     /// And for so long at most.
     pub max_age: Duration,
     /// After that they serve for so long while they cannot be fetched anew.
-    pub stale: Duration,
+    pub stale_if_error: Duration,
     /// An unknown key's id causes a fetch this often at most.
     pub cooldown: Duration,
     /// One that was not found is not looked for again before this.
@@ -42,7 +42,7 @@ impl Default for Timing {
         Self {
             min_age: Duration::from_secs(5 * 60),
             max_age: Duration::from_secs(60 * 60),
-            stale: Duration::from_secs(60 * 60),
+            stale_if_error: Duration::from_secs(60 * 60),
             cooldown: Duration::from_secs(10),
             unknown: Duration::from_secs(60),
             retry: Duration::from_secs(1),
@@ -215,7 +215,7 @@ impl Shared {
                 if std::mem::take(&mut state.failures) > 0 {
                     tracing::info!(%url, "the keys can be fetched again");
                 }
-                state.keys = Some(Held { keys: Arc::new(keys), until: now + fresh + self.timing.stale });
+                state.keys = Some(Held { keys: Arc::new(keys), until: now + fresh + self.timing.stale_if_error });
                 // Before they grow old, so that nobody waits.
                 now + fresh.mul_f64(0.8)
             }

@@ -43,7 +43,7 @@ fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
 pub async fn emit(app: &App, request: Request<Incoming>) -> Result<Response, ApiError> {
     let expected =
         ExpectedBody { code: "invalid_event", example: r#"{"channel":"news","event":"post.created","data":{}}"# };
-    let emit = json_body(request, app.config.stream.hub.max_event + (64 << 10), &expected).await?;
+    let emit = json_body(request, app.config.stream.hub.max_event_size + (64 << 10), &expected).await?;
     let id = emit_event(app, emit).await?;
     Ok(respond::json(StatusCode::OK, &json!({ "id": id.to_string() })))
 }
@@ -53,7 +53,7 @@ async fn emit_event(app: &App, emit: Emit) -> Result<StreamId, ApiError> {
         return Err(ApiError::ChannelNotAllowed(emit.channel));
     }
     let event = NewEvent::from_json(emit.event, emit.data.as_deref().unwrap_or(RawValue::NULL));
-    let max = app.config.stream.hub.max_event;
+    let max = app.config.stream.hub.max_event_size;
     if event.text.len() + event.event.len() > max {
         return Err(ApiError::EventTooLarge { max_bytes: max });
     }

@@ -1,4 +1,4 @@
-//! `GET /metrics`: what was counted, and what is looked up now.
+//! `GET /metrics`: the counters of the process, and values that are looked up at scrape time.
 
 use http::StatusCode;
 use prometheus::TextEncoder;
@@ -8,24 +8,24 @@ use super::super::api_error::ApiError;
 use super::super::readiness::{Readiness, StoreState};
 use super::super::respond::{self, Response};
 use crate::stream::registry::Why;
-use crate::telemetry::metrics::Book;
+use crate::telemetry::metrics::MetricBuilder;
 use crate::telemetry::{metrics, process};
 
-/// The text format of Prometheus, which says its version.
+/// Media type of the Prometheus text format, with its version.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// `GET /metrics`
 pub async fn answer(app: &App) -> Result<Response, ApiError> {
     let readiness = app.readiness().await;
-    let book = Book::default();
-    node(app, &book, readiness);
-    policy(app, &book);
-    decisions(app, &book);
-    streams(app, &book);
-    pool(app, &book);
-    process::enter(&book);
+    let builder = MetricBuilder::default();
+    node(app, &builder, readiness);
+    policy(app, &builder);
+    decisions(app, &builder);
+    streams(app, &builder);
+    wasm_pool(app, &builder);
+    process::register(&builder);
     let mut families = metrics().gather();
-    families.extend(book.0.gather());
+    families.extend(builder.0.gather());
     let text = TextEncoder::new().encode_to_string(&families);
     let text = text.map_err(|cause| ApiError::Internal(format!("the metrics cannot be encoded: {cause}")))?;
     Ok(respond::full(StatusCode::OK, TEXT, text))
@@ -35,100 +35,135 @@ fn count(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 
-fn node(app: &App, book: &Book, readiness: Readiness) {
-    book.gauges("tidegate_build_info", "What this is; always 1.", &["version"])
+fn node(app: &App, builder: &MetricBuilder, readiness: Readiness) {
+    builder
+        .gauges("tidegate_build_info", "Build information; always 1.", &["version"])
         .with_label_values(&[env!("CARGO_PKG_VERSION")])
         .set(1);
-    book.gauge("tidegate_store_up", "Whether the store answers a ping now.")
+    builder
+        .gauge("tidegate_store_up", "1 if the store answers a ping.")
         .set((readiness.store != StoreState::Unavailable).into());
-    let heard = app.commands.are_known();
-    book.gauge("tidegate_commands_heard", "Whether all is known that the fleet said; else nothing is delivered.")
-        .set(heard.into());
-    book.gauge("tidegate_denials", "Who is kept out for a while, whatever the policy says.")
+    let synced = app.commands.are_known();
+    builder
+        .gauge(
+            "tidegate_fleet_commands_synced",
+            "1 if all fleet commands have been processed; event delivery is paused while 0.",
+        )
+        .set(synced.into());
+    builder
+        .gauge("tidegate_revocations_active", "Active revocations; each refuses matching clients until it expires.")
         .set(count(app.gate.denied().list().len()));
-    book.gauge("tidegate_ready", "Whether this node should be sent clients, as /readyz says it.")
+    builder
+        .gauge("tidegate_ready", "1 if this node is ready for clients, as /readyz reports it.")
         .set(readiness.is_ready().into());
-    book.gauge("tidegate_draining", "Whether this node is going away.").set(app.is_draining().into());
-    book.gauge("tidegate_channels", "Channels that are read here.").set(count(app.hub.channels()));
-    book.gauge("tidegate_log_bytes", "Bytes in the logs of all channels.").set(count(app.hub.log_bytes()));
-    book.gauge("tidegate_log_limit_bytes", "Bytes that may be there (stream.log-memory).")
-        .set(count(app.config.stream.hub.log_memory));
-    book.gauge("tidegate_replay_bytes", "Bytes that are taken by what streams read from the store by themselves.")
+    builder.gauge("tidegate_draining", "1 if this node is shutting down.").set(app.is_draining().into());
+    builder.gauge("tidegate_channels", "Channels that this node reads.").set(count(app.hub.channels()));
+    builder
+        .gauge("tidegate_event_buffer_bytes", "Memory used by the event buffers of all channels in bytes.")
+        .set(count(app.hub.log_bytes()));
+    builder
+        .gauge(
+            "tidegate_event_buffer_limit_bytes",
+            "Memory limit of the event buffers in bytes (stream.buffer-memory).",
+        )
+        .set(count(app.config.stream.hub.buffer_memory));
+    builder
+        .gauge("tidegate_replay_bytes", "Memory used by replays from the store in bytes.")
         .set(count(app.replays.used()));
-    book.gauge("tidegate_replay_limit_bytes", "Bytes that may be taken (stream.replay-memory).")
+    builder
+        .gauge("tidegate_replay_limit_bytes", "Memory limit of replays in bytes (stream.replay-memory).")
         .set(count(app.config.stream.replay_memory));
 }
 
-fn policy(app: &App, book: &Book) {
+fn policy(app: &App, builder: &MetricBuilder) {
     let gate = &app.gate;
-    let info = book.gauges(
-        "tidegate_policy_info",
-        "The policy in force; always 1. The version counts the swaps of this process.",
-        &["digest", "version"],
-    );
+    let info = builder.gauges("tidegate_policy_info", "The active policy, by its digest; always 1.", &["digest"]);
     if let Some(about) = gate.in_force() {
-        info.with_label_values(&[&*about.digest, &about.generation.to_string()]).set(1);
+        info.with_label_values(&[&*about.digest]).set(1);
+        builder
+            .gauge("tidegate_policy_generation", "Generation of the active policy: counts activations in this process.")
+            .set(count(about.generation));
         #[expect(clippy::cast_precision_loss, reason = "a time in seconds")]
-        book.float("tidegate_policy_since_timestamp_seconds", "When the policy in force took it, since 1970.")
+        builder
+            .float_gauge(
+                "tidegate_policy_activation_timestamp_seconds",
+                "Time of the last policy activation since unix epoch in seconds.",
+            )
             .set(about.since as f64 / 1e3);
     }
-    book.counter("tidegate_policy_swaps_total", "Policies that took force, the first one too.")
+    builder
+        .counter("tidegate_policy_activations_total", "Policy activations, including the first one.")
         .inc_by(*gate.swaps().borrow());
-    let old = gate.old();
-    book.gauge("tidegate_policy_old_versions", "Versions that are in force no longer and still decide about somebody.")
-        .set(count(old.len()));
-    book.gauge("tidegate_policy_old_decisions", "Decisions of those that are not done.")
-        .set(count(old.iter().map(|old| old.decisions).sum::<usize>()));
-    book.gauge("tidegate_decisions_in_progress", "Decisions that have an instance, or are about to.")
+    let retired = gate.old();
+    builder
+        .gauge(
+            "tidegate_policy_retired_generations",
+            "Retired policy generations that still have decisions in progress.",
+        )
+        .set(count(retired.len()));
+    builder
+        .gauge("tidegate_policy_retired_decisions_in_progress", "In-progress decisions of retired policy generations.")
+        .set(count(retired.iter().map(|generation| generation.decisions).sum::<usize>()));
+    builder
+        .gauge(
+            "tidegate_decisions_in_progress",
+            "Decisions that have an instance, not counting those that wait for one.",
+        )
         .set(count(gate.deciding()));
-    book.gauge("tidegate_decisions_limit", "Decisions that there may be at once (policy.concurrency).")
+    builder
+        .gauge("tidegate_decisions_limit", "Maximum number of concurrent decisions (policy.concurrency).")
         .set(count(app.config.limits.concurrency));
-    book.gauge("tidegate_decisions_awaiting_keys", "Decisions that wait for the keys of a token profile.")
+    builder
+        .gauge("tidegate_decisions_waiting_for_jwks", "Decisions that wait for the keys of a token profile.")
         .set(count(gate.waiting_for_keys()));
-    book.gauge("tidegate_decision_cache_bytes", "Bytes of answers that may be given again, about.")
+    builder
+        .gauge("tidegate_decision_cache_bytes", "Approximate size of the decision cache in bytes.")
         .set(count(gate.cached_bytes()));
-    book.gauge("tidegate_requests_held", "Requests of refused clients that wait (reject.hold).").set(count(app.held()));
+    builder
+        .gauge(
+            "tidegate_rejected_requests_delayed",
+            "Requests of rejected clients that are being delayed (reject.delay).",
+        )
+        .set(count(app.held()));
 }
 
-/// What is written of decisions: 0 where nothing is.
-fn decisions(app: &App, book: &Book) {
+/// Decision log, recording and shadow policy. Their counters exist and are 0 where none is configured.
+fn decisions(app: &App, builder: &MetricBuilder) {
     let beside = app.gate.beside();
-    let candidate = beside.shadow().candidate();
-    if let Some(candidate) = &candidate {
-        let info = book.gauges("tidegate_candidate_info", "The candidate that is asked; always 1.", &["digest"]);
-        info.with_label_values(&[&**candidate.policy().digest()]).set(1);
+    let shadow = beside.shadow().candidate();
+    if let Some(shadow) = &shadow {
+        let info = builder.gauges("tidegate_shadow_info", "The shadow policy, by its digest; always 1.", &["digest"]);
+        info.with_label_values(&[&**shadow.policy().digest()]).set(1);
     }
-    let asked = book.counters(
-        "tidegate_candidate_decisions_total",
-        "Decisions of a candidate's share, by what came of them. A new candidate begins at 0.",
+    let shadow_decisions = builder.counters(
+        "tidegate_shadow_decisions_total",
+        "Shadow decisions by result; starts at 0 for each new shadow policy.",
         &["result"],
     );
-    let counts = candidate.map(|candidate| candidate.counts()).unwrap_or_default();
+    let counts = shadow.map(|shadow| shadow.counts()).unwrap_or_default();
     for (result, count) in counts.named() {
-        asked.with_label_values(&[result]).inc_by(count);
+        shadow_decisions.with_label_values(&[result]).inc_by(count);
     }
     for (name, help, lines) in [
-        ("tidegate_decision_log_lines_total", "Lines of the decision log, by what became of them.", beside.logged()),
-        (
-            "tidegate_recording_lines_total",
-            "Decisions that were to be recorded, by what became of them.",
-            beside.recorded(),
-        ),
+        ("tidegate_decision_log_lines_total", "Lines of the decision log, written or dropped.", beside.logged()),
+        ("tidegate_recording_lines_total", "Lines of the decision recording, written or dropped.", beside.recorded()),
     ] {
-        let counts = book.counters(name, help, &["result"]);
+        let counts = builder.counters(name, help, &["result"]);
         counts.with_label_values(&["written"]).inc_by(lines.written);
         counts.with_label_values(&["dropped"]).inc_by(lines.dropped);
     }
 }
 
-fn streams(app: &App, book: &Book) {
-    book.gauge("tidegate_streams", "Open streams, those too that are being decided about.")
+fn streams(app: &App, builder: &MetricBuilder) {
+    builder
+        .gauge("tidegate_streams", "Open streams, including those that wait for their decision.")
         .set(count(app.streams.count()));
-    book.gauge("tidegate_streams_limit", "Streams that there may be (stream.max-streams).")
+    builder
+        .gauge("tidegate_streams_limit", "Maximum number of open streams (stream.max-streams).")
         .set(count(app.config.stream.max_streams));
-    let ended = book.counters(
+    let ended = builder.counters(
         "tidegate_streams_ended_total",
-        "Streams that the gateway told to come back: for another policy is in force, their right was taken away, the node goes, or their grant is over.",
+        "Streams that the gateway closed so that their clients reconnect, by reason: rotation, revocation, drain or expired grant.",
         &["reason"],
     );
     for why in Why::ALL {
@@ -136,23 +171,29 @@ fn streams(app: &App, book: &Book) {
     }
 }
 
-fn pool(app: &App, book: &Book) {
+fn wasm_pool(app: &App, builder: &MetricBuilder) {
     let pool = app.gate.compiler().and_then(|compiler| compiler.engine().pooling_allocator_metrics());
-    // A machine without the address space for a pool has none.
+    // Without enough address space the engine has no pool.
     let Some(pool) = pool else { return };
-    let used = book.gauges("tidegate_pool_in_use", "What instances of policies have taken from the pool.", &["what"]);
-    for (what, number) in [
+    let in_use = builder.gauges(
+        "tidegate_wasm_pool_in_use",
+        "Resources of the WebAssembly instance pool that are in use.",
+        &["resource"],
+    );
+    for (resource, number) in [
         ("component_instances", count(pool.component_instances())),
         ("core_instances", count(pool.core_instances())),
         ("memories", count(pool.memories())),
         ("tables", count(pool.tables())),
         ("stacks", count(pool.stacks())),
     ] {
-        used.with_label_values(&[what]).set(number);
+        in_use.with_label_values(&[resource]).set(number);
     }
-    book.gauge("tidegate_pool_idle_memory_bytes", "Bytes in RAM of memories that wait for the next instance.")
+    builder
+        .gauge("tidegate_wasm_pool_idle_memory_bytes", "Resident memory of idle linear memories in the pool in bytes.")
         .set(count(pool.unused_memory_bytes_resident()));
-    book.gauge("tidegate_pool_idle_table_bytes", "Bytes in RAM of tables that wait for the next instance.")
+    builder
+        .gauge("tidegate_wasm_pool_idle_table_bytes", "Resident memory of idle tables in the pool in bytes.")
         .set(count(pool.unused_table_bytes_resident()));
 }
 
@@ -195,7 +236,7 @@ mod tests {
         String::from_utf8(body.to_vec()).expect("text")
     }
 
-    /// Names, types, labels and help: what dashboards and alarms are made of.
+    /// Names, types, labels and help: dashboards and alerts depend on them.
     #[tokio::test]
     async fn golden_names() {
         let text = scrape().await;
@@ -217,9 +258,9 @@ mod tests {
         golden("metrics.txt", &lines.into_iter().fold(String::new(), |text, line| text + &line + "\n"));
     }
 
-    /// Those that promtool has, for where there is none.
+    /// The naming rules of promtool, for machines without it.
     #[tokio::test]
-    async fn names_follow_the_rules() {
+    async fn metric_names_follow_prometheus_conventions() {
         let text = scrape().await;
         let types: Vec<(&str, &str)> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
@@ -235,11 +276,14 @@ mod tests {
                 name.ends_with("_total"),
                 "{name}: counters end in _total, and nothing else does"
             );
-            assert!(!["_count", "_sum", "_bucket"].iter().any(|end| name.ends_with(end)), "{name} looks like a part");
+            assert!(
+                !["_count", "_sum", "_bucket"].iter().any(|end| name.ends_with(end)),
+                "{name} looks like a series of a histogram"
+            );
             let words = || name.split('_');
             assert!(
                 !words().any(|word| ["counter", "gauge", "histogram", "summary"].contains(&word)),
-                "{name} says its type"
+                "{name} contains its type"
             );
             let units = [
                 "ms",
@@ -256,16 +300,16 @@ mod tests {
                 "minutes",
                 "hours",
             ];
-            assert!(!words().any(|word| units.contains(&word)), "{name}: seconds and bytes");
+            assert!(!words().any(|word| units.contains(&word)), "{name}: use seconds and bytes");
             let help =
                 text.lines().find_map(|line| line.strip_prefix("# HELP ")?.strip_prefix(name)?.strip_prefix(' '));
-            assert!(help.is_some_and(|help| help.ends_with('.')), "{name} has a sentence of help");
+            assert!(help.is_some_and(|help| help.ends_with('.')), "{name} needs a help text that is a sentence");
         }
     }
 
-    /// An operator finds each in the documentation.
+    /// Every metric is in the documentation.
     #[tokio::test]
-    async fn all_are_documented() {
+    async fn all_metrics_are_documented() {
         let page = std::fs::read_to_string("docs/operations.md").expect("the page");
         for line in scrape().await.lines() {
             let Some((name, _)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) else { continue };

@@ -28,7 +28,7 @@ pub async fn status(app: &App) -> Result<Response, ApiError> {
     let started = (process::started() * 1e3) as u64;
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "node": app.fleet.get().map(|fleet| fleet.word().name).or_else(|| app.config.node.clone()),
+        "node": app.fleet.get().map(|fleet| fleet.word().name).or_else(|| app.config.node_name.clone()),
         "now": now_ms(),
         "started_at": started,
         "ready": readiness.is_ready(),
@@ -36,13 +36,13 @@ pub async fn status(app: &App) -> Result<Response, ApiError> {
         "store": readiness.store.as_str(),
         "policy": policy(app),
         "streams": streams(app),
-        "stream_requests": metrics().opens(),
+        "stream_requests": metrics().stream_requests(),
         "decisions": decisions(),
         "events": { "received": received, "sent": sent },
         "memory": {
             "resident_bytes": process::resident(),
             "event_buffer_bytes": app.hub.log_bytes(),
-            "event_buffer_limit_bytes": app.config.stream.hub.log_memory,
+            "event_buffer_limit_bytes": app.config.stream.hub.buffer_memory,
             "replay_bytes": app.replays.used(),
             "replay_limit_bytes": app.config.stream.replay_memory,
         },

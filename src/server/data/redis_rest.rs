@@ -77,7 +77,7 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Response
     }
     let in_base64 = request.headers().get("upstash-encoding").is_some_and(|v| v == "base64");
     // A whole event with its overhead, escaped.
-    let limit = app.config.stream.hub.max_event * 2 + (64 << 10);
+    let limit = app.config.stream.hub.max_event_size * 2 + (64 << 10);
     let body = read_body(request.into_body(), limit).await?;
     let body: Value =
         serde_json::from_slice(&body).map_err(|cause| invalid(format!("the body is not JSON: {cause}")))?;
@@ -115,7 +115,7 @@ async fn run(app: &App, body: &Value) -> Result<Reply, ApiError> {
     if !app.permits(key) {
         return Err(ApiError::ChannelNotAllowed(key.to_owned()));
     }
-    let max = app.config.stream.hub.max_event;
+    let max = app.config.stream.hub.max_event_size;
     if let Command::Add { fields, .. } = &command
         && fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > max
     {

@@ -19,7 +19,7 @@ use crate::stream::position::Positions;
 use crate::stream::registry::{Cut, Reader};
 use crate::stream::{Entry, EventStream, now_ms};
 use crate::telemetry::metrics;
-use crate::telemetry::metrics::Opened;
+use crate::telemetry::metrics::StreamRequestOutcome;
 
 /// Answers a request to the stream path. CORS headers are on errors too, so that a page can read them.
 pub async fn answer(app: &Arc<App>, request: &Request<Incoming>, peer: SocketAddr) -> Response {
@@ -41,7 +41,7 @@ pub const REFUSAL_CODES: [&str; 5] =
 async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Result<Response, ApiError> {
     let query = parse(app, request).map_err(refused)?;
     let asked = for_policy(request, peer, &app.config);
-    let delay = app.live().reject_hold;
+    let delay = app.live().reject_delay;
     let client = app.rejection_delay.client_key(delay, &asked);
     app.rejection_delay.wait(delay, client).await;
     let abort = request.extensions().get::<Cut>().cloned().unwrap_or_default();
@@ -50,7 +50,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     };
     let (decision, pin) = app.gate.admit(&asked, &query.channels).await;
     app.rejection_delay.record(client, &decision.outcome);
-    metrics().opened(outcome(&decision));
+    metrics().stream_requested(outcome(&decision));
     app.recent_rejections.record(&asked.id, &query.channels, &decision);
     let grant = match decision.outcome {
         Outcome::Allowed(grant) => grant,
@@ -81,7 +81,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
 /// The channels of a request, if the gateway allows them.
 fn parse(app: &App, request: &Request<Incoming>) -> Result<Query, ApiError> {
     let query = Query::parse(request.uri().query().unwrap_or_default())?;
-    let (count, max) = (query.channels.len(), app.config.stream.max_channels);
+    let (count, max) = (query.channels.len(), app.config.stream.max_channels_per_stream);
     if count > max {
         return Err(ApiError::TooManyChannels { count, max });
     }
@@ -93,17 +93,17 @@ fn parse(app: &App, request: &Request<Incoming>) -> Result<Query, ApiError> {
 
 /// Counts a refusal by the gateway.
 fn refused(error: ApiError) -> ApiError {
-    metrics().opened(Opened::Refused(error.code()));
+    metrics().stream_requested(StreamRequestOutcome::Refused(error.code()));
     error
 }
 
 /// How a decision is counted.
-fn outcome(decision: &Decision) -> Opened {
+fn outcome(decision: &Decision) -> StreamRequestOutcome {
     match &decision.outcome {
-        Outcome::Rejected(_) if decision.revoked => Opened::Refused("revoked"),
-        Outcome::Allowed(_) => Opened::Allowed,
-        Outcome::Rejected(rejection) => Opened::Rejected(rejection.status.as_u16()),
-        Outcome::Failed(failure) => Opened::Error(failure.kind()),
+        Outcome::Rejected(_) if decision.revoked => StreamRequestOutcome::Refused("revoked"),
+        Outcome::Allowed(_) => StreamRequestOutcome::Allowed,
+        Outcome::Rejected(rejection) => StreamRequestOutcome::Rejected(rejection.status.as_u16()),
+        Outcome::Failed(failure) => StreamRequestOutcome::Error(failure.kind()),
     }
 }
 

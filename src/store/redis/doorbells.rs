@@ -94,13 +94,13 @@ async fn keep(client: Client, timeout: Duration, bell: Weak<dyn Bell>, wanted: A
         let error = match connect(&client, timeout, &bell, &broken).await {
             Ok(connection) => {
                 delay = RETRY.0;
-                metrics().store_connected();
+                metrics().pubsub_connected();
                 serve(connection, timeout, &bell, &wanted, &broken).await
             }
             Err(error) => error,
         };
         let Some(bell) = bell.upgrade() else { return };
-        metrics().store_failed();
+        metrics().pubsub_failed();
         bell.lost(&StoreError::from(error).to_string());
         drop(bell);
         tokio::time::sleep(delay).await;

@@ -1,7 +1,7 @@
 // Command prometheus judges what the gateway has for Prometheus by Prometheus' own code. What /metrics answers comes from stdin.
 //
 //	prometheus metrics           is it what Prometheus can read, and named as promtool wants names
-//	prometheus rules <tests>     do the alarms sound when they should, and only then, and does what they ask for exist
+//	prometheus rules <tests>     do the alerts fire when they should, and only then, and do the series that they query exist
 package main
 
 import (

@@ -11,7 +11,7 @@ import (
 	"go.yaml.in/yaml/v2"
 )
 
-// What `promtool test rules` reads, as much of it as is used here. That program itself brings the clients of four clouds.
+// The part of the format of `promtool test rules` that is used here. promtool itself depends on the clients of four clouds.
 type testFile struct {
 	RuleFiles          []string       `yaml:"rule_files"`
 	EvaluationInterval model.Duration `yaml:"evaluation_interval"`
@@ -34,7 +34,7 @@ type test struct {
 	} `yaml:"alert_rule_test"`
 }
 
-// Whatever is wrong with the rules that a file of tests names.
+// Checks the rules that a test file names, and returns the problems.
 func rules(path string) (problems []string) {
 	content, err := os.ReadFile(path)
 	if err != nil {
@@ -44,7 +44,7 @@ func rules(path string) (problems []string) {
 	if err := yaml.UnmarshalStrict(content, &file); err != nil {
 		return []string{fmt.Sprintf("%s: %v", path, err)}
 	}
-	var alarms []rulefmt.Rule
+	var alertRules []rulefmt.Rule
 	for _, name := range file.RuleFiles {
 		groups, errs := rulefmt.ParseFile(filepath.Join(filepath.Dir(path), name), false, model.UTF8Validation)
 		for _, err := range errs {
@@ -54,19 +54,19 @@ func rules(path string) (problems []string) {
 			return problems
 		}
 		for _, group := range groups.Groups {
-			alarms = append(alarms, group.Rules...)
+			alertRules = append(alertRules, group.Rules...)
 		}
 	}
 	real, err := read(os.Stdin)
 	if err != nil {
 		return []string{fmt.Sprint("not what Prometheus can read: ", err)}
 	}
-	for _, alarm := range alarms {
-		for _, problem := range real.lacks(alarm.Expr) {
-			problems = append(problems, fmt.Sprintf("%s: %s", alarm.Alert, problem))
+	for _, rule := range alertRules {
+		for _, problem := range real.lacks(rule.Expr) {
+			problems = append(problems, fmt.Sprintf("%s: %s", rule.Alert, problem))
 		}
 	}
-	sounds, silent := map[string]bool{}, map[string]bool{}
+	fires, silent := map[string]bool{}, map[string]bool{}
 	for _, test := range file.Tests {
 		world, err := load(test, time.Duration(file.EvaluationInterval), real)
 		if err != nil {
@@ -74,13 +74,13 @@ func rules(path string) (problems []string) {
 			continue
 		}
 		for _, wanted := range test.AlertRuleTests {
-			which := map[bool]map[string]bool{true: sounds, false: silent}[len(wanted.Expected) > 0]
+			which := map[bool]map[string]bool{true: fires, false: silent}[len(wanted.Expected) > 0]
 			which[wanted.AlertName] = true
 			expected := []string{}
 			for _, alert := range wanted.Expected {
 				expected = append(expected, describe(alert.Labels, alert.Annotations))
 			}
-			got, err := world.firing(alarms, wanted.AlertName, time.Duration(wanted.EvalTime))
+			got, err := world.firing(alertRules, wanted.AlertName, time.Duration(wanted.EvalTime))
 			if err != nil {
 				problems = append(problems, fmt.Sprintf("%s: %s: %v", test.Name, wanted.AlertName, err))
 			} else if !same(got, expected) {
@@ -89,16 +89,16 @@ func rules(path string) (problems []string) {
 			}
 		}
 	}
-	for _, alarm := range alarms {
-		if !sounds[alarm.Alert] {
-			problems = append(problems, alarm.Alert+": no test in which it sounds")
+	for _, rule := range alertRules {
+		if !fires[rule.Alert] {
+			problems = append(problems, rule.Alert+": no test in which it fires")
 		}
-		if !silent[alarm.Alert] {
-			problems = append(problems, alarm.Alert+": no test in which it is silent")
+		if !silent[rule.Alert] {
+			problems = append(problems, rule.Alert+": no test in which it does not fire")
 		}
 	}
 	if len(problems) == 0 {
-		fmt.Printf("%d alarms sound when they should\n", len(alarms))
+		fmt.Printf("%d alerts fire when they should\n", len(alertRules))
 	}
 	return problems
 }

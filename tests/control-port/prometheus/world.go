@@ -95,23 +95,23 @@ func (w *world) ask(ctx context.Context, text string, at time.Time) (promql.Vect
 }
 
 // The alerts of one name that sound at a time, when the rule was looked at from the beginning on.
-func (w *world) firing(alarms []rulefmt.Rule, name string, until time.Duration) ([]string, error) {
-	at := slices.IndexFunc(alarms, func(alarm rulefmt.Rule) bool { return alarm.Alert == name })
+func (w *world) firing(alertRules []rulefmt.Rule, name string, until time.Duration) ([]string, error) {
+	at := slices.IndexFunc(alertRules, func(rule rulefmt.Rule) bool { return rule.Alert == name })
 	if at < 0 {
-		return nil, fmt.Errorf("there is no such alarm")
+		return nil, fmt.Errorf("no such alert")
 	}
-	alarm := alarms[at]
+	rule := alertRules[at]
 	var since, last map[string]time.Time
 	var firing []string
 	for elapsed := time.Duration(0); elapsed <= until; elapsed += w.interval {
 		now := time.Unix(0, 0).UTC().Add(elapsed)
-		vector, err := w.ask(context.Background(), alarm.Expr, now)
+		vector, err := w.ask(context.Background(), rule.Expr, now)
 		if err != nil {
 			return nil, err
 		}
 		since, last, firing = map[string]time.Time{}, since, nil
 		for _, sample := range vector {
-			labels, annotations, err := w.expand(alarm, sample, now)
+			labels, annotations, err := w.expand(rule, sample, now)
 			if err != nil {
 				return nil, err
 			}
@@ -120,7 +120,7 @@ func (w *world) firing(alarms []rulefmt.Rule, name string, until time.Duration) 
 			if before, is := last[who]; is {
 				since[who] = before
 			}
-			if now.Sub(since[who]) >= time.Duration(alarm.For) {
+			if now.Sub(since[who]) >= time.Duration(rule.For) {
 				firing = append(firing, describe(labels, annotations))
 			}
 		}
@@ -129,7 +129,7 @@ func (w *world) firing(alarms []rulefmt.Rule, name string, until time.Duration) 
 }
 
 // The labels and the words of an alert, as Prometheus makes them of a rule.
-func (w *world) expand(alarm rulefmt.Rule, sample promql.Sample, now time.Time) (named, words map[string]string, err error) {
+func (w *world) expand(rule rulefmt.Rule, sample promql.Sample, now time.Time) (named, words map[string]string, err error) {
 	named = sample.Metric.Map()
 	delete(named, labels.MetricName)
 	data := template.AlertTemplateData(named, nil, "", sample)
@@ -137,16 +137,16 @@ func (w *world) expand(alarm rulefmt.Rule, sample promql.Sample, now time.Time) 
 		return w.ask(ctx, text, at)
 	}
 	words = map[string]string{}
-	for key, text := range alarm.Annotations {
+	for key, text := range rule.Annotations {
 		text = "{{$labels := .Labels}}{{$value := .Value}}" + text
 		expander := template.NewTemplateExpander(
-			context.Background(), text, alarm.Alert, data, model.TimeFromUnix(now.Unix()), query, &url.URL{}, []string{"missingkey=error"},
+			context.Background(), text, rule.Alert, data, model.TimeFromUnix(now.Unix()), query, &url.URL{}, []string{"missingkey=error"},
 		)
 		if words[key], err = expander.Expand(); err != nil {
 			return nil, nil, err
 		}
 	}
-	for key, value := range alarm.Labels {
+	for key, value := range rule.Labels {
 		named[key] = value
 	}
 	return named, words, nil

@@ -24,7 +24,7 @@ export async function seed(resp) {
 /** A tidegate.toml with the example policy. */
 export function policyConfig({ store, origin, policy = POLICY, more = "" }) {
   return `listen = "127.0.0.1:0"
-control = "127.0.0.1:0"
+control.listen = "127.0.0.1:0"
 drain.delay = "0s"
 store = ${toml(store)}
 ${more}
@@ -43,14 +43,14 @@ credentials = true
 tokens = ${toml([TOKEN])}
 
 [stream]
-ping = "25s"
+ping-interval = "25s"
 `;
 }
 
 /** A tidegate.toml without a policy, for `--allow-all`. */
 export function openConfig({ store }) {
   return `listen = "127.0.0.1:0"
-control = "127.0.0.1:0"
+control.listen = "127.0.0.1:0"
 drain.delay = "0s"
 store = ${toml(store)}
 

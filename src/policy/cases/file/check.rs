@@ -80,7 +80,7 @@ fn world(file: &File, case: &RawCase, reach: Reach<'_>) -> Result<World, String>
         Ok((name, profile.map_err(|error| error.to_string())?))
     });
     let tokens = tokens.collect::<Result<Tokens, String>>()?;
-    Ok(World { now, prefixes, store, store_away: case.store_away, settings, tokens })
+    Ok(World { now, prefixes, store, store_unavailable: case.store_unavailable, settings, tokens })
 }
 
 /// The same with its files meant from where the cases are, if they may be read.

@@ -38,7 +38,7 @@ pub struct Case {
     #[serde(default)]
     pub store: HashMap<String, Seed>,
     #[serde(default)]
-    pub store_away: bool,
+    pub store_unavailable: bool,
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
     #[serde(default)]

@@ -190,11 +190,12 @@ async fn a_url_that_is_down_and_comes_back() {
 
 #[tokio::test]
 async fn old_keys_serve_for_a_while() {
-    for (stale, serves) in [(Duration::from_secs(3600), true), (Duration::ZERO, false)] {
+    for (stale_if_error, serves) in [(Duration::from_secs(3600), true), (Duration::ZERO, false)] {
         let server = Server::start(keys(&P256, "k")).await;
         let age = Duration::from_millis(100);
         let retry = Duration::from_millis(20);
-        let timing = Timing { min_age: age, max_age: age, stale, retry, cooldown: Duration::ZERO, ..Timing::default() };
+        let timing =
+            Timing { min_age: age, max_age: age, stale_if_error, retry, cooldown: Duration::ZERO, ..Timing::default() };
         let tokens = behind(&server.remote(timing));
         assert_eq!(settled(&tokens, &token("k", &P256)).await.0, Ok(()));
         server.answer.send_replace(Answer::Close);
@@ -222,7 +223,7 @@ async fn old_keys_serve_for_a_while() {
 async fn keys_are_fetched_anew_before_they_grow_old() {
     let server = Server::start(keys(&P256, "k")).await;
     let age = Duration::from_millis(200);
-    let timing = Timing { min_age: age, max_age: age, stale: Duration::ZERO, ..Timing::default() };
+    let timing = Timing { min_age: age, max_age: age, stale_if_error: Duration::ZERO, ..Timing::default() };
     let tokens = behind(&server.remote(timing));
     assert_eq!(settled(&tokens, &token("k", &P256)).await.0, Ok(()));
     until("it is asked again, without a decision", || server.requests() >= 3).await;
