@@ -13,7 +13,7 @@ use crate::authz::validate::AnswerCheck;
 use crate::config::Config;
 use crate::policy::Outcome;
 use crate::policy::cache_directive::Vary;
-use crate::server::request::{Query, for_policy};
+use crate::server::data::request::{Query, for_policy};
 use crate::tokens::key::KeySet;
 use crate::tokens::{Audience, Profile, Source, Tokens, Verdict};
 use crate::wasm::component::Policy;

@@ -48,7 +48,7 @@ impl DecisionLog {
             channels: event.channels.to_vec(),
             said: DecisionSummary::new(event.decision),
             cached: event.decision.cached,
-            us: u64::try_from(event.decision.took.as_micros()).unwrap_or(u64::MAX),
+            duration_us: u64::try_from(event.decision.took.as_micros()).unwrap_or(u64::MAX),
             mask: Arc::clone(&self.mask),
         });
     }
@@ -67,7 +67,7 @@ struct PendingLine {
     channels: Vec<String>,
     said: DecisionSummary,
     cached: bool,
-    us: u64,
+    duration_us: u64,
     mask: Arc<FieldMask>,
 }
 
@@ -79,12 +79,12 @@ struct DecisionLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<u64>,
+    generation: Option<u64>,
     channels: Vec<String>,
     #[serde(flatten)]
     said: DecisionSummary,
     cached: bool,
-    us: u64,
+    duration_us: u64,
 }
 
 impl Line for PendingLine {
@@ -97,11 +97,11 @@ impl Line for PendingLine {
             time: rfc3339(self.time),
             request_id: &self.request_id,
             policy: self.by.as_ref().map(|info| &*info.digest),
-            version: self.by.as_ref().map(|info| info.number),
+            generation: self.by.as_ref().map(|info| info.generation),
             channels: self.mask.all(MaskedField::Channels, &self.channels),
             said: self.said.masked(&self.mask),
             cached: self.cached,
-            us: self.us,
+            duration_us: self.duration_us,
         };
         // A vector takes all, and every text is one of JSON's.
         let _ = serde_json::to_writer(&mut *to, &line);
@@ -156,7 +156,7 @@ mod tests {
 
     fn entry(outcome: Outcome, reason: Option<&str>, mask: &Arc<FieldMask>) -> PendingLine {
         let origin = PolicyOrigin::default();
-        let info = PolicyInfo { number: 3, digest: "sha256:5d41…".into(), cases: None, since: 0, origin };
+        let info = PolicyInfo { generation: 3, digest: "sha256:5d41…".into(), cases: None, since: 0, origin };
         let by = Some(Arc::new(info));
         let (cached, took) = (false, Duration::from_micros(52));
         let decision =
@@ -168,7 +168,7 @@ mod tests {
             channels: vec!["news".into(), "bob-\"1\"\n".into()],
             said: DecisionSummary::new(&decision),
             cached,
-            us: 52,
+            duration_us: 52,
             mask: Arc::clone(mask),
         }
     }

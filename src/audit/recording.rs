@@ -48,7 +48,7 @@ pub struct RecordedDecision {
     /// What decided, `sha256:…`.
     pub policy: String,
     /// How long that took.
-    pub us: u64,
+    pub duration_us: u64,
     /// What was asked.
     pub request: RecordedRequest,
     /// The channels that were asked for.
@@ -188,7 +188,7 @@ impl Line for PendingEntry {
             recording: FORMAT,
             time: rfc3339(self.time),
             policy: self.decision.policy().to_owned(),
-            us: u64::try_from(self.decision.took.as_micros()).unwrap_or(u64::MAX),
+            duration_us: u64::try_from(self.decision.took.as_micros()).unwrap_or(u64::MAX),
             request: RecordedRequest::from(&self.request),
             channels: self.channels,
             now: self.trace.now,

@@ -119,7 +119,7 @@ impl ActivePolicy {
         fence(Ordering::SeqCst);
         swapped.old.retain(|old| !old.is_gone());
         let old = swapped.old.iter().map(|old| Arc::clone(&old.pins)).collect();
-        self.numbers.send_replace(info.number);
+        self.numbers.send_replace(info.generation);
         Swap { info, old }
     }
 

@@ -192,7 +192,7 @@ impl Authorizer {
     /// answer's head is written.
     pub async fn admit(&self, request: &Request, channels: &[String]) -> (Decision, Option<InFlightGuard>) {
         let version = self.active.load();
-        let number = version.as_ref().map_or(0, |version| version.info.number);
+        let number = version.as_ref().map_or(0, |version| version.info.generation);
         let mut numbers = self.active.numbers();
         let made = tokio::select! {
             biased;

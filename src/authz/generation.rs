@@ -91,10 +91,10 @@ impl PrewarmPool {
 
 impl PolicyGeneration {
     /// Makes one value of all that a decision depends on, and begins to make instances for it.
-    pub fn new(next: Activation, number: u64, places: Arc<Semaphore>) -> Arc<Self> {
+    pub fn new(next: Activation, generation: u64, places: Arc<Semaphore>) -> Arc<Self> {
         let Activation { policy, context, origin, cases } = next;
         context.env.tokens.start();
-        let info = PolicyInfo { number, digest: Arc::clone(policy.digest()), cases, since: now_ms(), origin };
+        let info = PolicyInfo { generation, digest: Arc::clone(policy.digest()), cases, since: now_ms(), origin };
         let cache = DecisionCache::new(context.limits.cache, context.limits.cache_max_age);
         let (info, ready, pins) = (Arc::new(info), Arc::default(), Arc::default());
         let version = Arc::new(Self { info, policy, cache, context, ready, pins });

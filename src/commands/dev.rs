@@ -8,7 +8,7 @@ use crate::commands::ServeFlags;
 use crate::commands::serve;
 use crate::commands::serve::Start;
 use crate::config::{Config, ConfigError, PolicyMode, layers};
-use crate::server::playground::Playground;
+use crate::server::data::playground::Playground;
 use crate::store::url::StoreUrl;
 
 #[derive(Debug, Args)]

@@ -25,8 +25,8 @@ use crate::rollout::rollback_history::HistoryFile;
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::ActivationError;
 use crate::server;
-use crate::server::App;
-use crate::server::playground::Playground;
+use crate::server::app::App;
+use crate::server::data::playground::Playground;
 use crate::shadow::shadow_policy::ShadowSampling;
 use crate::store::Store;
 use crate::store::memory::{MemoryStore, system_clock};
@@ -180,7 +180,7 @@ pub fn first_refused(config: &Config, refused: &ActivationError) -> anyhow::Erro
         PolicyMode::Policy(path) => format!("policy {}", path.display()),
         _ => "the example policy".into(),
     };
-    anyhow::anyhow!("{which}: {}", refused.why)
+    anyhow::anyhow!("{which}: {}", refused.reason)
 }
 
 /// One message a `SIGHUP`.

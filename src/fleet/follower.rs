@@ -67,7 +67,7 @@ impl Fleet {
         let Some(pointer) = copy.pointer()? else { return Ok(false) };
         let artifact = copy.artifact(&pointer)?;
         let source = "fleet (kept on this machine)".to_owned();
-        let next = self.stages(&pointer, artifact, source).await.map_err(|refused| refused.why)?;
+        let next = self.stages(&pointer, artifact, source).await.map_err(|refused| refused.reason)?;
         self.rollout.activate(next).await.map_err(|refused| refused.to_string())?;
         *lock(&self.applied) = Some(pointer);
         Ok(true)
@@ -133,7 +133,7 @@ impl Fleet {
         }
         let next = match prepared {
             Some(prepared) => prepared.next,
-            None => self.fetched(&pointer).await.map_err(|(pause, why)| (pause, why.why))?,
+            None => self.fetched(&pointer).await.map_err(|(pause, why)| (pause, why.reason))?,
         };
         if let Some(statement) = &next.origin.signed {
             // Before it is kept: what cannot take force is nothing to start with.
@@ -161,9 +161,9 @@ impl Fleet {
         };
         let result = self.fetched(&pointer).await.map_err(|(_, why)| why);
         let refused = result.as_ref().err().cloned();
-        let report = record::note(&PrepareReport { instance: self.instance.clone(), refused });
+        let report = record::note(&PrepareReport { instance: self.instance.clone(), failure: refused });
         for _ in 0..REPORTS {
-            match self.store.report(pointer.push.as_str(), &self.name, &report).await {
+            match self.store.report(pointer.push_id.as_str(), &self.name, &report).await {
                 Ok(()) => break,
                 // At the worst the push waits for this node until its time is over, and changes nothing.
                 Err(error) => tracing::warn!(%error, "the fleet could not be told that a policy is prepared"),
@@ -176,7 +176,7 @@ impl Fleet {
 
     /// Takes what a pointer points to through the stages, and keeps it.
     async fn fetched(&self, pointer: &ActiveRecord) -> Result<PreparedPolicy, (Duration, PrepareFailure)> {
-        let why = |stage, why: String| PrepareFailure { stage, why: short(&why) };
+        let why = |stage, why: String| PrepareFailure { stage, reason: short(&why) };
         let kept = self.copy.as_ref().and_then(|copy| copy.artifact(pointer).ok());
         let artifact = match kept {
             Some(artifact) => artifact,
@@ -201,13 +201,13 @@ impl Fleet {
         artifact: PolicyBundle,
         source: String,
     ) -> Result<PreparedPolicy, PrepareFailure> {
-        let refused = |stage, why: String| PrepareFailure { stage, why: short(&why) };
+        let refused = |stage, why: String| PrepareFailure { stage, reason: short(&why) };
         if pointer.is_numbered_otherwise() {
             return Err(refused(Stage::Verified, record::OTHER_NUMBER.into()));
         }
         let origin = PolicyOrigin { source, sequence: Some(pointer.sequence), ..PolicyOrigin::default() };
         let next = self.rollout.prepare(artifact, self.authorizer.context(), origin).await;
-        next.map_err(|error| refused(error.stage, error.why.clone()))
+        next.map_err(|error| refused(error.stage, error.reason.clone()))
     }
 }
 

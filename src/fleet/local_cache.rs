@@ -101,8 +101,8 @@ mod tests {
             cases: cases.map(|text| Digest::of(text.as_bytes())),
             signature: None,
             pushed_at: 5,
-            push: PushId::new(),
-            back_to: None,
+            push_id: PushId::new(),
+            rollback_of: None,
         }
     }
 

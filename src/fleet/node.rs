@@ -41,41 +41,41 @@ pub struct NodeStatus {
     pub address: String,
     /// The process.
     pub instance: String,
-    /// The version of the program.
-    pub program: String,
+    /// The release of the program.
+    pub version: String,
     /// Whether its policy is the fleet's.
-    pub fleet: bool,
+    pub fleet_managed: bool,
     /// Where its policy comes from, for people.
     pub source: Option<String>,
     /// What decides, `sha256:…`.
     pub digest: Option<String>,
-    /// Counts its swaps.
-    pub version: Option<u64>,
+    /// Counts the activations of its process.
+    pub generation: Option<u64>,
     /// The number under which the policy was pushed or signed.
     pub sequence: Option<u64>,
     /// In force since, ms since 1970.
     pub since: Option<u64>,
     /// The push that its policy came with.
-    pub push: Option<PushId>,
+    pub push_id: Option<PushId>,
     /// What was refused since.
     pub error: Option<String>,
     /// What it makes of the candidate that the fleet has.
-    pub beside: Option<ShadowNodeStatus>,
-    /// When it said so, ms since 1970.
-    pub seen: u64,
+    pub shadow: Option<ShadowNodeStatus>,
+    /// Time of this heartbeat, ms since 1970.
+    pub last_seen: u64,
 }
 
 /// A node's word of the fleet's candidate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShadowNodeStatus {
     /// Which one; none if it cannot be read.
-    pub push: Option<PushId>,
+    pub push_id: Option<PushId>,
     /// Since when it is asked here, ms since 1970.
     pub since: Option<u64>,
     /// What came of it.
     pub counts: Option<ShadowCounts>,
     /// Why it is not asked.
-    pub refused: Option<PrepareFailure>,
+    pub failure: Option<PrepareFailure>,
 }
 
 /// The fleet's notes, as they were read last.
@@ -209,25 +209,25 @@ impl Fleet {
     #[must_use]
     pub fn word(&self) -> NodeStatus {
         let info = self.authorizer.active();
-        let push = lock(&self.applied).as_ref().map(|pointer| pointer.push.clone());
+        let push_id = lock(&self.applied).as_ref().map(|pointer| pointer.push_id.clone());
         NodeStatus {
             name: self.name.clone(),
             address: self.address.to_string(),
             instance: self.instance.clone(),
-            program: env!("CARGO_PKG_VERSION").into(),
-            fleet: self.follows(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            fleet_managed: self.follows(),
             source: info.as_ref().map(|info| {
-                let until = if info.origin.until_restart { ", until it restarts" } else { "" };
+                let until = if info.origin.persisted { "" } else { ", until it restarts" };
                 short(&format!("{}{until}", info.origin.source))
             }),
             digest: info.as_ref().map(|info| info.digest.to_string()),
-            version: info.as_ref().map(|info| info.number),
+            generation: info.as_ref().map(|info| info.generation),
             sequence: info.as_ref().and_then(|info| info.origin.sequence),
             since: info.as_ref().map(|info| info.since),
-            push,
+            push_id,
             error: self.error(),
-            beside: lock(&self.trial).as_ref().map(ShadowFollower::word),
-            seen: now_ms(),
+            shadow: lock(&self.trial).as_ref().map(ShadowFollower::word),
+            last_seen: now_ms(),
         }
     }
 

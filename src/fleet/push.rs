@@ -49,21 +49,21 @@ pub struct PushOptions {
     /// Even if no node lives that would try it.
     pub untried: bool,
     /// The number of what shall be in force again, if that is what it is.
-    pub back_to: Option<u64>,
+    pub rollback_of: Option<u64>,
 }
 
 /// What came of a push.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pushed {
-    /// What is in force, or would be.
+    /// The policy that was pushed.
     #[serde(flatten)]
     pub pointer: ActiveRecord,
-    /// Whether it is.
-    pub active: bool,
+    /// Whether it is active now; false for a dry run.
+    pub activated: bool,
     /// The nodes that prepared it and, if it is in force, said that it is.
     pub nodes: Vec<Prepared>,
     /// From the flip to the last node's word, in ms.
-    pub took_ms: u64,
+    pub duration_ms: u64,
 }
 
 /// A node on which it arrived.
@@ -85,7 +85,7 @@ pub struct NodeFailure {
     /// What it did not become there.
     pub stage: Stage,
     /// Why.
-    pub why: String,
+    pub reason: String,
 }
 
 /// Why nothing changed; or, for the last one, what is not as it should be.
@@ -176,7 +176,7 @@ fn replaced(by: Option<u64>) -> String {
 fn refusals(nodes: &[NodeFailure]) -> String {
     let mut reasons: Vec<(Vec<&str>, &NodeFailure)> = Vec::new();
     for by in nodes {
-        match reasons.iter_mut().find(|(_, same)| (same.stage, &same.why) == (by.stage, &by.why)) {
+        match reasons.iter_mut().find(|(_, same)| (same.stage, &same.reason) == (by.stage, &by.reason)) {
             Some((names, _)) => names.push(&by.name),
             None => reasons.push((vec![&by.name], by)),
         }
@@ -188,7 +188,7 @@ fn refusals(nodes: &[NodeFailure]) -> String {
             [name] => format!("node {name} refuses"),
             names => format!("nodes {} refuse", names.join(", ")),
         };
-        format!("{who} it (not {stage}): {}", by.why)
+        format!("{who} it (not {stage}): {}", by.reason)
     };
     reasons.iter().map(say).collect::<Vec<_>>().join("; ")
 }
@@ -222,13 +222,13 @@ pub async fn history(store: &FleetStore) -> Result<Vec<ActiveRecord>, StoreError
 /// Takes a bundle to every node that lives, and puts it in force everywhere or nowhere.
 pub async fn push(store: &FleetStore, bundle: Bundle, how: PushOptions) -> Result<Pushed, PushError> {
     let was = store.current().await?;
-    let pointer = pointer_of(store, &bundle, how.back_to).await?;
+    let pointer = pointer_of(store, &bundle, how.rollback_of).await?;
     if let Some(current) = was.as_deref().and_then(|note| record::parse::<ActiveRecord>(note).ok())
         && pointer.sequence <= current.sequence
     {
         return Err(PushError::Backwards { sequence: pointer.sequence, current: current.sequence });
     }
-    if !how.untried && nodes(store).await?.iter().all(|node| !node.fleet) {
+    if !how.untried && nodes(store).await?.iter().all(|node| !node.fleet_managed) {
         return Err(PushError::NoNodes);
     }
     let hex = put_blobs(store, &pointer, &bundle).await?;
@@ -243,7 +243,12 @@ pub async fn push(store: &FleetStore, bundle: Bundle, how: PushOptions) -> Resul
         let nodes = prepared?;
         withdrawn?;
         let arrived = |node: NodeStatus| Prepared { name: node.name, address: node.address, after_ms: 0 };
-        return Ok(Pushed { pointer, active: false, nodes: nodes.into_iter().map(arrived).collect(), took_ms: 0 });
+        return Ok(Pushed {
+            pointer,
+            activated: false,
+            nodes: nodes.into_iter().map(arrived).collect(),
+            duration_ms: 0,
+        });
     }
     let flip = Instant::now();
     let beside = ended_by(store, &pointer).await?;
@@ -281,7 +286,7 @@ pub(super) async fn put_blobs(
 pub(super) async fn pointer_of(
     store: &FleetStore,
     bundle: &Bundle,
-    back_to: Option<u64>,
+    rollback_of: Option<u64>,
 ) -> Result<ActiveRecord, PushError> {
     let too_large = |what, is: usize, most: u64| {
         if is as u64 > most { Err(PushError::TooLarge { what, is, most }) } else { Ok(()) }
@@ -296,8 +301,8 @@ pub(super) async fn pointer_of(
         return Err(PushError::NoNumber { current: MAX_SEQUENCE });
     }
     let Statement { component, cases, .. } = Statement::of(&bundle.component, bundle.cases.as_deref(), sequence);
-    let (signature, pushed_at, push) = (bundle.signature.clone(), now_ms(), PushId::new());
-    Ok(ActiveRecord { sequence, component, cases, signature, pushed_at, push, back_to })
+    let (signature, pushed_at, push_id) = (bundle.signature.clone(), now_ms(), PushId::new());
+    Ok(ActiveRecord { sequence, component, cases, signature, pushed_at, push_id, rollback_of })
 }
 
 /// Waits until every node that lives has prepared it.
@@ -310,17 +315,17 @@ async fn prepared(
     let within = how.timeout;
     let (end, mut renewed) = (Instant::now() + within, Instant::now());
     loop {
-        let live: Vec<NodeStatus> = nodes(store).await?.into_iter().filter(|node| node.fleet).collect();
+        let live: Vec<NodeStatus> = nodes(store).await?.into_iter().filter(|node| node.fleet_managed).collect();
         let names: Vec<&str> = live.iter().map(|node| &*node.name).collect();
-        let reports = store.reports(pointer.push.as_str(), &names).await?;
+        let reports = store.reports(pointer.push_id.as_str(), &names).await?;
         let (mut refused, mut waiting) = (Vec::new(), Vec::new());
         for (node, report) in live.iter().zip(reports) {
             let report = report.and_then(|note| record::parse::<PrepareReport>(&note).ok());
             match report.filter(|report| report.instance == node.instance) {
                 None => waiting.push(node.name.clone()),
-                Some(PrepareReport { refused: None, .. }) => {}
-                Some(PrepareReport { refused: Some(why), .. }) => {
-                    refused.push(NodeFailure { name: node.name.clone(), stage: why.stage, why: short(&why.why) });
+                Some(PrepareReport { failure: None, .. }) => {}
+                Some(PrepareReport { failure: Some(why), .. }) => {
+                    refused.push(NodeFailure { name: node.name.clone(), stage: why.stage, reason: short(&why.reason) });
                 }
             }
         }
@@ -369,13 +374,13 @@ async fn arrive(
                 continue;
             }
         };
-        let live: Vec<NodeStatus> = live.into_iter().filter(|node| node.fleet).collect();
+        let live: Vec<NodeStatus> = live.into_iter().filter(|node| node.fleet_managed).collect();
         // Whoever has not heard of it will not any more.
-        if now.as_ref().map(|now| &now.push) != Some(&pointer.push) {
+        if now.as_ref().map(|now| &now.push_id) != Some(&pointer.push_id) {
             return Err(PushError::Replaced(now.map(|now| now.sequence)));
         }
         let (there, waiting): (Vec<NodeStatus>, Vec<NodeStatus>) =
-            live.into_iter().partition(|node| node.push.as_ref() == Some(&pointer.push));
+            live.into_iter().partition(|node| node.push_id.as_ref() == Some(&pointer.push_id));
         for node in there {
             if arrived.iter().all(|known| known.name != node.name) {
                 arrived.push(Prepared { name: node.name, address: node.address, after_ms: after() });
@@ -383,7 +388,7 @@ async fn arrive(
         }
         if waiting.is_empty() {
             arrived.sort_by(|a, b| a.name.cmp(&b.name));
-            return Ok(Pushed { pointer, active: true, nodes: arrived, took_ms: after() });
+            return Ok(Pushed { pointer, activated: true, nodes: arrived, duration_ms: after() });
         }
         if flip.elapsed() > within {
             let say = |node: NodeStatus| match node.error {
@@ -402,7 +407,7 @@ mod tests {
 
     #[test]
     fn what_all_nodes_say_is_told_once() {
-        let by = |name: &str, stage, why: &str| NodeFailure { name: name.into(), stage, why: why.into() };
+        let by = |name: &str, stage, why: &str| NodeFailure { name: name.into(), stage, reason: why.into() };
         let told = |refused: Vec<NodeFailure>| PushError::Refused(refused).to_string();
         let unsigned = |name| by(name, Stage::Verified, "it is not signed");
         assert_eq!(

@@ -28,10 +28,10 @@ pub struct ActiveRecord {
     /// When it was pushed, ms since 1970.
     pub pushed_at: u64,
     /// The push that it came with.
-    pub push: PushId,
-    /// The number of what is in force again by it, if it is a way back.
+    pub push_id: PushId,
+    /// For a rollback: the sequence of the earlier push whose policy this one activates again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub back_to: Option<u64>,
+    pub rollback_of: Option<u64>,
 }
 
 /// A number of a push. What is beyond those that can be signed is none: nobody could push anything behind it.
@@ -79,8 +79,8 @@ pub struct PendingPush {
 pub struct PrepareReport {
     /// The process: another one of the same name has prepared nothing.
     pub instance: String,
-    /// Why not; nothing if it is prepared.
-    pub refused: Option<PrepareFailure>,
+    /// Why the node could not prepare it; none if it is prepared.
+    pub failure: Option<PrepareFailure>,
 }
 
 /// Why a node cannot put something in force.
@@ -89,7 +89,7 @@ pub struct PrepareFailure {
     /// What it did not become.
     pub stage: Stage,
     /// For people.
-    pub why: String,
+    pub reason: String,
 }
 
 /// Reads a note.

@@ -234,7 +234,7 @@ pub async fn revoke(store: &dyn Store, order: RevocationRequest) -> Result<Revoc
     let answers = commands::ask(store, &command, PATIENCE).await?;
     let nodes: BTreeMap<String, u64> =
         answers.by_node.into_iter().filter_map(|(node, count)| Some((node, count.as_u64()?))).collect();
-    Ok(RevocationResult { streams: nodes.values().sum(), nodes, missing: answers.missing, revocation })
+    Ok(RevocationResult { streams: nodes.values().sum(), nodes, missing: answers.missing, revocation: revocation })
 }
 
 /// Who is kept out for now, the longest last. What is over goes from the store.

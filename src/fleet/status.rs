@@ -73,8 +73,9 @@ impl FleetStatus {
     /// What was in force up to what is in force now, as far as is remembered; each way back leads to where it went.
     fn behind(&self) -> &[ActiveRecord] {
         let mut rest = &*self.history;
-        while let Some(back_to) = rest.first().and_then(|first| first.back_to)
-            && let Some(place) = rest.iter().position(|pointer| pointer.sequence == back_to).filter(|place| *place > 0)
+        while let Some(rollback_of) = rest.first().and_then(|first| first.rollback_of)
+            && let Some(place) =
+                rest.iter().position(|pointer| pointer.sequence == rollback_of).filter(|place| *place > 0)
         {
             rest = rest.get(place..).unwrap_or_default();
         }
@@ -96,8 +97,8 @@ mod tests {
             cases: None,
             signature: None,
             pushed_at: 0,
-            push: PushId::new(),
-            back_to: None,
+            push_id: PushId::new(),
+            rollback_of: None,
         };
         let history = vec![pointer(4, "b"), pointer(3, "b"), pointer(2, "a"), pointer(1, "c")];
         let view = FleetStatus { current: history.first().cloned(), history, nodes: Vec::new(), next_sequence: 5 };
@@ -113,7 +114,8 @@ mod tests {
         for short in ["a1b2c", "", "sha256:"] {
             assert_eq!(chosen(Some(short)), Err(NoFleetPolicy::TooShort(short.into())));
         }
-        let back = |sequence, component: &str, to| ActiveRecord { back_to: Some(to), ..pointer(sequence, component) };
+        let back =
+            |sequence, component: &str, to| ActiveRecord { rollback_of: Some(to), ..pointer(sequence, component) };
         for (history, expect) in [
             (vec![back(5, "b", 3), pointer(4, "c"), pointer(3, "b"), pointer(2, "a")], Ok(2)),
             // Twice back, and then once more.

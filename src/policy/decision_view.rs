@@ -24,7 +24,7 @@ const FIELDS: [&str; 11] = [
     "replay-since",
     "status",
     "error",
-    "because",
+    "message",
     "headers",
     "body",
     "reason",
@@ -74,7 +74,7 @@ impl DecisionView {
                 ("body", String::from_utf8_lossy(&rejection.body).into()),
             ],
             Outcome::Failed(failure) => {
-                vec![("error", json!(failure.kind())), ("because", json!(failure.to_string()))]
+                vec![("error", json!(failure.kind())), ("message", json!(failure.to_string()))]
             }
         };
         fields.push(("reason", json!(decision.reason.as_deref().unwrap_or_default())));

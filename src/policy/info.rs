@@ -7,24 +7,30 @@ use serde::{Serialize, Serializer};
 use crate::artifact::signature::Statement;
 
 /// Where a policy comes from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PolicyOrigin {
     /// For people: `file policy.wasm`, `fleet`, `control port`.
     pub source: String,
     /// The number under which it was signed or pushed, where there is one. In a fleet it only goes upwards.
     pub sequence: Option<u64>,
-    /// Whether it is gone after a restart.
-    pub until_restart: bool,
+    /// Whether a restart activates it again; false for a policy that could not be written to its file.
+    pub persisted: bool,
     /// What was signed, where it had to be.
     #[serde(skip)]
     pub signed: Option<Statement>,
 }
 
+impl Default for PolicyOrigin {
+    fn default() -> Self {
+        Self { source: String::new(), sequence: None, persisted: true, signed: None }
+    }
+}
+
 /// What is in force, as it is told of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PolicyInfo {
-    /// Counts the swaps of this process, from 1.
-    pub number: u64,
+    /// Counts the activations of this process, from 1.
+    pub generation: u64,
     /// `sha256:…` of the component.
     #[serde(serialize_with = "as_text")]
     pub digest: Arc<str>,

@@ -199,7 +199,7 @@ fn rejections_and_failures_are_compared() {
     let trap = || Outcome::Failed(Failure::Trap("unreachable".into()));
     assert!(differing("error = \"trap\"", trap()).is_empty());
     assert_eq!(differing("error = \"cpu\", reason = \"why\"", trap()), ["error"]);
-    assert_eq!(differing("allow = true", trap()), ["allow", "error", "because", "reason"]);
+    assert_eq!(differing("allow = true", trap()), ["allow", "error", "message", "reason"]);
 }
 
 #[test]

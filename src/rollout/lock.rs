@@ -93,7 +93,7 @@ impl ActivationGuard<'_> {
         W: Future<Output = Result<T, StageError>> + Send + 'static,
     {
         let Some(compiler) = self.inner.authorizer.compiler().cloned() else {
-            return Err(self.inner.refuse(StageError::new(Stage::InForce, EVERYBODY), Some(digest), origin));
+            return Err(self.inner.refuse(StageError::new(Stage::Active, EVERYBODY), Some(digest), origin));
         };
         let candidate = PendingGuard::new(self.inner, digest.clone(), origin);
         let walked = tokio::spawn(walk(compiler, candidate.reached())).await;

@@ -244,7 +244,7 @@ impl Inner {
                 && let Err(error) = self.signatures().seen.raise(statement)
             {
                 let digest = next.policy.digest().to_string();
-                return Err(self.refuse(StageError::new(Stage::InForce, error), Some(digest), &next.origin));
+                return Err(self.refuse(StageError::new(Stage::Active, error), Some(digest), &next.origin));
             }
             line.now = Some((next.policy.clone(), next.attachments.clone()));
             let swap = self.authorizer.swap(next.activation());
@@ -252,12 +252,12 @@ impl Inner {
             swap
         };
         let info = Arc::clone(&swap.info);
-        tracing::info!(policy = %info.digest, version = info.number, source = info.origin.source, "in force");
+        tracing::info!(policy = %info.digest, version = info.generation, source = info.origin.source, "in force");
         self.history().record_activation(&info);
         self.remember().await;
         if tokio::time::timeout(within, swap.acknowledged()).await.is_err() {
             tracing::warn!(
-                version = info.number,
+                version = info.generation,
                 "answers of an older version are still on their way to clients that do not read"
             );
         }
@@ -296,8 +296,8 @@ impl Inner {
 
     fn refuse(&self, failed: StageError, digest: Option<String>, origin: &PolicyOrigin) -> Arc<ActivationError> {
         let StageError { stage, why } = failed;
-        let refused = Arc::new(ActivationError { stage, why, time: now_ms(), digest, origin: origin.clone() });
-        let (source, why) = (&refused.origin.source, &refused.why);
+        let refused = Arc::new(ActivationError { stage, reason: why, time: now_ms(), digest, origin: origin.clone() });
+        let (source, why) = (&refused.origin.source, &refused.reason);
         let stays = self.authorizer.active().map(|info| info.digest.to_string()).unwrap_or_default();
         tracing::error!(source, stage = stage.as_str(), why, active = stays, "a policy was refused");
         metrics().policy_activation_failed(stage.as_str());

@@ -133,12 +133,12 @@ impl Reloader {
                 if !needs_restart.is_empty() {
                     tracing::warn!(options = needs_restart.join(", "), "changed, but taken at the next start only");
                 }
-                crate::rollout::status::Configuration { read: Some(now_ms()), error: None, needs_restart }
+                crate::rollout::status::Configuration { read_at: Some(now_ms()), error: None, needs_restart }
             }
             Err(error) => {
                 tracing::error!(error, "the configuration has a mistake; what it was before stays");
                 let needs_restart = self.needs_restart();
-                crate::rollout::status::Configuration { read: Some(now_ms()), error: Some(error), needs_restart }
+                crate::rollout::status::Configuration { read_at: Some(now_ms()), error: Some(error), needs_restart }
             }
         };
         self.rollout.history().configuration = told;
@@ -260,7 +260,7 @@ impl Reloader {
         let is_in_force = self.rollout.0.authorizer.active().is_some_and(|info| {
             let same =
                 *info.digest == *artifact.digest() && info.cases.as_deref() == artifact.cases_digest().as_deref();
-            same && !info.origin.until_restart
+            same && info.origin.persisted
         });
         if is_in_force {
             return turn.verify(&artifact, &origin).await;

@@ -90,7 +90,7 @@ impl Rollout {
                 Err(_) => going.await,
             },
         };
-        let failed = |error| self.0.refuse(StageError::new(Stage::InForce, error), None, &control_port());
+        let failed = |error| self.0.refuse(StageError::new(Stage::Active, error), None, &control_port());
         done.unwrap_or_else(|error| Err(ReplaceError::Activation(failed(error))))
     }
 
@@ -215,7 +215,7 @@ async fn take(
         }
         Err(why) => {
             tracing::warn!(policy = %next.policy.digest(), why, "the policy's file cannot be replaced: this one is in force until the next start");
-            next.origin.until_restart = true;
+            next.origin.persisted = false;
             Some(why)
         }
     };

@@ -42,7 +42,9 @@ impl Rollout {
     ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
         let files = self.0.place().files.clone();
         let artifact = with_cases_beside(artifact, files.as_ref(), &self.0).await?;
-        self.take_up(artifact, control_port(), share, ShadowOwner::Node).await
+        // It is written nowhere, so a restart begins without it.
+        let origin = PolicyOrigin { persisted: false, ..control_port() };
+        self.take_up(artifact, origin, share, ShadowOwner::Node).await
     }
 
     /// The same for what lies in a file, with its cases and its signature beside it.
@@ -84,7 +86,7 @@ impl Rollout {
             };
             rollout.0.ask_beside(artifact, next, share, whose)
         });
-        let failed = |error| self.0.refuse(StageError::new(Stage::InForce, error), None, &origin);
+        let failed = |error| self.0.refuse(StageError::new(Stage::Active, error), None, &origin);
         task.await.unwrap_or_else(|error| Err(failed(error)))
     }
 
@@ -130,7 +132,7 @@ impl Inner {
         if whose == ShadowOwner::Node && proposed.as_ref().is_some_and(|proposed| proposed.whose == ShadowOwner::Fleet)
         {
             drop(proposed);
-            let failed = StageError::new(Stage::InForce, "the fleet's candidate is asked here");
+            let failed = StageError::new(Stage::Active, "the fleet's candidate is asked here");
             return Err(self.refuse(failed, Some(candidate.policy().digest().to_string()), &origin));
         }
         tracing::info!(policy = %candidate.policy().digest(), share = share.share, source = origin.source, "a candidate is asked");
@@ -162,6 +164,8 @@ impl ActivationGuard<'_> {
         };
         let ShadowState { artifact, attachments, origin, .. } = proposed;
         let (policy, context) = (candidate.policy().clone(), self.inner.authorizer.context());
+        // Whether the active policy is persisted is known once its file was written.
+        let origin = PolicyOrigin { persisted: true, ..origin };
         let next = PreparedPolicy { policy, context, origin, attachments };
         Ok((artifact.clone(), self.again(Some(&artifact), next).await.map_err(ReplaceError::Activation)?))
     }

@@ -19,13 +19,13 @@ pub enum Stage {
     /// Its cases pass.
     Tested,
     /// It decides.
-    InForce,
+    Active,
 }
 
 impl Stage {
     /// All, in order.
     pub const ALL: [Self; 6] =
-        [Self::Fetched, Self::Verified, Self::Compiled, Self::Linked, Self::Tested, Self::InForce];
+        [Self::Fetched, Self::Verified, Self::Compiled, Self::Linked, Self::Tested, Self::Active];
 
     /// Its name in status, log and metrics.
     #[must_use]
@@ -36,7 +36,7 @@ impl Stage {
             Self::Compiled => "compiled",
             Self::Linked => "linked",
             Self::Tested => "tested",
-            Self::InForce => "in-force",
+            Self::Active => "active",
         }
     }
 
@@ -48,7 +48,7 @@ impl Stage {
             Self::Verified => Self::Compiled,
             Self::Compiled => Self::Linked,
             Self::Linked => Self::Tested,
-            Self::Tested | Self::InForce => Self::InForce,
+            Self::Tested | Self::Active => Self::Active,
         }
     }
 }
@@ -79,12 +79,12 @@ impl StageError {
 
 /// Why something did not take force.
 #[derive(Clone, Debug, Serialize, thiserror::Error)]
-#[error("it could not be {}: {why}", words(*stage))]
+#[error("it could not be {}: {reason}", words(*stage))]
 pub struct ActivationError {
-    /// What it did not become.
+    /// The stage that it did not reach.
     pub stage: Stage,
     /// Why, for people.
-    pub why: String,
+    pub reason: String,
     /// When, ms since 1970.
     pub time: u64,
     /// `sha256:…` of the component, if there was one.
@@ -100,6 +100,6 @@ const fn words(stage: Stage) -> &'static str {
         Stage::Verified => "verified",
         Stage::Compiled => "compiled",
         Stage::Linked => "linked",
-        Stage::Tested | Stage::InForce => "put in force",
+        Stage::Tested | Stage::Active => "put in force",
     }
 }

@@ -61,7 +61,7 @@ impl PendingActivation {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Configuration {
     /// When it was read last, ms since 1970; none if not since the start.
-    pub read: Option<u64>,
+    pub read_at: Option<u64>,
     /// What was wrong with it then. What was in force before stays.
     pub error: Option<String>,
     /// Options that were changed and need a restart.
@@ -80,22 +80,27 @@ impl RolloutStatus {
 
     /// The whole as JSON.
     #[must_use]
-    pub fn to_json(&self, active: Option<&PolicyInfo>, old: &[RetiredGeneration], before: Option<&str>) -> Value {
+    pub fn to_json(
+        &self,
+        active: Option<&PolicyInfo>,
+        retired: &[RetiredGeneration],
+        rollback_target: Option<&str>,
+    ) -> Value {
         let with_decisions = |old: &RetiredGeneration| {
             let mut value = json!(*old.info);
-            value["decisions"] = old.decisions.into();
+            value["decisions_in_progress"] = old.decisions.into();
             value
         };
         json!({
-            "in_force": active,
-            "candidate": self.candidate.as_ref().map(PendingActivation::to_json),
-            "last_refusal": self.refused.front().map(|refused| &**refused),
-            "old": old.iter().map(with_decisions).collect::<Vec<_>>(),
-            "rolls_back_to": before,
+            "active": active,
+            "pending": self.candidate.as_ref().map(PendingActivation::to_json),
+            "last_failure": self.refused.front().map(|refused| &**refused),
+            "retired": retired.iter().map(with_decisions).collect::<Vec<_>>(),
+            "rollback_target": rollback_target,
             "configuration": self.configuration,
             "history": self.swaps.iter().map(|info| &**info).collect::<Vec<_>>(),
-            "earlier": self.earlier,
-            "refusals": self.refused.iter().map(|refused| &**refused).collect::<Vec<_>>(),
+            "previous_process": self.earlier,
+            "failures": self.refused.iter().map(|refused| &**refused).collect::<Vec<_>>(),
         })
     }
 }

@@ -1,173 +1,40 @@
-//! The server: two ports, their connections, and the end.
+//! The server: the data port, the control port, and their life cycle.
 
-mod backlog;
+mod accept_queue;
+mod access;
+mod api_error;
+pub mod app;
+mod body;
+mod connection;
 mod control;
-mod cors;
-mod data;
-mod drain;
-mod hold;
-pub mod playground;
-mod port;
-mod recent;
-mod redis_rest;
-pub(crate) mod request;
+pub mod data;
+mod readiness;
+mod recent_rejections;
 mod respond;
+mod shutdown;
 
-use crate::server::playground::Playground;
-use crate::telemetry::metrics::metrics;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Version};
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
-use crate::artifact::signature::SignaturePolicy;
-use crate::audit::Audit;
-use crate::authz::authorizer::Authorizer;
-use crate::channel::hub::Hub;
-use crate::channel::sequencer::GapReason;
-use crate::config::Config;
-use crate::config::live::{Live, Options};
-use crate::fleet::commands::Commands;
-use crate::fleet::node::Fleet;
-use crate::fleet::revocation;
-use crate::fleet::revocation::RevocationService;
-use crate::policy::Failure;
-use crate::rollout::Rollout;
-use crate::rollout::observers::Observers;
-use crate::rollout::stage::Stage;
-use crate::server::control::top::Top;
-use crate::server::drain::Departure;
-use crate::server::hold::Hold;
-use crate::server::port::{Port, Side};
-use crate::server::recent::Recent;
+use crate::server::api_error::ApiError;
+use crate::server::app::App;
+use crate::server::connection::{Port, PortKind};
 use crate::server::respond::Response;
-use crate::shadow::shadow_policy::ShadowEvaluator;
-use crate::stream::body::StreamContext;
-use crate::stream::registry::StreamRegistry;
-use crate::stream::replay::ReplayBudget;
-use crate::telemetry::metrics::StreamRequestOutcome;
-use crate::telemetry::process;
 
-/// A node that starts serves when it knows what the fleet said, or so long after, if the store is away.
-const HEARING: Duration = Duration::from_millis(500);
-/// Requests that may wait for a decision (`reject.delay`), as a part of the streams that there may be.
-const HELD: usize = 10;
+/// A node opens its ports once it has processed the fleet's commands; without the store, after this time.
+const COMMAND_SYNC_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Everything that a request may need.
-pub struct App {
-    /// What the process was started with.
-    pub config: Arc<Config>,
-    /// What may have changed since then.
-    pub options: Options,
-    /// The channels.
-    pub hub: Hub,
-    /// The door.
-    pub authorizer: Arc<Authorizer>,
-    /// The decision log and the recording.
-    pub audit: Arc<Audit>,
-    /// The shadow policy.
-    pub shadow: Arc<ShadowEvaluator>,
-    /// The way of policies into force.
-    pub rollout: Rollout,
-    /// This node among others, once it has joined them.
-    pub fleet: OnceLock<Arc<Fleet>>,
-    /// The streams.
-    pub streams: StreamRegistry,
-    /// Takes rights away on this node.
-    pub revocations: Arc<RevocationService>,
-    /// What the fleet says.
-    pub commands: Arc<Commands>,
-    /// The page of `tidegate dev`.
-    pub playground: Option<Playground>,
-    hold: Hold,
-    replays: Arc<ReplayBudget>,
-    departure: Departure,
-    recent: Recent,
-    top: Top,
-    /// Places for policies that are being sent.
-    policy_bodies: Semaphore,
-}
-
-impl App {
-    /// Puts the parts together.
-    #[must_use]
-    pub fn new(
-        config: Config,
-        hub: Hub,
-        authorizer: Arc<Authorizer>,
-        observers: Observers,
-        playground: Option<Playground>,
-        signatures: SignaturePolicy,
-    ) -> Self {
-        register_labels();
-        let streams = StreamRegistry::new(config.stream.max_streams);
-        let commands = Commands::new(&hub, config.node_at(config.listen));
-        let revocations = RevocationService::new(Arc::clone(&authorizer), streams.clone(), Arc::clone(hub.store()));
-        let revocations = Arc::new(revocations);
-        commands.listen(revocation::KINDS, Arc::<RevocationService>::clone(&revocations));
-        Self {
-            revocations,
-            streams,
-            commands: Arc::new(commands),
-            hold: Hold::new(config.stream.max_streams.div_ceil(HELD), authorizer.swaps()),
-            replays: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
-            departure: Departure::new(),
-            recent: Recent::default(),
-            top: Top::default(),
-            fleet: OnceLock::new(),
-            policy_bodies: Semaphore::new(control::policy::BODIES),
-            audit: Arc::clone(&observers.audit),
-            shadow: Arc::clone(&observers.shadow),
-            rollout: Rollout::new(Arc::clone(&authorizer), observers, signatures, config.cache_dir.as_deref()),
-            options: Options::new(Arc::clone(&config.live)),
-            config: Arc::new(config),
-            hub,
-            authorizer,
-            playground,
-        }
-    }
-
-    /// The options of now.
-    #[must_use]
-    pub fn live(&self) -> Arc<Live> {
-        Arc::clone(&self.options.borrow())
-    }
-
-    /// Whether a key may be a channel now.
-    #[must_use]
-    pub fn permits(&self, name: &str) -> bool {
-        self.live().channels.permit(name, &self.authorizer.context().env.prefixes)
-    }
-
-    fn stream_context(&self) -> StreamContext {
-        StreamContext {
-            hub: self.hub.clone(),
-            replays: Arc::clone(&self.replays),
-            ping: self.config.stream.ping_interval,
-        }
-    }
-
-    /// How many requests wait for a decision (`reject.delay`).
-    #[must_use]
-    pub fn held(&self) -> usize {
-        self.hold.count()
-    }
-
-    fn is_draining(&self) -> bool {
-        self.departure.is_announced()
-    }
-}
-
-/// A socket that a server gets from outside.
+/// A listening socket.
 pub struct Listener {
-    /// It listens.
+    /// Bound by the caller, so that a test passes port 0.
     pub socket: TcpListener,
-    /// It belongs to somebody who keeps it open for a successor.
+    /// Whether a service manager keeps the socket open for the next process.
     pub inherited: bool,
 }
 
@@ -177,16 +44,7 @@ impl From<TcpListener> for Listener {
     }
 }
 
-/// Creates the series of all label values, so that they start at 0.
-fn register_labels() {
-    let _ = process::started();
-    let refusals = data::REFUSALS.iter().map(|code| StreamRequestOutcome::Refused(code));
-    let outcomes: Vec<StreamRequestOutcome> =
-        Failure::KINDS.iter().map(|kind| StreamRequestOutcome::Error(kind)).chain(refusals).collect();
-    metrics().register_labels(&outcomes, &Stage::ALL.map(Stage::as_str), &GapReason::ALL.map(GapReason::as_str));
-}
-
-/// The sockets that a server gets from outside.
+/// The sockets of both ports.
 pub struct Listeners {
     /// For clients.
     pub data: Listener,
@@ -194,58 +52,64 @@ pub struct Listeners {
     pub control: Listener,
 }
 
-/// Serves until `shutdown`, then lets the streams go, spread over the configured time.
+/// Serves until `shutdown` completes, then drains.
 pub async fn run(listeners: Listeners, app: Arc<App>, shutdown: impl Future<Output = ()>) {
-    let hearing = tokio::spawn(Arc::clone(&app.commands).run());
-    // Who connects waits meanwhile; else it might have to come back at once, when it is known what was said before.
-    let _ = tokio::time::timeout(HEARING, app.commands.known()).await;
+    let commands = tokio::spawn(Arc::clone(&app.commands).run());
+    // Connections wait in the accept queue meanwhile: a stream that opens before the commands are known may have to reconnect at once.
+    let _ = tokio::time::timeout(COMMAND_SYNC_TIMEOUT, app.commands.known()).await;
     let inherited = listeners.data.inherited;
-    let data = Port::open(listeners.data, Side::Data, &app);
-    let control = Port::open(listeners.control, Side::Control, &app);
-    let rotating = tokio::spawn(rotate(Arc::clone(&app)));
+    let data = Port::open(listeners.data, PortKind::Data, &app);
+    let control = Port::open(listeners.control, PortKind::Control, &app);
+    let rotation = tokio::spawn(rotate(Arc::clone(&app)));
     shutdown.await;
-    drain::leave(&app, data, control, inherited).await;
-    rotating.abort();
-    hearing.abort();
+    shutdown::shutdown(&app, data, control, inherited).await;
+    rotation.abort();
+    commands.abort();
 }
 
-/// After each swap, streams that an older version let in are asked to come back; and those that were to stay, or to come back later, when the
-/// time for that is another.
+/// Rotates streams after each activation: those that an earlier generation admitted are closed within the rotation window, so that their
+/// clients re-authorize. A changed window applies to them, too.
 async fn rotate(app: Arc<App>) {
-    let (mut swaps, mut options) = (app.authorizer.swaps(), app.options.subscribe());
-    let mut within = options.borrow_and_update().rotation_window;
+    let (mut activations, mut options) = (app.authorizer.swaps(), app.options.subscribe());
+    let mut window = options.borrow_and_update().rotation_window;
     loop {
         tokio::select! {
-            Ok(()) = swaps.changed() => {}
+            Ok(()) = activations.changed() => {}
             Ok(()) = options.changed() => {
                 let now = options.borrow_and_update().rotation_window;
-                if std::mem::replace(&mut within, now) == now {
+                if std::mem::replace(&mut window, now) == now {
                     continue;
                 }
             }
             else => return,
         }
-        let version = *swaps.borrow_and_update();
-        let Some(within) = within else { continue };
-        let streams = app.streams.rotate(version, within);
+        let generation = *activations.borrow_and_update();
+        let Some(window) = window else { continue };
+        let streams = app.streams.rotate(generation, window);
         if streams > 0 {
-            tracing::info!(streams, version, ?within, "rotating");
+            tracing::info!(streams, generation, ?window, "rotating streams");
         }
     }
 }
 
-async fn answer(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr, side: Side) -> Response {
-    if request::head_size(&request) > app.config.max_header_size {
-        return respond::head_too_large(app.config.max_header_size);
+async fn answer(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr, kind: PortKind) -> Response {
+    if head_size(&request) > app.config.max_header_size {
+        return ApiError::HeaderTooLarge { max_bytes: app.config.max_header_size }.into_response();
     }
-    if side == Side::Control {
+    if kind == PortKind::Control {
         return control::answer(&app, request).await;
     }
     let is_http1 = request.version() <= Version::HTTP_11;
     let mut response = data::answer(&app, request, peer).await;
-    // Whoever comes back shall come back to a balancer, not on this connection.
+    // The client shall reconnect through a load balancer, and not reuse this connection.
     if is_http1 && app.is_draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Approximate size of a request's line and headers on the wire, in bytes.
+fn head_size<B>(request: &Request<B>) -> usize {
+    let line = request.uri().path_and_query().map_or(0, |p| p.as_str().len()) + request.method().as_str().len();
+    request.headers().iter().fold(line, |sum, (name, value)| sum + name.as_str().len() + value.len() + 4)
 }

@@ -1,25 +1,21 @@
-//! Responses of Tidegate's own, and the one place where causes become HTTP.
+//! Builders of responses. Errors are built by `api_error.rs`.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use serde_json::json;
 
 use crate::authz::in_flight::InFlightGuard;
-use crate::policy::Failure;
-use crate::store::StoreError;
 
-/// A body that keeps a policy's pin until the head before it is written: then hyper asks for the body, or drops it.
+/// A body that holds a decision's pin until the response head is written, which is when hyper polls the body or drops it.
 pub struct Pinned<B> {
-    /// What it is without.
     pub body: B,
-    /// What the policy's answer came with.
+    /// Keeps the policy's generation counted as in use.
     pub pin: Option<InFlightGuard>,
 }
 
@@ -44,10 +40,10 @@ impl<B: Body<Data = Bytes, Error = Infallible> + Unpin> Body for Pinned<B> {
     }
 }
 
-/// What every handler answers.
+/// The response of every handler.
 pub type Response = http::Response<UnsyncBoxBody<Bytes, Infallible>>;
 
-/// A response with a body at hand.
+/// A response with a complete body.
 pub fn full(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
     let mut response = http::Response::new(Full::new(body.into()).boxed_unsync());
     *response.status_mut() = status;
@@ -62,7 +58,7 @@ pub fn empty(status: StatusCode) -> Response {
     response
 }
 
-/// A policy's own words.
+/// A policy's own response.
 pub fn verbatim(status: StatusCode, headers: HeaderMap, body: Bytes, pin: Option<InFlightGuard>) -> Response {
     let mut response = http::Response::new(Pinned { body: Full::new(body), pin }.boxed_unsync());
     *response.status_mut() = status;
@@ -76,66 +72,22 @@ pub fn event_stream(body: impl Body<Data = Bytes, Error = Infallible> + Send + '
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // Or nginx would hold the frames back.
+    // Keeps nginx from buffering the frames.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
 
-/// JSON.
+/// A JSON response, which no cache stores.
 pub fn json(status: StatusCode, value: &serde_json::Value) -> Response {
     let mut response = full(status, "application/json", value.to_string());
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
-/// `{"error":{"code","message"}}`
-pub fn error(status: StatusCode, code: &str, message: impl std::fmt::Display) -> Response {
-    json(status, &json!({ "error": { "code": code, "message": message.to_string() } }))
-}
-
-/// 404
-pub fn not_found() -> Response {
-    error(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
-}
-
-/// 405
-pub fn method_not_allowed(allowed: &str) -> Response {
-    let text = format!("this path takes {allowed} only");
-    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text);
-    if let Ok(allowed) = HeaderValue::from_str(allowed) {
-        response.headers_mut().insert(http::header::ALLOW, allowed);
+/// Adds the entity tag of a policy: its digest in quotes.
+pub fn with_etag(mut response: Response, digest: Option<&str>) -> Response {
+    if let Some(Ok(tag)) = digest.map(|digest| HeaderValue::from_str(&format!("\"{digest}\""))) {
+        response.headers_mut().insert(ETAG, tag);
     }
     response
-}
-
-/// 431
-pub fn head_too_large(limit: usize) -> Response {
-    let text = format!("the request's line and headers are more than {limit} bytes (server.max-header-size)");
-    error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", text)
-}
-
-/// What a client is told whom the policy would let in, and the operator does not for now.
-pub fn revoked() -> Response {
-    error(StatusCode::FORBIDDEN, "revoked", "the right to read this was taken away for a while")
-}
-
-/// What a client is told when there was no decision: nothing that the operator's log has.
-pub fn failure(failure: &Failure) -> Response {
-    match failure {
-        Failure::NoPolicy | Failure::Busy => {
-            error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "this request cannot be decided now; try again")
-        }
-        _ => error(StatusCode::INTERNAL_SERVER_ERROR, "not_decided", "this request could not be decided"),
-    }
-}
-
-/// What an emitter is told.
-pub fn store_error(cause: &StoreError) -> Response {
-    match cause {
-        StoreError::Unavailable(_) => {
-            error(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "the store does not answer")
-        }
-        StoreError::WrongType => error(StatusCode::CONFLICT, "wrong_type", "the key holds something that is no stream"),
-        StoreError::Refused(_) => error(StatusCode::BAD_REQUEST, "refused", cause),
-    }
 }

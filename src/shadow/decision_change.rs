@@ -115,7 +115,7 @@ pub fn answers_differ(before: &DecisionView, after: &DecisionView) -> Vec<&'stat
     fields.retain(|field| {
         let is_new = !seen.contains(field);
         seen.push(*field);
-        is_new && !["reason", "because"].contains(field) && before.get(field) != after.get(field)
+        is_new && !["reason", "message"].contains(field) && before.get(field) != after.get(field)
     });
     fields
 }

@@ -106,18 +106,18 @@ pub struct Disagreement {
     pub time: u64,
     /// As in the logs.
     pub request_id: String,
-    /// The version that decided.
-    pub version: Option<u64>,
+    /// The generation of the policy that decided.
+    pub generation: Option<u64>,
     /// What was asked for.
     pub channels: Vec<String>,
     /// The kind.
-    pub flip: DecisionChange,
-    /// The parts of the answers that differ.
-    pub differs: Vec<&'static str>,
-    /// What the policy in force answered.
+    pub change: DecisionChange,
+    /// The fields of the answer that differ.
+    pub changed_fields: Vec<&'static str>,
+    /// The active policy's decision.
     pub active: DecisionSummary,
-    /// What the candidate would have answered.
-    pub candidate: DecisionSummary,
+    /// The shadow policy's decision.
+    pub shadow: DecisionSummary,
 }
 
 /// A candidate, as it is told of.
@@ -246,12 +246,12 @@ impl ShadowPolicy {
         let disagreement = Disagreement {
             time,
             request_id: request.id,
-            version: decision.by.as_ref().map(|info| info.number),
+            generation: decision.by.as_ref().map(|info| info.generation),
             channels: self.mask.all(MaskedField::Channels, &channels),
-            flip,
-            differs,
+            change: flip,
+            changed_fields: differs,
             active: DecisionSummary::new(&decision).masked(&self.mask),
-            candidate: DecisionSummary::new(&asked).masked(&self.mask),
+            shadow: DecisionSummary::new(&asked).masked(&self.mask),
         };
         let mut kept = self.disagreements.lock();
         if kept.len() == KEPT {

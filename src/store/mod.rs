@@ -22,7 +22,10 @@ pub enum StoreError {
     /// The key holds something that is not a stream (or, for a look-up, not what was asked for).
     #[error("the key holds another type of value")]
     WrongType,
-    /// The store answered, and refused.
+    /// The command itself is wrong, such as an id that is not greater than the last one.
+    #[error("the store rejected the command: {0}")]
+    InvalidCommand(String),
+    /// The store answered, and refused for a reason of its own: a missing right, no memory, a failing disk.
     #[error("the store refused: {0}")]
     Refused(String),
 }

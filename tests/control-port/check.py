@@ -54,7 +54,7 @@ def ask(port, path, body=None):
 def propose(port):
     """A candidate, so that there is one to be told of."""
     headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/wasm"}
-    url = f"http://127.0.0.1:{port}/v1/policy/candidate"
+    url = f"http://127.0.0.1:{port}/v1/policy/shadow"
     request = urllib.request.Request(url, POLICY.read_bytes(), headers, method="PUT")
     with urllib.request.urlopen(request, timeout=60) as answer:
         assert json.load(answer)["counts"]["agree"] == 0

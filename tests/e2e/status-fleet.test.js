@@ -1,4 +1,4 @@
-// The status page in a real browser where there are several nodes, a candidate, and a gateway that goes and comes back.
+// The status page in a real browser with several nodes, a shadow policy, and a gateway that restarts.
 import assert from "node:assert/strict";
 import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -11,10 +11,10 @@ import { SseReader } from "./lib/sse.js";
 import { until } from "./lib/until.js";
 import { POLICY, policyConfig, seed, SESSION } from "./lib/world.js";
 
-// It lets in whoever has a session, and so Alice where the policy in force does not.
-const CANDIDATE = join(REPO, "target/guests/rust-session-based.wasm");
-// A word of a node is good for five seconds.
-const WORD = { within: 20_000 };
+// It allows every session, and so Alice where the active policy rejects her.
+const SHADOW = join(REPO, "target/guests/rust-session-based.wasm");
+// A heartbeat expires after five seconds.
+const EXPIRY = { within: 20_000 };
 
 const closing = new Closing();
 const nodes = {};
@@ -46,49 +46,49 @@ after(() => closing.run());
 const text = (selector) => page.locator(selector).innerText();
 const row = (id, pattern, within) =>
   until(`a row of ${id} like ${pattern}`, async () => (await page.locator(`#${id} tr`).allInnerTexts()).find((it) => pattern.test(it)), within);
-const count = (what) => page.locator("#candidate-counts div").filter({ hasText: what }).locator("dd").evaluate((it) => it.firstChild.textContent);
+const count = (what) => page.locator("#shadow-counts div").filter({ hasText: what }).locator("dd").evaluate((it) => it.firstChild.textContent);
 
 describe("the status page of a fleet", { timeout: 120_000 }, () => {
-  test("shows all nodes, and which has another policy than this one", async () => {
+  test("shows all nodes, and which of them has another policy", async () => {
     for (const name of ["gate-1", "gate-2", "gate-3"]) await row("nodes", new RegExp(`^${name}\\s`));
     assert.equal(await page.locator("#nodes .warn").count(), 0);
     // A custom section makes it another component that decides the same.
     writeFileSync(join(dir, "gate-3.wasm"), Buffer.concat([readFileSync(POLICY), Buffer.from([0, 3, 1, 0x78, 0x79])]));
-    await row("nodes", /^gate-3\s.*another than here/);
+    await row("nodes", /^gate-3\s.*differs from this node/);
     assert.equal(await page.locator("#nodes .warn").count(), 1);
   });
 
-  test("shows what a candidate would do", async () => {
-    assert.equal(await page.locator("#candidate-card").isVisible(), false);
-    const body = readFileSync(CANDIDATE);
+  test("shows how a shadow policy decides", async () => {
+    assert.equal(await page.locator("#shadow-card").isVisible(), false);
+    const body = readFileSync(SHADOW);
     const headers = { "content-type": "application/wasm" };
-    const put = await fetch(`${nodes["gate-1"].control}/v1/policy/candidate?share=1`, { method: "PUT", headers, body });
+    const put = await fetch(`${nodes["gate-1"].control}/v1/policy/shadow?share=1`, { method: "PUT", headers, body });
     assert.equal(put.status, 200, await put.text());
-    await until("the candidate is shown", () => page.locator("#candidate-card").isVisible());
-    assert.match(await text("#candidate"), /100 % of clients/);
+    await until("the shadow policy is shown", () => page.locator("#shadow-card").isVisible());
+    assert.match(await text("#shadow"), /100 % of clients/);
     for (const [channel, status] of [["alice-1", 200], ["admin-panel", 403]]) {
       const url = `${nodes["gate-1"].url}/api/realtime?channel=${channel}`;
       const stream = await SseReader.open(url, { headers: { cookie: `session=${SESSION.alice}` } });
       assert.equal(stream.status, status);
       stream.close();
     }
-    await until("what flips is counted", async () => (await count("Reject → allow")) === "1" && (await count("The same")) === "1");
+    await until("the change is counted", async () => (await count("Reject → allow")) === "1" && (await count("Same decision")) === "1");
     assert.equal(await count("Allow → reject"), "0");
   });
 
   test("forgets a node that is gone", async () => {
     await nodes["gate-2"].kill();
-    await until("it is gone", async () => !(await text("#nodes")).includes("gate-2"), WORD);
+    await until("it is gone", async () => !(await text("#nodes")).includes("gate-2"), EXPIRY);
     assert.match(await text("#nodes"), /gate-3/);
   });
 
-  test("goes on by itself when its gateway is back", async () => {
+  test("recovers by itself when its gateway is back", async () => {
     await nodes["gate-1"].kill();
-    await until("a word about it", async () => /does not answer/.test(await text("#trouble")));
+    await until("a message about it", async () => /does not answer/.test(await text("#error")));
     await start("gate-1", new URL(nodes["gate-1"].control).host);
-    await until("it is shown again", async () => (await text("#state")).includes("ready"), WORD);
+    await until("it is shown again", async () => (await text("#state")).includes("ready"), EXPIRY);
     assert.equal(await page.locator("#banner").isVisible(), false);
-    // The candidate was that of another process.
-    await until("what was is gone", async () => !(await page.locator("#candidate-card").isVisible()));
+    // The shadow policy was that of another process.
+    await until("what was is gone", async () => !(await page.locator("#shadow-card").isVisible()));
   });
 });

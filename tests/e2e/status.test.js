@@ -21,7 +21,7 @@ before(async () => {
   const dir = closing.dir();
   policy = join(dir, "policy.wasm");
   copyFileSync(EXAMPLE, policy);
-  // `dev` puts what is in the file in force as it changes.
+  // `dev` activates the file whenever it changes.
   const config = `
 control = { listen = "127.0.0.1:0", token = "${TOKEN}" }
 drain = { delay = "60s" }
@@ -37,7 +37,7 @@ policy = { rotation-window = "0s" }
 
 after(() => closing.run());
 
-/** Puts another content in the policy's place, as a compiler does. */
+/** Replaces the policy's file, as a compiler does. */
 function replacePolicy(content) {
   writeFileSync(`${policy}.new`, content);
   renameSync(`${policy}.new`, policy);
@@ -78,7 +78,7 @@ describe("the status page", { timeout: 90_000 }, () => {
     assert.equal(await text("#figures").catch(() => ""), "");
     await page.fill("#token", "another");
     await page.click("#sign-in-button");
-    await until("a word about the wrong token", async () => /not the token/.test(await text("#sign-in-why")));
+    await until("a message about the wrong token", async () => /not the token/.test(await text("#sign-in-hint")));
     assert.equal(await page.evaluate(() => sessionStorage.length), 0);
     await page.fill("#token", TOKEN);
     await page.keyboard.press("Enter");
@@ -97,15 +97,15 @@ describe("the status page", { timeout: 90_000 }, () => {
     await other.close();
   });
 
-  test("shows the policy in force", async () => {
+  test("shows the active policy", async () => {
     const policy = await text("#policy");
     assert.match(policy, /[0-9a-f]{64}/);
-    assert.match(policy, /Version\s+1\b/);
+    assert.match(policy, /Generation\s+1\b/);
     assert.match(policy, /policy\.wasm/);
-    await row("history", /version 1/);
+    await row("history", /generation 1/);
   });
 
-  test("shows who reads what, as text", async (t) => {
+  test("shows streams by channel and subject, as text", async (t) => {
     const streams = [await open(["team-red", "default"], "alice"), await open(["team-red", HOSTILE], "alice"), await open(["default"], "bob")];
     t.after(() => streams.forEach((stream) => stream.close()));
     assert.deepEqual(streams.map((stream) => stream.status), [200, 200, 200]);
@@ -119,10 +119,10 @@ describe("the status page", { timeout: 90_000 }, () => {
     await until("a time of decisions", async () => /[µm]s/.test(await figure("Decision, p99")));
   });
 
-  test("shows who was kept out, and why, as text", async () => {
+  test("shows recent rejections with their reason, as text", async () => {
     const refused = await open([HOSTILE], "mallory");
     assert.equal(refused.status, 401);
-    const kept = await row("kept-out", /rejected 401/);
+    const kept = await row("rejections", /rejected 401/);
     assert.ok(kept.includes(HOSTILE), kept);
     assert.match(kept, /session/i);
     await until("a bar for it", async () => (await page.locator("#rates rect.rejected").evaluateAll((all) =>
@@ -130,16 +130,16 @@ describe("the status page", { timeout: 90_000 }, () => {
     await row("channels", /No streams/);
   });
 
-  test("shows whose right was taken away, and not the policy's reason to let them in", async () => {
+  test("shows a revocation as the reason, and not the policy's reason to allow", async () => {
     const headers = { authorization: `Bearer ${TOKEN}`, "content-type": "application/json" };
     const body = JSON.stringify({ subject: "bob", for: "10m" });
-    const { denial } = await (await fetch(`${control}/v1/revoke`, { method: "POST", headers, body })).json();
+    const { revocation } = await (await fetch(`${control}/v1/revoke`, { method: "POST", headers, body })).json();
     assert.equal((await open(["default"], "bob")).status, 403);
-    const kept = await row("kept-out", /revoked/);
-    assert.match(kept, /taken away/);
+    const kept = await row("rejections", /revoked/);
+    assert.match(kept, /an operator revoked this access/);
     assert.doesNotMatch(kept, /bob:/);
     await until("it is counted", async () => (await figure("Revocations")) === "1");
-    await fetch(`${control}/v1/revocations/${denial.id}`, { method: "DELETE", headers });
+    await fetch(`${control}/v1/revocations/${revocation.id}`, { method: "DELETE", headers });
     await until("it is lifted", async () => (await figure("Revocations")) === "0");
   });
 
@@ -149,7 +149,7 @@ describe("the status page", { timeout: 90_000 }, () => {
     t.after(() => stream.close());
     assert.equal((await open([`team-${"y".repeat(900)}`], "alice")).status, 403);
     await row("channels", /xxxx/);
-    await row("kept-out", /yyyy/);
+    await row("rejections", /yyyy/);
     for (const width of [1280, 800]) {
       await page.setViewportSize({ width, height: 800 });
       const lines = (selector) => page.locator(selector).evaluateAll((cells) => cells.map((cell) => {
@@ -157,7 +157,7 @@ describe("the status page", { timeout: 90_000 }, () => {
         range.selectNodeContents(cell);
         return new Set([...range.getClientRects()].map(({ bottom }) => Math.round(bottom))).size;
       }));
-      for (const selector of ["#channels .number", "#kept-out .tight", "#kept-out code", "#kept-out .number", "thead th"]) {
+      for (const selector of ["#channels .number", "#rejections .tight", "#rejections code", "#rejections .number", "thead th"]) {
         const counts = await lines(selector);
         assert.ok(counts.length > 0 && counts.every((count) => count <= 1), `${selector} at ${width}: ${counts}`);
       }
@@ -168,21 +168,21 @@ describe("the status page", { timeout: 90_000 }, () => {
     assert.ok(await page.locator("#channels bdi").count());
     // As a list each cell says what it is.
     await page.setViewportSize({ width: 400, height: 800 });
-    const label = await page.locator("#kept-out td[data-name=Why]").first().evaluate((cell) => getComputedStyle(cell, "::before").content);
-    assert.match(label, /Why/);
-    assert.equal(await page.locator("#kept-out td").first().evaluate((cell) => getComputedStyle(cell).display), "block");
+    const label = await page.locator("#rejections td[data-name=Reason]").first().evaluate((cell) => getComputedStyle(cell, "::before").content);
+    assert.match(label, /Reason/);
+    assert.equal(await page.locator("#rejections td").first().evaluate((cell) => getComputedStyle(cell).display), "block");
     await page.setViewportSize({ width: 1280, height: 800 });
   });
 
-  test("shows swaps, and what was refused", async () => {
+  test("shows activations and failures", async () => {
     // A custom section makes it another component that decides the same.
     replacePolicy(Buffer.concat([readFileSync(EXAMPLE), Buffer.from([0, 3, 1, 0x78, 0x79])]));
-    await row("history", /version 2/);
-    await until("it is in force", async () => /Version\s+2\b/.test(await text("#policy")));
+    await row("history", /generation 2/);
+    await until("it is active", async () => /Generation\s+2\b/.test(await text("#policy")));
     replacePolicy("<b>no component</b>");
-    const refusal = await row("history", /refused/);
-    assert.match(refusal, /not compiled/);
-    assert.match(await text("#policy"), /Version\s+2\b/);
+    const refusal = await row("history", /activation failed/);
+    assert.match(refusal, /stage compiled/);
+    assert.match(await text("#policy"), /Generation\s+2\b/);
     assert.equal(await figure("Streams"), "0");
   });
 
@@ -203,12 +203,12 @@ describe("the status page", { timeout: 90_000 }, () => {
     assert.notEqual(await background(), light);
   });
 
-  test("shows that a node goes, and that it is gone", async () => {
+  test("shows that a node drains, and that it is gone", async () => {
     gateway.process.kill("SIGTERM");
-    await state("going away");
+    await state("draining");
     await gateway.kill();
     await state("does not answer");
-    await until("a word about it", async () => /does not answer/.test(await text("#trouble")));
+    await until("a message about it", async () => /does not answer/.test(await text("#error")));
   });
 
   test("forgets the token when it is told to", async () => {

@@ -60,7 +60,7 @@ async fn each_decision_is_a_line_and_no_secret_is_in_it() {
     let lines = lines(&path);
     let field = |name: &str| lines.iter().map(|line| line[name].clone()).collect::<Vec<_>>();
     assert_eq!(field("outcome"), ["allowed", "rejected", "error"]);
-    assert_eq!(field("version"), [1, 1, 2]);
+    assert_eq!(field("generation"), [1, 1, 2]);
     assert_eq!(field("status"), [Value::Null, json!(403), Value::Null]);
     assert_eq!(field("kind"), [Value::Null, Value::Null, json!("trap")]);
     assert_eq!(lines[0]["channels"], json!(["team-red", "alice"]));

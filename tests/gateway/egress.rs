@@ -105,7 +105,7 @@ async fn so_many_requests_a_decision() {
     assert_eq!(fetch(&gateway, &to, 3).await.status, 200);
     let mut decisions = gateway.app.authorizer.watch();
     let reply = fetch(&gateway, &to, 4).await;
-    assert_eq!((reply.status, &*reply.code()), (500, "not_decided"), "whatever the policy made of it");
+    assert_eq!((reply.status, &*reply.code()), (500, "decision_error"), "whatever the policy made of it");
     let Outcome::Failed(failure) = &decisions.recv().await.expect("a decision").decision.outcome else {
         panic!("it failed")
     };
@@ -119,7 +119,7 @@ async fn so_many_look_ups_a_decision() {
     let gateway = Gateway::behind(&component("lookups"), bounds).await;
     let mut decisions = gateway.app.authorizer.watch();
     let reply = gateway.refused("channel=c").await;
-    assert_eq!((reply.status, &*reply.code()), (500, "not_decided"));
+    assert_eq!((reply.status, &*reply.code()), (500, "decision_error"));
     let Outcome::Failed(failure) = &decisions.recv().await.expect("a decision").decision.outcome else {
         panic!("it failed")
     };

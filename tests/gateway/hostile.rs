@@ -86,7 +86,7 @@ async fn each(bounds: &str, policies: Vec<(&str, &str, Vec<u8>)>) {
                 gateway.open("channel=c").await.connected("c").await;
             } else {
                 let reply = gateway.refused("channel=c").await;
-                assert_eq!((reply.status, &*reply.code()), (500, "not_decided"), "{name}: {}", reply.body);
+                assert_eq!((reply.status, &*reply.code()), (500, "decision_error"), "{name}: {}", reply.body);
                 let says = reply.json()["error"]["message"].clone();
                 assert_eq!(says, "this request could not be decided", "{name}: nothing that the log has");
                 assert!(gateway.is_untouched(), "{name}: nobody was let in");

@@ -110,7 +110,7 @@ async fn a_head_over_the_limit_is_431_and_names_it() {
     ] {
         for port in [gateway.data, gateway.control] {
             let reply = ask(port, "GET", &target, headers, "").await;
-            assert_eq!((reply.status, &*reply.code()), (431, "head_too_large"));
+            assert_eq!((reply.status, &*reply.code()), (431, "header_too_large"));
             assert!(reply.body.contains("server.max-header-size") && reply.body.contains("32768"), "{}", reply.body);
         }
     }

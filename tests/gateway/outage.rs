@@ -224,7 +224,7 @@ async fn readiness_says_that_the_store_is_away() {
     };
     assert_eq!(ready().await, (200, "\"ok\"".into()));
     gateway.store.cut();
-    assert_eq!(ready().await, (503, "\"away\"".into()));
+    assert_eq!(ready().await, (503, "\"unavailable\"".into()));
     assert_eq!(ask(gateway.control, "GET", "/healthz", &[], "").await.status, 200);
     gateway.store.heal();
     assert_eq!(ready().await, (200, "\"ok\"".into()));

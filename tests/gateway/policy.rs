@@ -52,7 +52,7 @@ async fn what_a_hostile_policy_does_keeps_everybody_out_until_a_good_one_is_in_f
         let gateway = Gateway::behind(&component(name), bounds).await;
         let mut decisions = gateway.app.authorizer.watch();
         let reply = gateway.refused("channel=c&channel=d&last_ack_c=0").await;
-        assert_eq!((reply.status, &*reply.code()), (500, "not_decided"), "{name}: {}", reply.body);
+        assert_eq!((reply.status, &*reply.code()), (500, "decision_error"), "{name}: {}", reply.body);
         assert_eq!(reply.header("content-type"), "application/json", "{name}");
         assert_eq!(reply.header("x-evil"), "", "{name}");
         assert_tells_nothing(&reply, name);
@@ -160,7 +160,7 @@ async fn a_policy_that_is_replaced_decides_no_more() {
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
     let info = gateway.replace(&component("deny")).await.expect("it loads");
-    assert!(info.digest.starts_with("sha256:") && info.number == 2);
+    assert!(info.digest.starts_with("sha256:") && info.generation == 2);
     assert_eq!(gateway.app.authorizer.active(), Some(info));
     assert_eq!(gateway.refused("channel=c").await.status, 418);
     let id = gateway.store.stock("c", "e", &json!(1)).await;
@@ -183,7 +183,7 @@ async fn two_hundred_hostile_decisions_at_once_harm_nobody_else() {
         let attack = join_all((0..200).map(|_| async {
             loop {
                 let reply = hostile.refused("channel=c").await;
-                assert_eq!((reply.status, &*reply.code()), (500, "not_decided"), "{name}");
+                assert_eq!((reply.status, &*reply.code()), (500, "decision_error"), "{name}");
                 if over.load(Ordering::Relaxed) {
                     return;
                 }

@@ -35,7 +35,7 @@ fn bundle(name: &str, cases: &str) -> Vec<u8> {
 async fn a_policy_is_put_in_force_and_taken_back() {
     let gateway = empty().await;
     let before = status(&gateway).await;
-    assert_eq!((&before["in_force"], &before["history"]), (&Value::Null, &json!([])), "{before}");
+    assert_eq!((&before["active"], &before["history"]), (&Value::Null, &json!([])), "{before}");
     assert_eq!(gateway.refused("channel=c").await.status, 503);
 
     let reply = put(&gateway, "/v1/policy", &[WASM], &component("allow")).await;
@@ -43,18 +43,18 @@ async fn a_policy_is_put_in_force_and_taken_back() {
     let allow = digest(&component("allow"));
     assert_eq!(reply.header("etag"), format!("\"{allow}\""));
     let told = reply.json();
-    assert_eq!((&told["in_force"]["digest"], &told["in_force"]["number"]), (&json!(allow), &json!(1)), "{told}");
-    assert_eq!(told["in_force"]["until_restart"], true, "there is no file here: {told}");
+    assert_eq!((&told["active"]["digest"], &told["active"]["generation"]), (&json!(allow), &json!(1)), "{told}");
+    assert_eq!(told["active"]["persisted"], false, "there is no file here: {told}");
     gateway.open("channel=c").await.connected("c").await;
 
     let nothing = ask(gateway.control, "POST", "/v1/policy/rollback", &[JSON], "{}").await;
-    assert_eq!((nothing.status, &*nothing.code()), (409, "nothing_before"), "{}", nothing.body);
+    assert_eq!((nothing.status, &*nothing.code()), (409, "no_previous_policy"), "{}", nothing.body);
     let reply = put(&gateway, "/v1/policy", &[WASM], &component("deny")).await;
     assert_eq!(reply.status, 200, "{}", reply.body);
     assert_eq!(gateway.refused("channel=c").await.status, 418);
-    assert_eq!(status(&gateway).await["rolls_back_to"], json!(allow));
+    assert_eq!(status(&gateway).await["rollback_target"], json!(allow));
     let back = ask(gateway.control, "POST", "/v1/policy/rollback", &[JSON], "{}").await;
-    assert_eq!((back.status, &back.json()["in_force"]["digest"]), (200, &json!(allow)), "{}", back.body);
+    assert_eq!((back.status, &back.json()["active"]["digest"]), (200, &json!(allow)), "{}", back.body);
     gateway.open("channel=c").await.connected("c").await;
     let nothing = ask(gateway.control, "POST", "/v1/policy/rollback", &[JSON], "{}").await;
     assert_eq!(nothing.status, 409, "one goes back once a step: {}", nothing.body);
@@ -62,7 +62,7 @@ async fn a_policy_is_put_in_force_and_taken_back() {
         .as_array()
         .expect("a list")
         .iter()
-        .map(|v| v["number"].clone())
+        .map(|v| v["generation"].clone())
         .collect::<Vec<_>>();
     assert_eq!(numbers, [3, 2, 1]);
 }
@@ -87,14 +87,14 @@ async fn what_is_refused_changes_nothing_and_says_why() {
         (JSON, bundle("allow", "requires.settings = [\"pepper\"]\n"), "linked", &["policy.settings.pepper"]),
     ] {
         let reply = put(&gateway, "/v1/policy", &[header], &body).await;
-        assert_eq!((reply.status, &*reply.code()), (422, "refused"), "{words:?}: {}", reply.body);
+        assert_eq!((reply.status, &*reply.code()), (422, "activation_failed"), "{words:?}: {}", reply.body);
         assert_eq!(reply.json()["error"]["stage"], stage, "{words:?}: {}", reply.body);
         for word in words {
             assert!(reply.body.contains(&word.replace('"', "\\\"")), "{word}: {}", reply.body);
         }
         let status = status(&gateway).await;
-        assert_eq!(status["last_refusal"]["stage"], stage, "{status}");
-        assert_eq!((&status["in_force"]["number"], &status["candidate"]), (&json!(1), &Value::Null), "{status}");
+        assert_eq!(status["last_failure"]["stage"], stage, "{status}");
+        assert_eq!((&status["active"]["generation"], &status["pending"]), (&json!(1), &Value::Null), "{status}");
         gateway.open("channel=c").await.connected("c").await;
     }
     assert_eq!(gateway.app.rollout.history().refusals[&Stage::Linked], 3);
@@ -106,11 +106,11 @@ async fn cases_that_pass_and_settings_that_are_there_let_it_in() {
     let cases = format!("requires.settings = [\"audience\"]\n{ALLOWS}");
     let reply = put(&gateway, "/v1/policy?dry-run", &[JSON], &bundle("allow", &cases)).await;
     let told = reply.json();
-    assert_eq!((reply.status, &told["dry_run"], &told["cases"]), (200, &json!(true), &json!(1)), "{told}");
-    assert_eq!(status(&gateway).await["in_force"], Value::Null, "nothing changed");
+    assert_eq!((reply.status, &told["dry_run"], &told["cases_passed"]), (200, &json!(true), &json!(1)), "{told}");
+    assert_eq!(status(&gateway).await["active"], Value::Null, "nothing changed");
     let reply = put(&gateway, "/v1/policy", &[JSON], &bundle("allow", &cases)).await;
     assert_eq!(
-        (reply.status, &reply.json()["in_force"]["cases"]),
+        (reply.status, &reply.json()["active"]["cases"]),
         (200, &json!(digest(cases.as_bytes()))),
         "{}",
         reply.body
@@ -124,7 +124,7 @@ async fn cases_that_pass_and_settings_that_are_there_let_it_in() {
         std::sync::Arc::new(tidegate::wasm::host::PolicyContext { env, limits })
     };
     let Err(refused) = gateway.app.rollout.turn().await.renew(context).await else { panic!("it requires a setting") };
-    assert!(refused.stage == Stage::Linked && refused.why.contains("policy.settings.audience"), "{refused}");
+    assert!(refused.stage == Stage::Linked && refused.reason.contains("policy.settings.audience"), "{refused}");
 }
 
 #[tokio::test]
@@ -154,8 +154,8 @@ async fn what_is_no_policy_is_told_before_anything_else() {
     let gateway = empty().await;
     let evil = ("origin", "https://evil.example");
     for (target, headers, body, expect, code) in [
-        ("/v1/policy", &[][..], "x", 415, "not_a_policy"),
-        ("/v1/policy", &[("content-type", "text/plain")], "x", 415, "not_a_policy"),
+        ("/v1/policy", &[][..], "x", 415, "unsupported_media_type"),
+        ("/v1/policy", &[("content-type", "text/plain")], "x", 415, "unsupported_media_type"),
         ("/v1/policy", &[JSON], "{", 400, "invalid_json"),
         ("/v1/policy", &[JSON], r#"{"component":"?"}"#, 400, "invalid_policy"),
         ("/v1/policy", &[JSON], r#"{"komponent":"AA=="}"#, 400, "invalid_policy"),
@@ -163,14 +163,14 @@ async fn what_is_no_policy_is_told_before_anything_else() {
         ("/v1/policy?dry-run=no", &[WASM], "x", 400, "invalid_parameter"),
         ("/v1/policy?timeout-ms=0", &[WASM], "x", 400, "invalid_parameter"),
         ("/v1/policy?timeout-ms=3600001", &[WASM], "x", 400, "invalid_parameter"),
-        ("/v1/policy", &[WASM, evil], "x", 403, "foreign_origin"),
+        ("/v1/policy", &[WASM, evil], "x", 403, "origin_not_allowed"),
     ] {
         let reply = put(&gateway, target, headers, body.as_bytes()).await;
         assert_eq!((reply.status, &*reply.code()), (expect, code), "{target} {headers:?} {body}: {}", reply.body);
     }
     let open = Gateway::start("").await;
     let reply = put(&open, "/v1/policy", &[WASM], &component("allow")).await;
-    assert_eq!((reply.status, &*reply.code()), (409, "no_policy_here"), "{}", reply.body);
+    assert_eq!((reply.status, &*reply.code()), (409, "policy_not_managed_here"), "{}", reply.body);
     let reply = ask(gateway.control, "POST", "/v1/policy/rollback", &[], "").await;
     assert_eq!(reply.status, 415, "{}", reply.body);
 }
@@ -196,9 +196,9 @@ async fn of_those_that_wait_the_last_one_goes_on() {
         tokio::join!(put(&gateway, "/v1/policy", &[WASM], &deny), release).0
     };
     let (first, rehearsal, last) = tokio::join!(first, rehearsal, last);
-    assert_eq!((first.status, &*first.code()), (409, "overtaken"), "{}", first.body);
+    assert_eq!((first.status, &*first.code()), (409, "superseded"), "{}", first.body);
     assert_eq!((rehearsal.status, last.status), (200, 200), "{} {}", rehearsal.body, last.body);
-    assert_eq!(status(&gateway).await["in_force"]["digest"], json!(digest(&deny)));
+    assert_eq!(status(&gateway).await["active"]["digest"], json!(digest(&deny)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -219,7 +219,7 @@ async fn what_takes_longer_than_was_wanted_changes_nothing() {
     late("/v1/policy?timeout-ms=1", &bundle("slow", ALLOWS)).await;
     drop(rollout.turn().await);
     let told = status(&gateway).await;
-    assert_eq!((&told["in_force"], &told["candidate"], &told["refusals"]), (&Value::Null, &Value::Null, &json!([])));
+    assert_eq!((&told["active"], &told["pending"], &told["failures"]), (&Value::Null, &Value::Null, &json!([])));
     let reply = put(&gateway, "/v1/policy?timeout-ms=30000", &[JSON], &bundle("allow", ALLOWS)).await;
     assert_eq!(reply.status, 200, "{}", reply.body);
 }

@@ -1,6 +1,7 @@
 //! What the control port tells of streams, and how things stand.
 
 use serde_json::{Value, json};
+use tidegate::fleet::commands;
 
 use crate::client::{Reply, Sse, ask};
 use crate::guests::component;
@@ -17,12 +18,7 @@ async fn streams(gateway: &Gateway, query: &str) -> Value {
 }
 
 fn numbers(page: &Value) -> Vec<u64> {
-    page["streams"]
-        .as_array()
-        .expect("streams")
-        .iter()
-        .map(|stream| stream["number"].as_u64().expect("a number"))
-        .collect()
+    page["streams"].as_array().expect("streams").iter().map(|stream| stream["id"].as_u64().expect("a number")).collect()
 }
 
 #[tokio::test]
@@ -36,8 +32,8 @@ async fn streams_are_listed_by_pages() {
     assert_eq!((numbers(&all), &all["count"], &all["next"]), (vec![1, 2, 3, 4, 5], &json!(5), &json!(null)));
     let first = &all["streams"][0];
     let expect = json!({
-        "number": 1, "request": first["request"], "subject": null, "channels": ["c0", "all", "<b> &"], "address": "127.0.0.1",
-        "since": first["since"], "expires_at": null, "version": 0,
+        "id": 1, "request_id": first["request_id"], "subject": null, "channels": ["c0", "all", "<b> &"], "address": "127.0.0.1",
+        "since": first["since"], "expires_at": null, "generation": 0,
     });
     assert_eq!(*first, expect);
     let mut seen = Vec::new();
@@ -50,11 +46,11 @@ async fn streams_are_listed_by_pages() {
     assert_eq!(seen, [vec![1, 2], vec![3, 4], vec![5]]);
     assert_eq!(numbers(&streams(&gateway, "channel=c3").await), [4]);
     assert_eq!(numbers(&streams(&gateway, "channel=%3Cb%3E+%26&limit=5").await).len(), 5);
-    for query in ["channel=c", "subject=alice", "address=192.0.2.1", "version=1", "after=5"] {
+    for query in ["channel=c", "subject=alice", "address=192.0.2.1", "generation=1", "after=5"] {
         assert_eq!(numbers(&streams(&gateway, query).await), [] as [u64; 0], "{query}");
     }
-    assert_eq!(numbers(&streams(&gateway, "version=0&address=127.0.0.1&channel=all").await).len(), 5);
-    for query in ["limit=0", "limit=1001", "limit=x", "after=-1", "version=1.5", "chanel=c", "channel=a&channel=b"] {
+    assert_eq!(numbers(&streams(&gateway, "generation=0&address=127.0.0.1&channel=all").await).len(), 5);
+    for query in ["limit=0", "limit=1001", "limit=x", "after=-1", "generation=1.5", "chanel=c", "channel=a&channel=b"] {
         let reply = get(&gateway, &format!("/v1/streams?{query}")).await;
         assert_eq!((reply.status, &*reply.code()), (400, "invalid_parameter"), "{query}");
     }
@@ -89,18 +85,18 @@ async fn how_things_stand() {
     let info = gateway.app.authorizer.active().expect("one");
     assert_eq!((&status["ready"], &status["store"], &status["draining"]), (&json!(true), &json!("ok"), &json!(false)));
     let policy = &status["policy"];
-    assert_eq!((&policy["in_force"]["digest"], &policy["in_force"]["number"]), (&json!(&*info.digest), &json!(2)));
-    assert_eq!((&policy["swaps"], &policy["allow_all"]), (&json!(2), &json!(false)));
-    assert_eq!((&policy["history"][0]["number"], &policy["refused"][0]["stage"]), (&json!(2), &json!("compiled")));
+    assert_eq!((&policy["active"]["digest"], &policy["active"]["generation"]), (&json!(&*info.digest), &json!(2)));
+    assert_eq!((&policy["activations"], &policy["allow_all"]), (&json!(2), &json!(false)));
+    assert_eq!((&policy["history"][0]["generation"], &policy["failures"][0]["stage"]), (&json!(2), &json!("compiled")));
     let top = &status["streams"]["top"];
     assert_eq!(top["by_channel"], json!([{"name": "b", "streams": 2}, {"name": "a", "streams": 1}]));
-    assert_eq!(top["by_version"], json!({"2": 2}));
-    let kept = &status["kept_out"][0];
+    assert_eq!(top["by_generation"], json!({"2": 2}));
+    let kept = &status["recent_rejections"][0];
     assert_eq!((&kept["channels"], &kept["outcome"]), (&json!(["<img src=x onerror=alert(1)>"]), &json!("rejected")));
-    assert_eq!((&kept["version"], &status["streams"]["count"]), (&json!(1), &json!(2)));
+    assert_eq!((&kept["generation"], &status["streams"]["count"]), (&json!(1), &json!(2)));
     gateway.store.cut();
     let status = get(&gateway, "/v1/status").await.json();
-    assert_eq!((&status["ready"], &status["store"]), (&json!(false), &json!("away")));
+    assert_eq!((&status["ready"], &status["store"]), (&json!(false), &json!("unavailable")));
 }
 
 #[tokio::test]
@@ -123,5 +119,23 @@ async fn the_page_needs_no_token_and_lets_nothing_in() {
         assert_eq!(ask(gateway.control, "POST", target, &[], "").await.header("allow"), "GET");
     }
     let gateway = Gateway::start("").await;
-    assert_eq!(ask(gateway.control, "GET", "/", &[("host", "evil.example")], "").await.code(), "foreign_host");
+    assert_eq!(ask(gateway.control, "GET", "/", &[("host", "evil.example")], "").await.code(), "host_not_allowed");
+}
+
+/// After each fleet command a node reads for a moment. That is no reason to send it no clients, whoever asks.
+#[tokio::test]
+async fn endpoints_agree_on_readiness_while_commands_are_read() {
+    let gateway = Gateway::start("").await;
+    for path in ["/readyz", "/metrics", "/v1/status"] {
+        gateway.store.set_wrong(commands::KEY, true);
+        until("the commands are not known", || !gateway.app.commands.are_known()).await;
+        let (reply, ()) = tokio::join!(get(&gateway, path), async { gateway.store.set_wrong(commands::KEY, false) });
+        let ready = if path == "/metrics" {
+            reply.body.lines().any(|line| line == "tidegate_ready 1")
+        } else {
+            reply.json()["ready"] == true
+        };
+        assert!(reply.status == 200 && ready, "{path}: {}", reply.body);
+        until("the commands are known", || gateway.app.commands.are_known()).await;
+    }
 }

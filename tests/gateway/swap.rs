@@ -46,7 +46,7 @@ async fn a_decision_that_was_overtaken_is_made_once_more() {
         gateway.app.authorizer.activate(load(&component("deny"))).acknowledged().await
     };
     let (reply, info) = within("both", async { tokio::join!(opening, swapping) }).await;
-    assert_eq!((reply.status, info.number), (418, 2), "the word is that of what is in force");
+    assert_eq!((reply.status, info.generation), (418, 2), "the word is that of what is in force");
     assert!(authorizer.old().is_empty(), "{:?}", authorizer.old());
 }
 

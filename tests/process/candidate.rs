@@ -50,6 +50,8 @@ async fn a_candidate_is_asked_and_then_put_in_force() {
     until("there is a candidate", async || policy(&gateway, dir, &["shadow"]).await.code() == Some(0)).await;
     assert_eq!(status(&gateway).await, 418);
     assert_eq!(counts(&gateway, dir, 1).await["error"], 1);
+    let told = policy(&gateway, dir, &["shadow", "--json"]).await;
+    assert!(told.stdout.contains("\"persisted\":true"), "the configuration names it: {told:?}");
 
     let proposed = policy(&gateway, dir, &["shadow", "new.wasm", "--share", "1"]).await;
     assert_eq!(proposed.code(), Some(0), "{proposed:?}");
@@ -58,16 +60,20 @@ async fn a_candidate_is_asked_and_then_put_in_force() {
     assert_eq!(counts(&gateway, dir, 1).await["reject_to_allow"], 1);
     let told = policy(&gateway, dir, &["shadow"]).await;
     assert!(told.stdout.contains("reject to allow, [\"c\"]"), "{told:?}");
+    let told = policy(&gateway, dir, &["shadow", "--json"]).await;
+    assert!(told.stdout.contains("\"persisted\":false"), "a restart begins without it: {told:?}");
 
     let other = policy(&gateway, dir, &["promote", "--digest", "sha256:other"]).await;
-    assert!(other.code() == Some(1) && other.stderr.contains("the candidate is sha256:"), "{other:?}");
+    assert!(other.code() == Some(1) && other.stderr.contains("the shadow policy is sha256:"), "{other:?}");
     let promoted = policy(&gateway, dir, &["promote"]).await;
     assert_eq!(promoted.code(), Some(0), "{promoted:?}");
-    assert!(promoted.stdout.ends_with("is in force, as version 2\n"), "{promoted:?}");
+    assert!(promoted.stdout.ends_with("is in force, as generation 2\n"), "{promoted:?}");
     assert_eq!(status(&gateway).await, 200);
     assert_eq!(std::fs::read(&file).expect("it is there"), component("allow"), "the next start has it too");
+    let told = crate::control_port::policy(gateway.control).await;
+    assert_eq!(told["active"]["persisted"], true, "{told}");
     let none = policy(&gateway, dir, &["promote"]).await;
-    assert!(none.code() == Some(1) && none.stderr.contains("there is no candidate"), "{none:?}");
+    assert!(none.code() == Some(1) && none.stderr.contains("there is no shadow policy"), "{none:?}");
 }
 
 #[tokio::test]
@@ -82,7 +88,7 @@ async fn a_candidate_that_is_none_is_refused_and_the_one_before_stays() {
     std::fs::write(dir.join("strict.cases.toml"), case).expect("written");
     let gateway = Gateway::start(&format!("store = \"memory:\"\npolicy.file = \"{}\"", path(dir, "policy.wasm"))).await;
     let absent = policy(&gateway, dir, &["shadow"]).await;
-    assert!(absent.code() == Some(1) && absent.stderr.contains("there is no candidate"), "{absent:?}");
+    assert!(absent.code() == Some(1) && absent.stderr.contains("there is no shadow policy"), "{absent:?}");
     assert_eq!(policy(&gateway, dir, &["shadow", "deny.wasm"]).await.code(), Some(0));
     for (file, why) in [("none.wasm", "is not WebAssembly"), ("strict.wasm", "all come in")] {
         let refused = policy(&gateway, dir, &["shadow", file]).await;

@@ -133,8 +133,8 @@ async fn a_push_is_in_force_on_all_nodes_and_outlives_them() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest-examples/rust-role-based/policy.wasm");
     fleet.write("rust.wasm", std::fs::read(example).expect("it is committed"));
     let pushed = fleet.succeeds(&["push", "rust.wasm"]).await;
-    assert_eq!((&pushed["in_force"], pushed["nodes"].as_array().map(Vec::len)), (&true.into(), Some(3)), "{pushed}");
-    assert!(pushed["took_ms"].as_u64().expect("a time") < 2_000, "{pushed}");
+    assert_eq!((&pushed["activated"], pushed["nodes"].as_array().map(Vec::len)), (&true.into(), Some(3)), "{pushed}");
+    assert!(pushed["duration_ms"].as_u64().expect("a time") < 2_000, "{pushed}");
     for node in [&a, &b, &c] {
         assert_eq!(status(node.data).await, 401, "no session");
         assert!(ready(node.control).await.starts_with("HTTP/1.1 200"));
@@ -180,7 +180,7 @@ async fn what_fails_anywhere_changes_nothing_anywhere() {
     fleet.write("allow.cases.toml", case("status = 403"));
     let ended = fleet.fails(&["push", "allow.wasm"], "nothing was changed anywhere").await;
     let refused: Value = serde_json::from_str(&ended.stdout).expect("JSON");
-    let refused = refused["refused"].as_array().expect("a list");
+    let refused = refused["failures"].as_array().expect("a list");
     // Whoever refuses first is enough.
     assert!(!refused.is_empty() && refused.iter().all(|by| by["stage"] == "tested"), "{ended:?}");
     fleet.write("slow.wasm", component("slow"));
@@ -191,15 +191,15 @@ async fn what_fails_anywhere_changes_nothing_anywhere() {
     fleet.write("core.wasm", component("core-module"));
     fleet.fails(&["push", "core.wasm"], "is a core module").await;
     fleet.write("allow.cases.toml", case("allow = true"));
-    assert_eq!(fleet.succeeds(&["push", "allow.wasm", "--dry-run"]).await["in_force"], false);
+    assert_eq!(fleet.succeeds(&["push", "allow.wasm", "--dry-run"]).await["activated"], false);
     for node in [&a, &b, &c] {
         assert_eq!(status(node.data).await, 418);
     }
     fleet.all_have(3, &digest(&pushed)).await;
-    assert_eq!(fleet.succeeds(&["list"]).await["current"]["push"], pushed["push"]);
+    assert_eq!(fleet.succeeds(&["list"]).await["current"]["push_id"], pushed["push_id"]);
     let error = fleet.succeeds(&["status"]).await["nodes"][1]["error"].clone();
     assert!(error.as_str().is_some_and(|error| error.contains("core module")), "{error}");
-    assert_eq!(fleet.succeeds(&["push", "allow.wasm"]).await["in_force"], true);
+    assert_eq!(fleet.succeeds(&["push", "allow.wasm"]).await["activated"], true);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -259,7 +259,7 @@ async fn a_fleet_without_nodes_is_tried_where_it_is_pushed() {
     fleet.fails(&["push", "core.wasm"], "no node lives").await;
     fleet.write("deny.wasm", component("deny"));
     let pushed = fleet.succeeds(&["push", "deny.wasm"]).await;
-    assert_eq!((&pushed["in_force"], &pushed["nodes"]), (&true.into(), &Value::Array(Vec::new())));
+    assert_eq!((&pushed["activated"], &pushed["nodes"]), (&true.into(), &Value::Array(Vec::new())));
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 418);
     // A node with a policy of its own says what it has, and is not asked about the fleet's.

@@ -75,7 +75,8 @@ async fn a_candidate_is_asked_on_every_node_until_it_is_put_in_force() {
     assert_eq!((promoted["nodes"].as_array().map(Vec::len), digest(&promoted)), (Some(3), digest_of(&given)));
     for node in [&a, &b, &c] {
         assert_eq!(status(node.data).await, 200);
-        until("it asks nothing", async || own(&fleet, node).await.to_string().contains("there is no candidate")).await;
+        until("it asks nothing", async || own(&fleet, node).await.to_string().contains("there is no shadow policy"))
+            .await;
     }
     fleet.fails(&["shadow"], "there is no candidate").await;
 }
@@ -107,7 +108,7 @@ async fn who_refuses_a_candidate_says_so_and_the_others_ask_it() {
     assert!(!refused.stderr.contains("node a"), "{refused:?}");
     let sum = fleet.succeeds(&["shadow"]).await;
     assert!(on(&sum, "a")["since"].is_u64() && on(&sum, "b")["since"].is_null(), "{sum}");
-    assert_eq!(on(&sum, "b")["refused"]["stage"], "tested", "{sum}");
+    assert_eq!(on(&sum, "b")["failure"]["stage"], "tested", "{sum}");
     // It stays in the store while it is one, and no longer than it may be in the middle of a push.
     let mut redis = fleet.redis.connect().await;
     let blob = format!("tidegate:policy:blob:{}", digest_of(&sum).trim_start_matches("sha256:"));
@@ -119,7 +120,7 @@ async fn who_refuses_a_candidate_says_so_and_the_others_ask_it() {
     assert_eq!(stopped["digest"], sum["digest"]);
     assert!(ttl(&mut redis).await > 0);
     fleet.fails(&["shadow", "--stop"], "there is no candidate").await;
-    until("nobody asks it", async || own(&fleet, &a).await.to_string().contains("there is no candidate")).await;
+    until("nobody asks it", async || own(&fleet, &a).await.to_string().contains("there is no shadow policy")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

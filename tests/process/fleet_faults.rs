@@ -34,15 +34,15 @@ async fn candidate(redis: &mut MultiplexedConnection) -> Value {
 async fn ghost(redis: &mut MultiplexedConnection, like: &str) {
     let word: String = ask(redis, &["GET", &format!("tidegate:node:{like}")]).await;
     let mut word: Value = serde_json::from_str(&word).expect("JSON");
-    (word["name"], word["instance"], word["push"]) = (json!("ghost"), json!("1"), Value::Null);
+    (word["name"], word["instance"], word["push_id"]) = (json!("ghost"), json!("1"), Value::Null);
     let () = ask(redis, &["SET", "tidegate:node:ghost", &word.to_string(), "EX", "600"]).await;
     let _: i64 = ask(redis, &["ZADD", NODES, "1", "ghost"]).await;
 }
 
 async fn ghost_is_ready(redis: &mut MultiplexedConnection) {
-    let push = candidate(redis).await["pointer"]["push"].as_str().expect("its name").to_owned();
+    let push = candidate(redis).await["pointer"]["push_id"].as_str().expect("its name").to_owned();
     let key = format!("tidegate:policy:prepared:{push}");
-    let _: i64 = ask(redis, &["HSET", &key, "ghost", r#"{"instance":"1","refused":null}"#]).await;
+    let _: i64 = ask(redis, &["HSET", &key, "ghost", r#"{"instance":"1","failure":null}"#]).await;
 }
 
 fn write(fleet: &Fleet, names: &[&str]) {
@@ -66,7 +66,7 @@ async fn a_node_that_is_killed_while_it_prepares_prepares_it_when_it_is_back() {
         fleet.node("b").await
     };
     let (pushed, b) = tokio::join!(fleet.succeeds(&["push", "allow.wasm"]), others);
-    assert_eq!((status(a.data).await, pushed["in_force"].as_bool()), (200, Some(true)));
+    assert_eq!((status(a.data).await, pushed["activated"].as_bool()), (200, Some(true)));
     until("it has it", async || status(b.data).await == 200).await;
     fleet.all_have(2, &digest(&pushed)).await;
 }
@@ -122,10 +122,10 @@ async fn a_store_that_is_away_for_a_moment_behind_the_flip_is_waited_for() {
     let current: Value = serde_json::from_str(&current).expect("JSON");
     let word: String = ask(&mut redis, &["GET", "tidegate:node:ghost"]).await;
     let mut word: Value = serde_json::from_str(&word).expect("JSON");
-    word["push"] = current["push"].clone();
+    word["push_id"] = current["push_id"].clone();
     let () = ask(&mut redis, &["SET", "tidegate:node:ghost", &word.to_string()]).await;
     let ended = pushing.end().await;
-    assert!(ended.code() == Some(0) && ended.stdout.contains("\"in_force\":true"), "{ended:?}");
+    assert!(ended.code() == Some(0) && ended.stdout.contains("\"activated\":true"), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,8 +149,8 @@ async fn beside_a_push_there_is_no_other_and_what_no_push_wrote_is_none() {
         // It waits for the ghost now, which hears of the next one only.
         until("a has it", async || status(a.data).await == 200).await;
         let note: String = ask(&mut redis, &["GET", CURRENT]).await;
-        let next = note.replace("\"sequence\":2", "\"sequence\":3").replace("\"push\":\"", "\"push\":\"00");
-        let cut = next.find("\"push\":\"").expect("it is there") + "\"push\":\"".len();
+        let next = note.replace("\"sequence\":2", "\"sequence\":3").replace("\"push_id\":\"", "\"push_id\":\"00");
+        let cut = next.find("\"push_id\":\"").expect("it is there") + "\"push_id\":\"".len();
         let next = format!("{}{}", &next[..cut + 16], &next[cut + 18..]);
         let () = ask(&mut redis, &["SET", CURRENT, &next]).await;
     };
@@ -212,7 +212,7 @@ async fn clocks_of_nodes_may_differ_by_days() {
     let _: i64 = ask(&mut redis, &["ZADD", NODES, "99999999999999", "a"]).await;
     let beats = async |redis: &mut MultiplexedConnection| -> u64 {
         let word: String = ask(redis, &["GET", "tidegate:node:a"]).await;
-        serde_json::from_str::<Value>(&word).expect("JSON")["seen"].as_u64().expect("a time")
+        serde_json::from_str::<Value>(&word).expect("JSON")["last_seen"].as_u64().expect("a time")
     };
     let before = beats(&mut redis).await;
     until("it gave word again", async || beats(&mut redis).await > before).await;

@@ -133,7 +133,7 @@ async fn a_gateway_of_the_fleet_pushes_for_others() {
     let refused = through(&["push", "deny.wasm"]).await;
     assert!(refused.code() == Some(1) && refused.stderr.contains("it is not signed"), "{refused:?}");
     let dry = done(&["push", "deny.wasm", "--key", "release.pem", "--dry-run"]).await;
-    assert_eq!(dry["in_force"], false, "{dry}");
+    assert_eq!(dry["activated"], false, "{dry}");
     assert_eq!(status(b.data).await, 503);
     let pushed = done(&["push", "deny.wasm", "--key", "release.pem"]).await;
     assert_eq!((&pushed["sequence"], status(b.data).await), (&1.into(), 418), "{pushed}");

@@ -35,7 +35,7 @@ impl Node {
 
     /// Writes the configuration anew, and has what is told of it when it was read. With another token from then on.
     async fn configure(&mut self, lines: &str, token: &'static str) -> Value {
-        let before = self.told().await["read"].clone();
+        let before = self.told().await["read_at"].clone();
         write(&self.desk, lines);
         let mut told = Value::Null;
         until("the configuration is read", async || {
@@ -44,7 +44,7 @@ impl Node {
                 // Another token is asked for by now.
                 self.token = token;
             }
-            told["read"].is_u64() && told["read"] != before
+            told["read_at"].is_u64() && told["read_at"] != before
         })
         .await;
         told
@@ -99,7 +99,7 @@ async fn what_is_written_of_decisions() {
     let error = told["error"].as_str().unwrap_or_default();
     assert!(error.contains("decisions.log") && error.contains("none/three"), "{told}");
     node.decides("two", 2).await;
-    assert!(node.told().await["read"].is_u64(), "no token is asked for");
+    assert!(node.told().await["read_at"].is_u64(), "no token is asked for");
     // And so is what is wrong elsewhere.
     let told = node.configure("decisions.log = 'three'\npolicy.timeout = 'soon'", "").await;
     assert!(told["error"].is_string() && !node.desk.at("three").exists(), "{told}");
@@ -249,7 +249,7 @@ async fn which_channels_there_are_and_which_pages_may_read_them() {
 async fn the_candidate_of_the_configuration() {
     let mut node = Node::start("allow", "").await;
     node.desk.write("next.wasm", component("deny"));
-    let candidate = async |node: &Node| ask(node.gateway.control, "GET", "/v1/policy/candidate", "", b"").await;
+    let candidate = async |node: &Node| ask(node.gateway.control, "GET", "/v1/policy/shadow", "", b"").await;
     assert_eq!(candidate(&node).await.0, 404);
     for share in [1.0, 0.5] {
         node.takes(&format!("policy.shadow.file = 'next.wasm'\npolicy.shadow.share = {share:?}")).await;

@@ -64,7 +64,7 @@ async fn what_was_decided_is_asked_of_another_policy() {
     assert_eq!(flipped.code(), Some(1), "{flipped:?}");
     assert!(flipped.stderr.contains("3 of 3 decisions flip"), "{flipped:?}");
     let lines: Vec<Value> = flipped.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    assert_eq!((lines.len(), &lines[0]["flip"]), (4, &Value::from("reject_to_allow")));
+    assert_eq!((lines.len(), &lines[0]["change"]), (4, &Value::from("reject_to_allow")));
 
     // The gateway of this recording looked nothing up, as nobody had a cookie.
     let unknown = path(dir, "lookup.wasm");

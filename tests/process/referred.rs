@@ -15,7 +15,7 @@ use crate::tokens::{claims, show};
 
 /// Waits until what a setting refers to is in force, as the version with this number.
 async fn says(gateway: &Gateway, word: &str, number: u64) -> Value {
-    let told = policy_is(gateway.control, word, |told| told["in_force"]["number"] == number).await;
+    let told = policy_is(gateway.control, word, |told| told["active"]["generation"] == number).await;
     assert_eq!(asks(gateway, "c").await, (418, word.into()), "{told}");
     told
 }
@@ -84,7 +84,7 @@ async fn what_is_followed_is_what_the_configuration_refers_to_now() {
     // A configuration may be mounted before the secret that it names.
     desk.configure("policy.wasm", "settings.word = \"${file:secrets/word}\"");
     let told = mistake(&gateway, Some("secrets/word")).await;
-    assert_eq!((&told["in_force"]["number"], asks(&gateway, "c").await), (&json!(1), (418, "one".into())), "{told}");
+    assert_eq!((&told["active"]["generation"], asks(&gateway, "c").await), (&json!(1), (418, "one".into())), "{told}");
     std::fs::create_dir(desk.at("secrets")).expect("a folder");
     desk.write("secrets/word", "two\n");
     says(&gateway, "two", 2).await;

@@ -64,7 +64,7 @@ async fn a_policy_that_traps_lets_nobody_in() {
         let wire = within("an answer", Wire::get(gateway.data, &target, None, None)).await.expect("an answer");
         assert_eq!(wire.status, 500, "{}", wire.head);
         assert!(wire.head.contains("content-type: application/json"), "{}", wire.head);
-        assert!(wire.body().contains(r#""code":"not_decided""#), "{}", wire.body());
+        assert!(wire.body().contains(r#""code":"decision_error""#), "{}", wire.body());
         assert!(!wire.body().contains("trap") && !wire.body().contains("connected"), "{}", wire.body());
     }
     // The operator reads why.

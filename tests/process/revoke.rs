@@ -198,7 +198,7 @@ async fn who_may_not_hear_the_commands_feeds_nobody_and_says_why() {
         within("a head", Wire::get(gateway.data, "/api/realtime?channel=news", None, None)).await.expect("an answer");
     gateway.process.stderr.says("no channel goes on").await;
     let ready = within("an answer", Wire::get(gateway.control, "/readyz", None, None)).await.expect("an answer");
-    assert!(ready.status == 503 && ready.body().contains("unheard"), "{}", ready.body());
+    assert!(ready.status == 503 && ready.body().contains("unsynced"), "{}", ready.body());
     while !wire.body().contains("ping") {
         assert!(within("a ping", wire.more(1 << 10)).await.expect("the stream stays"));
     }

@@ -71,19 +71,19 @@ impl Desk {
 }
 
 fn is(digest: &str) -> impl Fn(&Value) -> bool {
-    move |told| told["in_force"]["digest"] == digest
+    move |told| told["active"]["digest"] == digest
 }
 
 pub async fn takes_force(gateway: &Gateway, what: &str, component: &[u8], number: u64) {
     let told = policy_is(gateway.control, what, is(&digest(component))).await;
-    assert_eq!(told["in_force"]["number"], number, "{what}: once each: {told}");
-    assert_eq!(told["in_force"]["until_restart"], false, "{what}: {told}");
+    assert_eq!(told["active"]["generation"], number, "{what}: once each: {told}");
+    assert_eq!(told["active"]["persisted"], true, "{what}: {told}");
 }
 
 async fn refused(gateway: &Gateway, stage: &str, words: &str) -> Value {
     policy_is(gateway.control, words, |told| {
-        let why = told["last_refusal"]["why"].as_str().unwrap_or_default();
-        told["last_refusal"]["stage"] == stage && why.contains(words)
+        let why = told["last_failure"]["reason"].as_str().unwrap_or_default();
+        told["last_failure"]["stage"] == stage && why.contains(words)
     })
     .await
 }
@@ -143,9 +143,9 @@ async fn what_is_no_file_is_refused_and_holds_up_nobody() {
     takes_force(&gateway, "behind a pipe", &distinct(&allow, 2), 2).await;
     clear();
     std::fs::create_dir(&place).expect("a folder");
-    let both = |told: &Value| told["refusals"].as_array().is_some_and(|refusals| refusals.len() == 2);
+    let both = |told: &Value| told["failures"].as_array().is_some_and(|refusals| refusals.len() == 2);
     let told = policy_is(gateway.control, "a folder is refused", both).await;
-    assert_eq!(told["refusals"][0]["why"], told["refusals"][1]["why"], "{told}");
+    assert_eq!(told["failures"][0]["reason"], told["failures"][1]["reason"], "{told}");
     clear();
     // It has holes only.
     std::fs::File::create(&place).and_then(|file| file.set_len(300 << 20)).expect("a large file");
@@ -205,9 +205,9 @@ async fn half_a_file_never_takes_force() {
             _ => "is not a valid component",
         };
         let hash = digest(&deny[..half]);
-        let told = policy_is(gateway.control, words, |told| told["last_refusal"]["digest"] == hash).await;
-        assert!(told["last_refusal"]["why"].as_str().is_some_and(|why| why.contains(words)), "{half}: {told}");
-        assert_eq!((&told["in_force"]["number"], asks(&gateway, "c").await.0), (&json!(1), 200), "{half}: {told}");
+        let told = policy_is(gateway.control, words, |told| told["last_failure"]["digest"] == hash).await;
+        assert!(told["last_failure"]["reason"].as_str().is_some_and(|why| why.contains(words)), "{half}: {told}");
+        assert_eq!((&told["active"]["generation"], asks(&gateway, "c").await.0), (&json!(1), 200), "{half}: {told}");
     }
     desk.write("policy.wasm", &deny);
     takes_force(&gateway, "the whole", &deny, 2).await;
@@ -245,7 +245,7 @@ async fn cases_are_the_last_gate() {
     // Cases alone are a change, too.
     desk.write("policy.cases.toml", "requires.settings = [\"word\"]");
     refused(&gateway, "linked", "policy.settings.word").await;
-    assert_eq!(policy(gateway.control).await["in_force"]["number"], 2);
+    assert_eq!(policy(gateway.control).await["active"]["generation"], 2);
 }
 
 #[tokio::test]
@@ -259,14 +259,14 @@ async fn a_configuration_takes_force_as_a_policy_does() {
     // What a setting refers to is read when that is asked for.
     desk.write("word", "two\n");
     gateway.process.signal("HUP").await;
-    policy_is(gateway.control, "another word", |told| told["in_force"]["number"] == 2).await;
+    policy_is(gateway.control, "another word", |told| told["active"]["generation"] == 2).await;
     assert_eq!(asks(&gateway, "k:1").await, (418, "two".into()));
     // The file of the configuration is followed as well; keys that can be looked up are no channels from then on.
     desk.configure(
         "policy.wasm",
         &format!("{settings}\nlookup.prefixes = [\"k:\"]\nconcurrency = 7\ncache-size = \"0\""),
     );
-    let told = policy_is(gateway.control, "a prefix", |told| told["in_force"]["number"] == 3).await;
+    let told = policy_is(gateway.control, "a prefix", |told| told["active"]["generation"] == 3).await;
     assert_eq!(told["configuration"]["needs_restart"], json!(["policy.concurrency"]), "{told}");
     assert_eq!(asks(&gateway, "k:1").await.0, 403);
     let told = |log: &str| log.lines().any(|line| line.contains("policy.concurrency") && line.contains("next start"));
@@ -275,13 +275,13 @@ async fn a_configuration_takes_force_as_a_policy_does() {
     desk.configure("policy.wasm", "timeout = \"soon\"");
     let told = policy_is(gateway.control, "a mistake", |told| told["configuration"]["error"].is_string()).await;
     assert!(told["configuration"]["error"].as_str().is_some_and(|why| why.contains("timeout")), "{told}");
-    assert_eq!((&told["in_force"]["number"], asks(&gateway, "c").await), (&json!(3), (418, "two".into())), "{told}");
+    assert_eq!((&told["active"]["generation"], asks(&gateway, "c").await), (&json!(3), (418, "two".into())), "{told}");
     // Nor does one that only the stages find.
     desk.write("policy.cases.toml", "requires.settings = [\"word\"]\n");
-    policy_is(gateway.control, "cases", |told| told["in_force"]["number"] == 4).await;
+    policy_is(gateway.control, "cases", |told| told["active"]["generation"] == 4).await;
     desk.configure("policy.wasm", "");
     let told = refused(&gateway, "linked", "policy.settings.word").await;
-    assert_eq!((&told["in_force"]["number"], asks(&gateway, "c").await), (&json!(4), (418, "two".into())), "{told}");
+    assert_eq!((&told["active"]["generation"], asks(&gateway, "c").await), (&json!(4), (418, "two".into())), "{told}");
     // The configuration may name another file.
     desk.write("next.wasm", component("allow"));
     desk.configure("next.wasm", "");
@@ -304,7 +304,7 @@ async fn what_is_sent_replaces_the_file() {
     assert_eq!(ask(control, "PUT", "/v1/policy", &other, &deny).await.0, 412);
     let seen = format!("{WASM}if-match: \"{}\"\r\n", digest(&allow));
     let (status, told) = ask(control, "PUT", "/v1/policy", &seen, &deny).await;
-    assert_eq!((status, &told["in_force"]["until_restart"]), (200, &json!(false)), "{told}");
+    assert_eq!((status, &told["active"]["persisted"]), (200, &json!(true)), "{told}");
     assert_eq!(std::fs::read(desk.at("policy.wasm")).expect("the file"), deny);
     assert_eq!(asks(&gateway, "c").await.0, 418);
     // Cases go with it, and from then on they are asked of whatever comes without.
@@ -312,13 +312,13 @@ async fn what_is_sent_replaces_the_file() {
     let third = distinct(&allow, 3);
     let bundle = json!({ "component": base64(&third), "cases": ALLOWS }).to_string();
     let (status, told) = ask(control, "PUT", "/v1/policy", JSON, bundle.as_bytes()).await;
-    assert_eq!((status, &told["in_force"]["number"]), (200, &json!(3)), "{told}");
+    assert_eq!((status, &told["active"]["generation"]), (200, &json!(3)), "{told}");
     assert_eq!(std::fs::read_to_string(desk.at("policy.cases.toml")).expect("the cases"), ALLOWS);
     let (status, told) = ask(control, "PUT", "/v1/policy", WASM, &deny).await;
     assert_eq!((status, &told["error"]["stage"]), (422, &json!("tested")), "{told}");
     // Back, with the file as it was: without cases.
     let (status, told) = ask(control, "POST", "/v1/policy/rollback", JSON, b"{}").await;
-    assert_eq!((status, &told["in_force"]["digest"]), (200, &json!(digest(&deny))), "{told}");
+    assert_eq!((status, &told["active"]["digest"]), (200, &json!(digest(&deny))), "{told}");
     assert_eq!(std::fs::read(desk.at("policy.wasm")).expect("the file"), deny);
     assert!(!desk.at("policy.cases.toml").exists());
     // What was written here is not loaded once more by who follows the file.
@@ -336,12 +336,12 @@ async fn where_the_file_cannot_be_replaced_it_is_said_to_last_until_the_restart(
     symlink("mounted.wasm", desk.at("policy.wasm")).expect("a link");
     let gateway = desk.start("policy.wasm", "").await;
     let (status, told) = ask(gateway.control, "PUT", "/v1/policy", WASM, &deny).await;
-    assert_eq!((status, &told["in_force"]["until_restart"]), (200, &json!(true)), "{told}");
-    assert!(told["until_restart_because"].as_str().is_some_and(|why| why.contains("is a link")), "{told}");
+    assert_eq!((status, &told["active"]["persisted"]), (200, &json!(false)), "{told}");
+    assert!(told["not_persisted_reason"].as_str().is_some_and(|why| why.contains("is a link")), "{told}");
     assert_eq!(std::fs::read(desk.at("mounted.wasm")).expect("the file"), allow);
     // Another configuration does not bring the file's back, and the file's own change does.
     gateway.process.signal("HUP").await;
-    policy_is(gateway.control, "the configuration is read", |told| told["configuration"]["read"].is_u64()).await;
+    policy_is(gateway.control, "the configuration is read", |told| told["configuration"]["read_at"].is_u64()).await;
     assert_eq!(asks(&gateway, "c").await.0, 418);
     desk.write("mounted.wasm", distinct(&allow, 3));
     takes_force(&gateway, "what the link points to", &distinct(&allow, 3), 3).await;

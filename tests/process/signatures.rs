@@ -154,10 +154,10 @@ async fn a_key_that_was_taken_away_signs_nothing_more() {
     sign(2, "new").await;
     assert_eq!(put(2).await.0, 422, "nobody knows that key yet");
     // One more key: what is in force stays what it is.
-    let read = async || policy(gateway.control).await["configuration"]["read"].clone();
+    let read = async || policy(gateway.control).await["configuration"]["read_at"].clone();
     let before = read().await;
     desk.configure("policy.wasm", "trusted-keys = ['old.pub.pem', 'next.pub.pem']");
-    let told = policy_is(gateway.control, "another key", |told| told["configuration"]["read"] != before).await;
+    let told = policy_is(gateway.control, "another key", |told| told["configuration"]["read_at"] != before).await;
     assert_eq!(told["configuration"]["needs_restart"], json!([]), "{told}");
     sign(3, "old").await;
     let (status, told) = ask(gateway.control, "PUT", "/v1/policy?dry-run", JSON, bundle(3).as_bytes()).await;
@@ -167,20 +167,20 @@ async fn a_key_that_was_taken_away_signs_nothing_more() {
     let refused = async |number: u32| {
         let hash = tidegate::artifact::bundle::digest(&version(number));
         let told = policy_is(gateway.control, "what lies in the file is refused", |told| {
-            let last = &told["last_refusal"];
+            let last = &told["last_failure"];
             last["digest"] == hash && last["source"].as_str().is_some_and(|source| source.starts_with("file"))
         })
         .await;
-        let why = told["last_refusal"]["why"].as_str().unwrap_or_default();
+        let why = told["last_failure"]["reason"].as_str().unwrap_or_default();
         assert!(why.contains("no trusted key made its signature"), "{told}");
         told
     };
     let told = refused(1).await;
-    assert_eq!((&told["in_force"]["number"], asks(&gateway, "c").await.0), (&json!(1), 200), "{told}");
+    assert_eq!((&told["active"]["generation"], asks(&gateway, "c").await.0), (&json!(1), 200), "{told}");
     let (status, told) = put(3).await;
     assert_eq!((status, &told["error"]["stage"]), (422, &json!("verified")), "{told}");
     release(3);
-    assert_eq!(refused(3).await["in_force"]["number"], 1);
+    assert_eq!(refused(3).await["active"]["generation"], 1);
     sign(4, "new").await;
     release(4);
     takes_force(&gateway, "the new key's policy", &version(4), 2).await;
@@ -192,7 +192,7 @@ async fn a_key_that_was_taken_away_signs_nothing_more() {
     assert_eq!(put(5).await.0, 422);
     sign(5, "other").await;
     let (status, told) = put(5).await;
-    assert_eq!((status, &told["in_force"]["number"]), (200, &json!(3)), "{told}");
+    assert_eq!((status, &told["active"]["generation"]), (200, &json!(3)), "{told}");
     // Whether there have to be signatures at all is decided at the start.
     desk.configure("policy.wasm", "");
     let told = policy_is(gateway.control, "no key", |told| told["configuration"]["needs_restart"] != json!([])).await;

@@ -5,6 +5,7 @@ use redis::cmd;
 
 use crate::children::{Gateway, Running, ends, path};
 use crate::client::Sse;
+use crate::control_port::{JSON, ask};
 use crate::redis_server::Redis;
 
 const SECRET: &str = "s3cret-Pa55";
@@ -138,4 +139,42 @@ async fn a_url_that_is_none_is_not_quoted() {
             keeps_secret(&ended.all());
         }
     }
+}
+
+/// A Redis that refuses a command, for lack of a right, is the operator's to repair: no endpoint reports it as the client's mistake.
+#[tokio::test]
+async fn command_that_redis_refuses_is_a_bad_gateway_on_every_endpoint() {
+    let redis = Redis::start(&[]).await;
+    let mut admin = redis.connect().await;
+    let rule = async |admin: &mut MultiplexedConnection, rule: &[&str]| {
+        let mut user = cmd("ACL");
+        user.arg("SETUSER").arg("limited").arg(rule);
+        let () = user.query_async(admin).await.expect("the rule is valid");
+    };
+    rule(&mut admin, &["on", &format!(">{SECRET}"), "~*", "&*", "+@all"]).await;
+    let store = format!("redis://limited:{SECRET}@127.0.0.1:{}", redis.port);
+    let toml = format!("store = \"{store}\"\nallow-all = true\nredis-rest.tokens = [\"{}\"]", "t".repeat(16));
+    let gateway = Gateway::start(&toml).await;
+    let bearer = format!("authorization: Bearer {}\r\n", "t".repeat(16));
+    let twice: &[u8] = br#"["XADD","c","1-1","event","e"]"#;
+    assert_eq!(ask(gateway.data, "POST", "/redis", &bearer, twice).await.0, 200);
+    assert_eq!(ask(gateway.data, "POST", "/redis", &bearer, twice).await.0, 400, "an id that is there is a mistake");
+
+    rule(&mut admin, &["-xadd", "-hgetall", "-hset", "-get", "-getrange"]).await;
+    let event: &[u8] = br#"{"channel":"c","event":"e"}"#;
+    for (method, path, body) in [
+        ("POST", "/v1/emit", event),
+        ("POST", "/v1/revoke", br#"{"subject":"alice"}"#),
+        ("POST", "/v1/revoke", br#"{"subject":"alice","for":"15m"}"#),
+        ("GET", "/v1/revocations", b""),
+        ("DELETE", "/v1/revocations/0123456789abcdef", b""),
+        ("GET", "/v1/fleet", b""),
+    ] {
+        let (status, answer) = ask(gateway.control, method, path, JSON, body).await;
+        let code = answer["error"]["code"].as_str();
+        assert_eq!((status, code), (502, Some("store_refused")), "{method} {path}: {answer}");
+        assert!(!answer.to_string().contains(SECRET), "{answer}");
+    }
+    let (status, answer) = ask(gateway.data, "POST", "/redis", &bearer, twice).await;
+    assert!(status == 502 && answer["error"].is_string(), "{status} {answer}");
 }

@@ -99,8 +99,8 @@ async fn a_thousand_swaps_leave_nothing_behind() {
         begin.elapsed().as_secs_f64()
     );
     let told = policy(gateway.control).await;
-    assert_eq!(told["in_force"]["number"], swaps + 1, "{told}");
-    assert_eq!(told["old"].as_array().map(Vec::len), Some(0), "{told}");
+    assert_eq!(told["active"]["generation"], swaps + 1, "{told}");
+    assert_eq!(told["retired"].as_array().map(Vec::len), Some(0), "{told}");
     // Without the pages of the program's file: the system maps them when they are first used, or before, as it likes.
     assert!(own.saturating_sub(own_after_ten) * 10 <= after_ten, "{own_after_ten} KiB of {after_ten} became {own}");
     let count = |folder: &str| std::fs::read_dir(cache.join(folder)).expect("a folder").count();

@@ -27,7 +27,7 @@ async fn back(gateway: &Gateway) -> (u16, Value) {
 
 /// What was in force before the process began, the latest first.
 fn earlier(told: &Value) -> Vec<Value> {
-    told["earlier"].as_array().expect("a list").iter().map(|past| past["digest"].clone()).collect()
+    told["previous_process"].as_array().expect("a list").iter().map(|past| past["digest"].clone()).collect()
 }
 
 fn remembered(desk: &Desk) -> Vec<std::path::PathBuf> {
@@ -41,14 +41,14 @@ async fn a_restart_is_no_end_of_the_way_back() {
     desk.write("policy.wasm", version(1));
     let gateway = desk.start("policy.wasm", "").await;
     let told = policy(gateway.control).await;
-    assert_eq!((&told["rolls_back_to"], earlier(&told)), (&Value::Null, vec![]), "{told}");
+    assert_eq!((&told["rollback_target"], earlier(&told)), (&Value::Null, vec![]), "{told}");
     put(&gateway, 2).await;
     gateway.process.kill().await;
     // Deployed with a restart: nobody saw the file change.
     desk.replace("policy.wasm", version(3));
     let gateway = desk.start("policy.wasm", "").await;
     let told = policy(gateway.control).await;
-    assert_eq!((&told["in_force"]["digest"], &told["rolls_back_to"]), (&named(3), &named(2)), "{told}");
+    assert_eq!((&told["active"]["digest"], &told["rollback_target"]), (&named(3), &named(2)), "{told}");
     assert_eq!(earlier(&told), [named(2), named(1)], "{told}");
     let mut command = tidegate(&["policy", "rollback", "--control", &format!("http://{}", gateway.control)]);
     command.current_dir(desk.0.path());
@@ -59,13 +59,13 @@ async fn a_restart_is_no_end_of_the_way_back() {
     // And further, in the next process; what was gone back from is no part of it.
     let gateway = desk.start("policy.wasm", "").await;
     let told = policy(gateway.control).await;
-    assert_eq!((&told["in_force"]["digest"], &told["rolls_back_to"]), (&named(2), &named(1)), "{told}");
+    assert_eq!((&told["active"]["digest"], &told["rollback_target"]), (&named(2), &named(1)), "{told}");
     let (status, told) = back(&gateway).await;
-    assert_eq!((status, &told["in_force"]["digest"]), (200, &named(1)), "{told}");
+    assert_eq!((status, &told["active"]["digest"]), (200, &named(1)), "{told}");
     gateway.process.kill().await;
     let gateway = desk.start("policy.wasm", "").await;
     let (status, told) = back(&gateway).await;
-    assert_eq!((status, &told["error"]["code"]), (409, &json!("nothing_before")), "{told}");
+    assert_eq!((status, &told["error"]["code"]), (409, &json!("no_previous_policy")), "{told}");
 }
 
 #[tokio::test]
@@ -79,9 +79,9 @@ async fn nobody_goes_back_to_what_was_in_force_elsewhere() {
     let same_file = desk.start("policy.wasm", node).await;
     for other in [&same_node, &same_file] {
         let told = policy(other.control).await;
-        assert_eq!((&told["rolls_back_to"], earlier(&told)), (&Value::Null, vec![]), "{told}");
+        assert_eq!((&told["rollback_target"], earlier(&told)), (&Value::Null, vec![]), "{told}");
     }
-    assert_eq!(policy(gateway.control).await["rolls_back_to"], named(1));
+    assert_eq!(policy(gateway.control).await["rollback_target"], named(1));
 }
 
 #[tokio::test]
@@ -96,21 +96,21 @@ async fn what_is_damaged_is_told_and_no_reason_not_to_start() {
     }
     let gateway = desk.start("policy.wasm", "").await;
     let told = policy(gateway.control).await;
-    assert_eq!((&told["in_force"]["digest"], &told["rolls_back_to"]), (&named(2), &Value::Null), "{told}");
+    assert_eq!((&told["active"]["digest"], &told["rollback_target"]), (&named(2), &Value::Null), "{told}");
     let log = gateway.process.stderr.so_far();
     assert!(log.contains("what was in force before is not known"), "{log}");
     // From here on it is remembered again.
     put(&gateway, 3).await;
     gateway.process.kill().await;
     let gateway = desk.start("policy.wasm", "").await;
-    assert_eq!(policy(gateway.control).await["rolls_back_to"], named(2));
+    assert_eq!(policy(gateway.control).await["rollback_target"], named(2));
     // A copy that somebody changed does not come back.
     for file in std::fs::read_dir(desk.at("cache/policies")).expect("a folder") {
         std::fs::write(file.expect("a file").path(), component("deny")).expect("it is changed");
     }
     let (status, told) = back(&gateway).await;
     assert!(told["error"]["message"].as_str().is_some_and(|why| why.contains("it was changed")), "{told}");
-    assert_eq!((status, &policy(gateway.control).await["in_force"]["digest"]), (409, &named(3)), "{told}");
+    assert_eq!((status, &policy(gateway.control).await["active"]["digest"]), (409, &named(3)), "{told}");
     gateway.process.kill().await;
     // Nor is a folder needed that can be written to.
     std::fs::remove_dir_all(desk.at("cache/past")).expect("it is removed");

@@ -90,7 +90,7 @@ pub async fn view(target: &Target) -> anyhow::Result<FleetStatus> {
 /// The fleet of a gateway that has its policy from there; none of one that does not.
 pub async fn followed(gateway: &Gateway) -> anyhow::Result<Option<FleetStatus>> {
     let (status, answer) = gateway.ask(Method::GET, "/v1/fleet", None).await?;
-    let follows = answer["follows"].as_bool().unwrap_or_default();
+    let follows = answer["fleet_managed"].as_bool().unwrap_or_default();
     match status {
         StatusCode::CONFLICT => Ok(None),
         StatusCode::OK if !follows => Ok(None),
@@ -110,7 +110,7 @@ pub async fn next_on(gateway: &Gateway) -> anyhow::Result<u64> {
         return Ok(view.next_sequence);
     }
     let policy = gateway.call(Method::GET, "/v1/policy", None).await?;
-    Ok(policy["in_force"]["sequence"].as_u64().unwrap_or(0) + 1)
+    Ok(policy["active"]["sequence"].as_u64().unwrap_or(0) + 1)
 }
 
 /// Pushes, and says what came of it.
@@ -121,7 +121,7 @@ pub async fn push_and_tell(store: &FleetStore, bundle: Bundle, how: PushOptions,
         pushed = push::push(store, bundle, PushOptions { untried: true, ..how }).await;
     }
     if let (true, Err(PushError::Refused(refused))) = (as_json, &pushed) {
-        say(&format!("{}\n", json!({ "in_force": false, "refused": refused })))?;
+        say(&format!("{}\n", json!({ "activated": false, "failures": refused })))?;
     }
     tell(&json!(pushed?), as_json)
 }
@@ -135,11 +135,11 @@ pub fn tell(answer: &Value, as_json: bool) -> anyhow::Result<()> {
         return say(&told(&pushed));
     }
     if answer["dry_run"].as_bool() == Some(true) {
-        let (digest, cases) = (answer["digest"].as_str().unwrap_or_default(), &answer["cases"]);
+        let (digest, cases) = (answer["digest"].as_str().unwrap_or_default(), &answer["cases_passed"]);
         return say(&format!("{digest} could be in force (cases asked: {cases}); nothing was changed\n"));
     }
-    let digest = answer["in_force"]["digest"].as_str().unwrap_or_default();
-    match answer["until_restart_because"].as_str() {
+    let digest = answer["active"]["digest"].as_str().unwrap_or_default();
+    match answer["not_persisted_reason"].as_str() {
         Some(why) => say(&format!("{digest} is in force until the next start: {why}\n")),
         None => say(&format!("{digest} is in force\n")),
     }
@@ -166,10 +166,10 @@ fn told(pushed: &Pushed) -> String {
         1 => "1 node".into(),
         n => format!("{n} nodes"),
     };
-    if !pushed.active {
+    if !pushed.activated {
         return format!("{} could be in force on {nodes}; nothing was changed\n", pointer.component);
     }
-    let mut text = format!("{} is in force on {nodes}, number {}\n", pointer.component, pointer.sequence);
+    let mut text = format!("{} is in force on {nodes}, sequence {}\n", pointer.component, pointer.sequence);
     for node in &pushed.nodes {
         text += &format!("  {}  {}  {} ms after the flip\n", node.name, node.address, node.after_ms);
     }

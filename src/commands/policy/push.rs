@@ -45,8 +45,12 @@ pub fn run(args: &PushArgs) -> anyhow::Result<()> {
                 let signature = args.signing.sign(next, digest, cases_digest).await?;
                 let signature = signature
                     .map_or_else(|| args.bundle.signature(args.signature.as_deref()), |made| Ok(Some(made)))?;
-                let how =
-                    PushOptions { dry_run: args.dry_run, timeout: args.waiting.timeout, untried: false, back_to: None };
+                let how = PushOptions {
+                    dry_run: args.dry_run,
+                    timeout: args.waiting.timeout,
+                    untried: false,
+                    rollback_of: None,
+                };
                 push_and_tell(&store, Bundle { component, cases, signature }, how, args.json).await
             }
             Target::Gateway(gateway) => {

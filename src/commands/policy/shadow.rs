@@ -22,7 +22,7 @@ use crate::fleet::status::FleetStatus;
 use crate::store::redis::fleet::FleetStore;
 
 /// Where the control port has it.
-const CANDIDATE: &str = "/v1/policy/candidate";
+const CANDIDATE: &str = "/v1/policy/shadow";
 
 /// The share where no gateway's configuration says one.
 const SHARE: f64 = 0.1;
@@ -147,7 +147,7 @@ async fn promote_in_store(args: &PromoteArgs, store: &FleetStore) -> anyhow::Res
     let next = async || Ok(FleetStatus::of(store).await?.next_sequence);
     let signature = args.signing.sign(next, pointer.component, pointer.cases).await?.or(pointer.signature);
     let bundle = Bundle { component: artifact.component.to_vec(), cases: artifact.cases, signature };
-    let how = PushOptions { dry_run: false, timeout: args.waiting.timeout, untried: false, back_to: None };
+    let how = PushOptions { dry_run: false, timeout: args.waiting.timeout, untried: false, rollback_of: None };
     push_and_tell(store, bundle, how, args.json).await
 }
 
@@ -168,9 +168,9 @@ async fn promote_through(args: &PromoteArgs, gateway: &Gateway) -> anyhow::Resul
     if args.json || answer["nodes"].is_array() {
         return tell(&answer, args.json);
     }
-    let active = &answer["in_force"];
-    let mut text = format!("{} is in force, as version {}\n", plain(&active["digest"]), active["number"]);
-    if let Some(why) = answer["until_restart_because"].as_str() {
+    let active = &answer["active"];
+    let mut text = format!("{} is in force, as generation {}\n", plain(&active["digest"]), active["generation"]);
+    if let Some(why) = answer["not_persisted_reason"].as_str() {
         // Writing to a text does not fail.
         let _ = writeln!(text, "until the next start: {why}");
     }
@@ -179,17 +179,17 @@ async fn promote_through(args: &PromoteArgs, gateway: &Gateway) -> anyhow::Resul
 
 /// Why a node does not ask it.
 fn refusal(node: &Value) -> Option<String> {
-    let why = node["refused"].as_object()?;
+    let why = node["failure"].as_object()?;
     let told = |name: &str| why.get(name).map(plain).unwrap_or_default();
-    Some(format!("node {} refuses it (not {}): {}", plain(&node["name"]), told("stage"), told("why")))
+    Some(format!("node {} refuses it (not {}): {}", plain(&node["name"]), told("stage"), told("reason")))
 }
 
 /// A node's part.
 fn on_node(node: &Value) -> String {
     let (name, address) = (plain(&node["name"]), plain(&node["address"]));
-    if let Some(why) = node["refused"].as_object() {
+    if let Some(why) = node["failure"].as_object() {
         let told = |name: &str| why.get(name).map(plain).unwrap_or_default();
-        return format!("  {name}  {address}  refuses it (not {}): {}\n", told("stage"), told("why"));
+        return format!("  {name}  {address}  refuses it (not {}): {}\n", told("stage"), told("reason"));
     }
     if !node["since"].is_u64() {
         return format!("  {name}  {address}  does not ask it yet\n");
@@ -241,11 +241,12 @@ fn text(report: &Value) -> String {
         }
     }
     for told in report["disagreements"].as_array().into_iter().flatten() {
-        let differs: Vec<&str> = told["differs"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let differs: Vec<&str> =
+            told["changed_fields"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let differs = if differs.is_empty() { String::new() } else { format!(" ({})", differs.join(", ")) };
-        let (flip, id) = (plain(&told["flip"]).replace('_', " "), plain(&told["request_id"]));
+        let (flip, id) = (plain(&told["change"]).replace('_', " "), plain(&told["request_id"]));
         let _ = writeln!(text, "\n{} {id}: {flip}{differs}, {}", at(&told["time"]), told["channels"]);
-        let _ = writeln!(text, "  in force   {}\n  candidate  {}", told["in_force"], told["candidate"]);
+        let _ = writeln!(text, "  active  {}\n  shadow  {}", told["active"], told["shadow"]);
     }
     text
 }
@@ -271,15 +272,15 @@ mod tests {
             "counts": { "agree": 4711, "allow_to_reject": 1, "reject_to_allow": 0, "other": 1, "error": 0,
                 "incomparable": 3, "dropped": 12, "cached": 100 },
             "disagreements": [{
-                "time": 1_764_039_793_000_u64, "request_id": "5f0c", "version": 3, "channels": ["~77aa01", "news"],
-                "flip": "allow_to_reject", "differs": [],
-                "in_force": { "outcome": "allowed", "subject": "~1122" },
-                "candidate": { "outcome": "rejected", "status": 403, "reason": "not a member" },
+                "time": 1_764_039_793_000_u64, "request_id": "5f0c", "generation": 3, "channels": ["~77aa01", "news"],
+                "change": "allow_to_reject", "changed_fields": [],
+                "active": { "outcome": "allowed", "subject": "~1122" },
+                "shadow": { "outcome": "rejected", "status": 403, "reason": "not a member" },
             }, {
-                "time": 1_764_039_792_500_u64, "request_id": "5f0b", "version": 3, "channels": ["news"],
-                "flip": "other", "differs": ["status"],
-                "in_force": { "outcome": "rejected", "status": 403 },
-                "candidate": { "outcome": "rejected", "status": 401 },
+                "time": 1_764_039_792_500_u64, "request_id": "5f0b", "generation": 3, "channels": ["news"],
+                "change": "other", "changed_fields": ["status"],
+                "active": { "outcome": "rejected", "status": 403 },
+                "shadow": { "outcome": "rejected", "status": 401 },
             }],
         });
         golden("policy-shadow.txt", &text(&report));
@@ -288,10 +289,10 @@ mod tests {
         let fleet = json!({
             "digest": "sha256:9f2c…", "source": "fleet", "since": 1_764_039_792_123_u64, "share": 0.1, "counts": counts,
             "nodes": [
-                { "name": "gate-1", "address": "10.0.0.1:8080", "since": 1_764_039_792_200_u64, "counts": counts, "refused": null },
+                { "name": "gate-1", "address": "10.0.0.1:8080", "since": 1_764_039_792_200_u64, "counts": counts, "failure": null },
                 { "name": "gate-2", "address": "10.0.0.2:8080", "since": null, "counts": null,
-                    "refused": { "stage": "tested", "why": "its case \"in\" (line 1): allow is false and not true" } },
-                { "name": "gate-3", "address": "10.0.0.3:8080", "since": null, "counts": null, "refused": null },
+                    "failure": { "stage": "tested", "reason": "its case \"in\" (line 1): allow is false and not true" } },
+                { "name": "gate-3", "address": "10.0.0.3:8080", "since": null, "counts": null, "failure": null },
             ],
         });
         golden("policy-shadow-fleet.txt", &text(&fleet));

@@ -43,24 +43,24 @@ fn since(ms: u64) -> String {
 }
 
 fn alone(policy: &Value) -> String {
-    let active = &policy["in_force"];
+    let active = &policy["active"];
     let digest = active["digest"].as_str().unwrap_or("no policy");
     let since = active["since"].as_u64().map(since).unwrap_or_default();
     let source = active["source"].as_str().unwrap_or("none");
-    let until = if active["until_restart"] == true { ", until it restarts" } else { "" };
+    let until = if active["persisted"] == false { ", until it restarts" } else { "" };
     let mut text = format!("{digest}{since}  ({source}{until})\n");
-    if let Some(why) = policy["last_refusal"]["why"].as_str() {
+    if let Some(why) = policy["last_failure"]["reason"].as_str() {
         text += &format!("  {why}\n");
     }
     text
 }
 
 fn text(view: &FleetStatus) -> String {
-    let is_fleet = view.nodes.is_empty() || view.nodes.iter().any(|node| node.fleet);
+    let is_fleet = view.nodes.is_empty() || view.nodes.iter().any(|node| node.fleet_managed);
     let mut text = match &view.current {
         Some(pointer) => {
             let nobody = if is_fleet { "" } else { ", which no node follows" };
-            format!("the fleet's policy: {}, number {}{nobody}\n", pointer.component, pointer.sequence)
+            format!("the fleet's policy: {}, sequence {}{nobody}\n", pointer.component, pointer.sequence)
         }
         None if is_fleet => "the fleet's policy: nothing was pushed\n".into(),
         None => String::new(),
@@ -80,9 +80,9 @@ fn text(view: &FleetStatus) -> String {
 fn line(node: &NodeStatus) -> String {
     let NodeStatus { name, address, .. } = node;
     let digest = node.digest.as_deref().unwrap_or("no policy");
-    let number = node.sequence.map(|number| format!(", number {number}")).unwrap_or_default();
-    let version = node.version.map(|version| format!(", version {version}")).unwrap_or_default();
+    let sequence = node.sequence.map(|sequence| format!(", sequence {sequence}")).unwrap_or_default();
+    let generation = node.generation.map(|generation| format!(", generation {generation}")).unwrap_or_default();
     let since = node.since.map(since).unwrap_or_default();
-    let source = node.source.as_deref().unwrap_or(if node.fleet { "fleet" } else { "none" });
-    format!("  {name}  {address}  {digest}{number}{version}{since}  ({source})\n")
+    let source = node.source.as_deref().unwrap_or(if node.fleet_managed { "fleet" } else { "none" });
+    format!("  {name}  {address}  {digest}{sequence}{generation}{since}  ({source})\n")
 }

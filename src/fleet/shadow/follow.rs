@@ -32,15 +32,15 @@ struct Refusal {
 impl ShadowFollower {
     /// What this node says of it.
     pub fn word(&self) -> ShadowNodeStatus {
-        let push = self.push.clone();
+        let push_id = self.push.clone();
         match &self.candidate {
             Ok(candidate) => ShadowNodeStatus {
-                push,
+                push_id,
                 since: Some(candidate.since()),
                 counts: Some(candidate.counts()),
-                refused: None,
+                failure: None,
             },
-            Err(refusal) => ShadowNodeStatus { push, since: None, counts: None, refused: Some(refusal.why.clone()) },
+            Err(refusal) => ShadowNodeStatus { push_id, since: None, counts: None, failure: Some(refusal.why.clone()) },
         }
     }
 
@@ -83,7 +83,7 @@ impl Fleet {
             return;
         };
         let proposal = record::parse::<ShadowPush>(&note);
-        let push = proposal.as_ref().ok().map(|proposal| proposal.pointer.push.clone());
+        let push = proposal.as_ref().ok().map(|proposal| proposal.pointer.push_id.clone());
         let candidate = match proposal {
             Ok(proposal) => self.asked(proposal).await,
             Err(error) => {
@@ -92,7 +92,7 @@ impl Fleet {
             }
         };
         if let Err(refusal) = &candidate {
-            tracing::warn!(why = refusal.why.why, "the fleet's candidate is not asked here");
+            tracing::warn!(why = refusal.why.reason, "the fleet's candidate is not asked here");
         }
         let before = lock(&self.trial).replace(ShadowFollower { note, push, candidate });
         self.end(before);
@@ -119,10 +119,10 @@ impl Fleet {
             PolicyOrigin { source: "fleet".into(), sequence: Some(pointer.sequence), ..PolicyOrigin::default() };
         let share = ShadowSampling { share: share.into(), concurrency: self.concurrency };
         let asked = self.rollout.propose_for_all(artifact, origin, share).await;
-        asked.map_err(|refused| refusal(refused.stage, &refused.why, None))
+        asked.map_err(|refused| refusal(refused.stage, &refused.reason, None))
     }
 }
 
 fn refusal(stage: Stage, why: &str, pause: Option<Duration>) -> Refusal {
-    Refusal { why: PrepareFailure { stage, why: shorter(why) }, again: pause.map(|pause| Instant::now() + pause) }
+    Refusal { why: PrepareFailure { stage, reason: shorter(why) }, again: pause.map(|pause| Instant::now() + pause) }
 }

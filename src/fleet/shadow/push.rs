@@ -59,8 +59,8 @@ pub struct ShadowStatus {
     pub source: String,
     /// The number under which it was signed, or would have been pushed.
     pub sequence: Option<u64>,
-    /// Never: it is in the store.
-    pub until_restart: bool,
+    /// Always: it is in the store.
+    pub persisted: bool,
     /// When it was given to the fleet, ms since 1970.
     pub since: u64,
     /// The share of clients.
@@ -83,7 +83,7 @@ pub struct ShadowOnNode {
     /// What came of it there.
     pub counts: Option<ShadowCounts>,
     /// Why it does not.
-    pub refused: Option<PrepareFailure>,
+    pub failure: Option<PrepareFailure>,
 }
 
 /// Why there is nothing to tell of a candidate.
@@ -137,7 +137,7 @@ pub async fn told_by_all(
     let begun = Instant::now();
     loop {
         let told = ShadowStatus::of(proposal, nodes(store).await?);
-        if told.nodes.iter().all(|node| node.since.is_some() || node.refused.is_some()) || begun.elapsed() >= within {
+        if told.nodes.iter().all(|node| node.since.is_some() || node.failure.is_some()) || begun.elapsed() >= within {
             return Ok(told);
         }
         tokio::time::sleep(LOOK).await;
@@ -176,19 +176,19 @@ impl ShadowStatus {
     fn of(proposal: &ShadowPush, nodes: Vec<NodeStatus>) -> Self {
         let ShadowPush { pointer, share } = proposal;
         let on = |node: NodeStatus| {
-            let said = node.beside.filter(|said| said.push.as_ref() == Some(&pointer.push));
-            let ShadowNodeStatus { since, counts, refused, .. } = said.unwrap_or_default();
-            let refused = refused.map(|why| PrepareFailure { why: short(&why.why), ..why });
-            ShadowOnNode { name: node.name, address: node.address, since, counts, refused }
+            let said = node.shadow.filter(|said| said.push_id.as_ref() == Some(&pointer.push_id));
+            let ShadowNodeStatus { since, counts, failure, .. } = said.unwrap_or_default();
+            let failure = failure.map(|why| PrepareFailure { reason: short(&why.reason), ..why });
+            ShadowOnNode { name: node.name, address: node.address, since, counts, failure }
         };
-        let nodes: Vec<ShadowOnNode> = nodes.into_iter().filter(|node| node.fleet).map(on).collect();
+        let nodes: Vec<ShadowOnNode> = nodes.into_iter().filter(|node| node.fleet_managed).map(on).collect();
         let counts = nodes.iter().filter_map(|node| node.counts).fold(ShadowCounts::default(), ShadowCounts::plus);
         Self {
             digest: pointer.component,
             cases: pointer.cases,
             source: "fleet".into(),
             sequence: Some(pointer.sequence),
-            until_restart: false,
+            persisted: true,
             since: pointer.pushed_at,
             share: *share,
             counts,
@@ -210,28 +210,28 @@ mod tests {
             cases: None,
             signature: None,
             pushed_at: 5,
-            push: PushId::new(),
-            back_to: None,
+            push_id: PushId::new(),
+            rollback_of: None,
         };
         ShadowPush { pointer, share: SampleRate(0.25) }
     }
 
-    fn node(name: &str, beside: Option<ShadowNodeStatus>) -> NodeStatus {
+    fn node(name: &str, shadow: Option<ShadowNodeStatus>) -> NodeStatus {
         NodeStatus {
             name: name.into(),
             address: "127.0.0.1:1".into(),
             instance: "1".into(),
-            program: "0".into(),
-            fleet: true,
+            version: "0".into(),
+            fleet_managed: true,
             source: None,
             digest: None,
-            version: None,
+            generation: None,
             sequence: None,
             since: None,
-            push: None,
+            push_id: None,
             error: None,
-            beside,
-            seen: 0,
+            shadow,
+            last_seen: 0,
         }
     }
 
@@ -250,21 +250,22 @@ mod tests {
     #[test]
     fn what_nodes_say_is_added_up_whatever_it_is() {
         let it = proposal();
-        let push = Some(it.pointer.push.clone());
+        let push = Some(it.pointer.push_id.clone());
         let asks = |agree| {
             let counts = ShadowCounts { agree, other: 1, ..ShadowCounts::default() };
-            Some(ShadowNodeStatus { push: push.clone(), since: Some(1), counts: Some(counts), refused: None })
+            Some(ShadowNodeStatus { push_id: push.clone(), since: Some(1), counts: Some(counts), failure: None })
         };
-        let why = PrepareFailure { stage: Stage::Tested, why: "\u{1b}[2J".into() };
-        let refuses = Some(ShadowNodeStatus { push: push.clone(), refused: Some(why), ..ShadowNodeStatus::default() });
-        let before = Some(ShadowNodeStatus { push: Some(PushId::new()), ..asks(9).expect("it asks") });
-        let own = NodeStatus { fleet: false, ..node("own", asks(50)) };
+        let why = PrepareFailure { stage: Stage::Tested, reason: "\u{1b}[2J".into() };
+        let refuses =
+            Some(ShadowNodeStatus { push_id: push.clone(), failure: Some(why), ..ShadowNodeStatus::default() });
+        let before = Some(ShadowNodeStatus { push_id: Some(PushId::new()), ..asks(9).expect("it asks") });
+        let own = NodeStatus { fleet_managed: false, ..node("own", asks(50)) };
         let nodes = vec![node("a", asks(2)), node("b", asks(3)), node("c", refuses), node("d", before), own];
         let told = ShadowStatus::of(&it, nodes);
         assert_eq!(told.counts, ShadowCounts { agree: 5, other: 2, ..ShadowCounts::default() });
-        let said: Vec<_> = told.nodes.iter().map(|node| (&*node.name, node.since, node.refused.is_some())).collect();
+        let said: Vec<_> = told.nodes.iter().map(|node| (&*node.name, node.since, node.failure.is_some())).collect();
         assert_eq!(said, [("a", Some(1), false), ("b", Some(1), false), ("c", None, true), ("d", None, false)]);
-        let why = told.nodes[2].refused.as_ref().map(|why| &*why.why);
+        let why = told.nodes[2].failure.as_ref().map(|why| &*why.reason);
         assert_eq!(why, Some(" [2J"), "it moves no cursor");
         let told = ShadowStatus::of(&it, vec![node("a", asks(u64::MAX)), node("b", asks(u64::MAX))]);
         assert_eq!(told.counts.agree, u64::MAX);

@@ -1,4 +1,4 @@
-//! `GET /v1/fleet`, and `/v1/policy` on a node whose policy is the fleet's: what is put here is pushed to all.
+//! `GET /v1/fleet`, and `/v1/policy` on a node that the fleet manages: a policy that is put here is pushed to all nodes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,145 +12,102 @@ use crate::artifact::digest::Digest;
 use crate::artifact::signature::Signature;
 use crate::fleet::node::Fleet;
 use crate::fleet::push;
-use crate::fleet::push::{Bundle, PushError, PushOptions};
+use crate::fleet::push::{Bundle, PushOptions};
 use crate::fleet::status::FleetStatus;
-use crate::rollout::stage::Stage;
-use crate::server::App;
+use crate::server::api_error::ApiError;
+use crate::server::app::App;
 use crate::server::respond;
-use crate::server::respond::{Response, error};
+use crate::server::respond::Response;
 
-/// Every node has so long to prepare what is put here, unless the request says otherwise.
-const TIMEOUT: Duration = Duration::from_secs(120);
+/// Time for all nodes to prepare a policy, unless the request sets `timeout-ms`.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// `GET /v1/fleet`
-pub async fn get(app: &App) -> Response {
+pub async fn get(app: &App) -> Result<Response, ApiError> {
     let Some(fleet) = app.fleet.get() else {
-        return error(StatusCode::CONFLICT, "no_fleet", "a store that is memory: has one node, and no fleet");
+        return Err(ApiError::NoFleet("a node on memory: is alone and has no fleet"));
     };
-    match FleetStatus::of(fleet.store()).await {
-        Ok(view) => {
-            let mut body = json!(view);
-            body["follows"] = fleet.follows().into();
-            body["trouble"] = fleet.trouble().into();
-            respond::json(StatusCode::OK, &body)
-        }
-        Err(cause) => respond::store_error(&cause),
-    }
+    let mut body = json!(FleetStatus::of(fleet.store()).await?);
+    body["fleet_managed"] = fleet.follows().into();
+    body["error"] = fleet.trouble().into();
+    Ok(respond::json(StatusCode::OK, &body))
 }
 
-/// The fleet that this node has its policy from.
-pub fn followed(app: &App) -> Option<&Arc<Fleet>> {
+/// The fleet, if it manages this node's policy.
+pub fn managing(app: &App) -> Option<&Arc<Fleet>> {
     app.fleet.get().filter(|fleet| fleet.follows())
 }
 
-/// The words of all nodes; nothing where there is no fleet, or while its store is away.
+/// The status of all nodes; null without a fleet, or while the store is unavailable.
 pub async fn nodes(app: &App) -> Value {
     let Some(fleet) = app.fleet.get() else { return Value::Null };
     push::nodes(fleet.store()).await.map_or(Value::Null, |nodes| json!(nodes))
 }
 
 /// `PUT /v1/policy`
-pub async fn put(fleet: &Arc<Fleet>, artifact: PolicyBundle, dry_run: bool, within: Option<Duration>) -> Response {
-    let bundle = match bundle(artifact) {
-        Ok(bundle) => bundle,
-        Err(response) => return *response,
-    };
-    pushed(fleet, bundle, PushOptions { dry_run, timeout: within.unwrap_or(TIMEOUT), untried: false, back_to: None })
-        .await
+pub async fn put(
+    fleet: &Arc<Fleet>,
+    artifact: PolicyBundle,
+    dry_run: bool,
+    timeout: Option<Duration>,
+) -> Result<Response, ApiError> {
+    let timeout = timeout.unwrap_or(PREPARE_TIMEOUT);
+    push(fleet, bundle(artifact)?, PushOptions { dry_run, timeout, untried: false, rollback_of: None }).await
 }
 
-/// What is given to a fleet; a signature that is none is told as a gateway with a policy of its own tells it.
-pub fn bundle(artifact: PolicyBundle) -> Result<Bundle, Box<Response>> {
+/// What is pushed. A malformed signature is the failure that a node with a policy of its own reports: the stage `verified`.
+pub fn bundle(artifact: PolicyBundle) -> Result<Bundle, ApiError> {
     let signature = artifact.signature.as_deref().map(|text| Signature::parse(text.as_bytes())).transpose();
     let signature = signature.map_err(|cause| {
         let digest = Digest::of(&artifact.component);
-        let error =
-            json!({ "code": "refused", "message": cause.to_string(), "stage": Stage::Verified, "digest": digest });
-        Box::new(respond::json(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": error })))
+        ApiError::InvalidSignature { cause, digest }
     })?;
     Ok(Bundle { component: artifact.component.to_vec(), cases: artifact.cases, signature })
 }
 
-/// What `POST /v1/policy/rollback` takes. Pages of other origins send no JSON unasked, so there is a body in any case.
+/// Body of `POST /v1/policy/rollback`. It is required, since pages of other origins cannot send JSON unasked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Back {
-    /// A number, or the beginning of a digest.
+pub struct RollbackRequest {
+    /// In a fleet: a sequence number, or the beginning of a digest.
     #[serde(default)]
     to: Option<String>,
-    /// Over what was in force then, under a new number.
+    /// In a fleet that signs: over the earlier policy, with a greater sequence.
     #[serde(default)]
     signature: Option<String>,
 }
 
-impl Back {
-    /// Whether it asks for nothing that only a fleet has.
+impl RollbackRequest {
+    /// Whether it has no field that only a fleet supports.
     pub const fn is_plain(&self) -> bool {
         self.to.is_none() && self.signature.is_none()
     }
 }
 
 /// `POST /v1/policy/rollback`
-pub async fn rollback(fleet: &Arc<Fleet>, back: Back, within: Option<Duration>) -> Response {
+pub async fn rollback(
+    fleet: &Arc<Fleet>,
+    rollback: RollbackRequest,
+    timeout: Option<Duration>,
+) -> Result<Response, ApiError> {
     let store = fleet.store();
-    let view = match FleetStatus::of(store).await {
-        Ok(view) => view,
-        Err(cause) => return respond::store_error(&cause),
-    };
-    let to = match view.choose(back.to.as_deref()) {
-        Ok(to) => to,
-        Err(cause) => {
-            return error(StatusCode::CONFLICT, "nothing_before", format!("cannot roll back: {cause}"));
-        }
-    };
-    if to.signature.is_some() && back.signature.is_none() {
-        let text = "the fleet's policies are signed, and no node goes back to a smaller number: send a signature of the older \
-                    policy under a greater one (`tidegate policy rollback --key` does)";
-        return error(StatusCode::CONFLICT, "needs_signature", text);
+    let view = FleetStatus::of(store).await?;
+    let target = view.choose(rollback.to.as_deref())?;
+    if target.signature.is_some() && rollback.signature.is_none() {
+        return Err(ApiError::SignatureRequired);
     }
-    match to.fetch(store).await {
-        Ok(artifact) => {
-            let bundle = match bundle(PolicyBundle { signature: back.signature, ..artifact }) {
-                Ok(bundle) => bundle,
-                Err(response) => return *response,
-            };
-            let timeout = within.unwrap_or(TIMEOUT);
-            pushed(fleet, bundle, PushOptions { dry_run: false, timeout, untried: false, back_to: Some(to.sequence) })
-                .await
-        }
-        Err(cause) => error(StatusCode::CONFLICT, "nothing_before", format!("cannot roll back: {cause}")),
-    }
+    let artifact = target.fetch(store).await.map_err(ApiError::previous_policy)?;
+    let bundle = bundle(PolicyBundle { signature: rollback.signature, ..artifact })?;
+    let timeout = timeout.unwrap_or(PREPARE_TIMEOUT);
+    push(fleet, bundle, PushOptions { dry_run: false, timeout, untried: false, rollback_of: Some(target.sequence) })
+        .await
 }
 
-/// Pushes, also if nobody waits for the answer any more.
-async fn pushed(fleet: &Arc<Fleet>, bundle: Bundle, how: PushOptions) -> Response {
+/// Pushes in a task of its own: a client that disconnects does not abort a push half-way.
+async fn push(fleet: &Arc<Fleet>, bundle: Bundle, how: PushOptions) -> Result<Response, ApiError> {
     let store = fleet.store().clone();
-    let pushed = tokio::spawn(async move { push::push(&store, bundle, how).await }).await;
-    match pushed {
-        Ok(Ok(pushed)) => respond::json(StatusCode::OK, &json!(pushed)),
-        Ok(Err(cause)) => refusal(&cause),
-        Err(cause) => error(StatusCode::INTERNAL_SERVER_ERROR, "not_pushed", cause),
-    }
-}
-
-/// Nothing was pushed, or not everywhere.
-pub fn refusal(cause: &PushError) -> Response {
-    let (status, code) = match cause {
-        PushError::Store(cause) => return respond::store_error(cause),
-        PushError::Refused(nodes) => {
-            let body = json!({ "error": { "code": "refused", "message": cause.to_string(), "nodes": nodes } });
-            return respond::json(StatusCode::UNPROCESSABLE_ENTITY, &body);
-        }
-        PushError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
-        PushError::Busy | PushError::Moved => (StatusCode::CONFLICT, "overtaken"),
-        PushError::Replaced(_) => (StatusCode::CONFLICT, "replaced"),
-        PushError::Backwards { .. } | PushError::NoNumber { .. } => (StatusCode::CONFLICT, "backwards"),
-        PushError::NoNodes | PushError::Lost | PushError::Slow { .. } => {
-            (StatusCode::SERVICE_UNAVAILABLE, "not_prepared")
-        }
-        PushError::Behind { .. } | PushError::Unknown(_) => (StatusCode::GATEWAY_TIMEOUT, "not_everywhere"),
-    };
-    error(status, code, cause)
+    let pushed = tokio::spawn(async move { push::push(&store, bundle, how).await }).await??;
+    Ok(respond::json(StatusCode::OK, &json!(pushed)))
 }
 
 #[cfg(test)]
@@ -158,12 +115,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signature_that_is_none_is_a_stage_that_was_not_reached() {
+    fn malformed_signature_is_a_failed_activation() {
         let artifact =
             |signature: &str| PolicyBundle { signature: Some(signature.into()), ..PolicyBundle::new(vec![1]) };
-        for none in ["", "{}", "signed"] {
-            let answer = bundle(artifact(none)).err().map(|answer| answer.status());
-            assert_eq!(answer, Some(StatusCode::UNPROCESSABLE_ENTITY), "{none:?}");
+        for malformed in ["", "{}", "signed"] {
+            let answer = bundle(artifact(malformed)).err().map(|error| error.status());
+            assert_eq!(answer, Some(StatusCode::UNPROCESSABLE_ENTITY), "{malformed:?}");
         }
         assert!(bundle(PolicyBundle::new(vec![1])).is_ok());
     }

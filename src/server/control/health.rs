@@ -1,37 +1,30 @@
-//! Whether this node lives, and whether it should be sent clients.
-
-use std::time::Duration;
+//! `GET /healthz` for liveness probes and `GET /readyz` for readiness probes.
 
 use http::StatusCode;
 use serde_json::json;
 
-use crate::server::App;
+use crate::server::api_error::ApiError;
+use crate::server::app::App;
 use crate::server::respond;
 use crate::server::respond::Response;
 
-/// A node that does not know for so long what the fleet says feeds nobody.
-const HEARING: Duration = Duration::from_millis(500);
-
 /// `GET /healthz`
-pub async fn live() -> Response {
-    respond::json(StatusCode::OK, &json!({ "status": "ok" }))
+pub async fn live() -> Result<Response, ApiError> {
+    Ok(respond::json(StatusCode::OK, &json!({ "status": "ok" })))
 }
 
 /// `GET /readyz`
-pub async fn ready(app: &App) -> Response {
-    let store = match app.hub.store().ping().await {
-        // After each command it is so for a moment.
-        Ok(()) if tokio::time::timeout(HEARING, app.commands.known()).await.is_err() => "unheard",
-        Ok(()) => "ok",
-        Err(_) => "away",
-    };
-    let policy = if app.authorizer.is_ready() { "ok" } else { "none" };
-    let draining = app.is_draining();
-    let ready = store == "ok" && policy == "ok" && !draining;
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let mut body = json!({ "ready": ready, "store": store, "policy": policy, "draining": draining });
-    if let Some(why) = app.fleet.get().and_then(|fleet| fleet.trouble()) {
-        body["fleet"] = why.into();
+pub async fn ready(app: &App) -> Result<Response, ApiError> {
+    let readiness = app.readiness().await;
+    let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut body = json!({
+        "ready": readiness.is_ready(),
+        "store": readiness.store.as_str(),
+        "policy": if readiness.has_policy { "ok" } else { "none" },
+        "draining": readiness.draining,
+    });
+    if let Some(error) = app.fleet.get().and_then(|fleet| fleet.trouble()) {
+        body["fleet_error"] = error.into();
     }
-    respond::json(status, &body)
+    Ok(respond::json(status, &body))
 }

@@ -1,28 +1,26 @@
 //! `GET /metrics`: the counters of the process, and values that are looked up at scrape time.
 
-use crate::telemetry::metrics::metrics;
-use std::time::Duration;
-
 use http::StatusCode;
 use prometheus::TextEncoder;
 
-use crate::server::App;
+use crate::server::api_error::ApiError;
+use crate::server::app::App;
+use crate::server::readiness::{Readiness, StoreState};
 use crate::server::respond;
-use crate::server::respond::{Response, error};
+use crate::server::respond::Response;
 use crate::stream::registry::EndReason;
 use crate::telemetry::metrics::MetricBuilder;
+use crate::telemetry::metrics::metrics;
 use crate::telemetry::process;
 
 /// Media type of the Prometheus text format, with its version.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// A store that does not answer delays a scrape no longer than this.
-pub const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// `GET /metrics`
-pub async fn answer(app: &App) -> Response {
-    let store_is_up = store_is_up(app).await;
+pub async fn answer(app: &App) -> Result<Response, ApiError> {
+    let readiness = app.readiness().await;
     let builder = MetricBuilder::default();
-    node(app, &builder, store_is_up);
+    node(app, &builder, readiness);
     policy(app, &builder);
     decisions(app, &builder);
     streams(app, &builder);
@@ -30,29 +28,23 @@ pub async fn answer(app: &App) -> Response {
     process::register(&builder);
     let mut families = metrics().gather();
     families.extend(builder.0.gather());
-    match TextEncoder::new().encode_to_string(&families) {
-        Ok(text) => respond::full(StatusCode::OK, TEXT, text),
-        Err(cause) => {
-            error(StatusCode::INTERNAL_SERVER_ERROR, "no_metrics", format!("the metrics cannot be encoded: {cause}"))
-        }
-    }
-}
-
-/// Whether the store answers a ping within [`PING_TIMEOUT`].
-pub async fn store_is_up(app: &App) -> bool {
-    matches!(tokio::time::timeout(PING_TIMEOUT, app.hub.store().ping()).await, Ok(Ok(())))
+    let text = TextEncoder::new().encode_to_string(&families);
+    let text = text.map_err(|cause| ApiError::Internal(format!("the metrics cannot be encoded: {cause}")))?;
+    Ok(respond::full(StatusCode::OK, TEXT, text))
 }
 
 fn count(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 
-fn node(app: &App, builder: &MetricBuilder, store_is_up: bool) {
+fn node(app: &App, builder: &MetricBuilder, readiness: Readiness) {
     builder
         .gauges("tidegate_build_info", "Build information; always 1.", &["version"])
         .with_label_values(&[env!("CARGO_PKG_VERSION")])
         .set(1);
-    builder.gauge("tidegate_store_up", "1 if the store answers a ping.").set(store_is_up.into());
+    builder
+        .gauge("tidegate_store_up", "1 if the store answers a ping.")
+        .set((readiness.store != StoreState::Unavailable).into());
     let synced = app.commands.are_known();
     builder
         .gauge(
@@ -63,8 +55,9 @@ fn node(app: &App, builder: &MetricBuilder, store_is_up: bool) {
     builder
         .gauge("tidegate_revocations_active", "Active revocations; each refuses matching clients until it expires.")
         .set(count(app.authorizer.denied().list().len()));
-    let ready = store_is_up && synced && app.authorizer.is_ready() && !app.is_draining();
-    builder.gauge("tidegate_ready", "1 if this node is ready for clients, as /readyz reports it.").set(ready.into());
+    builder
+        .gauge("tidegate_ready", "1 if this node is ready for clients, as /readyz reports it.")
+        .set(readiness.is_ready().into());
     builder.gauge("tidegate_draining", "1 if this node is shutting down.").set(app.is_draining().into());
     builder.gauge("tidegate_channels", "Channels that this node reads.").set(count(app.hub.channels()));
     builder
@@ -91,7 +84,7 @@ fn policy(app: &App, builder: &MetricBuilder) {
         info.with_label_values(&[&*policy.digest]).set(1);
         builder
             .gauge("tidegate_policy_generation", "Generation of the active policy: counts activations in this process.")
-            .set(count(policy.number));
+            .set(count(policy.generation));
         #[expect(clippy::cast_precision_loss, reason = "a time in seconds")]
         builder
             .float_gauge(
@@ -241,7 +234,9 @@ mod tests {
         authorizer.activate(Policy::new(compiler, EXAMPLE).expect("it loads"));
         let hub = Hub::start(store, config.stream.hub.clone());
         let response =
-            answer(&App::new(config, hub, Arc::new(authorizer), observers, None, SignaturePolicy::default())).await;
+            answer(&App::new(config, hub, Arc::new(authorizer), observers, None, SignaturePolicy::default()))
+                .await
+                .expect("metrics");
         assert_eq!(
             (response.status(), &response.headers()["content-type"]),
             (StatusCode::OK, &TEXT.parse().expect("a value"))

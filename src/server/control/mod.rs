@@ -1,93 +1,94 @@
-//! The control port: for operators and emitters of this machine, and for nobody's web page.
+//! The control port: for operators and local emitters; web pages of other origins cannot use it.
 
-mod candidate;
-pub mod emit;
+pub(crate) mod emit;
 mod fleet;
 mod health;
 mod metrics;
 mod openapi;
 mod page;
 mod params;
-pub mod policy;
+pub(crate) mod policy;
 mod revoke;
+mod shadow;
 mod status;
+pub(crate) mod stream_stats;
 mod streams;
-pub mod top;
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request};
 use hyper::body::Incoming;
 
-use crate::server::App;
-use crate::server::request::{host_is_address, is_foreign_page, shows_token};
-use crate::server::respond;
-use crate::server::respond::{Response, error};
+use crate::server::access::{host_is_address, is_foreign_page, shows_token};
+use crate::server::api_error::ApiError;
+use crate::server::app::App;
+use crate::server::respond::Response;
 
-/// One thing that can be asked of this port.
+/// An endpoint of the control port.
 struct Route {
     method: Method,
-    /// A segment in braces stands for any other, as in `/v1/things/{id}`.
+    /// A segment in braces matches any segment, as in `/v1/things/{id}`.
     path: &'static str,
-    who: Who,
+    access: Access,
     handler: Handler,
 }
 
-type Handler = for<'a> fn(&'a Arc<App>, Request<Incoming>) -> BoxFuture<'a, Response>;
+type Handler = for<'a> fn(&'a Arc<App>, Request<Incoming>) -> BoxFuture<'a, Result<Response, ApiError>>;
 
-/// Who may ask.
+/// Which requests an endpoint answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
-    /// Anybody: it says nothing.
-    Anybody,
-    /// Whoever got here by this port's own name: it says nothing of this node.
-    Browsers,
-    /// Operators: with the token, where there is one.
-    Operators,
+enum Access {
+    /// All: the answer discloses nothing.
+    Public,
+    /// Those that name this port by its address: the answer is static.
+    Browser,
+    /// Those with the control token; without a token, those that name this port by its address.
+    Operator,
 }
-use Who::{Anybody, Browsers, Operators};
+use Access::{Browser, Operator, Public};
 
-const fn route(method: Method, path: &'static str, who: Who, handler: Handler) -> Route {
-    Route { method, path, who, handler }
+const fn route(method: Method, path: &'static str, access: Access, handler: Handler) -> Route {
+    Route { method, path, access, handler }
 }
 
-/// All of them: a line an endpoint, and what it takes and answers in `openapi.json`.
+/// All endpoints. `openapi.json` describes their requests and responses; a test compares both.
 const ROUTES: &[Route] = &[
-    route(Method::GET, "/healthz", Anybody, |_, _| Box::pin(health::live())),
-    route(Method::GET, "/", Browsers, |_, _| Box::pin(page::page())),
-    route(Method::GET, "/openapi.json", Browsers, |_, _| Box::pin(openapi::document())),
-    route(Method::GET, "/readyz", Operators, |app, _| Box::pin(health::ready(app))),
-    route(Method::GET, "/metrics", Operators, |app, _| Box::pin(metrics::answer(app))),
-    route(Method::GET, "/v1/status", Operators, |app, _| Box::pin(status::status(app))),
-    route(Method::GET, "/v1/streams", Operators, |app, request| Box::pin(streams::list(app, request))),
-    route(Method::GET, "/v1/policy", Operators, |app, request| Box::pin(async move { policy::get(app, &request) })),
-    route(Method::PUT, "/v1/policy", Operators, |app, request| Box::pin(policy::put(app, request))),
-    route(Method::POST, "/v1/policy/rollback", Operators, |app, request| Box::pin(policy::rollback(app, request))),
-    route(Method::GET, "/v1/fleet", Operators, |app, _| Box::pin(fleet::get(app))),
-    route(Method::GET, "/v1/policy/candidate", Operators, |app, _| Box::pin(candidate::get(app))),
-    route(Method::PUT, "/v1/policy/candidate", Operators, |app, request| Box::pin(candidate::put(app, request))),
-    route(Method::DELETE, "/v1/policy/candidate", Operators, |app, _| Box::pin(candidate::delete(app))),
-    route(Method::POST, "/v1/policy/promote", Operators, |app, request| Box::pin(candidate::promote(app, request))),
-    route(Method::POST, "/v1/emit", Operators, |app, request| Box::pin(emit::emit(app, request))),
-    route(Method::POST, "/v1/revoke", Operators, |app, request| Box::pin(revoke::revoke(app, request))),
-    route(Method::GET, "/v1/revocations", Operators, |app, _| Box::pin(revoke::list(app))),
-    route(Method::DELETE, "/v1/revocations/{id}", Operators, |app, request| Box::pin(revoke::lift(app, request))),
+    route(Method::GET, "/healthz", Public, |_, _| Box::pin(health::live())),
+    route(Method::GET, "/", Browser, |_, _| Box::pin(page::page())),
+    route(Method::GET, "/openapi.json", Browser, |_, _| Box::pin(openapi::document())),
+    route(Method::GET, "/readyz", Operator, |app, _| Box::pin(health::ready(app))),
+    route(Method::GET, "/metrics", Operator, |app, _| Box::pin(metrics::answer(app))),
+    route(Method::GET, "/v1/status", Operator, |app, _| Box::pin(status::status(app))),
+    route(Method::GET, "/v1/streams", Operator, |app, request| Box::pin(streams::list(app, request))),
+    route(Method::GET, "/v1/policy", Operator, |app, request| Box::pin(async move { Ok(policy::get(app, &request)) })),
+    route(Method::PUT, "/v1/policy", Operator, |app, request| Box::pin(policy::put(app, request))),
+    route(Method::POST, "/v1/policy/rollback", Operator, |app, request| Box::pin(policy::rollback(app, request))),
+    route(Method::GET, "/v1/fleet", Operator, |app, _| Box::pin(fleet::get(app))),
+    route(Method::GET, "/v1/policy/shadow", Operator, |app, _| Box::pin(shadow::get(app))),
+    route(Method::PUT, "/v1/policy/shadow", Operator, |app, request| Box::pin(shadow::put(app, request))),
+    route(Method::DELETE, "/v1/policy/shadow", Operator, |app, _| Box::pin(shadow::delete(app))),
+    route(Method::POST, "/v1/policy/promote", Operator, |app, request| Box::pin(shadow::promote(app, request))),
+    route(Method::POST, "/v1/emit", Operator, |app, request| Box::pin(emit::emit(app, request))),
+    route(Method::POST, "/v1/revoke", Operator, |app, request| Box::pin(revoke::revoke(app, request))),
+    route(Method::GET, "/v1/revocations", Operator, |app, _| Box::pin(revoke::list(app))),
+    route(Method::DELETE, "/v1/revocations/{id}", Operator, |app, request| Box::pin(revoke::lift(app, request))),
 ];
 
-/// The whole control port.
+/// Answers a request to the control port.
 pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response {
-    let here = || ROUTES.iter().filter(|route| matches(route.path, request.uri().path()));
-    // What is not there is told to operators only.
-    let who = here().next().map_or(Operators, |route| route.who);
-    if let Some(refusal) = guard(app, &request, who) {
-        return refusal;
-    }
-    if let Some(route) = here().find(|route| route.method == request.method()) {
+    dispatch(app, request).await.unwrap_or_else(ApiError::into_response)
+}
+
+async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Response, ApiError> {
+    let matching = || ROUTES.iter().filter(|route| matches(route.path, request.uri().path()));
+    // Only operators learn which paths do not exist.
+    guard(app, &request, matching().next().map_or(Operator, |route| route.access))?;
+    if let Some(route) = matching().find(|route| route.method == request.method()) {
         return (route.handler)(app, request).await;
     }
-    let methods: Vec<&str> = here().map(|route| route.method.as_str()).collect();
-    if methods.is_empty() { respond::not_found() } else { respond::method_not_allowed(&methods.join(", ")) }
+    let methods: Vec<&str> = matching().map(|route| route.method.as_str()).collect();
+    Err(if methods.is_empty() { ApiError::NotFound } else { ApiError::MethodNotAllowed { allow: methods.join(", ") } })
 }
 
 fn matches(template: &str, path: &str) -> bool {
@@ -102,34 +103,20 @@ fn matches(template: &str, path: &str) -> bool {
     }
 }
 
-fn guard<B>(app: &App, request: &Request<B>, who: Who) -> Option<Response> {
-    if who == Anybody {
-        return None;
+fn guard<B>(app: &App, request: &Request<B>, access: Access) -> Result<(), ApiError> {
+    if access == Public {
+        return Ok(());
     }
     if is_foreign_page(request) {
-        return Some(error(
-            StatusCode::FORBIDDEN,
-            "foreign_origin",
-            "web pages of other origins have no business here",
-        ));
+        return Err(ApiError::OriginNotAllowed);
     }
     match &app.live().control_token {
-        Some(token) if who == Operators && !shows_token(request.headers(), [token]) => Some(error(
-            StatusCode::UNAUTHORIZED,
-            "unauthorized",
-            if request.headers().contains_key(http::header::AUTHORIZATION) {
-                "that is not the control port's token"
-            } else {
-                "the control port needs its token: authorization: Bearer …"
-            },
-        )),
-        // Without a token, a name that somebody pointed to this machine must not be a way in.
-        None if !host_is_address(request) => Some(error(
-            StatusCode::FORBIDDEN,
-            "foreign_host",
-            "use the address of this port, or localhost, or set control.token",
-        )),
-        _ => None,
+        Some(token) if access == Operator && !shows_token(request.headers(), [token]) => {
+            Err(ApiError::Unauthorized { token_sent: request.headers().contains_key(http::header::AUTHORIZATION) })
+        }
+        // Without a token a DNS name that another site pointed at this machine must not give access.
+        None if !host_is_address(request) => Err(ApiError::HostNotAllowed),
+        _ => Ok(()),
     }
 }
 
@@ -138,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn templates() {
+    fn path_templates_match_whole_segments() {
         for (template, path, expect) in [
             ("/v1/emit", "/v1/emit", true),
             ("/v1/emit", "/v1/emit/", false),
@@ -155,13 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn no_route_hides_another() {
+    fn routes_do_not_overlap() {
         for (i, one) in ROUTES.iter().enumerate() {
             for other in &ROUTES[i + 1..] {
                 let both = matches(one.path, other.path) || matches(other.path, one.path);
                 assert!(!both || one.path == other.path, "{} and {}", one.path, other.path);
                 assert!(!both || one.method != other.method, "{} {} twice", one.method, one.path);
-                assert!(!both || one.who == other.who, "{} has one guard", one.path);
+                assert!(!both || one.access == other.access, "{} has one guard", one.path);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `GET /openapi.json`: what this port takes and answers, for programs.
+//! `GET /openapi.json`: the control port's OpenAPI document.
 
 use std::sync::LazyLock;
 
@@ -6,22 +6,23 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, HeaderValue};
 
+use crate::server::api_error::ApiError;
 use crate::server::respond;
 use crate::server::respond::Response;
 
 const TEXT: &str = include_str!("openapi.json");
 
-/// The document, as of this version of the program.
+/// The document with the release of this program.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
     let version = concat!("\"version\": \"", env!("CARGO_PKG_VERSION"), "\"");
     TEXT.replacen("\"version\": \"0\"", version, 1).into()
 });
 
 /// `GET /openapi.json`
-pub async fn document() -> Response {
+pub async fn document() -> Result<Response, ApiError> {
     let mut response = respond::full(StatusCode::OK, "application/json", DOCUMENT.clone());
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    response
+    Ok(response)
 }
 
 #[cfg(test)]
@@ -31,7 +32,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::server::control::{ROUTES, Who};
+    use crate::server::control::{Access, ROUTES};
 
     const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 
@@ -40,44 +41,44 @@ mod tests {
     }
 
     #[test]
-    fn every_endpoint_is_in_it_and_no_other() {
+    fn document_lists_exactly_the_served_endpoints() {
         let document = document();
         let paths = document["paths"].as_object().expect("paths");
-        let mut told = BTreeSet::new();
+        let mut documented = BTreeSet::new();
         for (path, operations) in paths {
             for method in operations.as_object().expect("operations").keys().filter(|key| METHODS.contains(&&***key)) {
-                told.insert(format!("{} {path}", method.to_uppercase()));
+                documented.insert(format!("{} {path}", method.to_uppercase()));
             }
         }
         let served: BTreeSet<String> = ROUTES.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
-        let missing: Vec<_> = served.difference(&told).collect();
+        let missing: Vec<_> = served.difference(&documented).collect();
         assert!(missing.is_empty(), "src/server/control/openapi.json does not have {missing:?}");
-        let made_up: Vec<_> = told.difference(&served).collect();
-        assert!(made_up.is_empty(), "src/server/control/openapi.json has what is not served: {made_up:?}");
+        let unserved: Vec<_> = documented.difference(&served).collect();
+        assert!(unserved.is_empty(), "src/server/control/openapi.json has endpoints that are not served: {unserved:?}");
         assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
     }
 
     #[test]
-    fn it_says_where_the_token_is_needed() {
+    fn document_states_which_endpoints_require_the_token() {
         let document = document();
         for route in ROUTES {
             let operation = &document["paths"][route.path][route.method.as_str().to_lowercase()];
             let open = operation["security"].as_array().is_some_and(Vec::is_empty);
-            assert_eq!(open, route.who != Who::Operators, "{} {}: security", route.method, route.path);
+            assert_eq!(open, route.access != Access::Operator, "{} {}: security", route.method, route.path);
             let has = |status: &str| operation["responses"][status].is_object();
-            assert_eq!(has("401"), route.who == Who::Operators, "{} {}: 401", route.method, route.path);
-            assert_eq!(has("403"), route.who != Who::Anybody, "{} {}: 403", route.method, route.path);
+            assert_eq!(has("401"), route.access == Access::Operator, "{} {}: 401", route.method, route.path);
+            assert_eq!(has("403"), route.access != Access::Public, "{} {}: 403", route.method, route.path);
         }
     }
 
     #[test]
-    fn references_lead_somewhere_and_names_are_used_once() {
+    fn references_resolve_and_operation_ids_are_unique() {
         fn walk(value: &Value, document: &Value, ids: &mut Vec<String>) {
             match value {
                 Value::Object(map) => {
                     if let Some(Value::String(to)) = map.get("$ref") {
                         let to = to.strip_prefix('#').expect("within the document");
-                        assert!(document.pointer(to).is_some(), "{to} is not there");
+                        assert!(document.pointer(to).is_some(), "{to} does not exist");
                     }
                     if let Some(Value::String(id)) = map.get("operationId") {
                         assert!(!ids.contains(id), "operationId {id} twice");

@@ -1,4 +1,4 @@
-//! The page at `/`: it shows `GET /v1/status`, and has no data of its own.
+//! The status page at `/`. It is static; its script requests `GET /v1/status`.
 
 use std::sync::LazyLock;
 
@@ -10,12 +10,14 @@ use http::header::{
 };
 use sha2::{Digest, Sha256};
 
+use crate::server::api_error::ApiError;
 use crate::server::respond;
 use crate::server::respond::Response;
 
 const PAGE: &str = include_str!("status.html");
 
-/// The page's own script and style and no other, and requests to where it came from: names on it may be anybody's.
+/// Content security policy: the page shows names that clients chose, so only its own script and style run, and it sends requests only to its
+/// own origin.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let (script, style) = (hash("<script>", "</script>"), hash("<style>", "</style>"));
     let policy = format!(
@@ -31,7 +33,7 @@ fn hash(begin: &str, end: &str) -> String {
 }
 
 /// `GET /`
-pub async fn page() -> Response {
+pub async fn page() -> Result<Response, ApiError> {
     let mut response = respond::full(StatusCode::OK, "text/html; charset=utf-8", PAGE);
     let headers: [(HeaderName, HeaderValue); 4] = [
         (CONTENT_SECURITY_POLICY, POLICY.clone()),
@@ -40,5 +42,5 @@ pub async fn page() -> Response {
         (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     ];
     response.headers_mut().extend(headers);
-    response
+    Ok(response)
 }

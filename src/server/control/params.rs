@@ -1,25 +1,25 @@
-//! The parameters of an endpoint: none but those that it knows, and each once.
+//! Query parameters of an endpoint: unknown and repeated ones are errors.
 
 use std::borrow::Cow;
 
-use http::{StatusCode, Uri};
+use http::Uri;
 
 use crate::event::digits;
-use crate::server::respond::{Response, error};
+use crate::server::api_error::ApiError;
 
-/// What a query says.
+/// The parameters of a query.
 pub struct Params<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Params<'a> {
-    /// Reads a query that may have these parameters.
-    pub fn read(uri: &'a Uri, known: &[&str]) -> Result<Self, Box<Response>> {
+    /// Parses a query that may have the `known` parameters.
+    pub fn read(uri: &'a Uri, known: &[&str]) -> Result<Self, ApiError> {
         let mut all: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
             if !known.contains(&&*name) {
-                return Err(refuse(format!("{name:?} is no parameter here; there are {}", known.join(", "))));
+                return Err(invalid(format!("unknown parameter {name:?}; known are {}", known.join(", "))));
             }
             if all.iter().any(|(before, _)| *before == name) {
-                return Err(refuse(format!("{name} is there twice")));
+                return Err(invalid(format!("the parameter {name} is repeated")));
             }
             all.push((name, value));
         }
@@ -31,16 +31,23 @@ impl<'a> Params<'a> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 
-    /// One that is a number between these.
-    pub fn number(&self, name: &str, least: u64, most: u64) -> Result<Option<u64>, Box<Response>> {
+    /// A parameter's value as a share, from 0 to 1.
+    pub fn share(&self, name: &str) -> Result<Option<f64>, ApiError> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let number = digits(text).filter(|number| (least..=most).contains(number));
-        number.map(Some).ok_or_else(|| refuse(format!("{name} is a number from {least} to {most}, and not {text:?}")))
+        let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+        share.map(Some).ok_or_else(|| invalid(format!("{name} must be a number from 0 to 1, not {text:?}")))
+    }
+
+    /// A parameter's value as a number from `min` to `max`.
+    pub fn number(&self, name: &str, min: u64, max: u64) -> Result<Option<u64>, ApiError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let number = digits(text).filter(|number| (min..=max).contains(number));
+        number.map(Some).ok_or_else(|| invalid(format!("{name} must be a number from {min} to {max}, not {text:?}")))
     }
 }
 
-fn refuse(message: String) -> Box<Response> {
-    Box::new(error(StatusCode::BAD_REQUEST, "invalid_parameter", message))
+const fn invalid(message: String) -> ApiError {
+    ApiError::InvalidParameter(message)
 }
 
 #[cfg(test)]
@@ -48,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters() {
+    fn unknown_repeated_and_invalid_parameters_are_errors() {
         let read = |query: &str| {
             let uri: Uri = format!("/v1/streams{query}").parse().expect("a URI");
             let params = Params::read(&uri, &["channel", "limit"]).map_err(|r| r.status().as_u16())?;
@@ -70,6 +77,27 @@ mod tests {
             "?channel=a&channel=b",
         ] {
             assert_eq!(read(query), Err(400), "{query}");
+        }
+    }
+    #[test]
+    fn share_is_a_number_from_0_to_1() {
+        for (query, expect) in [
+            ("", Some(0.1)),
+            ("?", Some(0.1)),
+            ("?share=0.5", Some(0.5)),
+            ("?share=0%2E5", Some(0.5)),
+            ("?share=1", Some(1.0)),
+            ("?share=0", Some(0.0)),
+            ("?share=2", None),
+            ("?share=NaN", None),
+            ("?share=-0.5", None),
+            ("?share=", None),
+            ("?share=1&share=1", None),
+            ("?part=1", None),
+        ] {
+            let uri: Uri = format!("/v1/policy/shadow{query}").parse().expect("a URI");
+            let share = Params::read(&uri, &["share"]).and_then(|params| params.share("share"));
+            assert_eq!(share.ok().map(|share| share.unwrap_or(0.1)), expect, "{query:?}");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! `/v1/policy`: what is in force, another one in its place, and back.
+//! `/v1/policy`: the active policy, another one in its place, and rollback.
 
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use http::header::{CONTENT_TYPE, HeaderName, IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use serde::Deserialize;
@@ -15,28 +15,30 @@ use crate::artifact::bundle::PolicyBundle;
 use crate::config::PolicyMode;
 use crate::policy::info::PolicyInfo;
 use crate::rollout::pipeline::MAX_CASES;
-use crate::rollout::replace::{ReplaceError, Replacement, ReplacementKind, ReplacementRequest, ReplacementSource};
-use crate::rollout::stage::ActivationError;
-use crate::server::App;
+use crate::rollout::replace::{Replacement, ReplacementKind, ReplacementRequest, ReplacementSource};
+use crate::server::api_error::ApiError;
+use crate::server::app::App;
+use crate::server::body::{ExpectedBody, from_json, json_body, json_bytes, read_body};
 use crate::server::control::fleet;
+use crate::server::control::fleet::RollbackRequest;
 use crate::server::control::params::Params;
-use crate::server::request::{Expected, body_of, from_json, json_body, json_bytes};
 use crate::server::respond;
-use crate::server::respond::{Response, error};
+use crate::server::respond::{Response, with_etag};
 use crate::wasm::load_error::MAX_SIZE;
 
-/// Base64 has a third more; cases and signature are small.
-const MAX_BUNDLE: usize = MAX_SIZE as usize / 3 * 4 + 2 * MAX_CASES + (64 << 10);
-/// Policies that are sent at once: one on its way, one that waits for its turn, and who comes to overtake it; each of which may have some 90 MB.
-pub const BODIES: usize = 4;
+/// Largest JSON body in bytes: base64 is a third longer than the component; cases and signature are small.
+const MAX_BUNDLE_BYTES: usize = MAX_SIZE as usize / 3 * 4 + 2 * MAX_CASES + (64 << 10);
+/// Policies that are uploaded at once: one in the pipeline, one that waits for it, and some that supersede that one. Each may need 90 MB.
+pub const MAX_POLICY_UPLOADS: usize = 4;
+/// Largest body of the requests without a component, in bytes.
+pub const MAX_COMMAND_BYTES: usize = 8 << 10;
 
-/// The parameters of a change.
 const DRY_RUN: &str = "dry-run";
 const TIMEOUT: &str = "timeout-ms";
-/// An hour; whoever wants to wait longer asks again.
-const MAX_TIMEOUT: u64 = 3_600_000;
+/// An hour, in ms; a client that wants to wait longer repeats the request.
+const MAX_TIMEOUT_MS: u64 = 3_600_000;
 
-/// A component with what travels with it.
+/// JSON body of `PUT /v1/policy`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Bundle {
@@ -50,193 +52,156 @@ struct Bundle {
 /// `GET /v1/policy`
 pub fn get(app: &App, request: &Request<Incoming>) -> Response {
     let active = app.authorizer.active();
+    let digest = active.as_ref().map(|info| &*info.digest);
     if let (Some(info), Some(known)) = (&active, Tags::of(request.headers(), &IF_NONE_MATCH))
         && known.contain(Some(info))
     {
-        return tagged(respond::empty(StatusCode::NOT_MODIFIED), Some(info));
+        return with_etag(respond::empty(StatusCode::NOT_MODIFIED), digest);
     }
-    tagged(respond::json(StatusCode::OK, &app.rollout.status()), active.as_deref())
+    with_etag(respond::json(StatusCode::OK, &app.rollout.status()), digest)
 }
 
 /// `PUT /v1/policy`
-pub async fn put(app: &App, request: Request<Incoming>) -> Response {
-    let followed = fleet::followed(app);
-    if let (None, Some(refusal)) = (followed, not_here(app)) {
-        return refusal;
+pub async fn put(app: &App, request: Request<Incoming>) -> Result<Response, ApiError> {
+    let managing = fleet::managing(app);
+    if managing.is_none() {
+        check_managed_here(app)?;
     }
-    let (dry_run, within) = match within(request.uri(), &[DRY_RUN]) {
-        Ok((params, within)) => match params.text(DRY_RUN) {
-            None => (false, within),
-            Some("" | "true") => (true, within),
-            Some(_) => return error(StatusCode::BAD_REQUEST, "invalid_parameter", "dry-run is true, or is not there"),
-        },
-        Err(response) => return *response,
+    let (params, timeout) = timeout(request.uri(), &[DRY_RUN])?;
+    let dry_run = match params.text(DRY_RUN) {
+        None => false,
+        Some("" | "true") => true,
+        Some(_) => return Err(ApiError::InvalidParameter("dry-run must be true, or absent".into())),
     };
     let headers = request.headers().clone();
-    let (artifact, _place) = match body(app, request).await {
-        Ok(body) => body,
-        Err(response) => return *response,
-    };
-    if let Some(followed) = followed {
-        return match unwanted(app, &headers) {
-            Some(refusal) => refusal,
-            None => tagged(fleet::put(followed, artifact, dry_run, within).await, app.authorizer.active().as_deref()),
-        };
+    let (artifact, _permit) = upload(app, request).await?;
+    if let Some(fleet) = managing {
+        check_preconditions(app, &headers)?;
+        return Ok(tagged(app, fleet::put(fleet, artifact, dry_run, timeout).await?));
     }
-    answer(app, ReplacementKind { what: ReplacementSource::Given(artifact), dry_run, wanted: wanted(&headers), within })
-        .await
+    change(
+        app,
+        ReplacementKind {
+            what: ReplacementSource::Given(artifact),
+            dry_run,
+            wanted: preconditions(&headers),
+            within: timeout,
+        },
+    )
+    .await
 }
 
 /// `POST /v1/policy/rollback`
-pub async fn rollback(app: &App, request: Request<Incoming>) -> Response {
-    let within = match within(request.uri(), &[]) {
-        Ok((_, within)) => within,
-        Err(response) => return *response,
-    };
+pub async fn rollback(app: &App, request: Request<Incoming>) -> Result<Response, ApiError> {
+    let (_, timeout) = timeout(request.uri(), &[])?;
     let headers = request.headers().clone();
-    let expected = Expected { error: "invalid_rollback", example: "{}" };
-    let back = match json_body::<fleet::Back>(request, 8 << 10, expected).await {
-        Ok(back) => back,
-        Err(response) => return *response,
-    };
-    if let Some(followed) = fleet::followed(app) {
-        return match unwanted(app, &headers) {
-            Some(refusal) => refusal,
-            None => tagged(fleet::rollback(followed, back, within).await, app.authorizer.active().as_deref()),
-        };
+    let expected = ExpectedBody { code: "invalid_rollback", example: "{}" };
+    let body: RollbackRequest = json_body(request, MAX_COMMAND_BYTES, &expected).await?;
+    if let Some(fleet) = fleet::managing(app) {
+        check_preconditions(app, &headers)?;
+        return Ok(tagged(app, fleet::rollback(fleet, body, timeout).await?));
     }
-    if let Some(refusal) = not_here(app) {
-        return refusal;
+    check_managed_here(app)?;
+    if !body.is_plain() {
+        return Err(ApiError::NoFleet(
+            "a gateway with a policy of its own rolls back to the previous one: `to` and `signature` are for a fleet",
+        ));
     }
-    if !back.is_plain() {
-        let text =
-            "a gateway with a policy of its own goes back to the one before, and takes neither `to` nor `signature`";
-        return error(StatusCode::CONFLICT, "no_fleet", text);
-    }
-    answer(app, ReplacementKind { what: ReplacementSource::Before, dry_run: false, wanted: wanted(&headers), within })
-        .await
+    change(
+        app,
+        ReplacementKind {
+            what: ReplacementSource::Before,
+            dry_run: false,
+            wanted: preconditions(&headers),
+            within: timeout,
+        },
+    )
+    .await
 }
 
-/// The parameters of a change, and the time that it may take.
-pub fn within<'a>(uri: &'a Uri, known: &[&str]) -> Result<(Params<'a>, Option<Duration>), Box<Response>> {
+/// The parameters of a change, and its `timeout-ms`.
+pub fn timeout<'a>(uri: &'a Uri, known: &[&str]) -> Result<(Params<'a>, Option<Duration>), ApiError> {
     let params = Params::read(uri, &[known, &[TIMEOUT]].concat())?;
-    let within = params.number(TIMEOUT, 1, MAX_TIMEOUT)?;
-    Ok((params, within.map(Duration::from_millis)))
+    let timeout = params.number(TIMEOUT, 1, MAX_TIMEOUT_MS)?;
+    Ok((params, timeout.map(Duration::from_millis)))
 }
 
-/// Whether the policy is somebody else's to change.
-pub fn not_here(app: &App) -> Option<Response> {
-    let text = if app.config.door == PolicyMode::Fleet {
-        "the policy is the fleet's (policy.source): `tidegate policy push` and `rollback` change it"
-    } else if app.authorizer.compiler().is_none() {
-        "this gateway lets everybody in (allow-all), so no policy is asked"
-    } else {
-        return None;
-    };
-    Some(error(StatusCode::CONFLICT, "no_policy_here", text))
+/// Fails where the policy cannot be changed through this port.
+pub fn check_managed_here(app: &App) -> Result<(), ApiError> {
+    if app.config.door == PolicyMode::Fleet {
+        let text = "the fleet manages the policy (policy.source): use `tidegate policy push` and `rollback`";
+        return Err(ApiError::PolicyNotManagedHere(text));
+    }
+    if app.authorizer.compiler().is_none() {
+        return Err(ApiError::PolicyNotManagedHere("this gateway allows all requests (allow-all) and has no policy"));
+    }
+    Ok(())
 }
 
-/// The policy that a request brings. Its place is held until it is done with.
-pub async fn body(app: &App, request: Request<Incoming>) -> Result<(PolicyBundle, SemaphorePermit<'_>), Box<Response>> {
-    let Ok(place) = app.policy_bodies.try_acquire() else {
-        let text = format!("{BODIES} policies are being sent already; try again");
-        return Err(Box::new(error(StatusCode::SERVICE_UNAVAILABLE, "busy", text)));
-    };
-    Ok((artifact(request).await?, place))
+/// The policy in a request's body, with a permit to hold until it was processed.
+pub async fn upload(app: &App, request: Request<Incoming>) -> Result<(PolicyBundle, SemaphorePermit<'_>), ApiError> {
+    let permit = app.policy_uploads.try_acquire().map_err(|_| ApiError::TooManyUploads { max: MAX_POLICY_UPLOADS })?;
+    Ok((artifact(request).await?, permit))
 }
 
-async fn artifact(request: Request<Incoming>) -> Result<PolicyBundle, Box<Response>> {
+async fn artifact(request: Request<Incoming>) -> Result<PolicyBundle, ApiError> {
     let kind = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if kind.eq_ignore_ascii_case("application/wasm") {
-        let component = body_of(request, MAX_SIZE as usize).await?;
-        return aside(move || Ok(PolicyBundle::new(component))).await;
+        let component = read_body(request.into_body(), MAX_SIZE as usize).await?;
+        return off_runtime(move || Ok(PolicyBundle::new(component))).await;
     }
     if kind.is_empty() || !kind.to_ascii_lowercase().starts_with("application/json") {
-        let text = "the body is a component, with content-type: application/wasm, or JSON with component (in base64), cases and signature";
-        return Err(Box::new(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_a_policy", text)));
+        return Err(ApiError::UnsupportedMediaType {
+            expected: "the body must be a component, with content-type: application/wasm, or JSON with component (in base64), cases and signature",
+        });
     }
-    let example = r#"{"component":"AGFzbQ…","cases":"[[case]]…"}"#;
-    let body = json_bytes(request, MAX_BUNDLE).await?;
-    aside(move || {
-        let bundle: Bundle = from_json(&body, &Expected { error: "invalid_policy", example })?;
-        let component = STANDARD.decode(bundle.component).map_err(|cause| {
-            let text = format!("component is no base64: {cause}; right would be {example}");
-            Box::new(error(StatusCode::BAD_REQUEST, "invalid_policy", text))
+    let body = json_bytes(request, MAX_BUNDLE_BYTES).await?;
+    off_runtime(move || {
+        let (code, example) = ("invalid_policy", r#"{"component":"AGFzbQ…","cases":"[[case]]…"}"#);
+        let bundle: Bundle = from_json(&body, &ExpectedBody { code, example })?;
+        let component = STANDARD.decode(bundle.component).map_err(|cause| ApiError::InvalidBody {
+            code,
+            reason: format!("component is not base64: {cause}; right would be {example}"),
         })?;
         Ok(PolicyBundle { cases: bundle.cases, signature: bundle.signature, ..PolicyBundle::new(component) })
     })
     .await
 }
 
-/// Takes what was sent apart, and its digest: for a large one, longer than a thread that serves streams has.
-async fn aside(
-    work: impl FnOnce() -> Result<PolicyBundle, Box<Response>> + Send + 'static,
-) -> Result<PolicyBundle, Box<Response>> {
-    let failed = |cause| Box::new(error(StatusCode::INTERNAL_SERVER_ERROR, "not_read", cause));
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|cause| Err(failed(cause)))
+/// Decodes and hashes on a blocking thread: for a large component that takes longer than a runtime worker may be blocked.
+async fn off_runtime(
+    work: impl FnOnce() -> Result<PolicyBundle, ApiError> + Send + 'static,
+) -> Result<PolicyBundle, ApiError> {
+    tokio::task::spawn_blocking(work).await?
 }
 
-/// Makes a change, and says what came of it.
-pub async fn answer(app: &App, change: ReplacementKind) -> Response {
-    match app.rollout.replace(change).await {
-        Ok(Replacement::InForce(info, only_here)) => {
-            let body = json!({ "in_force": *info, "until_restart_because": only_here });
-            tagged(respond::json(StatusCode::OK, &body), Some(&info))
+/// Runs the activation pipeline.
+pub async fn change(app: &App, change: ReplacementKind) -> Result<Response, ApiError> {
+    match app.rollout.replace(change).await? {
+        Replacement::InForce(info, not_persisted) => {
+            let body = json!({ "active": *info, "not_persisted_reason": not_persisted });
+            Ok(with_etag(respond::json(StatusCode::OK, &body), Some(&info.digest)))
         }
-        Ok(Replacement::Passed { digest, cases }) => {
-            respond::json(StatusCode::OK, &json!({ "dry_run": true, "digest": digest, "cases": cases }))
+        Replacement::Passed { digest, cases } => {
+            Ok(respond::json(StatusCode::OK, &json!({ "dry_run": true, "digest": digest, "cases_passed": cases })))
         }
-        Err(ReplaceError::Overtaken) => {
-            let text = "another policy was sent after this one, while it waited for its turn".to_owned();
-            error(StatusCode::CONFLICT, "overtaken", text)
-        }
-        Err(ReplaceError::Unwanted(info)) => not_in_force(info.as_deref()),
-        Err(ReplaceError::Withdrawn) => {
-            let text = "another candidate took its place, or none".to_owned();
-            error(StatusCode::CONFLICT, "withdrawn", text)
-        }
-        Err(ReplaceError::NothingBefore(why)) => {
-            error(StatusCode::CONFLICT, "nothing_before", format!("cannot roll back: {why}"))
-        }
-        Err(ReplaceError::Late(within)) => {
-            let text = format!("after {within:?} it had not come through all stages; nothing was changed");
-            error(StatusCode::SERVICE_UNAVAILABLE, "not_prepared", text)
-        }
-        Err(ReplaceError::Activation(refused)) => crate::server::control::policy::refused(&refused),
     }
 }
 
-/// A stage was not reached.
-pub fn refused(refused: &ActivationError) -> Response {
-    let (stage, digest) = (refused.stage, &refused.digest);
-    let error = json!({ "code": "refused", "message": refused.to_string(), "stage": stage, "digest": digest });
-    respond::json(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": error }))
-}
-
-/// Says what is in force.
-pub fn tagged(mut response: Response, active: Option<&PolicyInfo>) -> Response {
-    if let Some(info) = active
-        && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", info.digest))
-    {
-        response.headers_mut().insert(ETAG, tag);
-    }
-    response
-}
-
-/// The refusal of what is not wanted any more, given what is in force.
-pub fn unwanted(app: &App, headers: &HeaderMap) -> Option<Response> {
+/// Adds the entity tag of the active policy.
+pub fn tagged(app: &App, response: Response) -> Response {
     let active = app.authorizer.active();
-    (!wanted(headers)(active.as_deref())).then(|| not_in_force(active.as_deref()))
+    with_etag(response, active.as_ref().map(|info| &*info.digest))
 }
 
-fn not_in_force(info: Option<&PolicyInfo>) -> Response {
-    let text = info.map_or("nothing", |info| &info.digest);
-    let text = format!("{text} is in force, which is not what if-match or if-none-match wants");
-    tagged(error(StatusCode::PRECONDITION_FAILED, "not_in_force", text), info)
+/// Fails if `if-match` or `if-none-match` does not allow a change of the active policy.
+pub fn check_preconditions(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
+    let active = app.authorizer.active();
+    if preconditions(headers)(active.as_deref()) { Ok(()) } else { Err(ApiError::PreconditionFailed { active }) }
 }
 
-/// What the request says of what has to be in force, or has not.
-pub fn wanted(headers: &HeaderMap) -> ReplacementRequest {
+/// Whether `if-match` and `if-none-match` allow a change, given the active policy.
+pub fn preconditions(headers: &HeaderMap) -> ReplacementRequest {
     let (matches, others) = (Tags::of(headers, &IF_MATCH), Tags::of(headers, &IF_NONE_MATCH));
     Box::new(move |active| {
         let is = |tags: &Tags| tags.contain(active);
@@ -265,13 +230,20 @@ impl Tags {
 
 #[cfg(test)]
 mod tests {
+    use http::header::HeaderValue;
+
     use super::*;
     use crate::policy::info::PolicyOrigin;
 
     #[test]
-    fn conditions() {
-        let info =
-            PolicyInfo { number: 1, digest: "sha256:1".into(), cases: None, since: 0, origin: PolicyOrigin::default() };
+    fn if_match_and_if_none_match_allow_or_forbid_a_change() {
+        let info = PolicyInfo {
+            generation: 1,
+            digest: "sha256:1".into(),
+            cases: None,
+            since: 0,
+            origin: PolicyOrigin::default(),
+        };
         for (name, value, with, without) in [
             ("x", "", true, true),
             ("if-match", "\"sha256:1\"", true, false),
@@ -286,7 +258,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_static(value));
-            let wanted = wanted(&headers);
+            let wanted = preconditions(&headers);
             assert_eq!((wanted(Some(&info)), wanted(None)), (with, without), "{name}: {value}");
         }
     }

@@ -1,70 +1,55 @@
-//! `POST /v1/revoke`, and who is kept out for now.
+//! `POST /v1/revoke` and `/v1/revocations`.
 
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use crate::fleet::commands;
 use crate::fleet::revocation;
 use crate::fleet::revocation::{RevocationRequest, RevokeError};
 use crate::policy::stream_selector::StreamSelector;
-use crate::server::App;
-use crate::server::request::{Expected, json_body};
+use crate::server::api_error::ApiError;
+use crate::server::app::App;
+use crate::server::body::{ExpectedBody, json_body};
 use crate::server::respond;
-use crate::server::respond::{Response, error};
+use crate::server::respond::Response;
 use crate::store::StoreError;
 
-/// Bytes of an order; twice what its names may have, escaped.
-const LIMIT: usize = 16 << 10;
+/// Largest body in bytes: twice the longest subject and channel, escaped.
+const MAX_BODY_BYTES: usize = 16 << 10;
 
-/// Takes away a right on all nodes.
-pub async fn revoke(app: &App, request: Request<Incoming>) -> Response {
-    let code = "invalid_revocation";
-    let expected = Expected { error: code, example: r#"{"subject":"alice","for":"15m"}"# };
-    let order: RevocationRequest = match json_body(request, LIMIT, expected).await {
-        Ok(order) => order,
-        Err(response) => return *response,
-    };
-    let checked = order.clone().check();
-    match revocation::revoke(&**app.hub.store(), order).await {
-        Ok(revoked) => respond::json(StatusCode::OK, &json!(revoked)),
-        Err(RevokeError::InvalidRequest(text)) => error(StatusCode::BAD_REQUEST, code, text),
-        Err(full @ RevokeError::Full) => error(StatusCode::CONFLICT, "too_many_revocations", full),
-        Err(RevokeError::Store(cause)) => here_alone(app, checked.ok().map(|(selector, _)| selector), &cause),
-    }
+/// `POST /v1/revoke`
+pub async fn revoke(app: &App, request: Request<Incoming>) -> Result<Response, ApiError> {
+    let expected = ExpectedBody { code: "invalid_revocation", example: r#"{"subject":"alice","for":"15m"}"# };
+    let order: RevocationRequest = json_body(request, MAX_BODY_BYTES, &expected).await?;
+    let selected = order.clone().check();
+    let revoked = revocation::revoke(&**app.hub.store(), order).await.map_err(|cause| match cause {
+        RevokeError::InvalidRequest(text) => ApiError::InvalidRevocation(text),
+        full @ RevokeError::Full => ApiError::TooManyRevocations(full),
+        RevokeError::Store(cause) => on_this_node_only(app, selected.ok().map(|(selector, _)| selector), cause),
+    })?;
+    Ok(respond::json(StatusCode::OK, &json!(revoked)))
 }
 
-/// The store could not tell the others. Streams of this node end all the same, since they are why somebody asked.
-fn here_alone(app: &App, selector: Option<StreamSelector>, cause: &StoreError) -> Response {
-    let ended = selector.map_or(0, |selector| app.revocations.end(&selector));
-    let (status, code) = match cause {
-        StoreError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
-        StoreError::WrongType | StoreError::Refused(_) => (StatusCode::CONFLICT, "store_refuses"),
-    };
-    let text = format!(
-        "{cause}; this node ended {ended} of its streams, but whether the other nodes were told, and who is kept out, is not sure: \
-         revoke once more when the store is right ({}, {})",
-        commands::KEY,
-        revocation::KEY,
-    );
-    tracing::warn!(streams = ended, %cause, "revoked on this node alone");
-    error(status, code, text)
+/// The store failed, so the other nodes may not have been told. This node ends its matching streams all the same: that is what the operator
+/// asked for.
+fn on_this_node_only(app: &App, selector: Option<StreamSelector>, cause: StoreError) -> ApiError {
+    let streams = selector.map_or(0, |selector| app.revocations.end(&selector));
+    tracing::warn!(streams, %cause, "revoked on this node only");
+    ApiError::RevokedOnThisNodeOnly { streams, cause }
 }
 
-/// Who is kept out.
-pub async fn list(app: &App) -> Response {
-    match revocation::list(&**app.hub.store()).await {
-        Ok(list) => respond::json(StatusCode::OK, &json!({ "revocations": list })),
-        Err(cause) => respond::store_error(&cause),
-    }
+/// `GET /v1/revocations`
+pub async fn list(app: &App) -> Result<Response, ApiError> {
+    let list = revocation::list(&**app.hub.store()).await?;
+    Ok(respond::json(StatusCode::OK, &json!({ "revocations": list })))
 }
 
-/// Lets somebody in again.
-pub async fn lift(app: &App, request: Request<Incoming>) -> Response {
+/// `DELETE /v1/revocations/{id}`
+pub async fn lift(app: &App, request: Request<Incoming>) -> Result<Response, ApiError> {
     let id = request.uri().path().rsplit('/').next().unwrap_or_default();
-    match revocation::lift(&**app.hub.store(), id).await {
-        Ok(true) => respond::json(StatusCode::OK, &json!({ "lifted": id })),
-        Ok(false) => error(StatusCode::NOT_FOUND, "no_such_revocation", "nobody is kept out by that id"),
-        Err(cause) => respond::store_error(&cause),
+    if revocation::lift(&**app.hub.store(), id).await? {
+        Ok(respond::json(StatusCode::OK, &json!({ "lifted": id })))
+    } else {
+        Err(ApiError::NoSuchRevocation)
     }
 }

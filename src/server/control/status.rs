@@ -1,4 +1,6 @@
-//! `GET /v1/status`: how things stand, for the page at `/` and for scripts.
+//! `GET /v1/status`: the status of this node, for the page at `/` and for scripts.
+
+use std::time::Duration;
 
 use crate::telemetry::metrics::metrics;
 use http::StatusCode;
@@ -6,56 +8,58 @@ use serde_json::{Map, Value, json};
 
 use crate::policy::info::PolicyInfo;
 use crate::rollout::stage::ActivationError;
-use crate::server::App;
+use crate::server::api_error::ApiError;
+use crate::server::app::App;
 use crate::server::control::fleet;
-use crate::server::control::metrics::{PING_TIMEOUT, store_is_up};
-use crate::server::recent::short;
+use crate::server::recent_rejections::truncate;
 use crate::server::respond;
 use crate::server::respond::Response;
 use crate::stream::registry::EndReason;
 use crate::telemetry::process;
 use crate::util::clock::now_ms;
 
+/// Time for the store to return the status of all nodes; without it the page shows this node alone.
+const NODES_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// `GET /v1/status`
-pub async fn status(app: &App) -> Response {
-    let nodes = tokio::time::timeout(PING_TIMEOUT, fleet::nodes(app));
-    let (store_is_up, nodes) = tokio::join!(store_is_up(app), nodes);
-    let ready = store_is_up && app.commands.are_known() && app.authorizer.is_ready() && !app.is_draining();
+pub async fn status(app: &App) -> Result<Response, ApiError> {
+    let nodes = tokio::time::timeout(NODES_TIMEOUT, fleet::nodes(app));
+    let (readiness, nodes) = tokio::join!(app.readiness(), nodes);
     let (received, sent) = metrics().events();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time behind 1970")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time after 1970")]
     let started = (process::started() * 1e3) as u64;
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "node": app.fleet.get().map(|fleet| fleet.word().name).or_else(|| app.config.node_name.clone()),
         "now": now_ms(),
-        "started": started,
-        "ready": ready,
-        "draining": app.is_draining(),
-        "store": if store_is_up { "ok" } else { "away" },
+        "started_at": started,
+        "ready": readiness.is_ready(),
+        "draining": readiness.draining,
+        "store": readiness.store.as_str(),
         "policy": policy(app),
         "streams": streams(app),
-        "opens": metrics().stream_requests(),
+        "stream_requests": metrics().stream_requests(),
         "decisions": decisions(),
         "events": { "received": received, "sent": sent },
         "memory": {
-            "resident": process::resident(),
-            "log": app.hub.log_bytes(),
-            "log_limit": app.config.stream.hub.buffer_memory,
-            "replay": app.replays.used(),
-            "replay_limit": app.config.stream.replay_memory,
+            "resident_bytes": process::resident(),
+            "event_buffer_bytes": app.hub.log_bytes(),
+            "event_buffer_limit_bytes": app.config.stream.hub.buffer_memory,
+            "replay_bytes": app.replays.used(),
+            "replay_limit_bytes": app.config.stream.replay_memory,
         },
-        "kept_out": app.recent.list(),
-        "denials": app.authorizer.denied().list().len(),
+        "recent_rejections": app.recent_rejections.list(),
+        "revocations": app.authorizer.denied().list().len(),
         "nodes": nodes.unwrap_or_default(),
-        "candidate": candidate(app),
+        "shadow": shadow(app),
     });
-    respond::json(StatusCode::OK, &body)
+    Ok(respond::json(StatusCode::OK, &body))
 }
 
-/// The candidate in numbers; where it differs is asked of `/v1/policy/candidate`.
-fn candidate(app: &App) -> Value {
-    let Some(candidate) = app.shadow.candidate() else { return Value::Null };
-    let mut report = json!(candidate.report());
+/// The shadow policy's report without its disagreements, which `/v1/policy/shadow` has.
+fn shadow(app: &App) -> Value {
+    let Some(shadow) = app.shadow.candidate() else { return Value::Null };
+    let mut report = json!(shadow.report());
     if let Some(report) = report.as_object_mut() {
         report.remove("disagreements");
     }
@@ -66,42 +70,45 @@ fn policy(app: &App) -> Value {
     let history = app.rollout.history().clone();
     let active = app.authorizer.active();
     let past: Vec<&PolicyInfo> = history.swaps.iter().map(|info| &**info).collect();
-    let old =
-        app.authorizer.old().into_iter().map(|old| json!({ "number": old.info.number, "decisions": old.decisions }));
+    let retired = app
+        .authorizer
+        .old()
+        .into_iter()
+        .map(|old| json!({ "generation": old.info.generation, "decisions_in_progress": old.decisions }));
     json!({
         "allow_all": app.authorizer.compiler().is_none(),
-        "in_force": active.as_deref(),
-        "old": old.collect::<Vec<_>>(),
-        "swaps": *app.authorizer.swaps().borrow(),
+        "active": active.as_deref(),
+        "retired": retired.collect::<Vec<_>>(),
+        "activations": *app.authorizer.swaps().borrow(),
         "history": past,
-        "refused": history.refused.iter().map(|refused| refusal(refused)).collect::<Vec<_>>(),
+        "failures": history.refused.iter().map(|refused| failure(refused)).collect::<Vec<_>>(),
     })
 }
 
-/// What a compiler says may be long.
-fn refusal(refused: &ActivationError) -> Value {
+/// A failed activation. The reason is truncated, since a compiler's message may be long.
+fn failure(refused: &ActivationError) -> Value {
     json!({
         "time": refused.time,
         "stage": refused.stage.as_str(),
-        "why": short(&refused.why),
+        "reason": truncate(&refused.reason),
         "source": refused.origin.source,
     })
 }
 
 fn streams(app: &App) -> Value {
-    let top = app.top.get(&app.streams);
+    let top = app.stream_stats.get(&app.streams);
     let ended: Map<String, Value> =
         EndReason::ALL.iter().map(|why| (why.as_str().to_owned(), app.streams.ended(*why).into())).collect();
     json!({
         "count": app.streams.count(),
         "limit": app.config.stream.max_streams,
-        "held": app.held(),
+        "delayed": app.held(),
         "ended": ended,
         "top": *top,
     })
 }
 
-/// How many took up to so many seconds; the last bucket has no bound.
+/// A cumulative histogram of decision times in seconds; the last bucket has no bound.
 fn decisions() -> Value {
     let buckets = metrics().decision_buckets().into_iter();
     let buckets = buckets.map(|(le, count)| json!({ "le": le.is_finite().then_some(le), "count": count }));

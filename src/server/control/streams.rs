@@ -1,44 +1,40 @@
-//! `GET /v1/streams`: who reads what here.
+//! `GET /v1/streams`: the open streams of this node.
 
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 
-use crate::server::App;
+use crate::server::api_error::ApiError;
+use crate::server::app::App;
 use crate::server::control::params::Params;
 use crate::server::respond;
 use crate::server::respond::Response;
 use crate::stream::registry::StreamInfo;
 
-/// Streams of one page, unless fewer are wanted.
-const USUAL: u64 = 100;
-const MOST: u64 = 1000;
-/// A page ends when it has so many bytes: a stream may have a hundred long names.
-const BYTES: usize = 1 << 20;
+const DEFAULT_LIMIT: u64 = 100;
+const MAX_LIMIT: u64 = 1000;
+/// A page ends after this many bytes: a stream may have a hundred long channel names.
+const MAX_PAGE_BYTES: usize = 1 << 20;
 
-/// The streams that match, in the order in which they came, a page at a time.
-pub async fn list<B>(app: &App, request: Request<B>) -> Response {
-    page(app, &request).unwrap_or_else(|refusal| *refusal)
-}
-
-fn page<B>(app: &App, request: &Request<B>) -> Result<Response, Box<Response>> {
-    let known = ["subject", "channel", "version", "address", "limit", "after"];
+/// A page of the matching streams, in the order in which they were opened.
+pub async fn list<B>(app: &App, request: Request<B>) -> Result<Response, ApiError> {
+    let known = ["subject", "channel", "generation", "address", "limit", "after"];
     let params = Params::read(request.uri(), &known)?;
     let (subject, channel, address) = (params.text("subject"), params.text("channel"), params.text("address"));
-    let version = params.number("version", 0, u64::MAX)?;
-    let limit = params.number("limit", 1, MOST)?.unwrap_or(USUAL);
+    let generation = params.number("generation", 0, u64::MAX)?;
+    let limit = params.number("limit", 1, MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
     let after = params.number("after", 0, u64::MAX)?.unwrap_or(0);
     let matches = |reader: &StreamInfo| {
         subject.is_none_or(|wanted| reader.subject.as_deref() == Some(wanted))
             && channel.is_none_or(|wanted| reader.channels.iter().any(|name| **name == *wanted))
-            && version.is_none_or(|wanted| reader.version == wanted)
+            && generation.is_none_or(|wanted| reader.version == wanted)
             && address.is_none_or(|wanted| *reader.address == *wanted)
     };
-    // One more than wanted says whether there is a next page.
-    let most = usize::try_from(limit).unwrap_or(usize::MAX);
-    let found = app.streams.list(after, most.saturating_add(1), matches);
+    // One more than the limit, to know whether there is a next page.
+    let max = usize::try_from(limit).unwrap_or(usize::MAX);
+    let found = app.streams.list(after, max.saturating_add(1), matches);
     let (mut streams, mut bytes, mut last) = (Vec::new(), 0, None);
     for (number, reader) in &found {
-        if streams.len() == most || bytes > BYTES {
+        if streams.len() == max || bytes > MAX_PAGE_BYTES {
             let body = json!({ "count": app.streams.count(), "streams": streams, "next": last });
             return Ok(respond::json(StatusCode::OK, &body));
         }
@@ -52,13 +48,13 @@ fn page<B>(app: &App, request: &Request<B>) -> Result<Response, Box<Response>> {
 
 fn describe(number: u64, reader: &StreamInfo) -> Value {
     json!({
-        "number": number,
-        "request": reader.request,
+        "id": number,
+        "request_id": reader.request,
         "subject": reader.subject,
         "channels": reader.channels.iter().map(|name| &**name).collect::<Vec<_>>(),
         "address": reader.address,
         "since": reader.since,
         "expires_at": reader.expires_at,
-        "version": reader.version,
+        "generation": reader.version,
     })
 }

@@ -123,13 +123,13 @@ impl State {
         let key: Arc<str> = key.into();
         let last = self.streams.get(&key).map_or(StreamId::ZERO, |s| s.last);
         let id = next_id(last, id, now).ok_or_else(|| {
-            StoreError::Refused(
+            StoreError::InvalidCommand(
                 "ERR The ID specified in XADD is equal or smaller than the target stream top item".into(),
             )
         })?;
         let size = cost(&fields);
         if size + OVERHEAD + key.len() > self.limit {
-            return Err(StoreError::Refused(format!(
+            return Err(StoreError::InvalidCommand(format!(
                 "ERR an entry of {size} bytes is more than memory-store.max-size"
             )));
         }

@@ -78,7 +78,7 @@ async fn a_full_store_drops_the_oldest_of_all_streams() {
     let page = w.store.read("d", StreamId::ZERO, ALL).await.expect("read");
     assert_eq!(page.entries.last().map(|(id, _)| id.ms), Some(1_049));
     let too_large = NewEvent::new("e", &"x".repeat(3_000).into());
-    assert!(matches!(w.store.emit("c", &too_large, Retention::default()).await, Err(StoreError::Refused(_))));
+    assert!(matches!(w.store.emit("c", &too_large, Retention::default()).await, Err(StoreError::InvalidCommand(_))));
     assert_eq!(w.ids().await.last().map(String::as_str), Some("1048-0"), "and a refused one loses nothing");
 }
 
@@ -119,7 +119,7 @@ async fn commands_as_redis_answers_them() {
     use serde_json::json;
     assert_eq!(run(json!(["XADD", "c", "NOMKSTREAM", "*", "a", "b"])).await.expect("answer"), Reply::Nil);
     assert_eq!(run(json!(["XADD", "c", "5-1", "a", "b"])).await.expect("answer"), text("5-1"));
-    assert!(matches!(run(json!(["XADD", "c", "5-1", "a", "b"])).await, Err(StoreError::Refused(_))));
+    assert!(matches!(run(json!(["XADD", "c", "5-1", "a", "b"])).await, Err(StoreError::InvalidCommand(_))));
     assert_eq!(run(json!(["XADD", "c", "MAXLEN", 1, "5-*", "a", "c"])).await.expect("answer"), text("5-2"));
     let row = Reply::List(vec![text("5-2"), Reply::List(vec![text("a"), text("c")])]);
     assert_eq!(run(json!(["XRANGE", "c", "-", "+"])).await.expect("answer"), Reply::List(vec![row]));

@@ -103,6 +103,12 @@ impl From<RedisError> for StoreError {
     }
 }
 
+/// An error of an emitter's command. Redis answers `ERR` to a wrong command; every other code (`NOPERM`, `OOM`, `MISCONF`) is a state of the
+/// server.
+fn command_error(error: RedisError) -> StoreError {
+    if error.code() == Some("ERR") { StoreError::InvalidCommand(error.to_string()) } else { error.into() }
+}
+
 fn text(value: &Value) -> Option<&str> {
     match value {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
@@ -240,7 +246,7 @@ impl Store for RedisStore {
 
     async fn command(&self, command: &Command) -> Result<Reply, StoreError> {
         let mut connection = self.bulk.clone();
-        let value: Value = match command {
+        let value: Result<Value, RedisError> = match command {
             Command::Add { key, no_create, trim, id, fields } => {
                 let mut add = cmd("XADD");
                 add.arg(key);
@@ -259,7 +265,7 @@ impl Store for RedisStore {
                 for (name, value) in fields {
                     add.arg(name).arg(value);
                 }
-                add.query_async(&mut connection).await?
+                add.query_async(&mut connection).await
             }
             Command::Range { key, start, end, count } => {
                 let mut range = cmd("XRANGE");
@@ -267,16 +273,14 @@ impl Store for RedisStore {
                 if let Some(count) = count {
                     range.arg("COUNT").arg(*count);
                 }
-                range.query_async(&mut connection).await?
+                range.query_async(&mut connection).await
             }
             Command::Publish { key, message } => {
-                cmd("PUBLISH").arg(key).arg(message).query_async(&mut connection).await?
+                cmd("PUBLISH").arg(key).arg(message).query_async(&mut connection).await
             }
-            Command::Expire { key, seconds } => {
-                self.expire.key(key).arg(*seconds).invoke_async(&mut connection).await?
-            }
+            Command::Expire { key, seconds } => self.expire.key(key).arg(*seconds).invoke_async(&mut connection).await,
         };
-        Ok(reply(value))
+        Ok(reply(value.map_err(command_error)?))
     }
 
     fn fleet(&self) -> Option<FleetStore> {

@@ -134,8 +134,10 @@ impl Report {
         self.foreign += 1;
         let text = format!("line {line}: {why}");
         self.first_foreign.get_or_insert_with(|| text.clone());
-        (self.foreign <= TOLD)
-            .then(|| Told { text: format!("{text}; passed over\n\n"), json: json!({ "line": line, "foreign": why }) })
+        (self.foreign <= TOLD).then(|| Told {
+            text: format!("{text}; passed over\n\n"),
+            json: json!({ "line": line, "unreadable": why }),
+        })
     }
 
     /// The sums, for people.
@@ -174,20 +176,20 @@ impl Report {
         let flips = DecisionChange::KINDS.iter().map(|flip| (json!(flip), self.flips.get(flip).copied().unwrap_or(0)));
         let flips: serde_json::Map<String, Value> =
             flips.filter_map(|(name, count)| Some((name.as_str()?.to_owned(), json!(count)))).collect();
-        let sums = json!({
+        let summary = json!({
             "policy": &*self.digest,
-            "asked": self.asked,
-            "same": self.same,
-            "flips": flips,
+            "evaluated": self.asked,
+            "agree": self.same,
+            "changes": flips,
             "other": self.flips.get(&DecisionChange::Other).copied().unwrap_or(0),
-            "differs": self.differs,
+            "changed_fields": self.differs,
             "incomparable": self.incomparable,
-            "wanted_network": self.wanted_network,
+            "blocked_requests": self.wanted_network,
             "dropped": self.dropped,
-            "foreign": self.foreign,
-            "decided_by": self.policies.0,
+            "unreadable": self.foreign,
+            "recorded_policies": self.policies.0,
         });
-        format!("{}\n", json!({ "sums": sums }))
+        format!("{}\n", json!({ "summary": summary }))
     }
 }
 
@@ -232,12 +234,12 @@ fn told(line: u64, question: &Question, now: &DecisionView, flip: DecisionChange
         "line": line,
         "time": question.time,
         "request_id": request.id,
-        "flip": flip,
-        "differs": differs,
+        "change": flip,
+        "changed_fields": differs,
         "request": format!("{} {}", request.method, request.path_with_query),
         "channels": question.channels,
-        "then": question.answer.to_json(),
-        "now": now.to_json(),
+        "recorded": question.answer.to_json(),
+        "replayed": now.to_json(),
     });
     Told { text, json }
 }
@@ -254,7 +256,7 @@ fn said(answer: &DecisionView) -> String {
             let body: String = text("body").chars().take(80).collect();
             format!("reject {} {body:?}", answer.get("status").unwrap_or(&Value::Null))
         }
-        OutcomeKind::Error => format!("error {}: {:?}", text("error"), text("because")),
+        OutcomeKind::Error => format!("error {}: {:?}", text("error"), text("message")),
     };
     if !text("reason").is_empty() {
         let _ = write!(line, ", because {:?}", text("reason"));

@@ -5,11 +5,11 @@ use crate::util::golden::golden;
 use crate::wasm::component::Policy;
 use crate::wasm::engine;
 
-const LINE: &str = r#"{"recording":1,"time":"2026-11-25T12:00:00.000Z","policy":"sha256:0ld","us":52,"request":{"id":"5f0c","method":"GET","scheme":"https","authority":"authorizer.example","path_with_query":"/api/realtime?channel=CHANNEL","headers":[["cookie","session=s1"]],"client_address":"192.0.2.1"},"channels":["CHANNEL"],"now":1764072000000,"calls":CALLS,"network":false,"answer":ANSWER}"#;
+const LINE: &str = r#"{"recording":1,"time":"2026-11-25T12:00:00.000Z","policy":"sha256:0ld","duration_us":52,"request":{"id":"5f0c","method":"GET","scheme":"https","authority":"authorizer.example","path_with_query":"/api/realtime?channel=CHANNEL","headers":[["cookie","session=s1"]],"client_address":"192.0.2.1"},"channels":["CHANNEL"],"now":1764072000000,"calls":CALLS,"network":false,"answer":ANSWER}"#;
 const MEMBER: &str = r#"[{"call":{"get":"session:s1"},"answer":{"value":"{\"id\":\"alice\",\"role\":\"member\"}"}}]"#;
 const IN: &str = r#"{"allow":true,"subject":"alice","channels":["CHANNEL"],"headers":{},"reason":""}"#;
 const OUT: &str = r#"{"status":403,"headers":{"content-type":["text/plain"]},"body":"No","reason":"a test"}"#;
-const ERROR: &str = r#"{"error":"trap","because":"the policy trapped: unreachable","reason":""}"#;
+const ERROR: &str = r#"{"error":"trap","message":"the policy trapped: unreachable","reason":""}"#;
 
 fn line(channel: &str, calls: &str, answer: &str) -> String {
     LINE.replace("CALLS", calls).replace("ANSWER", answer).replace("CHANNEL", channel)

@@ -1,4 +1,4 @@
-//! Which web pages may read a stream: the head fields that tell browsers so, on rejections too.
+//! CORS: which web pages may read a stream. The headers are on rejections, too.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use crate::config::cors::Cors;
 use crate::server::respond::{Response, empty};
 
-/// Adds to a response what its request's origin may know.
+/// Adds the CORS headers for the request's origin.
 pub fn apply(cors: &Cors, request: &HeaderMap, response: &mut Response) {
     let headers = response.headers_mut();
     match &cors.origins {
@@ -31,7 +31,7 @@ pub fn apply(cors: &Cors, request: &HeaderMap, response: &mut Response) {
     }
 }
 
-/// Answers a browser's `OPTIONS`.
+/// Answers a preflight request.
 pub fn preflight() -> Response {
     let mut response = empty(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();

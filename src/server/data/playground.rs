@@ -1,4 +1,5 @@
-//! The page of `tidegate dev`. It acts: so it is for this machine's own browser only, unless the operator says otherwise.
+//! The playground of `tidegate dev`. It can emit events and use any session, so it is for browsers of this machine only, unless the operator
+//! opens it.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -14,33 +15,36 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::server::access::{host_is_address, is_foreign_page};
+use crate::server::api_error::ApiError;
+use crate::server::app::App;
+use crate::server::control;
+use crate::server::respond;
+use crate::server::respond::Response;
+
 use crate::authz::authorizer::ObservedDecision;
 use crate::policy::Outcome;
-use crate::server::request::{host_is_address, is_foreign_page};
-use crate::server::respond;
-use crate::server::respond::{Response, error};
-use crate::server::{App, control};
 
 const PAGE: &str = include_str!("playground.html");
-/// Nothing but the page's own script and style, and requests to where it came from.
+/// Only the page's own script and style run, and it sends requests only to its own origin.
 const CSP: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
                    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-/// A refusal's body is shown to this length.
-const SHOWN: usize = 1024;
+/// Characters of a rejection's body that are shown.
+const MAX_BODY_CHARS: usize = 1024;
 
-/// What the page shows beside the streams.
+/// The content of the playground.
 pub struct Playground {
     /// The policy's name.
     pub policy: String,
-    /// Sessions to choose from, with a word about each.
+    /// Sessions to choose from, each with a description.
     pub users: Vec<(String, String)>,
-    /// Channels to try.
+    /// Channels to choose from.
     pub channels: Vec<String>,
-    /// Also for visitors from elsewhere.
+    /// Whether browsers of other machines may use it.
     pub open_to_all: bool,
 }
 
-/// Signs in whom the path names, as in `/api/realtime/as/alice`, for an app that sends no cookie to another origin.
+/// Sets the session cookie from a path such as `/api/realtime/as/alice`, for an app that sends no cookie to another origin.
 pub fn sign_in<B>(stream_path: &str, request: &mut Request<B>) {
     let session = request.uri().path().strip_prefix(stream_path).and_then(|rest| rest.strip_prefix("/as/"));
     let Some(cookie) = session.and_then(|session| HeaderValue::from_str(&format!("session={session}")).ok()) else {
@@ -49,21 +53,27 @@ pub fn sign_in<B>(stream_path: &str, request: &mut Request<B>) {
     request.headers_mut().entry(COOKIE).or_insert(cookie);
 }
 
-/// The page and what it asks for.
-pub async fn answer(app: &Arc<App>, playground: &Playground, request: Request<Incoming>, peer: SocketAddr) -> Response {
+/// Answers the page and its requests.
+pub async fn answer(
+    app: &Arc<App>,
+    playground: &Playground,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+) -> Result<Response, ApiError> {
     let from_here = peer.ip().to_canonical().is_loopback() && host_is_address(&request);
     if !(playground.open_to_all || from_here) {
-        let text = "the playground is for this machine only; --playground-unsafe opens it to all";
-        return error(StatusCode::FORBIDDEN, "loopback_only", text);
+        return Err(ApiError::LoopbackOnly);
     }
     match (request.uri().path(), request.method()) {
-        ("/", &Method::GET) => page(),
-        ("/playground/state", &Method::GET) => respond::json(StatusCode::OK, &state(app, playground)),
-        ("/playground/decisions", &Method::GET) => decisions(app),
+        ("/", &Method::GET) => Ok(page()),
+        ("/playground/state", &Method::GET) => Ok(respond::json(StatusCode::OK, &state(app, playground))),
+        ("/playground/decisions", &Method::GET) => Ok(decisions(app)),
         ("/playground/emit", &Method::POST) => emit(app, request).await,
-        ("/playground/emit", _) => respond::method_not_allowed("POST"),
-        ("/" | "/playground/state" | "/playground/decisions", _) => respond::method_not_allowed("GET"),
-        _ => respond::not_found(),
+        ("/playground/emit", _) => Err(ApiError::MethodNotAllowed { allow: "POST".into() }),
+        ("/" | "/playground/state" | "/playground/decisions", _) => {
+            Err(ApiError::MethodNotAllowed { allow: "GET".into() })
+        }
+        _ => Err(ApiError::NotFound),
     }
 }
 
@@ -74,7 +84,8 @@ fn page() -> Response {
 }
 
 fn state(app: &App, playground: &Playground) -> Value {
-    let users = playground.users.iter().map(|(session, info)| json!({ "session": session, "about": info }));
+    let users =
+        playground.users.iter().map(|(session, description)| json!({ "session": session, "description": description }));
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "stream_path": app.config.stream.path,
@@ -84,14 +95,14 @@ fn state(app: &App, playground: &Playground) -> Value {
     })
 }
 
-async fn emit(app: &App, request: Request<Incoming>) -> Response {
+async fn emit(app: &App, request: Request<Incoming>) -> Result<Response, ApiError> {
     if is_foreign_page(&request) {
-        return error(StatusCode::FORBIDDEN, "foreign_origin", "web pages of other origins have no business here");
+        return Err(ApiError::OriginNotAllowed);
     }
     control::emit::emit(app, request).await
 }
 
-/// Every decision from now on.
+/// All decisions from now on, as an event stream.
 fn decisions(app: &App) -> Response {
     let frames = stream::unfold((app.authorizer.watch(), false), |(mut watch, greeted)| async move {
         if !greeted {
@@ -106,7 +117,7 @@ fn decisions(app: &App) -> Response {
         };
         Some((Ok(Frame::data(Bytes::from(text))), (watch, greeted)))
     });
-    respond::event_stream(StreamBody::new(frames.take_until(Box::pin(app.departure.begun()))))
+    respond::event_stream(StreamBody::new(frames.take_until(Box::pin(app.shutdown.draining()))))
 }
 
 fn describe(watched: &ObservedDecision) -> Value {
@@ -114,11 +125,11 @@ fn describe(watched: &ObservedDecision) -> Value {
     let (outcome, status, kind, body, subject, why) = match &decision.outcome {
         Outcome::Allowed(grant) => ("allowed", 200, None, None, grant.subject.clone(), None),
         Outcome::Rejected(rejection) => {
-            let body = String::from_utf8_lossy(&rejection.body).chars().take(SHOWN).collect::<String>();
+            let body = String::from_utf8_lossy(&rejection.body).chars().take(MAX_BODY_CHARS).collect::<String>();
             ("rejected", rejection.status.as_u16(), None, Some(body), None, None)
         }
         Outcome::Failed(failure) => {
-            let status = respond::failure(failure).status().as_u16();
+            let status = ApiError::from(failure.clone()).status().as_u16();
             ("error", status, Some(failure.kind()), None, None, Some(failure.to_string()))
         }
     };
@@ -133,7 +144,7 @@ fn describe(watched: &ObservedDecision) -> Value {
         "reason": decision.reason.clone().or(why),
         "subject": subject,
         "cached": decision.cached,
-        "micros": u64::try_from(decision.took.as_micros()).unwrap_or(u64::MAX),
+        "duration_us": u64::try_from(decision.took.as_micros()).unwrap_or(u64::MAX),
         "policy": decision.policy(),
     })
 }

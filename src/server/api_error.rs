@@ -1,0 +1,344 @@
+//! Why a request to either port fails, and what HTTP makes of it: status, code, the client's text and the operator's text. This is the only
+//! place that maps a cause to HTTP; handlers return `Result<Response, ApiError>`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::{ALLOW, HeaderValue};
+use serde_json::{Value, json};
+
+use crate::artifact::digest::Digest;
+use crate::artifact::signature::SignatureError;
+use crate::fleet::push::PushError;
+use crate::fleet::record::MissingBlob;
+use crate::fleet::revocation::RevokeError;
+use crate::fleet::shadow::push::NoShadowPolicy;
+use crate::fleet::status::NoFleetPolicy;
+use crate::policy::Failure;
+use crate::policy::info::PolicyInfo;
+use crate::rollout::replace::ReplaceError;
+use crate::rollout::stage::{ActivationError, Stage};
+use crate::server::body::BodyError;
+use crate::server::data::request::InvalidAck;
+use crate::server::respond;
+use crate::server::respond::Response;
+use crate::store::StoreError;
+use crate::store::command::CommandError;
+
+/// Why a request fails. [`Display`](std::fmt::Display) is the operator's text; [`ApiError::message`] is the client's.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    #[error("nothing is served at this path")]
+    NotFound,
+    #[error("this path allows {allow} only")]
+    MethodNotAllowed { allow: String },
+    #[error("the request line and headers are larger than {max_bytes} bytes (server.max-header-size)")]
+    HeaderTooLarge { max_bytes: usize },
+    #[error("requests of web pages of other origins are not allowed")]
+    OriginNotAllowed,
+    #[error("use the address of this port, or localhost, or set control.token")]
+    HostNotAllowed,
+    #[error("{}", if *.token_sent { "the token is not the control port's token" } else { "the control port requires its token: authorization: Bearer …" })]
+    Unauthorized { token_sent: bool },
+    #[error("the bearer token is not one of redis-rest.tokens")]
+    InvalidRestToken,
+    #[error("the playground is for this machine only; --playground-unsafe opens it to all")]
+    LoopbackOnly,
+    #[error("{0}")]
+    InvalidParameter(String),
+    #[error("{expected}")]
+    UnsupportedMediaType { expected: &'static str },
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// The code depends on what the body should have been.
+    #[error("{reason}")]
+    InvalidBody { code: &'static str, reason: String },
+
+    #[error(transparent)]
+    InvalidAck(#[from] InvalidAck),
+    #[error("the request has {count} channels; at most {max} are allowed (stream.max-channels-per-stream)")]
+    TooManyChannels { count: usize, max: usize },
+    #[error("{0:?} is not a channel here (channels.allow, channels.deny)")]
+    ChannelNotAllowed(String),
+    #[error("this node has {max} streams already (stream.max-streams)")]
+    TooManyStreams { max: usize },
+    #[error("an operator revoked this access for a while")]
+    Revoked,
+    #[error(transparent)]
+    Decision(#[from] Failure),
+
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    #[error("an event of more than {max_bytes} bytes (stream.max-event-size) cannot be delivered")]
+    EventTooLarge { max_bytes: usize },
+
+    #[error("{0}")]
+    InvalidRevocation(String),
+    #[error(transparent)]
+    TooManyRevocations(RevokeError),
+    #[error("there is no revocation with this id")]
+    NoSuchRevocation,
+    /// The store could not pass the revocation on; this node ended its own streams all the same.
+    #[error(
+        "{cause}; this node ended {streams} of its streams, but whether other nodes were told, and whether the revocation was stored, is \
+         unknown: revoke again when the store is available"
+    )]
+    RevokedOnThisNodeOnly { streams: usize, cause: StoreError },
+
+    #[error("{0}")]
+    PolicyNotManagedHere(&'static str),
+    #[error("{0}")]
+    NoFleet(&'static str),
+    #[error("{max} policies are being uploaded already; try again")]
+    TooManyUploads { max: usize },
+    #[error("{}", active_policy(.active.as_deref()))]
+    PreconditionFailed { active: Option<Arc<PolicyInfo>> },
+    #[error("another policy was sent while this one waited")]
+    Superseded,
+    #[error("the activation was not complete after {within:?}; nothing was changed")]
+    NotPrepared { within: Duration },
+    #[error("cannot roll back: {0}")]
+    NoPreviousPolicy(String),
+    #[error(
+        "the fleet's policies are signed, and no node accepts a smaller sequence: send a signature of the earlier policy with a greater one \
+         (`tidegate policy rollback --key` does)"
+    )]
+    SignatureRequired,
+    #[error(transparent)]
+    ActivationFailed(Arc<ActivationError>),
+    #[error("{cause}")]
+    InvalidSignature { cause: SignatureError, digest: Digest },
+    #[error(transparent)]
+    Push(PushError),
+
+    #[error("there is no shadow policy: PUT one to /v1/policy/shadow (`tidegate policy shadow`)")]
+    NoShadowPolicy,
+    #[error("the shadow policy is {digest}")]
+    OtherShadowPolicy { digest: String },
+    #[error("the shadow policy was replaced or removed meanwhile")]
+    ShadowPolicyChanged,
+    #[error("{0}")]
+    ShadowPolicyUnreadable(String),
+
+    #[error("{0}")]
+    Internal(String),
+}
+
+fn active_policy(active: Option<&PolicyInfo>) -> String {
+    let digest = active.map_or("no policy", |info| &*info.digest);
+    format!("{digest} is active, which if-match or if-none-match does not allow")
+}
+
+impl ApiError {
+    /// The status and the code, for programs.
+    const fn classify(&self) -> (StatusCode, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::NotFound => (S::NOT_FOUND, "not_found"),
+            Self::MethodNotAllowed { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::HeaderTooLarge { .. } => (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_too_large"),
+            Self::OriginNotAllowed => (S::FORBIDDEN, "origin_not_allowed"),
+            Self::HostNotAllowed => (S::FORBIDDEN, "host_not_allowed"),
+            Self::Unauthorized { .. } | Self::InvalidRestToken => (S::UNAUTHORIZED, "unauthorized"),
+            Self::LoopbackOnly => (S::FORBIDDEN, "loopback_only"),
+            Self::InvalidParameter(_) => (S::BAD_REQUEST, "invalid_parameter"),
+            Self::UnsupportedMediaType { .. } => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Self::Body(BodyError::TooLarge(_)) => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Self::Body(BodyError::Incomplete) => (S::BAD_REQUEST, "body_incomplete"),
+            Self::Body(BodyError::Timeout) => (S::REQUEST_TIMEOUT, "body_timeout"),
+            Self::InvalidBody { code, .. } => (S::BAD_REQUEST, code),
+
+            Self::InvalidAck(_) => (S::BAD_REQUEST, "invalid_ack"),
+            Self::TooManyChannels { .. } => (S::BAD_REQUEST, "too_many_channels"),
+            Self::ChannelNotAllowed(_) => (S::FORBIDDEN, "channel_not_allowed"),
+            Self::TooManyStreams { .. } => (S::SERVICE_UNAVAILABLE, "too_many_streams"),
+            Self::Revoked => (S::FORBIDDEN, "revoked"),
+            Self::Decision(Failure::NoPolicy | Failure::Busy) => (S::SERVICE_UNAVAILABLE, "unavailable"),
+            Self::Decision(_) => (S::INTERNAL_SERVER_ERROR, "decision_error"),
+
+            Self::Store(cause) | Self::RevokedOnThisNodeOnly { cause, .. } => classify_store(cause),
+            Self::Command(CommandError::Unknown(_)) => (S::BAD_REQUEST, "unknown_command"),
+            Self::Command(_) => (S::BAD_REQUEST, "invalid_command"),
+            Self::EventTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "event_too_large"),
+
+            Self::InvalidRevocation(_) => (S::BAD_REQUEST, "invalid_revocation"),
+            Self::TooManyRevocations(_) => (S::CONFLICT, "too_many_revocations"),
+            Self::NoSuchRevocation => (S::NOT_FOUND, "no_such_revocation"),
+
+            Self::PolicyNotManagedHere(_) => (S::CONFLICT, "policy_not_managed_here"),
+            Self::NoFleet(_) => (S::CONFLICT, "no_fleet"),
+            Self::TooManyUploads { .. } => (S::SERVICE_UNAVAILABLE, "busy"),
+            Self::PreconditionFailed { .. } => (S::PRECONDITION_FAILED, "precondition_failed"),
+            Self::Superseded => (S::CONFLICT, "superseded"),
+            Self::NotPrepared { .. } => (S::SERVICE_UNAVAILABLE, "not_prepared"),
+            Self::NoPreviousPolicy(_) => (S::CONFLICT, "no_previous_policy"),
+            Self::SignatureRequired => (S::CONFLICT, "signature_required"),
+            Self::ActivationFailed(_) | Self::InvalidSignature { .. } => (S::UNPROCESSABLE_ENTITY, "activation_failed"),
+            Self::Push(cause) => classify_push(cause),
+
+            Self::NoShadowPolicy => (S::NOT_FOUND, "no_shadow_policy"),
+            Self::OtherShadowPolicy { .. } => (S::PRECONDITION_FAILED, "digest_mismatch"),
+            Self::ShadowPolicyChanged => (S::CONFLICT, "shadow_policy_changed"),
+            Self::ShadowPolicyUnreadable(_) => (S::CONFLICT, "shadow_policy_unreadable"),
+
+            Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal_error"),
+        }
+    }
+
+    /// The HTTP status.
+    pub const fn status(&self) -> StatusCode {
+        self.classify().0
+    }
+
+    /// The code, for programs.
+    pub const fn code(&self) -> &'static str {
+        self.classify().1
+    }
+
+    /// The text that the client gets. It does not disclose what the operator's text may: why a policy failed, where the store is.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Decision(Failure::NoPolicy | Failure::Busy) => "this request cannot be decided now; try again".into(),
+            Self::Decision(_) => "this request could not be decided".into(),
+            Self::Store(StoreError::Unavailable(_)) => "the store does not answer".into(),
+            Self::Internal(_) => "internal error; the gateway's log has the cause".into(),
+            _ => self.to_string(),
+        }
+    }
+
+    /// More fields of the error, for programs.
+    fn details(&self) -> Option<Value> {
+        match self {
+            Self::ActivationFailed(failure) => Some(json!({ "stage": failure.stage, "digest": failure.digest })),
+            Self::InvalidSignature { digest, .. } => Some(json!({ "stage": Stage::Verified, "digest": digest })),
+            Self::Push(PushError::Refused(nodes)) => Some(json!({ "nodes": nodes })),
+            _ => None,
+        }
+    }
+
+    /// `{"error":{"code","message",…}}` with the status. A decision's failure was logged when it was made; other server errors are logged here.
+    pub fn into_response(self) -> Response {
+        let (status, code) = self.classify();
+        match &self {
+            Self::Internal(error) => tracing::error!(error, "internal error"),
+            Self::Decision(_) => {}
+            error if status.is_server_error() => tracing::debug!(code, %error, "request failed"),
+            _ => {}
+        }
+        let mut error = json!({ "code": code, "message": self.message() });
+        if let (Some(error), Some(Value::Object(details))) = (error.as_object_mut(), self.details()) {
+            error.extend(details);
+        }
+        let mut response = respond::json(status, &json!({ "error": error }));
+        match &self {
+            Self::MethodNotAllowed { allow } => {
+                if let Ok(allow) = HeaderValue::from_str(allow) {
+                    response.headers_mut().insert(ALLOW, allow);
+                }
+            }
+            Self::PreconditionFailed { active } => {
+                response = respond::with_etag(response, active.as_deref().map(|info| &*info.digest));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+/// A store that refuses a command is a fault of the deployment, and so not a client error.
+const fn classify_store(cause: &StoreError) -> (StatusCode, &'static str) {
+    use StatusCode as S;
+    match cause {
+        StoreError::Unavailable(_) => (S::SERVICE_UNAVAILABLE, "store_unavailable"),
+        StoreError::WrongType => (S::CONFLICT, "wrong_type"),
+        StoreError::InvalidCommand(_) => (S::BAD_REQUEST, "invalid_command"),
+        StoreError::Refused(_) => (S::BAD_GATEWAY, "store_refused"),
+    }
+}
+
+const fn classify_push(cause: &PushError) -> (StatusCode, &'static str) {
+    use StatusCode as S;
+    match cause {
+        PushError::Store(cause) => classify_store(cause),
+        PushError::Refused(_) => (S::UNPROCESSABLE_ENTITY, "activation_failed"),
+        PushError::TooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
+        PushError::Busy => (S::CONFLICT, "push_in_progress"),
+        PushError::Moved => (S::CONFLICT, "superseded"),
+        PushError::Replaced(_) => (S::CONFLICT, "replaced"),
+        PushError::Backwards { .. } | PushError::NoNumber { .. } => (S::CONFLICT, "sequence_not_increasing"),
+        PushError::NoNodes | PushError::Lost | PushError::Slow { .. } => (S::SERVICE_UNAVAILABLE, "not_prepared"),
+        PushError::Behind { .. } | PushError::Unknown(_) => (S::GATEWAY_TIMEOUT, "partially_applied"),
+    }
+}
+
+impl From<PushError> for ApiError {
+    fn from(cause: PushError) -> Self {
+        match cause {
+            PushError::Store(cause) => Self::Store(cause),
+            cause => Self::Push(cause),
+        }
+    }
+}
+
+impl From<ReplaceError> for ApiError {
+    fn from(cause: ReplaceError) -> Self {
+        match cause {
+            ReplaceError::Overtaken => Self::Superseded,
+            ReplaceError::Unwanted(active) => Self::PreconditionFailed { active },
+            ReplaceError::Withdrawn => Self::ShadowPolicyChanged,
+            ReplaceError::NothingBefore(reason) => Self::NoPreviousPolicy(reason),
+            ReplaceError::Late(within) => Self::NotPrepared { within },
+            ReplaceError::Activation(failure) => Self::ActivationFailed(failure),
+        }
+    }
+}
+
+impl From<Arc<ActivationError>> for ApiError {
+    fn from(failure: Arc<ActivationError>) -> Self {
+        Self::ActivationFailed(failure)
+    }
+}
+
+impl From<NoShadowPolicy> for ApiError {
+    fn from(cause: NoShadowPolicy) -> Self {
+        match cause {
+            NoShadowPolicy::Store(cause) => Self::Store(cause),
+            NoShadowPolicy::None => Self::NoShadowPolicy,
+            NoShadowPolicy::Moved => Self::ShadowPolicyChanged,
+            unreadable @ NoShadowPolicy::Unreadable(_) => Self::ShadowPolicyUnreadable(unreadable.to_string()),
+        }
+    }
+}
+
+impl ApiError {
+    /// The policy to roll back to cannot be fetched.
+    pub fn previous_policy(cause: MissingBlob) -> Self {
+        match cause {
+            MissingBlob::Store(cause) => Self::Store(cause),
+            lost => Self::NoPreviousPolicy(lost.to_string()),
+        }
+    }
+
+    /// The fleet's shadow policy cannot be fetched.
+    pub fn shadow_policy(cause: MissingBlob) -> Self {
+        match cause {
+            MissingBlob::Store(cause) => Self::Store(cause),
+            lost => Self::ShadowPolicyUnreadable(lost.to_string()),
+        }
+    }
+}
+
+impl From<NoFleetPolicy> for ApiError {
+    fn from(cause: NoFleetPolicy) -> Self {
+        Self::NoPreviousPolicy(cause.to_string())
+    }
+}
+
+impl From<tokio::task::JoinError> for ApiError {
+    fn from(cause: tokio::task::JoinError) -> Self {
+        Self::Internal(cause.to_string())
+    }
+}

@@ -1,0 +1,155 @@
+//! What the handlers of both ports share.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::Semaphore;
+
+use crate::artifact::signature::SignaturePolicy;
+use crate::audit::Audit;
+use crate::authz::authorizer::Authorizer;
+use crate::channel::hub::Hub;
+use crate::channel::sequencer::GapReason;
+use crate::config::Config;
+use crate::config::live::{Live, Options};
+use crate::fleet::commands::Commands;
+use crate::fleet::node::Fleet;
+use crate::fleet::revocation;
+use crate::fleet::revocation::RevocationService;
+use crate::policy::Failure;
+use crate::rollout::Rollout;
+use crate::rollout::observers::Observers;
+use crate::rollout::stage::Stage;
+use crate::server::control::policy::MAX_POLICY_UPLOADS;
+use crate::server::control::stream_stats::StreamStatsCache;
+use crate::server::data::playground::Playground;
+use crate::server::data::rejection_delay::RejectionDelay;
+use crate::server::data::stream::REFUSAL_CODES;
+use crate::server::recent_rejections::RecentRejections;
+use crate::server::shutdown::ShutdownState;
+use crate::shadow::shadow_policy::ShadowEvaluator;
+use crate::stream::body::StreamContext;
+use crate::stream::registry::StreamRegistry;
+use crate::stream::replay::ReplayBudget;
+use crate::telemetry::metrics::StreamRequestOutcome;
+use crate::telemetry::metrics::metrics;
+use crate::telemetry::process;
+
+/// One request may be delayed (`reject.delay`) for this many streams that are allowed.
+const STREAMS_PER_DELAYED_REQUEST: usize = 10;
+
+/// State that the handlers of both ports share.
+pub struct App {
+    /// The configuration that the process was started with.
+    pub config: Arc<Config>,
+    /// The options that change without a restart.
+    pub options: Options,
+    /// Channels and their events.
+    pub hub: Hub,
+    /// Decides about stream requests.
+    pub authorizer: Arc<Authorizer>,
+    /// The decision log and the recording.
+    pub audit: Arc<Audit>,
+    /// The shadow policy.
+    pub shadow: Arc<ShadowEvaluator>,
+    /// Activates policies.
+    pub rollout: Rollout,
+    /// This node's part in the fleet, once it has joined; never set on `memory:`.
+    pub fleet: OnceLock<Arc<Fleet>>,
+    /// All open streams.
+    pub streams: StreamRegistry,
+    /// Applies revocations on this node.
+    pub revocations: Arc<RevocationService>,
+    /// The fleet's commands.
+    pub commands: Arc<Commands>,
+    /// The playground of `tidegate dev`.
+    pub playground: Option<Playground>,
+    pub(super) rejection_delay: RejectionDelay,
+    pub(super) replays: Arc<ReplayBudget>,
+    pub(super) shutdown: ShutdownState,
+    pub(super) recent_rejections: RecentRejections,
+    pub(super) stream_stats: StreamStatsCache,
+    /// Limits how many policies are uploaded at once.
+    pub(super) policy_uploads: Semaphore,
+}
+
+impl App {
+    /// Composes the state of a node.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        hub: Hub,
+        authorizer: Arc<Authorizer>,
+        observers: Observers,
+        playground: Option<Playground>,
+        signatures: SignaturePolicy,
+    ) -> Self {
+        register_labels();
+        let streams = StreamRegistry::new(config.stream.max_streams);
+        let commands = Commands::new(&hub, config.node_at(config.listen));
+        let revocations = RevocationService::new(Arc::clone(&authorizer), streams.clone(), Arc::clone(hub.store()));
+        let revocations = Arc::new(revocations);
+        commands.listen(revocation::KINDS, Arc::<RevocationService>::clone(&revocations));
+        Self {
+            revocations,
+            streams,
+            commands: Arc::new(commands),
+            rejection_delay: RejectionDelay::new(
+                config.stream.max_streams.div_ceil(STREAMS_PER_DELAYED_REQUEST),
+                authorizer.swaps(),
+            ),
+            replays: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
+            shutdown: ShutdownState::new(),
+            recent_rejections: RecentRejections::default(),
+            stream_stats: StreamStatsCache::default(),
+            fleet: OnceLock::new(),
+            policy_uploads: Semaphore::new(MAX_POLICY_UPLOADS),
+            audit: Arc::clone(&observers.audit),
+            shadow: Arc::clone(&observers.shadow),
+            rollout: Rollout::new(Arc::clone(&authorizer), observers, signatures, config.cache_dir.as_deref()),
+            options: Options::new(Arc::clone(&config.live)),
+            config: Arc::new(config),
+            hub,
+            authorizer,
+            playground,
+        }
+    }
+
+    /// The current values of the options that change without a restart.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.options.borrow())
+    }
+
+    /// Whether the configuration allows this key as a channel.
+    #[must_use]
+    pub fn permits(&self, name: &str) -> bool {
+        self.live().channels.permit(name, &self.authorizer.context().env.prefixes)
+    }
+
+    pub(super) fn stream_context(&self) -> StreamContext {
+        StreamContext {
+            hub: self.hub.clone(),
+            replays: Arc::clone(&self.replays),
+            ping: self.config.stream.ping_interval,
+        }
+    }
+
+    /// How many requests are delayed (`reject.delay`).
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.rejection_delay.delayed()
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.shutdown.has_begun()
+    }
+}
+
+/// Creates the series of all known label values, so that they start at 0.
+fn register_labels() {
+    let _ = process::started();
+    let refused = REFUSAL_CODES.iter().map(|code| StreamRequestOutcome::Refused(code));
+    let opens: Vec<StreamRequestOutcome> =
+        Failure::KINDS.iter().map(|kind| StreamRequestOutcome::Error(kind)).chain(refused).collect();
+    metrics().register_labels(&opens, &Stage::ALL.map(Stage::as_str), &GapReason::ALL.map(GapReason::as_str));
+}

@@ -1,0 +1,134 @@
+//! Stream counts by channel, by subject and by generation of the policy.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::server::recent_rejections::truncate;
+use crate::stream::registry::StreamRegistry;
+
+/// Channels and subjects that are listed.
+const MAX_NAMES: usize = 20;
+/// Streams that are read under one lock of the registry.
+const PAGE_STREAMS: usize = 512;
+/// Least time for which the statistics are reused.
+const MIN_AGE: Duration = Duration::from_millis(900);
+/// They are reused for this many times what counting took, so that counting costs a node at most some 5 % of a core, however often the
+/// status is requested.
+const AGE_PER_COST: u32 = 20;
+
+/// A channel or subject and its number of streams.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StreamCount {
+    /// The channel or the subject.
+    pub name: String,
+    /// Its open streams.
+    pub streams: usize,
+}
+
+/// Stream counts of one moment.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct StreamStats {
+    /// The channels with the most streams.
+    pub by_channel: Vec<StreamCount>,
+    /// Channels with a stream.
+    pub channels: usize,
+    /// The subjects with the most streams.
+    pub by_subject: Vec<StreamCount>,
+    /// Subjects with a stream.
+    pub subjects: usize,
+    /// Streams by the generation of the policy that admitted them.
+    pub by_generation: BTreeMap<u64, usize>,
+}
+
+/// The last statistics, with the time until which they are reused.
+#[derive(Default)]
+pub struct StreamStatsCache(Mutex<Option<(Instant, Arc<StreamStats>)>>);
+
+impl StreamStatsCache {
+    /// The cached statistics, or new ones. Concurrent callers wait for one count.
+    pub fn get(&self, streams: &StreamRegistry) -> Arc<StreamStats> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = Instant::now();
+        if let Some((until, stats)) = &*last
+            && start < *until
+        {
+            return Arc::clone(stats);
+        }
+        let stats = Arc::new(count(streams));
+        let until = Instant::now() + MIN_AGE.max(start.elapsed() * AGE_PER_COST);
+        *last = Some((until, Arc::clone(&stats)));
+        stats
+    }
+}
+
+fn count(streams: &StreamRegistry) -> StreamStats {
+    let (mut readers, mut after) = (Vec::new(), 0);
+    loop {
+        let page = streams.list(after, PAGE_STREAMS, |_| true);
+        let Some((last, _)) = page.last() else { break };
+        after = *last;
+        readers.extend(page.into_iter().map(|(_, reader)| reader));
+    }
+    let (mut channels, mut subjects) = (HashMap::new(), HashMap::new());
+    let mut by_generation = BTreeMap::new();
+    for reader in &readers {
+        reader.channels.iter().for_each(|name| *channels.entry(&**name).or_default() += 1);
+        if let Some(subject) = &reader.subject {
+            *subjects.entry(&**subject).or_default() += 1;
+        }
+        *by_generation.entry(reader.version).or_default() += 1;
+    }
+    let (channel_count, subject_count) = (channels.len(), subjects.len());
+    StreamStats {
+        by_channel: largest(channels),
+        channels: channel_count,
+        by_subject: largest(subjects),
+        subjects: subject_count,
+        by_generation,
+    }
+}
+
+fn largest(counts: HashMap<&str, usize>) -> Vec<StreamCount> {
+    let mut all: Vec<(&str, usize)> = counts.into_iter().collect();
+    all.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+    all.truncate(MAX_NAMES);
+    all.into_iter().map(|(name, streams)| StreamCount { name: truncate(name), streams }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::registry::{AbortSignal, StreamInfo};
+
+    #[tokio::test]
+    async fn largest_counts_come_first_and_counts_are_reused() {
+        let streams = StreamRegistry::new(10_000);
+        let mut tickets = Vec::new();
+        for n in 0..2_000u64 {
+            let ticket = streams.admit(AbortSignal::default()).expect("a place");
+            let reader = StreamInfo {
+                request: n.to_string(),
+                subject: (n % 2 == 0).then(|| format!("user-{}", n % 4).into()),
+                channels: [format!("c{n}").into(), format!("team-{}", n % 3).into()].into(),
+                address: "127.0.0.1".into(),
+                since: n,
+                expires_at: None,
+                version: 1 + n / 1_500,
+            };
+            ticket.register(reader, None);
+            tickets.push(ticket);
+        }
+        let cache = StreamStatsCache::default();
+        let stats = cache.get(&streams);
+        let count = |name: &str, streams| StreamCount { name: name.into(), streams };
+        assert_eq!(stats.by_channel[..3], [count("team-0", 667), count("team-1", 667), count("team-2", 666)]);
+        assert_eq!((stats.by_channel.len(), stats.channels, stats.subjects), (MAX_NAMES, 2_003, 2));
+        assert_eq!(stats.by_subject, [count("user-0", 500), count("user-2", 500)]);
+        assert_eq!(stats.by_generation, [(1, 1_500), (2, 500)].into());
+        drop(tickets);
+        assert!(Arc::ptr_eq(&stats, &cache.get(&streams)), "streams are not counted again at once");
+    }
+}

@@ -1,0 +1,54 @@
+//! The data port: streams, the emitter's REST protocol, and the playground.
+
+mod cors;
+pub mod playground;
+mod redis_rest;
+pub(crate) mod rejection_delay;
+pub(crate) mod request;
+pub(crate) mod stream;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use serde_json::json;
+
+use crate::server::api_error::ApiError;
+use crate::server::app::App;
+use crate::server::respond;
+use crate::server::respond::Response;
+
+/// Answers a request to the data port.
+pub async fn answer(app: &Arc<App>, request: Request<Incoming>, peer: SocketAddr) -> Response {
+    dispatch(app, request, peer).await.unwrap_or_else(ApiError::into_response)
+}
+
+async fn dispatch(app: &Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> Result<Response, ApiError> {
+    let path = request.uri().path();
+    if app.config.stream.matches(path) {
+        if app.playground.is_some() {
+            playground::sign_in(&app.config.stream.path, &mut request);
+        }
+        return Ok(stream::answer(app, &request, peer).await);
+    }
+    if path == "/healthz" {
+        return Ok(health(app));
+    }
+    if path == "/redis" || path.starts_with("/redis/") {
+        return redis_rest::answer(app, request).await;
+    }
+    if let Some(playground) = &app.playground
+        && (path == "/" || path.starts_with("/playground/"))
+    {
+        return playground::answer(app, playground, request, peer).await;
+    }
+    Err(ApiError::NotFound)
+}
+
+/// For load balancers, on the port that their clients use: not healthy once the node drains.
+fn health(app: &App) -> Response {
+    let (status, text) =
+        if app.is_draining() { (StatusCode::SERVICE_UNAVAILABLE, "draining") } else { (StatusCode::OK, "ok") };
+    respond::json(status, &json!({ "status": text }))
+}

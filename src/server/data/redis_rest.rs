@@ -1,0 +1,182 @@
+//! `/redis`: the part of the Upstash REST protocol that the npm package's server half uses. Errors are strings, as in that protocol.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+
+use crate::server::access::shows_token;
+use crate::server::api_error::ApiError;
+use crate::server::app::App;
+use crate::server::body::read_body;
+use crate::server::respond;
+use crate::server::respond::Response;
+
+use crate::channel::hub::RawSubscription;
+use crate::store::StoreError;
+use crate::store::command::{Command, Reply};
+
+/// Commands of one pipeline.
+const MAX_COMMANDS: usize = 1000;
+/// Pause after which a silent subscription sends a comment.
+const HEARTBEAT: Duration = Duration::from_secs(25);
+/// Error code of a body of another form than a command or a pipeline.
+const INVALID_COMMAND: &str = "invalid_command";
+
+/// Answers a request below `/redis`.
+pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Response, ApiError> {
+    if app.live().rest_tokens.is_empty() {
+        return Err(ApiError::NotFound);
+    }
+    Ok(dispatch(app, request).await.unwrap_or_else(|error| error_response(&error)))
+}
+
+/// An error in the form of the Upstash protocol: `{"error":"CODE text"}`.
+fn error_response(error: &ApiError) -> Response {
+    let status = match error {
+        // The protocol answers 400 whatever is wrong with a command.
+        ApiError::Store(StoreError::WrongType) | ApiError::EventTooLarge { .. } => StatusCode::BAD_REQUEST,
+        error => error.status(),
+    };
+    respond::json(status, &json!({ "error": error_text(error) }))
+}
+
+fn error_text(error: &ApiError) -> String {
+    match error {
+        ApiError::InvalidRestToken => format!("WRONGPASS {error}"),
+        ApiError::ChannelNotAllowed(_) => format!("NOPERM {error}"),
+        ApiError::Store(StoreError::WrongType) => {
+            "WRONGTYPE Operation against a key holding the wrong kind of value".into()
+        }
+        // Both begin with a code.
+        ApiError::Store(StoreError::InvalidCommand(text) | StoreError::Refused(text)) => text.clone(),
+        ApiError::Command(cause) => cause.to_string(),
+        error => format!("ERR {}", error.message()),
+    }
+}
+
+async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Response, ApiError> {
+    if !shows_token(request.headers(), &app.live().rest_tokens) {
+        return Err(ApiError::InvalidRestToken);
+    }
+    if request.method() != Method::POST {
+        return Err(ApiError::MethodNotAllowed { allow: "POST".into() });
+    }
+    let path = request.uri().path().trim_start_matches("/redis").trim_start_matches('/').to_owned();
+    if let Some(channel) = path.strip_prefix("subscribe/") {
+        return subscribe(app, channel, request.headers().clone());
+    }
+    let in_base64 = request.headers().get("upstash-encoding").is_some_and(|v| v == "base64");
+    // A whole event with its overhead, escaped.
+    let limit = app.config.stream.hub.max_event_size * 2 + (64 << 10);
+    let body = read_body(request.into_body(), limit).await?;
+    let body: Value =
+        serde_json::from_slice(&body).map_err(|cause| invalid(format!("the body is not JSON: {cause}")))?;
+    match &*path {
+        "" => {
+            let reply = run(app, &body).await?;
+            Ok(respond::json(StatusCode::OK, &json!({ "result": to_json(reply, in_base64) })))
+        }
+        "pipeline" => pipeline(app, &body, in_base64).await,
+        _ => Err(ApiError::NotFound),
+    }
+}
+
+const fn invalid(reason: String) -> ApiError {
+    ApiError::InvalidBody { code: INVALID_COMMAND, reason }
+}
+
+async fn pipeline(app: &App, body: &Value, in_base64: bool) -> Result<Response, ApiError> {
+    let Some(commands) = body.as_array().filter(|list| list.len() <= MAX_COMMANDS) else {
+        return Err(invalid(format!("a pipeline is a JSON array of at most {MAX_COMMANDS} commands")));
+    };
+    let mut results = Vec::with_capacity(commands.len());
+    for command in commands {
+        results.push(match run(app, command).await {
+            Ok(reply) => json!({ "result": to_json(reply, in_base64) }),
+            Err(error) => json!({ "error": error_text(&error) }),
+        });
+    }
+    Ok(respond::json(StatusCode::OK, &Value::Array(results)))
+}
+
+async fn run(app: &App, body: &Value) -> Result<Reply, ApiError> {
+    let command = Command::parse(body)?;
+    let key = command.key();
+    if !app.permits(key) {
+        return Err(ApiError::ChannelNotAllowed(key.to_owned()));
+    }
+    let max = app.config.stream.hub.max_event_size;
+    if let Command::Add { fields, .. } = &command
+        && fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > max
+    {
+        return Err(ApiError::EventTooLarge { max_bytes: max });
+    }
+    Ok(app.hub.store().command(&command).await?)
+}
+
+/// Strings in base64 where the client asked for it, except `OK`.
+fn to_json(reply: Reply, in_base64: bool) -> Value {
+    match reply {
+        Reply::Nil => Value::Null,
+        Reply::Int(number) => number.into(),
+        Reply::List(items) => items.into_iter().map(|item| to_json(item, in_base64)).collect(),
+        Reply::Text(bytes) if in_base64 && bytes != b"OK" => STANDARD.encode(bytes).into(),
+        Reply::Text(bytes) => String::from_utf8_lossy(&bytes).into(),
+    }
+}
+
+/// `SUBSCRIBE` as an event stream. The client does not escape slashes in the channel, so the rest of the path is one channel.
+fn subscribe(app: &App, channel: &str, headers: HeaderMap) -> Result<Response, ApiError> {
+    let channel = percent_decode_str(channel).decode_utf8_lossy().into_owned();
+    if !app.permits(&channel) {
+        return Err(ApiError::ChannelNotAllowed(channel));
+    }
+    let listener = Listener { tap: app.hub.tap(&channel), channel, greeted: false };
+    let frames = stream::unfold(listener, |mut listener| async move {
+        let frame = listener.next().await?;
+        Some((Ok::<_, Infallible>(Frame::data(frame)), listener))
+    });
+    let (draining, mut options) = (app.shutdown.draining(), app.options.subscribe());
+    let end = async move {
+        // A subscription ends when its token is removed from the configuration.
+        let removed = options.wait_for(|live| !shows_token(&headers, &live.rest_tokens));
+        tokio::select! { () = draining => {}, _ = removed => {} }
+    };
+    Ok(respond::event_stream(StreamBody::new(frames.take_until(Box::pin(end)))))
+}
+
+struct Listener {
+    tap: RawSubscription,
+    channel: String,
+    greeted: bool,
+}
+
+impl Listener {
+    async fn next(&mut self) -> Option<Bytes> {
+        let channel = self.channel.replace(['\n', '\r'], " ");
+        if !self.greeted {
+            self.tap.ready().await;
+            self.greeted = true;
+            return Some(format!("data: subscribe,{channel},1\n\n").into());
+        }
+        match tokio::time::timeout(HEARTBEAT, self.tap.next()).await {
+            Ok(message) => {
+                // A line break would end the frame. In JSON it is whitespace between tokens; other messages lose it.
+                let text = String::from_utf8_lossy(&message?).replace(['\n', '\r'], " ");
+                Some(format!("data: message,{channel},{text}\n\n").into())
+            }
+            Err(_) => Some(Bytes::from_static(b": ping\n\n")),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `GET` of the stream path: opens a stream.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Request};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::channel::StartPosition;
+use crate::policy::{Decision, Grant, Outcome};
+use crate::server::api_error::ApiError;
+use crate::server::app::App;
+use crate::server::data::cors;
+use crate::server::data::request::{Query, for_policy};
+use crate::server::respond;
+use crate::server::respond::{Pinned, Response};
+use crate::stream::body::{ChannelStart, EventStream};
+use crate::stream::position::Positions;
+use crate::stream::registry::{AbortSignal, StreamInfo};
+use crate::telemetry::metrics::StreamRequestOutcome;
+use crate::telemetry::metrics::metrics;
+use crate::util::clock::now_ms;
+
+/// Answers a request to the stream path. CORS headers are on errors too, so that a page can read them.
+pub async fn answer(app: &Arc<App>, request: &Request<Incoming>, peer: SocketAddr) -> Response {
+    let result = match *request.method() {
+        Method::GET => open(app, request, peer).await,
+        Method::OPTIONS => Ok(cors::preflight()),
+        _ => Err(ApiError::MethodNotAllowed { allow: "GET, OPTIONS".into() }),
+    };
+    let mut response = result.unwrap_or_else(ApiError::into_response);
+    cors::apply(&app.live().cors, request.headers(), &mut response);
+    response
+}
+
+/// Codes of the errors with which the gateway itself refuses a stream request.
+pub const REFUSAL_CODES: [&str; 5] =
+    ["invalid_ack", "too_many_channels", "channel_not_allowed", "too_many_streams", "revoked"];
+
+/// Opens a stream: the request is checked first; then the policy is evaluated once, on the whole set of channels.
+async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Result<Response, ApiError> {
+    let query = parse(app, request).map_err(refused)?;
+    let asked = for_policy(request, peer, &app.config);
+    let delay = app.live().reject_delay;
+    let client = app.rejection_delay.client_key(delay, &asked);
+    app.rejection_delay.wait(delay, client).await;
+    let abort = request.extensions().get::<AbortSignal>().cloned().unwrap_or_default();
+    let Some(permit) = app.streams.admit(abort) else {
+        return Err(refused(ApiError::TooManyStreams { max: app.config.stream.max_streams }));
+    };
+    let (decision, pin) = app.authorizer.admit(&asked, &query.channels).await;
+    app.rejection_delay.record(client, &decision.outcome);
+    metrics().stream_requested(outcome(&decision));
+    app.recent_rejections.record(&asked.id, &query.channels, &decision);
+    let grant = match decision.outcome {
+        Outcome::Allowed(grant) => grant,
+        Outcome::Rejected(_) if decision.revoked => return Err(ApiError::Revoked),
+        Outcome::Rejected(r) => return Ok(respond::verbatim(r.status, r.headers, r.body, pin)),
+        Outcome::Failed(failure) => return Err(failure.into()),
+    };
+    let last_event_id = request.headers().get("last-event-id").and_then(|v| v.to_str().ok());
+    let (entries, positions) = start_positions(query, last_event_id, &grant);
+    let body = EventStream::new(app.stream_context(), permit, entries, positions);
+    let reader = StreamInfo {
+        request: asked.id,
+        subject: grant.subject.map(Into::into),
+        channels: body.channels(),
+        address: asked.client_address.into(),
+        since: now_ms(),
+        expires_at: grant.expires_at,
+        version: decision.by.map_or(0, |info| info.generation),
+    };
+    body.register(reader, grant.expires_at.map(deadline));
+    let mut response = respond::event_stream(Pinned { body, pin });
+    for (name, value) in &grant.headers {
+        response.headers_mut().append(name, value.clone());
+    }
+    Ok(response)
+}
+
+/// The channels of a request, if the gateway allows them.
+fn parse(app: &App, request: &Request<Incoming>) -> Result<Query, ApiError> {
+    let query = Query::parse(request.uri().query().unwrap_or_default())?;
+    let (count, max) = (query.channels.len(), app.config.stream.max_channels_per_stream);
+    if count > max {
+        return Err(ApiError::TooManyChannels { count, max });
+    }
+    match query.channels.iter().find(|name| !app.permits(name)) {
+        Some(name) => Err(ApiError::ChannelNotAllowed(name.clone())),
+        None => Ok(query),
+    }
+}
+
+/// Counts a refusal by the gateway.
+fn refused(error: ApiError) -> ApiError {
+    metrics().stream_requested(StreamRequestOutcome::Refused(error.code()));
+    error
+}
+
+/// How a decision is counted.
+fn outcome(decision: &Decision) -> StreamRequestOutcome {
+    match &decision.outcome {
+        Outcome::Rejected(_) if decision.revoked => StreamRequestOutcome::Refused("revoked"),
+        Outcome::Allowed(_) => StreamRequestOutcome::Allowed,
+        Outcome::Rejected(rejection) => StreamRequestOutcome::Rejected(rejection.status.as_u16()),
+        Outcome::Failed(failure) => StreamRequestOutcome::Error(failure.kind()),
+    }
+}
+
+/// Where each granted channel starts: at `Last-Event-ID`, else at the URL's ack, else at the tail; never before the grant's `replay-since`.
+fn start_positions(query: Query, last_event_id: Option<&str>, grant: &Grant) -> (Vec<ChannelStart>, Positions) {
+    let mut positions = Positions::new(&query.channels);
+    if let Some(id) = last_event_id {
+        positions.resume(id);
+    }
+    let not_before = grant.replay_since.map(|time| crate::event::StreamId::new(time, 0).before());
+    let mut entries = Vec::with_capacity(query.channels.len());
+    for (number, (name, ack)) in query.channels.into_iter().zip(query.starts).enumerate() {
+        if grant.channels.as_ref().is_some_and(|granted| !granted.contains(&name)) {
+            positions.set(number, None);
+            continue;
+        }
+        let asked = positions.get(number).map_or(ack, StartPosition::Id);
+        let start = match (asked, not_before) {
+            (StartPosition::From(at) | StartPosition::Id(at), Some(bound)) if at < bound => StartPosition::From(bound),
+            _ => asked,
+        };
+        // The position that a browser sends if it is disconnected before the channel is open.
+        positions.set(number, if let StartPosition::Id(id) = start { Some(id) } else { None });
+        entries.push(ChannelStart { number, name, start });
+    }
+    (entries, positions)
+}
+
+/// A grant's end on the monotonic clock, a random part earlier, so that streams that were granted together do not all end at once.
+fn deadline(expires_at: u64) -> Instant {
+    let left = Duration::from_millis(expires_at.saturating_sub(now_ms()));
+    let early = (left / 10).min(Duration::from_secs(30)).mul_f64(rand::random_range(0.0..1.0));
+    // A time beyond the range of the clock becomes a year.
+    let now = Instant::now();
+    now.checked_add(left - early).unwrap_or(now + Duration::from_secs(365 * 86_400))
+}

@@ -1,0 +1,62 @@
+//! Whether a node should be sent clients: one answer for `GET /readyz`, the metric `tidegate_ready` and `GET /v1/status`.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::server::app::App;
+
+/// Time for the store to answer a ping: an endpoint that reports readiness does not wait for a store that does not answer.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for the node to read the fleet's commands. After each command it reads for a moment, which is no reason to be not ready.
+const SYNC_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The state of the store, as far as readiness depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreState {
+    /// It answers, and all fleet commands have been processed.
+    Ok,
+    /// It answers, but fleet commands cannot be read: event delivery is paused.
+    Unsynced,
+    /// It does not answer.
+    Unavailable,
+}
+
+impl StoreState {
+    /// Its name in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Unsynced => "unsynced",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// Whether a node is ready, and why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    pub store: StoreState,
+    /// Whether requests can be decided: a policy is active, or all are allowed.
+    pub has_policy: bool,
+    pub draining: bool,
+}
+
+impl Readiness {
+    /// Whether the node should be sent clients.
+    pub fn is_ready(self) -> bool {
+        self.store == StoreState::Ok && self.has_policy && !self.draining
+    }
+}
+
+impl App {
+    /// This node's readiness now.
+    pub async fn readiness(&self) -> Readiness {
+        let store = match timeout(PING_TIMEOUT, self.hub.store().ping()).await {
+            Ok(Ok(())) if timeout(SYNC_TIMEOUT, self.commands.known()).await.is_ok() => StoreState::Ok,
+            Ok(Ok(())) => StoreState::Unsynced,
+            _ => StoreState::Unavailable,
+        };
+        Readiness { store, has_policy: self.authorizer.is_ready(), draining: self.is_draining() }
+    }
+}
