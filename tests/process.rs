@@ -82,5 +82,7 @@ mod swaps;
 mod tls;
 #[path = "process/tokens.rs"]
 mod tokens;
+#[path = "process/two_fleets.rs"]
+mod two_fleets;
 #[path = "process/way_back.rs"]
 mod way_back;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::target::{Target, TargetArgs};
+use super::target::{ConnectionArgs, Target};
 use crate::config::ConfigError;
 use crate::event::NewEvent;
 use crate::store::{Retention, Store};
@@ -24,7 +24,7 @@ pub struct EmitArgs {
     /// The event's data as JSON; without it, or with -, each line of standard input is one event's
     data: Option<String>,
     #[command(flatten)]
-    target: TargetArgs,
+    target: ConnectionArgs,
     /// Keep so many entries of the channel at the most
     #[arg(long, value_name = "COUNT")]
     max_length: Option<u64>,
@@ -38,7 +38,7 @@ pub struct EmitArgs {
 
 pub fn run(args: EmitArgs) -> anyhow::Result<()> {
     super::client_runtime()?.block_on(async {
-        let target = args.target.open().await?;
+        let target = args.target.open_without_fleet().await?;
         match args.data.as_deref() {
             Some(text) if text != "-" => emit(&target, &args, text).await,
             None if std::io::stdin().is_terminal() => {
@@ -65,7 +65,7 @@ async fn emit(target: &Target, args: &EmitArgs, text: &str) -> anyhow::Result<()
     })?;
     let expire_seconds = args.expire.map(|time| time.as_secs().max(1));
     let id = match target {
-        Target::Store(store) => {
+        Target::Store(store, _) => {
             let retention = Retention { max_length: args.max_length, expire_seconds };
             store.emit(&args.channel, &NewEvent::from_json(&*args.event, data), retention).await?.to_string()
         }

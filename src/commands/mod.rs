@@ -68,6 +68,9 @@ pub struct ServeFlags {
     /// Where the events live: redis://, rediss://, redis+unix:// or memory:
     #[arg(long, value_name = "URL")]
     store: Option<String>,
+    /// Name of the fleet on the store: 1 to 64 letters, digits and -_. [default: default]
+    #[arg(long, value_name = "NAME")]
+    fleet: Option<String>,
     /// The WebAssembly component that decides
     #[arg(long, value_name = "FILE", conflicts_with = "allow_all")]
     policy: Option<PathBuf>,
@@ -87,7 +90,13 @@ impl ServeFlags {
     fn layer(&self) -> anyhow::Result<Table> {
         let mut layer = Table::new();
         let mut set = |path: &str, value: Value| merge(&mut layer, option(path, value));
-        for (path, text) in [("listen", &self.listen), ("control.listen", &self.control), ("store", &self.store)] {
+        let texts = [
+            ("listen", &self.listen),
+            ("control.listen", &self.control),
+            ("store", &self.store),
+            ("fleet.name", &self.fleet),
+        ];
+        for (path, text) in texts {
             if let Some(text) = text {
                 set(path, text.clone().into());
             }

@@ -71,7 +71,7 @@ async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
     // What is wrong with it is told as it was typed.
     order.clone().check().map_err(|error| ConfigError(format!("revoke: {error}")))?;
     let revoked: Revoked = match target {
-        Target::Store(store) => revocation::revoke(&**store, order).await.map_err(|error| match error {
+        Target::Store(store, keys) => revocation::revoke(&**store, keys, order).await.map_err(|error| match error {
             RevokeError::Store(error) => anyhow::Error::new(error).context("--store"),
             other => other.into(),
         })?,
@@ -97,7 +97,7 @@ async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
 
 async fn list(target: &Target, json: bool) -> anyhow::Result<()> {
     let list = match target {
-        Target::Store(store) => revocation::list(&**store).await.context("--store")?,
+        Target::Store(store, keys) => revocation::list(&**store, keys).await.context("--store")?,
         Target::Gateway(gateway) => {
             let answer = gateway.call(Method::GET, "/v1/revocations", None).await?;
             let List { revocations } =
@@ -120,7 +120,7 @@ async fn list(target: &Target, json: bool) -> anyhow::Result<()> {
 
 async fn lift(target: &Target, id: &str, json: bool) -> anyhow::Result<()> {
     let was = match target {
-        Target::Store(store) => revocation::lift(&**store, id).await.context("--store")?,
+        Target::Store(store, keys) => revocation::lift(&**store, keys, id).await.context("--store")?,
         Target::Gateway(gateway) => {
             let path = format!(
                 "/v1/revocations/{}",

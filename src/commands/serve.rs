@@ -209,7 +209,7 @@ fn local_copy(config: &Config) -> anyhow::Result<Option<LocalCopy>> {
 
 /// A node on a store that others may use too gives word of itself; one whose policy is the fleet's puts that in force.
 async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalCopy>) {
-    let Some(store) = app.hub.store().fleet() else { return };
+    let Some(store) = app.hub.store().fleet(app.commands.keys()) else { return };
     let (gate, rollout) = (Arc::clone(&app.gate), app.rollout.clone());
     let fleet = Fleet::new(Join {
         store,

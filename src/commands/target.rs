@@ -11,16 +11,18 @@ use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 
 use super::http_client::{HttpClient, client};
-use crate::config::ConfigError;
+use crate::config::{self, ConfigError};
 use crate::store::Store;
+use crate::store::fleet_keys::{FleetKeys, FleetName};
 use crate::store::redis::RedisStore;
 use crate::store::url::StoreUrl;
 
 /// Connecting to a store, and each of its answers.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A store or a gateway's control port.
 #[derive(Debug, Args)]
-pub struct TargetArgs {
+pub struct ConnectionArgs {
     /// Go to this store itself
     #[arg(long, value_name = "URL", conflicts_with_all = ["control", "token"])]
     store: Option<String>,
@@ -35,10 +37,20 @@ pub struct TargetArgs {
     token: Option<String>,
 }
 
+/// The same, and the fleet on that store.
+#[derive(Debug, Args)]
+pub struct TargetArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    /// Name of the fleet on the store [env: TIDEGATE_FLEET_NAME] [default: fleet.name in tidegate.toml, else "default"]
+    #[arg(long, value_name = "NAME", requires = "store", conflicts_with_all = ["control", "token"])]
+    fleet: Option<FleetName>,
+}
+
 /// It, opened.
 pub enum Target {
-    /// A store.
-    Store(Box<RedisStore>),
+    /// A store, with the keys of the fleet that is meant.
+    Store(Box<RedisStore>, FleetKeys),
     /// A gateway.
     Gateway(Box<Gateway>),
 }
@@ -46,6 +58,23 @@ pub enum Target {
 impl TargetArgs {
     /// Asks a store whether it is there. A gateway is asked for nothing yet.
     pub async fn open(&self) -> anyhow::Result<Target> {
+        let fleet = match (&self.fleet, &self.connection.store) {
+            (Some(fleet), _) => fleet.clone(),
+            (None, Some(_)) => config::fleet_name()?,
+            // A gateway knows its fleet.
+            (None, None) => FleetName::default(),
+        };
+        self.connection.open(&fleet).await
+    }
+}
+
+impl ConnectionArgs {
+    /// The same for a command that does nothing with a fleet.
+    pub async fn open_without_fleet(&self) -> anyhow::Result<Target> {
+        self.open(&FleetName::default()).await
+    }
+
+    async fn open(&self, fleet: &FleetName) -> anyhow::Result<Target> {
         let Some(url) = &self.store else {
             return Ok(Target::Gateway(Box::new(Gateway::at(&self.control, self.token.clone())?)));
         };
@@ -57,7 +86,7 @@ impl TargetArgs {
         };
         let store = RedisStore::new(client, TIMEOUT)?;
         store.ping().await.with_context(|| format!("--store {url}"))?;
-        Ok(Target::Store(Box::new(store)))
+        Ok(Target::Store(Box::new(store), FleetKeys::new(fleet)))
     }
 }
 

@@ -10,6 +10,7 @@ use super::{ConfigError, size, wrong};
 use crate::policy::decisions::mask::Field;
 use crate::policy::decisions::{self, Target, recording};
 use crate::policy::signature::Trust;
+use crate::store::fleet_keys::FleetName;
 
 /// Where the policy comes from and what it has to show.
 #[derive(Clone, Debug)]
@@ -95,6 +96,11 @@ pub fn default_node(listen: SocketAddr) -> String {
 
 fn is_of_names(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-._:[]".contains(c)
+}
+
+/// Checks the name of a fleet, which is part of its keys in the store.
+pub fn fleet_name(name: &str) -> Result<FleetName, ConfigError> {
+    name.parse().map_err(|error| wrong("fleet.name", error))
 }
 
 /// Checks a node's name, which is that of its files too.

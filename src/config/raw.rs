@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use toml::Value;
 
 use crate::policy::tokens::WrittenProfile;
+use crate::store::fleet_keys::FleetName;
 use crate::store::memory::Seed;
 
 macro_rules! section {
@@ -178,6 +179,8 @@ section! {
 section! {
     /// `[fleet]`
     Fleet {
+        /// The fleet's name, part of its keys in the store: fleets with different names on one store share nothing.
+        name: String = FleetName::default().to_string(),
         /// This node's name, unlike any other's; by default that of the machine with the data port's address.
         node: Option<String> = None,
     }
@@ -416,7 +419,7 @@ fn text_or_table<'de, T: FromText + Deserialize<'de>, D: Deserializer<'de>>(from
 }
 
 /// The path of every option that is not a table, as it stands in `tidegate.toml`; the environment says the same in capitals.
-pub const OPTIONS: [&str; 68] = [
+pub const OPTIONS: [&str; 69] = [
     "listen",
     "control",
     "control.listen",
@@ -476,6 +479,7 @@ pub const OPTIONS: [&str; 68] = [
     "decisions.record",
     "decisions.record-share",
     "decisions.record-limit",
+    "fleet.name",
     "fleet.node",
     "memory.limit",
     "memory.seed",

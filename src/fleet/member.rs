@@ -17,7 +17,7 @@ use crate::policy::gate::Gate;
 use crate::policy::shadow::Counts;
 use crate::rollout::Rollout;
 use crate::store::StoreError;
-use crate::store::redis::fleet::{BELL, Beat, FleetStore, Read};
+use crate::store::redis::fleet::{Beat, FleetStore, Read};
 use crate::stream::now_ms;
 
 /// A node gives word this often, and whenever something changes.
@@ -318,7 +318,7 @@ impl Fleet {
 /// Looks at once when the bell rings.
 async fn listen(fleet: Arc<Fleet>, hub: Hub) {
     loop {
-        let mut tap = hub.tap(BELL);
+        let mut tap = hub.tap(&fleet.store.keys().policy_changed());
         while tap.next().await.is_some() {
             fleet.tell();
         }

@@ -15,12 +15,11 @@ use tracing::field;
 use super::commands::{self, Anew, Heard, Listener};
 use crate::policy::gate::Gate;
 use crate::policy::{Denial, Denied, Forget, Whom};
+use crate::store::fleet_keys::FleetKeys;
 use crate::store::{Store, StoreError};
 use crate::stream::now_ms;
 use crate::stream::registry::Streams;
 
-/// The hash of denials, by their ids.
-pub const KEY: &str = "tidegate:denied";
 /// The kinds of command.
 pub const KINDS: &[&str] = &["revoke", "lift"];
 /// Nobody is kept out for longer.
@@ -97,13 +96,14 @@ pub struct Revocations {
     gate: Arc<Gate>,
     streams: Streams,
     store: Arc<dyn Store>,
+    keys: FleetKeys,
 }
 
 impl Revocations {
-    /// For this door and these streams.
+    /// For this door and these streams, in the fleet with these keys.
     #[must_use]
-    pub fn new(gate: Arc<Gate>, streams: Streams, store: Arc<dyn Store>) -> Self {
-        Self { gate, streams, store }
+    pub fn new(gate: Arc<Gate>, streams: Streams, store: Arc<dyn Store>, keys: FleetKeys) -> Self {
+        Self { gate, streams, store, keys }
     }
 
     /// First nobody comes in any more, then nothing is remembered of who was let in, then the streams end: so that none slips through
@@ -152,13 +152,13 @@ impl Listener for Revocations {
     }
 
     async fn begin(&self, why: Anew) -> Result<(), StoreError> {
-        let stored = stored(&*self.store).await?;
+        let stored = stored(&*self.store, &self.keys).await?;
         let denied = self.gate.denied();
         if why == Anew::WentBack {
             // A store that lost its end may have lost these too; nobody lifted them.
             for denial in denied.list() {
                 if !stored.iter().any(|known| known.id == denial.id) {
-                    write(&*self.store, &denial).await?;
+                    write(&*self.store, &self.keys, &denial).await?;
                 }
             }
             stored.into_iter().for_each(|denial| {
@@ -204,7 +204,7 @@ impl Order {
 }
 
 /// Takes a right away on all nodes, and says how many streams that ended.
-pub async fn revoke(store: &dyn Store, order: Order) -> Result<Revoked, RevokeError> {
+pub async fn revoke(store: &dyn Store, keys: &FleetKeys, order: Order) -> Result<Revoked, RevokeError> {
     let (whom, time) = order.check()?;
     let mut command = json!({ "kind": "revoke" });
     for (field, name) in [("subject", &whom.subject), ("channel", &whom.channel)] {
@@ -218,26 +218,26 @@ pub async fn revoke(store: &dyn Store, order: Order) -> Result<Revoked, RevokeEr
     });
     if let Some(denial) = &denial {
         (command["id"], command["until"]) = (json!(denial.id), json!(denial.until));
-        if list(store).await?.len() >= Denied::MOST {
+        if list(store, keys).await?.len() >= Denied::MOST {
             return Err(RevokeError::Full);
         }
         // Should the command fail, it is seen in the list, and holds on nodes that start: the error says to try again.
-        write(store, denial).await?;
+        write(store, keys, denial).await?;
     }
-    let answers = commands::ask(store, &command, PATIENCE).await?;
+    let answers = commands::ask(store, keys, &command, PATIENCE).await?;
     let nodes: BTreeMap<String, u64> =
         answers.by_node.into_iter().filter_map(|(node, count)| Some((node, count.as_u64()?))).collect();
     Ok(Revoked { streams: nodes.values().sum(), nodes, missing: answers.missing, denial })
 }
 
 /// Who is kept out for now, the longest last. What is over goes from the store.
-pub async fn list(store: &dyn Store) -> Result<Vec<Denial>, StoreError> {
+pub async fn list(store: &dyn Store, keys: &FleetKeys) -> Result<Vec<Denial>, StoreError> {
     let (mut hold, now) = (Vec::new(), now_ms());
-    for denial in stored(store).await? {
+    for denial in stored(store, keys).await? {
         if denial.until > now {
             hold.push(denial);
         } else {
-            store.hash_set(KEY, &denial.id, None).await?;
+            store.hash_set(&keys.revocations(), &denial.id, None).await?;
         }
     }
     hold.sort_by(|a, b| (a.until, &a.id).cmp(&(b.until, &b.id)));
@@ -245,26 +245,27 @@ pub async fn list(store: &dyn Store) -> Result<Vec<Denial>, StoreError> {
 }
 
 /// Lets somebody in again. False if there is no such denial in the store; the nodes are told in any case.
-pub async fn lift(store: &dyn Store, id: &str) -> Result<bool, StoreError> {
-    let was = stored(store).await?.iter().any(|denial| *denial.id == *id);
-    store.hash_set(KEY, id, None).await?;
-    commands::ask(store, &json!({ "kind": "lift", "id": id }), PATIENCE).await?;
+pub async fn lift(store: &dyn Store, keys: &FleetKeys, id: &str) -> Result<bool, StoreError> {
+    let was = stored(store, keys).await?.iter().any(|denial| *denial.id == *id);
+    store.hash_set(&keys.revocations(), id, None).await?;
+    commands::ask(store, keys, &json!({ "kind": "lift", "id": id }), PATIENCE).await?;
     Ok(was)
 }
 
-async fn write(store: &dyn Store, denial: &Denial) -> Result<(), StoreError> {
-    store.hash_set(KEY, &denial.id, Some(&json!(denial).to_string())).await
+async fn write(store: &dyn Store, keys: &FleetKeys, denial: &Denial) -> Result<(), StoreError> {
+    store.hash_set(&keys.revocations(), &denial.id, Some(&json!(denial).to_string())).await
 }
 
-async fn stored(store: &dyn Store) -> Result<Vec<Denial>, StoreError> {
+async fn stored(store: &dyn Store, keys: &FleetKeys) -> Result<Vec<Denial>, StoreError> {
+    let key = keys.revocations();
     let read = |(id, bytes): (String, Vec<u8>)| match serde_json::from_slice::<Denial>(&bytes) {
         Ok(denial) if *denial.id == *id => Some(denial),
         _ => {
-            tracing::error!(id, "an entry of {KEY} is no denial");
+            tracing::error!(id, "an entry of {key} is no denial");
             None
         }
     };
-    Ok(store.hash_all(KEY).await?.into_iter().filter_map(read).collect())
+    Ok(store.hash_all(&key).await?.into_iter().filter_map(read).collect())
 }
 
 #[cfg(test)]

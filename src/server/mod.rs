@@ -95,8 +95,9 @@ impl App {
     ) -> Self {
         foresee();
         let streams = Streams::new(config.stream.max_streams);
-        let commands = Commands::new(&hub, config.node_at(config.listen));
-        let revocations = Revocations::new(Arc::clone(&gate), streams.clone(), Arc::clone(hub.store()));
+        let keys = config.fleet_keys.clone();
+        let commands = Commands::new(&hub, keys.clone(), config.node_at(config.listen));
+        let revocations = Revocations::new(Arc::clone(&gate), streams.clone(), Arc::clone(hub.store()), keys);
         let revocations = Arc::new(revocations);
         commands.listen(revocation::KINDS, Arc::<Revocations>::clone(&revocations));
         Self {

@@ -15,6 +15,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, RedisError, Script, Value, cmd};
 
 use super::command::{Command, Keep, Reply};
+use super::fleet_keys::FleetKeys;
 use super::{Bell, Limits, Page, Retention, Store, StoreError, StreamState};
 use crate::event::{Body, NewEvent, StreamId, doorbell_head};
 use doorbells::Doorbells;
@@ -24,7 +25,8 @@ use fleet::FleetStore;
 pub struct RedisStore {
     live: ConnectionManager,
     bulk: ConnectionManager,
-    fleet: FleetStore,
+    /// For components.
+    blobs: ConnectionManager,
     read: Script,
     emit: Script,
     expire: Script,
@@ -48,9 +50,9 @@ impl RedisStore {
         let patient = config.clone().set_response_timeout(Some(timeout.max(BLOBS)));
         let blobs = ConnectionManager::new_lazy_with_config(client.clone(), patient)?;
         Ok(Self {
-            fleet: FleetStore::new(live.clone(), blobs),
             live,
             bulk: connection()?,
+            blobs,
             read: Script::new(include_str!("redis/read.lua")),
             emit: Script::new(include_str!("redis/emit.lua")),
             expire: Script::new(include_str!("redis/expire.lua")),
@@ -279,8 +281,8 @@ impl Store for RedisStore {
         Ok(reply(value))
     }
 
-    fn fleet(&self) -> Option<FleetStore> {
-        Some(self.fleet.clone())
+    fn fleet(&self, keys: &FleetKeys) -> Option<FleetStore> {
+        Some(FleetStore::new(self.live.clone(), self.blobs.clone(), keys.clone()))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -7,7 +7,7 @@ use crate::children::{Gateway, until};
 use crate::fleet::{Fleet, digest, status};
 use crate::guests::component;
 
-const SHADOW: &str = "tidegate:policy:shadow";
+const SHADOW: &str = "tidegate:{default}:policy:shadow";
 
 /// What is told of the candidate, when it holds.
 async fn told(fleet: &Fleet, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
@@ -110,7 +110,7 @@ async fn who_refuses_a_candidate_says_so_and_the_others_ask_it() {
     assert_eq!(on(&sum, "b")["refused"]["stage"], "tested", "{sum}");
     // It stays in the store while it is one, and no longer than it may be in the middle of a push.
     let mut redis = fleet.redis.connect().await;
-    let blob = format!("tidegate:policy:blob:{}", digest_of(&sum).trim_start_matches("sha256:"));
+    let blob = format!("tidegate:{{default}}:policy:blobs:{}", digest_of(&sum).trim_start_matches("sha256:"));
     let ttl = async |redis: &mut redis::aio::MultiplexedConnection| -> i64 {
         cmd("PTTL").arg(&blob).query_async(redis).await.expect("Redis answers")
     };

@@ -147,8 +147,12 @@ async fn what_is_no_command_does_not_fill_the_log() {
     let sse = open(&a, "news").await;
     let mut noise = redis::cmd("EVAL");
     noise.arg("for _ = 1, 300 do redis.call('XADD', KEYS[1], '*', 'event', 'noise', 'data', '1') end");
-    let () =
-        noise.arg(1).arg("tidegate:commands").query_async(&mut redis.connect().await).await.expect("they are added");
+    let () = noise
+        .arg(1)
+        .arg("tidegate:{default}:commands")
+        .query_async(&mut redis.connect().await)
+        .await
+        .expect("they are added");
     let told = ends(&["revoke", "--channel", "news", "--json", "--store", &redis.url()]).await;
     assert_eq!(json_of(&told), json!({"streams": 1, "nodes": {"a": 1}, "missing": 0}));
     ended(sse).await;

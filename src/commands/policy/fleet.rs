@@ -22,6 +22,7 @@ use crate::policy::signature::{MAX_SEQUENCE, Signature, Statement};
 use crate::policy::{Limits, Origin, Surroundings};
 use crate::rollout::{Artifact, Rollout};
 use crate::store::Store;
+use crate::store::fleet_keys::FleetKeys;
 use crate::store::memory::{MemoryStore, system_clock};
 use crate::store::redis::RedisStore;
 use crate::store::redis::fleet::FleetStore;
@@ -70,15 +71,15 @@ impl SigningArgs {
     }
 }
 
-/// The fleet's part of a store.
-pub fn fleet(store: &RedisStore) -> anyhow::Result<FleetStore> {
-    store.fleet().context("this store has no fleet")
+/// The state of the fleet with these keys in a store.
+pub fn fleet(store: &RedisStore, keys: &FleetKeys) -> anyhow::Result<FleetStore> {
+    store.fleet(keys).context("this store has no fleet")
 }
 
 /// The fleet, as the store has it or as a gateway tells it.
 pub async fn view(target: &Target) -> anyhow::Result<View> {
     match target {
-        Target::Store(store) => Ok(View::of(&fleet(store)?).await?),
+        Target::Store(store, keys) => Ok(View::of(&fleet(store, keys)?).await?),
         Target::Gateway(gateway) => told_view(gateway.call(Method::GET, "/v1/fleet", None).await?),
     }
 }

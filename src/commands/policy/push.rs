@@ -39,8 +39,8 @@ pub fn run(args: &PushArgs) -> anyhow::Result<()> {
     let Statement { component: digest, cases: cases_digest, .. } = Statement::of(&component, cases.as_deref(), 0);
     client_runtime()?.block_on(async {
         match args.target.open().await? {
-            Target::Store(store) => {
-                let store = fleet(&store)?;
+            Target::Store(store, keys) => {
+                let store = fleet(&store, &keys)?;
                 let next = async || Ok(View::of(&store).await?.next_sequence);
                 let signature = args.signing.sign(next, digest, cases_digest).await?;
                 let signature = signature

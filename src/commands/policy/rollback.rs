@@ -30,8 +30,8 @@ pub struct RollbackArgs {
 pub fn run(args: &RollbackArgs) -> anyhow::Result<()> {
     client_runtime()?.block_on(async {
         match args.target.open().await? {
-            Target::Store(store) => {
-                let store = fleet(&store)?;
+            Target::Store(store, keys) => {
+                let store = fleet(&store, &keys)?;
                 let view = View::of(&store).await?;
                 let to = chosen(args, &view)?;
                 let artifact = to.fetch(&store).await?;

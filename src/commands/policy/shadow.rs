@@ -76,7 +76,7 @@ pub fn run(args: &ShadowArgs) -> anyhow::Result<()> {
     }
     let answer = client_runtime()?.block_on(async {
         match args.target.open().await? {
-            Target::Store(store) => args.in_store(&fleet(&store)?).await,
+            Target::Store(store, keys) => args.in_store(&fleet(&store, &keys)?).await,
             Target::Gateway(gateway) => args.through(&gateway).await,
         }
     })?;
@@ -131,7 +131,7 @@ impl ShadowArgs {
 pub fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
     client_runtime()?.block_on(async {
         match args.target.open().await? {
-            Target::Store(store) => promote_in_store(args, &fleet(&store)?).await,
+            Target::Store(store, keys) => promote_in_store(args, &fleet(&store, &keys)?).await,
             Target::Gateway(gateway) => promote_through(args, &gateway).await,
         }
     })

@@ -7,7 +7,6 @@ use serde_json::json;
 use super::super::App;
 use super::super::request::{Expected, json_body};
 use super::super::respond::{self, Response, error};
-use crate::fleet::commands;
 use crate::fleet::revocation::{self, Order, RevokeError};
 use crate::policy::Whom;
 use crate::store::StoreError;
@@ -24,7 +23,7 @@ pub async fn revoke(app: &App, request: Request<Incoming>) -> Response {
         Err(response) => return *response,
     };
     let checked = order.clone().check();
-    match revocation::revoke(&**app.hub.store(), order).await {
+    match revocation::revoke(&**app.hub.store(), app.commands.keys(), order).await {
         Ok(revoked) => respond::json(StatusCode::OK, &json!(revoked)),
         Err(RevokeError::Order(text)) => error(StatusCode::BAD_REQUEST, code, text),
         Err(full @ RevokeError::Full) => error(StatusCode::CONFLICT, "too_many_revocations", full),
@@ -42,8 +41,8 @@ fn here_alone(app: &App, whom: Option<Whom>, cause: &StoreError) -> Response {
     let text = format!(
         "{cause}; this node ended {ended} of its streams, but whether the other nodes were told, and who is kept out, is not sure: \
          revoke once more when the store is right ({}, {})",
-        commands::KEY,
-        revocation::KEY,
+        app.commands.keys().commands(),
+        app.commands.keys().revocations(),
     );
     tracing::warn!(streams = ended, %cause, "revoked on this node alone");
     error(status, code, text)
@@ -51,7 +50,7 @@ fn here_alone(app: &App, whom: Option<Whom>, cause: &StoreError) -> Response {
 
 /// Who is kept out.
 pub async fn list(app: &App) -> Response {
-    match revocation::list(&**app.hub.store()).await {
+    match revocation::list(&**app.hub.store(), app.commands.keys()).await {
         Ok(list) => respond::json(StatusCode::OK, &json!({ "revocations": list })),
         Err(cause) => respond::store_error(&cause),
     }
@@ -60,7 +59,7 @@ pub async fn list(app: &App) -> Response {
 /// Lets somebody in again.
 pub async fn lift(app: &App, request: Request<Incoming>) -> Response {
     let id = request.uri().path().rsplit('/').next().unwrap_or_default();
-    match revocation::lift(&**app.hub.store(), id).await {
+    match revocation::lift(&**app.hub.store(), app.commands.keys(), id).await {
         Ok(true) => respond::json(StatusCode::OK, &json!({ "lifted": id })),
         Ok(false) => error(StatusCode::NOT_FOUND, "no_such_revocation", "nobody is kept out by that id"),
         Err(cause) => respond::store_error(&cause),
