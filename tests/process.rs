@@ -46,6 +46,8 @@ mod fleet_trust;
 mod live;
 #[path = "process/neighbours.rs"]
 mod neighbours;
+#[path = "process/node_names.rs"]
+mod node_names;
 #[path = "process/policies.rs"]
 mod policies;
 #[path = "process/projects.rs"]

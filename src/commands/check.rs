@@ -51,8 +51,10 @@ fn policy(config: &Config) -> anyhow::Result<(String, usize)> {
         // Nothing is looked up but what the cases bring.
         let store = Arc::new(MemoryStore::new(1 << 16, HashMap::new(), system_clock()));
         let gate = Arc::new(serve::open_gate(config, store)?);
+        // The name that a start would give the node, unless its socket is inherited or its port is 0.
+        let node = config.node_at(config.listen);
         let checked =
-            Rollout::new(gate, serve::signatures(config)?, None).check(Files::of(config), serve::EXAMPLE).await;
+            Rollout::new(gate, serve::signatures(config, &node)?, None).check(Files::of(config), serve::EXAMPLE).await;
         let next = checked.map_err(|refused| serve::first_refused(config, &refused))?;
         Ok((next.policy.digest().to_string(), next.papers.suite.as_ref().map_or(0, |suite| suite.cases.len())))
     })

@@ -74,17 +74,26 @@ pub fn start(
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
         let reload = reload_signal()?;
-        let copy = local_copy(&config)?;
+        let sockets = inherited.bind(&config)?;
+        let address = sockets.data_address()?;
+        let node = config.node_at(address);
+        if config.node.is_none() && sockets.has_ephemeral_data_port() && config.rollout.trust.is_wanted() {
+            tracing::warn!(
+                node,
+                "listen has port 0, so this node has another name after a restart and forgets the greatest sequence that it activated: \
+                 set fleet.node"
+            );
+        }
+        let copy = local_copy(&config, &node)?;
         let kept = copy.as_ref().is_some_and(|copy| matches!(copy.pointer(), Ok(Some(_))));
         let store = open_store(&config.store, kept).await?;
-        let signatures = signatures(&config)?;
+        let signatures = signatures(&config, &node)?;
         let gate = Arc::new(open_gate(&config, Arc::clone(&store))?);
         gate.beside().write(config.live.decisions.clone())?;
         let hub = Hub::start(Arc::clone(&store), config.stream.hub.clone());
-        let app = Arc::new(App::new(config, hub, gate, playground, signatures));
+        let app = Arc::new(App::new(config, node, hub, gate, playground, signatures));
         begin(&app).await?;
-        let listeners = inherited.listen(&app.config).await?;
-        let address = listeners.data.socket.local_addr()?;
+        let listeners = sockets.listen()?;
         let control = listeners.control.socket.local_addr()?;
         join_fleet(&app, address, copy).await;
         let follow = Follow::new(app.rollout.clone(), store, Arc::clone(&app.config), app.options.clone(), files, load);
@@ -109,7 +118,7 @@ async fn begin(app: &App) -> anyhow::Result<()> {
     match &app.config.door {
         Door::Policy(_) | Door::Example => {
             let config = &app.config;
-            let memory = |folder: &PathBuf| Memory::below(folder, &config.node_at(config.listen));
+            let memory = |folder: &PathBuf| Memory::below(folder, app.node());
             let begun = app.rollout.begin(Files::of(config), EXAMPLE, config.cache_dir.as_ref().map(memory)).await;
             begun.map_err(|refused| first_refused(&app.config, &refused))?;
         }
@@ -201,9 +210,9 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
 }
 
 /// Where a node whose policy is the fleet's keeps it.
-fn local_copy(config: &Config) -> anyhow::Result<Option<LocalCopy>> {
+fn local_copy(config: &Config, node: &str) -> anyhow::Result<Option<LocalCopy>> {
     let Some(folder) = config.cache_dir.as_ref().filter(|_| config.door == Door::Fleet) else { return Ok(None) };
-    let copy = LocalCopy::open(folder, &config.node_at(config.listen));
+    let copy = LocalCopy::open(folder, node);
     Ok(Some(copy.with_context(|| format!("cache-dir {}: the fleet's policy cannot be kept there", folder.display()))?))
 }
 
@@ -215,7 +224,7 @@ async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalCopy>
         store,
         gate,
         rollout,
-        name: app.config.node_at(address),
+        name: app.node().to_owned(),
         address,
         copy,
         concurrency: app.config.limits.shadow,
@@ -255,8 +264,8 @@ async fn open_store(config: &StoreConfig, may_be_away: bool) -> anyhow::Result<A
 }
 
 /// Who may sign policies, and how far this node saw sequence numbers go.
-pub fn signatures(config: &Config) -> anyhow::Result<Signatures> {
-    let name = format!("{}.json", config.node_at(config.listen));
+pub fn signatures(config: &Config, node: &str) -> anyhow::Result<Signatures> {
+    let name = format!("{node}.json");
     let file = config.cache_dir.as_ref().map(|folder| folder.join("sequence").join(name));
     if file.is_none() && config.rollout.trust.is_wanted() {
         tracing::warn!("without a cache-dir, a restart forgets how far the sequence numbers of policies went");

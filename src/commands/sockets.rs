@@ -1,13 +1,20 @@
 //! The sockets that a gateway serves on: its own, or those of a service manager that keeps them over restarts (`LISTEN_FDS`).
+//!
+//! They are bound before anything else starts, since the address of the data port is part of the node's default name. A socket of the
+//! gateway's own listens only once the first policy is active: until then connections are refused, and no client waits in a backlog.
 
 use std::net::{SocketAddr, TcpListener};
 
 use anyhow::{Context, ensure};
 use listenfd::ListenFd;
 use socket2::SockRef;
+use tokio::net::TcpSocket;
 
 use crate::config::Config;
 use crate::server::{Listener, Listeners};
+
+/// Connections that wait to be accepted on a socket of the gateway's own; the default of the standard library.
+const BACKLOG: u32 = 128;
 
 /// What a service manager may hand over, by the name that it gives (`FileDescriptorName=`).
 const NAMES: [&str; 2] = ["data", "control"];
@@ -38,17 +45,90 @@ impl Inherited {
     }
 
     /// Binds what was not handed over.
-    pub async fn listen(self, config: &Config) -> anyhow::Result<Listeners> {
+    pub fn bind(self, config: &Config) -> anyhow::Result<BoundSockets> {
         if let Some(control) = &self.control {
             let address = control.local_addr()?;
             let is_guarded = address.ip().is_loopback() || config.live.control_token.is_some();
             ensure!(is_guarded, "LISTEN_FDS: control is {address}, which others may reach: set control.token");
         }
-        Ok(Listeners {
-            data: listen("listen", self.data, config.listen).await?,
-            control: listen("control", self.control, config.control).await?,
+        Ok(BoundSockets {
+            data: BoundSocket::new("listen", self.data, config.listen)?,
+            control: BoundSocket::new("control", self.control, config.control)?,
         })
     }
+}
+
+/// Both sockets, with their addresses.
+pub struct BoundSockets {
+    data: BoundSocket,
+    control: BoundSocket,
+}
+
+impl BoundSockets {
+    /// Where clients connect.
+    pub fn data_address(&self) -> anyhow::Result<SocketAddr> {
+        self.data.address()
+    }
+
+    /// Whether the data port is another one at each start, since the configuration leaves the choice to the system.
+    pub fn has_ephemeral_data_port(&self) -> bool {
+        matches!(&self.data, BoundSocket::Own { address, .. } if address.port() == 0)
+    }
+
+    /// From now on connections are accepted into the backlog.
+    pub fn listen(self) -> anyhow::Result<Listeners> {
+        Ok(Listeners { data: self.data.listen()?, control: self.control.listen()? })
+    }
+}
+
+enum BoundSocket {
+    /// The gateway's own, with the option that named its address.
+    Own { socket: TcpSocket, key: &'static str, address: SocketAddr },
+    /// A service manager's, which listens already.
+    Inherited(TcpListener),
+}
+
+impl BoundSocket {
+    fn new(key: &'static str, inherited: Option<TcpListener>, address: SocketAddr) -> anyhow::Result<Self> {
+        let Some(socket) = inherited else {
+            let bind = || {
+                let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+                // As every listener of the standard library: a restart need not wait for connections of the process before.
+                socket.set_reuseaddr(true)?;
+                socket.bind(address)?;
+                Ok::<_, std::io::Error>(socket)
+            };
+            let socket = bind().with_context(|| cannot_listen(key, address))?;
+            return Ok(Self::Own { socket, key, address });
+        };
+        let given = socket.local_addr()?;
+        tracing::info!(address = %given, "inherited a listening socket (LISTEN_FDS); `{key}` is not used");
+        Ok(Self::Inherited(socket))
+    }
+
+    fn address(&self) -> anyhow::Result<SocketAddr> {
+        Ok(match self {
+            Self::Own { socket, .. } => socket.local_addr()?,
+            Self::Inherited(socket) => socket.local_addr()?,
+        })
+    }
+
+    fn listen(self) -> anyhow::Result<Listener> {
+        match self {
+            // Two processes can bind one address as long as neither listens, so that this may be where it is found in use.
+            Self::Own { socket, key, address } => {
+                Ok(socket.listen(BACKLOG).with_context(|| cannot_listen(key, address))?.into())
+            }
+            Self::Inherited(socket) => {
+                socket.set_nonblocking(true)?;
+                Ok(Listener { socket: tokio::net::TcpListener::from_std(socket)?, inherited: true })
+            }
+        }
+    }
+}
+
+fn cannot_listen(key: &str, address: SocketAddr) -> String {
+    format!("{key}: cannot listen on {address}")
 }
 
 /// Which of the names each socket has.
@@ -68,17 +148,6 @@ fn assign(count: usize, names: &str) -> anyhow::Result<Vec<usize>> {
         assigned.push(which);
     }
     Ok(assigned)
-}
-
-async fn listen(key: &str, inherited: Option<TcpListener>, address: SocketAddr) -> anyhow::Result<Listener> {
-    let Some(socket) = inherited else {
-        let bound = tokio::net::TcpListener::bind(address).await;
-        return Ok(bound.with_context(|| format!("{key}: cannot listen on {address}"))?.into());
-    };
-    let given = socket.local_addr()?;
-    tracing::info!(address = %given, "a socket was handed over (LISTEN_FDS), and `{key}` is not used");
-    socket.set_nonblocking(true)?;
-    Ok(Listener { socket: tokio::net::TcpListener::from_std(socket)?, inherited: true })
 }
 
 #[cfg(test)]

@@ -84,10 +84,11 @@ pub struct App {
 }
 
 impl App {
-    /// Puts the parts together.
+    /// Puts the parts together. `node` is the node's name.
     #[must_use]
     pub fn new(
         config: Config,
+        node: String,
         hub: Hub,
         gate: Arc<Gate>,
         playground: Option<Playground>,
@@ -96,7 +97,7 @@ impl App {
         foresee();
         let streams = Streams::new(config.stream.max_streams);
         let keys = config.fleet_keys.clone();
-        let commands = Commands::new(&hub, keys.clone(), config.node_at(config.listen));
+        let commands = Commands::new(&hub, keys.clone(), node);
         let revocations = Revocations::new(Arc::clone(&gate), streams.clone(), Arc::clone(hub.store()), keys);
         let revocations = Arc::new(revocations);
         commands.listen(revocation::KINDS, Arc::<Revocations>::clone(&revocations));
@@ -118,6 +119,12 @@ impl App {
             gate,
             playground,
         }
+    }
+
+    /// This node's name, in the fleet and for its files below `cache-dir`.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        self.commands.node()
     }
 
     /// The options of now.

@@ -91,7 +91,8 @@ impl Gateway {
             gate.put_in_force(load(policy));
         }
         let hub = Hub::start(Arc::clone(&store) as Arc<dyn Store>, config.stream.hub.clone());
-        let app = Arc::new(App::new(config, hub, Arc::new(gate), None, Signatures::default()));
+        let node = config.node_at(config.listen);
+        let app = Arc::new(App::new(config, node, hub, Arc::new(gate), None, Signatures::default()));
         let bind = async || TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let listeners = Listeners { data: bind().await.into(), control: bind().await.into() };
         let address = |listener: &TcpListener| listener.local_addr().expect("a bound port has an address");

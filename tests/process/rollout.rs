@@ -48,7 +48,10 @@ impl Desk {
     pub fn configure(&self, policy: &str, more: &str) {
         let ports = "listen = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\nstore = \"memory:\"\n";
         let cache = self.at("cache");
-        let text = format!("{ports}cache-dir = {cache:?}\ndrain.delay = \"0s\"\n[policy]\nfile = {policy:?}\n{more}\n");
+        // The port is another one after a restart, and the node's name would be too.
+        let node = if more.contains("[fleet]") { "" } else { "fleet.node = \"desk\"\n" };
+        let text =
+            format!("{ports}{node}cache-dir = {cache:?}\ndrain.delay = \"0s\"\n[policy]\nfile = {policy:?}\n{more}\n");
         self.write("node.toml", text);
     }
 

@@ -19,19 +19,19 @@ use crate::redis_server::Redis;
 use crate::source::{Source, Tally, all_right, settle, truth};
 
 /// A socket as service managers make it, with a backlog that holds everybody who comes between two gateways.
-fn listening(address: &str) -> TcpListener {
+pub fn listening(address: &str) -> TcpListener {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.bind(&address.parse::<SocketAddr>().expect("an address").into()).expect("a free port");
     socket.listen(4096).expect("it listens");
     socket.into()
 }
 
-fn handed(socket: &TcpListener) -> Stdio {
+pub fn handed(socket: &TcpListener) -> Stdio {
     OwnedFd::from(socket.try_clone().expect("another handle")).into()
 }
 
 /// Starts `tidegate serve` with two sockets, handed over as the protocol has it: from number 3 on, and the process' own id.
-fn launch(toml: &str, first: Stdio, second: Option<Stdio>, env: &[(&str, &str)]) -> (Running, TempDir) {
+pub fn launch(toml: &str, first: Stdio, second: Option<Stdio>, env: &[(&str, &str)]) -> (Running, TempDir) {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::write(dir.path().join("tidegate.toml"), toml).expect("the configuration is written");
     let gateway = crate::children::tidegate(&["serve"]);

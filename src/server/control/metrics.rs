@@ -194,7 +194,7 @@ mod tests {
         let compiler = gate.compiler().expect("it has one");
         gate.put_in_force(Policy::new(compiler, EXAMPLE).expect("it loads"));
         let hub = Hub::start(store, config.stream.hub.clone());
-        let response = answer(&App::new(config, hub, Arc::new(gate), None, Signatures::default())).await;
+        let response = answer(&App::new(config, "node".into(), hub, Arc::new(gate), None, Signatures::default())).await;
         assert_eq!(
             (response.status(), &response.headers()["content-type"]),
             (StatusCode::OK, &TEXT.parse().expect("a value"))

@@ -24,7 +24,7 @@ pub async fn status(app: &App) -> Response {
     let started = (process::started() * 1e3) as u64;
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "node": app.fleet.get().map(|fleet| fleet.word().name).or_else(|| app.config.node.clone()),
+        "node": app.node(),
         "now": now_ms(),
         "started": started,
         "ready": ready,
