@@ -4,6 +4,7 @@ mod check;
 mod dev;
 mod emit;
 mod http_client;
+mod logging;
 mod manager;
 mod policy;
 mod revoke;

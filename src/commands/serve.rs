@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use toml::Table;
 
+use super::logging::{self, LogHandle};
 use super::sockets::Inherited;
 use super::{ServeFlags, manager};
 use crate::channel::hub::Hub;
@@ -27,7 +28,6 @@ use crate::stamp::Seen;
 use crate::store::Store;
 use crate::store::memory::{MemoryStore, system_clock};
 use crate::store::redis::RedisStore;
-use crate::telemetry::{self, Log};
 
 /// The example policy, compiled from `guest-examples/rust-role-based`.
 pub const EXAMPLE: &[u8] = include_bytes!("../../guest-examples/rust-role-based/policy.wasm");
@@ -68,7 +68,7 @@ pub fn start(
 ) -> anyhow::Result<()> {
     let Start { config, files, load } = given;
     let inherited = Inherited::take()?;
-    let (log, _guard) = telemetry::init(&config.live.log_filter, config.log_format)?;
+    let (log, _guard) = logging::init(&config.live.log_filter, config.log_format)?;
     super::use_ring();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
@@ -158,7 +158,7 @@ fn propose(app: &Arc<App>) {
 }
 
 /// What is logged is what the configuration says.
-fn log_as_configured(app: &App, log: Log) {
+fn log_as_configured(app: &App, log: LogHandle) {
     let mut options = app.options.subscribe();
     let mut before = app.config.live.log_filter.clone();
     tokio::spawn(async move {

@@ -1,8 +1,6 @@
-//! What operators see from outside: the log, and numbers.
+//! What operators measure from outside: metrics, and figures of this process.
 
-mod log;
 pub mod metrics;
 pub mod process;
 
-pub use log::{Log, init};
 pub use metrics::metrics;

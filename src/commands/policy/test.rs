@@ -6,12 +6,11 @@ use anyhow::bail;
 use clap::Args;
 
 use super::subject::SubjectArgs;
-use crate::commands::{client_runtime, serve};
+use crate::commands::{client_runtime, logging, serve};
 use crate::config::ConfigError;
 use crate::config::raw::LogFormat;
 use crate::policy::cases::run;
 use crate::policy::compile::Compiler;
-use crate::telemetry;
 use report::Report;
 
 #[derive(Debug, Args)]
@@ -35,7 +34,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<()> {
         return Err(ConfigError(text).into());
     };
     let cases = subject.read(&path)?;
-    let _log = args.log.then(|| telemetry::init("off,tidegate::policy=debug", LogFormat::Text)).transpose()?;
+    let _log = args.log.then(|| logging::init("off,tidegate::policy=debug", LogFormat::Text)).transpose()?;
     let (limits, cache_dir) = subject.bounds()?;
     let compiler = Compiler::new(&limits, cache_dir.as_deref())?;
     let policy = serve::load(&compiler, &subject.file)?;
