@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::target::{ConnectionArgs, Target};
+use super::control_client::{ChannelTargetArgs, Target};
 use crate::config::ConfigError;
 use crate::event::NewEvent;
 use crate::store::{Retention, Store};
@@ -24,7 +24,7 @@ pub struct EmitArgs {
     /// The event's data as JSON; without it, or with -, each line of standard input is one event's
     data: Option<String>,
     #[command(flatten)]
-    target: ConnectionArgs,
+    target: ChannelTargetArgs,
     /// Keep so many entries of the channel at the most
     #[arg(long, value_name = "COUNT")]
     max_length: Option<u64>,
@@ -38,7 +38,7 @@ pub struct EmitArgs {
 
 pub fn run(args: EmitArgs) -> anyhow::Result<()> {
     super::client_runtime()?.block_on(async {
-        let target = args.target.open_without_fleet().await?;
+        let target = args.target.open().await?;
         match args.data.as_deref() {
             Some(text) if text != "-" => emit(&target, &args, text).await,
             None if std::io::stdin().is_terminal() => {

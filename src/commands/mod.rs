@@ -1,18 +1,17 @@
 //! The command line, a file a command.
 
 mod check;
+mod control_client;
 mod dev;
 mod emit;
-mod http_client;
+mod listeners;
 mod logging;
-mod manager;
 mod policy;
 mod revoke;
 mod serve;
-mod sockets;
 mod sse;
+mod systemd;
 mod tail;
-mod target;
 
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::target::{Target, TargetArgs};
+use super::control_client::{FleetTargetArgs, Target};
 use super::time;
 use crate::config::ConfigError;
 use crate::fleet::revocation::{self, Order, RevokeError, Revoked};
@@ -36,7 +36,7 @@ pub struct RevokeArgs {
     #[arg(long, value_name = "ID", conflicts_with_all = ["subject", "channel", "all", "time"])]
     lift: Option<String>,
     #[command(flatten)]
-    target: TargetArgs,
+    target: FleetTargetArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -126,9 +126,9 @@ async fn lift(target: &Target, id: &str, json: bool) -> anyhow::Result<()> {
                 "/v1/revocations/{}",
                 percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC)
             );
-            match gateway.ask(Method::DELETE, &path, None).await? {
+            match gateway.request(Method::DELETE, &path, None).await? {
                 (StatusCode::NOT_FOUND, answer) if answer["error"]["code"] == "no_such_revocation" => false,
-                (status, answer) if !status.is_success() => anyhow::bail!(gateway.refusal(status, &answer)),
+                (status, answer) if !status.is_success() => anyhow::bail!(gateway.error_text(status, &answer)),
                 _ => true,
             }
         }

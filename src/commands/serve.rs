@@ -10,9 +10,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use toml::Table;
 
+use super::listeners::InheritedSockets;
 use super::logging::{self, LogHandle};
-use super::sockets::Inherited;
-use super::{ServeFlags, manager};
+use super::{ServeFlags, systemd};
 use crate::channel::hub::Hub;
 use crate::config::operations::ShadowConfig;
 use crate::config::{Config, ConfigError, Door, Read, StoreConfig};
@@ -67,7 +67,7 @@ pub fn start(
     greet: impl FnOnce(SocketAddr, &Arc<App>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let Start { config, files, load } = given;
-    let inherited = Inherited::take()?;
+    let inherited = InheritedSockets::take()?;
     let (log, _guard) = logging::init(&config.live.log_filter, config.log_format)?;
     super::use_ring();
     let runtime =
@@ -103,7 +103,7 @@ pub fn start(
         let signal = stop_signal()?;
         greet(address, &app)?;
         println!("control on http://{control}");
-        manager::ready();
+        systemd::notify_ready();
         server::run(listeners, Arc::clone(&app), signal).await;
         if let Some(fleet) = app.fleet.get() {
             fleet.leave().await;
@@ -200,7 +200,7 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut int = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
     Ok(async move {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-        manager::stopping();
+        systemd::notify_stopping();
         tokio::spawn(async move {
             tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
             tracing::warn!("a second signal: not waiting for the streams");

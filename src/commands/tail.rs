@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use url::Url;
 
-use super::http_client::{HttpClient, client};
+use super::control_client::{HttpClient, http_client};
 use super::sse::Parser;
 use crate::config::ConfigError;
 
@@ -62,7 +62,7 @@ pub fn run(args: TailArgs) -> anyhow::Result<()> {
 }
 
 async fn follow(args: TailArgs, url: Url) -> anyhow::Result<()> {
-    let client = client()?;
+    let client = http_client()?;
     let mut parser = Parser::default();
     let mut left = args.count.unwrap_or(u64::MAX);
     loop {

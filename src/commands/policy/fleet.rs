@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::say;
 use super::sign::private_key;
-use crate::commands::target::{Gateway, Target};
+use crate::commands::control_client::{ControlClient, Target};
 use crate::config;
 use crate::fleet::View;
 use crate::fleet::push::{self, Bundle, How, PushError, Pushed};
@@ -85,14 +85,14 @@ pub async fn view(target: &Target) -> anyhow::Result<View> {
 }
 
 /// The fleet of a gateway that has its policy from there; none of one that does not.
-pub async fn followed(gateway: &Gateway) -> anyhow::Result<Option<View>> {
-    let (status, answer) = gateway.ask(Method::GET, "/v1/fleet", None).await?;
+pub async fn followed(gateway: &ControlClient) -> anyhow::Result<Option<View>> {
+    let (status, answer) = gateway.request(Method::GET, "/v1/fleet", None).await?;
     let follows = answer["follows"].as_bool().unwrap_or_default();
     match status {
         StatusCode::CONFLICT => Ok(None),
         StatusCode::OK if !follows => Ok(None),
         StatusCode::OK => told_view(answer).map(Some),
-        _ => bail!(gateway.refusal(status, &answer)),
+        _ => bail!(gateway.error_text(status, &answer)),
     }
 }
 
@@ -102,7 +102,7 @@ fn told_view(answer: Value) -> anyhow::Result<View> {
 }
 
 /// The number behind that of what is in force on a gateway with a policy of its own.
-pub async fn next_on(gateway: &Gateway) -> anyhow::Result<u64> {
+pub async fn next_on(gateway: &ControlClient) -> anyhow::Result<u64> {
     if let Some(view) = followed(gateway).await? {
         return Ok(view.next_sequence);
     }

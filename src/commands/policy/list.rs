@@ -5,14 +5,14 @@ use serde_json::json;
 
 use super::fleet::view;
 use super::say;
-use crate::commands::target::TargetArgs;
+use crate::commands::control_client::FleetTargetArgs;
 use crate::commands::{client_runtime, time};
 use crate::fleet::Pointer;
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
     #[command(flatten)]
-    target: TargetArgs,
+    target: FleetTargetArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,

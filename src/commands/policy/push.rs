@@ -8,7 +8,7 @@ use http::Method;
 use super::fleet::{SigningArgs, WaitingArgs, fleet, next_on, push_and_tell, tell};
 use super::sign::{BundleArgs, sent};
 use crate::commands::client_runtime;
-use crate::commands::target::{Target, TargetArgs};
+use crate::commands::control_client::{FleetTargetArgs, Target};
 use crate::fleet::View;
 use crate::fleet::push::{Bundle, How};
 use crate::policy::signature::Statement;
@@ -26,7 +26,7 @@ pub struct PushArgs {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    target: TargetArgs,
+    target: FleetTargetArgs,
     #[command(flatten)]
     waiting: WaitingArgs,
     /// Print JSON

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::fleet::{SigningArgs, WaitingArgs, fleet, followed, push_and_tell, tell};
 use crate::commands::client_runtime;
-use crate::commands::target::{Target, TargetArgs};
+use crate::commands::control_client::{FleetTargetArgs, Target};
 use crate::config::ConfigError;
 use crate::fleet::push::{Bundle, How};
 use crate::fleet::{Pointer, View};
@@ -19,7 +19,7 @@ pub struct RollbackArgs {
     #[command(flatten)]
     signing: SigningArgs,
     #[command(flatten)]
-    target: TargetArgs,
+    target: FleetTargetArgs,
     #[command(flatten)]
     waiting: WaitingArgs,
     /// Print JSON

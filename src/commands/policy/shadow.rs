@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::fleet::{SigningArgs, WaitingArgs, fleet, next_on, push_and_tell, tell};
 use super::say;
 use super::sign::{BundleArgs, sent};
-use crate::commands::target::{Gateway, Target, TargetArgs};
+use crate::commands::control_client::{ControlClient, FleetTargetArgs, Target};
 use crate::commands::{client_runtime, time};
 use crate::config::ConfigError;
 use crate::fleet::View;
@@ -46,7 +46,7 @@ pub struct ShadowArgs {
     #[arg(long, conflicts_with_all = ["file", "key"])]
     stop: bool,
     #[command(flatten)]
-    target: TargetArgs,
+    target: FleetTargetArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -60,7 +60,7 @@ pub struct PromoteArgs {
     #[command(flatten)]
     signing: SigningArgs,
     #[command(flatten)]
-    target: TargetArgs,
+    target: FleetTargetArgs,
     #[command(flatten)]
     waiting: WaitingArgs,
     /// Print JSON
@@ -104,7 +104,7 @@ impl ShadowArgs {
         Ok(json!(proposal::told_by_all(store, &given, WORDS).await?))
     }
 
-    async fn through(&self, gateway: &Gateway) -> anyhow::Result<Value> {
+    async fn through(&self, gateway: &ControlClient) -> anyhow::Result<Value> {
         let Some(file) = &self.file else {
             let method = if self.stop { Method::DELETE } else { Method::GET };
             return gateway.call(method, CANDIDATE, None).await;
@@ -150,7 +150,7 @@ async fn promote_in_store(args: &PromoteArgs, store: &FleetStore) -> anyhow::Res
     push_and_tell(store, bundle, how, args.json).await
 }
 
-async fn promote_through(args: &PromoteArgs, gateway: &Gateway) -> anyhow::Result<()> {
+async fn promote_through(args: &PromoteArgs, gateway: &ControlClient) -> anyhow::Result<()> {
     let mut body = args.digest.as_ref().map_or_else(|| json!({}), |digest| json!({ "digest": digest }));
     if args.signing.key.is_some() {
         let candidate = gateway.call(Method::GET, CANDIDATE, None).await?;

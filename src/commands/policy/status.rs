@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use super::fleet::view;
 use super::say;
-use crate::commands::target::{Target, TargetArgs};
+use crate::commands::control_client::{FleetTargetArgs, Target};
 use crate::commands::{client_runtime, time};
 use crate::fleet::{Node, View};
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     #[command(flatten)]
-    target: TargetArgs,
+    target: FleetTargetArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -23,7 +23,7 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
     client_runtime()?.block_on(async {
         let target = args.target.open().await?;
         if let Target::Gateway(gateway) = &target
-            && gateway.ask(Method::GET, "/v1/fleet", None).await?.0 == StatusCode::CONFLICT
+            && gateway.request(Method::GET, "/v1/fleet", None).await?.0 == StatusCode::CONFLICT
         {
             // A gateway on memory: is alone.
             let policy = gateway.call(Method::GET, "/v1/policy", None).await?;

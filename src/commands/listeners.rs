@@ -16,18 +16,19 @@ use crate::server::{Listener, Listeners};
 /// Connections that wait to be accepted on a socket of the gateway's own; the default of the standard library.
 const BACKLOG: u32 = 128;
 
-/// What a service manager may hand over, by the name that it gives (`FileDescriptorName=`).
+/// The names that a service manager may give to the sockets (`FileDescriptorName=`).
 const NAMES: [&str; 2] = ["data", "control"];
 
-/// The sockets that were handed over.
+/// The sockets that the service manager passed to this process.
 #[derive(Debug, Default)]
-pub struct Inherited {
+pub struct InheritedSockets {
     data: Option<TcpListener>,
     control: Option<TcpListener>,
 }
 
-impl Inherited {
-    /// Takes what there is. Before there are threads, since the variables that tell of it go: they are meant for this process alone.
+impl InheritedSockets {
+    /// Takes the sockets. It removes the variables that describe them, which are meant for this process alone, so it has to run before there
+    /// are threads.
     pub fn take() -> anyhow::Result<Self> {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut fds = ListenFd::from_env();
@@ -44,7 +45,7 @@ impl Inherited {
         Ok(inherited)
     }
 
-    /// Binds what was not handed over.
+    /// Binds the sockets that were not passed.
     pub fn bind(self, config: &Config) -> anyhow::Result<BoundSockets> {
         if let Some(control) = &self.control {
             let address = control.local_addr()?;
@@ -131,11 +132,11 @@ fn cannot_listen(key: &str, address: SocketAddr) -> String {
     format!("{key}: cannot listen on {address}")
 }
 
-/// Which of the names each socket has.
+/// Index into [`NAMES`] for each socket.
 fn assign(count: usize, names: &str) -> anyhow::Result<Vec<usize>> {
     ensure!(count <= NAMES.len(), "LISTEN_FDS: {count} sockets, and there are two ports: data and control");
     let names: Vec<&str> = names.split(':').take(count).collect();
-    // Where nobody named them, systemd gives them the name of their unit.
+    // systemd names unnamed sockets after their unit.
     if !names.iter().any(|name| NAMES.contains(name)) {
         return Ok((0..count).collect());
     }
