@@ -1,4 +1,4 @@
-//! `tidegate check`: everything that a start would complain about, without a start.
+//! `tidegate check`: reports the mistakes that a start would report, without a start.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,21 +34,21 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
         println!("{}", json!({ "ok": true, "store": store, "policy": digest, "cases": cases, "allow_all": allow_all }));
         return Ok(());
     }
-    println!("store   {store} (not asked)");
+    println!("store   {store} (not contacted)");
     match (&config.door, digest, cases) {
-        (_, Some(digest), Some(cases @ 1..)) => println!("policy  {digest}, which passes {cases} cases"),
-        (_, Some(digest), _) => println!("policy  {digest}, without cases"),
-        (Door::Fleet, ..) => println!("policy  the fleet's (not asked)"),
-        _ => println!("policy  none: everybody may read every channel"),
+        (_, Some(digest), Some(cases @ 1..)) => println!("policy  {digest}, {cases} test cases passed"),
+        (_, Some(digest), _) => println!("policy  {digest}, no test cases"),
+        (Door::Fleet, ..) => println!("policy  from the fleet (not contacted)"),
+        _ => println!("policy  none: every client may read every channel"),
     }
     println!("ok");
     Ok(())
 }
 
-/// Takes the policy through all stages but the last; says its digest, and how many cases it passed.
+/// Runs all activation stages but the last one; returns the digest and the number of test cases that passed.
 fn policy(config: &Config) -> anyhow::Result<(String, usize)> {
     client_runtime()?.block_on(async {
-        // Nothing is looked up but what the cases bring.
+        // Test cases bring their own data for look-ups.
         let store = Arc::new(MemoryStore::new(1 << 16, HashMap::new(), system_clock()));
         let gate = Arc::new(serve::open_gate(config, store)?);
         // The name that a start would give the node, unless its socket is inherited or its port is 0.

@@ -25,20 +25,20 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 struct StoreArgs {
-    /// Go to this store itself
+    /// Connect to this store directly
     #[arg(long, value_name = "URL", conflicts_with_all = ["control", "token"])]
     store: Option<String>,
-    /// A PEM file of certificates to trust for rediss://
+    /// PEM file of CA certificates to trust for rediss://
     #[arg(long, value_name = "FILE", requires = "store")]
     store_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 struct ControlArgs {
-    /// Go through the gateway with this control port, the only way to a store that is embedded (memory:)
+    /// Use this control port; the only way to an in-memory store (memory:)
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     control: String,
-    /// The control port's token [env: TIDEGATE_CONTROL_TOKEN]
+    /// Token of the control port [env: TIDEGATE_CONTROL_TOKEN]
     #[arg(long)]
     token: Option<String>,
 }
@@ -99,7 +99,7 @@ async fn open(
     let fleet = fleet()?;
     let url: StoreUrl = url.parse().map_err(|error| ConfigError(format!("--store: {error}")))?;
     let Some(client) = url.client(args.store_ca.as_deref())? else {
-        let text = "--store memory: is within a running gateway: go through its --control port";
+        let text = "--store: an in-memory store (memory:) exists only in a running gateway: use its --control port";
         return Err(ConfigError(text.into()).into());
     };
     let store = RedisStore::new(client, STORE_TIMEOUT)?;
@@ -156,7 +156,7 @@ impl ControlClient {
         let request = request.body(body).context("--control: not an address")?;
         let answer = self.client.request(request).await;
         let response =
-            answer.with_context(|| format!("no gateway answers at {url} (start one, or give --control or --store)"))?;
+            answer.with_context(|| format!("no gateway answers at {url}: start one, or set --control or --store"))?;
         let status = response.status();
         let bytes = response.into_body().collect().await?.to_bytes();
         Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
@@ -172,13 +172,13 @@ impl ControlClient {
     pub fn error_text(&self, status: StatusCode, answer: &Value) -> String {
         match (answer["error"]["code"].as_str(), answer["error"]["message"].as_str()) {
             (Some("unauthorized"), _) if self.token.is_none() => {
-                format!("the control port at {} needs its token: --token, or TIDEGATE_CONTROL_TOKEN", self.base)
+                format!("the control port at {} requires a token: set --token or TIDEGATE_CONTROL_TOKEN", self.base)
             }
-            (Some("unauthorized"), _) => format!("the control port at {} has another token than this", self.base),
+            (Some("unauthorized"), _) => format!("the control port at {} does not accept this token", self.base),
             (Some("not_found") | None, _) if status == StatusCode::NOT_FOUND => {
-                format!("what answers at {} is no control port of this version of the gateway ({status})", self.base)
+                format!("{} is not the control port of a gateway of this version ({status})", self.base)
             }
-            (_, why) => format!("the gateway refuses ({status}): {}", why.unwrap_or("it does not say why")),
+            (_, why) => format!("the gateway answered {status}: {}", why.unwrap_or("no reason given")),
         }
     }
 }

@@ -38,7 +38,7 @@ impl InheritedSockets {
             let what = || format!("LISTEN_FDS: socket {index} ({name})");
             let socket = fds.take_tcp_listener(index).with_context(what)?.with_context(what)?;
             let listens = SockRef::from(&socket).is_listener().with_context(what)?;
-            ensure!(listens, "{}: it does not listen; with systemd, Accept= has to be no", what());
+            ensure!(listens, "{}: the socket does not listen; with systemd, set Accept=no", what());
             let slot = if which == 0 { &mut inherited.data } else { &mut inherited.control };
             *slot = Some(socket);
         }
@@ -50,7 +50,10 @@ impl InheritedSockets {
         if let Some(control) = &self.control {
             let address = control.local_addr()?;
             let is_guarded = address.ip().is_loopback() || config.live.control_token.is_some();
-            ensure!(is_guarded, "LISTEN_FDS: control is {address}, which others may reach: set control.token");
+            ensure!(
+                is_guarded,
+                "LISTEN_FDS: the control socket {address} is not a loopback address: set control.token"
+            );
         }
         Ok(BoundSockets {
             data: BoundSocket::new("listen", self.data, config.listen)?,
@@ -134,7 +137,10 @@ fn cannot_listen(key: &str, address: SocketAddr) -> String {
 
 /// Index into [`NAMES`] for each socket.
 fn assign(count: usize, names: &str) -> anyhow::Result<Vec<usize>> {
-    ensure!(count <= NAMES.len(), "LISTEN_FDS: {count} sockets, and there are two ports: data and control");
+    ensure!(
+        count <= NAMES.len(),
+        "LISTEN_FDS: {count} sockets were passed; the gateway has two ports, data and control"
+    );
     let names: Vec<&str> = names.split(':').take(count).collect();
     // systemd names unnamed sockets after their unit.
     if !names.iter().any(|name| NAMES.contains(name)) {
@@ -145,7 +151,7 @@ fn assign(count: usize, names: &str) -> anyhow::Result<Vec<usize>> {
         let name = names.get(index).copied().unwrap_or_default();
         let which = NAMES.iter().position(|known| *known == name);
         let which = which.with_context(|| format!("LISTEN_FDNAMES: {name:?} is neither data nor control"))?;
-        ensure!(!assigned.contains(&which), "LISTEN_FDNAMES: there are two sockets for {name}, and one is served");
+        ensure!(!assigned.contains(&which), "LISTEN_FDNAMES: two sockets have the name {name}; each port has one");
         assigned.push(which);
     }
     Ok(assigned)
@@ -173,7 +179,7 @@ mod tests {
             assert!(error.contains(expect), "{count} {names:?}: {error}");
         };
         wrong(3, "", "3 sockets");
-        wrong(2, "data:data", "two sockets for data");
+        wrong(2, "data:data", "two sockets have the name data");
         wrong(2, "data:contrl", "\"contrl\" is neither data nor control");
         wrong(2, "data", "\"\" is neither");
     }

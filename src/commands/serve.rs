@@ -1,4 +1,4 @@
-//! `tidegate serve`, and the parts of a start that `dev` and `check` share.
+//! `tidegate serve`, and the parts of a start that `dev` and `check` use too.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,11 +29,11 @@ use crate::store::Store;
 use crate::store::memory::{MemoryStore, system_clock};
 use crate::store::redis::RedisStore;
 
-/// The example policy, compiled from `guest-examples/rust-role-based`.
+/// The example policy, built from `guest-examples/rust-role-based`.
 pub const EXAMPLE: &[u8] = include_bytes!("../../guest-examples/rust-role-based/policy.wasm");
 
-/// What is written of the last decisions may take so long.
-const LAST_LINES: Duration = Duration::from_secs(2);
+/// Limit for writing the last lines of the decision log at shutdown.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub fn run(flags: &ServeFlags) -> anyhow::Result<()> {
     let (file, layer) = (flags.config.clone(), flags.layer()?);
@@ -44,7 +44,7 @@ pub fn run(flags: &ServeFlags) -> anyhow::Result<()> {
     })
 }
 
-/// What a gateway starts with, and where that came from.
+/// The configuration of a start, and how to read it again.
 pub struct Start {
     /// The configuration.
     pub config: Config,
@@ -53,14 +53,14 @@ pub struct Start {
 }
 
 impl Start {
-    /// Reads the configuration, and will read it again in the same way.
+    /// Reads the configuration. A reload calls `load` again.
     pub fn new(load: impl Fn() -> Read + Send + Sync + 'static) -> Result<Self, ConfigError> {
         let Read { config, files } = load();
         Ok(Self { config: config?, files, load: Arc::new(load) })
     }
 }
 
-/// Starts a gateway and serves until a signal. `greet` is called when it listens.
+/// Starts a gateway and serves until a signal. `greet` is called once it listens.
 pub fn start(
     given: Start,
     playground: Option<Playground>,
@@ -108,12 +108,12 @@ pub fn start(
         if let Some(fleet) = app.fleet.get() {
             fleet.leave().await;
         }
-        app.gate.beside().flush(LAST_LINES);
+        app.gate.beside().flush(FLUSH_TIMEOUT);
         Ok(())
     })
 }
 
-/// The first policy takes force.
+/// Activates the first policy.
 async fn begin(app: &App) -> anyhow::Result<()> {
     match &app.config.door {
         Door::Policy(_) | Door::Example => {
@@ -122,15 +122,15 @@ async fn begin(app: &App) -> anyhow::Result<()> {
             let begun = app.rollout.begin(Files::of(config), EXAMPLE, config.cache_dir.as_ref().map(memory)).await;
             begun.map_err(|refused| first_refused(&app.config, &refused))?;
         }
-        Door::AllowAll => tracing::warn!("--allow-all: everybody may read every channel"),
-        // Nobody is let in before it is here.
+        Door::AllowAll => tracing::warn!("--allow-all: every client may read every channel"),
+        // All requests are refused until the fleet's policy is active.
         Door::Fleet => {}
     }
     Ok(())
 }
 
-/// The candidate of the configuration is loaded beside the start, and when the configuration names another: what is wrong with it is told,
-/// and is no reason not to serve.
+/// Loads the shadow policy of the configuration, at the start and whenever the configuration names another one. A shadow policy that
+/// cannot be loaded is logged, and the gateway serves without it.
 fn propose(app: &Arc<App>) {
     let (app, mut options) = (Arc::clone(app), app.options.subscribe());
     tokio::spawn(async move {
@@ -142,8 +142,8 @@ fn propose(app: &Arc<App>) {
                     let share = Share { share: now.share, concurrency: app.config.limits.shadow };
                     match app.rollout.propose_file(file, share).await {
                         Ok(candidate) => asked = Some(candidate),
-                        // What was refused is in the log.
-                        Err(_) => tracing::error!("policy.shadow.file: it is not asked"),
+                        // The reason is logged where the stage failed.
+                        Err(_) => tracing::error!("policy.shadow.file: the shadow policy is not evaluated"),
                     }
                 } else if let Some(candidate) = asked.take() {
                     app.rollout.ended(&candidate);
@@ -157,7 +157,7 @@ fn propose(app: &Arc<App>) {
     });
 }
 
-/// What is logged is what the configuration says.
+/// Follows changes of `log.filter`.
 fn log_as_configured(app: &App, log: LogHandle) {
     let mut options = app.options.subscribe();
     let mut before = app.config.live.log_filter.clone();
@@ -172,7 +172,7 @@ fn log_as_configured(app: &App, log: LogHandle) {
     });
 }
 
-/// What a start says that has no policy.
+/// The error of a start whose first policy cannot be activated.
 pub fn first_refused(config: &Config, refused: &Refused) -> anyhow::Error {
     let which = match &config.door {
         Door::Policy(path) => format!("policy {}", path.display()),
@@ -181,20 +181,20 @@ pub fn first_refused(config: &Config, refused: &Refused) -> anyhow::Error {
     anyhow::anyhow!("{which}: {}", refused.why)
 }
 
-/// One message a `SIGHUP`.
+/// Receives one message per `SIGHUP`.
 fn reload_signal() -> anyhow::Result<mpsc::Receiver<()>> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            // A full channel says it already.
+            // A message that waits in the channel stands for this signal too.
             let _ = sender.try_send(());
         }
     });
     Ok(receiver)
 }
 
-/// Ends with the first `SIGTERM` or `SIGINT`; the second one ends the process.
+/// Completes with the first `SIGTERM` or `SIGINT`; the second one ends the process.
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut term = signal(SignalKind::terminate()).context("cannot listen for signals")?;
     let mut int = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
@@ -203,20 +203,20 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
         systemd::notify_stopping();
         tokio::spawn(async move {
             tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-            tracing::warn!("a second signal: not waiting for the streams");
+            tracing::warn!("second signal: exiting without waiting for streams");
             std::process::exit(1);
         });
     })
 }
 
-/// Where a node whose policy is the fleet's keeps it.
+/// Opens the folder in which a node keeps the fleet's policy.
 fn local_copy(config: &Config, node: &str) -> anyhow::Result<Option<LocalCopy>> {
     let Some(folder) = config.cache_dir.as_ref().filter(|_| config.door == Door::Fleet) else { return Ok(None) };
     let copy = LocalCopy::open(folder, node);
-    Ok(Some(copy.with_context(|| format!("cache-dir {}: the fleet's policy cannot be kept there", folder.display()))?))
+    Ok(Some(copy.with_context(|| format!("cache-dir {}: cannot store the fleet's policy there", folder.display()))?))
 }
 
-/// A node on a store that others may use too gives word of itself; one whose policy is the fleet's puts that in force.
+/// Starts the heartbeat of a node on a shared store, and activates the fleet's policy if that is the policy's source.
 async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalCopy>) {
     let Some(store) = app.hub.store().fleet(app.commands.keys()) else { return };
     let (gate, rollout) = (Arc::clone(&app.gate), app.rollout.clone());
@@ -234,11 +234,11 @@ async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalCopy>
     }
     fleet.greet().await;
     fleet.start(&app.hub);
-    // There is one start.
+    // It is set once, here.
     let _ = app.fleet.set(fleet);
 }
 
-/// Opens the store; a Redis has to answer, or is waited for, unless the node can do without for now.
+/// Opens the store. A Redis has to answer; with `wait-for-store` the start waits for it, and a node with a stored policy starts without.
 async fn open_store(config: &StoreConfig, may_be_away: bool) -> anyhow::Result<Arc<dyn Store>> {
     let Some(client) = config.url.client(config.ca.as_deref())? else {
         return Ok(Arc::new(MemoryStore::new(config.memory, config.seed.clone(), system_clock())));
@@ -252,7 +252,7 @@ async fn open_store(config: &StoreConfig, may_be_away: bool) -> anyhow::Result<A
             break;
         }
         if !(config.wait && away) {
-            let remedy = if away { " (start it, or give --wait-for-store)" } else { "" };
+            let remedy = if away { ": start it, or set --wait-for-store" } else { "" };
             return Err(anyhow::Error::new(error).context(format!("store {}{remedy}", config.url)));
         }
         if !std::mem::replace(&mut told, true) {
@@ -263,17 +263,17 @@ async fn open_store(config: &StoreConfig, may_be_away: bool) -> anyhow::Result<A
     Ok(Arc::new(store))
 }
 
-/// Who may sign policies, and how far this node saw sequence numbers go.
+/// The trusted keys, and the greatest sequence that this node activated.
 pub fn signatures(config: &Config, node: &str) -> anyhow::Result<Signatures> {
     let name = format!("{node}.json");
     let file = config.cache_dir.as_ref().map(|folder| folder.join("sequence").join(name));
     if file.is_none() && config.rollout.trust.is_wanted() {
-        tracing::warn!("without a cache-dir, a restart forgets how far the sequence numbers of policies went");
+        tracing::warn!("without cache-dir this node forgets the greatest sequence that it activated when it restarts");
     }
     Ok(Signatures::open(&config.rollout.trust, file.as_deref())?)
 }
 
-/// Makes the door. Unless everybody is let in, nobody is before a policy is in force.
+/// Creates the authorizer. Without `allow-all` it refuses every request until a policy is active.
 pub fn open_gate(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<Gate> {
     let surroundings = config.surroundings(store);
     let limits = config.limits.clone();

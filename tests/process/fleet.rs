@@ -257,7 +257,7 @@ async fn a_node_that_was_away_hears_what_it_missed() {
 async fn a_fleet_without_nodes_is_tried_where_it_is_pushed() {
     let fleet = Fleet::unsigned().await;
     fleet.write("core.wasm", component("core-module"));
-    fleet.fails(&["push", "core.wasm"], "no node lives").await;
+    fleet.fails(&["push", "core.wasm"], "no node is alive").await;
     fleet.write("deny.wasm", component("deny"));
     let pushed = fleet.succeeds(&["push", "deny.wasm"]).await;
     assert_eq!((&pushed["in_force"], &pushed["nodes"]), (&true.into(), &Value::Array(Vec::new())));

@@ -171,14 +171,14 @@ async fn a_gateway_with_a_file_is_pushed_to_as_well() {
     };
     let deny = Digest::of(&component("deny")).to_string();
     assert!(done(&["status"]).await.starts_with(&deny));
-    assert!(done(&["push", "allow.wasm", "--dry-run"]).await.contains("could be in force"));
+    assert!(done(&["push", "allow.wasm", "--dry-run"]).await.contains("can be activated"));
     assert_eq!(status(node.data).await, 418);
-    assert!(done(&["push", "allow.wasm"]).await.contains("is in force"));
+    assert!(done(&["push", "allow.wasm"]).await.contains("is active"));
     assert_eq!(status(node.data).await, 200);
-    assert!(done(&["rollback"]).await.starts_with(&format!("{deny} is in force")));
+    assert!(done(&["rollback"]).await.starts_with(&format!("{deny} is active")));
     assert_eq!(status(node.data).await, 418);
     let refused = through(&["rollback", "2"]).await;
-    assert!(refused.code() == Some(2) && refused.stderr.contains("goes back to the one before"), "{refused:?}");
+    assert!(refused.code() == Some(2) && refused.stderr.contains("returns to the previous one only"), "{refused:?}");
     let refused = through(&["list"]).await;
     assert!(refused.code() == Some(1) && refused.stderr.contains("no fleet"), "{refused:?}");
 }

@@ -236,7 +236,7 @@ async fn cases_are_the_last_gate() {
     assert!(ended.code() == Some(1) && ended.stderr.contains("policy.settings.word"), "{ended:?}");
     desk.write("policy.cases.toml", ALLOWS);
     let ended = desk.check().await;
-    assert!(ended.code() == Some(0) && ended.stdout.contains("passes 1 case"), "{ended:?}");
+    assert!(ended.code() == Some(0) && ended.stdout.contains("1 test cases passed"), "{ended:?}");
 
     let gateway = desk.start("policy.wasm", "").await;
     desk.write("policy.wasm", &deny);

@@ -161,8 +161,8 @@ async fn what_is_no_listening_socket_is_said() {
     refused(OwnedFd::from(udp).into(), None, "", "fd 3 is not a valid tcp socket").await;
     let peer = socket();
     let connected = TcpStream::connect(peer.local_addr().expect("its address")).expect("it listens");
-    refused(OwnedFd::from(connected).into(), None, "", "Accept= has to be no").await;
-    refused(handed(&socket()), Some(handed(&socket())), "data:data", "two sockets for data").await;
+    refused(OwnedFd::from(connected).into(), None, "", "set Accept=no").await;
+    refused(handed(&socket()), Some(handed(&socket())), "data:data", "two sockets have the name data").await;
     refused(handed(&socket()), Some(handed(&socket())), "data:ops", "\"ops\" is neither data nor control").await;
     refused(handed(&socket()), Some(handed(&listening("0.0.0.0:0"))), "", "set control.token").await;
 }

@@ -1,4 +1,4 @@
-//! `tidegate policy list`: what was in force.
+//! `tidegate policy list`: the pushed policies, latest first.
 
 use clap::Args;
 use serde_json::json;
@@ -35,7 +35,7 @@ pub fn run(args: &ListArgs) -> anyhow::Result<()> {
 fn line(pointer: &Pointer, is_current: bool) -> String {
     let Pointer { sequence, component, .. } = pointer;
     let mark = if is_current { "*" } else { " " };
-    let cases = if pointer.cases.is_some() { "with cases" } else { "without cases" };
+    let cases = if pointer.cases.is_some() { "with cases" } else { "no cases" };
     let signature = pointer.signature.as_ref();
     let by = signature.map_or_else(|| "not signed".into(), |signature| format!("key {}", signature.key()));
     let at = time(pointer.pushed_at);

@@ -1,4 +1,4 @@
-//! `tidegate policy push`: a policy on every node, or on none.
+//! `tidegate policy push`: activates a policy on all nodes, or on none.
 
 use std::path::PathBuf;
 
@@ -19,10 +19,10 @@ pub struct PushArgs {
     bundle: BundleArgs,
     #[command(flatten)]
     signing: SigningArgs,
-    /// Its signature [default: NAME.wasm.sig beside NAME.wasm, if there is one and no --key]
+    /// Signature file [default: NAME.wasm.sig next to NAME.wasm, if it exists and --key is not set]
     #[arg(long, value_name = "FILE", conflicts_with = "key")]
     signature: Option<PathBuf>,
-    /// Take it through all stages on every node, and put it in force nowhere
+    /// Run the activation stages on every node without activating the policy
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `tidegate policy rollback`: what was in force before is in force again, as a push of its own.
+//! `tidegate policy rollback`: pushes an earlier policy again, with a new sequence.
 
 use clap::Args;
 use http::Method;
@@ -13,8 +13,8 @@ use crate::fleet::{Pointer, View};
 
 #[derive(Debug, Args)]
 pub struct RollbackArgs {
-    /// The number of what shall be in force again, or the beginning of its digest [default: the policy before]
-    #[arg(value_name = "NUMBER|DIGEST")]
+    /// Sequence of the policy to return to, or the first digits of its digest [default: the previous policy]
+    #[arg(value_name = "SEQUENCE|DIGEST")]
     to: Option<String>,
     #[command(flatten)]
     signing: SigningArgs,
@@ -51,8 +51,8 @@ pub fn run(args: &RollbackArgs) -> anyhow::Result<()> {
                         body["signature"] = signature.text().into();
                     }
                 } else if args.to.is_some() || args.signing.key.is_some() {
-                    let text = "rollback: a gateway with a policy of its own goes back to the one before, and takes neither \
-                                a number nor a key";
+                    let text = "rollback: a gateway with a policy of its own returns to the previous one only: omit the \
+                                sequence and --key";
                     return Err(ConfigError(text.into()).into());
                 }
                 let answer = gateway.call(Method::POST, &path, Some(body.to_string())).await?;
@@ -65,8 +65,8 @@ pub fn run(args: &RollbackArgs) -> anyhow::Result<()> {
 fn chosen<'a>(args: &RollbackArgs, view: &'a View) -> anyhow::Result<&'a Pointer> {
     let to = view.choose(args.to.as_deref())?;
     if to.signature.is_some() && args.signing.key.is_none() {
-        let text = "rollback: the fleet's policies are signed, and no node goes back to a smaller number: give --key, to sign the \
-                    older policy anew under a greater one";
+        let text = "rollback: the fleet's policies are signed, and no node accepts a smaller sequence: set --key to sign the older \
+                    policy with a greater one";
         return Err(ConfigError(text.into()).into());
     }
     Ok(to)

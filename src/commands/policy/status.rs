@@ -1,4 +1,4 @@
-//! `tidegate policy status`: every node, and what is in force there.
+//! `tidegate policy status`: the nodes and the active policy of each.
 
 use clap::Args;
 use http::{Method, StatusCode};
@@ -25,7 +25,7 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
         if let Target::Gateway(gateway) = &target
             && gateway.request(Method::GET, "/v1/fleet", None).await?.0 == StatusCode::CONFLICT
         {
-            // A gateway on memory: is alone.
+            // A gateway on an in-memory store has no fleet.
             let policy = gateway.call(Method::GET, "/v1/policy", None).await?;
             return if args.json { say(&format!("{policy}\n")) } else { say(&alone(&policy)) };
         }
@@ -58,14 +58,14 @@ fn text(view: &View) -> String {
     let is_fleet = view.nodes.is_empty() || view.nodes.iter().any(|node| node.fleet);
     let mut text = match &view.current {
         Some(pointer) => {
-            let nobody = if is_fleet { "" } else { ", which no node follows" };
-            format!("the fleet's policy: {}, number {}{nobody}\n", pointer.component, pointer.sequence)
+            let nobody = if is_fleet { "" } else { ", which no node uses" };
+            format!("fleet policy: {}, sequence {}{nobody}\n", pointer.component, pointer.sequence)
         }
-        None if is_fleet => "the fleet's policy: nothing was pushed\n".into(),
+        None if is_fleet => "fleet policy: none was pushed\n".into(),
         None => String::new(),
     };
     if view.nodes.is_empty() {
-        text += "no node lives\n";
+        text += "no node is alive\n";
     }
     for node in &view.nodes {
         text += &line(node);
@@ -79,8 +79,8 @@ fn text(view: &View) -> String {
 fn line(node: &Node) -> String {
     let Node { name, address, .. } = node;
     let digest = node.digest.as_deref().unwrap_or("no policy");
-    let number = node.sequence.map(|number| format!(", number {number}")).unwrap_or_default();
-    let version = node.version.map(|version| format!(", version {version}")).unwrap_or_default();
+    let number = node.sequence.map(|number| format!(", sequence {number}")).unwrap_or_default();
+    let version = node.version.map(|version| format!(", generation {version}")).unwrap_or_default();
     let since = node.since.map(since).unwrap_or_default();
     let source = node.source.as_deref().unwrap_or(if node.fleet { "fleet" } else { "none" });
     format!("  {name}  {address}  {digest}{number}{version}{since}  ({source})\n")

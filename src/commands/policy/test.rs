@@ -1,4 +1,4 @@
-//! `tidegate policy test`: asks a component a table of requests, and says where it decides otherwise than expected.
+//! `tidegate policy test`: runs test cases against a component and reports decisions that are not as expected.
 
 mod report;
 
@@ -20,7 +20,7 @@ pub struct TestArgs {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
-    /// Show what the policy writes to the log
+    /// Print the log messages of the policy
     #[arg(long)]
     log: bool,
 }
@@ -29,8 +29,10 @@ pub fn run(args: &TestArgs) -> anyhow::Result<()> {
     let subject = &args.subject;
     let Some(path) = subject.cases() else {
         let (file, beside) = (subject.file.display(), subject.beside());
-        let text =
-            format!("policy test: no cases for {file}: {} is not there, and no other file was named", beside.display());
+        let text = format!(
+            "policy test: no test cases for {file}: {} does not exist, and no other file was named",
+            beside.display()
+        );
         return Err(ConfigError(text).into());
     };
     let cases = subject.read(&path)?;
@@ -56,6 +58,6 @@ pub fn run(args: &TestArgs) -> anyhow::Result<()> {
     }
     match report.failed {
         0 => Ok(()),
-        failed => bail!("{failed} of {} cases failed", cases.len()),
+        failed => bail!("{failed} of {} test cases failed", cases.len()),
     }
 }
