@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 use toml::Table;
 
-use super::{ServeFlags, client_runtime, serve};
+use super::{ServeFlags, client_runtime, startup};
 use crate::config::{Config, Door};
 use crate::rollout::{Files, Rollout};
 use crate::store::memory::{MemoryStore, system_clock};
@@ -50,12 +50,13 @@ fn policy(config: &Config) -> anyhow::Result<(String, usize)> {
     client_runtime()?.block_on(async {
         // Test cases bring their own data for look-ups.
         let store = Arc::new(MemoryStore::new(1 << 16, HashMap::new(), system_clock()));
-        let gate = Arc::new(serve::open_gate(config, store)?);
+        let gate = Arc::new(startup::open_gate(config, store)?);
         // The name that a start would give the node, unless its socket is inherited or its port is 0.
         let node = config.node_at(config.listen);
-        let checked =
-            Rollout::new(gate, serve::signatures(config, &node)?, None).check(Files::of(config), serve::EXAMPLE).await;
-        let next = checked.map_err(|refused| serve::first_refused(config, &refused))?;
+        let checked = Rollout::new(gate, startup::signatures(config, &node)?, None)
+            .check(Files::of(config), startup::EXAMPLE)
+            .await;
+        let next = checked.map_err(|refused| startup::first_refused(config, &refused))?;
         Ok((next.policy.digest().to_string(), next.papers.suite.as_ref().map_or(0, |suite| suite.cases.len())))
     })
 }

@@ -1,7 +1,8 @@
 //! The sockets that a gateway serves on: its own, or those of a service manager that keeps them over restarts (`LISTEN_FDS`).
 //!
 //! They are bound before anything else starts, since the address of the data port is part of the node's default name. A socket of the
-//! gateway's own listens only once the first policy is active: until then connections are refused, and no client waits in a backlog.
+//! gateway's own listens only once the policy of the configuration is active: until then connections are refused, and no client waits
+//! in a backlog.
 
 use std::net::{SocketAddr, TcpListener};
 

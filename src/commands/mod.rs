@@ -10,6 +10,7 @@ mod policy;
 mod revoke;
 mod serve;
 mod sse;
+mod startup;
 mod systemd;
 mod tail;
 

@@ -15,7 +15,7 @@ use clap::Args;
 use toml::{Table, Value};
 
 use super::say;
-use crate::commands::{client_runtime, serve};
+use crate::commands::{client_runtime, startup};
 use crate::config::layers::{merge, option};
 use crate::config::{self, Config};
 use crate::policy::cases::answer::Answer;
@@ -51,7 +51,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let recording = BufReader::new(File::open(&args.recording).with_context(named)?);
     let world = args.world()?;
     let compiler = Compiler::new(&world.limits, world.cache_dir.as_deref())?;
-    let policy = serve::load(&compiler, &args.file)?;
+    let policy = startup::load(&compiler, &args.file)?;
     let mut report = Report::new(policy.digest(), args.all);
     let rehearsal = Rehearsal::new(policy, 0);
     client_runtime()?.block_on(async {

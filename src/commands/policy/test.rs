@@ -6,7 +6,7 @@ use anyhow::bail;
 use clap::Args;
 
 use super::subject::SubjectArgs;
-use crate::commands::{client_runtime, logging, serve};
+use crate::commands::{client_runtime, logging, startup};
 use crate::config::ConfigError;
 use crate::config::raw::LogFormat;
 use crate::policy::cases::run;
@@ -39,7 +39,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<()> {
     let _log = args.log.then(|| logging::init("off,tidegate::policy=debug", LogFormat::Text)).transpose()?;
     let (limits, cache_dir) = subject.bounds()?;
     let compiler = Compiler::new(&limits, cache_dir.as_deref())?;
-    let policy = serve::load(&compiler, &subject.file)?;
+    let policy = startup::load(&compiler, &subject.file)?;
 
     let mut report = Report::new(&subject.file, policy.digest(), &path);
     client_runtime()?.block_on(async {
