@@ -31,6 +31,7 @@ use crate::egress::Egress;
 use crate::policy::Limits;
 use crate::policy::settings::Settings;
 use crate::store::Store;
+use crate::store::fleet_keys::{FleetKeys, FleetName, RESERVED_PREFIX};
 use crate::store::memory::Seed;
 use crate::store::url::StoreUrl;
 use crate::tokens::Tokens;
@@ -86,6 +87,8 @@ pub struct Config {
     pub max_header_size: usize,
     /// Where the policy comes from.
     pub rollout: RolloutConfig,
+    /// The keys of this node's fleet in the store.
+    pub fleet_keys: FleetKeys,
     /// This node's name, if one is configured.
     pub node_name: Option<String>,
     /// Format of log lines.
@@ -169,7 +172,7 @@ impl ChannelRules {
     #[must_use]
     pub fn permit(&self, name: &str, lookup_prefixes: &[String]) -> bool {
         let looked_up = || lookup_prefixes.iter().any(|prefix| name.starts_with(&**prefix));
-        let reserved = name.starts_with("tidegate:") || looked_up();
+        let reserved = name.starts_with(RESERVED_PREFIX) || looked_up();
         !reserved && self.allow.is_match(name) && !self.deny.is_match(name)
     }
 }
@@ -197,9 +200,7 @@ impl Config {
     fn raw(base: Table, file: Option<&Path>, flags: Table) -> Result<Raw, ConfigError> {
         let mut table = base;
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| ConfigError(format!("{}: cannot be read: {error}", path.display())))?;
-            layers::merge(&mut table, layers::file(path, &text)?);
+            layers::merge(&mut table, Self::file_layer(path)?);
         }
         let variables = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
         layers::merge(&mut table, layers::environment(variables)?);
@@ -207,7 +208,13 @@ impl Config {
         table.try_into::<Raw>().map_err(|error| ConfigError(format!("configuration: {}", error.message())))
     }
 
-    /// The path of the file, and whether it was named explicitly, so that it must exist.
+    fn file_layer(path: &Path) -> Result<Table, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError(format!("{}: cannot be read: {error}", path.display())))?;
+        layers::file(path, &text)
+    }
+
+    /// Where the configuration lies, and whether it was named and so has to be there.
     fn path(flag: Option<&Path>) -> (PathBuf, bool) {
         let named = flag.map(Path::to_path_buf).or_else(|| std::env::var_os("TIDEGATE_CONFIG").map(PathBuf::from));
         let is_named = named.is_some();
@@ -296,6 +303,7 @@ impl Config {
             trusted_proxies: raw.server.trusted_proxies,
             max_header_size: size("server.max-header-size", raw.server.max_header_size, 32 << 10, 1 << 20)?,
             rollout,
+            fleet_keys: FleetKeys::new(&operations::fleet_name(&raw.fleet.name)?),
             node_name: raw.fleet.node_name.map(operations::node_name).transpose()?,
             log_format: raw.log.format,
             live: Arc::new(live),
@@ -328,7 +336,20 @@ impl Config {
     }
 }
 
-/// The default cache directory: `TIDEGATE_CACHE_DIR`, else `tidegate` in the user's cache directory, if there is one.
+/// The name of the fleet for a command that needs no other option of the configuration: `TIDEGATE_FLEET_NAME`, else `fleet.name` in the
+/// configuration file, else the default. A file that is there but not valid is an error, for the fleet in it may be another one.
+pub fn fleet_name() -> Result<FleetName, ConfigError> {
+    let (file, is_named) = Config::path(None);
+    let mut table = if is_named || file.exists() { Config::file_layer(&file)? } else { Table::new() };
+    let variable = layers::variable("fleet.name");
+    let value = std::env::var(&variable).ok().map(|value| (variable, value));
+    layers::merge(&mut table, layers::environment(value.into_iter())?);
+    let fleet = table.get("fleet").and_then(|fleet| fleet.get("name")).and_then(toml::Value::as_str);
+    fleet.map_or_else(|| Ok(FleetName::default()), operations::fleet_name)
+}
+
+/// Where things are kept that can be made again, unless the configuration says otherwise: `TIDEGATE_CACHE_DIR`, else
+/// `tidegate` in the user's cache; none where the user has none.
 #[must_use]
 pub fn cache_dir() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);

@@ -1,4 +1,4 @@
-//! `tidegate check`: everything that a start would complain about, without a start.
+//! `tidegate check`: reports the mistakes that a start would report, without a start.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 use toml::Table;
 
-use crate::commands::{ServeFlags, client_runtime, serve};
+use crate::commands::{ServeFlags, client_runtime, startup};
 use crate::config::{Config, PolicyMode};
 use crate::rollout::Rollout;
 use crate::rollout::observers::Observers;
@@ -36,27 +36,29 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
         println!("{}", json!({ "ok": true, "store": store, "policy": digest, "cases": cases, "allow_all": allow_all }));
         return Ok(());
     }
-    println!("store   {store} (not asked)");
+    println!("store   {store} (not contacted)");
     match (&config.door, digest, cases) {
-        (_, Some(digest), Some(cases @ 1..)) => println!("policy  {digest}, which passes {cases} cases"),
-        (_, Some(digest), _) => println!("policy  {digest}, without cases"),
-        (PolicyMode::Fleet, ..) => println!("policy  the fleet's (not asked)"),
-        _ => println!("policy  none: everybody may read every channel"),
+        (_, Some(digest), Some(cases @ 1..)) => println!("policy  {digest}, {cases} test cases passed"),
+        (_, Some(digest), _) => println!("policy  {digest}, no test cases"),
+        (PolicyMode::Fleet, ..) => println!("policy  from the fleet (not contacted)"),
+        _ => println!("policy  none: every client may read every channel"),
     }
     println!("ok");
     Ok(())
 }
 
-/// Takes the policy through all stages but the last; says its digest, and how many cases it passed.
+/// Runs all activation stages but the last one; returns the digest and the number of test cases that passed.
 fn policy(config: &Config) -> anyhow::Result<(String, usize)> {
     client_runtime()?.block_on(async {
-        // Nothing is looked up but what the cases bring.
+        // Test cases bring their own data for look-ups.
         let store = Arc::new(MemoryStore::new(1 << 16, HashMap::new(), system_clock()));
-        let authorizer = Arc::new(serve::open_gate(config, store)?);
-        let checked = Rollout::new(authorizer, Observers::new(0), serve::signatures(config)?, None)
-            .check(PolicySource::of(config), serve::EXAMPLE)
+        let authorizer = Arc::new(startup::open_gate(config, store)?);
+        // The name that a start would give the node, unless its socket is inherited or its port is 0.
+        let node = config.node_at(config.listen);
+        let checked = Rollout::new(authorizer, Observers::new(0), startup::signatures(config, &node)?, None)
+            .check(PolicySource::of(config), startup::EXAMPLE)
             .await;
-        let next = checked.map_err(|refused| serve::first_refused(config, &refused))?;
+        let next = checked.map_err(|refused| startup::first_refused(config, &refused))?;
         Ok((next.policy.digest().to_string(), next.attachments.suite.as_ref().map_or(0, |suite| suite.cases.len())))
     })
 }

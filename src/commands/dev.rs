@@ -1,4 +1,4 @@
-//! `tidegate dev`: nothing but the program, and a page to watch it in.
+//! `tidegate dev`: a gateway that needs nothing but this program, with a playground page.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::store::url::StoreUrl;
 pub struct DevArgs {
     #[command(flatten)]
     flags: ServeFlags,
-    /// Let the playground act for visitors from elsewhere, and on a real store
+    /// Allow the playground on a store other than memory:, and for visitors from other hosts
     #[arg(long)]
     playground_unsafe: bool,
 }
@@ -28,23 +28,23 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         if !names_store || read.config.is_ok() {
             return read;
         }
-        // The seed is for the embedded store alone.
+        // Only the in-memory store has a seed.
         let mut base = base.clone();
         base.remove("memory");
         Config::read(base, file.as_deref(), layer.clone())
     })?;
     let config = &given.config;
     if !matches!(config.store.url, StoreUrl::Memory) && !args.playground_unsafe {
-        let text = "dev: the playground emits into the store, so it takes memory: only; give --playground-unsafe to let it \
-                    emit into yours, or run `tidegate serve`, which has no playground";
+        let text = "dev: the playground emits to the store, so it accepts memory: only: set --playground-unsafe to let it emit to \
+                    this store, or run `tidegate serve`, which has no playground";
         return Err(ConfigError(text.into()).into());
     }
     let playground = Playground {
         policy: match &config.door {
             PolicyMode::Policy(path) => path.display().to_string(),
             PolicyMode::Example => "rust-role-based".into(),
-            PolicyMode::Fleet => "the fleet's".into(),
-            PolicyMode::AllowAll => "none: everybody may read every channel".into(),
+            PolicyMode::Fleet => "from the fleet".into(),
+            PolicyMode::AllowAll => "none: every client may read every channel".into(),
         },
         users: [("alice", "member of team red"), ("bob", "member of team blue"), ("root", "the admin")]
             .map(|(session, info)| (session.into(), info.into()))
@@ -59,12 +59,12 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         println!();
         println!("  playground  http://{address}/");
         println!();
-        println!("Two lines to try, each in a terminal of its own:");
+        println!("Run each of these in a terminal of its own:");
         println!("  curl -N -H 'cookie: session=alice' 'http://{address}{path}?channel=team-red'");
         let event = r#"{"channel":"team-red","event":"hello","data":"from curl"}"#;
         println!("  curl -H 'content-type: application/json' -d '{event}' http://{address}/playground/emit");
         println!();
-        println!("An app with @upstash/realtime runs on this with:");
+        println!("Settings for an app that uses @upstash/realtime:");
         if let Some(token) = app.live().rest_tokens.first() {
             println!("UPSTASH_REDIS_REST_URL=http://{host}/redis");
             println!("UPSTASH_REDIS_REST_TOKEN={token}");

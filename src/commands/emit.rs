@@ -1,4 +1,4 @@
-//! `tidegate emit`: one event, or one a line of standard input.
+//! `tidegate emit`: one event, or one per line of standard input.
 
 use std::io::{BufRead, IsTerminal};
 use std::time::Duration;
@@ -10,28 +10,28 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::commands::target::{Target, TargetArgs};
+use crate::commands::control_client::{ChannelTargetArgs, Target};
 use crate::config::ConfigError;
 use crate::event::NewEvent;
 use crate::store::{Retention, Store};
 
 #[derive(Debug, Args)]
 pub struct EmitArgs {
-    /// The channel
+    /// Channel to emit to
     channel: String,
-    /// The event's name
+    /// Event name
     event: String,
-    /// The event's data as JSON; without it, or with -, each line of standard input is one event's
+    /// Event data as JSON; if omitted or -, each line of standard input is the data of one event
     data: Option<String>,
     #[command(flatten)]
-    target: TargetArgs,
-    /// Keep so many entries of the channel at the most
+    target: ChannelTargetArgs,
+    /// Keep at most this number of entries in the channel
     #[arg(long, value_name = "COUNT")]
     max_length: Option<u64>,
-    /// Let the whole channel expire after this time, as 10m
+    /// Let the channel expire after this time, such as 10m
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     expire: Option<Duration>,
-    /// Print {"id":"…"} rather than the id alone
+    /// Print {"id":"…"} instead of the id alone
     #[arg(long)]
     json: bool,
 }
@@ -43,7 +43,7 @@ pub fn run(args: EmitArgs) -> anyhow::Result<()> {
             Some(text) if text != "-" => emit(&target, &args, text).await,
             None if std::io::stdin().is_terminal() => {
                 let text =
-                    "emit: there is no data: give JSON, as '{\"text\":\"hello\"}', or lines of it on standard input";
+                    "emit: no data: pass JSON, such as '{\"text\":\"hello\"}', or lines of JSON on standard input";
                 Err(ConfigError(text.into()).into())
             }
             _ => {
@@ -61,11 +61,11 @@ pub fn run(args: EmitArgs) -> anyhow::Result<()> {
 
 async fn emit(target: &Target, args: &EmitArgs, text: &str) -> anyhow::Result<()> {
     let data: &RawValue = serde_json::from_str(text).map_err(|cause| {
-        ConfigError(format!("emit: the data is no JSON ({cause}); a string is written with its quotes, as '\"hello\"'"))
+        ConfigError(format!("emit: the data is not JSON: {cause}; a string needs its quotes, such as '\"hello\"'"))
     })?;
     let expire_seconds = args.expire.map(|time| time.as_secs().max(1));
     let id = match target {
-        Target::Store(store) => {
+        Target::Store(store, _) => {
             let retention = Retention { max_length: args.max_length, expire_seconds };
             store.emit(&args.channel, &NewEvent::from_json(&*args.event, data), retention).await?.to_string()
         }
@@ -74,7 +74,7 @@ async fn emit(target: &Target, args: &EmitArgs, text: &str) -> anyhow::Result<()
                 Body { channel: &args.channel, event: &args.event, data, max_length: args.max_length, expire_seconds };
             let body = serde_json::to_string(&body).context("the event is not JSON")?;
             let answer = gateway.call(Method::POST, "/v1/emit", Some(body)).await?;
-            answer["id"].as_str().context("the gateway does not say the event's id")?.to_owned()
+            answer["id"].as_str().context("the gateway's response has no event id")?.to_owned()
         }
     };
     if args.json {
@@ -85,7 +85,7 @@ async fn emit(target: &Target, args: &EmitArgs, text: &str) -> anyhow::Result<()
     Ok(())
 }
 
-/// What the control port takes.
+/// Body of `POST /v1/emit`.
 #[derive(Serialize)]
 struct Body<'a> {
     channel: &'a str,

@@ -1,17 +1,18 @@
-//! The command line, a file a command.
+//! The command line, one file per command.
 
 mod check;
+mod control_client;
 mod dev;
 mod emit;
-mod http_client;
-mod manager;
+mod listeners;
+mod logging;
 mod policy;
 mod revoke;
 mod serve;
-mod sockets;
 mod sse;
+mod startup;
+mod systemd;
 mod tail;
-mod target;
 
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
@@ -22,8 +23,8 @@ use toml::{Table, Value};
 
 use crate::config::layers::{merge, option};
 
-/// A self-hosted realtime gateway: it streams channels from Redis to browsers as server-sent events, and asks a WebAssembly
-/// policy, for each request, who may read which channels.
+/// A self-hosted realtime gateway: it streams channels from Redis to browsers as server-sent events. A WebAssembly policy decides, for
+/// each request, which channels the client may read.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, max_term_width = 100)]
 pub struct Cli {
@@ -33,30 +34,30 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Try it: embedded store, an example policy, and a page to watch it in
+    /// Run a gateway for development: in-memory store, example policy, and a playground page
     Dev(dev::DevArgs),
-    /// Serve streams from a Redis
+    /// Run a gateway on a Redis
     Serve(ServeFlags),
-    /// Check configuration and policy without starting
+    /// Check the configuration and the policy without starting a gateway
     Check(check::CheckArgs),
-    /// Write, build, test and measure policies; sign them, and put them in force
+    /// Write, build, test, measure, sign and deploy policies
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
-    /// Emit an event into a channel
+    /// Emit an event to a channel
     Emit(emit::EmitArgs),
-    /// Take the right to read away, on all nodes
+    /// Revoke access and close matching streams on all nodes
     Revoke(revoke::RevokeArgs),
     /// Follow channels of a gateway and print their events as JSON lines
     Tail(tail::TailArgs),
-    /// The gateway's own: standard input's component to standard output's machine code
+    /// Internal: compiles the component on standard input to machine code on standard output
     #[command(name = crate::wasm::compile::COMMAND, hide = true)]
     Compile,
 }
 
-/// The options that every start of the gateway takes; the configuration file has more.
+/// The options of every command that starts a gateway; the configuration file has more.
 #[derive(Debug, Default, Args)]
 pub struct ServeFlags {
-    /// Read options from this file [default: tidegate.toml, if there is one]
+    /// Configuration file [default: tidegate.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Listen address for clients [default: 127.0.0.1:8080]
@@ -68,13 +69,16 @@ pub struct ServeFlags {
     /// Store URL: redis://, rediss://, redis+unix:// or memory:
     #[arg(long, value_name = "URL")]
     store: Option<String>,
-    /// The policy: a WebAssembly component
+    /// Name of the fleet on the store: 1 to 64 letters, digits and -_. [default: default]
+    #[arg(long, value_name = "NAME")]
+    fleet: Option<String>,
+    /// WebAssembly component of the policy
     #[arg(long, value_name = "FILE", conflicts_with = "allow_all")]
     policy: Option<PathBuf>,
-    /// Admit every request, without a policy
+    /// Allow every client to read every channel, without a policy
     #[arg(long)]
     allow_all: bool,
-    /// Wait at startup until the store answers, instead of failing
+    /// Wait for the store at start instead of failing
     #[arg(long)]
     wait_for_store: bool,
     /// Accept unsigned policies from the store (with policy.source = "fleet")
@@ -83,11 +87,17 @@ pub struct ServeFlags {
 }
 
 impl ServeFlags {
-    /// What was typed, as a layer of the configuration.
+    /// The flags, as a layer of the configuration.
     fn layer(&self) -> anyhow::Result<Table> {
         let mut layer = Table::new();
         let mut set = |path: &str, value: Value| merge(&mut layer, option(path, value));
-        for (path, text) in [("listen", &self.listen), ("control.listen", &self.control), ("store", &self.store)] {
+        let texts = [
+            ("listen", &self.listen),
+            ("control.listen", &self.control),
+            ("store", &self.store),
+            ("fleet.name", &self.fleet),
+        ];
+        for (path, text) in texts {
             if let Some(text) = text {
                 set(path, text.clone().into());
             }
@@ -108,7 +118,7 @@ impl ServeFlags {
     }
 }
 
-/// Runs the command that was typed.
+/// Runs the command.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(flags) => serve::run(&flags),
@@ -122,14 +132,14 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-/// Makes ring the provider of all TLS in this process. It is the only one compiled in; an error says that it is set already.
+/// Makes ring the TLS provider of this process. An error says that it already is: no other one is compiled in.
 fn use_ring() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// A time for people, of ms since 1970. What somebody wrote into a store need not be one, and then stays a number.
+/// Formats ms since 1970 for people. A number from a store that is beyond the year 9999 stays a number.
 fn time(ms: u64) -> String {
-    /// The last one of the year 9999: none behind it can be written.
+    /// The last ms of the year 9999, the greatest that RFC 3339 can express.
     const LAST: u64 = 253_402_300_799_999;
     if ms > LAST {
         return ms.to_string();
@@ -137,7 +147,7 @@ fn time(ms: u64) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
 }
 
-/// A runtime for a command that is a client.
+/// A runtime for a command that runs no gateway.
 fn client_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
 }

@@ -1,4 +1,4 @@
-//! `tidegate revoke`: streams end on all nodes, and stay out for a while if that is wanted.
+//! `tidegate revoke`: closes streams on all nodes, optionally with a ban for some time.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::authz::revocation_list::Revocation;
-use crate::commands::target::{Target, TargetArgs};
+use crate::commands::control_client::{FleetTargetArgs, Target};
 use crate::commands::time;
 use crate::config::ConfigError;
 use crate::fleet::revocation;
@@ -19,32 +19,32 @@ use crate::policy::stream_selector::StreamSelector;
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).multiple(true).args(["subject", "channel", "all", "list", "lift"]))]
 pub struct RevokeArgs {
-    /// Of whoever the policy calls so
+    /// Revoke streams of this subject
     #[arg(long, value_name = "SUBJECT")]
     subject: Option<String>,
-    /// To read this channel; with --subject, only theirs
+    /// Revoke streams of this channel; with --subject, only those of the subject
     #[arg(long, value_name = "CHANNEL")]
     channel: Option<String>,
-    /// Everybody's, to read anything
+    /// Revoke all streams
     #[arg(long, conflicts_with_all = ["subject", "channel"])]
     all: bool,
-    /// Keep them out for so long whatever the policy says, as 15m
+    /// Also reject matching requests for this time, such as 15m, whatever the policy decides
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     time: Option<Duration>,
-    /// Show who is kept out
+    /// List the active revocations
     #[arg(long, conflicts_with_all = ["subject", "channel", "all", "time", "lift"])]
     list: bool,
-    /// Let somebody in again, by the id that --list shows
+    /// Remove a revocation, by the id that --list shows
     #[arg(long, value_name = "ID", conflicts_with_all = ["subject", "channel", "all", "time"])]
     lift: Option<String>,
     #[command(flatten)]
-    target: TargetArgs,
+    target: FleetTargetArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// What `GET /v1/revocations` answers.
+/// Response of `GET /v1/revocations`.
 #[derive(Deserialize)]
 struct List {
     revocations: Vec<Revocation>,
@@ -70,40 +70,39 @@ async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
         all: args.all,
         time: args.time,
     };
-    // What is wrong with it is told as it was typed.
+    // A mistake in the arguments is one in usage, and is found before anything is sent.
     order.clone().check().map_err(|error| ConfigError(format!("revoke: {error}")))?;
     let revoked: RevocationResult = match target {
-        Target::Store(store) => revocation::revoke(&**store, order).await.map_err(|error| match error {
+        Target::Store(store, keys) => revocation::revoke(&**store, keys, order).await.map_err(|error| match error {
             RevokeError::Store(error) => anyhow::Error::new(error).context("--store"),
             other => other.into(),
         })?,
         Target::Gateway(gateway) => {
-            let body = serde_json::to_string(&order).context("the order is not JSON")?;
+            let body = serde_json::to_string(&order).context("the request is not JSON")?;
             let answer = gateway.call(Method::POST, "/v1/revoke", Some(body)).await?;
-            serde_json::from_value(answer).context("the gateway's answer is not what is expected")?
+            serde_json::from_value(answer).context("the gateway's response is not valid")?
         }
     };
     if revoked.missing > 0 {
-        eprintln!("tidegate: {} did not say in time how many streams it ended", nodes(revoked.missing));
+        eprintln!("tidegate: {} did not report in time how many streams were closed there", nodes(revoked.missing));
     }
     if args.json {
         println!("{}", json!(revoked));
         return Ok(());
     }
-    println!("ended {} on {}", count(revoked.streams, "stream"), nodes(revoked.nodes.len()));
+    println!("closed {} on {}", count(revoked.streams, "stream"), nodes(revoked.nodes.len()));
     if let Some(Revocation { id, until, .. }) = &revoked.revocation {
-        println!("kept out until {}; lifted by: tidegate revoke --lift {id}", time(*until));
+        println!("revoked until {}; to remove it: tidegate revoke --lift {id}", time(*until));
     }
     Ok(())
 }
 
 async fn list(target: &Target, json: bool) -> anyhow::Result<()> {
     let list = match target {
-        Target::Store(store) => revocation::list(&**store).await.context("--store")?,
+        Target::Store(store, keys) => revocation::list(&**store, keys).await.context("--store")?,
         Target::Gateway(gateway) => {
             let answer = gateway.call(Method::GET, "/v1/revocations", None).await?;
-            let List { revocations } =
-                serde_json::from_value(answer).context("the gateway's answer is not what is expected")?;
+            let List { revocations } = serde_json::from_value(answer).context("the gateway's response is not valid")?;
             revocations
         }
     };
@@ -112,7 +111,7 @@ async fn list(target: &Target, json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     if list.is_empty() {
-        println!("nobody is kept out");
+        println!("no active revocations");
     }
     for Revocation { id, selector, until } in list {
         println!("{id}  until {}  {}", time(until), describe(&selector));
@@ -122,34 +121,34 @@ async fn list(target: &Target, json: bool) -> anyhow::Result<()> {
 
 async fn lift(target: &Target, id: &str, json: bool) -> anyhow::Result<()> {
     let was = match target {
-        Target::Store(store) => revocation::lift(&**store, id).await.context("--store")?,
+        Target::Store(store, keys) => revocation::lift(&**store, keys, id).await.context("--store")?,
         Target::Gateway(gateway) => {
             let path = format!(
                 "/v1/revocations/{}",
                 percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC)
             );
-            match gateway.ask(Method::DELETE, &path, None).await? {
+            match gateway.request(Method::DELETE, &path, None).await? {
                 (StatusCode::NOT_FOUND, answer) if answer["error"]["code"] == "no_such_revocation" => false,
-                (status, answer) if !status.is_success() => anyhow::bail!(gateway.refusal(status, &answer)),
+                (status, answer) if !status.is_success() => anyhow::bail!(gateway.error_text(status, &answer)),
                 _ => true,
             }
         }
     };
-    anyhow::ensure!(was, "nobody is kept out by the id {id:?} (tidegate revoke --list shows who is)");
+    anyhow::ensure!(was, "no revocation has the id {id:?}: `tidegate revoke --list` shows all");
     if json {
         println!("{}", json!({ "lifted": id }));
     } else {
-        println!("lifted");
+        println!("removed");
     }
     Ok(())
 }
 
-/// Names are a stranger's: quoted, so that they can do nothing to a terminal.
+/// Subjects and channels come from others. They are quoted, so that control characters do not reach the terminal.
 fn describe(selector: &StreamSelector) -> String {
     let part = |what: &str, name: &Option<Box<str>>| name.as_ref().map(|name| format!("{what} {name:?}"));
     let parts: Vec<String> =
         [part("subject", &selector.subject), part("channel", &selector.channel)].into_iter().flatten().collect();
-    if parts.is_empty() { "everybody".into() } else { parts.join(", ") }
+    if parts.is_empty() { "all streams".into() } else { parts.join(", ") }
 }
 
 fn nodes(number: usize) -> String {
@@ -165,12 +164,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_kept_out_in_words() {
+    fn a_selector_is_described_without_control_characters() {
         let selector = |subject: Option<&str>, channel: Option<&str>| StreamSelector {
             subject: subject.map(Into::into),
             channel: channel.map(Into::into),
         };
-        assert_eq!(describe(&selector(None, None)), "everybody");
+        assert_eq!(describe(&selector(None, None)), "all streams");
         assert_eq!(describe(&selector(Some("a\u{1b}[2J"), None)), r#"subject "a\u{1b}[2J""#);
         assert_eq!(describe(&selector(Some("alice"), Some("c"))), r#"subject "alice", channel "c""#);
         assert_eq!(time(1_764_043_392_123), "2025-11-25T04:03:12Z");

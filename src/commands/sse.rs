@@ -1,35 +1,35 @@
-//! Reads an event stream, as the standard says browsers do.
+//! Parses an event stream as the HTML standard requires of browsers.
 
-/// One block of a stream that had data.
+/// One event of the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Block {
-    /// The `data:` lines.
+    /// The `data:` lines, joined by newlines.
     pub data: String,
 }
 
-/// A line longer than this is not from a gateway.
+/// The rest of a longer line is dropped: no gateway sends one.
 const MAX_LINE: usize = 512 << 20;
 
-/// The state between two pieces of a stream.
+/// The parser's state between two chunks.
 #[derive(Debug, Default)]
 pub struct Parser {
     line: Vec<u8>,
     after_cr: bool,
     data: Option<String>,
     id: Option<String>,
-    /// The last id of a whole block; what `Last-Event-ID` says.
+    /// The id of the last complete event, for `Last-Event-ID`.
     pub last_id: Option<String>,
-    /// The time to wait before connecting again, in ms.
+    /// The pause before reconnecting, in ms.
     pub retry: Option<u64>,
 }
 
 impl Parser {
-    /// Forgets what a cut connection left half said.
+    /// Drops an event that the lost connection left incomplete.
     pub fn reconnect(&mut self) {
         *self = Self { last_id: self.last_id.take(), retry: self.retry, ..Self::default() };
     }
 
-    /// Takes in a piece; blocks that it completes go to `each`.
+    /// Parses a chunk and passes each completed event to `each`.
     pub fn push(&mut self, piece: &[u8], mut each: impl FnMut(Block)) {
         for &byte in piece {
             match byte {

@@ -1,4 +1,4 @@
-//! `tidegate tail`: a client that resumes, and prints events as JSON lines.
+//! `tidegate tail`: a client that resumes after interruptions and prints events as JSON lines.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -11,45 +11,45 @@ use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use url::Url;
 
-use crate::commands::http_client::{HttpClient, client};
+use crate::commands::control_client::{HttpClient, http_client};
 use crate::commands::sse::Parser;
 use crate::config::ConfigError;
 
-/// Between two attempts, where the gateway says nothing else.
+/// Pause between two attempts, unless the gateway sends another.
 const RETRY: Duration = Duration::from_secs(2);
-/// A gateway that says nothing for so long is gone.
+/// A connection without any data for this long is treated as lost.
 const SILENCE: Duration = Duration::from_secs(75);
 
 #[derive(Debug, Args)]
 pub struct TailArgs {
-    /// The stream's URL, as http://127.0.0.1:8080/api/realtime
+    /// URL of the stream, such as http://127.0.0.1:8080/api/realtime
     url: Url,
     /// Channels to follow [default: default]
     channels: Vec<String>,
-    /// Begin behind this time (ms since 1970) or stream id; 0 for everything that there is
+    /// Start after this time (ms since 1970) or stream id; 0 replays everything that is stored
     #[arg(long, value_name = "POSITION")]
     since: Option<String>,
-    /// Send this header, as 'cookie: session=alice'
+    /// Send this header, such as 'cookie: session=alice'
     #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = header)]
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// End after so many events
+    /// Exit after this number of events
     #[arg(long, value_name = "COUNT")]
     count: Option<u64>,
-    /// Print the gateway's own frames too (connected, gap, …)
+    /// Also print the gateway's own frames (connected, gap, …)
     #[arg(long)]
     all: bool,
 }
 
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = text.split_once(':').ok_or("a header is written as 'name: value'")?;
-    let name = name.trim().parse().map_err(|_| "not a header's name")?;
-    Ok((name, value.trim().parse().map_err(|_| "not a header's value")?))
+    let (name, value) = text.split_once(':').ok_or("a header has the form 'name: value'")?;
+    let name = name.trim().parse().map_err(|_| "the header's name is not valid")?;
+    Ok((name, value.trim().parse().map_err(|_| "the header's value is not valid")?))
 }
 
 pub fn run(args: TailArgs) -> anyhow::Result<()> {
     let mut url = args.url.clone();
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(ConfigError(format!("tail: {url}: the URL begins with http:// or https://")).into());
+        return Err(ConfigError(format!("tail: {url}: the URL has to begin with http:// or https://")).into());
     }
     let channels = if args.channels.is_empty() { vec!["default".to_owned()] } else { args.channels.clone() };
     for channel in &channels {
@@ -62,7 +62,7 @@ pub fn run(args: TailArgs) -> anyhow::Result<()> {
 }
 
 async fn follow(args: TailArgs, url: Url) -> anyhow::Result<()> {
-    let client = client()?;
+    let client = http_client()?;
     let mut parser = Parser::default();
     let mut left = args.count.unwrap_or(u64::MAX);
     loop {
@@ -71,7 +71,7 @@ async fn follow(args: TailArgs, url: Url) -> anyhow::Result<()> {
             End::Cut(why) => {
                 let wait = parser.retry.map_or(RETRY, Duration::from_millis);
                 if std::io::stderr().is_terminal() {
-                    eprintln!("tidegate: {why}; again in {wait:?}");
+                    eprintln!("tidegate: {why}; reconnecting in {wait:?}");
                 }
                 tokio::time::sleep(wait).await;
                 parser.reconnect();
@@ -100,10 +100,10 @@ async fn once(
     if let Some(id) = &parser.last_id {
         request = request.header("last-event-id", id);
     }
-    let request = request.body(Full::<Bytes>::default()).context("not a URL to send")?;
+    let request = request.body(Full::<Bytes>::default()).context("the URL is not valid")?;
     let response = match client.request(request).await {
         Ok(response) => response,
-        // A gateway that never answered is a mistake of the URL, most likely.
+        // A gateway that never answered most likely means a wrong URL.
         Err(error) if parser.last_id.is_none() => {
             return Err(error).with_context(|| format!("no gateway answers at {}", args.url));
         }
@@ -117,7 +117,7 @@ async fn once(
         if status.is_server_error() && parser.last_id.is_some() {
             return Ok(End::Cut(format!("{status} {text}")));
         }
-        bail!("refused ({status}): {text}");
+        bail!("the gateway answered {status}: {text}");
     }
     let mut out = std::io::stdout();
     let mut broken = None;
@@ -126,7 +126,7 @@ async fn once(
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(error))) => return Ok(End::Cut(error.to_string())),
             Ok(None) => return Ok(End::Cut("the stream ended".into())),
-            Err(_) => return Ok(End::Cut("the stream fell silent".into())),
+            Err(_) => return Ok(End::Cut(format!("no data for {SILENCE:?}"))),
         };
         let Ok(piece) = frame.into_data() else { continue };
         parser.push(&piece, |block| {

@@ -12,6 +12,7 @@ use crate::audit::{LogTarget, recording};
 use crate::config::raw;
 use crate::config::raw::Source;
 use crate::config::{ConfigError, size, wrong};
+use crate::store::fleet_keys::FleetName;
 
 /// Where the policy comes from, and what it must pass.
 #[derive(Clone, Debug)]
@@ -100,6 +101,11 @@ pub fn default_node(listen: SocketAddr) -> String {
 
 fn is_of_names(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-._:[]".contains(c)
+}
+
+/// Checks the name of a fleet, which is part of its keys in the store.
+pub fn fleet_name(name: &str) -> Result<FleetName, ConfigError> {
+    name.parse().map_err(|error| wrong("fleet.name", error))
 }
 
 /// Validates a node's name, which is part of file names.

@@ -13,6 +13,7 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use toml::Value;
 
+use crate::store::fleet_keys::FleetName;
 use crate::store::memory::Seed;
 use crate::tokens::profile::WrittenProfile;
 
@@ -184,6 +185,8 @@ section! {
 section! {
     /// `[fleet]`
     Fleet {
+        /// The fleet's name, part of its keys in the store: fleets with different names on one store share nothing.
+        name: String = FleetName::default().to_string(),
         /// Name of this node, unique on its store. Default: the host name and the address of the data port.
         node_name: Option<String> = None,
     }
@@ -428,7 +431,7 @@ fn mistakable_table<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 }
 
 /// The path of every option that is not a table, as it stands in `tidegate.toml`; the environment says the same in capitals.
-pub const OPTIONS: [&str; 66] = [
+pub const OPTIONS: [&str; 67] = [
     "listen",
     "control.listen",
     "control.token",
@@ -486,6 +489,7 @@ pub const OPTIONS: [&str; 66] = [
     "decisions.recording.file",
     "decisions.recording.share",
     "decisions.recording.max-size",
+    "fleet.name",
     "fleet.node-name",
     "memory-store.max-size",
     "memory-store.seed",

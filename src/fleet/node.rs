@@ -19,7 +19,7 @@ use crate::fleet::shadow::follow::ShadowFollower;
 use crate::rollout::Rollout;
 use crate::shadow::counts::ShadowCounts;
 use crate::store::StoreError;
-use crate::store::redis::fleet::{BELL, Beat, FleetStore, Read};
+use crate::store::redis::fleet::{Beat, FleetStore, Read};
 use crate::util::clock::now_ms;
 use crate::util::id::random_id;
 
@@ -321,7 +321,7 @@ impl Fleet {
 /// Looks at once when the bell rings.
 async fn listen(fleet: Arc<Fleet>, hub: Hub) {
     loop {
-        let mut tap = hub.tap(BELL);
+        let mut tap = hub.tap(&fleet.store.keys().policy_changed());
         while tap.next().await.is_some() {
             fleet.tell();
         }

@@ -18,13 +18,12 @@ use crate::authz::revocation_list::{Revocation, RevocationList};
 use crate::fleet::commands;
 use crate::fleet::commands::{CommandHandler, ReceivedCommand, ResyncReason};
 use crate::policy::stream_selector::StreamSelector;
+use crate::store::fleet_keys::FleetKeys;
 use crate::store::{Store, StoreError};
 use crate::stream::registry::StreamRegistry;
 use crate::util::clock::now_ms;
 use crate::util::id::random_id;
 
-/// The hash of denials, by their ids.
-pub const KEY: &str = "tidegate:denied";
 /// The kinds of command.
 pub const KINDS: &[&str] = &["revoke", "lift"];
 /// Nobody is kept out for longer.
@@ -104,13 +103,14 @@ pub struct RevocationService {
     authorizer: Arc<Authorizer>,
     streams: StreamRegistry,
     store: Arc<dyn Store>,
+    keys: FleetKeys,
 }
 
 impl RevocationService {
-    /// For this door and these streams.
+    /// For this door and these streams, in the fleet with these keys.
     #[must_use]
-    pub fn new(authorizer: Arc<Authorizer>, streams: StreamRegistry, store: Arc<dyn Store>) -> Self {
-        Self { authorizer, streams, store }
+    pub fn new(authorizer: Arc<Authorizer>, streams: StreamRegistry, store: Arc<dyn Store>, keys: FleetKeys) -> Self {
+        Self { authorizer, streams, store, keys }
     }
 
     /// First nobody comes in any more, then nothing is remembered of who was let in, then the streams end: so that none slips through
@@ -159,13 +159,13 @@ impl CommandHandler for RevocationService {
     }
 
     async fn begin(&self, why: ResyncReason) -> Result<(), StoreError> {
-        let stored = stored(&*self.store).await?;
+        let stored = stored(&*self.store, &self.keys).await?;
         let denied = self.authorizer.denied();
         if why == ResyncReason::WentBack {
             // A store that lost its end may have lost these too; nobody lifted them.
             for revocation in denied.list() {
                 if !stored.iter().any(|known| known.id == revocation.id) {
-                    write(&*self.store, &revocation).await?;
+                    write(&*self.store, &self.keys, &revocation).await?;
                 }
             }
             stored.into_iter().for_each(|revocation| {
@@ -211,7 +211,11 @@ impl RevocationRequest {
 }
 
 /// Takes a right away on all nodes, and says how many streams that ended.
-pub async fn revoke(store: &dyn Store, order: RevocationRequest) -> Result<RevocationResult, RevokeError> {
+pub async fn revoke(
+    store: &dyn Store,
+    keys: &FleetKeys,
+    order: RevocationRequest,
+) -> Result<RevocationResult, RevokeError> {
     let (selector, time) = order.check()?;
     let mut command = json!({ "kind": "revoke" });
     for (field, name) in [("subject", &selector.subject), ("channel", &selector.channel)] {
@@ -225,26 +229,26 @@ pub async fn revoke(store: &dyn Store, order: RevocationRequest) -> Result<Revoc
     });
     if let Some(revocation) = &revocation {
         (command["id"], command["until"]) = (json!(revocation.id), json!(revocation.until));
-        if list(store).await?.len() >= RevocationList::MOST {
+        if list(store, keys).await?.len() >= RevocationList::MOST {
             return Err(RevokeError::Full);
         }
         // Should the command fail, it is seen in the list, and holds on nodes that start: the error says to try again.
-        write(store, revocation).await?;
+        write(store, keys, revocation).await?;
     }
-    let answers = commands::ask(store, &command, PATIENCE).await?;
+    let answers = commands::ask(store, keys, &command, PATIENCE).await?;
     let nodes: BTreeMap<String, u64> =
         answers.by_node.into_iter().filter_map(|(node, count)| Some((node, count.as_u64()?))).collect();
     Ok(RevocationResult { streams: nodes.values().sum(), nodes, missing: answers.missing, revocation: revocation })
 }
 
 /// Who is kept out for now, the longest last. What is over goes from the store.
-pub async fn list(store: &dyn Store) -> Result<Vec<Revocation>, StoreError> {
+pub async fn list(store: &dyn Store, keys: &FleetKeys) -> Result<Vec<Revocation>, StoreError> {
     let (mut hold, now) = (Vec::new(), now_ms());
-    for revocation in stored(store).await? {
+    for revocation in stored(store, keys).await? {
         if revocation.until > now {
             hold.push(revocation);
         } else {
-            store.hash_set(KEY, &revocation.id, None).await?;
+            store.hash_set(&keys.revocations(), &revocation.id, None).await?;
         }
     }
     hold.sort_by(|a, b| (a.until, &a.id).cmp(&(b.until, &b.id)));
@@ -252,26 +256,27 @@ pub async fn list(store: &dyn Store) -> Result<Vec<Revocation>, StoreError> {
 }
 
 /// Lets somebody in again. False if there is no such denial in the store; the nodes are told in any case.
-pub async fn lift(store: &dyn Store, id: &str) -> Result<bool, StoreError> {
-    let was = stored(store).await?.iter().any(|revocation| *revocation.id == *id);
-    store.hash_set(KEY, id, None).await?;
-    commands::ask(store, &json!({ "kind": "lift", "id": id }), PATIENCE).await?;
+pub async fn lift(store: &dyn Store, keys: &FleetKeys, id: &str) -> Result<bool, StoreError> {
+    let was = stored(store, keys).await?.iter().any(|revocation| *revocation.id == *id);
+    store.hash_set(&keys.revocations(), id, None).await?;
+    commands::ask(store, keys, &json!({ "kind": "lift", "id": id }), PATIENCE).await?;
     Ok(was)
 }
 
-async fn write(store: &dyn Store, revocation: &Revocation) -> Result<(), StoreError> {
-    store.hash_set(KEY, &revocation.id, Some(&json!(revocation).to_string())).await
+async fn write(store: &dyn Store, keys: &FleetKeys, revocation: &Revocation) -> Result<(), StoreError> {
+    store.hash_set(&keys.revocations(), &revocation.id, Some(&json!(revocation).to_string())).await
 }
 
-async fn stored(store: &dyn Store) -> Result<Vec<Revocation>, StoreError> {
+async fn stored(store: &dyn Store, keys: &FleetKeys) -> Result<Vec<Revocation>, StoreError> {
+    let key = keys.revocations();
     let read = |(id, bytes): (String, Vec<u8>)| match serde_json::from_slice::<Revocation>(&bytes) {
         Ok(revocation) if *revocation.id == *id => Some(revocation),
         _ => {
-            tracing::error!(id, "an entry of {KEY} is no denial");
+            tracing::error!(id, "an entry of {key} is no denial");
             None
         }
     };
-    Ok(store.hash_all(KEY).await?.into_iter().filter_map(read).collect())
+    Ok(store.hash_all(&key).await?.into_iter().filter_map(read).collect())
 }
 
 #[cfg(test)]

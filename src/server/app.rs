@@ -73,10 +73,11 @@ pub struct App {
 }
 
 impl App {
-    /// Composes the state of a node.
+    /// Composes the state of the node with this name.
     #[must_use]
     pub fn new(
         config: Config,
+        node: String,
         hub: Hub,
         authorizer: Arc<Authorizer>,
         observers: Observers,
@@ -85,8 +86,10 @@ impl App {
     ) -> Self {
         register_labels();
         let streams = StreamRegistry::new(config.stream.max_streams);
-        let commands = Commands::new(&hub, config.node_at(config.listen));
-        let revocations = RevocationService::new(Arc::clone(&authorizer), streams.clone(), Arc::clone(hub.store()));
+        let keys = config.fleet_keys.clone();
+        let commands = Commands::new(&hub, keys.clone(), node);
+        let revocations =
+            RevocationService::new(Arc::clone(&authorizer), streams.clone(), Arc::clone(hub.store()), keys);
         let revocations = Arc::new(revocations);
         commands.listen(revocation::KINDS, Arc::<RevocationService>::clone(&revocations));
         Self {
@@ -112,6 +115,12 @@ impl App {
             authorizer,
             playground,
         }
+    }
+
+    /// This node's name, in the fleet and for its files below `cache-dir`.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        self.commands.node()
     }
 
     /// The current values of the options that change without a restart.

@@ -2,6 +2,7 @@
 //! between and cut the link.
 
 pub mod command;
+pub mod fleet_keys;
 pub mod memory;
 pub(crate) mod redis;
 pub(crate) mod url;
@@ -12,6 +13,7 @@ use async_trait::async_trait;
 
 use crate::event::{Body, NewEvent, StreamId};
 use crate::store::command::{Command, Reply};
+use crate::store::fleet_keys::FleetKeys;
 
 /// Why a store did not answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -125,8 +127,8 @@ pub trait Store: Send + Sync + 'static {
     async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError>;
     /// One command of the REST protocol.
     async fn command(&self, command: &Command) -> Result<Reply, StoreError>;
-    /// What nodes on this store have in common; none where there can be one node only.
-    fn fleet(&self) -> Option<redis::fleet::FleetStore> {
+    /// The state of the fleet with these keys; `None` for a store that only one node can use.
+    fn fleet(&self, _keys: &FleetKeys) -> Option<redis::fleet::FleetStore> {
         None
     }
     /// Asks for a sign of life.

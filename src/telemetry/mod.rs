@@ -1,5 +1,4 @@
-//! What operators see from outside: the log, and numbers.
+//! What operators measure from outside: metrics, and figures of this process.
 
-pub(crate) mod log;
 pub mod metrics;
 pub(crate) mod process;

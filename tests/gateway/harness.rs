@@ -97,7 +97,9 @@ impl Gateway {
             authorizer.activate(load(policy));
         }
         let hub = Hub::start(Arc::clone(&store) as Arc<dyn Store>, config.stream.hub.clone());
-        let app = Arc::new(App::new(config, hub, Arc::new(authorizer), observers, None, SignaturePolicy::default()));
+        let node = config.node_at(config.listen);
+        let app =
+            Arc::new(App::new(config, node, hub, Arc::new(authorizer), observers, None, SignaturePolicy::default()));
         let bind = async || TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let listeners = Listeners { data: bind().await.into(), control: bind().await.into() };
         let address = |listener: &TcpListener| listener.local_addr().expect("a bound port has an address");

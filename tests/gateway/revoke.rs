@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidegate::fleet::commands;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -13,6 +12,9 @@ use crate::guests::component;
 use crate::harness::{Door, Gateway, until, within};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
+
+/// The stream of the fleet's commands.
+const COMMANDS: &str = "tidegate:{default}:commands";
 
 /// The example policy's world: who shows whose cookie.
 const WORLD: &str = r#"
@@ -172,7 +174,7 @@ async fn a_node_that_was_cut_off_does_what_it_missed_before_it_delivers_anything
     other.connected("a").await;
     for round in 0..5 {
         gateway.store.cut();
-        gateway.store.own(commands::KEY, "command", &json!({"kind": "revoke", "channel": "c"})).await;
+        gateway.store.own(COMMANDS, "command", &json!({"kind": "revoke", "channel": "c"})).await;
         let events =
             [gateway.store.own("a", "e", &json!(round)).await, gateway.store.stock("a", "e", &json!(round)).await];
         gateway.store.own("c", "e", &json!("not for this one")).await;
@@ -191,7 +193,7 @@ async fn what_rings_behind_a_command_waits_until_that_is_done() {
     sse.connected("c").await;
     goes_on(&gateway, &mut sse, "c").await;
     let held = gateway.store.hold_reads().await;
-    gateway.store.own(commands::KEY, "command", &json!({"kind": "revoke", "channel": "c"})).await;
+    gateway.store.own(COMMANDS, "command", &json!({"kind": "revoke", "channel": "c"})).await;
     gateway.store.own("c", "e", &json!("not for this one")).await;
     drop(held);
     ends(sse).await;
@@ -218,7 +220,7 @@ async fn what_is_read_behind_a_command_that_did_not_ring_waits_for_it() {
         let (mut of_meant, mut of_other) = (since_ever(&meant).await, since_ever(&other).await);
         until("they are registered", || gateway.app.streams.count() == 2).await;
         gateway.store.swallow_doorbells();
-        gateway.store.own(commands::KEY, "command", &json!({"kind": "revoke", "channel": meant})).await;
+        gateway.store.own(COMMANDS, "command", &json!({"kind": "revoke", "channel": meant})).await;
         gateway.store.own(&meant, "e", &json!("not for this one")).await;
         let event = gateway.store.own(&other, "e", &json!(round)).await;
         drop(held);
@@ -245,12 +247,12 @@ async fn nothing_is_delivered_while_the_commands_cannot_be_read() {
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
     goes_on(&gateway, &mut sse, "c").await;
-    gateway.store.set_wrong(commands::KEY, true);
+    gateway.store.set_wrong(COMMANDS, true);
     let ready = || ask(gateway.control, "GET", "/readyz", &[], "");
     until("it is seen", || !gateway.app.commands.are_known()).await;
     assert_eq!(ready().await.status, 503);
     let events = [gateway.store.own("c", "e", &json!(1)).await, gateway.store.stock("c", "e", &json!(2)).await];
-    gateway.store.set_wrong(commands::KEY, false);
+    gateway.store.set_wrong(COMMANDS, false);
     assert_eq!(sse.ids("c", 2).await, events);
     assert_eq!(ready().await.status, 200);
 }
@@ -358,7 +360,7 @@ async fn commands_that_were_trimmed_unseen_end_all_streams() {
     let mut sse = as_user(&gateway, "a", "channel=g").await;
     gateway.store.cut();
     for _ in 0..2 {
-        gateway.store.add_fields(commands::KEY, &[("data", "{}"), ("event", "command")], Some(1)).await;
+        gateway.store.add_fields(COMMANDS, &[("data", "{}"), ("event", "command")], Some(1)).await;
     }
     let event = gateway.store.own("g", "e", &json!(1)).await;
     gateway.store.heal();
@@ -425,7 +427,7 @@ async fn what_is_no_command_is_passed_over() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
-    let own = async |command: Value| gateway.store.own(commands::KEY, "command", &command).await;
+    let own = async |command: Value| gateway.store.own(COMMANDS, "command", &command).await;
     for command in [
         json!(7),
         json!({}),
@@ -437,9 +439,9 @@ async fn what_is_no_command_is_passed_over() {
     ] {
         own(command).await;
     }
-    gateway.store.own(commands::KEY, "another event", &json!({"kind": "revoke"})).await;
-    gateway.store.add_fields(commands::KEY, &[("neither", "event")], None).await;
-    gateway.store.publish(commands::KEY, "noise").await;
+    gateway.store.own(COMMANDS, "another event", &json!({"kind": "revoke"})).await;
+    gateway.store.add_fields(COMMANDS, &[("neither", "event")], None).await;
+    gateway.store.publish(COMMANDS, "noise").await;
     own(json!({"kind": "revoke", "channel": "d"})).await;
     goes_on(&gateway, &mut sse, "c").await;
     assert_eq!(revoke(&gateway, &json!({"channel": "c"})).await, 1);
@@ -479,7 +481,12 @@ async fn no_client_and_no_emitter_reaches_the_commands() {
     let gateway = Gateway::start("redis-rest.tokens = ['t']").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
-    for key in [commands::KEY, "tidegate:denied", "tidegate:answers:1-1"] {
+    for key in [
+        COMMANDS,
+        "tidegate:{default}:revocations",
+        "tidegate:{default}:commands:replies:1-1",
+        "tidegate:{other}:nodes",
+    ] {
         assert_eq!(gateway.refused(&format!("channel={key}")).await.code(), "channel_not_allowed");
         let event = json!({"channel": key, "event": "command", "data": {"kind": "revoke"}}).to_string();
         assert_eq!(ask(gateway.control, "POST", "/v1/emit", &[JSON], &event).await.status, 403);

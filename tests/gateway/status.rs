@@ -1,7 +1,6 @@
 //! What the control port tells of streams, and how things stand.
 
 use serde_json::{Value, json};
-use tidegate::fleet::commands;
 
 use crate::client::{Reply, Sse, ask};
 use crate::guests::component;
@@ -126,10 +125,11 @@ async fn the_page_needs_no_token_and_lets_nothing_in() {
 #[tokio::test]
 async fn endpoints_agree_on_readiness_while_commands_are_read() {
     let gateway = Gateway::start("").await;
+    let key = gateway.app.commands.keys().commands();
     for path in ["/readyz", "/metrics", "/v1/status"] {
-        gateway.store.set_wrong(commands::KEY, true);
+        gateway.store.set_wrong(&key, true);
         until("the commands are not known", || !gateway.app.commands.are_known()).await;
-        let (reply, ()) = tokio::join!(get(&gateway, path), async { gateway.store.set_wrong(commands::KEY, false) });
+        let (reply, ()) = tokio::join!(get(&gateway, path), async { gateway.store.set_wrong(&key, false) });
         let ready = if path == "/metrics" {
             reply.body.lines().any(|line| line == "tidegate_ready 1")
         } else {

@@ -55,7 +55,7 @@ async fn a_candidate_is_asked_and_then_put_in_force() {
 
     let proposed = policy(&gateway, dir, &["shadow", "new.wasm", "--share", "1"]).await;
     assert_eq!(proposed.code(), Some(0), "{proposed:?}");
-    assert!(proposed.stdout.contains("asked about 100 % of clients"), "{proposed:?}");
+    assert!(proposed.stdout.contains("evaluated for 100 % of clients"), "{proposed:?}");
     assert_eq!(status(&gateway).await, 418, "it has no effect");
     assert_eq!(counts(&gateway, dir, 1).await["reject_to_allow"], 1);
     let told = policy(&gateway, dir, &["shadow"]).await;
@@ -67,7 +67,7 @@ async fn a_candidate_is_asked_and_then_put_in_force() {
     assert!(other.code() == Some(1) && other.stderr.contains("the shadow policy is sha256:"), "{other:?}");
     let promoted = policy(&gateway, dir, &["promote"]).await;
     assert_eq!(promoted.code(), Some(0), "{promoted:?}");
-    assert!(promoted.stdout.ends_with("is in force, as generation 2\n"), "{promoted:?}");
+    assert!(promoted.stdout.ends_with("is active, generation 2\n"), "{promoted:?}");
     assert_eq!(status(&gateway).await, 200);
     assert_eq!(std::fs::read(&file).expect("it is there"), component("allow"), "the next start has it too");
     let told = crate::control_port::policy(gateway.control).await;

@@ -174,14 +174,14 @@ async fn mistakes_are_told_and_have_a_code() {
     for way in [["--store", &store], ["--control", &control]] {
         for bad in ["hello", "{", "{\"a\":}", "1 2", ""] {
             let ended = ends(&["emit", "news", "e", bad, way[0], way[1]]).await;
-            says(&ended, 2, &["emit: the data is no JSON", "'\"hello\"'"]);
+            says(&ended, 2, &["emit: the data is not JSON", "'\"hello\"'"]);
         }
         // The lines before a bad one are emitted, which their ids say; the error says which line.
         let mut command = tidegate(&["emit", "news", "e"]);
         command.args(way);
         let ended = run(command, Some("1\nnope\n3\n")).await;
         assert_eq!((ended.code(), ended.stdout.lines().count()), (Some(2), 1), "{ended:?}");
-        assert!(ended.stderr.contains("line 2") && ended.stderr.contains("no JSON"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("line 2") && ended.stderr.contains("not JSON"), "{}", ended.stderr);
     }
     assert_eq!(redis.entries("news").await.len(), 2);
     says(&ends(&["emit", "secret-a", "e", "1", "--control", &control]).await, 1, &["403", "not a channel here"]);
@@ -202,8 +202,8 @@ async fn mistakes_are_told_and_have_a_code() {
     says(&ends(&["tail", "redis://127.0.0.1"]).await, 2, &["http://"]);
     says(&ends(&["tail", &format!("http://{nowhere}/api/realtime")]).await, 1, &["no gateway answers at", &nowhere]);
     let url = format!("http://{}/api/realtime", gateway.data);
-    says(&ends(&["tail", &url, "secret-a"]).await, 1, &["refused (403", "not a channel here"]);
-    says(&ends(&["tail", &url, "news", "--since", "yesterday"]).await, 1, &["refused (400", "last_ack_news"]);
+    says(&ends(&["tail", &url, "secret-a"]).await, 1, &["answered 403", "not a channel here"]);
+    says(&ends(&["tail", &url, "news", "--since", "yesterday"]).await, 1, &["answered 400", "last_ack_news"]);
     says(&ends(&["tail", &url, "-H", "no header"]).await, 2, &["name: value"]);
 }
 
@@ -214,11 +214,11 @@ async fn the_control_port_wants_its_token() {
     let control = gateway.control.to_string();
     says(&ends(&["emit", "news", "e", "1", "--control", &control]).await, 1, &["--token", "TIDEGATE_CONTROL_TOKEN"]);
     let other = ends(&["emit", "news", "e", "1", "--control", &control, "--token", "other"]).await;
-    says(&other, 1, &[&control, "has another token"]);
+    says(&other, 1, &[&control, "does not accept this token"]);
     let data = gateway.data.to_string();
     for command in [&["emit", "news", "e", "1"][..], &["policy", "status"], &["revoke", "--all"]] {
         let ended = ends(&[command, &["--control", &data, "--token", "t0ken"]].concat()).await;
-        says(&ended, 1, &[&data, "is no control port"]);
+        says(&ended, 1, &[&data, "is not the control port"]);
     }
     let shown = ends(&["emit", "news", "e", "1", "--control", &control, "--token", "t0ken"]).await;
     assert_eq!(shown.code(), Some(0), "{shown:?}");

@@ -54,7 +54,7 @@ async fn one_subscription_a_channel_and_three_connections_whatever_the_clients()
     channels.sort();
     assert_eq!(
         channels,
-        ["news", "other", "tidegate:commands", "tidegate:policy:bell"],
+        ["news", "other", "tidegate:{default}:commands", "tidegate:{default}:policy:changed"],
         "and what nodes tell each other"
     );
     gateway.process.signal("TERM").await;

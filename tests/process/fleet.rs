@@ -13,6 +13,7 @@ use crate::children::{Ended, Gateway, Running, run, tidegate, until};
 use crate::client::Wire;
 use crate::guests::component;
 use crate::redis_server::{DURABLE, Redis};
+use crate::rollout::distinct;
 
 /// How a fleet is told that nobody signs.
 const UNSIGNED: &str = "policy.allow-unsigned = true";
@@ -256,7 +257,7 @@ async fn a_node_that_was_away_hears_what_it_missed() {
 async fn a_fleet_without_nodes_is_tried_where_it_is_pushed() {
     let fleet = Fleet::unsigned().await;
     fleet.write("core.wasm", component("core-module"));
-    fleet.fails(&["push", "core.wasm"], "no node lives").await;
+    fleet.fails(&["push", "core.wasm"], "no node is alive").await;
     fleet.write("deny.wasm", component("deny"));
     let pushed = fleet.succeeds(&["push", "deny.wasm"]).await;
     assert_eq!((&pushed["activated"], &pushed["nodes"]), (&true.into(), &Value::Array(Vec::new())));
@@ -286,4 +287,28 @@ async fn a_fleet_wants_signatures_or_to_be_told() {
     let (process, _dir) = Gateway::launch(&toml, &["--allow-unsigned"]);
     let (code, stderr) = told(process).await;
     assert!(code == Some(1) && stderr.contains("--wait-for-store"), "{stderr}");
+}
+
+/// The store keeps the components of 16 pushes. The first one of all is the shadow policy too, so that it stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_component_leaves_the_store_with_the_last_entry_that_names_it() {
+    let fleet = Fleet::unsigned().await;
+    let _a = fleet.node("a").await;
+    let mut digests = Vec::new();
+    for number in 0..18 {
+        fleet.write("policy.wasm", distinct(&component("deny"), number));
+        digests.push(digest(&fleet.succeeds(&["push", "policy.wasm"]).await));
+        if number == 0 {
+            fleet.succeeds(&["shadow", "policy.wasm"]).await;
+        }
+    }
+    let mut redis = fleet.redis.connect().await;
+    let mut ttl = async |number: usize| -> i64 {
+        let key = format!("tidegate:{{default}}:policy:blobs:{}", digests[number].trim_start_matches("sha256:"));
+        redis::cmd("PTTL").arg(key).query_async(&mut redis).await.expect("Redis answers")
+    };
+    let (gone, stays) = (-2, -1);
+    assert_eq!((ttl(0).await, ttl(1).await, ttl(2).await, ttl(17).await), (stays, gone, stays, stays));
+    fleet.succeeds(&["shadow", "--stop"]).await;
+    assert!(ttl(0).await > 0, "it expires");
 }

@@ -7,7 +7,7 @@ use crate::children::{Gateway, until};
 use crate::fleet::{Fleet, digest, status};
 use crate::guests::component;
 
-const SHADOW: &str = "tidegate:policy:shadow";
+const SHADOW: &str = "tidegate:{default}:policy:shadow";
 
 /// What is told of the candidate, when it holds.
 async fn told(fleet: &Fleet, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
@@ -70,7 +70,7 @@ async fn a_candidate_is_asked_on_every_node_until_it_is_put_in_force() {
     assert_eq!(status(a.data).await, 500);
     told(&fleet, "it is compared with the new one", |told| on(told, "a")["counts"]["other"] == 1).await;
 
-    fleet.fails(&["promote", "--digest", "sha256:other"], "the candidate is sha256:").await;
+    fleet.fails(&["promote", "--digest", "sha256:other"], "the shadow policy is sha256:").await;
     let promoted = fleet.succeeds(&["promote"]).await;
     assert_eq!((promoted["nodes"].as_array().map(Vec::len), digest(&promoted)), (Some(3), digest_of(&given)));
     for node in [&a, &b, &c] {
@@ -104,14 +104,14 @@ async fn who_refuses_a_candidate_says_so_and_the_others_ask_it() {
     assert_eq!(given.code(), Some(0), "{given:?}");
     assert_eq!(own(&fleet, &b).await["source"], "fleet");
 
-    let refused = fleet.fails(&["shadow", "slow.wasm", "--share", "1"], "node b refuses it (not tested)").await;
+    let refused = fleet.fails(&["shadow", "slow.wasm", "--share", "1"], "node b did not reach stage tested").await;
     assert!(!refused.stderr.contains("node a"), "{refused:?}");
     let sum = fleet.succeeds(&["shadow"]).await;
     assert!(on(&sum, "a")["since"].is_u64() && on(&sum, "b")["since"].is_null(), "{sum}");
     assert_eq!(on(&sum, "b")["failure"]["stage"], "tested", "{sum}");
     // It stays in the store while it is one, and no longer than it may be in the middle of a push.
     let mut redis = fleet.redis.connect().await;
-    let blob = format!("tidegate:policy:blob:{}", digest_of(&sum).trim_start_matches("sha256:"));
+    let blob = format!("tidegate:{{default}}:policy:blobs:{}", digest_of(&sum).trim_start_matches("sha256:"));
     let ttl = async |redis: &mut redis::aio::MultiplexedConnection| -> i64 {
         cmd("PTTL").arg(&blob).query_async(redis).await.expect("Redis answers")
     };
@@ -131,7 +131,7 @@ async fn a_candidate_is_signed_as_a_policy_is_and_its_number_may_be_behind() {
         fleet.write(&format!("{name}.wasm"), component(name));
     }
     fleet.succeeds(&["push", "deny.wasm", "--key", "release.pem"]).await;
-    fleet.fails(&["shadow", "allow.wasm"], "node a refuses it (not verified): it is not signed").await;
+    fleet.fails(&["shadow", "allow.wasm"], "node a did not reach stage verified: it is not signed").await;
     let given = fleet.succeeds(&["shadow", "allow.wasm", "--share", "1", "--key", "release.pem"]).await;
     assert_eq!((&given["sequence"], on(&given, "a")["since"].is_u64()), (&json!(2), true), "{given}");
     fleet.succeeds(&["push", "trap.wasm", "--key", "release.pem", "--sequence", "5"]).await;

@@ -8,9 +8,9 @@ use crate::children::{Gateway, Running, tidegate, until};
 use crate::fleet::{Fleet, digest, ready, status};
 use crate::guests::component;
 
-const CURRENT: &str = "tidegate:policy:current";
-const CANDIDATE: &str = "tidegate:policy:candidate";
-const NODES: &str = "tidegate:nodes";
+const CURRENT: &str = "tidegate:{default}:policy:active";
+const CANDIDATE: &str = "tidegate:{default}:policy:pending";
+const NODES: &str = "tidegate:{default}:nodes";
 
 async fn ask<T: redis::FromRedisValue>(redis: &mut MultiplexedConnection, command: &[&str]) -> T {
     let (name, args) = command.split_first().expect("a command");
@@ -32,16 +32,16 @@ async fn candidate(redis: &mut MultiplexedConnection) -> Value {
 
 /// A node that is there only by its word: it prepares what the test says, and puts nothing in force.
 async fn ghost(redis: &mut MultiplexedConnection, like: &str) {
-    let word: String = ask(redis, &["GET", &format!("tidegate:node:{like}")]).await;
+    let word: String = ask(redis, &["GET", &format!("tidegate:{{default}}:nodes:status:{like}")]).await;
     let mut word: Value = serde_json::from_str(&word).expect("JSON");
     (word["name"], word["instance"], word["push_id"]) = (json!("ghost"), json!("1"), Value::Null);
-    let () = ask(redis, &["SET", "tidegate:node:ghost", &word.to_string(), "EX", "600"]).await;
+    let () = ask(redis, &["SET", "tidegate:{default}:nodes:status:ghost", &word.to_string(), "EX", "600"]).await;
     let _: i64 = ask(redis, &["ZADD", NODES, "1", "ghost"]).await;
 }
 
 async fn ghost_is_ready(redis: &mut MultiplexedConnection) {
     let push = candidate(redis).await["pointer"]["push_id"].as_str().expect("its name").to_owned();
-    let key = format!("tidegate:policy:prepared:{push}");
+    let key = format!("tidegate:{{default}}:policy:prepared:{push}");
     let _: i64 = ask(redis, &["HSET", &key, "ghost", r#"{"instance":"1","failure":null}"#]).await;
 }
 
@@ -120,10 +120,10 @@ async fn a_store_that_is_away_for_a_moment_behind_the_flip_is_waited_for() {
     let mut redis = fleet.redis.connect().await;
     let current: String = ask(&mut redis, &["GET", CURRENT]).await;
     let current: Value = serde_json::from_str(&current).expect("JSON");
-    let word: String = ask(&mut redis, &["GET", "tidegate:node:ghost"]).await;
+    let word: String = ask(&mut redis, &["GET", "tidegate:{default}:nodes:status:ghost"]).await;
     let mut word: Value = serde_json::from_str(&word).expect("JSON");
     word["push_id"] = current["push_id"].clone();
-    let () = ask(&mut redis, &["SET", "tidegate:node:ghost", &word.to_string()]).await;
+    let () = ask(&mut redis, &["SET", "tidegate:{default}:nodes:status:ghost", &word.to_string()]).await;
     let ended = pushing.end().await;
     assert!(ended.code() == Some(0) && ended.stdout.contains("\"activated\":true"), "{ended:?}");
 }
@@ -211,7 +211,7 @@ async fn clocks_of_nodes_may_differ_by_days() {
     // Nodes whose clocks are years behind and ahead.
     let _: i64 = ask(&mut redis, &["ZADD", NODES, "99999999999999", "a"]).await;
     let beats = async |redis: &mut MultiplexedConnection| -> u64 {
-        let word: String = ask(redis, &["GET", "tidegate:node:a"]).await;
+        let word: String = ask(redis, &["GET", "tidegate:{default}:nodes:status:a"]).await;
         serde_json::from_str::<Value>(&word).expect("JSON")["last_seen"].as_u64().expect("a time")
     };
     let before = beats(&mut redis).await;
@@ -230,9 +230,14 @@ async fn what_the_store_keeps_from_a_node_is_told_and_in_the_way_of_nothing_else
     let mut redis = fleet.redis.connect().await;
     // All but the fleet's candidate.
     let mut rule = vec!["ACL", "SETUSER", "node", "on", ">secret", "&*", "+@all"];
-    let keys = ["tidegate:nodes", "tidegate:node:*", "tidegate:commands*", "tidegate:denied*"];
-    let policy =
-        ["current", "candidate", "history", "blob:*", "prepared:*"].map(|key| format!("~tidegate:policy:{key}"));
+    let keys = [
+        "tidegate:{default}:nodes",
+        "tidegate:{default}:nodes:status:*",
+        "tidegate:{default}:commands*",
+        "tidegate:{default}:revocations*",
+    ];
+    let policy = ["active", "pending", "history", "blobs:*", "prepared:*"]
+        .map(|key| format!("~tidegate:{{default}}:policy:{key}"));
     let keys = keys.map(|key| format!("~{key}"));
     rule.extend(keys.iter().map(|key| &**key).chain(policy.iter().map(|key| &**key)));
     let () = ask(&mut redis, &rule).await;
@@ -275,7 +280,7 @@ async fn a_number_that_nothing_is_greater_than_is_none() {
     let max = note.replace("\"sequence\":1", &format!("\"sequence\":{}", u64::MAX));
     assert_ne!(max, note);
     let () = ask(&mut redis, &["SET", CURRENT, &max]).await;
-    let _: i64 = ask(&mut redis, &["LPUSH", "tidegate:policy:history", &max]).await;
+    let _: i64 = ask(&mut redis, &["LPUSH", "tidegate:{default}:policy:history", &max]).await;
     until("it is refused", async || {
         fleet.succeeds(&["status"]).await["nodes"][0]["error"].to_string().contains("they go to 9007199254740991")
     })

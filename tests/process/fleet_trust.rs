@@ -22,7 +22,7 @@ async fn only_what_is_signed_anew_comes_back() {
     let get = async |redis: &mut redis::aio::MultiplexedConnection, key: &str| -> Vec<u8> {
         cmd("GET").arg(key).query_async(redis).await.expect("Redis answers")
     };
-    let first = get(&mut redis, "tidegate:policy:current").await;
+    let first = get(&mut redis, "tidegate:{default}:policy:active").await;
     let second = fleet.succeeds(&["push", "allow.wasm", "--key", "release.pem", "--sequence", "7"]).await;
     assert_eq!(status(a.data).await, 200);
     fleet.fails(&["push", "deny.wasm", "--key", "release.pem", "--sequence", "6"], "not greater than 7").await;
@@ -38,22 +38,23 @@ async fn only_what_is_signed_anew_comes_back() {
         })
         .await;
     };
-    let current = get(&mut redis, "tidegate:policy:current").await;
-    set(&mut redis, "tidegate:policy:current", &first).await;
+    let current = get(&mut redis, "tidegate:{default}:policy:active").await;
+    set(&mut redis, "tidegate:{default}:policy:active", &first).await;
     told("sequence number 1 is behind 7").await;
     let text = String::from_utf8(first.clone()).expect("JSON");
-    set(&mut redis, "tidegate:policy:current", text.replace("\"sequence\":1,", "\"sequence\":8,").as_bytes()).await;
+    set(&mut redis, "tidegate:{default}:policy:active", text.replace("\"sequence\":1,", "\"sequence\":8,").as_bytes())
+        .await;
     told("its sequence number").await;
-    set(&mut redis, "tidegate:policy:current", b"{").await;
+    set(&mut redis, "tidegate:{default}:policy:active", b"{").await;
     told("cannot be read").await;
     assert_eq!(status(a.data).await, 200, "what was in force stays");
     // Nor after a restart.
     a.process.kill().await;
-    set(&mut redis, "tidegate:policy:current", &first).await;
+    set(&mut redis, "tidegate:{default}:policy:active", &first).await;
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 200, "the one that was kept");
     told("sequence number 1 is behind 7").await;
-    set(&mut redis, "tidegate:policy:current", &current).await;
+    set(&mut redis, "tidegate:{default}:policy:active", &current).await;
 
     fleet.fails(&["rollback", "--key", "other.pem"], "no trusted key").await;
     let ended = fleet.policy(&["rollback"]).await;
@@ -107,7 +108,8 @@ async fn a_node_starts_with_what_it_kept_while_the_store_is_away() {
     a.process.kill().await;
     spoil();
     let mut redis = fleet.redis.connect().await;
-    let keys: Vec<String> = cmd("KEYS").arg("tidegate:policy:blob:*").query_async(&mut redis).await.expect("keys");
+    let keys: Vec<String> =
+        cmd("KEYS").arg("tidegate:{default}:policy:blobs:*").query_async(&mut redis).await.expect("keys");
     for key in keys {
         let () = cmd("SET").arg(key).arg(component("deny")).query_async(&mut redis).await.expect("set");
     }
@@ -169,14 +171,14 @@ async fn a_gateway_with_a_file_is_pushed_to_as_well() {
     };
     let deny = Digest::of(&component("deny")).to_string();
     assert!(done(&["status"]).await.starts_with(&deny));
-    assert!(done(&["push", "allow.wasm", "--dry-run"]).await.contains("could be in force"));
+    assert!(done(&["push", "allow.wasm", "--dry-run"]).await.contains("can be activated"));
     assert_eq!(status(node.data).await, 418);
-    assert!(done(&["push", "allow.wasm"]).await.contains("is in force"));
+    assert!(done(&["push", "allow.wasm"]).await.contains("is active"));
     assert_eq!(status(node.data).await, 200);
-    assert!(done(&["rollback"]).await.starts_with(&format!("{deny} is in force")));
+    assert!(done(&["rollback"]).await.starts_with(&format!("{deny} is active")));
     assert_eq!(status(node.data).await, 418);
     let refused = through(&["rollback", "2"]).await;
-    assert!(refused.code() == Some(2) && refused.stderr.contains("goes back to the one before"), "{refused:?}");
+    assert!(refused.code() == Some(2) && refused.stderr.contains("returns to the previous one only"), "{refused:?}");
     let refused = through(&["list"]).await;
     assert!(refused.code() == Some(1) && refused.stderr.contains("no fleet"), "{refused:?}");
 }

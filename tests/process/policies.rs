@@ -96,7 +96,7 @@ async fn a_failed_case_is_shown_and_told_by_the_exit_code() {
     let dir = folder(&[("policy.wasm", "allow"), ("other.toml", &cases)]);
     let ended = ends(dir.path(), &["policy", "test", "policy.wasm", "other.toml"]).await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("1 of 2 cases failed"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("1 of 2 test cases failed"), "{}", ended.stderr);
     assert!(ended.stdout.contains("FAIL  nobody  (other.toml:4)\n      - status       403\n"), "{}", ended.stdout);
     assert!(ended.stdout.contains("      + allow        true\n"), "{}", ended.stdout);
     let ended = ends(dir.path(), &["policy", "test", "policy.wasm", "other.toml", "--filter", "any"]).await;
@@ -117,7 +117,7 @@ async fn what_is_wrong_with_the_cases_is_said_with_its_place() {
         ("one.toml", ALLOW),
     ]);
     for (args, words) in [
-        (&["policy.wasm"][..], &["no cases", "cases.toml is not there"][..]),
+        (&["policy.wasm"][..], &["no test cases", "cases.toml does not exist"][..]),
         (&["policy.wasm", "missing.toml"], &["missing.toml", "cannot be read"]),
         (&["policy.wasm", "typo.toml"], &["typo.toml:7", "\"b\"", "chanel", "channels"]),
         (&["policy.wasm", "none.toml"], &["none.toml", "no case", "[[case]]"]),

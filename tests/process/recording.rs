@@ -56,13 +56,16 @@ async fn what_was_decided_is_asked_of_another_policy() {
     assert_eq!(mode & 0o777, 0o600);
     let same = replay(dir, &recording, EXAMPLE, &[]).await;
     assert_eq!(same.code(), Some(0), "{same:?}");
-    assert!(same.stdout.contains("3 decisions asked of sha256:") && same.stdout.contains("3 the same"), "{same:?}");
+    assert!(
+        same.stdout.contains("3 decisions replayed against sha256:") && same.stdout.contains("3 identical"),
+        "{same:?}"
+    );
 
     let allow = path(dir, "allow.wasm");
     std::fs::write(&allow, component("allow")).expect("written");
     let flipped = replay(dir, &recording, &allow, &["--json"]).await;
     assert_eq!(flipped.code(), Some(1), "{flipped:?}");
-    assert!(flipped.stderr.contains("3 of 3 decisions flip"), "{flipped:?}");
+    assert!(flipped.stderr.contains("the outcome of 3 of 3 decisions changes"), "{flipped:?}");
     let lines: Vec<Value> = flipped.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!((lines.len(), &lines[0]["change"]), (4, &Value::from("reject_to_allow")));
 
@@ -78,7 +81,7 @@ async fn what_was_decided_is_asked_of_another_policy() {
     std::fs::write(dir.join("other"), "2026-11-25 a log\n").expect("written");
     let other = replay(dir, &path(dir, "other"), EXAMPLE, &[]).await;
     assert_eq!(other.code(), Some(1), "{other:?}");
-    assert!(other.stderr.contains("no recorded decision in it (line 1: "), "{other:?}");
+    assert!(other.stderr.contains("the file has no recorded decision (line 1: "), "{other:?}");
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ async fn streams_end_on_both_nodes_within_a_second_and_are_counted() {
         assert_eq!(other.data().await, 1);
     }
     let told = ends(&["revoke", "--all", "--control", &control]).await;
-    assert_eq!((told.code(), &*told.stdout), (Some(0), "ended 0 streams on 2 nodes\n"), "{told:?}");
+    assert_eq!((told.code(), &*told.stdout), (Some(0), "closed 0 streams on 2 nodes\n"), "{told:?}");
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn who_is_kept_out_stays_out_on_nodes_that_start_and_while_redis_comes_bac
     .await;
     let store = redis.url();
     let lifted = ends(&["revoke", "--lift", &id, "--store", &store]).await;
-    assert_eq!((lifted.code(), &*lifted.stdout), (Some(0), "lifted\n"), "{lifted:?}");
+    assert_eq!((lifted.code(), &*lifted.stdout), (Some(0), "removed\n"), "{lifted:?}");
     assert_eq!((status(&a, "news").await, status(&b, "news").await), (200, 200));
     let again = ends(&["revoke", "--lift", &id, "--control", &control]).await;
     assert_eq!((again.code(), &*again.stdout), (Some(1), ""), "{again:?}");
@@ -134,7 +134,7 @@ async fn a_node_that_stood_still_does_what_it_missed_before_it_delivers_anything
     b.process.signal("STOP").await;
     let told = ends(&["revoke", "--channel", "news", "--json", "--control", &a.control.to_string()]).await;
     assert_eq!(json_of(&told), json!({"streams": 0, "nodes": {"a": 0}, "missing": 1}));
-    assert!(told.stderr.contains("1 node did not say"), "{told:?}");
+    assert!(told.stderr.contains("1 node did not report"), "{told:?}");
     emit("2").await;
     b.process.signal("CONT").await;
     ended(sse).await;
@@ -147,8 +147,12 @@ async fn what_is_no_command_does_not_fill_the_log() {
     let sse = open(&a, "news").await;
     let mut noise = redis::cmd("EVAL");
     noise.arg("for _ = 1, 300 do redis.call('XADD', KEYS[1], '*', 'event', 'noise', 'data', '1') end");
-    let () =
-        noise.arg(1).arg("tidegate:commands").query_async(&mut redis.connect().await).await.expect("they are added");
+    let () = noise
+        .arg(1)
+        .arg("tidegate:{default}:commands")
+        .query_async(&mut redis.connect().await)
+        .await
+        .expect("they are added");
     let told = ends(&["revoke", "--channel", "news", "--json", "--store", &redis.url()]).await;
     assert_eq!(json_of(&told), json!({"streams": 1, "nodes": {"a": 1}, "missing": 0}));
     ended(sse).await;
@@ -178,11 +182,11 @@ async fn a_gateway_without_redis_has_one_node() {
     let control = gateway.control.to_string();
     let sse = open(&gateway, "news").await;
     let told = ends(&["revoke", "--channel", "news", "--for", "1s", "--control", &control]).await;
-    assert!(told.stdout.starts_with("ended 1 stream on 1 node\nkept out until "), "{told:?}");
+    assert!(told.stdout.starts_with("closed 1 stream on 1 node\nrevoked until "), "{told:?}");
     ended(sse).await;
     until("its time is over", async || status(&gateway, "news").await == 200).await;
     let told = ends(&["revoke", "--list", "--control", &control]).await;
-    assert_eq!(told.stdout, "nobody is kept out\n", "{told:?}");
+    assert_eq!(told.stdout, "no active revocations\n", "{told:?}");
 }
 
 #[tokio::test]

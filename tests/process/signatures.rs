@@ -37,7 +37,7 @@ async fn only_what_is_signed_takes_force() {
     done(dir, &["policy", "keygen", "-o", "release"]).await;
     assert_eq!(mode(dir.join("release.pem")), 0o600);
     let again = in_folder(dir, &["policy", "keygen", "-o", "release"]).await;
-    assert!(again.code() == Some(1) && again.stderr.contains("never written over"), "{again:?}");
+    assert!(again.code() == Some(1) && again.stderr.contains("are not overwritten"), "{again:?}");
     done(dir, &["policy", "keygen", "-o", "other"]).await;
 
     std::fs::write(dir.join("tidegate.toml"), "store = \"memory:\"\npolicy = { file = \"policy.wasm\" }\n")

@@ -19,19 +19,19 @@ use crate::redis_server::Redis;
 use crate::source::{Source, Tally, all_right, settle, truth};
 
 /// A socket as service managers make it, with a backlog that holds everybody who comes between two gateways.
-fn listening(address: &str) -> TcpListener {
+pub fn listening(address: &str) -> TcpListener {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.bind(&address.parse::<SocketAddr>().expect("an address").into()).expect("a free port");
     socket.listen(4096).expect("it listens");
     socket.into()
 }
 
-fn handed(socket: &TcpListener) -> Stdio {
+pub fn handed(socket: &TcpListener) -> Stdio {
     OwnedFd::from(socket.try_clone().expect("another handle")).into()
 }
 
 /// Starts `tidegate serve` with two sockets, handed over as the protocol has it: from number 3 on, and the process' own id.
-fn launch(toml: &str, first: Stdio, second: Option<Stdio>, env: &[(&str, &str)]) -> (Running, TempDir) {
+pub fn launch(toml: &str, first: Stdio, second: Option<Stdio>, env: &[(&str, &str)]) -> (Running, TempDir) {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::write(dir.path().join("tidegate.toml"), toml).expect("the configuration is written");
     let gateway = crate::children::tidegate(&["serve"]);
@@ -162,8 +162,8 @@ async fn what_is_no_listening_socket_is_said() {
     refused(OwnedFd::from(udp).into(), None, "", "fd 3 is not a valid tcp socket").await;
     let peer = socket();
     let connected = TcpStream::connect(peer.local_addr().expect("its address")).expect("it listens");
-    refused(OwnedFd::from(connected).into(), None, "", "Accept= has to be no").await;
-    refused(handed(&socket()), Some(handed(&socket())), "data:data", "two sockets for data").await;
+    refused(OwnedFd::from(connected).into(), None, "", "set Accept=no").await;
+    refused(handed(&socket()), Some(handed(&socket())), "data:data", "two sockets have the name data").await;
     refused(handed(&socket()), Some(handed(&socket())), "data:ops", "\"ops\" is neither data nor control").await;
     refused(handed(&socket()), Some(handed(&listening("0.0.0.0:0"))), "", "set control.token").await;
 }

@@ -1,4 +1,4 @@
-//! `tidegate policy bench`: what a decision costs.
+//! `tidegate policy bench`: measures the cost of a decision.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,17 +13,17 @@ use crate::policytest::bench::{Costs, Until, measure};
 use crate::policytest::{TestCase, file};
 use crate::wasm::compile::Compiler;
 
-/// What is asked where there are no cases.
+/// The request that is used without test cases.
 const PLAIN: &str = "[[case]]\nname = \"a request with nothing in it\"\nexpect.allow = true";
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     #[command(flatten)]
     subject: SubjectArgs,
-    /// Measure each part for so long
+    /// Duration of each measurement
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     time: Duration,
-    /// Measure each part for so many decisions
+    /// Number of decisions of each measurement
     #[arg(long, value_name = "COUNT", conflicts_with = "time", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Print one JSON document
@@ -31,11 +31,11 @@ pub struct BenchArgs {
     json: bool,
 }
 
-/// Everything that `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Report<'a> {
     file: String,
-    /// The file of cases; none where one plain request was asked.
+    /// The file of test cases; none if one plain request was used.
     cases: Option<String>,
     asked: usize,
     machine: String,
@@ -45,22 +45,25 @@ struct Report<'a> {
 
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     if cfg!(debug_assertions) {
-        eprintln!("tidegate: this program was built without optimisation; its times say little");
+        eprintln!("tidegate: this is a debug build, so its times are not meaningful");
     }
     let path = args.subject.cases();
     let cases = match &path {
         Some(path) => args.subject.read(path)?,
         None => file::parse(Path::new(file::NAME), PLAIN).map_err(|error| ConfigError(error.to_string()))?.cases,
     };
-    // A case that shall come to no answer has no cost that would mean anything.
+    // A case that expects an error runs into a limit, so its cost is that of the limit.
     let cases: Vec<TestCase> = cases.into_iter().filter(|case| case.expect.kind() != Some("error")).collect();
-    anyhow::ensure!(!cases.is_empty(), "policy bench: every case expects an error, so there is no decision to measure");
+    anyhow::ensure!(
+        !cases.is_empty(),
+        "policy bench: every test case expects an error, so there is no decision to measure"
+    );
     let (limits, _) = args.subject.bounds()?;
     let until = args.count.map_or(Until::Time(args.time), Until::Count);
     let file = args.subject.file.display();
     let bytes = std::fs::read(&args.subject.file).with_context(|| format!("policy {file}: cannot be read"))?;
-    // A folder of its own for what is compiled, so that the first time is one.
-    let kept = tempfile::tempdir().context("cannot make a folder for what is compiled")?;
+    // A new cache directory, so that the first compilation is one.
+    let kept = tempfile::tempdir().context("cannot create a directory for compiled policies")?;
     let compiler = Compiler::new(&limits, Some(kept.path()))?;
     let costs = measure(&compiler, &bytes, &cases, &limits, until).with_context(|| format!("policy {file}"))?;
     let report = Report {
@@ -82,12 +85,12 @@ impl Report<'_> {
     fn text(&self) -> String {
         let Costs { fresh, prepared, throughput, fuel, .. } = self.costs;
         let by = match &self.cases {
-            Some(file) => format!("{} cases of {file}, in turn", self.asked),
-            None => "one plain request, for there are no cases beside it".into(),
+            Some(file) => format!("{} test cases of {file}, in turn", self.asked),
+            None => "one plain request, since there are no test cases".into(),
         };
         let failed = match throughput.failed {
             0 => String::new(),
-            failed => format!("; {failed} came to no answer"),
+            failed => format!("; {failed} errors"),
         };
         let grown = self
             .costs
@@ -96,21 +99,17 @@ impl Report<'_> {
             .unwrap_or_default();
         [
             ("policy", format!("{}, {}", self.file, size(self.costs.size as u64))),
-            ("asked", by),
+            ("requests", by),
             ("machine", self.machine.clone()),
             (
                 "compiled",
-                format!(
-                    "in {}; {} where it was compiled before",
-                    time(self.costs.compile_us),
-                    time(self.costs.load_us)
-                ),
+                format!("in {}; loaded from the cache in {}", time(self.costs.compile_us), time(self.costs.load_us)),
             ),
             ("cold", format!("{} for the first decision", time(self.costs.cold_us))),
             (
                 "fresh",
                 format!(
-                    "p50 {}, p99 {}, max {} of {} decisions, one at a time, each on an instance of its own",
+                    "p50 {}, p99 {}, max {} of {} decisions, one at a time, each on a new instance",
                     time(fresh.p50_us),
                     time(fresh.p99_us),
                     time(fresh.max_us),
@@ -118,21 +117,21 @@ impl Report<'_> {
                 ),
             ),
             (
-                "prepared",
+                "prewarmed",
                 format!(
-                    "p50 {}, p99 {} on an instance that was made ahead, in {}{}",
+                    "p50 {}, p99 {} on a prewarmed instance, created in {}{}",
                     time(prepared.left.p50_us),
                     time(prepared.left.p99_us),
                     time(prepared.making_us),
-                    if prepared.used { "" } else { ": so quickly that a gateway makes none ahead" }
+                    if prepared.used { "" } else { ": fast enough that a gateway prewarms none" }
                 ),
             ),
             (
                 "throughput",
                 format!("{} decisions a second on {} cores{failed}", throughput.per_second, throughput.cores),
             ),
-            ("memory", format!("{} for an instance{grown}", size(self.costs.instance_memory as u64))),
-            ("fuel", format!("{} on average, {} to {}; the same in every run", fuel.mean, fuel.least, fuel.most)),
+            ("memory", format!("{} per instance{grown}", size(self.costs.instance_memory as u64))),
+            ("fuel", format!("{} on average, {} to {}; identical in every run", fuel.mean, fuel.least, fuel.most)),
         ]
         .map(|(name, value)| format!("{name:<11} {value}\n"))
         .concat()

@@ -1,4 +1,4 @@
-//! What the commands that change a fleet's policy have in common.
+//! Shared parts of the commands that change a fleet's policy.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::digest::Digest;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement};
 use crate::authz::authorizer::Authorizer;
+use crate::commands::control_client::{ControlClient, Target};
 use crate::commands::policy::say;
 use crate::commands::policy::sign::private_key;
-use crate::commands::target::{Gateway, Target};
 use crate::config;
 use crate::fleet::push;
 use crate::fleet::push::{Bundle, PushError, PushOptions, Pushed};
@@ -24,40 +24,41 @@ use crate::policy::Limits;
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::Rollout;
 use crate::store::Store;
+use crate::store::fleet_keys::FleetKeys;
 use crate::store::memory::{MemoryStore, system_clock};
 use crate::store::redis::RedisStore;
 use crate::store::redis::fleet::FleetStore;
 use crate::wasm::compile::Compiler;
 use crate::wasm::host::PolicyEnv;
 
-/// How something is signed on its way.
+/// Signing during a push.
 #[derive(Debug, Args)]
 pub struct SigningArgs {
-    /// Sign it with this private key, a PEM file
+    /// Sign with this private key, a PEM file
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
-    /// Sign it under this number [default: the next one]
-    #[arg(long, value_name = "NUMBER", requires = "key", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..=MAX_SEQUENCE))]
+    /// Sign with this sequence [default: the next one]
+    #[arg(long, value_name = "SEQUENCE", requires = "key", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..=MAX_SEQUENCE))]
     pub sequence: Option<u64>,
 }
 
 #[derive(Debug, Args)]
 pub struct WaitingArgs {
-    /// Give up when a node has not prepared it after this time, and change nothing; through a gateway, 1h at the most
+    /// Abort without changes if a node has not prepared the policy after this time; at most 1h through a gateway
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "2m")]
     pub timeout: Duration,
 }
 
 impl WaitingArgs {
-    /// The same for a gateway.
+    /// The timeout as a query parameter of the control port.
     pub fn query(&self) -> String {
-        // No time is less than none, which no gateway takes.
+        // The control port refuses 0.
         format!("timeout-ms={}", self.timeout.as_millis().max(1))
     }
 }
 
 impl SigningArgs {
-    /// Signs, if there is a key, under the next number unless another was given.
+    /// Signs if a key was given, with the next sequence unless another was given.
     pub async fn sign(
         &self,
         next: impl AsyncFnOnce() -> anyhow::Result<u64>,
@@ -74,38 +75,38 @@ impl SigningArgs {
     }
 }
 
-/// The fleet's part of a store.
-pub fn fleet(store: &RedisStore) -> anyhow::Result<FleetStore> {
-    store.fleet().context("this store has no fleet")
+/// The state of the fleet with these keys in a store.
+pub fn fleet(store: &RedisStore, keys: &FleetKeys) -> anyhow::Result<FleetStore> {
+    store.fleet(keys).context("this store has no fleet")
 }
 
-/// The fleet, as the store has it or as a gateway tells it.
+/// The state of the fleet, from the store or from a gateway.
 pub async fn view(target: &Target) -> anyhow::Result<FleetStatus> {
     match target {
-        Target::Store(store) => Ok(FleetStatus::of(&fleet(store)?).await?),
+        Target::Store(store, keys) => Ok(FleetStatus::of(&fleet(store, keys)?).await?),
         Target::Gateway(gateway) => told_view(gateway.call(Method::GET, "/v1/fleet", None).await?),
     }
 }
 
-/// The fleet of a gateway that has its policy from there; none of one that does not.
-pub async fn followed(gateway: &Gateway) -> anyhow::Result<Option<FleetStatus>> {
-    let (status, answer) = gateway.ask(Method::GET, "/v1/fleet", None).await?;
+/// The state of the fleet that a gateway takes its policy from; none if its policy is its own.
+pub async fn followed(gateway: &ControlClient) -> anyhow::Result<Option<FleetStatus>> {
+    let (status, answer) = gateway.request(Method::GET, "/v1/fleet", None).await?;
     let follows = answer["fleet_managed"].as_bool().unwrap_or_default();
     match status {
         StatusCode::CONFLICT => Ok(None),
         StatusCode::OK if !follows => Ok(None),
         StatusCode::OK => told_view(answer).map(Some),
-        _ => bail!(gateway.refusal(status, &answer)),
+        _ => bail!(gateway.error_text(status, &answer)),
     }
 }
 
 fn told_view(answer: Value) -> anyhow::Result<FleetStatus> {
     serde_json::from_value(answer)
-        .context("the gateway tells of its fleet in another way than this version of the program")
+        .context("the gateway's response is not valid: it may have another version than this program")
 }
 
-/// The number behind that of what is in force on a gateway with a policy of its own.
-pub async fn next_on(gateway: &Gateway) -> anyhow::Result<u64> {
+/// The sequence after that of the active policy, on a gateway with a policy of its own.
+pub async fn next_on(gateway: &ControlClient) -> anyhow::Result<u64> {
     if let Some(view) = followed(gateway).await? {
         return Ok(view.next_sequence);
     }
@@ -113,11 +114,11 @@ pub async fn next_on(gateway: &Gateway) -> anyhow::Result<u64> {
     Ok(policy["active"]["sequence"].as_u64().unwrap_or(0) + 1)
 }
 
-/// Pushes, and says what came of it.
+/// Pushes, and prints the result.
 pub async fn push_and_tell(store: &FleetStore, bundle: Bundle, how: PushOptions, as_json: bool) -> anyhow::Result<()> {
     let mut pushed = push::push(store, bundle.clone(), how).await;
     if matches!(pushed, Err(PushError::NoNodes)) {
-        try_here(&bundle).await.context("no node lives that would try it, so this machine did")?;
+        try_here(&bundle).await.context("no node is alive, so the policy was tried on this machine")?;
         pushed = push::push(store, bundle, PushOptions { untried: true, ..how }).await;
     }
     if let (true, Err(PushError::Refused(refused))) = (as_json, &pushed) {
@@ -126,7 +127,7 @@ pub async fn push_and_tell(store: &FleetStore, bundle: Bundle, how: PushOptions,
     tell(&json!(pushed?), as_json)
 }
 
-/// Says what came of it, as a gateway or the push itself puts it.
+/// Prints the result of a push, or of a change through a control port.
 pub fn tell(answer: &Value, as_json: bool) -> anyhow::Result<()> {
     if as_json {
         return say(&format!("{answer}\n"));
@@ -136,16 +137,16 @@ pub fn tell(answer: &Value, as_json: bool) -> anyhow::Result<()> {
     }
     if answer["dry_run"].as_bool() == Some(true) {
         let (digest, cases) = (answer["digest"].as_str().unwrap_or_default(), &answer["cases_passed"]);
-        return say(&format!("{digest} could be in force (cases asked: {cases}); nothing was changed\n"));
+        return say(&format!("{digest} can be activated ({cases} test cases passed); nothing was changed\n"));
     }
     let digest = answer["active"]["digest"].as_str().unwrap_or_default();
     match answer["not_persisted_reason"].as_str() {
-        Some(why) => say(&format!("{digest} is in force until the next start: {why}\n")),
-        None => say(&format!("{digest} is in force\n")),
+        Some(why) => say(&format!("{digest} is active until the next start: {why}\n")),
+        None => say(&format!("{digest} is active\n")),
     }
 }
 
-/// Takes it through the stages with the gateway's defaults: better than not at all.
+/// Runs the activation stages on this machine, with the gateway's defaults.
 async fn try_here(bundle: &Bundle) -> anyhow::Result<()> {
     let limits = Limits::default();
     let compiler = Compiler::new(&limits, config::cache_dir().as_deref())?;
@@ -162,16 +163,16 @@ async fn try_here(bundle: &Bundle) -> anyhow::Result<()> {
 fn told(pushed: &Pushed) -> String {
     let pointer = &pushed.pointer;
     let nodes = match pushed.nodes.len() {
-        0 => "no node, since none lives; those that start will take it".into(),
+        0 => "no node, since none is alive; nodes that start will activate it".into(),
         1 => "1 node".into(),
         n => format!("{n} nodes"),
     };
     if !pushed.activated {
-        return format!("{} could be in force on {nodes}; nothing was changed\n", pointer.component);
+        return format!("{} can be activated on {nodes}; nothing was changed\n", pointer.component);
     }
-    let mut text = format!("{} is in force on {nodes}, sequence {}\n", pointer.component, pointer.sequence);
+    let mut text = format!("{} is active on {nodes}, sequence {}\n", pointer.component, pointer.sequence);
     for node in &pushed.nodes {
-        text += &format!("  {}  {}  {} ms after the flip\n", node.name, node.address, node.after_ms);
+        text += &format!("  {}  {}  {} ms after the commit\n", node.name, node.address, node.after_ms);
     }
     text
 }

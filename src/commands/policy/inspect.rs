@@ -1,4 +1,4 @@
-//! `tidegate policy inspect`: what a file is, what it needs, and whether the gateway would take it.
+//! `tidegate policy inspect`: shows what a file is, what it imports, and whether the gateway can load it.
 
 mod anatomy;
 mod language;
@@ -21,14 +21,14 @@ use crate::wasm::load_error::{LoadError, MAX_SIZE};
 
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The component
+    /// Component file
     file: PathBuf,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// What is printed.
+/// The output.
 #[derive(Debug, Serialize)]
 struct Report {
     file: String,
@@ -36,18 +36,18 @@ struct Report {
     /// In bytes.
     size: u64,
     digest: String,
-    /// The version of `tidegate:policy` that it speaks.
+    /// The version of `tidegate:policy` that it uses.
     interface: Option<String>,
     imports: Imports,
     exports: Vec<String>,
     language: Option<&'static str>,
-    /// What its toolchain says of itself.
+    /// Names and versions of the tools that built it.
     toolchain: Vec<String>,
-    /// Why the gateway would refuse it; none if it would not.
+    /// Why the gateway cannot load it; none if it can.
     refused: Option<String>,
 }
 
-/// Names, by whose they are.
+/// Names of imports, by their package.
 #[derive(Debug, Default, Serialize)]
 struct Imports {
     tidegate: Vec<String>,
@@ -65,7 +65,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     }
     match report.refused {
         None => Ok(()),
-        Some(why) => Err(anyhow!("{} would not be loaded: it {}", args.file.display(), plain(&why))),
+        Some(why) => Err(anyhow!("{} cannot be loaded: it {}", args.file.display(), plain(&why))),
     }
 }
 
@@ -75,7 +75,7 @@ fn inspect(compiler: &Compiler, path: &Path) -> Result<Report> {
     let size = file.metadata().with_context(open)?.len();
     let mut bytes = Vec::new();
     file.by_ref().take(MAX_SIZE).read_to_end(&mut bytes).with_context(open)?;
-    // What is too large is told by its beginning; the rest counts for the digest only.
+    // Of a file that is too large only the beginning is parsed; the digest is that of the whole file.
     let mut digest = Sha256::new();
     digest.update(&bytes);
     let mut piece = vec![0; 64 << 10];
@@ -145,7 +145,7 @@ impl Report {
     }
 }
 
-/// What a stranger's file says of itself may hold anything, also what terminals obey.
+/// Replaces control characters, which a file from others may have in any text.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

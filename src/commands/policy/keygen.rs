@@ -1,4 +1,4 @@
-//! `tidegate policy keygen`: a pair of keys, the private one for whoever signs, the public one for the gateways.
+//! `tidegate policy keygen`: generates a key pair; the private key signs policies, gateways check with the public one.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -14,7 +14,7 @@ use crate::artifact::signature::key::KeyId;
 
 #[derive(Debug, Args)]
 pub struct KeygenArgs {
-    /// Write NAME.pem, the private key, and NAME.pub.pem, the public one
+    /// Write the private key to NAME.pem and the public key to NAME.pub.pem
     #[arg(short, long, value_name = "NAME", default_value = "tidegate-policy")]
     output: PathBuf,
     /// Print JSON
@@ -33,7 +33,7 @@ pub fn run(args: &KeygenArgs) -> anyhow::Result<()> {
     let (private_pem, public_pem) = key::pem(&key)?;
     write(&public, 0o644, &public_pem)?;
     if let Err(error) = write(&private, 0o600, &private_pem) {
-        // Half a pair helps nobody.
+        // One key without the other is of no use.
         let _ = std::fs::remove_file(&public);
         return Err(error);
     }
@@ -45,19 +45,22 @@ pub fn run(args: &KeygenArgs) -> anyhow::Result<()> {
         ));
     }
     crate::commands::policy::say(&format!(
-        "key {id}\n  {}  signs (`tidegate policy sign`): keep it where policies are released, and off the gateways\n  {}  \
-         checks: name it in policy.trusted-keys of every gateway\n",
+        "key {id}\n  {}  private key, for `tidegate policy sign`: keep it where policies are released, not on the gateways\n  {}  \
+         public key: add it to policy.trusted-keys of every gateway\n",
         private.display(),
         public.display()
     ))
 }
 
-/// Writes a file that is not there yet.
+/// Creates a file that does not exist yet.
 fn write(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
     let what = || format!("{}: cannot be written", path.display());
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            bail!("{}: is there, and a key is never written over: give another name with --output", path.display())
+            bail!(
+                "{}: the file exists, and keys are not overwritten: choose another name with --output",
+                path.display()
+            )
         }
         file => file.with_context(what)?,
     };

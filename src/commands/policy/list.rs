@@ -1,18 +1,18 @@
-//! `tidegate policy list`: what was in force.
+//! `tidegate policy list`: the pushed policies, latest first.
 
 use clap::Args;
 use serde_json::json;
 
+use crate::commands::control_client::FleetTargetArgs;
 use crate::commands::policy::fleet::view;
 use crate::commands::policy::say;
-use crate::commands::target::TargetArgs;
 use crate::commands::{client_runtime, time};
 use crate::fleet::record::ActiveRecord;
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
     #[command(flatten)]
-    target: TargetArgs,
+    target: FleetTargetArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -35,7 +35,7 @@ pub fn run(args: &ListArgs) -> anyhow::Result<()> {
 fn line(pointer: &ActiveRecord, is_current: bool) -> String {
     let ActiveRecord { sequence, component, .. } = pointer;
     let mark = if is_current { "*" } else { " " };
-    let cases = if pointer.cases.is_some() { "with cases" } else { "without cases" };
+    let cases = if pointer.cases.is_some() { "with cases" } else { "no cases" };
     let signature = pointer.signature.as_ref();
     let by = signature.map_or_else(|| "not signed".into(), |signature| format!("key {}", signature.key()));
     let at = time(pointer.pushed_at);

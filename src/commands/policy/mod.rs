@@ -1,4 +1,4 @@
-//! `tidegate policy`: what authors of policies do, and what operators do with them.
+//! `tidegate policy`: commands for authors and for operators of policies.
 
 mod bench;
 mod build;
@@ -20,38 +20,38 @@ use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
-    /// Write a new policy's project
+    /// Create a policy project
     New(new::NewArgs),
     /// Compile a policy's source into a component
     Build(build::BuildArgs),
-    /// Show what a component is, what it needs, and whether the gateway would take it
+    /// Show what a component is, what it imports, and whether the gateway can load it
     Inspect(inspect::InspectArgs),
-    /// Ask a component a table of requests, and compare its decisions
+    /// Run test cases against a component and compare its decisions
     Test(test::TestArgs),
-    /// Measure what a decision costs
+    /// Measure the cost of a decision
     Bench(bench::BenchArgs),
-    /// Make a pair of keys to sign policies with
+    /// Generate a key pair for signing policies
     Keygen(keygen::KeygenArgs),
-    /// Sign a component and its cases
+    /// Sign a component and its test cases
     Sign(sign::SignArgs),
-    /// Ask a component what was recorded, and show where it decides otherwise
+    /// Replay recorded decisions against a component and report differences
     ///
-    /// Exits with 0 if no decision flips, and with 1 if one does: from allow to reject, from reject to allow, to an error or from
-    /// one. The component meets the world as it was: the same time, the same answers of the store and about tokens. What was not
-    /// asked then is unavailable now, and no request goes out; a decision that wanted such a thing is counted as one that cannot
-    /// be compared. Settings are those of --config.
+    /// Exits with 0 if every decision has the same outcome, and with 1 if the outcome of one changes (allow, reject or error) or if no
+    /// decision could be compared. The component sees the recorded time, look-ups and token checks. A look-up that was not recorded is
+    /// unavailable, and no HTTP request is sent; a decision that needs either is counted as not comparable. Settings come from
+    /// --config.
     Replay(replay::ReplayArgs),
-    /// Put a policy in force on every node, or on none
+    /// Activate a policy on all nodes, or on none
     Push(push::PushArgs),
-    /// Show what was in force
+    /// List the pushed policies
     List(list::ListArgs),
-    /// Put in force again what was before
+    /// Roll back to the previous policy
     Rollback(rollback::RollbackArgs),
-    /// Show every node, and what is in force there
+    /// Show the nodes and the active policy of each
     Status(status::StatusArgs),
-    /// Have a running gateway ask a candidate beside the policy in force, or tell what came of it
+    /// Evaluate a shadow policy in addition to the active one, or show its results
     Shadow(shadow::ShadowArgs),
-    /// Put a running gateway's candidate in force
+    /// Activate the shadow policy
     Promote(shadow::PromoteArgs),
 }
 
@@ -74,12 +74,15 @@ pub fn run(command: PolicyCommand) -> anyhow::Result<()> {
     }
 }
 
-/// Prints an answer. Whoever reads only its beginning, as `head` does, is no failure. What others wrote moves no cursor.
+/// Prints text, without control characters, since some of it comes from others. A reader that closes early, as `head` does, is not an
+/// error.
 fn say(text: &str) -> anyhow::Result<()> {
     use std::io::{ErrorKind, Write};
     let plain: String = text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect();
     match std::io::stdout().write_all(plain.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(anyhow::Error::from(error).context("printing")),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::from(error).context("cannot write to standard output"))
+        }
         _ => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! `tidegate policy push`: a policy on every node, or on none.
+//! `tidegate policy push`: activates a policy on all nodes, or on none.
 
 use std::path::PathBuf;
 
@@ -7,9 +7,9 @@ use http::Method;
 
 use crate::artifact::signature::Statement;
 use crate::commands::client_runtime;
+use crate::commands::control_client::{FleetTargetArgs, Target};
 use crate::commands::policy::fleet::{SigningArgs, WaitingArgs, fleet, next_on, push_and_tell, tell};
 use crate::commands::policy::sign::{BundleArgs, sent};
-use crate::commands::target::{Target, TargetArgs};
 use crate::fleet::push::{Bundle, PushOptions};
 use crate::fleet::status::FleetStatus;
 
@@ -19,14 +19,14 @@ pub struct PushArgs {
     bundle: BundleArgs,
     #[command(flatten)]
     signing: SigningArgs,
-    /// Its signature [default: NAME.wasm.sig beside NAME.wasm, if there is one and no --key]
+    /// Signature file [default: NAME.wasm.sig next to NAME.wasm, if it exists and --key is not set]
     #[arg(long, value_name = "FILE", conflicts_with = "key")]
     signature: Option<PathBuf>,
-    /// Take it through all stages on every node, and put it in force nowhere
+    /// Run the activation stages on every node without activating the policy
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    target: TargetArgs,
+    target: FleetTargetArgs,
     #[command(flatten)]
     waiting: WaitingArgs,
     /// Print JSON
@@ -39,8 +39,8 @@ pub fn run(args: &PushArgs) -> anyhow::Result<()> {
     let Statement { component: digest, cases: cases_digest, .. } = Statement::of(&component, cases.as_deref(), 0);
     client_runtime()?.block_on(async {
         match args.target.open().await? {
-            Target::Store(store) => {
-                let store = fleet(&store)?;
+            Target::Store(store, keys) => {
+                let store = fleet(&store, &keys)?;
                 let next = async || Ok(FleetStatus::of(&store).await?.next_sequence);
                 let signature = args.signing.sign(next, digest, cases_digest).await?;
                 let signature = signature

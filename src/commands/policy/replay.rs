@@ -1,4 +1,4 @@
-//! `tidegate policy replay`: asks a component what another one was asked, and says where it decides otherwise.
+//! `tidegate policy replay`: replays recorded decisions against a component and reports differences.
 
 mod entries;
 mod report;
@@ -18,7 +18,7 @@ use toml::{Table, Value};
 use crate::commands::policy::replay::entries::{Entries, Line, Question};
 use crate::commands::policy::replay::report::Report;
 use crate::commands::policy::say;
-use crate::commands::{client_runtime, serve};
+use crate::commands::{client_runtime, startup};
 use crate::config;
 use crate::config::Config;
 use crate::config::layers::{merge, option};
@@ -32,19 +32,19 @@ use crate::wasm::host_trace::RecordedCalls;
 
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
-    /// A recording, as written to decisions.recording.file
+    /// Recording file of a gateway
     #[arg(value_name = "RECORDING")]
     recording: PathBuf,
-    /// The component
+    /// Component file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Take settings and the bounds of decisions from this tidegate.toml [default: no settings, the gateway's bounds]
+    /// Take the policy settings and the decision limits from this tidegate.toml [default: no settings, the gateway's default limits]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Show answers too that differ and do not flip
+    /// Also show differences that do not change the outcome
     #[arg(long)]
     all: bool,
-    /// Print JSON lines: one a difference, then one with the sums
+    /// Print JSON lines: one per difference, then one with the totals
     #[arg(long)]
     json: bool,
 }
@@ -54,7 +54,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let recording = BufReader::new(File::open(&args.recording).with_context(named)?);
     let world = args.world()?;
     let compiler = Compiler::new(&world.limits, world.cache_dir.as_deref())?;
-    let policy = serve::load(&compiler, &args.file)?;
+    let policy = startup::load(&compiler, &args.file)?;
     let mut report = Report::new(policy.digest(), args.all);
     let rehearsal = ReplayEvaluator::new(policy, 0);
     client_runtime()?.block_on(async {
@@ -75,23 +75,23 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     })?;
     if report.asked == 0 {
         let why = report.first_foreign.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
-        bail!("{}: there is no recorded decision in it{why}", args.recording.display());
+        bail!("{}: the file has no recorded decision{why}", args.recording.display());
     }
     say(&if args.json { report.json() } else { report.summary() })?;
     match report.flips() {
         0 if report.nothing_compared() => {
             bail!(
-                "none of {} decisions could be compared, so nothing is known of {}",
+                "none of {} decisions could be compared, so the replay says nothing about {}",
                 report.asked,
                 args.file.display()
             )
         }
         0 => Ok(()),
-        flips => bail!("{flips} of {} decisions flip", report.asked),
+        flips => bail!("the outcome of {flips} of {} decisions changes", report.asked),
     }
 }
 
-/// What a component meets beside what was recorded.
+/// What a component sees in addition to the recording.
 struct World {
     limits: Limits,
     env: PolicyEnv,
@@ -100,7 +100,7 @@ struct World {
 
 impl ReplayArgs {
     fn world(&self) -> anyhow::Result<World> {
-        // Nobody asks it.
+        // Look-ups are answered from the recording.
         let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
         let Some(path) = &self.config else {
             let limits = Limits::default();

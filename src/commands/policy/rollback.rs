@@ -1,12 +1,12 @@
-//! `tidegate policy rollback`: what was in force before is in force again, as a push of its own.
+//! `tidegate policy rollback`: pushes an earlier policy again, with a new sequence.
 
 use clap::Args;
 use http::Method;
 use serde_json::json;
 
 use crate::commands::client_runtime;
+use crate::commands::control_client::{FleetTargetArgs, Target};
 use crate::commands::policy::fleet::{SigningArgs, WaitingArgs, fleet, followed, push_and_tell, tell};
-use crate::commands::target::{Target, TargetArgs};
 use crate::config::ConfigError;
 use crate::fleet::push::{Bundle, PushOptions};
 use crate::fleet::record::ActiveRecord;
@@ -14,13 +14,13 @@ use crate::fleet::status::FleetStatus;
 
 #[derive(Debug, Args)]
 pub struct RollbackArgs {
-    /// The number of what shall be in force again, or the beginning of its digest [default: the policy before]
-    #[arg(value_name = "NUMBER|DIGEST")]
+    /// Sequence of the policy to return to, or the first digits of its digest [default: the previous policy]
+    #[arg(value_name = "SEQUENCE|DIGEST")]
     to: Option<String>,
     #[command(flatten)]
     signing: SigningArgs,
     #[command(flatten)]
-    target: TargetArgs,
+    target: FleetTargetArgs,
     #[command(flatten)]
     waiting: WaitingArgs,
     /// Print JSON
@@ -31,8 +31,8 @@ pub struct RollbackArgs {
 pub fn run(args: &RollbackArgs) -> anyhow::Result<()> {
     client_runtime()?.block_on(async {
         match args.target.open().await? {
-            Target::Store(store) => {
-                let store = fleet(&store)?;
+            Target::Store(store, keys) => {
+                let store = fleet(&store, &keys)?;
                 let view = FleetStatus::of(&store).await?;
                 let to = chosen(args, &view)?;
                 let artifact = to.fetch(&store).await?;
@@ -52,8 +52,8 @@ pub fn run(args: &RollbackArgs) -> anyhow::Result<()> {
                         body["signature"] = signature.text().into();
                     }
                 } else if args.to.is_some() || args.signing.key.is_some() {
-                    let text = "rollback: a gateway with a policy of its own goes back to the one before, and takes neither \
-                                a number nor a key";
+                    let text = "rollback: a gateway with a policy of its own returns to the previous one only: omit the \
+                                sequence and --key";
                     return Err(ConfigError(text.into()).into());
                 }
                 let answer = gateway.call(Method::POST, &path, Some(body.to_string())).await?;
@@ -66,8 +66,8 @@ pub fn run(args: &RollbackArgs) -> anyhow::Result<()> {
 fn chosen<'a>(args: &RollbackArgs, view: &'a FleetStatus) -> anyhow::Result<&'a ActiveRecord> {
     let to = view.choose(args.to.as_deref())?;
     if to.signature.is_some() && args.signing.key.is_none() {
-        let text = "rollback: the fleet's policies are signed, and no node goes back to a smaller number: give --key, to sign the \
-                    older policy anew under a greater one";
+        let text = "rollback: the fleet's policies are signed, and no node accepts a smaller sequence: set --key to sign the older \
+                    policy with a greater one";
         return Err(ConfigError(text.into()).into());
     }
     Ok(to)

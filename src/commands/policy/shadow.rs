@@ -1,4 +1,4 @@
-//! `tidegate policy shadow` and `tidegate policy promote`: a candidate beside the policy in force, and into force.
+//! `tidegate policy shadow` and `tidegate policy promote`: evaluates a shadow policy in addition to the active one, and activates it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::artifact::signature::Statement;
+use crate::commands::control_client::{ControlClient, FleetTargetArgs, Target};
 use crate::commands::policy::fleet::{SigningArgs, WaitingArgs, fleet, next_on, push_and_tell, tell};
 use crate::commands::policy::say;
 use crate::commands::policy::sign::{BundleArgs, sent};
-use crate::commands::target::{Gateway, Target, TargetArgs};
 use crate::commands::{client_runtime, time};
 use crate::config::ConfigError;
 use crate::fleet::push::{Bundle, PushOptions};
@@ -21,33 +21,33 @@ use crate::fleet::shadow::push::{SampleRate, ShadowStatus, WORDS};
 use crate::fleet::status::FleetStatus;
 use crate::store::redis::fleet::FleetStore;
 
-/// Where the control port has it.
-const CANDIDATE: &str = "/v1/policy/shadow";
+/// Path of the shadow policy on the control port.
+const SHADOW_PATH: &str = "/v1/policy/shadow";
 
-/// The share where no gateway's configuration says one.
+/// Default share with `--store`, where no configuration of a gateway applies.
 const SHARE: f64 = 0.1;
 
 #[derive(Debug, Args)]
 pub struct ShadowArgs {
-    /// The candidate's component; without one it is told what came of the one that is asked
+    /// Component of the shadow policy; without it, show the results of the present one
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The share of clients that it is asked about, from 0 to 1 [default: the gateway's policy.shadow.share; 0.1 with --store]
+    /// Share of clients to evaluate it for, from 0 to 1 [default: policy.shadow.share of the gateway; 0.1 with --store]
     #[arg(long, value_name = "SHARE", requires = "file")]
     share: Option<f64>,
-    /// Cases that it has to pass before [default: NAME.cases.toml beside NAME.wasm, if there is one]
+    /// Test cases that it has to pass [default: NAME.cases.toml next to NAME.wasm, if it exists]
     #[arg(long, value_name = "FILE", requires = "file")]
     cases: Option<PathBuf>,
     #[command(flatten)]
     signing: SigningArgs,
-    /// Its signature [default: NAME.wasm.sig beside NAME.wasm, if there is one and no --key]
+    /// Signature file [default: NAME.wasm.sig next to NAME.wasm, if it exists and --key is not set]
     #[arg(long, value_name = "FILE", requires = "file", conflicts_with = "key")]
     signature: Option<PathBuf>,
-    /// Ask no candidate any more
+    /// Remove the shadow policy
     #[arg(long, conflicts_with_all = ["file", "key"])]
     stop: bool,
     #[command(flatten)]
-    target: TargetArgs,
+    target: FleetTargetArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -55,13 +55,13 @@ pub struct ShadowArgs {
 
 #[derive(Debug, Args)]
 pub struct PromoteArgs {
-    /// Only if the candidate is this component, sha256:…
+    /// Activate it only if its component has this digest (sha256:…)
     #[arg(long, value_name = "DIGEST")]
     digest: Option<String>,
     #[command(flatten)]
     signing: SigningArgs,
     #[command(flatten)]
-    target: TargetArgs,
+    target: FleetTargetArgs,
     #[command(flatten)]
     waiting: WaitingArgs,
     /// Print JSON
@@ -73,18 +73,18 @@ pub fn run(args: &ShadowArgs) -> anyhow::Result<()> {
     if let Some(share) = args.share
         && !(0.0..=1.0).contains(&share)
     {
-        return Err(ConfigError(format!("--share {share}: it is from 0 to 1")).into());
+        return Err(ConfigError(format!("--share {share}: it has to be from 0 to 1")).into());
     }
     let answer = client_runtime()?.block_on(async {
         match args.target.open().await? {
-            Target::Store(store) => args.in_store(&fleet(&store)?).await,
+            Target::Store(store, keys) => args.in_store(&fleet(&store, &keys)?).await,
             Target::Gateway(gateway) => args.through(&gateway).await,
         }
     })?;
     say(&if args.json { format!("{answer}\n") } else { text(&answer) })?;
     let refusals: Vec<String> = answer["nodes"].as_array().into_iter().flatten().filter_map(refusal).collect();
     if args.file.is_some() && !refusals.is_empty() {
-        bail!("the candidate is not asked everywhere: {}", refusals.join("; "));
+        bail!("some nodes do not evaluate the shadow policy: {}", refusals.join("; "));
     }
     Ok(())
 }
@@ -105,18 +105,18 @@ impl ShadowArgs {
         Ok(json!(push::told_by_all(store, &given, WORDS).await?))
     }
 
-    async fn through(&self, gateway: &Gateway) -> anyhow::Result<Value> {
+    async fn through(&self, gateway: &ControlClient) -> anyhow::Result<Value> {
         let Some(file) = &self.file else {
             let method = if self.stop { Method::DELETE } else { Method::GET };
-            return gateway.call(method, CANDIDATE, None).await;
+            return gateway.call(method, SHADOW_PATH, None).await;
         };
         let share = self.share.map(|share| format!("?share={share}")).unwrap_or_default();
         let Bundle { component, cases, signature } = self.bundle(file, async || next_on(gateway).await).await?;
         let body = sent(&component, cases, signature.as_ref());
-        gateway.call(Method::PUT, &format!("{CANDIDATE}{share}"), Some(body.to_string())).await
+        gateway.call(Method::PUT, &format!("{SHADOW_PATH}{share}"), Some(body.to_string())).await
     }
 
-    /// The component, and what travels with it.
+    /// The component with its test cases and its signature.
     async fn bundle(&self, file: &Path, next: impl AsyncFnOnce() -> anyhow::Result<u64>) -> anyhow::Result<Bundle> {
         let files = BundleArgs { file: file.to_owned(), cases: self.cases.clone() };
         let (component, cases) = files.read()?;
@@ -132,7 +132,7 @@ impl ShadowArgs {
 pub fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
     client_runtime()?.block_on(async {
         match args.target.open().await? {
-            Target::Store(store) => promote_in_store(args, &fleet(&store)?).await,
+            Target::Store(store, keys) => promote_in_store(args, &fleet(&store, &keys)?).await,
             Target::Gateway(gateway) => promote_through(args, &gateway).await,
         }
     })
@@ -141,7 +141,7 @@ pub fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
 async fn promote_in_store(args: &PromoteArgs, store: &FleetStore) -> anyhow::Result<()> {
     let pointer = push::proposal(store).await?.pointer;
     if args.digest.as_ref().is_some_and(|digest| *digest != pointer.component.to_string()) {
-        bail!("the candidate is {}", pointer.component);
+        bail!("the shadow policy is {}", pointer.component);
     }
     let artifact = pointer.fetch(store).await?;
     let next = async || Ok(FleetStatus::of(store).await?.next_sequence);
@@ -151,12 +151,12 @@ async fn promote_in_store(args: &PromoteArgs, store: &FleetStore) -> anyhow::Res
     push_and_tell(store, bundle, how, args.json).await
 }
 
-async fn promote_through(args: &PromoteArgs, gateway: &Gateway) -> anyhow::Result<()> {
+async fn promote_through(args: &PromoteArgs, gateway: &ControlClient) -> anyhow::Result<()> {
     let mut body = args.digest.as_ref().map_or_else(|| json!({}), |digest| json!({ "digest": digest }));
     if args.signing.key.is_some() {
-        let candidate = gateway.call(Method::GET, CANDIDATE, None).await?;
+        let candidate = gateway.call(Method::GET, SHADOW_PATH, None).await?;
         let Ok(told) = serde_json::from_value::<ShadowStatus>(candidate) else {
-            let text = "promote: --key is for the candidate of a fleet; that of one gateway is put in force with the signature that it came with";
+            let text = "promote: --key is for the shadow policy of a fleet; a single gateway activates its own with the signature that it came with";
             return Err(ConfigError(text.into()).into());
         };
         let signature = args.signing.sign(async || next_on(gateway).await, told.digest, told.cases).await?;
@@ -169,7 +169,7 @@ async fn promote_through(args: &PromoteArgs, gateway: &Gateway) -> anyhow::Resul
         return tell(&answer, args.json);
     }
     let active = &answer["active"];
-    let mut text = format!("{} is in force, as generation {}\n", plain(&active["digest"]), active["generation"]);
+    let mut text = format!("{} is active, generation {}\n", plain(&active["digest"]), active["generation"]);
     if let Some(why) = answer["not_persisted_reason"].as_str() {
         // Writing to a text does not fail.
         let _ = writeln!(text, "until the next start: {why}");
@@ -177,55 +177,55 @@ async fn promote_through(args: &PromoteArgs, gateway: &Gateway) -> anyhow::Resul
     say(&text)
 }
 
-/// Why a node does not ask it.
+/// The error of a node that does not evaluate it.
 fn refusal(node: &Value) -> Option<String> {
     let why = node["failure"].as_object()?;
     let told = |name: &str| why.get(name).map(plain).unwrap_or_default();
-    Some(format!("node {} refuses it (not {}): {}", plain(&node["name"]), told("stage"), told("reason")))
+    Some(format!("node {} did not reach stage {}: {}", plain(&node["name"]), told("stage"), told("reason")))
 }
 
-/// A node's part.
+/// One node's line of the results.
 fn on_node(node: &Value) -> String {
     let (name, address) = (plain(&node["name"]), plain(&node["address"]));
     if let Some(why) = node["failure"].as_object() {
         let told = |name: &str| why.get(name).map(plain).unwrap_or_default();
-        return format!("  {name}  {address}  refuses it (not {}): {}\n", told("stage"), told("reason"));
+        return format!("  {name}  {address}  did not reach stage {}: {}\n", told("stage"), told("reason"));
     }
     if !node["since"].is_u64() {
-        return format!("  {name}  {address}  does not ask it yet\n");
+        return format!("  {name}  {address}  not evaluated yet\n");
     }
     let count = |name: &str| node["counts"][name].as_u64().unwrap_or_default();
     let otherwise = ["allow_to_reject", "reject_to_allow", "other", "error"].map(count).iter().fold(0, sum);
     let asked = sum(otherwise, &count("agree"));
-    format!("  {name}  {address}  asked {asked} times since {}, {otherwise} otherwise\n", at(&node["since"]))
+    format!("  {name}  {address}  {asked} evaluations since {}, {otherwise} different\n", at(&node["since"]))
 }
 
 const fn sum(of: u64, and: &u64) -> u64 {
     of.saturating_add(*and)
 }
 
-/// A report, for people.
+/// The results, for people.
 fn text(report: &Value) -> String {
     if report["unreadable"] == true {
-        return "what was there could not be read, and is gone\n".into();
+        return "removed a shadow policy that could not be read\n".into();
     }
-    // As many digits as say something: 0.1 is 10 and not 10.000.
+    // Without trailing zeros: 0.1 is printed as 10, not as 10.000.
     let share = (report["share"].as_f64().unwrap_or_default() * 1e5).round() / 1e3;
     let mut text = format!(
-        "{} ({}), asked about {share} % of clients since {}\n",
+        "{} ({}), evaluated for {share} % of clients since {}\n",
         plain(&report["digest"]),
         plain(&report["source"]),
         at(&report["since"])
     );
     for (name, what) in [
-        ("agree", "the same"),
+        ("agree", "identical"),
         ("allow_to_reject", "allow → reject"),
         ("reject_to_allow", "reject → allow"),
-        ("other", "another answer, and in or out as before"),
-        ("error", "no answer: a trap, a limit, a time that ran out"),
-        ("incomparable", "not compared: it asked for what the policy in force had not"),
-        ("dropped", "not asked: it was busy"),
-        ("cached", "not asked: the answer was given again"),
+        ("other", "same outcome, different response"),
+        ("error", "error: a trap, a limit or a timeout"),
+        ("incomparable", "not compared: needed a look-up that the active policy did not make"),
+        ("dropped", "not evaluated: all permits were in use"),
+        ("cached", "not evaluated: the active decision came from the cache"),
     ] {
         let count = report["counts"][name].as_u64().unwrap_or_default();
         if count > 0 {
@@ -235,9 +235,9 @@ fn text(report: &Value) -> String {
     if let Some(nodes) = report["nodes"].as_array() {
         text.extend(nodes.iter().map(on_node));
         if nodes.is_empty() {
-            text += "  no node lives; those that start will ask it\n";
+            text += "  no node is alive; nodes that start will evaluate it\n";
         } else if report["disagreements"].is_null() {
-            text += "where it decides otherwise is told by each node: --control\n";
+            text += "each node lists its own differences: use --control\n";
         }
     }
     for told in report["disagreements"].as_array().into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! `tidegate policy sign`: says of a component and its cases that they may be in force, under a number.
+//! `tidegate policy sign`: signs a component and its test cases with a sequence.
 
 use std::path::{Path, PathBuf};
 
@@ -20,13 +20,13 @@ use crate::wasm::load_error::MAX_SIZE;
 pub struct SignArgs {
     #[command(flatten)]
     bundle: BundleArgs,
-    /// The private key, a PEM file
+    /// Private key, a PEM file
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
-    /// Greater than that of every policy that was in force
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..=MAX_SEQUENCE))]
+    /// Sequence to sign; greater than that of every policy that was active
+    #[arg(long, value_name = "SEQUENCE", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..=MAX_SEQUENCE))]
     sequence: u64,
-    /// Write the signature here [default: NAME.wasm.sig beside NAME.wasm, where the gateway looks for it]
+    /// Signature file [default: NAME.wasm.sig next to NAME.wasm, where the gateway looks for it]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Print JSON
@@ -34,24 +34,24 @@ pub struct SignArgs {
     json: bool,
 }
 
-/// A component and the cases that travel with it.
+/// A component and its test cases.
 #[derive(Debug, Args)]
 pub struct BundleArgs {
-    /// The component
+    /// Component file
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// The cases that travel with it [default: NAME.cases.toml beside NAME.wasm, if there is one]
+    /// Test cases that belong to it [default: NAME.cases.toml next to NAME.wasm, if it exists]
     #[arg(long, value_name = "FILE")]
     pub cases: Option<PathBuf>,
 }
 
 impl BundleArgs {
-    /// Reads both. Cases that cannot be read as such are a mistake in usage.
+    /// Reads both. Test cases that are not valid are a mistake in usage.
     pub fn read(&self) -> anyhow::Result<(Vec<u8>, Option<String>)> {
         let file = &self.file;
         let size = std::fs::metadata(file).with_context(|| format!("{}", file.display()))?.len();
         if size > MAX_SIZE {
-            let text = format!("{}: has {size} bytes; a policy has at most {MAX_SIZE}", file.display());
+            let text = format!("{}: the component has {size} bytes, more than the limit of {MAX_SIZE}", file.display());
             return Err(ConfigError(text).into());
         }
         let component = std::fs::read(file).with_context(|| format!("{}", file.display()))?;
@@ -59,7 +59,7 @@ impl BundleArgs {
         Ok((component, cases))
     }
 
-    /// Its signature: what was named, else what lies beside the component, if there is one.
+    /// The signature from the file that was named, else from the one next to the component, if it exists.
     pub fn signature(&self, named: Option<&Path>) -> anyhow::Result<Option<Signature>> {
         match named {
             Some(path) => read_signature(path).map(Some),
@@ -79,17 +79,17 @@ fn read_cases(path: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// A bundle as a control port takes it.
+/// A bundle as a request to a control port.
 pub fn sent(component: &[u8], cases: Option<String>, signature: Option<&Signature>) -> Value {
     json!({ "component": STANDARD.encode(component), "cases": cases, "signature": signature.map(Signature::text) })
 }
 
-/// Reads a private key; a file that is none is a mistake in usage.
+/// Reads a private key. A file that has none is a mistake in usage.
 pub fn private_key(path: &Path) -> Result<SigningKey, ConfigError> {
     key::private(path).map_err(|error| ConfigError(format!("--key: {error}")))
 }
 
-/// Reads a signature's file.
+/// Reads a signature file.
 fn read_signature(path: &Path) -> anyhow::Result<Signature> {
     let text = std::fs::read(path).with_context(|| format!("{}", path.display()))?;
     Signature::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())).into())

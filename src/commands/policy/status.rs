@@ -1,12 +1,12 @@
-//! `tidegate policy status`: every node, and what is in force there.
+//! `tidegate policy status`: the nodes and the active policy of each.
 
 use clap::Args;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::commands::control_client::{FleetTargetArgs, Target};
 use crate::commands::policy::fleet::view;
 use crate::commands::policy::say;
-use crate::commands::target::{Target, TargetArgs};
 use crate::commands::{client_runtime, time};
 use crate::fleet::node::NodeStatus;
 use crate::fleet::status::FleetStatus;
@@ -14,7 +14,7 @@ use crate::fleet::status::FleetStatus;
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     #[command(flatten)]
-    target: TargetArgs,
+    target: FleetTargetArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -24,9 +24,9 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
     client_runtime()?.block_on(async {
         let target = args.target.open().await?;
         if let Target::Gateway(gateway) = &target
-            && gateway.ask(Method::GET, "/v1/fleet", None).await?.0 == StatusCode::CONFLICT
+            && gateway.request(Method::GET, "/v1/fleet", None).await?.0 == StatusCode::CONFLICT
         {
-            // A gateway on memory: is alone.
+            // A gateway on an in-memory store has no fleet.
             let policy = gateway.call(Method::GET, "/v1/policy", None).await?;
             return if args.json { say(&format!("{policy}\n")) } else { say(&alone(&policy)) };
         }
@@ -59,14 +59,14 @@ fn text(view: &FleetStatus) -> String {
     let is_fleet = view.nodes.is_empty() || view.nodes.iter().any(|node| node.fleet_managed);
     let mut text = match &view.current {
         Some(pointer) => {
-            let nobody = if is_fleet { "" } else { ", which no node follows" };
-            format!("the fleet's policy: {}, sequence {}{nobody}\n", pointer.component, pointer.sequence)
+            let nobody = if is_fleet { "" } else { ", which no node uses" };
+            format!("fleet policy: {}, sequence {}{nobody}\n", pointer.component, pointer.sequence)
         }
-        None if is_fleet => "the fleet's policy: nothing was pushed\n".into(),
+        None if is_fleet => "fleet policy: none was pushed\n".into(),
         None => String::new(),
     };
     if view.nodes.is_empty() {
-        text += "no node lives\n";
+        text += "no node is alive\n";
     }
     for node in &view.nodes {
         text += &line(node);

@@ -1,4 +1,4 @@
-//! What `test` and `bench` are about: a component, the cases that it is asked, and the bounds of its decisions.
+//! The arguments of `test` and `bench`: a component, its test cases, and the decision limits.
 
 use std::path::{Path, PathBuf};
 
@@ -14,54 +14,54 @@ use crate::policytest::{TestCase, file};
 
 #[derive(Debug, Args)]
 pub struct SubjectArgs {
-    /// The component
+    /// Component file
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// The cases [default: cases.toml beside the component]
+    /// Test case file [default: cases.toml in the component's directory]
     #[arg(value_name = "CASES")]
     pub cases: Option<PathBuf>,
-    /// Take the bounds of decisions from this tidegate.toml [default: the gateway's defaults]
+    /// Take the decision limits from this tidegate.toml [default: the gateway's defaults]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Ask only the cases whose names contain this
+    /// Use only the test cases whose name contains this text
     #[arg(long, value_name = "TEXT")]
     pub filter: Option<String>,
 }
 
 impl SubjectArgs {
-    /// The file of cases; none if none was named and none lies beside the component.
+    /// The file of test cases; none if none was named and the component's directory has none.
     pub fn cases(&self) -> Option<PathBuf> {
         self.cases.clone().or_else(|| Some(self.beside()).filter(|path| path.exists()))
     }
 
-    /// Where cases are looked for.
+    /// The default path of the test cases.
     pub fn beside(&self) -> PathBuf {
         self.file.with_file_name(file::NAME)
     }
 
-    /// The cases of a file that are asked; a mistake in it, or in the filter, is one in usage.
+    /// The test cases of a file that match the filter. A mistake in the file or the filter is one in usage.
     pub fn read(&self, path: &Path) -> Result<Vec<TestCase>, ConfigError> {
         let mut cases = file::load(path).map_err(|error| ConfigError(error.to_string()))?.cases;
         if cases.is_empty() {
-            return Err(ConfigError(format!("{}: there is no case in it", path.display())));
+            return Err(ConfigError(format!("{}: the file has no test case", path.display())));
         }
         if let Some(part) = &self.filter {
             cases.retain(|case| case.name.contains(&**part));
             if cases.is_empty() {
-                return Err(ConfigError(format!("{}: no case's name contains {part:?}", path.display())));
+                return Err(ConfigError(format!("{}: no test case has a name that contains {part:?}", path.display())));
             }
         }
         Ok(cases)
     }
 
-    /// The bounds of decisions, and where compiled policies are kept.
+    /// The decision limits, and the directory of compiled policies.
     pub fn bounds(&self) -> anyhow::Result<(Limits, Option<PathBuf>)> {
         let Some(path) = &self.config else { return Ok((Limits::default(), config::cache_dir())) };
         let config = Config::load(Table::new(), Some(path), self.door()?)?;
         Ok((config.limits, config.cache_dir))
     }
 
-    /// What decides is the component that was named, whatever the configuration says.
+    /// The component of the command line replaces the policy of the configuration.
     fn door(&self) -> anyhow::Result<Table> {
         let mut layer = option("allow-all", false.into());
         let file = self.file.to_str().context("the component's path is not Unicode")?;

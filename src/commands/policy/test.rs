@@ -1,4 +1,4 @@
-//! `tidegate policy test`: asks a component a table of requests, and says where it decides otherwise than expected.
+//! `tidegate policy test`: runs test cases against a component and reports decisions that are not as expected.
 
 mod report;
 
@@ -7,11 +7,10 @@ use clap::Args;
 
 use crate::commands::policy::subject::SubjectArgs;
 use crate::commands::policy::test::report::Report;
-use crate::commands::{client_runtime, serve};
+use crate::commands::{client_runtime, logging, startup};
 use crate::config::ConfigError;
 use crate::config::raw::LogFormat;
 use crate::policytest::run;
-use crate::telemetry;
 use crate::wasm::compile::Compiler;
 
 #[derive(Debug, Args)]
@@ -21,7 +20,7 @@ pub struct TestArgs {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
-    /// Show what the policy writes to the log
+    /// Print the log messages of the policy
     #[arg(long)]
     log: bool,
 }
@@ -30,15 +29,17 @@ pub fn run(args: &TestArgs) -> anyhow::Result<()> {
     let subject = &args.subject;
     let Some(path) = subject.cases() else {
         let (file, beside) = (subject.file.display(), subject.beside());
-        let text =
-            format!("policy test: no cases for {file}: {} is not there, and no other file was named", beside.display());
+        let text = format!(
+            "policy test: no test cases for {file}: {} does not exist, and no other file was named",
+            beside.display()
+        );
         return Err(ConfigError(text).into());
     };
     let cases = subject.read(&path)?;
-    let _log = args.log.then(|| telemetry::log::init("off,tidegate::policy=debug", LogFormat::Text)).transpose()?;
+    let _log = args.log.then(|| logging::init("off,tidegate::policy=debug", LogFormat::Text)).transpose()?;
     let (limits, cache_dir) = subject.bounds()?;
     let compiler = Compiler::new(&limits, cache_dir.as_deref())?;
-    let policy = serve::load(&compiler, &subject.file)?;
+    let policy = startup::load(&compiler, &subject.file)?;
 
     let mut report = Report::new(&subject.file, policy.digest(), &path);
     client_runtime()?.block_on(async {
@@ -57,6 +58,6 @@ pub fn run(args: &TestArgs) -> anyhow::Result<()> {
     }
     match report.failed {
         0 => Ok(()),
-        failed => bail!("{failed} of {} cases failed", cases.len()),
+        failed => bail!("{failed} of {} test cases failed", cases.len()),
     }
 }

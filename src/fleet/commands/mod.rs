@@ -16,16 +16,15 @@ use crate::channel::barrier::CommandBarrier;
 use crate::channel::hub::Hub;
 use crate::event::{Body, NewEvent, StreamId};
 use crate::store::command::{Command, Reply};
+use crate::store::fleet_keys::FleetKeys;
 use crate::store::{Limits, Retention, Store, StoreError};
 
-/// The stream's key, and its doorbell's channel.
-pub const KEY: &str = "tidegate:commands";
 /// The name of the events that commands are.
 const EVENT: &str = "command";
 /// Commands that are kept. Who misses more of them at a time begins anew.
 const KEPT: u64 = 10_000;
-/// Answers to one command: where they are, how many, and for how long.
-const ANSWERS: (&str, u64, u64) = ("tidegate:answers:", 1_000, 60);
+/// Replies to one command: how many are kept, and for how many seconds.
+const REPLIES: (u64, u64) = (1_000, 60);
 /// Who waits for answers looks for them this often.
 const LOOK: Duration = Duration::from_millis(10);
 /// One read, in bytes; and one command at the most.
@@ -68,6 +67,7 @@ pub trait CommandHandler: Send + Sync {
 pub struct Commands {
     store: Arc<dyn Store>,
     lead: Arc<CommandBarrier>,
+    keys: FleetKeys,
     node: String,
     listeners: Mutex<Vec<Handlers>>,
 }
@@ -76,15 +76,22 @@ pub struct Commands {
 type Handlers = (&'static [&'static str], Arc<dyn CommandHandler>);
 
 impl Commands {
-    /// One for a node of this name, on the hub's store. Until [`Self::run`] has read them to their end, the hub's channels wait.
+    /// One for a node of this name in the fleet with these keys, on the hub's store. Until [`Self::run`] has read them to their end, the hub's channels wait.
     #[must_use]
-    pub fn new(hub: &Hub, node: String) -> Self {
-        Self { store: Arc::clone(hub.store()), lead: hub.follow(KEY), node, listeners: Mutex::default() }
+    pub fn new(hub: &Hub, keys: FleetKeys, node: String) -> Self {
+        let lead = hub.follow(&keys.commands());
+        Self { store: Arc::clone(hub.store()), lead, keys, node, listeners: Mutex::default() }
     }
 
     /// Tells this one of commands of these kinds. Before [`Self::run`].
     pub fn listen(&self, kinds: &'static [&'static str], listener: Arc<dyn CommandHandler>) {
         self.listeners.lock().push((kinds, listener));
+    }
+
+    /// The names of the fleet's keys.
+    #[must_use]
+    pub const fn keys(&self) -> &FleetKeys {
+        &self.keys
     }
 
     /// This node's name.
@@ -110,9 +117,9 @@ impl Commands {
 }
 
 /// Sends a command to all nodes. It is an object with a `kind`.
-pub async fn send(store: &dyn Store, command: &Value) -> Result<StreamId, StoreError> {
+pub async fn send(store: &dyn Store, keys: &FleetKeys, command: &Value) -> Result<StreamId, StoreError> {
     let retention = Retention { max_length: Some(KEPT), expire_seconds: None };
-    store.emit(KEY, &NewEvent::new(EVENT, command), retention).await
+    store.emit(&keys.commands(), &NewEvent::new(EVENT, command), retention).await
 }
 
 /// What the nodes say to a command.
@@ -125,15 +132,20 @@ pub struct CommandReplies {
 }
 
 /// Sends a command to all nodes, and waits for the answers of those that listen: at the most so long.
-pub async fn ask(store: &dyn Store, command: &Value, patience: Duration) -> Result<CommandReplies, StoreError> {
+pub async fn ask(
+    store: &dyn Store,
+    keys: &FleetKeys,
+    command: &Value,
+    patience: Duration,
+) -> Result<CommandReplies, StoreError> {
     // What is published to nobody is known to have reached so many.
-    let nobody = Command::Publish { key: KEY.into(), message: json!({ "type": "ping" }).to_string() };
+    let nobody = Command::Publish { key: keys.commands(), message: json!({ "type": "ping" }).to_string() };
     let listening = match store.command(&nobody).await? {
         Reply::Int(count) => usize::try_from(count).unwrap_or(0),
         _ => 0,
     };
-    let id = send(store, command).await?;
-    let key = format!("{}{id}", ANSWERS.0);
+    let id = send(store, keys, command).await?;
+    let key = keys.command_replies(id);
     let until = Instant::now() + patience;
     let (mut answers, mut after, mut came) = (CommandReplies::default(), StreamId::ZERO, 0);
     while came < listening && Instant::now() < until {

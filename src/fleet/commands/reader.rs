@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::event::{Body, NewEvent, StreamId};
-use crate::fleet::commands::{ANSWERS, Commands, EVENT, KEY, READ, ReceivedCommand, ResyncReason};
+use crate::fleet::commands::{Commands, EVENT, READ, REPLIES, ReceivedCommand, ResyncReason};
+use crate::store::fleet_keys::FleetKeys;
 use crate::store::{Limits, Retention, Store, StoreError};
 
 /// A doorbell can get lost though its link stays up; so the commands are looked at this often.
@@ -51,7 +52,7 @@ impl Batch {
 impl Commands {
     /// Hears what is said, for ever.
     pub async fn run(self: Arc<Self>) {
-        let mut position = None;
+        let (key, mut position) = (self.keys.commands(), None);
         let (mut delay, mut vain) = (RETRY.0, 0);
         loop {
             let turn = tokio::time::timeout(LOOK, self.lead.wanted()).await.ok();
@@ -59,7 +60,7 @@ impl Commands {
                 vain += 1;
                 if vain == PATIENCE && self.store.ping().await.is_ok() {
                     tracing::error!(
-                        "no channel goes on, for {KEY} cannot be subscribed to: the store's user needs that channel and that key"
+                        "no channel goes on, for {key} cannot be subscribed to: the store's user needs that channel and that key"
                     );
                 }
                 continue;
@@ -70,7 +71,7 @@ impl Commands {
             if look.passed_over > 1 {
                 tracing::warn!(
                     entries = look.passed_over,
-                    "so many entries of {KEY} were passed over; the first is told above"
+                    "so many entries of {key} were passed over; the first is told above"
                 );
             }
             match read {
@@ -85,14 +86,14 @@ impl Commands {
                     // Be it that nothing rang: what cannot be known may have been said.
                     self.lead.unread();
                     if !matches!(error, StoreError::Unavailable(_)) {
-                        tracing::error!(%error, "the commands in {KEY} cannot be read: no channel goes on without");
+                        tracing::error!(%error, "the commands in {key} cannot be read: no channel goes on without");
                     }
                     tokio::time::sleep(delay).await;
                     delay = (delay * 2).min(RETRY.1);
                 }
             }
             if !look.answers.is_empty() {
-                tokio::spawn(say(Arc::clone(&self.store), self.node.clone(), look.answers));
+                tokio::spawn(say(Arc::clone(&self.store), self.keys.clone(), self.node.clone(), look.answers));
             }
         }
     }
@@ -106,7 +107,7 @@ impl Commands {
                 continue;
             };
             let limits = Limits { entries: PAGE, bytes: READ.0, max_event: READ.1 };
-            let page = self.store.read(KEY, read.at, limits).await?;
+            let page = self.store.read(&self.keys.commands(), read.at, limits).await?;
             let state = page.stream.unwrap_or_default();
             if state.last < read.at || state.added < read.added {
                 *read = self.begin(ResyncReason::WentBack).await?;
@@ -138,7 +139,7 @@ impl Commands {
         }
         // What is sent behind this is read; what was before is in what the listeners look at.
         let limits = Limits { entries: 0, bytes: READ.0, max_event: READ.1 };
-        let state = self.store.read(KEY, StreamId::ZERO, limits).await?.stream.unwrap_or_default();
+        let state = self.store.read(&self.keys.commands(), StreamId::ZERO, limits).await?.stream.unwrap_or_default();
         let why = if why == ResyncReason::Start && state.added == 0 { ResyncReason::First } else { why };
         for (_, listener) in self.listeners() {
             listener.begin(why).await?;
@@ -153,7 +154,8 @@ impl Commands {
         };
         let Some(kind) = fields.get("kind").and_then(Value::as_str) else {
             if look.pass_over() {
-                tracing::warn!(%id, "an entry of {KEY} is no command: it is passed over");
+                let key = self.keys.commands();
+                tracing::warn!(%id, "an entry of {key} is no command: it is passed over");
             }
             return;
         };
@@ -175,14 +177,14 @@ impl Commands {
 }
 
 /// Answers, for those who wait for that.
-async fn say(store: Arc<dyn Store>, node: String, answers: Vec<CommandReply>) {
-    let (prefix, most, seconds) = ANSWERS;
+async fn say(store: Arc<dyn Store>, keys: FleetKeys, node: String, answers: Vec<CommandReply>) {
+    let (most, seconds) = REPLIES;
     let retention = Retention { max_length: Some(most), expire_seconds: Some(seconds) };
     // After a long absence nobody waits for the older ones.
     let old = answers.len().saturating_sub(AWAITED);
     for (id, answer) in answers.into_iter().skip(old) {
         let event = NewEvent::new("answer", &json!({ "node": node, "answer": answer }));
-        if let Err(error) = store.emit(&format!("{prefix}{id}"), &event, retention).await {
+        if let Err(error) = store.emit(&keys.command_replies(id), &event, retention).await {
             tracing::debug!(%error, "who sent a command is not answered");
             return;
         }

@@ -233,10 +233,17 @@ mod tests {
         let compiler = authorizer.compiler().expect("it has one");
         authorizer.activate(Policy::new(compiler, EXAMPLE).expect("it loads"));
         let hub = Hub::start(store, config.stream.hub.clone());
-        let response =
-            answer(&App::new(config, hub, Arc::new(authorizer), observers, None, SignaturePolicy::default()))
-                .await
-                .expect("metrics");
+        let response = answer(&App::new(
+            config,
+            "node".into(),
+            hub,
+            Arc::new(authorizer),
+            observers,
+            None,
+            SignaturePolicy::default(),
+        ))
+        .await
+        .expect("metrics");
         assert_eq!(
             (response.status(), &response.headers()["content-type"]),
             (StatusCode::OK, &TEXT.parse().expect("a value"))

@@ -22,11 +22,12 @@ pub async fn revoke(app: &App, request: Request<Incoming>) -> Result<Response, A
     let expected = ExpectedBody { code: "invalid_revocation", example: r#"{"subject":"alice","for":"15m"}"# };
     let order: RevocationRequest = json_body(request, MAX_BODY_BYTES, &expected).await?;
     let selected = order.clone().check();
-    let revoked = revocation::revoke(&**app.hub.store(), order).await.map_err(|cause| match cause {
-        RevokeError::InvalidRequest(text) => ApiError::InvalidRevocation(text),
-        full @ RevokeError::Full => ApiError::TooManyRevocations(full),
-        RevokeError::Store(cause) => on_this_node_only(app, selected.ok().map(|(selector, _)| selector), cause),
-    })?;
+    let revoked =
+        revocation::revoke(&**app.hub.store(), app.commands.keys(), order).await.map_err(|cause| match cause {
+            RevokeError::InvalidRequest(text) => ApiError::InvalidRevocation(text),
+            full @ RevokeError::Full => ApiError::TooManyRevocations(full),
+            RevokeError::Store(cause) => on_this_node_only(app, selected.ok().map(|(selector, _)| selector), cause),
+        })?;
     Ok(respond::json(StatusCode::OK, &json!(revoked)))
 }
 
@@ -40,14 +41,14 @@ fn on_this_node_only(app: &App, selector: Option<StreamSelector>, cause: StoreEr
 
 /// `GET /v1/revocations`
 pub async fn list(app: &App) -> Result<Response, ApiError> {
-    let list = revocation::list(&**app.hub.store()).await?;
+    let list = revocation::list(&**app.hub.store(), app.commands.keys()).await?;
     Ok(respond::json(StatusCode::OK, &json!({ "revocations": list })))
 }
 
 /// `DELETE /v1/revocations/{id}`
 pub async fn lift(app: &App, request: Request<Incoming>) -> Result<Response, ApiError> {
     let id = request.uri().path().rsplit('/').next().unwrap_or_default();
-    if revocation::lift(&**app.hub.store(), id).await? {
+    if revocation::lift(&**app.hub.store(), app.commands.keys(), id).await? {
         Ok(respond::json(StatusCode::OK, &json!({ "lifted": id })))
     } else {
         Err(ApiError::NoSuchRevocation)

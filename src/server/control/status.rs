@@ -30,7 +30,7 @@ pub async fn status(app: &App) -> Result<Response, ApiError> {
     let started = (process::started() * 1e3) as u64;
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "node": app.fleet.get().map(|fleet| fleet.word().name).or_else(|| app.config.node_name.clone()),
+        "node": app.node(),
         "now": now_ms(),
         "started_at": started,
         "ready": readiness.is_ready(),

@@ -46,9 +46,6 @@ pub struct MemoryStore {
 /// What a stream and an entry cost beside their texts, roughly; counted so that many small ones are bounded too.
 const OVERHEAD: usize = 128;
 
-/// The stream of the fleet's commands. It is small; were it gone, it would be taken for commands that were missed.
-const COMMANDS: &str = "tidegate:commands";
-
 #[derive(Default)]
 struct State {
     streams: HashMap<Arc<str>, Stream>,
@@ -169,11 +166,12 @@ impl State {
         }
     }
 
-    /// Keeps the bound: the oldest entries of all go, and streams that are left empty. The fleet's commands come last.
-    fn shrink(&mut self) {
+    /// Keeps the bound: removes the oldest entries of all streams, and streams that are left empty. Entries of the lead stream go last:
+    /// it is small, and its reader would take their absence for commands that it missed.
+    fn shrink(&mut self, lead: Option<&Arc<str>>) {
         while self.bytes > self.limit {
             let mut oldest = self.oldest.iter();
-            let oldest = oldest.find(|(_, key)| **key != *COMMANDS).or_else(|| self.oldest.first());
+            let oldest = oldest.find(|(_, key)| Some(key) != lead).or_else(|| self.oldest.first());
             let Some((_, key)) = oldest.cloned() else { break };
             self.pop(&key);
             if self.streams.get(&key).is_some_and(|s| s.entries.is_empty()) {
@@ -299,7 +297,7 @@ impl Store for MemoryStore {
             if let Some(seconds) = retention.expire_seconds {
                 state.set_expiry(channel, now.saturating_add(seconds.saturating_mul(1000)));
             }
-            state.shrink();
+            state.shrink(self.lead.get());
             (id, prev)
         };
         self.ring(channel, &format!(r#"{},"id":"{id}","prev":"{prev}"}}"#, doorbell_head(channel, event)));
@@ -361,7 +359,7 @@ impl Store for MemoryStore {
                 if let Some(Trim { keep, .. }) = trim {
                     state.trim(key, keep);
                 }
-                state.shrink();
+                state.shrink(self.lead.get());
                 Ok(Reply::Text(id.to_string().into_bytes()))
             }
             Command::Range { key, start, end, count } => {

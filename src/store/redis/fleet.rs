@@ -1,7 +1,7 @@
-//! What nodes on one Redis have in common beside the streams: the policy, and word of each other.
+//! The fleet's state in Redis: the policy, the pushes, and the status of each node.
 //!
-//! Everything in here is bytes that somebody wrote. How many of them are read is bounded here; what they mean, and whether they are to
-//! be believed, is for the fleet to say.
+//! Whoever may write to Redis may have written these values. This module bounds how many bytes of them are read; `crate::fleet`
+//! parses and verifies them.
 
 use std::time::Duration;
 
@@ -9,18 +9,7 @@ use redis::aio::ConnectionManager;
 use redis::{RedisError, Script, cmd, pipe};
 
 use crate::store::StoreError;
-
-/// What is published on this channel says: look.
-pub const BELL: &str = "tidegate:policy:bell";
-
-const CURRENT: &str = "tidegate:policy:current";
-const CANDIDATE: &str = "tidegate:policy:candidate";
-const SHADOW: &str = "tidegate:policy:shadow";
-const HISTORY: &str = "tidegate:policy:history";
-const BLOB: &str = "tidegate:policy:blob:";
-const PREPARED: &str = "tidegate:policy:prepared:";
-const NODES: &str = "tidegate:nodes";
-const NODE: &str = "tidegate:node:";
+use crate::store::fleet_keys::FleetKeys;
 
 /// Bytes of a note: a pointer, a node's word, a report.
 pub const MAX_NOTE: usize = 16 << 10;
@@ -30,13 +19,16 @@ pub const REMEMBERED: usize = 16;
 const MAX_NODES: usize = 1_000;
 /// Reports of a push are kept so long.
 const REPORTS: Duration = Duration::from_secs(600);
+/// How often replacing the shadow policy is tried while others replace it too.
+const SHADOW_ATTEMPTS: usize = 16;
 
-/// The part of a Redis that is the fleet's. Clones share its connections.
+/// One fleet's keys in a Redis. Clones share its connections.
 #[derive(Clone)]
 pub struct FleetStore {
     quick: ConnectionManager,
-    /// For components, so that none is in the way of what is small.
+    /// For components, so that a large one delays no small value.
     bulk: ConnectionManager,
+    keys: FleetKeys,
 }
 
 /// A note as a node reads it: there is one or none, or the store does not give it.
@@ -86,47 +78,53 @@ pub struct Flip<'a> {
 }
 
 impl FleetStore {
-    pub(super) const fn new(quick: ConnectionManager, bulk: ConnectionManager) -> Self {
-        Self { quick, bulk }
+    pub(super) const fn new(quick: ConnectionManager, bulk: ConnectionManager, keys: FleetKeys) -> Self {
+        Self { quick, bulk, keys }
+    }
+
+    /// The names of this fleet's keys.
+    #[must_use]
+    pub const fn keys(&self) -> &FleetKeys {
+        &self.keys
     }
 
     /// A node's word, which is forgotten after `expiry`.
     ///
     /// One key that the store does not give, or that has something else in it, is in the way of no other.
     pub async fn beat(&self, node: &str, word: &str, expiry: Duration, now: u64) -> Result<Beat, StoreError> {
-        let key = format!("{NODE}{node}");
+        let (status, nodes) = (self.keys.node_status(node), self.keys.nodes());
         let answers: Vec<Result<redis::Value, RedisError>> = pipe()
             .ignore_errors()
             .cmd("GETRANGE")
-            .arg(&key)
+            .arg(&status)
             .arg(0)
             .arg(MAX_NOTE)
             .cmd("SET")
-            .arg(&key)
+            .arg(&status)
             .arg(word)
             .arg("PX")
             .arg(millis(expiry))
             .cmd("ZADD")
-            .arg(NODES)
+            .arg(&nodes)
             .arg(now)
             .arg(node)
-            // Whoever asks for them forgets those that live no longer; this is for where nobody asks. By their number and not by their time,
-            // for every node has a clock of its own.
+            // A listing removes expired nodes; this bounds the set where nobody lists them. By rank and not by time, since each node has its
+            // own clock.
             .cmd("ZREMRANGEBYRANK")
-            .arg(NODES)
+            .arg(&nodes)
             .arg(0)
             .arg(-1 - i64::try_from(MAX_NODES).unwrap_or(i64::MAX - 1))
             .ignore()
             .cmd("GETRANGE")
-            .arg(CURRENT)
+            .arg(self.keys.active_policy())
             .arg(0)
             .arg(MAX_NOTE)
             .cmd("GETRANGE")
-            .arg(CANDIDATE)
+            .arg(self.keys.pending_policy())
             .arg(0)
             .arg(MAX_NOTE)
             .cmd("GETRANGE")
-            .arg(SHADOW)
+            .arg(self.keys.shadow_policy())
             .arg(0)
             .arg(MAX_NOTE)
             .query_async(&mut self.quick.clone())
@@ -144,8 +142,8 @@ impl FleetStore {
 
     /// A node goes.
     pub async fn leave(&self, node: &str) -> Result<(), StoreError> {
-        let key = format!("{NODE}{node}");
-        let left = pipe().cmd("DEL").arg(key).ignore().cmd("ZREM").arg(NODES).arg(node).ignore().clone();
+        let (status, nodes) = (self.keys.node_status(node), self.keys.nodes());
+        let left = pipe().cmd("DEL").arg(status).ignore().cmd("ZREM").arg(nodes).arg(node).ignore().clone();
         Ok(left.query_async(&mut self.quick.clone()).await?)
     }
 
@@ -153,13 +151,13 @@ impl FleetStore {
     pub async fn nodes(&self) -> Result<Vec<Vec<u8>>, StoreError> {
         let mut connection = self.quick.clone();
         let names: Vec<String> =
-            cmd("ZREVRANGE").arg(NODES).arg(0).arg(MAX_NODES - 1).query_async(&mut connection).await?;
+            cmd("ZREVRANGE").arg(self.keys.nodes()).arg(0).arg(MAX_NODES - 1).query_async(&mut connection).await?;
         if names.is_empty() {
             return Ok(Vec::new());
         }
         let mut words = pipe();
         for name in &names {
-            words.cmd("GETRANGE").arg(format!("{NODE}{name}")).arg(0).arg(MAX_NOTE);
+            words.cmd("GETRANGE").arg(self.keys.node_status(name)).arg(0).arg(MAX_NOTE);
         }
         let words: Vec<Vec<u8>> = words.query_async(&mut connection).await?;
         let (mut alive, mut gone) = (Vec::new(), Vec::new());
@@ -170,13 +168,13 @@ impl FleetStore {
             }
         }
         if !gone.is_empty() {
-            let script = Script::new(include_str!("forget.lua"));
-            let mut call = script.key(NODES);
+            let script = Script::new(include_str!("forget_nodes.lua"));
+            let mut call = script.key(self.keys.nodes());
             for name in gone {
-                call.key(format!("{NODE}{name}"));
+                call.key(self.keys.node_status(name));
                 call.arg(name);
             }
-            // Who may only read leaves it to others.
+            // A user without the right to write leaves it to others.
             let _: Result<(), RedisError> = call.invoke_async(&mut connection).await;
         }
         Ok(alive)
@@ -184,36 +182,57 @@ impl FleetStore {
 
     /// What is in force.
     pub async fn current(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        self.note(CURRENT).await
+        self.note(&self.keys.active_policy()).await
     }
 
     /// What is to be prepared.
     pub async fn candidate(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        self.note(CANDIDATE).await
+        self.note(&self.keys.pending_policy()).await
     }
 
     /// What is to be asked beside.
     pub async fn shadow(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        self.note(SHADOW).await
+        self.note(&self.keys.shadow_policy()).await
     }
 
-    /// Has something asked beside, in place of whatever is; false if a blob of it is gone.
+    /// Sets the shadow policy, in place of the present one; false if one of its blobs is gone.
     pub async fn propose(&self, note: &str, blobs: &[String], expiry: Duration) -> Result<bool, StoreError> {
-        Ok(self.beside(b"*", note, blobs, expiry).await? == "done")
+        for _ in 0..SHADOW_ATTEMPTS {
+            let old = match self.shadow().await {
+                // The script takes a value of another type for none, and overwrites it.
+                Err(StoreError::WrongType) => Vec::new(),
+                old => old?.unwrap_or_default(),
+            };
+            match &*self.replace_shadow(&old, note, blobs, expiry).await? {
+                "done" => return Ok(true),
+                "moved" => {}
+                _ => return Ok(false),
+            }
+        }
+        Err(StoreError::Refused("others replace the shadow policy all the time: try again".into()))
     }
 
-    /// Has nothing asked beside any more, if it still is this; false if it is something else.
+    /// Removes the shadow policy, if it still is this one; false if it is another one.
     pub async fn propose_nothing(&self, was: &[u8], expiry: Duration) -> Result<bool, StoreError> {
-        Ok(self.beside(was, "", &[], expiry).await? == "done")
+        Ok(self.replace_shadow(was, "", &[], expiry).await? == "done")
     }
 
-    async fn beside(&self, was: &[u8], note: &str, blobs: &[String], expiry: Duration) -> Result<String, StoreError> {
+    async fn replace_shadow(
+        &self,
+        was: &[u8],
+        note: &str,
+        blobs: &[String],
+        expiry: Duration,
+    ) -> Result<String, StoreError> {
         let script = Script::new(include_str!("shadow.lua"));
-        let mut call = script.key(SHADOW);
-        call.key(HISTORY);
-        call.arg(was).arg(note).arg(MAX_NOTE).arg(BLOB).arg(millis(expiry)).arg(BELL);
+        let mut call = script.key(self.keys.shadow_policy());
+        call.key(self.keys.policy_history());
+        call.arg(was).arg(note).arg(MAX_NOTE).arg(millis(expiry)).arg(self.keys.policy_changed()).arg(blobs.len());
         for hex in blobs {
-            call.arg(hex);
+            call.key(self.keys.policy_blob(hex));
+        }
+        for hex in digests(was) {
+            call.key(self.keys.policy_blob(hex)).arg(hex);
         }
         Ok(call.invoke_async(&mut self.quick.clone()).await?)
     }
@@ -225,19 +244,24 @@ impl FleetStore {
     /// What was put in force, the latest first.
     pub async fn history(&self) -> Result<Vec<Vec<u8>>, StoreError> {
         let script = Script::new(include_str!("history.lua"));
-        Ok(script.key(HISTORY).arg(REMEMBERED).arg(MAX_NOTE).invoke_async(&mut self.quick.clone()).await?)
+        Ok(script
+            .key(self.keys.policy_history())
+            .arg(REMEMBERED)
+            .arg(MAX_NOTE)
+            .invoke_async(&mut self.quick.clone())
+            .await?)
     }
 
     /// A blob of so many bytes at the most, or one more, which says that it is larger.
     pub async fn blob(&self, hex: &str, max: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        let key = format!("{BLOB}{hex}");
+        let key = self.keys.policy_blob(hex);
         Ok(some(cmd("GETRANGE").arg(key).arg(0).arg(max).query_async(&mut self.bulk.clone()).await?))
     }
 
     /// Stores a blob, for so long; one that was in force stays as long as that is remembered.
     pub async fn put_blob(&self, hex: &str, content: &[u8], expiry: Duration) -> Result<(), StoreError> {
         let script = Script::new(include_str!("put_blob.lua"));
-        let key = format!("{BLOB}{hex}");
+        let key = self.keys.policy_blob(hex);
         Ok(script.key(key).arg(content).arg(millis(expiry)).invoke_async(&mut self.bulk.clone()).await?)
     }
 
@@ -247,8 +271,12 @@ impl FleetStore {
         let script = Script::new(
             "if redis.call('PTTL', KEYS[1]) >= 0 then return 0 end redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1",
         );
-        let done: i64 =
-            script.key(CANDIDATE).arg(candidate).arg(millis(expiry)).invoke_async(&mut self.quick.clone()).await?;
+        let done: i64 = script
+            .key(self.keys.pending_policy())
+            .arg(candidate)
+            .arg(millis(expiry))
+            .invoke_async(&mut self.quick.clone())
+            .await?;
         if done == 1 {
             self.ring().await?;
         }
@@ -256,7 +284,7 @@ impl FleetStore {
     }
 
     async fn ring(&self) -> Result<(), StoreError> {
-        Ok(cmd("PUBLISH").arg(BELL).arg("look").exec_async(&mut self.quick.clone()).await?)
+        Ok(cmd("PUBLISH").arg(self.keys.policy_changed()).arg("changed").exec_async(&mut self.quick.clone()).await?)
     }
 
     /// The candidate is one for so long from now on; false if it is one no longer.
@@ -264,21 +292,25 @@ impl FleetStore {
         let script = Script::new(
             "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
         );
-        let renewed: i64 =
-            script.key(CANDIDATE).arg(candidate).arg(millis(expiry)).invoke_async(&mut self.quick.clone()).await?;
+        let renewed: i64 = script
+            .key(self.keys.pending_policy())
+            .arg(candidate)
+            .arg(millis(expiry))
+            .invoke_async(&mut self.quick.clone())
+            .await?;
         Ok(renewed == 1)
     }
 
     /// It is to be prepared no longer.
     pub async fn withdraw(&self, candidate: &str) -> Result<(), StoreError> {
         let script = Script::new("if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end");
-        let () = script.key(CANDIDATE).arg(candidate).invoke_async(&mut self.quick.clone()).await?;
+        let () = script.key(self.keys.pending_policy()).arg(candidate).invoke_async(&mut self.quick.clone()).await?;
         self.ring().await
     }
 
     /// What a node says of a candidate.
     pub async fn report(&self, push: &str, node: &str, report: &str) -> Result<(), StoreError> {
-        let key = format!("{PREPARED}{push}");
+        let key = self.keys.prepare_reports(push);
         let reported = pipe()
             .cmd("HSET")
             .arg(&key)
@@ -298,19 +330,23 @@ impl FleetStore {
         if nodes.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(cmd("HMGET").arg(format!("{PREPARED}{push}")).arg(nodes).query_async(&mut self.quick.clone()).await?)
+        Ok(cmd("HMGET").arg(self.keys.prepare_reports(push)).arg(nodes).query_async(&mut self.quick.clone()).await?)
     }
 
     /// Puts a pointer in force at one moment, if what was in force is what it was, and the candidate is this one still.
     pub async fn flip(&self, flip: Flip<'_>) -> Result<Flipped, StoreError> {
         let Flip { was, candidate, pointer, beside, blobs } = flip;
-        let script = Script::new(include_str!("flip.lua"));
-        let mut call = script.key(CURRENT);
-        call.key(CANDIDATE).key(HISTORY).key(SHADOW);
-        call.arg(was.unwrap_or_default()).arg(candidate).arg(pointer).arg(REMEMBERED).arg(BLOB).arg(BELL);
-        call.arg(beside.unwrap_or_default()).arg(MAX_NOTE);
+        let history = self.history().await?;
+        let script = Script::new(include_str!("commit.lua"));
+        let mut call = script.key(self.keys.active_policy());
+        call.key(self.keys.pending_policy()).key(self.keys.policy_history()).key(self.keys.shadow_policy());
+        call.arg(was.unwrap_or_default()).arg(candidate).arg(pointer).arg(REMEMBERED).arg(self.keys.policy_changed());
+        call.arg(beside.unwrap_or_default()).arg(MAX_NOTE).arg(blobs.len());
         for hex in blobs {
-            call.arg(hex);
+            call.key(self.keys.policy_blob(hex));
+        }
+        for hex in history.iter().flat_map(|note| digests(note)) {
+            call.key(self.keys.policy_blob(hex)).arg(hex);
         }
         let done: String = call.invoke_async(&mut self.quick.clone()).await?;
         match &*done {
@@ -322,11 +358,38 @@ impl FleetStore {
     }
 }
 
-/// `GETRANGE` answers nothing for what is not there, and so does what is empty, which is nothing to read either.
+/// The SHA-256 digests that a note names, in hexadecimal digits.
+fn digests(note: &[u8]) -> Vec<&str> {
+    const SHA256_DIGITS: usize = 64;
+    // What is not UTF-8 was not written by a gateway, and names no blob of one.
+    let text = std::str::from_utf8(note).unwrap_or_default();
+    let digits = |rest: &'_ str| rest.bytes().take_while(u8::is_ascii_hexdigit).count();
+    text.split("sha256:")
+        .skip(1)
+        .filter(|rest| digits(rest) == SHA256_DIGITS)
+        .map(|rest| &rest[..SHA256_DIGITS])
+        .collect()
+}
+
+/// `GETRANGE` answers an empty value for a key that does not exist.
 fn some(bytes: Vec<u8>) -> Option<Vec<u8>> {
     Some(bytes).filter(|bytes| !bytes.is_empty())
 }
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_of_a_note() {
+        let (a, b) = ("0a".repeat(32), "fF".repeat(32));
+        let note =
+            format!(r#"{{"component":"sha256:{a}","cases":"sha256:{b}","short":"sha256:0a","long":"sha256:{a}0"}}"#);
+        assert_eq!(digests(note.as_bytes()), [&*a, &*b]);
+        assert!(digests(b"sha256:").is_empty() && digests(&[0xff, b's']).is_empty());
+    }
 }

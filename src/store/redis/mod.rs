@@ -16,6 +16,7 @@ use redis::{Client, RedisError, Script, Value, cmd};
 
 use crate::event::{Body, NewEvent, StreamId, doorbell_head};
 use crate::store::command::{Command, Keep, Reply};
+use crate::store::fleet_keys::FleetKeys;
 use crate::store::redis::fleet::FleetStore;
 use crate::store::redis::notifications::NotificationSubscriber;
 use crate::store::{Limits, NotificationHandler, Page, Retention, Store, StoreError, StreamState};
@@ -24,7 +25,8 @@ use crate::store::{Limits, NotificationHandler, Page, Retention, Store, StoreErr
 pub struct RedisStore {
     live: ConnectionManager,
     bulk: ConnectionManager,
-    fleet: FleetStore,
+    /// For components.
+    blobs: ConnectionManager,
     read: Script,
     emit: Script,
     expire: Script,
@@ -48,9 +50,9 @@ impl RedisStore {
         let patient = config.clone().set_response_timeout(Some(timeout.max(BLOBS)));
         let blobs = ConnectionManager::new_lazy_with_config(client.clone(), patient)?;
         Ok(Self {
-            fleet: FleetStore::new(live.clone(), blobs),
             live,
             bulk: connection()?,
+            blobs,
             read: Script::new(include_str!("read.lua")),
             emit: Script::new(include_str!("emit.lua")),
             expire: Script::new(include_str!("expire.lua")),
@@ -283,8 +285,8 @@ impl Store for RedisStore {
         Ok(reply(value.map_err(command_error)?))
     }
 
-    fn fleet(&self) -> Option<FleetStore> {
-        Some(self.fleet.clone())
+    fn fleet(&self, keys: &FleetKeys) -> Option<FleetStore> {
+        Some(FleetStore::new(self.live.clone(), self.blobs.clone(), keys.clone()))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -1,33 +1,35 @@
--- Another candidate to be asked beside what is in force, or none.
--- KEYS: the candidate, the history.
--- ARGV: what has to be the candidate ('*' for whatever is), the new one ('' for none), the bytes of a note, the beginning of blobs' keys,
--- for how many ms the blobs of the one before stay, the bell, and the blobs of the new one.
-local was = ''
+-- Replaces the shadow policy, or changes nothing.
+-- KEYS: the shadow policy, the history; then the blobs of the new shadow policy (ARGV[6] of them); then the blobs of the old one.
+-- ARGV: 1 the shadow policy expected ('' for none, or for a value that is not a string), 2 the new one ('' for none), 3 the size
+-- limit of a pointer, 4 how many ms the blobs of the old one stay, 5 the channel to publish on, 6 the number of new blobs; then the
+-- digest of each old blob, in the order of their keys.
+local old = ''
 if redis.call('TYPE', KEYS[1]).ok == 'string' then
-  was = redis.call('GETRANGE', KEYS[1], 0, ARGV[3])
+  old = redis.call('GETRANGE', KEYS[1], 0, ARGV[3])
 end
-if ARGV[1] ~= '*' and was ~= ARGV[1] then
+if old ~= ARGV[1] then
   return 'moved'
 end
-for i = 7, #ARGV do
-  if redis.call('EXISTS', ARGV[4] .. ARGV[i]) == 0 then
+local new_blobs = tonumber(ARGV[6])
+for i = 3, 2 + new_blobs do
+  if redis.call('EXISTS', KEYS[i]) == 0 then
     return 'gone'
   end
 end
-for i = 7, #ARGV do
-  redis.call('PERSIST', ARGV[4] .. ARGV[i])
+for i = 3, 2 + new_blobs do
+  redis.call('PERSIST', KEYS[i])
 end
 if ARGV[2] == '' then
   redis.call('DEL', KEYS[1])
 else
   redis.call('SET', KEYS[1], ARGV[2])
 end
--- A push of just that may be under way, so that they are not gone at once.
+-- A push of the old one may be in progress, so its blobs expire later and are not deleted now.
 local kept = table.concat(redis.call('LRANGE', KEYS[2], 0, -1)) .. ARGV[2]
-for digest in string.gmatch(was, 'sha256:(%x+)') do
-  if not string.find(kept, digest, 1, true) then
-    redis.call('PEXPIRE', ARGV[4] .. digest, ARGV[5])
+for i = 7, #ARGV do
+  if not string.find(kept, ARGV[i], 1, true) then
+    redis.call('PEXPIRE', KEYS[new_blobs + i - 4], ARGV[4])
   end
 end
-redis.call('PUBLISH', ARGV[6], 'look')
+redis.call('PUBLISH', ARGV[5], 'changed')
 return 'done'

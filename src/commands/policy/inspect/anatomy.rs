@@ -1,4 +1,4 @@
-//! The parts of a WebAssembly file, read without trust: it may be anything.
+//! Parses the parts of a WebAssembly file that may be malformed.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,10 +7,10 @@ use serde::Serialize;
 use wasmparser::{Encoding, Parser, Payload, ProducersSectionReader};
 use wasmtime::Engine;
 
-/// Names of each kind that are shown; no policy has as many.
-const MOST: usize = 1000;
-/// A longer name is cut.
-const LONGEST: usize = 200;
+/// Names of each kind that are kept; no policy has as many.
+const MAX_NAMES: usize = 1000;
+/// Longer names are truncated.
+const MAX_NAME_CHARS: usize = 200;
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -22,20 +22,20 @@ pub enum Kind {
     NotWasm,
 }
 
-/// What stands in a file.
+/// The parsed parts of a file.
 #[derive(Debug)]
 pub struct Anatomy {
     pub kind: Kind,
     pub imports: Vec<String>,
     pub exports: Vec<String>,
-    /// Field, name and version of all `producers` sections, those of the modules within too.
+    /// Field, name and version of all `producers` sections, including those of nested modules.
     pub producers: BTreeSet<(String, String, String)>,
-    /// Shared libraries that are linked within: `libpython3.14.so`.
+    /// Shared libraries linked into the component, such as `libpython3.14.so`.
     pub libraries: BTreeSet<String>,
 }
 
 impl Anatomy {
-    /// Reads as far as it can be read.
+    /// Parses as much as is valid.
     pub fn of(bytes: &[u8]) -> Self {
         let kind = match bytes {
             _ if Engine::detect_precompiled(bytes).is_some() => Kind::Precompiled,
@@ -51,7 +51,7 @@ impl Anatomy {
             libraries: BTreeSet::new(),
         };
         if matches!(kind, Kind::Component | Kind::CoreModule) {
-            // What is broken is said by who loads it.
+            // Loading the component reports what is not valid.
             let _ = anatomy.read(bytes);
         }
         anatomy
@@ -98,10 +98,10 @@ impl Anatomy {
         Ok(())
     }
 
-    /// Toolchains that link shared libraries pass around names like `libc.so:environ`.
+    /// Toolchains that link shared libraries export names such as `libc.so:environ`.
     fn add_library(&mut self, name: &str) {
         let library = name.split(':').next().unwrap_or_default();
-        if library.starts_with("lib") && library.ends_with(".so") && self.libraries.len() < MOST {
+        if library.starts_with("lib") && library.ends_with(".so") && self.libraries.len() < MAX_NAMES {
             self.libraries.insert(cut(library));
         }
     }
@@ -111,7 +111,7 @@ impl Anatomy {
             let field = field?;
             for value in field.values {
                 let value = value?;
-                if self.producers.len() < MOST {
+                if self.producers.len() < MAX_NAMES {
                     self.producers.insert((cut(field.name), cut(value.name), cut(value.version)));
                 }
             }
@@ -119,7 +119,7 @@ impl Anatomy {
         Ok(())
     }
 
-    /// The version of the interface `tidegate:policy` that it exports, or else imports.
+    /// The version of `tidegate:policy` that it exports, else imports.
     pub fn interface(&self) -> Option<String> {
         let version = |name: &String| Some(name.strip_prefix("tidegate:policy/")?.split_once('@')?.1.to_owned());
         self.exports.iter().chain(&self.imports).find_map(version)
@@ -127,13 +127,13 @@ impl Anatomy {
 }
 
 fn add(names: &mut Vec<String>, name: &str) {
-    if names.len() < MOST {
+    if names.len() < MAX_NAMES {
         names.push(cut(name));
     }
 }
 
 fn cut(text: &str) -> String {
-    text.chars().take(LONGEST).collect()
+    text.chars().take(MAX_NAME_CHARS).collect()
 }
 
 impl fmt::Display for Kind {

@@ -1,9 +1,9 @@
-//! Which language a component was written in: toolchains sign their work, if not all in the same place.
+//! Detects the language of a component by the traces that toolchains leave, in various places.
 
 use crate::commands::policy::inspect::anatomy::Anatomy;
 
-/// Words of a producer's or a library's name, and the language that they stand for. The first that is found counts: the
-/// interpreters of Python and JavaScript are written in Rust and C, and signed by those too.
+/// Part of a producer's or library's name, and its language. The first match counts: the interpreters of Python and JavaScript are
+/// written in Rust and C, and have the traces of those too.
 const SIGNS: [(&str, &str); 14] = [
     ("componentize-py", "Python"),
     ("libpython", "Python"),
@@ -21,7 +21,7 @@ const SIGNS: [(&str, &str); 14] = [
     ("zig", "Zig"),
 ];
 
-/// The language, if it can be told, and all that signed, with versions.
+/// The language, if it is known, and the tools with their versions.
 pub fn tell(anatomy: &Anatomy) -> (Option<&'static str>, Vec<String>) {
     let producers = anatomy.producers.iter().map(|(_, name, _)| name);
     let names: Vec<String> = producers.chain(&anatomy.libraries).map(|name| name.to_lowercase()).collect();

@@ -1,4 +1,4 @@
-//! Reads a recording, which may be long, cut off, or something else altogether.
+//! Reads a recording, which may be large, truncated, or a file of another kind.
 
 use std::io::{self, BufRead, Read};
 
@@ -10,10 +10,10 @@ use crate::policy::Request;
 use crate::policy::decision_view::DecisionView;
 use crate::wasm::host_trace::HostTrace;
 
-/// A longer line is none of a recording: a head, an answer and what was looked up are not so large by default.
-const LONGEST: usize = 64 << 20;
+/// A longer line is not part of a recording: by default a request, a decision and its look-ups are smaller.
+const MAX_LINE_BYTES: usize = 64 << 20;
 
-/// What was asked, in which world, and what the answer was.
+/// A recorded decision with its request and the calls that it made.
 pub struct Question {
     pub time: String,
     pub policy: String,
@@ -26,13 +26,13 @@ pub struct Question {
 /// A line of a recording.
 pub enum Line {
     Question(Box<Question>),
-    /// So many decisions were to be recorded here and were not.
+    /// This number of decisions was not recorded here.
     Dropped(u64),
-    /// It is something else; why.
+    /// Not part of a recording, and why.
     Foreign(String),
 }
 
-/// The lines of a recording, one after the other.
+/// Iterator over the lines of a recording.
 pub struct Entries<R> {
     from: R,
     line: Vec<u8>,
@@ -45,22 +45,22 @@ impl<R: BufRead> Entries<R> {
 
     fn read(&mut self) -> io::Result<Option<Line>> {
         self.line.clear();
-        let most = LONGEST as u64 + 1;
+        let most = MAX_LINE_BYTES as u64 + 1;
         if self.from.by_ref().take(most).read_until(b'\n', &mut self.line)? == 0 {
             return Ok(None);
         }
         let is_whole = self.line.last() == Some(&b'\n');
-        if !is_whole && self.line.len() > LONGEST {
+        if !is_whole && self.line.len() > MAX_LINE_BYTES {
             self.line = Vec::new();
             self.skip()?;
-            return Ok(Some(Line::Foreign(format!("a line of more than {LONGEST} bytes"))));
+            return Ok(Some(Line::Foreign(format!("the line has more than {MAX_LINE_BYTES} bytes"))));
         }
         Ok(Some(parse(&self.line).unwrap_or_else(|why| {
-            Line::Foreign(if is_whole { why } else { "the recording is cut off within this line".into() })
+            Line::Foreign(if is_whole { why } else { "the recording ends within this line".into() })
         })))
     }
 
-    /// Reads to the end of the line.
+    /// Skips the rest of the line.
     fn skip(&mut self) -> io::Result<()> {
         loop {
             let read = self.from.fill_buf()?;
@@ -84,7 +84,7 @@ impl<R: BufRead> Iterator for Entries<R> {
     }
 }
 
-/// What tells lines apart, before they are read as what they are.
+/// The fields that tell the kinds of lines apart.
 #[derive(Deserialize)]
 #[serde(expecting = "an object")]
 struct Head {
@@ -94,13 +94,15 @@ struct Head {
 
 fn parse(line: &[u8]) -> Result<Line, String> {
     if line.trim_ascii().is_empty() {
-        return Err("an empty line".into());
+        return Err("the line is empty".into());
     }
-    let head: Head = serde_json::from_slice(line).map_err(|error| no_json(&error))?;
+    let head: Head = serde_json::from_slice(line).map_err(|error| json_error(&error))?;
     match head {
-        Head { recording: None, .. } => return Err("no line of a recording: it has no \"recording\"".into()),
+        Head { recording: None, .. } => {
+            return Err("not a line of a recording: the field \"recording\" is missing".into());
+        }
         Head { recording: Some(format), .. } if format != FORMAT => {
-            return Err(format!("a recording in the form {format}; this program reads {FORMAT}"));
+            return Err(format!("the recording has format {format}; this program reads format {FORMAT}"));
         }
         Head { dropped: Some(lines), .. } => return Ok(Line::Dropped(lines)),
         Head { .. } => {}
@@ -124,10 +126,10 @@ fn answer(fields: &Map<String, Value>) -> Result<DecisionView, String> {
     let answer = DecisionView::from_json(fields);
     match answer.kind() {
         Some("allow" | "status" | "error") => Ok(answer),
-        _ => Err("its answer is none: there is neither allow nor status nor error".into()),
+        _ => Err("the answer has neither allow nor status nor error".into()),
     }
 }
 
-fn no_json(error: &serde_json::Error) -> String {
-    if error.is_data() { format!("no line of a recording: {error}") } else { format!("no JSON: {error}") }
+fn json_error(error: &serde_json::Error) -> String {
+    if error.is_data() { format!("not a line of a recording: {error}") } else { format!("not JSON: {error}") }
 }

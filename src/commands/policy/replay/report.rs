@@ -1,4 +1,4 @@
-//! What a replay found, as text and as JSON.
+//! The results of a replay, as text and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,12 +11,12 @@ use crate::policy::decision_view::DecisionView;
 use crate::shadow::decision_change::{DecisionChange, OutcomeKind, answers_differ};
 use crate::wasm::host_trace::RecordedCalls;
 
-/// Foreign lines that are told of one by one.
-const TOLD: u64 = 10;
-/// What of a request's line is shown.
-const SHOWN: usize = 300;
+/// Lines of another kind that are reported one by one.
+const MAX_REPORTED_LINES: u64 = 10;
+/// Characters of a request that are shown.
+const MAX_REQUEST_CHARS: usize = 300;
 
-/// The sums of a replay.
+/// The totals of a replay.
 pub struct Report {
     digest: Arc<str>,
     all: bool,
@@ -27,20 +27,20 @@ pub struct Report {
     differs: BTreeMap<&'static str, u64>,
     incomparable: u64,
     wanted_network: u64,
-    /// The first thing that was not recorded, and where.
+    /// The first call that was not recorded, and its line.
     first_missed: Option<(u64, String)>,
     dropped: u64,
     foreign: u64,
-    /// Where the first line stands that is none, and why it is none.
+    /// The first line that is not one of a recording, and why.
     pub first_foreign: Option<String>,
     policies: Policies,
 }
 
-/// What decided then: the digests, as far as they are few.
+/// Digests of the policies that decided at the time of the recording: the first few, and whether there are more.
 #[derive(Default)]
 struct Policies(Vec<String>, bool);
 
-/// Something to be told at once.
+/// A difference, printed at once.
 pub struct Told {
     text: String,
     json: Value,
@@ -75,17 +75,17 @@ impl Report {
         }
     }
 
-    /// How many decisions flip.
+    /// The number of decisions whose outcome changes.
     pub fn flips(&self) -> u64 {
         DecisionChange::KINDS.iter().filter_map(|flip| self.flips.get(flip)).sum()
     }
 
-    /// Whether no decision at all could be held against that of then.
+    /// Whether no decision could be compared with the recorded one.
     pub const fn nothing_compared(&self) -> bool {
         self.asked > 0 && self.incomparable == self.asked
     }
 
-    /// Takes what was answered now.
+    /// Compares a decision with the recorded one.
     pub fn add(
         &mut self,
         line: u64,
@@ -123,55 +123,56 @@ impl Report {
         Some(told(line, question, now, flip, &differs))
     }
 
-    /// So many decisions were to be recorded and were not.
+    /// Counts decisions that the gateway could not record.
     pub fn dropped(&mut self, lines: u64) -> Option<Told> {
         self.dropped = self.dropped.saturating_add(lines);
         None
     }
 
-    /// A line is none of a recording.
+    /// Counts a line that is not one of a recording.
     pub fn foreign(&mut self, line: u64, why: String) -> Option<Told> {
         self.foreign += 1;
         let text = format!("line {line}: {why}");
         self.first_foreign.get_or_insert_with(|| text.clone());
-        (self.foreign <= TOLD).then(|| Told {
-            text: format!("{text}; passed over\n\n"),
-            json: json!({ "line": line, "unreadable": why }),
-        })
+        (self.foreign <= MAX_REPORTED_LINES)
+            .then(|| Told { text: format!("{text}; skipped\n\n"), json: json!({ "line": line, "unreadable": why }) })
     }
 
-    /// The sums, for people.
+    /// The totals, for people.
     pub fn summary(&self) -> String {
-        let mut text = format!("{} decisions asked of {}\n", self.asked, self.digest);
+        let mut text = format!("{} decisions replayed against {}\n", self.asked, self.digest);
         let mut sum = |count: u64, what: &str| {
             if count > 0 {
-                // Writing to a text does not fail.
+                // Writing to a string cannot fail.
                 let _ = writeln!(text, "{count:>10} {what}");
             }
         };
-        sum(self.same, "the same");
+        sum(self.same, "identical");
         for flip in DecisionChange::KINDS {
             sum(self.flips.get(&flip).copied().unwrap_or(0), flip.name());
         }
         let differs: Vec<String> = self.differs.iter().map(|(field, count)| format!("{field} {count}")).collect();
         let others = self.flips.get(&DecisionChange::Other).copied().unwrap_or(0);
-        sum(others, &format!("of the same kind, with another answer ({})", differs.join(", ")));
+        sum(others, &format!("same outcome, different response ({})", differs.join(", ")));
         let first = self.first_missed.as_ref();
         let first = first.map_or_else(String::new, |(line, name)| format!(" (first in line {line}: {name})"));
-        sum(self.incomparable - self.wanted_network, &format!("not compared: asked for what was not recorded{first}"));
-        sum(self.wanted_network, "not compared: wanted to send a request");
+        sum(
+            self.incomparable - self.wanted_network,
+            &format!("not compared: needed a call that was not recorded{first}"),
+        );
+        sum(self.wanted_network, "not compared: tried to send an HTTP request");
         let mut lines = String::new();
         if self.dropped > 0 {
-            let _ = writeln!(lines, "{} decisions are missing: the gateway could not write them in time", self.dropped);
+            let _ = writeln!(lines, "{} decisions are missing: the gateway dropped them while recording", self.dropped);
         }
         if self.foreign > 0 {
-            let _ = writeln!(lines, "{} lines are none of a recording and were passed over", self.foreign);
+            let _ = writeln!(lines, "{} lines are not part of a recording and were skipped", self.foreign);
         }
-        let _ = writeln!(lines, "decided then by {}", self.policies.text());
+        let _ = writeln!(lines, "recorded from {}", self.policies.text());
         text + &lines
     }
 
-    /// The same as a line of JSON.
+    /// The totals as a line of JSON.
     pub fn json(&self) -> String {
         let flips = DecisionChange::KINDS.iter().map(|flip| (json!(flip), self.flips.get(flip).copied().unwrap_or(0)));
         let flips: serde_json::Map<String, Value> =
@@ -220,10 +221,11 @@ fn kind(answer: &DecisionView) -> OutcomeKind {
 
 fn told(line: u64, question: &Question, now: &DecisionView, flip: DecisionChange, differs: &[&'static str]) -> Told {
     let request = &question.request;
-    let asked: String = format!("{} {}", request.method, request.path_with_query).chars().take(SHOWN).collect();
+    let asked: String =
+        format!("{} {}", request.method, request.path_with_query).chars().take(MAX_REQUEST_CHARS).collect();
     let differ = if flip == DecisionChange::Other { format!(" ({})", differs.join(", ")) } else { String::new() };
     let text = format!(
-        "line {line}, {}: {}{differ}\n  {}\n  then  {}\n  now   {}\n\n",
+        "line {line}, {}: {}{differ}\n  {}\n  recorded  {}\n  replayed  {}\n\n",
         question.time,
         flip.name(),
         asked.escape_debug(),
@@ -244,7 +246,7 @@ fn told(line: u64, question: &Question, now: &DecisionView, flip: DecisionChange
     Told { text, json }
 }
 
-/// An answer in a line.
+/// A decision in one line.
 fn said(answer: &DecisionView) -> String {
     let text = |name| answer.get(name).and_then(Value::as_str).unwrap_or_default();
     let mut line = match kind(answer) {
@@ -259,7 +261,7 @@ fn said(answer: &DecisionView) -> String {
         OutcomeKind::Error => format!("error {}: {:?}", text("error"), text("message")),
     };
     if !text("reason").is_empty() {
-        let _ = write!(line, ", because {:?}", text("reason"));
+        let _ = write!(line, ", reason {:?}", text("reason"));
     }
     line
 }

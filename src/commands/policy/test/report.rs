@@ -1,4 +1,4 @@
-//! What came of the cases, for people and for machines.
+//! The results of test cases, for people and for machines.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -10,7 +10,7 @@ use similar::{ChangeTag, TextDiff};
 use crate::policytest::TestCase;
 use crate::policytest::run::CaseOutcome;
 
-/// Everything that `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 pub struct Report {
     file: String,
@@ -21,15 +21,15 @@ pub struct Report {
     results: Vec<CaseResult>,
 }
 
-/// One case.
+/// The result of one test case.
 #[derive(Serialize)]
 pub struct CaseResult {
     name: String,
     line: usize,
     ok: bool,
-    /// Whether it was decided on an instance that was prepared.
+    /// Whether a prewarmed instance decided.
     prepared: bool,
-    /// The fields that are not as expected.
+    /// Names of the fields that are not as expected.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     differences: Vec<&'static str>,
     expected: Value,
@@ -73,21 +73,21 @@ impl Report {
 }
 
 impl CaseResult {
-    /// A line, and below it what differs.
+    /// One line; for a failed case, the differences below it.
     pub fn text(&self, cases: &Path) -> String {
         if self.ok {
             format!("ok    {}\n", self.name)
         } else {
-            let how = if self.prepared { ", on an instance that was prepared" } else { "" };
+            let how = if self.prepared { ", on a prewarmed instance" } else { "" };
             format!("FAIL  {}  ({}:{}{how})\n{}", self.name, cases.display(), self.line, self.diff)
         }
     }
 }
 
-/// What is expected (`-`) against what came (`+`).
+/// The expected decision (`-`) against the actual one (`+`).
 fn diff(verdict: &CaseOutcome) -> String {
     let CaseOutcome { expected, got, .. } = verdict;
-    // An answer of another kind is shown whole, for then everything about it is news.
+    // A decision of another kind is shown as a whole, since no field of it was expected.
     let whole = expected.kind() != got.kind();
     let expected_lines = expected.lines(None).join("\n");
     let got_lines = got.lines(if whole { None } else { Some(expected) }).join("\n");
@@ -98,7 +98,7 @@ fn diff(verdict: &CaseOutcome) -> String {
             ChangeTag::Insert => '+',
             ChangeTag::Equal => ' ',
         };
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "      {sign} {}", change.value().trim_end_matches('\n'));
     }
     text

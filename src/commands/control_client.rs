@@ -1,0 +1,185 @@
+//! What a command connects to: a store directly, or the control port of a gateway.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use clap::Args;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+use crate::config;
+use crate::config::ConfigError;
+use crate::store::Store;
+use crate::store::fleet_keys::{FleetKeys, FleetName};
+use crate::store::redis::RedisStore;
+use crate::store::url::StoreUrl;
+
+/// Limit for connecting to a store, and for each of its replies.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+struct StoreArgs {
+    /// Connect to this store directly
+    #[arg(long, value_name = "URL", conflicts_with_all = ["control", "token"])]
+    store: Option<String>,
+    /// PEM file of CA certificates to trust for rediss://
+    #[arg(long, value_name = "FILE", requires = "store")]
+    store_ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ControlArgs {
+    /// Use this control port; the only way to an in-memory store (memory:)
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7080")]
+    control: String,
+    /// Token of the control port [env: TIDEGATE_CONTROL_TOKEN]
+    #[arg(long)]
+    token: Option<String>,
+}
+
+/// A store or a gateway, for a command that uses channels only.
+#[derive(Debug, Args)]
+pub struct ChannelTargetArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+/// A fleet on a store, or the fleet of a gateway.
+#[derive(Debug, Args)]
+pub struct FleetTargetArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Name of the fleet on the store [env: TIDEGATE_FLEET_NAME] [default: fleet.name in tidegate.toml, else "default"]
+    #[arg(long, value_name = "NAME", requires = "store", conflicts_with_all = ["control", "token"])]
+    fleet: Option<FleetName>,
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+/// What a command talks to.
+pub enum Target {
+    /// A store that answered, and the keys of the fleet on it.
+    Store(Box<RedisStore>, FleetKeys),
+    /// A gateway, which was not asked yet.
+    Gateway(Box<ControlClient>),
+}
+
+impl ChannelTargetArgs {
+    /// Connects to the store; sends nothing to a gateway yet.
+    pub async fn open(&self) -> anyhow::Result<Target> {
+        open(&self.store, || Ok(FleetName::default()), &self.control).await
+    }
+}
+
+impl FleetTargetArgs {
+    /// Connects to the store; sends nothing to a gateway yet.
+    pub async fn open(&self) -> anyhow::Result<Target> {
+        let fleet = || self.fleet.clone().map_or_else(config::fleet_name, Ok);
+        open(&self.store, fleet, &self.control).await
+    }
+}
+
+async fn open(
+    args: &StoreArgs,
+    fleet: impl FnOnce() -> Result<FleetName, ConfigError>,
+    control: &ControlArgs,
+) -> anyhow::Result<Target> {
+    let Some(url) = &args.store else {
+        return Ok(Target::Gateway(Box::new(ControlClient::new(control)?)));
+    };
+    crate::commands::use_ring();
+    let fleet = fleet()?;
+    let url: StoreUrl = url.parse().map_err(|error| ConfigError(format!("--store: {error}")))?;
+    let Some(client) = url.client(args.store_ca.as_deref())? else {
+        let text = "--store: an in-memory store (memory:) exists only in a running gateway: use its --control port";
+        return Err(ConfigError(text.into()).into());
+    };
+    let store = RedisStore::new(client, STORE_TIMEOUT)?;
+    store.ping().await.with_context(|| format!("--store {url}"))?;
+    Ok(Target::Store(Box::new(store), FleetKeys::new(&fleet)))
+}
+
+/// The commands' HTTP client.
+pub type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// A client for http and https that trusts the system's certificates.
+pub fn http_client() -> anyhow::Result<HttpClient> {
+    crate::commands::use_ring();
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_native_roots()
+        .context("cannot read the system's certificates")?
+        .https_or_http()
+        .enable_http1()
+        .build();
+    Ok(Client::builder(TokioExecutor::new()).build(connector))
+}
+
+/// A client of a gateway's control port.
+pub struct ControlClient {
+    client: HttpClient,
+    base: String,
+    token: Option<String>,
+}
+
+impl ControlClient {
+    fn new(args: &ControlArgs) -> anyhow::Result<Self> {
+        let address = &args.control;
+        let base = if address.contains("://") { address.clone() } else { format!("http://{address}") };
+        let token = args.token.clone().or_else(|| std::env::var("TIDEGATE_CONTROL_TOKEN").ok());
+        Ok(Self { client: http_client()?, base: base.trim_end_matches('/').to_owned(), token })
+    }
+
+    /// Sends a request and returns the response, whatever its status.
+    pub async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> anyhow::Result<(StatusCode, Value)> {
+        let url = format!("{}{path}", self.base);
+        let mut request = Request::builder().method(method).uri(&url);
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let body = Full::new(Bytes::from(body.unwrap_or_default()));
+        let request = request.body(body).context("--control: not an address")?;
+        let answer = self.client.request(request).await;
+        let response =
+            answer.with_context(|| format!("no gateway answers at {url}: start one, or set --control or --store"))?;
+        let status = response.status();
+        let bytes = response.into_body().collect().await?.to_bytes();
+        Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
+    }
+
+    /// Sends a request that has to succeed.
+    pub async fn call(&self, method: Method, path: &str, body: Option<String>) -> anyhow::Result<Value> {
+        let (status, answer) = self.request(method, path, body).await?;
+        if status.is_success() { Ok(answer) } else { bail!(self.error_text(status, &answer)) }
+    }
+
+    /// The message of an error response, with the remedy at a command line where the gateway cannot know it.
+    pub fn error_text(&self, status: StatusCode, answer: &Value) -> String {
+        match (answer["error"]["code"].as_str(), answer["error"]["message"].as_str()) {
+            (Some("unauthorized"), _) if self.token.is_none() => {
+                format!("the control port at {} requires a token: set --token or TIDEGATE_CONTROL_TOKEN", self.base)
+            }
+            (Some("unauthorized"), _) => format!("the control port at {} does not accept this token", self.base),
+            (Some("not_found") | None, _) if status == StatusCode::NOT_FOUND => {
+                format!("{} is not the control port of a gateway of this version ({status})", self.base)
+            }
+            (_, why) => format!("the gateway answered {status}: {}", why.unwrap_or("no reason given")),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The sockets that a gateway serves on: its own, or those of a service manager that keeps them over restarts (`LISTEN_FDS`).
+//!
+//! They are bound before anything else starts, since the address of the data port is part of the node's default name. A socket of the
+//! gateway's own listens only once the policy of the configuration is active: until then connections are refused, and no client waits
+//! in a backlog.
+
+use std::net::{SocketAddr, TcpListener};
+
+use anyhow::{Context, ensure};
+use listenfd::ListenFd;
+use socket2::SockRef;
+use tokio::net::TcpSocket;
+
+use crate::config::Config;
+use crate::server::{Listener, Listeners};
+
+/// Connections that wait to be accepted on a socket of the gateway's own; the default of the standard library.
+const BACKLOG: u32 = 128;
+
+/// The names that a service manager may give to the sockets (`FileDescriptorName=`).
+const NAMES: [&str; 2] = ["data", "control"];
+
+/// The sockets that the service manager passed to this process.
+#[derive(Debug, Default)]
+pub struct InheritedSockets {
+    data: Option<TcpListener>,
+    control: Option<TcpListener>,
+}
+
+impl InheritedSockets {
+    /// Takes the sockets. It removes the variables that describe them, which are meant for this process alone, so it has to run before there
+    /// are threads.
+    pub fn take() -> anyhow::Result<Self> {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut fds = ListenFd::from_env();
+        let mut inherited = Self::default();
+        for (index, which) in assign(fds.len(), &names)?.into_iter().enumerate() {
+            let name = NAMES[which];
+            let what = || format!("LISTEN_FDS: socket {index} ({name})");
+            let socket = fds.take_tcp_listener(index).with_context(what)?.with_context(what)?;
+            let listens = SockRef::from(&socket).is_listener().with_context(what)?;
+            ensure!(listens, "{}: the socket does not listen; with systemd, set Accept=no", what());
+            let slot = if which == 0 { &mut inherited.data } else { &mut inherited.control };
+            *slot = Some(socket);
+        }
+        Ok(inherited)
+    }
+
+    /// Binds the sockets that were not passed.
+    pub fn bind(self, config: &Config) -> anyhow::Result<BoundSockets> {
+        if let Some(control) = &self.control {
+            let address = control.local_addr()?;
+            let is_guarded = address.ip().is_loopback() || config.live.control_token.is_some();
+            ensure!(
+                is_guarded,
+                "LISTEN_FDS: the control socket {address} is not a loopback address: set control.token"
+            );
+        }
+        Ok(BoundSockets {
+            data: BoundSocket::new("listen", self.data, config.listen)?,
+            control: BoundSocket::new("control", self.control, config.control)?,
+        })
+    }
+}
+
+/// Both sockets, with their addresses.
+pub struct BoundSockets {
+    data: BoundSocket,
+    control: BoundSocket,
+}
+
+impl BoundSockets {
+    /// Where clients connect.
+    pub fn data_address(&self) -> anyhow::Result<SocketAddr> {
+        self.data.address()
+    }
+
+    /// Whether the data port is another one at each start, since the configuration leaves the choice to the system.
+    pub fn has_ephemeral_data_port(&self) -> bool {
+        matches!(&self.data, BoundSocket::Own { address, .. } if address.port() == 0)
+    }
+
+    /// From now on connections are accepted into the backlog.
+    pub fn listen(self) -> anyhow::Result<Listeners> {
+        Ok(Listeners { data: self.data.listen()?, control: self.control.listen()? })
+    }
+}
+
+enum BoundSocket {
+    /// The gateway's own, with the option that named its address.
+    Own { socket: TcpSocket, key: &'static str, address: SocketAddr },
+    /// A service manager's, which listens already.
+    Inherited(TcpListener),
+}
+
+impl BoundSocket {
+    fn new(key: &'static str, inherited: Option<TcpListener>, address: SocketAddr) -> anyhow::Result<Self> {
+        let Some(socket) = inherited else {
+            let bind = || {
+                let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+                // As every listener of the standard library: a restart need not wait for connections of the process before.
+                socket.set_reuseaddr(true)?;
+                socket.bind(address)?;
+                Ok::<_, std::io::Error>(socket)
+            };
+            let socket = bind().with_context(|| cannot_listen(key, address))?;
+            return Ok(Self::Own { socket, key, address });
+        };
+        let given = socket.local_addr()?;
+        tracing::info!(address = %given, "inherited a listening socket (LISTEN_FDS); `{key}` is not used");
+        Ok(Self::Inherited(socket))
+    }
+
+    fn address(&self) -> anyhow::Result<SocketAddr> {
+        Ok(match self {
+            Self::Own { socket, .. } => socket.local_addr()?,
+            Self::Inherited(socket) => socket.local_addr()?,
+        })
+    }
+
+    fn listen(self) -> anyhow::Result<Listener> {
+        match self {
+            // Two processes can bind one address as long as neither listens, so that this may be where it is found in use.
+            Self::Own { socket, key, address } => {
+                Ok(socket.listen(BACKLOG).with_context(|| cannot_listen(key, address))?.into())
+            }
+            Self::Inherited(socket) => {
+                socket.set_nonblocking(true)?;
+                Ok(Listener { socket: tokio::net::TcpListener::from_std(socket)?, inherited: true })
+            }
+        }
+    }
+}
+
+fn cannot_listen(key: &str, address: SocketAddr) -> String {
+    format!("{key}: cannot listen on {address}")
+}
+
+/// Index into [`NAMES`] for each socket.
+fn assign(count: usize, names: &str) -> anyhow::Result<Vec<usize>> {
+    ensure!(
+        count <= NAMES.len(),
+        "LISTEN_FDS: {count} sockets were passed; the gateway has two ports, data and control"
+    );
+    let names: Vec<&str> = names.split(':').take(count).collect();
+    // systemd names unnamed sockets after their unit.
+    if !names.iter().any(|name| NAMES.contains(name)) {
+        return Ok((0..count).collect());
+    }
+    let mut assigned = Vec::with_capacity(count);
+    for index in 0..count {
+        let name = names.get(index).copied().unwrap_or_default();
+        let which = NAMES.iter().position(|known| *known == name);
+        let which = which.with_context(|| format!("LISTEN_FDNAMES: {name:?} is neither data nor control"))?;
+        ensure!(!assigned.contains(&which), "LISTEN_FDNAMES: two sockets have the name {name}; each port has one");
+        assigned.push(which);
+    }
+    Ok(assigned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let check = |count, names: &str, expect: &[usize]| {
+            assert_eq!(assign(count, names).expect("they are right"), expect, "{count} {names:?}");
+        };
+        check(0, "", &[]);
+        check(1, "", &[0]);
+        check(2, "", &[0, 1]);
+        check(2, "tidegate.socket:tidegate.socket", &[0, 1]);
+        check(2, "control:data", &[1, 0]);
+        check(1, "control", &[1]);
+        check(1, "data:control", &[0]);
+        check(0, "data", &[]);
+        let wrong = |count, names: &str, expect: &str| {
+            let error = assign(count, names).expect_err("they are wrong").to_string();
+            assert!(error.contains(expect), "{count} {names:?}: {error}");
+        };
+        wrong(3, "", "3 sockets");
+        wrong(2, "data:data", "two sockets have the name data");
+        wrong(2, "data:contrl", "\"contrl\" is neither data nor control");
+        wrong(2, "data", "\"\" is neither");
+    }
+}

@@ -1,0 +1,192 @@
+//! The parts of a start: store, authorizer, first policy, fleet, and what follows the configuration while the gateway runs.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::artifact::signature::SignaturePolicy;
+use crate::authz::authorizer::Authorizer;
+use crate::commands::listeners::BoundSockets;
+use crate::commands::logging::LogHandle;
+use crate::config::operations::ShadowConfig;
+use crate::config::{Config, PolicyMode, StoreConfig};
+use crate::fleet::local_cache::LocalCache;
+use crate::fleet::node::{Fleet, NodeConfig};
+use crate::rollout::rollback_history::HistoryFile;
+use crate::rollout::source_file::PolicySource;
+use crate::rollout::stage::ActivationError;
+use crate::server::app::App;
+use crate::shadow::shadow_policy::ShadowSampling;
+use crate::store::Store;
+use crate::store::memory::{MemoryStore, system_clock};
+use crate::store::redis::RedisStore;
+use crate::wasm::compile::Compiler;
+use crate::wasm::component::Policy;
+
+/// The example policy, built from `guest-examples/rust-role-based`.
+pub const EXAMPLE: &[u8] = include_bytes!("../../guest-examples/rust-role-based/policy.wasm");
+
+/// This node's name, in the fleet and for its files below `cache-dir`.
+pub fn node_name(config: &Config, sockets: &BoundSockets) -> anyhow::Result<String> {
+    let node = config.node_at(sockets.data_address()?);
+    if config.node_name.is_none() && sockets.has_ephemeral_data_port() && config.rollout.trust.is_wanted() {
+        tracing::warn!(
+            node,
+            "listen has port 0, so this node has another name after a restart and forgets the greatest sequence that it activated: \
+             set fleet.node-name"
+        );
+    }
+    Ok(node)
+}
+
+/// Activates the first policy.
+pub async fn activate_first_policy(app: &App) -> anyhow::Result<()> {
+    match &app.config.door {
+        PolicyMode::Policy(_) | PolicyMode::Example => {
+            let config = &app.config;
+            let memory = |folder: &PathBuf| HistoryFile::below(folder, app.node());
+            let begun =
+                app.rollout.begin(PolicySource::of(config), EXAMPLE, config.cache_dir.as_ref().map(memory)).await;
+            begun.map_err(|refused| first_refused(&app.config, &refused))?;
+        }
+        PolicyMode::AllowAll => tracing::warn!("--allow-all: every client may read every channel"),
+        // All requests are refused until the fleet's policy is active.
+        PolicyMode::Fleet => {}
+    }
+    Ok(())
+}
+
+/// Loads the shadow policy of the configuration, at the start and whenever the configuration names another one. A shadow policy that
+/// cannot be loaded is logged, and the gateway serves without it.
+pub fn follow_shadow_policy(app: &Arc<App>) {
+    let (app, mut options) = (Arc::clone(app), app.options.subscribe());
+    tokio::spawn(async move {
+        let (mut before, mut asked) = (ShadowConfig::default(), None);
+        loop {
+            let now = options.borrow_and_update().shadow.clone();
+            if now != before {
+                if let Some(file) = now.file.clone() {
+                    let share = ShadowSampling { share: now.share, concurrency: app.config.limits.shadow };
+                    match app.rollout.propose_file(file, share).await {
+                        Ok(candidate) => asked = Some(candidate),
+                        // The reason is logged where the stage failed.
+                        Err(_) => tracing::error!("policy.shadow.file: the shadow policy is not evaluated"),
+                    }
+                } else if let Some(candidate) = asked.take() {
+                    app.rollout.ended(&candidate);
+                }
+                before = now;
+            }
+            if options.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Follows changes of `log.filter`.
+pub fn follow_log_filter(app: &App, log: LogHandle) {
+    let mut options = app.options.subscribe();
+    let mut before = app.config.live.log_filter.clone();
+    tokio::spawn(async move {
+        while options.changed().await.is_ok() {
+            let now = options.borrow_and_update().log_filter.clone();
+            if now != before {
+                log.set(&now);
+                before = now;
+            }
+        }
+    });
+}
+
+/// The error of a start whose first policy cannot be activated.
+pub fn first_refused(config: &Config, refused: &ActivationError) -> anyhow::Error {
+    let which = match &config.door {
+        PolicyMode::Policy(path) => format!("policy {}", path.display()),
+        _ => "the example policy".into(),
+    };
+    anyhow::anyhow!("{which}: {}", refused.reason)
+}
+
+/// Opens the folder in which a node keeps the fleet's policy.
+pub fn open_local_copy(config: &Config, node: &str) -> anyhow::Result<Option<LocalCache>> {
+    let Some(folder) = config.cache_dir.as_ref().filter(|_| config.door == PolicyMode::Fleet) else { return Ok(None) };
+    let copy = LocalCache::open(folder, node);
+    Ok(Some(copy.with_context(|| format!("cache-dir {}: cannot store the fleet's policy there", folder.display()))?))
+}
+
+/// Starts the heartbeat of a node on a shared store, and activates the fleet's policy if that is the policy's source.
+pub async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalCache>) {
+    let Some(store) = app.hub.store().fleet(app.commands.keys()) else { return };
+    let (authorizer, rollout) = (Arc::clone(&app.authorizer), app.rollout.clone());
+    let fleet = Fleet::new(NodeConfig {
+        store,
+        authorizer,
+        rollout,
+        name: app.node().to_owned(),
+        address,
+        copy,
+        concurrency: app.config.limits.shadow,
+    });
+    if fleet.follows() {
+        fleet.first().await;
+    }
+    fleet.greet().await;
+    fleet.start(&app.hub);
+    // It is set once, here.
+    let _ = app.fleet.set(fleet);
+}
+
+/// Opens the store. A Redis has to answer; with `wait-for-store` the start waits for it, and a node with a stored policy starts without.
+pub async fn open_store(config: &StoreConfig, may_be_away: bool) -> anyhow::Result<Arc<dyn Store>> {
+    let Some(client) = config.url.client(config.ca.as_deref())? else {
+        return Ok(Arc::new(MemoryStore::new(config.memory_max_size, config.seed.clone(), system_clock())));
+    };
+    let store = RedisStore::new(client, config.timeout)?;
+    let mut told = false;
+    while let Err(error) = store.check().await {
+        let away = matches!(error, crate::store::StoreError::Unavailable(_));
+        if away && may_be_away {
+            tracing::warn!(store = %config.url, %error, "starting without the store");
+            break;
+        }
+        if !(config.wait && away) {
+            let remedy = if away { ": start it, or set --wait-for-store" } else { "" };
+            return Err(anyhow::Error::new(error).context(format!("store {}{remedy}", config.url)));
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(store = %config.url, %error, "waiting for the store");
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    Ok(Arc::new(store))
+}
+
+/// The trusted keys, and the greatest sequence that this node activated.
+pub fn signatures(config: &Config, node: &str) -> anyhow::Result<SignaturePolicy> {
+    let name = format!("{node}.json");
+    let file = config.cache_dir.as_ref().map(|folder| folder.join("sequence").join(name));
+    if file.is_none() && config.rollout.trust.is_wanted() {
+        tracing::warn!("without cache-dir this node forgets the greatest sequence that it activated when it restarts");
+    }
+    Ok(SignaturePolicy::open(&config.rollout.trust, file.as_deref())?)
+}
+
+/// Creates the authorizer. Without `allow-all` it refuses every request until a policy is active.
+pub fn open_gate(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<Authorizer> {
+    let env = config.env(store);
+    let limits = config.limits.clone();
+    if config.door == PolicyMode::AllowAll {
+        return Ok(Authorizer::open_to_all(env, limits));
+    }
+    let compiler = Compiler::new(&limits, config.cache_dir.as_deref())?;
+    Ok(Authorizer::new(compiler, env, limits))
+}
+
+/// Loads a policy; errors name the file.
+pub fn load(compiler: &Compiler, path: &Path) -> anyhow::Result<Policy> {
+    Policy::load(compiler, path).with_context(|| format!("policy {}", path.display()))
+}

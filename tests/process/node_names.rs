@@ -1,0 +1,116 @@
+//! A node has one name: in the fleet, in its replies to commands and for its files below `cache-dir`. Where none is configured it has
+//! the address at which it listens, which is known once its sockets are bound.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use crate::children::{Gateway, lasting_port, run, tidegate};
+use crate::control_port::ask;
+use crate::guests::component;
+use crate::redis_server::Redis;
+use crate::sockets::{handed, launch, listening};
+
+/// The nodes' names as the fleet has them, and as they reply to a command.
+async fn names(redis: &Redis) -> (BTreeSet<String>, BTreeSet<String>) {
+    let url = redis.url();
+    let json = async |args: &[&str]| -> Value {
+        let ended = run(tidegate(&[args, &["--json", "--store", &url]].concat()), None).await;
+        assert_eq!(ended.code(), Some(0), "{ended:?}");
+        serde_json::from_str(&ended.stdout).expect("JSON")
+    };
+    let status = json(&["policy", "status"]).await;
+    let nodes = status["nodes"].as_array().expect("a list").iter();
+    let replies = json(&["revoke", "--all"]).await;
+    let replied = replies["nodes"].as_object().expect("the streams of each node").keys().cloned();
+    (nodes.map(|node| node["name"].as_str().expect("a name").to_owned()).collect(), replied.collect())
+}
+
+fn entries(folder: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gateways_with_inherited_sockets_of_one_user_have_a_name_and_a_folder_each() {
+    let redis = Redis::start(&[]).await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let cache = dir.path().join("cache");
+    let toml = format!(
+        "store = {:?}\ncontrol.listen = \"127.0.0.1:0\"\npolicy.source = \"fleet\"\npolicy.allow-unsigned = true\ndrain.delay = \"0s\"\n",
+        redis.url()
+    );
+    let (first, second) = (listening("127.0.0.1:0"), listening("127.0.0.1:0"));
+    let env = [("TIDEGATE_CACHE_DIR", cache.to_str().expect("a path"))];
+    let mut gateways = Vec::new();
+    for socket in [&first, &second] {
+        let (process, dir) = launch(&toml, handed(socket), None, &env);
+        gateways.push(Gateway::when_up(process, dir).await);
+    }
+    std::fs::write(dir.path().join("deny.wasm"), component("deny")).expect("written");
+    let mut push = tidegate(&["policy", "push", "deny.wasm", "--store", &redis.url()]);
+    push.current_dir(dir.path());
+    let pushed = run(push, None).await;
+    assert_eq!(pushed.code(), Some(0), "{pushed:?}");
+    let (nodes, replied) = names(&redis).await;
+    assert_eq!((nodes.len(), &nodes), (2, &replied));
+    assert_eq!(entries(&cache.join("fleet")), nodes.iter().map(|name| format!("node-{name}")).collect());
+    for name in &nodes {
+        let kept = cache.join("fleet").join(format!("node-{name}"));
+        assert!(kept.join("pointer.json").is_file(), "{name} keeps the policy");
+    }
+    for gateway in &gateways {
+        let (_, status) = ask(gateway.control, "GET", "/v1/status", "", b"").await;
+        let name = status["node"].as_str().expect("a name");
+        assert!(nodes.contains(name) && name.ends_with(&gateway.data.to_string()), "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gateways_on_port_0_of_one_user_have_a_name_and_files_each() {
+    let redis = Redis::start(&[]).await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let operator = async |args: &[&str]| {
+        let mut command = tidegate(args);
+        command.current_dir(dir.path());
+        let ended = run(command, None).await;
+        assert_eq!(ended.code(), Some(0), "{ended:?}");
+    };
+    std::fs::write(dir.path().join("policy.wasm"), component("deny")).expect("written");
+    operator(&["policy", "keygen", "-o", "release"]).await;
+    operator(&["policy", "sign", "policy.wasm", "--key", "release.pem", "--sequence", "1"]).await;
+    let at = |name: &str| dir.path().join(name);
+    let toml = format!(
+        "store = {:?}\ncache-dir = {:?}\n[policy]\nfile = {:?}\ntrusted-keys = [{:?}]\n",
+        redis.url(),
+        at("cache"),
+        at("policy.wasm"),
+        at("release.pub.pem")
+    );
+    let _gateways = [Gateway::start(&toml).await, Gateway::start(&toml).await];
+    let (nodes, replied) = names(&redis).await;
+    assert_eq!((nodes.len(), &nodes), (2, &replied));
+    let ledgers: BTreeSet<String> = nodes.iter().map(|name| format!("{name}.json")).collect();
+    assert_eq!(entries(&at("cache/sequence")), ledgers);
+    assert_eq!(entries(&at("cache/past")).len(), 2, "each remembers what was active on it");
+}
+
+#[tokio::test]
+async fn a_port_refuses_connections_until_the_gateway_is_ready() {
+    let mut redis = Redis::later(&[]);
+    let port = lasting_port();
+    let toml = format!("listen = \"127.0.0.1:{port}\"\nstore = {:?}\nallow-all = true\n", redis.url());
+    let (process, dir) = Gateway::launch(&toml, &["--wait-for-store"]);
+    process.stderr.says("waiting for the store").await;
+    let connect = async || TcpStream::connect(("127.0.0.1", port)).await.map(drop).map_err(|error| error.kind());
+    assert_eq!(connect().await, Err(std::io::ErrorKind::ConnectionRefused));
+    redis.restart().await;
+    let gateway = Gateway::when_up(process, dir).await;
+    assert_eq!((gateway.data.port(), connect().await), (port, Ok(())));
+    // Another gateway is refused the address.
+    let (process, _dir) = Gateway::launch(&toml, &[]);
+    let ended = process.end().await;
+    assert!(ended.code() == Some(1) && ended.stderr.contains("cannot listen on"), "{ended:?}");
+}

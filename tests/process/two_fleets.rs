@@ -1,0 +1,140 @@
+//! Two fleets with different names on one Redis share no policy, no revocation and no node, and no key.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::children::{Ended, Gateway, run, tidegate, until, within};
+use crate::client::Sse;
+use crate::fleet::{Fleet, digest, status};
+use crate::guests::component;
+use crate::redis_server::Redis;
+
+/// A gateway of the fleet with this name. Nodes of all fleets have the same name, so that a key without the fleet's name is shared.
+async fn node(fleet: &Fleet, name: &str) -> Gateway {
+    let cache = fleet.path("cache").join(name);
+    let own = fleet.toml("a").lines().filter(|line| !line.starts_with("cache-dir")).collect::<Vec<_>>().join("\n");
+    Gateway::start(&format!("cache-dir = {cache:?}\nfleet.name = {name:?}\n{own}\n")).await
+}
+
+/// The names of all keys that are changed from now on, however short they exist.
+async fn changed_keys(redis: &Redis) -> watch::Receiver<String> {
+    let set =
+        redis::cmd("CONFIG").arg(&["SET", "notify-keyspace-events", "KA"]).exec_async(&mut redis.connect().await).await;
+    set.expect("Redis tells of keys");
+    let mut socket = TcpStream::connect(("127.0.0.1", redis.port)).await.expect("Redis listens");
+    socket.write_all(b"PSUBSCRIBE __keyspace@0__:*\r\n").await.expect("it is sent");
+    let (sender, text) = watch::channel(String::new());
+    tokio::spawn(async move {
+        let mut bytes = vec![0; 64 << 10];
+        while let Ok(read @ 1..) = socket.read(&mut bytes).await {
+            sender.send_modify(|text| text.push_str(&String::from_utf8_lossy(&bytes[..read])));
+        }
+    });
+    text.clone().wait_for(|text| text.contains("psubscribe")).await.expect("it is subscribed");
+    text
+}
+
+fn keys(told: &str) -> BTreeSet<&str> {
+    // The last line may not be here as a whole.
+    let (lines, _) = told.rsplit_once("\r\n").unwrap_or_default();
+    let keys = lines.split("\r\n").filter_map(|line| line.strip_prefix("__keyspace@0__:"));
+    keys.filter(|key| *key != "*").collect()
+}
+
+fn json_of(ended: &Ended) -> Value {
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    serde_json::from_str(&ended.stdout).expect("JSON")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_fleets_on_one_redis_do_not_meet() {
+    let fleet = Fleet::unsigned().await;
+    let told = changed_keys(&fleet.redis).await;
+    let (blue, green) = (node(&fleet, "blue").await, node(&fleet, "green").await);
+    for name in ["deny", "allow"] {
+        fleet.write(&format!("{name}.wasm"), component(name));
+    }
+    // Push: the other fleet prepares nothing, activates nothing, and remembers nothing.
+    let pushed = fleet.succeeds(&["push", "deny.wasm", "--fleet", "blue"]).await;
+    assert_eq!((status(blue.data).await, status(green.data).await), (418, 503));
+    let other = fleet.succeeds(&["status", "--fleet", "green"]).await;
+    assert_eq!(other["current"], Value::Null, "{other}");
+    let own = fleet.succeeds(&["push", "allow.wasm", "--fleet", "green"]).await;
+    assert_eq!((status(blue.data).await, status(green.data).await), (418, 200));
+    assert_eq!((&own["sequence"], &pushed["sequence"]), (&json!(1), &json!(1)));
+    // Status: each fleet has one node, though both nodes have one name.
+    for (name, gateway, current) in [("blue", &blue, digest(&pushed)), ("green", &green, digest(&own))] {
+        let status = fleet.succeeds(&["status", "--fleet", name]).await;
+        let nodes: Vec<&Value> =
+            status["nodes"].as_array().expect("a list").iter().map(|node| &node["address"]).collect();
+        assert_eq!((nodes, digest(&status["current"])), (vec![&json!(gateway.data.to_string())], current), "{status}");
+        let list = fleet.succeeds(&["list", "--fleet", name]).await;
+        assert_eq!(list["history"].as_array().map(Vec::len), Some(1), "{list}");
+        assert!(!gateway.process.stderr.so_far().contains("another node has this name"));
+    }
+    // Shadow: one fleet's shadow policy is evaluated for its own requests only.
+    fleet.succeeds(&["shadow", "allow.wasm", "--share", "1", "--fleet", "blue"]).await;
+    fleet.fails(&["shadow", "--fleet", "green"], "there is no").await;
+    assert_eq!((status(blue.data).await, status(green.data).await), (418, 200));
+    let counts = async || fleet.succeeds(&["shadow", "--fleet", "blue"]).await["counts"].clone();
+    until("it was evaluated", async || counts().await["reject_to_allow"] == 1).await;
+    assert_eq!(counts().await["agree"], 0);
+    fleet.succeeds(&["shadow", "--stop", "--fleet", "blue"]).await;
+    // Revocation: streams of the other fleet stay, and its list stays empty.
+    let mut stream = Sse::open(green.data, "channel=c").await;
+    assert_eq!(stream.frame().await["type"], "connected");
+    let url = fleet.redis.url();
+    let revoke =
+        async |args: &[&str]| json_of(&fleet.run(&[&["revoke"], args, &["--json", "--store", &url]].concat()).await);
+    let revoked = revoke(&["--channel", "c", "--for", "1h", "--fleet", "blue"]).await;
+    assert_eq!((&revoked["nodes"], &revoked["missing"]), (&json!({ "a": 0 }), &json!(0)), "{revoked}");
+    assert_eq!(revoke(&["--list", "--fleet", "green"]).await, json!({ "revocations": [] }));
+    assert_eq!(status(green.data).await, 200, "nobody is banned there");
+    assert!(tokio::time::timeout(Duration::from_millis(300), stream.next()).await.is_err(), "the stream stays open");
+    let revoked = revoke(&["--channel", "c", "--fleet", "green"]).await;
+    assert_eq!((&revoked["streams"], &revoked["nodes"]), (&json!(1), &json!({ "a": 1 })), "{revoked}");
+
+    // None of all that touched a key, or listens on a channel, without a fleet's name.
+    let is_named = |name: &str| ["tidegate:{blue}:", "tidegate:{green}:"].iter().any(|prefix| name.starts_with(prefix));
+    let text = told.borrow().clone();
+    for key in keys(&text) {
+        assert!(is_named(key), "{key}");
+    }
+    assert!(keys(&text).len() >= 20, "both fleets wrote their keys: {:?}", keys(&text));
+    let mut redis = fleet.redis.connect().await;
+    let channels: Vec<String> = redis::cmd("PUBSUB").arg("CHANNELS").query_async(&mut redis).await.expect("channels");
+    for channel in channels.iter().filter(|channel| **channel != "c") {
+        assert!(is_named(channel), "{channel}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_takes_the_fleet_from_its_flag_the_environment_and_the_configuration() {
+    let fleet = Fleet::unsigned().await;
+    let blue = node(&fleet, "blue").await;
+    let nodes = |status: &Value| status["nodes"].as_array().map(Vec::len);
+    assert_eq!(nodes(&fleet.succeeds(&["status"]).await), Some(0), "the default is another fleet");
+    fleet.write("tidegate.toml", "fleet.name = \"blue\"\n");
+    assert_eq!(nodes(&fleet.succeeds(&["status"]).await), Some(1));
+    let url = fleet.redis.url();
+    let mut command = tidegate(&["policy", "status", "--json", "--store", &url]);
+    command.current_dir(fleet.path("")).env("TIDEGATE_FLEET_NAME", "green");
+    assert_eq!(nodes(&json_of(&run(command, None).await)), Some(0));
+    let mut command = tidegate(&["policy", "status", "--json", "--store", &url, "--fleet", "blue"]);
+    command.current_dir(fleet.path("")).env("TIDEGATE_FLEET_NAME", "green");
+    assert_eq!(nodes(&json_of(&run(command, None).await)), Some(1));
+    // Through a gateway there is no choice, and a name that is not valid goes nowhere.
+    let control = blue.control.to_string();
+    for args in [&["--control", &*control, "--fleet", "blue"][..], &["--store", &url, "--fleet", "a}b"]] {
+        let ended = within("an end", fleet.run(&[&["policy", "status"], args].concat())).await;
+        assert_eq!(ended.code(), Some(2), "{ended:?}");
+    }
+    fleet.write("tidegate.toml", "fleet.name = \"a b\"\n");
+    let ended = fleet.policy(&["status"]).await;
+    assert!(ended.code() == Some(2) && ended.stderr.contains("fleet.name"), "{ended:?}");
+}
