@@ -4,7 +4,6 @@
 pub(crate) mod bench;
 pub mod file;
 pub(crate) mod run;
-pub(crate) mod unavailable_store;
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+
 use crate::authz::authorizer::Authorizer;
 use crate::policy::decision_view::{DecisionView, Difference};
 use crate::policy::{Decision, Limits, Outcome, Request};
-use crate::policytest::unavailable_store::Away;
 use crate::policytest::{TestCase, TestRequest, TestWorld};
-use crate::store::Store;
 use crate::store::memory::{MemoryStore, system_clock};
+use crate::store::{KeyLookup, StoreError};
 use crate::util::id::random_id;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
@@ -44,8 +45,8 @@ impl TestWorld {
     #[must_use]
     pub fn env(&self, limits: &Limits) -> PolicyEnv {
         let clock = self.now.map_or_else(system_clock, |now| Arc::new(move || now));
-        let store: Arc<dyn Store> = if self.store_away {
-            Arc::new(Away)
+        let store: Arc<dyn KeyLookup> = if self.store_away {
+            Arc::new(UnavailableStore)
         } else {
             Arc::new(MemoryStore::new(STREAMS, self.store.clone(), Arc::clone(&clock)))
         };
@@ -56,6 +57,30 @@ impl TestWorld {
             clock,
             ..PolicyEnv::new(store, limits)
         }
+    }
+}
+
+/// The store of a case with `store-away`: every look-up fails.
+struct UnavailableStore;
+
+impl UnavailableStore {
+    fn error<T>() -> Result<T, StoreError> {
+        Err(StoreError::Unavailable("the case makes the store unavailable".into()))
+    }
+}
+
+#[async_trait]
+impl KeyLookup for UnavailableStore {
+    async fn get(&self, _: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Self::error()
+    }
+
+    async fn hash_get(&self, _: &str, _: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Self::error()
+    }
+
+    async fn set_contains(&self, _: &str, _: &str) -> Result<bool, StoreError> {
+        Self::error()
     }
 }
 
