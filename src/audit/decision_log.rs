@@ -137,10 +137,10 @@ impl LogFile {
 }
 
 impl Sink for LogFile {
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         let result = self.append(lines);
         self.torn = result.is_err();
-        result
+        result.map(|()| lines.len())
     }
 }
 

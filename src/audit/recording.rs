@@ -261,9 +261,9 @@ fn own_file(path: &Path) -> io::Result<File> {
 
 impl Sink for RecordingFile {
     /// Writes as many whole lines as there is room for. The first that has none is the end.
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         if self.is_full.load(Ordering::Relaxed) {
-            return Ok(());
+            return Ok(0);
         }
         if self.named.follow(self.torn)? {
             self.find_end()?;
@@ -282,13 +282,14 @@ impl Sink for RecordingFile {
             self.is_full.store(true, Ordering::Relaxed);
             tracing::warn!(limit = self.limit, "the recording has what decisions.record-limit allows, and ends");
         }
-        Ok(())
+        Ok(fitting.len())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::writer::LineCounts;
 
     fn open(path: &std::path::Path, limit: u64) -> (RecordingFile, Arc<AtomicBool>) {
         let is_full = Arc::<AtomicBool>::default();
@@ -312,6 +313,31 @@ mod tests {
         let (mut file, is_full) = open(&path, 20);
         file.write(b"more\n").expect("not wanted");
         assert!(is_full.load(Ordering::Relaxed));
+    }
+
+    struct Text(&'static str);
+
+    impl Line for Text {
+        fn size(&self) -> usize {
+            self.0.len()
+        }
+
+        fn write(self, to: &mut Vec<u8>) {
+            to.extend_from_slice(self.0.as_bytes());
+        }
+    }
+
+    #[test]
+    fn lines_beyond_the_size_limit_count_as_dropped() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, _) = open(&folder.path().join("recording.jsonl"), 10);
+        let counters = Arc::<LineCounters>::default();
+        let lines = LineWriter::start("test", file, gap, Arc::clone(&counters)).expect("a thread");
+        for text in ["one\n", "two\n", "three\n", "four\n"] {
+            lines.push(Text(text));
+        }
+        lines.flush(Instant::now() + std::time::Duration::from_secs(20));
+        assert_eq!(counters.counts(), LineCounts { written: 2, dropped: 2 });
     }
 
     #[test]

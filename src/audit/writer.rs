@@ -24,15 +24,16 @@ pub trait Line: Send + 'static {
 
 /// Where lines go.
 pub trait Sink: Send + 'static {
-    /// Writes whole lines.
-    fn write(&mut self, lines: &[u8]) -> io::Result<()>;
+    /// Writes whole lines, from the first on. Returns the bytes of those that it accepted.
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize>;
 }
 
 impl Sink for io::Stdout {
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         let mut out = self.lock();
         out.write_all(lines)?;
-        out.flush()
+        out.flush()?;
+        Ok(lines.len())
     }
 }
 
@@ -167,8 +168,13 @@ impl<T: Line, S: Sink> Writer<T, S> {
         }
         let result = self.sink.write(batch);
         match &result {
-            Ok(()) => {
-                self.tally.written.fetch_add(lines, Ordering::Relaxed);
+            Ok(accepted) => {
+                // Each line has one newline, at its end. The first line may be the one about dropped lines.
+                let accepted = batch[..*accepted].iter().filter(|byte| **byte == b'\n').count() as u64;
+                let written = accepted.saturating_sub(u64::from(gap > 0));
+                self.tally.written.fetch_add(written, Ordering::Relaxed);
+                // No line about these follows: a sink that refuses lines without an error takes no more.
+                self.tally.dropped.fetch_add(lines - written, Ordering::Relaxed);
             }
             Err(error) => {
                 self.tally.drop_lines(lines);
@@ -207,10 +213,10 @@ mod tests {
     struct Gated(Arc<Mutex<Vec<u8>>>, Receiver<bool>);
 
     impl Sink for Gated {
-        fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
             if self.1.recv().unwrap_or(true) {
                 self.0.lock().expect("no panic").extend_from_slice(lines);
-                return Ok(());
+                return Ok(lines.len());
             }
             Err(io::Error::from(io::ErrorKind::StorageFull))
         }
