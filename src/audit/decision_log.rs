@@ -97,7 +97,7 @@ impl Line for PendingLine {
             time: rfc3339(self.time),
             request_id: &self.request_id,
             policy: self.by.as_ref().map(|info| &*info.digest),
-            version: self.by.as_ref().map(|info| info.number),
+            version: self.by.as_ref().map(|info| info.generation),
             channels: self.mask.all(MaskedField::Channels, &self.channels),
             said: self.said.masked(&self.mask),
             cached: self.cached,
@@ -156,7 +156,7 @@ mod tests {
 
     fn entry(outcome: Outcome, reason: Option<&str>, mask: &Arc<FieldMask>) -> PendingLine {
         let origin = PolicyOrigin::default();
-        let info = PolicyInfo { number: 3, digest: "sha256:5d41…".into(), cases: None, since: 0, origin };
+        let info = PolicyInfo { generation: 3, digest: "sha256:5d41…".into(), cases: None, since: 0, origin };
         let by = Some(Arc::new(info));
         let (cached, took) = (false, Duration::from_micros(52));
         let decision =

@@ -88,7 +88,7 @@ pub fn start(
         let signatures = signatures(&config)?;
         let observers = Observers::new(config.limits.shadow);
         observers.audit.write(config.live.decisions.clone())?;
-        let authorizer = Arc::new(open_gate(&config, Arc::clone(&store))?.observed_by(observers.list()));
+        let authorizer = Arc::new(open_gate(&config, Arc::clone(&store))?.with_observers(observers.list()));
         let hub = Hub::start(Arc::clone(&store), config.stream.hub.clone());
         let app = Arc::new(App::new(config, hub, authorizer, observers, playground, signatures));
         begin(&app).await?;
@@ -280,7 +280,7 @@ pub fn open_gate(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<Autho
     let env = config.env(store);
     let limits = config.limits.clone();
     if config.door == PolicyMode::AllowAll {
-        return Ok(Authorizer::open_to_all(env, limits));
+        return Ok(Authorizer::allow_all(env, limits));
     }
     let compiler = Compiler::new(&limits, config.cache_dir.as_deref())?;
     Ok(Authorizer::new(compiler, env, limits))

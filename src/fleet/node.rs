@@ -170,7 +170,7 @@ impl Fleet {
         }
         tasks.push(tokio::spawn(Arc::clone(self).beat()).abort_handle());
         tasks.push(tokio::spawn(listen(Arc::clone(self), hub.clone())).abort_handle());
-        let (fleet, mut swaps) = (Arc::clone(self), self.authorizer.swaps());
+        let (fleet, mut swaps) = (Arc::clone(self), self.authorizer.generations());
         let tell = async move {
             while swaps.changed().await.is_ok() {
                 fleet.changed.notify_one();
@@ -221,7 +221,7 @@ impl Fleet {
                 short(&format!("{}{until}", info.origin.source))
             }),
             digest: info.as_ref().map(|info| info.digest.to_string()),
-            version: info.as_ref().map(|info| info.number),
+            version: info.as_ref().map(|info| info.generation),
             sequence: info.as_ref().and_then(|info| info.origin.sequence),
             since: info.as_ref().map(|info| info.since),
             push,

@@ -23,8 +23,9 @@ pub struct PolicyOrigin {
 /// What is in force, as it is told of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PolicyInfo {
-    /// Counts the swaps of this process, from 1.
-    pub number: u64,
+    /// Counts the activations of this process, from 1.
+    #[serde(rename = "number")]
+    pub generation: u64,
     /// `sha256:…` of the component.
     #[serde(serialize_with = "as_text")]
     pub digest: Arc<str>,

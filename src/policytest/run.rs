@@ -118,7 +118,7 @@ pub async fn run(compiler: &Compiler, policy: &Policy, limits: &Limits, case: &T
     if !verdict.passed() || policy.preparation().is_none() {
         return verdict;
     }
-    let verdict = match authorizer.prepare_one().await {
+    let verdict = match authorizer.prewarm_one().await {
         Ok(()) => ask(&authorizer, case).await,
         Err(failure) => {
             let outcome = Outcome::Failed(failure);
@@ -132,7 +132,7 @@ pub async fn run(compiler: &Compiler, policy: &Policy, limits: &Limits, case: &T
 }
 
 async fn ask(authorizer: &Authorizer, case: &TestCase) -> CaseOutcome {
-    compare(case, &authorizer.decide(&case.ask.request(), &case.ask.channels).await)
+    compare(case, &authorizer.evaluate(&case.ask.request(), &case.ask.channels).await)
 }
 
 fn compare(case: &TestCase, decision: &Decision) -> CaseOutcome {

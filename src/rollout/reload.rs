@@ -231,7 +231,7 @@ impl Reloader {
                 // What is refused is in the log and in the status.
                 let _ = turn.activate(next).await;
             }
-            Ok(None) => authorizer.surround(Arc::clone(&self.around)),
+            Ok(None) => authorizer.set_initial_context(Arc::clone(&self.around)),
             Err(_) => {}
         }
     }

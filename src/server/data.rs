@@ -87,7 +87,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         let text = format!("there are {} streams (stream.max-streams)", app.config.stream.max_streams);
         return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", text));
     };
-    let (decision, pin) = app.authorizer.admit(&asked, &query.channels).await;
+    let (decision, pin) = app.authorizer.authorize(&asked, &query.channels).await;
     app.hold.decided(who, &decision.outcome);
     metrics().opened(opened(&decision));
     app.recent.remember(&asked.id, &query.channels, &decision);
@@ -107,7 +107,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         address: asked.client_address.into(),
         since: now_ms(),
         expires_at: grant.expires_at,
-        version: decision.by.map_or(0, |info| info.number),
+        version: decision.by.map_or(0, |info| info.generation),
     };
     body.register(reader, grant.expires_at.map(deadline));
     let mut response = respond::event_stream(Pinned { body, pin });

@@ -114,7 +114,7 @@ impl App {
             revocations,
             streams,
             commands: Arc::new(commands),
-            hold: Hold::new(config.stream.max_streams.div_ceil(HELD), authorizer.swaps()),
+            hold: Hold::new(config.stream.max_streams.div_ceil(HELD), authorizer.generations()),
             replays: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
             departure: Departure::new(),
             recent: Recent::default(),
@@ -207,7 +207,7 @@ pub async fn run(listeners: Listeners, app: Arc<App>, shutdown: impl Future<Outp
 /// After each swap, streams that an older version let in are asked to come back; and those that were to stay, or to come back later, when the
 /// time for that is another.
 async fn rotate(app: Arc<App>) {
-    let (mut swaps, mut options) = (app.authorizer.swaps(), app.options.subscribe());
+    let (mut swaps, mut options) = (app.authorizer.generations(), app.options.subscribe());
     let mut within = options.borrow_and_update().rotate_within;
     loop {
         tokio::select! {

@@ -67,7 +67,7 @@ impl Recent {
             kind,
             // The policy's reason to let somebody in is not why they are out.
             reason: short(decision.reason.as_deref().filter(|_| !decision.revoked).unwrap_or(&said)),
-            version: decision.by.as_ref().map(|info| info.number),
+            version: decision.by.as_ref().map(|info| info.generation),
             micros: u64::try_from(decision.took.as_micros()).unwrap_or(u64::MAX),
         };
         let mut all = self.all();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::authz::validate::judge;
+use crate::authz::validate::validate_answer;
 use crate::policy::{Decision, Failure, Limits, Outcome, Request};
 use crate::wasm::component::Policy;
 use crate::wasm::cpu_budget::CpuBudget;
@@ -57,7 +57,7 @@ impl ReplayEvaluator {
         let mut reason = None;
         let outcome = asked.and_then(|mut asked| {
             reason = asked.said.reason.take();
-            let judged = judge(asked.answer, &asked.said, channels, limits.answer, recorded.now());
+            let judged = validate_answer(asked.answer, &asked.said, channels, limits.answer, recorded.now());
             judged.map(|(outcome, _)| outcome)
         });
         let outcome = outcome.unwrap_or_else(Outcome::Failed);

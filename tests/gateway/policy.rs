@@ -160,7 +160,7 @@ async fn a_policy_that_is_replaced_decides_no_more() {
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
     let info = gateway.replace(&component("deny")).await.expect("it loads");
-    assert!(info.digest.starts_with("sha256:") && info.number == 2);
+    assert!(info.digest.starts_with("sha256:") && info.generation == 2);
     assert_eq!(gateway.app.authorizer.active(), Some(info));
     assert_eq!(gateway.refused("channel=c").await.status, 418);
     let id = gateway.store.stock("c", "e", &json!(1)).await;

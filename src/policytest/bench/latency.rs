@@ -100,13 +100,13 @@ impl Asking {
                 let (authorizer, case) = nth(&self.cases, done);
                 let begin = Instant::now();
                 let failed = |failure| MeasureError::Decision { case: case.name.clone(), failure };
-                authorizer.prepare_one().await.map_err(failed)?;
+                authorizer.prewarm_one().await.map_err(failed)?;
                 record(&mut making, begin.elapsed());
                 record(&mut left, decide(&self.cases, done).await?.took);
                 done += 1;
             }
             let making = Duration::from_nanos(making.value_at_quantile(0.5));
-            let used = policy.preparation().is_some() || making >= generation::WORTHWHILE;
+            let used = policy.preparation().is_some() || making >= generation::MIN_PREWARM_TIME;
             Ok(Prepared { left: Latency::from(&left), making_us: us(making), used })
         }))
     }
@@ -183,7 +183,7 @@ fn nth(cases: &[(Authorizer, TestCase)], number: u64) -> &(Authorizer, TestCase)
 /// One decision; a policy that cannot decide has no cost that would mean anything.
 async fn decide(cases: &[(Authorizer, TestCase)], number: u64) -> Result<Decision, MeasureError> {
     let (authorizer, case) = nth(cases, number);
-    let decision = authorizer.decide(&case.ask.request(), &case.ask.channels).await;
+    let decision = authorizer.evaluate(&case.ask.request(), &case.ask.channels).await;
     match decision.outcome {
         Outcome::Failed(failure) => Err(MeasureError::Decision { case: case.name.clone(), failure }),
         _ => Ok(decision),

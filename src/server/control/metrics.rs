@@ -56,7 +56,7 @@ fn node(app: &App, book: &Book, store_is_up: bool) {
     book.gauge("tidegate_commands_heard", "Whether all is known that the fleet said; else nothing is delivered.")
         .set(heard.into());
     book.gauge("tidegate_denials", "Who is kept out for a while, whatever the policy says.")
-        .set(count(app.authorizer.denied().list().len()));
+        .set(count(app.authorizer.revocations().list().len()));
     let ready = store_is_up && heard && app.authorizer.is_ready() && !app.is_draining();
     book.gauge("tidegate_ready", "Whether this node should be sent clients, as /readyz says it.").set(ready.into());
     book.gauge("tidegate_draining", "Whether this node is going away.").set(app.is_draining().into());
@@ -78,20 +78,20 @@ fn policy(app: &App, book: &Book) {
         &["digest", "version"],
     );
     if let Some(policy) = authorizer.active() {
-        info.with_label_values(&[&*policy.digest, &policy.number.to_string()]).set(1);
+        info.with_label_values(&[&*policy.digest, &policy.generation.to_string()]).set(1);
         #[expect(clippy::cast_precision_loss, reason = "a time in seconds")]
         book.float("tidegate_policy_since_timestamp_seconds", "When the policy in force took it, since 1970.")
             .set(policy.since as f64 / 1e3);
     }
     book.counter("tidegate_policy_swaps_total", "Policies that took force, the first one too.")
-        .inc_by(*authorizer.swaps().borrow());
-    let old = authorizer.old();
+        .inc_by(*authorizer.generations().borrow());
+    let old = authorizer.retired();
     book.gauge("tidegate_policy_old_versions", "Versions that are in force no longer and still decide about somebody.")
         .set(count(old.len()));
     book.gauge("tidegate_policy_old_decisions", "Decisions of those that are not done.")
         .set(count(old.iter().map(|old| old.decisions).sum::<usize>()));
     book.gauge("tidegate_decisions_in_progress", "Decisions that have an instance, or are about to.")
-        .set(count(authorizer.deciding()));
+        .set(count(authorizer.evaluating()));
     book.gauge("tidegate_decisions_limit", "Decisions that there may be at once (policy.concurrency).")
         .set(count(app.config.limits.concurrency));
     book.gauge("tidegate_decisions_awaiting_keys", "Decisions that wait for the keys of a token profile.")

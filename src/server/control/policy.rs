@@ -270,8 +270,13 @@ mod tests {
 
     #[test]
     fn conditions() {
-        let info =
-            PolicyInfo { number: 1, digest: "sha256:1".into(), cases: None, since: 0, origin: PolicyOrigin::default() };
+        let info = PolicyInfo {
+            generation: 1,
+            digest: "sha256:1".into(),
+            cases: None,
+            since: 0,
+            origin: PolicyOrigin::default(),
+        };
         for (name, value, with, without) in [
             ("x", "", true, true),
             ("if-match", "\"sha256:1\"", true, false),

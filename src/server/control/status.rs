@@ -45,7 +45,7 @@ pub async fn status(app: &App) -> Response {
             "replay_limit": app.config.stream.replay_memory,
         },
         "kept_out": app.recent.list(),
-        "denials": app.authorizer.denied().list().len(),
+        "denials": app.authorizer.revocations().list().len(),
         "nodes": nodes.unwrap_or_default(),
         "candidate": candidate(app),
     });
@@ -66,13 +66,16 @@ fn policy(app: &App) -> Value {
     let history = app.rollout.history().clone();
     let active = app.authorizer.active();
     let past: Vec<&PolicyInfo> = history.swaps.iter().map(|info| &**info).collect();
-    let old =
-        app.authorizer.old().into_iter().map(|old| json!({ "number": old.info.number, "decisions": old.decisions }));
+    let old = app
+        .authorizer
+        .retired()
+        .into_iter()
+        .map(|old| json!({ "number": old.info.generation, "decisions": old.decisions }));
     json!({
         "allow_all": app.authorizer.compiler().is_none(),
         "in_force": active.as_deref(),
         "old": old.collect::<Vec<_>>(),
-        "swaps": *app.authorizer.swaps().borrow(),
+        "swaps": *app.authorizer.generations().borrow(),
         "history": past,
         "refused": history.refused.iter().map(|refused| refusal(refused)).collect::<Vec<_>>(),
     })
