@@ -87,7 +87,7 @@ pub fn start(
         let store = open_store(&config.store, kept).await?;
         let signatures = signatures(&config)?;
         let observers = Observers::new(config.limits.shadow);
-        observers.audit.write(config.live.decisions.clone())?;
+        observers.audit.configure(config.live.decisions.clone())?;
         let authorizer = Arc::new(open_gate(&config, Arc::clone(&store))?.with_observers(observers.list()));
         let hub = Hub::start(Arc::clone(&store), config.stream.hub.clone());
         let app = Arc::new(App::new(config, hub, authorizer, observers, playground, signatures));

@@ -84,7 +84,7 @@ pub fn decisions(raw: &raw::Decisions) -> Result<audit::AuditConfig, ConfigError
         return Err(wrong("decisions.record", "it is the file of decisions.log too; the recording has secrets in it"));
     }
     let record = raw.record.clone().map(|file| recording::RecordingConfig { file, share, limit });
-    Ok(audit::AuditConfig { log, mask, record })
+    Ok(audit::AuditConfig { log, masked_fields: mask, recording: record })
 }
 
 /// The machine's name with an address, as a node's name.

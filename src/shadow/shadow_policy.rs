@@ -247,7 +247,7 @@ impl ShadowPolicy {
             time,
             request_id: request.id,
             version: decision.by.as_ref().map(|info| info.generation),
-            channels: self.mask.all(MaskedField::Channels, &channels),
+            channels: self.mask.mask_all(MaskedField::Channels, &channels),
             flip,
             differs,
             active: DecisionSummary::new(&decision).masked(&self.mask),

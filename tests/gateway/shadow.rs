@@ -70,8 +70,8 @@ async fn it_has_the_look_ups_of_the_real_run_and_no_others() {
         "session:s1" = '{"id":"alice","role":"member"}'
         "team:red:members" = ["alice"]"#;
     let gateway = Gateway::behind(&example(), world).await;
-    let masked = AuditConfig { mask: vec![MaskedField::Channels], ..AuditConfig::default() };
-    gateway.app.audit.write(masked).expect("nothing is written");
+    let masked = AuditConfig { masked_fields: vec![MaskedField::Channels], ..AuditConfig::default() };
+    gateway.app.audit.configure(masked).expect("nothing is written");
     let open = async |query: &str| {
         let mut sse = Sse::open(gateway.data, &format!("/api/realtime?{query}"), &[("cookie", "session=s1")]).await;
         assert_eq!(sse.frame().await["type"], "connected");

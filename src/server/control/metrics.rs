@@ -118,11 +118,15 @@ fn decisions(app: &App, book: &Book) {
         asked.with_label_values(&[result]).inc_by(count);
     }
     for (name, help, lines) in [
-        ("tidegate_decision_log_lines_total", "Lines of the decision log, by what became of them.", app.audit.logged()),
+        (
+            "tidegate_decision_log_lines_total",
+            "Lines of the decision log, by what became of them.",
+            app.audit.log_counts(),
+        ),
         (
             "tidegate_recording_lines_total",
             "Decisions that were to be recorded, by what became of them.",
-            app.audit.recorded(),
+            app.audit.recording_counts(),
         ),
     ] {
         let counts = book.counters(name, help, &["result"]);
