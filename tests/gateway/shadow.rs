@@ -22,7 +22,7 @@ const ALL: ShadowSampling = ShadowSampling { share: 1.0, concurrency: 4 };
 fn propose(gateway: &Gateway, policy: &[u8], share: ShadowSampling) -> Arc<ShadowPolicy> {
     let candidate =
         Arc::new(ShadowPolicy::new(load(policy), PolicyOrigin::default(), share, 100, gateway.app.audit.mask()));
-    gateway.app.shadow.ask(Some(Arc::clone(&candidate)));
+    gateway.app.shadow.replace(Some(Arc::clone(&candidate)));
     candidate
 }
 
@@ -55,9 +55,9 @@ async fn what_it_would_have_said_is_counted_and_has_no_effect() {
     assert_eq!(other.counts().agree + same.counts().agree, 2, "who was asked before is asked no more");
     let report = last.report();
     let told = &report.disagreements[0];
-    assert_eq!((told.flip, told.version), (decision_change::DecisionChange::RejectToAllow, Some(2)));
-    assert_eq!((told.active.status, told.candidate.outcome), (Some(418), "allowed"));
-    gateway.app.shadow.ask(None);
+    assert_eq!((told.change, told.generation), (decision_change::DecisionChange::RejectToAllow, Some(2)));
+    assert_eq!((told.active.status, told.shadow.outcome), (Some(418), "allowed"));
+    gateway.app.shadow.replace(None);
     assert_eq!(gateway.refused("channel=c").await.status, 418);
     assert_eq!(last.counts(), ShadowCounts { reject_to_allow: 1, ..ShadowCounts::default() });
 }
@@ -94,7 +94,7 @@ async fn it_has_the_look_ups_of_the_real_run_and_no_others() {
     assert_eq!(ask(gateway.data, "GET", "/api/realtime?channel=alice", &[], "").await.status, 401);
     counts(&strict, ShadowCounts { other: 1, ..ShadowCounts::default() }).await;
     let told = strict.report().disagreements.remove(0);
-    assert_eq!(told.differs, ["status", "headers", "body"]);
+    assert_eq!(told.changed_fields, ["status", "headers", "body"]);
     assert!(told.channels[0].starts_with('~'), "masked as in the decision log: {told:?}");
 }
 

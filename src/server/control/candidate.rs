@@ -23,7 +23,7 @@ use crate::shadow::shadow_policy::ShadowSampling;
 
 /// `GET /v1/policy/candidate`
 pub async fn get(app: &App) -> Response {
-    let own = app.shadow.candidate();
+    let own = app.shadow.current();
     match fleet::followed(app) {
         None => own.map_or_else(none, |own| respond::json(StatusCode::OK, &json!(own.report()))),
         Some(followed) => match push::told(followed.store()).await {
@@ -98,7 +98,7 @@ pub async fn delete(app: &App) -> Response {
 /// The fleet's candidate, with this node's disagreements.
 fn with_own(app: &App, told: &ShadowStatus) -> Value {
     let mut body = json!(told);
-    let own = app.shadow.candidate().filter(|own| **own.policy().digest() == *told.digest.to_string());
+    let own = app.shadow.current().filter(|own| **own.policy().digest() == *told.digest.to_string());
     body["disagreements"] = own.map_or_else(|| json!([]), |own| json!(own.report().disagreements));
     body
 }
@@ -137,7 +137,7 @@ pub async fn promote(app: &App, request: Request<Incoming>) -> Response {
             None => promote_on_all(app, followed, wish, within).await,
         };
     }
-    let Some(candidate) = app.shadow.candidate() else { return none() };
+    let Some(candidate) = app.shadow.current() else { return none() };
     if let Some(refusal) = other_than(wish.digest.as_deref(), candidate.policy().digest()) {
         return refusal;
     }
@@ -156,7 +156,7 @@ pub async fn promote(app: &App, request: Request<Incoming>) -> Response {
 
 /// A push of the fleet's candidate; without one, of this node's own.
 async fn promote_on_all(app: &App, followed: &Arc<Fleet>, wish: Promote, within: Option<Duration>) -> Response {
-    let own = app.shadow.candidate();
+    let own = app.shadow.current();
     let (artifact, own) = match (push::proposal(followed.store()).await, own) {
         (Ok(ShadowPush { pointer, .. }), _) => {
             if let Some(refusal) = other_than(wish.digest.as_deref(), &pointer.component.to_string()) {

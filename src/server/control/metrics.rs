@@ -103,7 +103,7 @@ fn policy(app: &App, book: &Book) {
 
 /// What is written of decisions: 0 where nothing is.
 fn decisions(app: &App, book: &Book) {
-    let candidate = app.shadow.candidate();
+    let candidate = app.shadow.current();
     if let Some(candidate) = &candidate {
         let info = book.gauges("tidegate_candidate_info", "The candidate that is asked; always 1.", &["digest"]);
         info.with_label_values(&[&**candidate.policy().digest()]).set(1);

@@ -54,7 +54,7 @@ pub async fn status(app: &App) -> Response {
 
 /// The candidate in numbers; where it differs is asked of `/v1/policy/candidate`.
 fn candidate(app: &App) -> Value {
-    let Some(candidate) = app.shadow.candidate() else { return Value::Null };
+    let Some(candidate) = app.shadow.current() else { return Value::Null };
     let mut report = json!(candidate.report());
     if let Some(report) = report.as_object_mut() {
         report.remove("disagreements");
