@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::commands::policy::subject::SubjectArgs;
 use crate::config::ConfigError;
-use crate::policytest::bench::{Costs, Until, measure};
+use crate::policytest::bench::{BenchLength, BenchResults, measure};
 use crate::policytest::{TestCase, file};
 use crate::wasm::compile::Compiler;
 
@@ -40,7 +40,7 @@ struct Report<'a> {
     asked: usize,
     machine: String,
     #[serde(flatten)]
-    costs: &'a Costs,
+    costs: &'a BenchResults,
 }
 
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
@@ -56,13 +56,13 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let cases: Vec<TestCase> = cases.into_iter().filter(|case| case.expect.kind() != Some("error")).collect();
     anyhow::ensure!(!cases.is_empty(), "policy bench: every case expects an error, so there is no decision to measure");
     let (limits, _) = args.subject.bounds()?;
-    let until = args.count.map_or(Until::Time(args.time), Until::Count);
+    let length = args.count.map_or(BenchLength::Time(args.time), BenchLength::Count);
     let file = args.subject.file.display();
     let bytes = std::fs::read(&args.subject.file).with_context(|| format!("policy {file}: cannot be read"))?;
     // A folder of its own for what is compiled, so that the first time is one.
     let kept = tempfile::tempdir().context("cannot make a folder for what is compiled")?;
     let compiler = Compiler::new(&limits, Some(kept.path()))?;
-    let costs = measure(&compiler, &bytes, &cases, &limits, until).with_context(|| format!("policy {file}"))?;
+    let costs = measure(&compiler, &bytes, &cases, &limits, length).with_context(|| format!("policy {file}"))?;
     let report = Report {
         file: file.to_string(),
         cases: path.map(|path| path.display().to_string()),
@@ -80,7 +80,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
 
 impl Report<'_> {
     fn text(&self) -> String {
-        let Costs { fresh, prepared, throughput, fuel, .. } = self.costs;
+        let BenchResults { fresh, prepared, throughput, fuel, .. } = self.costs;
         let by = match &self.cases {
             Some(file) => format!("{} cases of {file}, in turn", self.asked),
             None => "one plain request, for there are no cases beside it".into(),
