@@ -179,7 +179,7 @@ impl<T: Line, S: Sink> Writer<T, S> {
                 let written = accepted.saturating_sub(u64::from(unreported > 0));
                 self.counters.written.fetch_add(written, Ordering::Relaxed);
                 // These are not reported in a line: a sink that refuses lines without an error accepts no more.
-                self.counters.dropped.fetch_add(lines - written, Ordering::Relaxed);
+                self.counters.dropped.fetch_add(lines.saturating_sub(written), Ordering::Relaxed);
             }
             Err(error) => {
                 self.counters.drop_lines(lines);

@@ -97,10 +97,10 @@ impl Evaluator {
         let mut terms = EvaluationTerms { deadline, patience, lookups: 0, traced };
         for attempt in 1.. {
             terms.patience.restart = attempt < MAX_ATTEMPTS;
-            let (result, held) =
+            let (result, returned) =
                 evaluate_once(generation, &request.id, &wit_request, &wit_channels, terms, permit).await?;
             // Also before waiting for keys: other decisions can use the permit meanwhile.
-            self.tear_down(result.used, held).await;
+            self.tear_down(result.used, returned).await;
             let Some(keys) = result.awaits else {
                 let mut options = result.said;
                 let (reason, trace) = (options.reason.take(), result.trace);

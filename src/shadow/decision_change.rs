@@ -94,12 +94,7 @@ pub fn view_changes(before: &DecisionView, after: &DecisionView) -> Vec<&'static
     if before.kind() != after.kind() {
         return Vec::new();
     }
-    let mut fields: Vec<&'static str> = before.fields.iter().chain(&after.fields).map(|(field, _)| *field).collect();
-    let mut seen = Vec::new();
-    fields.retain(|field| {
-        let is_new = !seen.contains(field);
-        seen.push(*field);
-        is_new && !["reason", "because"].contains(field) && before.get(field) != after.get(field)
-    });
-    fields
+    let only_after = after.fields.iter().filter(|(field, _)| before.get(field).is_none());
+    let fields = before.fields.iter().chain(only_after).map(|(field, _)| *field);
+    fields.filter(|field| !["reason", "because"].contains(field) && before.get(field) != after.get(field)).collect()
 }

@@ -65,9 +65,8 @@ impl ShadowEvaluator {
         self.current.load_full()
     }
 
-    /// Replaces the shadow policy, and returns the previous one.
-    pub fn replace(&self, policy: Option<Arc<ShadowPolicy>>) -> Option<Arc<ShadowPolicy>> {
-        self.current.swap(policy)
+    pub fn replace(&self, policy: Option<Arc<ShadowPolicy>>) {
+        self.current.store(policy);
     }
 }
 
