@@ -70,8 +70,8 @@ pub fn start(
         let store = startup::open_store(&config.store, kept).await?;
         let signatures = startup::signatures(&config, &node)?;
         let observers = Observers::new(config.limits.shadow);
-        observers.audit.write(config.live.decisions.clone())?;
-        let authorizer = startup::open_gate(&config, Arc::clone(&store))?.observed_by(observers.list());
+        observers.audit.configure(config.live.decisions.clone())?;
+        let authorizer = startup::open_gate(&config, Arc::clone(&store))?.with_observers(observers.list());
         let authorizer = Arc::new(authorizer);
         let hub = Hub::start(Arc::clone(&store), config.stream.hub.clone());
         let app = Arc::new(App::new(config, node, hub, authorizer, observers, playground, signatures));

@@ -180,7 +180,7 @@ pub fn open_gate(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<Autho
     let env = config.env(store);
     let limits = config.limits.clone();
     if config.door == PolicyMode::AllowAll {
-        return Ok(Authorizer::open_to_all(env, limits));
+        return Ok(Authorizer::allow_all(env, limits));
     }
     let compiler = Compiler::new(&limits, config.cache_dir.as_deref())?;
     Ok(Authorizer::new(compiler, env, limits))

@@ -170,7 +170,7 @@ impl Fleet {
         }
         tasks.push(tokio::spawn(Arc::clone(self).beat()).abort_handle());
         tasks.push(tokio::spawn(listen(Arc::clone(self), hub.clone())).abort_handle());
-        let (fleet, mut swaps) = (Arc::clone(self), self.authorizer.swaps());
+        let (fleet, mut swaps) = (Arc::clone(self), self.authorizer.generations());
         let tell = async move {
             while swaps.changed().await.is_ok() {
                 fleet.changed.notify_one();

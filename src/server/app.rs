@@ -98,7 +98,7 @@ impl App {
             commands: Arc::new(commands),
             rejection_delay: RejectionDelay::new(
                 config.stream.max_streams.div_ceil(STREAMS_PER_DELAYED_REQUEST),
-                authorizer.swaps(),
+                authorizer.generations(),
             ),
             replays: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
             shutdown: ShutdownState::new(),

@@ -88,11 +88,11 @@ impl Gateway {
         let env = config.env(Arc::clone(&store) as Arc<dyn Store>);
         let limits = config.limits.clone();
         let authorizer = match door {
-            Door::AllowAll => Authorizer::open_to_all(env, limits),
+            Door::AllowAll => Authorizer::allow_all(env, limits),
             _ => Authorizer::new(engine::shared().expect("an engine"), env, limits),
         };
         let observers = Observers::new(config.limits.shadow);
-        let authorizer = authorizer.observed_by(observers.list());
+        let authorizer = authorizer.with_observers(observers.list());
         if let Door::Policy(policy) = door {
             authorizer.activate(load(policy));
         }

@@ -50,7 +50,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     let Some(permit) = app.streams.admit(abort) else {
         return Err(refused(ApiError::TooManyStreams { max: app.config.stream.max_streams }));
     };
-    let (decision, pin) = app.authorizer.admit(&asked, &query.channels).await;
+    let (decision, pin) = app.authorizer.authorize(&asked, &query.channels).await;
     app.rejection_delay.record(client, &decision.outcome);
     metrics().stream_requested(outcome(&decision));
     app.recent_rejections.record(&asked.id, &query.channels, &decision);
