@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::channel::StartPosition;
+use crate::channel::membership::StartPosition;
 use crate::policy::{Decision, Grant, Outcome};
 use crate::server::request::{Query, for_policy};
 use crate::server::respond;

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use crate::channel::hub::RawSubscription;
+use crate::channel::raw_subscription::RawSubscription;
 use crate::server::App;
 use crate::server::request::{read_body, shows_token};
 use crate::server::respond;

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
-use crate::channel::StartPosition;
+use crate::channel::membership::StartPosition;
 use crate::config::Config;
 use crate::policy;
 use crate::policy::request;

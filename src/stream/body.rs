@@ -15,9 +15,9 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep};
 
-use crate::channel::hub::{Hub, Membership};
+use crate::channel::hub::Hub;
+use crate::channel::membership::{Cursor, Membership, OpenResult, PullResult, StartPosition};
 use crate::channel::sequencer::{Gap, SequencedFrame};
-use crate::channel::{Cursor, OpenResult, PullResult, StartPosition};
 use crate::event::{StreamId, json_string};
 use crate::store::Page;
 use crate::stream::position::Positions;

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use sha2::{Digest, Sha256};
 
-use crate::channel::StartPosition;
+use crate::channel::membership::StartPosition;
 use crate::event::{StreamId, digits};
 
 /// Reads a `last_ack_…`: a time in ms on the browser's clock, or a stream id. `None` if it is neither.
