@@ -5,8 +5,9 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
+use crate::channel::gap::{Gap, GapReason};
 use crate::channel::reader::StoreReader;
-use crate::channel::sequencer::{Gap, GapReason, SequencedFrame};
+use crate::channel::sequencer::SequencedFrame;
 use crate::channel::{Channel, Inner, Link};
 use crate::event::StreamId;
 use crate::store::Page;

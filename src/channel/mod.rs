@@ -2,6 +2,7 @@
 
 pub(crate) mod barrier;
 pub(crate) mod buffer;
+pub(crate) mod gap;
 pub mod hub;
 pub(crate) mod membership;
 pub mod raw_subscription;

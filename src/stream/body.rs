@@ -1,42 +1,25 @@
 //! One client's stream, as the body of its response: a cursor a channel, and nothing in between. It is polled when the socket
 //! takes more, so that a client that stops reading stops everything here, and finds its place again when it goes on.
 
-use crate::telemetry::metrics::metrics;
-use crate::util::clock::now_ms;
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep};
 
-use crate::channel::hub::Hub;
-use crate::channel::membership::{Cursor, Membership, OpenResult, PullResult, StartPosition};
-use crate::channel::sequencer::{Gap, SequencedFrame};
-use crate::event::{StreamId, json_string};
-use crate::store::Page;
+use crate::channel::membership::StartPosition;
+use crate::stream::StreamContext;
+use crate::stream::channel_reader::{ChannelReader, Phase};
+use crate::stream::chunk::{Chunk, PIECE};
 use crate::stream::position::Positions;
 use crate::stream::registry::{StreamInfo, StreamPermit};
-use crate::stream::replay::{Fetched, PendingPage, ReplayBudget, Request, fetch};
-
-/// A piece of the body is about so large at the most; beyond it lies what the socket holds.
-const PIECE: usize = 16 * 1024;
-
-/// What all streams of a node share.
-#[derive(Clone)]
-pub struct StreamContext {
-    /// The channels.
-    pub hub: Hub,
-    /// Memory for replays.
-    pub replays: Arc<ReplayBudget>,
-    /// A silent stream says something this often.
-    pub ping: Duration,
-}
+use crate::telemetry::metrics::metrics;
+use crate::util::clock::now_ms;
 
 /// One channel of a stream that is about to start.
 pub struct ChannelStart {
@@ -62,26 +45,6 @@ pub struct EventStream {
     ended: bool,
     wrote_at: Instant,
     timer: Pin<Box<Sleep>>,
-}
-
-struct ChannelReader {
-    number: usize,
-    membership: Membership,
-    phase: Phase,
-}
-
-enum Phase {
-    Opening { start: StartPosition, verified: Option<u64>, refused: bool },
-    Live(Cursor),
-    Fetching(Cursor, Pin<Box<dyn Future<Output = Fetched> + Send>>),
-    Sending(Cursor, Box<Sending>),
-}
-
-struct Sending {
-    slot: Arc<PendingPage>,
-    page: Page,
-    log_end: u64,
-    end: StreamId,
 }
 
 impl EventStream {
@@ -195,159 +158,9 @@ impl EventStream {
     }
 }
 
-impl ChannelReader {
-    /// Writes what there is. True if the piece is full.
-    fn advance(
-        &mut self,
-        context: &StreamContext,
-        positions: &mut Positions,
-        out: &mut Chunk,
-        cx: &mut Context<'_>,
-    ) -> bool {
-        loop {
-            match &mut self.phase {
-                Phase::Opening { start, verified, refused } => {
-                    match self.membership.open(*start, verified, cx.waker()) {
-                        OpenResult::Wait => return false,
-                        OpenResult::Wrong => {
-                            if !std::mem::replace(refused, true) {
-                                out.error(self.membership.name());
-                            }
-                            return false;
-                        }
-                        OpenResult::Open(cursor, gap) => {
-                            positions.set(self.number, Some(cursor.at));
-                            out.connected(positions, self.membership.name(), cursor.at);
-                            if let Some(gap) = gap {
-                                out.gap(positions, self.membership.name(), gap);
-                            }
-                            self.phase = Phase::Live(cursor);
-                        }
-                    }
-                }
-                Phase::Live(cursor) => {
-                    let number = self.number;
-                    let sink = |item: &SequencedFrame| out.item(positions, number, item);
-                    match self.membership.pull(cursor, cx.waker(), sink) {
-                        PullResult::Full => return true,
-                        PullResult::Idle => return out.is_full(),
-                        PullResult::Back(gap) => {
-                            positions.set(self.number, Some(cursor.at));
-                            out.gap(positions, self.membership.name(), gap);
-                        }
-                        PullResult::Behind => {
-                            let cursor = *cursor;
-                            self.phase = self.fetching(context, cursor, true);
-                        }
-                    }
-                }
-                Phase::Fetching(cursor, future) => {
-                    let Poll::Ready(fetched) = future.as_mut().poll(cx) else { return false };
-                    let Fetched { slot, page, log_end, end } = fetched;
-                    self.phase = Phase::Sending(*cursor, Box::new(Sending { slot, page, log_end, end }));
-                }
-                Phase::Sending(cursor, sending) => {
-                    let mut taken_back = false;
-                    match sending.slot.lock().as_mut() {
-                        None => taken_back = true,
-                        Some(held) => {
-                            while let Some(item) = held.items.pop_front() {
-                                if !out.item(positions, self.number, &item) {
-                                    held.items.push_front(item);
-                                    return true;
-                                }
-                                cursor.at = item.at;
-                            }
-                        }
-                    }
-                    let mut cursor = *cursor;
-                    if taken_back {
-                        self.phase = self.fetching(context, cursor, false);
-                        continue;
-                    }
-                    cursor.at = cursor.at.max(sending.end);
-                    if !sending.page.complete {
-                        cursor.existed = sending.page.last();
-                    }
-                    self.membership.rejoin(&mut cursor, &sending.page, sending.log_end);
-                    let more = !sending.page.complete && cursor.is_behind();
-                    self.phase = if more { self.fetching(context, cursor, false) } else { Phase::Live(cursor) };
-                }
-            }
-        }
-    }
-
-    fn fetching(&self, context: &StreamContext, cursor: Cursor, first: bool) -> Phase {
-        let request = Request {
-            channel: Arc::clone(self.membership.name()),
-            after: cursor.at,
-            existed: cursor.existed,
-            first,
-            is_entry: cursor.is_entry,
-            log_end: self.membership.log_end(),
-        };
-        Phase::Fetching(cursor, Box::pin(fetch(context.hub.clone(), Arc::clone(&context.replays), request)))
-    }
-}
-
 /// A client that does not read keeps what it was sent waiting: without the room that writing it took.
 fn fit(bytes: BytesMut) -> Bytes {
     if bytes.capacity() > bytes.len() + bytes.len() / 8 { Bytes::copy_from_slice(&bytes) } else { bytes.freeze() }
-}
-
-/// A piece of the body that is being written.
-#[derive(Default)]
-struct Chunk {
-    bytes: BytesMut,
-    /// A large frame is not copied: it follows as it is, and ends the piece.
-    rest: Bytes,
-    events: u64,
-}
-
-impl Chunk {
-    fn is_full(&self) -> bool {
-        self.bytes.len() >= PIECE || !self.rest.is_empty()
-    }
-
-    /// Writes an item's block: the client's own `id:` line, then the bytes that all clients share. False, and nothing
-    /// written, if the piece is full.
-    fn item(&mut self, positions: &mut Positions, number: usize, item: &SequencedFrame) -> bool {
-        if self.is_full() {
-            return false;
-        }
-        positions.set(number, Some(item.at));
-        if self.bytes.is_empty() {
-            // Most pieces are one event: with room for just that, it is allocated once and has to be fitted no more.
-            self.bytes.reserve(positions.length() + item.frame.len().min(PIECE));
-        }
-        positions.write(&mut self.bytes);
-        if item.frame.len() < PIECE {
-            self.bytes.extend_from_slice(&item.frame);
-        } else {
-            self.rest = item.frame.clone();
-        }
-        self.events += u64::from(item.gap.is_none());
-        true
-    }
-
-    fn connected(&mut self, positions: &Positions, channel: &str, cursor: StreamId) {
-        positions.write(&mut self.bytes);
-        let channel = json_string(channel);
-        // Writing to memory does not fail.
-        let _ =
-            write!(self.bytes, "data: {{\"type\":\"connected\",\"channel\":{channel},\"cursor\":\"{cursor}\"}}\n\n");
-    }
-
-    fn gap(&mut self, positions: &Positions, channel: &str, gap: Gap) {
-        metrics().gap(gap.why.as_str());
-        positions.write(&mut self.bytes);
-        self.bytes.extend_from_slice(&gap.frame(channel));
-    }
-
-    fn error(&mut self, channel: &str) {
-        let text = json_string(&format!("channel {channel:?} cannot be read"));
-        let _ = write!(self.bytes, "data: {{\"type\":\"error\",\"error\":{text}}}\n\n");
-    }
 }
 
 impl Body for EventStream {

@@ -2,108 +2,21 @@
 //! All that these hold on a node comes out of one budget; who reads nothing may lose what it holds, and reads it again.
 
 use crate::telemetry::metrics::metrics;
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-
+use crate::channel::gap::{Gap, GapReason};
 use crate::channel::hub::Hub;
-use crate::channel::sequencer::{Gap, GapReason, SequencedFrame};
+use crate::channel::sequencer::SequencedFrame;
 use crate::event::{Body, StreamId, user_frame};
 use crate::store::Page;
+use crate::stream::replay_budget::{PendingPage, ReplayBudget};
 
 /// One read of a replay, in bytes of entries. A larger entry comes alone.
 const PAGE: usize = 64 * 1024;
-/// What a page costs in memory: the answer as it came, its fields one by one, and the frames; small entries most of all.
-const COST: usize = 4;
-/// The budget's unit, in bytes.
-const UNIT: usize = 1024;
 /// After a read that failed, growing from the first to the second.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-
-/// The bound on all pages of this node.
-pub struct ReplayBudget {
-    units: usize,
-    free: Arc<Semaphore>,
-    held: Mutex<VecDeque<Weak<PendingPage>>>,
-    /// A read under way became a page, which can be taken back.
-    more: Notify,
-}
-
-impl ReplayBudget {
-    /// So many bytes.
-    #[must_use]
-    pub fn new(bytes: usize) -> Self {
-        let units = (bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS);
-        Self { units, free: Arc::new(Semaphore::new(units)), held: Mutex::default(), more: Notify::new() }
-    }
-
-    /// Bytes that are taken.
-    #[must_use]
-    pub fn used(&self) -> usize {
-        self.units.saturating_sub(self.free.available_permits()) * UNIT
-    }
-
-    fn held(&self) -> MutexGuard<'_, VecDeque<Weak<PendingPage>>> {
-        self.held.lock()
-    }
-
-    /// Waits for room, and makes some: the page that was read longest ago goes.
-    async fn take(&self, bytes: usize) -> OwnedSemaphorePermit {
-        let units = u32::try_from((bytes * COST).div_ceil(UNIT).min(self.units)).unwrap_or(u32::MAX);
-        loop {
-            // From before the look at what is held, so that no page comes unseen.
-            let more = self.more.notified();
-            if let Ok(permit) = Arc::clone(&self.free).try_acquire_many_owned(units) {
-                return permit;
-            }
-            let oldest = self.held().pop_front();
-            match oldest {
-                Some(slot) => drop(slot.upgrade().map(|slot| slot.lock().take())),
-                None => {
-                    // All of it is with reads under way. They end as pages, perhaps of clients that never read: those have
-                    // to be taken back too. The semaphore is never closed.
-                    tokio::select! {
-                        permit = Arc::clone(&self.free).acquire_many_owned(units) => if let Ok(permit) = permit {
-                            return permit;
-                        },
-                        () = more => {}
-                    }
-                }
-            }
-        }
-    }
-
-    fn hold(&self, slot: &Arc<PendingPage>) {
-        let mut held = self.held();
-        if held.len() >= 64 && held.len() == held.capacity() {
-            held.retain(|slot| slot.strong_count() > 0);
-        }
-        held.push_back(Arc::downgrade(slot));
-        drop(held);
-        self.more.notify_waiters();
-    }
-}
-
-/// Where a page lies; empty once it was taken back.
-#[derive(Default)]
-pub struct PendingPage(Mutex<Option<BudgetGuard>>);
-
-/// A page that waits for its client.
-pub struct BudgetGuard {
-    /// What the client has not been sent yet.
-    pub items: VecDeque<SequencedFrame>,
-    _room: OwnedSemaphorePermit,
-}
-
-impl PendingPage {
-    /// The page, for as long as it is needed to hand something out.
-    pub fn lock(&self) -> MutexGuard<'_, Option<BudgetGuard>> {
-        self.0.lock()
-    }
-}
 
 /// A page that was read.
 pub struct Fetched {
@@ -169,8 +82,7 @@ pub async fn fetch(hub: Hub, budget: Arc<ReplayBudget>, request: Request) -> Fet
         }
         end = id;
     }
-    let slot = Arc::new(PendingPage(Mutex::new(Some(BudgetGuard { items, _room: room }))));
-    budget.hold(&slot);
+    let slot = budget.hold(items, room);
     Fetched { slot, page, log_end: *log_end, end }
 }
 
@@ -246,47 +158,5 @@ mod tests {
         let anew = Page { stream: Some(stream), ..Page::default() };
         assert_eq!(gap_before(&request(5, 0, true), &anew).map(|(g, _)| g.certain), Some(false));
         assert_eq!(gap_before(&request(5, 0, false), &anew), None);
-    }
-
-    #[tokio::test]
-    async fn the_oldest_page_goes_when_room_is_short() {
-        let budget = ReplayBudget::new(50 * COST * UNIT);
-        let page = async || {
-            let slot = Arc::new(PendingPage(Mutex::new(Some(BudgetGuard {
-                items: VecDeque::new(),
-                _room: budget.take(20 * UNIT).await,
-            }))));
-            budget.hold(&slot);
-            slot
-        };
-        let (a, b) = (page().await, page().await);
-        assert!(a.lock().is_some() && b.lock().is_some());
-        let c = page().await;
-        assert!(a.lock().is_none() && b.lock().is_some() && c.lock().is_some());
-        drop(c);
-        let d = page().await;
-        assert!(b.lock().is_some() && d.lock().is_some(), "what a client let go makes room by itself");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_waits_for_reads_under_way_gets_what_they_become() {
-        let budget = Arc::new(ReplayBudget::new(100 * UNIT));
-        // All room is with reads under way when somebody else wants some.
-        let reads = [budget.take(10 * UNIT).await, budget.take(10 * UNIT).await];
-        let waiting = tokio::spawn({
-            let budget = Arc::clone(&budget);
-            async move { drop(budget.take(10 * UNIT).await) }
-        });
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
-        // They become pages of clients that do not read.
-        let pages = reads.map(|room| {
-            let slot = Arc::new(PendingPage(Mutex::new(Some(BudgetGuard { items: VecDeque::new(), _room: room }))));
-            budget.hold(&slot);
-            slot
-        });
-        let got = tokio::time::timeout(Duration::from_secs(60), waiting).await;
-        assert!(got.is_ok(), "it waits for ever");
-        assert!(pages[0].lock().is_none() && pages[1].lock().is_some());
     }
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::event::{Body, NotificationKind, StreamId, json_string, user_frame};
+use crate::channel::gap::{Gap, GapReason};
+use crate::event::{Body, NotificationKind, StreamId, user_frame};
 use crate::store::Page;
 
 /// How long an entry that was read before its doorbell rang waits for it, and a hole for the doorbells of the entries that
@@ -42,59 +43,6 @@ impl PayloadBudget {
 
     fn give(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-/// Why entries are or may be missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GapReason {
-    /// Trimmed, deleted or expired before they were read.
-    Trimmed,
-    /// The store holds less than it did: a restart or a failover lost the end of the stream, or the key was made anew.
-    WentBack,
-    /// An entry over `stream.max-event`.
-    TooLarge,
-}
-
-impl GapReason {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Trimmed, Self::WentBack, Self::TooLarge];
-
-    /// As the `gap` frame says it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Trimmed => "trimmed",
-            Self::WentBack => "store-went-back",
-            Self::TooLarge => "too-large",
-        }
-    }
-}
-
-/// Entries between two ids that are or may be gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// The last position before it.
-    pub after: StreamId,
-    /// Where the stream goes on: the first entry behind the hole, or the stream's last id; the entry itself when that was
-    /// too large.
-    pub resumed: StreamId,
-    /// The store proves that something is gone.
-    pub certain: bool,
-    /// What happened.
-    pub why: GapReason,
-}
-
-impl Gap {
-    /// The `data:` part of its block.
-    #[must_use]
-    pub fn frame(&self, channel: &str) -> Bytes {
-        let Self { after, resumed, certain, why } = self;
-        let (channel, why) = (json_string(channel), why.as_str());
-        Bytes::from(format!(
-            "data: {{\"type\":\"gap\",\"channel\":{channel},\"after\":\"{after}\",\"resumed\":\"{resumed}\",\
-             \"certain\":{certain},\"reason\":\"{why}\"}}\n\n"
-        ))
     }
 }
 
