@@ -11,13 +11,15 @@ use crate::channel::sequencer::PATIENCE;
 use crate::channel::{Channel, Inner, Link};
 use crate::event::StreamId;
 use crate::store::{Limits, Page, Store, StoreError};
+use crate::util::backoff::Backoff;
 
 /// Reads of channels under way at once; what they bring is bounded by this times [`PAGE`].
 const READS: usize = 16;
 /// One read of a channel, in entries and bytes. A larger entry comes alone.
 const PAGE: (usize, usize) = (256, 256 * 1024);
-/// After a read that failed, growing from the first to the second.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// The first and the longest delay before a failed read is tried again.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// Reads channels from the store, one read at a time a channel.
 pub(crate) struct StoreReader {
@@ -53,7 +55,7 @@ impl StoreReader {
 
     /// The one task that reads a channel, while anything is to be read or waits to be settled.
     async fn read_until_quiet(self: Arc<Self>, channel: Arc<Channel>) {
-        let mut delay = RETRY.0;
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
         let mut bytes = PAGE.1;
         loop {
             let plan = channel.inner().plan();
@@ -78,10 +80,9 @@ impl StoreReader {
                         bytes = needs;
                     }
                     if channel.inner().read_done(result, patient, number) {
-                        delay = RETRY.0;
+                        backoff.reset();
                     } else {
-                        tokio::time::sleep(jitter(delay)).await;
-                        delay = (delay * 2).min(RETRY.1);
+                        tokio::time::sleep(jitter(backoff.next_delay())).await;
                     }
                 }
             }

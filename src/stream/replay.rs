@@ -12,11 +12,13 @@ use crate::channel::sequencer::SequencedFrame;
 use crate::event::{Body, StreamId, user_frame};
 use crate::store::Page;
 use crate::stream::replay_budget::{PendingPage, ReplayBudget};
+use crate::util::backoff::Backoff;
 
 /// One read of a replay, in bytes of entries. A larger entry comes alone.
 const PAGE: usize = 64 * 1024;
-/// After a read that failed, growing from the first to the second.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// The first and the longest delay before a failed read is tried again.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// A page that was read.
 pub struct Fetched {
@@ -50,7 +52,7 @@ pub struct Request {
 pub async fn fetch(hub: Hub, budget: Arc<ReplayBudget>, request: Request) -> Fetched {
     let Request { channel, after, log_end, .. } = &request;
     let after = *after;
-    let (mut bytes, mut delay) = (PAGE, RETRY.0);
+    let (mut bytes, mut backoff) = (PAGE, Backoff::new(RETRY_MIN, RETRY_MAX));
     metrics().replay_page(request.first);
     let (mut page, room) = loop {
         let room = budget.take(bytes).await;
@@ -59,8 +61,7 @@ pub async fn fetch(hub: Hub, budget: Arc<ReplayBudget>, request: Request) -> Fet
             Ok(page) => break (page, room),
             Err(_) => {
                 drop(room);
-                tokio::time::sleep(delay).await;
-                delay = (delay * 2).min(RETRY.1);
+                tokio::time::sleep(backoff.next_delay()).await;
             }
         }
     };
