@@ -142,7 +142,7 @@ impl NotificationHandler for Shared {
 
     fn rang(&self, channel: &str, payload: &[u8]) {
         if let Some(lead) = self.lead_at(channel) {
-            if Notification::parse(payload) != Notification::Noise {
+            if Notification::parse(payload) != Notification::System {
                 lead.rang();
             }
             return;

@@ -114,7 +114,7 @@ impl Channel {
             inner.tap = None;
         }
         match doorbell {
-            Notification::Noise => false,
+            Notification::System => false,
             Notification::Unknown => inner.want_read(),
             Notification::Event(_) if !inner.opened => inner.want_read(),
             Notification::Event(rung) => {

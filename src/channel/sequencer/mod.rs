@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::channel::gap::{Gap, GapReason};
-use crate::event::{Body, NotificationKind, StreamId, user_frame};
+use crate::event::{Body, EventNotification, StreamId, user_frame};
 use crate::store::Page;
 
 /// How long an entry that was read before its doorbell rang waits for it, and a hole for the doorbells of the entries that
@@ -97,7 +97,7 @@ pub struct Sequencer {
     added: u64,
     staged: VecDeque<Staged>,
     /// Doorbells beyond `read_to`; the flag says that a read has begun since.
-    payloads: BTreeMap<StreamId, (NotificationKind, bool)>,
+    payloads: BTreeMap<StreamId, (EventNotification, bool)>,
 }
 
 impl Drop for Sequencer {
@@ -156,7 +156,7 @@ impl Sequencer {
     }
 
     /// A doorbell rang. True if a read is needed to know more.
-    pub fn ring(&mut self, rung: NotificationKind, reading: bool) -> bool {
+    pub fn ring(&mut self, rung: EventNotification, reading: bool) -> bool {
         if rung.id <= self.head {
             return false;
         }
@@ -222,7 +222,7 @@ impl Sequencer {
             if page.complete { state.added } else { self.added.saturating_add_signed((read + missing.max(0)) as i64) };
         self.read_to = end;
 
-        let mut rung: BTreeMap<StreamId, NotificationKind> =
+        let mut rung: BTreeMap<StreamId, EventNotification> =
             self.take_seen(end).into_iter().map(|rung| (rung.id, rung)).collect();
         let oldest_read = fresh.first().map(|(id, _)| *id);
         let mut batch: Vec<Staged> = Vec::with_capacity(fresh.len());
@@ -300,7 +300,7 @@ impl Sequencer {
     }
 
     /// A doorbell of something that was read already, or trimmed before it could be.
-    fn fill(&mut self, rung: &NotificationKind) {
+    fn fill(&mut self, rung: &EventNotification) {
         let event = self.settled(rung);
         let at = self.staged.iter().position(|staged| staged.id() >= Some(rung.id)).unwrap_or(self.staged.len());
         if let Some(staged) = self.staged.get_mut(at)
@@ -320,12 +320,12 @@ impl Sequencer {
         self.staged.insert(at, event);
     }
 
-    fn settled(&self, rung: &NotificationKind) -> Staged {
+    fn settled(&self, rung: &EventNotification) -> Staged {
         Staged::Event { id: rung.id, frame: user_frame(rung.id, &rung.event, &rung.data, &self.channel), until: None }
     }
 
     /// Takes the payloads up to an id whose doorbells rang before the read began, and drops those that were passed.
-    fn take_seen(&mut self, end: StreamId) -> Vec<NotificationKind> {
+    fn take_seen(&mut self, end: StreamId) -> Vec<EventNotification> {
         let mut taken = Vec::new();
         let read_to = self.read_to;
         self.payloads.retain(|id, (rung, seen)| {

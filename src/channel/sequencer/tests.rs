@@ -19,8 +19,8 @@ fn body(data: &str, ambiguous: bool) -> Body {
     Body::Event { event: "e".into(), data: data.into(), ambiguous }
 }
 
-fn bell(n: u64, data: &str) -> NotificationKind {
-    NotificationKind { id: id(n), event: "e".into(), data: data.into(), prev: None }
+fn bell(n: u64, data: &str) -> EventNotification {
+    EventNotification { id: id(n), event: "e".into(), data: data.into(), prev: None }
 }
 
 impl World {
@@ -99,7 +99,7 @@ impl World {
     }
 
     /// Rings, and reads if that is asked for.
-    fn ring(&mut self, rung: NotificationKind) {
+    fn ring(&mut self, rung: EventNotification) {
         if self.order.ring(rung, false) {
             self.read();
         } else {
@@ -166,7 +166,7 @@ fn what_needs_no_doorbell_does_not_wait_for_one() {
 #[test]
 fn an_own_doorbell_is_delivered_without_a_read() {
     let mut w = World::new();
-    let own = |n: u64, prev: u64| NotificationKind { prev: Some(id(prev)), ..bell(n, "0") };
+    let own = |n: u64, prev: u64| EventNotification { prev: Some(id(prev)), ..bell(n, "0") };
     assert!(!w.order.ring(own(1, 0), false));
     assert!(!w.order.ring(own(2, 1), false));
     w.settle();
@@ -187,7 +187,7 @@ fn an_own_doorbell_during_a_read_waits_for_it() {
     let mut w = World::new();
     w.add(1, "1");
     let page = w.page(usize::MAX);
-    assert!(w.order.ring(NotificationKind { prev: Some(id(1)), ..bell(2, "2") }, true));
+    assert!(w.order.ring(EventNotification { prev: Some(id(1)), ..bell(2, "2") }, true));
     w.absorb(page);
     w.wait();
     w.took(&["1=1"]);
