@@ -247,7 +247,7 @@ impl Config {
             return Err(wrong("stream.ping", format!("{}: it is {what}", humantime::format_duration(ping))));
         }
         let (path, below) = stream_path(&raw.stream.path)?;
-        let max_event = size("stream.max-event", raw.stream.max_event, 1 << 10, 256 << 20)?;
+        let max_event_size = size("stream.max-event", raw.stream.max_event, 1 << 10, 256 << 20)?;
         let stream = StreamConfig {
             path,
             below,
@@ -256,9 +256,9 @@ impl Config {
             max_streams: count("stream.max-streams", raw.stream.max_streams, 10_000_000)?,
             replay_memory: size("stream.replay-memory", raw.stream.replay_memory, 1 << 20, 1 << 40)?,
             hub: HubSettings {
-                log_memory: size("stream.log-memory", raw.stream.log_memory, 0, 1 << 40)?,
-                position_check: positive("stream.position-check", raw.stream.position_check)?,
-                max_event,
+                buffer_memory: size("stream.log-memory", raw.stream.log_memory, 0, 1 << 40)?,
+                reconcile_interval: positive("stream.position-check", raw.stream.position_check)?,
+                max_event_size,
                 linger: Duration::from_secs(30),
             },
         };

@@ -1,4 +1,4 @@
-//! Gaps.
+//! Gaps: reports to clients that entries of a channel are or may be missing.
 
 use bytes::Bytes;
 
@@ -9,50 +9,48 @@ use crate::event::{StreamId, json_string};
 pub enum GapReason {
     /// Trimmed, deleted or expired before they were read.
     Trimmed,
-    /// The store holds less than it did: a restart or a failover lost the end of the stream, or the key was made anew.
-    WentBack,
-    /// An entry over `stream.max-event`.
+    /// The store holds less than before: a restart or a failover lost the end of the stream, or the key was created again.
+    StoreReset,
+    /// The entry is larger than `stream.max-event`.
     TooLarge,
 }
 
 impl GapReason {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Trimmed, Self::WentBack, Self::TooLarge];
+    pub const ALL: [Self; 3] = [Self::Trimmed, Self::StoreReset, Self::TooLarge];
 
-    /// As the `gap` frame says it.
+    /// The `reason` of the `gap` frame and of the metric.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Trimmed => "trimmed",
-            Self::WentBack => "store-went-back",
+            Self::StoreReset => "store-went-back",
             Self::TooLarge => "too-large",
         }
     }
 }
 
-/// Entries between two ids that are or may be gone.
+/// A range of ids whose entries are or may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// The last position before it.
+    /// The last position before the gap.
     pub after: StreamId,
-    /// Where the stream goes on: the first entry behind the hole, or the stream's last id; the entry itself when that was
-    /// too large.
+    /// Where the stream continues: the first entry after the gap, or the stream's last id. For an entry that is too large,
+    /// its own id.
     pub resumed: StreamId,
-    /// The store proves that something is gone.
+    /// The store proves that entries are missing. Trimming alone often leaves no proof.
     pub certain: bool,
-    /// What happened.
-    pub why: GapReason,
+    pub reason: GapReason,
 }
 
 impl Gap {
-    /// The `data:` part of its block.
+    /// The `data:` line of the gap and the blank line after it.
     #[must_use]
     pub fn frame(&self, channel: &str) -> Bytes {
-        let Self { after, resumed, certain, why } = self;
-        let (channel, why) = (json_string(channel), why.as_str());
+        let Self { after, resumed, certain, reason } = self;
+        let (channel, reason) = (json_string(channel), reason.as_str());
         Bytes::from(format!(
             "data: {{\"type\":\"gap\",\"channel\":{channel},\"after\":\"{after}\",\"resumed\":\"{resumed}\",\
-             \"certain\":{certain},\"reason\":\"{why}\"}}\n\n"
+             \"certain\":{certain},\"reason\":\"{reason}\"}}\n\n"
         ))
     }
 }

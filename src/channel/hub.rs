@@ -1,5 +1,5 @@
-//! The hub owns the channels of this node: one subscription a channel, one read at a time a channel, whatever the number of
-//! streams.
+//! The hub owns the channels of this node and their lifetimes. It holds one subscription for each channel, however many
+//! streams read it, and passes the store's notifications on.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,79 +19,82 @@ use crate::channel::{Channel, Link};
 use crate::event::{Notification, StreamId};
 use crate::store::{NotificationHandler, Page, Store, StoreError};
 
-/// How a hub behaves.
+/// The hub's part of the configuration.
 #[derive(Clone, Debug)]
 pub struct HubSettings {
-    /// Bytes of all channels' logs.
-    pub log_memory: usize,
-    /// A quiet channel's position is checked about this often.
-    pub position_check: Duration,
-    /// An entry larger than that becomes a gap.
-    pub max_event: usize,
-    /// A channel that its last stream has left is kept so long: clients come back.
+    /// Bytes of all event buffers.
+    pub buffer_memory: usize,
+    /// How often a channel's position is checked against the store, in case a notification was lost.
+    pub reconcile_interval: Duration,
+    /// Bytes. A larger entry becomes a gap.
+    pub max_event_size: usize,
+    /// How long a channel without members is kept: clients reconnect.
     pub linger: Duration,
 }
 
-/// Payloads of doorbells that wait for a read, in bytes, on the whole node.
-const PAYLOADS: usize = 8 << 20;
-/// The hub looks at its channels this often, and checks so many positions at the most.
-const TICK: (Duration, usize) = (Duration::from_millis(250), 250);
+/// Bytes of notifications that wait for a read, on the whole node.
+const MAX_PENDING_NOTIFICATION_BYTES: usize = 8 << 20;
+const TIMER_INTERVAL: Duration = Duration::from_millis(250);
+/// Channels that are reconciled in one interval. The bound keeps many quiet channels from flooding the store.
+const MAX_RECONCILED_PER_INTERVAL: usize = 250;
 
-/// The hub. Clones share it.
+/// The channels of a node. Clones share them.
 #[derive(Clone)]
 pub struct Hub(Arc<Shared>);
 
 struct Shared {
     store: Arc<dyn Store>,
     settings: HubSettings,
+    /// Lock order: this map first, then the state of a channel.
     channels: Mutex<HashMap<Arc<str>, Arc<Channel>>>,
     reader: Arc<StoreReader>,
-    logs: Arc<BufferBudget>,
+    buffers: Arc<BufferBudget>,
     payloads: Arc<PayloadBudget>,
-    up: AtomicBool,
+    /// For the log only: whether the store's link is up.
+    is_store_up: AtomicBool,
 }
 
 impl Hub {
-    /// Starts a hub on a store, which will ring it.
+    /// Starts a hub on a store, and becomes the store's notification handler.
     pub fn start(store: Arc<dyn Store>, settings: HubSettings) -> Self {
         let shared = Arc::new(Shared {
-            reader: Arc::new(StoreReader::new(Arc::clone(&store), settings.max_event)),
-            logs: Arc::new(BufferBudget::new(settings.log_memory)),
-            payloads: Arc::new(PayloadBudget::new(PAYLOADS)),
             channels: Mutex::default(),
-            up: AtomicBool::new(true),
+            reader: Arc::new(StoreReader::new(Arc::clone(&store), settings.max_event_size)),
+            buffers: Arc::new(BufferBudget::new(settings.buffer_memory)),
+            payloads: Arc::new(PayloadBudget::new(MAX_PENDING_NOTIFICATION_BYTES)),
+            is_store_up: AtomicBool::new(true),
             settings,
             store,
         });
         shared.store.start(Arc::downgrade(&shared) as Weak<dyn NotificationHandler>);
-        tokio::spawn(tend(Arc::downgrade(&shared)));
+        tokio::spawn(run_timers(Arc::downgrade(&shared)));
         Self(shared)
     }
 
-    /// The store beneath.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
     }
 
-    /// Lets a stream of the store go first: from now on no channel is read before [`CommandBarrier::caught_up`], and after each lost link it is
-    /// so again. There is one at the most, and it is no channel.
-    pub fn follow(&self, key: &str) -> Arc<CommandBarrier> {
-        let lead = self.0.reader.barrier.get_or_init(|| Arc::new(CommandBarrier::new(key.into())));
-        self.0.store.lead(lead.key());
-        self.0.store.watch(lead.key());
-        Arc::clone(lead)
+    /// Puts a barrier on the command stream with this key: from now on no channel is read before
+    /// [`CommandBarrier::mark_synced`], and again after each lost link. Called at most once; the key is not a channel.
+    pub fn add_barrier(&self, key: &str) -> Arc<CommandBarrier> {
+        let barrier = self.0.reader.barrier.get_or_init(|| Arc::new(CommandBarrier::new(key.into())));
+        self.0.store.lead(barrier.key());
+        self.0.store.watch(barrier.key());
+        Arc::clone(barrier)
     }
 
-    /// Enters a channel; dropping the membership leaves it.
+    /// Joins a channel; dropping the membership leaves it.
     #[must_use]
     pub fn join(&self, name: &str) -> Membership {
-        // All under the lock of the map, so that the channel is not swept, and the subscription not ended, between.
-        let mut channels = self.0.channels();
+        // The map stays locked until the membership is entered, so that the timers cannot remove and unsubscribe the channel
+        // in between.
+        let mut channels = self.0.lock_channels();
         let channel = channels.get(name).cloned().unwrap_or_else(|| {
             let name: Arc<str> = name.into();
-            let (logs, payloads) = (Arc::clone(&self.0.logs), Arc::clone(&self.0.payloads));
-            let channel = Arc::new(Channel::new(Arc::clone(&name), logs, payloads));
+            let (buffers, payloads) = (Arc::clone(&self.0.buffers), Arc::clone(&self.0.payloads));
+            let channel = Arc::new(Channel::new(Arc::clone(&name), buffers, payloads));
             self.0.store.watch(&name);
             channels.insert(name, Arc::clone(&channel));
             channel
@@ -99,25 +102,25 @@ impl Hub {
         Membership::new(Arc::clone(&self.0.reader), channel)
     }
 
-    /// Listens to what is published on a channel, as it is.
+    /// Subscribes to the raw messages of a channel.
     #[must_use]
-    pub fn tap(&self, name: &str) -> RawSubscription {
+    pub fn subscribe_raw(&self, name: &str) -> RawSubscription {
         RawSubscription::new(self.join(name))
     }
 
-    /// How many channels there are, those too that their last stream left a moment ago.
+    /// The number of channels, with those that linger.
     #[must_use]
-    pub fn channels(&self) -> usize {
-        self.0.channels().len()
+    pub fn channel_count(&self) -> usize {
+        self.0.lock_channels().len()
     }
 
-    /// Bytes in the channels' logs.
+    /// Bytes in all event buffers.
     #[must_use]
-    pub fn log_bytes(&self) -> usize {
-        self.0.logs.used()
+    pub fn buffer_bytes(&self) -> usize {
+        self.0.buffers.used_bytes()
     }
 
-    /// Entries of a channel after a position, for one stream that is behind its log.
+    /// Reads entries after a position, for a stream whose cursor is not in the event buffer.
     pub async fn read(&self, channel: &str, after: StreamId, bytes: usize) -> Result<Page, StoreError> {
         self.0.reader.read(channel, after, usize::from(u16::MAX), bytes).await
     }
@@ -125,86 +128,87 @@ impl Hub {
 
 impl NotificationHandler for Shared {
     fn watching(&self, channel: &str) {
-        if !self.up.swap(true, Ordering::Relaxed) {
-            tracing::info!("the store is back");
+        if !self.is_store_up.swap(true, Ordering::Relaxed) {
+            tracing::info!("store connection restored");
         }
-        if let Some(lead) = self.lead_at(channel) {
-            return lead.watching();
+        if let Some(barrier) = self.barrier_of(channel) {
+            return barrier.subscribed();
         }
-        let Some(channel) = self.channels().get(channel).cloned() else { return };
-        let read = {
-            let mut inner = channel.inner();
-            inner.link = Link::Unread;
-            inner.want_read()
+        let Some(channel) = self.lock_channels().get(channel).cloned() else { return };
+        let must_start = {
+            let mut state = channel.lock();
+            state.link = Link::CatchingUp;
+            state.request_read()
         };
-        self.start_read(&channel, read);
+        self.start_or_wake_reader(&channel, must_start);
     }
 
     fn rang(&self, channel: &str, payload: &[u8]) {
-        if let Some(lead) = self.lead_at(channel) {
+        if let Some(barrier) = self.barrier_of(channel) {
             if Notification::parse(payload) != Notification::System {
-                lead.rang();
+                barrier.notified();
             }
             return;
         }
-        let Some(channel) = self.channels().get(channel).cloned() else { return };
-        let payload = if payload.len() > self.settings.max_event { b"" } else { payload };
-        let held = self.reader.barrier.get().is_some_and(|lead| !lead.is_caught_up());
-        let read = channel.ring(payload, held, Instant::now());
-        self.start_read(&channel, read);
+        let Some(channel) = self.lock_channels().get(channel).cloned() else { return };
+        // An event over the limit is not parsed: an empty payload only requests a read.
+        let payload = if payload.len() > self.settings.max_event_size { b"" } else { payload };
+        let read_first = self.reader.barrier.get().is_some_and(|barrier| !barrier.is_synced());
+        let must_start = channel.notify(payload, read_first, Instant::now());
+        self.start_or_wake_reader(&channel, must_start);
     }
 
     fn lost(&self, why: &str) {
-        if self.up.swap(false, Ordering::Relaxed) {
-            tracing::warn!(%why, "the store is away: streams stay, and catch up when it is back");
+        if self.is_store_up.swap(false, Ordering::Relaxed) {
+            tracing::warn!(%why, "store connection lost; streams stay open and catch up when it is restored");
         }
-        if let Some(lead) = self.reader.barrier.get() {
-            lead.lost();
+        if let Some(barrier) = self.reader.barrier.get() {
+            barrier.disconnected();
         }
-        for channel in self.channels().values() {
-            channel.inner().link = Link::Down;
+        for channel in self.lock_channels().values() {
+            channel.lock().link = Link::Down;
         }
     }
 }
 
 impl Shared {
-    fn channels(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Channel>>> {
+    fn lock_channels(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Channel>>> {
         self.channels.lock()
     }
 
-    fn start_read(&self, channel: &Arc<Channel>, needed: bool) {
-        if needed {
+    fn start_or_wake_reader(&self, channel: &Arc<Channel>, must_start: bool) {
+        if must_start {
             self.reader.start(channel);
         } else {
-            channel.rung.notify_one();
+            channel.wake_reader.notify_one();
         }
     }
 
-    fn lead_at(&self, key: &str) -> Option<&Arc<CommandBarrier>> {
-        self.reader.barrier.get().filter(|lead| **lead.key() == *key)
+    fn barrier_of(&self, key: &str) -> Option<&Arc<CommandBarrier>> {
+        self.reader.barrier.get().filter(|barrier| **barrier.key() == *key)
     }
 }
 
-/// Looks after the channels until the hub is gone.
-async fn tend(hub: Weak<Shared>) {
+/// Trims event buffers, removes channels after their linger time and starts due reconciling reads, until the hub is dropped.
+async fn run_timers(hub: Weak<Shared>) {
     loop {
-        tokio::time::sleep(TICK.0).await;
+        tokio::time::sleep(TIMER_INTERVAL).await;
         let Some(hub) = hub.upgrade() else { return };
         let now = Instant::now();
         let mut due = Vec::new();
-        hub.channels().retain(|name, channel| {
-            let mut inner = channel.inner();
-            inner.log.trim();
-            if inner.members.is_empty() {
-                let keep = now.duration_since(inner.idle_since) < hub.settings.linger;
+        hub.lock_channels().retain(|name, channel| {
+            let mut state = channel.lock();
+            state.buffer.trim();
+            if state.members.is_empty() {
+                let keep = now.duration_since(state.idle_since) < hub.settings.linger;
                 if !keep {
                     hub.store.unwatch(name);
                 }
                 return keep;
             }
-            if inner.check_at <= now && due.len() < TICK.1 && inner.link != Link::Down {
-                inner.check_at = now + jitter(hub.settings.position_check);
-                if inner.want_read() {
+            if state.reconcile_at <= now && due.len() < MAX_RECONCILED_PER_INTERVAL && state.link != Link::Down {
+                state.reconcile_at = now + jitter(hub.settings.reconcile_interval);
+                if state.request_read() {
                     due.push(Arc::clone(channel));
                 }
             }

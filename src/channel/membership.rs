@@ -1,4 +1,5 @@
-//! A stream's membership in a channel: where it opens, what it takes from the log, and how it comes back after a read of its own.
+//! A stream's membership in a channel: it opens at a position, pulls frames from the event buffer, and rejoins the buffer
+//! after it replayed older events from the store.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -8,194 +9,209 @@ use tokio::time::Instant;
 use crate::channel::gap::{Gap, GapReason};
 use crate::channel::reader::StoreReader;
 use crate::channel::sequencer::SequencedFrame;
-use crate::channel::{Channel, Inner, Link};
+use crate::channel::{Channel, ChannelState, Link};
 use crate::event::StreamId;
 use crate::store::Page;
 
-/// Where a stream wants to begin.
+/// Where a stream wants to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartPosition {
-    /// At the stream's end.
+    /// At the end of the channel's stream.
     Tail,
-    /// Behind this position, which need not be an entry's: a time, on somebody's clock.
+    /// After this position. It need not be the id of an entry: it may be a time on the client's clock.
     From(StreamId),
-    /// Behind this entry, which the client has seen.
+    /// After this entry, which the client has received.
     Id(StreamId),
 }
 
 /// A stream's place in a channel.
 #[derive(Clone, Copy, Debug)]
 pub struct Cursor {
-    /// Everything up to here was handed over.
-    pub at: StreamId,
-    /// The number of the log's item that comes next; none while the store has to be read.
-    next: Option<u64>,
+    /// Everything up to here was delivered to the stream.
+    pub position: StreamId,
+    /// The buffer index of the next frame; `None` while the stream has to read from the store.
+    next_index: Option<u64>,
+    /// The epoch of the channel that `position` was checked against.
     epoch: u32,
-    /// Something up to here did exist after `at`, for the log held it.
-    pub existed: StreamId,
-    /// `at` is an entry, as far as the client says.
+    /// Entries between `position` and this id existed. If the store has none of them, they were trimmed.
+    pub existed_to: StreamId,
+    /// According to the client, `position` is the id of an entry.
     pub is_entry: bool,
 }
 
 impl Cursor {
-    fn new(inner: &Inner, at: StreamId) -> Self {
-        Self { at, next: inner.log.after(at), epoch: inner.epoch, existed: StreamId::ZERO, is_entry: false }
+    fn new(channel: &ChannelState, position: StreamId) -> Self {
+        Self {
+            position,
+            next_index: channel.buffer.index_after(position),
+            epoch: channel.epoch,
+            existed_to: StreamId::ZERO,
+            is_entry: false,
+        }
     }
 
-    /// What comes next has to be read from the store.
+    /// Whether the next frame has to be read from the store.
     #[must_use]
-    pub fn is_behind(&self) -> bool {
-        self.next.is_none()
+    pub fn needs_replay(&self) -> bool {
+        self.next_index.is_none()
     }
 }
 
-/// What [`Membership::open`] answers.
+/// The result of [`Membership::open`].
 #[derive(Debug)]
 pub enum OpenResult {
-    /// Not yet: the store has to be heard first. The waker is called.
-    Wait,
-    /// The key is no stream. The waker is called when that changes.
-    Wrong,
-    /// The place, and what is known to be gone before it.
-    Open(Cursor, Option<Gap>),
+    /// The channel is not current yet. The waker is called when that changes.
+    Pending,
+    /// The key does not hold a stream. The waker is called when that changes.
+    WrongType,
+    /// The cursor, and the gap before it if entries are known to be missing.
+    Opened(Cursor, Option<Gap>),
 }
 
-/// What [`Membership::pull`] answers.
+/// The result of [`Membership::pull`].
 #[derive(Debug)]
 pub enum PullResult {
-    /// The sink had enough.
+    /// The sink is full.
     Full,
-    /// There is no more for now. The waker is called.
+    /// All frames were pulled. The waker is called when there are more.
     Idle,
-    /// What comes next is no longer in the log: read the store after `cursor.at`, then [`Membership::rejoin`].
-    Behind,
-    /// The store went back before the cursor, which now stands where the store ends.
-    Back(Gap),
+    /// The next frame is not in the buffer: read the store after `cursor.position`, then [`Membership::rejoin`].
+    ReplayNeeded,
+    /// The store was reset to before the cursor, which is now at the end of the stream.
+    StoreReset(Gap),
 }
 
-/// A stream's membership in a channel.
+/// A stream's membership in a channel. It keeps the channel subscribed.
 pub struct Membership {
     reader: Arc<StoreReader>,
     pub(super) channel: Arc<Channel>,
+    /// The stream's slot in the channel's `members`.
     member: usize,
 }
 
 impl Membership {
     pub(super) fn new(reader: Arc<StoreReader>, channel: Arc<Channel>) -> Self {
-        let member = channel.inner().members.insert(None);
+        let member = channel.lock().members.insert(None);
         Self { reader, channel, member }
     }
 
-    /// The channel's name.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
-        self.channel.name()
+        &self.channel.name
     }
 
-    /// Finds the place to begin at. `verified` is the caller's memory between two calls. The flag says that the caller has
-    /// to start a read.
-    pub fn open(&self, start: StartPosition, verified: &mut Option<u64>, waker: &Waker) -> OpenResult {
-        let mut inner = self.channel.inner();
-        let opening = match (inner.link, start) {
-            (Link::Wrong, _) => OpenResult::Wrong,
-            (Link::Down | Link::Unread, _) => OpenResult::Wait,
-            (Link::Up, StartPosition::Tail) => OpenResult::Open(Cursor::new(&inner, inner.tail), None),
-            (Link::Up, StartPosition::From(id)) => OpenResult::Open(Cursor::new(&inner, inner.tail.min(id)), None),
-            (Link::Up, StartPosition::Id(id)) if id <= inner.tail => {
-                OpenResult::Open(Cursor { is_entry: id > StreamId::ZERO, ..Cursor::new(&inner, id) }, None)
+    /// Finds the cursor to start with. `required_read` is this call's memory: it starts as `None`, and the caller passes it
+    /// to each call for the same start.
+    pub fn open(&self, start: StartPosition, required_read: &mut Option<u64>, waker: &Waker) -> OpenResult {
+        let mut channel = self.channel.lock();
+        let opened = |cursor| OpenResult::Opened(cursor, None);
+        let last_id = channel.last_id;
+        let result = match (channel.link, start) {
+            (Link::WrongType, _) => OpenResult::WrongType,
+            (Link::Down | Link::CatchingUp, _) => OpenResult::Pending,
+            (Link::Live, StartPosition::Tail) => opened(Cursor::new(&channel, last_id)),
+            (Link::Live, StartPosition::From(id)) => opened(Cursor::new(&channel, last_id.min(id))),
+            (Link::Live, StartPosition::Id(id)) if id <= last_id => {
+                opened(Cursor { is_entry: id > StreamId::ZERO, ..Cursor::new(&channel, id) })
             }
-            (Link::Up, StartPosition::Id(id)) => {
-                // Another node may have seen more than this one has: only a read that began after now can tell.
-                let need = *verified.get_or_insert(inner.begun + 1);
-                if inner.done >= need {
-                    let why = GapReason::WentBack;
-                    let gap = Gap { after: id, resumed: inner.tail, certain: inner.tail > StreamId::ZERO, why };
-                    OpenResult::Open(Cursor::new(&inner, inner.tail), Some(gap))
+            (Link::Live, StartPosition::Id(id)) => {
+                // Another node may have delivered entries that this one has not read. Only a read that starts after this
+                // call proves that the entry is missing from the store.
+                let required = *required_read.get_or_insert(channel.reads_started + 1);
+                if channel.reads_completed >= required {
+                    let (certain, reason) = (last_id > StreamId::ZERO, GapReason::StoreReset);
+                    let gap = Gap { after: id, resumed: last_id, certain, reason };
+                    OpenResult::Opened(Cursor::new(&channel, last_id), Some(gap))
                 } else {
-                    inner.awaited = true;
-                    OpenResult::Wait
+                    channel.read_awaited = true;
+                    OpenResult::Pending
                 }
             }
         };
-        let read = matches!(opening, OpenResult::Wait) && inner.awaited && inner.want_read();
-        if !matches!(opening, OpenResult::Open(..)) {
-            inner.wait(self.member, waker);
+        let must_start = matches!(result, OpenResult::Pending) && channel.read_awaited && channel.request_read();
+        if !matches!(result, OpenResult::Opened(..)) {
+            channel.register_waker(self.member, waker);
         }
-        drop(inner);
-        if read {
+        drop(channel);
+        if must_start {
             self.reader.start(&self.channel);
         }
-        opening
+        result
     }
 
-    /// Hands the items behind the cursor to the sink until that answers false.
+    /// Passes the frames after the cursor to the sink until it returns false.
     pub fn pull(
         &self,
         cursor: &mut Cursor,
         waker: &Waker,
         mut sink: impl FnMut(&SequencedFrame) -> bool,
     ) -> PullResult {
-        let mut inner = self.channel.inner();
-        if cursor.epoch != inner.epoch {
-            cursor.epoch = inner.epoch;
-            cursor.next = inner.log.after(cursor.at.min(inner.back));
-            if cursor.at > inner.back {
-                let gap = Gap { after: cursor.at, resumed: inner.back, certain: true, why: GapReason::WentBack };
-                cursor.at = inner.back;
-                return PullResult::Back(gap);
+        let mut channel = self.channel.lock();
+        if cursor.epoch != channel.epoch {
+            let reset_to = channel.reset_to;
+            cursor.epoch = channel.epoch;
+            cursor.next_index = channel.buffer.index_after(cursor.position.min(reset_to));
+            if cursor.position > reset_to {
+                let (after, reason) = (cursor.position, GapReason::StoreReset);
+                cursor.position = reset_to;
+                return PullResult::StoreReset(Gap { after, resumed: reset_to, certain: true, reason });
             }
         }
-        let Some(items) = cursor.next.and_then(|next| inner.log.from(next)) else {
-            if cursor.next.take().is_some() {
-                cursor.existed = inner.log.floor();
+        let Some((mut index, frames)) =
+            cursor.next_index.and_then(|index| Some((index, channel.buffer.frames_from(index)?)))
+        else {
+            if cursor.next_index.take().is_some() {
+                cursor.existed_to = channel.buffer.floor();
             }
-            return PullResult::Behind;
+            return PullResult::ReplayNeeded;
         };
-        let mut next = cursor.next.unwrap_or_default();
-        for item in items {
-            // What waited for its doorbell comes to the log after the stream was seen to hold it: a stream that began, or
-            // read for itself, behind that has no use for it.
-            if item.at < cursor.at || (item.at == cursor.at && item.gap.is_none()) {
-                next += 1;
-                continue;
+        for frame in frames {
+            // An entry that waited for its notification enters the buffer later than a replay may have read it. A stream
+            // that opened or rejoined in between has already got it.
+            let is_delivered =
+                frame.position < cursor.position || (frame.position == cursor.position && frame.gap.is_none());
+            if !is_delivered {
+                if !sink(frame) {
+                    cursor.next_index = Some(index);
+                    return PullResult::Full;
+                }
+                cursor.position = frame.position;
             }
-            if !sink(item) {
-                cursor.next = Some(next);
-                return PullResult::Full;
-            }
-            next += 1;
-            cursor.at = item.at;
+            index += 1;
         }
-        cursor.next = Some(next);
-        inner.wait(self.member, waker);
+        cursor.next_index = Some(index);
+        channel.register_waker(self.member, waker);
         PullResult::Idle
     }
 
-    /// The log's end, to be given to [`Self::rejoin`] behind a read that begins now.
-    pub fn log_end(&self) -> u64 {
-        self.channel.inner().log.end()
+    /// The buffer's end. A replay notes it before it reads the store, for [`Self::rejoin`].
+    #[must_use]
+    pub fn buffer_end(&self) -> u64 {
+        self.channel.lock().buffer.end_index()
     }
 
-    /// After a read brought everything up to `cursor.at`: goes on in the log, if that reaches back so far. `page` is what
-    /// the read said of the stream, `end` the log's end before it. True if the store ends before the log begins: it went
-    /// back, and the caller has to start a read that shows it.
-    pub fn rejoin(&self, cursor: &mut Cursor, page: &Page, end: u64) {
-        let mut inner = self.channel.inner();
-        if cursor.epoch != inner.epoch {
+    /// Continues in the buffer, if that reaches back to `cursor.position`, after a read brought everything up to there.
+    /// `page` is the result of the read and `buffer_end` the end of the buffer before it.
+    pub fn rejoin(&self, cursor: &mut Cursor, page: &Page, buffer_end: u64) {
+        let mut channel = self.channel.lock();
+        if cursor.epoch != channel.epoch {
+            // The next pull reports the store reset.
             return;
         }
-        cursor.next = match page.stream {
-            // Without a key there is nothing but what came since.
-            None => inner.log.from(end).is_some().then_some(end),
-            Some(stream) if page.complete => {
-                cursor.at = cursor.at.max(stream.last);
-                inner.log.after(cursor.at)
+        cursor.next_index = match page.stream {
+            // Without a key, the only later entries are those that the buffer received since.
+            None => channel.buffer.frames_from(buffer_end).is_some().then_some(buffer_end),
+            Some(stream) => {
+                if page.complete {
+                    cursor.position = cursor.position.max(stream.last);
+                }
+                channel.buffer.index_after(cursor.position)
             }
-            Some(_) => inner.log.after(cursor.at),
         };
-        let read = cursor.next.is_none() && page.complete && inner.want_read();
-        drop(inner);
-        if read {
+        // The stream ends before the buffer starts, so the store was reset. The channel's own read detects that.
+        let must_start = cursor.next_index.is_none() && page.complete && channel.request_read();
+        drop(channel);
+        if must_start {
             self.reader.start(&self.channel);
         }
     }
@@ -203,8 +219,8 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        let mut inner = self.channel.inner();
-        inner.members.try_remove(self.member);
-        inner.idle_since = Instant::now();
+        let mut channel = self.channel.lock();
+        channel.members.try_remove(self.member);
+        channel.idle_since = Instant::now();
     }
 }

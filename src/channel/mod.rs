@@ -1,4 +1,5 @@
-//! Channels: one log of recent events each, in stream order, shared by all its streams; and the hub that owns them.
+//! Channels: each has an event buffer in stream order, which all its streams share. The hub owns the channels, the reader
+//! fills their buffers from the store, and memberships take from them.
 
 pub(crate) mod barrier;
 pub(crate) mod buffer;
@@ -9,12 +10,11 @@ pub mod raw_subscription;
 pub(crate) mod reader;
 pub(crate) mod sequencer;
 
-use crate::telemetry::metrics::metrics;
-use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use slab::Slab;
 use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
@@ -22,119 +22,124 @@ use tokio::time::Instant;
 use crate::channel::buffer::{BufferBudget, EventBuffer};
 use crate::channel::sequencer::{PayloadBudget, Sequencer};
 use crate::event::{Notification, StreamId};
+use crate::telemetry::metrics::metrics;
 
 /// One channel of this node.
 pub struct Channel {
+    /// The channel's name, which is its key in the store.
     name: Arc<str>,
-    inner: Mutex<Inner>,
-    /// Wakes the task that reads, while there is one.
-    rung: Notify,
+    state: Mutex<ChannelState>,
+    /// Wakes the reading task, if there is one, to decide again. It keeps one permit, so that a wake-up between two looks at
+    /// the state is not lost.
+    wake_reader: Notify,
 }
 
-/// What the channel knows of the store.
+/// How current the channel is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
     /// The subscription is not confirmed.
     Down,
-    /// Confirmed, but the stream was not read since.
-    Unread,
-    /// Everything that rings is heard, and everything before was read.
-    Up,
-    /// The key is no stream.
-    Wrong,
+    /// Subscribed, but the stream was not read to its end since.
+    CatchingUp,
+    /// Everything before the subscription was read, and every notification since arrived.
+    Live,
+    /// The key does not hold a stream.
+    WrongType,
 }
 
-struct Inner {
+struct ChannelState {
     link: Link,
+    /// The sequencer has a position. A channel opens at the end of its stream; earlier entries are replayed to each stream.
     opened: bool,
-    order: Sequencer,
-    log: EventBuffer,
+    sequencer: Sequencer,
+    buffer: EventBuffer,
     /// The last id that the stream generated, as far as known; `0-0` without a key.
-    tail: StreamId,
-    /// Grows when the store went back; `back` is where to.
+    last_id: StreamId,
+    /// Grows with each store reset. A cursor of an older epoch may be beyond the end of the stream.
     epoch: u32,
-    back: StreamId,
+    /// Where the stream ended at the start of this epoch.
+    reset_to: StreamId,
+    /// A slot for each member, with its waker while it waits.
     members: Slab<Option<Waker>>,
-    tap: Option<broadcast::Sender<Bytes>>,
+    /// Copies of published messages for raw subscriptions.
+    raw_messages: Option<broadcast::Sender<Bytes>>,
     idle_since: Instant,
-    check_at: Instant,
-    /// A task reads; it looks again at `again` before it ends.
-    reading: bool,
-    in_flight: bool,
-    again: bool,
-    /// A stream waits for a read to tell it where the store ends.
-    awaited: bool,
-    /// Reads begun and done, by number.
-    begun: u64,
-    done: u64,
+    reconcile_at: Instant,
+    /// There is a reading task. It looks at `read_requested` before it ends.
+    has_reader: bool,
+    read_requested: bool,
+    read_in_flight: bool,
+    /// A stream waits for a read that shows where the stream ends.
+    read_awaited: bool,
+    /// Reads are numbered from one. These are the numbers of the last one that was started and of the last one that was
+    /// absorbed.
+    reads_started: u64,
+    reads_completed: u64,
 }
 
 impl Channel {
-    fn new(name: Arc<str>, log: Arc<BufferBudget>, payloads: Arc<PayloadBudget>) -> Self {
-        let inner = Inner {
+    fn new(name: Arc<str>, buffers: Arc<BufferBudget>, payloads: Arc<PayloadBudget>) -> Self {
+        let state = ChannelState {
             link: Link::Down,
             opened: false,
-            order: Sequencer::new(Arc::clone(&name), payloads),
-            log: EventBuffer::new(log),
-            tail: StreamId::ZERO,
+            sequencer: Sequencer::new(Arc::clone(&name), payloads),
+            buffer: EventBuffer::new(buffers),
+            last_id: StreamId::ZERO,
             epoch: 0,
-            back: StreamId::ZERO,
+            reset_to: StreamId::ZERO,
             members: Slab::new(),
-            tap: None,
+            raw_messages: None,
             idle_since: Instant::now(),
-            check_at: Instant::now(),
-            reading: false,
-            in_flight: false,
-            again: false,
-            awaited: false,
-            begun: 0,
-            done: 0,
+            reconcile_at: Instant::now(),
+            has_reader: false,
+            read_requested: false,
+            read_in_flight: false,
+            read_awaited: false,
+            reads_started: 0,
+            reads_completed: 0,
         };
-        Self { name, inner: Mutex::new(inner), rung: Notify::new() }
+        Self { name, state: Mutex::new(state), wake_reader: Notify::new() }
     }
 
-    /// The channel's name, which is its key in the store.
-    #[must_use]
-    pub fn name(&self) -> &Arc<str> {
-        &self.name
+    fn lock(&self) -> MutexGuard<'_, ChannelState> {
+        self.state.lock()
     }
 
-    /// A panic under this lock is a bug; what it left is still better served than refused.
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock()
-    }
-
-    /// Takes a message in. `held`: nothing may be delivered without a read. True if a read has to be started.
-    fn ring(&self, payload: &[u8], held: bool, now: Instant) -> bool {
-        let doorbell = Notification::parse(payload);
-        let mut inner = self.inner();
-        if let Some(tap) = &inner.tap
-            && tap.send(Bytes::copy_from_slice(payload)).is_err()
+    /// Takes in a published message. With `read_first`, nothing may be delivered without a read. Returns whether the caller
+    /// has to start the reading task.
+    fn notify(&self, payload: &[u8], read_first: bool, now: Instant) -> bool {
+        let notification = Notification::parse(payload);
+        let mut state = self.lock();
+        if let Some(sender) = &state.raw_messages
+            && sender.send(Bytes::copy_from_slice(payload)).is_err()
         {
-            inner.tap = None;
+            state.raw_messages = None;
         }
-        match doorbell {
+        match notification {
             Notification::System => false,
-            Notification::Unknown => inner.want_read(),
-            Notification::Event(_) if !inner.opened => inner.want_read(),
-            Notification::Event(rung) => {
-                let (in_flight, read_to) = (inner.in_flight, inner.order.read_to());
-                if inner.order.ring(rung, in_flight || held) {
-                    return inner.want_read();
+            Notification::Unknown => state.request_read(),
+            Notification::Event(_) if !state.opened => state.request_read(),
+            Notification::Event(event) => {
+                let read_to = state.sequencer.read_to();
+                // A read under way may bring the entry too; only its page tells.
+                let read_first = read_first || state.read_in_flight;
+                if state.sequencer.notify(event, read_first) {
+                    return state.request_read();
                 }
-                if inner.order.read_to() != read_to {
-                    inner.tail = inner.order.read_to();
+                if state.sequencer.read_to() != read_to {
+                    state.last_id = state.sequencer.read_to();
                 }
-                inner.settle(now);
-                self.rung.notify_one();
+                state.flush_ready(now);
+                // The entry that the reading task waits for may have gone out.
+                self.wake_reader.notify_one();
                 false
             }
         }
     }
 }
 
-impl Inner {
-    fn wait(&mut self, member: usize, waker: &Waker) {
+impl ChannelState {
+    fn register_waker(&mut self, member: usize, waker: &Waker) {
         if let Some(slot) = self.members.get_mut(member) {
             match slot {
                 Some(known) if known.will_wake(waker) => {}
@@ -143,8 +148,8 @@ impl Inner {
         }
     }
 
-    /// Wakes all that wait; each of them waits again when it has seen everything.
-    fn wake(&mut self) {
+    /// Wakes all members that wait. Each registers again once it has taken everything.
+    fn wake_members(&mut self) {
         for (_, slot) in &mut self.members {
             if let Some(waker) = slot.take() {
                 waker.wake();
@@ -152,26 +157,28 @@ impl Inner {
         }
     }
 
-    /// Notes that a read is wanted. True if nobody reads, so that the caller has to.
-    fn want_read(&mut self) -> bool {
-        self.again = true;
-        !std::mem::replace(&mut self.reading, true)
+    /// Requests a read. Returns whether the caller has to start the reading task, because there is none.
+    #[must_use]
+    fn request_read(&mut self) -> bool {
+        self.read_requested = true;
+        !std::mem::replace(&mut self.has_reader, true)
     }
 
-    /// Moves what is ready from the order to the log. Answers when the next may be.
-    fn settle(&mut self, now: Instant) -> Option<Instant> {
-        let before = self.log.end();
-        let log = &mut self.log;
-        let again = self.order.settle(now, |item| {
-            match item.gap {
+    /// Moves frames that are ready from the sequencer to the buffer. Returns the deadline of the first staged entry that
+    /// waits, if any.
+    fn flush_ready(&mut self, now: Instant) -> Option<Instant> {
+        let end_before = self.buffer.end_index();
+        let buffer = &mut self.buffer;
+        let deadline = self.sequencer.flush_ready(now, |frame| {
+            match frame.gap {
                 Some(reason) => metrics().gap(reason.as_str()),
-                None => metrics().event_received(item.at.ms),
+                None => metrics().event_received(frame.position.ms),
             }
-            log.push(item);
+            buffer.push(frame);
         });
-        if self.log.end() != before {
-            self.wake();
+        if self.buffer.end_index() != end_before {
+            self.wake_members();
         }
-        again
+        deadline
     }
 }

@@ -1,4 +1,4 @@
-//! What is published on a channel, as it is.
+//! A subscription to the raw messages of a channel, for `/redis/subscribe` and the fleet's change notifications.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -8,10 +8,10 @@ use tokio::sync::broadcast;
 
 use crate::channel::membership::{Membership, OpenResult, StartPosition};
 
-/// Messages that wait for their reader.
-const TAP_MESSAGES: usize = 64;
+/// Messages of a channel that wait for its slowest subscriber.
+const MAX_WAITING_MESSAGES: usize = 64;
 
-/// What is published on a channel, as it is.
+/// Receives the messages that are published on a channel, unchanged.
 pub struct RawSubscription {
     membership: Membership,
     messages: broadcast::Receiver<Bytes>,
@@ -20,12 +20,12 @@ pub struct RawSubscription {
 impl RawSubscription {
     pub(super) fn new(membership: Membership) -> Self {
         let messages = {
-            let mut inner = membership.channel.inner();
-            match &inner.tap {
-                Some(tap) => tap.subscribe(),
+            let mut channel = membership.channel.lock();
+            match &channel.raw_messages {
+                Some(sender) => sender.subscribe(),
                 None => {
-                    let (tap, messages) = broadcast::channel(TAP_MESSAGES);
-                    inner.tap = Some(tap);
+                    let (sender, messages) = broadcast::channel(MAX_WAITING_MESSAGES);
+                    channel.raw_messages = Some(sender);
                     messages
                 }
             }
@@ -33,17 +33,17 @@ impl RawSubscription {
         Self { membership, messages }
     }
 
-    /// Waits until the channel is subscribed to.
+    /// Waits until the subscription to the channel is confirmed.
     pub async fn ready(&self) {
-        let mut verified = None;
-        poll_fn(|cx| match self.membership.open(StartPosition::Tail, &mut verified, cx.waker()) {
-            OpenResult::Wait => Poll::Pending,
+        let mut required_read = None;
+        poll_fn(|cx| match self.membership.open(StartPosition::Tail, &mut required_read, cx.waker()) {
+            OpenResult::Pending => Poll::Pending,
             _ => Poll::Ready(()),
         })
         .await;
     }
 
-    /// The next message; `None` once this reader has been too slow for them.
+    /// The next message; `None` if this subscriber was too slow and messages were dropped.
     pub async fn next(&mut self) -> Option<Bytes> {
         self.messages.recv().await.ok()
     }

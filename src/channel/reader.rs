@@ -1,4 +1,7 @@
-//! The task that reads a channel: what it does next, and what it makes of a read.
+//! The read loop of a channel: it decides when to read, reads the store, and absorbs the page into the channel.
+//!
+//! At most one task reads a channel, so pages arrive in order however many streams and notifications there are. The task ends
+//! when there is nothing to read and nothing waits; [`ChannelState::request_read`] tells who has to start the next one.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -7,79 +10,77 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::channel::barrier::CommandBarrier;
-use crate::channel::sequencer::PATIENCE;
-use crate::channel::{Channel, Inner, Link};
+use crate::channel::sequencer::NOTIFICATION_GRACE;
+use crate::channel::{Channel, ChannelState, Link};
 use crate::event::StreamId;
 use crate::store::{Limits, Page, Store, StoreError};
 use crate::util::backoff::Backoff;
 
-/// Reads of channels under way at once; what they bring is bounded by this times [`PAGE`].
-const READS: usize = 16;
-/// One read of a channel, in entries and bytes. A larger entry comes alone.
-const PAGE: (usize, usize) = (256, 256 * 1024);
-/// The first and the longest delay before a failed read is tried again.
+/// Concurrent reads of all channels. Memory for their pages is at most this times [`PAGE_BYTES`], except for single larger
+/// entries.
+const MAX_CONCURRENT_READS: usize = 16;
+const PAGE_ENTRIES: usize = 256;
+/// A larger entry comes in a page of its own.
+const PAGE_BYTES: usize = 256 * 1024;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
-/// Reads channels from the store, one read at a time a channel.
+/// Reads channels from the store, behind the command barrier if there is one.
 pub(crate) struct StoreReader {
     store: Arc<dyn Store>,
-    max_event: usize,
+    /// A larger entry becomes a gap.
+    max_event_size: usize,
     permits: Semaphore,
-    /// What is read before any of them, if there is such a thing.
+    /// Set at most once, at start; a node without commands has none.
     pub(super) barrier: OnceLock<Arc<CommandBarrier>>,
 }
 
 impl StoreReader {
-    pub fn new(store: Arc<dyn Store>, max_event: usize) -> Self {
-        Self { store, max_event, permits: Semaphore::new(READS), barrier: OnceLock::new() }
+    pub fn new(store: Arc<dyn Store>, max_event_size: usize) -> Self {
+        let permits = Semaphore::new(MAX_CONCURRENT_READS);
+        Self { store, max_event_size, permits, barrier: OnceLock::new() }
     }
 
-    /// Reads a channel. What it brings is handed on only when all that goes before is known.
+    /// Reads a page of a channel. It is returned only when all commands that precede it were read.
     pub async fn read(&self, channel: &str, after: StreamId, entries: usize, bytes: usize) -> Result<Page, StoreError> {
-        let limits = Limits { entries, bytes, max_event: self.max_event };
-        let Some(lead) = self.barrier.get() else { return self.store.read(channel, after, limits).await };
-        lead.passed().await;
+        let limits = Limits { entries, bytes, max_event: self.max_event_size };
+        let Some(barrier) = self.barrier.get() else { return self.store.read(channel, after, limits).await };
+        barrier.wait_synced().await;
         let page = self.store.read(channel, after, limits).await;
         if let Ok(page) = &page {
-            lead.stands_at(page.lead);
+            barrier.observed_at(page.lead);
         }
-        // There is something to be read first, or the link was lost, and is back, while this was read.
-        lead.passed().await;
+        // The page may show new commands, or the link may have been lost and restored during the read.
+        barrier.wait_synced().await;
         page
     }
 
+    /// Starts the reading task of a channel that has none.
     pub fn start(self: &Arc<Self>, channel: &Arc<Channel>) {
-        tokio::spawn(Arc::clone(self).read_until_quiet(Arc::clone(channel)));
+        tokio::spawn(Arc::clone(self).run(Arc::clone(channel)));
     }
 
-    /// The one task that reads a channel, while anything is to be read or waits to be settled.
-    async fn read_until_quiet(self: Arc<Self>, channel: Arc<Channel>) {
+    async fn run(self: Arc<Self>, channel: Arc<Channel>) {
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
-        let mut bytes = PAGE.1;
+        let mut bytes = PAGE_BYTES;
         loop {
-            let plan = channel.inner().plan();
-            match plan {
-                Plan::End => return,
-                Plan::Wait(until) => {
+            // The state must be unlocked before the task awaits.
+            let step = channel.lock().next_step();
+            match step {
+                Step::Stop => return,
+                Step::WaitUntil(deadline) => {
                     tokio::select! {
-                        () = tokio::time::sleep_until(until) => {}
-                        () = channel.rung.notified() => {}
+                        () = tokio::time::sleep_until(deadline) => {}
+                        () = channel.wake_reader.notified() => {}
                     }
                 }
-                Plan::Read { after, patient, number } => {
-                    let entries = if channel.inner().opened { PAGE.0 } else { 0 };
-                    // Never closed, so the permit is always had.
+                Step::Read { after, entries, with_grace, number } => {
+                    // An error means that the semaphore is closed, which never happens.
                     let permit = self.permits.acquire().await;
-                    let result = self.read(channel.name(), after, entries, bytes).await;
+                    let result = self.read(&channel.name, after, entries, bytes).await;
                     drop(permit);
-                    bytes = PAGE.1;
-                    if let Ok(page) = &result
-                        && let Some(needs) = page.needs
-                    {
-                        bytes = needs;
-                    }
-                    if channel.inner().read_done(result, patient, number) {
+                    bytes = result.as_ref().ok().and_then(|page| page.needs).unwrap_or(PAGE_BYTES);
+                    if channel.lock().finish_read(result, with_grace, number) {
                         backoff.reset();
                     } else {
                         tokio::time::sleep(jitter(backoff.next_delay())).await;
@@ -91,102 +92,118 @@ impl StoreReader {
 }
 
 /// What the reading task does next.
-enum Plan {
-    End,
-    Wait(Instant),
-    Read { after: StreamId, patient: bool, number: u64 },
+enum Step {
+    Stop,
+    WaitUntil(Instant),
+    Read {
+        after: StreamId,
+        entries: usize,
+        /// Entries wait for their notifications: the channel was live when the read began.
+        with_grace: bool,
+        number: u64,
+    },
 }
 
-impl Inner {
-    /// What is to be done now.
-    fn plan(&mut self) -> Plan {
-        let now = Instant::now();
-        let waits = self.settle(now);
+impl ChannelState {
+    fn next_step(&mut self) -> Step {
+        let deadline = self.flush_ready(Instant::now());
         if self.link == Link::Down {
-            // The confirmation of the next subscription asks for a read.
-            self.reading = false;
-            return Plan::End;
+            // The next confirmation of the subscription requests a read.
+            self.has_reader = false;
+            return Step::Stop;
         }
-        let wanted = self.again || (self.opened && self.order.wants_read());
-        if wanted && !self.order.is_full() {
-            self.again = false;
-            self.in_flight = true;
-            self.begun += 1;
-            self.order.begin_read();
-            let patient = self.link == Link::Up;
-            return Plan::Read { after: self.order.read_to(), patient, number: self.begun };
+        let is_requested = self.read_requested || (self.opened && self.sequencer.needs_read());
+        if is_requested && !self.sequencer.is_full() {
+            self.read_requested = false;
+            self.read_in_flight = true;
+            self.reads_started += 1;
+            self.sequencer.begin_read();
+            return Step::Read {
+                after: self.sequencer.read_to(),
+                // Opening takes the end of the stream only.
+                entries: if self.opened { PAGE_ENTRIES } else { 0 },
+                with_grace: self.link == Link::Live,
+                number: self.reads_started,
+            };
         }
-        if let Some(until) = waits {
-            return Plan::Wait(until);
+        match deadline {
+            Some(deadline) => Step::WaitUntil(deadline),
+            None => {
+                self.has_reader = false;
+                Step::Stop
+            }
         }
-        self.reading = false;
-        Plan::End
     }
 
-    /// Takes a read's result in. False if it has to be tried again, later.
-    fn read_done(&mut self, result: Result<Page, StoreError>, patient: bool, number: u64) -> bool {
-        let now = Instant::now();
-        self.in_flight = false;
+    /// Takes in the result of a read. Returns false if the read has to be tried again after a delay.
+    fn finish_read(&mut self, result: Result<Page, StoreError>, with_grace: bool, number: u64) -> bool {
+        self.read_in_flight = false;
         match result {
             Ok(page) => {
                 if self.opened && !page.complete {
-                    self.again = true;
+                    self.read_requested = true;
                 }
-                // A link that was lost meanwhile is not up because an older read came through.
+                // If the link was lost during the read, the page does not make the channel current.
                 if self.link == Link::Down {
-                    self.again = true;
+                    self.read_requested = true;
                     return true;
                 }
-                let was = self.link;
-                self.absorb(page, patient.then(|| now + PATIENCE), now);
-                self.done = number;
-                if was != self.link || std::mem::take(&mut self.awaited) {
-                    self.wake();
+                let link_before = self.link;
+                self.absorb(page, with_grace);
+                self.reads_completed = number;
+                if self.link != link_before || std::mem::take(&mut self.read_awaited) {
+                    self.wake_members();
                 }
                 true
             }
             Err(StoreError::WrongType) => {
-                if self.link != Link::Wrong && self.link != Link::Down {
-                    self.link = Link::Wrong;
+                if self.link != Link::WrongType && self.link != Link::Down {
+                    self.link = Link::WrongType;
                     self.opened = false;
-                    self.wake();
+                    self.wake_members();
                 }
                 true
             }
             Err(_) => {
-                self.again = true;
+                self.read_requested = true;
                 false
             }
         }
     }
 
-    /// Takes in what a read brought.
-    fn absorb(&mut self, page: Page, patience_ends: Option<Instant>, now: Instant) {
-        let last = page.last();
-        // Catching up goes on until the end is reached: only then is what waits for a doorbell worth waiting for.
-        if !self.opened || page.complete || self.link != Link::Unread {
-            self.link = Link::Up;
+    fn absorb(&mut self, page: Page, with_grace: bool) {
+        let now = Instant::now();
+        let last_id = page.last();
+        // A channel that catches up is live only when it has reached the end of the stream. Until then its notifications may
+        // be lost, and entries do not wait for them.
+        if !self.opened || page.complete || self.link != Link::CatchingUp {
+            self.link = Link::Live;
         }
         if self.opened {
-            if let Some(gap) = self.order.absorb(page, patience_ends, now) {
-                self.epoch = self.epoch.wrapping_add(1);
-                self.back = gap.resumed;
-                self.log.restart(gap.resumed);
+            let deadline = with_grace.then(|| now + NOTIFICATION_GRACE);
+            if let Some(gap) = self.sequencer.absorb(page, deadline, now) {
+                self.restart(gap.resumed);
             }
-            self.settle(now);
+            self.flush_ready(now);
         } else {
-            // The first time; or the key was no stream for a while, and whoever was in the channel before has to look anew.
+            // The channel opens, for the first time or after its key held another type. In the second case, members have to
+            // find their place again.
             self.opened = true;
-            self.epoch = self.epoch.wrapping_add(1);
-            self.back = last;
-            self.order.open(&page);
-            self.log.restart(last);
+            self.sequencer.open(&page);
+            self.restart(last_id);
         }
-        self.tail = last;
+        self.last_id = last_id;
+    }
+
+    /// Starts a new epoch, in which the buffer begins after this position.
+    fn restart(&mut self, position: StreamId) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.reset_to = position;
+        self.buffer.restart(position);
     }
 }
 
-/// Between three and five quarters of a time.
-pub(super) fn jitter(time: Duration) -> Duration {
-    time.mul_f64(rand::random_range(0.75..1.25))
+/// A random duration between 75 % and 125 %, so that nodes and channels do not act in step.
+pub(super) fn jitter(duration: Duration) -> Duration {
+    duration.mul_f64(rand::random_range(0.75..1.25))
 }

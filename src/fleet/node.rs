@@ -321,7 +321,7 @@ impl Fleet {
 /// Looks at once when the bell rings.
 async fn listen(fleet: Arc<Fleet>, hub: Hub) {
     loop {
-        let mut tap = hub.tap(BELL);
+        let mut tap = hub.subscribe_raw(BELL);
         while tap.next().await.is_some() {
             fleet.tell();
         }

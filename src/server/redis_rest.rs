@@ -47,7 +47,7 @@ pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response {
     }
     let in_base64 = request.headers().get("upstash-encoding").is_some_and(|v| v == "base64");
     // A whole event and its overhead, escaped.
-    let limit = app.config.stream.hub.max_event * 2 + (64 << 10);
+    let limit = app.config.stream.hub.max_event_size * 2 + (64 << 10);
     let body = match read_body(request.into_body(), limit).await {
         Ok(body) => body,
         Err(unread) => return fail(unread.status(), &format!("ERR {unread}")),
@@ -97,7 +97,7 @@ async fn run(app: &App, body: &Value) -> Result<Reply, (StatusCode, String)> {
             format!("NOPERM {key:?} is not a channel here (channels.allow, channels.deny)"),
         ));
     }
-    let max = app.config.stream.hub.max_event;
+    let max = app.config.stream.hub.max_event_size;
     if let Command::Add { fields, .. } = &command
         && fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > max
     {
@@ -127,7 +127,7 @@ fn subscribe(app: &App, channel: &str, headers: HeaderMap) -> Response {
     if !app.permits(&channel) {
         return fail(StatusCode::FORBIDDEN, &format!("NOPERM {channel:?} is not a channel here"));
     }
-    let listener = Listener { tap: app.hub.tap(&channel), channel, greeted: false };
+    let listener = Listener { tap: app.hub.subscribe_raw(&channel), channel, greeted: false };
     let frames = stream::unfold(listener, |mut listener| async move {
         let frame = listener.next().await?;
         Some((Ok::<_, Infallible>(Frame::data(frame)), listener))

@@ -48,16 +48,16 @@ impl ChannelReader {
             match &mut self.phase {
                 Phase::Opening { start, verified, refused } => {
                     match self.membership.open(*start, verified, cx.waker()) {
-                        OpenResult::Wait => return false,
-                        OpenResult::Wrong => {
+                        OpenResult::Pending => return false,
+                        OpenResult::WrongType => {
                             if !std::mem::replace(refused, true) {
                                 out.error(self.membership.name());
                             }
                             return false;
                         }
-                        OpenResult::Open(cursor, gap) => {
-                            positions.set(self.number, Some(cursor.at));
-                            out.connected(positions, self.membership.name(), cursor.at);
+                        OpenResult::Opened(cursor, gap) => {
+                            positions.set(self.number, Some(cursor.position));
+                            out.connected(positions, self.membership.name(), cursor.position);
                             if let Some(gap) = gap {
                                 out.gap(positions, self.membership.name(), gap);
                             }
@@ -71,11 +71,11 @@ impl ChannelReader {
                     match self.membership.pull(cursor, cx.waker(), sink) {
                         PullResult::Full => return true,
                         PullResult::Idle => return out.is_full(),
-                        PullResult::Back(gap) => {
-                            positions.set(self.number, Some(cursor.at));
+                        PullResult::StoreReset(gap) => {
+                            positions.set(self.number, Some(cursor.position));
                             out.gap(positions, self.membership.name(), gap);
                         }
-                        PullResult::Behind => {
+                        PullResult::ReplayNeeded => {
                             let cursor = *cursor;
                             self.phase = self.fetching(context, cursor, true);
                         }
@@ -96,7 +96,7 @@ impl ChannelReader {
                                     held.items.push_front(item);
                                     return true;
                                 }
-                                cursor.at = item.at;
+                                cursor.position = item.position;
                             }
                         }
                     }
@@ -105,12 +105,12 @@ impl ChannelReader {
                         self.phase = self.fetching(context, cursor, false);
                         continue;
                     }
-                    cursor.at = cursor.at.max(sending.end);
+                    cursor.position = cursor.position.max(sending.end);
                     if !sending.page.complete {
-                        cursor.existed = sending.page.last();
+                        cursor.existed_to = sending.page.last();
                     }
                     self.membership.rejoin(&mut cursor, &sending.page, sending.log_end);
-                    let more = !sending.page.complete && cursor.is_behind();
+                    let more = !sending.page.complete && cursor.needs_replay();
                     self.phase = if more { self.fetching(context, cursor, false) } else { Phase::Live(cursor) };
                 }
             }
@@ -120,11 +120,11 @@ impl ChannelReader {
     fn fetching(&self, context: &StreamContext, cursor: Cursor, first: bool) -> Phase {
         let request = Request {
             channel: Arc::clone(self.membership.name()),
-            after: cursor.at,
-            existed: cursor.existed,
+            after: cursor.position,
+            existed: cursor.existed_to,
             first,
             is_entry: cursor.is_entry,
-            log_end: self.membership.log_end(),
+            log_end: self.membership.buffer_end(),
         };
         Phase::Fetching(cursor, Box::pin(fetch(context.hub.clone(), Arc::clone(&context.replays), request)))
     }

@@ -33,16 +33,16 @@ impl Chunk {
         if self.is_full() {
             return false;
         }
-        positions.set(number, Some(item.at));
+        positions.set(number, Some(item.position));
         if self.bytes.is_empty() {
             // Most pieces are one event: with room for just that, it is allocated once and has to be fitted no more.
-            self.bytes.reserve(positions.length() + item.frame.len().min(PIECE));
+            self.bytes.reserve(positions.length() + item.bytes.len().min(PIECE));
         }
         positions.write(&mut self.bytes);
-        if item.frame.len() < PIECE {
-            self.bytes.extend_from_slice(&item.frame);
+        if item.bytes.len() < PIECE {
+            self.bytes.extend_from_slice(&item.bytes);
         } else {
-            self.rest = item.frame.clone();
+            self.rest = item.bytes.clone();
         }
         self.events += u64::from(item.gap.is_none());
         true
@@ -57,7 +57,7 @@ impl Chunk {
     }
 
     pub fn gap(&mut self, positions: &Positions, channel: &str, gap: Gap) {
-        metrics().gap(gap.why.as_str());
+        metrics().gap(gap.reason.as_str());
         positions.write(&mut self.bytes);
         self.bytes.extend_from_slice(&gap.frame(channel));
     }
@@ -75,7 +75,7 @@ mod tests {
     use crate::event::user_frame;
 
     fn event(ms: u64, frame: &Bytes) -> SequencedFrame {
-        SequencedFrame { at: StreamId::new(ms, 0), frame: frame.clone(), gap: None }
+        SequencedFrame { position: StreamId::new(ms, 0), bytes: frame.clone(), gap: None }
     }
 
     /// The bytes of every frame that a stream writes itself.
@@ -88,8 +88,12 @@ mod tests {
         out.connected(&positions, "team-red", StreamId::new(16, 0));
         let frame = user_frame(StreamId::new(17, 0), "e", "{\"a\":1}", "team-red");
         assert!(out.item(&mut positions, 0, &event(17, &frame)));
-        let gap =
-            Gap { after: StreamId::new(17, 0), resumed: StreamId::new(19, 2), certain: true, why: GapReason::Trimmed };
+        let gap = Gap {
+            after: StreamId::new(17, 0),
+            resumed: StreamId::new(19, 2),
+            certain: true,
+            reason: GapReason::Trimmed,
+        };
         out.gap(&positions, &channels[1], gap);
         out.error("team-red");
         let expect = concat!(

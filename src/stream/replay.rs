@@ -73,10 +73,14 @@ pub async fn fetch(hub: Hub, budget: Arc<ReplayBudget>, request: Request) -> Fet
     for (id, body) in page.entries.drain(..) {
         match body {
             Body::Event { event, data, .. } => {
-                items.push_back(SequencedFrame { at: id, frame: user_frame(id, &event, &data, channel), gap: None });
+                items.push_back(SequencedFrame {
+                    position: id,
+                    bytes: user_frame(id, &event, &data, channel),
+                    gap: None,
+                });
             }
             Body::TooLarge => {
-                let gap = Gap { after: end, resumed: id, certain: true, why: GapReason::TooLarge };
+                let gap = Gap { after: end, resumed: id, certain: true, reason: GapReason::TooLarge };
                 items.push_back(gap_item(&gap, id, channel));
             }
             Body::Foreign => {}
@@ -88,15 +92,15 @@ pub async fn fetch(hub: Hub, budget: Arc<ReplayBudget>, request: Request) -> Fet
 }
 
 fn gap_item(gap: &Gap, at: StreamId, channel: &str) -> SequencedFrame {
-    metrics().gap(gap.why.as_str());
-    SequencedFrame { at, frame: gap.frame(channel), gap: Some(gap.why) }
+    metrics().gap(gap.reason.as_str());
+    SequencedFrame::gap(gap, at, channel)
 }
 
 /// What is or may be gone between a position and the page read behind it, and the position behind the gap. Trimming leaves
 /// no trace but the number of entries ever added.
 fn gap_before(request: &Request, page: &Page) -> Option<(Gap, StreamId)> {
     let Request { after, existed, first: first_read, is_entry, .. } = *request;
-    let gap = |resumed, certain| Gap { after, resumed, certain, why: GapReason::Trimmed };
+    let gap = |resumed, certain| Gap { after, resumed, certain, reason: GapReason::Trimmed };
     let Some(stream) = page.stream else {
         let resumed = existed.max(after);
         return (after > StreamId::ZERO && first_read).then(|| (gap(resumed, existed > after), resumed));

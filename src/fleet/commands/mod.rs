@@ -79,7 +79,7 @@ impl Commands {
     /// One for a node of this name, on the hub's store. Until [`Self::run`] has read them to their end, the hub's channels wait.
     #[must_use]
     pub fn new(hub: &Hub, node: String) -> Self {
-        Self { store: Arc::clone(hub.store()), lead: hub.follow(KEY), node, listeners: Mutex::default() }
+        Self { store: Arc::clone(hub.store()), lead: hub.add_barrier(KEY), node, listeners: Mutex::default() }
     }
 
     /// Tells this one of commands of these kinds. Before [`Self::run`].
@@ -96,12 +96,12 @@ impl Commands {
     /// Whether everything that was said is known here, as far as the link tells.
     #[must_use]
     pub fn are_known(&self) -> bool {
-        self.lead.is_caught_up()
+        self.lead.is_synced()
     }
 
     /// Waits until it is.
     pub async fn known(&self) {
-        self.lead.passed().await;
+        self.lead.wait_synced().await;
     }
 
     fn listeners(&self) -> Vec<Handlers> {

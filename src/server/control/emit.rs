@@ -44,7 +44,7 @@ fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
 pub async fn emit(app: &App, request: Request<Incoming>) -> Response {
     let expected =
         Expected { error: "invalid_event", example: r#"{"channel":"news","event":"post.created","data":{}}"# };
-    let emit = match json_body(request, app.config.stream.hub.max_event + (64 << 10), expected).await {
+    let emit = match json_body(request, app.config.stream.hub.max_event_size + (64 << 10), expected).await {
         Ok(emit) => emit,
         Err(response) => return *response,
     };
@@ -60,7 +60,7 @@ async fn emit_event(app: &App, emit: Emit) -> Result<StreamId, Box<Response>> {
         return Err(Box::new(error(StatusCode::FORBIDDEN, "channel_not_allowed", text)));
     }
     let event = NewEvent::from_json(emit.event, emit.data.as_deref().unwrap_or(RawValue::NULL));
-    let max = app.config.stream.hub.max_event;
+    let max = app.config.stream.hub.max_event_size;
     if event.text.len() + event.event.len() > max {
         let text = format!("an event of more than {max} bytes (stream.max-event) would reach nobody");
         return Err(Box::new(error(StatusCode::PAYLOAD_TOO_LARGE, "event_too_large", text)));

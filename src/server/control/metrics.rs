@@ -60,10 +60,10 @@ fn node(app: &App, book: &Book, store_is_up: bool) {
     let ready = store_is_up && heard && app.authorizer.is_ready() && !app.is_draining();
     book.gauge("tidegate_ready", "Whether this node should be sent clients, as /readyz says it.").set(ready.into());
     book.gauge("tidegate_draining", "Whether this node is going away.").set(app.is_draining().into());
-    book.gauge("tidegate_channels", "Channels that are read here.").set(count(app.hub.channels()));
-    book.gauge("tidegate_log_bytes", "Bytes in the logs of all channels.").set(count(app.hub.log_bytes()));
+    book.gauge("tidegate_channels", "Channels that are read here.").set(count(app.hub.channel_count()));
+    book.gauge("tidegate_log_bytes", "Bytes in the logs of all channels.").set(count(app.hub.buffer_bytes()));
     book.gauge("tidegate_log_limit_bytes", "Bytes that may be there (stream.log-memory).")
-        .set(count(app.config.stream.hub.log_memory));
+        .set(count(app.config.stream.hub.buffer_memory));
     book.gauge("tidegate_replay_bytes", "Bytes that are taken by what streams read from the store by themselves.")
         .set(count(app.replays.used()));
     book.gauge("tidegate_replay_limit_bytes", "Bytes that may be taken (stream.replay-memory).")

@@ -39,8 +39,8 @@ pub async fn status(app: &App) -> Response {
         "events": { "received": received, "sent": sent },
         "memory": {
             "resident": process::resident(),
-            "log": app.hub.log_bytes(),
-            "log_limit": app.config.stream.hub.log_memory,
+            "log": app.hub.buffer_bytes(),
+            "log_limit": app.config.stream.hub.buffer_memory,
             "replay": app.replays.used(),
             "replay_limit": app.config.stream.replay_memory,
         },

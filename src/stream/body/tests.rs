@@ -20,9 +20,9 @@ async fn piece(stream: &mut EventStream) -> Option<Bytes> {
 #[tokio::test]
 async fn the_rest_of_a_frame_does_not_follow_a_revocation() {
     let settings = HubSettings {
-        log_memory: 16 << 20,
-        position_check: Duration::from_secs(5),
-        max_event: 8 << 20,
+        buffer_memory: 16 << 20,
+        reconcile_interval: Duration::from_secs(5),
+        max_event_size: 8 << 20,
         linger: Duration::from_secs(30),
     };
     let store = Arc::new(MemoryStore::new(16 << 20, HashMap::new(), system_clock()));
