@@ -25,7 +25,7 @@ const PAGE_BYTES: usize = 256 * 1024;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
-/// Reads channels from the store, behind the command barrier if there is one.
+/// Reads channels from the store. If there is a command barrier, reads wait for it.
 pub(crate) struct StoreReader {
     store: Arc<dyn Store>,
     /// A larger entry becomes a gap.

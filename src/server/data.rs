@@ -101,13 +101,13 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     let (entries, positions) = starts(query, last_event_id, &grant);
     let body = EventStream::new(app.stream_context(), ticket, entries, positions);
     let reader = StreamInfo {
-        request: asked.id,
+        request_id: asked.id,
         subject: grant.subject.map(Into::into),
         channels: body.channels(),
         address: asked.client_address.into(),
         since: now_ms(),
         expires_at: grant.expires_at,
-        version: decision.by.map_or(0, |info| info.number),
+        generation: decision.by.map_or(0, |info| info.number),
     };
     body.register(reader, grant.expires_at.map(deadline));
     let mut response = respond::event_stream(Pinned { body, pin });

@@ -145,7 +145,11 @@ impl App {
     }
 
     fn stream_context(&self) -> StreamContext {
-        StreamContext { hub: self.hub.clone(), replays: Arc::clone(&self.replays), ping: self.config.stream.ping }
+        StreamContext {
+            hub: self.hub.clone(),
+            replay_budget: Arc::clone(&self.replays),
+            ping_interval: self.config.stream.ping,
+        }
     }
 
     /// How many requests wait for a decision (`reject.hold`).

@@ -114,7 +114,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Apart {
             tokio::select! {
                 _ = exchange => {}
                 // What is dropped here is reset.
-                () = cut.wanted() => {
+                () = cut.requested() => {
                     metrics().connection_cut();
                     tracing::debug!("an exchange of HTTP/2 was cut: its client did not read to the end");
                 }
@@ -171,7 +171,7 @@ fn serve(socket: TcpStream, peer: SocketAddr, side: Side, app: &Arc<App>, leavin
             ended = served => if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "a connection ended");
             },
-            () = cut.wanted() => {
+            () = cut.requested() => {
                 metrics().connection_cut();
                 tracing::debug!(%peer, "a connection was cut: its client did not read to the end");
             }

@@ -1,4 +1,4 @@
-//! One channel of a stream.
+//! One channel of a stream: it opens, follows the event buffer, and replays from the store what the buffer does not have.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,58 +8,72 @@ use std::task::{Context, Poll};
 use crate::channel::membership::{Cursor, Membership, OpenResult, PullResult, StartPosition};
 use crate::channel::sequencer::SequencedFrame;
 use crate::event::StreamId;
-use crate::store::Page;
 use crate::stream::StreamContext;
 use crate::stream::chunk::Chunk;
 use crate::stream::position::Positions;
-use crate::stream::replay::{Fetched, Request, fetch};
-use crate::stream::replay_budget::PendingPage;
+use crate::stream::replay::{ReplayPage, ReplayRequest, read_page};
 
 pub(super) struct ChannelReader {
-    pub number: usize,
-    pub membership: Membership,
-    pub phase: Phase,
+    /// The channel's index in the list of the URL.
+    number: usize,
+    membership: Membership,
+    phase: Phase,
 }
 
-pub(super) enum Phase {
-    Opening { start: StartPosition, verified: Option<u64>, refused: bool },
+enum Phase {
+    Opening {
+        start: StartPosition,
+        /// The memory of [`Membership::open`].
+        required_read: Option<u64>,
+        error_sent: bool,
+    },
     Live(Cursor),
-    Fetching(Cursor, Pin<Box<dyn Future<Output = Fetched> + Send>>),
-    Sending(Cursor, Box<Sending>),
-}
-
-pub(super) struct Sending {
-    slot: Arc<PendingPage>,
-    page: Page,
-    log_end: u64,
-    end: StreamId,
+    /// A page is being read from the store.
+    Reading(Cursor, Pin<Box<dyn Future<Output = ReplayPage> + Send>>),
+    Replaying(Cursor, Box<ReplayPage>),
 }
 
 impl ChannelReader {
-    /// Writes what there is. True if the piece is full.
+    pub fn new(number: usize, membership: Membership, start: StartPosition) -> Self {
+        Self { number, membership, phase: Phase::Opening { start, required_read: None, error_sent: false } }
+    }
+
+    pub fn channel(&self) -> &Arc<str> {
+        self.membership.name()
+    }
+
+    /// The position that the client asked for, while the channel is not open yet.
+    pub fn pending_start(&self) -> Option<StreamId> {
+        match self.phase {
+            Phase::Opening { start: StartPosition::From(id) | StartPosition::Id(id), .. } => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Writes all frames that are available. Returns true if the chunk is full.
     pub fn advance(
         &mut self,
         context: &StreamContext,
         positions: &mut Positions,
-        out: &mut Chunk,
+        chunk: &mut Chunk,
         cx: &mut Context<'_>,
     ) -> bool {
         loop {
             match &mut self.phase {
-                Phase::Opening { start, verified, refused } => {
-                    match self.membership.open(*start, verified, cx.waker()) {
+                Phase::Opening { start, required_read, error_sent } => {
+                    match self.membership.open(*start, required_read, cx.waker()) {
                         OpenResult::Pending => return false,
                         OpenResult::WrongType => {
-                            if !std::mem::replace(refused, true) {
-                                out.error(self.membership.name());
+                            if !std::mem::replace(error_sent, true) {
+                                chunk.push_error(self.membership.name());
                             }
                             return false;
                         }
                         OpenResult::Opened(cursor, gap) => {
                             positions.set(self.number, Some(cursor.position));
-                            out.connected(positions, self.membership.name(), cursor.position);
+                            chunk.push_connected(positions, self.membership.name(), cursor.position);
                             if let Some(gap) = gap {
-                                out.gap(positions, self.membership.name(), gap);
+                                chunk.push_gap(positions, self.membership.name(), gap);
                             }
                             self.phase = Phase::Live(cursor);
                         }
@@ -67,65 +81,64 @@ impl ChannelReader {
                 }
                 Phase::Live(cursor) => {
                     let number = self.number;
-                    let sink = |item: &SequencedFrame| out.item(positions, number, item);
+                    let sink = |frame: &SequencedFrame| chunk.push_frame(positions, number, frame);
                     match self.membership.pull(cursor, cx.waker(), sink) {
                         PullResult::Full => return true,
-                        PullResult::Idle => return out.is_full(),
+                        PullResult::Idle => return chunk.is_full(),
                         PullResult::StoreReset(gap) => {
                             positions.set(self.number, Some(cursor.position));
-                            out.gap(positions, self.membership.name(), gap);
+                            chunk.push_gap(positions, self.membership.name(), gap);
                         }
                         PullResult::ReplayNeeded => {
                             let cursor = *cursor;
-                            self.phase = self.fetching(context, cursor, true);
+                            self.phase = self.reading(context, cursor, true);
                         }
                     }
                 }
-                Phase::Fetching(cursor, future) => {
-                    let Poll::Ready(fetched) = future.as_mut().poll(cx) else { return false };
-                    let Fetched { slot, page, log_end, end } = fetched;
-                    self.phase = Phase::Sending(*cursor, Box::new(Sending { slot, page, log_end, end }));
+                Phase::Reading(cursor, page) => {
+                    let Poll::Ready(page) = page.as_mut().poll(cx) else { return false };
+                    self.phase = Phase::Replaying(*cursor, Box::new(page));
                 }
-                Phase::Sending(cursor, sending) => {
-                    let mut taken_back = false;
-                    match sending.slot.lock().as_mut() {
-                        None => taken_back = true,
-                        Some(held) => {
-                            while let Some(item) = held.items.pop_front() {
-                                if !out.item(positions, self.number, &item) {
-                                    held.items.push_front(item);
+                Phase::Replaying(cursor, replay) => {
+                    let mut was_reclaimed = false;
+                    match replay.pending.lock().as_mut() {
+                        None => was_reclaimed = true,
+                        Some(unsent) => {
+                            while let Some(frame) = unsent.frames.pop_front() {
+                                if !chunk.push_frame(positions, self.number, &frame) {
+                                    unsent.frames.push_front(frame);
                                     return true;
                                 }
-                                cursor.position = item.position;
+                                cursor.position = frame.position;
                             }
                         }
                     }
                     let mut cursor = *cursor;
-                    if taken_back {
-                        self.phase = self.fetching(context, cursor, false);
+                    if was_reclaimed {
+                        self.phase = self.reading(context, cursor, false);
                         continue;
                     }
-                    cursor.position = cursor.position.max(sending.end);
-                    if !sending.page.complete {
-                        cursor.existed_to = sending.page.last();
+                    cursor.position = cursor.position.max(replay.end);
+                    if !replay.page.complete {
+                        cursor.existed_to = replay.page.last();
                     }
-                    self.membership.rejoin(&mut cursor, &sending.page, sending.log_end);
-                    let more = !sending.page.complete && cursor.needs_replay();
-                    self.phase = if more { self.fetching(context, cursor, false) } else { Phase::Live(cursor) };
+                    self.membership.rejoin(&mut cursor, &replay.page, replay.buffer_end);
+                    let more = !replay.page.complete && cursor.needs_replay();
+                    self.phase = if more { self.reading(context, cursor, false) } else { Phase::Live(cursor) };
                 }
             }
         }
     }
 
-    fn fetching(&self, context: &StreamContext, cursor: Cursor, first: bool) -> Phase {
-        let request = Request {
+    fn reading(&self, context: &StreamContext, cursor: Cursor, is_first: bool) -> Phase {
+        let request = ReplayRequest {
             channel: Arc::clone(self.membership.name()),
             after: cursor.position,
-            existed: cursor.existed_to,
-            first,
+            existed_to: cursor.existed_to,
+            is_first,
             is_entry: cursor.is_entry,
-            log_end: self.membership.buffer_end(),
+            buffer_end: self.membership.buffer_end(),
         };
-        Phase::Fetching(cursor, Box::pin(fetch(context.hub.clone(), Arc::clone(&context.replays), request)))
+        Phase::Reading(cursor, Box::pin(read_page(context.hub.clone(), Arc::clone(&context.replay_budget), request)))
     }
 }

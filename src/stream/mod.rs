@@ -17,10 +17,8 @@ use crate::stream::replay_budget::ReplayBudget;
 /// What all streams of a node share.
 #[derive(Clone)]
 pub struct StreamContext {
-    /// The channels.
     pub hub: Hub,
-    /// Memory for replays.
-    pub replays: Arc<ReplayBudget>,
-    /// A silent stream says something this often.
-    pub ping: Duration,
+    pub replay_budget: Arc<ReplayBudget>,
+    /// A stream that has sent nothing for this long sends a ping.
+    pub ping_interval: Duration,
 }

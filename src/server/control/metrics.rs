@@ -65,7 +65,7 @@ fn node(app: &App, book: &Book, store_is_up: bool) {
     book.gauge("tidegate_log_limit_bytes", "Bytes that may be there (stream.log-memory).")
         .set(count(app.config.stream.hub.buffer_memory));
     book.gauge("tidegate_replay_bytes", "Bytes that are taken by what streams read from the store by themselves.")
-        .set(count(app.replays.used()));
+        .set(count(app.replays.used_bytes()));
     book.gauge("tidegate_replay_limit_bytes", "Bytes that may be taken (stream.replay-memory).")
         .set(count(app.config.stream.replay_memory));
 }

@@ -41,7 +41,7 @@ pub async fn status(app: &App) -> Response {
             "resident": process::resident(),
             "log": app.hub.buffer_bytes(),
             "log_limit": app.config.stream.hub.buffer_memory,
-            "replay": app.replays.used(),
+            "replay": app.replays.used_bytes(),
             "replay_limit": app.config.stream.replay_memory,
         },
         "kept_out": app.recent.list(),

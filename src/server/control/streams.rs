@@ -30,7 +30,7 @@ fn page<B>(app: &App, request: &Request<B>) -> Result<Response, Box<Response>> {
     let matches = |reader: &StreamInfo| {
         subject.is_none_or(|wanted| reader.subject.as_deref() == Some(wanted))
             && channel.is_none_or(|wanted| reader.channels.iter().any(|name| **name == *wanted))
-            && version.is_none_or(|wanted| reader.version == wanted)
+            && version.is_none_or(|wanted| reader.generation == wanted)
             && address.is_none_or(|wanted| *reader.address == *wanted)
     };
     // One more than wanted says whether there is a next page.
@@ -53,12 +53,12 @@ fn page<B>(app: &App, request: &Request<B>) -> Result<Response, Box<Response>> {
 fn describe(number: u64, reader: &StreamInfo) -> Value {
     json!({
         "number": number,
-        "request": reader.request,
+        "request": reader.request_id,
         "subject": reader.subject,
         "channels": reader.channels.iter().map(|name| &**name).collect::<Vec<_>>(),
         "address": reader.address,
         "since": reader.since,
         "expires_at": reader.expires_at,
-        "version": reader.version,
+        "version": reader.generation,
     })
 }
