@@ -28,7 +28,7 @@ pub async fn measure() {
     let others: Vec<_> = (0..OTHERS).map(|_| open(&streams)).collect();
     row(&format!("the same beside {OTHERS} streams"), || drop(black_box(open(&streams))));
     row("an event: whether the stream shall end", || {
-        black_box(first.shall_end(Waker::noop()));
+        black_box(first.is_end_requested(Waker::noop()));
     });
     drop(others);
     let (denied, channels) = (RevocationList::default(), ["alice-news".to_owned()]);
@@ -50,18 +50,18 @@ pub async fn measure() {
 }
 
 fn open(streams: &StreamRegistry) -> tidegate::stream::registry::StreamPermit {
-    let ticket = streams.admit(AbortSignal::default()).expect("there is room");
+    let permit = streams.admit(AbortSignal::default()).expect("there is room");
     let reader = StreamInfo {
-        request: "0123456789abcdef".into(),
+        request_id: "0123456789abcdef".into(),
         subject: Some("alice".into()),
         channels: [Arc::from("alice-news")].into(),
         address: "192.0.2.7".into(),
         since: 0,
         expires_at: None,
-        version: 1,
+        generation: 1,
     };
-    ticket.register(reader, None);
-    ticket
+    permit.register(reader, None);
+    permit
 }
 
 fn row(name: &str, mut one: impl FnMut()) {

@@ -321,7 +321,7 @@ impl Fleet {
 /// Looks at once when the bell rings.
 async fn listen(fleet: Arc<Fleet>, hub: Hub) {
     loop {
-        let mut tap = hub.tap(&fleet.store.keys().policy_changed());
+        let mut tap = hub.subscribe_raw(&fleet.store.keys().policy_changed());
         while tap.next().await.is_some() {
             fleet.tell();
         }

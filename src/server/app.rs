@@ -7,8 +7,8 @@ use tokio::sync::Semaphore;
 use crate::artifact::signature::SignaturePolicy;
 use crate::audit::Audit;
 use crate::authz::authorizer::Authorizer;
+use crate::channel::gap::GapReason;
 use crate::channel::hub::Hub;
-use crate::channel::sequencer::GapReason;
 use crate::config::Config;
 use crate::config::live::{Live, Options};
 use crate::fleet::commands::Commands;
@@ -27,9 +27,9 @@ use crate::server::data::stream::REFUSAL_CODES;
 use crate::server::recent_rejections::RecentRejections;
 use crate::server::shutdown::ShutdownState;
 use crate::shadow::shadow_policy::ShadowEvaluator;
-use crate::stream::body::StreamContext;
+use crate::stream::StreamContext;
 use crate::stream::registry::StreamRegistry;
-use crate::stream::replay::ReplayBudget;
+use crate::stream::replay_budget::ReplayBudget;
 use crate::telemetry::metrics::StreamRequestOutcome;
 use crate::telemetry::metrics::metrics;
 use crate::telemetry::process;
@@ -138,8 +138,8 @@ impl App {
     pub(super) fn stream_context(&self) -> StreamContext {
         StreamContext {
             hub: self.hub.clone(),
-            replays: Arc::clone(&self.replays),
-            ping: self.config.stream.ping_interval,
+            replay_budget: Arc::clone(&self.replays),
+            ping_interval: self.config.stream.ping_interval,
         }
     }
 

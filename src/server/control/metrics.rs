@@ -59,10 +59,10 @@ fn node(app: &App, builder: &MetricBuilder, readiness: Readiness) {
         .gauge("tidegate_ready", "1 if this node is ready for clients, as /readyz reports it.")
         .set(readiness.is_ready().into());
     builder.gauge("tidegate_draining", "1 if this node is shutting down.").set(app.is_draining().into());
-    builder.gauge("tidegate_channels", "Channels that this node reads.").set(count(app.hub.channels()));
+    builder.gauge("tidegate_channels", "Channels that this node reads.").set(count(app.hub.channel_count()));
     builder
         .gauge("tidegate_event_buffer_bytes", "Memory used by the event buffers of all channels in bytes.")
-        .set(count(app.hub.log_bytes()));
+        .set(count(app.hub.buffer_bytes()));
     builder
         .gauge(
             "tidegate_event_buffer_limit_bytes",
@@ -71,7 +71,7 @@ fn node(app: &App, builder: &MetricBuilder, readiness: Readiness) {
         .set(count(app.config.stream.hub.buffer_memory));
     builder
         .gauge("tidegate_replay_bytes", "Memory used by replays from the store in bytes.")
-        .set(count(app.replays.used()));
+        .set(count(app.replays.used_bytes()));
     builder
         .gauge("tidegate_replay_limit_bytes", "Memory limit of replays in bytes (stream.replay-memory).")
         .set(count(app.config.stream.replay_memory));

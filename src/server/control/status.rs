@@ -43,9 +43,9 @@ pub async fn status(app: &App) -> Result<Response, ApiError> {
         "events": { "received": received, "sent": sent },
         "memory": {
             "resident_bytes": process::resident(),
-            "event_buffer_bytes": app.hub.log_bytes(),
+            "event_buffer_bytes": app.hub.buffer_bytes(),
             "event_buffer_limit_bytes": app.config.stream.hub.buffer_memory,
-            "replay_bytes": app.replays.used(),
+            "replay_bytes": app.replays.used_bytes(),
             "replay_limit_bytes": app.config.stream.replay_memory,
         },
         "recent_rejections": app.recent_rejections.list(),

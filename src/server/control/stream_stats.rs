@@ -79,7 +79,7 @@ fn count(streams: &StreamRegistry) -> StreamStats {
         if let Some(subject) = &reader.subject {
             *subjects.entry(&**subject).or_default() += 1;
         }
-        *by_generation.entry(reader.version).or_default() += 1;
+        *by_generation.entry(reader.generation).or_default() += 1;
     }
     let (channel_count, subject_count) = (channels.len(), subjects.len());
     StreamStats {
@@ -110,13 +110,13 @@ mod tests {
         for n in 0..2_000u64 {
             let ticket = streams.admit(AbortSignal::default()).expect("a place");
             let reader = StreamInfo {
-                request: n.to_string(),
+                request_id: n.to_string(),
                 subject: (n % 2 == 0).then(|| format!("user-{}", n % 4).into()),
                 channels: [format!("c{n}").into(), format!("team-{}", n % 3).into()].into(),
                 address: "127.0.0.1".into(),
                 since: n,
                 expires_at: None,
-                version: 1 + n / 1_500,
+                generation: 1 + n / 1_500,
             };
             ticket.register(reader, None);
             tickets.push(ticket);

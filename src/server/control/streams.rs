@@ -26,7 +26,7 @@ pub async fn list<B>(app: &App, request: Request<B>) -> Result<Response, ApiErro
     let matches = |reader: &StreamInfo| {
         subject.is_none_or(|wanted| reader.subject.as_deref() == Some(wanted))
             && channel.is_none_or(|wanted| reader.channels.iter().any(|name| **name == *wanted))
-            && generation.is_none_or(|wanted| reader.version == wanted)
+            && generation.is_none_or(|wanted| reader.generation == wanted)
             && address.is_none_or(|wanted| *reader.address == *wanted)
     };
     // One more than the limit, to know whether there is a next page.
@@ -49,12 +49,12 @@ pub async fn list<B>(app: &App, request: Request<B>) -> Result<Response, ApiErro
 fn describe(number: u64, reader: &StreamInfo) -> Value {
     json!({
         "id": number,
-        "request_id": reader.request,
+        "request_id": reader.request_id,
         "subject": reader.subject,
         "channels": reader.channels.iter().map(|name| &**name).collect::<Vec<_>>(),
         "address": reader.address,
         "since": reader.since,
         "expires_at": reader.expires_at,
-        "generation": reader.version,
+        "generation": reader.generation,
     })
 }

@@ -8,7 +8,7 @@ use http::{Method, Request};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::channel::StartPosition;
+use crate::channel::membership::StartPosition;
 use crate::policy::{Decision, Grant, Outcome};
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
@@ -64,13 +64,13 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     let (entries, positions) = start_positions(query, last_event_id, &grant);
     let body = EventStream::new(app.stream_context(), permit, entries, positions);
     let reader = StreamInfo {
-        request: asked.id,
+        request_id: asked.id,
         subject: grant.subject.map(Into::into),
         channels: body.channels(),
         address: asked.client_address.into(),
         since: now_ms(),
         expires_at: grant.expires_at,
-        version: decision.by.map_or(0, |info| info.generation),
+        generation: decision.by.map_or(0, |info| info.generation),
     };
     body.register(reader, grant.expires_at.map(deadline));
     let mut response = respond::event_stream(Pinned { body, pin });

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::event::{Body, NewEvent, StreamId, doorbell_head};
+use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Command, Keep, NewId, Reply, Trim, bound};
 use crate::store::{KeyLookup, Limits, NotificationHandler, Page, Retention, Store, StoreError, StreamState};
 
@@ -300,7 +300,7 @@ impl Store for MemoryStore {
             state.shrink(self.lead.get());
             (id, prev)
         };
-        self.ring(channel, &format!(r#"{},"id":"{id}","prev":"{prev}"}}"#, doorbell_head(channel, event)));
+        self.ring(channel, &format!(r#"{},"id":"{id}","prev":"{prev}"}}"#, notification_head(channel, event)));
         Ok(id)
     }
 

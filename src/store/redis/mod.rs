@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, RedisError, Script, Value, cmd};
 
-use crate::event::{Body, NewEvent, StreamId, doorbell_head};
+use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Command, Keep, Reply};
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::redis::fleet::FleetStore;
@@ -213,7 +213,7 @@ impl Store for RedisStore {
             .arg(&event.text)
             .arg(&event.event)
             .arg(event.encoding)
-            .arg(doorbell_head(channel, event))
+            .arg(notification_head(channel, event))
             .arg(option(retention.max_length))
             .arg(option(retention.expire_seconds))
             .invoke_async(&mut self.bulk.clone())
