@@ -185,7 +185,7 @@ impl Config {
     #[must_use]
     pub fn read(base: Table, path: Option<&Path>, flags: Table) -> ConfigRead {
         let (file, is_named) = Self::path(path);
-        let mut files = FileSnapshot::now(vec![file.clone()]);
+        let mut files = FileSnapshot::take(vec![file.clone()]);
         let raw = Self::raw(base, Some(&*file).filter(|file| is_named || file.exists()), flags);
         let config = raw.and_then(|raw| {
             files.add(refers::files(&raw));

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifact::digest::Digest;
 use crate::artifact::signature::{SignatureError, Statement};
-use crate::util::private_files;
+use crate::util::files;
 
 /// Bytes of the file; it has some 200.
 const MAX_SIZE: u64 = 4 << 10;
@@ -42,7 +42,7 @@ impl SequenceLedger {
     /// In this file. One that is there and cannot be read is an error: to forget it would let older policies in.
     pub fn in_file(file: &Path) -> Result<Self, LedgerError> {
         let failed = |what: String| LedgerError { file: file.display().to_string(), what };
-        let text = private_files::read(file, MAX_SIZE).map_err(|error| failed(format!("cannot be read: {error}")))?;
+        let text = files::read_private(file, MAX_SIZE).map_err(|error| failed(format!("cannot be read: {error}")))?;
         let parse = |text: Vec<u8>| serde_json::from_slice(&text);
         let mark =
             text.map(parse).transpose().map_err(|error| failed(format!("is not what was written there: {error}")))?;
@@ -79,7 +79,7 @@ impl SequenceLedger {
                 what: format!("cannot be written: {what}"),
             };
             let text = serde_json::to_vec(&new).map_err(|error| failed(error.to_string()))?;
-            private_files::write(file, &text).map_err(|error| failed(error.to_string()))?;
+            files::write_private(file, &text).map_err(|error| failed(error.to_string()))?;
         }
         *mark = Some(new);
         Ok(())

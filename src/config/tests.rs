@@ -38,8 +38,8 @@ fn mistakes_name_the_key_and_the_remedy() {
     check("allow-all = true\npolicy = \"x.wasm\"", &["allow-all"]);
     check("lisen = \"x\"", &["tidegate.toml", "line 1", "lisen", "expected one of", "listen"]);
     check("[stream]\npng = \"1s\"", &["tidegate.toml", "line 2", "png", "ping"]);
-    check("[stream]\nping = 5", &["tidegate.toml", "line 2", "a time, as 250ms, 25s or 2m"]);
-    check("[stream]\nping = \"1x\"", &["tidegate.toml", "line 2", "1x", "a time, as 250ms, 25s or 2m"]);
+    check("[stream]\nping = 5", &["tidegate.toml", "line 2", "a duration such as 250ms, 25s or 2m"]);
+    check("[stream]\nping = \"1x\"", &["tidegate.toml", "line 2", "1x", "a duration such as 250ms, 25s or 2m"]);
     check("allow-all = 1", &["tidegate.toml", "line 1", "boolean"]);
     check("allow-all = true\nlisten = \"here\"", &["listen", "\"here\"", "127.0.0.1:8080"]);
     check("allow-all = true\ncontrol = \"0.0.0.0:9090\"", &["control", "control.token"]);

@@ -68,7 +68,7 @@ impl PolicyArchive {
     pub fn get(&self, id: &Id) -> io::Result<PolicyBundle> {
         let path = |part: &str| self.folder.join(format!("{}.{part}", id.stem()));
         let text = |part: &str, most: u64| {
-            let bytes = files::if_there(files::read(&path(part), most))?;
+            let bytes = files::if_exists(files::read(&path(part), most))?;
             bytes.map(|bytes| String::from_utf8(bytes).map_err(io::Error::other)).transpose()
         };
         let component = files::read(&path("wasm"), MAX_SIZE)?;

@@ -12,7 +12,7 @@ use crate::policy::info::PolicyInfo;
 use crate::rollout::policy_store::Id;
 use crate::rollout::prepared::PolicyAttachments;
 use crate::rollout::source_file::PolicySource;
-use crate::util::private_files;
+use crate::util::files;
 use crate::wasm::component::Policy;
 
 /// Versions that are remembered, what is in force with them.
@@ -134,7 +134,7 @@ impl HistoryFile {
     pub fn read(&self, files: Option<&PolicySource>) -> io::Result<Vec<PastActivation>> {
         let file = self.file(files);
         let told = |what: &dyn std::fmt::Display| io::Error::other(format!("{}: {what}", file.display()));
-        let Some(text) = private_files::read(&file, MAX_SIZE).map_err(|error| told(&error))? else {
+        let Some(text) = files::read_private(&file, MAX_SIZE).map_err(|error| told(&error))? else {
             return Ok(Vec::new());
         };
         let past: Vec<PastActivation> = serde_json::from_slice(&text).map_err(|error| told(&error))?;
@@ -146,7 +146,7 @@ impl HistoryFile {
 
     /// Remembers this in its place.
     pub fn write(&self, files: Option<&PolicySource>, past: &[PastActivation]) -> io::Result<()> {
-        private_files::write(&self.file(files), &serde_json::to_vec(past)?)?;
+        files::write_private(&self.file(files), &serde_json::to_vec(past)?)?;
         let mut all = BTreeSet::new();
         for entry in std::fs::read_dir(&self.folder)? {
             let entry = entry?;

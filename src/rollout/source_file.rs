@@ -160,7 +160,7 @@ fn folder(path: &Path) -> &Path {
 
 fn optional(path: &Path, most: u64) -> io::Result<Option<String>> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    let Some(bytes) = files::if_there(files::read(path, most)).map_err(named)? else { return Ok(None) };
+    let Some(bytes) = files::if_exists(files::read(path, most)).map_err(named)? else { return Ok(None) };
     String::from_utf8(bytes).map(Some).map_err(|_| named(io::Error::other("it is not text")))
 }
 
@@ -178,7 +178,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let files = files(folder.path());
         assert_eq!(files.cases, folder.path().join("policy.cases.toml"));
-        assert!(!files.stamp().is_there());
+        assert!(!files.stamp().first_exists());
         assert_eq!(files.read().expect_err("nothing is there").kind(), io::ErrorKind::NotFound);
         let one =
             PolicyBundle { cases: Some("cases".into()), signature: Some("sig".into()), ..PolicyBundle::new("one") };

@@ -15,7 +15,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::policy::Limits;
-use crate::util::private_files;
+use crate::util::files;
 use crate::wasm::engine;
 use crate::wasm::load_error::LoadError;
 
@@ -78,7 +78,7 @@ impl Compiler {
         if let Some(file) = &file
             && file.exists()
         {
-            match private_files::owned(file).map_err(wasmtime::Error::from).and_then(|()| load(&self.engine, file)) {
+            match files::check_private(file).map_err(wasmtime::Error::from).and_then(|()| load(&self.engine, file)) {
                 Ok(component) => return Ok(component),
                 // Cut off by a full disk, or of another version: it is made again.
                 Err(error) => tracing::warn!(file = %file.display(), %error, "a compiled policy cannot be used"),
@@ -161,7 +161,7 @@ fn wait(process: &mut std::process::Child, time: Duration) -> std::io::Result<Op
 
 /// Writes a file that is either whole or not there, and nobody else's to write.
 fn keep(file: &Path, code: &[u8]) -> std::io::Result<()> {
-    private_files::write(file, code)?;
+    files::write_private(file, code)?;
     file.parent().map_or(Ok(()), prune)
 }
 

@@ -137,7 +137,7 @@ async fn what_is_no_file_is_refused_and_holds_up_nobody() {
     let mut command = tokio::process::Command::new("mkfifo");
     command.arg(&place);
     assert!(run(command, None).await.status.success());
-    refused(&gateway, "fetched", "it is no file").await;
+    refused(&gateway, "fetched", "not a regular file").await;
     clear();
     desk.write("policy.wasm", distinct(&allow, 2));
     takes_force(&gateway, "behind a pipe", &distinct(&allow, 2), 2).await;
@@ -149,7 +149,7 @@ async fn what_is_no_file_is_refused_and_holds_up_nobody() {
     clear();
     // It has holes only.
     std::fs::File::create(&place).and_then(|file| file.set_len(300 << 20)).expect("a large file");
-    refused(&gateway, "fetched", "it has more than 67108864 bytes").await;
+    refused(&gateway, "fetched", "larger than 67108864 bytes").await;
     assert!(is(&digest(&distinct(&allow, 2)))(&policy(gateway.control).await), "nothing of that changed anything");
     desk.write("policy.wasm", distinct(&allow, 3));
     takes_force(&gateway, "behind all of that", &distinct(&allow, 3), 3).await;

@@ -128,7 +128,7 @@ pub fn path(component: &Path) -> PathBuf {
 /// The signature that lies beside a component in a file, if there is one.
 pub fn beside(component: &Path) -> Result<Option<Signature>, SignatureError> {
     let path = path(component);
-    let text = files::if_there(files::read(&path, MAX_SIZE as u64));
+    let text = files::if_exists(files::read(&path, MAX_SIZE as u64));
     let text = text.map_err(|error| SignatureError::Malformed(format!("{}: {error}", path.display())))?;
     text.map(|text| Signature::parse(&text)).transpose()
 }
