@@ -1,6 +1,5 @@
 //! What was in force and in which order: the way back. It is remembered in a file, so that it outlives the process.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -147,17 +146,8 @@ impl HistoryFile {
     /// Remembers this in its place.
     pub fn write(&self, files: Option<&PolicySource>, past: &[PastActivation]) -> io::Result<()> {
         files::write_private(&self.file(files), &serde_json::to_vec(past)?)?;
-        let mut all = BTreeSet::new();
-        for entry in std::fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            // Another gateway may have removed it by now.
-            let Ok(info) = entry.metadata() else { continue };
-            all.insert((info.modified()?, entry.path()));
-        }
-        for (_, file) in all.iter().take(all.len().saturating_sub(FILES)) {
-            // What stays is in the way of nobody.
-            let _ = std::fs::remove_file(file);
-        }
+        // Best effort: a file that remains is removed by a later write.
+        let _ = files::prune(&self.folder, FILES);
         Ok(())
     }
 }

@@ -63,9 +63,24 @@ pub fn read_private(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> 
     if_exists(check_private(path).and_then(|()| read(path, max_bytes)))
 }
 
+/// Removes all but the newest `keep` files of a directory, which other processes may be pruning at the same time.
+pub fn prune(directory: &Path, keep: usize) -> io::Result<()> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if let Some(info) = if_exists(entry.metadata())? {
+            files.push((info.modified()?, entry.path()));
+        }
+    }
+    files.sort_unstable();
+    let surplus = files.len().saturating_sub(keep);
+    files[..surplus].iter().try_for_each(|(_, file)| if_exists(fs::remove_file(file)).map(|_| ()))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
 
@@ -97,5 +112,36 @@ mod tests {
         assert!(read_private(&file, 10).expect_err("writable by all").to_string().contains("other users"));
         fs::set_permissions(dir.path().join("own"), fs::Permissions::from_mode(0o777)).expect("set");
         assert!(write_private(&file, b"").is_err());
+    }
+
+    #[test]
+    fn prune_keeps_the_newest_files() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (name, age) in [("c", 1), ("a", 2), ("b", 3)] {
+            let file = File::create(dir.path().join(name)).expect("created");
+            file.set_modified(SystemTime::now() - Duration::from_secs(age)).expect("set");
+        }
+        prune(dir.path(), 3).expect("nothing to remove");
+        prune(dir.path(), 2).expect("pruned");
+        assert!(!dir.path().join("b").exists() && dir.path().join("a").exists() && dir.path().join("c").exists());
+    }
+
+    #[test]
+    fn prune_tolerates_files_that_another_process_removes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for n in 0..2_000 {
+            fs::write(dir.path().join(n.to_string()), "").expect("written");
+        }
+        let start = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            let prune = || {
+                start.wait();
+                prune(dir.path(), 1)
+            };
+            for thread in [scope.spawn(prune), scope.spawn(prune)] {
+                thread.join().expect("no panic").expect("pruned");
+            }
+        });
+        assert_eq!(fs::read_dir(dir.path()).expect("read").count(), 1);
     }
 }

@@ -3,7 +3,6 @@
 //! A compilation cannot be stopped in a thread, and a component may be made to compile for ever, or to take all memory. So the
 //! gateway starts its own program once more, nicely, and ends it when it takes too long.
 
-use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -25,8 +24,8 @@ pub const COMMAND: &str = "compile-policy";
 const INVALID: i32 = 3;
 /// CPU time of a child, whatever the operator says: both cores of an hour.
 const CPU: u64 = 7200;
-/// Compiled policies that are kept; the oldest go.
-const KEPT: usize = 32;
+/// Compiled policies that the cache directory holds; the oldest are removed.
+const MAX_CACHED_FILES: usize = 32;
 /// Address space of a child. The largest policy that was seen here takes 0.5 GB.
 const MEMORY: u64 = 3 << 30;
 /// Machine code is some three to ten times the WebAssembly that it was made of.
@@ -86,7 +85,7 @@ impl Compiler {
         }
         let code = child.run(bytes)?;
         if let Some(file) = &file {
-            match keep(file, &code).map_err(wasmtime::Error::from).and_then(|()| load(&self.engine, file)) {
+            match store(file, &code).map_err(wasmtime::Error::from).and_then(|()| load(&self.engine, file)) {
                 Ok(component) => return Ok(component),
                 Err(error) => tracing::warn!(file = %file.display(), %error, "a compiled policy cannot be kept"),
             }
@@ -159,27 +158,15 @@ fn wait(process: &mut std::process::Child, time: Duration) -> std::io::Result<Op
     }
 }
 
-/// Writes a file that is either whole or not there, and nobody else's to write.
-fn keep(file: &Path, code: &[u8]) -> std::io::Result<()> {
+/// Stores compiled code. Several gateways may share the directory, so others may prune it at the same time.
+fn store(file: &Path, code: &[u8]) -> std::io::Result<()> {
     files::write_private(file, code)?;
-    file.parent().map_or(Ok(()), prune)
-}
-
-/// Removes the oldest of more than so many compiled policies.
-fn prune(folder: &Path) -> std::io::Result<()> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        files.push((entry.metadata()?.modified()?, entry.path()));
-    }
-    files.sort();
-    let too_many = files.len().saturating_sub(KEPT);
-    files.iter().take(too_many).try_for_each(|(_, file)| fs::remove_file(file))
+    file.parent().map_or(Ok(()), |directory| files::prune(directory, MAX_CACHED_FILES))
 }
 
 #[expect(unsafe_code, reason = "machine code is run as it is; see the comment")]
 fn load(engine: &Engine, file: &Path) -> wasmtime::Result<Component> {
-    // SAFETY: the file was written by `keep`, from what this very program compiled, into a folder that only this user may
+    // SAFETY: the file was written by `store`, from what this very program compiled, into a folder that only this user may
     // write to. Whoever can change it can change the program too.
     unsafe { Component::deserialize_file(engine, file) }
 }
