@@ -34,8 +34,12 @@ use crate::store::Store;
 use crate::store::memory::Seed;
 use crate::store::url::StoreUrl;
 use crate::tokens::Tokens;
+use crate::util::files;
 use crate::util::fingerprint::FileSnapshot;
 use crate::wasm::host::PolicyEnv;
+
+/// A larger `tidegate.toml` is a mistake.
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// What is wrong with the configuration, where, and what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -197,7 +201,7 @@ impl Config {
     fn raw(base: Table, file: Option<&Path>, flags: Table) -> Result<Raw, ConfigError> {
         let mut table = base;
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path)
+            let text = files::read_text(path, MAX_FILE_BYTES)
                 .map_err(|error| ConfigError(format!("{}: cannot be read: {error}", path.display())))?;
             layers::merge(&mut table, layers::file(path, &text)?);
         }

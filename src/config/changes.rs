@@ -14,6 +14,8 @@ use crate::config::raw::{OPTIONS, Raw, Source};
 use crate::config::{Config, ConfigError, reference, wrong};
 use crate::policy::Limits;
 use crate::store::Store;
+use crate::tokens::profile::MAX_KEY_FILE_BYTES;
+use crate::util::files;
 use crate::wasm::host::PolicyContext;
 
 /// Options of what is around the policy in force.
@@ -68,7 +70,8 @@ impl WrittenConfig {
     /// What was written. Files are read before they are put to use, so that whatever changes meanwhile is seen the next time.
     pub fn of(raw: &Raw) -> Result<Self, ConfigError> {
         let options = Table::try_from(raw).map_err(|error| wrong("it cannot be written down", error))?;
-        let contents = |path: &Option<PathBuf>| path.as_deref().and_then(|path| std::fs::read(path).ok());
+        let contents =
+            |path: &Option<PathBuf>| path.as_deref().and_then(|path| files::read(path, MAX_KEY_FILE_BYTES).ok());
         let profile = |(name, profile): (&String, &_)| {
             let crate::tokens::profile::WrittenProfile { secret, pem, jwks, .. } = profile;
             let mut digest = Sha256::new();
@@ -82,7 +85,7 @@ impl WrittenConfig {
             }
             (name.clone(), digest.finalize().into())
         };
-        let key = |path: &PathBuf| Sha256::digest(std::fs::read(path).unwrap_or_default()).into();
+        let key = |path: &PathBuf| Sha256::digest(files::read(path, MAX_KEY_FILE_BYTES).unwrap_or_default()).into();
         Ok(Self {
             options,
             profiles: raw.policy.tokens.iter().map(profile).collect(),

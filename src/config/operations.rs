@@ -1,7 +1,7 @@
 //! Where the policy comes from, what is written down of its decisions, and what a node is in its fleet.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::audit::{LogTarget, recording};
 use crate::config::raw;
 use crate::config::raw::Source;
 use crate::config::{ConfigError, size, wrong};
+use crate::util::files;
 
 /// Where the policy comes from and what it has to show.
 #[derive(Clone, Debug)]
@@ -89,7 +90,8 @@ pub fn decisions(raw: &raw::Decisions) -> Result<audit::AuditConfig, ConfigError
 
 /// The machine's name with an address, as a node's name.
 pub fn default_node(listen: SocketAddr) -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
+    let host =
+        files::read_text(Path::new("/proc/sys/kernel/hostname"), 256).ok().or_else(|| std::env::var("HOSTNAME").ok());
     let host: String =
         host.unwrap_or_else(|| "node".into()).trim().chars().filter(|c| is_of_names(*c)).take(40).collect();
     format!("{host}:{listen}").chars().filter(|c| is_of_names(*c)).collect()

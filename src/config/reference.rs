@@ -1,7 +1,10 @@
 //! Values that refer to where the secret is: `${NAME}` is a variable of the environment, `${file:/path}` a file's text, `$$` a
 //! dollar. What is wrong is said without a word of the value.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+use crate::util::files;
 
 /// A larger file is no value.
 const MAX_FILE: u64 = 64 << 10;
@@ -116,18 +119,10 @@ fn variable(name: &str) -> Result<String, ReferenceError> {
 
 /// The text of a file, less the newline at its end.
 fn file(path: &str) -> Result<String, ReferenceError> {
-    use std::io::Read;
-    let read = || {
-        let mut bytes = Vec::new();
-        std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes: Vec<u8> = read().map_err(|error| ReferenceError::File(path.into(), error))?;
-    let not_text = || ReferenceError::NotText(path.into());
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(not_text());
-    }
-    let mut text = String::from_utf8(bytes).map_err(|_| not_text())?;
+    let mut text = files::read_text(Path::new(path), MAX_FILE).map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge | ErrorKind::InvalidData => ReferenceError::NotText(path.into()),
+        _ => ReferenceError::File(path.into(), error),
+    })?;
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {

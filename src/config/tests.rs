@@ -285,3 +285,27 @@ fn token_profiles_and_hosts() {
     assert!(config.egress.allows(&"https://b.example/".parse().expect("a URI")));
     assert_eq!(format!("{:?}", config.tokens), r#"{"app"}"#);
 }
+
+#[test]
+fn fifos_are_refused_without_blocking() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (config, pipe) = (dir.path().join("tidegate.toml"), dir.path().join("pipe"));
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).expect("a FIFO");
+    let refused = |path: &Path| {
+        let (path, (sender, result)) = (path.to_owned(), std::sync::mpsc::channel());
+        std::thread::spawn(move || sender.send(Config::load(Table::new(), Some(&path), Table::new()).err()));
+        let result = result.recv_timeout(std::time::Duration::from_secs(10)).expect("the read does not block");
+        let error = result.expect("refused").to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+    };
+    for text in [
+        "policy.settings.key = \"${file:pipe}\"",
+        "policy.trusted-keys = [\"pipe\"]",
+        "policy.tokens.app.pem = \"pipe\"",
+        "policy.tokens.app.jwks = \"pipe\"",
+    ] {
+        std::fs::write(&config, format!("allow-all = true\n{text}\n")).expect("written");
+        refused(&config);
+    }
+    refused(&pipe);
+}

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::artifact::bundle::{PolicyBundle, digest};
 use crate::artifact::signature::{Signature, SignatureError, SignaturePolicy, Statement};
-use crate::policytest::file::parse_within;
 use crate::policytest::file::reach::FileAccess;
+use crate::policytest::file::{MAX_FILE_BYTES, parse_within};
 use crate::policytest::{TestSuite, run};
 use crate::rollout::prepared::PolicyAttachments;
 use crate::rollout::requirements;
@@ -18,7 +18,7 @@ use crate::wasm::host::PolicyContext;
 use crate::wasm::load_error::{LoadError, MAX_SIZE};
 
 /// Bytes of the cases that travel with a policy.
-pub const MAX_CASES: usize = 1 << 20;
+pub const MAX_CASES: usize = MAX_FILE_BYTES as usize;
 /// All cases together; those of the examples take some milliseconds. Nothing else can take force meanwhile.
 const TESTING: Duration = Duration::from_secs(60);
 /// What cases are called that have no file.

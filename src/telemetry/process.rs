@@ -1,6 +1,7 @@
 //! What the system says of this process, under the names that Prometheus' own clients give it.
 
 use std::fs;
+use std::path::Path;
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,6 +9,7 @@ use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::telemetry::metrics::Book;
+use crate::util::files;
 
 /// Enters what can be had; where there is no `/proc`, that is less.
 pub fn enter(book: &Book) {
@@ -39,7 +41,7 @@ pub fn started() -> f64 {
 
 /// Bytes of this process in RAM.
 pub fn resident() -> Option<i64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let status = files::read_text(Path::new("/proc/self/status"), 64 << 10).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.split_whitespace().next()?.parse::<i64>().ok()?.checked_mul(1024)
 }

@@ -21,7 +21,7 @@ use crate::util::files;
 /// An HMAC secret is as hard to guess as it is long: RFC 7518 wants this much for the least of them.
 const SECRET: usize = 32;
 /// A larger file has no keys.
-const MAX_KEY_FILE: u64 = 1 << 20;
+pub const MAX_KEY_FILE_BYTES: u64 = 1 << 20;
 /// A JWKS is some kilobytes.
 const MAX_JWKS: usize = 512 << 10;
 /// A decision that waits for keys has `policy.timeout`; who comes after it is served by a slow answer too.
@@ -266,7 +266,7 @@ fn in_file(key: &str, path: &Path, what: impl std::fmt::Display) -> ProfileError
 }
 
 fn file(key: &str, path: &Path) -> Result<Vec<u8>, ProfileError> {
-    files::read(path, MAX_KEY_FILE).map_err(|error| in_file(key, path, format!("cannot be read: {error}")))
+    files::read(path, MAX_KEY_FILE_BYTES).map_err(|error| in_file(key, path, format!("cannot be read: {error}")))
 }
 
 /// A list, or its only member.

@@ -8,6 +8,7 @@ use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, 
 use ed25519_dalek::{Signature, SigningKey, VerifyingKey};
 
 use crate::artifact::digest::Digest;
+use crate::util::files;
 
 /// Bytes of a key's file; it has some 120.
 const MAX_SIZE: u64 = 4 << 10;
@@ -141,9 +142,5 @@ pub fn pem(key: &SigningKey) -> Result<(String, String), KeyError> {
 }
 
 fn read(path: &Path) -> Result<String, KeyError> {
-    use std::io::Read;
-    let failed = |error| KeyError::Read(path.into(), error);
-    let mut text = String::new();
-    std::fs::File::open(path).map_err(failed)?.take(MAX_SIZE).read_to_string(&mut text).map_err(failed)?;
-    Ok(text)
+    files::read_text(path, MAX_SIZE).map_err(|error| KeyError::Read(path.into(), error))
 }

@@ -11,7 +11,9 @@ use crate::commands::policy::subject::SubjectArgs;
 use crate::config::ConfigError;
 use crate::policytest::bench::{Costs, Until, measure};
 use crate::policytest::{TestCase, file};
+use crate::util::files;
 use crate::wasm::compile::Compiler;
+use crate::wasm::load_error::MAX_SIZE;
 
 /// What is asked where there are no cases.
 const PLAIN: &str = "[[case]]\nname = \"a request with nothing in it\"\nexpect.allow = true";
@@ -58,7 +60,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let (limits, _) = args.subject.bounds()?;
     let until = args.count.map_or(Until::Time(args.time), Until::Count);
     let file = args.subject.file.display();
-    let bytes = std::fs::read(&args.subject.file).with_context(|| format!("policy {file}: cannot be read"))?;
+    let bytes = files::read(&args.subject.file, MAX_SIZE).with_context(|| format!("policy {file}: cannot be read"))?;
     // A folder of its own for what is compiled, so that the first time is one.
     let kept = tempfile::tempdir().context("cannot make a folder for what is compiled")?;
     let compiler = Compiler::new(&limits, Some(kept.path()))?;
@@ -154,7 +156,7 @@ fn size(bytes: u64) -> String {
 /// The processor, and how many cores of it this process may use.
 fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let info = files::read_text(Path::new("/proc/cpuinfo"), 4 << 20).unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let model = model.map_or(std::env::consts::ARCH, |(_, name)| name.trim());
     format!("{model}, {cores} cores")

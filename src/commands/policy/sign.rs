@@ -1,5 +1,6 @@
 //! `tidegate policy sign`: says of a component and its cases that they may be in force, under a number.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -13,6 +14,7 @@ use crate::artifact::signature;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement, key};
 use crate::config::ConfigError;
 use crate::policytest::file;
+use crate::util::files;
 use crate::wasm::component::begins_as_one;
 use crate::wasm::load_error::MAX_SIZE;
 
@@ -49,12 +51,12 @@ impl BundleArgs {
     /// Reads both. Cases that cannot be read as such are a mistake in usage.
     pub fn read(&self) -> anyhow::Result<(Vec<u8>, Option<String>)> {
         let file = &self.file;
-        let size = std::fs::metadata(file).with_context(|| format!("{}", file.display()))?.len();
-        if size > MAX_SIZE {
-            let text = format!("{}: has {size} bytes; a policy has at most {MAX_SIZE}", file.display());
-            return Err(ConfigError(text).into());
-        }
-        let component = std::fs::read(file).with_context(|| format!("{}", file.display()))?;
+        let component = match files::read(file, MAX_SIZE) {
+            Err(error) if error.kind() == ErrorKind::FileTooLarge => {
+                return Err(ConfigError(format!("{}: {error}, the maximum size of a policy", file.display())).into());
+            }
+            read => read.with_context(|| format!("{}", file.display()))?,
+        };
         let cases = self.cases().map(|path| read_cases(&path)).transpose()?;
         Ok((component, cases))
     }
@@ -74,7 +76,7 @@ impl BundleArgs {
 }
 
 fn read_cases(path: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+    let text = files::read_text(path, file::MAX_FILE_BYTES).with_context(|| format!("{}", path.display()))?;
     file::parse(path, &text).map_err(|error| ConfigError(error.to_string()))?;
     Ok(text)
 }
@@ -91,7 +93,7 @@ pub fn private_key(path: &Path) -> Result<SigningKey, ConfigError> {
 
 /// Reads a signature's file.
 fn read_signature(path: &Path) -> anyhow::Result<Signature> {
-    let text = std::fs::read(path).with_context(|| format!("{}", path.display()))?;
+    let text = files::read(path, signature::MAX_SIZE as u64).with_context(|| format!("{}", path.display()))?;
     Signature::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())).into())
 }
 

@@ -7,12 +7,14 @@ use crate::policytest::bench::fuel::Fuel;
 use crate::policytest::bench::latency::Latency;
 use crate::policytest::bench::latency::Prepared;
 use crate::policytest::bench::latency::Throughput;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::policy::{Failure, Limits};
 use crate::policytest::TestCase;
+use crate::util::files;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 use crate::wasm::load_error::LoadError;
@@ -120,7 +122,7 @@ fn us(time: Duration) -> f64 {
 
 /// Bytes of this process that are in memory, where the system says so.
 fn resident() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let status = files::read_text(Path::new("/proc/self/status"), 64 << 10).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib << 10)

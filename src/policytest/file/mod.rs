@@ -11,15 +11,18 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::policytest::{CasesError, TestSuite};
+use crate::util::files;
 
 /// The file that lies beside a component, unless another is named.
 pub const NAME: &str = "cases.toml";
+/// A larger file of cases is not read.
+pub const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The path of a request whose case names none.
 pub const PATH: &str = "/api/realtime";
 
 /// Reads a file of cases.
 pub fn load(path: &Path) -> Result<TestSuite, CasesError> {
-    let text = std::fs::read_to_string(path)
+    let text = files::read_text(path, MAX_FILE_BYTES)
         .map_err(|error| CasesError(format!("{}: cannot be read: {error}", path.display())))?;
     parse(path, &text)
 }

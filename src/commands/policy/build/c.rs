@@ -9,7 +9,9 @@ use anyhow::{Context, Result, bail, ensure};
 use rust_embed::RustEmbed;
 use tempfile::TempDir;
 
-use crate::commands::policy::build::{Job, tools, zig};
+use crate::commands::policy::build::{Job, MAX_MANIFEST_BYTES, tools, zig};
+use crate::util::files;
+use crate::wasm::load_error::MAX_SIZE;
 
 /// The SDK, for a source file that is no project.
 #[derive(RustEmbed)]
@@ -46,7 +48,7 @@ pub fn build(job: &Job) -> Result<()> {
     command.arg(format!("-Wl,-z,stack-size={STACK}")).arg("-o").arg(&module);
     tools::run(&mut command)?;
 
-    let module = fs::read(&module).with_context(|| format!("reading {}", module.display()))?;
+    let module = files::read(&module, MAX_SIZE).with_context(|| format!("reading {}", module.display()))?;
     let component = tools::componentize(&module, None, &[])?;
     fs::write(&job.output, component).with_context(|| format!("writing {}", job.output.display()))
 }
@@ -98,7 +100,8 @@ impl Place {
 /// The SDK of the project, as its Makefile says (`SDK = sdk`); else the one that this program brings.
 pub(super) fn sdk(job: &Job) -> Result<Place> {
     if job.source.is_none()
-        && let Some(named) = fs::read_to_string(job.project.join("Makefile")).ok().as_deref().and_then(named_sdk)
+        && let Some(named) =
+            files::read_text(&job.project.join("Makefile"), MAX_MANIFEST_BYTES).ok().as_deref().and_then(named_sdk)
     {
         let path = job.project.join(named);
         ensure!(

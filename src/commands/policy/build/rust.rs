@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::commands::policy::build::{Job, tools};
+use crate::util::files;
+use crate::wasm::load_error::MAX_SIZE;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -35,7 +37,8 @@ pub fn build(job: &Job) -> Result<()> {
     add_flags(&mut cargo, &project.remappings()?);
     tools::run(&mut cargo)?;
 
-    let module = fs::read(&project.module).with_context(|| format!("reading {}", project.module.display()))?;
+    let module =
+        files::read(&project.module, MAX_SIZE).with_context(|| format!("reading {}", project.module.display()))?;
     let component = tools::componentize(&module, None, &[]).context(
         "the library is no policy: does it have `tidegate_policy::policy!(…)`, or what else exports the interface?",
     )?;

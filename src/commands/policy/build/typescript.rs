@@ -10,7 +10,8 @@ use rust_embed::RustEmbed;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::commands::policy::build::{Job, tools};
+use crate::commands::policy::build::{Job, MAX_MANIFEST_BYTES, tools};
+use crate::util::files;
 
 /// What a build runs, and what it puts into the component.
 #[derive(RustEmbed)]
@@ -69,7 +70,7 @@ fn packages_of(project: &Path) -> Result<Option<PathBuf>> {
 }
 
 fn installed(modules: &Path, name: &str) -> Option<String> {
-    let manifest = fs::read(modules.join(name).join("package.json")).ok()?;
+    let manifest = files::read(&modules.join(name).join("package.json"), MAX_MANIFEST_BYTES).ok()?;
     Some(serde_json::from_slice::<Value>(&manifest).ok()?["version"].as_str()?.to_owned())
 }
 

@@ -8,8 +8,10 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use crate::commands::policy::build::MAX_MANIFEST_BYTES;
 use crate::commands::policy::build::python::toolchain::{LANGUAGE, Toolchain, environment, site_packages};
 use crate::commands::policy::build::python::tools;
+use crate::util::files;
 
 /// A folder with the packages: that of the project's or the active environment, else one where those are installed that
 /// `pyproject.toml` and `requirements.txt` name. An empty one if there are none.
@@ -19,7 +21,7 @@ pub fn folder(project: &Path, dependencies: &[String], toolchain: &Toolchain, wo
     }
     let wanted: Vec<&String> = dependencies.iter().filter(|dependency| !is_sdk(dependency)).collect();
     let requirements = project.join("requirements.txt");
-    let listed = fs::read_to_string(&requirements).unwrap_or_default();
+    let listed = files::read_text(&requirements, MAX_MANIFEST_BYTES).unwrap_or_default();
     if wanted.is_empty() && listed.trim().is_empty() {
         let none = work.path().join("packages");
         fs::create_dir_all(&none).context("making a temporary folder")?;
