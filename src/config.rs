@@ -304,7 +304,7 @@ impl Config {
     #[must_use]
     pub fn env(&self, store: Arc<dyn Store>) -> PolicyEnv {
         PolicyEnv {
-            prefixes: self.lookup_prefixes.clone(),
+            lookup_prefixes: self.lookup_prefixes.clone(),
             settings: self.settings.clone(),
             tokens: self.tokens.clone(),
             egress: Arc::clone(&self.egress),

@@ -21,8 +21,8 @@ use crate::authz::observer::DecisionEvent;
 use crate::policy::decision_view::DecisionView;
 use crate::policy::{Decision, Outcome, Request};
 use crate::util::clock::now_ms;
+use crate::wasm::host_trace::Octets;
 use crate::wasm::host_trace::{Exchange, HostTrace};
-use crate::wasm::octets::Octets;
 
 /// The form of the lines.
 pub const FORMAT: u32 = 1;
@@ -193,7 +193,7 @@ impl Line for PendingEntry {
             channels: self.channels,
             now: self.trace.now,
             calls: self.trace.calls.clone(),
-            network: self.trace.network,
+            network: self.trace.sent_requests,
             answer,
         };
         // A vector takes all, and every text is one of JSON's.

@@ -11,7 +11,7 @@ use crate::authz::validate::judge;
 use crate::policy::{Failure, Limits, Outcome, Request};
 use crate::wasm::host;
 use crate::wasm::host::tokens::KeyWait;
-use crate::wasm::host::{EvaluationTerms, wit};
+use crate::wasm::host::{EvaluationParams, wit};
 use crate::wasm::host_trace::HostTrace;
 use crate::wasm::instance::{InstanceResult, SpentInstance};
 use crate::wasm::low_priority_pool;
@@ -75,28 +75,28 @@ impl Evaluator {
         let start = tokio::time::Instant::now();
         let limits = &version.context.limits;
         let (deadline, seen) = (start + limits.timeout, version.cache.seen());
-        let patience = KeyWait { until: start + limits.timeout.mul_f64(FOR_KEYS), restart: true };
-        let mut terms = EvaluationTerms { deadline, patience, lookups: 0, traced: heard.traced };
+        let key_wait = KeyWait { until: start + limits.timeout.mul_f64(FOR_KEYS), may_restart: true };
+        let mut params = EvaluationParams { deadline, key_wait, lookups: 0, traced: heard.traced };
         for attempt in 1.. {
-            terms.patience.restart = attempt < ATTEMPTS;
-            let (asked, place) = attempt_with(version, &request.id, &asking, &wanted, terms, slot).await?;
-            let Some(wait) = asked.awaits else {
-                let mut said = asked.said;
-                self.retire(asked.used, place).await;
-                heard.reason = said.reason.take();
+            params.key_wait.may_restart = attempt < ATTEMPTS;
+            let (asked, place) = attempt_with(version, &request.id, &asking, &wanted, params, slot).await?;
+            let Some(wait) = asked.pending_keys else {
+                let mut options = asked.options;
+                self.retire(asked.spent, place).await;
+                heard.reason = options.reason.take();
                 heard.trace = asked.trace;
-                let (outcome, keep) = judge(asked.answer, &said, channels, limits.answer, version.clock())?;
+                let (outcome, keep) = judge(asked.answer, &options, channels, limits.answer, version.clock())?;
                 if let Some(keep) = keep {
                     let reason = heard.reason.as_deref();
                     version.cache.keep(&keep, request, channels, &outcome, reason, start, seen);
                 }
                 return Ok(outcome);
             };
-            terms.lookups = asked.lookups;
+            params.lookups = asked.lookups;
             // The place is for those who can go on meanwhile.
-            self.retire(asked.used, place).await;
+            self.retire(asked.spent, place).await;
             let _awaiting = CountGuard::new(&self.awaiting);
-            wait.until(terms.patience.until).await;
+            wait.until(params.key_wait.until).await;
             slot = self.slot().await?;
         }
         Err(Failure::Timeout)
@@ -146,24 +146,24 @@ async fn attempt_with(
     id: &str,
     request: &Arc<wit::Request>,
     channels: &Arc<[String]>,
-    terms: EvaluationTerms,
+    params: EvaluationParams,
     slot: OwnedSemaphorePermit,
 ) -> Result<(InstanceResult, OwnedSemaphorePermit), Failure> {
     let ready = version.take();
-    let pace = ready.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.pace()));
+    let cpu_budget = ready.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.reset_cpu_budget()));
     let call = {
-        let (version, pace) = (Arc::clone(version), Arc::clone(&pace));
+        let (version, cpu_budget) = (Arc::clone(version), Arc::clone(&cpu_budget));
         let (id, request, channels) = (id.to_owned(), Arc::clone(request), Arc::clone(channels));
         async move {
             // Before the instance, so that it goes after it.
             let slot = slot;
             let instance = match ready {
                 Some(instance) => instance,
-                None => version.make(pace, terms.deadline).await?,
+                None => version.make(cpu_budget, params.deadline).await?,
             };
-            let asked = instance.ask(id, &request, &channels, terms).await;
+            let asked = instance.evaluate(id, &request, &channels, params).await;
             Ok((asked, slot))
         }
     };
-    low_priority_pool::run(call, pace).await?
+    low_priority_pool::run(call, cpu_budget).await?
 }

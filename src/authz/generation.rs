@@ -120,9 +120,9 @@ impl PolicyGeneration {
         Some(instance)
     }
 
-    /// A new instance, by `deadline`, at a pace that whoever polls this sees.
-    pub async fn make(&self, pace: Arc<CpuBudget>, deadline: Instant) -> Result<Instance, Failure> {
-        Instance::make(&self.policy, Arc::clone(&self.context.env), &self.context.limits, pace, deadline).await
+    /// A new instance, by `deadline`, whose CPU time `cpu_budget` counts.
+    pub async fn make(&self, cpu_budget: Arc<CpuBudget>, deadline: Instant) -> Result<Instance, Failure> {
+        Instance::new(&self.policy, Arc::clone(&self.context.env), &self.context.limits, cpu_budget, deadline).await
     }
 
     /// Makes one more instance ahead, whatever the limits say of their number.
@@ -149,16 +149,16 @@ impl PolicyGeneration {
 
     async fn prepare(&self) -> Result<Instance, Failure> {
         let deadline = Instant::now() + self.context.limits.timeout;
-        let pace = Arc::<CpuBudget>::default();
+        let cpu_budget = Arc::<CpuBudget>::default();
         let made = async {
-            let mut instance = self.make(Arc::clone(&pace), deadline).await?;
+            let mut instance = self.make(Arc::clone(&cpu_budget), deadline).await?;
             if let Some(preparation) = self.policy.preparation() {
                 instance.prepare(preparation, deadline).await?;
             }
             Ok(instance)
         };
         let mut made = pin!(made);
-        poll_fn(|cx| pace.poll(made.as_mut(), cx)).await
+        poll_fn(|cx| cpu_budget.poll(made.as_mut(), cx)).await
     }
 }
 

@@ -17,14 +17,14 @@ const HOP_BY_HOP: [&str; 8] =
 /// What came of asking, and whether it may be given again. Whatever is wrong, be it with what was said beside, is a failure.
 pub fn judge(
     answer: Result<Result<wit::Grant, wit::Rejection>, Failure>,
-    said: &AnswerOptions,
+    options: &AnswerOptions,
     channels: &[String],
     limit: usize,
     now: u64,
 ) -> Result<(Outcome, Option<CacheDirective>), Failure> {
-    let check = AnswerCheck { channels, limit, now, replay_since: said.replay_since };
+    let check = AnswerCheck { channels, limit, now, replay_since: options.replay_since };
     let outcome = check.outcome(answer?);
-    Ok((outcome, said.keep().map_err(Failure::InvalidAnswer)?))
+    Ok((outcome, options.cache_directive().map_err(Failure::InvalidAnswer)?))
 }
 
 /// What the answer is checked against.

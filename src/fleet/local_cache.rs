@@ -41,7 +41,7 @@ impl LocalCache {
 
     /// All that a pointer points to, as far as it is here and what it should be.
     pub fn artifact(&self, of: &ActiveRecord) -> Result<PolicyBundle, String> {
-        let component = self.blob(of.component, load_error::MAX_SIZE)?;
+        let component = self.blob(of.component, load_error::MAX_COMPONENT_BYTES)?;
         let cases = of.cases.map(|digest| self.blob(digest, MAX_CASES as u64)).transpose()?;
         of.artifact(component, cases).map_err(|missing| missing.to_string())
     }

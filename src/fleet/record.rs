@@ -151,7 +151,7 @@ impl ActiveRecord {
 
     /// All that it points to, from the store alone.
     pub async fn fetch(&self, store: &FleetStore) -> Result<PolicyBundle, MissingBlob> {
-        let component = blob(store, self.component, load_error::MAX_SIZE).await?;
+        let component = blob(store, self.component, load_error::MAX_COMPONENT_BYTES).await?;
         let cases = match self.cases {
             Some(digest) => Some(blob(store, digest, MAX_CASES as u64).await?),
             None => None,

@@ -50,7 +50,7 @@ impl TestWorld {
             Arc::new(MemoryStore::new(STREAMS, self.store.clone(), Arc::clone(&clock)))
         };
         PolicyEnv {
-            prefixes: self.prefixes.clone(),
+            lookup_prefixes: self.prefixes.clone(),
             settings: self.settings.clone().into_iter().collect(),
             tokens: self.tokens.clone(),
             clock,

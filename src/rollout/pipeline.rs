@@ -15,7 +15,7 @@ use crate::rollout::stage::{Stage, StageError};
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 use crate::wasm::host::PolicyContext;
-use crate::wasm::load_error::{LoadError, MAX_SIZE};
+use crate::wasm::load_error::{LoadError, MAX_COMPONENT_BYTES};
 
 /// Bytes of the cases that travel with a policy.
 pub const MAX_CASES: usize = MAX_FILE_BYTES as usize;
@@ -68,7 +68,7 @@ fn begin(
     let signed = verify(signatures, artifact).map_err(|error| StageError::new(Stage::Verified, error))?;
     reached(Stage::Verified);
     let attachments = attachments(artifact)?;
-    let loaded = Policy::of(compiler, &artifact.component, artifact.digest);
+    let loaded = Policy::with_digest(compiler, &artifact.component, artifact.digest);
     let policy = loaded.map_err(|error| StageError::new(stage_of(&error), error))?;
     reached(Stage::Compiled);
     Ok(StagesPassed { policy, attachments, signed })
@@ -103,7 +103,7 @@ pub async fn again(
 
 fn bounds(artifact: &PolicyBundle) -> Result<(), StageError> {
     let failed = |why: String| StageError::new(Stage::Fetched, why);
-    if artifact.component.len() as u64 > MAX_SIZE {
+    if artifact.component.len() as u64 > MAX_COMPONENT_BYTES {
         return Err(failed(LoadError::TooLarge(artifact.component.len() as u64).to_string()));
     }
     match &artifact.cases {

@@ -10,7 +10,7 @@ use crate::artifact::bundle::{PolicyBundle, digest};
 use crate::artifact::signature;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::util::files;
-use crate::wasm::load_error::MAX_SIZE;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// Artifacts that are kept; the oldest go. Gateways may share the folder.
 const KEPT: usize = 16;
@@ -71,10 +71,13 @@ impl PolicyArchive {
             let bytes = files::if_exists(files::read(&path(part), most))?;
             bytes.map(|bytes| String::from_utf8(bytes).map_err(io::Error::other)).transpose()
         };
-        let component = files::read(&path("wasm"), MAX_SIZE)?;
+        let component = files::read(&path("wasm"), MAX_COMPONENT_BYTES)?;
         let cases = if id.cases.is_some() { text("cases.toml", MAX_CASES as u64)? } else { None };
-        let artifact =
-            PolicyBundle { cases, signature: text("sig", signature::MAX_SIZE as u64)?, ..PolicyBundle::new(component) };
+        let artifact = PolicyBundle {
+            cases,
+            signature: text("sig", signature::MAX_SIGNATURE_BYTES as u64)?,
+            ..PolicyBundle::new(component)
+        };
         if Id::of(&artifact) == *id { Ok(artifact) } else { Err(io::Error::other("it was changed")) }
     }
 

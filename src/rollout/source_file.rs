@@ -13,7 +13,7 @@ use crate::policy::info::PolicyOrigin;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::util::files;
 use crate::util::fingerprint::Fingerprint;
-use crate::wasm::load_error::MAX_SIZE;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// A file that others may write to is read anew so often at most, when it changed while it was read.
 const ATTEMPTS: u32 = 20;
@@ -85,9 +85,9 @@ impl PolicySource {
     }
 
     fn artifact(&self) -> io::Result<PolicyBundle> {
-        let component = files::read(&self.component, MAX_SIZE)?;
+        let component = files::read(&self.component, MAX_COMPONENT_BYTES)?;
         let cases = self.cases_text()?;
-        let signature = optional(&self.signature(), signature::MAX_SIZE as u64)?;
+        let signature = optional(&self.signature(), signature::MAX_SIGNATURE_BYTES as u64)?;
         let folder = self.cases.parent().unwrap_or(Path::new("")).to_path_buf();
         Ok(PolicyBundle { cases, signature, folder: Some(folder), ..PolicyBundle::new(component) })
     }

@@ -141,7 +141,7 @@ impl App {
     /// Whether a key may be a channel now.
     #[must_use]
     pub fn permits(&self, name: &str) -> bool {
-        self.live().channels.permit(name, &self.authorizer.context().env.prefixes)
+        self.live().channels.permit(name, &self.authorizer.context().env.lookup_prefixes)
     }
 
     fn stream_context(&self) -> StreamContext {

@@ -12,7 +12,7 @@ use crate::policy::{Decision, Failure, Limits, Outcome, Request};
 use crate::wasm::component::Policy;
 use crate::wasm::cpu_budget::CpuBudget;
 use crate::wasm::host::tokens::KeyWait;
-use crate::wasm::host::{EvaluationTerms, PolicyEnv, to_wit};
+use crate::wasm::host::{EvaluationParams, PolicyEnv, to_wit};
 use crate::wasm::host_trace::RecordedCalls;
 use crate::wasm::instance::{Instance, InstanceResult};
 use crate::wasm::log_rate::LogRate;
@@ -49,15 +49,15 @@ impl ReplayEvaluator {
     ) -> Decision {
         let start = std::time::Instant::now();
         let env = Arc::new(env.replaying(recorded, &self.log));
-        let pace = Arc::<CpuBudget>::default();
+        let cpu_budget = Arc::<CpuBudget>::default();
         let asked = {
-            let mut call = pin!(self.call(env, limits, Arc::clone(&pace), request, channels));
-            poll_fn(|cx| pace.poll(call.as_mut(), cx)).await
+            let mut call = pin!(self.call(env, limits, Arc::clone(&cpu_budget), request, channels));
+            poll_fn(|cx| cpu_budget.poll(call.as_mut(), cx)).await
         };
         let mut reason = None;
         let outcome = asked.and_then(|mut asked| {
-            reason = asked.said.reason.take();
-            let judged = judge(asked.answer, &asked.said, channels, limits.answer, recorded.now());
+            reason = asked.options.reason.take();
+            let judged = judge(asked.answer, &asked.options, channels, limits.answer, recorded.now());
             judged.map(|(outcome, _)| outcome)
         });
         let outcome = outcome.unwrap_or_else(Outcome::Failed);
@@ -68,20 +68,20 @@ impl ReplayEvaluator {
         &self,
         env: Arc<PolicyEnv>,
         limits: &Limits,
-        pace: Arc<CpuBudget>,
+        cpu_budget: Arc<CpuBudget>,
         request: &Request,
         channels: &[String],
     ) -> Result<InstanceResult, Failure> {
         let deadline = || Instant::now() + limits.timeout;
-        let mut instance = Instance::make(&self.policy, env, limits, pace, deadline()).await?;
+        let mut instance = Instance::new(&self.policy, env, limits, cpu_budget, deadline()).await?;
         // In the gateway most instances are prepared.
         if let Some(preparation) = self.policy.preparation() {
             instance.prepare(preparation, deadline()).await?;
         }
-        instance.pace();
+        instance.reset_cpu_budget();
         let deadline = deadline();
-        let patience = KeyWait { until: deadline, restart: false };
-        let terms = EvaluationTerms { deadline, patience, lookups: 0, traced: false };
-        Ok(instance.ask(request.id.clone(), &to_wit(request), channels, terms).await)
+        let key_wait = KeyWait { until: deadline, may_restart: false };
+        let params = EvaluationParams { deadline, key_wait, lookups: 0, traced: false };
+        Ok(instance.evaluate(request.id.clone(), &to_wit(request), channels, params).await)
     }
 }

@@ -235,7 +235,7 @@ impl ShadowPolicy {
     async fn compare(&self, real: ActiveDecision, recorded: &Arc<RecordedCalls>, context: &PolicyContext) {
         let ActiveDecision { time, request, channels, decision } = real;
         let asked = self.rehearsal.ask(&context.env, &context.limits, recorded, &request, &channels).await;
-        if recorded.missed().count > 0 || recorded.wanted_network() {
+        if recorded.unanswered().count > 0 || recorded.blocked_request() {
             self.counts.incomparable();
             return;
         }

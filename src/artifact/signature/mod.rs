@@ -21,7 +21,7 @@ use crate::util::files;
 /// How the statement and the file are laid out.
 const VERSION: u32 = 1;
 /// Bytes of a signature's file; it has some 400.
-pub const MAX_SIZE: usize = 4 << 10;
+pub const MAX_SIGNATURE_BYTES: usize = 4 << 10;
 /// Sequence numbers go so far, which every reader of JSON can tell apart.
 pub const MAX_SEQUENCE: u64 = (1 << 53) - 1;
 
@@ -80,8 +80,8 @@ pub struct Signature {
 impl Signature {
     /// Reads a signature's text.
     pub fn parse(text: &[u8]) -> Result<Self, SignatureError> {
-        if text.len() > MAX_SIZE {
-            return Err(SignatureError::Malformed(format!("it has more than {MAX_SIZE} bytes")));
+        if text.len() > MAX_SIGNATURE_BYTES {
+            return Err(SignatureError::Malformed(format!("it has more than {MAX_SIGNATURE_BYTES} bytes")));
         }
         let malformed = |error: serde_json::Error| SignatureError::Malformed(error.to_string());
         let signature: Self = serde_json::from_slice(text).map_err(malformed)?;
@@ -128,7 +128,7 @@ pub fn path(component: &Path) -> PathBuf {
 /// The signature that lies beside a component in a file, if there is one.
 pub fn beside(component: &Path) -> Result<Option<Signature>, SignatureError> {
     let path = path(component);
-    let text = files::if_exists(files::read(&path, MAX_SIZE as u64));
+    let text = files::if_exists(files::read(&path, MAX_SIGNATURE_BYTES as u64));
     let text = text.map_err(|error| SignatureError::Malformed(format!("{}: {error}", path.display())))?;
     text.map(|text| Signature::parse(&text)).transpose()
 }

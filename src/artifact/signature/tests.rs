@@ -67,7 +67,7 @@ fn its_text_is_read_whole_or_not_at_all() {
     assert!(refused(&text.replace("\"version\":1", "\"version\":1,\"more\":1")).contains("unknown field"));
     assert!(refused(&text.replace("\"sequence\":3", "\"sequence\":-3")).contains("invalid value"));
     assert!(refused(&text.replace("sha256:", "sha256:0")).contains("not a digest"));
-    assert!(refused(&" ".repeat(MAX_SIZE + 1)).contains("more than"));
+    assert!(refused(&" ".repeat(MAX_SIGNATURE_BYTES + 1)).contains("more than"));
 }
 
 #[test]

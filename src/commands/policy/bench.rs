@@ -13,7 +13,7 @@ use crate::policytest::bench::{Costs, Until, measure};
 use crate::policytest::{TestCase, file};
 use crate::util::files;
 use crate::wasm::compile::Compiler;
-use crate::wasm::load_error::MAX_SIZE;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// What is asked where there are no cases.
 const PLAIN: &str = "[[case]]\nname = \"a request with nothing in it\"\nexpect.allow = true";
@@ -60,7 +60,8 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let (limits, _) = args.subject.bounds()?;
     let until = args.count.map_or(Until::Time(args.time), Until::Count);
     let file = args.subject.file.display();
-    let bytes = files::read(&args.subject.file, MAX_SIZE).with_context(|| format!("policy {file}: cannot be read"))?;
+    let bytes = files::read(&args.subject.file, MAX_COMPONENT_BYTES)
+        .with_context(|| format!("policy {file}: cannot be read"))?;
     // A folder of its own for what is compiled, so that the first time is one.
     let kept = tempfile::tempdir().context("cannot make a folder for what is compiled")?;
     let compiler = Compiler::new(&limits, Some(kept.path()))?;

@@ -17,7 +17,7 @@ use crate::policy::Limits;
 use crate::util::files;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
-use crate::wasm::load_error::{LoadError, MAX_SIZE};
+use crate::wasm::load_error::{LoadError, MAX_COMPONENT_BYTES};
 
 #[derive(Debug, Args)]
 pub struct InspectArgs {
@@ -74,7 +74,7 @@ fn inspect(compiler: &Compiler, path: &Path) -> Result<Report> {
     let mut file = files::open(path).with_context(open)?;
     let size = file.metadata().with_context(open)?.len();
     let mut bytes = Vec::new();
-    file.by_ref().take(MAX_SIZE).read_to_end(&mut bytes).with_context(open)?;
+    file.by_ref().take(MAX_COMPONENT_BYTES).read_to_end(&mut bytes).with_context(open)?;
     // What is too large is told by its beginning; the rest counts for the digest only.
     let mut digest = Sha256::new();
     digest.update(&bytes);
@@ -88,7 +88,8 @@ fn inspect(compiler: &Compiler, path: &Path) -> Result<Report> {
     let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
 
     let anatomy = Anatomy::of(&bytes);
-    let loaded = if size > MAX_SIZE { Err(LoadError::TooLarge(size)) } else { Policy::new(compiler, &bytes) };
+    let loaded =
+        if size > MAX_COMPONENT_BYTES { Err(LoadError::TooLarge(size)) } else { Policy::new(compiler, &bytes) };
     let (language, toolchain) = language::tell(&anatomy);
     Ok(Report {
         file: path.display().to_string(),

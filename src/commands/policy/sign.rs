@@ -15,8 +15,8 @@ use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement, key};
 use crate::config::ConfigError;
 use crate::policytest::file;
 use crate::util::files;
-use crate::wasm::component::begins_as_one;
-use crate::wasm::load_error::MAX_SIZE;
+use crate::wasm::component::check_header;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 #[derive(Debug, Args)]
 pub struct SignArgs {
@@ -51,7 +51,7 @@ impl BundleArgs {
     /// Reads both. Cases that cannot be read as such are a mistake in usage.
     pub fn read(&self) -> anyhow::Result<(Vec<u8>, Option<String>)> {
         let file = &self.file;
-        let component = match files::read(file, MAX_SIZE) {
+        let component = match files::read(file, MAX_COMPONENT_BYTES) {
             Err(error) if error.kind() == ErrorKind::FileTooLarge => {
                 return Err(ConfigError(format!("{}: {error}, the maximum size of a policy", file.display())).into());
             }
@@ -93,14 +93,15 @@ pub fn private_key(path: &Path) -> Result<SigningKey, ConfigError> {
 
 /// Reads a signature's file.
 fn read_signature(path: &Path) -> anyhow::Result<Signature> {
-    let text = files::read(path, signature::MAX_SIZE as u64).with_context(|| format!("{}", path.display()))?;
+    let text =
+        files::read(path, signature::MAX_SIGNATURE_BYTES as u64).with_context(|| format!("{}", path.display()))?;
     Signature::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())).into())
 }
 
 pub fn run(args: &SignArgs) -> anyhow::Result<()> {
     let key = private_key(&args.key)?;
     let (component, cases) = args.bundle.read()?;
-    begins_as_one(&component).with_context(|| format!("{}", args.bundle.file.display()))?;
+    check_header(&component).with_context(|| format!("{}", args.bundle.file.display()))?;
     let signature = Statement::of(&component, cases.as_deref(), args.sequence).sign(&key);
     let output = args.output.clone().unwrap_or_else(|| signature::path(&args.bundle.file));
     std::fs::write(&output, signature.text() + "\n").with_context(|| format!("{}", output.display()))?;

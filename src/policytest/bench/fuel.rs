@@ -59,7 +59,7 @@ async fn one(policy: &Policy, case: &TestCase, limits: &Limits) -> Result<(u64, 
         authorizer.call_authorize(&mut store, &request, &case.ask.channels).await
     };
     let answer = call.await;
-    answer.map_err(|error| failed(error, store.data().limiter.denied))?.ok();
+    answer.map_err(|error| failed(error, store.data().limiter.limit_exceeded))?.ok();
     let left = store.get_fuel().map_err(|error| failed(error, false))?;
-    Ok((u64::MAX - left, limits.memory - store.data().limiter.left()))
+    Ok((u64::MAX - left, store.data().limiter.in_use()))
 }

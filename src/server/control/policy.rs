@@ -23,10 +23,10 @@ use crate::server::control::params::Params;
 use crate::server::request::{Expected, body_of, from_json, json_body, json_bytes};
 use crate::server::respond;
 use crate::server::respond::{Response, error};
-use crate::wasm::load_error::MAX_SIZE;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// Base64 has a third more; cases and signature are small.
-const MAX_BUNDLE: usize = MAX_SIZE as usize / 3 * 4 + 2 * MAX_CASES + (64 << 10);
+const MAX_BUNDLE: usize = MAX_COMPONENT_BYTES as usize / 3 * 4 + 2 * MAX_CASES + (64 << 10);
 /// Policies that are sent at once: one on its way, one that waits for its turn, and who comes to overtake it; each of which may have some 90 MB.
 pub const BODIES: usize = 4;
 
@@ -148,7 +148,7 @@ pub async fn body(app: &App, request: Request<Incoming>) -> Result<(PolicyBundle
 async fn artifact(request: Request<Incoming>) -> Result<PolicyBundle, Box<Response>> {
     let kind = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if kind.eq_ignore_ascii_case("application/wasm") {
-        let component = body_of(request, MAX_SIZE as usize).await?;
+        let component = body_of(request, MAX_COMPONENT_BYTES as usize).await?;
         return aside(move || Ok(PolicyBundle::new(component))).await;
     }
     if kind.is_empty() || !kind.to_ascii_lowercase().starts_with("application/json") {

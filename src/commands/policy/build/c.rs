@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::commands::policy::build::{Job, MAX_MANIFEST_BYTES, tools, zig};
 use crate::util::files;
-use crate::wasm::load_error::MAX_SIZE;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// The SDK, for a source file that is no project.
 #[derive(RustEmbed)]
@@ -48,7 +48,7 @@ pub fn build(job: &Job) -> Result<()> {
     command.arg(format!("-Wl,-z,stack-size={STACK}")).arg("-o").arg(&module);
     tools::run(&mut command)?;
 
-    let module = files::read(&module, MAX_SIZE).with_context(|| format!("reading {}", module.display()))?;
+    let module = files::read(&module, MAX_COMPONENT_BYTES).with_context(|| format!("reading {}", module.display()))?;
     let component = tools::componentize(&module, None, &[])?;
     fs::write(&job.output, component).with_context(|| format!("writing {}", job.output.display()))
 }

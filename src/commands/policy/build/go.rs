@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::commands::policy::build::{Job, tools};
 use crate::util::files;
-use crate::wasm::load_error::MAX_SIZE;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// What Go's runtime asks of WASI preview 1, from the little that it needs. `cargo xtask bindings` makes it.
 const ADAPTER: &[u8] = include_bytes!("../../../../sdk/go/adapter/wasi_snapshot_preview1.wasm");
@@ -31,7 +31,7 @@ pub fn build(job: &Job) -> Result<()> {
     let folder = tempfile::tempdir().context("making a temporary folder")?;
     let module = folder.path().join("policy.core.wasm");
     compile(&go, job, &module)?;
-    let module = files::read(&module, MAX_SIZE).with_context(|| format!("reading {}", module.display()))?;
+    let module = files::read(&module, MAX_COMPONENT_BYTES).with_context(|| format!("reading {}", module.display()))?;
     let component = tools::componentize(&module, Some(WORLD), &[("wasi_snapshot_preview1", ADAPTER)])
         .context("the compiled module is no policy: does an init function call policy.Handle?")?;
     std::fs::write(&job.output, component).with_context(|| format!("writing {}", job.output.display()))

@@ -17,7 +17,7 @@ use wasm_metadata::AddMetadata;
 use crate::commands::policy::build::python::toolchain::Toolchain;
 use crate::commands::policy::build::{Job, MAX_MANIFEST_BYTES, tools};
 use crate::util::files;
-use crate::wasm::load_error::MAX_SIZE;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// The world that the SDK implements.
 const WORLD: &str = "prepared-policy";
@@ -85,7 +85,7 @@ pub fn build(job: &Job) -> Result<()> {
     command.arg("-o").arg(&output);
     eprintln!("policy build: componentize-py {}: it takes some ten seconds", toolchain::VERSION);
     componentize(&mut command)?;
-    let component = signed(&files::read(&output, MAX_SIZE).context("reading what componentize-py wrote")?)?;
+    let component = signed(&files::read(&output, MAX_COMPONENT_BYTES).context("reading what componentize-py wrote")?)?;
     // Whoever watches the file sees a whole one or none.
     let staged = job.output.with_extension("wasm.new");
     fs::write(&staged, component)

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::commands::policy::build::{Job, tools};
 use crate::util::files;
-use crate::wasm::load_error::MAX_SIZE;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -37,8 +37,8 @@ pub fn build(job: &Job) -> Result<()> {
     add_flags(&mut cargo, &project.remappings()?);
     tools::run(&mut cargo)?;
 
-    let module =
-        files::read(&project.module, MAX_SIZE).with_context(|| format!("reading {}", project.module.display()))?;
+    let module = files::read(&project.module, MAX_COMPONENT_BYTES)
+        .with_context(|| format!("reading {}", project.module.display()))?;
     let component = tools::componentize(&module, None, &[]).context(
         "the library is no policy: does it have `tidegate_policy::policy!(…)`, or what else exports the interface?",
     )?;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::commands::policy::build::{Job, c, tools};
 use crate::util::files;
-use crate::wasm::load_error::MAX_SIZE;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// What is installed where there is none: a version of PyPI's package that was tried.
 const PACKAGE: &str = "ziglang==0.16.0";
@@ -35,7 +35,7 @@ pub fn build(job: &Job) -> Result<()> {
     command.arg(format!("-femit-bin={}", module.display()));
     tools::run(&mut command)?;
 
-    let module = files::read(&module, MAX_SIZE).with_context(|| format!("reading {}", module.display()))?;
+    let module = files::read(&module, MAX_COMPONENT_BYTES).with_context(|| format!("reading {}", module.display()))?;
     let component = tools::componentize(&module, None, &[])?;
     fs::write(&job.output, component).with_context(|| format!("writing {}", job.output.display()))
 }
