@@ -187,8 +187,8 @@ impl Line for PendingEntry {
         let entry = RecordedDecision {
             recording: FORMAT,
             time: rfc3339(self.time),
-            policy: self.decision.policy().to_owned(),
-            us: u64::try_from(self.decision.took.as_micros()).unwrap_or(u64::MAX),
+            policy: self.decision.policy_digest().to_owned(),
+            us: u64::try_from(self.decision.duration.as_micros()).unwrap_or(u64::MAX),
             request: RecordedRequest::from(&self.request),
             channels: self.channels,
             now: self.trace.now,

@@ -106,8 +106,11 @@ impl ActivePolicy {
         let mut swapped = self.swapped();
         swapped.number += 1;
         // Two versions' worth: while one replaces another both have some. How many that is does not change while a process runs.
-        let places =
-            || Arc::new(Semaphore::new(next.context.limits.prepared.saturating_mul(2).min(Semaphore::MAX_PERMITS)));
+        let places = || {
+            Arc::new(Semaphore::new(
+                next.context.limits.prewarmed_instances.saturating_mul(2).min(Semaphore::MAX_PERMITS),
+            ))
+        };
         let ahead = Arc::clone(self.ahead.get_or_init(places));
         let version = PolicyGeneration::new(next, swapped.number, ahead);
         let info = Arc::clone(&version.info);

@@ -208,7 +208,7 @@ impl Authorizer {
                 (self.decide_by(version, request, channels).await, pin)
             }
         };
-        metrics().decided(made.decision.took, made.decision.cached);
+        metrics().decided(made.decision.duration, made.decision.cached);
         (self.tell(request, channels, made), pin)
     }
 
@@ -238,7 +238,7 @@ impl Authorizer {
         };
         let by = version.as_ref().map(|version| Arc::clone(&version.info));
         let EvaluationOutput { reason, trace, .. } = heard;
-        let decision = Decision { outcome, reason, cached, revoked: false, took: start.elapsed(), by };
+        let decision = Decision { outcome, reason, cached, revoked: false, duration: start.elapsed(), policy: by };
         Evaluated { decision, observations, trace, version }
     }
 
@@ -281,8 +281,8 @@ struct Evaluated {
 
 /// One line a decision. Names of channels and the reason are quoted, for they are a stranger's.
 fn log(request: &str, channels: &[String], decision: &Decision) {
-    let Decision { outcome, reason, cached, took, .. } = decision;
-    let (policy, us, reason) = (decision.policy(), took.as_micros(), reason.as_deref().unwrap_or_default());
+    let Decision { outcome, reason, cached, duration, .. } = decision;
+    let (policy, us, reason) = (decision.policy_digest(), duration.as_micros(), reason.as_deref().unwrap_or_default());
     match outcome {
         Outcome::Allowed(grant) => {
             let subject = grant.subject.as_deref().unwrap_or_default();

@@ -85,7 +85,8 @@ impl Evaluator {
                 self.retire(asked.spent, place).await;
                 heard.reason = options.reason.take();
                 heard.trace = asked.trace;
-                let (outcome, keep) = judge(asked.answer, &options, channels, limits.answer, version.clock())?;
+                let (outcome, keep) =
+                    judge(asked.answer, &options, channels, limits.max_response_size, version.clock())?;
                 if let Some(keep) = keep {
                     let reason = heard.reason.as_deref();
                     version.cache.keep(&keep, request, channels, &outcome, reason, start, seen);

@@ -95,10 +95,10 @@ impl PolicyGeneration {
         let Activation { policy, context, origin, cases } = next;
         context.env.tokens.start();
         let info = PolicyInfo { number, digest: Arc::clone(policy.digest()), cases, since: now_ms(), origin };
-        let cache = DecisionCache::new(context.limits.cache, context.limits.cache_max_age);
+        let cache = DecisionCache::new(context.limits.cache_size, context.limits.cache_max_age);
         let (info, ready, pins) = (Arc::new(info), Arc::default(), Arc::default());
         let version = Arc::new(Self { info, policy, cache, context, ready, pins });
-        if version.context.limits.prepared > 0 {
+        if version.context.limits.prewarmed_instances > 0 {
             let filling = fill(Arc::downgrade(&version), Arc::clone(&version.ready), places);
             if let Err(failure) = low_priority_pool::spawn(filling) {
                 tracing::warn!(%failure, "no instances are made ahead");
@@ -168,10 +168,10 @@ impl Drop for PolicyGeneration {
     }
 }
 
-/// Keeps `limits.prepared` instances ready as long as the version lives, unless it is quick enough without.
+/// Keeps `limits.prewarmed_instances` instances ready as long as the version lives, unless it is quick enough without.
 async fn fill(version: Weak<PolicyGeneration>, ready: Arc<PrewarmPool>, places: Arc<Semaphore>) {
     loop {
-        let Some(wanted) = version.upgrade().map(|version| version.context.limits.prepared) else { return };
+        let Some(wanted) = version.upgrade().map(|version| version.context.limits.prewarmed_instances) else { return };
         let waiting = ready.waiting().as_ref().map(Vec::len);
         let Some(waiting) = waiting else { return };
         if waiting >= wanted {

@@ -86,7 +86,7 @@ pub fn start(
         let kept = copy.as_ref().is_some_and(|copy| matches!(copy.pointer(), Ok(Some(_))));
         let store = open_store(&config.store, kept).await?;
         let signatures = signatures(&config)?;
-        let observers = Observers::new(config.limits.shadow);
+        let observers = Observers::new(config.limits.shadow_concurrency);
         observers.audit.write(config.live.decisions.clone())?;
         let authorizer = Arc::new(open_gate(&config, Arc::clone(&store))?.observed_by(observers.list()));
         let hub = Hub::start(Arc::clone(&store), config.stream.hub.clone());
@@ -141,7 +141,7 @@ fn propose(app: &Arc<App>) {
             let now = options.borrow_and_update().shadow.clone();
             if now != before {
                 if let Some(file) = now.file.clone() {
-                    let share = ShadowSampling { share: now.share, concurrency: app.config.limits.shadow };
+                    let share = ShadowSampling { share: now.share, concurrency: app.config.limits.shadow_concurrency };
                     match app.rollout.propose_file(file, share).await {
                         Ok(candidate) => asked = Some(candidate),
                         // What was refused is in the log.
@@ -229,7 +229,7 @@ async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalCache
         name: app.config.node_at(address),
         address,
         copy,
-        concurrency: app.config.limits.shadow,
+        concurrency: app.config.limits.shadow_concurrency,
     });
     if fleet.follows() {
         fleet.first().await;

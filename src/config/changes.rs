@@ -172,10 +172,10 @@ impl Config {
     #[must_use]
     pub fn context(&self, store: Arc<dyn Store>, running: &Limits) -> PolicyContext {
         let limits = Limits {
-            memory: running.memory,
+            max_memory: running.max_memory,
             concurrency: running.concurrency,
-            shadow: running.shadow,
-            prepared: running.prepared,
+            shadow_concurrency: running.shadow_concurrency,
+            prewarmed_instances: running.prewarmed_instances,
             queue_timeout: running.queue_timeout,
             compile_timeout: running.compile_timeout,
             ..self.limits.clone()

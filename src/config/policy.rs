@@ -20,20 +20,20 @@ const REQUESTS: usize = 256;
 /// Checks `[policy]`, as far as it is numbers.
 pub fn limits(raw: &raw::Policy) -> Result<Limits, ConfigError> {
     Ok(Limits {
-        cpu: positive("policy.cpu", raw.cpu)?,
+        cpu_time: positive("policy.cpu", raw.cpu)?,
         timeout: positive("policy.timeout", raw.timeout)?,
-        memory: size("policy.memory", raw.memory, 1 << 20, 4 << 30)?,
+        max_memory: size("policy.memory", raw.memory, 1 << 20, 4 << 30)?,
         concurrency: count("policy.concurrency", raw.concurrency, 10_000)?,
-        prepared: up_to("policy.prepared", raw.prepared, 1_000)?,
+        prewarmed_instances: up_to("policy.prepared", raw.prepared, 1_000)?,
         queue_timeout: raw.queue_timeout,
-        answer: size("policy.max-answer", raw.max_answer, 1 << 10, 64 << 20)?,
+        max_response_size: size("policy.max-answer", raw.max_answer, 1 << 10, 64 << 20)?,
         lookup_timeout: positive("policy.lookup.timeout", raw.lookup.timeout)?,
-        lookups: raw.max_lookups,
-        requests: raw.egress.max_requests,
+        max_lookups: raw.max_lookups,
+        max_requests: raw.egress.max_requests,
         log_rate: raw.log_rate,
-        shadow: count("policy.shadow.concurrency", raw.shadow.concurrency, 1_000)?,
+        shadow_concurrency: count("policy.shadow.concurrency", raw.shadow.concurrency, 1_000)?,
         compile_timeout: positive("policy.compile-timeout", raw.compile_timeout)?,
-        cache: size("policy.cache", raw.cache, 0, 1 << 40)?,
+        cache_size: size("policy.cache", raw.cache, 0, 1 << 40)?,
         cache_max_age: raw.cache_max_age,
     })
 }

@@ -1,4 +1,4 @@
-//! What a policy is, as operators see it.
+//! What operators see of a policy.
 
 use std::sync::Arc;
 
@@ -6,34 +6,32 @@ use serde::{Serialize, Serializer};
 
 use crate::artifact::signature::Statement;
 
-/// Where a policy comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PolicyOrigin {
-    /// For people: `file policy.wasm`, `fleet`, `control port`.
+    /// For display: `file policy.wasm`, `fleet` or `control port`.
     pub source: String,
-    /// The number under which it was signed or pushed, where there is one. In a fleet it only goes upwards.
+    /// The sequence that was signed or pushed, if any. In a fleet it only increases.
     pub sequence: Option<u64>,
-    /// Whether it is gone after a restart.
+    /// Whether the policy is lost at a restart.
     pub until_restart: bool,
-    /// What was signed, where it had to be.
+    /// What was signed, if a signature was required.
     #[serde(skip)]
     pub signed: Option<Statement>,
 }
 
-/// What is in force, as it is told of.
+/// The active policy, for status, metrics and logs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PolicyInfo {
-    /// Counts the swaps of this process, from 1.
+    /// The generation: counts the activations of this process, from 1.
     pub number: u64,
     /// `sha256:…` of the component.
     #[serde(serialize_with = "as_text")]
     pub digest: Arc<str>,
-    /// `sha256:…` of the cases that came with it.
+    /// `sha256:…` of its test cases.
     #[serde(serialize_with = "as_optional_text")]
     pub cases: Option<Arc<str>>,
-    /// In force since, ms since 1970.
+    /// Active since, in ms since the Unix epoch.
     pub since: u64,
-    /// Where it comes from.
     #[serde(flatten)]
     pub origin: PolicyOrigin,
 }

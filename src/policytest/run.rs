@@ -79,7 +79,7 @@ impl TestRequest {
 /// answers.
 #[must_use]
 pub fn authorizer(compiler: &Compiler, policy: &Policy, limits: &Limits, world: &TestWorld) -> Authorizer {
-    let limits = Limits { prepared: 0, cache: 0, ..limits.clone() };
+    let limits = Limits { prewarmed_instances: 0, cache_size: 0, ..limits.clone() };
     let authorizer = Authorizer::new(compiler.clone(), world.env(&limits), limits);
     authorizer.activate(policy.clone());
     authorizer
@@ -99,7 +99,14 @@ pub async fn run(compiler: &Compiler, policy: &Policy, limits: &Limits, case: &T
             let outcome = Outcome::Failed(failure);
             compare(
                 case,
-                &Decision { outcome, reason: None, cached: false, revoked: false, took: Duration::ZERO, by: None },
+                &Decision {
+                    outcome,
+                    reason: None,
+                    cached: false,
+                    revoked: false,
+                    duration: Duration::ZERO,
+                    policy: None,
+                },
             )
         }
     };

@@ -144,7 +144,14 @@ fn errors_say_where_and_what_would_be_right() {
 }
 
 fn decision(outcome: Outcome, reason: &str) -> Decision {
-    Decision { outcome, reason: Some(reason.into()), cached: false, revoked: false, took: Duration::ZERO, by: None }
+    Decision {
+        outcome,
+        reason: Some(reason.into()),
+        cached: false,
+        revoked: false,
+        duration: Duration::ZERO,
+        policy: None,
+    }
 }
 
 fn header(name: &'static str, value: &'static str) -> HeaderMap {

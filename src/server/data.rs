@@ -107,7 +107,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         address: asked.client_address.into(),
         since: now_ms(),
         expires_at: grant.expires_at,
-        version: decision.by.map_or(0, |info| info.number),
+        version: decision.policy.map_or(0, |info| info.number),
     };
     body.register(reader, grant.expires_at.map(deadline));
     let mut response = respond::event_stream(Pinned { body, pin });

@@ -133,7 +133,7 @@ fn describe(watched: &ObservedDecision) -> Value {
         "reason": decision.reason.clone().or(why),
         "subject": subject,
         "cached": decision.cached,
-        "micros": u64::try_from(decision.took.as_micros()).unwrap_or(u64::MAX),
-        "policy": decision.policy(),
+        "micros": u64::try_from(decision.duration.as_micros()).unwrap_or(u64::MAX),
+        "policy": decision.policy_digest(),
     })
 }

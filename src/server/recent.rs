@@ -67,8 +67,8 @@ impl Recent {
             kind,
             // The policy's reason to let somebody in is not why they are out.
             reason: short(decision.reason.as_deref().filter(|_| !decision.revoked).unwrap_or(&said)),
-            version: decision.by.as_ref().map(|info| info.number),
-            micros: u64::try_from(decision.took.as_micros()).unwrap_or(u64::MAX),
+            version: decision.policy.as_ref().map(|info| info.number),
+            micros: u64::try_from(decision.duration.as_micros()).unwrap_or(u64::MAX),
         };
         let mut all = self.all();
         all.push_front(kept);
@@ -110,8 +110,8 @@ mod tests {
             reason,
             revoked: false,
             cached: false,
-            took: Duration::ZERO,
-            by: None,
+            duration: Duration::ZERO,
+            policy: None,
         };
         recent.remember("in", &["c".into()], &decision(Outcome::Allowed(Grant::default()), None));
         assert!(recent.list().is_empty());

@@ -57,11 +57,11 @@ impl ReplayEvaluator {
         let mut reason = None;
         let outcome = asked.and_then(|mut asked| {
             reason = asked.options.reason.take();
-            let judged = judge(asked.answer, &asked.options, channels, limits.answer, recorded.now());
+            let judged = judge(asked.answer, &asked.options, channels, limits.max_response_size, recorded.now());
             judged.map(|(outcome, _)| outcome)
         });
         let outcome = outcome.unwrap_or_else(Outcome::Failed);
-        Decision { outcome, reason, cached: false, revoked: false, took: start.elapsed(), by: None }
+        Decision { outcome, reason, cached: false, revoked: false, duration: start.elapsed(), policy: None }
     }
 
     async fn call(

@@ -246,7 +246,7 @@ impl ShadowPolicy {
         let disagreement = Disagreement {
             time,
             request_id: request.id,
-            version: decision.by.as_ref().map(|info| info.number),
+            version: decision.policy.as_ref().map(|info| info.number),
             channels: self.mask.all(MaskedField::Channels, &channels),
             flip,
             differs,

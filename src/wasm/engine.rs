@@ -61,7 +61,10 @@ fn config(pool: Option<PoolingAllocationConfig>) -> Config {
 
 fn pool(limits: &Limits) -> PoolingAllocationConfig {
     // During an activation both policies have prewarmed instances, and the new one runs its test cases.
-    let instances = limits.concurrency.saturating_add(limits.prepared.saturating_mul(2)).saturating_add(limits.shadow);
+    let instances = limits
+        .concurrency
+        .saturating_add(limits.prewarmed_instances.saturating_mul(2))
+        .saturating_add(limits.shadow_concurrency);
     let instances = instances.saturating_add(TEST_INSTANCES);
     let instances = u32::try_from(instances).unwrap_or(u32::MAX);
     let for_all = |per_instance: u32| instances.saturating_mul(per_instance);
@@ -78,7 +81,7 @@ fn pool(limits: &Limits) -> PoolingAllocationConfig {
     pool.max_tables_per_component(TABLES_PER_COMPONENT);
     pool.max_component_instance_size(1 << 20);
     pool.max_core_instance_size(1 << 20);
-    pool.max_memory_size(limits.memory);
+    pool.max_memory_size(limits.max_memory);
     pool.table_elements(50_000);
     // Few warm slots, so that a new policy reuses the memories of retired ones instead of fresh slots. With wasmtime's default (100) each
     // activation leaves up to 100 memories resident. An instance still gets a slot of its own policy while there is one.

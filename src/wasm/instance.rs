@@ -59,7 +59,7 @@ impl Instance {
         cpu_budget: Arc<CpuBudget>,
         deadline: Instant,
     ) -> Result<Self, Failure> {
-        let state = State::new(env, limits.memory, cpu_budget, Arc::clone(policy.digest()));
+        let state = State::new(env, limits.max_memory, cpu_budget, Arc::clone(policy.digest()));
         let mut store = store(policy.engine(), state, limits);
         match timeout_at(deadline, policy.instantiate(&mut store)).await {
             Ok(Ok((instance, bindings))) => Ok(Self { store, instance, bindings }),
@@ -127,9 +127,9 @@ fn store(engine: &Engine, state: State, limits: &Limits) -> Store<State> {
     let mut store = Store::new(engine, state);
     store.limiter_async(|state| &mut state.limiter);
     // The bytes that one call may copy from the guest to the host: an answer, or the arguments of a host call.
-    store.set_hostcall_fuel(limits.answer.saturating_mul(2).max(64 << 10));
+    store.set_hostcall_fuel(limits.max_response_size.saturating_mul(2).max(64 << 10));
     store.set_epoch_deadline(1);
-    let max_cpu_time = limits.cpu;
+    let max_cpu_time = limits.cpu_time;
     store.epoch_deadline_callback(move |context| {
         let spent = context.data().cpu_budget.tick();
         if spent <= max_cpu_time { Ok(UpdateDeadline::Yield(1)) } else { Err(Trap::Interrupt.into()) }

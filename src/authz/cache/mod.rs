@@ -155,7 +155,8 @@ impl DecisionCache {
             Outcome::Rejected(rejection) => &rejection.headers,
             Outcome::Failed(_) => return,
         };
-        let Some(until) = asked.checked_add(keep.time.min(self.max_age)).filter(|until| *until > Instant::now()) else {
+        let Some(until) = asked.checked_add(keep.max_age.min(self.max_age)).filter(|until| *until > Instant::now())
+        else {
             return;
         };
         // It is one client's alone.

@@ -47,7 +47,7 @@ fn cache() -> DecisionCache {
 
 impl DecisionCache {
     fn put(&self, request: &Request, names: &[&str], vary: Vary, outcome: &Outcome) {
-        let keep = CacheDirective { time: MINUTE, vary };
+        let keep = CacheDirective { max_age: MINUTE, vary };
         self.keep(&keep, request, &channels(names), outcome, Some("because"), Instant::now(), self.seen());
     }
 
@@ -183,7 +183,7 @@ async fn an_answer_ends_with_its_time() {
     let cache = cache();
     let (request, names) = (request("/", &[]), channels(&["a"]));
     let keep = |seconds, outcome: &Outcome, asked| {
-        let keep = CacheDirective { time: Duration::from_secs(seconds), vary: vary(&[], false) };
+        let keep = CacheDirective { max_age: Duration::from_secs(seconds), vary: vary(&[], false) };
         cache.keep(&keep, &request, &names, outcome, None, asked, cache.seen());
     };
     let is_kept = |now| cache.get(&request, &names, now).is_some();
@@ -259,7 +259,7 @@ fn what_is_forgotten_does_not_come_back() {
     assert_eq!(count(&["c"]), 0);
 
     // A decision that was on its way knows nothing of that.
-    let (seen, keep) = (cache.seen(), CacheDirective { time: MINUTE, vary: vary(&[], true) });
+    let (seen, keep) = (cache.seen(), CacheDirective { max_age: MINUTE, vary: vary(&[], true) });
     cache.forget(Forget::Subject("alice"));
     cache.keep(&keep, &path(1), &channels(&["a"]), &granted("alice"), None, Instant::now(), seen);
     assert_eq!(count(&["a"]), 0);

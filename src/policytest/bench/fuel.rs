@@ -44,7 +44,7 @@ pub fn count(bytes: &[u8], cases: &[TestCase], limits: &Limits) -> Result<(Fuel,
 
 async fn one(policy: &Policy, case: &TestCase, limits: &Limits) -> Result<(u64, usize), MeasureError> {
     let env = Arc::new(case.world.env(limits));
-    let state = State::new(env, limits.memory, Arc::default(), Arc::clone(policy.digest()));
+    let state = State::new(env, limits.max_memory, Arc::default(), Arc::clone(policy.digest()));
     let mut store = Store::new(policy.engine(), state);
     store.limiter_async(|state| &mut state.limiter);
     let failed = |error: wasmtime::Error, denied| MeasureError::Decision {

@@ -70,7 +70,7 @@ impl Asking {
 
     /// The first decision.
     pub fn first(&self) -> std::io::Result<Result<Duration, MeasureError>> {
-        Ok(single()?.block_on(async { decide(&self.cases, 0).await.map(|decision| decision.took) }))
+        Ok(single()?.block_on(async { decide(&self.cases, 0).await.map(|decision| decision.duration) }))
     }
 
     /// One decision after another.
@@ -85,7 +85,7 @@ impl Asking {
         let mut times = histogram()?;
         let (start, mut done) = (Instant::now(), 0);
         while !until.reached(start, done) {
-            record(&mut times, decide(&self.cases, done).await?.took);
+            record(&mut times, decide(&self.cases, done).await?.duration);
             done += 1;
         }
         Ok(times)
@@ -102,7 +102,7 @@ impl Asking {
                 let failed = |failure| MeasureError::Decision { case: case.name.clone(), failure };
                 authorizer.prepare_one().await.map_err(failed)?;
                 record(&mut making, begin.elapsed());
-                record(&mut left, decide(&self.cases, done).await?.took);
+                record(&mut left, decide(&self.cases, done).await?.duration);
                 done += 1;
             }
             let making = Duration::from_nanos(making.value_at_quantile(0.5));

@@ -52,7 +52,11 @@ pub async fn put(app: &App, request: Request<Incoming>) -> Response {
     if let Some(followed) = fleet::followed(app) {
         return propose(app, followed, artifact, share).await;
     }
-    match app.rollout.propose(artifact, ShadowSampling { share, concurrency: app.config.limits.shadow }).await {
+    match app
+        .rollout
+        .propose(artifact, ShadowSampling { share, concurrency: app.config.limits.shadow_concurrency })
+        .await
+    {
         Ok(candidate) => respond::json(StatusCode::OK, &json!(candidate.report())),
         Err(refused) => policy::refused(&refused),
     }

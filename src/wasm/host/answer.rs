@@ -26,8 +26,8 @@ impl AnswerOptions {
     pub fn cache_directive(&self) -> Result<Option<CacheDirective>, String> {
         let Some((seconds, names)) = &self.cache_for else { return Ok(None) };
         let vary = Vary::new(names, self.cache_any_address)?;
-        let time = Duration::from_secs(u64::from(*seconds));
-        Ok(Some(CacheDirective { time, vary }).filter(|directive| !directive.time.is_zero()))
+        let max_age = Duration::from_secs(u64::from(*seconds));
+        Ok(Some(CacheDirective { max_age, vary }).filter(|directive| !directive.max_age.is_zero()))
     }
 }
 

@@ -187,7 +187,7 @@ mod tests {
         let origin = Origin::parse("http://127.0.0.1:1", true).expect("an origin");
         let limits = EgressLimits { timeout: Duration::from_secs(10), response: 1024, concurrency: 1 };
         let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
-        let env = PolicyEnv::new(store, &Limits { requests: 2, ..Limits::default() });
+        let env = PolicyEnv::new(store, &Limits { max_requests: 2, ..Limits::default() });
         let env = Arc::new(PolicyEnv { egress: Arc::new(Egress::new(vec![origin], limits)), ..env });
         let mut http = Http::new(&env, &"sha256:…".into(), "");
         let send = async |http: &mut Http| {
