@@ -15,7 +15,7 @@ use crate::policy::Outcome;
 use crate::policy::cache_directive::Vary;
 use crate::server::request::{Query, for_policy};
 use crate::tokens::key::KeySet;
-use crate::tokens::{Audience, Profile, Source, Tokens, Verdict};
+use crate::tokens::{Audience, KeySource, Profile, Tokens, Verdict};
 use crate::wasm::component::Policy;
 use crate::wasm::engine;
 use crate::wasm::host::{to_wit, wit};
@@ -117,8 +117,12 @@ pub fn token(bytes: &[u8]) {
     let (token, keys) = bytes.split_at(end);
     let (token, keys) = (String::from_utf8_lossy(token), keys.get(1..).unwrap_or_default());
     let secret = b"a secret that no input of these targets was made with";
-    assert!(!holds(KeySet::secret(secret), &token), "{token}");
-    let read = [KeySet::jwks(keys, true), KeySet::jwks(keys, false), KeySet::pem(&String::from_utf8_lossy(keys))];
+    assert!(!holds(KeySet::from_secret(secret), &token), "{token}");
+    let read = [
+        KeySet::from_jwks(keys, true),
+        KeySet::from_jwks(keys, false),
+        KeySet::from_pem(&String::from_utf8_lossy(keys)),
+    ];
     for keys in read.into_iter().flatten() {
         holds(keys, &token);
     }
@@ -131,13 +135,13 @@ fn holds(keys: KeySet, token: &str) -> bool {
         leeway: 0,
         require_exp: false,
         algorithms: keys.algorithms(),
-        source: Source::Fixed(keys),
+        keys: KeySource::Fixed(keys),
     };
     let tokens: Tokens = [("any".to_owned(), profile)].into_iter().collect();
     match tokens.verify(token, 0) {
-        Verdict::Holds(claims) => serde_json::from_str::<serde_json::Map<_, _>>(&claims).is_ok(),
-        Verdict::Fails(_) => false,
-        Verdict::Wait(_) => panic!("these keys are here"),
+        Verdict::Valid(claims) => serde_json::from_str::<serde_json::Map<_, _>>(&claims).is_ok(),
+        Verdict::Invalid(_) => false,
+        Verdict::Pending(_) => panic!("these keys are here"),
     }
 }
 

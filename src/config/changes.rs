@@ -158,7 +158,7 @@ impl Config {
     /// Takes over what an earlier configuration has fetched and connected to, where nothing of it changed.
     pub fn keep_from(&mut self, before: &Self) {
         let same = |name: &str| self.written.profiles.get(name) == before.written.profiles.get(name);
-        self.tokens = self.tokens.keeping(&before.tokens, same);
+        self.tokens = self.tokens.reusing(&before.tokens, same);
         if self.written.keys == before.written.keys && self.written.same(&before.written, KEYS) {
             self.rollout.trust = Arc::clone(&before.rollout.trust);
         }
@@ -275,7 +275,7 @@ mod tests {
             "[policy]\ncpu = '1ms'\ntokens.a = {{ {jwks} }}\ntokens.b = {{ {jwks}, issuer = 'b' }}\negress.hosts = ['https://a.example']"
         ));
         two.keep_from(&one);
-        assert!(two.tokens.shares(&one.tokens, "a") && !two.tokens.shares(&one.tokens, "b"));
+        assert!(two.tokens.shares_profile(&one.tokens, "a") && !two.tokens.shares_profile(&one.tokens, "b"));
         assert!(Arc::ptr_eq(&one.egress, &two.egress));
         let mut three = load("[policy]\negress.hosts = ['https://b.example']");
         three.keep_from(&two);

@@ -75,7 +75,7 @@ pub fn tokens(raw: &BTreeMap<String, WrittenProfile>) -> Result<Tokens, ConfigEr
     let resolve = |text: &str| reference::resolve(text).map_err(|error| error.to_string());
     let check = |(name, raw): (&String, &WrittenProfile)| {
         let profile = profile(&format!("policy.tokens.{name}"), raw, &resolve);
-        Ok((name.clone(), profile.map_err(|error| wrong(&error.key, error.what))?))
+        Ok((name.clone(), profile.map_err(|error| wrong(&error.key, error.reason))?))
     };
     raw.iter().map(check).collect()
 }

@@ -226,7 +226,7 @@ fn token_profiles_of_a_case() {
         let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
         jsonwebtoken::encode(&jsonwebtoken::Header::default(), &serde_json::json!({"exp": 100}), &key).expect("a token")
     };
-    let holds = |secret, now| matches!(case.world.tokens.verify(&sign(secret), now), Verdict::Holds(_));
+    let holds = |secret, now| matches!(case.world.tokens.verify(&sign(secret), now), Verdict::Valid(_));
     assert!(holds("of this case", 99_000));
     assert!(!holds("of this case", 999_000), "its end is held against the case's clock");
     assert!(!holds("of the app", 99_000));

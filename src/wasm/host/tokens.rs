@@ -54,9 +54,9 @@ impl State {
                 None => tokens.verify(token, now),
             };
             let fetch = match verdict {
-                Verdict::Holds(claims) => return Ok(Ok(claims)),
-                Verdict::Fails(error) => return Ok(Err(error.into())),
-                Verdict::Wait(fetch) => fetch,
+                Verdict::Valid(claims) => return Ok(Ok(claims)),
+                Verdict::Invalid(error) => return Ok(Err(error.into())),
+                Verdict::Pending(fetch) => fetch,
             };
             // A policy that has sent requests is not restarted, because it would send them twice.
             if key_wait.may_restart && !self.has_sent_requests() && Instant::now() < key_wait.until {
