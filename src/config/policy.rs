@@ -7,7 +7,7 @@ use toml::Value;
 
 use crate::config::raw;
 use crate::config::{ConfigError, count, positive, reference, size, up_to, wrong};
-use crate::egress::origin::Origin;
+use crate::egress::origin::EgressOrigin;
 use crate::egress::{Egress, EgressLimits};
 use crate::policy::Limits;
 use crate::policy::settings::Settings;
@@ -59,12 +59,12 @@ pub fn egress(raw: &raw::Egress) -> Result<Egress, ConfigError> {
             raw::Host::Url(url) => (url, false),
             raw::Host::Table(table) => (&table.url, table.allow_private),
         };
-        Origin::parse(url, private).map_err(|error| wrong("policy.egress.hosts", format!("{url:?}: {error}")))
+        EgressOrigin::parse(url, private).map_err(|error| wrong("policy.egress.hosts", format!("{url:?}: {error}")))
     };
     let origins = raw.hosts.iter().map(origin).collect::<Result<_, _>>()?;
     let bounds = EgressLimits {
         timeout: positive("policy.egress.timeout", raw.timeout)?,
-        response: size("policy.egress.max-response", raw.max_response, 1 << 10, 64 << 20)?,
+        max_response_size: size("policy.egress.max-response", raw.max_response, 1 << 10, 64 << 20)?,
         concurrency: REQUESTS,
     };
     Ok(Egress::new(origins, bounds))

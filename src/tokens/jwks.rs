@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::egress::{self, Egress, RequestDeadline};
+use crate::egress::{self, Egress, RequestTimeouts};
 use crate::tokens::key::KeySet;
 
 /// Key ids that are remembered as unknown.
@@ -182,7 +182,7 @@ impl Shared {
         let request = request.body(())?;
         let body = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
         let sent = Request::from_parts(request.clone().into_parts().0, body);
-        let response = self.egress.send(sent, RequestDeadline::default()).await?;
+        let response = self.egress.send(sent, RequestTimeouts::default()).await?;
         anyhow::ensure!(
             response.status() == StatusCode::OK,
             "status {}, expected 200 (redirects are not followed)",

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use toml::Value;
 use url::Url;
 
-use crate::egress::origin::Origin;
+use crate::egress::origin::EgressOrigin;
 use crate::egress::{Egress, EgressLimits};
 use crate::tokens::jwks::{JwksSource, JwksTiming};
 use crate::tokens::key::KeySet;
@@ -224,13 +224,13 @@ fn jwks_source(key: &str, text: &str, raw: &WrittenProfile) -> Result<JwksSource
             "whoever is on the way of http could give keys of their own: write https, or allow-private = true for a service in your own network",
         ));
     }
-    let origin = Origin::of(&url, raw.allow_private).map_err(|error| invalid(key, error))?;
+    let origin = EgressOrigin::of(&url, raw.allow_private).map_err(|error| invalid(key, error))?;
     let uri = url.as_str().parse().map_err(|_| invalid(key, format!("it is no URL of a server; {example}")))?;
     let timing = JwksTiming { min_age: raw.min_age, max_age: raw.max_age, stale: raw.stale, ..JwksTiming::default() };
     if timing.min_age < Duration::from_secs(1) || timing.min_age > timing.max_age {
         return Err(invalid(key, "min-age is at least 1s, and at most max-age"));
     }
-    let limits = EgressLimits { timeout: JWKS_TIMEOUT, response: MAX_JWKS_BYTES, concurrency: 1 };
+    let limits = EgressLimits { timeout: JWKS_TIMEOUT, max_response_size: MAX_JWKS_BYTES, concurrency: 1 };
     Ok(JwksSource::new(uri, Arc::new(Egress::new(vec![origin], limits)), timing))
 }
 

@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use toml::Spanned;
 
-use crate::egress::origin::Origin;
+use crate::egress::origin::EgressOrigin;
 use crate::policy::decision_view::DecisionView;
 use crate::policy::{Failure, request};
 use crate::policytest::file::reach::FileAccess;
@@ -43,7 +43,7 @@ pub fn suite(file: File, reach: FileAccess<'_>, line: &dyn Fn(usize) -> usize) -
         )));
     }
     for url in &file.requires.egress {
-        Origin::parse(url, true).map_err(|error| Wrong::File(format!("requires.egress: {url:?}: {error}")))?;
+        EgressOrigin::parse(url, true).map_err(|error| Wrong::File(format!("requires.egress: {url:?}: {error}")))?;
     }
     let mut names = HashSet::new();
     let mut cases = Vec::with_capacity(file.case.len());

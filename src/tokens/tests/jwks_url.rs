@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::*;
-use crate::egress::origin::Origin;
+use crate::egress::origin::EgressOrigin;
 use crate::egress::{Egress, EgressLimits};
 use crate::tokens::jwks::{JwksSource, JwksTiming, KeyFetch};
 use crate::tokens::key::KeySet;
@@ -57,8 +57,8 @@ impl Server {
 
     fn source_with(&self, timing: JwksTiming, private: bool) -> Arc<JwksSource> {
         let url = format!("http://{}", self.address);
-        let origin = Origin::parse(&url, private).expect("an origin");
-        let bounds = EgressLimits { timeout: Duration::from_secs(10), response: 64 << 10, concurrency: 1 };
+        let origin = EgressOrigin::parse(&url, private).expect("an origin");
+        let bounds = EgressLimits { timeout: Duration::from_secs(10), max_response_size: 64 << 10, concurrency: 1 };
         let uri = format!("{url}/jwks.json").parse().expect("a URI");
         Arc::new(JwksSource::new(uri, Arc::new(Egress::new(vec![origin], bounds)), timing))
     }

@@ -11,7 +11,7 @@ use wasmtime_wasi_http::{
 };
 
 use crate::egress::body::CappedBody;
-use crate::egress::{EgressError, RequestDeadline};
+use crate::egress::{EgressError, RequestTimeouts};
 use crate::wasm::host::body_drain::DrainedBody;
 use crate::wasm::host::{PolicyEnv, State};
 
@@ -90,7 +90,7 @@ impl WasiHttpHooks for RequestSender {
             let body = body.map_err(|error| EgressError::Http(error.to_string()));
             CappedBody::new(body, MAX_REQUEST_BODY_BYTES, EgressError::RequestTooLarge).boxed_unsync()
         });
-        let sending = self.env.egress.send(request, options.map_or_else(RequestDeadline::default, request_deadline));
+        let sending = self.env.egress.send(request, options.map_or_else(RequestTimeouts::default, request_timeouts));
         Box::new(async move {
             match sending.await {
                 Ok(response) => {
@@ -129,7 +129,7 @@ impl RequestSender {
     }
 }
 
-fn request_deadline(options: RequestOptions) -> RequestDeadline {
+fn request_timeouts(options: RequestOptions) -> RequestTimeouts {
     let head = match (options.connect_timeout, options.first_byte_timeout) {
         (Some(connect), Some(first)) => Some(connect.saturating_add(first)),
         (None, Some(first)) => Some(first),
@@ -138,7 +138,7 @@ fn request_deadline(options: RequestOptions) -> RequestDeadline {
     };
     // Zero means the shortest timeout, not none.
     let at_least_1ms = |time: Duration| time.max(Duration::from_millis(1));
-    RequestDeadline { head: head.map(at_least_1ms), silence: options.between_bytes_timeout.map(at_least_1ms) }
+    RequestTimeouts { head: head.map(at_least_1ms), between_frames: options.between_bytes_timeout.map(at_least_1ms) }
 }
 
 fn to_wasi(error: EgressError) -> Error {
@@ -176,7 +176,7 @@ mod tests {
     use http_body_util::Empty;
 
     use super::*;
-    use crate::egress::origin::Origin;
+    use crate::egress::origin::EgressOrigin;
     use crate::egress::{Egress, EgressLimits};
     use crate::policy::Limits;
     use crate::store::memory::{MemoryStore, system_clock};
@@ -184,8 +184,8 @@ mod tests {
     #[tokio::test]
     async fn requests_before_the_decision_are_denied_and_not_counted() {
         // Nothing listens there, so an allowed request fails with another error than a denied one.
-        let origin = Origin::parse("http://127.0.0.1:1", true).expect("an origin");
-        let limits = EgressLimits { timeout: Duration::from_secs(10), response: 1024, concurrency: 1 };
+        let origin = EgressOrigin::parse("http://127.0.0.1:1", true).expect("an origin");
+        let limits = EgressLimits { timeout: Duration::from_secs(10), max_response_size: 1024, concurrency: 1 };
         let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
         let env = PolicyEnv::new(store, &Limits { max_requests: 2, ..Limits::default() });
         let env = Arc::new(PolicyEnv { egress: Arc::new(Egress::new(vec![origin], limits)), ..env });

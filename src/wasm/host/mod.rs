@@ -72,7 +72,7 @@ impl PolicyEnv {
     /// Allows nothing: no look-ups, no settings, no tokens and no requests. The time is the system's.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, limits: &Limits) -> Self {
-        let egress_limits = EgressLimits { timeout: limits.timeout, response: 0, concurrency: 1 };
+        let egress_limits = EgressLimits { timeout: limits.timeout, max_response_size: 0, concurrency: 1 };
         Self {
             store,
             lookup_prefixes: Vec::new(),
