@@ -269,7 +269,7 @@ async fn open_store(config: &StoreConfig, may_be_away: bool) -> anyhow::Result<A
 pub fn signatures(config: &Config) -> anyhow::Result<SignaturePolicy> {
     let name = format!("{}.json", config.node_at(config.listen));
     let file = config.cache_dir.as_ref().map(|folder| folder.join("sequence").join(name));
-    if file.is_none() && config.rollout.trust.is_wanted() {
+    if file.is_none() && config.rollout.trust.require_signatures() {
         tracing::warn!("without a cache-dir, a restart forgets how far the sequence numbers of policies went");
     }
     Ok(SignaturePolicy::open(&config.rollout.trust, file.as_deref())?)

@@ -167,7 +167,7 @@ impl ActiveRecord {
             digest: self.component,
             cases: cases.zip(self.cases).map(text).transpose()?,
             signature: self.signature.as_ref().map(Signature::text),
-            folder: None,
+            cases_dir: None,
         })
     }
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::artifact::bundle::{PolicyBundle, digest};
+use crate::artifact::bundle::PolicyBundle;
+use crate::artifact::digest::Digest;
 use crate::artifact::signature::{Signature, SignatureError, SignaturePolicy, Statement};
 use crate::policytest::file::reach::FileAccess;
 use crate::policytest::file::{MAX_FILE_BYTES, parse_within};
@@ -117,9 +118,9 @@ fn bounds(artifact: &PolicyBundle) -> Result<(), StageError> {
 fn attachments(artifact: &PolicyBundle) -> Result<PolicyAttachments, StageError> {
     let failed = |why: String| StageError::new(Stage::Tested, why);
     let Some(text) = &artifact.cases else { return Ok(PolicyAttachments::default()) };
-    let reach = artifact.folder.as_deref().map_or(FileAccess::Nowhere, FileAccess::Below);
+    let reach = artifact.cases_dir.as_deref().map_or(FileAccess::Nowhere, FileAccess::Below);
     let suite = parse_within(Path::new(CASES), text, reach).map_err(|error| failed(format!("its {error}")))?;
-    Ok(PolicyAttachments { suite: Some(Arc::new(suite)), cases: Some(digest(text.as_bytes()).into()) })
+    Ok(PolicyAttachments { suite: Some(Arc::new(suite)), cases: Some(Digest::of(text.as_bytes()).to_string().into()) })
 }
 
 /// Whether it is signed as it has to be.

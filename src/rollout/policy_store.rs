@@ -6,7 +6,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::artifact::bundle::{PolicyBundle, digest};
+use crate::artifact::bundle::PolicyBundle;
+use crate::artifact::digest::Digest;
 use crate::artifact::signature;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::util::files;
@@ -38,8 +39,7 @@ impl Id {
     }
 
     fn stem(&self) -> String {
-        let whole = digest(format!("{}\n{}", self.component, self.cases.as_deref().unwrap_or_default()).as_bytes());
-        whole.trim_start_matches("sha256:").to_owned()
+        Digest::of(format!("{}\n{}", self.component, self.cases.as_deref().unwrap_or_default()).as_bytes()).hex()
     }
 }
 

@@ -212,7 +212,7 @@ impl Reloader {
         let turn = rollout.turn().await;
         let authorizer = &rollout.0.authorizer;
         // A key that was taken away signs nothing from now on, whatever becomes of what it signed before.
-        let new_trust = !Arc::ptr_eq(&rollout.signatures().trust, &self.config.rollout.trust);
+        let new_trust = !Arc::ptr_eq(&rollout.signatures().trusted_keys, &self.config.rollout.trust);
         turn.trust(&self.config.rollout.trust);
         let new_around = !Arc::ptr_eq(&authorizer.context(), &self.around);
         let files = rollout.0.place().files.clone();

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::artifact::bundle::digest;
 use crate::artifact::digest::Digest;
 use crate::policy::info::PolicyInfo;
 use crate::rollout::policy_store::Id;
@@ -125,8 +124,8 @@ impl HistoryFile {
     fn file(&self, files: Option<&PolicySource>) -> PathBuf {
         let place = files.map_or(Path::new("example"), |files| &files.component);
         let place = std::path::absolute(place).unwrap_or_else(|_| place.into());
-        let name = digest(format!("{}\n{}", self.node, place.display()).as_bytes());
-        self.folder.join(format!("{}.json", name.trim_start_matches("sha256:")))
+        let name = Digest::of(format!("{}\n{}", self.node, place.display()).as_bytes());
+        self.folder.join(format!("{}.json", name.hex()))
     }
 
     /// What was in force here, the latest last.
@@ -157,7 +156,12 @@ mod tests {
     use super::*;
 
     fn past(n: u64) -> PastActivation {
-        PastActivation { digest: digest(&n.to_le_bytes()), cases: None, since: n, source: "file policy.wasm".into() }
+        PastActivation {
+            digest: Digest::of(&n.to_le_bytes()).to_string(),
+            cases: None,
+            since: n,
+            source: "file policy.wasm".into(),
+        }
     }
 
     #[test]

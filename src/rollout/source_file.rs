@@ -56,7 +56,7 @@ impl PolicySource {
     /// The component's signature.
     #[must_use]
     pub fn signature(&self) -> PathBuf {
-        signature::path(&self.component)
+        signature::path_for(&self.component)
     }
 
     /// All of them, the component first.
@@ -89,7 +89,7 @@ impl PolicySource {
         let cases = self.cases_text()?;
         let signature = optional(&self.signature(), signature::MAX_SIGNATURE_BYTES as u64)?;
         let folder = self.cases.parent().unwrap_or(Path::new("")).to_path_buf();
-        Ok(PolicyBundle { cases, signature, folder: Some(folder), ..PolicyBundle::new(component) })
+        Ok(PolicyBundle { cases, signature, cases_dir: Some(folder), ..PolicyBundle::new(component) })
     }
 
     /// The cases that lie beside the component.

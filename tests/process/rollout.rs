@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidegate::artifact::bundle::digest;
+use tidegate::artifact::digest::Digest;
 
 use crate::children::{Ended, Gateway, Running, path, run, tidegate, within};
 use crate::client::Wire;
 use crate::control_port::{JSON, WASM, ask, policy, policy_is};
 use crate::guests::component;
+
+fn digest(bytes: &[u8]) -> String {
+    Digest::of(bytes).to_string()
+}
 
 /// A folder with a configuration, and what it speaks of.
 pub struct Desk(pub TempDir);

@@ -165,7 +165,7 @@ async fn a_key_that_was_taken_away_signs_nothing_more() {
     // The old one is taken away: what it signed goes on, and the log says that a restart would not take it.
     desk.configure("policy.wasm", "trusted-keys = ['next.pub.pem']");
     let refused = async |number: u32| {
-        let hash = tidegate::artifact::bundle::digest(&version(number));
+        let hash = tidegate::artifact::digest::Digest::of(&version(number)).to_string();
         let told = policy_is(gateway.control, "what lies in the file is refused", |told| {
             let last = &told["last_refusal"];
             last["digest"] == hash && last["source"].as_str().is_some_and(|source| source.starts_with("file"))

@@ -65,7 +65,7 @@ impl BundleArgs {
     pub fn signature(&self, named: Option<&Path>) -> anyhow::Result<Option<Signature>> {
         match named {
             Some(path) => read_signature(path).map(Some),
-            None => signature::beside(&self.file).with_context(|| format!("{}", self.file.display())),
+            None => signature::read_for(&self.file).with_context(|| format!("{}", self.file.display())),
         }
     }
 
@@ -88,7 +88,7 @@ pub fn sent(component: &[u8], cases: Option<String>, signature: Option<&Signatur
 
 /// Reads a private key; a file that is none is a mistake in usage.
 pub fn private_key(path: &Path) -> Result<SigningKey, ConfigError> {
-    key::private(path).map_err(|error| ConfigError(format!("--key: {error}")))
+    key::read_private_key(path).map_err(|error| ConfigError(format!("--key: {error}")))
 }
 
 /// Reads a signature's file.
@@ -103,7 +103,7 @@ pub fn run(args: &SignArgs) -> anyhow::Result<()> {
     let (component, cases) = args.bundle.read()?;
     check_header(&component).with_context(|| format!("{}", args.bundle.file.display()))?;
     let signature = Statement::of(&component, cases.as_deref(), args.sequence).sign(&key);
-    let output = args.output.clone().unwrap_or_else(|| signature::path(&args.bundle.file));
+    let output = args.output.clone().unwrap_or_else(|| signature::path_for(&args.bundle.file));
     std::fs::write(&output, signature.text() + "\n").with_context(|| format!("{}", output.display()))?;
     if args.json {
         return crate::commands::policy::say(&format!("{}\n", json!({ "file": output, "signature": signature })));
@@ -113,6 +113,6 @@ pub fn run(args: &SignArgs) -> anyhow::Result<()> {
     crate::commands::policy::say(&format!(
         "{}\n  component  {component}\n  cases      {cases}\n  sequence   {sequence}\n  key        {}\n",
         output.display(),
-        signature.key()
+        signature.key_id()
     ))
 }
