@@ -22,7 +22,7 @@ pub struct LedgerEntry {
 
 /// The ledger file cannot be read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}: {reason}; it says how far sequence numbers went, so that no older policy comes back")]
+#[error("{file}: {reason}; this file records the greatest sequence number that was active, to refuse older policies")]
 pub struct LedgerError {
     file: String,
     reason: String,
@@ -42,8 +42,7 @@ impl SequenceLedger {
         let text =
             files::read_private(file, MAX_FILE_BYTES).map_err(|error| failed(format!("cannot be read: {error}")))?;
         let parse = |text: Vec<u8>| serde_json::from_slice(&text);
-        let latest =
-            text.map(parse).transpose().map_err(|error| failed(format!("is not what was written there: {error}")))?;
+        let latest = text.map(parse).transpose().map_err(|error| failed(format!("is damaged: {error}")))?;
         Ok(Self { file: Some(file.into()), latest: Mutex::new(latest) })
     }
 

@@ -82,7 +82,7 @@ fn mistakes_name_the_key_and_the_remedy() {
     check(&profile("secret = '!'\nsecret-encoding = 'base64'"), &["policy.tokens.app.secret", "base64"]);
     check(&profile("secret = 'a'\nalgorithms = ['RS256']"), &["policy.tokens.app.algorithms", "RS256", "HS256"]);
     check(&profile("secret = 'a'\nalgorithms = 'none'"), &["policy.tokens.app.algorithms", "none", "EdDSA"]);
-    check(&profile("secret = 'a'\naudience = ['*', 'app']"), &["policy.tokens.app", "stands alone"]);
+    check(&profile("secret = 'a'\naudience = ['*', 'app']"), &["policy.tokens.app", "stand alone"]);
     check(&profile("secret = 'a'\naudience = 5"), &["line 4", "a string or a list"]);
     check(&profile("secret = 'a'\nleeway = '1h'"), &["policy.tokens.app", "leeway", "10m"]);
     check(&profile("secret = 'a'\nisuer = 'b'"), &["line 4", "isuer", "issuer"]);
@@ -92,7 +92,7 @@ fn mistakes_name_the_key_and_the_remedy() {
         &profile("jwks-url = 'http://auth.example/jwks.json'"),
         &["policy.tokens.app.jwks-url", "https", "allow-private"],
     );
-    check(&profile("jwks-url = 'auth.example'"), &["policy.tokens.app.jwks-url", "no URL"]);
+    check(&profile("jwks-url = 'auth.example'"), &["policy.tokens.app.jwks-url", "not a URL"]);
     check(&profile("jwks-url = 'https://u:p@auth.example/'"), &["policy.tokens.app.jwks-url", "a user"]);
     check(
         &profile("jwks-url = 'https://a/'\nalgorithms = ['HS256']"),

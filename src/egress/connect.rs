@@ -54,7 +54,7 @@ impl Connector {
             Err(_) => self.resolver.resolve(host).await.map_err(|error| EgressError::Resolve(error.to_string()))?,
         };
         if addresses.is_empty() {
-            return Err(EgressError::Resolve("the name has no address".into()));
+            return Err(EgressError::Resolve("the name has no addresses".into()));
         }
         let is_allowed = |address: &IpAddr| match classify(*address) {
             AddressKind::Public => true,

@@ -51,26 +51,26 @@ static RUNTIME: LazyLock<std::io::Result<Runtime>> = LazyLock::new(|| {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EgressError {
-    #[error("the operator allows no such host")]
+    #[error("the origin is not allowed: policy.egress.hosts does not list it")]
     Denied,
     /// CONNECT makes a tunnel, and TRACE echoes credentials.
-    #[error("CONNECT and TRACE are not allowed")]
+    #[error("the methods CONNECT and TRACE are not allowed")]
     Method,
-    #[error("the host's address is private, link-local or reserved")]
+    #[error("the host has no allowed address: its addresses are private, link-local or reserved")]
     Prohibited,
-    #[error("the name cannot be resolved: {0}")]
+    #[error("cannot resolve the host name: {0}")]
     Resolve(String),
     #[error("cannot connect: {0}")]
     Connect(String),
-    #[error("TLS: {0}")]
+    #[error("TLS failed: {0}")]
     Tls(String),
-    #[error("it took too long")]
+    #[error("the request timed out")]
     Timeout,
-    #[error("too many requests are under way")]
+    #[error("too many requests are in progress")]
     Busy,
-    #[error("the response is too large")]
+    #[error("the response body is too large")]
     TooLarge,
-    #[error("the request is too large")]
+    #[error("the request body is too large")]
     RequestTooLarge,
     #[error("the connection failed: {0}")]
     Http(String),
@@ -185,7 +185,7 @@ pub async fn run<F>(future: F) -> Result<F::Output, EgressError>
 where
     F: Future<Output: Send> + Send + 'static,
 {
-    spawn(future)?.await.ok_or_else(|| EgressError::Connect("the request's task ended".into()))
+    spawn(future)?.await.ok_or_else(|| EgressError::Connect("the task of the request was aborted".into()))
 }
 
 /// Spawns a task on the egress runtime.
@@ -193,7 +193,8 @@ pub fn spawn<F>(future: F) -> Result<Task<F::Output>, EgressError>
 where
     F: Future<Output: Send> + Send + 'static,
 {
-    let runtime = RUNTIME.as_ref().map_err(|error| EgressError::Connect(format!("no threads: {error}")))?;
+    let runtime =
+        RUNTIME.as_ref().map_err(|error| EgressError::Connect(format!("cannot start the egress threads: {error}")))?;
     Ok(Task(runtime.spawn(future)))
 }
 

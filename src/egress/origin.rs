@@ -16,12 +16,12 @@ pub struct EgressOrigin {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OriginError {
-    #[error("it is no URL: one is written as https://auth.example or http://10.0.0.5:8000")]
+    #[error("not a URL: expected an origin such as https://auth.example or http://10.0.0.5:8000")]
     NotUrl,
-    #[error("its scheme is neither http nor https")]
+    #[error("the scheme is neither http nor https")]
     Scheme,
     #[error(
-        "it is more than scheme, host and port: write it as https://auth.example, without a user, a path or a query"
+        "not an origin: expected a scheme, host and port such as https://auth.example, without a user, a path or a query"
     )]
     NotAnOrigin,
 }

@@ -69,7 +69,7 @@ impl Rejection {
 /// Why there is no decision. The client gets no stream, and is not told why; the texts are for operators.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    #[error("no policy is in force")]
+    #[error("no policy is active")]
     NoPolicy,
     #[error("the policy trapped: {0}")]
     Trap(String),
@@ -83,9 +83,9 @@ pub enum Failure {
     Busy,
     #[error("the policy's answer is invalid: {0}")]
     InvalidAnswer(String),
-    #[error("the policy went beyond {0} in one decision")]
+    #[error("the policy exceeded {0} in one decision")]
     Limit(&'static str),
-    #[error("no instance could be made: {0}")]
+    #[error("cannot create an instance of the policy: {0}")]
     Host(String),
 }
 

@@ -21,11 +21,11 @@ impl ClaimRules {
         let invalid = |reason: &str| Err(TokenError::Claims(reason.into()));
         match numeric_date(claims, "exp")? {
             Some(exp) if now >= exp + self.leeway => return Err(TokenError::Expired),
-            None if self.require_exp => return invalid("there is no exp, so it would hold for ever"),
+            None if self.require_exp => return invalid("exp is missing, and the profile requires it"),
             _ => {}
         }
         if numeric_date(claims, "nbf")?.is_some_and(|nbf| now + self.leeway < nbf) {
-            return invalid("nbf: it does not hold yet");
+            return invalid("nbf is in the future");
         }
         if self.issuer.is_some() && claims.get("iss").and_then(Value::as_str) != self.issuer.as_deref() {
             return invalid("iss is not the profile's issuer");
@@ -35,11 +35,11 @@ impl ClaimRules {
             |value: &Value| value.as_str().is_some_and(|name| names.iter().any(|accepted| accepted == name));
         match claims.get("aud") {
             None if names.is_empty() => Ok(()),
-            None => invalid("there is no aud"),
-            Some(_) if names.is_empty() => invalid("aud names an audience, and the profile has none"),
+            None => invalid("aud is missing"),
+            Some(_) if names.is_empty() => invalid("aud is set, and the profile has no audience"),
             Some(Value::Array(values)) if values.iter().any(is_accepted) => Ok(()),
             Some(value) if is_accepted(value) => Ok(()),
-            Some(_) => invalid("aud is not the profile's audience"),
+            Some(_) => invalid("aud does not name an audience of the profile"),
         }
     }
 }

@@ -20,21 +20,21 @@ const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    #[error("it has no PEM block; a public key begins with -----BEGIN PUBLIC KEY-----")]
+    #[error("not PEM: expected a public key, which starts with -----BEGIN PUBLIC KEY-----")]
     NotPem,
-    #[error("it is a private key; give the public one (openssl pkey -in key.pem -pubout)")]
+    #[error("a private key: expected the public key (openssl pkey -in key.pem -pubout)")]
     Private,
-    #[error("it is not a key that is known: RSA, P-256, P-384 or Ed25519")]
+    #[error("not a supported key: expected RSA, P-256, P-384 or Ed25519")]
     Unknown,
-    #[error("it is an RSA key of {0} bits; they have from 2048 to 4096")]
+    #[error("an RSA key of {0} bits: expected 2048 to 4096 bits")]
     RsaBits(usize),
-    #[error("it is not a JWKS: {{\"keys\": […]}}")]
+    #[error("not a JWKS: expected {{\"keys\": […]}}")]
     NotJwks,
-    #[error("it has no key that signatures could be checked with")]
+    #[error("no key in it can verify signatures")]
     Empty,
-    #[error("it has more than {MAX_KEYS} keys")]
+    #[error("more than {MAX_KEYS} keys")]
     TooMany,
-    #[error("it has secrets (kty oct) beside public keys; a profile has one sort")]
+    #[error("both secrets (kty oct) and public keys: a profile uses one kind")]
     Mixed,
 }
 

@@ -150,7 +150,7 @@ impl Tokens {
     #[must_use]
     pub fn verify_with(&self, profile: &str, token: &str, now: u64) -> Verdict {
         let Some(profile) = self.0.get(profile) else {
-            return TokenError::Unavailable("there is no token profile of this name".into()).into();
+            return TokenError::Unavailable("no token profile has this name".into()).into();
         };
         match Token::parse(token) {
             Ok(token) => profile.verify(&token, now),
@@ -166,10 +166,10 @@ impl Tokens {
         let own = issuer.map_or((None, None), |issuer| profiles_with(Some(issuer)));
         match (own, profiles_with(None)) {
             ((Some(profile), None), _) | ((None, _), (Some(profile), None)) => Ok(profile),
-            ((Some(_), Some(_)), _) => Err("several profiles have this iss: one has to be named"),
-            ((None, _), (None, _)) => Err("iss is no profile's issuer"),
+            ((Some(_), Some(_)), _) => Err("several profiles have this issuer: the policy has to name a profile"),
+            ((None, _), (None, _)) => Err("no profile has this issuer"),
             ((None, _), (Some(_), Some(_))) => {
-                Err("iss is no profile's issuer, and several profiles have none: one has to be named")
+                Err("no profile has this issuer, and several have none: the policy has to name a profile")
             }
         }
     }
@@ -190,7 +190,9 @@ impl Verifier {
                     &*fetched
                 }
                 Keys::Pending(fetch) => return Verdict::Pending(fetch),
-                Keys::Unavailable => return TokenError::Unavailable("the JWKS URL does not answer".into()).into(),
+                Keys::Unavailable => {
+                    return TokenError::Unavailable("the keys cannot be fetched from the JWKS URL".into()).into();
+                }
             },
         };
         if !keys.verify(token, algorithm) {

@@ -25,8 +25,7 @@ pub const MAX_KEY_FILE_BYTES: u64 = 1 << 20;
 const MAX_JWKS_BYTES: usize = 512 << 10;
 /// Longer than `policy.timeout`: a slow response fails the decisions that wait for it, but serves later ones.
 const JWKS_TIMEOUT: Duration = Duration::from_secs(10);
-const ALGORITHMS: &str =
-    "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA are known";
+const ALGORITHMS: &str = "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA";
 const PUBLIC_KEY_ALGORITHMS: [&str; 9] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 
@@ -141,18 +140,18 @@ pub fn profile(
     let error = |reason: &str| invalid(key, reason);
     let sources = [raw.secret.is_some(), raw.pem.is_some(), raw.jwks.is_some(), raw.jwks_url.is_some()];
     if sources.iter().filter(|is_set| **is_set).count() != 1 {
-        return Err(error("it has exactly one of secret, pem, jwks and jwks-url"));
+        return Err(error("expected exactly one of secret, pem, jwks and jwks-url"));
     }
     if raw.secret.is_none() && raw.secret_encoding != SecretEncoding::Text {
-        return Err(error("secret-encoding is for a secret"));
+        return Err(error("secret-encoding is only allowed with secret"));
     }
     if raw.issuer.as_ref().is_some_and(String::is_empty) || raw.audience.iter().any(String::is_empty) {
-        return Err(error("an issuer or an audience that is empty"));
+        return Err(error("the issuer or an audience is empty"));
     }
     let (keys, possible) = key_source(key, raw, resolve)?;
     let algorithms = algorithms(key, raw, &possible)?;
     let audience = match raw.audience.iter().any(|name| name == "*") {
-        true if raw.audience.len() > 1 => return Err(error("audience: \"*\" is any audience, and stands alone")),
+        true if raw.audience.len() > 1 => return Err(error("audience: \"*\" means any audience and must stand alone")),
         true => Audience::Any,
         false => Audience::Of(raw.audience.clone()),
     };
@@ -160,7 +159,7 @@ pub fn profile(
     Ok(Profile {
         issuer: raw.issuer.clone(),
         audience,
-        leeway: leeway.ok_or_else(|| error("leeway: it is from 0s to 10m"))?,
+        leeway: leeway.ok_or_else(|| error("leeway: expected 0s to 10m"))?,
         require_exp: raw.require_exp,
         algorithms,
         keys,
@@ -181,19 +180,19 @@ fn key_source(
         let secret = resolve(text).map_err(|reason| invalid(&key, reason))?;
         let bytes = match raw.secret_encoding {
             SecretEncoding::Text => secret.into_bytes(),
-            SecretEncoding::Base64 => base64(&secret).ok_or_else(|| invalid(&key, "it is not base64"))?,
+            SecretEncoding::Base64 => base64(&secret).ok_or_else(|| invalid(&key, "not base64"))?,
         };
         if bytes.is_empty() {
-            return Err(invalid(&key, "it is empty"));
+            return Err(invalid(&key, "the secret is empty"));
         }
         if bytes.len() < MIN_SECRET_BYTES {
-            tracing::warn!(%key, "a secret of less than {MIN_SECRET_BYTES} bytes can be guessed from one token (openssl rand -base64 32)");
+            tracing::warn!(%key, "a secret shorter than {MIN_SECRET_BYTES} bytes can be guessed from one token; generate one with `openssl rand -base64 32`");
         }
         return Ok(fixed(KeySet::from_secret(&bytes)));
     }
     if let Some(path) = &raw.pem {
         let key = format!("{key}.pem");
-        let text = String::from_utf8(read_file(&key, path)?).map_err(|_| file_error(&key, path, "it is not text"))?;
+        let text = String::from_utf8(read_file(&key, path)?).map_err(|_| file_error(&key, path, "not text"))?;
         return Ok(fixed(KeySet::from_pem(&text).map_err(|error| file_error(&key, path, error))?));
     }
     if let Some(path) = &raw.jwks {
@@ -213,22 +212,22 @@ fn fixed(keys: KeySet) -> (KeySource, Vec<Algorithm>) {
 }
 
 fn jwks_source(key: &str, text: &str, raw: &WrittenProfile) -> Result<JwksSource, ProfileError> {
-    let example = "one is written as https://auth.example/.well-known/jwks.json";
-    let url = Url::parse(text).map_err(|_| invalid(key, format!("it is no URL; {example}")))?;
+    let example = "expected a URL such as https://auth.example/.well-known/jwks.json";
+    let url = Url::parse(text).map_err(|_| invalid(key, format!("not a URL: {example}")))?;
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
-        return Err(invalid(key, format!("it has a user or a fragment; {example}")));
+        return Err(invalid(key, format!("has a user or a fragment: {example}")));
     }
     if url.scheme() == "http" && !raw.allow_private {
         return Err(invalid(
             key,
-            "whoever is on the way of http could give keys of their own: write https, or allow-private = true for a service in your own network",
+            "with http, an attacker on the network could replace the keys: use https, or set allow-private = true for a service in your own network",
         ));
     }
     let origin = EgressOrigin::of(&url, raw.allow_private).map_err(|error| invalid(key, error))?;
-    let uri = url.as_str().parse().map_err(|_| invalid(key, format!("it is no URL of a server; {example}")))?;
+    let uri = url.as_str().parse().map_err(|_| invalid(key, format!("not the URL of a server: {example}")))?;
     let timing = JwksTiming { min_age: raw.min_age, max_age: raw.max_age, stale: raw.stale, ..JwksTiming::default() };
     if timing.min_age < Duration::from_secs(1) || timing.min_age > timing.max_age {
-        return Err(invalid(key, "min-age is at least 1s, and at most max-age"));
+        return Err(invalid(key, "min-age: expected at least 1s and at most max-age"));
     }
     let limits = EgressLimits { timeout: JWKS_TIMEOUT, max_response_size: MAX_JWKS_BYTES, concurrency: 1 };
     Ok(JwksSource::new(uri, Arc::new(Egress::new(vec![origin], limits)), timing))
@@ -241,12 +240,12 @@ fn algorithms(key: &str, raw: &WrittenProfile, possible: &[Algorithm]) -> Result
         return Ok(possible.to_vec());
     }
     let parse = |name: &String| {
-        let algorithm = name.parse().map_err(|_| invalid(&key, format!("{name:?}: {ALGORITHMS}")))?;
+        let algorithm = name.parse().map_err(|_| invalid(&key, format!("{name:?}: expected {ALGORITHMS}")))?;
         if possible.contains(&algorithm) {
             return Ok(algorithm);
         }
         let possible: Vec<String> = possible.iter().map(|algorithm| format!("{algorithm:?}")).collect();
-        Err(invalid(&key, format!("{name:?} is not for this profile's keys, which are for {}", possible.join(", "))))
+        Err(invalid(&key, format!("{name:?} does not fit the profile's keys, which are for {}", possible.join(", "))))
     };
     raw.algorithms.iter().map(parse).collect()
 }

@@ -26,12 +26,14 @@ pub enum KeyError {
     )]
     Private(PathBuf),
     /// A private key where a public one is expected.
-    #[error("{0}: a private key, which a gateway has no use for and should not have: name the public one")]
+    #[error("{0}: a private key, which a gateway must not have: name the public key")]
     Secret(PathBuf),
     /// Signatures for such a key can be made without a private key.
-    #[error("{0}: a weak public key, for which anybody can make signatures")]
+    #[error(
+        "{0}: a weak public key, for which anyone can make signatures: generate a key with `tidegate policy keygen`"
+    )]
     Weak(PathBuf),
-    #[error("a key cannot be written: {0}")]
+    #[error("cannot encode a key as PEM: {0}")]
     Write(String),
 }
 

@@ -77,12 +77,12 @@ impl Signature {
     /// Reads a signature's text.
     pub fn parse(text: &[u8]) -> Result<Self, SignatureError> {
         if text.len() > MAX_SIGNATURE_BYTES {
-            return Err(SignatureError::Malformed(format!("it has more than {MAX_SIGNATURE_BYTES} bytes")));
+            return Err(SignatureError::Malformed(format!("larger than {MAX_SIGNATURE_BYTES} bytes")));
         }
         let malformed = |error: serde_json::Error| SignatureError::Malformed(error.to_string());
         let signature: Self = serde_json::from_slice(text).map_err(malformed)?;
         if signature.version != FORMAT_VERSION {
-            let text = format!("it has version {}; this gateway knows version {FORMAT_VERSION}", signature.version);
+            let text = format!("its format is version {}; expected version {FORMAT_VERSION}", signature.version);
             return Err(SignatureError::Malformed(text));
         }
         Ok(signature)
@@ -130,31 +130,33 @@ pub fn read_for(component: &Path) -> Result<Option<Signature>, SignatureError> {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    #[error("it is not signed, and policy.trusted-keys asks for it: sign it with `tidegate policy sign`")]
+    #[error(
+        "the policy is not signed but `policy.trusted-keys` requires a signature: sign it with `tidegate policy sign`"
+    )]
     Unsigned,
     #[error(
-        "it is signed, and there is no key to check that with: name the public key in policy.trusted-keys, or take the signature away"
+        "the policy is signed but no trusted key is configured: set `policy.trusted-keys`, or remove the signature file"
     )]
     NoTrustedKey,
-    #[error("its signature cannot be read: {0}; `tidegate policy sign` makes one")]
+    #[error("the signature cannot be read: {0}; create one with `tidegate policy sign`")]
     Malformed(String),
-    #[error("its signature is about another {part}: it names {signed}, and this is {actual}")]
+    #[error("the signature is for another {part}: it names {signed}, and this is {actual}")]
     Mismatch {
         /// `component` or `table of cases`
         part: &'static str,
         signed: String,
         actual: String,
     },
-    #[error("no trusted key made its signature: it names the key {key_id}, and trusted are {}", trusted.join(", "))]
+    #[error("no trusted key made the signature: it names the key {key_id}; trusted keys are {}", trusted.join(", "))]
     Untrusted {
         /// Of the key that the signature names.
         key_id: String,
         trusted: Vec<String>,
     },
-    #[error("its signature has the sequence number {0}; these are from 1 to {MAX_SEQUENCE}")]
+    #[error("the signature has the sequence number {0}: expected a number from 1 to {MAX_SEQUENCE}")]
     InvalidSequence(u64),
     #[error(
-        "its sequence number {sequence} is behind {recorded}, which was in force here: to go back to an older policy, sign it again with a greater number"
+        "the sequence number {sequence} is less than {recorded}, which was active on this node: to go back to an older policy, sign it again with a greater number"
     )]
     SequenceNotIncreasing {
         sequence: u64,
@@ -162,7 +164,9 @@ pub enum SignatureError {
         recorded: u64,
     },
     /// The sequence was used for two policies.
-    #[error("another policy was in force here under its sequence number {0}: sign it again with a greater number")]
+    #[error(
+        "another policy with the sequence number {0} was active on this node: sign this one again with a greater number"
+    )]
     SequenceReused(u64),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
