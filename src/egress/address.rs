@@ -39,11 +39,11 @@ fn classify_v4(address: Ipv4Addr) -> AddressKind {
 }
 
 /// Metadata services of clouds in the unique-local range, which serve credentials.
-const METADATA: [[u16; 8]; 2] = [[0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]];
+const METADATA_SERVICES: [[u16; 8]; 2] = [[0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]];
 
 fn classify_v6(address: Ipv6Addr) -> AddressKind {
     let segments = address.segments();
-    if METADATA.contains(&segments) {
+    if METADATA_SERVICES.contains(&segments) {
         return AddressKind::Forbidden;
     }
     match segments {

@@ -12,7 +12,7 @@ pub struct CacheDirective {
 }
 
 /// Header names of one `cache-for`.
-pub const MAX_NAMES: usize = 16;
+pub const MAX_VARY_HEADERS: usize = 16;
 
 /// What a cached decision depends on, in addition to what every decision depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub struct Vary {
 impl Vary {
     /// Checks the names that a policy gives.
     pub fn new(names: &[String], any_address: bool) -> Result<Self, String> {
-        if names.len() > MAX_NAMES {
-            return Err(format!("cache-for with {} header names, of at most {MAX_NAMES}", names.len()));
+        if names.len() > MAX_VARY_HEADERS {
+            return Err(format!("cache-for with {} header names, of at most {MAX_VARY_HEADERS}", names.len()));
         }
         let parse = |name: &String| {
             // `*` is a valid header name, but in `Vary` it means that no request may share the answer.

@@ -69,7 +69,7 @@ impl KeySet {
     }
 
     /// A JSON Web Key Set. Keys that are not for signatures or of unknown types are skipped. `allow_secrets` is for files of the operator:
-    /// a secret that a URL serves is none.
+    /// keys from a URL are public.
     pub fn from_jwks(text: &[u8], allow_secrets: bool) -> Result<Self, KeyError> {
         let set: Value = serde_json::from_slice(text).map_err(|_| KeyError::NotJwks)?;
         let values = set.get("keys").and_then(Value::as_array).ok_or(KeyError::NotJwks)?;

@@ -95,7 +95,7 @@ impl Policy {
 }
 
 /// The interfaces that the host provides, without their versions. If an interface only lacks a function, the linker reports it.
-const PROVIDED: [&str; 33] = [
+const PROVIDED_INTERFACES: [&str; 33] = [
     "tidegate:policy/answer",
     "tidegate:policy/context",
     "tidegate:policy/lookup",
@@ -135,7 +135,7 @@ const PROVIDED: [&str; 33] = [
 fn missing_imports(engine: &Engine, component: &Component) -> Vec<String> {
     let provided = |name: &str| {
         let (interface, version) = name.split_once('@').unwrap_or((name, ""));
-        let known = PROVIDED.contains(&interface) || interface.starts_with("wasi:sockets/");
+        let known = PROVIDED_INTERFACES.contains(&interface) || interface.starts_with("wasi:sockets/");
         known && version.starts_with(if interface.starts_with("wasi:") { "0.2." } else { "0.1." })
     };
     let kind = component.component_type();

@@ -23,7 +23,7 @@ const BODY_CHUNK_BYTES: usize = 64 << 10;
 /// Headers that belong to a connection or to proxies, in addition to those that WASI forbids.
 const FORBIDDEN_HEADERS: [&str; 3] = ["te", "trailer", "expect"];
 
-static FILTER: LazyLock<ForbiddenHeaderFilter> = LazyLock::new(|| {
+static FORBIDDEN_HEADER_FILTER: LazyLock<ForbiddenHeaderFilter> = LazyLock::new(|| {
     Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name) || FORBIDDEN_HEADERS.contains(&name.as_str()))
 });
 
@@ -106,7 +106,7 @@ impl WasiHttpHooks for RequestSender {
     }
 
     fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
-        Arc::clone(&FILTER)
+        Arc::clone(&FORBIDDEN_HEADER_FILTER)
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
