@@ -111,7 +111,7 @@ fn store() -> Arc<dyn Store> {
 
 fn authorizer(store: Arc<dyn Store>, component: &[u8]) -> Authorizer {
     let limits = Limits::default();
-    let env = PolicyEnv { prefixes: vec!["session:".into(), "team:".into()], ..PolicyEnv::new(store, &limits) };
+    let env = PolicyEnv { lookup_prefixes: vec!["session:".into(), "team:".into()], ..PolicyEnv::new(store, &limits) };
     let engine = engine::engine(&limits).expect("an engine").into();
     let policy = Policy::new(&engine, component).expect("the example loads");
     let authorizer = Authorizer::new(engine, env, limits);

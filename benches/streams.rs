@@ -7,6 +7,7 @@
 //! `tests/e2e`; for nchan: Debian's `nginx-light` and `libnginx-mod-nchan`.
 
 #![allow(
+    clippy::disallowed_methods,
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,

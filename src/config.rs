@@ -35,8 +35,12 @@ use crate::store::fleet_keys::{FleetKeys, FleetName, RESERVED_PREFIX};
 use crate::store::memory::Seed;
 use crate::store::url::StoreUrl;
 use crate::tokens::Tokens;
+use crate::util::files;
 use crate::util::fingerprint::FileSnapshot;
 use crate::wasm::host::PolicyEnv;
+
+/// Largest `tidegate.toml` in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// An invalid configuration: where, why, and what would be valid.
 #[derive(Debug, thiserror::Error)]
@@ -188,7 +192,7 @@ impl Config {
     #[must_use]
     pub fn read(base: Table, path: Option<&Path>, flags: Table) -> ConfigRead {
         let (file, is_named) = Self::path(path);
-        let mut files = FileSnapshot::now(vec![file.clone()]);
+        let mut files = FileSnapshot::take(vec![file.clone()]);
         let raw = Self::raw(base, Some(&*file).filter(|file| is_named || file.exists()), flags);
         let config = raw.and_then(|raw| {
             files.add(refers::files(&raw));
@@ -209,7 +213,7 @@ impl Config {
     }
 
     fn file_layer(path: &Path) -> Result<Table, ConfigError> {
-        let text = std::fs::read_to_string(path)
+        let text = files::read_text(path, MAX_FILE_BYTES)
             .map_err(|error| ConfigError(format!("{}: cannot be read: {error}", path.display())))?;
         layers::file(path, &text)
     }
@@ -315,7 +319,7 @@ impl Config {
     #[must_use]
     pub fn env(&self, store: Arc<dyn Store>) -> PolicyEnv {
         PolicyEnv {
-            prefixes: self.lookup_prefixes.clone(),
+            lookup_prefixes: self.lookup_prefixes.clone(),
             settings: self.settings.clone(),
             tokens: self.tokens.clone(),
             egress: Arc::clone(&self.egress),

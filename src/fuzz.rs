@@ -1,40 +1,41 @@
-//! What holds of anything that a stranger sends, for the fuzz targets in `fuzz/`; their corpus runs with the ordinary tests.
+//! Properties of the code that reads untrusted input. The targets in `fuzz/` call them; their corpus also runs with the unit tests.
 //!
-//! Each function takes bytes and panics if something does not hold.
+//! Each function takes bytes and panics if a property does not hold.
 
-use crate::authz::cache::key::without_acks;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
 
-use http::{HeaderName, HeaderValue};
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::authz::cache;
+use crate::authz::cache::key::without_acks;
 use crate::authz::validate::AnswerCheck;
 use crate::config::Config;
-use crate::policy::Outcome;
 use crate::policy::cache_directive::Vary;
+use crate::policy::{self, Outcome};
 use crate::server::data::request::{Query, for_policy};
 use crate::tokens::key::KeySet;
-use crate::tokens::{Audience, Profile, Source, Tokens, Verdict};
+use crate::tokens::{Audience, KeySource, Profile, Tokens, Verdict};
 use crate::wasm::component::Policy;
 use crate::wasm::engine;
 use crate::wasm::host::{to_wit, wit};
 
-/// A URL's query: what is kept of an answer under the same key is about the same channels.
+/// The query of a URL. Queries with the same cache key name the same channels.
 pub fn query(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    let less = without_acks(&text).collect::<Vec<_>>().join("&");
-    let Ok(less) = Query::parse(&less) else { panic!("without acks none is wrong: {text:?}") };
-    assert!(less.starts.iter().all(|start| *start == crate::channel::membership::StartPosition::Tail), "{text:?}");
+    let bare = without_acks(&text).collect::<Vec<_>>().join("&");
+    let Ok(bare) = Query::parse(&bare) else { panic!("invalid without acks: {text:?}") };
+    assert!(bare.starts.iter().all(|start| *start == crate::channel::membership::StartPosition::Tail), "{text:?}");
     if let Ok(query) = Query::parse(&text) {
-        assert_eq!(query.channels, less.channels, "{text:?}");
+        assert_eq!(query.channels, bare.channels, "{text:?}");
         assert!(!query.channels.is_empty() && query.channels.len() == query.starts.len());
-        let once: std::collections::HashSet<_> = query.channels.iter().collect();
-        assert_eq!(once.len(), query.channels.len());
+        let unique: std::collections::HashSet<_> = query.channels.iter().collect();
+        assert_eq!(unique.len(), query.channels.len());
     }
 }
 
-/// An HTTP request on its way to a policy: a line a part: the URL, then headers as `name: value`.
+/// An HTTP request that a policy sees. One part per line: the URL, then headers as `name: value`.
 pub fn request(bytes: &[u8]) {
     static CONFIG: LazyLock<Config> = LazyLock::new(|| {
         let raw = toml::from_str("allow-all = true\nserver.trusted-proxies = ['10.0.0.0/8']");
@@ -52,40 +53,48 @@ pub fn request(bytes: &[u8]) {
         }
     }
     let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 1);
-    let asked = for_policy(&request, peer, &CONFIG);
-    assert!(asked.client_address.parse::<IpAddr>().is_ok(), "{asked:?}");
-    assert!(asked.scheme == "http" || asked.scheme == "https", "{asked:?}");
-    assert!(
-        asked.headers.get_all("cookie").iter().count() <= 1 || request.headers().get_all("cookie").iter().count() > 1
-    );
+    let seen = for_policy(&request, peer, &CONFIG);
+    assert!(seen.client_address.parse::<IpAddr>().is_ok(), "{seen:?}");
+    assert!(seen.scheme == "http" || seen.scheme == "https", "{seen:?}");
+    let cookies = |headers: &HeaderMap| headers.get_all(COOKIE).iter().count();
+    assert_eq!(cookies(&seen.headers), cookies(request.headers()).min(1));
     let channels = ["a".to_owned()];
     let vary = Vary::new(&["cookie".into()], false).expect("a name");
-    assert_eq!(cache::key(&asked, &channels, &vary), cache::key(&asked.clone(), &channels, &vary));
-    let told = to_wit(&asked);
+    let key = |request: &policy::Request| cache::key(request, &channels, &vary);
+    let mut other = policy::Request { id: "another id".into(), ..seen.clone() };
+    other.headers.append("x-other", HeaderValue::from_static("not in vary"));
+    assert_eq!(key(&other), key(&seen));
+    other.headers.append(COOKIE, HeaderValue::from_static("in=vary"));
+    assert_ne!(key(&other), key(&seen));
+    let wit_request = to_wit(&seen);
     assert!(
-        told.headers.iter().all(|header| !header.name.bytes().any(|byte| byte.is_ascii_uppercase() || byte <= b' '))
+        wit_request
+            .headers
+            .iter()
+            .all(|header| !header.name.bytes().any(|byte| byte.is_ascii_uppercase() || byte <= b' '))
     );
-    assert!(told.headers.iter().all(|header| !header.value.iter().any(|byte| b"\r\n\0".contains(byte))));
+    assert!(wit_request.headers.iter().all(|header| !header.value.iter().any(|byte| b"\r\n\0".contains(byte))));
 }
 
-/// A policy's answer on its way to the client.
+/// The answer of a policy.
 pub fn answer(bytes: &[u8]) {
-    let mut cut = Cut(bytes);
+    let mut input = Input(bytes);
     let channels = ["a".to_owned(), "b".to_owned()];
     let check = AnswerCheck { channels: &channels, limit: 4096, now: 1_000, replay_since: None };
-    let headers = |cut: &mut Cut<'_>| cut.list(|cut| wit::Header { name: cut.text(), value: cut.bytes().to_vec() });
-    let answer = if cut.byte().is_multiple_of(2) {
+    let headers =
+        |input: &mut Input<'_>| input.list(|input| wit::Header { name: input.text(), value: input.bytes().to_vec() });
+    let answer = if input.byte().is_multiple_of(2) {
         Ok(wit::Grant {
-            subject: cut.option(Cut::text),
-            channels: cut.option(|cut| cut.list(Cut::text)),
-            expires_at: cut.option(|cut| cut.number()),
-            headers: headers(&mut cut),
+            subject: input.option(Input::text),
+            channels: input.option(|input| input.list(Input::text)),
+            expires_at: input.option(|input| input.number()),
+            headers: headers(&mut input),
         })
     } else {
         Err(wit::Rejection {
-            status: (cut.number() % 1024) as u16,
-            headers: headers(&mut cut),
-            body: cut.bytes().to_vec(),
+            status: (input.number() % 1024) as u16,
+            headers: headers(&mut input),
+            body: input.bytes().to_vec(),
         })
     };
     match check.outcome(answer) {
@@ -110,38 +119,41 @@ pub fn answer(bytes: &[u8]) {
     }
 }
 
-/// A token, and in the lines below it the keys that it is checked with: a JWKS or PEM. They are both strangers'; with a secret
-/// that they do not know no token holds.
+/// A token, and in the following lines its keys, a JWKS or PEM, both untrusted. With an unknown secret no token is valid.
 pub fn token(bytes: &[u8]) {
     let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
     let (token, keys) = bytes.split_at(end);
     let (token, keys) = (String::from_utf8_lossy(token), keys.get(1..).unwrap_or_default());
     let secret = b"a secret that no input of these targets was made with";
-    assert!(!holds(KeySet::secret(secret), &token), "{token}");
-    let read = [KeySet::jwks(keys, true), KeySet::jwks(keys, false), KeySet::pem(&String::from_utf8_lossy(keys))];
+    assert!(!is_valid(KeySet::from_secret(secret), &token), "{token}");
+    let read = [
+        KeySet::from_jwks(keys, true),
+        KeySet::from_jwks(keys, false),
+        KeySet::from_pem(&String::from_utf8_lossy(keys)),
+    ];
     for keys in read.into_iter().flatten() {
-        holds(keys, &token);
+        is_valid(keys, &token);
     }
 }
 
-fn holds(keys: KeySet, token: &str) -> bool {
+fn is_valid(keys: KeySet, token: &str) -> bool {
     let profile = Profile {
         issuer: None,
         audience: Audience::Any,
         leeway: 0,
         require_exp: false,
         algorithms: keys.algorithms(),
-        source: Source::Fixed(keys),
+        keys: KeySource::Fixed(keys),
     };
     let tokens: Tokens = [("any".to_owned(), profile)].into_iter().collect();
     match tokens.verify(token, 0) {
-        Verdict::Holds(claims) => serde_json::from_str::<serde_json::Map<_, _>>(&claims).is_ok(),
-        Verdict::Fails(_) => false,
-        Verdict::Wait(_) => panic!("these keys are here"),
+        Verdict::Valid(claims) => serde_json::from_str::<serde_json::Map<_, _>>(&claims).is_ok(),
+        Verdict::Invalid(_) => false,
+        Verdict::Pending(_) => panic!("fixed keys are never pending"),
     }
 }
 
-/// A file that may be a policy.
+/// A policy file.
 pub fn component(bytes: &[u8]) {
     let engine = engine::shared().expect("an engine");
     match Policy::new(&engine.into(), bytes) {
@@ -150,10 +162,10 @@ pub fn component(bytes: &[u8]) {
     }
 }
 
-/// Takes values off bytes, until there are none; then all are nothing.
-struct Cut<'a>(&'a [u8]);
+/// Takes values off the input; at its end, all values are zero or empty.
+struct Input<'a>(&'a [u8]);
 
-impl<'a> Cut<'a> {
+impl<'a> Input<'a> {
     fn byte(&mut self) -> u8 {
         let Some((first, rest)) = self.0.split_first() else { return 0 };
         self.0 = rest;
@@ -191,35 +203,35 @@ mod tests {
     use rand::rngs::SmallRng;
     use rand::{RngExt, SeedableRng};
 
-    /// Each input that is kept, those that once found something among them; then so many that are like them.
-    fn corpus(target: &str, run: fn(&[u8]), like: u32) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    /// Runs each input of the corpus, which includes those that once found a bug, then `mutations` random mutations of them.
+    fn corpus(target: &str, run: fn(&[u8]), mutations: u32) {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
         let mut paths: Vec<_> =
-            std::fs::read_dir(&folder).expect("a corpus").map(|file| file.expect("a file").path()).collect();
+            std::fs::read_dir(&directory).expect("a corpus").map(|file| file.expect("a file").path()).collect();
         paths.sort_unstable();
         let inputs: Vec<_> = paths.iter().map(|path| std::fs::read(path).expect("it is read")).collect();
-        assert!(inputs.len() > 2, "{} is empty", folder.display());
+        assert!(inputs.len() > 2, "{} is empty", directory.display());
         for (path, input) in paths.iter().zip(&inputs) {
-            // Shown if it panics.
+            // Test output is shown if the test fails.
             eprintln!("{}", path.display());
             run(input);
         }
-        let like = std::env::var("TIDEGATE_FUZZ").map_or(like, |count| count.parse().expect("a number"));
+        let mutations = std::env::var("TIDEGATE_FUZZ").map_or(mutations, |count| count.parse().expect("a number"));
         let mut dice = SmallRng::seed_from_u64(1);
-        for _ in 0..like {
+        for _ in 0..mutations {
             let mut input = inputs[dice.random_range(0..inputs.len())].clone();
             for _ in 0..dice.random_range(1..8) {
-                change(&mut input, &inputs, &mut dice);
+                mutate(&mut input, &inputs, &mut dice);
             }
-            let _shown = Shown(&input);
+            let _printed = PrintOnPanic(&input);
             run(&input);
         }
     }
 
-    /// Tells which input it was that panicked.
-    struct Shown<'a>(&'a [u8]);
+    /// Prints the input if a property panics.
+    struct PrintOnPanic<'a>(&'a [u8]);
 
-    impl Drop for Shown<'_> {
+    impl Drop for PrintOnPanic<'_> {
         fn drop(&mut self) {
             if std::thread::panicking() {
                 eprintln!("the input was {}", self.0.escape_ascii());
@@ -227,7 +239,7 @@ mod tests {
         }
     }
 
-    fn change(input: &mut Vec<u8>, inputs: &[Vec<u8>], dice: &mut SmallRng) {
+    fn mutate(input: &mut Vec<u8>, inputs: &[Vec<u8>], dice: &mut SmallRng) {
         let at = dice.random_range(0..=input.len());
         let other = &inputs[dice.random_range(0..inputs.len())];
         let from = dice.random_range(0..=other.len());

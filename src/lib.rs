@@ -1,6 +1,8 @@
 //! Tidegate, a self-hosted realtime gateway: the library behind the `tidegate` program. The list below is the order of the layers: a
 //! module imports only from modules listed below it, which `tests/layers.rs` checks.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "unit tests read files that they wrote"))]
+
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 #[allow(clippy::expect_used, clippy::panic, reason = "what does not hold is a finding")]

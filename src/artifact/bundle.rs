@@ -1,4 +1,4 @@
-//! What is put in force, as bytes that may be anything.
+//! A policy bundle, as untrusted bytes.
 
 use std::path::PathBuf;
 
@@ -6,27 +6,26 @@ use bytes::Bytes;
 
 use crate::artifact::digest::Digest;
 
-/// A component and what travels with it.
+/// A component, its test cases and their signature.
 #[derive(Clone, Debug)]
 pub struct PolicyBundle {
-    /// The component.
     pub component: Bytes,
-    /// Its own: components are large, and it is asked for at every stage.
+    /// Of the component. Stored, because components are large and every stage needs it.
     pub digest: Digest,
-    /// The cases that travel with it, a `cases.toml`.
+    /// The text of a `cases.toml`.
     pub cases: Option<String>,
-    /// A signature over the digests of both.
+    /// The text of a signature over the digests of component and cases.
     pub signature: Option<String>,
-    /// The folder in which files lie that the cases name. None for what was sent: its cases name no files.
-    pub folder: Option<PathBuf>,
+    /// The directory of files that the cases name. `None` for an uploaded bundle, whose cases may not name files.
+    pub cases_dir: Option<PathBuf>,
 }
 
 impl PolicyBundle {
-    /// A component alone.
+    /// A bundle of a component alone.
     #[must_use]
     pub fn new(component: impl Into<Bytes>) -> Self {
         let component = component.into();
-        Self { digest: Digest::of(&component), component, cases: None, signature: None, folder: None }
+        Self { digest: Digest::of(&component), component, cases: None, signature: None, cases_dir: None }
     }
 
     /// `sha256:…` of the component.
@@ -35,15 +34,9 @@ impl PolicyBundle {
         self.digest.to_string()
     }
 
-    /// `sha256:…` of the text of the cases.
+    /// `sha256:…` of the cases.
     #[must_use]
     pub fn cases_digest(&self) -> Option<String> {
-        self.cases.as_deref().map(|text| digest(text.as_bytes()))
+        self.cases.as_deref().map(|text| Digest::of(text.as_bytes()).to_string())
     }
-}
-
-/// `sha256:…`
-#[must_use]
-pub fn digest(bytes: &[u8]) -> String {
-    Digest::of(bytes).to_string()
 }

@@ -1,4 +1,4 @@
-//! What tells one content from every other.
+//! SHA-256 digests of components and test cases.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,18 +7,17 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
-/// A SHA-256, written `sha256:` and 64 hexadecimal digits in lower case.
+/// A SHA-256 digest, written as `sha256:` and 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// That of a content.
     #[must_use]
     pub fn of(content: &[u8]) -> Self {
         Self(Sha256::digest(content).into())
     }
 
-    /// The hexadecimal digits alone.
+    /// The hexadecimal digits without `sha256:`.
     #[must_use]
     pub fn hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -37,24 +36,23 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// A text that is no digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a digest, which is sha256: and 64 hexadecimal digits in lower case")]
-pub struct NotADigest;
+#[error("not a digest: expected sha256: and 64 lower-case hexadecimal digits")]
+pub struct InvalidDigest;
 
 impl FromStr for Digest {
-    type Err = NotADigest;
+    type Err = InvalidDigest;
 
-    fn from_str(text: &str) -> Result<Self, NotADigest> {
-        let hex = text.strip_prefix("sha256:").ok_or(NotADigest)?.as_bytes();
+    fn from_str(text: &str) -> Result<Self, InvalidDigest> {
+        let hex = text.strip_prefix("sha256:").ok_or(InvalidDigest)?.as_bytes();
         let digit = |byte: u8| match byte {
             b'0'..=b'9' => Ok(byte - b'0'),
             b'a'..=b'f' => Ok(byte - b'a' + 10),
-            _ => Err(NotADigest),
+            _ => Err(InvalidDigest),
         };
         let mut bytes = [0; 32];
         if hex.len() != 64 {
-            return Err(NotADigest);
+            return Err(InvalidDigest);
         }
         for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
             *byte = digit(pair[0])? << 4 | digit(pair[1])?;
@@ -80,12 +78,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_are_written_one_way() {
+    fn digests_have_one_text_form() {
         let abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Digest::of(b"abc").to_string(), abc);
         assert_eq!(abc.parse(), Ok(Digest::of(b"abc")));
         for bad in [&abc[7..], &abc[..70], &abc.to_uppercase(), &format!("{abc}0"), &abc.replace('b', "é"), ""] {
-            assert_eq!(bad.parse::<Digest>(), Err(NotADigest), "{bad}");
+            assert_eq!(bad.parse::<Digest>(), Err(InvalidDigest), "{bad}");
         }
     }
 }

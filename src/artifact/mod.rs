@@ -1,4 +1,4 @@
-//! Policy artifacts: a component with its test cases, identified by digest and attested by signature.
+//! Policies as files: a component and its test cases, identified by digests and attested by a signature.
 
 pub mod bundle;
 pub mod digest;

@@ -1,99 +1,91 @@
-//! The greatest sequence number that was in force here, over restarts.
+//! The greatest sequence that was active on this node, kept over restarts.
 
 use std::path::{Path, PathBuf};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::artifact::digest::Digest;
 use crate::artifact::signature::{SignatureError, Statement};
-use crate::util::private_files;
+use crate::util::files;
 
-/// Bytes of the file; it has some 200.
-const MAX_SIZE: u64 = 4 << 10;
+/// Bytes of the ledger file, which has some 200.
+const MAX_FILE_BYTES: u64 = 4 << 10;
 
-/// What was in force under the greatest number.
+/// The policy with the greatest sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerEntry {
-    /// The number.
     pub sequence: u64,
-    /// The component.
     pub component: Digest,
-    /// Its cases.
     pub cases: Option<Digest>,
 }
 
-/// What is kept of it cannot be used.
+/// The ledger file cannot be read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}: {what}; it says how far sequence numbers went, so that no older policy comes back")]
+#[error("{file}: {reason}; this file records the greatest sequence number that was active, to refuse older policies")]
 pub struct LedgerError {
     file: String,
-    what: String,
+    reason: String,
 }
 
-/// Remembers it, in this process and in a file if there is one.
+/// Prevents a rollback to an older signed policy. Without a file, it forgets its entry at a restart.
 #[derive(Debug, Default)]
 pub struct SequenceLedger {
     file: Option<PathBuf>,
-    mark: Mutex<Option<LedgerEntry>>,
+    latest: Mutex<Option<LedgerEntry>>,
 }
 
 impl SequenceLedger {
-    /// In this file. One that is there and cannot be read is an error: to forget it would let older policies in.
-    pub fn in_file(file: &Path) -> Result<Self, LedgerError> {
-        let failed = |what: String| LedgerError { file: file.display().to_string(), what };
-        let text = private_files::read(file, MAX_SIZE).map_err(|error| failed(format!("cannot be read: {error}")))?;
+    /// Opens a ledger file. A file that exists and cannot be read is an error, because an empty ledger would accept older policies.
+    pub fn open(file: &Path) -> Result<Self, LedgerError> {
+        let failed = |reason: String| LedgerError { file: file.display().to_string(), reason };
+        let text =
+            files::read_private(file, MAX_FILE_BYTES).map_err(|error| failed(format!("cannot be read: {error}")))?;
         let parse = |text: Vec<u8>| serde_json::from_slice(&text);
-        let mark =
-            text.map(parse).transpose().map_err(|error| failed(format!("is not what was written there: {error}")))?;
-        Ok(Self { file: Some(file.into()), mark: Mutex::new(mark) })
+        let latest = text.map(parse).transpose().map_err(|error| failed(format!("is damaged: {error}")))?;
+        Ok(Self { file: Some(file.into()), latest: Mutex::new(latest) })
     }
 
-    fn mark(&self) -> MutexGuard<'_, Option<LedgerEntry>> {
-        self.mark.lock()
-    }
-
-    /// The greatest number that was in force.
-    #[must_use]
+    #[cfg(test)]
     pub fn sequence(&self) -> Option<u64> {
-        self.mark().map(|mark| mark.sequence)
+        self.latest.lock().map(|entry| entry.sequence)
     }
 
-    /// Whether a policy may take force behind what was in force: a greater number, or the very same policy again.
+    /// Whether a policy may become active: its sequence is greater than the recorded one, or it is the recorded policy itself.
     pub fn check(&self, statement: &Statement) -> Result<(), SignatureError> {
-        check(self.mark().as_ref(), statement)
+        check(self.latest.lock().as_ref(), statement)
     }
 
-    /// A policy takes force. It is remembered before that, or it does not.
-    pub fn raise(&self, statement: &Statement) -> Result<(), SignatureError> {
-        let mut mark = self.mark();
-        check(mark.as_ref(), statement)?;
+    /// Records a policy before it becomes active. If that fails, the policy must not become active.
+    pub fn record(&self, statement: &Statement) -> Result<(), SignatureError> {
+        let mut latest = self.latest.lock();
+        check(latest.as_ref(), statement)?;
         let Statement { component, cases, sequence } = *statement;
-        let new = LedgerEntry { sequence, component, cases };
-        if *mark == Some(new) {
+        let entry = LedgerEntry { sequence, component, cases };
+        if *latest == Some(entry) {
             return Ok(());
         }
         if let Some(file) = &self.file {
-            let failed = |what: String| LedgerError {
+            let failed = |error: String| LedgerError {
                 file: file.display().to_string(),
-                what: format!("cannot be written: {what}"),
+                reason: format!("cannot be written: {error}"),
             };
-            let text = serde_json::to_vec(&new).map_err(|error| failed(error.to_string()))?;
-            private_files::write(file, &text).map_err(|error| failed(error.to_string()))?;
+            let text = serde_json::to_vec(&entry).map_err(|error| failed(error.to_string()))?;
+            files::write_private(file, &text).map_err(|error| failed(error.to_string()))?;
         }
-        *mark = Some(new);
+        *latest = Some(entry);
         Ok(())
     }
 }
 
-fn check(mark: Option<&LedgerEntry>, statement: &Statement) -> Result<(), SignatureError> {
-    let Some(mark) = mark else { return Ok(()) };
+fn check(latest: Option<&LedgerEntry>, statement: &Statement) -> Result<(), SignatureError> {
+    let Some(latest) = latest else { return Ok(()) };
     let Statement { component, cases, sequence } = *statement;
-    if sequence < mark.sequence {
-        return Err(SignatureError::Backwards { sequence, seen: mark.sequence });
+    if sequence < latest.sequence {
+        return Err(SignatureError::SequenceNotIncreasing { sequence, recorded: latest.sequence });
     }
-    if sequence == mark.sequence && (component, cases) != (mark.component, mark.cases) {
-        return Err(SignatureError::Reused(sequence));
+    if sequence == latest.sequence && (component, cases) != (latest.component, latest.cases) {
+        return Err(SignatureError::SequenceReused(sequence));
     }
     Ok(())
 }

@@ -43,11 +43,11 @@ impl DecisionLog {
         self.lines.push(PendingLine {
             time: event.time,
             request_id: event.request.id.clone(),
-            by: event.decision.by.clone(),
+            by: event.decision.policy.clone(),
             channels: event.channels.to_vec(),
             summary: DecisionSummary::new(event.decision),
             cached: event.decision.cached,
-            duration_us: u64::try_from(event.decision.took.as_micros()).unwrap_or(u64::MAX),
+            duration_us: u64::try_from(event.decision.duration.as_micros()).unwrap_or(u64::MAX),
             mask: Arc::clone(&self.mask),
         });
     }
@@ -156,14 +156,20 @@ mod tests {
     fn entry(outcome: Outcome, reason: Option<&str>, mask: &Arc<FieldMask>) -> PendingLine {
         let origin = PolicyOrigin::default();
         let info = PolicyInfo { generation: 3, digest: "sha256:5d41…".into(), cases: None, since: 0, origin };
-        let by = Some(Arc::new(info));
-        let (cached, took) = (false, Duration::from_micros(52));
-        let decision =
-            crate::policy::Decision { outcome, reason: reason.map(str::to_owned), cached, revoked: false, took, by };
+        let policy = Some(Arc::new(info));
+        let (cached, duration) = (false, Duration::from_micros(52));
+        let decision = crate::policy::Decision {
+            outcome,
+            reason: reason.map(str::to_owned),
+            cached,
+            revoked: false,
+            duration,
+            policy,
+        };
         PendingLine {
             time: 1_764_039_792_123,
             request_id: "5f0c".into(),
-            by: decision.by.clone(),
+            by: decision.policy.clone(),
             channels: vec!["news".into(), "bob-\"1\"\n".into()],
             summary: DecisionSummary::new(&decision),
             cached,

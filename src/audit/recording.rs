@@ -21,8 +21,8 @@ use crate::authz::observer::DecisionEvent;
 use crate::policy::decision_view::DecisionView;
 use crate::policy::{Decision, Outcome, Request};
 use crate::util::clock::now_ms;
+use crate::wasm::host_trace::Octets;
 use crate::wasm::host_trace::{Exchange, HostTrace};
-use crate::wasm::octets::Octets;
 
 /// Version of the line format.
 pub const FORMAT: u32 = 1;
@@ -181,13 +181,13 @@ impl Line for PendingEntry {
         let entry = RecordedDecision {
             recording: FORMAT,
             time: rfc3339(self.time),
-            policy: self.decision.policy().to_owned(),
-            duration_us: u64::try_from(self.decision.took.as_micros()).unwrap_or(u64::MAX),
+            policy: self.decision.policy_digest().to_owned(),
+            duration_us: u64::try_from(self.decision.duration.as_micros()).unwrap_or(u64::MAX),
             request: RecordedRequest::from(&self.request),
             channels: self.channels,
             now: self.trace.now,
             calls: self.trace.calls.clone(),
-            network: self.trace.network,
+            network: self.trace.sent_requests,
             answer,
         };
         // Cannot fail: the writer is a vector, and every field is valid JSON.

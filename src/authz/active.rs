@@ -103,7 +103,7 @@ impl ActivePolicy {
         swaps.generation += 1;
         // Enough for two generations: during a swap both have prewarmed instances.
         let new_permits = || {
-            let count = activation.context.limits.prepared.saturating_mul(2);
+            let count = activation.context.limits.prewarmed_instances.saturating_mul(2);
             Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)))
         };
         let prewarm_permits = Arc::clone(self.prewarm_permits.get_or_init(new_permits));

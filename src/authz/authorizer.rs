@@ -173,7 +173,7 @@ impl Authorizer {
         &self.revocations
     }
 
-    /// Prewarms one instance of the active policy, in addition to `limits.prepared`.
+    /// Prewarms one instance of the active policy, in addition to `limits.prewarmed_instances`.
     pub async fn prewarm_one(&self) -> Result<(), Failure> {
         let generation = self.active.load().ok_or(Failure::NoPolicy)?;
         generation.prewarm_one().await
@@ -207,7 +207,7 @@ impl Authorizer {
                 (self.evaluate_by(generation, request, channels).await, guard)
             }
         };
-        metrics().decided(evaluation.decision.took, evaluation.decision.cached);
+        metrics().decided(evaluation.decision.duration, evaluation.decision.cached);
         (self.report(request, channels, evaluation), guard)
     }
 
@@ -235,7 +235,8 @@ impl Authorizer {
         };
         let EvaluationOutput { outcome, reason, trace } = output;
         let by = generation.as_ref().map(|generation| Arc::clone(&generation.info));
-        let decision = Decision { outcome, reason, cached: is_cached, revoked: false, took: start.elapsed(), by };
+        let decision =
+            Decision { outcome, reason, cached: is_cached, revoked: false, duration: start.elapsed(), policy: by };
         Evaluation { decision, observations, trace, generation }
     }
 
@@ -279,8 +280,8 @@ struct Evaluation {
 
 /// Writes one log line per decision. Channel names and the reason are quoted, because clients and policies choose them.
 fn log(request: &str, channels: &[String], decision: &Decision) {
-    let Decision { outcome, reason, cached, took, .. } = decision;
-    let (policy, us, reason) = (decision.policy(), took.as_micros(), reason.as_deref().unwrap_or_default());
+    let Decision { outcome, reason, cached, duration, .. } = decision;
+    let (policy, us, reason) = (decision.policy_digest(), duration.as_micros(), reason.as_deref().unwrap_or_default());
     match outcome {
         Outcome::Allowed(grant) => {
             let subject = grant.subject.as_deref().unwrap_or_default();

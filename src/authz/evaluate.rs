@@ -11,7 +11,7 @@ use crate::authz::validate::validate_answer;
 use crate::policy::{Failure, Limits, Outcome, Request};
 use crate::wasm::host;
 use crate::wasm::host::tokens::KeyWait;
-use crate::wasm::host::{EvaluationTerms, wit};
+use crate::wasm::host::{EvaluationParams, wit};
 use crate::wasm::host_trace::HostTrace;
 use crate::wasm::instance::{InstanceResult, SpentInstance};
 use crate::wasm::low_priority_pool;
@@ -93,18 +93,19 @@ impl Evaluator {
         let start = tokio::time::Instant::now();
         let limits = &generation.context.limits;
         let (deadline, epoch) = (start + limits.timeout, generation.cache.epoch());
-        let patience = KeyWait { until: start + limits.timeout.mul_f64(KEY_WAIT_FRACTION), restart: true };
-        let mut terms = EvaluationTerms { deadline, patience, lookups: 0, traced };
+        let key_wait = KeyWait { until: start + limits.timeout.mul_f64(KEY_WAIT_FRACTION), may_restart: true };
+        let mut params = EvaluationParams { deadline, key_wait, lookups: 0, traced };
         for attempt in 1.. {
-            terms.patience.restart = attempt < MAX_ATTEMPTS;
+            params.key_wait.may_restart = attempt < MAX_ATTEMPTS;
             let (result, returned) =
-                evaluate_once(generation, &request.id, &wit_request, &wit_channels, terms, permit).await?;
+                evaluate_once(generation, &request.id, &wit_request, &wit_channels, params, permit).await?;
             // Also before waiting for keys: other decisions can use the permit meanwhile.
-            self.tear_down(result.used, returned).await;
-            let Some(keys) = result.awaits else {
-                let mut options = result.said;
+            self.tear_down(result.spent, returned).await;
+            let Some(keys) = result.pending_keys else {
+                let mut options = result.options;
                 let (reason, trace) = (options.reason.take(), result.trace);
-                let validated = validate_answer(result.answer, &options, channels, limits.answer, generation.clock());
+                let validated =
+                    validate_answer(result.answer, &options, channels, limits.max_response_size, generation.clock());
                 let (outcome, directive) = validated.unwrap_or_else(|failure| (Outcome::Failed(failure), None));
                 if let Some(directive) = directive {
                     let reason = reason.as_deref();
@@ -112,9 +113,9 @@ impl Evaluator {
                 }
                 return Ok(EvaluationOutput { outcome, reason, trace });
             };
-            terms.lookups = result.lookups;
+            params.lookups = result.lookups;
             let _waiting = CountGuard::new(&self.waiting_for_keys);
-            keys.until(terms.patience.until).await;
+            keys.until(params.key_wait.until).await;
             permit = self.permit().await?;
         }
         Err(Failure::Timeout)
@@ -162,11 +163,11 @@ async fn evaluate_once(
     id: &str,
     request: &Arc<wit::Request>,
     channels: &Arc<[String]>,
-    terms: EvaluationTerms,
+    params: EvaluationParams,
     permit: OwnedSemaphorePermit,
 ) -> Result<(InstanceResult, OwnedSemaphorePermit), Failure> {
     let prewarmed = generation.take_prewarmed();
-    let budget = prewarmed.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.pace()));
+    let budget = prewarmed.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.reset_cpu_budget()));
     let call = {
         let (generation, budget) = (Arc::clone(generation), Arc::clone(&budget));
         let (id, request, channels) = (id.to_owned(), Arc::clone(request), Arc::clone(channels));
@@ -175,9 +176,9 @@ async fn evaluate_once(
             let permit = permit;
             let instance = match prewarmed {
                 Some(instance) => instance,
-                None => generation.instantiate(budget, terms.deadline).await?,
+                None => generation.instantiate(budget, params.deadline).await?,
             };
-            let result = instance.ask(id, &request, &channels, terms).await;
+            let result = instance.evaluate(id, &request, &channels, params).await;
             Ok((result, permit))
         }
     };

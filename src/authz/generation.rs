@@ -88,10 +88,10 @@ impl PolicyGeneration {
         let Activation { policy, context, origin, cases } = activation;
         context.env.tokens.start();
         let info = PolicyInfo { generation, digest: Arc::clone(policy.digest()), cases, since: now_ms(), origin };
-        let cache = DecisionCache::new(context.limits.cache, context.limits.cache_max_age);
+        let cache = DecisionCache::new(context.limits.cache_size, context.limits.cache_max_age);
         let (info, prewarmed, in_flight) = (Arc::new(info), Arc::default(), Arc::default());
         let generation = Arc::new(Self { info, policy, cache, context, prewarmed, in_flight });
-        if generation.context.limits.prepared > 0 {
+        if generation.context.limits.prewarmed_instances > 0 {
             let task = keep_prewarmed(Arc::downgrade(&generation), Arc::clone(&generation.prewarmed), prewarm_permits);
             if let Err(failure) = low_priority_pool::spawn(task) {
                 tracing::warn!(%failure, "cannot prewarm instances");
@@ -114,10 +114,10 @@ impl PolicyGeneration {
 
     /// Creates an instance until `deadline`. `budget` tells the caller whether that takes long.
     pub async fn instantiate(&self, budget: Arc<CpuBudget>, deadline: Instant) -> Result<Instance, Failure> {
-        Instance::make(&self.policy, Arc::clone(&self.context.env), &self.context.limits, budget, deadline).await
+        Instance::new(&self.policy, Arc::clone(&self.context.env), &self.context.limits, budget, deadline).await
     }
 
-    /// Prewarms one instance, in addition to `limits.prepared`.
+    /// Prewarms one instance, in addition to `limits.prewarmed_instances`.
     pub async fn prewarm_one(&self) -> Result<(), Failure> {
         let instance = self.prewarm().await?;
         self.prewarmed.push((instance, None));
@@ -160,10 +160,12 @@ impl Drop for PolicyGeneration {
     }
 }
 
-/// Keeps `limits.prepared` instances in the pool until the generation is retired, or until one turns out to be quick to create.
+/// Keeps `limits.prewarmed_instances` instances in the pool until the generation is retired, or until one turns out to be quick to create.
 async fn keep_prewarmed(generation: Weak<PolicyGeneration>, pool: Arc<PrewarmPool>, permits: Arc<Semaphore>) {
     loop {
-        let Some(target) = generation.upgrade().map(|generation| generation.context.limits.prepared) else { return };
+        let Some(target) = generation.upgrade().map(|generation| generation.context.limits.prewarmed_instances) else {
+            return;
+        };
         let available = pool.instances().as_ref().map(Vec::len);
         let Some(available) = available else { return };
         if available >= target {

@@ -24,7 +24,7 @@ pub fn validate_answer(
 ) -> Result<(Outcome, Option<CacheDirective>), Failure> {
     let check = AnswerCheck { channels, limit, now, replay_since: options.replay_since };
     let outcome = check.outcome(answer?);
-    Ok((outcome, options.keep().map_err(Failure::InvalidAnswer)?))
+    Ok((outcome, options.cache_directive().map_err(Failure::InvalidAnswer)?))
 }
 
 /// What an answer is validated against.

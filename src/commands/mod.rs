@@ -50,7 +50,7 @@ enum Command {
     /// Follow channels of a gateway and print their events as JSON lines
     Tail(tail::TailArgs),
     /// Internal: compiles the component on standard input to machine code on standard output
-    #[command(name = crate::wasm::compile::COMMAND, hide = true)]
+    #[command(name = crate::wasm::compile::COMPILE_COMMAND, hide = true)]
     Compile,
 }
 
@@ -128,7 +128,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Emit(args) => emit::run(args),
         Command::Revoke(args) => revoke::run(&args),
         Command::Tail(args) => tail::run(args),
-        Command::Compile => crate::wasm::compile::child(),
+        Command::Compile => crate::wasm::compile::run_child(),
     }
 }
 

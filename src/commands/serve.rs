@@ -69,7 +69,7 @@ pub fn start(
         let kept = copy.as_ref().is_some_and(|copy| matches!(copy.pointer(), Ok(Some(_))));
         let store = startup::open_store(&config.store, kept).await?;
         let signatures = startup::signatures(&config, &node)?;
-        let observers = Observers::new(config.limits.shadow);
+        let observers = Observers::new(config.limits.shadow_concurrency);
         observers.audit.configure(config.live.decisions.clone())?;
         let authorizer = startup::open_gate(&config, Arc::clone(&store))?.with_observers(observers.list());
         let authorizer = Arc::new(authorizer);

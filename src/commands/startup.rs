@@ -32,7 +32,7 @@ pub const EXAMPLE: &[u8] = include_bytes!("../../guest-examples/rust-role-based/
 /// This node's name, in the fleet and for its files below `cache-dir`.
 pub fn node_name(config: &Config, sockets: &BoundSockets) -> anyhow::Result<String> {
     let node = config.node_at(sockets.data_address()?);
-    if config.node_name.is_none() && sockets.has_ephemeral_data_port() && config.rollout.trust.is_wanted() {
+    if config.node_name.is_none() && sockets.has_ephemeral_data_port() && config.rollout.trust.require_signatures() {
         tracing::warn!(
             node,
             "listen has port 0, so this node has another name after a restart and forgets the greatest sequence that it activated: \
@@ -69,7 +69,7 @@ pub fn follow_shadow_policy(app: &Arc<App>) {
             let now = options.borrow_and_update().shadow.clone();
             if now != before {
                 if let Some(file) = now.file.clone() {
-                    let share = ShadowSampling { share: now.share, concurrency: app.config.limits.shadow };
+                    let share = ShadowSampling { share: now.share, concurrency: app.config.limits.shadow_concurrency };
                     match app.rollout.propose_file(file, share).await {
                         Ok(candidate) => asked = Some(candidate),
                         // The reason is logged where the stage failed.
@@ -129,7 +129,7 @@ pub async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalC
         name: app.node().to_owned(),
         address,
         copy,
-        concurrency: app.config.limits.shadow,
+        concurrency: app.config.limits.shadow_concurrency,
     });
     if fleet.follows() {
         fleet.first().await;
@@ -169,7 +169,7 @@ pub async fn open_store(config: &StoreConfig, may_be_away: bool) -> anyhow::Resu
 pub fn signatures(config: &Config, node: &str) -> anyhow::Result<SignaturePolicy> {
     let name = format!("{node}.json");
     let file = config.cache_dir.as_ref().map(|folder| folder.join("sequence").join(name));
-    if file.is_none() && config.rollout.trust.is_wanted() {
+    if file.is_none() && config.rollout.trust.require_signatures() {
         tracing::warn!("without cache-dir this node forgets the greatest sequence that it activated when it restarts");
     }
     Ok(SignaturePolicy::open(&config.rollout.trust, file.as_deref())?)

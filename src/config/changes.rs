@@ -14,6 +14,8 @@ use crate::config::raw::{OPTIONS, Raw, Source};
 use crate::config::{Config, ConfigError, reference, wrong};
 use crate::policy::Limits;
 use crate::store::Store;
+use crate::tokens::profile::MAX_KEY_FILE_BYTES;
+use crate::util::files;
 use crate::wasm::host::PolicyContext;
 
 /// Options of the policy environment.
@@ -66,7 +68,8 @@ impl WrittenConfig {
     /// Captures the options. This reads files before the configuration uses them, so that a change in between shows up as a difference next time.
     pub fn of(raw: &Raw) -> Result<Self, ConfigError> {
         let options = Table::try_from(raw).map_err(|error| wrong("cannot be serialized", error))?;
-        let contents = |path: &Option<PathBuf>| path.as_deref().and_then(|path| std::fs::read(path).ok());
+        let contents =
+            |path: &Option<PathBuf>| path.as_deref().and_then(|path| files::read(path, MAX_KEY_FILE_BYTES).ok());
         let profile = |(name, profile): (&String, &_)| {
             let crate::tokens::profile::WrittenProfile { secret, pem, jwks, .. } = profile;
             let mut digest = Sha256::new();
@@ -80,7 +83,7 @@ impl WrittenConfig {
             }
             (name.clone(), digest.finalize().into())
         };
-        let key = |path: &PathBuf| Sha256::digest(std::fs::read(path).unwrap_or_default()).into();
+        let key = |path: &PathBuf| Sha256::digest(files::read(path, MAX_KEY_FILE_BYTES).unwrap_or_default()).into();
         Ok(Self {
             options,
             profiles: raw.policy.tokens.iter().map(profile).collect(),
@@ -153,7 +156,7 @@ impl Config {
     /// Takes over fetched keys and open connections of an earlier configuration, where their options are unchanged.
     pub fn keep_from(&mut self, before: &Self) {
         let same = |name: &str| self.written.profiles.get(name) == before.written.profiles.get(name);
-        self.tokens = self.tokens.keeping(&before.tokens, same);
+        self.tokens = self.tokens.reusing(&before.tokens, same);
         if self.written.keys == before.written.keys && self.written.same(&before.written, KEYS) {
             self.rollout.trust = Arc::clone(&before.rollout.trust);
         }
@@ -167,10 +170,10 @@ impl Config {
     #[must_use]
     pub fn context(&self, store: Arc<dyn Store>, running: &Limits) -> PolicyContext {
         let limits = Limits {
-            memory: running.memory,
+            max_memory: running.max_memory,
             concurrency: running.concurrency,
-            shadow: running.shadow,
-            prepared: running.prepared,
+            shadow_concurrency: running.shadow_concurrency,
+            prewarmed_instances: running.prewarmed_instances,
             queue_timeout: running.queue_timeout,
             compile_timeout: running.compile_timeout,
             ..self.limits.clone()
@@ -273,7 +276,7 @@ mod tests {
             "[policy]\ncpu-time = '1ms'\ntokens.a = {{ {jwks} }}\ntokens.b = {{ {jwks}, issuer = 'b' }}\negress.hosts = ['https://a.example']"
         ));
         two.keep_from(&one);
-        assert!(two.tokens.shares(&one.tokens, "a") && !two.tokens.shares(&one.tokens, "b"));
+        assert!(two.tokens.shares_profile(&one.tokens, "a") && !two.tokens.shares_profile(&one.tokens, "b"));
         assert!(Arc::ptr_eq(&one.egress, &two.egress));
         let mut three = load("[policy]\negress.hosts = ['https://b.example']");
         three.keep_from(&two);

@@ -1,7 +1,7 @@
 //! Validates the options of rollout, shadow policy, decision log and fleet.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use crate::config::raw;
 use crate::config::raw::Source;
 use crate::config::{ConfigError, size, wrong};
 use crate::store::fleet_keys::FleetName;
+use crate::util::files;
 
 /// Where the policy comes from, and what it must pass.
 #[derive(Clone, Debug)]
@@ -93,7 +94,8 @@ pub fn decisions(raw: &raw::Decisions) -> Result<audit::AuditConfig, ConfigError
 
 /// The default name of a node: the host name and an address.
 pub fn default_node(listen: SocketAddr) -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
+    let host =
+        files::read_text(Path::new("/proc/sys/kernel/hostname"), 256).ok().or_else(|| std::env::var("HOSTNAME").ok());
     let host: String =
         host.unwrap_or_else(|| "node".into()).trim().chars().filter(|c| is_of_names(*c)).take(40).collect();
     format!("{host}:{listen}").chars().filter(|c| is_of_names(*c)).collect()

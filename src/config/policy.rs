@@ -7,7 +7,7 @@ use toml::Value;
 
 use crate::config::raw;
 use crate::config::{ConfigError, count, positive, reference, size, up_to, wrong};
-use crate::egress::origin::Origin;
+use crate::egress::origin::EgressOrigin;
 use crate::egress::{Egress, EgressLimits};
 use crate::policy::Limits;
 use crate::policy::settings::Settings;
@@ -20,20 +20,20 @@ const MAX_CONCURRENT_REQUESTS: usize = 256;
 /// Validates the limits of `[policy]`.
 pub fn limits(raw: &raw::Policy) -> Result<Limits, ConfigError> {
     Ok(Limits {
-        cpu: positive("policy.cpu-time", raw.cpu_time)?,
+        cpu_time: positive("policy.cpu-time", raw.cpu_time)?,
         timeout: positive("policy.timeout", raw.timeout)?,
-        memory: size("policy.max-memory", raw.max_memory, 1 << 20, 4 << 30)?,
+        max_memory: size("policy.max-memory", raw.max_memory, 1 << 20, 4 << 30)?,
         concurrency: count("policy.concurrency", raw.concurrency, 10_000)?,
-        prepared: up_to("policy.prewarmed-instances", raw.prewarmed_instances, 1_000)?,
+        prewarmed_instances: up_to("policy.prewarmed-instances", raw.prewarmed_instances, 1_000)?,
         queue_timeout: raw.queue_timeout,
-        answer: size("policy.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,
+        max_response_size: size("policy.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,
         lookup_timeout: positive("policy.lookup.timeout", raw.lookup.timeout)?,
-        lookups: raw.lookup.max_lookups,
-        requests: raw.egress.max_requests,
+        max_lookups: raw.lookup.max_lookups,
+        max_requests: raw.egress.max_requests,
         log_rate: raw.log_rate,
-        shadow: count("policy.shadow.concurrency", raw.shadow.concurrency, 1_000)?,
+        shadow_concurrency: count("policy.shadow.concurrency", raw.shadow.concurrency, 1_000)?,
         compile_timeout: positive("policy.compile-timeout", raw.compile_timeout)?,
-        cache: size("policy.cache-size", raw.cache_size, 0, 1 << 40)?,
+        cache_size: size("policy.cache-size", raw.cache_size, 0, 1 << 40)?,
         cache_max_age: raw.cache_max_age,
     })
 }
@@ -59,12 +59,12 @@ pub fn egress(raw: &raw::Egress) -> Result<Egress, ConfigError> {
             raw::Host::Url(url) => (url, false),
             raw::Host::Table(table) => (&table.url, table.allow_private),
         };
-        Origin::parse(url, private).map_err(|error| wrong("policy.egress.hosts", format!("{url:?}: {error}")))
+        EgressOrigin::parse(url, private).map_err(|error| wrong("policy.egress.hosts", format!("{url:?}: {error}")))
     };
     let origins = raw.hosts.iter().map(origin).collect::<Result<_, _>>()?;
     let bounds = EgressLimits {
         timeout: positive("policy.egress.timeout", raw.timeout)?,
-        response: size("policy.egress.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,
+        max_response_size: size("policy.egress.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,
         concurrency: MAX_CONCURRENT_REQUESTS,
     };
     Ok(Egress::new(origins, bounds))
@@ -75,7 +75,7 @@ pub fn tokens(raw: &BTreeMap<String, WrittenProfile>) -> Result<Tokens, ConfigEr
     let resolve = |text: &str| reference::resolve(text).map_err(|error| error.to_string());
     let check = |(name, raw): (&String, &WrittenProfile)| {
         let profile = profile(&format!("policy.tokens.{name}"), raw, &resolve);
-        Ok((name.clone(), profile.map_err(|error| wrong(&error.key, error.what))?))
+        Ok((name.clone(), profile.map_err(|error| wrong(&error.key, error.reason))?))
     };
     raw.iter().map(check).collect()
 }

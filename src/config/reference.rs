@@ -1,7 +1,10 @@
 //! References to secrets in values: `${NAME}` is an environment variable, `${file:/path}` the content of a file, `$$` a dollar.
 //! Errors never contain the value.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+use crate::util::files;
 
 /// Maximum size of a file with a secret.
 const MAX_FILE_BYTES: u64 = 64 << 10;
@@ -116,18 +119,10 @@ fn variable(name: &str) -> Result<String, ReferenceError> {
 
 /// The content of a file, without the newline at its end.
 fn file(path: &str) -> Result<String, ReferenceError> {
-    use std::io::Read;
-    let read = || {
-        let mut bytes = Vec::new();
-        std::fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes: Vec<u8> = read().map_err(|error| ReferenceError::File(path.into(), error))?;
-    let not_text = || ReferenceError::NotText(path.into());
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(not_text());
-    }
-    let mut text = String::from_utf8(bytes).map_err(|_| not_text())?;
+    let mut text = files::read_text(Path::new(path), MAX_FILE_BYTES).map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge | ErrorKind::InvalidData => ReferenceError::NotText(path.into()),
+        _ => ReferenceError::File(path.into(), error),
+    })?;
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {

@@ -83,8 +83,11 @@ fn mistakes_name_the_key_and_the_remedy() {
     check("allow-all = true\npolicy.file = \"x.wasm\"", &["allow-all"]);
     check("lisen = \"x\"", &["tidegate.toml", "line 1", "lisen", "expected one of", "listen"]);
     check("[stream]\npng = \"1s\"", &["tidegate.toml", "line 2", "png", "ping-interval"]);
-    check("[stream]\nping-interval = 5", &["tidegate.toml", "line 2", "a time, as 250ms, 25s or 2m"]);
-    check("[stream]\nping-interval = \"1x\"", &["tidegate.toml", "line 2", "1x", "a time, as 250ms, 25s or 2m"]);
+    check("[stream]\nping-interval = 5", &["tidegate.toml", "line 2", "a duration such as 250ms, 25s or 2m"]);
+    check(
+        "[stream]\nping-interval = \"1x\"",
+        &["tidegate.toml", "line 2", "1x", "a duration such as 250ms, 25s or 2m"],
+    );
     check("allow-all = 1", &["tidegate.toml", "line 1", "boolean"]);
     check("allow-all = true\nlisten = \"here\"", &["listen", "\"here\"", "127.0.0.1:8080"]);
     check("allow-all = true\ncontrol.listen = \"0.0.0.0:7080\"", &["control.listen", "control.token"]);
@@ -127,7 +130,7 @@ fn mistakes_name_the_key_and_the_remedy() {
     check(&profile("secret = '!'\nsecret-encoding = 'base64'"), &["policy.tokens.app.secret", "base64"]);
     check(&profile("secret = 'a'\nalgorithms = ['RS256']"), &["policy.tokens.app.algorithms", "RS256", "HS256"]);
     check(&profile("secret = 'a'\nalgorithms = 'none'"), &["policy.tokens.app.algorithms", "none", "EdDSA"]);
-    check(&profile("secret = 'a'\naudience = ['*', 'app']"), &["policy.tokens.app", "stands alone"]);
+    check(&profile("secret = 'a'\naudience = ['*', 'app']"), &["policy.tokens.app", "stand alone"]);
     check(&profile("secret = 'a'\naudience = 5"), &["line 4", "a string or a list"]);
     check(&profile("secret = 'a'\nleeway = '1h'"), &["policy.tokens.app", "leeway", "10m"]);
     check(&profile("secret = 'a'\nisuer = 'b'"), &["line 4", "isuer", "issuer"]);
@@ -137,7 +140,7 @@ fn mistakes_name_the_key_and_the_remedy() {
         &profile("jwks-url = 'http://auth.example/jwks.json'"),
         &["policy.tokens.app.jwks-url", "https", "allow-private"],
     );
-    check(&profile("jwks-url = 'auth.example'"), &["policy.tokens.app.jwks-url", "no URL"]);
+    check(&profile("jwks-url = 'auth.example'"), &["policy.tokens.app.jwks-url", "not a URL"]);
     check(&profile("jwks-url = 'https://u:p@auth.example/'"), &["policy.tokens.app.jwks-url", "a user"]);
     check(
         &profile("jwks-url = 'https://a/'\nalgorithms = ['HS256']"),
@@ -341,4 +344,28 @@ fn token_profiles_and_hosts() {
     let config = Config::check(table.try_into().expect("valid")).expect("valid");
     assert!(config.egress.allows(&"https://b.example/".parse().expect("a URI")));
     assert_eq!(format!("{:?}", config.tokens), r#"{"app"}"#);
+}
+
+#[test]
+fn fifos_are_refused_without_blocking() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (config, pipe) = (dir.path().join("tidegate.toml"), dir.path().join("pipe"));
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).expect("a FIFO");
+    let refused = |path: &Path| {
+        let (path, (sender, result)) = (path.to_owned(), std::sync::mpsc::channel());
+        std::thread::spawn(move || sender.send(Config::load(Table::new(), Some(&path), Table::new()).err()));
+        let result = result.recv_timeout(std::time::Duration::from_secs(10)).expect("the read does not block");
+        let error = result.expect("refused").to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+    };
+    for text in [
+        "policy.settings.key = \"${file:pipe}\"",
+        "policy.trusted-keys = [\"pipe\"]",
+        "policy.tokens.app.pem = \"pipe\"",
+        "policy.tokens.app.jwks = \"pipe\"",
+    ] {
+        std::fs::write(&config, format!("allow-all = true\n{text}\n")).expect("written");
+        refused(&config);
+    }
+    refused(&pipe);
 }

@@ -1,32 +1,29 @@
-//! Which addresses a policy's requests may go to, whatever a name resolves to.
+//! The addresses that outbound requests may connect to, whatever a name resolves to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What an address is for, as far as egress cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressKind {
-    /// Anybody's.
     Public,
-    /// This machine's, or this network's: for hosts whose entry says so.
+    /// Of this machine or its network: only for origins with `allow-private`.
     Private,
-    /// Nobody's business: link-local (where clouds hand out credentials), multicast, reserved.
-    Never,
+    /// Link-local, where clouds serve credentials, multicast and reserved: never allowed.
+    Forbidden,
 }
 
-/// What an address is for.
 #[must_use]
-pub fn reach(address: IpAddr) -> AddressKind {
+pub fn classify(address: IpAddr) -> AddressKind {
     match address {
-        IpAddr::V4(address) => reach_v4(address),
-        IpAddr::V6(address) => reach_v6(address),
+        IpAddr::V4(address) => classify_v4(address),
+        IpAddr::V6(address) => classify_v6(address),
     }
 }
 
-fn reach_v4(address: Ipv4Addr) -> AddressKind {
+fn classify_v4(address: Ipv4Addr) -> AddressKind {
     match address.octets() {
-        // Where two clouds answer with credentials.
-        [100, 100, 100, 200] | [168, 63, 129, 16] => AddressKind::Never,
-        // Loopback; private; shared by a carrier's customers.
+        // The metadata services of two clouds, which serve credentials.
+        [100, 100, 100, 200] | [168, 63, 129, 16] => AddressKind::Forbidden,
+        // Loopback; private; carrier-grade NAT.
         [127 | 10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => AddressKind::Private,
         // This network; link-local; protocol assignments; documentation; the 6to4 relay; benchmarks; multicast and reserved.
         [0, ..]
@@ -36,33 +33,33 @@ fn reach_v4(address: Ipv4Addr) -> AddressKind {
         | [203, 0, 113, _]
         | [192, 88, 99, _]
         | [198, 18 | 19, ..]
-        | [224..=255, ..] => AddressKind::Never,
+        | [224..=255, ..] => AddressKind::Forbidden,
         _ => AddressKind::Public,
     }
 }
 
-/// Where clouds answer with credentials within the unique-local range.
-const METADATA: [[u16; 8]; 2] = [[0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]];
+/// Metadata services of clouds in the unique-local range, which serve credentials.
+const METADATA_SERVICES: [[u16; 8]; 2] = [[0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]];
 
-fn reach_v6(address: Ipv6Addr) -> AddressKind {
+fn classify_v6(address: Ipv6Addr) -> AddressKind {
     let segments = address.segments();
-    if METADATA.contains(&segments) {
-        return AddressKind::Never;
+    if METADATA_SERVICES.contains(&segments) {
+        return AddressKind::Forbidden;
     }
     match segments {
         [0, 0, 0, 0, 0, 0, 0, 1] => AddressKind::Private,
         // Unique-local.
         [0xfc00..=0xfdff, ..] => AddressKind::Private,
-        // An IPv4 address in another dress: mapped, translated, NAT64, 6to4. It is worth what that one is.
+        // An embedded IPv4 address, which decides: mapped, translated, NAT64, 6to4.
         [0, 0, 0, 0, 0, 0xffff, high, low]
         | [0, 0, 0, 0, 0xffff, 0, high, low]
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
-        | [0x2002, high, low, ..] => reach_v4(embedded(high, low)),
-        // What is left of the global range: documentation, Teredo and other assignments of protocols are none of it.
-        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => AddressKind::Never,
+        | [0x2002, high, low, ..] => classify_v4(embedded(high, low)),
+        // Within the global range, but not global: Teredo and other protocol assignments, documentation.
+        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => AddressKind::Forbidden,
         [0x2000..=0x3fff, ..] => AddressKind::Public,
-        // Unspecified, IPv4-compatible, local NAT64, link-local and site-local, multicast, and what is not assigned.
-        _ => AddressKind::Never,
+        // Unspecified, IPv4-compatible, local NAT64, link-local, site-local, multicast and unassigned.
+        _ => AddressKind::Forbidden,
     }
 }
 
@@ -75,10 +72,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_range() {
+    fn addresses_of_every_range_are_classified() {
         let all = |expected, addresses: &[&str]| {
             for text in addresses {
-                assert_eq!(reach(text.parse().expect(text)), expected, "{text}");
+                assert_eq!(classify(text.parse().expect(text)), expected, "{text}");
             }
         };
         all(AddressKind::Public, &["1.1.1.1", "9.255.255.255", "11.0.0.1", "172.15.0.1", "172.32.0.1", "192.167.0.1"]);
@@ -98,20 +95,23 @@ mod tests {
             &["::ffff:127.0.0.1", "::ffff:10.1.2.3", "64:ff9b::10.0.0.1", "2002:7f00:1::", "2002:c0a8:101::5"],
         );
         all(AddressKind::Private, &["::ffff:0:127.0.0.1"]);
-        all(AddressKind::Never, &["0.0.0.0", "0.1.2.3", "169.254.169.254", "169.254.0.1", "192.0.0.8", "192.0.2.1"]);
-        all(AddressKind::Never, &["198.51.100.7", "203.0.113.9", "198.18.0.1", "198.19.255.255", "192.88.99.1"]);
-        all(AddressKind::Never, &["224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255"]);
         all(
-            AddressKind::Never,
+            AddressKind::Forbidden,
+            &["0.0.0.0", "0.1.2.3", "169.254.169.254", "169.254.0.1", "192.0.0.8", "192.0.2.1"],
+        );
+        all(AddressKind::Forbidden, &["198.51.100.7", "203.0.113.9", "198.18.0.1", "198.19.255.255", "192.88.99.1"]);
+        all(AddressKind::Forbidden, &["224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255"]);
+        all(
+            AddressKind::Forbidden,
             &["::", "::2", "::127.0.0.1", "fe80::1", "febf::1", "fec0::1", "ff02::1", "100::1", "64:ff9b:1::1"],
         );
-        all(AddressKind::Never, &["100.100.100.200", "168.63.129.16"]);
+        all(AddressKind::Forbidden, &["100.100.100.200", "168.63.129.16"]);
         all(
-            AddressKind::Never,
+            AddressKind::Forbidden,
             &["fd00:ec2::254", "fd20:ce::254", "2001:db8::1", "2001::1", "2001:10::1", "3fff::1", "4000::1"],
         );
         all(
-            AddressKind::Never,
+            AddressKind::Forbidden,
             &["::ffff:169.254.169.254", "64:ff9b::169.254.169.254", "2002:a9fe:a9fe::", "::ffff:0.0.0.0"],
         );
     }

@@ -1,4 +1,4 @@
-//! Bodies with an end: so many bytes, by such a time.
+//! Bodies with a maximum size and a deadline.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,17 +11,17 @@ use tokio::time::{Instant, Sleep};
 
 use crate::egress::EgressError;
 
-/// A body whose bytes are counted.
+/// A body that fails beyond a number of bytes.
 pub struct CappedBody<B> {
     inner: B,
-    left: usize,
-    beyond: EgressError,
+    remaining: usize,
+    error: EgressError,
 }
 
 impl<B> CappedBody<B> {
-    /// At most so many bytes; beyond, it fails with this error.
-    pub fn new(inner: B, bytes: usize, beyond: EgressError) -> Self {
-        Self { inner, left: bytes, beyond }
+    /// A body of more than `max_bytes` fails with `error`.
+    pub fn new(inner: B, max_bytes: usize, error: EgressError) -> Self {
+        Self { inner, remaining: max_bytes, error }
     }
 }
 
@@ -39,12 +39,12 @@ where
             None => return Poll::Ready(None),
         };
         let size = frame.data_ref().map_or(0, Buf::remaining);
-        match self.left.checked_sub(size) {
-            Some(left) => {
-                self.left = left;
+        match self.remaining.checked_sub(size) {
+            Some(remaining) => {
+                self.remaining = remaining;
                 Poll::Ready(Some(Ok(frame)))
             }
-            None => Poll::Ready(Some(Err(self.beyond.clone()))),
+            None => Poll::Ready(Some(Err(self.error.clone()))),
         }
     }
 
@@ -57,49 +57,49 @@ where
     }
 }
 
-/// A response's body, which holds its request's place until it ends.
-pub struct Response {
+/// The body of a response. It holds the permit of its request until it is dropped.
+pub struct ResponseBody {
     inner: CappedBody<hyper::body::Incoming>,
-    end: Pin<Box<Sleep>>,
-    /// The longest silence, and when it is over.
-    silence: Option<(Duration, Pin<Box<Sleep>>)>,
-    _place: OwnedSemaphorePermit,
+    deadline: Pin<Box<Sleep>>,
+    /// The timeout between two frames, and its timer.
+    idle_timeout: Option<(Duration, Pin<Box<Sleep>>)>,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Response {
+impl ResponseBody {
     pub(super) fn new(
         body: hyper::body::Incoming,
-        bytes: usize,
-        end: Instant,
-        silence: Option<Duration>,
-        place: OwnedSemaphorePermit,
+        max_bytes: usize,
+        deadline: Instant,
+        idle_timeout: Option<Duration>,
+        permit: OwnedSemaphorePermit,
     ) -> Self {
         Self {
-            inner: CappedBody::new(body, bytes, EgressError::TooLarge),
-            end: Box::pin(tokio::time::sleep_until(end)),
-            silence: silence.map(|time| (time, Box::pin(tokio::time::sleep(time)))),
-            _place: place,
+            inner: CappedBody::new(body, max_bytes, EgressError::TooLarge),
+            deadline: Box::pin(tokio::time::sleep_until(deadline)),
+            idle_timeout: idle_timeout.map(|time| (time, Box::pin(tokio::time::sleep(time)))),
+            _permit: permit,
         }
     }
 }
 
-impl Body for Response {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = EgressError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, EgressError>>> {
-        if self.end.as_mut().poll(cx).is_ready() {
+        if self.deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Some(Err(EgressError::Timeout)));
         }
         if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
-            if let Some((time, silence)) = &mut self.silence {
+            if let Some((time, timer)) = &mut self.idle_timeout {
                 let next = Instant::now() + *time;
-                silence.as_mut().reset(next);
+                timer.as_mut().reset(next);
             }
             return Poll::Ready(frame);
         }
-        if let Some((_, silence)) = &mut self.silence {
-            ready!(silence.as_mut().poll(cx));
+        if let Some((_, timer)) = &mut self.idle_timeout {
+            ready!(timer.as_mut().poll(cx));
             return Poll::Ready(Some(Err(EgressError::Timeout)));
         }
         Poll::Pending

@@ -1,4 +1,5 @@
-//! Connections: a name is resolved once, and what it resolved to is checked and connected to.
+//! Connects to allowed origins. A name is resolved once; the addresses that are checked are those that are connected to (no DNS
+//! rebinding).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,20 +15,18 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use crate::egress::EgressError;
-use crate::egress::address::{AddressKind, reach};
-use crate::egress::origin::Origin;
+use crate::egress::address::{AddressKind, classify};
+use crate::egress::origin::EgressOrigin;
 
-/// Addresses of one name that are tried.
-const ADDRESSES: usize = 4;
+/// Addresses of one name.
+const MAX_ADDRESSES_TRIED: usize = 4;
 
-/// How names become addresses.
 #[async_trait]
 pub trait Resolve: Send + Sync {
-    /// The addresses of a name or of an address that is written as one.
     async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-/// As the system does it.
+/// The resolver of the operating system.
 pub struct SystemResolver;
 
 #[async_trait]
@@ -37,12 +36,12 @@ impl Resolve for SystemResolver {
     }
 }
 
-/// Connects to the origins of a client, and to nothing else.
+/// Connects to the given origins only.
 #[derive(Clone)]
 pub struct Connector {
-    pub origins: Arc<[Origin]>,
+    pub origins: Arc<[EgressOrigin]>,
     pub resolver: Arc<dyn Resolve>,
-    /// For one address.
+    /// Of one attempt to connect.
     pub timeout: Duration,
 }
 
@@ -55,27 +54,27 @@ impl Connector {
             Err(_) => self.resolver.resolve(host).await.map_err(|error| EgressError::Resolve(error.to_string()))?,
         };
         if addresses.is_empty() {
-            return Err(EgressError::Resolve("the name has no address".into()));
+            return Err(EgressError::Resolve("the name has no addresses".into()));
         }
-        let may = |address: &IpAddr| match reach(*address) {
+        let is_allowed = |address: &IpAddr| match classify(*address) {
             AddressKind::Public => true,
-            AddressKind::Private => origin.private,
-            AddressKind::Never => false,
+            AddressKind::Private => origin.allow_private,
+            AddressKind::Forbidden => false,
         };
-        let mut last = EgressError::Prohibited;
-        for address in addresses.into_iter().filter(may).take(ADDRESSES) {
+        let mut last_error = EgressError::Prohibited;
+        for address in addresses.into_iter().filter(is_allowed).take(MAX_ADDRESSES_TRIED) {
             let address = SocketAddr::new(address, origin.port());
             match tokio::time::timeout(self.timeout, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
-                    // A request is one small write; a failure here costs latency only.
+                    // A request is one small write, which should not be delayed; without the option it only is slower.
                     let _ = stream.set_nodelay(true);
                     return Ok(TokioIo::new(stream));
                 }
-                Ok(Err(error)) => last = EgressError::Connect(error.to_string()),
-                Err(_) => last = EgressError::Timeout,
+                Ok(Err(error)) => last_error = EgressError::Connect(error.to_string()),
+                Err(_) => last_error = EgressError::Timeout,
             }
         }
-        Err(last)
+        Err(last_error)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The one way out for policies: to the hosts that the operator named, at addresses that are not this network's own unless the
-//! operator said so, within bounds of time and size. No proxies, no redirects.
+//! Outbound HTTP requests of policies and JWKS fetches: to origins that the operator allows, at public addresses unless the operator
+//! allows private ones, with limits of time and size. Proxies are not used, redirects not followed.
 
 pub(crate) mod address;
 pub(crate) mod body;
@@ -9,10 +9,6 @@ pub(crate) mod origin;
 #[cfg(test)]
 mod tests;
 
-use crate::egress::body::Response;
-use crate::egress::connect::Resolve;
-use crate::egress::connect::SystemResolver;
-use crate::egress::origin::Origin;
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
@@ -27,62 +23,55 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use crate::egress::connect::Connector;
+use crate::egress::body::ResponseBody;
+use crate::egress::connect::{Connector, Resolve, SystemResolver};
+use crate::egress::origin::EgressOrigin;
 
-/// A request's body.
 pub type RequestBody = UnsyncBoxBody<Bytes, EgressError>;
 
-/// Idle connections to one origin.
-const IDLE: usize = 8;
-/// An idle connection is kept so long: less than servers keep theirs, so that few requests meet one that is just being closed.
-const IDLE_TIME: Duration = Duration::from_secs(20);
-/// Names that are resolved at once, which takes a thread each.
-const NAMES: usize = 16;
-/// A response's head.
-const HEAD: usize = 64 << 10;
-/// Header fields of a response.
-const FIELDS: usize = 100;
+/// Idle connections per origin.
+const MAX_IDLE_CONNECTIONS: usize = 8;
+/// Shorter than the timeouts of common servers, so that few requests meet a connection that its server is closing.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Each resolution blocks a thread.
+const MAX_CONCURRENT_RESOLUTIONS: usize = 16;
+const MAX_RESPONSE_HEAD_BYTES: usize = 64 << 10;
+const MAX_RESPONSE_HEADERS: usize = 100;
 
-/// Threads of its own: a decision may run where there is no network (`slow_lane`), and handshakes are not to take time from
-/// streams. An error is kept: then nothing goes out.
+/// A separate runtime, because a decision may run in the low-priority pool, which has no I/O driver, and because TLS handshakes must not
+/// delay streams. An error is kept: every request then fails with it.
 static RUNTIME: LazyLock<std::io::Result<Runtime>> = LazyLock::new(|| {
-    Builder::new_multi_thread().worker_threads(2).max_blocking_threads(NAMES).thread_name("egress").enable_all().build()
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(MAX_CONCURRENT_RESOLUTIONS)
+        .thread_name("egress")
+        .enable_all()
+        .build()
 });
 
-/// Why there is no response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EgressError {
-    /// Not an origin that the operator named.
-    #[error("the operator allows no such host")]
+    #[error("the origin is not allowed: policy.egress.hosts does not list it")]
     Denied,
-    /// A method that makes a tunnel, or echoes credentials.
-    #[error("CONNECT and TRACE are not allowed")]
+    /// CONNECT makes a tunnel, and TRACE echoes credentials.
+    #[error("the methods CONNECT and TRACE are not allowed")]
     Method,
-    /// Its address is not one for this host.
-    #[error("the host's address is private, link-local or reserved")]
+    #[error("the host has no allowed address: its addresses are private, link-local or reserved")]
     Prohibited,
-    /// The name does not resolve.
-    #[error("the name cannot be resolved: {0}")]
+    #[error("cannot resolve the host name: {0}")]
     Resolve(String),
-    /// No connection.
     #[error("cannot connect: {0}")]
     Connect(String),
-    /// No secure connection.
-    #[error("TLS: {0}")]
+    #[error("TLS failed: {0}")]
     Tls(String),
-    /// Too slow.
-    #[error("it took too long")]
+    #[error("the request timed out")]
     Timeout,
-    /// Too many at once.
-    #[error("too many requests are under way")]
+    #[error("too many requests are in progress")]
     Busy,
-    /// The response's body is too large.
-    #[error("the response is too large")]
+    #[error("the response body is too large")]
     TooLarge,
-    /// The request's body is too large.
-    #[error("the request is too large")]
+    #[error("the request body is too large")]
     RequestTooLarge,
-    /// The connection broke, or what came over it is not HTTP.
     #[error("the connection failed: {0}")]
     Http(String),
 }
@@ -93,72 +82,73 @@ impl From<hyper::Error> for EgressError {
     }
 }
 
-/// The bounds of a client.
+/// The limits of a client.
 #[derive(Clone, Debug)]
 pub struct EgressLimits {
-    /// A request, to the last byte of its response.
+    /// Of a request, to the last byte of its response.
     pub timeout: Duration,
     /// Bytes of a response's body.
-    pub response: usize,
-    /// Requests at once.
+    pub max_response_size: usize,
+    /// Concurrent requests.
     pub concurrency: usize,
 }
 
-/// What one request asks for beside the bounds.
+/// Timeouts that one request sets in addition to the client's limits.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RequestDeadline {
+pub struct RequestTimeouts {
     /// Until the response's head.
     pub head: Option<Duration>,
-    /// Between two pieces of its body.
-    pub silence: Option<Duration>,
+    /// Between two frames of the response's body.
+    pub between_frames: Option<Duration>,
 }
 
 /// A client of some origins. Two clients share no connection.
 pub struct Egress {
     connector: Connector,
+    /// Created by the first request.
     client: OnceLock<Result<HttpClient, EgressError>>,
-    bounds: EgressLimits,
-    places: Arc<Semaphore>,
+    limits: EgressLimits,
+    /// One permit per concurrent request.
+    permits: Arc<Semaphore>,
 }
 
 type HttpClient = Client<HttpsConnector<Connector>, RequestBody>;
 
 impl Egress {
-    /// A client of these origins; without any, everything is denied.
+    /// A client that may send requests to these origins only.
     #[must_use]
-    pub fn new(origins: Vec<Origin>, bounds: EgressLimits) -> Self {
-        Self::with_resolver(origins, bounds, Arc::new(SystemResolver))
+    pub fn new(origins: Vec<EgressOrigin>, limits: EgressLimits) -> Self {
+        Self::with_resolver(origins, limits, Arc::new(SystemResolver))
     }
 
-    /// The same, with names resolved by somebody else.
     #[must_use]
-    pub fn with_resolver(origins: Vec<Origin>, bounds: EgressLimits, resolver: Arc<dyn Resolve>) -> Self {
-        let connector = Connector { origins: origins.into(), resolver, timeout: bounds.timeout };
-        let places = Arc::new(Semaphore::new(bounds.concurrency));
-        Self { connector, client: OnceLock::new(), bounds, places }
+    pub fn with_resolver(origins: Vec<EgressOrigin>, limits: EgressLimits, resolver: Arc<dyn Resolve>) -> Self {
+        let connector = Connector { origins: origins.into(), resolver, timeout: limits.timeout };
+        let permits = Arc::new(Semaphore::new(limits.concurrency));
+        Self { connector, client: OnceLock::new(), limits, permits }
     }
 
-    /// Whether a request may go to this URI, as far as that can be told without its address.
+    /// Whether the origin of a URI is allowed. Its addresses are checked when it is connected to.
     #[must_use]
     pub fn allows(&self, uri: &http::Uri) -> bool {
         self.connector.origins.iter().any(|origin| origin.matches(uri))
     }
 
-    /// Sends a request. It may be awaited on any runtime, and is given up when it is dropped.
+    /// Sends a request. The future may run on any runtime; dropping it aborts the request.
     pub fn send(
         self: &Arc<Self>,
         request: Request<RequestBody>,
-        patience: RequestDeadline,
-    ) -> impl Future<Output = Result<http::Response<Response>, EgressError>> + Send + 'static {
+        timeouts: RequestTimeouts,
+    ) -> impl Future<Output = Result<http::Response<ResponseBody>, EgressError>> + Send + 'static {
         let egress = Arc::clone(self);
-        async move { run(async move { egress.exchange(request, patience).await }).await? }
+        async move { run(async move { egress.exchange(request, timeouts).await }).await? }
     }
 
     async fn exchange(
         &self,
         request: Request<RequestBody>,
-        patience: RequestDeadline,
-    ) -> Result<http::Response<Response>, EgressError> {
+        timeouts: RequestTimeouts,
+    ) -> Result<http::Response<ResponseBody>, EgressError> {
         if !self.allows(request.uri()) {
             return Err(EgressError::Denied);
         }
@@ -166,20 +156,21 @@ impl Egress {
             return Err(EgressError::Method);
         }
         let start = Instant::now();
-        let end = start + self.bounds.timeout;
-        let head = patience.head.map_or(end, |time| end.min(start + time));
-        let place = timeout_at(head, Arc::clone(&self.places).acquire_owned()).await;
-        let place = place.map_err(|_| EgressError::Busy)?.map_err(|_| EgressError::Busy)?;
+        let deadline = start + self.limits.timeout;
+        let head_deadline = timeouts.head.map_or(deadline, |time| deadline.min(start + time));
+        let permit = timeout_at(head_deadline, Arc::clone(&self.permits).acquire_owned()).await;
+        let permit = permit.map_err(|_| EgressError::Busy)?.map_err(|_| EgressError::Busy)?;
         let client = self.client.get_or_init(|| client(&self.connector)).as_ref().map_err(Clone::clone)?;
-        let response = match timeout_at(head, client.request(request)).await {
-            Ok(response) => response.map_err(|error| cause(&error))?,
+        let response = match timeout_at(head_deadline, client.request(request)).await {
+            Ok(response) => response.map_err(|error| root_cause(&error))?,
             Err(_) => return Err(EgressError::Timeout),
         };
         let (parts, body) = response.into_parts();
-        if http_body::Body::size_hint(&body).lower() > self.bounds.response as u64 {
+        if http_body::Body::size_hint(&body).lower() > self.limits.max_response_size as u64 {
             return Err(EgressError::TooLarge);
         }
-        Ok(http::Response::from_parts(parts, Response::new(body, self.bounds.response, end, patience.silence, place)))
+        let body = ResponseBody::new(body, self.limits.max_response_size, deadline, timeouts.between_frames, permit);
+        Ok(http::Response::from_parts(parts, body))
     }
 }
 
@@ -189,24 +180,25 @@ impl std::fmt::Debug for Egress {
     }
 }
 
-/// Runs a future where there is a network, and gives it up when it is no longer awaited.
+/// Runs a future on the egress runtime; dropping the returned future aborts it.
 pub async fn run<F>(future: F) -> Result<F::Output, EgressError>
 where
     F: Future<Output: Send> + Send + 'static,
 {
-    spawn(future)?.await.ok_or_else(|| EgressError::Connect("the request's task ended".into()))
+    spawn(future)?.await.ok_or_else(|| EgressError::Connect("the task of the request was aborted".into()))
 }
 
-/// Starts a task where there is a network; it ends with its handle.
+/// Spawns a task on the egress runtime.
 pub fn spawn<F>(future: F) -> Result<Task<F::Output>, EgressError>
 where
     F: Future<Output: Send> + Send + 'static,
 {
-    let runtime = RUNTIME.as_ref().map_err(|error| EgressError::Connect(format!("no threads: {error}")))?;
+    let runtime =
+        RUNTIME.as_ref().map_err(|error| EgressError::Connect(format!("cannot start the egress threads: {error}")))?;
     Ok(Task(runtime.spawn(future)))
 }
 
-/// A task that ends when this is dropped.
+/// A task that is aborted when its handle is dropped.
 pub struct Task<T>(tokio::task::JoinHandle<T>);
 
 impl<T> Future for Task<T> {
@@ -223,7 +215,7 @@ impl<T> Drop for Task<T> {
     }
 }
 
-/// The system's roots are read when the first request goes out: most gateways never send one.
+/// Reads the root certificates of the system, which is slow; so only the first request does.
 fn client(connector: &Connector) -> Result<HttpClient, EgressError> {
     let tls = || {
         ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -233,7 +225,7 @@ fn client(connector: &Connector) -> Result<HttpClient, EgressError> {
     let tls = match tls()?.with_native_roots() {
         Ok(config) => config.with_no_client_auth(),
         Err(error) => {
-            tracing::warn!(%error, "the system has no certificates to trust: no https request of a policy can succeed");
+            tracing::warn!(%error, "the system has no root certificates: every https request of a policy will fail");
             tls()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
         }
     };
@@ -244,17 +236,17 @@ fn client(connector: &Connector) -> Result<HttpClient, EgressError> {
         .wrap_connector(connector.clone());
     Ok(Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE_TIME)
-        .pool_max_idle_per_host(IDLE)
-        .http1_max_buf_size(HEAD)
-        .http1_max_headers(FIELDS)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+        .http1_max_buf_size(MAX_RESPONSE_HEAD_BYTES)
+        .http1_max_headers(MAX_RESPONSE_HEADERS)
         .build(https))
 }
 
-/// The cause that is told, from within what the layers wrapped around it.
-fn cause(error: &hyper_util::client::legacy::Error) -> EgressError {
+/// The innermost error that names a cause: the HTTP client wraps errors of its connector.
+fn root_cause(error: &hyper_util::client::legacy::Error) -> EgressError {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    let mut words = error.to_string();
+    let mut message = error.to_string();
     while let Some(inner) = next {
         if let Some(own) = inner.downcast_ref::<EgressError>() {
             return own.clone();
@@ -262,12 +254,12 @@ fn cause(error: &hyper_util::client::legacy::Error) -> EgressError {
         if let Some(tls) = inner.downcast_ref::<rustls::Error>() {
             return EgressError::Tls(tls.to_string());
         }
-        words = inner.to_string();
-        // What an I/O error wraps is not its source; that would be the source of what it wraps.
+        message = inner.to_string();
+        // The source of an I/O error is that of the error that it wraps, which would be skipped.
         next = match inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
             Some(wrapped) => Some(wrapped),
             None => inner.source(),
         };
     }
-    EgressError::Http(words)
+    EgressError::Http(message)
 }

@@ -1,8 +1,5 @@
-//! Names that are pointed elsewhere, and connections to a server that is really there.
+//! Resolution of hostile names, and requests to real servers on loopback.
 
-use crate::egress::body::CappedBody;
-use crate::egress::connect::Resolve;
-use crate::egress::origin::Origin;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
@@ -16,36 +13,37 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::egress::body::CappedBody;
 
-/// A name service whose answers are written down; the last one is for all that come after.
-struct Scripted {
+/// A resolver with scripted answers; the last one repeats.
+struct ScriptedResolver {
     answers: Mutex<VecDeque<Vec<IpAddr>>>,
-    asked: AtomicUsize,
+    queries: AtomicUsize,
 }
 
-impl Scripted {
+impl ScriptedResolver {
     fn new(answers: &[&[&str]]) -> Arc<Self> {
         let parse = |list: &&[&str]| list.iter().map(|text| text.parse().expect("an address")).collect();
-        Arc::new(Self { answers: Mutex::new(answers.iter().map(parse).collect()), asked: AtomicUsize::new(0) })
+        Arc::new(Self { answers: Mutex::new(answers.iter().map(parse).collect()), queries: AtomicUsize::new(0) })
     }
 
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+    fn queries(&self) -> usize {
+        self.queries.load(Ordering::SeqCst)
     }
 }
 
 #[async_trait]
-impl Resolve for Scripted {
+impl Resolve for ScriptedResolver {
     async fn resolve(&self, _: &str) -> std::io::Result<Vec<IpAddr>> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.queries.fetch_add(1, Ordering::SeqCst);
         let mut answers = self.answers.lock().expect("no test panics under this lock");
         let last = answers.len() == 1;
         let next = if last { answers.front().cloned() } else { answers.pop_front() };
-        next.ok_or_else(|| std::io::Error::other("there is no such name"))
+        next.ok_or_else(|| std::io::Error::other("no such name"))
     }
 }
 
-/// A server that says `hello` to each request, and counts connections.
+/// A server that responds `hello` to each request and counts connections.
 async fn server() -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("a bound port");
@@ -68,13 +66,13 @@ async fn server() -> (SocketAddr, Arc<AtomicUsize>) {
     (address, connections)
 }
 
-fn bounds() -> EgressLimits {
-    EgressLimits { timeout: Duration::from_secs(10), response: 1024, concurrency: 2 }
+fn limits() -> EgressLimits {
+    EgressLimits { timeout: Duration::from_secs(10), max_response_size: 1024, concurrency: 2 }
 }
 
-fn egress(url: &str, private: bool, names: &Arc<Scripted>) -> Arc<Egress> {
-    let origin = Origin::parse(url, private).expect("an origin");
-    Arc::new(Egress::with_resolver(vec![origin], bounds(), Arc::clone(names) as Arc<dyn Resolve>))
+fn egress(url: &str, private: bool, names: &Arc<ScriptedResolver>) -> Arc<Egress> {
+    let origin = EgressOrigin::parse(url, private).expect("an origin");
+    Arc::new(Egress::with_resolver(vec![origin], limits(), Arc::clone(names) as Arc<dyn Resolve>))
 }
 
 fn empty() -> RequestBody {
@@ -83,59 +81,59 @@ fn empty() -> RequestBody {
 
 async fn get(egress: &Arc<Egress>, url: &str) -> Result<Bytes, EgressError> {
     let request = Request::get(url).body(empty()).expect("a request");
-    Ok(egress.send(request, RequestDeadline::default()).await?.into_body().collect().await?.to_bytes())
+    Ok(egress.send(request, RequestTimeouts::default()).await?.into_body().collect().await?.to_bytes())
 }
 
 #[tokio::test]
-async fn a_name_that_is_pointed_inside() {
+async fn names_that_resolve_to_forbidden_addresses_are_refused() {
     let (address, connections) = server().await;
     let url = format!("http://auth.example:{}", address.port());
     for inside in ["127.0.0.1", "::ffff:127.0.0.1", "10.0.0.1", "169.254.169.254", "fe80::1", "::1", "0.0.0.0"] {
-        let names = Scripted::new(&[&[inside]]);
+        let names = ScriptedResolver::new(&[&[inside]]);
         assert_eq!(get(&egress(&url, false, &names), &url).await, Err(EgressError::Prohibited), "{inside}");
     }
     for never in ["169.254.169.254", "fe80::1", "fd00:ec2::254", "0.0.0.0", "::ffff:169.254.169.254"] {
-        let names = Scripted::new(&[&[never]]);
+        let names = ScriptedResolver::new(&[&[never]]);
         assert_eq!(get(&egress(&url, true, &names), &url).await, Err(EgressError::Prohibited), "{never}");
     }
     assert_eq!(connections.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
-async fn what_was_checked_is_what_is_connected_to() {
+async fn checked_address_is_the_one_connected_to() {
     let (address, connections) = server().await;
     let url = format!("http://auth.example:{}", address.port());
-    // A second question would have another answer; it is not asked.
-    let names = Scripted::new(&[&["169.254.1.1", "127.0.0.1"], &["127.0.0.2"]]);
+    // A second query would get another answer; there must be none.
+    let names = ScriptedResolver::new(&[&["169.254.1.1", "127.0.0.1"], &["127.0.0.2"]]);
     let client = egress(&url, true, &names);
     for _ in 0..3 {
         assert_eq!(
             get(&client, &url).await.expect("hello"),
             "hello",
-            "the address that may be, and the connection kept"
+            "the allowed address, and the connection is reused"
         );
     }
-    assert_eq!((names.asked(), connections.load(Ordering::SeqCst)), (1, 1));
-    // The same connection is nobody else's: this client's entry allows no private address.
-    let names = Scripted::new(&[&["127.0.0.1"]]);
+    assert_eq!((names.queries(), connections.load(Ordering::SeqCst)), (1, 1));
+    // Another client does not share the connection: its origin allows no private address.
+    let names = ScriptedResolver::new(&[&["127.0.0.1"]]);
     assert_eq!(get(&egress(&url, false, &names), &url).await, Err(EgressError::Prohibited));
 }
 
 #[tokio::test]
-async fn what_does_not_resolve_or_is_no_request() {
+async fn unresolvable_names_and_forbidden_methods_fail() {
     let url = "http://auth.example";
-    let names = Scripted::new(&[]);
+    let names = ScriptedResolver::new(&[]);
     assert!(matches!(get(&egress(url, true, &names), url).await, Err(EgressError::Resolve(_))));
-    let names = Scripted::new(&[&[]]);
+    let names = ScriptedResolver::new(&[&[]]);
     assert!(matches!(get(&egress(url, true, &names), url).await, Err(EgressError::Resolve(_))));
     for (method, url) in [(Method::CONNECT, "http://auth.example/"), (Method::TRACE, "http://auth.example/")] {
         let request = Request::builder().method(method).uri(url).body(empty()).expect("a request");
-        let sent = egress("http://auth.example", true, &names).send(request, RequestDeadline::default()).await;
+        let sent = egress("http://auth.example", true, &names).send(request, RequestTimeouts::default()).await;
         assert_eq!(sent.map(|_| ()), Err(EgressError::Method));
     }
 }
 
-/// A server whose certificate nobody vouches for. Says whether a handshake came to its end.
+/// A server with a self-signed certificate. The task returns whether a handshake completed.
 async fn self_signed() -> (SocketAddr, tokio::task::JoinHandle<bool>) {
     let folder = tempfile::tempdir().expect("a folder");
     let script = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=auth.example \
@@ -161,41 +159,41 @@ async fn self_signed() -> (SocketAddr, tokio::task::JoinHandle<bool>) {
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_vouches_for() {
+async fn self_signed_certificate_is_refused() {
     let (address, served) = self_signed().await;
     let url = format!("https://auth.example:{}", address.port());
-    let said = get(&egress(&url, true, &Scripted::new(&[&["127.0.0.1"]])), &url).await;
-    assert!(matches!(said, Err(EgressError::Tls(_))), "{said:?}");
+    let result = get(&egress(&url, true, &ScriptedResolver::new(&[&["127.0.0.1"]])), &url).await;
+    assert!(matches!(result, Err(EgressError::Tls(_))), "{result:?}");
     assert!(!served.await.expect("it ends"));
 }
 
 #[tokio::test]
-async fn requests_wait_for_their_turn_and_not_for_ever() {
+async fn requests_wait_for_a_permit_until_their_timeout() {
     let (address, _) = server().await;
     let url = format!("http://{address}");
-    let names = Scripted::new(&[]);
+    let names = ScriptedResolver::new(&[]);
     let client = egress(&url, true, &names);
     let send = |head| {
         let request = Request::get(&url).body(empty()).expect("a request");
-        client.send(request, RequestDeadline { head, silence: None })
+        client.send(request, RequestTimeouts { head, between_frames: None })
     };
     let (first, second) = (send(None).await.expect("a response"), send(None).await.expect("a response"));
     assert_eq!(
         send(Some(Duration::from_millis(50))).await.map(|_| ()),
         Err(EgressError::Busy),
-        "two are read, and there are two places"
+        "both permits are held by responses"
     );
     drop((first, second));
-    send(None).await.expect("a place is free again");
+    send(None).await.expect("a permit is available again");
 }
 
 #[tokio::test]
-async fn a_request_has_its_bounds_too() {
+async fn request_body_is_limited() {
     let (address, _) = server().await;
     let url = format!("http://{address}");
     let body = Full::new(Bytes::from(vec![b'x'; 100])).map_err(|never| -> EgressError { match never {} });
     let body = CappedBody::new(body, 99, EgressError::RequestTooLarge).boxed_unsync();
     let request = Request::post(&url).body(body).expect("a request");
-    let sent = egress(&url, true, &Scripted::new(&[])).send(request, RequestDeadline::default()).await;
+    let sent = egress(&url, true, &ScriptedResolver::new(&[])).send(request, RequestTimeouts::default()).await;
     assert_eq!(sent.map(|_| ()), Err(EgressError::RequestTooLarge));
 }

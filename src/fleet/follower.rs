@@ -137,8 +137,8 @@ impl Fleet {
         };
         if let Some(statement) = &next.origin.signed {
             // Before it is kept: what cannot take force is nothing to start with.
-            let seen = self.rollout.signatures().seen;
-            seen.check(statement).map_err(|error| (AGAIN, error.to_string()))?;
+            let ledger = self.rollout.signatures().ledger;
+            ledger.check(statement).map_err(|error| (AGAIN, error.to_string()))?;
         }
         if let Some(copy) = &self.copy {
             copy.point(&pointer).map_err(|error| (AGAIN, format!("it cannot be kept: {error}")))?;

@@ -10,7 +10,7 @@ use crate::fleet::record;
 use crate::fleet::record::ActiveRecord;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::store::redis::fleet::MAX_NOTE;
-use crate::util::private_files;
+use crate::util::files;
 use crate::wasm::load_error;
 
 const POINTER: &str = "pointer.json";
@@ -27,7 +27,7 @@ impl LocalCache {
     /// Makes the folder, if it is not there.
     pub fn open(cache_dir: &Path, node: &str) -> io::Result<Self> {
         let folder = cache_dir.join("fleet").join(format!("node-{node}"));
-        private_files::folder(&folder)?;
+        files::create_private_dir(&folder)?;
         Ok(Self { folder })
     }
 
@@ -35,13 +35,13 @@ impl LocalCache {
     pub fn pointer(&self) -> Result<Option<ActiveRecord>, String> {
         let file = self.folder.join(POINTER);
         let told = |what: String| format!("{}: {what}", file.display());
-        let note = private_files::read(&file, MAX_NOTE as u64).map_err(|error| told(error.to_string()))?;
+        let note = files::read_private(&file, MAX_NOTE as u64).map_err(|error| told(error.to_string()))?;
         note.map(|note| record::parse(&note)).transpose().map_err(told)
     }
 
     /// All that a pointer points to, as far as it is here and what it should be.
     pub fn artifact(&self, of: &ActiveRecord) -> Result<PolicyBundle, String> {
-        let component = self.blob(of.component, load_error::MAX_SIZE)?;
+        let component = self.blob(of.component, load_error::MAX_COMPONENT_BYTES)?;
         let cases = of.cases.map(|digest| self.blob(digest, MAX_CASES as u64)).transpose()?;
         of.artifact(component, cases).map_err(|missing| missing.to_string())
     }
@@ -50,17 +50,17 @@ impl LocalCache {
         let file = self.folder.join(digest.hex());
         let told = |what: &dyn std::fmt::Display| format!("{}: {what}", file.display());
         let content =
-            private_files::read(&file, max).map_err(|error| told(&error))?.ok_or_else(|| told(&"it is gone"))?;
+            files::read_private(&file, max).map_err(|error| told(&error))?.ok_or_else(|| told(&"it is gone"))?;
         if Digest::of(&content) == digest { Ok(content) } else { Err(told(&"it was changed")) }
     }
 
     /// Keeps what a pointer points to. It does not count before [`Self::point`].
     pub fn keep(&self, pointer: &ActiveRecord, artifact: &PolicyBundle) -> io::Result<()> {
-        private_files::write(&self.folder.join(pointer.component.hex()), &artifact.component)?;
+        files::write_private(&self.folder.join(pointer.component.hex()), &artifact.component)?;
         if let (Some(digest), Some(cases)) = (pointer.cases, &artifact.cases) {
-            private_files::write(&self.folder.join(digest.hex()), cases.as_bytes())?;
+            files::write_private(&self.folder.join(digest.hex()), cases.as_bytes())?;
         }
-        private_files::write(&self.folder.join(NEXT), record::note(pointer).as_bytes())?;
+        files::write_private(&self.folder.join(NEXT), record::note(pointer).as_bytes())?;
         // Of what was prepared before and given up nothing is left.
         let current = self.pointer().ok().flatten();
         let blobs = current.iter().flat_map(ActiveRecord::blobs).chain(pointer.blobs());
@@ -70,9 +70,9 @@ impl LocalCache {
     /// From now on this is what was in force last, and what else is here goes.
     pub fn point(&self, to: &ActiveRecord) -> io::Result<()> {
         let (note, next, file) = (record::note(to), self.folder.join(NEXT), self.folder.join(POINTER));
-        match private_files::read(&next, MAX_NOTE as u64) {
+        match files::read_private(&next, MAX_NOTE as u64) {
             Ok(Some(prepared)) if prepared == note.as_bytes() => fs::rename(next, file)?,
-            _ => private_files::write(&file, note.as_bytes())?,
+            _ => files::write_private(&file, note.as_bytes())?,
         }
         self.sweep(&to.blobs().iter().map(Digest::hex).chain([POINTER.to_owned()]).collect::<Vec<_>>())
     }

@@ -17,7 +17,7 @@ use crate::rollout::stage::Stage;
 use crate::store::StoreError;
 use crate::store::redis::fleet::{FleetStore, Flip, Flipped};
 use crate::util::clock::now_ms;
-use crate::wasm::load_error::MAX_SIZE;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// How often is looked what the nodes say.
 pub(super) const LOOK: Duration = Duration::from_millis(25);
@@ -291,7 +291,7 @@ pub(super) async fn pointer_of(
     let too_large = |what, is: usize, most: u64| {
         if is as u64 > most { Err(PushError::TooLarge { what, is, most }) } else { Ok(()) }
     };
-    too_large("a component", bundle.component.len(), MAX_SIZE)?;
+    too_large("a component", bundle.component.len(), MAX_COMPONENT_BYTES)?;
     too_large("a table of cases", bundle.cases.as_ref().map_or(0, String::len), MAX_CASES as u64)?;
     let sequence = match &bundle.signature {
         Some(signature) => signature.statement().sequence,

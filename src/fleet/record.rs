@@ -151,7 +151,7 @@ impl ActiveRecord {
 
     /// All that it points to, from the store alone.
     pub async fn fetch(&self, store: &FleetStore) -> Result<PolicyBundle, MissingBlob> {
-        let component = blob(store, self.component, load_error::MAX_SIZE).await?;
+        let component = blob(store, self.component, load_error::MAX_COMPONENT_BYTES).await?;
         let cases = match self.cases {
             Some(digest) => Some(blob(store, digest, MAX_CASES as u64).await?),
             None => None,
@@ -167,7 +167,7 @@ impl ActiveRecord {
             digest: self.component,
             cases: cases.zip(self.cases).map(text).transpose()?,
             signature: self.signature.as_ref().map(Signature::text),
-            folder: None,
+            cases_dir: None,
         })
     }
 }

@@ -1,38 +1,36 @@
-//! What a policy allows of the reuse of its decision.
+//! How a policy allows its decision to be cached.
 
 use std::time::Duration;
 
 use http::HeaderName;
 
-/// For how long an answer may be given again, and to whom.
 #[derive(Clone, Debug)]
 pub struct CacheDirective {
-    /// From when it was asked for.
-    pub time: Duration,
-    /// What it depends on.
+    /// Counted from the start of the evaluation.
+    pub max_age: Duration,
     pub vary: Vary,
 }
 
-/// Headers that one answer may depend on.
-pub const MAX_NAMES: usize = 16;
+/// Header names of one `cache-for`.
+pub const MAX_VARY_HEADERS: usize = 16;
 
-/// What an answer depends on, beside what all answers depend on.
+/// What a cached decision depends on, in addition to what every decision depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vary {
-    /// In order, without repeats: lists that say the same are the same.
+    /// Sorted and without duplicates, so that equal sets compare equal.
     pub names: Box<[HeaderName]>,
-    /// Whether it holds for clients of any address.
+    /// Whether it applies to clients of any address.
     pub any_address: bool,
 }
 
 impl Vary {
-    /// As a policy says it.
+    /// Checks the names that a policy gives.
     pub fn new(names: &[String], any_address: bool) -> Result<Self, String> {
-        if names.len() > MAX_NAMES {
-            return Err(format!("cache-for with {} header names, of at most {MAX_NAMES}", names.len()));
+        if names.len() > MAX_VARY_HEADERS {
+            return Err(format!("cache-for with {} header names, of at most {MAX_VARY_HEADERS}", names.len()));
         }
         let parse = |name: &String| {
-            // A valid name in HTTP, and there it stands for all that no header says: nothing could be kept.
+            // `*` is a valid header name, but in `Vary` it means that no request may share the answer.
             let name = HeaderName::from_bytes(name.as_bytes()).ok().filter(|name| name != "*");
             name.ok_or("cache-for with an invalid header name")
         };
@@ -42,7 +40,7 @@ impl Vary {
         Ok(Self { names: names.into(), any_address })
     }
 
-    /// The bytes that it takes.
+    /// Bytes in memory.
     pub fn size(&self) -> usize {
         self.names.iter().map(|name| size_of::<HeaderName>() + name.as_str().len()).sum()
     }

@@ -1,4 +1,4 @@
-//! An answer as both sides can say it: what a case expects, and what a policy decided.
+//! Decisions as lists of named fields, in which test cases, recordings and decisions can be compared.
 
 use std::collections::BTreeMap;
 
@@ -7,15 +7,14 @@ use serde_json::{Map, Value, json};
 
 use crate::policy::{Decision, Outcome};
 
-/// The fields of an answer, each at most once, under the names that they have in a file of cases. The first is `allow`,
-/// `status` or `error`.
+/// The fields of a decision, each at most once, under their names in a file of cases. The first is `allow`, `status` or `error`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DecisionView {
-    /// In the order in which they are read.
+    /// In the order of display.
     pub fields: Vec<(&'static str, Value)>,
 }
 
-/// All fields, in the order in which they are read.
+/// All field names, in the order of display.
 const FIELDS: [&str; 11] = [
     "allow",
     "subject",
@@ -30,18 +29,17 @@ const FIELDS: [&str; 11] = [
     "reason",
 ];
 
-/// A field that is not what it shall be.
+/// A field that is not as expected.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
-    /// Its name.
     pub field: &'static str,
-    /// What it shall be; `null` for what was not asked for.
+    /// `null` for a field that was not expected.
     pub expected: Value,
-    /// What it is; `null` if it is not there.
+    /// `null` for a field that is missing.
     pub got: Value,
 }
 
-/// Header fields as a JSON object: a name, and its values in order.
+/// Header fields as a JSON object of names and their values, in order.
 pub fn headers(headers: &HeaderMap) -> Value {
     let mut all: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
     for (name, value) in headers {
@@ -51,13 +49,13 @@ pub fn headers(headers: &HeaderMap) -> Value {
 }
 
 impl DecisionView {
-    /// What was decided for somebody who asked for these channels.
+    /// `requested` are the channels of the request.
     #[must_use]
-    pub fn new(decision: &Decision, asked: &[String]) -> Self {
+    pub fn new(decision: &Decision, requested: &[String]) -> Self {
         let mut fields = match &decision.outcome {
             Outcome::Allowed(grant) => {
                 let is_granted = |name: &&String| grant.channels.as_ref().is_none_or(|granted| granted.contains(*name));
-                let granted: Vec<&String> = asked.iter().filter(is_granted).collect();
+                let granted: Vec<&String> = requested.iter().filter(is_granted).collect();
                 let mut fields = vec![
                     ("allow", json!(true)),
                     ("subject", json!(grant.subject.as_deref().unwrap_or_default())),
@@ -81,27 +79,26 @@ impl DecisionView {
         Self { fields }
     }
 
-    /// The same from a JSON object, as [`Self::to_json`] writes it; fields that there are not are left out.
+    /// Reads what [`Self::to_json`] writes; fields may be missing.
     #[must_use]
     pub fn from_json(object: &Map<String, Value>) -> Self {
         let fields = FIELDS.iter().filter_map(|name| Some((*name, object.get(*name)?.clone())));
         Self { fields: fields.collect() }
     }
 
-    /// A field's value.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value)
     }
 
-    /// This expectation where a header that may have any value has the one that came.
+    /// This expectation, with the actual value in place of each header that may have any value.
     #[must_use]
     pub fn filled(&self, got: &Self) -> Self {
         let fill = |(name, value): &(&'static str, Value)| (*name, fill(value, got.get(name)));
         Self { fields: self.fields.iter().map(fill).collect() }
     }
 
-    /// What differs from this expectation. An answer of another kind differs whole.
+    /// The differences from this expectation. In a decision of another kind every field differs.
     #[must_use]
     pub fn differences(&self, got: &Self) -> Vec<Difference> {
         let value = |answer: &Self, field| answer.get(field).unwrap_or(&Value::Null).clone();
@@ -128,7 +125,7 @@ impl DecisionView {
         self.fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect::<Map<_, _>>().into()
     }
 
-    /// The fields as lines, as a difference of texts wants them: all of `only`, or all that there are.
+    /// The fields as lines for a text diff: those that `only` has, or all.
     #[must_use]
     pub fn lines(&self, only: Option<&Self>) -> Vec<String> {
         let shown = self.fields.iter().filter(|(field, _)| only.is_none_or(|only| only.get(field).is_some()));
@@ -165,7 +162,7 @@ fn lines(field: &str, value: &Value) -> Vec<String> {
     }
 }
 
-/// A line of text, in quotes where an eye could not tell it from another.
+/// A line of text, in quotes if it is empty or has invisible characters.
 fn visible(text: &str) -> String {
     let plain = !text.is_empty() && text.trim() == text && !text.contains(char::is_control);
     if plain { text.to_owned() } else { format!("{text:?}") }

@@ -1,5 +1,5 @@
-//! The door: a WebAssembly component is asked, on a fresh instance each time, whether a client may read a set of channels.
-//! Whatever goes wrong on the way keeps the client out.
+//! The model of policies: a request, and the decision whether its client may read a set of channels. Without a decision the client gets
+//! no stream.
 
 pub(crate) mod cache_directive;
 pub(crate) mod decision_view;
@@ -16,96 +16,85 @@ use http::{HeaderMap, StatusCode};
 
 use crate::policy::info::PolicyInfo;
 
-/// A client's request, as a policy is told of it.
+/// A client's request, as a policy sees it.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// As it was sent.
     pub method: String,
     /// `http` or `https`, as the client sees it.
     pub scheme: String,
     /// Host and port.
     pub authority: String,
-    /// As they were sent.
+    /// As the client sent it.
     pub path_with_query: String,
-    /// As they were sent; several `cookie` fields are one.
+    /// As the client sent them, except that several `cookie` fields are joined to one.
     pub headers: HeaderMap,
     /// The client's IP address.
     pub client_address: String,
-    /// The same in every log line about this request.
+    /// Identifies the request in log lines.
     pub id: String,
 }
 
-/// The client is let in.
+/// The client may read.
 #[derive(Clone, Debug, Default)]
 pub struct Grant {
-    /// Who it is.
+    /// The policy's name for the client.
     pub subject: Option<String>,
-    /// The channels that it gets; `None` for all that it asked for.
+    /// `None` for all channels that the client requested.
     pub channels: Option<Vec<String>>,
-    /// When the stream ends, ms since 1970.
+    /// When the stream ends, in ms since the Unix epoch.
     pub expires_at: Option<u64>,
-    /// Nothing older than this is replayed, ms since 1970.
+    /// Older events are not replayed; in ms since the Unix epoch.
     pub replay_since: Option<u64>,
-    /// For the head of the response.
+    /// Added to the response's head.
     pub headers: HeaderMap,
 }
 
-/// The client is kept out, in the policy's own words.
+/// The policy's response to a client that may not read.
 #[derive(Clone, Debug)]
 pub struct Rejection {
     /// From 200 to 599.
     pub status: StatusCode,
-    /// Without those that the gateway owns.
+    /// Without the headers that the gateway controls.
     pub headers: HeaderMap,
-    /// As it stands.
     pub body: Bytes,
 }
 
 impl Rejection {
-    /// That of a client whose right was taken away for a while: the host's word, and not the policy's.
+    /// The gateway's response to a client whose access is revoked.
     pub(crate) fn revoked() -> Self {
         Self { status: StatusCode::FORBIDDEN, headers: HeaderMap::new(), body: Bytes::new() }
     }
 }
 
-/// Why there is no answer. The client is kept out, and not told.
+/// Why there is no decision. The client gets no stream, and is not told why; the texts are for operators.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// No policy is in force.
-    #[error("no policy is in force")]
+    #[error("no policy is active")]
     NoPolicy,
-    /// The component trapped.
     #[error("the policy trapped: {0}")]
     Trap(String),
-    /// The component used up its CPU time.
-    #[error("the policy used more CPU time than policy.cpu-time allows")]
+    #[error("the policy used more CPU time than policy.cpu allows")]
     Cpu,
-    /// The decision took too long, by the clock on the wall.
     #[error("the policy took longer than policy.timeout allows")]
     Timeout,
-    /// The component asked for more memory than it may have.
-    #[error("the policy wanted more memory than policy.max-memory allows")]
+    #[error("the policy wanted more memory than policy.memory allows")]
     Memory,
-    /// All instances were busy for too long.
     #[error("no instance became free within policy.queue-timeout")]
     Busy,
-    /// The answer is not one that the interface allows.
     #[error("the policy's answer is invalid: {0}")]
     InvalidAnswer(String),
-    /// The policy asked for more than it may in one decision.
-    #[error("the policy went beyond {0} in one decision")]
+    #[error("the policy exceeded {0} in one decision")]
     Limit(&'static str),
-    /// The host could not make an instance.
-    #[error("no instance could be made: {0}")]
+    #[error("cannot create an instance of the policy: {0}")]
     Host(String),
 }
 
 impl Failure {
-    /// All the names that [`Self::kind`] has.
+    /// All values of [`Self::kind`].
     pub const KINDS: [&str; 9] =
         ["no-policy", "trap", "cpu", "timeout", "memory", "busy", "invalid-answer", "limit", "host"];
 
-    /// A short name for logs and the playground.
+    /// The name of the cause in logs, metrics and test cases.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -122,94 +111,88 @@ impl Failure {
     }
 }
 
-/// What came of asking.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// In.
     Allowed(Grant),
-    /// Out, by the policy.
     Rejected(Rejection),
-    /// Out, because it could not be decided.
     Failed(Failure),
 }
 
-/// A decision, with what is told of it in logs and in the playground.
+/// The outcome of a request, with what logs and the playground show about it.
 #[derive(Clone, Debug)]
 pub struct Decision {
-    /// In or out.
     pub outcome: Outcome,
-    /// The policy's own reason.
+    /// The policy's reason.
     pub reason: Option<String>,
-    /// Whether it was decided before, and given again.
+    /// Whether the outcome comes from the decision cache.
     pub cached: bool,
-    /// The policy said yes, and the host no: the right was taken away for a while.
+    /// The policy allowed the client, but a revocation is active.
     pub revoked: bool,
-    /// How long it took, waiting for an instance included.
-    pub took: Duration,
-    /// The policy that decided; none for `--allow-all` and where there was none.
-    pub by: Option<Arc<PolicyInfo>>,
+    /// Includes the wait for an instance.
+    pub duration: Duration,
+    /// `None` with `--allow-all` and without an active policy.
+    pub policy: Option<Arc<PolicyInfo>>,
 }
 
 impl Decision {
-    /// The digest of the policy that decided, `sha256:…`; empty where there was none.
+    /// The digest of the policy that decided, `sha256:…`; empty if there was none.
     #[must_use]
-    pub fn policy(&self) -> &str {
-        self.by.as_ref().map_or("", |info| &info.digest)
+    pub fn policy_digest(&self) -> &str {
+        self.policy.as_ref().map_or("", |info| &info.digest)
     }
 }
 
-/// The bounds of one decision and of all together.
+/// The limits of a decision, and of all decisions of a gateway together.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// CPU time of one decision.
-    pub cpu: Duration,
-    /// One decision by the clock on the wall, time in look-ups included.
+    /// Of one decision.
+    pub cpu_time: Duration,
+    /// Of one decision by the wall clock, look-ups included.
     pub timeout: Duration,
     /// Bytes of all memories and tables of one instance.
-    pub memory: usize,
-    /// Decisions at once.
+    pub max_memory: usize,
+    /// Concurrent decisions.
     pub concurrency: usize,
-    /// Instances that are made ahead, for policies that take long to start.
-    pub prepared: usize,
-    /// A decision waits so long for a free instance.
+    pub prewarmed_instances: usize,
+    /// How long a decision waits for an instance.
     pub queue_timeout: Duration,
-    /// Bytes of an answer: headers and body.
-    pub answer: usize,
-    /// One look-up.
+    /// Bytes of an answer's headers and body.
+    pub max_response_size: usize,
+    /// Of one look-up.
     pub lookup_timeout: Duration,
-    /// Look-ups of one decision.
-    pub lookups: u32,
-    /// Requests of one decision.
-    pub requests: u32,
-    /// Lines in the log a second, of all decisions together.
+    /// Per decision.
+    pub max_lookups: u32,
+    /// Outbound requests per decision.
+    pub max_requests: u32,
+    /// Log lines per second of all decisions together.
     pub log_rate: u32,
-    /// Decisions of a candidate at once, beside the others.
-    pub shadow: usize,
-    /// Compiling a policy, by the clock on the wall.
+    /// Concurrent shadow decisions, in addition to `concurrency`.
+    pub shadow_concurrency: usize,
+    /// Of one compilation, by the wall clock.
     pub compile_timeout: Duration,
-    /// Bytes of answers that are given again.
-    pub cache: usize,
-    /// The longest time that one is given again.
+    /// Bytes of cached decisions.
+    pub cache_size: usize,
+    /// How long a decision is cached at most.
     pub cache_max_age: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            cpu: Duration::from_millis(100),
+            cpu_time: Duration::from_millis(100),
             timeout: Duration::from_secs(2),
-            memory: 64 << 20,
+            max_memory: 64 << 20,
             concurrency: 256,
-            prepared: 8,
+            prewarmed_instances: 8,
             queue_timeout: Duration::from_secs(1),
-            answer: 1 << 20,
+            max_response_size: 1 << 20,
             lookup_timeout: Duration::from_secs(1),
-            lookups: 64,
-            requests: 8,
+            max_lookups: 64,
+            max_requests: 8,
             log_rate: 100,
-            shadow: 4,
+            shadow_concurrency: 4,
             compile_timeout: Duration::from_secs(120),
-            cache: 16 << 20,
+            cache_size: 16 << 20,
             cache_max_age: Duration::from_secs(300),
         }
     }

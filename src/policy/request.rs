@@ -1,10 +1,10 @@
-//! What a request asks for, as both the gateway and the cases of a policy's author read it.
+//! Reads requests, for the gateway and for test cases alike.
 
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
 
-/// The channels that a query names, read as `URLSearchParams` does: without repeats, in the order of the URL; without any it
-/// is `default`.
+/// The channels that a query names, parsed like `URLSearchParams`: in the order of the URL, without duplicates; `default` if there are
+/// none.
 #[must_use]
 pub fn channels(query: &str) -> Vec<String> {
     let named = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "channel");
@@ -17,7 +17,7 @@ pub fn channels(query: &str) -> Vec<String> {
     channels
 }
 
-/// Over HTTP/2 a browser may split its cookies into several fields: a policy sees one.
+/// Joins the cookie fields, which browsers may split over HTTP/2, so that a policy sees one.
 pub fn join_cookies(headers: &mut HeaderMap) {
     let cookies: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if cookies.len() > 1

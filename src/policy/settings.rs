@@ -1,4 +1,4 @@
-//! What the operator gives a policy and nobody else: its settings, some of which are secrets.
+//! The settings that the operator gives a policy, some of which are secrets.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,30 +6,28 @@ use std::sync::Arc;
 
 use wasmtime_wasi_config::WasiConfigVariables;
 
-/// The values of `[policy.settings]`. `Debug` shows their names alone, for any of them may be a secret.
+/// The values of `[policy.settings]`. `Debug` shows only names, because any value may be a secret.
 #[derive(Clone, Default)]
 pub struct Settings(Arc<Values>);
 
 #[derive(Default)]
 struct Values {
     named: BTreeMap<String, Secret>,
-    /// The same for `wasi:config/store`.
+    /// A copy for `wasi:config/store`, which needs its own type.
     variables: WasiConfigVariables,
 }
 
 impl Settings {
-    /// The value of a name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.named.get(name).map(Secret::reveal)
     }
 
-    /// All names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.named.keys().map(String::as_str)
     }
 
-    /// The values as `wasi:config/store` gives them.
+    /// The values for `wasi:config/store`.
     #[must_use]
     pub fn variables(&self) -> &WasiConfigVariables {
         &self.0.variables
@@ -60,18 +58,16 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// A text that no log and no error shows.
+/// A string that `Debug` does not show.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides a text.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -89,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_never_shown() {
+    fn debug_output_shows_no_values() {
         let settings: Settings = [("audience", "app"), ("key", "hunter2")].into_iter().collect();
         assert_eq!(format!("{settings:?}"), r#"{"audience": …, "key": …}"#);
         assert_eq!(settings.get("key"), Some("hunter2"));

@@ -1,22 +1,22 @@
-//! Which streams a command means.
+//! Selects the streams that a command applies to.
 
 use serde::{Deserialize, Serialize};
 
-/// Whose reading is meant: whatever matches all that is named, and everybody's where nothing is.
+/// A stream has to match all fields that are set; without any, all streams match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StreamSelector {
-    /// Who reads, by the policy's word.
+    /// The subject that the policy granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Box<str>>,
-    /// What is read.
+    /// A channel that the stream reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<Box<str>>,
 }
 
 impl StreamSelector {
-    /// Whether it is meant that this one reads these channels.
+    /// Whether a stream of this subject and these channels is selected.
     pub fn matches(&self, subject: Option<&str>, mut channels: impl Iterator<Item = impl AsRef<str>>) -> bool {
-        self.subject.as_deref().is_none_or(|meant| subject == Some(meant))
-            && self.channel.as_deref().is_none_or(|meant| channels.any(|channel| channel.as_ref() == meant))
+        self.subject.as_deref().is_none_or(|selected| subject == Some(selected))
+            && self.channel.as_deref().is_none_or(|selected| channels.any(|channel| channel.as_ref() == selected))
     }
 }

@@ -47,7 +47,7 @@ impl TestEnv {
             Arc::new(MemoryStore::new(STREAM_BYTES, self.store.clone(), Arc::clone(&clock)))
         };
         PolicyEnv {
-            prefixes: self.prefixes.clone(),
+            lookup_prefixes: self.prefixes.clone(),
             settings: self.settings.clone().into_iter().collect(),
             tokens: self.tokens.clone(),
             clock,
@@ -99,7 +99,7 @@ impl TestRequest {
 /// An authorizer with this policy active in a case's environment. It prewarms no instances by itself and caches no decisions.
 #[must_use]
 pub fn authorizer(compiler: &Compiler, policy: &Policy, limits: &Limits, env: &TestEnv) -> Authorizer {
-    let limits = Limits { prepared: 0, cache: 0, ..limits.clone() };
+    let limits = Limits { prewarmed_instances: 0, cache_size: 0, ..limits.clone() };
     let authorizer = Authorizer::new(compiler.clone(), env.policy_env(&limits), limits);
     authorizer.activate(policy.clone());
     authorizer
@@ -119,7 +119,14 @@ pub async fn run(compiler: &Compiler, policy: &Policy, limits: &Limits, case: &T
             let outcome = Outcome::Failed(failure);
             compare(
                 case,
-                &Decision { outcome, reason: None, cached: false, revoked: false, took: Duration::ZERO, by: None },
+                &Decision {
+                    outcome,
+                    reason: None,
+                    cached: false,
+                    revoked: false,
+                    duration: Duration::ZERO,
+                    policy: None,
+                },
             )
         }
     };

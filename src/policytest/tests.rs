@@ -105,7 +105,7 @@ fn case_overrides_the_values_of_the_file() {
 }
 
 #[test]
-fn lookup_prefixes_default_to_the_prefixes_of_the_store() {
+fn prefixes_default_to_the_prefixes_of_the_store() {
     let store = "[store]\n\"session:a\" = \"1\"\n\"session:b\" = \"1\"\n\"team:a:members\" = []\nflag = \"1\"";
     let case = one(&format!("{store}\n{CASE}"));
     assert_eq!(case.env.prefixes, ["flag", "session:", "team:"]);
@@ -144,7 +144,14 @@ fn errors_name_the_place_and_a_valid_value() {
 }
 
 fn decision(outcome: Outcome, reason: &str) -> Decision {
-    Decision { outcome, reason: Some(reason.into()), cached: false, revoked: false, took: Duration::ZERO, by: None }
+    Decision {
+        outcome,
+        reason: Some(reason.into()),
+        cached: false,
+        revoked: false,
+        duration: Duration::ZERO,
+        policy: None,
+    }
 }
 
 fn header(name: &'static str, value: &'static str) -> HeaderMap {
@@ -219,7 +226,7 @@ fn case_overrides_token_profiles_of_the_file() {
         let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
         jsonwebtoken::encode(&jsonwebtoken::Header::default(), &serde_json::json!({"exp": 100}), &key).expect("a token")
     };
-    let holds = |secret, now| matches!(case.env.tokens.verify(&sign(secret), now), Verdict::Holds(_));
+    let holds = |secret, now| matches!(case.env.tokens.verify(&sign(secret), now), Verdict::Valid(_));
     assert!(holds("of this case", 99_000));
     assert!(!holds("of this case", 999_000), "expiry is checked against the case's clock");
     assert!(!holds("of the app", 99_000));

@@ -59,8 +59,8 @@ impl ActivationGuard<'_> {
         context: Arc<PolicyContext>,
         origin: PolicyOrigin,
     ) -> Result<PreparedPolicy, Arc<ActivationError>> {
-        let trust = Arc::clone(&self.inner.signatures().trust);
-        self.prepare_for(SignaturePolicy { trust, seen: Arc::default() }, artifact, context, origin).await
+        let trusted_keys = Arc::clone(&self.inner.signatures().trusted_keys);
+        self.prepare_for(SignaturePolicy { trusted_keys, ledger: Arc::default() }, artifact, context, origin).await
     }
 
     async fn prepare_for(
@@ -155,7 +155,7 @@ impl ActivationGuard<'_> {
 
     /// Asks for signatures of these from now on.
     pub fn trust(&self, trust: &Arc<TrustedKeys>) {
-        self.inner.signatures().trust = Arc::clone(trust);
+        self.inner.signatures().trusted_keys = Arc::clone(trust);
     }
 
     /// Puts what was prepared in force, and waits until no answer of an older version is on its way out any more.

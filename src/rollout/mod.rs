@@ -241,7 +241,7 @@ impl Inner {
         let swap = {
             let mut line = self.line();
             if let Some(statement) = &next.origin.signed
-                && let Err(error) = self.signatures().seen.raise(statement)
+                && let Err(error) = self.signatures().ledger.record(statement)
             {
                 let digest = next.policy.digest().to_string();
                 return Err(self.refuse(StageError::new(Stage::Active, error), Some(digest), &next.origin));

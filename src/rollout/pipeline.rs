@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::artifact::bundle::{PolicyBundle, digest};
+use crate::artifact::bundle::PolicyBundle;
+use crate::artifact::digest::Digest;
 use crate::artifact::signature::{Signature, SignatureError, SignaturePolicy, Statement};
+use crate::policytest::file;
 use crate::policytest::file::file_access::FileAccess;
 use crate::policytest::file::parse_with_access;
 use crate::policytest::{TestSuite, run};
@@ -15,10 +17,10 @@ use crate::rollout::stage::{Stage, StageError};
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 use crate::wasm::host::PolicyContext;
-use crate::wasm::load_error::{LoadError, MAX_SIZE};
+use crate::wasm::load_error::{LoadError, MAX_COMPONENT_BYTES};
 
 /// Bytes of the cases that travel with a policy.
-pub const MAX_CASES: usize = 1 << 20;
+pub const MAX_CASES: usize = file::MAX_FILE_BYTES as usize;
 /// All cases together; those of the examples take some milliseconds. Nothing else can take force meanwhile.
 const TESTING: Duration = Duration::from_secs(60);
 /// What cases are called that have no file.
@@ -68,7 +70,7 @@ fn begin(
     let signed = verify(signatures, artifact).map_err(|error| StageError::new(Stage::Verified, error))?;
     reached(Stage::Verified);
     let attachments = attachments(artifact)?;
-    let loaded = Policy::of(compiler, &artifact.component, artifact.digest);
+    let loaded = Policy::with_digest(compiler, &artifact.component, artifact.digest);
     let policy = loaded.map_err(|error| StageError::new(stage_of(&error), error))?;
     reached(Stage::Compiled);
     Ok(StagesPassed { policy, attachments, signed })
@@ -103,7 +105,7 @@ pub async fn again(
 
 fn bounds(artifact: &PolicyBundle) -> Result<(), StageError> {
     let failed = |why: String| StageError::new(Stage::Fetched, why);
-    if artifact.component.len() as u64 > MAX_SIZE {
+    if artifact.component.len() as u64 > MAX_COMPONENT_BYTES {
         return Err(failed(LoadError::TooLarge(artifact.component.len() as u64).to_string()));
     }
     match &artifact.cases {
@@ -117,9 +119,9 @@ fn bounds(artifact: &PolicyBundle) -> Result<(), StageError> {
 fn attachments(artifact: &PolicyBundle) -> Result<PolicyAttachments, StageError> {
     let failed = |why: String| StageError::new(Stage::Tested, why);
     let Some(text) = &artifact.cases else { return Ok(PolicyAttachments::default()) };
-    let access = artifact.folder.as_deref().map_or(FileAccess::Nowhere, FileAccess::Below);
+    let access = artifact.cases_dir.as_deref().map_or(FileAccess::Nowhere, FileAccess::Below);
     let suite = parse_with_access(Path::new(CASES), text, access).map_err(|error| failed(format!("its {error}")))?;
-    Ok(PolicyAttachments { suite: Some(Arc::new(suite)), cases: Some(digest(text.as_bytes()).into()) })
+    Ok(PolicyAttachments { suite: Some(Arc::new(suite)), cases: Some(Digest::of(text.as_bytes()).to_string().into()) })
 }
 
 /// Whether it is signed as it has to be.

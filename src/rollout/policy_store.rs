@@ -6,11 +6,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::artifact::bundle::{PolicyBundle, digest};
+use crate::artifact::bundle::PolicyBundle;
+use crate::artifact::digest::Digest;
 use crate::artifact::signature;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::util::files;
-use crate::wasm::load_error::MAX_SIZE;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// Artifacts that are kept; the oldest go. Gateways may share the folder.
 const KEPT: usize = 16;
@@ -38,8 +39,7 @@ impl Id {
     }
 
     fn stem(&self) -> String {
-        let whole = digest(format!("{}\n{}", self.component, self.cases.as_deref().unwrap_or_default()).as_bytes());
-        whole.trim_start_matches("sha256:").to_owned()
+        Digest::of(format!("{}\n{}", self.component, self.cases.as_deref().unwrap_or_default()).as_bytes()).hex()
     }
 }
 
@@ -68,13 +68,16 @@ impl PolicyArchive {
     pub fn get(&self, id: &Id) -> io::Result<PolicyBundle> {
         let path = |part: &str| self.folder.join(format!("{}.{part}", id.stem()));
         let text = |part: &str, most: u64| {
-            let bytes = files::if_there(files::read(&path(part), most))?;
+            let bytes = files::if_exists(files::read(&path(part), most))?;
             bytes.map(|bytes| String::from_utf8(bytes).map_err(io::Error::other)).transpose()
         };
-        let component = files::read(&path("wasm"), MAX_SIZE)?;
+        let component = files::read(&path("wasm"), MAX_COMPONENT_BYTES)?;
         let cases = if id.cases.is_some() { text("cases.toml", MAX_CASES as u64)? } else { None };
-        let artifact =
-            PolicyBundle { cases, signature: text("sig", signature::MAX_SIZE as u64)?, ..PolicyBundle::new(component) };
+        let artifact = PolicyBundle {
+            cases,
+            signature: text("sig", signature::MAX_SIGNATURE_BYTES as u64)?,
+            ..PolicyBundle::new(component)
+        };
         if Id::of(&artifact) == *id { Ok(artifact) } else { Err(io::Error::other("it was changed")) }
     }
 

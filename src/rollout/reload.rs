@@ -63,7 +63,7 @@ impl Reloader {
         seen: FileSnapshot,
         load: LoadFn,
     ) -> Self {
-        let (config, around, is_in_file) = (Arc::clone(&running), rollout.0.authorizer.context(), seen.was_there());
+        let (config, around, is_in_file) = (Arc::clone(&running), rollout.0.authorizer.context(), seen.first_existed());
         Self { rollout, store, running, options, load, seen, is_in_file, config, around, refused: false }
     }
 
@@ -159,9 +159,9 @@ impl Reloader {
             let load = Arc::clone(&self.load);
             let read = blocking(move || Ok::<_, String>(load())).await;
             let ConfigRead { config, files } =
-                read.inspect_err(|_| self.seen = FileSnapshot::now(self.seen.paths().to_vec()))?;
-            self.is_in_file |= files.was_there();
-            let (is_gone, has_changed) = (self.is_in_file && !files.was_there(), files.has_changed());
+                read.inspect_err(|_| self.seen = FileSnapshot::take(self.seen.paths().to_vec()))?;
+            self.is_in_file |= files.first_existed();
+            let (is_gone, has_changed) = (self.is_in_file && !files.first_existed(), files.has_changed());
             self.seen = files;
             if is_gone {
                 return Err(format!("{path} is gone"));
@@ -212,7 +212,7 @@ impl Reloader {
         let turn = rollout.turn().await;
         let authorizer = &rollout.0.authorizer;
         // A key that was taken away signs nothing from now on, whatever becomes of what it signed before.
-        let new_trust = !Arc::ptr_eq(&rollout.signatures().trust, &self.config.rollout.trust);
+        let new_trust = !Arc::ptr_eq(&rollout.signatures().trusted_keys, &self.config.rollout.trust);
         turn.trust(&self.config.rollout.trust);
         let new_around = !Arc::ptr_eq(&authorizer.context(), &self.around);
         let files = rollout.0.place().files.clone();
@@ -241,7 +241,7 @@ impl Reloader {
         let stamp = files.stamp();
         let mut place = self.rollout.0.place();
         let changed = stamp != place.seen;
-        if stamp.is_there() {
+        if stamp.first_exists() {
             return changed || (again && self.refused);
         }
         if changed {

@@ -234,7 +234,7 @@ pub(super) async fn with_cases_beside(
     match blocking(move || files.cases_text()).await {
         Ok(Some(cases)) => {
             artifact.cases = Some(cases);
-            artifact.folder = folder;
+            artifact.cases_dir = folder;
             Ok(artifact)
         }
         Ok(None) => Ok(artifact),
@@ -252,6 +252,6 @@ async fn before(inner: &Inner, files: Option<&PolicySource>) -> Result<PolicyBun
     let digest = id.component.clone();
     let got = blocking(move || archive.get(&id)).await;
     let mut artifact = got.map_err(|error| format!("{digest} is not in cache-dir any more: {error}"))?;
-    artifact.folder = files.and_then(|files| files.cases.parent()).map(Into::into);
+    artifact.cases_dir = files.and_then(|files| files.cases.parent()).map(Into::into);
     Ok(artifact)
 }

@@ -17,7 +17,7 @@ pub fn missing(requires: &Requirements, around: &PolicyEnv) -> Vec<String> {
         }
     }
     for prefix in &requires.lookup {
-        if !around.prefixes.iter().any(|allowed| prefix.starts_with(&**allowed)) {
+        if !around.lookup_prefixes.iter().any(|allowed| prefix.starts_with(&**allowed)) {
             missing.push(format!("to look up {prefix:?}, which is not allowed (policy.lookup.prefixes)"));
         }
     }

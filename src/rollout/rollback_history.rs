@@ -1,18 +1,16 @@
 //! What was in force and in which order: the way back. It is remembered in a file, so that it outlives the process.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::artifact::bundle::digest;
 use crate::artifact::digest::Digest;
 use crate::policy::info::PolicyInfo;
 use crate::rollout::policy_store::Id;
 use crate::rollout::prepared::PolicyAttachments;
 use crate::rollout::source_file::PolicySource;
-use crate::util::private_files;
+use crate::util::files;
 use crate::wasm::component::Policy;
 
 /// Versions that are remembered, what is in force with them.
@@ -126,15 +124,15 @@ impl HistoryFile {
     fn file(&self, files: Option<&PolicySource>) -> PathBuf {
         let place = files.map_or(Path::new("example"), |files| &files.component);
         let place = std::path::absolute(place).unwrap_or_else(|_| place.into());
-        let name = digest(format!("{}\n{}", self.node, place.display()).as_bytes());
-        self.folder.join(format!("{}.json", name.trim_start_matches("sha256:")))
+        let name = Digest::of(format!("{}\n{}", self.node, place.display()).as_bytes());
+        self.folder.join(format!("{}.json", name.hex()))
     }
 
     /// What was in force here, the latest last.
     pub fn read(&self, files: Option<&PolicySource>) -> io::Result<Vec<PastActivation>> {
         let file = self.file(files);
         let told = |what: &dyn std::fmt::Display| io::Error::other(format!("{}: {what}", file.display()));
-        let Some(text) = private_files::read(&file, MAX_SIZE).map_err(|error| told(&error))? else {
+        let Some(text) = files::read_private(&file, MAX_SIZE).map_err(|error| told(&error))? else {
             return Ok(Vec::new());
         };
         let past: Vec<PastActivation> = serde_json::from_slice(&text).map_err(|error| told(&error))?;
@@ -146,18 +144,9 @@ impl HistoryFile {
 
     /// Remembers this in its place.
     pub fn write(&self, files: Option<&PolicySource>, past: &[PastActivation]) -> io::Result<()> {
-        private_files::write(&self.file(files), &serde_json::to_vec(past)?)?;
-        let mut all = BTreeSet::new();
-        for entry in std::fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            // Another gateway may have removed it by now.
-            let Ok(info) = entry.metadata() else { continue };
-            all.insert((info.modified()?, entry.path()));
-        }
-        for (_, file) in all.iter().take(all.len().saturating_sub(FILES)) {
-            // What stays is in the way of nobody.
-            let _ = std::fs::remove_file(file);
-        }
+        files::write_private(&self.file(files), &serde_json::to_vec(past)?)?;
+        // Best effort: a file that remains is removed by a later write.
+        let _ = files::prune(&self.folder, FILES);
         Ok(())
     }
 }
@@ -167,7 +156,12 @@ mod tests {
     use super::*;
 
     fn past(n: u64) -> PastActivation {
-        PastActivation { digest: digest(&n.to_le_bytes()), cases: None, since: n, source: "file policy.wasm".into() }
+        PastActivation {
+            digest: Digest::of(&n.to_le_bytes()).to_string(),
+            cases: None,
+            since: n,
+            source: "file policy.wasm".into(),
+        }
     }
 
     #[test]

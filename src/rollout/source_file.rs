@@ -13,7 +13,7 @@ use crate::policy::info::PolicyOrigin;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::util::files;
 use crate::util::fingerprint::Fingerprint;
-use crate::wasm::load_error::MAX_SIZE;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// A file that others may write to is read anew so often at most, when it changed while it was read.
 const ATTEMPTS: u32 = 20;
@@ -56,7 +56,7 @@ impl PolicySource {
     /// The component's signature.
     #[must_use]
     pub fn signature(&self) -> PathBuf {
-        signature::path(&self.component)
+        signature::path_for(&self.component)
     }
 
     /// All of them, the component first.
@@ -85,11 +85,11 @@ impl PolicySource {
     }
 
     fn artifact(&self) -> io::Result<PolicyBundle> {
-        let component = files::read(&self.component, MAX_SIZE)?;
+        let component = files::read(&self.component, MAX_COMPONENT_BYTES)?;
         let cases = self.cases_text()?;
-        let signature = optional(&self.signature(), signature::MAX_SIZE as u64)?;
+        let signature = optional(&self.signature(), signature::MAX_SIGNATURE_BYTES as u64)?;
         let folder = self.cases.parent().unwrap_or(Path::new("")).to_path_buf();
-        Ok(PolicyBundle { cases, signature, folder: Some(folder), ..PolicyBundle::new(component) })
+        Ok(PolicyBundle { cases, signature, cases_dir: Some(folder), ..PolicyBundle::new(component) })
     }
 
     /// The cases that lie beside the component.
@@ -160,7 +160,7 @@ fn folder(path: &Path) -> &Path {
 
 fn optional(path: &Path, most: u64) -> io::Result<Option<String>> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    let Some(bytes) = files::if_there(files::read(path, most)).map_err(named)? else { return Ok(None) };
+    let Some(bytes) = files::if_exists(files::read(path, most)).map_err(named)? else { return Ok(None) };
     String::from_utf8(bytes).map(Some).map_err(|_| named(io::Error::other("it is not text")))
 }
 
@@ -178,7 +178,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let files = files(folder.path());
         assert_eq!(files.cases, folder.path().join("policy.cases.toml"));
-        assert!(!files.stamp().is_there());
+        assert!(!files.stamp().first_exists());
         assert_eq!(files.read().expect_err("nothing is there").kind(), io::ErrorKind::NotFound);
         let one =
             PolicyBundle { cases: Some("cases".into()), signature: Some("sig".into()), ..PolicyBundle::new("one") };

@@ -132,7 +132,7 @@ impl App {
     /// Whether the configuration allows this key as a channel.
     #[must_use]
     pub fn permits(&self, name: &str) -> bool {
-        self.live().channels.permit(name, &self.authorizer.context().env.prefixes)
+        self.live().channels.permit(name, &self.authorizer.context().env.lookup_prefixes)
     }
 
     pub(super) fn stream_context(&self) -> StreamContext {

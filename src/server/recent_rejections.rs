@@ -67,8 +67,8 @@ impl RecentRejections {
             kind,
             // The policy's reason to allow is not the reason of a revocation.
             reason: truncate(decision.reason.as_deref().filter(|_| !decision.revoked).unwrap_or(&text)),
-            generation: decision.by.as_ref().map(|info| info.generation),
-            duration_us: u64::try_from(decision.took.as_micros()).unwrap_or(u64::MAX),
+            generation: decision.policy.as_ref().map(|info| info.generation),
+            duration_us: u64::try_from(decision.duration.as_micros()).unwrap_or(u64::MAX),
         };
         let mut all = self.all();
         all.push_front(rejection);
@@ -110,8 +110,8 @@ mod tests {
             reason,
             revoked: false,
             cached: false,
-            took: Duration::ZERO,
-            by: None,
+            duration: Duration::ZERO,
+            policy: None,
         };
         recent.record("in", &["c".into()], &decision(Outcome::Allowed(Grant::default()), None));
         assert!(recent.list().is_empty());

@@ -11,7 +11,7 @@ use crate::policy::{Decision, Failure, Limits, Outcome, Request};
 use crate::wasm::component::Policy;
 use crate::wasm::cpu_budget::CpuBudget;
 use crate::wasm::host::tokens::KeyWait;
-use crate::wasm::host::{EvaluationTerms, PolicyEnv, to_wit};
+use crate::wasm::host::{EvaluationParams, PolicyEnv, to_wit};
 use crate::wasm::host_trace::RecordedCalls;
 use crate::wasm::instance::{Instance, InstanceResult};
 use crate::wasm::log_rate::LogRate;
@@ -54,12 +54,13 @@ impl ReplayEvaluator {
         };
         let mut reason = None;
         let outcome = result.and_then(|mut result| {
-            reason = result.said.reason.take();
-            let validated = validate_answer(result.answer, &result.said, channels, limits.answer, recorded.now());
+            reason = result.options.reason.take();
+            let validated =
+                validate_answer(result.answer, &result.options, channels, limits.max_response_size, recorded.now());
             validated.map(|(outcome, _)| outcome)
         });
         let outcome = outcome.unwrap_or_else(Outcome::Failed);
-        Decision { outcome, reason, cached: false, revoked: false, took: start.elapsed(), by: None }
+        Decision { outcome, reason, cached: false, revoked: false, duration: start.elapsed(), policy: None }
     }
 
     async fn run(
@@ -71,15 +72,15 @@ impl ReplayEvaluator {
         channels: &[String],
     ) -> Result<InstanceResult, Failure> {
         let deadline = || Instant::now() + limits.timeout;
-        let mut instance = Instance::make(&self.policy, env, limits, budget, deadline()).await?;
+        let mut instance = Instance::new(&self.policy, env, limits, budget, deadline()).await?;
         // As for most decisions of the active policy, whose instances are prewarmed.
         if let Some(preparation) = self.policy.preparation() {
             instance.prepare(preparation, deadline()).await?;
         }
-        instance.pace();
+        instance.reset_cpu_budget();
         let deadline = deadline();
-        let patience = KeyWait { until: deadline, restart: false };
-        let terms = EvaluationTerms { deadline, patience, lookups: 0, traced: false };
-        Ok(instance.ask(request.id.clone(), &to_wit(request), channels, terms).await)
+        let key_wait = KeyWait { until: deadline, may_restart: false };
+        let params = EvaluationParams { deadline, key_wait, lookups: 0, traced: false };
+        Ok(instance.evaluate(request.id.clone(), &to_wit(request), channels, params).await)
     }
 }

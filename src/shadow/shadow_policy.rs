@@ -224,7 +224,7 @@ impl ShadowPolicy {
     async fn compare(&self, active: ActiveDecision, recorded: &Arc<RecordedCalls>, context: &PolicyContext) {
         let ActiveDecision { time, request, channels, decision } = active;
         let shadow = self.evaluator.evaluate(&context.env, &context.limits, recorded, &request, &channels).await;
-        if recorded.missed().count > 0 || recorded.wanted_network() {
+        if recorded.unanswered().count > 0 || recorded.blocked_request() {
             self.counts.count_incomparable();
             return;
         }
@@ -235,7 +235,7 @@ impl ShadowPolicy {
         let disagreement = Disagreement {
             time,
             request_id: request.id,
-            generation: decision.by.as_ref().map(|info| info.generation),
+            generation: decision.policy.as_ref().map(|info| info.generation),
             channels: self.mask.mask_all(MaskedField::Channels, &channels),
             change,
             changed_fields,

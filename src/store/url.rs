@@ -7,6 +7,11 @@ use std::str::FromStr;
 use anyhow::Context;
 use redis::{Client, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
 
+use crate::util::files;
+
+/// A PEM file of root certificates; the bundle of a Linux distribution has some 250 KB.
+const MAX_CA_BYTES: u64 = 4 << 20;
+
 /// Where the events live.
 #[derive(Clone)]
 pub enum StoreUrl {
@@ -69,7 +74,8 @@ impl StoreUrl {
         let client = match ca {
             None => Client::open(info)?,
             Some(path) => {
-                let pem = std::fs::read(path).with_context(|| format!("store-ca: cannot read {}", path.display()))?;
+                let pem = files::read(path, MAX_CA_BYTES)
+                    .with_context(|| format!("store-ca: cannot read {}", path.display()))?;
                 Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(pem) })?
             }
         };
@@ -112,5 +118,18 @@ mod tests {
             let error = bad.parse::<StoreUrl>().expect_err(bad).to_string();
             assert!(!error.contains("s3cret") && error.contains("redis://user:password@"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_fifo_for_the_ca_is_refused_without_blocking() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).expect("a FIFO");
+        let (sender, result) = std::sync::mpsc::channel();
+        let url: StoreUrl = "rediss://redis.example".parse().expect("a store URL");
+        std::thread::spawn(move || sender.send(url.client(Some(&pipe)).err()));
+        let result = result.recv_timeout(std::time::Duration::from_secs(10)).expect("the read does not block");
+        let error = format!("{:#}", result.expect("refused"));
+        assert!(error.contains("not a regular file"), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! Process metrics from the operating system, under the names that Prometheus client libraries use.
 
 use std::fs;
+use std::path::Path;
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,6 +9,7 @@ use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::telemetry::metrics::MetricBuilder;
+use crate::util::files;
 
 /// Registers the metrics that the system provides; without `/proc` there are fewer.
 pub fn register(builder: &MetricBuilder) {
@@ -43,7 +45,7 @@ pub fn started() -> f64 {
 
 /// Resident memory in bytes.
 pub fn resident() -> Option<i64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let status = files::read_text(Path::new("/proc/self/status"), 64 << 10).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.split_whitespace().next()?.parse::<i64>().ok()?.checked_mul(1024)
 }

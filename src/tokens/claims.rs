@@ -1,50 +1,51 @@
-//! What a token claims, held against its profile.
+//! Checks the claims of a token against a profile.
 
 use serde_json::{Map, Value};
 
 use crate::tokens::{Audience, TokenError};
 
-/// What a profile asks of claims.
-pub struct Rules {
+/// The requirements of a profile.
+pub struct ClaimRules {
     pub issuer: Option<String>,
     pub audience: Audience,
-    /// Seconds that clocks may differ.
+    /// Seconds that the clocks of issuer and gateway may differ.
     pub leeway: f64,
     pub require_exp: bool,
 }
 
-impl Rules {
-    /// Checks the claims of a token whose signature holds. `now` is ms since 1970.
+impl ClaimRules {
+    /// `now` is in ms since the Unix epoch.
     pub fn check(&self, claims: &Map<String, Value>, now: u64) -> Result<(), TokenError> {
         #[expect(clippy::cast_precision_loss, reason = "exact for the next 285,000 years")]
         let now = now as f64 / 1000.0;
-        let wrong = |what: &str| Err(TokenError::Claims(what.into()));
-        match time(claims, "exp")? {
+        let invalid = |reason: &str| Err(TokenError::Claims(reason.into()));
+        match numeric_date(claims, "exp")? {
             Some(exp) if now >= exp + self.leeway => return Err(TokenError::Expired),
-            None if self.require_exp => return wrong("there is no exp, so it would hold for ever"),
+            None if self.require_exp => return invalid("exp is missing, and the profile requires it"),
             _ => {}
         }
-        if time(claims, "nbf")?.is_some_and(|nbf| now + self.leeway < nbf) {
-            return wrong("nbf: it does not hold yet");
+        if numeric_date(claims, "nbf")?.is_some_and(|nbf| now + self.leeway < nbf) {
+            return invalid("nbf is in the future");
         }
         if self.issuer.is_some() && claims.get("iss").and_then(Value::as_str) != self.issuer.as_deref() {
-            return wrong("iss is not the profile's issuer");
+            return invalid("iss is not the profile's issuer");
         }
         let Audience::Of(names) = &self.audience else { return Ok(()) };
-        let is_ours = |value: &Value| value.as_str().is_some_and(|name| names.iter().any(|own| own == name));
+        let is_accepted =
+            |value: &Value| value.as_str().is_some_and(|name| names.iter().any(|accepted| accepted == name));
         match claims.get("aud") {
             None if names.is_empty() => Ok(()),
-            None => wrong("there is no aud"),
-            Some(_) if names.is_empty() => wrong("aud names an audience, and the profile has none"),
-            Some(Value::Array(values)) if values.iter().any(is_ours) => Ok(()),
-            Some(value) if is_ours(value) => Ok(()),
-            Some(_) => wrong("aud is not the profile's audience"),
+            None => invalid("aud is missing"),
+            Some(_) if names.is_empty() => invalid("aud is set, and the profile has no audience"),
+            Some(Value::Array(values)) if values.iter().any(is_accepted) => Ok(()),
+            Some(value) if is_accepted(value) => Ok(()),
+            Some(_) => invalid("aud does not name an audience of the profile"),
         }
     }
 }
 
-/// A time in seconds since 1970, if it is there.
-fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<f64>, TokenError> {
+/// A time in seconds since the Unix epoch, if the claim is present.
+fn numeric_date(claims: &Map<String, Value>, name: &str) -> Result<Option<f64>, TokenError> {
     match claims.get(name) {
         None => Ok(None),
         Some(value) => match value.as_f64().filter(|time| time.is_finite()) {

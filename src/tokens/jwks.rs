@@ -1,5 +1,5 @@
-//! Keys behind a URL. One task fetches them, before they grow old and when somebody asks for one that is not there; so there is
-//! never more than one fetch, whoever asks.
+//! Keys from a JWKS URL. One task fetches them, before they become stale and when a token names an unknown key, so that any number of
+//! decisions causes one fetch.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -13,30 +13,29 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::egress;
-use crate::egress::{Egress, RequestDeadline};
+use crate::egress::{self, Egress, RequestTimeouts};
 use crate::tokens::key::KeySet;
 
-/// Ids that are known not to be there.
-const UNKNOWN: u64 = 1024;
-/// Ids that one fetch is to bring; more are not remembered.
-const SOUGHT: usize = 256;
+/// Key ids that are remembered as unknown.
+const MAX_UNKNOWN_IDS: u64 = 1024;
+/// Unknown key ids that are remembered while a fetch is in progress.
+const MAX_REQUESTED_IDS: usize = 256;
 
 /// When keys are fetched.
 #[derive(Clone, Copy, Debug)]
 pub struct JwksTiming {
-    /// Keys are good for so long at least, whatever the response says of itself.
+    /// Keys are fresh for at least this long, whatever the response's cache headers say.
     pub min_age: Duration,
-    /// And for so long at most.
+    /// Keys are fresh for at most this long.
     pub max_age: Duration,
-    /// After that they serve for so long while they cannot be fetched anew.
+    /// Stale keys are used for this long while fetching fails.
     pub stale_if_error: Duration,
-    /// An unknown key's id causes a fetch this often at most.
+    /// The minimum time between fetches that unknown key ids cause.
     pub cooldown: Duration,
-    /// One that was not found is not looked for again before this.
-    pub unknown: Duration,
-    /// After a failure; doubled after each further one, up to half a minute.
-    pub retry: Duration,
+    /// How long a key id is remembered as unknown.
+    pub unknown_ttl: Duration,
+    /// The delay after a failed fetch; doubled after each further failure, up to [`MAX_RETRY_DELAY`].
+    pub retry_delay: Duration,
 }
 
 impl Default for JwksTiming {
@@ -46,20 +45,18 @@ impl Default for JwksTiming {
             max_age: Duration::from_secs(60 * 60),
             stale_if_error: Duration::from_secs(60 * 60),
             cooldown: Duration::from_secs(10),
-            unknown: Duration::from_secs(60),
-            retry: Duration::from_secs(1),
+            unknown_ttl: Duration::from_secs(60),
+            retry_delay: Duration::from_secs(1),
         }
     }
 }
 
-/// The longest time between two tries.
-const MAX_RETRY: Duration = Duration::from_secs(30);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
-/// Keys behind a URL.
 pub struct JwksSource {
     shared: Arc<Shared>,
-    /// The task that fetches, once it has begun; none if there is no thread for it.
-    keeper: OnceLock<Option<egress::Task<()>>>,
+    /// The task that fetches, once started; `None` if its thread could not be created.
+    fetcher: OnceLock<Option<egress::Task<()>>>,
 }
 
 struct Shared {
@@ -67,51 +64,49 @@ struct Shared {
     egress: Arc<Egress>,
     timing: JwksTiming,
     state: Mutex<State>,
-    /// How many fetches have come to their end.
-    fetches: watch::Sender<u64>,
-    /// Somebody asks for a key that is not there.
-    wanted: Notify,
-    unknown: Cache<String, ()>,
+    /// Counts completed fetches, so that decisions can wait for the next one.
+    completed_fetches: watch::Sender<u64>,
+    /// Wakes the fetcher when a token names an unknown key.
+    unknown_key_seen: Notify,
+    unknown_ids: Cache<String, ()>,
 }
 
 #[derive(Default)]
 struct State {
     keys: Option<KeyCache>,
-    fetching: bool,
-    /// The end of the last fetch.
-    last: Option<Instant>,
-    /// Fetches that failed since the last one that did not.
+    is_fetching: bool,
+    last_fetch_ended: Option<Instant>,
+    /// Failed fetches since the last successful one.
     failures: u32,
-    /// What the fetch that is under way is to bring.
-    sought: Vec<String>,
+    /// Unknown key ids that the fetch in progress may bring.
+    requested_ids: Vec<String>,
 }
 
 struct KeyCache {
     keys: Arc<KeySet>,
-    /// After this they are nobody's keys any more.
-    until: Instant,
+    /// The end of the stale period.
+    usable_until: Instant,
 }
 
-/// What there is for a token.
+/// The keys for a token.
 pub(super) enum Keys {
-    Here(Arc<KeySet>),
-    Wait(KeyFetch),
+    Available(Arc<KeySet>),
+    Pending(KeyFetch),
     Unavailable,
 }
 
-/// The fetch that is under way.
+/// A fetch in progress.
 #[derive(Clone, Debug)]
 pub struct KeyFetch(watch::Receiver<u64>);
 
 impl KeyFetch {
-    /// Waits until the fetch has come to an end, good or bad, or the time is over. Says whether it has.
+    /// Waits until the fetch has succeeded or failed, or the deadline; returns whether it has.
     pub async fn until(mut self, deadline: Instant) -> bool {
         timeout_at(deadline, self.0.changed()).await.is_ok()
     }
 }
 
 impl JwksSource {
-    /// Keys behind a URL, not fetched yet.
     #[must_use]
     pub fn new(uri: http::Uri, egress: Arc<Egress>, timing: JwksTiming) -> Self {
         let shared = Shared {
@@ -119,21 +114,21 @@ impl JwksSource {
             egress,
             timing,
             state: Mutex::default(),
-            fetches: watch::Sender::new(0),
-            wanted: Notify::new(),
-            unknown: Cache::builder().max_capacity(UNKNOWN).time_to_live(timing.unknown).build(),
+            completed_fetches: watch::Sender::new(0),
+            unknown_key_seen: Notify::new(),
+            unknown_ids: Cache::builder().max_capacity(MAX_UNKNOWN_IDS).time_to_live(timing.unknown_ttl).build(),
         };
-        Self { shared: Arc::new(shared), keeper: OnceLock::new() }
+        Self { shared: Arc::new(shared), fetcher: OnceLock::new() }
     }
 
-    /// Begins to fetch, if that has not begun yet.
+    /// Starts the task that fetches, unless it runs already.
     pub fn start(&self) {
-        self.keeper.get_or_init(|| {
-            self.shared.state().fetching = true;
-            let task = egress::spawn(keep(Arc::clone(&self.shared)));
+        self.fetcher.get_or_init(|| {
+            self.shared.state().is_fetching = true;
+            let task = egress::spawn(run_fetcher(Arc::clone(&self.shared)));
             if let Err(error) = &task {
-                tracing::error!(%error, "the keys of token profiles cannot be fetched");
-                self.shared.state().fetching = false;
+                tracing::error!(%error, "cannot start the task that fetches the keys of token profiles");
+                self.shared.state().is_fetching = false;
             }
             task.ok()
         });
@@ -144,30 +139,30 @@ impl JwksSource {
         let shared = &self.shared;
         let now = Instant::now();
         let mut state = shared.state();
-        let held = state.keys.as_ref().filter(|held| now < held.until).map(|held| Arc::clone(&held.keys));
-        let Some(keys) = held else {
-            // After a failure nobody waits: the task tries again by itself.
-            return if state.fetching && state.failures == 0 { shared.wait() } else { Keys::Unavailable };
+        let cached = state.keys.as_ref().filter(|cache| now < cache.usable_until).map(|cache| Arc::clone(&cache.keys));
+        let Some(keys) = cached else {
+            // After a failure decisions do not wait, because the next attempt may fail as well.
+            return if state.is_fetching && state.failures == 0 { shared.pending() } else { Keys::Unavailable };
         };
-        let Some(kid) = kid.filter(|kid| !keys.knows(kid)) else { return Keys::Here(keys) };
-        if shared.unknown.contains_key(kid) {
-            return Keys::Here(keys);
+        let Some(kid) = kid.filter(|kid| !keys.has_key_for(kid)) else { return Keys::Available(keys) };
+        if shared.unknown_ids.contains_key(kid) {
+            return Keys::Available(keys);
         }
         if state.failures > 0 {
-            // The key may be there where nobody answers.
+            // The key may exist, but its server cannot be reached: that makes no token untrusted.
             return Keys::Unavailable;
         }
-        if !state.fetching {
-            if state.last.is_some_and(|last| now < last + shared.timing.cooldown) {
-                return Keys::Here(keys);
+        if !state.is_fetching {
+            if state.last_fetch_ended.is_some_and(|ended| now < ended + shared.timing.cooldown) {
+                return Keys::Available(keys);
             }
-            state.fetching = true;
-            shared.wanted.notify_one();
+            state.is_fetching = true;
+            shared.unknown_key_seen.notify_one();
         }
-        if state.sought.len() < SOUGHT {
-            state.sought.push(kid.to_owned());
+        if state.requested_ids.len() < MAX_REQUESTED_IDS {
+            state.requested_ids.push(kid.to_owned());
         }
-        shared.wait()
+        shared.pending()
     }
 }
 
@@ -176,80 +171,81 @@ impl Shared {
         self.state.lock()
     }
 
-    /// Called under the lock, so that the end of the fetch comes after.
-    fn wait(&self) -> Keys {
-        Keys::Wait(KeyFetch(self.fetches.subscribe()))
+    /// The caller holds the lock of `state`, so that the fetch cannot complete before the subscription.
+    fn pending(&self) -> Keys {
+        Keys::Pending(KeyFetch(self.completed_fetches.subscribe()))
     }
 
-    /// Fetches the keys, and says for how long they are good.
+    /// Fetches the keys; returns how long they are fresh.
     async fn fetch(&self) -> anyhow::Result<(KeySet, Duration)> {
         let request = Request::get(self.uri.clone()).header("accept", "application/json, application/jwk-set+json");
         let request = request.body(())?;
         let body = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
         let sent = Request::from_parts(request.clone().into_parts().0, body);
-        let response = self.egress.send(sent, RequestDeadline::default()).await?;
+        let response = self.egress.send(sent, RequestTimeouts::default()).await?;
         anyhow::ensure!(
             response.status() == StatusCode::OK,
-            "it answers {}, which is not 200 (redirects are not followed)",
+            "status {}, expected 200 (redirects are not followed)",
             response.status().as_u16()
         );
         let (parts, body) = response.into_parts();
         let now = SystemTime::now();
         let fresh = CachePolicy::new(&request, &http::Response::from_parts(parts, ())).time_to_live(now);
-        let keys = KeySet::jwks(&body.collect().await?.to_bytes(), false)?;
+        let keys = KeySet::from_jwks(&body.collect().await?.to_bytes(), false)?;
         Ok((keys, fresh.clamp(self.timing.min_age, self.timing.max_age)))
     }
 
-    /// Takes what came of a fetch; says when the next one is due.
-    fn took(&self, fetched: anyhow::Result<(KeySet, Duration)>) -> Instant {
+    /// Stores the result of a fetch; returns when the next one is due.
+    fn complete_fetch(&self, result: anyhow::Result<(KeySet, Duration)>) -> Instant {
         let now = Instant::now();
         let mut state = self.state();
-        state.fetching = false;
-        state.last = Some(now);
-        // Less its query, in which some services want a key.
+        state.is_fetching = false;
+        state.last_fetch_ended = Some(now);
+        // Logged without the query, which may have a secret.
         let url = format!("{}{}", self.uri.authority().map_or("", http::uri::Authority::as_str), self.uri.path());
-        let sought = std::mem::take(&mut state.sought);
-        let due = match fetched {
+        let requested_ids = std::mem::take(&mut state.requested_ids);
+        let due = match result {
             Ok((keys, fresh)) => {
-                for kid in sought.into_iter().filter(|kid| !keys.knows(kid)) {
-                    self.unknown.insert(kid, ());
+                for kid in requested_ids.into_iter().filter(|kid| !keys.has_key_for(kid)) {
+                    self.unknown_ids.insert(kid, ());
                 }
                 if std::mem::take(&mut state.failures) > 0 {
-                    tracing::info!(%url, "the keys can be fetched again");
+                    tracing::info!(%url, "fetching the keys of a token profile succeeds again");
                 }
-                state.keys = Some(KeyCache { keys: Arc::new(keys), until: now + fresh + self.timing.stale_if_error });
-                // Before they grow old, so that nobody waits.
+                state.keys =
+                    Some(KeyCache { keys: Arc::new(keys), usable_until: now + fresh + self.timing.stale_if_error });
+                // Before the keys become stale_if_error, so that no decision waits.
                 now + fresh.mul_f64(0.8)
             }
             Err(error) => {
-                let serving = state.keys.as_ref().is_some_and(|held| now < held.until);
+                let has_usable_keys = state.keys.as_ref().is_some_and(|cache| now < cache.usable_until);
                 let error = format!("{error:#}");
-                tracing::warn!(%url, %error, serving_old_keys = serving, "the keys of a token profile cannot be fetched");
-                let wait = self.timing.retry.saturating_mul(1 << state.failures.min(8)).min(MAX_RETRY);
+                tracing::warn!(%url, %error, using_cached_keys = has_usable_keys, "cannot fetch the keys of a token profile");
+                let delay = self.timing.retry_delay.saturating_mul(1 << state.failures.min(8)).min(MAX_RETRY_DELAY);
                 state.failures += 1;
-                now + wait
+                now + delay
             }
         };
-        self.fetches.send_modify(|fetches| *fetches += 1);
+        self.completed_fetches.send_modify(|count| *count += 1);
         due
     }
 }
 
-async fn keep(shared: Arc<Shared>) {
+async fn run_fetcher(shared: Arc<Shared>) {
     loop {
-        let due = shared.took(shared.fetch().await);
+        let due = shared.complete_fetch(shared.fetch().await);
         tokio::select! {
             () = sleep_until(due) => {}
-            () = shared.wanted.notified() => {}
+            () = shared.unknown_key_seen.notified() => {}
         }
-        shared.state().fetching = true;
+        shared.state().is_fetching = true;
     }
 }
 
 #[cfg(test)]
 impl JwksSource {
-    /// Fetches once, and says for how long the keys are good.
-    pub async fn fresh(&self) -> Duration {
+    /// Fetches once; returns how long the keys are fresh.
+    pub async fn fetch_freshness(&self) -> Duration {
         self.shared.fetch().await.expect("keys").1
     }
 }

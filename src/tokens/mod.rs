@@ -1,5 +1,5 @@
-//! JSON Web Tokens, checked against the operator's profiles: each binds an issuer and an audience to keys of its own, and each key
-//! to its algorithms. A token is never asked how it wants to be checked.
+//! Verifies JSON Web Tokens against the operator's profiles. A profile binds an issuer and an audience to keys, and each key to its
+//! algorithms; nothing in the token decides how it is verified.
 
 pub(crate) mod claims;
 pub(crate) mod jwks;
@@ -12,136 +12,125 @@ mod tests;
 
 pub use jsonwebtoken::Algorithm;
 
-use crate::tokens::jwks::JwksSource;
-use crate::tokens::jwks::KeyFetch;
-use crate::tokens::key::KeySet;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::tokens::claims::Rules;
-use crate::tokens::jwks::Keys;
+use crate::tokens::claims::ClaimRules;
+use crate::tokens::jwks::{JwksSource, KeyFetch, Keys};
 use crate::tokens::jwt::Token;
+use crate::tokens::key::KeySet;
 
-/// Why a token is not taken.
+/// Why a token is invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenError {
-    /// It is no token.
     Malformed,
-    /// The signature, the algorithm or the key does not hold.
+    /// No key of the profile verifies the signature with an allowed algorithm.
     Untrusted,
-    /// Its time is over.
     Expired,
-    /// A claim does not hold.
+    /// Which claim is invalid.
     Claims(String),
-    /// No key can be had.
+    /// Why there is no key.
     Unavailable(String),
 }
 
-/// What came of looking at a token.
+/// The result of verifying a token.
 #[derive(Clone, Debug)]
 pub enum Verdict {
-    /// It holds: its claims, as JSON.
-    Holds(String),
-    /// It does not.
-    Fails(TokenError),
-    /// Its keys are being fetched. Ask again when that is done.
-    Wait(KeyFetch),
+    /// The claims, as JSON.
+    Valid(String),
+    Invalid(TokenError),
+    /// The keys are being fetched: verify again afterwards.
+    Pending(KeyFetch),
 }
 
 impl From<TokenError> for Verdict {
     fn from(error: TokenError) -> Self {
-        Self::Fails(error)
+        Self::Invalid(error)
     }
 }
 
-/// For whom tokens have to be.
+/// The audience that tokens must name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Audience {
-    /// One of these. None: only tokens that name no audience.
+    /// One of these; if empty, tokens must not name an audience.
     Of(Vec<String>),
-    /// Anybody.
     Any,
 }
 
-/// Where a profile's keys come from.
-pub enum Source {
-    /// They are here.
+pub enum KeySource {
     Fixed(KeySet),
-    /// They are fetched.
     Jwks(Arc<JwksSource>),
 }
 
-/// One of the operator's profiles.
+/// A profile of the operator.
 pub struct Profile {
-    /// Who issues the tokens; none for anybody who has the keys.
+    /// The issuer of the tokens; `None` for any.
     pub issuer: Option<String>,
-    /// For whom they have to be.
     pub audience: Audience,
-    /// Seconds that clocks may differ.
+    /// Seconds that the clocks of issuer and gateway may differ.
     pub leeway: u32,
-    /// Whether a token has to have an end.
+    /// Whether tokens must have an `exp`.
     pub require_exp: bool,
-    /// What they may be signed with, of what the keys are for.
+    /// The allowed algorithms, a subset of those of the keys.
     pub algorithms: Vec<Algorithm>,
-    /// The keys.
-    pub source: Source,
+    pub keys: KeySource,
 }
 
-/// All profiles, by name.
+/// The profiles, by name.
 #[derive(Clone, Default)]
-pub struct Tokens(Arc<BTreeMap<String, Arc<Checked>>>);
+pub struct Tokens(Arc<BTreeMap<String, Arc<Verifier>>>);
 
-struct Checked {
-    rules: Rules,
+/// A profile, prepared for verification.
+struct Verifier {
+    rules: ClaimRules,
     algorithms: Vec<Algorithm>,
-    source: Source,
+    keys: KeySource,
 }
 
 impl FromIterator<(String, Profile)> for Tokens {
     fn from_iter<I: IntoIterator<Item = (String, Profile)>>(profiles: I) -> Self {
-        let check = |(name, profile): (String, Profile)| {
-            let Profile { issuer, audience, leeway, require_exp, algorithms, source } = profile;
-            let rules = Rules { issuer, audience, leeway: f64::from(leeway), require_exp };
-            (name, Arc::new(Checked { rules, algorithms, source }))
+        let verifier = |(name, profile): (String, Profile)| {
+            let Profile { issuer, audience, leeway, require_exp, algorithms, keys } = profile;
+            let rules = ClaimRules { issuer, audience, leeway: f64::from(leeway), require_exp };
+            (name, Arc::new(Verifier { rules, algorithms, keys }))
         };
-        Self(Arc::new(profiles.into_iter().map(check).collect()))
+        Self(Arc::new(profiles.into_iter().map(verifier).collect()))
     }
 }
 
 impl Tokens {
-    /// Begins to fetch what has to be fetched, so that no decision has to wait for it.
+    /// Starts to fetch keys, so that decisions need not wait for them.
     pub fn start(&self) {
         for profile in self.0.values() {
-            if let Source::Jwks(remote) = &profile.source {
-                remote.start();
+            if let KeySource::Jwks(jwks) = &profile.keys {
+                jwks.start();
             }
         }
     }
 
-    /// The profiles' names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// The same with the profiles of these names as they were before, with the keys that they have fetched.
+    /// These profiles, with unchanged ones taken from `previous`, because those have fetched their keys already.
     #[must_use]
-    pub fn keeping(&self, before: &Self, is_same: impl Fn(&str) -> bool) -> Self {
-        let keep = |(name, profile): (&String, &Arc<Checked>)| {
-            let kept = before.0.get(name).filter(|_| is_same(name)).unwrap_or(profile);
-            (name.clone(), Arc::clone(kept))
+    pub fn reusing(&self, previous: &Self, is_unchanged: impl Fn(&str) -> bool) -> Self {
+        let reuse = |(name, profile): (&String, &Arc<Verifier>)| {
+            let reused = previous.0.get(name).filter(|_| is_unchanged(name)).unwrap_or(profile);
+            (name.clone(), Arc::clone(reused))
         };
-        Self(Arc::new(self.0.iter().map(keep).collect()))
+        Self(Arc::new(self.0.iter().map(reuse).collect()))
     }
 
     #[cfg(test)]
-    pub(crate) fn shares(&self, other: &Self, name: &str) -> bool {
+    pub(crate) fn shares_profile(&self, other: &Self, name: &str) -> bool {
         matches!((self.0.get(name), other.0.get(name)), (Some(one), Some(two)) if Arc::ptr_eq(one, two))
     }
 
-    /// Checks a token for the profile of its issuer, or for the only profile without an issuer. `now` is ms since 1970.
+    /// Verifies a token against the profile of its issuer, or else the only profile without an issuer. `now` is in ms since the Unix epoch.
     #[must_use]
     pub fn verify(&self, token: &str, now: u64) -> Verdict {
         if self.0.is_empty() {
@@ -151,17 +140,17 @@ impl Tokens {
             Ok(token) => token,
             Err(error) => return error.into(),
         };
-        match self.of_issuer(token.claims.get("iss").and_then(Value::as_str)) {
+        match self.profile_of_issuer(token.claims.get("iss").and_then(Value::as_str)) {
             Ok(profile) => profile.verify(&token, now),
-            Err(why) => TokenError::Claims(why.into()).into(),
+            Err(reason) => TokenError::Claims(reason.into()).into(),
         }
     }
 
-    /// Checks a token for one profile.
+    /// Verifies a token against a profile.
     #[must_use]
     pub fn verify_with(&self, profile: &str, token: &str, now: u64) -> Verdict {
         let Some(profile) = self.0.get(profile) else {
-            return TokenError::Unavailable("there is no token profile of this name".into()).into();
+            return TokenError::Unavailable("no token profile has this name".into()).into();
         };
         match Token::parse(token) {
             Ok(token) => profile.verify(&token, now),
@@ -169,46 +158,48 @@ impl Tokens {
         }
     }
 
-    fn of_issuer(&self, issuer: Option<&str>) -> Result<&Checked, &'static str> {
-        let with = |issuer: Option<&str>| {
+    fn profile_of_issuer(&self, issuer: Option<&str>) -> Result<&Verifier, &'static str> {
+        let profiles_with = |issuer: Option<&str>| {
             let mut found = self.0.values().filter(move |profile| profile.rules.issuer.as_deref() == issuer);
             (found.next(), found.next())
         };
-        let own = issuer.map_or((None, None), |issuer| with(Some(issuer)));
-        match (own, with(None)) {
+        let own = issuer.map_or((None, None), |issuer| profiles_with(Some(issuer)));
+        match (own, profiles_with(None)) {
             ((Some(profile), None), _) | ((None, _), (Some(profile), None)) => Ok(profile),
-            ((Some(_), Some(_)), _) => Err("several profiles have this iss: one has to be named"),
-            ((None, _), (None, _)) => Err("iss is no profile's issuer"),
+            ((Some(_), Some(_)), _) => Err("several profiles have this issuer: the policy has to name a profile"),
+            ((None, _), (None, _)) => Err("no profile has this issuer"),
             ((None, _), (Some(_), Some(_))) => {
-                Err("iss is no profile's issuer, and several profiles have none: one has to be named")
+                Err("no profile has this issuer, and several have none: the policy has to name a profile")
             }
         }
     }
 }
 
-impl Checked {
+impl Verifier {
     fn verify(&self, token: &Token<'_>, now: u64) -> Verdict {
         let algorithm = token.header.alg.parse().ok().filter(|algorithm| self.algorithms.contains(algorithm));
         let Some(algorithm) = algorithm.filter(|_| token.header.crit.is_none()) else {
             return TokenError::Untrusted.into();
         };
         let fetched;
-        let keys = match &self.source {
-            Source::Fixed(keys) => keys,
-            Source::Jwks(remote) => match remote.keys(token.header.kid.as_deref()) {
-                Keys::Here(keys) => {
+        let keys = match &self.keys {
+            KeySource::Fixed(keys) => keys,
+            KeySource::Jwks(jwks) => match jwks.keys(token.header.kid.as_deref()) {
+                Keys::Available(keys) => {
                     fetched = keys;
                     &*fetched
                 }
-                Keys::Wait(wait) => return Verdict::Wait(wait),
-                Keys::Unavailable => return TokenError::Unavailable("the JWKS URL does not answer".into()).into(),
+                Keys::Pending(fetch) => return Verdict::Pending(fetch),
+                Keys::Unavailable => {
+                    return TokenError::Unavailable("the keys cannot be fetched from the JWKS URL".into()).into();
+                }
             },
         };
         if !keys.verify(token, algorithm) {
             return TokenError::Untrusted.into();
         }
         match self.rules.check(&token.claims, now) {
-            Ok(()) => Verdict::Holds(token.text.clone()),
+            Ok(()) => Verdict::Valid(token.claims_json.clone()),
             Err(error) => error.into(),
         }
     }

@@ -11,20 +11,18 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Delays that begin at `first` and double up to `max`.
     #[must_use]
     pub const fn new(first: Duration, max: Duration) -> Self {
         Self { first, max, next: first }
     }
 
-    /// The delay before the next retry.
     pub fn next_delay(&mut self) -> Duration {
         let delay = self.next;
         self.next = delay.saturating_mul(2).min(self.max);
         delay
     }
 
-    /// Begins again with the first delay, after a success.
+    /// Starts over with the first delay, after a success.
     pub fn reset(&mut self) {
         self.next = self.first;
     }

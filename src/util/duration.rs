@@ -1,4 +1,6 @@
-//! Times as people write them: `250ms`, `25s`, `2m`. For `#[serde(with = "crate::util::duration")]`.
+//! Durations as people write them, such as `250ms`, `25s` or `2m`, for `#[serde(with = "crate::util::duration")]`.
+//!
+//! `humantime_serde` has the same functions, but its errors do not say what would be right.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,18 +9,17 @@ use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
 pub use humantime_serde::serialize;
 
-/// What is none is told with what would be one.
 pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    from.deserialize_str(Time)
+    from.deserialize_str(DurationVisitor)
 }
 
-struct Time;
+struct DurationVisitor;
 
-impl Visitor<'_> for Time {
+impl Visitor<'_> for DurationVisitor {
     type Value = Duration;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a time, as 250ms, 25s or 2m")
+        f.write_str("a duration such as 250ms, 25s or 2m")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
@@ -26,7 +27,7 @@ impl Visitor<'_> for Time {
     }
 }
 
-/// The same for a time that there need not be.
+/// For `Option<Duration>`.
 pub mod option {
     use serde::{Deserialize, Deserializer};
 
@@ -35,11 +36,10 @@ pub mod option {
     pub use humantime_serde::option::serialize;
 
     #[derive(Deserialize)]
-    struct Time(#[serde(with = "super")] Duration);
+    struct Wrapper(#[serde(with = "super")] Duration);
 
-    /// What is none is told with what would be one.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-        Ok(Option::<Time>::deserialize(from)?.map(|Time(time)| time))
+        Ok(Option::<Wrapper>::deserialize(from)?.map(|Wrapper(duration)| duration))
     }
 }
 
@@ -48,23 +48,24 @@ mod tests {
     use super::*;
 
     #[derive(serde::Deserialize)]
-    struct Has {
+    struct Durations {
         #[serde(with = "super")]
-        must: Duration,
+        required: Duration,
         #[serde(default, with = "super::option")]
-        may: Option<Duration>,
+        optional: Option<Duration>,
     }
 
     #[test]
-    fn what_is_no_time_is_told_what_would_be_one() {
-        let read = |text: &str| serde_json::from_str::<Has>(text).map_err(|error| error.to_string());
-        let has = read(r#"{"must": "2m", "may": "250ms"}"#).unwrap();
-        assert_eq!((has.must, has.may), (Duration::from_secs(120), Some(Duration::from_millis(250))));
-        assert_eq!(read(r#"{"must": "1s"}"#).unwrap().may, None);
-        assert_eq!(read(r#"{"must": "1s", "may": null}"#).unwrap().may, None);
-        for wrong in [r#"{"must": "1x"}"#, r#"{"must": 5}"#, r#"{"must": "1s", "may": "15"}"#] {
+    fn error_of_an_invalid_duration_gives_examples() {
+        let read = |text: &str| serde_json::from_str::<Durations>(text).map_err(|error| error.to_string());
+        let durations = read(r#"{"required": "2m", "optional": "250ms"}"#).unwrap();
+        let expected = (Duration::from_secs(120), Some(Duration::from_millis(250)));
+        assert_eq!((durations.required, durations.optional), expected);
+        assert_eq!(read(r#"{"required": "1s"}"#).unwrap().optional, None);
+        assert_eq!(read(r#"{"required": "1s", "optional": null}"#).unwrap().optional, None);
+        for wrong in [r#"{"required": "1x"}"#, r#"{"required": 5}"#, r#"{"required": "1s", "optional": "15"}"#] {
             let error = read(wrong).err().unwrap();
-            assert!(error.contains("expected a time, as 250ms, 25s or 2m"), "{error}");
+            assert!(error.contains("expected a duration such as 250ms, 25s or 2m"), "{error}");
         }
     }
 }

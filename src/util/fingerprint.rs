@@ -1,70 +1,67 @@
-//! What tells one content of files from another without reading them.
+//! Fingerprints of files: whether a file has changed, without reading it.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Files as they are at a moment.
+/// What the metadata of some files says of their contents; `None` for a file that does not exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprint(Vec<Option<[i64; 7]>>);
 
 impl Fingerprint {
-    /// The stamp of some files.
     pub fn of<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
-        Self(paths.into_iter().map(|path| fs::metadata(path).ok().map(|data| stamp(&data))).collect())
+        Self(paths.into_iter().map(|path| fs::metadata(path).ok().map(|data| identity(&data))).collect())
     }
 
-    /// Whether the first of the files is there.
+    /// Whether the first of the files exists.
     #[must_use]
-    pub fn is_there(&self) -> bool {
+    pub fn first_exists(&self) -> bool {
         self.0.first().is_some_and(Option::is_some)
     }
 }
 
-/// The time of the last change of the inode counts too: who copies a file with its times changes that.
-fn stamp(data: &Metadata) -> [i64; 7] {
-    let number = |n: u64| i64::from_ne_bytes(n.to_ne_bytes());
-    let (device, inode, size) = (number(data.dev()), number(data.ino()), number(data.size()));
+/// Includes the inode's change time: `cp -p` and `rsync -t` preserve the modification time, but nothing preserves this one.
+fn identity(data: &Metadata) -> [i64; 7] {
+    let signed = |n: u64| i64::from_ne_bytes(n.to_ne_bytes());
+    let (device, inode, size) = (signed(data.dev()), signed(data.ino()), signed(data.size()));
     [device, inode, size, data.mtime(), data.mtime_nsec(), data.ctime(), data.ctime_nsec()]
 }
 
-/// Files with what they were when they were looked at last.
+/// The paths of some files, with their fingerprint at the time when they were read.
 #[derive(Clone, Debug, Default)]
 pub struct FileSnapshot {
     paths: Vec<PathBuf>,
-    stamp: Fingerprint,
+    fingerprint: Fingerprint,
 }
 
 impl FileSnapshot {
-    /// Some files as they are now.
     #[must_use]
-    pub fn now(paths: Vec<PathBuf>) -> Self {
-        let stamp = Fingerprint::of(paths.iter().map(PathBuf::as_path));
-        Self { paths, stamp }
+    pub fn take(paths: Vec<PathBuf>) -> Self {
+        let fingerprint = Fingerprint::of(paths.iter().map(PathBuf::as_path));
+        Self { paths, fingerprint }
     }
 
-    /// More of them, as they are now.
+    /// Adds files as they are now.
     pub fn add(&mut self, paths: Vec<PathBuf>) {
-        let more = Self::now(paths);
+        let more = Self::take(paths);
         self.paths.extend(more.paths);
-        self.stamp.0.extend(more.stamp.0);
+        self.fingerprint.0.extend(more.fingerprint.0);
     }
 
-    /// Where they are.
     #[must_use]
     pub fn paths(&self) -> &[PathBuf] {
         &self.paths
     }
 
-    /// Whether the first of them was there.
+    /// Whether the first of the files existed.
     #[must_use]
-    pub fn was_there(&self) -> bool {
-        self.stamp.is_there()
+    pub fn first_existed(&self) -> bool {
+        self.fingerprint.first_exists()
     }
 
-    /// Whether they are others by now.
+    /// Whether any of the files has changed since the snapshot.
     #[must_use]
     pub fn has_changed(&self) -> bool {
-        Fingerprint::of(self.paths.iter().map(PathBuf::as_path)) != self.stamp
+        Fingerprint::of(self.paths.iter().map(PathBuf::as_path)) != self.fingerprint
     }
 }

@@ -1,4 +1,4 @@
-//! Helpers without knowledge of the gateway.
+//! Helpers that know nothing of the gateway.
 
 pub mod backoff;
 pub mod clock;
@@ -6,7 +6,6 @@ pub(crate) mod duration;
 pub(crate) mod files;
 pub(crate) mod fingerprint;
 pub mod id;
-pub(crate) mod private_files;
 
 #[cfg(test)]
 pub(crate) mod golden;

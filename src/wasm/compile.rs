@@ -1,9 +1,8 @@
-//! From WebAssembly to machine code: in a child process with bounds, kept in a folder for the next start.
+//! Compiles WebAssembly to machine code, in a child process with limits, and caches the code in a directory.
 //!
-//! A compilation cannot be stopped in a thread, and a component may be made to compile for ever, or to take all memory. So the
-//! gateway starts its own program once more, nicely, and ends it when it takes too long.
+//! A compilation cannot be stopped within a thread, and a hostile component may take for ever or take all memory. So the gateway
+//! starts its own program again, with low priority, and kills it when it takes too long.
 
-use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -15,40 +14,40 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::policy::Limits;
-use crate::util::private_files;
+use crate::util::files;
 use crate::wasm::engine;
-use crate::wasm::load_error::LoadError;
+use crate::wasm::load_error::{LoadError, MAX_COMPONENT_BYTES};
 
-/// The hidden command that [`child`] is.
-pub const COMMAND: &str = "compile-policy";
-/// How a child says that the component is at fault, and not the machine.
-const INVALID: i32 = 3;
-/// CPU time of a child, whatever the operator says: both cores of an hour.
-const CPU: u64 = 7200;
-/// Compiled policies that are kept; the oldest go.
-const KEPT: usize = 32;
-/// Address space of a child. The largest policy that was seen here takes 0.5 GB.
-const MEMORY: u64 = 3 << 30;
-/// Machine code is some three to ten times the WebAssembly that it was made of.
-const MAX_CODE: u64 = 1 << 30;
-/// What of a child's words is read.
-const MAX_WORDS: u64 = 4 << 10;
+/// The hidden command that runs [`run_child`].
+pub const COMPILE_COMMAND: &str = "compile-policy";
+/// The exit code of a child whose component is invalid.
+const EXIT_INVALID: i32 = 3;
+/// CPU time of a child, which compiles on several threads: two cores for an hour.
+const MAX_CHILD_CPU_SECONDS: u64 = 7200;
+/// Compiled policies in the cache directory; the oldest are removed.
+const MAX_CACHED_FILES: usize = 32;
+/// Address space of a child. The largest policy measured takes 0.5 GB.
+const MAX_CHILD_MEMORY_BYTES: u64 = 3 << 30;
+/// Machine code is three to ten times as large as its WebAssembly.
+const MAX_CODE_BYTES: u64 = 1 << 30;
+/// Standard error of a child; the rest is discarded.
+const MAX_STDERR_BYTES: u64 = 4 << 10;
 
-/// Makes components of bytes that may be anything.
+/// Compiles untrusted bytes to components.
 #[derive(Clone)]
 pub struct Compiler {
     engine: Engine,
-    child: Option<Child>,
+    child: Option<CompilerProcess>,
 }
 
 #[derive(Clone)]
-struct Child {
+struct CompilerProcess {
     program: PathBuf,
-    kept: Option<PathBuf>,
-    time: Duration,
+    code_dir: Option<PathBuf>,
+    timeout: Duration,
 }
 
-/// In this process and without bounds: for tests and benchmarks, which know what they compile.
+/// Compiles in this process and without limits, for tests and benchmarks, which trust their components.
 impl From<Engine> for Compiler {
     fn from(engine: Engine) -> Self {
         Self { engine, child: None }
@@ -56,100 +55,99 @@ impl From<Engine> for Compiler {
 }
 
 impl Compiler {
-    /// Compiles in children of this program, and keeps what comes of it below `cache_dir`.
+    /// Compiles in child processes, and caches the code below `cache_dir`.
     pub fn new(limits: &Limits, cache_dir: Option<&Path>) -> anyhow::Result<Self> {
-        let program = std::env::current_exe().map_err(|error| anyhow::anyhow!("cannot find this program: {error}"))?;
-        let kept = cache_dir.map(|dir| dir.join("compiled"));
-        let child = Child { program, kept, time: limits.compile_timeout };
+        let program = std::env::current_exe()
+            .map_err(|error| anyhow::anyhow!("cannot find the executable of this process: {error}"))?;
+        let code_dir = cache_dir.map(|dir| dir.join("compiled"));
+        let child = CompilerProcess { program, code_dir, timeout: limits.compile_timeout };
         Ok(Self { engine: engine::engine(limits)?, child: Some(child) })
     }
 
-    /// The engine that runs what is compiled.
+    /// The engine that the code is compiled for.
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// Compiles a component, `digest` of which is in hexadecimal.
+    /// `digest` is that of `bytes`, in hexadecimal.
     pub(super) fn compile(&self, bytes: &[u8], digest: &str) -> Result<Component, LoadError> {
         let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{error:#}"));
         let Some(child) = &self.child else { return Component::from_binary(&self.engine, bytes).map_err(invalid) };
-        let file = child.kept.as_ref().map(|folder| folder.join(self.name(digest)));
+        let file = child.code_dir.as_ref().map(|dir| dir.join(self.file_name(digest)));
         if let Some(file) = &file
             && file.exists()
         {
-            match private_files::owned(file).map_err(wasmtime::Error::from).and_then(|()| load(&self.engine, file)) {
+            match files::check_private(file).map_err(wasmtime::Error::from).and_then(|()| load(&self.engine, file)) {
                 Ok(component) => return Ok(component),
-                // Cut off by a full disk, or of another version: it is made again.
-                Err(error) => tracing::warn!(file = %file.display(), %error, "a compiled policy cannot be used"),
+                // Truncated by a full disk, or of another version: compile it again.
+                Err(error) => tracing::warn!(file = %file.display(), %error, "cannot load a cached compiled policy"),
             }
         }
         let code = child.run(bytes)?;
         if let Some(file) = &file {
-            match keep(file, &code).map_err(wasmtime::Error::from).and_then(|()| load(&self.engine, file)) {
+            match store(file, &code).map_err(wasmtime::Error::from).and_then(|()| load(&self.engine, file)) {
                 Ok(component) => return Ok(component),
-                Err(error) => tracing::warn!(file = %file.display(), %error, "a compiled policy cannot be kept"),
+                Err(error) => tracing::warn!(file = %file.display(), %error, "cannot cache a compiled policy"),
             }
         }
-        // The child compiled it for this very engine; what may still be wrong is that no instance of its pool is so large.
-        load_bytes(&self.engine, &code).map_err(|error| LoadError::TooBig(format!("{error:#}")))
+        // The child compiles for an engine of the same version and settings, so all that can fail is that the pool's instances are too small.
+        load_bytes(&self.engine, &code).map_err(|error| LoadError::InstanceTooLarge(format!("{error:#}")))
     }
 
-    /// What tells this engine's code for a component from every other.
-    fn name(&self, digest: &str) -> String {
+    /// A name that differs for every component and for every version and setting of the engine.
+    fn file_name(&self, digest: &str) -> String {
         let mut hasher = DefaultHasher::new();
         self.engine.precompile_compatibility_hash().hash(&mut hasher);
         format!("{digest}-{:016x}.cwasm", hasher.finish())
     }
 }
 
-impl Child {
+impl CompilerProcess {
     fn run(&self, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
-        let failed = |error: std::io::Error| LoadError::Compiler(error.to_string());
+        let failed = |error: std::io::Error| LoadError::CompilerUnavailable(error.to_string());
         let mut command = Command::new(&self.program);
-        command.arg(COMMAND).env_clear();
+        command.arg(COMPILE_COMMAND).env_clear();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().map_err(failed)?;
         let pipes = (process.stdin.take(), process.stdout.take(), process.stderr.take());
         let (Some(mut input), Some(output), Some(errors)) = pipes else { unreachable!("all three are piped") };
         std::thread::scope(|scope| {
-            // A child that ends early reads no more; why it did is told by its status.
+            // Writing fails if the child ends early; its exit status says why it ended.
             scope.spawn(move || input.write_all(bytes));
-            let code = scope.spawn(move || read(output, MAX_CODE));
-            let words = scope.spawn(move || read(errors, MAX_WORDS));
-            let status = wait(&mut process, self.time);
-            // An output that could not be read is cut short, and no code for the engine.
-            let (code, words) = (code.join().unwrap_or_default(), words.join().unwrap_or_default());
-            let words = String::from_utf8_lossy(&words).trim_end().to_owned();
+            let code = scope.spawn(move || read(output, MAX_CODE_BYTES));
+            let message = scope.spawn(move || read(errors, MAX_STDERR_BYTES));
+            let status = wait(&mut process, self.timeout);
+            // Output that could not be read is truncated, and the engine rejects truncated code.
+            let (code, message) = (code.join().unwrap_or_default(), message.join().unwrap_or_default());
+            let message = String::from_utf8_lossy(&message).trim_end().to_owned();
             match status.map_err(failed)? {
-                None => Err(LoadError::TooLong(self.time)),
+                None => Err(LoadError::CompileTimeout(self.timeout)),
                 Some(status) if status.success() => Ok(code),
-                Some(status) if status.code() == Some(INVALID) => Err(LoadError::Invalid(words)),
-                // Out of memory, most often: the allocator aborts.
-                Some(status) => Err(LoadError::TooHard(format!("{status}: {words}"))),
+                Some(status) if status.code() == Some(EXIT_INVALID) => Err(LoadError::Invalid(message)),
+                Some(status) => Err(LoadError::CompilerCrashed(format!("{status}: {message}"))),
             }
         })
     }
 }
 
-fn read(from: impl Read, limit: u64) -> Vec<u8> {
+fn read(mut from: impl Read, max_bytes: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // The rest is thrown away, so that the writer does not wait for ever.
-    let mut from = from;
-    let _ = from.by_ref().take(limit).read_to_end(&mut bytes);
+    // The rest is read and discarded, so that the writer does not block for ever.
+    let _ = from.by_ref().take(max_bytes).read_to_end(&mut bytes);
     let _ = std::io::copy(&mut from, &mut std::io::sink());
     bytes
 }
 
-/// Waits for a child's end; none if it had to be ended.
-fn wait(process: &mut std::process::Child, time: Duration) -> std::io::Result<Option<std::process::ExitStatus>> {
-    let end = Instant::now() + time;
+/// Waits until the child exits; `None` if it was killed after the timeout.
+fn wait(process: &mut std::process::Child, timeout: Duration) -> std::io::Result<Option<std::process::ExitStatus>> {
+    let deadline = Instant::now() + timeout;
     let mut pause = Duration::from_millis(1);
     loop {
         if let Some(status) = process.try_wait()? {
             return Ok(Some(status));
         }
-        if Instant::now() >= end {
+        if Instant::now() >= deadline {
             process.kill()?;
             process.wait()?;
             return Ok(None);
@@ -159,53 +157,41 @@ fn wait(process: &mut std::process::Child, time: Duration) -> std::io::Result<Op
     }
 }
 
-/// Writes a file that is either whole or not there, and nobody else's to write.
-fn keep(file: &Path, code: &[u8]) -> std::io::Result<()> {
-    private_files::write(file, code)?;
-    file.parent().map_or(Ok(()), prune)
+/// Stores compiled code. Several gateways may share the directory, so others may prune it at the same time.
+fn store(file: &Path, code: &[u8]) -> std::io::Result<()> {
+    files::write_private(file, code)?;
+    file.parent().map_or(Ok(()), |directory| files::prune(directory, MAX_CACHED_FILES))
 }
 
-/// Removes the oldest of more than so many compiled policies.
-fn prune(folder: &Path) -> std::io::Result<()> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        files.push((entry.metadata()?.modified()?, entry.path()));
-    }
-    files.sort();
-    let too_many = files.len().saturating_sub(KEPT);
-    files.iter().take(too_many).try_for_each(|(_, file)| fs::remove_file(file))
-}
-
-#[expect(unsafe_code, reason = "machine code is run as it is; see the comment")]
+#[expect(unsafe_code, reason = "deserializing runs machine code as it is; see the comment")]
 fn load(engine: &Engine, file: &Path) -> wasmtime::Result<Component> {
-    // SAFETY: the file was written by `keep`, from what this very program compiled, into a folder that only this user may
-    // write to. Whoever can change it can change the program too.
+    // SAFETY: `store` wrote the file, with code that this program compiled, into a directory that only this user may write to. Who can
+    // change the file can change the program as well.
     unsafe { Component::deserialize_file(engine, file) }
 }
 
-#[expect(unsafe_code, reason = "machine code is run as it is; see the comment")]
+#[expect(unsafe_code, reason = "deserializing runs machine code as it is; see the comment")]
 fn load_bytes(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: `code` is what a child of this very program compiled, and came through a pipe of our own.
+    // SAFETY: a child process of this program compiled `code` and sent it through a pipe that only the two have.
     unsafe { Component::deserialize(engine, code) }
 }
 
-/// The child: compiles standard input to standard output, within the bounds, and ends.
-pub fn child() -> anyhow::Result<()> {
+/// The child process: limits itself, then compiles standard input to standard output.
+pub fn run_child() -> anyhow::Result<()> {
     let limit = |resource, value| setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) });
-    limit(Resource::As, MEMORY)?;
-    // The parent ends a child by the clock; this is for one whose parent is gone.
-    limit(Resource::Cpu, CPU)?;
+    limit(Resource::As, MAX_CHILD_MEMORY_BYTES)?;
+    // The parent kills a child after a timeout; this limit is for a child whose parent died.
+    limit(Resource::Cpu, MAX_CHILD_CPU_SECONDS)?;
     limit(Resource::Core, 0)?;
-    // Where that is forbidden it runs as all others do.
+    // Where this is forbidden, the child runs with normal priority.
     let _ = nice(10);
     let mut bytes = Vec::new();
-    std::io::stdin().lock().take(crate::wasm::load_error::MAX_SIZE + 1).read_to_end(&mut bytes)?;
+    std::io::stdin().lock().take(MAX_COMPONENT_BYTES + 1).read_to_end(&mut bytes)?;
     match engine::compiler()?.precompile_component(&bytes) {
         Ok(code) => Ok(std::io::stdout().lock().write_all(&code)?),
         Err(error) => {
             eprintln!("{error:#}");
-            std::process::exit(INVALID)
+            std::process::exit(EXIT_INVALID)
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A policy as it is loaded: from bytes that may be anything to a component that fits the interface.
+//! Loads a policy: untrusted bytes become a component that fits the interface.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,15 +9,14 @@ use wasmtime::{Engine, Store};
 use crate::artifact::digest::Digest;
 use crate::util::files;
 use crate::wasm::compile::Compiler;
-use crate::wasm::host;
-use crate::wasm::host::{PolicyIndices, State, linker};
-use crate::wasm::load_error::{EXPORT, LoadError, MAX_SIZE};
+use crate::wasm::host::{self, PolicyIndices, State, linker};
+use crate::wasm::load_error::{AUTHORIZER_INTERFACE, LoadError, MAX_COMPONENT_BYTES};
 
-/// What it may export beside.
-const PREPARATION: &str = "tidegate:policy/preparation@0.1.0";
+/// An interface that a policy may export in addition.
+const PREPARATION_INTERFACE: &str = "tidegate:policy/preparation@0.1.0";
 
-/// Whether the first bytes are a component's, which costs nothing to ask.
-pub fn begins_as_one(bytes: &[u8]) -> Result<(), LoadError> {
+/// Checks that the first bytes are those of a component, before the expensive steps.
+pub fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
     if Engine::detect_precompiled(bytes).is_some() {
         return Err(LoadError::Precompiled);
     }
@@ -28,7 +27,7 @@ pub fn begins_as_one(bytes: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-/// A component that fits the interface, ready for instances.
+/// A compiled component that fits the interface.
 #[derive(Clone)]
 pub struct Policy {
     pre: InstancePre<State>,
@@ -38,25 +37,24 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Loads a file.
     pub fn load(compiler: &Compiler, path: &Path) -> Result<Self, LoadError> {
-        Self::new(compiler, &files::read(path, MAX_SIZE)?)
+        Self::new(compiler, &files::read(path, MAX_COMPONENT_BYTES)?)
     }
 
-    /// Compiles and checks; takes from milliseconds to some ten seconds of both cores.
+    /// Compiles and checks a component, which takes from milliseconds to some ten seconds of all cores.
     pub fn new(compiler: &Compiler, bytes: &[u8]) -> Result<Self, LoadError> {
-        Self::of(compiler, bytes, Digest::of(bytes))
+        Self::with_digest(compiler, bytes, Digest::of(bytes))
     }
 
-    /// The same for bytes of which the digest is known.
-    pub fn of(compiler: &Compiler, bytes: &[u8], digest: Digest) -> Result<Self, LoadError> {
-        begins_as_one(bytes)?;
+    /// [`Self::new`] for bytes whose digest the caller has computed already.
+    pub fn with_digest(compiler: &Compiler, bytes: &[u8], digest: Digest) -> Result<Self, LoadError> {
+        check_header(bytes)?;
         let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{error:#}"));
         let engine = compiler.engine();
         let component = compiler.compile(bytes, &digest.hex())?;
         let linker = linker(engine).map_err(invalid)?;
         let kind = component.component_type();
-        if !kind.exports(engine).any(|(name, _)| name == EXPORT) {
+        if !kind.exports(engine).any(|(name, _)| name == AUTHORIZER_INTERFACE) {
             let names: Vec<&str> = kind.exports(engine).map(|(name, _)| name).collect();
             let names = if names.is_empty() { "nothing".into() } else { names.join(", ") };
             return Err(LoadError::MissingExport(names));
@@ -67,25 +65,24 @@ impl Policy {
         })?;
         let indices = PolicyIndices::new(&pre).map_err(invalid)?;
         let preparation = component
-            .get_export_index(None, PREPARATION)
+            .get_export_index(None, PREPARATION_INTERFACE)
             .and_then(|interface| component.get_export_index(Some(&interface), "prepare"));
-        // Else the first request would pay for it.
+        // Now, because otherwise the first request pays for it.
         component.initialize_copy_on_write_image().map_err(invalid)?;
         Ok(Self { pre, indices, preparation, digest: digest.to_string().into() })
     }
 
-    /// The engine that it was compiled for.
     pub(crate) fn engine(&self) -> &Engine {
         self.pre.engine()
     }
 
-    /// A fresh instance in a store of its own.
+    /// A fresh instance in `store`, which holds nothing else.
     pub(crate) async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<(Instance, host::Policy)> {
         let instance = self.pre.instantiate_async(&mut *store).await?;
         Ok((instance, self.indices.load(store, &instance)?))
     }
 
-    /// What it wants to be called before it waits for its request.
+    /// The function that a new instance calls before its request, if the policy has one.
     pub(crate) fn preparation(&self) -> Option<&ComponentExportIndex> {
         self.preparation.as_ref()
     }
@@ -97,8 +94,8 @@ impl Policy {
     }
 }
 
-/// The interfaces that the host has, less their versions. One that is there but lacks a function is told by the linker.
-const PROVIDED: [&str; 33] = [
+/// The interfaces that the host provides, without their versions. If an interface only lacks a function, the linker reports it.
+const PROVIDED_INTERFACES: [&str; 33] = [
     "tidegate:policy/answer",
     "tidegate:policy/context",
     "tidegate:policy/lookup",
@@ -134,11 +131,11 @@ const PROVIDED: [&str; 33] = [
     "wasi:sockets/tcp",
 ];
 
-/// The names of all that a component imports and the host does not have.
+/// The interfaces that a component imports and the host does not provide.
 fn missing_imports(engine: &Engine, component: &Component) -> Vec<String> {
     let provided = |name: &str| {
         let (interface, version) = name.split_once('@').unwrap_or((name, ""));
-        let known = PROVIDED.contains(&interface) || interface.starts_with("wasi:sockets/");
+        let known = PROVIDED_INTERFACES.contains(&interface) || interface.starts_with("wasi:sockets/");
         known && version.starts_with(if interface.starts_with("wasi:") { "0.2." } else { "0.1." })
     };
     let kind = component.component_type();

@@ -1,4 +1,4 @@
-//! How fast a call goes: what CPU time it has had, and whether it is one that had better leave the thread that serves.
+//! CPU time of a call into a policy, and whether the call has to leave the thread that serves connections.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,66 +7,65 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::wasm::engine::TICK;
+use crate::wasm::engine::EPOCH_INTERVAL;
 
-/// Shared by an instance and whoever polls it.
+/// Shared by an instance and the task that polls it.
 #[derive(Debug, Default)]
 pub struct CpuBudget {
     is_slow: AtomicBool,
-    /// CPU time of the call so far, in ns.
-    spent: AtomicU64,
-    /// What the thread's clock said when it was last counted, in ns; 0 where nobody counts.
-    since: AtomicU64,
+    /// CPU time of the call so far.
+    spent_ns: AtomicU64,
+    /// The thread's CPU clock when `spent_ns` was updated last; 0 outside of [`CpuBudget::poll`].
+    counted_at_ns: AtomicU64,
 }
 
 impl CpuBudget {
-    /// Begins a call.
-    pub fn begin(&self) {
+    pub fn start_call(&self) {
         self.is_slow.store(false, Ordering::Relaxed);
-        self.spent.store(0, Ordering::Relaxed);
+        self.spent_ns.store(0, Ordering::Relaxed);
     }
 
-    /// Whether the call ran for a whole tick, or took much memory.
+    /// Whether the call ran during an epoch tick, or allocated much memory.
     pub fn is_slow(&self) -> bool {
         self.is_slow.load(Ordering::Relaxed)
     }
 
-    /// Says that the call is slow; whether it was before.
-    pub fn slow_down(&self) -> bool {
+    /// Marks the call as slow; returns whether it was marked before.
+    pub fn mark_slow(&self) -> bool {
         self.is_slow.swap(true, Ordering::Relaxed)
     }
 
-    /// A tick came while the call ran; the CPU time that it has had by now. Where nobody counts that is a tick: on a busy machine
-    /// it was less, but the call goes on where it is counted.
+    /// Notes that an epoch tick interrupted the call; returns the CPU time of the call. Outside of [`Self::poll`] the tick counts as a
+    /// whole interval: on a busy machine the call had less, but it continues in the low-priority pool, which measures.
     pub fn tick(&self) -> Duration {
-        self.slow_down();
-        match self.since.load(Ordering::Relaxed) {
+        self.mark_slow();
+        match self.counted_at_ns.load(Ordering::Relaxed) {
             0 => {
-                self.spent.fetch_add(u64::try_from(TICK.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                let interval = u64::try_from(EPOCH_INTERVAL.as_nanos()).unwrap_or(u64::MAX);
+                self.spent_ns.fetch_add(interval, Ordering::Relaxed);
             }
-            since => self.count(since),
+            since => self.count_since(since),
         }
-        Duration::from_nanos(self.spent.load(Ordering::Relaxed))
+        Duration::from_nanos(self.spent_ns.load(Ordering::Relaxed))
     }
 
-    /// Polls a call and counts what that takes of this thread.
+    /// Polls a call and counts the CPU time that this thread spends on it.
     pub fn poll<F: Future>(&self, call: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
-        self.since.store(thread_time(), Ordering::Relaxed);
+        self.counted_at_ns.store(thread_cpu_ns(), Ordering::Relaxed);
         let polled = call.poll(context);
-        self.count(self.since.load(Ordering::Relaxed));
-        self.since.store(0, Ordering::Relaxed);
+        self.count_since(self.counted_at_ns.load(Ordering::Relaxed));
+        self.counted_at_ns.store(0, Ordering::Relaxed);
         polled
     }
 
-    fn count(&self, since: u64) {
-        let now = thread_time();
-        self.spent.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
-        self.since.store(now, Ordering::Relaxed);
+    fn count_since(&self, since_ns: u64) {
+        let now = thread_cpu_ns();
+        self.spent_ns.fetch_add(now.saturating_sub(since_ns), Ordering::Relaxed);
+        self.counted_at_ns.store(now, Ordering::Relaxed);
     }
 }
 
-/// CPU time of this thread, in ns.
-fn thread_time() -> u64 {
+fn thread_cpu_ns() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     u64::try_from(time.tv_sec * 1_000_000_000 + time.tv_nsec).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The one engine that all policies run in, and the ticker that counts their CPU time.
+//! The engine that all policies run in, and the ticker of its epochs.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -8,24 +8,23 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 
 use crate::policy::Limits;
 
-/// The unit of CPU time. A policy that runs longer than one tick yields to the others on its thread.
-pub const TICK: Duration = Duration::from_millis(5);
+/// The resolution of CPU limits. A policy that runs longer than one epoch yields to the other tasks of its thread.
+pub const EPOCH_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A case is asked once or twice, and the last one's instance may not be gone yet.
-const CASES: usize = 4;
-/// Memories that are kept for policies which have none in use.
-const WARM: u32 = 8;
-/// A component brings adapters and shims with it: core instances, memories and tables beside those of its own module.
-/// The largest that was seen here (Python) has 30 core instances, 2 memories and 12 tables.
-const CORE_INSTANCES: u32 = 48;
-const MEMORIES: u32 = 2;
-const TABLES: u32 = 16;
+/// Instances for the test cases of a new policy: a case takes one or two, and the one before may not be torn down yet.
+const TEST_INSTANCES: usize = 4;
+const MAX_UNUSED_WARM_SLOTS: u32 = 8;
+/// Adapters and shims of a component have core instances, memories and tables of their own. The largest component measured (Python) has
+/// 30 core instances, 2 memories and 12 tables.
+const CORE_INSTANCES_PER_COMPONENT: u32 = 48;
+const MEMORIES_PER_COMPONENT: u32 = 2;
+const TABLES_PER_COMPONENT: u32 = 16;
 
-/// Makes an engine whose pool holds an instance for each concurrent decision, or, where the machine has no address space
-/// for that, one that allocates on demand.
+/// An engine with a pool of an instance per concurrent decision or, on a machine without the address space for that, one that
+/// allocates each instance by itself.
 pub fn engine(limits: &Limits) -> anyhow::Result<Engine> {
     let engine = Engine::new(&config(Some(pool(limits)))).or_else(|error| {
-        tracing::warn!(%error, "no address space for a pool of instances: each is allocated by itself, which is slower");
+        tracing::warn!(%error, "no address space for a pool of instances: allocating each by itself, which is slower");
         Engine::new(&config(None))
     });
     let engine = engine.map_err(|error| anyhow::anyhow!("cannot start the WebAssembly engine: {error:#}"))?;
@@ -33,25 +32,25 @@ pub fn engine(limits: &Limits) -> anyhow::Result<Engine> {
     Ok(engine)
 }
 
-/// An engine that only compiles, for those made by [`engine`]: what it compiles does not depend on where instances live.
+/// An engine that only compiles. Its code runs in the engines of [`engine`]: it does not depend on how instances are allocated.
 pub fn compiler() -> anyhow::Result<Engine> {
     Engine::new(&config(None)).map_err(|error| anyhow::anyhow!("cannot start the compiler: {error:#}"))
 }
 
-/// An engine that counts the instructions that it runs, for benchmarks. Nothing stops a policy in it but the counting.
+/// An engine that counts instructions as fuel, for benchmarks. It has no epochs, so only the end of its fuel stops a policy.
 pub fn metered() -> anyhow::Result<Engine> {
     let mut config = config(None);
     config.epoch_interruption(false).consume_fuel(true);
-    Engine::new(&config).map_err(|error| anyhow::anyhow!("cannot start the engine that counts: {error:#}"))
+    Engine::new(&config).map_err(|error| anyhow::anyhow!("cannot start the metered engine: {error:#}"))
 }
 
 fn config(pool: Option<PoolingAllocationConfig>) -> Config {
     let mut config = Config::new();
     config.wasm_component_model(true);
-    // Policies are plain functions: what serves concurrent calls within one instance would be set up for nothing.
+    // An instance serves one call, so the machinery for concurrent calls would only cost time.
     config.concurrency_support(false);
     config.epoch_interruption(true);
-    // A policy's own stack; deeper recursion is a trap. The fiber's stack holds it and the host's frames.
+    // The stack of the guest; deeper recursion traps. The fiber's stack holds it and the frames of the host.
     config.max_wasm_stack(512 << 10);
     config.async_stack_size(1 << 20);
     if let Some(pool) = pool {
@@ -61,58 +60,65 @@ fn config(pool: Option<PoolingAllocationConfig>) -> Config {
 }
 
 fn pool(limits: &Limits) -> PoolingAllocationConfig {
-    // While one policy replaces another both have instances made ahead, and the new one is asked its cases.
-    let instances = limits.concurrency.saturating_add(limits.prepared.saturating_mul(2)).saturating_add(limits.shadow);
-    let instances = instances.saturating_add(CASES);
+    // During an activation both policies have prewarmed instances, and the new one runs its test cases.
+    let instances = limits
+        .concurrency
+        .saturating_add(limits.prewarmed_instances.saturating_mul(2))
+        .saturating_add(limits.shadow_concurrency);
+    let instances = instances.saturating_add(TEST_INSTANCES);
     let instances = u32::try_from(instances).unwrap_or(u32::MAX);
-    let times = |n: u32| instances.saturating_mul(n);
+    let for_all = |per_instance: u32| instances.saturating_mul(per_instance);
     let mut pool = PoolingAllocationConfig::default();
-    // Small policies need few of each; the pool is for the usual case of a fleet of one small policy, and for the worst of
-    // an eighth as many large ones. Running out of it is an error outcome, never a wait.
+    // Small policies need few core instances and tables. A quarter of the maximum per instance is enough for the usual case, all
+    // instances of one small policy, and for a quarter as many of the largest. An exhausted pool fails decisions; it never blocks.
     pool.total_component_instances(instances);
-    pool.total_core_instances(times(CORE_INSTANCES / 4));
-    pool.total_memories(times(MEMORIES));
-    pool.total_tables(times(TABLES / 4));
+    pool.total_core_instances(for_all(CORE_INSTANCES_PER_COMPONENT / 4));
+    pool.total_memories(for_all(MEMORIES_PER_COMPONENT));
+    pool.total_tables(for_all(TABLES_PER_COMPONENT / 4));
     pool.total_stacks(instances);
-    pool.max_core_instances_per_component(CORE_INSTANCES);
-    pool.max_memories_per_component(MEMORIES);
-    pool.max_tables_per_component(TABLES);
+    pool.max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT);
+    pool.max_memories_per_component(MEMORIES_PER_COMPONENT);
+    pool.max_tables_per_component(TABLES_PER_COMPONENT);
     pool.max_component_instance_size(1 << 20);
     pool.max_core_instance_size(1 << 20);
-    pool.max_memory_size(limits.memory);
+    pool.max_memory_size(limits.max_memory);
     pool.table_elements(50_000);
-    // A new policy takes the memories of those before it, rather than ones that nobody used yet: else each swap would leave some of what
-    // stays resident behind, up to 100 memories of it. Who was here first has its own back as long as there are some.
-    pool.max_unused_warm_slots(WARM);
-    // What an instance has used is zeroed up to here, and only the rest given back: giving back means that every other core
-    // is interrupted, which costs more than zeroing what a small policy uses. A policy in Rust that has 192 KiB and does not grow took
-    // 16.6 µs with this, and 28.8 with half of it (`cargo bench --bench door`).
+    // Few warm slots, so that a new policy reuses the memories of retired ones instead of fresh slots. With wasmtime's default (100) each
+    // activation leaves up to 100 memories resident. An instance still gets a slot of its own policy while there is one.
+    pool.max_unused_warm_slots(MAX_UNUSED_WARM_SLOTS);
+    // Used memory is zeroed up to this size and only the rest is returned to the system, because returning interrupts every other core,
+    // which costs more than zeroing what a small policy uses. A Rust policy with 192 KiB that does not grow took 16.6 µs with this size
+    // and 28.8 µs with half of it (`cargo bench --bench door`).
     pool.linear_memory_keep_resident(256 << 10);
     pool.table_keep_resident(64 << 10);
     pool
 }
 
-/// One thread ticks for the engine as long as that lives. A plain one: a task on the runtime would be late when it matters.
+/// Starts the thread that increments the engine's epoch until the engine is dropped. Not a task of a runtime, because tasks are late
+/// exactly when guests spin on the runtime's threads.
 fn start_ticker(engine: &Engine) -> anyhow::Result<()> {
     let engine = engine.weak();
     let tick = move || {
         while let Some(engine) = engine.upgrade() {
             engine.increment_epoch();
             drop(engine);
-            std::thread::sleep(TICK);
+            std::thread::sleep(EPOCH_INTERVAL);
         }
     };
-    std::thread::Builder::new().name("policy-ticker".into()).spawn(tick).context("cannot start the policy ticker")?;
+    std::thread::Builder::new()
+        .name("policy-ticker".into())
+        .spawn(tick)
+        .context("cannot start the thread that ticks for policies")?;
     Ok(())
 }
 
-/// An engine for tests and one-off commands, made once a process.
+/// The engine of tests and one-off commands, created once per process.
 pub fn shared() -> anyhow::Result<Engine> {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
     if let Some(engine) = ENGINE.get() {
         return Ok(engine.clone());
     }
-    // Several gateways of a test share it, each of which may have as many decisions at once as one has by default.
+    // The gateways of one test process share it, and each may run the default number of decisions at once.
     let limits = Limits::default();
     let engine = engine(&Limits { concurrency: 2 * limits.concurrency, ..limits })?;
     Ok(ENGINE.get_or_init(|| engine).clone())

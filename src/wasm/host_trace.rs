@@ -1,24 +1,24 @@
-//! What the host answered in one decision: written down while it is made ([`HostTrace`]), or given again in place of the world
-//! ([`RecordedCalls`]).
+//! The host calls of a decision: recorded while they are made ([`HostTrace`]), or answered from a recording ([`RecordedCalls`]).
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::wasm::octets::Octets;
+/// Bytes recorded per decision. A call that does not fit is left out, as if the policy had not made it.
+const MAX_TRACE_BYTES: usize = 256 << 10;
+/// Memory of a recorded call in addition to its texts.
+const CALL_OVERHEAD_BYTES: usize = 64;
+/// Unanswered calls that are remembered by name.
+const MAX_UNANSWERED_NAMES: usize = 8;
 
-/// What is written down of one decision, in bytes. A call that has no room is left out, as if it had not been asked.
-const ROOM: usize = 256 << 10;
-/// What a call takes beside its texts.
-const OVERHEAD: usize = 64;
-/// Calls without an answer that are remembered by name.
-const REMEMBERED: usize = 8;
+/// The error that a policy gets for a call that is not in the recording.
+pub const NOT_RECORDED: &str = "this call was not recorded";
 
-/// What a policy is told where nothing was recorded.
-pub const NOT_RECORDED: &str = "this was not asked when it was recorded";
-
-/// What was asked of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HostCall {
@@ -35,7 +35,7 @@ pub enum HostCall {
 }
 
 impl HostCall {
-    /// What is missing, for people: a key may be told, a token not.
+    /// The call as operators see it: keys are shown, tokens are not.
     fn name(&self) -> String {
         match self {
             Self::Get(key) => format!("lookup.get {key:?}"),
@@ -54,27 +54,26 @@ impl HostCall {
     }
 }
 
-/// What the host said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HostAnswer {
-    /// A key's or a field's value, if there is one.
+    /// The value of a key or field, if it exists.
     Value(Option<Octets>),
-    /// Whether the set has it.
+    /// Whether the set contains the member.
     Contains(bool),
-    /// The token holds: its claims, as JSON.
+    /// The claims of a valid token, as JSON.
     Claims(String),
-    /// The key is not one that may be looked up.
+    /// The operator does not allow look-ups of this key.
     Denied,
-    /// The store, or the keys, could not be had.
+    /// The store or the keys are unavailable.
     Unavailable(String),
-    /// It is no token.
+    /// Not a token.
     Malformed,
-    /// The token's signature does not hold.
+    /// The token's signature is invalid.
     Untrusted,
-    /// The token's time is over.
+    /// The token has expired.
     Expired,
-    /// A claim of the token does not hold.
+    /// A claim of the token is invalid.
     WrongClaims(String),
 }
 
@@ -88,118 +87,143 @@ impl HostAnswer {
     }
 }
 
-/// A call and its answer.
+/// Bytes, which JSON shows as text if they are UTF-8, else as `{"base64":"…"}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Octets(pub Vec<u8>);
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "a string, or {\"base64\":\"…\"}")]
+enum JsonOctets<'a> {
+    Text(Cow<'a, str>),
+    Bytes { base64: String },
+}
+
+impl Serialize for Octets {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) => JsonOctets::Text(text.into()).serialize(to),
+            Err(_) => JsonOctets::Bytes { base64: STANDARD.encode(&self.0) }.serialize(to),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Octets {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Ok(Self(match JsonOctets::deserialize(from)? {
+            JsonOctets::Text(text) => text.into_owned().into_bytes(),
+            JsonOctets::Bytes { base64 } => STANDARD.decode(base64).map_err(D::Error::custom)?,
+        }))
+    }
+}
+
+/// A host call and its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exchange {
-    /// What was asked.
     pub call: HostCall,
-    /// What the host said.
     pub answer: HostAnswer,
 }
 
-/// What the host answered in one decision.
+/// The host calls of one decision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostTrace {
-    /// What the policy took for the time, ms since 1970.
+    /// The time that the policy saw, in ms since the Unix epoch.
     pub now: u64,
-    /// In the order in which they were asked.
+    /// In the order of the calls.
     pub calls: Vec<Exchange>,
-    /// Whether it sent requests; what came of them is not written down.
-    pub network: bool,
-    taken: usize,
+    /// Whether the policy sent requests. Their responses are not recorded.
+    pub sent_requests: bool,
+    bytes: usize,
 }
 
 impl HostTrace {
-    /// An empty one, of this time.
     #[must_use]
     pub fn new(now: u64) -> Self {
         Self { now, ..Self::default() }
     }
 
-    /// Bytes that it takes, about.
+    /// The approximate memory of the trace, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.taken
+        self.bytes
     }
 
-    /// Writes a call down, unless it is known or there is no room.
-    pub fn note(&mut self, call: HostCall, answer: HostAnswer) {
+    /// Records a call, unless it repeats the last answer to the same call, or does not fit.
+    pub fn record(&mut self, call: HostCall, answer: HostAnswer) {
         let last = self.calls.iter().rev().find(|exchange| exchange.call == call);
         if last.is_some_and(|exchange| exchange.answer == answer) {
             return;
         }
-        let size = OVERHEAD + call.size() + answer.size();
-        if self.taken + size <= ROOM {
-            self.taken += size;
+        let size = CALL_OVERHEAD_BYTES + call.size() + answer.size();
+        if self.bytes + size <= MAX_TRACE_BYTES {
+            self.bytes += size;
             self.calls.push(Exchange { call, answer });
         }
     }
 }
 
-/// What the host answered before, to be given again.
+/// A recording that answers host calls.
 #[derive(Debug)]
 pub struct RecordedCalls {
     now: u64,
+    /// Each call, and whether it was replayed already.
     calls: Mutex<Vec<(Exchange, bool)>>,
-    missed: Mutex<UnansweredCalls>,
-    network: AtomicBool,
+    unanswered: Mutex<UnansweredCalls>,
+    blocked_request: AtomicBool,
 }
 
-/// Calls that were not answered, since they had not been asked before.
+/// Calls that are not in the recording.
 #[derive(Clone, Debug, Default)]
 pub struct UnansweredCalls {
-    /// How many.
     pub count: usize,
-    /// Some of them, for people.
+    /// The first of them, as operators see them.
     pub names: Vec<String>,
 }
 
 impl From<&HostTrace> for RecordedCalls {
     fn from(trace: &HostTrace) -> Self {
         let calls = trace.calls.iter().map(|exchange| (exchange.clone(), false)).collect();
-        Self { now: trace.now, calls: Mutex::new(calls), missed: Mutex::default(), network: AtomicBool::new(false) }
+        let (unanswered, blocked_request) = (Mutex::default(), AtomicBool::new(false));
+        Self { now: trace.now, calls: Mutex::new(calls), unanswered, blocked_request }
     }
 }
 
 impl RecordedCalls {
-    /// What the policy takes for the time.
+    /// The time that the policy sees.
     pub fn now(&self) -> u64 {
         self.now
     }
 
-    /// The answer to a call: those to the same call in their order, the last of them as often as it is asked for.
+    /// The answer to a call. Equal calls get the recorded answers in order, and the last one from then on.
     pub fn answer(&self, call: &HostCall) -> Option<HostAnswer> {
         let mut calls = self.calls.lock();
         let mut found = None;
-        for (exchange, given) in calls.iter_mut().filter(|(exchange, _)| exchange.call == *call) {
+        for (exchange, replayed) in calls.iter_mut().filter(|(exchange, _)| exchange.call == *call) {
             found = Some(exchange.answer.clone());
-            if !std::mem::replace(given, true) {
+            if !std::mem::replace(replayed, true) {
                 break;
             }
         }
         if found.is_none() {
-            let mut missed = self.missed.lock();
-            missed.count += 1;
-            if missed.names.len() < REMEMBERED {
-                missed.names.push(call.name());
+            let mut unanswered = self.unanswered.lock();
+            unanswered.count += 1;
+            if unanswered.names.len() < MAX_UNANSWERED_NAMES {
+                unanswered.names.push(call.name());
             }
         }
         found
     }
 
-    /// A request was to go out, and did not.
-    pub fn kept_in(&self) {
-        self.network.store(true, Ordering::Relaxed);
+    /// Notes that the policy tried to send a request, which a replay does not allow.
+    pub fn block_request(&self) {
+        self.blocked_request.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a request was to go out.
-    pub fn wanted_network(&self) -> bool {
-        self.network.load(Ordering::Relaxed)
+    pub fn blocked_request(&self) -> bool {
+        self.blocked_request.load(Ordering::Relaxed)
     }
 
-    /// What was asked for and is not known.
-    pub fn missed(&self) -> UnansweredCalls {
-        self.missed.lock().clone()
+    pub fn unanswered(&self) -> UnansweredCalls {
+        self.unanswered.lock().clone()
     }
 }
 
@@ -216,34 +240,34 @@ mod tests {
     }
 
     #[test]
-    fn answers_come_again_in_their_order() {
+    fn replay_answers_equal_calls_in_recorded_order() {
         let mut trace = HostTrace::new(7);
         for (key, answer) in [("a", "1"), ("a", "1"), ("b", "x"), ("a", "2")] {
-            trace.note(get(key), value(answer));
+            trace.record(get(key), value(answer));
         }
-        assert_eq!(trace.calls.len(), 3, "what is known is not written twice");
+        assert_eq!(trace.calls.len(), 3, "a repeated answer is recorded once");
         let recorded = RecordedCalls::from(&trace);
-        let given: Vec<_> = (0..3).map(|_| recorded.answer(&get("a"))).collect();
-        assert_eq!(given, [Some(value("1")), Some(value("2")), Some(value("2"))]);
+        let answers: Vec<_> = (0..3).map(|_| recorded.answer(&get("a"))).collect();
+        assert_eq!(answers, [Some(value("1")), Some(value("2")), Some(value("2"))]);
         assert_eq!(recorded.answer(&get("b")), Some(value("x")));
-        assert_eq!(recorded.missed().count, 0);
+        assert_eq!(recorded.unanswered().count, 0);
         assert_eq!(recorded.answer(&HostCall::Verify("secret".into())), None);
-        assert_eq!((recorded.missed().count, recorded.missed().names), (1, vec!["tokens.verify".to_owned()]));
+        assert_eq!((recorded.unanswered().count, recorded.unanswered().names), (1, vec!["tokens.verify".to_owned()]));
     }
 
     #[test]
-    fn there_is_no_room_for_all() {
+    fn calls_beyond_the_trace_size_are_left_out() {
         let mut trace = HostTrace::new(0);
         for number in 0..5_000 {
-            trace.note(get(&number.to_string()), value(&"x".repeat(1000)));
+            trace.record(get(&number.to_string()), value(&"x".repeat(1000)));
         }
         assert!((200..300).contains(&trace.calls.len()), "{}", trace.calls.len());
-        trace.note(get("large"), value(&"x".repeat(ROOM)));
+        trace.record(get("large"), value(&"x".repeat(MAX_TRACE_BYTES)));
         assert!(trace.calls.iter().all(|exchange| exchange.call != get("large")));
     }
 
     #[test]
-    fn values_are_bytes() {
+    fn answers_are_json_and_values_that_are_not_text_base64() {
         for (answer, json) in [
             (value("ü"), r#"{"value":"ü"}"#),
             (HostAnswer::Value(None), r#"{"value":null}"#),

@@ -1,77 +1,77 @@
-//! How many lines a policy may write to the log, all decisions together: a bucket of lines that fills at a steady rate.
+//! The rate of log lines of a policy, over all its decisions: a token bucket.
 
-use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// A bucket holds the lines of so many seconds.
-const BURST: f64 = 5.0;
+use parking_lot::Mutex;
 
-/// The bucket.
+/// The bucket holds the lines of this many seconds.
+const BURST_SECONDS: f64 = 5.0;
+
 pub struct LogRate {
-    rate: f64,
+    lines_per_second: f64,
     bucket: Mutex<Bucket>,
-    /// Lines that went without a place and that nobody was told of yet. Read at the end of every decision, so without a lock.
+    /// Lines that were dropped and not reported yet. Read at the end of every decision, so without the lock.
     dropped: AtomicU64,
 }
 
 struct Bucket {
     lines: f64,
-    filled: Instant,
+    filled_at: Instant,
 }
 
 impl LogRate {
-    /// So many lines a second.
     #[must_use]
-    pub fn new(rate: u32) -> Self {
-        Self::starting(rate, Instant::now())
+    pub fn new(lines_per_second: u32) -> Self {
+        Self::starting_at(lines_per_second, Instant::now())
     }
 
-    fn starting(rate: u32, now: Instant) -> Self {
-        let rate = f64::from(rate);
-        Self { rate, bucket: Mutex::new(Bucket { lines: rate * BURST, filled: now }), dropped: AtomicU64::new(0) }
+    fn starting_at(lines_per_second: u32, now: Instant) -> Self {
+        let lines_per_second = f64::from(lines_per_second);
+        let bucket = Bucket { lines: lines_per_second * BURST_SECONDS, filled_at: now };
+        Self { lines_per_second, bucket: Mutex::new(bucket), dropped: AtomicU64::new(0) }
     }
 
-    /// Whether a line has a place now. What went without before is said in passing.
-    pub fn admits(&self) -> bool {
-        let Some(dropped) = self.take(Instant::now()) else { return false };
+    /// Whether a line may be written now. Reports the lines that were dropped before it.
+    pub fn allows(&self) -> bool {
+        let Some(dropped) = self.acquire(Instant::now()) else { return false };
         if dropped > 0 {
-            say(dropped);
+            report(dropped);
         }
         true
     }
 
-    /// Says what went without, where there is a place again to do so.
-    pub fn settle(&self) {
-        if self.dropped.load(Ordering::Relaxed) > 0 && self.has_place(Instant::now()) {
-            say(self.dropped.swap(0, Ordering::Relaxed));
+    /// Reports dropped lines as soon as a line may be written again.
+    pub fn report_dropped(&self) {
+        if self.dropped.load(Ordering::Relaxed) > 0 && self.take_token(Instant::now()) {
+            report(self.dropped.swap(0, Ordering::Relaxed));
         }
     }
 
-    /// Takes the place of a line, if there is one; says how many went without since the last that had one.
-    fn take(&self, now: Instant) -> Option<u64> {
-        if self.has_place(now) {
+    /// Takes the token of a line, if there is one; returns how many lines were dropped since the last report.
+    fn acquire(&self, now: Instant) -> Option<u64> {
+        if self.take_token(now) {
             return Some(self.dropped.swap(0, Ordering::Relaxed));
         }
         self.dropped.fetch_add(1, Ordering::Relaxed);
         None
     }
 
-    fn has_place(&self, now: Instant) -> bool {
+    fn take_token(&self, now: Instant) -> bool {
         let mut bucket = self.bucket.lock();
-        let filled = now.saturating_duration_since(bucket.filled).as_secs_f64() * self.rate;
-        bucket.lines = (bucket.lines + filled).min(self.rate * BURST);
-        bucket.filled = bucket.filled.max(now);
-        let has_place = bucket.lines >= 1.0;
-        if has_place {
+        let refill = now.saturating_duration_since(bucket.filled_at).as_secs_f64() * self.lines_per_second;
+        bucket.lines = (bucket.lines + refill).min(self.lines_per_second * BURST_SECONDS);
+        bucket.filled_at = bucket.filled_at.max(now);
+        let has_token = bucket.lines >= 1.0;
+        if has_token {
             bucket.lines -= 1.0;
         }
-        has_place
+        has_token
     }
 }
 
-fn say(dropped: u64) {
-    tracing::warn!(target: "tidegate::policy", dropped, "the policy wrote more lines than policy.log-rate allows; these are lost");
+fn report(dropped: u64) {
+    tracing::warn!(target: "tidegate::policy", dropped, "dropped log lines of the policy beyond policy.log-rate");
 }
 
 #[cfg(test)]
@@ -81,18 +81,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_then_a_rate_and_what_was_dropped() {
+    fn lines_beyond_burst_and_rate_are_dropped_and_counted() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let log = LogRate::starting(10, start);
-        let written = (0..200).filter(|_| log.take(at(0)).is_some()).count();
+        let log = LogRate::starting_at(10, start);
+        let written = (0..200).filter(|_| log.acquire(at(0)).is_some()).count();
         assert_eq!(written, 50);
-        assert!(!log.has_place(at(50)), "no place to say it yet");
-        assert_eq!(log.take(at(100)), Some(150));
-        assert_eq!(log.take(at(150)), None);
-        assert_eq!(log.take(at(250)), Some(1));
-        assert_eq!(log.take(at(350)), Some(0));
-        let written = (0..200).filter(|_| log.take(at(3_600_000)).is_some()).count();
-        assert_eq!(written, 50, "an hour of silence is no reason for a flood");
+        assert!(!log.take_token(at(50)), "no token for the report yet");
+        assert_eq!(log.acquire(at(100)), Some(150));
+        assert_eq!(log.acquire(at(150)), None);
+        assert_eq!(log.acquire(at(250)), Some(1));
+        assert_eq!(log.acquire(at(350)), Some(0));
+        let written = (0..200).filter(|_| log.acquire(at(3_600_000)).is_some()).count();
+        assert_eq!(written, 50, "an idle hour does not enlarge the burst");
     }
 }

@@ -1,7 +1,7 @@
-//! Where decisions go on that take longer than a tick: to threads of their own, which the system lets run behind all others.
+//! Threads of low priority, for decisions that run longer than an epoch tick.
 //!
-//! A decision begins on the thread that serves its connection, for most of them end there, within microseconds. One that spins
-//! would come back to that thread again and again, between the streams of everybody else.
+//! A decision starts on the thread that serves its connection, because most decisions end within microseconds. A guest that spins
+//! would return to that thread again and again and delay the streams on it; so it moves here.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -13,53 +13,54 @@ use tokio::runtime::{Builder, Runtime};
 use crate::policy::Failure;
 use crate::wasm::cpu_budget::CpuBudget;
 
-/// Nice enough that a thread that serves goes first whenever it has something to do.
+/// High enough that a thread that serves connections runs first whenever it has work.
 const NICENESS: i32 = 10;
 
-/// As many threads as cores; made when first needed. An error is kept: then there is no slow lane, and what needs it fails.
-static LANE: LazyLock<std::io::Result<Runtime>> = LazyLock::new(|| {
+/// One thread per core, created on first use. An error is kept: without the pool, decisions that need it fail.
+static POOL: LazyLock<std::io::Result<Runtime>> = LazyLock::new(|| {
     Builder::new_multi_thread()
         .thread_name("policy-slow")
         .enable_time()
-        // Whoever comes anew goes before those who have had a turn: an honest decision is here because a tick came while it ran, and
-        // has little left to do. By default it would wait for 61 turns of those who spin.
+        // Poll the global queue on every tick so that newly moved tasks run first. A well-behaved decision lands here only because an
+        // epoch tick interrupted it and is almost done; with tokio's default interval (61) it would wait behind CPU-bound guests.
         .global_queue_interval(1)
         .on_thread_start(|| {
-            // Where that is forbidden they run as all others do.
+            // Where this is forbidden, the threads run with normal priority.
             let _ = rustix::process::nice(NICENESS);
         })
         .build()
 });
 
-/// Runs a call here until it is a slow one, and there from then on, where its CPU time is counted; only there if it is slow by now.
-pub async fn run<F>(future: F, pace: Arc<CpuBudget>) -> Result<F::Output, Failure>
+/// Runs a call on the current thread until it is slow, and in the pool from then on, where its CPU time is measured. A call that is
+/// slow already runs in the pool from the start.
+pub async fn run<F>(future: F, cpu_budget: Arc<CpuBudget>) -> Result<F::Output, Failure>
 where
     F: Future<Output: Send> + Send + 'static,
 {
     let mut future = Box::pin(future);
-    let quick = poll_fn(|cx| match future.as_mut().poll(cx) {
+    let while_fast = poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending if pace.is_slow() => Poll::Ready(None),
+        Poll::Pending if cpu_budget.is_slow() => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
     });
-    if !pace.is_slow()
-        && let Some(output) = pin!(quick).await
+    if !cpu_budget.is_slow()
+        && let Some(output) = pin!(while_fast).await
     {
         return Ok(output);
     }
-    // Should the client go away, the decision goes too.
-    let task = AbortOnDrop(lane()?.spawn(poll_fn(move |cx| pace.poll(future.as_mut(), cx))));
+    // If the client disconnects, the decision is dropped as well.
+    let task = AbortOnDrop(pool()?.spawn(poll_fn(move |cx| cpu_budget.poll(future.as_mut(), cx))));
     task.await.map_err(|error| no_thread(&error))
 }
 
-/// Runs a future there from the beginning.
+/// Runs a future in the pool from the start.
 pub fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Result<(), Failure> {
-    lane()?.spawn(future);
+    pool()?.spawn(future);
     Ok(())
 }
 
-fn lane() -> Result<&'static Runtime, Failure> {
-    LANE.as_ref().map_err(|error| no_thread(error))
+fn pool() -> Result<&'static Runtime, Failure> {
+    POOL.as_ref().map_err(|error| no_thread(error))
 }
 
 fn no_thread(error: &dyn std::fmt::Display) -> Failure {

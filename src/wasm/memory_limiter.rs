@@ -1,4 +1,4 @@
-//! The bound on a decision's memory: all memories and tables of the instance together.
+//! The memory limit of a decision: all memories and tables of its instance together.
 
 use std::sync::Arc;
 
@@ -7,78 +7,71 @@ use wasmtime::{Error, ResourceLimiterAsync};
 
 use crate::wasm::cpu_budget::CpuBudget;
 
-/// Counts what the instance's memories and tables hold.
+/// Counts the bytes of the instance's memories and tables.
 #[derive(Debug)]
 pub struct MemoryLimiter {
-    most: usize,
-    left: usize,
-    /// What it took since its last call began.
-    taken: usize,
-    pace: Arc<CpuBudget>,
-    /// It wanted more than it may have. Guests trap on that in their own ways, so this is what tells the cause.
-    pub denied: bool,
+    limit: usize,
+    remaining: usize,
+    grown_in_call: usize,
+    cpu_budget: Arc<CpuBudget>,
+    /// A growth beyond the limit was refused. Guests trap on that in their own ways, so the trap does not tell the cause.
+    pub limit_exceeded: bool,
 }
 
-/// A table's element, as wasmtime stores it.
-const ELEMENT: usize = 8;
-/// Whoever takes more in one call will use it. One instruction fills all of it, which nothing can interrupt: 100 MB of fresh pages were
-/// seen to take 100 ms, on a thread that serves others. Policies of small languages take a MiB or two.
-const QUICK: usize = 8 << 20;
-/// The same for what an instance brings along that was made ahead.
-const LARGE: usize = 32 << 20;
+/// An element of a table, as wasmtime stores it.
+const TABLE_ELEMENT_BYTES: usize = 8;
+/// A call that grows by more is slow. A guest uses what it allocates, and one instruction can fill all of it without an interruption:
+/// 100 MB of fresh pages took 100 ms, on a thread that serves other clients. Policies of small languages grow by a MiB or two.
+const LARGE_GROWTH_BYTES: usize = 8 << 20;
+/// Every call of a prewarmed instance that has more is slow, for the same reason.
+const LARGE_INSTANCE_BYTES: usize = 32 << 20;
 
 impl MemoryLimiter {
-    /// So many bytes. `pace` is told when it takes much at once.
-    pub fn new(bytes: usize, pace: Arc<CpuBudget>) -> Self {
-        Self { most: bytes, left: bytes, taken: 0, pace, denied: false }
+    /// A call that allocates much is marked as slow in `cpu_budget`.
+    pub fn new(limit: usize, cpu_budget: Arc<CpuBudget>) -> Self {
+        Self { limit, remaining: limit, grown_in_call: 0, cpu_budget, limit_exceeded: false }
     }
 
-    /// Bytes that it may still take.
-    pub fn left(&self) -> usize {
-        self.left
+    pub fn start_call(&mut self) {
+        self.grown_in_call = 0;
     }
 
-    /// Begins a call, which may take much by itself.
-    pub fn begin(&mut self) {
-        self.taken = 0;
+    /// Bytes that the instance has.
+    pub fn in_use(&self) -> usize {
+        self.limit - self.remaining
     }
 
-    /// Bytes that the instance holds.
-    pub fn taken_in_all(&self) -> usize {
-        self.most - self.left
-    }
-
-    /// Whether there is so much memory already that no call is quick for certain.
+    /// Whether the instance has so much memory that any call may be slow.
     pub fn is_large(&self) -> bool {
-        self.taken_in_all() > LARGE
+        self.in_use() > LARGE_INSTANCE_BYTES
     }
 
-    async fn take(&mut self, bytes: usize) -> bool {
-        match self.left.checked_sub(bytes) {
-            Some(left) => self.left = left,
-            None => self.denied = true,
+    async fn grow(&mut self, bytes: usize) -> bool {
+        match self.remaining.checked_sub(bytes) {
+            Some(remaining) => self.remaining = remaining,
+            None => self.limit_exceeded = true,
         }
-        self.taken = self.taken.saturating_add(bytes);
-        if !self.denied && self.taken > QUICK && !self.pace.slow_down() {
-            // Here it leaves the thread that serves.
+        self.grown_in_call = self.grown_in_call.saturating_add(bytes);
+        if !self.limit_exceeded && self.grown_in_call > LARGE_GROWTH_BYTES && !self.cpu_budget.mark_slow() {
+            // Returns to `low_priority_pool::run`, which moves the call to its own threads before the memory is filled.
             tokio::task::yield_now().await;
         }
-        !self.denied
+        !self.limit_exceeded
     }
 }
 
 #[async_trait]
 impl ResourceLimiterAsync for MemoryLimiter {
     async fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool, Error> {
-        Ok(self.take(desired.saturating_sub(current)).await)
+        Ok(self.grow(desired.saturating_sub(current)).await)
     }
 
     async fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool, Error> {
-        Ok(self.take(desired.saturating_sub(current).saturating_mul(ELEMENT)).await)
+        Ok(self.grow(desired.saturating_sub(current).saturating_mul(TABLE_ELEMENT_BYTES)).await)
     }
 
     fn memory_grow_failed(&mut self, _: Error) -> Result<(), Error> {
-        self.denied = true;
+        self.limit_exceeded = true;
         Ok(())
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Most of them are core modules that keep to the canonical ABI by hand, since that is far shorter than the text of a whole component.
 
+#![allow(clippy::disallowed_methods, reason = "the fixtures are files of the repository")]
+
 use std::fs;
 use std::path::Path;
 

@@ -91,7 +91,7 @@ impl Gateway {
             Door::AllowAll => Authorizer::allow_all(env, limits),
             _ => Authorizer::new(engine::shared().expect("an engine"), env, limits),
         };
-        let observers = Observers::new(config.limits.shadow);
+        let observers = Observers::new(config.limits.shadow_concurrency);
         let authorizer = authorizer.with_observers(observers.list());
         if let Door::Policy(policy) = door {
             authorizer.activate(load(policy));

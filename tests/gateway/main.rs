@@ -2,6 +2,7 @@
 //! policies.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "what is not as expected is a failed test")]
+#![allow(clippy::disallowed_methods, reason = "tests read files that they or the repository wrote")]
 
 #[path = "../common/guests.rs"]
 mod guests;

@@ -88,7 +88,7 @@ async fn instances_that_are_done_do_not_pile_up() {
 #[tokio::test]
 async fn who_gives_up_leaves_no_instance_beside_the_places() {
     // 16 MiB at once: each decision goes to the threads for slow ones at the first step, and only these let go of what was given up.
-    let limits = Limits { concurrency: 8, prepared: 0, shadow: 0, ..patient() };
+    let limits = Limits { concurrency: 8, prewarmed_instances: 0, shadow_concurrency: 0, ..patient() };
     let authorizer = new_authorizer(&with_pages(256), limits);
     let mut begun = 0;
     for _ in 0..500 {

@@ -111,7 +111,7 @@ async fn the_operator_reads_who_and_why_and_the_client_does_not() {
     let watched = decisions.try_recv().expect("a decision");
     assert_eq!(watched.channels, ["team-blue"]);
     assert_eq!(watched.decision.reason.as_deref(), Some("alice is not in team blue"));
-    assert!(watched.decision.policy().starts_with("sha256:"));
+    assert!(watched.decision.policy_digest().starts_with("sha256:"));
     assert!(!format!("{watched:?}").contains("session"), "no cookie is shown");
     let mut sse = Sse::open(gateway.data, "/api/realtime", &[("cookie", "session=alice")]).await;
     sse.connected("default").await;

@@ -2,13 +2,18 @@
 
 use base64::Engine;
 use serde_json::{Value, json};
-use tidegate::artifact::bundle::{PolicyBundle, digest};
+use tidegate::artifact::bundle::PolicyBundle;
+use tidegate::artifact::digest::Digest;
 use tidegate::policy::info::PolicyOrigin;
 use tidegate::rollout::stage::Stage;
 
 use crate::client::{Reply, ask, ask_bytes};
 use crate::guests::component;
 use crate::harness::{Door, Gateway};
+
+fn digest(bytes: &[u8]) -> String {
+    Digest::of(bytes).to_string()
+}
 
 const WASM: (&str, &str) = ("content-type", "application/wasm");
 const JSON: (&str, &str) = ("content-type", "application/json");

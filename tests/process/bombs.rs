@@ -77,14 +77,14 @@ async fn each_is_refused_in_time() {
             "not a valid component",
             component(&[1, 0xff, 0xff, 0xff, 0xff, 0x0f]),
         ),
-        ("more memory than a policy may have", "more than an instance has", instances(1, "(memory 1025)")),
-        ("three memories", "more than an instance has", instances(3, "(memory 1)")),
-        ("two memories in one module", "more than an instance has", instances(1, "(memory 1) (memory 1)")),
-        ("seventeen tables", "more than an instance has", instances(17, "(table 1 funcref)")),
-        ("a table of 100,000", "more than an instance has", instances(1, "(table 100000 funcref)")),
-        ("49 instances", "more than an instance has", instances(49, "")),
+        ("more memory than a policy may have", "exceeds the limits of an instance", instances(1, "(memory 1025)")),
+        ("three memories", "exceeds the limits of an instance", instances(3, "(memory 1)")),
+        ("two memories in one module", "exceeds the limits of an instance", instances(1, "(memory 1) (memory 1)")),
+        ("seventeen tables", "exceeds the limits of an instance", instances(17, "(table 1 funcref)")),
+        ("a table of 100,000", "exceeds the limits of an instance", instances(1, "(table 100000 funcref)")),
+        ("49 instances", "exceeds the limits of an instance", instances(49, "")),
         ("ten thousand instances", "not a valid component", instances(10_000, "")),
-        ("more bytes than a file may have", "more than 67108864 bytes", vec![0; (64 << 20) + 1]),
+        ("more bytes than a file may have", "larger than 67108864 bytes", vec![0; (64 << 20) + 1]),
     ];
     for (name, words, bytes) in bombs {
         let file = path(dir.path(), "bomb.wasm");

@@ -60,7 +60,7 @@ async fn a_component_that_compiles_for_ever_is_given_up() {
     fs::write(&policy, component).expect("the policy is written");
     let ended = check(&policy, &cache, &[("TIDEGATE_POLICY_COMPILE_TIMEOUT", "50ms")]).await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("was not compiled after 50ms"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("was not compiled within policy.compile-timeout (50ms)"), "{}", ended.stderr);
     assert!(!cache.join("compiled").exists(), "nothing is kept of it");
 }
 

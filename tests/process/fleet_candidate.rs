@@ -131,7 +131,7 @@ async fn a_candidate_is_signed_as_a_policy_is_and_its_number_may_be_behind() {
         fleet.write(&format!("{name}.wasm"), component(name));
     }
     fleet.succeeds(&["push", "deny.wasm", "--key", "release.pem"]).await;
-    fleet.fails(&["shadow", "allow.wasm"], "node a did not reach stage verified: it is not signed").await;
+    fleet.fails(&["shadow", "allow.wasm"], "node a did not reach stage verified: the policy is not signed").await;
     let given = fleet.succeeds(&["shadow", "allow.wasm", "--share", "1", "--key", "release.pem"]).await;
     assert_eq!((&given["sequence"], on(&given, "a")["since"].is_u64()), (&json!(2), true), "{given}");
     fleet.succeeds(&["push", "trap.wasm", "--key", "release.pem", "--sequence", "5"]).await;

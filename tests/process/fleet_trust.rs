@@ -15,7 +15,7 @@ async fn only_what_is_signed_anew_comes_back() {
     fleet.write("deny.wasm", component("deny"));
     fleet.write("allow.wasm", component("allow"));
     assert_eq!(fleet.run(&["policy", "keygen", "-o", "other"]).await.code(), Some(0));
-    fleet.fails(&["push", "deny.wasm"], "it is not signed").await;
+    fleet.fails(&["push", "deny.wasm"], "the policy is not signed").await;
     fleet.fails(&["push", "deny.wasm", "--key", "other.pem"], "no trusted key").await;
     fleet.succeeds(&["push", "deny.wasm", "--key", "release.pem"]).await;
     let mut redis = fleet.redis.connect().await;
@@ -40,7 +40,7 @@ async fn only_what_is_signed_anew_comes_back() {
     };
     let current = get(&mut redis, "tidegate:{default}:policy:active").await;
     set(&mut redis, "tidegate:{default}:policy:active", &first).await;
-    told("sequence number 1 is behind 7").await;
+    told("sequence number 1 is less than 7").await;
     let text = String::from_utf8(first.clone()).expect("JSON");
     set(&mut redis, "tidegate:{default}:policy:active", text.replace("\"sequence\":1,", "\"sequence\":8,").as_bytes())
         .await;
@@ -53,7 +53,7 @@ async fn only_what_is_signed_anew_comes_back() {
     set(&mut redis, "tidegate:{default}:policy:active", &first).await;
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 200, "the one that was kept");
-    told("sequence number 1 is behind 7").await;
+    told("sequence number 1 is less than 7").await;
     set(&mut redis, "tidegate:{default}:policy:active", &current).await;
 
     fleet.fails(&["rollback", "--key", "other.pem"], "no trusted key").await;
@@ -133,7 +133,7 @@ async fn a_gateway_of_the_fleet_pushes_for_others() {
     fleet.write("deny.wasm", component("deny"));
     fleet.write("allow.wasm", component("allow"));
     let refused = through(&["push", "deny.wasm"]).await;
-    assert!(refused.code() == Some(1) && refused.stderr.contains("it is not signed"), "{refused:?}");
+    assert!(refused.code() == Some(1) && refused.stderr.contains("the policy is not signed"), "{refused:?}");
     let dry = done(&["push", "deny.wasm", "--key", "release.pem", "--dry-run"]).await;
     assert_eq!(dry["activated"], false, "{dry}");
     assert_eq!(status(b.data).await, 503);

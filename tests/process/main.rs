@@ -4,6 +4,7 @@
 //! another binary than the one that cargo built, `REDIS_SERVER` another Redis than that of the `PATH`.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "what is not as expected is a failed test")]
+#![allow(clippy::disallowed_methods, reason = "tests read files that they or the repository wrote")]
 
 #[path = "../common/guests.rs"]
 #[allow(dead_code, reason = "the other tests use more of it")]

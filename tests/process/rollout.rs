@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidegate::artifact::bundle::digest;
+use tidegate::artifact::digest::Digest;
 
 use crate::children::{Ended, Gateway, Running, path, run, tidegate, within};
 use crate::client::Wire;
 use crate::control_port::{JSON, WASM, ask, policy, policy_is};
 use crate::guests::component;
+
+fn digest(bytes: &[u8]) -> String {
+    Digest::of(bytes).to_string()
+}
 
 /// A folder with a configuration, and what it speaks of.
 pub struct Desk(pub TempDir);
@@ -140,7 +144,7 @@ async fn what_is_no_file_is_refused_and_holds_up_nobody() {
     let mut command = tokio::process::Command::new("mkfifo");
     command.arg(&place);
     assert!(run(command, None).await.status.success());
-    refused(&gateway, "fetched", "it is no file").await;
+    refused(&gateway, "fetched", "not a regular file").await;
     clear();
     desk.write("policy.wasm", distinct(&allow, 2));
     takes_force(&gateway, "behind a pipe", &distinct(&allow, 2), 2).await;
@@ -152,7 +156,7 @@ async fn what_is_no_file_is_refused_and_holds_up_nobody() {
     clear();
     // It has holes only.
     std::fs::File::create(&place).and_then(|file| file.set_len(300 << 20)).expect("a large file");
-    refused(&gateway, "fetched", "it has more than 67108864 bytes").await;
+    refused(&gateway, "fetched", "larger than 67108864 bytes").await;
     assert!(is(&digest(&distinct(&allow, 2)))(&policy(gateway.control).await), "nothing of that changed anything");
     desk.write("policy.wasm", distinct(&allow, 3));
     takes_force(&gateway, "behind all of that", &distinct(&allow, 3), 3).await;

@@ -59,12 +59,12 @@ async fn only_what_is_signed_takes_force() {
     assert!(ended.code() == Some(2) && ended.stderr.contains("invalid value '-1'"), "{ended:?}");
     let signed: Value = serde_json::from_str(&done(dir, &sign("other.pem", "1")).await).expect("JSON");
     assert_eq!(signed["signature"]["sequence"], 1, "{signed}");
-    refused("no key to check that with").await;
+    refused("no trusted key is configured").await;
     let toml = "store = \"memory:\"\npolicy = { file = \"policy.wasm\", trusted-keys = [\"release.pub.pem\"] }\nfleet.node-name = \"n\"\n";
     std::fs::write(dir.join("tidegate.toml"), toml).expect("written");
     refused("no trusted key").await;
     std::fs::remove_file(dir.join("policy.wasm.sig")).expect("it is there");
-    refused("it is not signed").await;
+    refused("the policy is not signed").await;
     done(dir, &sign("release.pem", "2")).await;
     assert_eq!(check().await.code(), Some(0), "a key, and its signature");
     std::fs::write(dir.join("policy.wasm"), component("deny")).expect("written");
@@ -84,7 +84,7 @@ async fn only_what_is_signed_takes_force() {
     done(dir, &sign("release.pem", "2")).await;
     let (process, _dir) = Gateway::launch(&toml(dir), &[]);
     let ended = process.end().await;
-    assert!(ended.code() == Some(1) && ended.stderr.contains("sequence number 2 is behind 3"), "{ended:?}");
+    assert!(ended.code() == Some(1) && ended.stderr.contains("sequence number 2 is less than 3"), "{ended:?}");
     assert_eq!(mode(dir.join("cache/sequence")), 0o700);
 }
 
@@ -165,14 +165,14 @@ async fn a_key_that_was_taken_away_signs_nothing_more() {
     // The old one is taken away: what it signed goes on, and the log says that a restart would not take it.
     desk.configure("policy.wasm", "trusted-keys = ['next.pub.pem']");
     let refused = async |number: u32| {
-        let hash = tidegate::artifact::bundle::digest(&version(number));
+        let hash = tidegate::artifact::digest::Digest::of(&version(number)).to_string();
         let told = policy_is(gateway.control, "what lies in the file is refused", |told| {
             let last = &told["last_failure"];
             last["digest"] == hash && last["source"].as_str().is_some_and(|source| source.starts_with("file"))
         })
         .await;
         let why = told["last_failure"]["reason"].as_str().unwrap_or_default();
-        assert!(why.contains("no trusted key made its signature"), "{told}");
+        assert!(why.contains("no trusted key made the signature"), "{told}");
         told
     };
     let told = refused(1).await;

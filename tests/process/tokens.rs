@@ -129,12 +129,12 @@ async fn keys_over_tls_and_secrets_that_are_not_shown() {
         assert_eq!(show(gateway.data, &local).await.0, 200);
         assert_eq!(show(gateway.data, "x").await, (401, "malformed".into()));
         if expected == 503 {
-            gateway.process.stderr.says("cannot be fetched").await;
+            gateway.process.stderr.says("cannot fetch the keys").await;
         }
         // Whole: what is written behind is no less a secret.
         gateway.process.signal("TERM").await;
         let log = gateway.process.end().await.all();
-        assert_eq!(log.contains("cannot be fetched"), expected == 503, "{log}");
+        assert_eq!(log.contains("cannot fetch the keys"), expected == 503, "{log}");
         for secret in ["hunter2", &remote, &local] {
             assert!(!log.contains(secret), "{log}");
         }

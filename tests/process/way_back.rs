@@ -1,7 +1,7 @@
 //! Going back is one command, whatever happened to the process in between.
 
 use serde_json::{Value, json};
-use tidegate::artifact::bundle::digest;
+use tidegate::artifact::digest::Digest;
 
 use crate::children::{Gateway, run, tidegate};
 use crate::control_port::{JSON, WASM, ask, policy};
@@ -13,7 +13,7 @@ fn version(number: u32) -> Vec<u8> {
 }
 
 fn named(number: u32) -> Value {
-    json!(digest(&version(number)))
+    json!(Digest::of(&version(number)))
 }
 
 async fn put(gateway: &Gateway, number: u32) {

@@ -1,11 +1,8 @@
-//! Who made a policy: ed25519 signatures over what its component and its cases are, and over a number that only goes upwards, so
-//! that nobody puts an older policy back in force who could not sign it anew.
+//! Signatures of policies: ed25519 over the digests of component and cases and over a sequence, which only increases, so that an older
+//! policy cannot become active again without a new signature.
 
 pub(crate) mod key;
 
-use crate::artifact::sequence_ledger::LedgerError;
-use crate::artifact::sequence_ledger::SequenceLedger;
-use crate::artifact::signature::key::TrustedKeys;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,46 +12,45 @@ use ed25519_dalek::{Signer, SigningKey};
 use serde::{Deserialize, Serialize};
 
 use crate::artifact::digest::Digest;
-use crate::artifact::signature::key::{KeyId, PublicKey};
+use crate::artifact::sequence_ledger::{LedgerError, SequenceLedger};
+use crate::artifact::signature::key::{KeyId, PublicKey, TrustedKeys};
 use crate::util::files;
 
-/// How the statement and the file are laid out.
-const VERSION: u32 = 1;
-/// Bytes of a signature's file; it has some 400.
-pub const MAX_SIZE: usize = 4 << 10;
-/// Sequence numbers go so far, which every reader of JSON can tell apart.
+/// The version of the statement's and the file's format.
+const FORMAT_VERSION: u32 = 1;
+/// Bytes of a signature file, which has some 400.
+pub const MAX_SIGNATURE_BYTES: usize = 4 << 10;
+/// The greatest integer that every JSON reader represents exactly.
 pub const MAX_SEQUENCE: u64 = (1 << 53) - 1;
 
-/// What is signed.
+/// The statement that is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Statement {
-    /// The component.
     pub component: Digest,
-    /// The cases that travel with it.
     pub cases: Option<Digest>,
-    /// Greater than that of every policy before it.
+    /// Greater than that of every earlier policy.
     pub sequence: u64,
 }
 
 impl Statement {
-    /// What a policy is, under this number.
     #[must_use]
     pub fn of(component: &[u8], cases: Option<&str>, sequence: u64) -> Self {
         Self { component: Digest::of(component), cases: cases.map(|text| Digest::of(text.as_bytes())), sequence }
     }
 
-    /// The bytes that are signed. The first line tells them from everything else that a key may sign; every other has one form.
+    /// The signed bytes. The first line keeps them apart from anything else that the key may sign; the other lines have one form.
     fn canonical(&self) -> String {
         let cases = self.cases.map_or_else(|| "none".into(), |digest| digest.to_string());
         let Self { component, sequence, .. } = self;
-        format!("tidegate policy signature {VERSION}\ncomponent {component}\ncases {cases}\nsequence {sequence}\n")
+        format!(
+            "tidegate policy signature {FORMAT_VERSION}\ncomponent {component}\ncases {cases}\nsequence {sequence}\n"
+        )
     }
 
-    /// Signs it.
     #[must_use]
     pub fn sign(&self, key: &SigningKey) -> Signature {
         Signature {
-            version: VERSION,
+            version: FORMAT_VERSION,
             component: self.component,
             cases: self.cases,
             sequence: self.sequence,
@@ -64,7 +60,7 @@ impl Statement {
     }
 }
 
-/// A signature as it lies beside a component, `policy.wasm.sig`, and travels with it.
+/// The content of a signature file, `policy.wasm.sig`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Signature {
@@ -72,7 +68,7 @@ pub struct Signature {
     component: Digest,
     cases: Option<Digest>,
     sequence: u64,
-    /// For people: verification asks every trusted key.
+    /// For display: verification tries every trusted key.
     key: String,
     signature: String,
 }
@@ -80,179 +76,167 @@ pub struct Signature {
 impl Signature {
     /// Reads a signature's text.
     pub fn parse(text: &[u8]) -> Result<Self, SignatureError> {
-        if text.len() > MAX_SIZE {
-            return Err(SignatureError::Malformed(format!("it has more than {MAX_SIZE} bytes")));
+        if text.len() > MAX_SIGNATURE_BYTES {
+            return Err(SignatureError::Malformed(format!("larger than {MAX_SIGNATURE_BYTES} bytes")));
         }
         let malformed = |error: serde_json::Error| SignatureError::Malformed(error.to_string());
         let signature: Self = serde_json::from_slice(text).map_err(malformed)?;
-        if signature.version != VERSION {
-            let text = format!("it has version {}; this gateway knows version {VERSION}", signature.version);
+        if signature.version != FORMAT_VERSION {
+            let text = format!("its format is version {}; expected version {FORMAT_VERSION}", signature.version);
             return Err(SignatureError::Malformed(text));
         }
         Ok(signature)
     }
 
-    /// Its text.
     #[must_use]
     pub fn text(&self) -> String {
         serde_json::json!(self).to_string()
     }
 
-    /// What it says, be it true or not.
+    /// What the signature claims to sign; not verified.
     #[must_use]
     pub fn statement(&self) -> Statement {
         Statement { component: self.component, cases: self.cases, sequence: self.sequence }
     }
 
-    /// The id of the key that it says to be made with.
+    /// The id of the key that the signature names; not verified.
     #[must_use]
-    pub fn key(&self) -> &str {
+    pub fn key_id(&self) -> &str {
         &self.key
     }
 
-    fn is_by(&self, key: &PublicKey) -> bool {
+    fn is_made_by(&self, key: &PublicKey) -> bool {
         let Ok(bytes) = STANDARD.decode(&self.signature) else { return false };
         let Ok(signature) = ed25519_dalek::Signature::from_slice(&bytes) else { return false };
-        key.verifies(self.statement().canonical().as_bytes(), &signature)
+        key.verify(self.statement().canonical().as_bytes(), &signature)
     }
 }
 
-/// Where the signature of a component in a file lies.
+/// The path of the signature of a component file.
 #[must_use]
-pub fn path(component: &Path) -> PathBuf {
+pub fn path_for(component: &Path) -> PathBuf {
     let mut name = component.as_os_str().to_owned();
     name.push(".sig");
     name.into()
 }
 
-/// The signature that lies beside a component in a file, if there is one.
-pub fn beside(component: &Path) -> Result<Option<Signature>, SignatureError> {
-    let path = path(component);
-    let text = files::if_there(files::read(&path, MAX_SIZE as u64));
+/// Reads the signature of a component file, if it exists.
+pub fn read_for(component: &Path) -> Result<Option<Signature>, SignatureError> {
+    let path = path_for(component);
+    let text = files::if_exists(files::read(&path, MAX_SIGNATURE_BYTES as u64));
     let text = text.map_err(|error| SignatureError::Malformed(format!("{}: {error}", path.display())))?;
     text.map(|text| Signature::parse(&text)).transpose()
 }
 
-/// Why a policy is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    /// A key is configured and there is no signature.
-    #[error("it is not signed, and policy.trusted-keys asks for it: sign it with `tidegate policy sign`")]
-    Unsigned,
-    /// There is a signature and no key to check it with.
     #[error(
-        "it is signed, and there is no key to check that with: name the public key in policy.trusted-keys, or take the signature away"
+        "the policy is not signed but `policy.trusted-keys` requires a signature: sign it with `tidegate policy sign`"
     )]
-    NoKey,
-    /// The signature's text is none.
-    #[error("its signature cannot be read: {0}; `tidegate policy sign` makes one")]
+    Unsigned,
+    #[error(
+        "the policy is signed but no trusted key is configured: set `policy.trusted-keys`, or remove the signature file"
+    )]
+    NoTrustedKey,
+    #[error("the signature cannot be read: {0}; create one with `tidegate policy sign`")]
     Malformed(String),
-    /// It is about another component or about other cases.
-    #[error("its signature is about another {what}: it names {signed}, and this is {is}")]
-    Other {
-        /// `component` or `cases`
-        what: &'static str,
-        /// What the signature is about.
+    #[error("the signature is for another {part}: it names {signed}, and this is {actual}")]
+    Mismatch {
+        /// `component` or `table of cases`
+        part: &'static str,
         signed: String,
-        /// What is here.
-        is: String,
+        actual: String,
     },
-    /// No trusted key made it.
-    #[error("no trusted key made its signature: it names the key {named}, and trusted are {}", trusted.join(", "))]
+    #[error("no trusted key made the signature: it names the key {key_id}; trusted keys are {}", trusted.join(", "))]
     Untrusted {
-        /// The key that the signature names.
-        named: String,
-        /// Those that are trusted.
+        /// Of the key that the signature names.
+        key_id: String,
         trusted: Vec<String>,
     },
-    /// Its number is no number of a policy.
-    #[error("its signature has the sequence number {0}; these are from 1 to {MAX_SEQUENCE}")]
-    Sequence(u64),
-    /// Something newer was seen.
+    #[error("the signature has the sequence number {0}: expected a number from 1 to {MAX_SEQUENCE}")]
+    InvalidSequence(u64),
     #[error(
-        "its sequence number {sequence} is behind {seen}, which was in force here: to go back to an older policy, sign it again with a greater number"
+        "the sequence number {sequence} is less than {recorded}, which was active on this node: to go back to an older policy, sign it again with a greater number"
     )]
-    Backwards {
-        /// That of the policy.
+    SequenceNotIncreasing {
         sequence: u64,
-        /// The greatest one that was in force.
-        seen: u64,
+        /// The greatest sequence that was active.
+        recorded: u64,
     },
-    /// The same number, signed twice.
-    #[error("another policy was in force here under its sequence number {0}: sign it again with a greater number")]
-    Reused(u64),
-    /// What was seen is not known.
+    /// The sequence was used for two policies.
+    #[error(
+        "another policy with the sequence number {0} was active on this node: sign this one again with a greater number"
+    )]
+    SequenceReused(u64),
     #[error(transparent)]
-    SequenceLedger(#[from] LedgerError),
+    Ledger(#[from] LedgerError),
 }
 
 impl TrustedKeys {
-    /// Whether a policy may be taken: the four rows. What was signed, if anything had to be.
+    /// Verifies a policy's signature; returns the verified statement, or `None` if no signature is required.
     pub fn verify(
         &self,
         component: Digest,
         cases: Option<&str>,
         signature: Option<&Signature>,
     ) -> Result<Option<Statement>, SignatureError> {
-        // Asked first is whether a signature is wanted; what the signature says of itself decides nothing.
-        let signature = match (self.is_wanted(), signature) {
+        // Only the configuration decides whether a signature is required, never the bundle.
+        let signature = match (self.require_signatures(), signature) {
             (false, None) => return Ok(None),
             (true, None) => return Err(SignatureError::Unsigned),
-            (false, Some(_)) => return Err(SignatureError::NoKey),
+            (false, Some(_)) => return Err(SignatureError::NoTrustedKey),
             (true, Some(signature)) => signature,
         };
         let cases = cases.map(|text| Digest::of(text.as_bytes()));
-        let is = Statement { component, cases, sequence: signature.sequence };
-        let other = |what, signed: String, is: String| SignatureError::Other { what, signed, is };
-        if signature.component != is.component {
-            return Err(other("component", signature.component.to_string(), is.component.to_string()));
+        let actual = Statement { component, cases, sequence: signature.sequence };
+        let mismatch = |part, signed: String, actual: String| SignatureError::Mismatch { part, signed, actual };
+        if signature.component != actual.component {
+            return Err(mismatch("component", signature.component.to_string(), actual.component.to_string()));
         }
-        if signature.cases != is.cases {
-            let say = |digest: Option<Digest>| digest.map_or_else(|| "none".into(), |digest| digest.to_string());
-            return Err(other("table of cases", say(signature.cases), say(is.cases)));
+        if signature.cases != actual.cases {
+            let text = |digest: Option<Digest>| digest.map_or_else(|| "none".into(), |digest| digest.to_string());
+            return Err(mismatch("table of cases", text(signature.cases), text(actual.cases)));
         }
         if !(1..=MAX_SEQUENCE).contains(&signature.sequence) {
-            return Err(SignatureError::Sequence(signature.sequence));
+            return Err(SignatureError::InvalidSequence(signature.sequence));
         }
-        if !self.keys().iter().any(|key| signature.is_by(key)) {
+        if !self.keys().iter().any(|key| signature.is_made_by(key)) {
             let trusted = self.keys().iter().map(|key| key.id().to_string()).collect();
-            // What a stranger wrote goes to the log only if it can be a key's id.
-            let named = if KeyId::is_one(&signature.key) { signature.key.clone() } else { "?".into() };
-            return Err(SignatureError::Untrusted { named, trusted });
+            // Untrusted text: it goes to the log only if it has the form of a key id.
+            let key_id = if KeyId::is_valid(&signature.key) { signature.key.clone() } else { "?".into() };
+            return Err(SignatureError::Untrusted { key_id, trusted });
         }
-        Ok(Some(is))
+        Ok(Some(actual))
     }
 }
 
-/// What a gateway asks of a policy's origin: who may sign, and what was seen.
+/// The requirements for signatures on this node.
 #[derive(Clone, Debug, Default)]
 pub struct SignaturePolicy {
-    /// Who may sign.
-    pub trust: Arc<TrustedKeys>,
-    /// The greatest number that was in force.
-    pub seen: Arc<SequenceLedger>,
+    pub trusted_keys: Arc<TrustedKeys>,
+    pub ledger: Arc<SequenceLedger>,
 }
 
 impl SignaturePolicy {
-    /// Those who may sign; what was seen is kept in this file, where there is one and somebody has to sign.
-    pub fn open(trust: &Arc<TrustedKeys>, file: Option<&Path>) -> Result<Self, LedgerError> {
-        let seen = match file.filter(|_| trust.is_wanted()) {
-            Some(file) => SequenceLedger::in_file(file)?,
+    /// Opens the ledger file, if signatures are required.
+    pub fn open(trusted_keys: &Arc<TrustedKeys>, ledger_file: Option<&Path>) -> Result<Self, LedgerError> {
+        let ledger = match ledger_file.filter(|_| trusted_keys.require_signatures()) {
+            Some(file) => SequenceLedger::open(file)?,
             None => SequenceLedger::default(),
         };
-        Ok(Self { trust: Arc::clone(trust), seen: Arc::new(seen) })
+        Ok(Self { trusted_keys: Arc::clone(trusted_keys), ledger: Arc::new(ledger) })
     }
 
-    /// Whether a policy may take force. What is to be remembered when it does, if it had to be signed.
+    /// Whether a policy may become active; returns the statement to record when it does, or `None` if no signature is required.
     pub fn verify(
         &self,
         component: Digest,
         cases: Option<&str>,
         signature: Option<&Signature>,
     ) -> Result<Option<Statement>, SignatureError> {
-        let statement = self.trust.verify(component, cases, signature)?;
+        let statement = self.trusted_keys.verify(component, cases, signature)?;
         if let Some(statement) = &statement {
-            self.seen.check(statement)?;
+            self.ledger.check(statement)?;
         }
         Ok(statement)
     }

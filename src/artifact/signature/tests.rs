@@ -1,5 +1,3 @@
-use crate::artifact::sequence_ledger::SequenceLedger;
-use crate::artifact::signature::key::TrustedKeys;
 use ed25519_dalek::SigningKey;
 
 use super::*;
@@ -13,18 +11,18 @@ fn signed(component: &[u8], cases: Option<&str>, sequence: u64) -> Signature {
 }
 
 #[test]
-fn the_four_rows() {
+fn signature_is_required_only_with_trusted_keys() {
     let signature = signed(b"policy", None, 1);
     let verify = |keys: &[&SigningKey], signature| TrustedKeys::of(keys).verify(Digest::of(b"policy"), None, signature);
     assert_eq!(verify(&[], None), Ok(None));
     assert_eq!(verify(&[&key(1)], None), Err(SignatureError::Unsigned));
-    assert_eq!(verify(&[], Some(&signature)), Err(SignatureError::NoKey));
+    assert_eq!(verify(&[], Some(&signature)), Err(SignatureError::NoTrustedKey));
     assert_eq!(verify(&[&key(1)], Some(&signature)), Ok(Some(Statement::of(b"policy", None, 1))));
-    assert!(verify(&[&key(2), &key(1)], Some(&signature)).is_ok(), "one of several");
+    assert!(verify(&[&key(2), &key(1)], Some(&signature)).is_ok(), "one of several keys");
 }
 
 #[test]
-fn a_signature_is_about_one_policy_one_table_one_number_and_one_key() {
+fn signature_is_valid_for_one_component_cases_sequence_and_key() {
     let signature = signed(b"policy", Some("cases"), 7);
     let trust = TrustedKeys::of(&[&key(1)]);
     let refused = |component: &[u8], cases, signature: &Signature| {
@@ -35,7 +33,7 @@ fn a_signature_is_about_one_policy_one_table_one_number_and_one_key() {
     assert!(refused(b"policy", Some("Cases"), &signature).contains("another table of cases"));
     assert!(refused(b"policy", None, &signature).contains("and this is none"));
     assert!(refused(b"policy", Some("cases"), &signed(b"policy", None, 7)).contains("it names none"));
-    // Whoever changes what it says has to sign it.
+    // A changed statement needs a new signature.
     for changed in [
         Signature { sequence: 8, ..signature.clone() },
         Signature { signature: signed(b"policy", Some("cases"), 8).signature, ..signature.clone() },
@@ -43,19 +41,19 @@ fn a_signature_is_about_one_policy_one_table_one_number_and_one_key() {
         Signature { signature: "…".into(), ..signature.clone() },
         Signature { signature: String::new(), ..signature.clone() },
         Statement::of(b"policy", Some("cases"), 7).sign(&key(2)),
-        // What it names decides nothing.
+        // The key that it names does not matter.
         Signature { key: signature.key.clone(), ..Statement::of(b"policy", Some("cases"), 7).sign(&key(2)) },
     ] {
         assert!(refused(b"policy", Some("cases"), &changed).contains("no trusted key"), "{changed:?}");
     }
     let named = Signature { key: "\u{1b}[2J".into(), ..Statement::of(b"policy", None, 7).sign(&key(2)) };
-    assert!(refused(b"policy", None, &named).contains("the key ?"));
+    assert!(refused(b"policy", None, &named).contains("the key ?;"));
     assert!(refused(b"policy", None, &signed(b"policy", None, 0)).contains("from 1 to"));
     assert!(refused(b"policy", None, &signed(b"policy", None, 1 << 53)).contains("from 1 to"));
 }
 
 #[test]
-fn its_text_is_read_whole_or_not_at_all() {
+fn truncated_or_unknown_signature_files_are_refused() {
     let signature = signed(b"policy", None, 3);
     let text = signature.text();
     assert_eq!(Signature::parse(text.as_bytes()), Ok(signature));
@@ -67,11 +65,11 @@ fn its_text_is_read_whole_or_not_at_all() {
     assert!(refused(&text.replace("\"version\":1", "\"version\":1,\"more\":1")).contains("unknown field"));
     assert!(refused(&text.replace("\"sequence\":3", "\"sequence\":-3")).contains("invalid value"));
     assert!(refused(&text.replace("sha256:", "sha256:0")).contains("not a digest"));
-    assert!(refused(&" ".repeat(MAX_SIZE + 1)).contains("more than"));
+    assert!(refused(&" ".repeat(MAX_SIGNATURE_BYTES + 1)).contains("larger than"));
 }
 
 #[test]
-fn what_is_signed_is_golden() {
+fn canonical_statement_does_not_change() {
     let statement = Statement::of(b"abc", Some("abc"), 12);
     let abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     let text = format!("tidegate policy signature 1\ncomponent {abc}\ncases {abc}\nsequence 12\n");
@@ -81,48 +79,54 @@ fn what_is_signed_is_golden() {
 }
 
 #[test]
-fn numbers_only_go_upwards_and_over_restarts() {
+fn sequences_only_increase_also_over_restarts() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("own/sequence.json");
     let statement = |sequence| Statement::of(b"policy", None, sequence);
-    let seen = SequenceLedger::in_file(&file).expect("nothing yet");
-    assert_eq!((seen.sequence(), seen.check(&statement(1))), (None, Ok(())));
-    seen.raise(&statement(5)).expect("written");
-    for seen in [seen, SequenceLedger::in_file(&file).expect("read")] {
-        assert_eq!(seen.sequence(), Some(5));
-        assert_eq!(seen.check(&statement(4)), Err(SignatureError::Backwards { sequence: 4, seen: 5 }));
-        assert_eq!(seen.raise(&statement(4)), Err(SignatureError::Backwards { sequence: 4, seen: 5 }));
-        assert_eq!(seen.check(&Statement::of(b"other", None, 5)), Err(SignatureError::Reused(5)));
-        assert_eq!(seen.check(&Statement::of(b"policy", Some(""), 5)), Err(SignatureError::Reused(5)));
-        // What was in force comes back after a restart; what is newer may come.
-        assert_eq!(seen.check(&statement(5)), Ok(()));
-        assert_eq!(seen.check(&statement(6)), Ok(()));
+    let ledger = SequenceLedger::open(&file).expect("nothing yet");
+    assert_eq!((ledger.sequence(), ledger.check(&statement(1))), (None, Ok(())));
+    ledger.record(&statement(5)).expect("written");
+    for ledger in [ledger, SequenceLedger::open(&file).expect("read")] {
+        assert_eq!(ledger.sequence(), Some(5));
+        assert_eq!(
+            ledger.check(&statement(4)),
+            Err(SignatureError::SequenceNotIncreasing { sequence: 4, recorded: 5 })
+        );
+        assert_eq!(
+            ledger.record(&statement(4)),
+            Err(SignatureError::SequenceNotIncreasing { sequence: 4, recorded: 5 })
+        );
+        assert_eq!(ledger.check(&Statement::of(b"other", None, 5)), Err(SignatureError::SequenceReused(5)));
+        assert_eq!(ledger.check(&Statement::of(b"policy", Some(""), 5)), Err(SignatureError::SequenceReused(5)));
+        // The recorded policy may become active again after a restart, and newer ones may.
+        assert_eq!(ledger.check(&statement(5)), Ok(()));
+        assert_eq!(ledger.check(&statement(6)), Ok(()));
     }
-    // What cannot be read is not nothing.
+    // A damaged file is an error, not an empty ledger.
     std::fs::write(&file, "{").expect("written");
-    assert!(SequenceLedger::in_file(&file).expect_err("broken").to_string().contains("sequence.json"));
+    assert!(SequenceLedger::open(&file).expect_err("broken").to_string().contains("sequence.json"));
 }
 
 #[test]
-fn what_cannot_be_remembered_does_not_take_force() {
+fn sequence_that_cannot_be_written_is_not_recorded() {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::write(dir.path().join("own"), "a file in the way").expect("written");
-    let seen = SequenceLedger::in_file(&dir.path().join("own2/sequence.json")).expect("nothing yet");
+    let ledger = SequenceLedger::open(&dir.path().join("own2/sequence.json")).expect("nothing yet");
     std::fs::write(dir.path().join("own2"), "a file in the way").expect("written");
-    assert!(seen.raise(&Statement::of(b"policy", None, 1)).is_err());
-    assert_eq!(seen.sequence(), None);
+    assert!(ledger.record(&Statement::of(b"policy", None, 1)).is_err());
+    assert_eq!(ledger.sequence(), None);
 }
 
 #[test]
-fn keys_are_what_openssl_makes() {
+fn keys_have_the_form_of_openssl() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = |name: &str| dir.path().join(name);
     // `openssl genpkey -algorithm ed25519`, and `openssl pkey -pubout` of it.
     let private = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB\n-----END PRIVATE KEY-----\n";
     std::fs::write(path("key.pem"), private).expect("written");
-    let read = key::private(&path("key.pem")).expect("a key");
+    let read = key::read_private_key(&path("key.pem")).expect("a key");
     assert_eq!(read.to_bytes(), [1; 32]);
-    let (again, public) = key::pem(&read).expect("PEM");
+    let (again, public) = key::to_pem(&read).expect("PEM");
     assert_eq!(again, private);
     std::fs::write(path("key.pub.pem"), &public).expect("written");
     let trust = TrustedKeys::load(&[path("key.pub.pem")]).expect("a key");
@@ -131,13 +135,13 @@ fn keys_are_what_openssl_makes() {
         std::fs::write(path(name), text).expect("written");
         TrustedKeys::load(&[path(name)]).expect_err("refused").to_string()
     };
-    assert!(refused("a", private).contains("should not have"));
+    assert!(refused("a", private).contains("must not have"));
     assert!(refused("b", "nothing").contains("BEGIN PUBLIC KEY"));
     assert!(refused("c", "").contains("BEGIN PUBLIC KEY"));
-    // The neutral point: everything is signed with it.
+    // The neutral point, for which any message has a valid signature.
     let weak = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAAQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n-----END PUBLIC KEY-----\n";
     assert!(refused("d", weak).contains("weak"));
-    assert!(key::private(&path("key.pub.pem")).expect_err("public").to_string().contains("BEGIN PRIVATE KEY"));
+    assert!(key::read_private_key(&path("key.pub.pem")).expect_err("public").to_string().contains("BEGIN PRIVATE KEY"));
     assert!(TrustedKeys::load(&[path("nowhere")]).expect_err("nothing").to_string().contains("nowhere"));
     assert_ne!(key::generate().to_bytes(), key::generate().to_bytes());
 }

@@ -153,7 +153,7 @@ impl DecisionCache {
             Outcome::Rejected(rejection) => &rejection.headers,
             Outcome::Failed(_) => return,
         };
-        let age = directive.time.min(self.max_age);
+        let age = directive.max_age.min(self.max_age);
         let Some(expires) = start.checked_add(age).filter(|expires| *expires > Instant::now()) else { return };
         // A cookie is for one client only.
         if headers.contains_key(http::header::SET_COOKIE) {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::*;
-use crate::policy::cache_directive::MAX_NAMES;
+use crate::policy::cache_directive::MAX_VARY_HEADERS;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const NOW: u64 = 1_000_000;
@@ -47,7 +47,7 @@ fn cache() -> DecisionCache {
 
 impl DecisionCache {
     fn put(&self, request: &Request, names: &[&str], vary: Vary, outcome: &Outcome) {
-        let directive = CacheDirective { time: MINUTE, vary };
+        let directive = CacheDirective { max_age: MINUTE, vary };
         self.insert(&directive, request, &channels(names), outcome, Some("because"), Instant::now(), self.epoch());
     }
 
@@ -170,12 +170,12 @@ fn vary_normalizes_and_validates_header_names() {
         (&["*"], "invalid header name"),
         (&["cookie", "x\r\n"], "invalid header name"),
         (&["ü"], "invalid header name"),
-        (&["x"; MAX_NAMES + 1], "17 header names"),
+        (&["x"; MAX_VARY_HEADERS + 1], "17 header names"),
     ] {
         let error = list(names).expect_err(why);
         assert!(error.contains(why), "{error}");
     }
-    assert!(list(&["x"; MAX_NAMES]).is_ok());
+    assert!(list(&["x"; MAX_VARY_HEADERS]).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,7 +183,7 @@ async fn decision_expires_after_its_time() {
     let cache = cache();
     let (request, names) = (request("/", &[]), channels(&["a"]));
     let insert = |seconds, outcome: &Outcome, start| {
-        let directive = CacheDirective { time: Duration::from_secs(seconds), vary: vary(&[], false) };
+        let directive = CacheDirective { max_age: Duration::from_secs(seconds), vary: vary(&[], false) };
         cache.insert(&directive, &request, &names, outcome, None, start, cache.epoch());
     };
     let is_cached = |now| cache.get(&request, &names, now).is_some();
@@ -259,7 +259,7 @@ fn invalidated_decisions_do_not_come_back() {
     assert_eq!(count(&["c"]), 0);
 
     // An evaluation that was in progress does not bring them back.
-    let (epoch, directive) = (cache.epoch(), CacheDirective { time: MINUTE, vary: vary(&[], true) });
+    let (epoch, directive) = (cache.epoch(), CacheDirective { max_age: MINUTE, vary: vary(&[], true) });
     cache.invalidate(CacheSelector::Subject("alice"));
     cache.insert(&directive, &path(1), &channels(&["a"]), &granted("alice"), None, Instant::now(), epoch);
     assert_eq!(count(&["a"]), 0);

@@ -11,7 +11,9 @@ use crate::commands::policy::subject::SubjectArgs;
 use crate::config::ConfigError;
 use crate::policytest::bench::{BenchLength, BenchResults, measure};
 use crate::policytest::{TestCase, file};
+use crate::util::files;
 use crate::wasm::compile::Compiler;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// The request that is used without test cases.
 const PLAIN: &str = "[[case]]\nname = \"a request with nothing in it\"\nexpect.allow = true";
@@ -61,7 +63,8 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let (limits, _) = args.subject.bounds()?;
     let length = args.count.map_or(BenchLength::Time(args.time), BenchLength::Count);
     let file = args.subject.file.display();
-    let bytes = std::fs::read(&args.subject.file).with_context(|| format!("policy {file}: cannot be read"))?;
+    let bytes = files::read(&args.subject.file, MAX_COMPONENT_BYTES)
+        .with_context(|| format!("policy {file}: cannot be read"))?;
     // A new cache directory, so that the first compilation is one.
     let kept = tempfile::tempdir().context("cannot create a directory for compiled policies")?;
     let compiler = Compiler::new(&limits, Some(kept.path()))?;
@@ -153,7 +156,7 @@ fn size(bytes: u64) -> String {
 /// The processor, and how many cores of it this process may use.
 fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let info = files::read_text(Path::new("/proc/cpuinfo"), 4 << 20).unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let model = model.map_or(std::env::consts::ARCH, |(_, name)| name.trim());
     format!("{model}, {cores} cores")

@@ -3,7 +3,6 @@
 mod anatomy;
 mod language;
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -15,9 +14,10 @@ use sha2::{Digest, Sha256};
 use crate::commands::policy::inspect::anatomy::{Anatomy, Kind};
 use crate::config;
 use crate::policy::Limits;
+use crate::util::files;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
-use crate::wasm::load_error::{LoadError, MAX_SIZE};
+use crate::wasm::load_error::{LoadError, MAX_COMPONENT_BYTES};
 
 #[derive(Debug, Args)]
 pub struct InspectArgs {
@@ -71,10 +71,10 @@ pub fn run(args: &InspectArgs) -> Result<()> {
 
 fn inspect(compiler: &Compiler, path: &Path) -> Result<Report> {
     let open = || format!("policy inspect: {}", path.display());
-    let mut file = File::open(path).with_context(open)?;
+    let mut file = files::open(path).with_context(open)?;
     let size = file.metadata().with_context(open)?.len();
     let mut bytes = Vec::new();
-    file.by_ref().take(MAX_SIZE).read_to_end(&mut bytes).with_context(open)?;
+    file.by_ref().take(MAX_COMPONENT_BYTES).read_to_end(&mut bytes).with_context(open)?;
     // Of a file that is too large only the beginning is parsed; the digest is that of the whole file.
     let mut digest = Sha256::new();
     digest.update(&bytes);
@@ -88,7 +88,8 @@ fn inspect(compiler: &Compiler, path: &Path) -> Result<Report> {
     let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
 
     let anatomy = Anatomy::of(&bytes);
-    let loaded = if size > MAX_SIZE { Err(LoadError::TooLarge(size)) } else { Policy::new(compiler, &bytes) };
+    let loaded =
+        if size > MAX_COMPONENT_BYTES { Err(LoadError::TooLarge(size)) } else { Policy::new(compiler, &bytes) };
     let (language, toolchain) = language::tell(&anatomy);
     Ok(Report {
         file: path.display().to_string(),

@@ -30,7 +30,7 @@ pub fn run(args: &KeygenArgs) -> anyhow::Result<()> {
     };
     let (private, public) = (with(".pem"), with(".pub.pem"));
     let key = key::generate();
-    let (private_pem, public_pem) = key::pem(&key)?;
+    let (private_pem, public_pem) = key::to_pem(&key)?;
     write(&public, 0o644, &public_pem)?;
     if let Err(error) = write(&private, 0o600, &private_pem) {
         // One key without the other is of no use.

@@ -37,7 +37,7 @@ fn line(pointer: &ActiveRecord, is_current: bool) -> String {
     let mark = if is_current { "*" } else { " " };
     let cases = if pointer.cases.is_some() { "with cases" } else { "no cases" };
     let signature = pointer.signature.as_ref();
-    let by = signature.map_or_else(|| "not signed".into(), |signature| format!("key {}", signature.key()));
+    let by = signature.map_or_else(|| "not signed".into(), |signature| format!("key {}", signature.key_id()));
     let at = time(pointer.pushed_at);
     format!("{mark} {sequence:>4}  {at}  {component}  {cases}  {by}\n")
 }

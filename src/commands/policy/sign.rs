@@ -1,5 +1,6 @@
 //! `tidegate policy sign`: signs a component and its test cases with a sequence.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -13,8 +14,9 @@ use crate::artifact::signature;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement, key};
 use crate::config::ConfigError;
 use crate::policytest::file;
-use crate::wasm::component::begins_as_one;
-use crate::wasm::load_error::MAX_SIZE;
+use crate::util::files;
+use crate::wasm::component::check_header;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 #[derive(Debug, Args)]
 pub struct SignArgs {
@@ -49,12 +51,12 @@ impl BundleArgs {
     /// Reads both. Test cases that are not valid are a mistake in usage.
     pub fn read(&self) -> anyhow::Result<(Vec<u8>, Option<String>)> {
         let file = &self.file;
-        let size = std::fs::metadata(file).with_context(|| format!("{}", file.display()))?.len();
-        if size > MAX_SIZE {
-            let text = format!("{}: the component has {size} bytes, more than the limit of {MAX_SIZE}", file.display());
-            return Err(ConfigError(text).into());
-        }
-        let component = std::fs::read(file).with_context(|| format!("{}", file.display()))?;
+        let component = match files::read(file, MAX_COMPONENT_BYTES) {
+            Err(error) if error.kind() == ErrorKind::FileTooLarge => {
+                return Err(ConfigError(format!("{}: {error}, the maximum size of a policy", file.display())).into());
+            }
+            read => read.with_context(|| format!("{}", file.display()))?,
+        };
         let cases = self.cases().map(|path| read_cases(&path)).transpose()?;
         Ok((component, cases))
     }
@@ -63,7 +65,7 @@ impl BundleArgs {
     pub fn signature(&self, named: Option<&Path>) -> anyhow::Result<Option<Signature>> {
         match named {
             Some(path) => read_signature(path).map(Some),
-            None => signature::beside(&self.file).with_context(|| format!("{}", self.file.display())),
+            None => signature::read_for(&self.file).with_context(|| format!("{}", self.file.display())),
         }
     }
 
@@ -74,7 +76,7 @@ impl BundleArgs {
 }
 
 fn read_cases(path: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+    let text = files::read_text(path, file::MAX_FILE_BYTES).with_context(|| format!("{}", path.display()))?;
     file::parse(path, &text).map_err(|error| ConfigError(error.to_string()))?;
     Ok(text)
 }
@@ -86,21 +88,22 @@ pub fn sent(component: &[u8], cases: Option<String>, signature: Option<&Signatur
 
 /// Reads a private key. A file that has none is a mistake in usage.
 pub fn private_key(path: &Path) -> Result<SigningKey, ConfigError> {
-    key::private(path).map_err(|error| ConfigError(format!("--key: {error}")))
+    key::read_private_key(path).map_err(|error| ConfigError(format!("--key: {error}")))
 }
 
 /// Reads a signature file.
 fn read_signature(path: &Path) -> anyhow::Result<Signature> {
-    let text = std::fs::read(path).with_context(|| format!("{}", path.display()))?;
+    let text =
+        files::read(path, signature::MAX_SIGNATURE_BYTES as u64).with_context(|| format!("{}", path.display()))?;
     Signature::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())).into())
 }
 
 pub fn run(args: &SignArgs) -> anyhow::Result<()> {
     let key = private_key(&args.key)?;
     let (component, cases) = args.bundle.read()?;
-    begins_as_one(&component).with_context(|| format!("{}", args.bundle.file.display()))?;
+    check_header(&component).with_context(|| format!("{}", args.bundle.file.display()))?;
     let signature = Statement::of(&component, cases.as_deref(), args.sequence).sign(&key);
-    let output = args.output.clone().unwrap_or_else(|| signature::path(&args.bundle.file));
+    let output = args.output.clone().unwrap_or_else(|| signature::path_for(&args.bundle.file));
     std::fs::write(&output, signature.text() + "\n").with_context(|| format!("{}", output.display()))?;
     if args.json {
         return crate::commands::policy::say(&format!("{}\n", json!({ "file": output, "signature": signature })));
@@ -110,6 +113,6 @@ pub fn run(args: &SignArgs) -> anyhow::Result<()> {
     crate::commands::policy::say(&format!(
         "{}\n  component  {component}\n  cases      {cases}\n  sequence   {sequence}\n  key        {}\n",
         output.display(),
-        signature.key()
+        signature.key_id()
     ))
 }

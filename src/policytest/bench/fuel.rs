@@ -41,7 +41,7 @@ pub fn count(bytes: &[u8], cases: &[TestCase], limits: &Limits) -> Result<(Fuel,
 
 async fn one(policy: &Policy, case: &TestCase, limits: &Limits) -> Result<(u64, usize), BenchError> {
     let env = Arc::new(case.env.policy_env(limits));
-    let state = State::new(env, limits.memory, Arc::default(), Arc::clone(policy.digest()));
+    let state = State::new(env, limits.max_memory, Arc::default(), Arc::clone(policy.digest()));
     let mut store = Store::new(policy.engine(), state);
     store.limiter_async(|state| &mut state.limiter);
     let failed = |error: wasmtime::Error, denied| BenchError::Decision {
@@ -56,7 +56,7 @@ async fn one(policy: &Policy, case: &TestCase, limits: &Limits) -> Result<(u64, 
         authorizer.call_authorize(&mut store, &request, &case.request.channels).await
     };
     let answer = call.await;
-    answer.map_err(|error| failed(error, store.data().limiter.denied))?.ok();
+    answer.map_err(|error| failed(error, store.data().limiter.limit_exceeded))?.ok();
     let left = store.get_fuel().map_err(|error| failed(error, false))?;
-    Ok((u64::MAX - left, limits.memory - store.data().limiter.left()))
+    Ok((u64::MAX - left, store.data().limiter.in_use()))
 }

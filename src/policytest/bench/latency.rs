@@ -65,7 +65,7 @@ impl LatencyBench {
     }
 
     pub fn first(&self) -> std::io::Result<Result<Duration, BenchError>> {
-        Ok(single()?.block_on(async { decide(&self.cases, 0).await.map(|decision| decision.took) }))
+        Ok(single()?.block_on(async { decide(&self.cases, 0).await.map(|decision| decision.duration) }))
     }
 
     /// One decision at a time, each on a new instance.
@@ -80,7 +80,7 @@ impl LatencyBench {
         let mut times = histogram()?;
         let (start, mut done) = (Instant::now(), 0);
         while !length.reached(start, done) {
-            record(&mut times, decide(&self.cases, done).await?.took);
+            record(&mut times, decide(&self.cases, done).await?.duration);
             done += 1;
         }
         Ok(times)
@@ -101,7 +101,7 @@ impl LatencyBench {
                 let failed = |failure| BenchError::Decision { case: case.name.clone(), failure };
                 authorizer.prewarm_one().await.map_err(failed)?;
                 record(&mut making, begin.elapsed());
-                record(&mut left, decide(&self.cases, done).await?.took);
+                record(&mut left, decide(&self.cases, done).await?.duration);
                 done += 1;
             }
             let making = Duration::from_nanos(making.value_at_quantile(0.5));

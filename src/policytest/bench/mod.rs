@@ -7,12 +7,14 @@ use crate::policytest::bench::fuel::Fuel;
 use crate::policytest::bench::latency::Latency;
 use crate::policytest::bench::latency::PrewarmedLatency;
 use crate::policytest::bench::latency::Throughput;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::policy::{Failure, Limits};
 use crate::policytest::TestCase;
+use crate::util::files;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 use crate::wasm::load_error::LoadError;
@@ -118,7 +120,7 @@ fn us(time: Duration) -> f64 {
 
 /// The process's resident memory in bytes, if the system reports it.
 fn resident() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let status = files::read_text(Path::new("/proc/self/status"), 64 << 10).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib << 10)

@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use toml::Spanned;
 
-use crate::egress::origin::Origin;
+use crate::egress::origin::EgressOrigin;
 use crate::policy::decision_view::DecisionView;
 use crate::policy::{Failure, request};
 use crate::policytest::file::file_access::FileAccess;
@@ -40,7 +40,8 @@ pub fn suite(file: File, access: FileAccess<'_>, line: &dyn Fn(usize) -> usize) 
         return Err(SuiteError::File(format!("there is no case: write [[case]], a name and expect.… ({NAME})")));
     }
     for url in &file.requires.egress {
-        Origin::parse(url, true).map_err(|error| SuiteError::File(format!("requires.egress: {url:?}: {error}")))?;
+        EgressOrigin::parse(url, true)
+            .map_err(|error| SuiteError::File(format!("requires.egress: {url:?}: {error}")))?;
     }
     let mut names = HashSet::new();
     let mut cases = Vec::with_capacity(file.case.len());

@@ -11,14 +11,17 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::policytest::{CasesError, TestSuite};
+use crate::util::files;
 
+/// Largest file of test cases in bytes.
+pub const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The default name of the file, next to the component.
 pub const NAME: &str = "cases.toml";
 /// The path of a request whose case sets none.
 pub const DEFAULT_PATH: &str = "/api/realtime";
 
 pub fn load(path: &Path) -> Result<TestSuite, CasesError> {
-    let text = std::fs::read_to_string(path)
+    let text = files::read_text(path, MAX_FILE_BYTES)
         .map_err(|error| CasesError(format!("{}: cannot be read: {error}", path.display())))?;
     parse(path, &text)
 }

@@ -229,7 +229,7 @@ mod tests {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20, Default::default(), system_clock()));
         let env = config.env(Arc::clone(&store));
         let authorizer = Authorizer::new(engine::shared().expect("an engine"), env, config.limits.clone());
-        let observers = Observers::new(config.limits.shadow);
+        let observers = Observers::new(config.limits.shadow_concurrency);
         let compiler = authorizer.compiler().expect("it has one");
         authorizer.activate(Policy::new(compiler, EXAMPLE).expect("it loads"));
         let hub = Hub::start(store, config.stream.hub.clone());

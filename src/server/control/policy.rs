@@ -24,10 +24,10 @@ use crate::server::control::fleet::RollbackRequest;
 use crate::server::control::params::Params;
 use crate::server::respond;
 use crate::server::respond::{Response, with_etag};
-use crate::wasm::load_error::MAX_SIZE;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// Largest JSON body in bytes: base64 is a third longer than the component; cases and signature are small.
-const MAX_BUNDLE_BYTES: usize = MAX_SIZE as usize / 3 * 4 + 2 * MAX_CASES + (64 << 10);
+const MAX_BUNDLE_BYTES: usize = MAX_COMPONENT_BYTES as usize / 3 * 4 + 2 * MAX_CASES + (64 << 10);
 /// Policies that are uploaded at once: one in the pipeline, one that waits for it, and some that supersede that one. Each may need 90 MB.
 pub const MAX_POLICY_UPLOADS: usize = 4;
 /// Largest body of the requests without a component, in bytes.
@@ -147,7 +147,7 @@ pub async fn upload(app: &App, request: Request<Incoming>) -> Result<(PolicyBund
 async fn artifact(request: Request<Incoming>) -> Result<PolicyBundle, ApiError> {
     let kind = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if kind.eq_ignore_ascii_case("application/wasm") {
-        let component = read_body(request.into_body(), MAX_SIZE as usize).await?;
+        let component = read_body(request.into_body(), MAX_COMPONENT_BYTES as usize).await?;
         return off_runtime(move || Ok(PolicyBundle::new(component))).await;
     }
     if kind.is_empty() || !kind.to_ascii_lowercase().starts_with("application/json") {

@@ -44,7 +44,10 @@ pub async fn put(app: &App, request: Request<Incoming>) -> Result<Response, ApiE
     if let Some(managing) = fleet::managing(app) {
         return push(app, managing, artifact, share).await;
     }
-    let shadow = app.rollout.propose(artifact, ShadowSampling { share, concurrency: app.config.limits.shadow }).await?;
+    let shadow = app
+        .rollout
+        .propose(artifact, ShadowSampling { share, concurrency: app.config.limits.shadow_concurrency })
+        .await?;
     Ok(report(&shadow))
 }
 

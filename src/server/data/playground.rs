@@ -144,7 +144,7 @@ fn describe(watched: &ObservedDecision) -> Value {
         "reason": decision.reason.clone().or(why),
         "subject": subject,
         "cached": decision.cached,
-        "duration_us": u64::try_from(decision.took.as_micros()).unwrap_or(u64::MAX),
-        "policy": decision.policy(),
+        "duration_us": u64::try_from(decision.duration.as_micros()).unwrap_or(u64::MAX),
+        "policy": decision.policy_digest(),
     })
 }

@@ -70,7 +70,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         address: asked.client_address.into(),
         since: now_ms(),
         expires_at: grant.expires_at,
-        generation: decision.by.map_or(0, |info| info.generation),
+        generation: decision.policy.map_or(0, |info| info.generation),
     };
     body.register(reader, grant.expires_at.map(deadline));
     let mut response = respond::event_stream(Pinned { body, pin });

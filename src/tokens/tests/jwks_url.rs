@@ -1,9 +1,5 @@
-//! Keys behind a URL, with a server that is really there, on loopback.
+//! JWKS URLs, with a real server on loopback.
 
-use crate::tokens::jwks::JwksSource;
-use crate::tokens::jwks::JwksTiming;
-use crate::tokens::jwks::KeyFetch;
-use crate::tokens::key::KeySet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,17 +10,19 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::*;
-use crate::egress::origin::Origin;
+use crate::egress::origin::EgressOrigin;
 use crate::egress::{Egress, EgressLimits};
+use crate::tokens::jwks::{JwksSource, JwksTiming, KeyFetch};
+use crate::tokens::key::KeySet;
 
-/// What a server does with a request.
+/// What the server does with a request.
 #[derive(Clone)]
 enum Answer {
-    /// These bytes.
+    /// Sends these bytes.
     Text(Vec<u8>),
-    /// Nothing, until it is told something else.
+    /// Waits until the answer changes.
     Wait,
-    /// It closes the connection.
+    /// Closes the connection.
     Close,
 }
 
@@ -53,14 +51,14 @@ impl Server {
         self.requests.load(Ordering::SeqCst)
     }
 
-    fn remote(&self, timing: JwksTiming) -> Arc<JwksSource> {
-        self.remote_with(timing, true)
+    fn source(&self, timing: JwksTiming) -> Arc<JwksSource> {
+        self.source_with(timing, true)
     }
 
-    fn remote_with(&self, timing: JwksTiming, private: bool) -> Arc<JwksSource> {
+    fn source_with(&self, timing: JwksTiming, private: bool) -> Arc<JwksSource> {
         let url = format!("http://{}", self.address);
-        let origin = Origin::parse(&url, private).expect("an origin");
-        let bounds = EgressLimits { timeout: Duration::from_secs(10), response: 64 << 10, concurrency: 1 };
+        let origin = EgressOrigin::parse(&url, private).expect("an origin");
+        let bounds = EgressLimits { timeout: Duration::from_secs(10), max_response_size: 64 << 10, concurrency: 1 };
         let uri = format!("{url}/jwks.json").parse().expect("a URI");
         Arc::new(JwksSource::new(uri, Arc::new(Egress::new(vec![origin], bounds)), timing))
     }
@@ -76,7 +74,7 @@ async fn serve(mut socket: TcpStream, mut answers: watch::Receiver<Answer>, coun
     count.fetch_add(1, Ordering::SeqCst);
     let answer = answers.wait_for(|answer| !matches!(answer, Answer::Wait)).await.map(|answer| answer.clone());
     if let Ok(Answer::Text(bytes)) = answer {
-        // A client that is gone has read enough.
+        // The client may have disconnected.
         let _ = socket.write_all(&bytes).await;
     }
 }
@@ -90,9 +88,9 @@ fn keys(pair: &Pair, kid: &str) -> Answer {
     response("200 OK", "", &pair.jwks(kid))
 }
 
-fn behind(remote: &Arc<JwksSource>) -> Tokens {
-    let mut profile = profile(KeySet::pem(&P256.public).expect("a PEM"));
-    profile.source = Source::Jwks(Arc::clone(remote));
+fn tokens_from(source: &Arc<JwksSource>) -> Tokens {
+    let mut profile = profile(KeySet::from_pem(&P256.public).expect("a PEM"));
+    profile.keys = KeySource::Jwks(Arc::clone(source));
     tokens([("app", profile)])
 }
 
@@ -100,14 +98,16 @@ fn token(kid: &str, pair: &Pair) -> String {
     signed(json!({"alg": "ES256", "kid": kid}), &claims(), pair)
 }
 
-/// Asks until there is an answer, and says how often it had to wait.
+/// Verifies until there is a result; returns it and the number of waits.
 async fn settled(tokens: &Tokens, token: &str) -> (Result<(), TokenError>, usize) {
     let mut waits = 0;
     loop {
         match tokens.verify(token, NOW_MS) {
-            Verdict::Holds(_) => return (Ok(()), waits),
-            Verdict::Fails(error) => return (Err(error), waits),
-            Verdict::Wait(wait) => assert!(wait.until(Instant::now() + Duration::from_secs(15)).await, "it ends"),
+            Verdict::Valid(_) => return (Ok(()), waits),
+            Verdict::Invalid(error) => return (Err(error), waits),
+            Verdict::Pending(wait) => {
+                assert!(wait.until(Instant::now() + Duration::from_secs(15)).await, "the fetch ends")
+            }
         }
         waits += 1;
     }
@@ -119,7 +119,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(15), all).await.is_ok(), "this did not happen: {what}");
+    assert!(tokio::time::timeout(Duration::from_secs(15), all).await.is_ok(), "timed out waiting: {what}");
 }
 
 fn is_unavailable(result: &Result<(), TokenError>) -> bool {
@@ -127,19 +127,19 @@ fn is_unavailable(result: &Result<(), TokenError>) -> bool {
 }
 
 #[tokio::test]
-async fn one_fetch_for_all_who_wait() {
+async fn concurrent_decisions_share_one_fetch() {
     let server = Server::start(Answer::Wait).await;
-    let tokens = behind(&server.remote(JwksTiming::default()));
+    let tokens = tokens_from(&server.source(JwksTiming::default()));
     tokens.start();
     let token = token("k", &P256);
     let waits: Vec<KeyFetch> = (0..300)
         .map(|_| match tokens.verify(&token, NOW_MS) {
-            Verdict::Wait(wait) => wait,
-            other => panic!("{other:?} without keys"),
+            Verdict::Pending(wait) => wait,
+            other => panic!("unexpected {other:?} without keys"),
         })
         .collect();
     let short = waits[0].clone().until(Instant::now() + Duration::from_millis(1)).await;
-    assert!(!short, "who has no time left does not wait");
+    assert!(!short, "the deadline ends the wait");
     server.answer.send_replace(keys(&P256, "k"));
     for wait in waits {
         assert!(wait.until(Instant::now() + Duration::from_secs(15)).await);
@@ -149,26 +149,26 @@ async fn one_fetch_for_all_who_wait() {
 }
 
 #[tokio::test]
-async fn an_unknown_key_is_looked_for_once() {
+async fn unknown_key_id_causes_one_fetch() {
     let server = Server::start(keys(&P256, "old")).await;
     let timing = JwksTiming { cooldown: Duration::ZERO, ..JwksTiming::default() };
-    let tokens = behind(&server.remote(timing));
+    let tokens = tokens_from(&server.source(timing));
     assert_eq!(settled(&tokens, &token("old", &P256)).await, (Ok(()), 1));
     let new = Pair::new(&["EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
     server.answer.send_replace(keys(&new, "new"));
-    assert_eq!(settled(&tokens, &token("new", &new)).await, (Ok(()), 1), "a key that came after the start");
-    assert_eq!(settled(&tokens, &token("old", &P256)).await, (Err(TokenError::Untrusted), 1), "a key that went");
+    assert_eq!(settled(&tokens, &token("new", &new)).await, (Ok(()), 1), "a key added after the first fetch");
+    assert_eq!(settled(&tokens, &token("old", &P256)).await, (Err(TokenError::Untrusted), 1), "a removed key");
     assert_eq!(server.requests(), 3);
     for _ in 0..100 {
         assert_eq!(settled(&tokens, &token("old", &P256)).await, (Err(TokenError::Untrusted), 0));
     }
-    assert_eq!(server.requests(), 3, "it is known to be unknown");
+    assert_eq!(server.requests(), 3, "the id is remembered as unknown");
 }
 
 #[tokio::test]
-async fn a_storm_of_unknown_keys_causes_no_storm_of_fetches() {
+async fn unknown_key_ids_cause_no_fetch_within_the_cooldown() {
     let server = Server::start(keys(&P256, "k")).await;
-    let tokens = behind(&server.remote(JwksTiming::default()));
+    let tokens = tokens_from(&server.source(JwksTiming::default()));
     assert_eq!(settled(&tokens, &token("k", &P256)).await, (Ok(()), 1));
     let forged = signed(json!({"alg": "ES256"}), &claims(), &P256);
     let rest = forged.split_once('.').expect("a token").1;
@@ -184,67 +184,67 @@ async fn a_storm_of_unknown_keys_causes_no_storm_of_fetches() {
 }
 
 #[tokio::test]
-async fn a_url_that_is_down_and_comes_back() {
+async fn fetching_is_retried_after_a_failure() {
     let server = Server::start(Answer::Close).await;
-    let timing = JwksTiming { retry: Duration::from_millis(20), ..JwksTiming::default() };
-    let tokens = behind(&server.remote(timing));
+    let timing = JwksTiming { retry_delay: Duration::from_millis(20), ..JwksTiming::default() };
+    let tokens = tokens_from(&server.source(timing));
     let token = token("k", &P256);
     let (first, waits) = settled(&tokens, &token).await;
     assert!(is_unavailable(&first) && waits <= 1, "{first:?} after {waits}");
     server.answer.send_replace(keys(&P256, "k"));
-    until("it tries again by itself", || matches!(tokens.verify(&token, NOW_MS), Verdict::Holds(_))).await;
+    until("the fetch is retried", || matches!(tokens.verify(&token, NOW_MS), Verdict::Valid(_))).await;
 }
 
 #[tokio::test]
-async fn old_keys_serve_for_a_while() {
+async fn stale_keys_are_used_while_fetching_fails() {
     for (stale_if_error, serves) in [(Duration::from_secs(3600), true), (Duration::ZERO, false)] {
         let server = Server::start(keys(&P256, "k")).await;
         let age = Duration::from_millis(100);
-        let retry = Duration::from_millis(20);
+        let retry_delay = Duration::from_millis(20);
         let timing = JwksTiming {
             min_age: age,
             max_age: age,
             stale_if_error,
-            retry,
+            retry_delay,
             cooldown: Duration::ZERO,
             ..JwksTiming::default()
         };
-        let tokens = behind(&server.remote(timing));
+        let tokens = tokens_from(&server.source(timing));
         assert_eq!(settled(&tokens, &token("k", &P256)).await.0, Ok(()));
         server.answer.send_replace(Answer::Close);
         let down = server.requests();
         if serves {
-            // The second try comes long after they grew old at the latest.
-            until("it is asked again", || server.requests() > down + 3).await;
+            // After the second failed fetch the keys are stale for certain.
+            until("further fetches", || server.requests() > down + 3).await;
             assert_eq!(settled(&tokens, &token("k", &P256)).await.0, Ok(()));
             let other = settled(&tokens, &token("other", &P256)).await.0;
-            assert!(is_unavailable(&other), "a key that may be there where nobody answers: {other:?}");
+            assert!(is_unavailable(&other), "the server may have the key, but cannot be reached: {other:?}");
         } else {
             let token = token("k", &P256);
-            until("they are too old", || {
-                matches!(tokens.verify(&token, NOW_MS), Verdict::Fails(TokenError::Unavailable(_)))
+            until("the stale period ends", || {
+                matches!(tokens.verify(&token, NOW_MS), Verdict::Invalid(TokenError::Unavailable(_)))
             })
             .await;
         }
         server.answer.send_replace(keys(&P256, "k"));
         let token = token("k", &P256);
-        until("it is there again", || matches!(tokens.verify(&token, NOW_MS), Verdict::Holds(_))).await;
+        until("the server is back", || matches!(tokens.verify(&token, NOW_MS), Verdict::Valid(_))).await;
     }
 }
 
 #[tokio::test]
-async fn keys_are_fetched_anew_before_they_grow_old() {
+async fn keys_are_refreshed_before_they_become_stale() {
     let server = Server::start(keys(&P256, "k")).await;
     let age = Duration::from_millis(200);
     let timing = JwksTiming { min_age: age, max_age: age, stale_if_error: Duration::ZERO, ..JwksTiming::default() };
-    let tokens = behind(&server.remote(timing));
+    let tokens = tokens_from(&server.source(timing));
     assert_eq!(settled(&tokens, &token("k", &P256)).await.0, Ok(()));
-    until("it is asked again, without a decision", || server.requests() >= 3).await;
+    until("the keys are fetched again without a decision", || server.requests() >= 3).await;
     assert_eq!(settled(&tokens, &token("k", &P256)).await.0, Ok(()));
 }
 
 #[tokio::test]
-async fn answers_that_are_no_keys() {
+async fn invalid_responses_yield_no_keys() {
     let jwks = P256.jwks("k");
     let large = [b"{\"keys\":[],\"x\":\"".to_vec(), vec![b'x'; 70 << 10], b"\"}".to_vec()].concat();
     let elsewhere = Server::start(keys(&P256, "k")).await;
@@ -261,18 +261,19 @@ async fn answers_that_are_no_keys() {
         Answer::Text(b"nonsense\r\n\r\n".to_vec()),
     ] {
         let server = Server::start(answer).await;
-        let (result, _) = settled(&behind(&server.remote(JwksTiming::default())), &token("k", &P256)).await;
+        let (result, _) = settled(&tokens_from(&server.source(JwksTiming::default())), &token("k", &P256)).await;
         assert!(is_unavailable(&result), "{result:?}");
     }
     assert_eq!(elsewhere.requests(), 0, "redirects are not followed");
     let server = Server::start(keys(&P256, "k")).await;
-    let (result, _) = settled(&behind(&server.remote_with(JwksTiming::default(), false)), &token("k", &P256)).await;
+    let (result, _) =
+        settled(&tokens_from(&server.source_with(JwksTiming::default(), false)), &token("k", &P256)).await;
     assert!(is_unavailable(&result), "a private address that is not allowed: {result:?}");
     assert_eq!(server.requests(), 0);
 }
 
 #[tokio::test]
-async fn how_long_keys_are_good() {
+async fn freshness_follows_cache_headers_within_the_bounds() {
     let minute = Duration::from_secs(60);
     let timing = JwksTiming { min_age: minute, max_age: 60 * minute, ..JwksTiming::default() };
     for (headers, expected) in [
@@ -285,8 +286,8 @@ async fn how_long_keys_are_good() {
         ("cache-control: no-cache\r\n", minute),
     ] {
         let server = Server::start(response("200 OK", headers, &P256.jwks("k"))).await;
-        let fresh = server.remote(timing).fresh().await;
-        let near = fresh.abs_diff(expected) < Duration::from_secs(5);
-        assert!(near, "{headers:?}: {fresh:?}, not {expected:?}");
+        let fresh = server.source(timing).fetch_freshness().await;
+        let is_near = fresh.abs_diff(expected) < Duration::from_secs(5);
+        assert!(is_near, "{headers:?}: {fresh:?}, not {expected:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Keys that are made for a run of tests, by OpenSSL, and tokens that are signed with them.
+//! Keys that OpenSSL generates for a run of tests, and tokens signed with them.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -18,7 +18,7 @@ pub static P256: LazyLock<Pair> = LazyLock::new(|| Pair::new(&["EC", "-pkeyopt",
 pub static P384: LazyLock<Pair> = LazyLock::new(|| Pair::new(&["EC", "-pkeyopt", "ec_paramgen_curve:P-384"]));
 pub static ED: LazyLock<Pair> = LazyLock::new(|| Pair::new(&["ED25519"]));
 
-/// Two keys that belong together, as PEM.
+/// A key pair, as PEM.
 pub struct Pair {
     pub private: String,
     pub public: String,
@@ -54,7 +54,7 @@ impl Pair {
         let (algorithm, key) = self.signer();
         let mut jwk = Jwk::from_encoding_key(&key, algorithm).expect("a JWK");
         jwk.common.key_id = Some(kid.into());
-        // A key for all algorithms of its family.
+        // Without it the key is for all algorithms of its family.
         jwk.common.key_algorithm = None;
         serde_json::to_vec(&JwkSet { keys: vec![jwk] }).expect("JSON")
     }
@@ -95,7 +95,7 @@ pub fn forge(header: Value, claims: &Value, signature: &[u8]) -> String {
     format!("{}.{}.{}", part(&header), part(claims), base64(signature))
 }
 
-/// A token that is signed as its header says.
+/// A token signed with the algorithm of its header.
 pub fn signed(header: Value, claims: &Value, pair: &Pair) -> String {
     sign(header, claims, &pair.signer().1)
 }

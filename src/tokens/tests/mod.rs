@@ -1,16 +1,15 @@
-//! Tokens against profiles: every algorithm, and every way that was ever found to get in without the key.
+//! Verification of tokens: every algorithm, and the known attacks on JWT libraries.
 
 pub(crate) mod jwks_url;
 pub(crate) mod keys;
 
-use crate::tokens::key::KeyError;
-use crate::tokens::key::KeySet;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::tokens::key::{KeyError, KeySet};
 use crate::tokens::tests::keys::{ED, P256, P384, Pair, RSA, RSA_OTHER, SECRET, forge, signed};
 
-/// The time of these tests, in seconds and in ms.
+/// The time of these tests, in seconds since the Unix epoch, and in ms.
 const NOW: u64 = 1_767_225_600;
 const NOW_MS: u64 = NOW * 1000;
 
@@ -39,7 +38,7 @@ fn profile(keys: KeySet) -> Profile {
         leeway: 60,
         require_exp: true,
         algorithms: keys.algorithms(),
-        source: Source::Fixed(keys),
+        keys: KeySource::Fixed(keys),
     }
 }
 
@@ -51,21 +50,21 @@ fn only(keys: KeySet) -> Tokens {
     tokens([("app", profile(keys))])
 }
 
-/// What came of it: the claims, or why not.
+/// The claims, or why the token is invalid.
 fn verdict(tokens: &Tokens, token: &str) -> Result<Value, TokenError> {
     match tokens.verify(token, NOW_MS) {
-        Verdict::Holds(claims) => Ok(serde_json::from_str(&claims).expect("claims are JSON")),
-        Verdict::Fails(error) => Err(error),
-        Verdict::Wait(_) => panic!("these keys are here"),
+        Verdict::Valid(claims) => Ok(serde_json::from_str(&claims).expect("claims are JSON")),
+        Verdict::Invalid(error) => Err(error),
+        Verdict::Pending(_) => panic!("fixed keys are never pending"),
     }
 }
 
 #[test]
-fn every_algorithm_by_pem_and_by_jwk() {
+fn every_algorithm_is_verified_by_pem_and_jwk_keys() {
     for pair in [&*RSA, &*P256, &*P384, &*ED] {
-        let pem = only(KeySet::pem(&pair.public).expect("a PEM"));
-        let jwks = only(KeySet::jwks(&pair.jwks("k"), false).expect("a JWKS"));
-        let certificate = only(KeySet::pem(&pair.certificate()).expect("a certificate"));
+        let pem = only(KeySet::from_pem(&pair.public).expect("a PEM"));
+        let jwks = only(KeySet::from_jwks(&pair.jwks("k"), false).expect("a JWKS"));
+        let certificate = only(KeySet::from_pem(&pair.certificate()).expect("a certificate"));
         for algorithm in pair.algorithms() {
             let token = signed(json!({"alg": algorithm, "kid": "k"}), &claims(), pair);
             for tokens in [&pem, &jwks, &certificate] {
@@ -77,7 +76,7 @@ fn every_algorithm_by_pem_and_by_jwk() {
             assert_eq!(verdict(&pem, &forged), Err(TokenError::Untrusted), "{algorithm:?}");
         }
     }
-    let secret = only(KeySet::secret(SECRET));
+    let secret = only(KeySet::from_secret(SECRET));
     for algorithm in ["HS256", "HS384", "HS512"] {
         let token = keys::hmac(json!({"alg": algorithm}), &claims(), SECRET);
         assert_eq!(verdict(&secret, &token), Ok(claims()), "{algorithm}");
@@ -87,8 +86,8 @@ fn every_algorithm_by_pem_and_by_jwk() {
 }
 
 #[test]
-fn no_signature_is_no_signature() {
-    for keys in [KeySet::secret(SECRET), KeySet::pem(&RSA.public).expect("a PEM")] {
+fn unsigned_tokens_are_untrusted() {
+    for keys in [KeySet::from_secret(SECRET), KeySet::from_pem(&RSA.public).expect("a PEM")] {
         let tokens = only(keys);
         for alg in ["none", "None", "NONE", "nOnE", "", "HS1", "RS256 ", "rs256"] {
             let unsigned = forge(json!({"alg": alg}), &claims(), b"");
@@ -100,25 +99,25 @@ fn no_signature_is_no_signature() {
 }
 
 #[test]
-fn a_public_key_is_not_a_secret() {
-    let tokens = only(KeySet::pem(&RSA.public).expect("a PEM"));
-    let jwks = only(KeySet::jwks(&RSA.jwks("k"), false).expect("a JWKS"));
+fn public_key_as_hmac_secret_is_untrusted() {
+    let tokens = only(KeySet::from_pem(&RSA.public).expect("a PEM"));
+    let jwks = only(KeySet::from_jwks(&RSA.jwks("k"), false).expect("a JWKS"));
     let der = keys::openssl(&["pkey", "-pubin", "-outform", "DER"], RSA.public.as_bytes());
     for secret in [RSA.public.as_bytes(), RSA.public.trim_end().as_bytes(), &der, b""] {
         let token = keys::hmac(json!({"alg": "HS256", "kid": "k"}), &claims(), secret);
         assert_eq!(verdict(&tokens, &token), Err(TokenError::Untrusted));
         assert_eq!(verdict(&jwks, &token), Err(TokenError::Untrusted));
     }
-    // The same with a profile whose operator wrote the algorithms, one too many.
-    let mut careless = profile(KeySet::pem(&RSA.public).expect("a PEM"));
+    // Also if the operator allows an algorithm that the keys are not for.
+    let mut careless = profile(KeySet::from_pem(&RSA.public).expect("a PEM"));
     careless.algorithms.push(Algorithm::HS256);
     let token = keys::hmac(json!({"alg": "HS256"}), &claims(), RSA.public.as_bytes());
     assert_eq!(verdict(&crate::tokens::tests::tokens([("app", careless)]), &token), Err(TokenError::Untrusted));
 }
 
 #[test]
-fn a_token_brings_no_keys() {
-    let tokens = only(KeySet::pem(&RSA.public).expect("a PEM"));
+fn keys_named_in_the_header_are_ignored() {
+    let tokens = only(KeySet::from_pem(&RSA.public).expect("a PEM"));
     let own: Value = serde_json::from_slice(&RSA_OTHER.jwks("k")).expect("JSON");
     for (name, value) in [
         ("jwk", own["keys"][0].clone()),
@@ -133,8 +132,8 @@ fn a_token_brings_no_keys() {
 }
 
 #[test]
-fn extensions_that_have_to_be_understood_are_not() {
-    let tokens = only(KeySet::pem(&P256.public).expect("a PEM"));
+fn tokens_with_critical_extensions_are_untrusted() {
+    let tokens = only(KeySet::from_pem(&P256.public).expect("a PEM"));
     for crit in [json!(["exp"]), json!(["b64"]), json!([]), json!("exp")] {
         let token = signed(json!({"alg": "ES256", "crit": crit, "b64": true}), &claims(), &P256);
         assert_eq!(verdict(&tokens, &token), Err(TokenError::Untrusted), "{crit}");
@@ -142,7 +141,7 @@ fn extensions_that_have_to_be_understood_are_not() {
 }
 
 #[test]
-fn keys_by_id() {
+fn key_id_selects_the_key() {
     let set = |keys: &[(&Pair, Option<&str>)]| {
         let keys: Vec<Value> = keys
             .iter()
@@ -156,7 +155,7 @@ fn keys_by_id() {
                 key
             })
             .collect();
-        only(KeySet::jwks(json!({"keys": keys}).to_string().as_bytes(), false).expect("a JWKS"))
+        only(KeySet::from_jwks(json!({"keys": keys}).to_string().as_bytes(), false).expect("a JWKS"))
     };
     let two = set(&[(&RSA, Some("a")), (&RSA_OTHER, Some("b")), (&P256, Some("c"))]);
     let one = set(&[(&RSA, None)]);
@@ -165,39 +164,44 @@ fn keys_by_id() {
     let untrusted = Err(TokenError::Untrusted);
     assert_eq!(ask(&two, json!({"alg": "RS256", "kid": "a"}), &RSA), Ok(()));
     assert_eq!(ask(&two, json!({"alg": "RS256", "kid": "b"}), &RSA_OTHER), Ok(()));
-    assert_eq!(ask(&two, json!({"alg": "RS256", "kid": "b"}), &RSA), untrusted, "another's id");
-    assert_eq!(ask(&two, json!({"alg": "RS256", "kid": "d"}), &RSA), untrusted, "an id that is not there");
-    assert_eq!(ask(&two, json!({"alg": "RS256"}), &RSA_OTHER), Ok(()), "no id: any key");
-    assert_eq!(ask(&two, json!({"alg": "ES256"}), &P256), Ok(()), "no id: any key of its kind");
-    assert_eq!(ask(&two, json!({"alg": "ES256", "kid": "a"}), &P256), untrusted, "an id of another kind of key");
-    assert_eq!(ask(&one, json!({"alg": "RS256", "kid": "a"}), &RSA), Ok(()), "a key without an id is for all");
+    assert_eq!(ask(&two, json!({"alg": "RS256", "kid": "b"}), &RSA), untrusted, "the id of another key");
+    assert_eq!(ask(&two, json!({"alg": "RS256", "kid": "d"}), &RSA), untrusted, "an unknown id");
+    assert_eq!(ask(&two, json!({"alg": "RS256"}), &RSA_OTHER), Ok(()), "without an id any key may verify");
+    assert_eq!(ask(&two, json!({"alg": "ES256"}), &P256), Ok(()), "without an id any key of the algorithm may verify");
+    assert_eq!(
+        ask(&two, json!({"alg": "ES256", "kid": "a"}), &P256),
+        untrusted,
+        "the id of a key for another algorithm"
+    );
+    assert_eq!(ask(&one, json!({"alg": "RS256", "kid": "a"}), &RSA), Ok(()), "a key without an id verifies any id");
     assert_eq!(ask(&one, json!({"alg": "RS256", "kid": "a"}), &RSA_OTHER), untrusted);
 }
 
 #[test]
-fn a_key_says_what_it_is_for() {
+fn jwk_fields_restrict_the_algorithms() {
     let key = |name: &str, value: Value| {
         let mut jwks: Value = serde_json::from_slice(&RSA.jwks("k")).expect("JSON");
         jwks["keys"][0][name] = value;
-        KeySet::jwks(jwks.to_string().as_bytes(), false).map(|keys| keys.algorithms())
+        KeySet::from_jwks(jwks.to_string().as_bytes(), false).map(|keys| keys.algorithms())
     };
     assert_eq!(key("alg", json!("RS256")), Ok(vec![Algorithm::RS256]));
     assert_eq!(key("use", json!("sig")).map(|all| all.len()), Ok(6));
     assert_eq!(key("use", json!("enc")), Err(KeyError::Empty));
     assert_eq!(key("key_ops", json!(["encrypt"])), Err(KeyError::Empty));
     assert_eq!(key("alg", json!("RSA-OAEP")), Err(KeyError::Empty));
-    assert_eq!(key("alg", json!("HS256")), Err(KeyError::Empty), "a public key never makes HMACs");
+    assert_eq!(key("alg", json!("HS256")), Err(KeyError::Empty), "a public key is not for HMAC");
     assert_eq!(key("e", json!("!")), Err(KeyError::Empty));
     assert_eq!(key("n", json!("AQAB")), Err(KeyError::Empty), "too short");
 }
 
 #[test]
-fn keys_that_are_none() {
-    let jwks = |keys: Value, secrets| KeySet::jwks(json!({"keys": keys}).to_string().as_bytes(), secrets).map(|_| ());
+fn invalid_keys_are_refused() {
+    let jwks =
+        |keys: Value, secrets| KeySet::from_jwks(json!({"keys": keys}).to_string().as_bytes(), secrets).map(|_| ());
     let oct = json!({"kty": "oct", "k": keys::base64(SECRET)});
     let rsa = serde_json::from_slice::<Value>(&RSA.jwks("k")).expect("JSON")["keys"][0].clone();
     assert_eq!(jwks(json!([oct]), true), Ok(()));
-    assert_eq!(jwks(json!([oct]), false), Err(KeyError::Empty), "a secret that anybody can fetch is none");
+    assert_eq!(jwks(json!([oct]), false), Err(KeyError::Empty), "a secret that anybody can fetch is no secret");
     assert_eq!(jwks(json!([oct, rsa]), true), Err(KeyError::Mixed));
     assert_eq!(jwks(json!([oct, rsa, {"kty": "new"}, 5, null]), false), Ok(()));
     assert_eq!(jwks(json!([]), true), Err(KeyError::Empty));
@@ -213,25 +217,21 @@ fn keys_that_are_none() {
         "off the curve"
     );
     for text in ["", "{}", "[]", "{\"keys\": {}}", "<html>"] {
-        assert_eq!(KeySet::jwks(text.as_bytes(), true).map(|_| ()), Err(KeyError::NotJwks), "{text}");
+        assert_eq!(KeySet::from_jwks(text.as_bytes(), true).map(|_| ()), Err(KeyError::NotJwks), "{text}");
     }
-    let pem = |text: &str| KeySet::pem(text).map(|_| ());
+    let pem = |text: &str| KeySet::from_pem(text).map(|_| ());
     assert_eq!(pem(""), Err(KeyError::NotPem));
     assert_eq!(pem(&RSA.private), Err(KeyError::Private));
     assert_eq!(pem(&ED.private), Err(KeyError::Private));
     assert_eq!(pem("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"), Err(KeyError::Unknown));
     assert_eq!(pem(&Pair::new(&["RSA", "-pkeyopt", "rsa_keygen_bits:1024"]).public), Err(KeyError::RsaBits(1024)));
     assert_eq!(pem(&Pair::new(&["EC", "-pkeyopt", "ec_paramgen_curve:P-521"]).public), Err(KeyError::Unknown));
-    assert_eq!(
-        pem(&format!("{}{}", RSA.public, RSA_OTHER.public)),
-        Ok(()),
-        "two keys, for a change from one to the other"
-    );
+    assert_eq!(pem(&format!("{}{}", RSA.public, RSA_OTHER.public)), Ok(()), "two keys, for a rotation");
 }
 
 #[test]
-fn what_is_no_token() {
-    let tokens = only(KeySet::secret(SECRET));
+fn malformed_tokens_are_refused() {
+    let tokens = only(KeySet::from_secret(SECRET));
     let part = |text: &str| keys::base64(text.as_bytes());
     let good = keys::hmac(json!({"alg": "HS256"}), &claims(), SECRET);
     let twice = format!("{}.{}.AAAA", part(r#"{"alg":"HS256"}"#), part(r#"{"sub":"a","s\u0075b":"b"}"#));
@@ -265,8 +265,8 @@ fn what_is_no_token() {
 }
 
 #[test]
-fn claims_hold_or_not() {
-    let secret = || KeySet::secret(SECRET);
+fn claims_are_checked_against_the_profile() {
+    let secret = || KeySet::from_secret(SECRET);
     let strict = only(secret());
     let open = tokens([(
         "app",
@@ -277,7 +277,7 @@ fn claims_hold_or_not() {
         |tokens: &Tokens, claims: &Value| match verdict(tokens, &keys::hmac(json!({"alg": "HS256"}), claims, SECRET)) {
             Ok(_) => "holds".to_owned(),
             Err(TokenError::Expired) => "expired".to_owned(),
-            Err(TokenError::Claims(why)) => why,
+            Err(TokenError::Claims(reason)) => reason,
             Err(other) => format!("{other:?}"),
         };
     for (tokens, claims, expected) in [
@@ -291,7 +291,7 @@ fn claims_hold_or_not() {
         (&strict, with(&json!({"exp": u64::MAX})), "holds"),
         (&strict, with(&json!({"exp": NOW_MS.to_string()})), "exp is not a time"),
         (&strict, with(&json!({"exp": null})), "exp is not a time"),
-        (&strict, without("exp"), "no exp"),
+        (&strict, without("exp"), "exp is missing"),
         (&strict, with(&json!({"nbf": NOW + 60})), "holds"),
         (&strict, with(&json!({"nbf": NOW + 61})), "nbf"),
         (&strict, with(&json!({"nbf": "soon"})), "nbf is not a time"),
@@ -300,50 +300,51 @@ fn claims_hold_or_not() {
         (&strict, with(&json!({"aud": []})), "aud"),
         (&strict, with(&json!({"aud": "App"})), "aud"),
         (&strict, with(&json!({"aud": {"app": 1}})), "aud"),
-        (&strict, without("aud"), "no aud"),
+        (&strict, without("aud"), "aud is missing"),
         (&any, without("aud"), "holds"),
-        (&any, with(&json!({"aud": "whoever"})), "holds"),
+        (&any, with(&json!({"aud": "anybody"})), "holds"),
         (&strict, with(&json!({"iss": "https://auth.example/"})), "iss"),
         (&strict, with(&json!({"iss": ["https://auth.example"]})), "iss"),
         (&strict, without("iss"), "iss"),
         (&open, json!({}), "holds"),
-        (&open, json!({"aud": "other"}), "the profile has none"),
+        (&open, json!({"aud": "other"}), "the profile has no audience"),
         (&open, json!({"exp": NOW - 100}), "expired"),
     ] {
-        let said = ask(tokens, &claims);
-        assert!(said.contains(expected), "{claims}: {said}, not {expected}");
+        let result = ask(tokens, &claims);
+        assert!(result.contains(expected), "{claims}: {result}, not {expected}");
     }
 }
 
 #[test]
-fn profiles_by_issuer() {
-    let of = |issuer: Option<&str>, secret: &str| Profile {
+fn issuer_selects_the_profile() {
+    let profile_of = |issuer: Option<&str>, secret: &str| Profile {
         issuer: issuer.map(Into::into),
         audience: Audience::Any,
-        ..profile(KeySet::secret(secret.repeat(32).as_bytes()))
+        ..profile(KeySet::from_secret(secret.repeat(32).as_bytes()))
     };
     let token = |issuer: Option<&str>, secret: &str| {
         let claims = issuer.map_or_else(|| without("iss"), |issuer| with(&json!({"iss": issuer})));
         keys::hmac(json!({"alg": "HS256"}), &claims, secret.repeat(32).as_bytes())
     };
-    let many = tokens([("a", of(Some("a"), "1")), ("b", of(Some("b"), "2")), ("rest", of(None, "3"))]);
+    let many =
+        tokens([("a", profile_of(Some("a"), "1")), ("b", profile_of(Some("b"), "2")), ("rest", profile_of(None, "3"))]);
     let ask = |tokens: &Tokens, issuer, secret| verdict(tokens, &token(issuer, secret)).map(|_| ());
     assert_eq!(ask(&many, Some("a"), "1"), Ok(()));
     assert_eq!(ask(&many, Some("b"), "2"), Ok(()));
-    assert_eq!(ask(&many, Some("a"), "2"), Err(TokenError::Untrusted), "a profile has keys of its own");
+    assert_eq!(ask(&many, Some("a"), "2"), Err(TokenError::Untrusted), "each profile uses its own keys");
     assert_eq!(ask(&many, Some("a"), "3"), Err(TokenError::Untrusted));
-    assert_eq!(ask(&many, Some("c"), "3"), Ok(()), "the one without an issuer is for the rest");
+    assert_eq!(ask(&many, Some("c"), "3"), Ok(()), "the profile without an issuer is for all others");
     assert_eq!(ask(&many, None, "3"), Ok(()));
     let is_claims = |result| assert!(matches!(result, Err(TokenError::Claims(_))), "{result:?}");
-    is_claims(ask(&tokens([("a", of(Some("a"), "1"))]), Some("c"), "1"));
-    is_claims(ask(&tokens([("a", of(None, "1")), ("b", of(None, "1"))]), Some("c"), "1"));
-    is_claims(ask(&tokens([("a", of(Some("a"), "1")), ("b", of(Some("a"), "1"))]), Some("a"), "1"));
+    is_claims(ask(&tokens([("a", profile_of(Some("a"), "1"))]), Some("c"), "1"));
+    is_claims(ask(&tokens([("a", profile_of(None, "1")), ("b", profile_of(None, "1"))]), Some("c"), "1"));
+    is_claims(ask(&tokens([("a", profile_of(Some("a"), "1")), ("b", profile_of(Some("a"), "1"))]), Some("a"), "1"));
     assert!(matches!(ask(&Tokens::default(), Some("a"), "1"), Err(TokenError::Unavailable(_))));
 
     let with = |profile: &str, token: &str| match many.verify_with(profile, token, NOW_MS) {
-        Verdict::Holds(_) => Ok(()),
-        Verdict::Fails(error) => Err(error),
-        Verdict::Wait(_) => panic!("these keys are here"),
+        Verdict::Valid(_) => Ok(()),
+        Verdict::Invalid(error) => Err(error),
+        Verdict::Pending(_) => panic!("fixed keys are never pending"),
     };
     assert_eq!(with("b", &token(Some("b"), "2")), Ok(()));
     assert_eq!(with("b", &token(Some("a"), "1")), Err(TokenError::Untrusted));

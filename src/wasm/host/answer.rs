@@ -1,49 +1,50 @@
-//! `tidegate:policy/answer`: what a policy says beside its answer.
+//! `tidegate:policy/answer`: options that a policy sets in addition to its answer.
 
 use std::time::Duration;
 
-use crate::policy::cache_directive::CacheDirective;
-use crate::policy::cache_directive::Vary;
+use crate::policy::cache_directive::{CacheDirective, Vary};
 use crate::wasm::host::State;
 use crate::wasm::host::tidegate::policy::answer::Host;
 
-/// What was said so far in one decision.
+/// Characters of a reason; the rest is cut off.
+const MAX_REASON_CHARS: usize = 512;
+
+/// The options of one decision; of calls that set the same option, the last one counts.
 #[derive(Clone, Debug, Default)]
 pub struct AnswerOptions {
-    /// Why, for the log.
+    /// The policy's reason, for the log.
     pub reason: Option<String>,
-    /// Nothing older is replayed, ms since 1970.
+    /// Older events are not replayed; in ms since the Unix epoch.
     pub replay_since: Option<u64>,
-    /// For how many seconds the answer may be given again, and on which headers it depends.
+    /// For how many seconds the decision may be cached, and the headers that it depends on.
     cache_for: Option<(u32, Vec<String>)>,
     cache_any_address: bool,
 }
 
 impl AnswerOptions {
-    /// How the answer may be given again, if at all, or what is wrong with what was said of that.
-    pub fn keep(&self) -> Result<Option<CacheDirective>, String> {
+    /// How the decision may be cached, if at all, or why the policy's `cache-for` is invalid.
+    pub fn cache_directive(&self) -> Result<Option<CacheDirective>, String> {
         let Some((seconds, names)) = &self.cache_for else { return Ok(None) };
         let vary = Vary::new(names, self.cache_any_address)?;
-        let time = Duration::from_secs(u64::from(*seconds));
-        Ok(Some(CacheDirective { time, vary }).filter(|keep| !keep.time.is_zero()))
+        let max_age = Duration::from_secs(u64::from(*seconds));
+        Ok(Some(CacheDirective { max_age, vary }).filter(|directive| !directive.max_age.is_zero()))
     }
 }
 
 impl Host for State {
     fn reason(&mut self, text: String) {
-        self.said.reason = Some(text.chars().take(512).collect());
+        self.options.reason = Some(text.chars().take(MAX_REASON_CHARS).collect());
     }
 
     fn replay_since(&mut self, time: u64) {
-        self.said.replay_since = Some(time);
+        self.options.replay_since = Some(time);
     }
 
-    /// What was said last counts.
     fn cache_for(&mut self, seconds: u32, vary: Vec<String>) {
-        self.said.cache_for = Some((seconds, vary));
+        self.options.cache_for = Some((seconds, vary));
     }
 
     fn cache_any_address(&mut self) {
-        self.said.cache_any_address = true;
+        self.options.cache_any_address = true;
     }
 }

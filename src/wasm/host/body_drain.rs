@@ -1,5 +1,5 @@
-//! Reads on what a guest writes of a request's body when nobody else does any more: the request was denied, or its connection
-//! failed. A guest whose stream closes while it writes may not be able to go on (StarlingMonkey traps); the response tells it all.
+//! Drains request bodies that a guest writes and nobody reads, because the request was denied or its connection failed. Some guests
+//! cannot continue if the stream closes while they write (StarlingMonkey traps); the response tells them about the failure anyway.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,19 +10,18 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use wasmtime_wasi_http::{Error, WasiBody};
 
-/// For so long at most.
-const PATIENCE: Duration = Duration::from_secs(1);
+const MAX_DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// A body that is read on after it was dropped.
-pub struct ReadOn(Option<WasiBody>);
+/// A body that a task reads to its end after it was dropped.
+pub struct DrainedBody(Option<WasiBody>);
 
-impl ReadOn {
+impl DrainedBody {
     pub fn new(body: WasiBody) -> Self {
         Self(Some(body))
     }
 }
 
-impl Body for ReadOn {
+impl Body for DrainedBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -44,12 +43,12 @@ impl Body for ReadOn {
     }
 }
 
-impl Drop for ReadOn {
+impl Drop for DrainedBody {
     fn drop(&mut self) {
         let Some(mut body) = self.0.take() else { return };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let reading = async move { while let Some(Ok(_)) = body.frame().await {} };
-            runtime.spawn(tokio::time::timeout(PATIENCE, reading));
+            let drain = async move { while let Some(Ok(_)) = body.frame().await {} };
+            runtime.spawn(tokio::time::timeout(MAX_DRAIN_TIME, drain));
         }
     }
 }

@@ -1,36 +1,37 @@
-//! `tidegate:policy/context`: the decision that is being made, and the log.
+//! `tidegate:policy/context` and `tidegate:policy/settings`: the current decision, the log, and the operator's values.
 
 use crate::wasm::host::State;
 use crate::wasm::host::tidegate::policy::context::{Host, Level};
+use crate::wasm::host::tidegate::policy::settings;
 
-/// What a policy may write to the log in one decision, in bytes; the rest is dropped and said so.
-pub const LOG_BYTES: usize = 8 * 1024;
+/// Bytes that a policy may log in one decision; the rest is dropped with a warning.
+pub const MAX_LOG_BYTES: usize = 8 * 1024;
 
-/// What of the log is left to an instance.
-pub struct Log {
-    left: usize,
+/// The bytes that the decision may still log.
+pub struct LogBudget {
+    remaining: usize,
 }
 
-impl Default for Log {
+impl Default for LogBudget {
     fn default() -> Self {
-        Self { left: LOG_BYTES }
+        Self { remaining: MAX_LOG_BYTES }
     }
 }
 
 impl State {
-    /// Writes a line to the log, as long as there is room.
+    /// Writes a line of the policy to the log, within the decision's budget and the policy's rate.
     pub(super) fn write_log(&mut self, level: Level, message: &str) {
         let (policy, request) = (&self.digest, &self.request_id);
-        let Some(left) = self.log.left.checked_sub(message.len() + 1) else {
-            if self.log.left > 0 {
-                self.log.left = 0;
+        let Some(remaining) = self.log_budget.remaining.checked_sub(message.len() + 1) else {
+            if self.log_budget.remaining > 0 {
+                self.log_budget.remaining = 0;
                 tracing::warn!(target: "tidegate::policy", %policy, %request,
-                    "the policy wrote more than {LOG_BYTES} bytes to the log in one decision; the rest is dropped");
+                    "the policy wrote more than {MAX_LOG_BYTES} bytes to the log in one decision; the rest is dropped");
             }
             return;
         };
-        self.log.left = left;
-        if !self.env.log.admits() {
+        self.log_budget.remaining = remaining;
+        if !self.env.log_rate.allows() {
             return;
         }
         match level {
@@ -57,5 +58,11 @@ impl Host for State {
 
     fn log(&mut self, level: Level, message: String) {
         self.write_log(level, &message);
+    }
+}
+
+impl settings::Host for State {
+    fn get(&mut self, name: String) -> Option<String> {
+        self.env.settings.get(&name).map(ToOwned::to_owned)
     }
 }

@@ -1,4 +1,4 @@
-//! `wasi:http/outgoing-handler`: requests to the hosts that the operator named.
+//! `wasi:http/outgoing-handler`: requests to the origins that the operator allows.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -11,86 +11,86 @@ use wasmtime_wasi_http::{
 };
 
 use crate::egress::body::CappedBody;
-use crate::egress::{EgressError, RequestDeadline};
-use crate::wasm::host::body_drain::ReadOn;
+use crate::egress::{EgressError, RequestTimeouts};
+use crate::wasm::host::body_drain::DrainedBody;
 use crate::wasm::host::{PolicyEnv, State};
 
-/// Bytes of a set of header fields, as they are kept.
-const FIELDS: usize = 64 << 10;
-/// Bytes of a request's body.
-const REQUEST: usize = 1 << 20;
-/// Bytes of it that are on their way from the guest.
-const CHUNK: usize = 64 << 10;
-/// What is of one connection, or of the proxies on the way, beside what is forbidden anyway.
-const FORBIDDEN: [&str; 3] = ["te", "trailer", "expect"];
+/// Bytes of a set of header fields in host memory.
+const MAX_HEADER_BYTES: usize = 64 << 10;
+const MAX_REQUEST_BODY_BYTES: usize = 1 << 20;
+/// Bytes of a request's body in transit from the guest.
+const BODY_CHUNK_BYTES: usize = 64 << 10;
+/// Headers that belong to a connection or to proxies, in addition to those that WASI forbids.
+const FORBIDDEN_HEADERS: [&str; 3] = ["te", "trailer", "expect"];
 
-static FILTER: LazyLock<ForbiddenHeaderFilter> =
-    LazyLock::new(|| Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name) || FORBIDDEN.contains(&name.as_str())));
+static FORBIDDEN_HEADER_FILTER: LazyLock<ForbiddenHeaderFilter> = LazyLock::new(|| {
+    Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name) || FORBIDDEN_HEADERS.contains(&name.as_str()))
+});
 
-/// What an instance sends.
+/// The outbound requests of an instance.
 pub struct Http {
     context: WasiHttpCtx,
-    out: Out,
+    sender: RequestSender,
 }
 
 impl Http {
     pub fn new(env: &Arc<PolicyEnv>, digest: &Arc<str>, request_id: &str) -> Self {
         let mut context = WasiHttpCtx::new();
-        context.set_field_size_limit(FIELDS);
+        context.set_field_size_limit(MAX_HEADER_BYTES);
         let (env, digest) = (Arc::clone(env), Arc::clone(digest));
-        Self { context, out: Out { env, digest, request_id: request_id.into(), sent: 0 } }
+        Self { context, sender: RequestSender { env, digest, request_id: request_id.into(), sent: 0 } }
     }
 
-    /// Begins a decision: before, nothing goes out.
-    pub fn begin(&mut self, request_id: &str) {
-        self.out.request_id = request_id.into();
-        self.out.sent = 0;
+    /// Starts a decision. Requests before it are denied.
+    pub fn start_decision(&mut self, request_id: &str) {
+        self.sender.request_id = request_id.into();
+        self.sender.sent = 0;
     }
 
-    /// Requests that were asked for, the last of them perhaps in vain.
+    /// Requests that the policy tried to send in this decision, denied ones included.
     pub fn sent(&self) -> u32 {
-        self.out.sent
+        self.sender.sent
     }
 }
 
-struct Out {
+struct RequestSender {
     env: Arc<PolicyEnv>,
     digest: Arc<str>,
-    /// Empty while the instance only prepares.
+    /// Empty before the decision starts.
     request_id: String,
     sent: u32,
 }
 
-/// A response, and what has to run while that is read: nothing, for connections run by themselves.
-type Sent = Result<(http::Response<WasiBody>, Box<dyn Future<Output = Result<()>> + Send>)>;
+/// A response, and the future that drives its connection. The connections of `Egress` drive themselves.
+type SendResult = Result<(http::Response<WasiBody>, Box<dyn Future<Output = Result<()>> + Send>)>;
 
-impl WasiHttpHooks for Out {
+impl WasiHttpHooks for RequestSender {
     fn send_request(
         &mut self,
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _: Box<dyn Future<Output = Result<()>> + Send>,
-    ) -> Box<dyn Future<Output = Sent> + Send> {
+    ) -> Box<dyn Future<Output = SendResult> + Send> {
         let denied = || Box::new(async { Err(Error::HttpRequestDenied) });
-        let request = request.map(ReadOn::new);
+        let request = request.map(DrainedBody::new);
         self.sent = self.sent.saturating_add(1);
         if self.request_id.is_empty() || self.sent > self.env.max_requests {
             return denied();
         }
-        if let Some(recorded) = &self.env.recorded {
-            recorded.kept_in();
+        if let Some(recorded) = &self.env.recorded_calls {
+            recorded.block_request();
             return denied();
         }
-        let told = self.told(request.uri());
+        let log_failure = self.failure_logger(request.uri());
         if !self.env.egress.allows(request.uri()) {
-            told(&EgressError::Denied);
+            log_failure(&EgressError::Denied);
             return denied();
         }
         let request = request.map(|body| {
             let body = body.map_err(|error| EgressError::Http(error.to_string()));
-            CappedBody::new(body, REQUEST, EgressError::RequestTooLarge).boxed_unsync()
+            CappedBody::new(body, MAX_REQUEST_BODY_BYTES, EgressError::RequestTooLarge).boxed_unsync()
         });
-        let sending = self.env.egress.send(request, options.map_or_else(RequestDeadline::default, patience));
+        let sending = self.env.egress.send(request, options.map_or_else(RequestTimeouts::default, request_timeouts));
         Box::new(async move {
             match sending.await {
                 Ok(response) => {
@@ -98,7 +98,7 @@ impl WasiHttpHooks for Out {
                     Ok((response, Box::new(async { Ok(()) }) as Box<_>))
                 }
                 Err(error) => {
-                    told(&error);
+                    log_failure(&error);
                     Err(to_wasi(error))
                 }
             }
@@ -106,39 +106,39 @@ impl WasiHttpHooks for Out {
     }
 
     fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
-        Arc::clone(&FILTER)
+        Arc::clone(&FORBIDDEN_HEADER_FILTER)
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        CHUNK
+        BODY_CHUNK_BYTES
     }
 }
 
-impl Out {
-    /// Tells the operator of a request that did not go well. Where it went is said without its path, which may be a secret.
-    fn told(&self, uri: &http::Uri) -> impl Fn(&EgressError) + Send + 'static {
+impl RequestSender {
+    /// A function that logs why the request failed. It logs the target without the path, which may be a secret.
+    fn failure_logger(&self, uri: &http::Uri) -> impl Fn(&EgressError) + Send + 'static {
         let scheme = uri.scheme_str().unwrap_or_default();
         let host = uri.authority().map_or("", |authority| authority.as_str().rsplit('@').next().unwrap_or_default());
-        let to: String = format!("{scheme}://{host}").chars().take(300).collect();
+        let target: String = format!("{scheme}://{host}").chars().take(300).collect();
         let (env, policy, request) = (Arc::clone(&self.env), Arc::clone(&self.digest), self.request_id.clone());
         move |error| {
-            if env.log.admits() {
-                tracing::warn!(%policy, %request, ?to, %error, "a request of the policy failed");
+            if env.log_rate.allows() {
+                tracing::warn!(%policy, %request, ?target, %error, "an outbound request of the policy failed");
             }
         }
     }
 }
 
-fn patience(options: RequestOptions) -> RequestDeadline {
+fn request_timeouts(options: RequestOptions) -> RequestTimeouts {
     let head = match (options.connect_timeout, options.first_byte_timeout) {
         (Some(connect), Some(first)) => Some(connect.saturating_add(first)),
         (None, Some(first)) => Some(first),
-        // A connection is often there already; then its making takes no time.
+        // A connect timeout alone says little: the request often reuses a connection.
         (_, None) => None,
     };
-    // A guest that allows no time at all means the least of it.
-    let some = |time: Duration| time.max(Duration::from_millis(1));
-    RequestDeadline { head: head.map(some), silence: options.between_bytes_timeout.map(some) }
+    // Zero means the shortest timeout, not none.
+    let at_least_1ms = |time: Duration| time.max(Duration::from_millis(1));
+    RequestTimeouts { head: head.map(at_least_1ms), between_frames: options.between_bytes_timeout.map(at_least_1ms) }
 }
 
 fn to_wasi(error: EgressError) -> Error {
@@ -160,7 +160,7 @@ fn to_wasi(error: EgressError) -> Error {
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         let wasi = self.wasi();
-        WasiHttpCtxView { hooks: &mut wasi.http.out, table: &mut wasi.table, ctx: &mut wasi.http.context }
+        WasiHttpCtxView { hooks: &mut wasi.http.sender, table: &mut wasi.table, ctx: &mut wasi.http.context }
     }
 }
 
@@ -176,36 +176,36 @@ mod tests {
     use http_body_util::Empty;
 
     use super::*;
-    use crate::egress::origin::Origin;
+    use crate::egress::origin::EgressOrigin;
     use crate::egress::{Egress, EgressLimits};
     use crate::policy::Limits;
     use crate::store::memory::{MemoryStore, system_clock};
 
     #[tokio::test]
-    async fn nothing_goes_out_before_there_is_a_request() {
-        // Nobody listens there, which is told from what is denied.
-        let origin = Origin::parse("http://127.0.0.1:1", true).expect("an origin");
-        let bounds = EgressLimits { timeout: Duration::from_secs(10), response: 1024, concurrency: 1 };
+    async fn requests_before_the_decision_are_denied_and_not_counted() {
+        // Nothing listens there, so an allowed request fails with another error than a denied one.
+        let origin = EgressOrigin::parse("http://127.0.0.1:1", true).expect("an origin");
+        let limits = EgressLimits { timeout: Duration::from_secs(10), max_response_size: 1024, concurrency: 1 };
         let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
-        let env = PolicyEnv::new(store, &Limits { requests: 2, ..Limits::default() });
-        let env = Arc::new(PolicyEnv { egress: Arc::new(Egress::new(vec![origin], bounds)), ..env });
+        let env = PolicyEnv::new(store, &Limits { max_requests: 2, ..Limits::default() });
+        let env = Arc::new(PolicyEnv { egress: Arc::new(Egress::new(vec![origin], limits)), ..env });
         let mut http = Http::new(&env, &"sha256:…".into(), "");
         let send = async |http: &mut Http| {
             let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
             let request = http::Request::get("http://127.0.0.1:1/").body(body).expect("a request");
-            Pin::from(http.out.send_request(request, None, Box::new(async { Ok(()) }))).await.map(|_| ())
+            Pin::from(http.sender.send_request(request, None, Box::new(async { Ok(()) }))).await.map(|_| ())
         };
         for _ in 0..5 {
             assert!(matches!(send(&mut http).await, Err(Error::HttpRequestDenied)));
         }
-        http.begin("id");
+        http.start_decision("id");
         for _ in 0..2 {
             assert!(
                 matches!(send(&mut http).await, Err(Error::ConnectionRefused)),
-                "what was denied before does not count"
+                "requests before the decision do not count"
             );
         }
-        assert!(matches!(send(&mut http).await, Err(Error::HttpRequestDenied)), "no third one");
+        assert!(matches!(send(&mut http).await, Err(Error::HttpRequestDenied)), "beyond the limit");
         assert_eq!(http.sent(), 3);
     }
 }

@@ -1,24 +1,23 @@
-//! `tidegate:policy/lookup`: reads in the store, within the prefixes that the operator allowed.
+//! `tidegate:policy/lookup`: reads from the store, of keys with the prefixes that the operator allows.
 
 use std::sync::Arc;
 
 use crate::store::StoreError;
-use crate::wasm::host::State;
 use crate::wasm::host::tidegate::policy::lookup::{Error, Host};
-use crate::wasm::host_trace::{HostAnswer, HostCall, NOT_RECORDED};
-use crate::wasm::octets::Octets;
+use crate::wasm::host::{NO_REQUEST, State};
+use crate::wasm::host_trace::{HostAnswer, HostCall, NOT_RECORDED, Octets};
 
-/// A longer key, field or member is one that no operator allowed: a request's head is not larger by default.
-const LONGEST: usize = 64 << 10;
+/// Bytes of a key, field or member. A request's head is not larger by default, so no policy needs longer ones.
+const MAX_KEY_BYTES: usize = 64 << 10;
 
-/// What a look-up finds, as it is written down.
-trait Found: Sized {
+/// A value that can be recorded and replayed.
+trait LookupValue: Sized {
     fn to_answer(&self) -> HostAnswer;
-    /// None for the answer to something else.
+    /// `None` if the answer is of another type.
     fn from_answer(answer: HostAnswer) -> Option<Self>;
 }
 
-impl Found for Option<Vec<u8>> {
+impl LookupValue for Option<Vec<u8>> {
     fn to_answer(&self) -> HostAnswer {
         HostAnswer::Value(self.clone().map(Octets))
     }
@@ -28,7 +27,7 @@ impl Found for Option<Vec<u8>> {
     }
 }
 
-impl Found for bool {
+impl LookupValue for bool {
     fn to_answer(&self) -> HostAnswer {
         HostAnswer::Contains(*self)
     }
@@ -39,72 +38,72 @@ impl Found for bool {
 }
 
 impl State {
-    async fn look_up<T: Found>(
+    async fn look_up<T: LookupValue>(
         &mut self,
         key: &str,
         part: &str,
         call: impl FnOnce() -> HostCall,
         answer: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, Error> {
-        if self.env.recorded.is_some() {
-            return self.look_up_again(&call());
+        if self.env.recorded_calls.is_some() {
+            return self.replay_look_up(&call());
         }
-        let found = self.look_up_now(key, part, answer).await;
+        let found = self.look_up_in_store(key, part, answer).await;
         if let Some(trace) = &mut self.trace {
             let answer = match &found {
                 Ok(found) => found.to_answer(),
                 Err(Error::Denied) => HostAnswer::Denied,
-                Err(Error::Unavailable(why)) => HostAnswer::Unavailable(why.clone()),
+                Err(Error::Unavailable(reason)) => HostAnswer::Unavailable(reason.clone()),
             };
-            trace.note(call(), answer);
+            trace.record(call(), answer);
         }
         found
     }
 
-    /// Which keys are allowed is part of what was recorded.
-    fn look_up_again<T: Found>(&mut self, call: &HostCall) -> Result<T, Error> {
+    /// Does not check the prefixes: whether the key was allowed is part of the recording.
+    fn replay_look_up<T: LookupValue>(&mut self, call: &HostCall) -> Result<T, Error> {
         if !self.has_request() {
-            return Err(Error::Unavailable("there is no request yet".into()));
+            return Err(Error::Unavailable(NO_REQUEST.into()));
         }
-        let answer = self.env.recorded.as_ref().and_then(|recorded| recorded.answer(call));
+        let answer = self.env.recorded_calls.as_ref().and_then(|recorded| recorded.answer(call));
         if answer == Some(HostAnswer::Denied) {
             return Err(Error::Denied);
         }
         self.lookups = self.lookups.saturating_add(1);
-        let why = match answer {
-            Some(HostAnswer::Unavailable(why)) => why,
+        let reason = match answer {
+            Some(HostAnswer::Unavailable(reason)) => reason,
             Some(answer) => match T::from_answer(answer) {
                 Some(found) => return Ok(found),
                 None => NOT_RECORDED.into(),
             },
             None => NOT_RECORDED.into(),
         };
-        Err(Error::Unavailable(why))
+        Err(Error::Unavailable(reason))
     }
 
-    async fn look_up_now<T>(
+    async fn look_up_in_store<T>(
         &mut self,
         key: &str,
         part: &str,
         answer: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, Error> {
-        let allowed = self.env.prefixes.iter().any(|prefix| key.starts_with(&**prefix));
-        if !allowed || key.len().max(part.len()) > LONGEST {
+        let allowed = self.env.lookup_prefixes.iter().any(|prefix| key.starts_with(&**prefix));
+        if !allowed || key.len().max(part.len()) > MAX_KEY_BYTES {
             return Err(Error::Denied);
         }
         if !self.has_request() {
-            return Err(Error::Unavailable("there is no request yet".into()));
+            return Err(Error::Unavailable(NO_REQUEST.into()));
         }
         self.lookups = self.lookups.saturating_add(1);
         if self.lookups > self.env.max_lookups {
-            return Err(Error::Unavailable("the decision has had its look-ups".into()));
+            return Err(Error::Unavailable("the decision has used up its look-ups".into()));
         }
         match tokio::time::timeout(self.env.lookup_timeout, answer).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
-                // A policy can bring that about as often as it likes.
-                if self.env.log.admits() {
-                    tracing::warn!(policy = %self.digest, request = %self.request_id, %error, "a look-up failed");
+                // Within the policy's log rate, because a policy can cause this error as often as it likes.
+                if self.env.log_rate.allows() {
+                    tracing::warn!(policy = %self.digest, request = %self.request_id, %error, "a look-up of the policy failed");
                 }
                 Err(Error::Unavailable(match error {
                     StoreError::WrongType => "the key holds another type of value".into(),

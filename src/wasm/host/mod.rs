@@ -1,29 +1,27 @@
-//! What a policy may import: the interfaces of `wit/policy.wit`, and WASI with nothing behind it. A file an interface.
+//! The host functions that a policy may import: the interfaces of `wit/policy.wit`, and of WASI.
 
 pub(crate) mod answer;
 pub(crate) mod body_drain;
 pub(crate) mod context;
 pub(crate) mod http;
 pub(crate) mod lookup;
-pub(crate) mod settings;
 pub(crate) mod tokens;
 pub(crate) mod wasi;
 
-use crate::wasm::host::tokens::KeyWait;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use wasmtime::component::{HasSelf, Linker};
 
-use crate::egress;
-use crate::egress::Egress;
+use crate::egress::{Egress, EgressLimits};
 use crate::policy::settings::Settings;
 use crate::policy::{Limits, Request};
 use crate::store::KeyLookup;
 use crate::tokens::Tokens;
 use crate::util::clock::now_ms;
 use crate::wasm::cpu_budget::CpuBudget;
+use crate::wasm::host::tokens::KeyWait;
 use crate::wasm::host_trace::{HostTrace, RecordedCalls};
 use crate::wasm::log_rate::LogRate;
 use crate::wasm::memory_limiter::MemoryLimiter;
@@ -43,141 +41,135 @@ wasmtime::component::bindgen!({
 
 pub use crate::wasm::host::tidegate::policy::types as wit;
 
-/// The policy's clock: ms since 1970.
+/// The error for host calls of `prepare`, which runs before the request: an instance that prepares reaches nothing outside.
+const NO_REQUEST: &str = "there is no request yet";
+
+/// The policy's clock, in ms since the Unix epoch.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// What belongs to a policy and is the same for all its decisions.
+/// What the host functions of a policy give access to, the same for all its decisions.
 #[derive(Clone)]
 pub struct PolicyEnv {
-    /// Where look-ups go.
     pub store: Arc<dyn KeyLookup>,
-    /// Keys that may be looked up begin with one of these.
-    pub prefixes: Vec<String>,
-    /// The operator's settings.
+    /// The policy may look up keys with one of these prefixes.
+    pub lookup_prefixes: Vec<String>,
     pub settings: Settings,
-    /// Whose tokens it may have checked.
     pub tokens: Tokens,
-    /// Where it may send requests.
     pub egress: Arc<Egress>,
-    /// Look-ups of one decision.
+    /// Per decision.
     pub max_lookups: u32,
-    /// Requests of one decision.
+    /// Outbound requests per decision.
     pub max_requests: u32,
-    /// What it may write to the log.
-    pub log: Arc<LogRate>,
-    /// One look-up.
+    pub log_rate: Arc<LogRate>,
+    /// Of one look-up.
     pub lookup_timeout: Duration,
-    /// What the policy takes for the time.
     pub clock: Clock,
-    /// What the host answered before, in place of the store, of keys and of the network.
-    pub recorded: Option<Arc<RecordedCalls>>,
+    /// In a replay, the recording that answers host calls instead of the store, the token keys and the network.
+    pub recorded_calls: Option<Arc<RecordedCalls>>,
 }
 
 impl PolicyEnv {
-    /// A store and nothing else: no look-ups, no settings, no tokens, no requests, and the system's time.
+    /// Allows nothing: no look-ups, no settings, no tokens and no requests. The time is the system's.
     #[must_use]
     pub fn new(store: Arc<dyn KeyLookup>, limits: &Limits) -> Self {
-        let bounds = egress::EgressLimits { timeout: limits.timeout, response: 0, concurrency: 1 };
+        let egress_limits = EgressLimits { timeout: limits.timeout, max_response_size: 0, concurrency: 1 };
         Self {
             store,
-            prefixes: Vec::new(),
+            lookup_prefixes: Vec::new(),
             settings: Settings::default(),
             tokens: Tokens::default(),
-            egress: Arc::new(Egress::new(Vec::new(), bounds)),
-            max_lookups: limits.lookups,
-            max_requests: limits.requests,
-            log: Arc::new(LogRate::new(limits.log_rate)),
+            egress: Arc::new(Egress::new(Vec::new(), egress_limits)),
+            max_lookups: limits.max_lookups,
+            max_requests: limits.max_requests,
+            log_rate: Arc::new(LogRate::new(limits.log_rate)),
             lookup_timeout: limits.lookup_timeout,
             clock: Arc::new(now_ms),
-            recorded: None,
+            recorded_calls: None,
         }
     }
 
-    /// The same where nothing is asked of the world again: its answers and its time are those of before, and nothing goes out.
-    /// What is written to the log has a bound of its own.
+    /// An environment that replays a recording: its time and its answers are the recorded ones, and requests are blocked. `log_rate` is
+    /// separate from that of the active policy.
     #[must_use]
-    pub fn replaying(&self, recorded: &Arc<RecordedCalls>, log: &Arc<LogRate>) -> Self {
+    pub fn replaying(&self, recorded: &Arc<RecordedCalls>, log_rate: &Arc<LogRate>) -> Self {
         let now = recorded.now();
-        let (clock, log): (Clock, _) = (Arc::new(move || now), Arc::clone(log));
-        Self { clock, log, recorded: Some(Arc::clone(recorded)), ..self.clone() }
+        let (clock, log_rate): (Clock, _) = (Arc::new(move || now), Arc::clone(log_rate));
+        Self { clock, log_rate, recorded_calls: Some(Arc::clone(recorded)), ..self.clone() }
     }
 }
 
-/// All that a decision depends on beside the component.
+/// What a decision depends on in addition to the component and the request.
 pub struct PolicyContext {
-    /// What a policy may see, ask and reach.
     pub env: Arc<PolicyEnv>,
-    /// The bounds of one decision. Those of all together (`concurrency`, `queue_timeout`) are the gate's, from its beginning.
+    /// The limits of one decision. Those of all decisions together (`concurrency`, `queue_timeout`) belong to the authorizer and do not
+    /// change with the policy.
     pub limits: Limits,
 }
 
-/// On what terms an instance is asked.
+/// The parameters of one evaluation on an instance.
 #[derive(Clone, Copy, Debug)]
-pub struct EvaluationTerms {
-    /// It has to answer by then.
+pub struct EvaluationParams {
     pub deadline: Instant,
-    /// What it may do when keys are missing.
-    pub patience: KeyWait,
-    /// Look-ups that the decision has had before it was stopped.
+    pub key_wait: KeyWait,
+    /// Look-ups that the decision made on an earlier instance.
     pub lookups: u32,
-    /// Whether what the host answers is written down.
+    /// Whether to record the host calls.
     pub traced: bool,
 }
 
-/// The state of one instance, and so of one decision.
+/// The host's state of one instance, and so of one decision.
 pub struct State {
     pub env: Arc<PolicyEnv>,
     pub limiter: MemoryLimiter,
-    /// What CPU time the call of now has had.
-    pub pace: Arc<CpuBudget>,
-    /// Empty while the instance only prepares.
+    pub cpu_budget: Arc<CpuBudget>,
+    /// Empty before the decision starts.
     pub request_id: String,
+    /// The policy's, for log lines.
     pub digest: Arc<str>,
-    pub said: answer::AnswerOptions,
-    /// What it may do when keys are missing; none while it only prepares.
-    patience: Option<KeyWait>,
+    pub options: answer::AnswerOptions,
+    /// `None` before the decision starts.
+    key_wait: Option<KeyWait>,
     /// Look-ups of this decision.
     pub lookups: u32,
-    /// What the host answers, where that is written down.
+    /// `None` if the host calls are not recorded.
     pub trace: Option<HostTrace>,
-    log: context::Log,
+    log_budget: context::LogBudget,
     wasi: Option<Box<wasi::Wasi>>,
 }
 
 impl State {
-    /// The state of an instance that has not been asked yet, with this much memory.
-    pub fn new(env: Arc<PolicyEnv>, memory: usize, pace: Arc<CpuBudget>, digest: Arc<str>) -> Self {
+    /// The state before a decision; `max_memory` is in bytes.
+    pub fn new(env: Arc<PolicyEnv>, max_memory: usize, cpu_budget: Arc<CpuBudget>, digest: Arc<str>) -> Self {
         Self {
             env,
-            limiter: MemoryLimiter::new(memory, Arc::clone(&pace)),
-            pace,
+            limiter: MemoryLimiter::new(max_memory, Arc::clone(&cpu_budget)),
+            cpu_budget,
             request_id: String::new(),
             digest,
-            said: answer::AnswerOptions::default(),
-            patience: None,
+            options: answer::AnswerOptions::default(),
+            key_wait: None,
             lookups: 0,
             trace: None,
-            log: context::Log::default(),
+            log_budget: context::LogBudget::default(),
             wasi: None,
         }
     }
 
-    /// Begins a decision.
-    pub fn begin(&mut self, request_id: String, terms: &EvaluationTerms) {
+    pub fn start_decision(&mut self, request_id: String, params: &EvaluationParams) {
         if let Some(wasi) = &mut self.wasi {
-            wasi.http.begin(&request_id);
+            wasi.http.start_decision(&request_id);
         }
-        self.patience = Some(terms.patience);
-        self.lookups = terms.lookups;
-        self.trace = terms.traced.then(|| HostTrace::new((self.env.clock)()));
+        self.key_wait = Some(params.key_wait);
+        self.lookups = params.lookups;
+        self.trace = params.traced.then(|| HostTrace::new((self.env.clock)()));
         self.request_id = request_id;
-        self.limiter.begin();
-        self.said = answer::AnswerOptions::default();
-        self.log = context::Log::default();
+        self.limiter.start_call();
+        self.options = answer::AnswerOptions::default();
+        self.log_budget = context::LogBudget::default();
     }
 
-    /// The limit that the decision went beyond, if it did. Whatever it answers then is no answer.
-    pub fn exceeded(&self) -> Option<&'static str> {
+    /// The limit that the decision exceeded, if any. Its answer is then discarded.
+    pub fn exceeded_limit(&self) -> Option<&'static str> {
         if self.lookups > self.env.max_lookups {
             return Some("policy.lookup.max-lookups");
         }
@@ -185,12 +177,11 @@ impl State {
         (self.has_request() && sent > self.env.max_requests).then_some("policy.egress.max-requests")
     }
 
-    /// Whether a request went out.
-    pub fn has_sent(&self) -> bool {
+    pub fn has_sent_requests(&self) -> bool {
         self.wasi.as_ref().is_some_and(|wasi| wasi.http.sent() > 0)
     }
 
-    /// Whether there is a request by now; an instance that only prepares reaches nothing outside.
+    /// Whether the decision has started.
     fn has_request(&self) -> bool {
         !self.request_id.is_empty()
     }
@@ -198,7 +189,7 @@ impl State {
 
 impl wit::Host for State {}
 
-/// A request as a policy is told of it.
+/// A request as the interface represents it.
 pub(crate) fn to_wit(request: &Request) -> wit::Request {
     let headers = request
         .headers
@@ -214,11 +205,10 @@ pub(crate) fn to_wit(request: &Request) -> wit::Request {
     }
 }
 
-/// Links everything that a policy may import.
+/// A linker with everything that a policy may import.
 pub fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasi::add_to_linker(&mut linker)?;
-    settings::add_to_linker(&mut linker)?;
     http::add_to_linker(&mut linker)?;
     Policy::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     Ok(linker)

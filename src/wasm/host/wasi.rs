@@ -1,4 +1,4 @@
-//! WASI 0.2 with nothing behind it but clocks, randomness and output, which goes to the log.
+//! WASI 0.2 with clocks, randomness, output, which goes to the log, and `wasi:config/store`. Nothing else has an effect.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,31 +10,31 @@ use tokio::io::AsyncWrite;
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_config::WasiConfig;
 
-use crate::wasm::host::context::LOG_BYTES;
+use crate::wasm::host::context::MAX_LOG_BYTES;
 use crate::wasm::host::http::Http;
 use crate::wasm::host::tidegate::policy::context::Level;
 use crate::wasm::host::{Clock, State};
 
 /// Open WASI handles of one decision.
-const HANDLES: usize = 256;
+const MAX_HANDLES: usize = 256;
 /// Bytes of randomness of one call.
-const RANDOM: u64 = 1 << 16;
+const MAX_RANDOM_BYTES: u64 = 1 << 16;
 
-/// Made when a policy first asks for anything of WASI: most never do.
+/// Created when a policy first calls WASI, because most never do.
 pub struct Wasi {
     context: WasiCtx,
     pub table: ResourceTable,
     pub http: Http,
-    output: Captured,
+    output: CapturedOutput,
 }
 
 impl Wasi {
     fn new(clock: Clock, http: Http) -> Self {
-        let output = Captured::default();
+        let output = CapturedOutput::default();
         let mut table = ResourceTable::new();
-        table.set_max_capacity(HANDLES);
-        // No files, no environment, no arguments, no network: clocks, randomness and output are all there is.
+        table.set_max_capacity(MAX_HANDLES);
         let context = WasiCtxBuilder::new()
             .stdout(output.clone())
             .stderr(output.clone())
@@ -42,26 +42,23 @@ impl Wasi {
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)
-            .max_random_size(RANDOM)
+            .max_random_size(MAX_RANDOM_BYTES)
             .build();
         Self { context, table, http, output }
     }
 }
 
 impl State {
-    /// Writes what the policy printed to the log.
-    pub fn flush(&mut self) {
-        self.env.log.settle();
+    /// Writes to the log what the policy printed, and how many lines were dropped.
+    pub fn flush_output(&mut self) {
+        self.env.log_rate.report_dropped();
         let Some(wasi) = &self.wasi else { return };
         let text = wasi.output.take();
         for line in String::from_utf8_lossy(&text).lines() {
             self.write_log(Level::Info, line);
         }
     }
-}
 
-impl State {
-    /// What it has of WASI, which most never ask for.
     pub(super) fn wasi(&mut self) -> &mut Wasi {
         self.wasi.get_or_insert_with(|| {
             let http = Http::new(&self.env, &self.digest, &self.request_id);
@@ -77,12 +74,11 @@ impl WasiView for State {
     }
 }
 
-/// Links what WASI has.
 pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    wasmtime_wasi::p2::add_to_linker_async(linker)
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    wasmtime_wasi_config::add_to_linker(linker, |state| WasiConfig::from(state.env.settings.variables()))
 }
 
-/// The policy's clock, for those who ask WASI for it.
 struct WallClock(Clock);
 
 impl HostWallClock for WallClock {
@@ -95,33 +91,33 @@ impl HostWallClock for WallClock {
     }
 }
 
-/// Keeps the beginning of what a policy prints; takes the rest without a word.
+/// Keeps the beginning of what a policy prints and discards the rest.
 #[derive(Clone, Default)]
-struct Captured(Arc<Mutex<Vec<u8>>>);
+struct CapturedOutput(Arc<Mutex<Vec<u8>>>);
 
-impl Captured {
+impl CapturedOutput {
     fn take(&self) -> Vec<u8> {
         std::mem::take(&mut self.0.lock())
     }
 }
 
-impl IsTerminal for Captured {
+impl IsTerminal for CapturedOutput {
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-impl StdoutStream for Captured {
+impl StdoutStream for CapturedOutput {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         Box::new(self.clone())
     }
 }
 
-impl AsyncWrite for Captured {
+impl AsyncWrite for CapturedOutput {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         let mut kept = self.0.lock();
-        // One byte more than the log takes, so that it says that something was dropped.
-        let room = (LOG_BYTES + 1).saturating_sub(kept.len());
+        // One byte more than the log accepts, so that `write_log` reports that something was dropped.
+        let room = (MAX_LOG_BYTES + 1).saturating_sub(kept.len());
         kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
         Poll::Ready(Ok(bytes.len()))
     }

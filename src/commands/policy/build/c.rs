@@ -9,7 +9,9 @@ use anyhow::{Context, Result, bail, ensure};
 use rust_embed::RustEmbed;
 use tempfile::TempDir;
 
-use crate::commands::policy::build::{Job, tools, zig};
+use crate::commands::policy::build::{Job, MAX_MANIFEST_BYTES, tools, zig};
+use crate::util::files;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// The SDK, for policies without their own.
 #[derive(RustEmbed)]
@@ -46,7 +48,7 @@ pub fn build(job: &Job) -> Result<()> {
     command.arg(format!("-Wl,-z,stack-size={STACK_BYTES}")).arg("-o").arg(&module);
     tools::run(&mut command)?;
 
-    let module = fs::read(&module).with_context(|| format!("reading {}", module.display()))?;
+    let module = files::read(&module, MAX_COMPONENT_BYTES).with_context(|| format!("reading {}", module.display()))?;
     let component = tools::componentize(&module, None, &[])?;
     fs::write(&job.output, component).with_context(|| format!("writing {}", job.output.display()))
 }
@@ -98,7 +100,10 @@ impl SdkFolder {
 /// The SDK that the project's Makefile names (`SDK = sdk`), else the one in this program.
 pub(super) fn sdk(job: &Job) -> Result<SdkFolder> {
     if job.source.is_none()
-        && let Some(name) = fs::read_to_string(job.project.join("Makefile")).ok().as_deref().and_then(sdk_in_makefile)
+        && let Some(name) = files::read_text(&job.project.join("Makefile"), MAX_MANIFEST_BYTES)
+            .ok()
+            .as_deref()
+            .and_then(sdk_in_makefile)
     {
         let path = job.project.join(name);
         ensure!(

@@ -6,6 +6,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::commands::policy::build::{Job, tools};
+use crate::util::files;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// The functions of WASI preview 1 that Go's runtime imports, implemented with the host functions of the gateway. `cargo xtask bindings`
 /// compiles it.
@@ -29,7 +31,7 @@ pub fn build(job: &Job) -> Result<()> {
     let folder = tempfile::tempdir().context("creating a temporary folder")?;
     let module = folder.path().join("policy.core.wasm");
     compile(&go, job, &module)?;
-    let module = std::fs::read(&module).with_context(|| format!("reading {}", module.display()))?;
+    let module = files::read(&module, MAX_COMPONENT_BYTES).with_context(|| format!("reading {}", module.display()))?;
     let component = tools::componentize(&module, Some(WORLD), &[("wasi_snapshot_preview1", ADAPTER)])
         .context("the compiled module is not a policy: does an init function call policy.Handle?")?;
     std::fs::write(&job.output, component).with_context(|| format!("writing {}", job.output.display()))

@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 
+/// A larger manifest or Makefile of a project is a mistake.
+const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+
 #[derive(Debug, Args)]
 pub struct BuildArgs {
     /// The policy's folder, or its source file

@@ -15,7 +15,9 @@ use tempfile::TempDir;
 use wasm_metadata::AddMetadata;
 
 use crate::commands::policy::build::python::toolchain::Toolchain;
-use crate::commands::policy::build::{Job, tools};
+use crate::commands::policy::build::{Job, MAX_MANIFEST_BYTES, tools};
+use crate::util::files;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// The world that the SDK implements.
 const WORLD: &str = "prepared-policy";
@@ -83,7 +85,8 @@ pub fn build(job: &Job) -> Result<()> {
     command.arg("-o").arg(&output);
     eprintln!("policy build: running componentize-py {}, which takes about ten seconds", toolchain::VERSION);
     componentize(&mut command)?;
-    let component = add_metadata(&fs::read(&output).context("reading the output of componentize-py")?)?;
+    let component =
+        add_metadata(&files::read(&output, MAX_COMPONENT_BYTES).context("reading the output of componentize-py")?)?;
     // Renamed, because a gateway may watch the file and must not read a partial one.
     let staged = job.output.with_extension("wasm.new");
     fs::write(&staged, component)
@@ -121,7 +124,8 @@ impl Manifest {
         if !file.exists() {
             return Ok(Self::default());
         }
-        let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        let text =
+            files::read_text(&file, MAX_MANIFEST_BYTES).with_context(|| format!("reading {}", file.display()))?;
         toml::from_str(&text).with_context(|| file.display().to_string())
     }
 }

@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::commands::policy::build::{Job, tools};
+use crate::util::files;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -35,7 +37,8 @@ pub fn build(job: &Job) -> Result<()> {
     add_flags(&mut cargo, &project.remappings()?);
     tools::run(&mut cargo)?;
 
-    let module = fs::read(&project.module).with_context(|| format!("reading {}", project.module.display()))?;
+    let module = files::read(&project.module, MAX_COMPONENT_BYTES)
+        .with_context(|| format!("reading {}", project.module.display()))?;
     let component = tools::componentize(&module, None, &[]).context(
         "the library is not a policy: does it call `tidegate_policy::policy!(…)`, or export the interface in another way?",
     )?;

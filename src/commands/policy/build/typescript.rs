@@ -10,7 +10,8 @@ use rust_embed::RustEmbed;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::commands::policy::build::{Job, tools};
+use crate::commands::policy::build::{Job, MAX_MANIFEST_BYTES, tools};
+use crate::util::files;
 
 /// The scripts of the build, and the sources that it compiles into the component.
 #[derive(RustEmbed)]
@@ -70,7 +71,7 @@ fn project_packages(project: &Path) -> Result<Option<PathBuf>> {
 }
 
 fn installed_version(modules: &Path, name: &str) -> Option<String> {
-    let manifest = fs::read(modules.join(name).join("package.json")).ok()?;
+    let manifest = files::read(&modules.join(name).join("package.json"), MAX_MANIFEST_BYTES).ok()?;
     Some(serde_json::from_slice::<Value>(&manifest).ok()?["version"].as_str()?.to_owned())
 }
 

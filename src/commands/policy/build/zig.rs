@@ -8,6 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::commands::policy::build::{Job, c, tools};
+use crate::util::files;
+use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// The tested version of the package from PyPI, installed if Zig is missing.
 const PACKAGE: &str = "ziglang==0.16.0";
@@ -33,7 +35,7 @@ pub fn build(job: &Job) -> Result<()> {
     command.arg(format!("-femit-bin={}", module.display()));
     tools::run(&mut command)?;
 
-    let module = fs::read(&module).with_context(|| format!("reading {}", module.display()))?;
+    let module = files::read(&module, MAX_COMPONENT_BYTES).with_context(|| format!("reading {}", module.display()))?;
     let component = tools::componentize(&module, None, &[])?;
     fs::write(&job.output, component).with_context(|| format!("writing {}", job.output.display()))
 }

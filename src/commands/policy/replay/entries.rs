@@ -110,7 +110,7 @@ fn parse(line: &[u8]) -> Result<Line, String> {
     let entry: RecordedDecision = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     let answer = answer(&entry.answer)?;
     let mut trace = HostTrace::new(entry.now);
-    trace.network = entry.network;
+    trace.sent_requests = entry.network;
     trace.calls = entry.calls;
     Ok(Line::Question(Box::new(Question {
         time: entry.time,

@@ -95,8 +95,8 @@ impl Report {
     ) -> Option<Told> {
         self.asked += 1;
         self.policies.add(&question.policy);
-        let missed = recorded.missed();
-        if missed.count > 0 || recorded.wanted_network() {
+        let missed = recorded.unanswered();
+        if missed.count > 0 || recorded.blocked_request() {
             self.incomparable += 1;
             if missed.count == 0 {
                 self.wanted_network += 1;

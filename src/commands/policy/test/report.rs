@@ -159,8 +159,8 @@ expect.status = 401
                 reason: Some("why".into()),
                 cached: false,
                 revoked: false,
-                took: Duration::ZERO,
-                by: None,
+                duration: Duration::ZERO,
+                policy: None,
             };
             let got = crate::policy::decision_view::DecisionView::new(&decision, &case.request.channels);
             let expected = case.expect.filled(&got);

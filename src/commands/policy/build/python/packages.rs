@@ -8,8 +8,10 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use crate::commands::policy::build::MAX_MANIFEST_BYTES;
 use crate::commands::policy::build::python::toolchain::{LANGUAGE, Toolchain, environment, site_packages};
 use crate::commands::policy::build::python::tools;
+use crate::util::files;
 
 /// The folder of the packages: that of the project's or the active virtual environment, else a folder with the installed packages of
 /// `pyproject.toml` and `requirements.txt`, else an empty folder.
@@ -19,7 +21,7 @@ pub fn folder(project: &Path, dependencies: &[String], toolchain: &Toolchain, wo
     }
     let dependencies: Vec<&String> = dependencies.iter().filter(|dependency| !is_sdk(dependency)).collect();
     let requirements_file = project.join("requirements.txt");
-    let requirements = fs::read_to_string(&requirements_file).unwrap_or_default();
+    let requirements = files::read_text(&requirements_file, MAX_MANIFEST_BYTES).unwrap_or_default();
     if dependencies.is_empty() && requirements.trim().is_empty() {
         let empty = work.path().join("packages");
         fs::create_dir_all(&empty).context("creating a temporary folder")?;
