@@ -8,7 +8,7 @@ use crate::client::Sse;
 use crate::harness::Gateway;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_history_of_any_length_arrives_whole_and_in_order() {
+async fn long_history_is_replayed_completely_and_in_order() {
     let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.buffer-memory = '64KiB'").await;
     let mut written = Vec::new();
     for n in 0..20_000 {
@@ -35,7 +35,7 @@ async fn a_history_of_any_length_arrives_whole_and_in_order() {
 }
 
 #[tokio::test]
-async fn readers_who_stop_hold_no_memory_and_get_on_in_order_when_they_read_again() {
+async fn stalled_clients_hold_no_memory_and_resume_in_order() {
     const LOG: usize = 256 << 10;
     let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.buffer-memory = '256KiB'").await;
     let mut stopped = Vec::new();
@@ -67,7 +67,7 @@ async fn readers_who_stop_hold_no_memory_and_get_on_in_order_when_they_read_agai
 }
 
 #[tokio::test]
-async fn a_reader_who_stops_until_the_stream_is_trimmed_is_told_so_and_gets_what_is_left() {
+async fn stalled_client_receives_one_gap_for_trimmed_entries_and_then_the_rest() {
     let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.buffer-memory = '64KiB'").await;
     let mut sse = Sse::open_with(gateway.data, "/api/realtime?channel=c", &[], Some(4096)).await;
     sse.connected("c").await;
@@ -99,7 +99,7 @@ async fn a_reader_who_stops_until_the_stream_is_trimmed_is_told_so_and_gets_what
 }
 
 #[tokio::test]
-async fn without_memory_for_logs_everything_is_delivered_all_the_same() {
+async fn all_events_are_delivered_without_an_event_buffer() {
     let gateway = Gateway::start("stream.buffer-memory = 0").await;
     let mut readers = Vec::new();
     for _ in 0..3 {
@@ -127,7 +127,7 @@ async fn without_memory_for_logs_everything_is_delivered_all_the_same() {
 }
 
 #[tokio::test]
-async fn many_channels_share_the_memory_for_logs() {
+async fn channels_share_the_event_buffer_memory() {
     const LOG: usize = 128 << 10;
     let gateway = Gateway::start("stream.buffer-memory = '128KiB'").await;
     let names: Vec<String> = (0..50).map(|n| format!("c{n}")).collect();

@@ -12,7 +12,7 @@ async fn emit(gateway: &Gateway, headers: &[(&str, &str)], body: &str) -> Reply 
 }
 
 #[tokio::test]
-async fn ready_is_one_with_a_store_and_a_policy() {
+async fn readyz_requires_a_store_and_a_policy() {
     let gateway = Gateway::with(None, &Door::NoPolicyYet, "").await;
     let ready = async || ask(gateway.control, "GET", "/readyz", &[], "").await;
     let reply = ready().await;
@@ -29,7 +29,7 @@ async fn ready_is_one_with_a_store_and_a_policy() {
 }
 
 #[tokio::test]
-async fn what_is_emitted_arrives() {
+async fn emitted_event_reaches_the_stream() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -55,7 +55,7 @@ async fn what_is_emitted_arrives() {
 }
 
 #[tokio::test]
-async fn bad_bodies_are_refused_with_what_would_be_right() {
+async fn invalid_emit_bodies_are_rejected_with_the_expected_form() {
     let gateway = Gateway::start("stream.max-event-size = '1KiB'\nchannels.deny = ['secret*']").await;
     let large = format!(r#"{{"channel":"c","event":"e","data":"{}"}}"#, "x".repeat(2_000));
     let huge = format!(r#"{{"channel":"c","event":"e","data":"{}"}}"#, "x".repeat(100_000));
@@ -88,7 +88,7 @@ async fn bad_bodies_are_refused_with_what_would_be_right() {
 }
 
 #[tokio::test]
-async fn no_web_page_can_drive_it() {
+async fn requests_from_web_pages_are_rejected() {
     let gateway = Gateway::start("").await;
     let good = r#"{"channel":"c","event":"e"}"#;
     let own = format!("http://{}", gateway.control);
@@ -126,7 +126,7 @@ async fn no_web_page_can_drive_it() {
 }
 
 #[tokio::test]
-async fn a_token_is_needed_where_one_is_set() {
+async fn configured_control_token_is_required() {
     let gateway = Gateway::start("control.token = 'right'").await;
     let good = r#"{"channel":"c","event":"e"}"#;
     for (headers, status) in [

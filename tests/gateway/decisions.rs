@@ -45,7 +45,7 @@ async fn refused(gateway: &Gateway, query: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn each_decision_is_a_line_and_no_secret_is_in_it() {
+async fn each_decision_is_logged_without_credentials() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("decisions.jsonl");
     let gateway = Gateway::behind(&example(), WORLD).await;
@@ -73,7 +73,7 @@ async fn each_decision_is_a_line_and_no_secret_is_in_it() {
 }
 
 #[tokio::test]
-async fn a_recording_has_all_that_a_decision_was_made_of() {
+async fn recording_contains_request_host_calls_and_answer() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("recording.jsonl");
     let gateway = Gateway::behind(&example(), WORLD).await;
@@ -97,7 +97,7 @@ async fn a_recording_has_all_that_a_decision_was_made_of() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_given_again_is_logged_and_not_recorded() {
+async fn cached_decision_is_logged_and_not_recorded() {
     let dir = tempfile::tempdir().expect("a folder");
     let (log, record) = (dir.path().join("log"), dir.path().join("recording"));
     let gateway = Gateway::behind(&component("kept"), "").await;
@@ -117,7 +117,7 @@ async fn an_answer_that_is_given_again_is_logged_and_not_recorded() {
 }
 
 #[tokio::test]
-async fn what_is_counted_goes_on_in_another_file() {
+async fn line_counts_continue_after_a_change_of_the_log_file() {
     let dir = tempfile::tempdir().expect("a folder");
     let gateway = Gateway::behind(&component("allow"), "").await;
     let audit = &gateway.app.audit;

@@ -22,7 +22,7 @@ async fn closed(to: std::net::SocketAddr) {
 }
 
 #[tokio::test]
-async fn before_the_listener_closes_it_says_so_and_serves_as_before() {
+async fn node_reports_not_ready_and_keeps_serving_before_the_listener_closes() {
     let gateway = Gateway::start("drain.delay = '1500ms'\ndrain.duration = '1ms'").await;
     let (data, control, store) = (gateway.data, gateway.control, gateway.store.clone());
     let mut before = gateway.open("channel=c").await;
@@ -53,7 +53,7 @@ async fn before_the_listener_closes_it_says_so_and_serves_as_before() {
 }
 
 #[tokio::test]
-async fn operators_are_served_to_the_end() {
+async fn control_port_answers_until_the_drain_ends() {
     let gateway = Gateway::start("drain.duration = '1ms'").await;
     let (data, control) = (gateway.data, gateway.control);
     // A client that has its stream, and does not close.
@@ -70,7 +70,7 @@ async fn operators_are_served_to_the_end() {
 }
 
 #[tokio::test]
-async fn who_was_connected_is_answered_though_nothing_was_asked_yet() {
+async fn connection_without_a_complete_request_is_answered_during_the_drain() {
     let gateway = Gateway::start("drain.duration = '1ms'").await;
     let data = gateway.data;
     // The one in the middle of its head, the other with all of it still to say.
@@ -93,7 +93,7 @@ async fn who_was_connected_is_answered_though_nothing_was_asked_yet() {
 }
 
 #[tokio::test]
-async fn kept_connections_close_without_a_word() {
+async fn idle_keep_alive_connection_is_closed_by_the_drain() {
     let gateway = Gateway::start("drain.duration = '1ms'").await;
     let mut socket = TcpStream::connect(gateway.data).await.expect("the port is open");
     socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n").await.expect("sent");
@@ -106,7 +106,7 @@ async fn kept_connections_close_without_a_word() {
 }
 
 #[tokio::test]
-async fn http2_is_told_to_go_away_and_gets_what_it_asked_for() {
+async fn http2_connection_completes_its_streams_and_takes_no_new_requests() {
     let gateway = Gateway::start("drain.duration = '1ms'").await;
     let socket = TcpStream::connect(gateway.data).await.expect("the port is open");
     let (mut client, connection) =
@@ -129,7 +129,7 @@ async fn http2_is_told_to_go_away_and_gets_what_it_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_decision_under_way_is_made_and_its_client_comes_back_with_what_it_had() {
+async fn pending_decision_completes_and_reconnect_keeps_the_requested_position() {
     let gateway = Gateway::behind(&component("slow"), "drain.duration = '1ms'").await;
     let (data, app) = (gateway.data, gateway.app.clone());
     let opening = tokio::spawn(async move {
@@ -146,7 +146,7 @@ async fn a_decision_under_way_is_made_and_its_client_comes_back_with_what_it_had
 }
 
 #[tokio::test]
-async fn a_channel_that_is_not_open_yet_is_not_skipped_over() {
+async fn reconnect_position_covers_channels_that_are_not_open_yet() {
     let gateway = Gateway::start("drain.duration = '1ms'").await;
     gateway.store.cut();
     let mut sse = gateway.open("channel=c&last_ack_c=17&channel=d&last_ack_d=1700000000000").await;
@@ -157,7 +157,7 @@ async fn a_channel_that_is_not_open_yet_is_not_skipped_over() {
 }
 
 #[tokio::test]
-async fn a_subscriber_of_the_rest_protocol_does_not_hold_it_up() {
+async fn redis_rest_subscription_does_not_delay_the_drain() {
     let gateway = Gateway::start("drain.duration = '1ms'\nredis-rest.tokens = ['t']").await;
     let mut socket = TcpStream::connect(gateway.data).await.expect("the port is open");
     let request = "POST /redis/subscribe/c HTTP/1.1\r\nhost: h\r\nauthorization: Bearer t\r\ncontent-length: 0\r\n\r\n";

@@ -33,7 +33,7 @@ async fn fetch(gateway: &Gateway, to: &str, times: usize) -> Reply {
 }
 
 #[tokio::test]
-async fn to_a_host_that_is_allowed_and_to_no_other() {
+async fn only_allowed_hosts_are_contacted() {
     let origin = Origin::start(Answer::new("200 OK", "", "hello")).await;
     let other = Origin::start(Answer::new("200 OK", "", "hello")).await;
     let to = origin.address.to_string();
@@ -57,7 +57,7 @@ async fn to_a_host_that_is_allowed_and_to_no_other() {
 }
 
 #[tokio::test]
-async fn to_no_private_address_but_where_that_is_written_and_to_link_local_ones_never() {
+async fn private_addresses_require_permission_and_link_local_ones_are_prohibited() {
     let origin = Origin::start(Answer::new("200 OK", "", "hello")).await;
     let port = origin.address.port();
     let public = gateway(&format!("'http://{}', 'http://localhost:{port}'", origin.address), "").await;
@@ -75,7 +75,7 @@ async fn to_no_private_address_but_where_that_is_written_and_to_link_local_ones_
 }
 
 #[tokio::test]
-async fn within_bounds() {
+async fn responses_over_the_size_and_time_limits_fail() {
     let origin = Origin::start(Answer::new("302 Found", "location: http://127.0.0.1:1/\r\n", "there")).await;
     let to = origin.address.to_string();
     let gateway = behind(&origin, "policy.egress.max-response-size = '1KiB'\npolicy.egress.timeout = '300ms'").await;
@@ -98,7 +98,7 @@ async fn within_bounds() {
 }
 
 #[tokio::test]
-async fn so_many_requests_a_decision() {
+async fn outbound_requests_per_decision_are_limited() {
     let origin = Origin::start(Answer::new("200 OK", "", "hello")).await;
     let gateway = behind(&origin, "policy.egress.max-requests = 3").await;
     let to = origin.address.to_string();
@@ -114,7 +114,7 @@ async fn so_many_requests_a_decision() {
 }
 
 #[tokio::test]
-async fn so_many_look_ups_a_decision() {
+async fn lookups_per_decision_are_limited() {
     let bounds = "policy.lookup.prefixes = ['forbidden:']\n";
     let gateway = Gateway::behind(&component("lookups"), bounds).await;
     let mut decisions = gateway.app.authorizer.watch();
@@ -130,7 +130,7 @@ async fn so_many_look_ups_a_decision() {
 }
 
 #[tokio::test]
-async fn a_slow_host_holds_nobody_up_who_does_not_need_it() {
+async fn slow_host_does_not_block_other_decisions() {
     let origin = Origin::start(Answer::Wait).await;
     let gateway = behind(&origin, "policy.egress.timeout = '10s'").await;
     let to = origin.address.to_string();

@@ -6,7 +6,7 @@ use tidegate::event::StreamId;
 use crate::harness::Gateway;
 
 #[tokio::test]
-async fn an_ack_in_id_form_beyond_the_end_is_clamped_and_a_gap() {
+async fn ack_beyond_the_last_entry_is_clamped_and_reported_as_a_gap() {
     let gateway = Gateway::start("").await;
     let last = gateway.store.add("c", "e", &json!(1)).await;
     let beyond = StreamId::new(last.ms + 60_000, 3);
@@ -23,7 +23,7 @@ async fn an_ack_in_id_form_beyond_the_end_is_clamped_and_a_gap() {
 }
 
 #[tokio::test]
-async fn what_was_trimmed_past_the_ack_is_a_gap_that_is_certain_only_where_that_is_proven() {
+async fn trimmed_gap_is_certain_only_if_loss_is_proven() {
     let gateway = Gateway::start("").await;
     let mut written = Vec::new();
     for n in 0..10 {
@@ -50,7 +50,7 @@ async fn what_was_trimmed_past_the_ack_is_a_gap_that_is_certain_only_where_that_
 }
 
 #[tokio::test]
-async fn one_who_breaks_off_at_a_gap_comes_back_to_what_follows_it() {
+async fn client_that_disconnects_at_a_gap_resumes_after_it() {
     let gateway = Gateway::start("stream.buffer-memory = 0").await;
     let mut written = Vec::new();
     for n in 0..6 {
@@ -66,7 +66,7 @@ async fn one_who_breaks_off_at_a_gap_comes_back_to_what_follows_it() {
 }
 
 #[tokio::test]
-async fn one_who_breaks_off_at_the_gap_of_a_deleted_entry_loses_none_of_the_others() {
+async fn client_that_disconnects_at_a_gap_of_a_deleted_entry_loses_no_other() {
     let gateway = Gateway::start("").await;
     let mut written = Vec::new();
     for n in 0..6 {
@@ -92,7 +92,7 @@ async fn one_who_breaks_off_at_the_gap_of_a_deleted_entry_loses_none_of_the_othe
 }
 
 #[tokio::test]
-async fn a_stream_that_was_trimmed_to_nothing_is_a_gap_once() {
+async fn stream_trimmed_to_nothing_is_reported_as_a_gap_once() {
     let gateway = Gateway::start("").await;
     let mut written = Vec::new();
     for n in 0..3 {
@@ -108,7 +108,7 @@ async fn a_stream_that_was_trimmed_to_nothing_is_a_gap_once() {
 }
 
 #[tokio::test]
-async fn a_stream_that_expired_is_a_gap_for_who_had_seen_something_of_it() {
+async fn expired_stream_is_a_gap_for_a_returning_client() {
     let gateway = Gateway::start("").await;
     let seen = gateway.store.add("c", "e", &json!("seen")).await;
     gateway.store.add("c", "e", &json!("never read")).await;
@@ -123,7 +123,7 @@ async fn a_stream_that_expired_is_a_gap_for_who_had_seen_something_of_it() {
 }
 
 #[tokio::test]
-async fn a_stream_that_expired_and_began_anew_is_a_gap_for_who_had_seen_something_of_the_old() {
+async fn expired_and_recreated_stream_is_a_gap_for_a_returning_client() {
     let gateway = Gateway::start("").await;
     let seen = gateway.store.add("c", "e", &json!("seen")).await;
     gateway.store.add("c", "e", &json!("never read")).await;
@@ -138,7 +138,7 @@ async fn a_stream_that_expired_and_began_anew_is_a_gap_for_who_had_seen_somethin
 }
 
 #[tokio::test]
-async fn a_stream_that_expires_under_its_readers_takes_nothing_from_them() {
+async fn stream_that_expires_while_read_loses_no_events() {
     let gateway = Gateway::start("stream.reconcile-interval = '50ms'").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -155,7 +155,7 @@ async fn a_stream_that_expires_under_its_readers_takes_nothing_from_them() {
 }
 
 #[tokio::test]
-async fn an_event_over_the_limit_is_a_gap_and_the_rest_goes_on() {
+async fn event_over_the_size_limit_is_a_gap_and_delivery_continues() {
     for log_memory in ["'1MiB'", "0"] {
         let gateway =
             Gateway::start(&format!("stream.max-event-size = '1KiB'\nstream.buffer-memory = {log_memory}")).await;
@@ -176,7 +176,7 @@ async fn an_event_over_the_limit_is_a_gap_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
-async fn an_event_of_many_mebibytes_arrives_whole() {
+async fn event_of_several_mebibytes_is_delivered_unchanged() {
     let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.buffer-memory = '1MiB'").await;
     let large = json!("ü".repeat(3 << 20));
     let replayed = gateway.store.add("c", "e", &large).await;
@@ -192,7 +192,7 @@ async fn an_event_of_many_mebibytes_arrives_whole() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_no_stream_is_an_error_that_does_not_say_what_it_is() {
+async fn key_of_another_type_is_an_error_that_does_not_reveal_the_type() {
     let gateway =
         Gateway::start("stream.reconcile-interval = '50ms'\n[memory-store.seed]\nsecret = 'a text'\nset = ['a']").await;
     let mut sse = gateway.open("channel=secret&channel=c&last_ack_secret=0").await;
@@ -216,7 +216,7 @@ async fn a_key_that_is_no_stream_is_an_error_that_does_not_say_what_it_is() {
 }
 
 #[tokio::test]
-async fn a_key_that_becomes_a_stream_is_read_from_then_on() {
+async fn key_that_becomes_a_stream_is_delivered() {
     let gateway = Gateway::start("stream.reconcile-interval = '50ms'").await;
     gateway.store.set_wrong("c", true);
     let mut sse = gateway.open("channel=c").await;
@@ -228,7 +228,7 @@ async fn a_key_that_becomes_a_stream_is_read_from_then_on() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_no_stream_for_a_while_costs_no_event() {
+async fn key_of_another_type_for_a_while_loses_no_events() {
     let gateway = Gateway::start("stream.reconcile-interval = '50ms'").await;
     let mut sse = gateway.open("channel=c&channel=d").await;
     let _connected = (sse.frame().await, sse.frame().await);
@@ -247,7 +247,7 @@ async fn a_key_that_is_no_stream_for_a_while_costs_no_event() {
 }
 
 #[tokio::test]
-async fn a_reader_behind_the_log_whose_key_becomes_no_stream_is_not_flooded() {
+async fn replaying_client_of_a_key_of_another_type_is_not_flooded() {
     let gateway = Gateway::start("stream.buffer-memory = 0").await;
     let mut sse = gateway.open("channel=c&last_ack_c=0").await;
     sse.connected("c").await;

@@ -60,7 +60,7 @@ impl Terms {
 }
 
 #[tokio::test]
-async fn a_grant_that_expires_is_followed_by_reconnect_and_the_end_before_its_time() {
+async fn stream_ends_with_reconnect_before_its_grant_expires() {
     let policy = Terms { expires_in: Some(2_000), ..Terms::default() }.component();
     let gateway = Gateway::behind(&policy, "").await;
     let seen = gateway.store.add("c", "e", &json!(1)).await;
@@ -89,7 +89,7 @@ async fn a_grant_that_expires_is_followed_by_reconnect_and_the_end_before_its_ti
 }
 
 #[tokio::test]
-async fn a_grant_that_expires_in_a_thousand_years_is_one() {
+async fn grant_with_a_very_late_expiry_is_valid() {
     for expires_in in [31_536_000_000_000, u64::MAX >> 2] {
         let policy = Terms { expires_in: Some(expires_in), ..Terms::default() }.component();
         let gateway = Gateway::behind(&policy, "").await;
@@ -101,7 +101,7 @@ async fn a_grant_that_expires_in_a_thousand_years_is_one() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_has_nothing_of_its_place_behind_its_grant() {
+async fn stalled_client_is_disconnected_when_its_grant_expires() {
     let policy = Terms { expires_in: Some(1_000), ..Terms::default() }.component();
     let gateway = Gateway::behind(&policy, "").await;
     let sse = Sse::open_with(gateway.data, "/api/realtime?channel=c", &[], Some(4096)).await;
@@ -115,7 +115,7 @@ async fn a_client_that_does_not_read_has_nothing_of_its_place_behind_its_grant()
 }
 
 #[tokio::test]
-async fn streams_live_through_many_grants_and_lose_nothing() {
+async fn stream_with_short_grants_loses_no_events() {
     let policy = Terms { expires_in: Some(300), ..Terms::default() }.component();
     let gateway = Gateway::behind(&policy, "").await;
     let store = gateway.store.clone();
@@ -145,7 +145,7 @@ async fn streams_live_through_many_grants_and_lose_nothing() {
 }
 
 #[tokio::test]
-async fn of_a_grant_and_a_swap_what_ends_first_ends_the_stream() {
+async fn stream_ends_at_the_earlier_of_expiry_and_rotation() {
     for (expires_in, within, why) in [(500, "1h", EndReason::Expired), (3_600_000, "0s", EndReason::Rotated)] {
         let policy = Terms { expires_in: Some(expires_in), ..Terms::default() }.component();
         let gateway = Gateway::behind(&policy, &format!("policy.rotation-window = \"{within}\"")).await;
@@ -160,7 +160,7 @@ async fn of_a_grant_and_a_swap_what_ends_first_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn a_grant_of_some_channels_opens_no_other() {
+async fn only_granted_channels_are_opened() {
     let policy = Terms { channels: Some(&["b", "d"]), ..Terms::default() }.component();
     let gateway = Gateway::behind(&policy, "").await;
     for name in ["a", "b", "c", "d"] {
@@ -191,7 +191,7 @@ async fn a_grant_of_some_channels_opens_no_other() {
 }
 
 #[tokio::test]
-async fn nothing_older_than_the_policy_allows_is_replayed() {
+async fn replay_starts_no_earlier_than_the_policy_allows() {
     use crate::linked::START;
     let policy = Terms { replay_since: Some(START + 100), ..Terms::default() }.component();
     let gateway = Gateway::behind(&policy, "").await;

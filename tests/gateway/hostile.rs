@@ -111,7 +111,7 @@ async fn each(bounds: &str, policies: Vec<(&str, &str, Vec<u8>)>) {
 }
 
 #[tokio::test]
-async fn time() {
+async fn cpu_time_is_limited() {
     let spin_in_realloc = r#"(func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (loop $again (br $again)) (i32.const 0))"#;
     let post = r#"(export "cabi_post_tidegate:policy/authorizer@0.1.0#authorize")"#;
     each(
@@ -139,7 +139,7 @@ async fn time() {
 }
 
 #[tokio::test]
-async fn waiting() {
+async fn waiting_time_is_limited() {
     let wait = "(call $block (call $subscribe (i64.const -1)))";
     // The list stands at 1024, its only handle at 1032.
     let poll = "(i32.store (i32.const 1032) (call $subscribe (i64.const -1))) (call $poll (i32.const 1032) (i32.const 1) (i32.const 1024))";
@@ -167,7 +167,7 @@ async fn waiting() {
 }
 
 #[tokio::test]
-async fn a_store_that_never_answers() {
+async fn lookup_without_an_answer_times_out() {
     let toml = "policy.timeout = '300ms'\npolicy.lookup.timeout = '1h'\npolicy.lookup.prefixes = ['k', \"\\u0000\"]";
     let policy = guest(
         &format!("{GET} (memory (export \"memory\") 17) (data (i32.const 32) \"k\")"),
@@ -201,7 +201,7 @@ fn two_memories() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn memory() {
+async fn guest_memory_is_limited() {
     let grow = "(br_if $again (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))";
     let table = "(table $t 1 funcref)";
     let grow_table = "(br_if $again (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1)))";
@@ -224,7 +224,7 @@ async fn memory() {
 }
 
 #[tokio::test]
-async fn arguments_and_answers() {
+async fn invalid_arguments_and_answers_fail_the_decision() {
     // 48 MiB of memory, and all of it as one argument.
     let wide = |imports: &str| format!("{imports} (memory (export \"memory\") 768)");
     let all = "(i32.const 0) (i32.const 0x3000000)";
@@ -295,7 +295,7 @@ async fn arguments_and_answers() {
 }
 
 #[tokio::test]
-async fn where_it_puts_things() {
+async fn invalid_pointers_of_a_guest_fail_the_decision() {
     let realloc = |does: &str| format!("(func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) {does})");
     let returns = |text: &str| {
         format!(
@@ -329,7 +329,7 @@ async fn where_it_puts_things() {
 }
 
 #[tokio::test]
-async fn what_the_host_has_in_stock() {
+async fn host_resources_of_a_decision_are_limited() {
     let a_line = "(i32.const 1) (i32.const 0x80000) (i32.const 1000)";
     each(
         BOUNDS,

@@ -10,7 +10,7 @@ use crate::harness::{Door, Gateway, until, within};
 const STREAM: &str = "/api/realtime?channel=c";
 
 #[tokio::test]
-async fn other_methods_are_405_and_other_paths_404_as_json() {
+async fn unknown_methods_are_405_and_unknown_paths_404_as_json() {
     let gateway = Gateway::start("").await;
     for method in ["POST", "PUT", "DELETE", "PATCH"] {
         let reply = ask(gateway.data, method, STREAM, &[], "").await;
@@ -37,7 +37,7 @@ async fn other_methods_are_405_and_other_paths_404_as_json() {
 }
 
 #[tokio::test]
-async fn any_origin_may_read_where_none_is_named() {
+async fn any_origin_is_allowed_without_a_configured_one() {
     let gateway = Gateway::start("").await;
     let origin = [("origin", "https://app.example")];
     let sse = Sse::open(gateway.data, STREAM, &origin).await;
@@ -49,7 +49,7 @@ async fn any_origin_may_read_where_none_is_named() {
 }
 
 #[tokio::test]
-async fn listed_origins_are_echoed_with_credentials_on_rejections_too() {
+async fn configured_origins_are_echoed_with_credentials_on_every_answer() {
     let toml = "cors.origins = ['https://app.example', 'http://localhost:*']\ncors.credentials = true";
     let deny = crate::guests::component("deny");
     let spin = crate::guests::component("trap");
@@ -97,7 +97,7 @@ async fn listed_origins_are_echoed_with_credentials_on_rejections_too() {
 }
 
 #[tokio::test]
-async fn a_head_over_the_limit_is_431_and_names_it() {
+async fn header_over_the_limit_is_431_and_names_the_option() {
     let gateway = Gateway::start("server.max-header-size = '32KiB'").await;
     let long = |bytes: usize| format!("{STREAM}&x={}", "y".repeat(bytes));
     let mut sse = Sse::open(gateway.data, &long(31 << 10), &[]).await;
@@ -117,7 +117,7 @@ async fn a_head_over_the_limit_is_431_and_names_it() {
 }
 
 #[tokio::test]
-async fn a_stream_too_many_is_503_until_another_leaves() {
+async fn stream_over_the_limit_is_503_until_another_ends() {
     let gateway = Gateway::start("stream.max-streams = 2").await;
     let mut first = gateway.open("channel=c").await;
     first.connected("c").await;
@@ -133,7 +133,7 @@ async fn a_stream_too_many_is_503_until_another_leaves() {
 }
 
 #[tokio::test]
-async fn a_drain_tells_every_stream_to_come_back_from_its_least_position_and_ends() {
+async fn drain_sends_each_stream_a_reconnect_with_its_lowest_position() {
     let gateway = Gateway::start("drain.duration = '200ms'").await;
     let (data, app, store) = (gateway.data, gateway.app.clone(), gateway.store.clone());
     let old = store.add("a", "e", &json!(1)).await;
@@ -166,7 +166,7 @@ async fn a_drain_tells_every_stream_to_come_back_from_its_least_position_and_end
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_does_not_hold_up_a_drain_for_ever() {
+async fn stalled_client_does_not_block_a_drain() {
     let gateway = Gateway::start("drain.duration = '1ms'").await;
     let sse = Sse::open_with(gateway.data, STREAM, &[], Some(4096)).await;
     let store = gateway.store.clone();
@@ -181,7 +181,7 @@ async fn a_client_that_does_not_read_does_not_hold_up_a_drain_for_ever() {
 }
 
 #[tokio::test]
-async fn a_silent_stream_says_something_now_and_then_and_a_busy_one_does_not() {
+async fn only_an_idle_stream_is_pinged() {
     let gateway = Gateway::start("stream.ping-interval = '1s'").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;

@@ -44,7 +44,7 @@ async fn says(body: &mut Incoming, word: &str) {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_not_read_is_cut_without_those_beside_it() {
+async fn stalled_stream_is_reset_without_other_streams_of_its_connection() {
     let gateway = Gateway::start("").await;
     let mut client = client(&gateway, 1000).await;
     let mut other = open(&mut client, "d").await;

@@ -4,7 +4,7 @@ use crate::guests::component;
 use crate::harness::Gateway;
 
 #[tokio::test]
-async fn settings_by_both_interfaces() {
+async fn settings_are_readable_through_both_interfaces() {
     let gateway =
         Gateway::behind(&component("settings"), "policy.settings = { word = 'v${CARGO_PKG_VERSION}$$' }").await;
     let word = concat!("v", env!("CARGO_PKG_VERSION"), "$");

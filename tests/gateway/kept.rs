@@ -41,7 +41,7 @@ async fn visit(gateway: &Gateway, query: &str, cookie: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn an_answer_is_given_again_as_the_policy_says() {
+async fn decision_is_cached_as_the_policy_asks() {
     let gateway = Gateway::behind(&component("kept"), "").await;
     let mut decisions = gateway.app.authorizer.watch();
     for (query, cookie, expect) in [
@@ -91,7 +91,7 @@ async fn an_answer_is_given_again_as_the_policy_says() {
 }
 
 #[tokio::test]
-async fn the_operator_may_keep_less() {
+async fn configuration_can_disable_the_cache() {
     for toml in ["policy.cache-size = 0", "policy.cache-max-age = '0s'"] {
         let gateway = Gateway::behind(&component("kept"), toml).await;
         let mut decisions = gateway.app.authorizer.watch();
@@ -103,7 +103,7 @@ async fn the_operator_may_keep_less() {
 }
 
 #[tokio::test]
-async fn what_is_kept_needs_no_instance() {
+async fn cached_decision_needs_no_instance() {
     let toml = "policy.concurrency = 1\npolicy.queue-timeout = '50ms'\npolicy.timeout = '60s'";
     let gateway = Gateway::behind(&component("kept"), toml).await;
     assert_eq!(visit(&gateway, "channel=g", "a").await, 200);
@@ -118,7 +118,7 @@ async fn what_is_kept_needs_no_instance() {
 const HOLD: &str = "reject.delay = '60s'\nstream.max-streams = 10";
 
 #[tokio::test]
-async fn a_refused_client_waits_and_a_new_policy_lets_it_in() {
+async fn delayed_rejection_ends_when_a_new_policy_allows_the_client() {
     let gateway = Gateway::behind(&component("deny"), HOLD).await;
     let mut decisions = gateway.app.authorizer.watch();
     assert_eq!(gateway.refused("channel=c").await.status, 418);
@@ -138,7 +138,7 @@ async fn a_refused_client_waits_and_a_new_policy_lets_it_in() {
 }
 
 #[tokio::test]
-async fn who_goes_away_makes_room_and_a_drain_ends_the_wait() {
+async fn delayed_rejection_ends_with_its_client_and_with_a_drain() {
     let gateway = Gateway::behind(&component("deny"), HOLD).await;
     assert_eq!(gateway.refused("channel=c").await.status, 418);
     let to = gateway.data;

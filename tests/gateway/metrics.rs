@@ -19,7 +19,7 @@ async fn value(gateway: &Gateway, name: &str, labels: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn events_of_streams_and_policies_are_counted() {
+async fn stream_and_policy_events_are_counted() {
     let gateway = Gateway::behind(&component("allow"), "policy.rotation-window = '0s'").await;
     let counted = [
         ("tidegate_stream_requests_total", r#"outcome="allowed""#),

@@ -8,7 +8,7 @@ use crate::harness::{Door, Gateway};
 use crate::linked::START;
 
 #[tokio::test]
-async fn connected_comes_first_with_its_cursor_then_the_replay_then_what_is_live() {
+async fn connected_precedes_the_replay_and_the_live_events() {
     let gateway = Gateway::start("").await;
     let mut written = Vec::new();
     for n in 0..4 {
@@ -29,7 +29,7 @@ async fn connected_comes_first_with_its_cursor_then_the_replay_then_what_is_live
 }
 
 #[tokio::test]
-async fn each_of_many_channels_is_connected_before_its_own_events() {
+async fn each_channel_is_connected_before_its_events() {
     let gateway = Gateway::start("").await;
     let names: Vec<String> = (0..20).map(|n| format!("c{n}")).collect();
     let mut query = String::new();
@@ -60,7 +60,7 @@ async fn each_of_many_channels_is_connected_before_its_own_events() {
 }
 
 #[tokio::test]
-async fn channels_are_read_from_the_url_as_a_browser_writes_them() {
+async fn channels_are_parsed_from_a_browser_url() {
     let gateway = Gateway::start("").await;
     for (query, channels) in [
         ("", &["default"][..]),
@@ -91,7 +91,7 @@ async fn channels_are_read_from_the_url_as_a_browser_writes_them() {
 }
 
 #[tokio::test]
-async fn an_ack_is_a_time_or_an_id_and_what_it_names_has_been_seen() {
+async fn ack_is_a_time_or_an_id_and_is_exclusive() {
     let id = |ms: u64, seq| StreamId::new(START + ms, seq);
     let written = [id(1, 0), id(1, 1), id(2, 0), id(2, 1)];
     for (ack, cursor, expect) in [
@@ -124,7 +124,7 @@ async fn an_ack_is_a_time_or_an_id_and_what_it_names_has_been_seen() {
 }
 
 #[tokio::test]
-async fn a_malformed_ack_is_400_and_names_the_parameter() {
+async fn malformed_ack_is_400_and_names_the_parameter() {
     let gateway = Gateway::start("").await;
     for bad in
         ["abc", "", "1-2-3", "99999999999999999999", "-1", "1.5", "5-", "%2B5", "1%202", "18446744073709551616-0"]
@@ -141,7 +141,7 @@ async fn a_malformed_ack_is_400_and_names_the_parameter() {
 }
 
 #[tokio::test]
-async fn more_channels_than_allowed_are_400() {
+async fn too_many_channels_are_400() {
     let gateway = Gateway::start("").await;
     let query = |n: usize| (0..n).map(|n| format!("channel=c{n}&")).collect::<String>();
     let reply = gateway.refused(&query(101)).await;
@@ -160,7 +160,7 @@ async fn more_channels_than_allowed_are_400() {
 }
 
 #[tokio::test]
-async fn what_may_be_no_channel_is_403_before_the_policy_is_asked() {
+async fn disallowed_channel_is_403_without_a_decision() {
     let toml = "
         channels.allow = ['news*', 'tidegate:*', 'session:*']
         channels.deny = ['news-secret*']
@@ -182,7 +182,7 @@ async fn what_may_be_no_channel_is_403_before_the_policy_is_asked() {
 }
 
 #[tokio::test]
-async fn a_browser_whose_clock_is_five_minutes_off_gets_everything_once() {
+async fn browser_with_a_clock_five_minutes_off_receives_each_event_once() {
     let gateway = Gateway::start("").await;
     let store = &gateway.store;
     store.pass(10 * 60_000);
@@ -209,7 +209,7 @@ async fn a_browser_whose_clock_is_five_minutes_off_gets_everything_once() {
 }
 
 #[tokio::test]
-async fn any_path_below_a_stream_path_with_a_star_is_one() {
+async fn stream_path_with_a_wildcard_matches_paths_below_it() {
     let gateway = Gateway::start("stream.path = '/live/*'").await;
     for path in ["/live", "/live/", "/live/a/b"] {
         let mut sse = Sse::open(gateway.data, &format!("{path}?channel=c"), &[]).await;

@@ -9,7 +9,7 @@ use crate::harness::{Gateway, until};
 const ORDERS_OF_THREE: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
 #[tokio::test]
-async fn doorbells_in_any_order_ring_the_events_in_theirs() {
+async fn events_are_in_stream_order_for_any_order_of_notifications() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -34,7 +34,7 @@ async fn doorbells_in_any_order_ring_the_events_in_theirs() {
 }
 
 #[tokio::test]
-async fn racing_emitters_who_keep_one_entry_lose_none_though_their_doorbells_are_late() {
+async fn concurrent_emitters_that_trim_to_one_entry_lose_no_events() {
     let gateway = Gateway::start("").await;
     let mut readers = Vec::new();
     for _ in 0..3 {
@@ -60,7 +60,7 @@ async fn racing_emitters_who_keep_one_entry_lose_none_though_their_doorbells_are
 }
 
 #[tokio::test]
-async fn a_doorbell_that_comes_too_late_is_a_gap_and_never_a_disorder() {
+async fn late_notification_of_a_trimmed_entry_is_a_gap() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     let start = sse.connected("c").await;
@@ -78,7 +78,7 @@ async fn a_doorbell_that_comes_too_late_is_a_gap_and_never_a_disorder() {
 }
 
 #[tokio::test]
-async fn an_entry_whose_doorbell_never_rings_is_found() {
+async fn entry_without_a_notification_is_delivered() {
     let gateway = Gateway::start("stream.reconcile-interval = '100ms'").await;
     let mut sse = gateway.open("channel=a&channel=b").await;
     let _connected = (sse.frame().await, sse.frame().await);
@@ -93,7 +93,7 @@ async fn an_entry_whose_doorbell_never_rings_is_found() {
 }
 
 #[tokio::test]
-async fn an_emitter_that_dies_before_it_rings_is_caught_up_with_by_the_next_doorbell() {
+async fn entry_of_a_dead_emitter_is_delivered_with_the_next_notification() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -105,7 +105,7 @@ async fn an_emitter_that_dies_before_it_rings_is_caught_up_with_by_the_next_door
 }
 
 #[tokio::test]
-async fn a_live_string_stays_one_and_its_replay_is_what_the_stock_client_makes_of_it() {
+async fn live_string_stays_a_string_and_replay_matches_the_stock_client() {
     let gateway = Gateway::start("").await;
     for (written, replayed) in [
         (json!("123"), json!(123)),
@@ -136,7 +136,7 @@ async fn a_live_string_stays_one_and_its_replay_is_what_the_stock_client_makes_o
 }
 
 #[tokio::test]
-async fn what_is_published_and_is_no_event_never_passes() {
+async fn published_messages_that_are_not_events_are_dropped() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c&channel=d").await;
     let _connected = (sse.frame().await, sse.frame().await);
@@ -182,7 +182,7 @@ async fn what_is_published_and_is_no_event_never_passes() {
 }
 
 #[tokio::test]
-async fn events_come_under_the_name_of_the_channel_that_they_came_on() {
+async fn event_carries_the_name_of_its_channel() {
     let gateway = Gateway::start("").await;
     gateway.store.add_fields("c", &[("data", "1"), ("event", "e"), ("channel", "other")], None).await;
     let mut sse = gateway.open("channel=c&channel=other&last_ack_c=0").await;
@@ -200,7 +200,7 @@ async fn events_come_under_the_name_of_the_channel_that_they_came_on() {
 }
 
 #[tokio::test]
-async fn entries_that_are_no_events_are_passed_over() {
+async fn entries_that_are_not_events_are_skipped() {
     let gateway = Gateway::start("").await;
     let foreign = async || gateway.store.add_fields("c", &[("data", "1"), ("note", "no event")], None).await;
     foreign().await;
@@ -215,7 +215,7 @@ async fn entries_that_are_no_events_are_passed_over() {
 }
 
 #[tokio::test]
-async fn stock_and_own_emitters_share_a_channel() {
+async fn stock_and_tidegate_emitters_share_a_channel() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c&last_ack_c=0").await;
     sse.connected("c").await;
@@ -238,7 +238,7 @@ async fn stock_and_own_emitters_share_a_channel() {
 }
 
 #[tokio::test]
-async fn two_readers_share_a_channel() {
+async fn clients_of_a_channel_share_its_subscription_and_buffer() {
     let gateway = Gateway::start("").await;
     let mut first = gateway.open("channel=c").await;
     first.connected("c").await;
@@ -265,7 +265,7 @@ async fn two_readers_share_a_channel() {
 }
 
 #[tokio::test]
-async fn who_comes_while_an_entry_waits_for_its_doorbell_begins_behind_it() {
+async fn stream_opened_while_an_entry_is_pending_starts_after_it() {
     let gateway = Gateway::start("").await;
     let mut first = gateway.open("channel=c").await;
     first.connected("c").await;

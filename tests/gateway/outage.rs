@@ -22,7 +22,7 @@ async fn only_pings(sse: &mut Sse, count: usize) {
 }
 
 #[tokio::test]
-async fn connected_waits_for_a_store_that_is_away_and_pings_go_on() {
+async fn stream_is_pinged_until_the_store_is_reachable_and_then_connected() {
     let gateway = Gateway::start("stream.ping-interval = '1s'").await;
     let missed = gateway.store.add("c", "e", &json!("missed")).await;
     gateway.store.cut();
@@ -40,7 +40,7 @@ async fn connected_waits_for_a_store_that_is_away_and_pings_go_on() {
 }
 
 #[tokio::test]
-async fn one_who_breaks_off_before_its_channels_are_open_comes_back_where_it_was() {
+async fn client_that_disconnects_before_its_channels_open_keeps_its_position() {
     let gateway = Gateway::start("stream.ping-interval = '1s'").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -58,7 +58,7 @@ async fn one_who_breaks_off_before_its_channels_are_open_comes_back_where_it_was
 }
 
 #[tokio::test]
-async fn streams_outlive_an_outage_and_get_everything_missed() {
+async fn streams_survive_an_outage_and_receive_missed_events() {
     let gateway = Gateway::start("stream.ping-interval = '1s'\nstream.reconcile-interval = '100ms'").await;
     let mut streams = Vec::new();
     for _ in 0..3 {
@@ -96,7 +96,7 @@ async fn streams_outlive_an_outage_and_get_everything_missed() {
 }
 
 #[tokio::test]
-async fn a_link_that_flaps_loses_and_repeats_nothing() {
+async fn flapping_link_neither_loses_nor_repeats_events() {
     let gateway = Gateway::start("stream.reconcile-interval = '100ms'").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -120,7 +120,7 @@ async fn a_link_that_flaps_loses_and_repeats_nothing() {
 }
 
 #[tokio::test]
-async fn a_replay_that_the_outage_interrupts_goes_on_after_it() {
+async fn interrupted_replay_continues_after_the_outage() {
     let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.buffer-memory = 0").await;
     let mut written = Vec::new();
     for _ in 0..2_000 {
@@ -137,7 +137,7 @@ async fn a_replay_that_the_outage_interrupts_goes_on_after_it() {
 }
 
 #[tokio::test]
-async fn a_store_that_lost_its_end_is_a_gap_for_those_who_had_seen_it() {
+async fn store_rollback_is_a_gap_for_clients_that_saw_the_lost_entries() {
     let gateway = Gateway::start("").await;
     let mut written = Vec::new();
     for n in 0..3 {
@@ -166,7 +166,7 @@ async fn a_store_that_lost_its_end_is_a_gap_for_those_who_had_seen_it() {
 }
 
 #[tokio::test]
-async fn a_store_that_comes_back_empty_after_an_outage_is_a_gap() {
+async fn store_that_returns_empty_is_a_gap() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -183,7 +183,7 @@ async fn a_store_that_comes_back_empty_after_an_outage_is_a_gap() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_keeps_nobody_from_leaving() {
+async fn client_can_disconnect_during_an_outage() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -194,7 +194,7 @@ async fn a_store_that_is_away_keeps_nobody_from_leaving() {
 }
 
 #[tokio::test]
-async fn a_channel_is_left_by_the_last_after_a_while_and_found_again() {
+async fn unused_channel_is_closed_after_a_delay_and_reopened_on_demand() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -216,7 +216,7 @@ async fn a_channel_is_left_by_the_last_after_a_while_and_found_again() {
 }
 
 #[tokio::test]
-async fn readiness_says_that_the_store_is_away() {
+async fn readyz_reports_an_unreachable_store() {
     let gateway = Gateway::start("").await;
     let ready = async || {
         let reply = ask(gateway.control, "GET", "/readyz", &[], "").await;

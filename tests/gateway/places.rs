@@ -59,7 +59,7 @@ fn request() -> Request {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn instances_that_are_done_do_not_pile_up() {
+async fn finished_instances_do_not_accumulate() {
     const CLIENTS: usize = 4;
     // Enough to be taken down beside the decisions, and not so much that the decision itself is a slow one.
     let authorizer = Arc::new(new_authorizer(&with_pages(48), patient()));
@@ -86,7 +86,7 @@ async fn instances_that_are_done_do_not_pile_up() {
 }
 
 #[tokio::test]
-async fn who_gives_up_leaves_no_instance_beside_the_places() {
+async fn cancelled_decision_releases_its_permit() {
     // 16 MiB at once: each decision goes to the threads for slow ones at the first step, and only these let go of what was given up.
     let limits = Limits { concurrency: 8, prepared: 0, shadow: 0, ..patient() };
     let authorizer = new_authorizer(&with_pages(256), limits);

@@ -26,7 +26,7 @@ fn assert_tells_nothing(reply: &Reply, name: &str) {
 }
 
 #[tokio::test]
-async fn what_a_hostile_policy_does_keeps_everybody_out_until_a_good_one_is_in_force() {
+async fn hostile_policy_fails_closed_until_a_valid_one_is_active() {
     for (name, kind) in [
         ("trap", "trap"),
         ("recurse", "trap"),
@@ -72,7 +72,7 @@ async fn what_a_hostile_policy_does_keeps_everybody_out_until_a_good_one_is_in_f
 }
 
 #[tokio::test]
-async fn what_a_policy_answers_is_sent_as_it_stands() {
+async fn policy_answer_is_sent_unchanged() {
     let gateway = Gateway::behind(&component("deny"), BOUNDS).await;
     let reply = gateway.refused("channel=c").await;
     assert_eq!((reply.status, &*reply.body), (418, "no tea"));
@@ -97,7 +97,7 @@ async fn what_a_policy_answers_is_sent_as_it_stands() {
 }
 
 #[tokio::test]
-async fn look_ups_are_denied_unavailable_or_answered() {
+async fn lookups_are_denied_unavailable_or_answered() {
     let lookup = component("lookup");
     let gateway = Gateway::behind(&lookup, "policy.lookup.prefixes = ['session:']").await;
     let reply = gateway.refused("channel=c").await;
@@ -113,7 +113,7 @@ async fn look_ups_are_denied_unavailable_or_answered() {
 }
 
 #[tokio::test]
-async fn without_a_policy_nobody_is_let_in() {
+async fn requests_without_a_policy_are_refused() {
     let gateway = Gateway::with(None, &crate::harness::Door::NoPolicyYet, "").await;
     let reply = gateway.refused("channel=c").await;
     assert_eq!((reply.status, &*reply.code()), (503, "unavailable"));
@@ -122,7 +122,7 @@ async fn without_a_policy_nobody_is_let_in() {
 }
 
 #[tokio::test]
-async fn what_is_no_policy_is_refused_at_load_with_what_is_missing() {
+async fn invalid_component_fails_to_load_with_the_cause() {
     let engine = engine::shared().expect("an engine");
     let allow = component("allow");
     let machine_code = engine.precompile_component(&allow).expect("it compiles");
@@ -155,7 +155,7 @@ async fn what_is_no_policy_is_refused_at_load_with_what_is_missing() {
 }
 
 #[tokio::test]
-async fn a_policy_that_is_replaced_decides_no_more() {
+async fn replaced_policy_makes_no_more_decisions() {
     let gateway = Gateway::behind(&component("allow"), "").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -168,7 +168,7 @@ async fn a_policy_that_is_replaced_decides_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_hostile_decisions_at_once_harm_nobody_else() {
+async fn concurrent_hostile_decisions_do_not_affect_other_gateways() {
     for (name, toml) in [
         // All of them wait for one another's CPU time, and none for a slot.
         ("spin", "policy.cpu-time = '10ms'\npolicy.timeout = '4s'\npolicy.queue-timeout = '10s'"),
@@ -216,7 +216,7 @@ async fn two_hundred_hostile_decisions_at_once_harm_nobody_else() {
 }
 
 #[tokio::test]
-async fn who_waits_too_long_for_an_instance_is_told_to_try_again() {
+async fn request_that_exceeds_the_queue_timeout_is_503() {
     let toml = "policy.concurrency = 1\npolicy.queue-timeout = '100ms'\npolicy.timeout = '1s'";
     let gateway = Gateway::behind(&component("sleep"), toml).await;
     let start = Instant::now();
@@ -232,7 +232,7 @@ async fn who_waits_too_long_for_an_instance_is_told_to_try_again() {
 }
 
 #[tokio::test]
-async fn who_waits_a_little_for_an_instance_gets_one() {
+async fn request_that_waits_for_a_permit_is_decided() {
     let toml = "policy.concurrency = 1\npolicy.queue-timeout = '5s'";
     let gateway = Gateway::behind(&component("slow"), toml).await;
     let (mut first, mut second): (Sse, Sse) = tokio::join!(gateway.open("channel=c"), gateway.open("channel=c"));
@@ -240,7 +240,7 @@ async fn who_waits_a_little_for_an_instance_gets_one() {
 }
 
 #[tokio::test]
-async fn components_that_import_all_of_wasi_load() {
+async fn component_that_imports_all_of_wasi_loads() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guests");
     let Ok(files) = std::fs::read_dir(folder) else { return };
     for file in files {

@@ -7,7 +7,7 @@ use crate::client::{Block, Sse, blocks, id_of};
 use crate::harness::{Door, Gateway, within};
 
 #[tokio::test]
-async fn a_native_reconnect_with_the_stale_url_brings_each_event_once() {
+async fn native_reconnect_with_a_stale_url_delivers_each_event_once() {
     let gateway = Gateway::start("").await;
     let mut written = vec![gateway.store.add("c", "e", &json!("the first")).await];
     for (ack, seen) in [("", 1), ("&last_ack_c=0", 0), (&*format!("&last_ack_c={}", written[0]), 1)] {
@@ -43,7 +43,7 @@ fn event(block: &Block) -> Option<(String, StreamId)> {
 }
 
 #[tokio::test]
-async fn a_stream_of_three_channels_cut_at_any_byte_brings_each_event_once() {
+async fn stream_cut_at_any_byte_resumes_with_each_event_once() {
     // Without a log, each resumption is a replay from the store; with it, none is.
     for toml in ["", "stream.buffer-memory = 0"] {
         let gateway = Gateway::start(toml).await;
@@ -104,7 +104,7 @@ async fn a_stream_of_three_channels_cut_at_any_byte_brings_each_event_once() {
 }
 
 #[tokio::test]
-async fn a_last_event_id_that_is_malformed_or_of_another_list_is_ignored_whole() {
+async fn malformed_or_foreign_last_event_id_is_ignored() {
     let gateway = Gateway::start("").await;
     let mut written = Vec::new();
     for n in 0..3 {
@@ -151,7 +151,7 @@ async fn a_last_event_id_that_is_malformed_or_of_another_list_is_ignored_whole()
 }
 
 #[tokio::test]
-async fn a_gateway_that_was_restarted_goes_on_where_the_other_ended() {
+async fn restarted_gateway_resumes_streams_of_its_predecessor() {
     let gateway = Gateway::start("drain.duration = '1ms'").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;

@@ -73,7 +73,7 @@ async fn goes_on(gateway: &Gateway, sse: &mut Sse, channel: &str) {
 }
 
 #[tokio::test]
-async fn streams_end_by_subject_by_channel_by_both_and_all_of_them() {
+async fn streams_are_revoked_by_subject_by_channel_by_both_or_all() {
     let gateway = example().await;
     let mut alice = as_user(&gateway, "a", "channel=team-red").await;
     let own = as_user(&gateway, "a", "channel=alice&channel=default").await;
@@ -104,7 +104,7 @@ async fn streams_end_by_subject_by_channel_by_both_and_all_of_them() {
 }
 
 #[tokio::test]
-async fn a_policy_that_says_no_by_now_keeps_them_out() {
+async fn revoked_stream_is_decided_by_the_active_policy() {
     let gateway = Gateway::behind(&component("allow"), "policy.rotation-window = \"off\"").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -116,7 +116,7 @@ async fn a_policy_that_says_no_by_now_keeps_them_out() {
 }
 
 #[tokio::test]
-async fn who_is_kept_out_for_a_while_is_so_whatever_was_decided() {
+async fn active_revocation_overrides_fresh_and_cached_decisions() {
     let gateway = Gateway::behind(&component("kept"), "cors.origins = ['https://a.b']").await;
     let mut decisions = gateway.app.authorizer.watch();
     // The policy's answer is kept, and given again.
@@ -150,7 +150,7 @@ async fn who_is_kept_out_for_a_while_is_so_whatever_was_decided() {
 }
 
 #[tokio::test]
-async fn it_holds_where_everybody_is_let_in_until_its_time_is_over() {
+async fn revocation_applies_under_allow_all_until_it_expires() {
     let gateway = Gateway::start("").await;
     let begun = std::time::Instant::now();
     let time = Duration::from_millis(400);
@@ -166,7 +166,7 @@ async fn it_holds_where_everybody_is_let_in_until_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn a_node_that_was_cut_off_does_what_it_missed_before_it_delivers_anything() {
+async fn disconnected_node_applies_missed_commands_before_delivering_events() {
     let gateway = Gateway::start("stream.reconcile-interval = '100ms'").await;
     let mut meant = gateway.open("channel=a&channel=c").await;
     let _connected = (meant.frame().await, meant.frame().await);
@@ -187,7 +187,7 @@ async fn a_node_that_was_cut_off_does_what_it_missed_before_it_delivers_anything
 }
 
 #[tokio::test]
-async fn what_rings_behind_a_command_waits_until_that_is_done() {
+async fn event_notified_after_a_command_waits_for_the_command() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -200,7 +200,7 @@ async fn what_rings_behind_a_command_waits_until_that_is_done() {
 }
 
 #[tokio::test]
-async fn a_doorbell_that_got_lost_delays_it_by_less_than_a_second() {
+async fn revocation_takes_effect_without_its_notification() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -210,7 +210,7 @@ async fn a_doorbell_that_got_lost_delays_it_by_less_than_a_second() {
 }
 
 #[tokio::test]
-async fn what_is_read_behind_a_command_that_did_not_ring_waits_for_it() {
+async fn event_read_after_an_unnotified_command_waits_for_the_command() {
     let gateway = Gateway::start("").await;
     until("it knows that nothing was said", || gateway.app.commands.are_known()).await;
     for round in 0..5 {
@@ -242,7 +242,7 @@ async fn what_is_read_behind_a_command_that_did_not_ring_waits_for_it() {
 }
 
 #[tokio::test]
-async fn nothing_is_delivered_while_the_commands_cannot_be_read() {
+async fn no_event_is_delivered_while_commands_cannot_be_read() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -258,7 +258,7 @@ async fn nothing_is_delivered_while_the_commands_cannot_be_read() {
 }
 
 #[tokio::test]
-async fn the_streams_of_the_node_that_was_asked_end_though_the_store_is_away() {
+async fn revocation_ends_local_streams_during_a_store_outage() {
     let gateway = Gateway::behind(&component("kept"), "").await;
     let (meant, other) =
         (as_user(&gateway, "a", "channel=g").await, as_user(&gateway, "a", "channel=g&channel=o").await);
@@ -277,7 +277,7 @@ async fn the_streams_of_the_node_that_was_asked_end_though_the_store_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_being_decided_about_meanwhile_does_not_slip_through() {
+async fn stream_decided_during_a_revocation_is_closed() {
     let gateway = Gateway::behind(&component("slow"), "").await;
     for (what, let_in) in [(json!({"channel": "c"}), false), (json!({"channel": "d"}), true)] {
         let opening = gateway.open("channel=c");
@@ -297,7 +297,7 @@ async fn who_is_being_decided_about_meanwhile_does_not_slip_through() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nobody_slips_through_while_many_come_and_go() {
+async fn concurrent_requests_cannot_bypass_a_revocation() {
     let gateway = Gateway::behind(&component("kept"), "reject.delay = '0s'").await;
     let to = gateway.data;
     let clients: Vec<_> = (0..16)
@@ -341,7 +341,7 @@ async fn nobody_slips_through_while_many_come_and_go() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_cut() {
+async fn revoked_stream_of_a_stalled_client_is_disconnected() {
     let gateway = Gateway::start("").await;
     let stalled = Sse::open_with(gateway.data, "/api/realtime?channel=c", &[], Some(4 << 10)).await;
     for n in 0..400 {
@@ -355,7 +355,7 @@ async fn a_client_that_does_not_read_is_cut() {
 }
 
 #[tokio::test]
-async fn commands_that_were_trimmed_unseen_end_all_streams() {
+async fn unread_trimmed_commands_end_all_streams() {
     let gateway = Gateway::behind(&component("kept"), "").await;
     let mut sse = as_user(&gateway, "a", "channel=g").await;
     gateway.store.cut();
@@ -378,7 +378,7 @@ async fn commands_that_were_trimmed_unseen_end_all_streams() {
 }
 
 #[tokio::test]
-async fn a_store_that_went_back_ends_all_streams_and_lets_nobody_in_who_is_kept_out() {
+async fn store_rollback_ends_all_streams_and_keeps_revocations() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -397,7 +397,7 @@ async fn a_store_that_went_back_ends_all_streams_and_lets_nobody_in_who_is_kept_
 }
 
 #[tokio::test]
-async fn a_node_that_starts_knows_who_is_kept_out() {
+async fn starting_node_loads_active_revocations() {
     let first = Gateway::start("").await;
     revoke(&first, &json!({"channel": "c", "for": "1h"})).await;
     let store = Arc::clone(&first.store);
@@ -409,7 +409,7 @@ async fn a_node_that_starts_knows_who_is_kept_out() {
 }
 
 #[tokio::test]
-async fn whoever_is_let_in_before_the_commands_are_known_is_fed_nothing() {
+async fn stream_opened_before_commands_are_synced_receives_no_events() {
     let first = Gateway::start("").await;
     revoke(&first, &json!({"channel": "c", "for": "1h"})).await;
     let store = Arc::clone(&first.store);
@@ -423,7 +423,7 @@ async fn whoever_is_let_in_before_the_commands_are_known_is_fed_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_no_command_is_passed_over() {
+async fn invalid_commands_are_skipped() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -449,7 +449,7 @@ async fn what_is_no_command_is_passed_over() {
 }
 
 #[tokio::test]
-async fn orders_that_are_none_are_refused_with_words() {
+async fn invalid_revocations_are_rejected_with_the_expected_form() {
     let gateway = Gateway::start("").await;
     let long = json!({"subject": "x".repeat(1025)}).to_string();
     for (body, word) in [
@@ -477,7 +477,7 @@ async fn orders_that_are_none_are_refused_with_words() {
 }
 
 #[tokio::test]
-async fn no_client_and_no_emitter_reaches_the_commands() {
+async fn clients_and_emitters_cannot_access_fleet_keys() {
     let gateway = Gateway::start("redis-rest.tokens = ['t']").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;

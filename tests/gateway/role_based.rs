@@ -63,12 +63,12 @@ async fn assert_decides(gateway: &Gateway, case: &TestCase) {
 }
 
 #[tokio::test]
-async fn the_committed_policy_decides_the_example_world_byte_for_byte() {
+async fn committed_policy_passes_the_suite() {
     assert_decides_the_suite(&committed()).await;
 }
 
 #[tokio::test]
-async fn a_freshly_built_policy_decides_as_the_committed_one_does() {
+async fn freshly_built_policy_passes_the_suite() {
     let folder = std::env::var_os("TIDEGATE_FRESH_GUESTS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guests"), PathBuf::from);
     let path = folder.join("rust-role-based.wasm");
@@ -81,7 +81,7 @@ async fn a_freshly_built_policy_decides_as_the_committed_one_does() {
 }
 
 #[tokio::test]
-async fn a_large_request_is_decided_as_a_small_one() {
+async fn large_request_is_decided_like_a_small_one() {
     let component = std::fs::read(committed()).expect("the component is there");
     let gateway = Gateway::behind(&component, &configuration(&suite().cases[0].world)).await;
     // More than the policy's memory has room for when it starts.
@@ -92,7 +92,7 @@ async fn a_large_request_is_decided_as_a_small_one() {
 }
 
 #[tokio::test]
-async fn a_policy_without_leave_to_look_up_lets_nobody_in() {
+async fn policy_without_lookup_permission_rejects_all_requests() {
     let component = std::fs::read(committed()).expect("the component is there");
     let gateway = Gateway::behind(&component, "").await;
     let reply = ask(gateway.data, "GET", "/api/realtime", &[("cookie", "session=alice")], "").await;
@@ -101,7 +101,7 @@ async fn a_policy_without_leave_to_look_up_lets_nobody_in() {
 }
 
 #[tokio::test]
-async fn the_operator_reads_who_and_why_and_the_client_does_not() {
+async fn reason_and_subject_are_visible_to_the_operator_only() {
     let component = std::fs::read(committed()).expect("the component is there");
     let gateway = Gateway::behind(&component, &configuration(&suite().cases[0].world)).await;
     let mut decisions = gateway.app.authorizer.watch();

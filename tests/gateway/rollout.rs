@@ -32,7 +32,7 @@ fn bundle(name: &str, cases: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_policy_is_put_in_force_and_taken_back() {
+async fn policy_is_activated_and_rolled_back() {
     let gateway = empty().await;
     let before = status(&gateway).await;
     assert_eq!((&before["active"], &before["history"]), (&Value::Null, &json!([])), "{before}");
@@ -68,7 +68,7 @@ async fn a_policy_is_put_in_force_and_taken_back() {
 }
 
 #[tokio::test]
-async fn what_is_refused_changes_nothing_and_says_why() {
+async fn failed_activation_keeps_the_active_policy_and_reports_the_stage() {
     let gateway = empty().await;
     assert_eq!(put(&gateway, "/v1/policy", &[WASM], &component("allow")).await.status, 200);
     let failing = "[[case]]\nname = \"nobody\"\nexpect.status = 403\n";
@@ -101,7 +101,7 @@ async fn what_is_refused_changes_nothing_and_says_why() {
 }
 
 #[tokio::test]
-async fn cases_that_pass_and_settings_that_are_there_let_it_in() {
+async fn policy_with_passing_cases_and_required_settings_is_activated() {
     let gateway = empty().await;
     let cases = format!("requires.settings = [\"audience\"]\n{ALLOWS}");
     let reply = put(&gateway, "/v1/policy?dry-run", &[JSON], &bundle("allow", &cases)).await;
@@ -128,7 +128,7 @@ async fn cases_that_pass_and_settings_that_are_there_let_it_in() {
 }
 
 #[tokio::test]
-async fn who_did_not_see_what_is_in_force_changes_nothing() {
+async fn activation_with_a_stale_precondition_is_412() {
     let gateway = empty().await;
     let (allow, deny) = (component("allow"), component("deny"));
     let tag = |policy: &[u8]| format!("\"{}\"", digest(policy));
@@ -150,7 +150,7 @@ async fn who_did_not_see_what_is_in_force_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_no_policy_is_told_before_anything_else() {
+async fn malformed_policy_request_is_rejected_before_the_pipeline() {
     let gateway = empty().await;
     let evil = ("origin", "https://evil.example");
     for (target, headers, body, expect, code) in [
@@ -176,7 +176,7 @@ async fn what_is_no_policy_is_told_before_anything_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_those_that_wait_the_last_one_goes_on() {
+async fn newest_waiting_activation_supersedes_older_ones() {
     let gateway = empty().await;
     let turn = gateway.app.rollout.turn().await;
     let (allow, deny) = (component("allow"), component("deny"));
@@ -202,7 +202,7 @@ async fn of_those_that_wait_the_last_one_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_takes_longer_than_was_wanted_changes_nothing() {
+async fn activation_over_its_timeout_changes_nothing() {
     let gateway = empty().await;
     let rollout = &gateway.app.rollout;
     let late = async |target: &str, body: &[u8]| {
@@ -225,7 +225,7 @@ async fn what_takes_longer_than_was_wanted_changes_nothing() {
 }
 
 #[tokio::test]
-async fn one_that_is_prepared_takes_force_with_what_is_configured_then() {
+async fn prepared_policy_is_activated_with_the_current_configuration() {
     let gateway = empty().await;
     let rollout = &gateway.app.rollout;
     let other = {
@@ -244,7 +244,7 @@ async fn one_that_is_prepared_takes_force_with_what_is_configured_then() {
 }
 
 #[tokio::test]
-async fn elsewhere_nobody_knows_what_is_configured() {
+async fn requirements_are_not_checked_outside_a_gateway() {
     let gateway = empty().await;
     let requires = |rollout: tidegate::rollout::Rollout| {
         let cases = Some(format!("requires.settings = [\"pepper\"]\n{ALLOWS}"));

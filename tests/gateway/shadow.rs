@@ -37,7 +37,7 @@ fn example() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_it_would_have_said_is_counted_and_has_no_effect() {
+async fn shadow_decisions_are_counted_without_effect() {
     let gateway = Gateway::behind(&component("allow"), "").await;
     gateway.open("channel=c").await.connected("c").await;
     let same = propose(&gateway, &component("allow"), ALL);
@@ -63,7 +63,7 @@ async fn what_it_would_have_said_is_counted_and_has_no_effect() {
 }
 
 #[tokio::test]
-async fn it_has_the_look_ups_of_the_real_run_and_no_others() {
+async fn shadow_policy_sees_only_lookups_of_the_active_policy() {
     let world = r#"
         policy.lookup.prefixes = ["session:", "team:", "forbidden:"]
         [memory-store.seed]
@@ -99,7 +99,7 @@ async fn it_has_the_look_ups_of_the_real_run_and_no_others() {
 }
 
 #[tokio::test]
-async fn it_sends_nothing() {
+async fn shadow_policy_sends_no_requests() {
     let server = Server::start(Answer::new("200 OK", "", "hello")).await;
     let hosts = format!("policy.egress.hosts = [{{ url = 'http://{}', allow-private = true }}]", server.address);
     let gateway = Gateway::behind(&component("allow"), &hosts).await;
@@ -112,7 +112,7 @@ async fn it_sends_nothing() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_given_again_is_not_compared() {
+async fn cached_decision_is_not_compared() {
     let gateway = Gateway::behind(&component("kept"), "").await;
     let candidate = propose(&gateway, &component("kept"), ALL);
     for _ in 0..3 {
@@ -122,7 +122,7 @@ async fn an_answer_that_is_given_again_is_not_compared() {
 }
 
 #[tokio::test]
-async fn a_share_of_clients_is_asked_about() {
+async fn shadow_share_selects_the_same_clients_each_time() {
     let gateway = Gateway::behind(&component("deny"), "").await;
     let candidate = propose(&gateway, &component("deny"), ShadowSampling { share: 0.5, ..ALL });
     let (mut asked, mut last) = (Vec::new(), 0);
@@ -153,7 +153,7 @@ async fn median(gateway: &Gateway, opens: usize) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hostile_candidates_harm_nobody() {
+async fn hostile_shadow_policies_do_not_slow_down_decisions() {
     let gateway = Gateway::behind(&component("allow"), "policy.max-memory = '16MiB'\npolicy.timeout = '500ms'").await;
     median(&gateway, 50).await;
     let alone = median(&gateway, 200).await;

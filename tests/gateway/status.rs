@@ -21,7 +21,7 @@ fn numbers(page: &Value) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn streams_are_listed_by_pages() {
+async fn streams_are_listed_in_pages() {
     let gateway = Gateway::start("").await;
     let mut open = Vec::new();
     for n in 0..5 {
@@ -59,7 +59,7 @@ async fn streams_are_listed_by_pages() {
 }
 
 #[tokio::test]
-async fn a_page_of_long_names_is_shorter() {
+async fn page_with_long_names_has_fewer_streams() {
     let gateway = Gateway::start("").await;
     let name = "n".repeat(60_000);
     let mut open = Vec::new();
@@ -73,7 +73,7 @@ async fn a_page_of_long_names_is_shorter() {
 }
 
 #[tokio::test]
-async fn how_things_stand() {
+async fn status_reports_policy_streams_and_rejections() {
     let gateway = Gateway::behind(&component("deny"), "policy.rotation-window = 'off'").await;
     let hostile = "%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E";
     assert!(gateway.refused(&format!("channel={hostile}")).await.status >= 400);
@@ -99,7 +99,7 @@ async fn how_things_stand() {
 }
 
 #[tokio::test]
-async fn the_page_needs_no_token_and_lets_nothing_in() {
+async fn status_page_needs_no_token_and_loads_nothing_external() {
     let gateway = Gateway::start("control.token = 'right'").await;
     let page = get(&gateway, "/").await;
     assert_eq!((page.status, &*page.header("content-type")), (200, "text/html; charset=utf-8"));

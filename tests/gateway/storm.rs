@@ -191,16 +191,16 @@ async fn storm(wait: Duration, keeps: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_answer_is_one_versions() {
+async fn each_answer_comes_from_one_generation() {
     storm(Duration::ZERO, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn also_when_deciding_takes_longer_than_a_version_lives() {
+async fn each_answer_comes_from_one_generation_when_decisions_outlast_it() {
     storm(Duration::from_millis(300), false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn also_when_answers_are_kept() {
+async fn each_answer_comes_from_one_generation_when_decisions_are_cached() {
     storm(Duration::ZERO, true).await;
 }

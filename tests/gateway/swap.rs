@@ -11,7 +11,7 @@ use crate::harness::{Gateway, load, until, within};
 const AT_ONCE: &str = "policy.rotation-window = \"0s\"";
 
 #[tokio::test]
-async fn streams_of_an_older_version_are_asked_to_come_back_and_lose_nothing() {
+async fn streams_of_a_retired_policy_are_rotated_without_loss() {
     let gateway = Gateway::behind(&component("allow"), AT_ONCE).await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -27,7 +27,7 @@ async fn streams_of_an_older_version_are_asked_to_come_back_and_lose_nothing() {
 }
 
 #[tokio::test]
-async fn without_rotation_they_stay() {
+async fn streams_stay_open_without_rotation() {
     let gateway = Gateway::behind(&component("allow"), "policy.rotation-window = \"off\"").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -37,7 +37,7 @@ async fn without_rotation_they_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_decision_that_was_overtaken_is_made_once_more() {
+async fn decision_of_a_retired_policy_is_repeated() {
     let gateway = Gateway::behind(&component("slow"), "").await;
     let authorizer = &gateway.app.authorizer;
     let opening = gateway.refused("channel=c");
@@ -51,7 +51,7 @@ async fn a_decision_that_was_overtaken_is_made_once_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_swap_is_acknowledged_when_no_older_answer_is_on_its_way() {
+async fn activation_is_acknowledged_after_retired_decisions_finish() {
     let gateway = Gateway::behind(&component("slow"), "").await;
     let swap = |name: &'static str| gateway.app.authorizer.activate(load(&component(name)));
     let opening = gateway.open("channel=c");

@@ -85,7 +85,7 @@ fn behind(origin: &Origin, more: &str) -> String {
 }
 
 #[tokio::test]
-async fn keys_from_everywhere() {
+async fn tokens_are_verified_with_keys_of_every_source() {
     let key = Key::new();
     let origin = Origin::start(Answer::new("200 OK", "", key.jwks("k"))).await;
     let mut profiles = behind(&origin, "policy.settings = { none = 'x' }");
@@ -120,7 +120,7 @@ async fn keys_from_everywhere() {
 }
 
 #[tokio::test]
-async fn who_waits_for_keys_is_in_nobodys_way() {
+async fn decisions_waiting_for_jwks_do_not_block_others() {
     let key = Key::new();
     let origin = Origin::start(Answer::Wait).await;
     let bounds = "policy.concurrency = 4\npolicy.timeout = '40s'\npolicy.queue-timeout = '10s'";
@@ -144,7 +144,7 @@ async fn who_waits_for_keys_is_in_nobodys_way() {
 }
 
 #[tokio::test]
-async fn what_went_out_does_not_go_out_again() {
+async fn waiting_for_jwks_does_not_repeat_outbound_requests() {
     let key = Key::new();
     let (keys, service) = (Origin::start(Answer::Wait).await, Origin::start(Answer::new("200 OK", "", "once")).await);
     let hosts = format!("[policy.egress]\nhosts = [{{ url = 'http://{}', allow-private = true }}]", service.address);
@@ -164,7 +164,7 @@ async fn what_went_out_does_not_go_out_again() {
 }
 
 #[tokio::test]
-async fn keys_that_do_not_come_are_unavailable_in_the_policys_own_words() {
+async fn missing_jwks_is_reported_to_the_policy_as_unavailable() {
     let key = Key::new();
     let origin = Origin::start(Answer::Wait).await;
     let gateway = Gateway::behind(&component("bearer"), &behind(&origin, "policy.timeout = '1s'")).await;

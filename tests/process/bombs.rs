@@ -56,7 +56,7 @@ fn instances(count: usize, module: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn each_is_refused_in_time() {
+async fn hostile_components_are_rejected_in_bounded_time() {
     let dir = tempfile::tempdir().expect("a folder");
     let straight = b"\x41\x07\x1a".repeat(1_000_000);
     let blocks = [b"\x02\x40".repeat(300_000), b"\x0b".repeat(300_000)].concat();

@@ -34,7 +34,7 @@ async fn counts(gateway: &Gateway, dir: &Path, decisions: u64) -> Value {
 }
 
 #[tokio::test]
-async fn a_candidate_is_asked_and_then_put_in_force() {
+async fn shadow_policy_is_evaluated_and_promoted() {
     let dir = tempfile::tempdir().expect("a folder");
     let dir = dir.path();
     std::fs::write(dir.join("policy.wasm"), component("deny")).expect("written");
@@ -77,7 +77,7 @@ async fn a_candidate_is_asked_and_then_put_in_force() {
 }
 
 #[tokio::test]
-async fn a_candidate_that_is_none_is_refused_and_the_one_before_stays() {
+async fn invalid_shadow_policy_is_rejected_and_the_previous_one_stays() {
     let dir = tempfile::tempdir().expect("a folder");
     let dir = dir.path();
     std::fs::write(dir.join("policy.wasm"), component("allow")).expect("written");

@@ -44,7 +44,7 @@ fn says(ended: &Ended, code: i32, words: &[&str]) {
 }
 
 #[tokio::test]
-async fn events_go_in_by_either_way_and_come_out_as_lines() {
+async fn events_emitted_through_store_or_gateway_are_tailed_as_lines() {
     let redis = Redis::start(&[]).await;
     let gateway = Gateway::start(&format!("store = \"{}\"\nallow-all = true", redis.url())).await;
     let (store, control) = (redis.url(), gateway.control.to_string());
@@ -97,7 +97,7 @@ async fn events_go_in_by_either_way_and_come_out_as_lines() {
 }
 
 #[tokio::test]
-async fn a_tail_outlives_a_killed_gateway() {
+async fn tail_survives_a_killed_gateway() {
     let redis = Redis::start(&[]).await;
     let (data_port, control_port) = (lasting_port(), lasting_port());
     let toml = format!(
@@ -142,7 +142,7 @@ fn lines(of: &Running) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_pipe_that_closes_ends_a_tail() {
+async fn closed_pipe_ends_a_tail() {
     let gateway = Gateway::start("store = \"memory:\"\nallow-all = true").await;
     let control = gateway.control.to_string();
     for n in ["1", "2", "3"] {
@@ -166,7 +166,7 @@ async fn a_pipe_that_closes_ends_a_tail() {
 }
 
 #[tokio::test]
-async fn mistakes_are_told_and_have_a_code() {
+async fn invalid_emit_and_tail_arguments_fail_with_a_message_and_a_code() {
     let redis = Redis::start(&[]).await;
     let toml = format!("store = \"{}\"\nallow-all = true\nchannels.deny = [\"secret*\"]", redis.url());
     let gateway = Gateway::start(&toml).await;
@@ -208,7 +208,7 @@ async fn mistakes_are_told_and_have_a_code() {
 }
 
 #[tokio::test]
-async fn the_control_port_wants_its_token() {
+async fn commands_need_the_control_token() {
     let toml = "store = \"memory:\"\nallow-all = true\ncontrol.listen = \"127.0.0.1:0\"\ncontrol.token = \"t0ken\"";
     let gateway = Gateway::start(toml).await;
     let control = gateway.control.to_string();

@@ -20,7 +20,7 @@ fn kept(cache: &Path) -> Vec<PathBuf> {
 }
 
 #[tokio::test]
-async fn what_was_compiled_is_kept_for_this_user_alone_and_made_again_when_it_is_broken() {
+async fn compiled_policy_is_cached_privately_and_rebuilt_when_damaged() {
     let dir = tempfile::tempdir().expect("a folder");
     let (policy, cache) = (path(dir.path(), "policy.wasm"), dir.path().join("cache"));
     fs::write(&policy, guests::component("allow")).expect("the policy is written");
@@ -46,7 +46,7 @@ async fn what_was_compiled_is_kept_for_this_user_alone_and_made_again_when_it_is
 }
 
 #[tokio::test]
-async fn a_component_that_compiles_for_ever_is_given_up() {
+async fn compilation_is_aborted_after_its_timeout() {
     let dir = tempfile::tempdir().expect("a folder");
     let (policy, cache) = (path(dir.path(), "policy.wasm"), dir.path().join("cache"));
     // Straight code keeps a compiler busy for some seconds.
@@ -65,7 +65,7 @@ async fn a_component_that_compiles_for_ever_is_given_up() {
 }
 
 #[tokio::test]
-async fn where_nothing_can_be_kept_policies_run_all_the_same() {
+async fn policies_run_without_a_writable_cache() {
     let dir = tempfile::tempdir().expect("a folder");
     let policy = path(dir.path(), "policy.wasm");
     fs::write(&policy, guests::component("allow")).expect("the policy is written");

@@ -7,7 +7,7 @@ use crate::client::Sse;
 use crate::redis_server::Redis;
 
 #[tokio::test]
-async fn one_subscription_a_channel_and_three_connections_whatever_the_clients() {
+async fn redis_connections_and_subscriptions_do_not_grow_with_clients() {
     let redis = Redis::start(&[]).await;
     let mut admin = redis.connect().await;
     let mut own: Vec<u64> = connections(&mut admin).await;

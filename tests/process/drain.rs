@@ -20,7 +20,7 @@ async fn streams(gateway: &Gateway, count: usize) -> Vec<Sse> {
 }
 
 #[tokio::test]
-async fn a_first_signal_lets_the_streams_go() {
+async fn first_signal_drains_streams_over_the_drain_duration() {
     for signal in ["TERM", "INT"] {
         let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.duration = \"1s\"").await;
         let streams = streams(&gateway, 20).await;
@@ -61,7 +61,7 @@ async fn knock(to: SocketAddr, count: Arc<AtomicUsize>) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_connected_is_answered_and_who_is_not_is_refused() {
+async fn draining_gateway_answers_accepted_connections_and_refuses_new_ones() {
     for _ in 0..3 {
         let toml = "store = \"memory:\"\nallow-all = true\nlog.filter = \"warn\"\ndrain.duration = \"100ms\"";
         let gateway = Gateway::start(toml).await;
@@ -78,7 +78,7 @@ async fn who_is_connected_is_answered_and_who_is_not_is_refused() {
 }
 
 #[tokio::test]
-async fn without_streams_the_end_is_at_once() {
+async fn gateway_without_streams_exits_immediately() {
     let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.duration = \"20s\"").await;
     let begin = Instant::now();
     gateway.process.signal("TERM").await;
@@ -87,7 +87,7 @@ async fn without_streams_the_end_is_at_once() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once() {
+async fn second_signal_exits_immediately() {
     let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.duration = \"60s\"").await;
     let _streams = streams(&gateway, 3).await;
     let begin = Instant::now();

@@ -122,7 +122,7 @@ pub fn digest(of: &Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_push_is_in_force_on_all_nodes_and_outlives_them() {
+async fn push_is_active_on_all_nodes_and_survives_restarts() {
     let fleet = Fleet::unsigned().await;
     let [a, b, c] = fleet.nodes().await;
     // Nothing was pushed: nobody is let in, and it is said why.
@@ -169,7 +169,7 @@ async fn a_push_is_in_force_on_all_nodes_and_outlives_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_fails_anywhere_changes_nothing_anywhere() {
+async fn push_that_fails_on_one_node_changes_no_node() {
     let fleet = Fleet::unsigned().await;
     // The second node gives decisions less time than the policy takes.
     let [a, c] = [fleet.node("a").await, fleet.node("c").await];
@@ -204,7 +204,7 @@ async fn what_fails_anywhere_changes_nothing_anywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_pushes_at_once_one_wins() {
+async fn concurrent_pushes_are_serialized() {
     let fleet = Fleet::unsigned().await;
     let _nodes = fleet.nodes().await;
     let names: Vec<String> = (0..6).map(|n| format!("{n}.wasm")).collect();
@@ -230,7 +230,7 @@ async fn of_two_pushes_at_once_one_wins() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_was_away_hears_what_it_missed() {
+async fn returning_node_activates_the_policy_that_it_missed() {
     let fleet = Fleet::unsigned().await;
     let [a, b] = [fleet.node("a").await, fleet.node("b").await];
     fleet.write("deny.wasm", component("deny"));
@@ -254,7 +254,7 @@ async fn a_node_that_was_away_hears_what_it_missed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fleet_without_nodes_is_tried_where_it_is_pushed() {
+async fn push_to_a_fleet_without_nodes_is_tested_by_the_command() {
     let fleet = Fleet::unsigned().await;
     fleet.write("core.wasm", component("core-module"));
     fleet.fails(&["push", "core.wasm"], "no node is alive").await;
@@ -273,7 +273,7 @@ async fn a_fleet_without_nodes_is_tried_where_it_is_pushed() {
 }
 
 #[tokio::test]
-async fn a_fleet_wants_signatures_or_to_be_told() {
+async fn fleet_requires_signatures_or_allow_unsigned() {
     let redis = Redis::later(&[]);
     let toml = format!("store = {:?}\npolicy.source = \"fleet\"\n", redis.url());
     let told = async |process: Running| {
@@ -291,7 +291,7 @@ async fn a_fleet_wants_signatures_or_to_be_told() {
 
 /// The store keeps the components of 16 pushes. The first one of all is the shadow policy too, so that it stays.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_component_leaves_the_store_with_the_last_entry_that_names_it() {
+async fn component_is_removed_with_the_last_record_that_references_it() {
     let fleet = Fleet::unsigned().await;
     let _a = fleet.node("a").await;
     let mut digests = Vec::new();

@@ -32,7 +32,7 @@ async fn own(fleet: &Fleet, node: &Gateway) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_candidate_is_asked_on_every_node_until_it_is_put_in_force() {
+async fn shadow_policy_is_evaluated_on_every_node_until_promoted() {
     let fleet = Fleet::unsigned().await;
     let [a, b, c] = fleet.nodes().await;
     fleet.write("deny.wasm", component("deny"));
@@ -86,7 +86,7 @@ fn digest_of(told: &Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_refuses_a_candidate_says_so_and_the_others_ask_it() {
+async fn node_that_rejects_a_shadow_policy_reports_it_and_others_evaluate_it() {
     let fleet = Fleet::unsigned().await;
     fleet.write("allow.wasm", component("allow"));
     fleet.write("slow.wasm", component("slow"));
@@ -124,7 +124,7 @@ async fn who_refuses_a_candidate_says_so_and_the_others_ask_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_candidate_is_signed_as_a_policy_is_and_its_number_may_be_behind() {
+async fn shadow_policy_needs_a_signature_and_may_have_an_older_sequence() {
     let fleet = Fleet::signed().await;
     let a = fleet.node("a").await;
     for name in ["deny", "allow", "trap"] {
@@ -147,7 +147,7 @@ async fn a_candidate_is_signed_as_a_policy_is_and_its_number_may_be_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_candidate_is_in_the_way_of_nothing() {
+async fn invalid_shadow_record_does_not_block_pushes() {
     let fleet = Fleet::unsigned().await;
     let a = fleet.node("a").await;
     fleet.write("deny.wasm", component("deny"));

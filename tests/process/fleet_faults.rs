@@ -52,7 +52,7 @@ fn write(fleet: &Fleet, names: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_killed_while_it_prepares_prepares_it_when_it_is_back() {
+async fn node_killed_during_prepare_prepares_again_after_its_restart() {
     let fleet = Fleet::unsigned().await;
     let [a, b] = [fleet.node("a").await, fleet.node("b").await];
     write(&fleet, &["deny", "allow"]);
@@ -72,7 +72,7 @@ async fn a_node_that_is_killed_while_it_prepares_prepares_it_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_forgets_in_the_middle_of_a_push_changes_nothing() {
+async fn store_that_loses_a_push_changes_nothing() {
     let fleet = Fleet::unsigned().await;
     let a = fleet.node("a").await;
     write(&fleet, &["deny", "allow"]);
@@ -103,7 +103,7 @@ async fn a_store_that_forgets_in_the_middle_of_a_push_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_is_away_for_a_moment_behind_the_flip_is_waited_for() {
+async fn push_waits_for_a_store_outage_after_the_commit() {
     let mut fleet = Fleet::unsigned().await;
     let a = fleet.node("a").await;
     write(&fleet, &["deny"]);
@@ -129,7 +129,7 @@ async fn a_store_that_is_away_for_a_moment_behind_the_flip_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn beside_a_push_there_is_no_other_and_what_no_push_wrote_is_none() {
+async fn second_push_is_refused_and_a_damaged_record_is_ignored() {
     let fleet = Fleet::unsigned().await;
     let a = fleet.node("a").await;
     write(&fleet, &["deny", "allow"]);
@@ -158,7 +158,7 @@ async fn beside_a_push_there_is_no_other_and_what_no_push_wrote_is_none() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_cannot_compile_or_keep_it_says_so() {
+async fn node_that_cannot_compile_or_store_a_policy_reports_it() {
     let fleet = Fleet::unsigned().await;
     let a = fleet.node("a").await;
     write(&fleet, &["deny", "allow"]);
@@ -187,7 +187,7 @@ async fn a_node_that_cannot_compile_or_keep_it_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_drains_is_in_nobodys_way() {
+async fn draining_node_does_not_delay_a_push() {
     let fleet = Fleet::unsigned().await;
     let a = fleet.node("a").await;
     let b = Gateway::start(&format!("{}drain.delay = \"2s\"\ndrain.duration = \"1s\"\n", fleet.toml("b"))).await;
@@ -202,7 +202,7 @@ async fn a_node_that_drains_is_in_nobodys_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clocks_of_nodes_may_differ_by_days() {
+async fn node_clocks_may_differ_by_days() {
     let fleet = Fleet::unsigned().await;
     let _a = fleet.node("a").await;
     let mut redis = fleet.redis.connect().await;
@@ -225,7 +225,7 @@ async fn clocks_of_nodes_may_differ_by_days() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_store_keeps_from_a_node_is_told_and_in_the_way_of_nothing_else() {
+async fn missing_store_permission_is_reported_and_does_not_block_a_push() {
     let fleet = Fleet::unsigned().await;
     let mut redis = fleet.redis.connect().await;
     // All but the fleet's candidate.
@@ -251,7 +251,7 @@ async fn what_the_store_keeps_from_a_node_is_told_and_in_the_way_of_nothing_else
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn back_twice_is_two_back() {
+async fn repeated_rollback_goes_further_back() {
     let fleet = Fleet::unsigned().await;
     let a = fleet.node("a").await;
     write(&fleet, &["allow", "deny", "trap"]);
@@ -270,7 +270,7 @@ async fn back_twice_is_two_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_number_that_nothing_is_greater_than_is_none() {
+async fn sequence_over_the_maximum_is_rejected() {
     let fleet = Fleet::unsigned().await;
     let a = fleet.node("a").await;
     write(&fleet, &["deny", "allow"]);

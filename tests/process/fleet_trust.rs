@@ -9,7 +9,7 @@ use crate::fleet::{Fleet, digest, status};
 use crate::guests::component;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_what_is_signed_anew_comes_back() {
+async fn older_policy_is_activated_only_with_a_new_signature() {
     let fleet = Fleet::signed().await;
     let a = fleet.node("a").await;
     fleet.write("deny.wasm", component("deny"));
@@ -65,7 +65,7 @@ async fn only_what_is_signed_anew_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_starts_with_what_it_kept_while_the_store_is_away() {
+async fn node_starts_with_its_local_copy_during_a_store_outage() {
     let mut fleet = Fleet::signed().await;
     let a = fleet.node("a").await;
     fleet.write("deny.wasm", component("deny"));
@@ -119,7 +119,7 @@ async fn a_node_starts_with_what_it_kept_while_the_store_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_of_the_fleet_pushes_for_others() {
+async fn push_through_a_gateway_reaches_the_fleet() {
     let fleet = Fleet::signed().await;
     let [a, b] = [fleet.node("a").await, fleet.node("b").await];
     let control = a.control.to_string();
@@ -152,7 +152,7 @@ async fn a_gateway_of_the_fleet_pushes_for_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_with_a_file_is_pushed_to_as_well() {
+async fn gateway_with_a_policy_file_accepts_a_push() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("policy.wasm");
     std::fs::write(&file, component("deny")).expect("written");

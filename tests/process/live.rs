@@ -83,7 +83,7 @@ fn write(desk: &Desk, lines: &str) {
 }
 
 #[tokio::test]
-async fn what_is_written_of_decisions() {
+async fn decision_log_options_are_reloaded() {
     let mut node = Node::start("allow", "").await;
     node.takes("decisions.log = 'one'").await;
     assert_eq!(node.decides("one", 1).await[0]["channels"], json!(["c"]));
@@ -121,7 +121,7 @@ async fn what_is_written_of_decisions() {
 }
 
 #[tokio::test]
-async fn what_is_logged() {
+async fn log_filter_is_reloaded() {
     let mut node = Node::start("allow", "log.filter = 'error'").await;
     let log = |node: &Node| node.gateway.process.stderr.so_far();
     assert_eq!(asks(&node.gateway, "silent").await.0, 200);
@@ -170,7 +170,7 @@ async fn subscribe(to: SocketAddr, token: &str) -> TcpStream {
 }
 
 #[tokio::test]
-async fn tokens() {
+async fn access_tokens_are_reloaded() {
     let mut node = Node::start("allow", "").await;
     assert_eq!(rest(&node, "a").await, 404);
     node.takes("redis-rest.tokens = ['a', 'b']").await;
@@ -198,7 +198,7 @@ async fn tokens() {
 }
 
 #[tokio::test]
-async fn a_token_that_was_there_at_the_start_stays() {
+async fn removal_of_the_control_token_needs_a_restart() {
     let desk = Desk::new();
     desk.write("policy.wasm", component("allow"));
     write(&desk, "control.token = 'one'");
@@ -211,7 +211,7 @@ async fn a_token_that_was_there_at_the_start_stays() {
 }
 
 #[tokio::test]
-async fn the_times_of_rotation_and_drain() {
+async fn rotation_and_drain_times_are_reloaded() {
     let mut node =
         Node::start("allow", "policy.rotation-window = 'off'\ndrain.delay = '1h'\ndrain.duration = '1h'").await;
     let open = Wire::get(node.gateway.data, "/api/realtime?channel=c", None, None);
@@ -233,7 +233,7 @@ async fn the_times_of_rotation_and_drain() {
 }
 
 #[tokio::test]
-async fn which_channels_there_are_and_which_pages_may_read_them() {
+async fn channel_rules_and_cors_origins_are_reloaded() {
     let mut node = Node::start("allow", "").await;
     assert_eq!(asks(&node.gateway, "c").await.0, 200);
     node.takes("channels.deny = ['c']\ncors.origins = ['https://app.example']").await;
@@ -246,7 +246,7 @@ async fn which_channels_there_are_and_which_pages_may_read_them() {
 }
 
 #[tokio::test]
-async fn the_candidate_of_the_configuration() {
+async fn configured_shadow_policy_is_reloaded() {
     let mut node = Node::start("allow", "").await;
     node.desk.write("next.wasm", component("deny"));
     let candidate = async |node: &Node| ask(node.gateway.control, "GET", "/v1/policy/shadow", "", b"").await;

@@ -56,7 +56,7 @@ fn part(times: &[Duration], percent: usize) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hostile_requests_harm_themselves_only() {
+async fn hostile_requests_do_not_slow_down_others() {
     let (count, rounds, attackers) = if is_full() { (1_000, 5, 2) } else { (100, 4, 1) };
     let dir = tempfile::tempdir().expect("a folder");
     let file = path(dir.path(), "policy.wasm");

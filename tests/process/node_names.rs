@@ -34,7 +34,7 @@ fn entries(folder: &Path) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gateways_with_inherited_sockets_of_one_user_have_a_name_and_a_folder_each() {
+async fn gateways_with_inherited_sockets_have_distinct_names_and_directories() {
     let redis = Redis::start(&[]).await;
     let dir = tempfile::tempdir().expect("a folder");
     let cache = dir.path().join("cache");
@@ -69,7 +69,7 @@ async fn gateways_with_inherited_sockets_of_one_user_have_a_name_and_a_folder_ea
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gateways_on_port_0_of_one_user_have_a_name_and_files_each() {
+async fn gateways_on_port_0_have_distinct_names_and_files() {
     let redis = Redis::start(&[]).await;
     let dir = tempfile::tempdir().expect("a folder");
     let operator = async |args: &[&str]| {
@@ -98,7 +98,7 @@ async fn gateways_on_port_0_of_one_user_have_a_name_and_files_each() {
 }
 
 #[tokio::test]
-async fn a_port_refuses_connections_until_the_gateway_is_ready() {
+async fn port_refuses_connections_until_the_gateway_is_ready() {
     let mut redis = Redis::later(&[]);
     let port = lasting_port();
     let toml = format!("listen = \"127.0.0.1:{port}\"\nstore = {:?}\nallow-all = true\n", redis.url());

@@ -54,7 +54,7 @@ fn examples() -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn every_example_decides_the_suite_of_its_pattern() {
+async fn every_example_passes_the_suite_of_its_pattern() {
     let built = std::env::var_os("TIDEGATE_FRESH_GUESTS").map_or_else(|| root().join("target/guests"), PathBuf::from);
     let (mut missing, all) = (Vec::new(), examples());
     assert!(all.iter().any(|(name, _)| name == "rust-role-based"), "{all:?}");
@@ -71,7 +71,7 @@ async fn every_example_decides_the_suite_of_its_pattern() {
 }
 
 #[tokio::test]
-async fn an_older_component_of_this_version_still_loads_and_decides() {
+async fn component_built_before_later_additions_to_the_interface_still_decides() {
     // It knows nothing of `cache-for`, `cache-any-address` and `preparation`, which came to 0.1.0 after it.
     passes_suite(&root().join("tests/fixtures/components/role-based-0.1.0.wasm"), "role").await;
 }
@@ -79,7 +79,7 @@ async fn an_older_component_of_this_version_still_loads_and_decides() {
 const ALLOW: &str = "[[case]]\nname = \"anybody\"\nexpect.allow = true\n";
 
 #[tokio::test]
-async fn the_cases_beside_a_component_are_asked() {
+async fn cases_next_to_a_component_are_run() {
     let dir = folder(&[("policy.wasm", "allow"), ("cases.toml", ALLOW)]);
     let ended = ends(dir.path(), &["policy", "test", "policy.wasm"]).await;
     assert_eq!((ended.code(), &*ended.stderr), (Some(0), ""), "{ended:?}");
@@ -91,7 +91,7 @@ async fn the_cases_beside_a_component_are_asked() {
 }
 
 #[tokio::test]
-async fn a_failed_case_is_shown_and_told_by_the_exit_code() {
+async fn failed_case_is_printed_and_sets_the_exit_code() {
     let cases = format!("{ALLOW}[[case]]\nname = \"nobody\"\nexpect = {{ status = 403, body = \"no\" }}\n");
     let dir = folder(&[("policy.wasm", "allow"), ("other.toml", &cases)]);
     let ended = ends(dir.path(), &["policy", "test", "policy.wasm", "other.toml"]).await;
@@ -109,7 +109,7 @@ async fn a_failed_case_is_shown_and_told_by_the_exit_code() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_the_cases_is_said_with_its_place() {
+async fn invalid_cases_are_reported_with_file_and_line() {
     let dir = folder(&[
         ("policy.wasm", "allow"),
         ("typo.toml", "[[case]]\nname = \"a\"\nexpect.allow = true\n\n[[case]]\nname = \"b\"\nchanel = \"x\"\n"),
@@ -134,7 +134,7 @@ async fn what_is_wrong_with_the_cases_is_said_with_its_place() {
 }
 
 #[tokio::test]
-async fn failures_are_expected_by_their_kind_and_within_the_bounds_of_a_configuration() {
+async fn expected_errors_match_by_kind_under_the_configured_limits() {
     for (fixture, kind) in [("trap", "trap"), ("spin", "cpu"), ("grow", "memory"), ("no-channels", "invalid-answer")] {
         let cases = format!("[[case]]\nname = \"it\"\nexpect.error = \"{kind}\"\n");
         let dir = folder(&[("policy.wasm", fixture), ("cases.toml", &cases)]);
@@ -149,7 +149,7 @@ async fn failures_are_expected_by_their_kind_and_within_the_bounds_of_a_configur
 }
 
 #[tokio::test]
-async fn tokens_are_checked_with_the_profiles_of_a_case() {
+async fn tokens_are_verified_with_the_profiles_of_a_case() {
     let cases = r#"
         [[case]]
         name = "without a profile there are no keys"
@@ -170,7 +170,7 @@ async fn tokens_are_checked_with_the_profiles_of_a_case() {
 }
 
 #[tokio::test]
-async fn a_bench_says_what_a_decision_costs() {
+async fn bench_reports_the_cost_of_a_decision() {
     let dir = folder(&[("policy.wasm", "allow"), ("cases.toml", ALLOW)]);
     let args = ["policy", "bench", "policy.wasm", "--count", "20", "--json"];
     let fuel = async || {
@@ -199,7 +199,7 @@ async fn a_bench_says_what_a_decision_costs() {
 }
 
 #[tokio::test]
-async fn a_policy_that_does_not_decide_is_not_measured() {
+async fn failing_policy_is_not_benchmarked() {
     let dir = folder(&[("policy.wasm", "trap")]);
     let ended = ends(dir.path(), &["policy", "bench", "policy.wasm", "--count", "3"]).await;
     assert_eq!((ended.code(), &*ended.stdout), (Some(1), ""), "{ended:?}");

@@ -62,7 +62,7 @@ async fn run(dir: &Path, args: &[&str]) -> String {
 
 /// What is wrong with a package in Rust is said before anything is compiled.
 #[tokio::test]
-async fn what_is_no_policy_in_rust_is_named() {
+async fn invalid_rust_package_is_reported_before_compilation() {
     if std::env::var_os("TIDEGATE_REQUIRE_GUESTS").is_none() {
         return;
     }
@@ -93,31 +93,31 @@ async fn what_is_no_policy_in_rust_is_named() {
 }
 
 #[tokio::test]
-async fn a_new_project_in_rust() {
+async fn new_rust_project_builds_and_passes_its_cases() {
     passes_at_once("rust", "role").await;
 }
 
 #[tokio::test]
-async fn a_new_project_in_typescript() {
+async fn new_typescript_project_builds_and_passes_its_cases() {
     passes_at_once("typescript", "role").await;
 }
 
 #[tokio::test]
-async fn a_new_project_in_python() {
+async fn new_python_project_builds_and_passes_its_cases() {
     passes_at_once("python", "role").await;
 }
 
 #[tokio::test]
-async fn a_new_project_in_go() {
+async fn new_go_project_builds_and_passes_its_cases() {
     passes_at_once("go", "role").await;
 }
 
 #[tokio::test]
-async fn a_new_project_in_c() {
+async fn new_c_project_builds_and_passes_its_cases() {
     passes_at_once("c", "role").await;
 }
 
 #[tokio::test]
-async fn a_new_project_in_zig() {
+async fn new_zig_project_builds_and_passes_its_cases() {
     passes_at_once("zig", "role").await;
 }

@@ -65,7 +65,7 @@ expect = { status = 500, body = "Internal Server Error", reason = "KeyError at l
 "#;
 
 #[test]
-fn the_sdk_and_the_examples_pass_their_own_tests() {
+fn python_sdk_and_examples_pass_their_tests() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for folder in ["sdk/python", "user", "session", "role"] {
         let folder = if folder.contains('/') { folder.into() } else { format!("guest-examples/python-{folder}-based") };
@@ -78,7 +78,7 @@ fn the_sdk_and_the_examples_pass_their_own_tests() {
 }
 
 #[tokio::test]
-async fn chance_and_settings_are_those_of_the_decision_and_not_of_the_build() {
+async fn randomness_and_settings_come_from_the_decision_and_not_the_build() {
     let dir = tempfile::tempdir().expect("a folder");
     let (component, cases) = (path(dir.path(), "policy.wasm"), path(dir.path(), "cases.toml"));
     std::fs::write(&cases, CASES).expect("the cases are written");
@@ -115,7 +115,7 @@ async fn chance_and_settings_are_those_of_the_decision_and_not_of_the_build() {
 }
 
 #[tokio::test]
-async fn a_failed_build_says_where_and_leaves_what_was_there() {
+async fn failed_build_reports_the_location_and_keeps_the_previous_component() {
     let dir = tempfile::tempdir().expect("a folder");
     let (source, component) = (path(dir.path(), "door.py"), path(dir.path(), "policy.wasm"));
     std::fs::write(&source, "import json\n\ndef authorize(request, channels:\n    pass\n").expect("written");

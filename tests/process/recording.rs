@@ -32,7 +32,7 @@ async fn replay(dir: &Path, recording: &str, policy: &str, args: &[&str]) -> End
 }
 
 #[tokio::test]
-async fn what_was_decided_is_asked_of_another_policy() {
+async fn recorded_decisions_are_replayed_against_another_policy() {
     let dir = tempfile::tempdir().expect("a folder");
     let dir = dir.path();
     let gateway = Gateway::start(&configuration(dir)).await;
@@ -85,7 +85,7 @@ async fn what_was_decided_is_asked_of_another_policy() {
 }
 
 #[tokio::test]
-async fn a_log_that_cannot_be_written_is_told_before_the_start() {
+async fn unwritable_decision_log_fails_the_start() {
     for (option, value) in
         [("log", "\"/proc/nothing/here\""), ("record", "\"/proc/nothing/here\""), ("mask", "[\"ip\"]")]
     {

@@ -33,7 +33,7 @@ async fn mistake(gateway: &Gateway, words: Option<&str>) -> Value {
 }
 
 #[tokio::test]
-async fn a_secret_is_followed_in_whatever_way_it_is_replaced() {
+async fn replaced_secret_file_is_reloaded() {
     let desk = Desk::new();
     desk.write("policy.wasm", component("settings"));
     // As Kubernetes mounts a Secret.
@@ -75,7 +75,7 @@ async fn a_secret_is_followed_in_whatever_way_it_is_replaced() {
 }
 
 #[tokio::test]
-async fn what_is_followed_is_what_the_configuration_refers_to_now() {
+async fn followed_files_change_with_the_configuration() {
     let desk = Desk::new();
     desk.write("policy.wasm", component("settings"));
     desk.write("word", "one\n");
@@ -103,7 +103,7 @@ async fn what_is_followed_is_what_the_configuration_refers_to_now() {
 }
 
 #[tokio::test]
-async fn keys_of_token_profiles_are_followed() {
+async fn replaced_token_keys_are_reloaded() {
     let desk = Desk::new();
     desk.write("policy.wasm", component("bearer"));
     let mut command = Command::new("sh");

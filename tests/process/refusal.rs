@@ -14,7 +14,7 @@ fn never_listened(ended: &Ended, code: i32) {
 }
 
 #[tokio::test]
-async fn without_a_policy_there_is_no_start() {
+async fn start_without_a_policy_fails() {
     let ended = ends(&PORTS).await;
     never_listened(&ended, 2);
     for remedy in ["--policy policy.wasm", "--allow-all"] {
@@ -24,7 +24,7 @@ async fn without_a_policy_there_is_no_start() {
 }
 
 #[tokio::test]
-async fn a_policy_that_does_not_load_is_named_with_the_cause() {
+async fn invalid_policy_fails_the_start_with_its_name_and_cause() {
     let dir = tempfile::tempdir().expect("a folder");
     let missing = PathBuf::from(path(dir.path(), "missing.wasm"));
     let file = |name: &str, bytes: &[u8]| {
@@ -54,7 +54,7 @@ async fn a_policy_that_does_not_load_is_named_with_the_cause() {
 }
 
 #[tokio::test]
-async fn a_policy_that_traps_lets_nobody_in() {
+async fn policy_that_traps_fails_closed() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = path(dir.path(), "trap.wasm");
     std::fs::write(&file, guests::component("trap")).expect("the policy is written");

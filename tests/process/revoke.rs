@@ -34,7 +34,7 @@ async fn ended(mut sse: Sse) {
 }
 
 #[tokio::test]
-async fn streams_end_on_both_nodes_within_a_second_and_are_counted() {
+async fn revocation_ends_and_counts_streams_on_both_nodes() {
     let redis = Redis::start(&[]).await;
     let (a, b) = (node(&redis, "a").await, node(&redis, "b").await);
     let (control, store) = (b.control.to_string(), redis.url());
@@ -60,7 +60,7 @@ async fn streams_end_on_both_nodes_within_a_second_and_are_counted() {
 }
 
 #[tokio::test]
-async fn who_is_kept_out_stays_out_on_nodes_that_start_and_while_redis_comes_back() {
+async fn revocation_survives_node_starts_and_a_redis_restart() {
     let mut redis = Redis::start(DURABLE).await;
     let a = node(&redis, "a").await;
     let control = a.control.to_string();
@@ -103,7 +103,7 @@ async fn who_is_kept_out_stays_out_on_nodes_that_start_and_while_redis_comes_bac
 }
 
 #[tokio::test]
-async fn a_redis_that_comes_back_empty_ends_all_streams_and_is_told_again_who_is_kept_out() {
+async fn empty_redis_ends_all_streams_and_receives_revocations_again() {
     let mut redis = Redis::start(&[]).await;
     let a = node(&redis, "a").await;
     let told = ends(&["revoke", "--channel", "news", "--for", "1h", "--store", &redis.url()]).await;
@@ -120,7 +120,7 @@ async fn a_redis_that_comes_back_empty_ends_all_streams_and_is_told_again_who_is
 }
 
 #[tokio::test]
-async fn a_node_that_stood_still_does_what_it_missed_before_it_delivers_anything() {
+async fn suspended_node_applies_missed_commands_before_delivering_events() {
     let redis = Redis::start(&[]).await;
     let (a, b) = (node(&redis, "a").await, node(&redis, "b").await);
     let mut sse = open(&b, "news").await;
@@ -141,7 +141,7 @@ async fn a_node_that_stood_still_does_what_it_missed_before_it_delivers_anything
 }
 
 #[tokio::test]
-async fn what_is_no_command_does_not_fill_the_log() {
+async fn invalid_commands_do_not_flood_the_log() {
     let redis = Redis::start(&[]).await;
     let a = node(&redis, "a").await;
     let sse = open(&a, "news").await;
@@ -161,7 +161,7 @@ async fn what_is_no_command_does_not_fill_the_log() {
 }
 
 #[tokio::test]
-async fn what_was_typed_wrong_is_told() {
+async fn invalid_revoke_arguments_are_reported() {
     for (args, word) in [
         (&["revoke"][..], "--subject"),
         (&["revoke", "--all", "--subject", "a"], "cannot be used with"),
@@ -177,7 +177,7 @@ async fn what_was_typed_wrong_is_told() {
 }
 
 #[tokio::test]
-async fn a_gateway_without_redis_has_one_node() {
+async fn gateway_without_redis_is_a_single_node() {
     let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\nfleet.node-name = \"alone\"").await;
     let control = gateway.control.to_string();
     let sse = open(&gateway, "news").await;
@@ -190,7 +190,7 @@ async fn a_gateway_without_redis_has_one_node() {
 }
 
 #[tokio::test]
-async fn who_may_not_hear_the_commands_feeds_nobody_and_says_why() {
+async fn node_without_command_permission_delivers_no_events_and_reports_why() {
     let redis = Redis::start(&[]).await;
     let mut user = redis::cmd("ACL");
     user.arg("SETUSER").arg("narrow").arg(&["on", ">secret", "~*", "&news", "+@all"]);

@@ -30,7 +30,7 @@ async fn balance(listener: TcpListener, nodes: [SocketAddr; 2]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rolling_restart_loses_nothing() {
+async fn rolling_restart_loses_no_events() {
     let (streams, pause) = if is_full() { (1000, 10) } else { (300, 1) };
     let pause = Duration::from_secs(pause);
     let redis = Redis::start(&[]).await;

@@ -99,7 +99,7 @@ pub async fn asks(gateway: &Gateway, channel: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn a_file_is_followed_in_whatever_way_it_is_replaced() {
+async fn replaced_policy_file_is_activated() {
     let (desk, allow) = (Desk::new(), component("allow"));
     let version = |number| distinct(&allow, number);
     desk.write("policy.wasm", version(1));
@@ -129,7 +129,7 @@ async fn a_file_is_followed_in_whatever_way_it_is_replaced() {
 }
 
 #[tokio::test]
-async fn what_is_no_file_is_refused_and_holds_up_nobody() {
+async fn policy_path_that_is_not_a_regular_file_is_rejected_without_blocking() {
     let (desk, allow) = (Desk::new(), component("allow"));
     desk.write("policy.wasm", distinct(&allow, 1));
     let gateway = desk.start("policy.wasm", "").await;
@@ -159,7 +159,7 @@ async fn what_is_no_file_is_refused_and_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn links_on_the_way_are_followed_too() {
+async fn replaced_symbolic_link_in_the_path_is_followed() {
     let (desk, allow) = (Desk::new(), component("allow"));
     let version = |number| distinct(&allow, number);
     // As Kubernetes mounts a ConfigMap: all files change when one link does.
@@ -196,7 +196,7 @@ async fn links_on_the_way_are_followed_too() {
 }
 
 #[tokio::test]
-async fn half_a_file_never_takes_force() {
+async fn partially_written_file_is_never_activated() {
     let (desk, allow, deny) = (Desk::new(), component("allow"), component("deny"));
     desk.write("policy.wasm", &allow);
     let gateway = desk.start("policy.wasm", "").await;
@@ -220,7 +220,7 @@ async fn half_a_file_never_takes_force() {
 const ALLOWS: &str = "[[case]]\nname = \"anybody\"\nexpect.allow = true\n";
 
 #[tokio::test]
-async fn cases_are_the_last_gate() {
+async fn failing_cases_prevent_activation() {
     let (desk, allow, deny) = (Desk::new(), component("allow"), component("deny"));
     desk.write("policy.wasm", &deny);
     desk.write("policy.cases.toml", ALLOWS);
@@ -252,7 +252,7 @@ async fn cases_are_the_last_gate() {
 }
 
 #[tokio::test]
-async fn a_configuration_takes_force_as_a_policy_does() {
+async fn changed_configuration_is_activated_like_a_policy() {
     let desk = Desk::new();
     desk.write("policy.wasm", component("settings"));
     desk.write("word", "one\n");
@@ -293,7 +293,7 @@ async fn a_configuration_takes_force_as_a_policy_does() {
 }
 
 #[tokio::test]
-async fn what_is_sent_replaces_the_file() {
+async fn activation_over_http_replaces_the_policy_file() {
     let (desk, allow, deny) = (Desk::new(), component("allow"), component("deny"));
     desk.write("policy.wasm", &allow);
     let gateway = desk.start("policy.wasm", "").await;
@@ -333,7 +333,7 @@ async fn what_is_sent_replaces_the_file() {
 }
 
 #[tokio::test]
-async fn where_the_file_cannot_be_replaced_it_is_said_to_last_until_the_restart() {
+async fn activation_is_reported_as_not_persisted_when_the_file_is_a_link() {
     let (desk, allow, deny) = (Desk::new(), component("allow"), component("deny"));
     desk.write("mounted.wasm", &allow);
     symlink("mounted.wasm", desk.at("policy.wasm")).expect("a link");
@@ -351,7 +351,7 @@ async fn where_the_file_cannot_be_replaced_it_is_said_to_last_until_the_restart(
 }
 
 #[tokio::test]
-async fn dev_follows_its_policy_too() {
+async fn dev_command_activates_a_changed_policy() {
     let (desk, allow, deny) = (Desk::new(), component("allow"), component("deny"));
     desk.write("policy.wasm", &allow);
     let ports = ["dev", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--policy"];
@@ -363,7 +363,7 @@ async fn dev_follows_its_policy_too() {
 }
 
 #[tokio::test]
-async fn what_is_in_force_last_is_what_starts_next() {
+async fn restart_activates_the_last_active_policy() {
     let (desk, allow, deny) = (Desk::new(), component("allow"), component("deny"));
     desk.write("policy.wasm", &allow);
     let gateway = desk.start("policy.wasm", "").await;

@@ -21,7 +21,7 @@ fn allow(edition: u8) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_within_the_window_evenly() {
+async fn streams_are_rotated_evenly_within_the_window() {
     let (streams, window) = if is_full() { (2000, 30) } else { (400, 10) };
     let window = Duration::from_secs(window);
     let redis = Redis::start(&[]).await;

@@ -30,7 +30,7 @@ fn mode(path: PathBuf) -> u32 {
 }
 
 #[tokio::test]
-async fn only_what_is_signed_takes_force() {
+async fn only_a_signed_policy_is_activated() {
     let dir = tempfile::tempdir().expect("a folder");
     let dir = dir.path();
     std::fs::write(dir.join("policy.wasm"), component("allow")).expect("written");
@@ -89,7 +89,7 @@ async fn only_what_is_signed_takes_force() {
 }
 
 #[tokio::test]
-async fn keys_of_openssl_are_keys() {
+async fn openssl_keys_are_accepted() {
     let dir = tempfile::tempdir().expect("a folder");
     let dir = dir.path();
     let script = "openssl genpkey -algorithm ed25519 -out key.pem && openssl pkey -in key.pem -pubout -out key.pub.pem";
@@ -117,7 +117,7 @@ async fn keys_of_openssl_are_keys() {
 }
 
 #[tokio::test]
-async fn a_key_that_was_taken_away_signs_nothing_more() {
+async fn removed_trusted_key_is_no_longer_accepted() {
     let (desk, allow) = (Desk::new(), component("allow"));
     let folder = desk.at("");
     for key in ["old", "new", "other"] {

@@ -55,7 +55,7 @@ fn ack(number: usize) -> Option<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn racing_emitters_cut_clients_killed_redis() {
+async fn each_event_is_delivered_once_despite_disconnects_and_a_redis_restart() {
     let (streams, time, away) = if is_full() { (500, 60, 3000) } else { (60, 8, 700) };
     let time = Duration::from_secs(time);
     let mut redis = Redis::start(DURABLE).await;

@@ -67,7 +67,7 @@ async fn knock(to: SocketAddr, stop: Arc<AtomicBool>, count: Arc<AtomicUsize>) -
 const CHANNELS: [&str; 2] = ["kept-a", "kept-b"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restart_refuses_nobody_and_loses_nothing() {
+async fn restart_with_inherited_sockets_refuses_no_connection_and_loses_no_events() {
     let redis = Redis::start(&[]).await;
     let data = listening("127.0.0.1:0");
     let to = data.local_addr().expect("its address");
@@ -118,7 +118,7 @@ async fn a_restart_refuses_nobody_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn sockets_have_names_and_the_manager_is_told() {
+async fn sockets_are_matched_by_name_and_the_service_manager_is_notified() {
     let (data, control) = (listening("127.0.0.1:0"), listening("127.0.0.1:0"));
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("notify");
@@ -147,7 +147,7 @@ async fn sockets_have_names_and_the_manager_is_told() {
 }
 
 #[tokio::test]
-async fn what_is_no_listening_socket_is_said() {
+async fn invalid_inherited_sockets_fail_the_start() {
     const TOML: &str =
         "store = \"memory:\"\nallow-all = true\nlisten = \"127.0.0.1:0\"\ncontrol.listen = \"127.0.0.1:0\"";
     let refused = async |first: Stdio, second: Option<Stdio>, names: &str, expect: &str| {

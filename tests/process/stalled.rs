@@ -74,7 +74,7 @@ fn data_of(n: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_stop_reading() {
+async fn stalled_clients_stay_within_the_memory_bound_and_lose_no_events() {
     let (streams, events, log, replay) = if is_full() { (100, 100_000, 16, 8) } else { (20, 10_000, 4, 2) };
     let redis = Redis::start(&[]).await;
     let gateway = Gateway::start(&format!(

@@ -52,7 +52,7 @@ async fn refuses(process: Running, words: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_fails_the_start_or_is_waited_for() {
+async fn unreachable_store_fails_the_start_or_is_waited_for() {
     let mut redis = Redis::later(&[]);
     let store = format!("redis://ann:{SECRET}@127.0.0.1:{}/3", redis.port);
     let shown = format!("redis://127.0.0.1:{}/3", redis.port);
@@ -67,7 +67,7 @@ async fn a_store_that_is_away_fails_the_start_or_is_waited_for() {
 }
 
 #[tokio::test]
-async fn waiting_is_for_what_may_come_back_only() {
+async fn wait_for_store_does_not_retry_authentication_errors() {
     let redis = Redis::guarded(&["--requirepass", "another"], ":another").await;
     let store = format!("redis://:{SECRET}@127.0.0.1:{}", redis.port);
     for args in [&[][..], &["--wait-for-store"]] {
@@ -80,7 +80,7 @@ async fn waiting_is_for_what_may_come_back_only() {
 }
 
 #[tokio::test]
-async fn a_password_and_a_database() {
+async fn store_url_selects_password_and_database() {
     let redis = Redis::guarded(&["--requirepass", SECRET], &format!(":{SECRET}")).await;
     let mut admin = redis.connect().await;
     let _: () = cmd("SELECT").arg(7).query_async(&mut admin).await.expect("a database");
@@ -90,7 +90,7 @@ async fn a_password_and_a_database() {
 }
 
 #[tokio::test]
-async fn a_user_that_may_do_what_the_documentation_says() {
+async fn documented_redis_permissions_are_sufficient() {
     let redis = Redis::start(&[]).await;
     let mut admin = redis.connect().await;
     let documentation = include_str!("../../docs/configuration.md");
@@ -116,7 +116,7 @@ async fn a_user_that_may_do_what_the_documentation_says() {
 }
 
 #[tokio::test]
-async fn a_unix_socket() {
+async fn store_is_reachable_through_a_unix_socket() {
     let dir = tempfile::tempdir().expect("a folder");
     let socket = path(dir.path(), "redis.sock");
     let redis = Redis::guarded(&["--unixsocket", &socket, "--requirepass", SECRET], &format!(":{SECRET}")).await;
@@ -130,7 +130,7 @@ async fn a_unix_socket() {
 }
 
 #[tokio::test]
-async fn a_url_that_is_none_is_not_quoted() {
+async fn invalid_store_url_is_not_printed() {
     for store in [format!("http://ann:{SECRET}@h"), format!("redis://ann:{SECRET}@h:99999"), format!("{SECRET}@h")] {
         for command in [&["serve", "--allow-all"][..], &["emit", "c", "e", "1"]] {
             let ended = ends(&[command, &["--store", &store]].concat()).await;
@@ -143,7 +143,7 @@ async fn a_url_that_is_none_is_not_quoted() {
 
 /// A Redis that refuses a command, for lack of a right, is the operator's to repair: no endpoint reports it as the client's mistake.
 #[tokio::test]
-async fn command_that_redis_refuses_is_a_bad_gateway_on_every_endpoint() {
+async fn command_refused_by_redis_is_a_bad_gateway_on_every_endpoint() {
     let redis = Redis::start(&[]).await;
     let mut admin = redis.connect().await;
     let rule = async |admin: &mut MultiplexedConnection, rule: &[&str]| {

@@ -64,7 +64,7 @@ async fn asks(gateway: SocketAddr, stop: Arc<AtomicBool>, answered: Arc<AtomicUs
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_swaps_leave_nothing_behind() {
+async fn repeated_activations_do_not_grow_memory_or_files() {
     let swaps = if is_full() { 1000 } else { 60 };
     let dir = tempfile::tempdir().expect("a folder");
     let (file, cache) = (dir.path().join("policy.wasm"), dir.path().join("cache"));

@@ -25,7 +25,7 @@ pub async fn certificates(dir: &Path) {
 }
 
 #[tokio::test]
-async fn a_store_over_tls_with_its_own_root() {
+async fn store_over_tls_is_verified_with_the_configured_root() {
     assert!(speaks_tls().await, "this redis-server was built without TLS; Debian's and Ubuntu's are with it");
     let dir = tempfile::tempdir().expect("a folder");
     certificates(dir.path()).await;

@@ -83,7 +83,7 @@ pub fn claims(issuer: &str) -> Value {
 }
 
 #[tokio::test]
-async fn keys_over_tls_and_secrets_that_are_not_shown() {
+async fn keys_are_fetched_over_tls_and_secrets_are_not_logged() {
     let dir = tempfile::tempdir().expect("a folder");
     certificates(dir.path()).await;
     let mut command = Command::new("sh");

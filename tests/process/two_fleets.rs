@@ -52,7 +52,7 @@ fn json_of(ended: &Ended) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_fleets_on_one_redis_do_not_meet() {
+async fn fleets_on_one_redis_are_separate() {
     let fleet = Fleet::unsigned().await;
     let told = changed_keys(&fleet.redis).await;
     let (blue, green) = (node(&fleet, "blue").await, node(&fleet, "green").await);
@@ -114,7 +114,7 @@ async fn two_fleets_on_one_redis_do_not_meet() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_command_takes_the_fleet_from_its_flag_the_environment_and_the_configuration() {
+async fn command_selects_the_fleet_by_flag_environment_or_configuration() {
     let fleet = Fleet::unsigned().await;
     let blue = node(&fleet, "blue").await;
     let nodes = |status: &Value| status["nodes"].as_array().map(Vec::len);

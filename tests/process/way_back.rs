@@ -36,7 +36,7 @@ fn remembered(desk: &Desk) -> Vec<std::path::PathBuf> {
 }
 
 #[tokio::test]
-async fn a_restart_is_no_end_of_the_way_back() {
+async fn rollback_continues_across_restarts() {
     let desk = Desk::new();
     desk.write("policy.wasm", version(1));
     let gateway = desk.start("policy.wasm", "").await;
@@ -69,7 +69,7 @@ async fn a_restart_is_no_end_of_the_way_back() {
 }
 
 #[tokio::test]
-async fn nobody_goes_back_to_what_was_in_force_elsewhere() {
+async fn rollback_ignores_the_history_of_other_nodes_and_files() {
     let (desk, node) = (Desk::new(), "\n[fleet]\nnode-name = \"two\"");
     desk.write("policy.wasm", version(1));
     desk.write("other.wasm", version(1));
@@ -85,7 +85,7 @@ async fn nobody_goes_back_to_what_was_in_force_elsewhere() {
 }
 
 #[tokio::test]
-async fn what_is_damaged_is_told_and_no_reason_not_to_start() {
+async fn damaged_rollback_history_is_reported_and_does_not_prevent_the_start() {
     let desk = Desk::new();
     desk.write("policy.wasm", version(1));
     let gateway = desk.start("policy.wasm", "").await;
