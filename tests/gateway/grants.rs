@@ -192,7 +192,7 @@ async fn only_granted_channels_are_opened() {
 
 #[tokio::test]
 async fn replay_starts_no_earlier_than_the_policy_allows() {
-    use crate::linked::START;
+    use crate::faulty_store::START;
     let policy = Terms { replay_since: Some(START + 100), ..Terms::default() }.component();
     let gateway = Gateway::behind(&policy, "").await;
     let add = async || gateway.store.add_fields("c", &[("event", "e"), ("data", "1")], None).await;

@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::client::{Reply, Sse, ask};
-use crate::linked::LinkedStore;
+use crate::faulty_store::LinkedStore;
 
 /// Nothing that a test waits for takes so long, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);

@@ -8,7 +8,7 @@ use tidegate::event::StreamId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::children::within;
+use crate::processes::within;
 
 pub type Id = StreamId;
 

@@ -4,8 +4,8 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::children::{Ended, Gateway, Running, ends, lasting_port, run, tidegate, until};
 use crate::client::Id;
+use crate::processes::{Ended, Gateway, Running, ends, lasting_port, run, tidegate, until};
 use crate::redis_server::Redis;
 
 /// `tidegate tail` of a gateway's channel.

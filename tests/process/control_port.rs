@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::children::{until, within};
+use crate::processes::{until, within};
 
 pub const WASM: &str = "content-type: application/wasm\r\n";
 pub const JSON: &str = "content-type: application/json\r\n";

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::children::{Gateway, until, within};
 use crate::client::{Sse, Wire};
+use crate::processes::{Gateway, until, within};
 
 async fn streams(gateway: &Gateway, count: usize) -> Vec<Sse> {
     let mut streams = Vec::new();

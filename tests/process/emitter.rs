@@ -8,7 +8,7 @@ use redis::{Client, Connection, cmd};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::children::Running;
+use crate::processes::Running;
 
 const PLAN: &str = "EMITTER_PLAN";
 

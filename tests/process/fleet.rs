@@ -9,9 +9,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::children::{Ended, Gateway, Running, run, tidegate, until};
 use crate::client::Wire;
 use crate::guests::component;
+use crate::processes::{Ended, Gateway, Running, run, tidegate, until};
 use crate::redis_server::{DURABLE, Redis};
 use crate::rollout::distinct;
 

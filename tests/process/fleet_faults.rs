@@ -4,9 +4,9 @@ use redis::aio::MultiplexedConnection;
 use redis::cmd;
 use serde_json::{Value, json};
 
-use crate::children::{Gateway, Running, tidegate, until};
 use crate::fleet::{Fleet, digest, ready, status};
 use crate::guests::component;
+use crate::processes::{Gateway, Running, tidegate, until};
 
 const CURRENT: &str = "tidegate:{default}:policy:active";
 const CANDIDATE: &str = "tidegate:{default}:policy:pending";

@@ -4,9 +4,9 @@ use redis::cmd;
 use serde_json::Value;
 use tidegate::artifact::digest::Digest;
 
-use crate::children::{Gateway, run, tidegate, until};
 use crate::fleet::{Fleet, digest, status};
 use crate::guests::component;
+use crate::processes::{Gateway, run, tidegate, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn older_policy_is_activated_only_with_a_new_signature() {

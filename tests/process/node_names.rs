@@ -7,11 +7,11 @@ use std::path::Path;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::children::{Gateway, lasting_port, run, tidegate};
 use crate::control_port::ask;
 use crate::guests::component;
+use crate::processes::{Gateway, lasting_port, run, tidegate};
 use crate::redis_server::Redis;
-use crate::sockets::{handed, launch, listening};
+use crate::socket_activation::{handed, launch, listening};
 
 /// The nodes' names as the fleet has them, and as they reply to a command.
 async fn names(redis: &Redis) -> (BTreeSet<String>, BTreeSet<String>) {

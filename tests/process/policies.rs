@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::children::{Ended, path, tidegate};
 use crate::guests;
+use crate::processes::{Ended, path, tidegate};
 
 /// Runs to the end, however long: a large component takes its time to compile, and the program bounds that by itself.
 async fn ends(dir: &Path, args: &[&str]) -> Ended {

@@ -6,7 +6,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use crate::children::tidegate;
+use crate::processes::tidegate;
 
 /// A project of a language passes its cases once it is built, wherever it lies.
 async fn passes_at_once(lang: &str, pattern: &str) {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::children::{Ended, path, tidegate};
+use crate::processes::{Ended, path, tidegate};
 
 /// Runs to the end, however long: the first build of all installs its tools.
 async fn ends(args: &[&str]) -> Ended {

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::children::{Ended, Gateway, path, run, tidegate};
 use crate::client::Wire;
 use crate::guests::component;
+use crate::processes::{Ended, Gateway, path, run, tidegate};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guest-examples/rust-role-based/policy.wasm");
 

@@ -7,8 +7,8 @@ use redis::{Client, cmd};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::children::{Running, lasting_port, run, until};
 use crate::client::Id;
+use crate::processes::{Running, lasting_port, run, until};
 
 /// What the first command of a connection costs where the whole history shall survive a kill.
 pub const DURABLE: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidegate::artifact::bundle::digest;
 
-use crate::children::{Ended, Gateway, Running, path, run, tidegate, within};
 use crate::client::Wire;
 use crate::control_port::{JSON, WASM, ask, policy, policy_is};
 use crate::guests::component;
+use crate::processes::{Ended, Gateway, Running, path, run, tidegate, within};
 
 /// A folder with a configuration, and what it speaks of.
 pub struct Desk(pub TempDir);

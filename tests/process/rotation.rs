@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::children::{Gateway, is_full, path};
 use crate::emitter::{self, Account};
+use crate::event_source::{Source, all_right, settle, truth};
 use crate::guests;
+use crate::processes::{Gateway, is_full, path};
 use crate::redis_server::Redis;
-use crate::source::{Source, all_right, settle, truth};
 
 const CHANNELS: [&str; 1] = ["rotation"];
 /// A stream that is younger is let alone until it is so old.

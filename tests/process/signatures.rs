@@ -7,9 +7,9 @@ use base64::Engine;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::children::{Ended, Gateway, path, run, tidegate};
 use crate::control_port::{JSON, ask, policy, policy_is};
 use crate::guests::component;
+use crate::processes::{Ended, Gateway, path, run, tidegate};
 use crate::rollout::{Desk, asks, distinct, takes_force};
 
 /// Runs a command in a folder.

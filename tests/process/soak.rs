@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::children::{Gateway, is_full};
 use crate::client::Wire;
 use crate::emitter::{self, Account, Dice};
+use crate::event_source::{Source, all_right, settle, truth};
+use crate::processes::{Gateway, is_full};
 use crate::redis_server::{DURABLE, Redis};
-use crate::source::{Source, all_right, settle, truth};
 
 const CHANNELS: [&str; 3] = ["soak", "soak:two words & more", "soak/ü🎉"];
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use crate::children::{Gateway, is_full, within};
 use crate::client::Wire;
+use crate::processes::{Gateway, is_full, within};
 use crate::redis_server::Redis;
 
 /// KiB.

@@ -3,9 +3,9 @@
 use redis::aio::MultiplexedConnection;
 use redis::cmd;
 
-use crate::children::{Gateway, Running, ends, path};
 use crate::client::Sse;
 use crate::control_port::{JSON, ask};
+use crate::processes::{Gateway, Running, ends, path};
 use crate::redis_server::Redis;
 
 const SECRET: &str = "s3cret-Pa55";

@@ -5,7 +5,7 @@ use std::path::Path;
 use redis::cmd;
 use tokio::process::Command;
 
-use crate::children::{Gateway, ends, lasting_port, path, run};
+use crate::processes::{Gateway, ends, lasting_port, path, run};
 use crate::redis_server::{Redis, speaks_tls};
 use crate::stores::{chatty, works};
 

@@ -17,8 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio_rustls::TlsAcceptor;
 
-use crate::children::{Gateway, Running, path, run, tidegate, until, within};
 use crate::guests::component;
+use crate::processes::{Gateway, Running, path, run, tidegate, until, within};
 use crate::tls::certificates;
 
 const SECRET: &str = "hunter2 hunter2 hunter2 hunter2 hunter2";

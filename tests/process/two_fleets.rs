@@ -8,10 +8,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::children::{Ended, Gateway, run, tidegate, until, within};
 use crate::client::Sse;
 use crate::fleet::{Fleet, digest, status};
 use crate::guests::component;
+use crate::processes::{Ended, Gateway, run, tidegate, until, within};
 use crate::redis_server::Redis;
 
 /// A gateway of the fleet with this name. Nodes of all fleets have the same name, so that a key without the fleet's name is shared.

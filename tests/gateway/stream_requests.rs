@@ -4,8 +4,8 @@ use serde_json::json;
 use tidegate::event::StreamId;
 
 use crate::client::{Sse, id_of};
+use crate::faulty_store::START;
 use crate::harness::{Door, Gateway};
-use crate::linked::START;
 
 #[tokio::test]
 async fn connected_precedes_the_replay_and_the_live_events() {

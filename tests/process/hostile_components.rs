@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::children::{path, run, tidegate};
+use crate::processes::{path, run, tidegate};
 
 /// A number as the format writes it.
 fn leb(mut number: usize) -> Vec<u8> {

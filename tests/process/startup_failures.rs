@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::children::{Ended, Gateway, ends, path, within};
 use crate::client::Wire;
 use crate::guests;
+use crate::processes::{Ended, Gateway, ends, path, within};
 
 const PORTS: [&str; 6] = ["serve", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--store=memory:"];
 

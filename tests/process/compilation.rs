@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::children::{Ended, path, run, tidegate};
 use crate::guests;
+use crate::processes::{Ended, path, run, tidegate};
 
 /// Checks a policy with its compiled form kept below `cache`, and with more variables.
 async fn check(policy: &str, cache: &Path, more: &[(&str, &str)]) -> Ended {

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::children::{Ended, Gateway, ends, until, within};
 use crate::client::{Sse, Wire};
+use crate::processes::{Ended, Gateway, ends, until, within};
 use crate::redis_server::{DURABLE, Redis};
 
 async fn node(redis: &Redis, name: &str) -> Gateway {

@@ -11,8 +11,8 @@ use tidegate::wasm::component::Policy;
 use tidegate::wasm::engine;
 use tidegate::wasm::host::PolicyEnv;
 
+use crate::faulty_store::LinkedStore;
 use crate::guests::authorizer;
-use crate::linked::LinkedStore;
 
 /// A policy that brings so many pages of memory along and lets everybody in.
 fn with_pages(pages: u32) -> Vec<u8> {

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::children::{Ended, Gateway, path, run, tidegate, until};
 use crate::client::Wire;
 use crate::guests::component;
+use crate::processes::{Ended, Gateway, path, run, tidegate, until};
 
 /// Runs `tidegate policy …` against a gateway, in a folder.
 async fn policy(gateway: &Gateway, dir: &Path, args: &[&str]) -> Ended {

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::children::{Gateway, until, within};
 use crate::client::Wire;
 use crate::control_port::{JSON, WASM, ask};
 use crate::guests::component;
+use crate::processes::{Gateway, until, within};
 use crate::rollout::{Desk, asks, distinct};
 
 /// A gateway in a folder, whose configuration is these lines, at the top level.

@@ -7,9 +7,9 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::children::{Gateway, run, until, within};
 use crate::control_port::policy_is;
 use crate::guests::component;
+use crate::processes::{Gateway, run, until, within};
 use crate::rollout::{Desk, asks};
 use crate::tokens::{claims, show};
 

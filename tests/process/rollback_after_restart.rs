@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 use tidegate::artifact::bundle::digest;
 
-use crate::children::{Gateway, run, tidegate};
 use crate::control_port::{JSON, WASM, ask, policy};
 use crate::guests::component;
+use crate::processes::{Gateway, run, tidegate};
 use crate::rollout::{Desk, distinct};
 
 fn version(number: u32) -> Vec<u8> {

@@ -3,9 +3,9 @@
 use redis::cmd;
 use serde_json::{Value, json};
 
-use crate::children::{Gateway, until};
 use crate::fleet::{Fleet, digest, status};
 use crate::guests::component;
+use crate::processes::{Gateway, until};
 
 const SHADOW: &str = "tidegate:{default}:policy:shadow";
 

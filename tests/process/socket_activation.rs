@@ -12,11 +12,11 @@ use tempfile::TempDir;
 use tokio::net::UnixDatagram;
 use tokio::process::Command;
 
-use crate::children::{Gateway, Running, within};
 use crate::client::Wire;
 use crate::emitter::{self, Account};
+use crate::event_source::{Source, Tally, all_right, settle, truth};
+use crate::processes::{Gateway, Running, within};
 use crate::redis_server::Redis;
-use crate::source::{Source, Tally, all_right, settle, truth};
 
 /// A socket as service managers make it, with a backlog that holds everybody who comes between two gateways.
 pub fn listening(address: &str) -> TcpListener {
@@ -34,7 +34,7 @@ pub fn handed(socket: &TcpListener) -> Stdio {
 pub fn launch(toml: &str, first: Stdio, second: Option<Stdio>, env: &[(&str, &str)]) -> (Running, TempDir) {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::write(dir.path().join("tidegate.toml"), toml).expect("the configuration is written");
-    let gateway = crate::children::tidegate(&["serve"]);
+    let gateway = crate::processes::tidegate(&["serve"]);
     let both = "exec 3<&0 4<&2 </dev/null 2>&1; export LISTEN_PID=$$; exec \"$0\" serve";
     let mut command = Command::new("sh");
     command.args(["-c", both]).arg(gateway.as_std().get_program());
@@ -91,7 +91,7 @@ async fn restart_with_inherited_sockets_refuses_no_connection_and_loses_no_event
         let is_here = |tally: &Tally| tally.connections == round && tally.is_open();
         assert_eq!(settle(&sources, Duration::from_secs(20), is_here).await, 0, "everybody comes in");
         let before = knocks.load(Ordering::Relaxed);
-        crate::children::until("some come in", async || knocks.load(Ordering::Relaxed) > before + 50).await;
+        crate::processes::until("some come in", async || knocks.load(Ordering::Relaxed) > before + 50).await;
         gateway.process.signal("TERM").await;
         let ended = gateway.process.end().await;
         assert_eq!(ended.code(), Some(0), "{ended:?}");

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::children::{Gateway, is_full, lasting_port};
 use crate::emitter::{self, Account};
+use crate::event_source::{Source, all_right, settle, truth};
+use crate::processes::{Gateway, is_full, lasting_port};
 use crate::redis_server::Redis;
-use crate::source::{Source, all_right, settle, truth};
 
 const CHANNELS: [&str; 2] = ["rolling", "rolling/ü"];
 

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use tokio::task::JoinHandle;
 
-use crate::children::{Gateway, is_full, until};
 use crate::client::Wire;
 use crate::control_port::{WASM, ask, policy};
 use crate::guests::component;
+use crate::processes::{Gateway, is_full, until};
 use crate::rollout::distinct;
 
 /// More than cores, each asking again as soon as it was answered.

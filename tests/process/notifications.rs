@@ -2,8 +2,8 @@
 
 use redis::cmd;
 
-use crate::children::{Gateway, until};
 use crate::client::Sse;
+use crate::processes::{Gateway, until};
 use crate::redis_server::Redis;
 
 #[tokio::test]

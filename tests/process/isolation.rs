@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use crate::children::{Gateway, is_full, path};
 use crate::client::{Sse, Wire};
 use crate::guests;
+use crate::processes::{Gateway, is_full, path};
 
 /// What `mixed.wat` does for channels of these names.
 const HOSTILE: [&str; 6] = ["spin", "wait", "memory", "recurse", "log", "big"];
