@@ -5,22 +5,22 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::guests::component;
-use crate::harness::{Gateway, load, until, within};
+use crate::harness::{Gateway, load, wait_until, with_timeout};
 
 /// Streams leave at once behind a swap.
-const AT_ONCE: &str = "policy.rotation-window = \"0s\"";
+const IMMEDIATE_ROTATION: &str = "policy.rotation-window = \"0s\"";
 
 #[tokio::test]
 async fn streams_of_a_retired_policy_are_rotated_without_loss() {
-    let gateway = Gateway::behind(&component("allow"), AT_ONCE).await;
+    let gateway = Gateway::with_policy(&component("allow"), IMMEDIATE_ROTATION).await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
-    let first = gateway.store.stock("c", "e", &json!(1)).await;
+    let first = gateway.store.emit_stock("c", "e", &json!(1)).await;
     assert_eq!(sse.ids("c", 1).await, [first]);
-    gateway.replace(&component("allow")).await.expect("it loads");
-    let farewell = sse.frame().await;
-    assert_eq!(farewell["type"], "reconnect", "{farewell}");
-    let second = gateway.store.stock("c", "e", &json!(2)).await;
+    gateway.activate(&component("allow")).await.expect("it loads");
+    let last_frame = sse.frame().await;
+    assert_eq!(last_frame["type"], "reconnect", "{last_frame}");
+    let second = gateway.store.emit_stock("c", "e", &json!(2)).await;
     let mut again = gateway.open(&format!("channel=c&last_ack_c={first}")).await;
     again.connected("c").await;
     assert_eq!(again.ids("c", 1).await, [second]);
@@ -28,44 +28,44 @@ async fn streams_of_a_retired_policy_are_rotated_without_loss() {
 
 #[tokio::test]
 async fn streams_stay_open_without_rotation() {
-    let gateway = Gateway::behind(&component("allow"), "policy.rotation-window = \"off\"").await;
+    let gateway = Gateway::with_policy(&component("allow"), "policy.rotation-window = \"off\"").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
-    gateway.replace(&component("deny")).await.expect("it loads");
-    let id = gateway.store.stock("c", "e", &json!(1)).await;
+    gateway.activate(&component("deny")).await.expect("it loads");
+    let id = gateway.store.emit_stock("c", "e", &json!(1)).await;
     assert_eq!(sse.ids("c", 1).await, [id]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn decision_of_a_retired_policy_is_repeated() {
-    let gateway = Gateway::behind(&component("slow"), "").await;
+    let gateway = Gateway::with_policy(&component("slow"), "").await;
     let authorizer = &gateway.app.authorizer;
-    let opening = gateway.refused("channel=c");
+    let opening = gateway.request("channel=c");
     let swapping = async {
-        until("the decision has begun", || gateway.app.streams.count() == 1).await;
+        wait_until("the decision has begun", || gateway.app.streams.count() == 1).await;
         gateway.app.authorizer.activate(load(&component("deny"))).acknowledged().await
     };
-    let (reply, info) = within("both", async { tokio::join!(opening, swapping) }).await;
+    let (reply, info) = with_timeout("both", async { tokio::join!(opening, swapping) }).await;
     assert_eq!((reply.status, info.generation), (418, 2), "the word is that of what is in force");
     assert!(authorizer.old().is_empty(), "{:?}", authorizer.old());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn activation_is_acknowledged_after_retired_decisions_finish() {
-    let gateway = Gateway::behind(&component("slow"), "").await;
+    let gateway = Gateway::with_policy(&component("slow"), "").await;
     let swap = |name: &'static str| gateway.app.authorizer.activate(load(&component(name)));
     let opening = gateway.open("channel=c");
     let swapping = async {
-        until("the decision has begun", || gateway.app.streams.count() == 1).await;
+        wait_until("the decision has begun", || gateway.app.streams.count() == 1).await;
         swap("slow").acknowledged().await;
         // The second decision is pinned: whoever swaps now waits for it.
-        until("it is decided once more", || gateway.app.authorizer.pinned() == 1).await;
+        wait_until("it is decided once more", || gateway.app.authorizer.pinned() == 1).await;
         let started = std::time::Instant::now();
         swap("deny").acknowledged().await;
         started.elapsed()
     };
-    let (mut sse, waited) = within("both", async { tokio::join!(opening, swapping) }).await;
+    let (mut sse, waited) = with_timeout("both", async { tokio::join!(opening, swapping) }).await;
     sse.connected("c").await;
     assert!(waited > Duration::from_millis(20), "{waited:?}");
-    assert_eq!(gateway.refused("channel=c").await.status, 418);
+    assert_eq!(gateway.request("channel=c").await.status, 418);
 }

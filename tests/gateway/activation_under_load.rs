@@ -14,13 +14,13 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::guests::authorizer;
-use crate::harness::{Door, Gateway, load, until};
+use crate::harness::{Gateway, InitialPolicy, load, wait_until};
 
 /// A policy is in force for so long.
-const PERIOD: Duration = Duration::from_millis(200);
+const ACTIVATION_INTERVAL: Duration = Duration::from_millis(200);
 /// Between a swap's acknowledgement and the moment when the sockets are looked into: a head that was let through before is written in the
 /// same turn of its connection, which may be interrupted.
-const WRITING: Duration = Duration::from_millis(100);
+const WRITE_GRACE: Duration = Duration::from_millis(100);
 
 /// How long, and how many a second.
 fn size() -> (Duration, u32) {
@@ -130,37 +130,37 @@ async fn visit(to: SocketAddr, number: u32, waiting: Arc<Mutex<Waiting>>) -> Res
 }
 
 /// When a version was asked for, and how long it took until that was acknowledged.
-struct Swap {
+struct Activation {
     word: &'static str,
     called: Instant,
     took: Duration,
 }
 
-async fn storm(wait: Duration, keeps: bool) {
+async fn run_under_load(wait: Duration, keeps: bool) {
     let (time, rate) = size();
     let words = ["allows", "rejects"];
     let policies = words.map(|word| policy(word, word == "allows", wait, keeps));
-    let gateway = Arc::new(Gateway::with(None, &Door::NoPolicyYet, "").await);
+    let gateway = Arc::new(Gateway::start_with(None, &InitialPolicy::Missing, "").await);
     gateway.app.authorizer.activate(policies[0].clone()).acknowledged().await;
     let begun = Instant::now();
     let waiting = Arc::new(Mutex::new(Waiting::default()));
-    let swapping = {
+    let activating = {
         let (gateway, waiting) = (Arc::clone(&gateway), Arc::clone(&waiting));
         tokio::spawn(async move {
-            let mut swaps = vec![Swap { word: words[0], called: begun, took: Duration::ZERO }];
-            let mut tick = tokio::time::interval(PERIOD);
+            let mut activations = vec![Activation { word: words[0], called: begun, took: Duration::ZERO }];
+            let mut tick = tokio::time::interval(ACTIVATION_INTERVAL);
             tick.tick().await;
             while begun.elapsed() < time {
                 tick.tick().await;
-                let next = swaps.len() % 2;
+                let next = activations.len() % 2;
                 let called = Instant::now();
                 gateway.app.authorizer.activate(policies[next].clone()).acknowledged().await;
-                waiting.lock().expect("nobody failed").acknowledged = swaps.len();
-                swaps.push(Swap { word: words[next], called, took: called.elapsed() });
-                tokio::time::sleep(WRITING).await;
+                waiting.lock().expect("nobody failed").acknowledged = activations.len();
+                activations.push(Activation { word: words[next], called, took: called.elapsed() });
+                tokio::time::sleep(WRITE_GRACE).await;
                 waiting.lock().expect("nobody failed").look();
             }
-            swaps
+            activations
         })
     };
     let mut visits = JoinSet::new();
@@ -171,7 +171,7 @@ async fn storm(wait: Duration, keeps: bool) {
     }
     let answers: Vec<Answer> =
         visits.join_all().await.into_iter().collect::<Result<_, _>>().expect("no connection fails");
-    let swaps = swapping.await.expect("the swaps went on");
+    let activations = activating.await.expect("the swaps went on");
 
     let mut seen: HashMap<&str, u32> = HashMap::new();
     for answer in &answers {
@@ -180,27 +180,35 @@ async fn storm(wait: Duration, keeps: bool) {
         assert!(words.contains(&word) && status == expected, "{status} with {word:?}: of neither version, or of both");
         *seen.entry(word).or_default() += 1;
         // It was in force at some moment of the visit, and was not overruled before the head was written.
-        let holds = swaps[answer.since..].iter().any(|swap| swap.word == word && swap.called <= answer.received);
+        let holds = activations[answer.since..]
+            .iter()
+            .any(|activation| activation.word == word && activation.called <= answer.received);
         assert!(holds, "{word:?} after it was overruled, {:?} behind the begin", answer.received - begun);
     }
-    let slowest = swaps.iter().map(|swap| swap.took).max().unwrap_or_default();
-    println!("{} answers {seen:?}, {} swaps, the slowest acknowledged in {slowest:?}", answers.len(), swaps.len());
+    let slowest = activations.iter().map(|activation| activation.took).max().unwrap_or_default();
+    println!(
+        "{} answers {seen:?}, {} swaps, the slowest acknowledged in {slowest:?}",
+        answers.len(),
+        activations.len()
+    );
     assert!(seen.len() == 2 && seen.values().all(|count| *count as usize > answers.len() / 10), "{seen:?}");
-    until("nothing is left behind", || gateway.app.authorizer.old().is_empty() && gateway.app.authorizer.pinned() == 0)
-        .await;
+    wait_until("nothing is left behind", || {
+        gateway.app.authorizer.old().is_empty() && gateway.app.authorizer.pinned() == 0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_answer_comes_from_one_generation() {
-    storm(Duration::ZERO, false).await;
+    run_under_load(Duration::ZERO, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_answer_comes_from_one_generation_when_decisions_outlast_it() {
-    storm(Duration::from_millis(300), false).await;
+    run_under_load(Duration::from_millis(300), false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_answer_comes_from_one_generation_when_decisions_are_cached() {
-    storm(Duration::ZERO, true).await;
+    run_under_load(Duration::ZERO, true).await;
 }

@@ -8,7 +8,7 @@ use tidegate::event::StreamId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::harness::within;
+use crate::harness::with_timeout;
 
 /// Names in lower case, in the order of the wire.
 type Headers = Vec<(String, String)>;
@@ -52,7 +52,7 @@ pub async fn ask(to: SocketAddr, method: &str, target: &str, headers: &[(&str, &
 /// The same with a body that is no text.
 pub async fn ask_bytes(to: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
     let head = head(to, method, target, headers, body.len(), "close");
-    within("an answer", async {
+    with_timeout("an answer", async {
         let mut socket = TcpStream::connect(to).await.expect("the port is open");
         let sent = async {
             socket.write_all(head.as_bytes()).await?;
@@ -194,7 +194,7 @@ impl Sse {
     /// With a small buffer on this side, so that one who does not read is noticed soon.
     pub async fn open_with(to: SocketAddr, target: &str, headers: &[(&str, &str)], buffer: Option<u32>) -> Self {
         let request = head(to, "GET", target, headers, 0, "keep-alive");
-        let (socket, status, response, chunks) = within("the head of a stream", async {
+        let (socket, status, response, chunks) = with_timeout("the head of a stream", async {
             let socket = TcpSocket::new_v4().expect("a socket");
             if let Some(bytes) = buffer {
                 socket.set_recv_buffer_size(bytes).expect("a buffer of this size");
@@ -280,7 +280,7 @@ impl Sse {
     /// The next block of any kind, `None` behind the last.
     pub async fn block(&mut self) -> Option<Block> {
         let mut wire = Vec::with_capacity(64 << 10);
-        let block = within("the next block of a stream", async {
+        let block = with_timeout("the next block of a stream", async {
             loop {
                 if let Some(block) = self.ready.pop_front() {
                     break Some(block);
@@ -315,7 +315,7 @@ impl Sse {
                 }
             }
         };
-        within("the next frame of a stream", next).await
+        with_timeout("the next frame of a stream", next).await
     }
 
     pub async fn frame(&mut self) -> Value {

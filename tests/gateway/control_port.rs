@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::client::{Reply, ask};
-use crate::harness::{Door, Gateway};
+use crate::harness::{Gateway, InitialPolicy};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -13,7 +13,7 @@ async fn emit(gateway: &Gateway, headers: &[(&str, &str)], body: &str) -> Reply 
 
 #[tokio::test]
 async fn readyz_requires_a_store_and_a_policy() {
-    let gateway = Gateway::with(None, &Door::NoPolicyYet, "").await;
+    let gateway = Gateway::start_with(None, &InitialPolicy::Missing, "").await;
     let ready = async || ask(gateway.control, "GET", "/readyz", &[], "").await;
     let reply = ready().await;
     let expect = json!({"ready": false, "store": "ok", "policy": "none", "draining": false});
@@ -48,7 +48,7 @@ async fn emitted_event_reaches_the_stream() {
     // The last of them kept one entry.
     let mut late = gateway.open("channel=c&last_ack_c=0-1").await;
     late.connected("c").await;
-    gateway.store.pass(61_000);
+    gateway.store.advance_clock(61_000);
     let reply =
         emit(&gateway, &[("content-type", "Application/JSON; charset=utf-8")], r#"{"channel":"d","event":"e"}"#).await;
     assert_eq!(reply.status, 200);
@@ -82,7 +82,7 @@ async fn invalid_emit_bodies_are_rejected_with_the_expected_form() {
         assert!(reply.body.contains(word), "{short}: {}", reply.body);
     }
     let good = r#"{"channel":"c","event":"e"}"#;
-    gateway.store.cut();
+    gateway.store.disconnect();
     let reply = emit(&gateway, &[JSON], good).await;
     assert_eq!((reply.status, &*reply.code()), (503, "store_unavailable"));
 }

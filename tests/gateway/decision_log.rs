@@ -39,7 +39,7 @@ async fn open(gateway: &Gateway, query: &str) {
     assert_eq!(sse.frame().await["type"], "connected");
 }
 
-async fn refused(gateway: &Gateway, query: &str) -> u16 {
+async fn request_status(gateway: &Gateway, query: &str) -> u16 {
     let target = format!("/api/realtime?{query}");
     ask(gateway.data, "GET", &target, &[("cookie", "session=s1"), ("authorization", "Bearer hush")], "").await.status
 }
@@ -48,14 +48,14 @@ async fn refused(gateway: &Gateway, query: &str) -> u16 {
 async fn each_decision_is_logged_without_credentials() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("decisions.jsonl");
-    let gateway = Gateway::behind(&example(), WORLD).await;
+    let gateway = Gateway::with_policy(&example(), WORLD).await;
     let log = Some(LogTarget::File(path.clone()));
     let settings = AuditConfig { log, mask: vec![MaskedField::Subject], record: None };
     gateway.app.audit.write(settings).expect("it can be written");
     open(&gateway, "channel=team-red&channel=alice").await;
-    assert_eq!(refused(&gateway, "channel=admin-1&token=hush").await, 403);
-    gateway.replace(&component("trap")).await.expect("it loads");
-    assert_eq!(refused(&gateway, "channel=c").await, 500);
+    assert_eq!(request_status(&gateway, "channel=admin-1&token=hush").await, 403);
+    gateway.activate(&component("trap")).await.expect("it loads");
+    assert_eq!(request_status(&gateway, "channel=c").await, 500);
     flush(&gateway);
     let lines = lines(&path);
     let field = |name: &str| lines.iter().map(|line| line[name].clone()).collect::<Vec<_>>();
@@ -76,13 +76,13 @@ async fn each_decision_is_logged_without_credentials() {
 async fn recording_contains_request_host_calls_and_answer() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("recording.jsonl");
-    let gateway = Gateway::behind(&example(), WORLD).await;
+    let gateway = Gateway::with_policy(&example(), WORLD).await;
     let record = Some(recording::RecordingConfig { file: path.clone(), share: 1.0, limit: 1 << 20 });
     gateway.app.audit.write(AuditConfig { record, ..AuditConfig::default() }).expect("it can be written");
     open(&gateway, "channel=team-red").await;
-    assert_eq!(refused(&gateway, "channel=team-blue").await, 403);
-    gateway.store.cut();
-    assert_eq!(refused(&gateway, "channel=alice").await, 503);
+    assert_eq!(request_status(&gateway, "channel=team-blue").await, 403);
+    gateway.store.disconnect();
+    assert_eq!(request_status(&gateway, "channel=alice").await, 503);
     flush(&gateway);
     let lines = lines(&path);
     let session =
@@ -100,7 +100,7 @@ async fn recording_contains_request_host_calls_and_answer() {
 async fn cached_decision_is_logged_and_not_recorded() {
     let dir = tempfile::tempdir().expect("a folder");
     let (log, record) = (dir.path().join("log"), dir.path().join("recording"));
-    let gateway = Gateway::behind(&component("kept"), "").await;
+    let gateway = Gateway::with_policy(&component("kept"), "").await;
     let settings = AuditConfig {
         log: Some(LogTarget::File(log.clone())),
         mask: Vec::new(),
@@ -119,7 +119,7 @@ async fn cached_decision_is_logged_and_not_recorded() {
 #[tokio::test]
 async fn line_counts_continue_after_a_change_of_the_log_file() {
     let dir = tempfile::tempdir().expect("a folder");
-    let gateway = Gateway::behind(&component("allow"), "").await;
+    let gateway = Gateway::with_policy(&component("allow"), "").await;
     let audit = &gateway.app.audit;
     for (file, mask) in [("one", vec![]), ("one", vec![MaskedField::Channels]), ("two", vec![])] {
         let settings = AuditConfig { log: Some(LogTarget::File(dir.path().join(file))), mask, record: None };

@@ -11,7 +11,7 @@ use tidegate::wasm::component::Policy;
 use tidegate::wasm::engine;
 use tidegate::wasm::host::PolicyEnv;
 
-use crate::faulty_store::LinkedStore;
+use crate::faulty_store::FaultyStore;
 use crate::guests::authorizer;
 
 /// A policy that brings so many pages of memory along and lets everybody in.
@@ -31,17 +31,17 @@ fn with_pages(pages: u32) -> Vec<u8> {
 }
 
 /// A busy machine gives slow decisions little time.
-const PATIENCE: Duration = Duration::from_secs(20);
+const DECISION_TIMEOUT: Duration = Duration::from_secs(20);
 
-fn patient() -> Limits {
-    Limits { timeout: PATIENCE, queue_timeout: PATIENCE, ..Limits::default() }
+fn generous_limits() -> Limits {
+    Limits { timeout: DECISION_TIMEOUT, queue_timeout: DECISION_TIMEOUT, ..Limits::default() }
 }
 
 /// A gate with an engine, and so a pool, of its own.
 fn new_authorizer(policy: &[u8], limits: Limits) -> Authorizer {
     let engine = engine::engine(&limits).expect("an engine");
     let authorizer =
-        Authorizer::new(engine.clone(), PolicyEnv::new(LinkedStore::new(Default::default()), &limits), limits);
+        Authorizer::new(engine.clone(), PolicyEnv::new(FaultyStore::new(Default::default()), &limits), limits);
     authorizer.activate(Policy::new(&engine.into(), policy).expect("the policy loads"));
     authorizer
 }
@@ -62,16 +62,16 @@ fn request() -> Request {
 async fn finished_instances_do_not_accumulate() {
     const CLIENTS: usize = 4;
     // Enough to be taken down beside the decisions, and not so much that the decision itself is a slow one.
-    let authorizer = Arc::new(new_authorizer(&with_pages(48), patient()));
-    let most = Arc::new(AtomicUsize::new(0));
+    let authorizer = Arc::new(new_authorizer(&with_pages(48), generous_limits()));
+    let peak = Arc::new(AtomicUsize::new(0));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
-            let (authorizer, most) = (Arc::clone(&authorizer), Arc::clone(&most));
+            let (authorizer, peak) = (Arc::clone(&authorizer), Arc::clone(&peak));
             tokio::spawn(async move {
                 for _ in 0..2000 {
                     let decision = authorizer.decide(&request(), &["c".to_owned()]).await;
                     assert!(matches!(decision.outcome, Outcome::Allowed(_)), "{:?}", decision.outcome);
-                    most.fetch_max(authorizer.deciding(), Ordering::Relaxed);
+                    peak.fetch_max(authorizer.deciding(), Ordering::Relaxed);
                     tokio::task::yield_now().await;
                 }
             })
@@ -80,15 +80,15 @@ async fn finished_instances_do_not_accumulate() {
     for client in clients {
         client.await.expect("a client");
     }
-    let most = most.load(Ordering::Relaxed);
+    let peak = peak.load(Ordering::Relaxed);
     // Each client's own, and a few that are on their way out.
-    assert!((1..=CLIENTS + 4).contains(&most), "{most} instances for {CLIENTS} clients");
+    assert!((1..=CLIENTS + 4).contains(&peak), "{peak} instances for {CLIENTS} clients");
 }
 
 #[tokio::test]
 async fn cancelled_decision_releases_its_permit() {
     // 16 MiB at once: each decision goes to the threads for slow ones at the first step, and only these let go of what was given up.
-    let limits = Limits { concurrency: 8, prepared: 0, shadow: 0, ..patient() };
+    let limits = Limits { concurrency: 8, prepared: 0, shadow: 0, ..generous_limits() };
     let authorizer = new_authorizer(&with_pages(256), limits);
     let mut begun = 0;
     for _ in 0..500 {

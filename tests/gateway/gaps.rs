@@ -13,12 +13,12 @@ async fn ack_beyond_the_last_entry_is_clamped_and_reported_as_a_gap() {
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={beyond}")).await;
     assert_eq!(sse.connected("c").await, last);
     assert_eq!(sse.gap("c").await, ("store-reset".into(), true, beyond, last));
-    let live = gateway.store.stock("c", "e", &json!(2)).await;
+    let live = gateway.store.emit_stock("c", "e", &json!(2)).await;
     assert_eq!(sse.ids("c", 1).await, [live]);
     // It is told once.
     let mut sse = sse.reconnect().await;
     sse.connected("c").await;
-    let live = gateway.store.stock("c", "e", &json!(3)).await;
+    let live = gateway.store.emit_stock("c", "e", &json!(3)).await;
     assert_eq!(sse.ids("c", 1).await, [live]);
 }
 
@@ -42,7 +42,7 @@ async fn trimmed_gap_is_certain_only_if_loss_is_proven() {
         // One that comes back behind the gap is not told again.
         let mut sse = sse.reconnect().await;
         assert_eq!(sse.connected("c").await, written[9]);
-        let live = gateway.store.own("x", "e", &json!(1)).await;
+        let live = gateway.store.emit_own("x", "e", &json!(1)).await;
         assert!(live > written[9]);
     }
     let mut sse = open(&written[6].to_string()).await;
@@ -72,7 +72,7 @@ async fn client_that_disconnects_at_a_gap_of_a_deleted_entry_loses_no_other() {
     for n in 0..6 {
         written.push(gateway.store.add("c", "e", &json!(n)).await);
     }
-    gateway.store.say_deleted(StreamId::new(written[3].ms, written[3].seq + 1));
+    gateway.store.set_max_deleted(StreamId::new(written[3].ms, written[3].seq + 1));
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", written[0])).await;
     sse.connected("c").await;
     let (reason, certain, after, _) = sse.gap("c").await;
@@ -80,7 +80,7 @@ async fn client_that_disconnects_at_a_gap_of_a_deleted_entry_loses_no_other() {
     let mut sse = sse.reconnect().await;
     let mut got = Vec::new();
     sse.connected("c").await;
-    let last = gateway.store.stock("c", "e", &json!("last")).await;
+    let last = gateway.store.emit_stock("c", "e", &json!("last")).await;
     while got.last() != Some(&last) {
         let frame = sse.frame().await;
         if frame["event"].is_string() {
@@ -103,7 +103,7 @@ async fn stream_trimmed_to_nothing_is_reported_as_a_gap_once() {
     assert_eq!(sse.gap("c").await, ("trimmed".into(), false, written[0], written[2]));
     let mut sse = sse.reconnect().await;
     sse.connected("c").await;
-    let live = gateway.store.stock("c", "e", &json!("live")).await;
+    let live = gateway.store.emit_stock("c", "e", &json!("live")).await;
     assert_eq!(sse.ids("c", 1).await, [live], "it was told already");
 }
 
@@ -113,12 +113,12 @@ async fn expired_stream_is_a_gap_for_a_returning_client() {
     let seen = gateway.store.add("c", "e", &json!("seen")).await;
     gateway.store.add("c", "e", &json!("never read")).await;
     gateway.store.expire("c", 5).await;
-    gateway.store.pass(6_000);
+    gateway.store.advance_clock(6_000);
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={seen}")).await;
     assert_eq!(sse.connected("c").await, StreamId::ZERO, "there is no such key");
     let (_, certain, after, resumed) = sse.gap("c").await;
     assert_eq!((certain, after, resumed), (false, seen, StreamId::ZERO));
-    let live = gateway.store.stock("c", "e", &json!("live")).await;
+    let live = gateway.store.emit_stock("c", "e", &json!("live")).await;
     assert_eq!(sse.ids("c", 1).await, [live]);
 }
 
@@ -128,7 +128,7 @@ async fn expired_and_recreated_stream_is_a_gap_for_a_returning_client() {
     let seen = gateway.store.add("c", "e", &json!("seen")).await;
     gateway.store.add("c", "e", &json!("never read")).await;
     gateway.store.expire("c", 5).await;
-    gateway.store.pass(6_000);
+    gateway.store.advance_clock(6_000);
     let anew = gateway.store.add("c", "e", &json!("anew")).await;
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={seen}")).await;
     sse.connected("c").await;
@@ -143,14 +143,14 @@ async fn stream_that_expires_while_read_loses_no_events() {
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
     for round in 0..3 {
-        let first = gateway.store.own("c", "e", &json!(round)).await;
-        let second = gateway.store.stock("c", "e", &json!(round)).await;
+        let first = gateway.store.emit_own("c", "e", &json!(round)).await;
+        let second = gateway.store.emit_stock("c", "e", &json!(round)).await;
         assert_eq!(sse.ids("c", 2).await, [first, second]);
         gateway.store.expire("c", 1).await;
-        gateway.store.pass(2_000);
+        gateway.store.advance_clock(2_000);
         // Wait until the check of its position has seen that there is no such key.
         let reads = gateway.store.reads();
-        crate::harness::until("two checks", || gateway.store.reads() > reads + 1).await;
+        crate::harness::wait_until("two checks", || gateway.store.reads() > reads + 1).await;
     }
 }
 
@@ -168,9 +168,9 @@ async fn event_over_the_size_limit_is_a_gap_and_delivery_continues() {
         assert_eq!(sse.ids("c", 1).await, [before]);
         assert_eq!(sse.gap("c").await, ("too-large".into(), true, before, replayed));
         assert_eq!(sse.ids("c", 1).await, [after]);
-        let live = gateway.store.stock("c", "e", &large).await;
+        let live = gateway.store.emit_stock("c", "e", &large).await;
         assert_eq!(sse.gap("c").await, ("too-large".into(), true, after, live), "live");
-        let next = gateway.store.stock("c", "e", &json!("next")).await;
+        let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
         assert_eq!(sse.ids("c", 1).await, [next]);
     }
 }
@@ -187,7 +187,7 @@ async fn event_of_several_mebibytes_is_delivered_unchanged() {
     assert_eq!(event["id"], replayed.to_string());
     assert!(event["data"] == large, "all of it, as it was");
     assert_eq!(sse.ids("c", 1).await, [small]);
-    gateway.store.stock("c", "e", &large).await;
+    gateway.store.emit_stock("c", "e", &large).await;
     assert!(sse.event().await["data"] == large, "live too");
 }
 
@@ -210,7 +210,7 @@ async fn key_of_another_type_is_an_error_that_does_not_reveal_the_type() {
     // The other channel goes on, and nothing more is said of the first, whatever is published there.
     gateway.store.publish("secret", &json!({"data":1,"event":"e","channel":"secret","id":"9-9"}).to_string()).await;
     for n in 0..3 {
-        let id = gateway.store.stock("c", "e", &json!(n)).await;
+        let id = gateway.store.emit_stock("c", "e", &json!(n)).await;
         assert_eq!(sse.ids("c", 1).await, [id]);
     }
 }
@@ -218,12 +218,12 @@ async fn key_of_another_type_is_an_error_that_does_not_reveal_the_type() {
 #[tokio::test]
 async fn key_that_becomes_a_stream_is_delivered() {
     let gateway = Gateway::start("stream.reconcile-interval = '50ms'").await;
-    gateway.store.set_wrong("c", true);
+    gateway.store.set_wrong_type("c", true);
     let mut sse = gateway.open("channel=c").await;
     assert_eq!(sse.frame().await["type"], "error");
-    gateway.store.set_wrong("c", false);
+    gateway.store.set_wrong_type("c", false);
     sse.connected("c").await;
-    let id = gateway.store.stock("c", "e", &json!(1)).await;
+    let id = gateway.store.emit_stock("c", "e", &json!(1)).await;
     assert_eq!(sse.ids("c", 1).await, [id]);
 }
 
@@ -232,17 +232,17 @@ async fn key_of_another_type_for_a_while_loses_no_events() {
     let gateway = Gateway::start("stream.reconcile-interval = '50ms'").await;
     let mut sse = gateway.open("channel=c&channel=d").await;
     let _connected = (sse.frame().await, sse.frame().await);
-    let mut written = vec![gateway.store.stock("c", "e", &json!(1)).await];
+    let mut written = vec![gateway.store.emit_stock("c", "e", &json!(1)).await];
     assert_eq!(sse.ids("c", 1).await, written);
-    gateway.store.set_wrong("c", true);
-    written.push(gateway.store.stock("c", "e", &json!(2)).await);
+    gateway.store.set_wrong_type("c", true);
+    written.push(gateway.store.emit_stock("c", "e", &json!(2)).await);
     let reads = gateway.store.reads();
-    crate::harness::until("two more checks", || gateway.store.reads() > reads + 3).await;
-    let other = gateway.store.stock("d", "e", &json!(1)).await;
+    crate::harness::wait_until("two more checks", || gateway.store.reads() > reads + 3).await;
+    let other = gateway.store.emit_stock("d", "e", &json!(1)).await;
     assert_eq!(sse.ids("d", 1).await, [other]);
-    gateway.store.set_wrong("c", false);
+    gateway.store.set_wrong_type("c", false);
     assert_eq!(sse.ids("c", 1).await, written[1..]);
-    written.push(gateway.store.stock("c", "e", &json!(3)).await);
+    written.push(gateway.store.emit_stock("c", "e", &json!(3)).await);
     assert_eq!(sse.ids("c", 1).await, written[2..]);
 }
 
@@ -251,19 +251,19 @@ async fn replaying_client_of_a_key_of_another_type_is_not_flooded() {
     let gateway = Gateway::start("stream.buffer-memory = 0").await;
     let mut sse = gateway.open("channel=c&last_ack_c=0").await;
     sse.connected("c").await;
-    let first = gateway.store.stock("c", "e", &json!(1)).await;
+    let first = gateway.store.emit_stock("c", "e", &json!(1)).await;
     assert_eq!(sse.ids("c", 1).await, [first]);
     // The hub reads the next entry while the key is a stream, the reader when it is none.
     let held = gateway.store.hold_reads().await;
-    let second = gateway.store.stock("c", "e", &json!(2)).await;
-    gateway.store.set_wrong("c", true);
+    let second = gateway.store.emit_stock("c", "e", &json!(2)).await;
+    gateway.store.set_wrong_type("c", true);
     drop(held);
     let reads = gateway.store.reads();
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     let more = gateway.store.reads() - reads;
     assert!(more < 20, "{more} reads of a key that cannot be read");
-    gateway.store.set_wrong("c", false);
-    let third = gateway.store.stock("c", "e", &json!(3)).await;
+    gateway.store.set_wrong_type("c", false);
+    let third = gateway.store.emit_stock("c", "e", &json!(3)).await;
     let mut ids = Vec::new();
     let mut others = 0;
     while ids.len() < 2 {

@@ -9,18 +9,18 @@ use tidegate::util::clock::now_ms;
 
 use crate::client::{Sse, id_of};
 use crate::guests;
-use crate::harness::{Gateway, until};
+use crate::harness::{Gateway, wait_until};
 
 /// A policy that lets everybody in on these terms.
 #[derive(Default)]
-struct Terms {
+struct GrantTemplate {
     channels: Option<&'static [&'static str]>,
     /// In ms from the decision on.
     expires_in: Option<u64>,
     replay_since: Option<u64>,
 }
 
-impl Terms {
+impl GrantTemplate {
     fn component(&self) -> Vec<u8> {
         let names = self.channels.unwrap_or_default();
         let mut list = String::new();
@@ -61,8 +61,8 @@ impl Terms {
 
 #[tokio::test]
 async fn stream_ends_with_reconnect_before_its_grant_expires() {
-    let policy = Terms { expires_in: Some(2_000), ..Terms::default() }.component();
-    let gateway = Gateway::behind(&policy, "").await;
+    let policy = GrantTemplate { expires_in: Some(2_000), ..GrantTemplate::default() }.component();
+    let gateway = Gateway::with_policy(&policy, "").await;
     let seen = gateway.store.add("c", "e", &json!(1)).await;
     let asked = now_ms();
     let mut streams = Vec::new();
@@ -80,9 +80,9 @@ async fn stream_ends_with_reconnect_before_its_grant_expires() {
         assert!(now <= granted + 2_100, "not after its time: after {} ms", now - granted);
         granted = granted.max(asked);
     }
-    until("their places are free", || gateway.app.streams.count() == 0).await;
+    wait_until("their places are free", || gateway.app.streams.count() == 0).await;
     // They come back by themselves, and lose nothing.
-    let missed = gateway.store.stock("c", "e", &json!(2)).await;
+    let missed = gateway.store.emit_stock("c", "e", &json!(2)).await;
     let mut sse = streams.pop().expect("one of five").reconnect().await;
     sse.connected("c").await;
     assert_eq!(sse.ids("c", 1).await, [missed]);
@@ -91,38 +91,38 @@ async fn stream_ends_with_reconnect_before_its_grant_expires() {
 #[tokio::test]
 async fn grant_with_a_very_late_expiry_is_valid() {
     for expires_in in [31_536_000_000_000, u64::MAX >> 2] {
-        let policy = Terms { expires_in: Some(expires_in), ..Terms::default() }.component();
-        let gateway = Gateway::behind(&policy, "").await;
+        let policy = GrantTemplate { expires_in: Some(expires_in), ..GrantTemplate::default() }.component();
+        let gateway = Gateway::with_policy(&policy, "").await;
         let mut sse = gateway.open("channel=c").await;
         sse.connected("c").await;
-        let id = gateway.store.stock("c", "e", &json!(1)).await;
+        let id = gateway.store.emit_stock("c", "e", &json!(1)).await;
         assert_eq!(sse.ids("c", 1).await, [id]);
     }
 }
 
 #[tokio::test]
 async fn stalled_client_is_disconnected_when_its_grant_expires() {
-    let policy = Terms { expires_in: Some(1_000), ..Terms::default() }.component();
-    let gateway = Gateway::behind(&policy, "").await;
+    let policy = GrantTemplate { expires_in: Some(1_000), ..GrantTemplate::default() }.component();
+    let gateway = Gateway::with_policy(&policy, "").await;
     let sse = Sse::open_with(gateway.data, "/api/realtime?channel=c", &[], Some(4096)).await;
     for _ in 0..3_000 {
-        gateway.store.own("c", "e", &json!("x".repeat(4096))).await;
+        gateway.store.emit_own("c", "e", &json!("x".repeat(4096))).await;
         tokio::task::yield_now().await;
     }
-    until("its connection is cut", || gateway.app.streams.count() == 0).await;
+    wait_until("its connection is cut", || gateway.app.streams.count() == 0).await;
     assert_eq!(gateway.app.streams.ended(EndReason::Expired), 1);
     drop(sse);
 }
 
 #[tokio::test]
 async fn stream_with_short_grants_loses_no_events() {
-    let policy = Terms { expires_in: Some(300), ..Terms::default() }.component();
-    let gateway = Gateway::behind(&policy, "").await;
+    let policy = GrantTemplate { expires_in: Some(300), ..GrantTemplate::default() }.component();
+    let gateway = Gateway::with_policy(&policy, "").await;
     let store = gateway.store.clone();
     let emitting = tokio::spawn(async move {
         let mut ids = Vec::new();
         for n in 0..150 {
-            ids.push(store.stock("c", "e", &json!(n)).await);
+            ids.push(store.emit_stock("c", "e", &json!(n)).await);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         ids
@@ -146,12 +146,12 @@ async fn stream_with_short_grants_loses_no_events() {
 
 #[tokio::test]
 async fn stream_ends_at_the_earlier_of_expiry_and_rotation() {
-    for (expires_in, within, why) in [(500, "1h", EndReason::Expired), (3_600_000, "0s", EndReason::Rotated)] {
-        let policy = Terms { expires_in: Some(expires_in), ..Terms::default() }.component();
-        let gateway = Gateway::behind(&policy, &format!("policy.rotation-window = \"{within}\"")).await;
+    for (expires_in, window, why) in [(500, "1h", EndReason::Expired), (3_600_000, "0s", EndReason::Rotated)] {
+        let policy = GrantTemplate { expires_in: Some(expires_in), ..GrantTemplate::default() }.component();
+        let gateway = Gateway::with_policy(&policy, &format!("policy.rotation-window = \"{window}\"")).await;
         let mut sse = gateway.open("channel=c").await;
         sse.connected("c").await;
-        gateway.replace(&guests::component("allow")).await.expect("it loads");
+        gateway.activate(&guests::component("allow")).await.expect("it loads");
         assert_eq!(sse.frame().await["type"], "reconnect");
         assert!(sse.next().await.is_none());
         let ended = EndReason::ALL.map(|why| (why, gateway.app.streams.ended(why)));
@@ -161,8 +161,8 @@ async fn stream_ends_at_the_earlier_of_expiry_and_rotation() {
 
 #[tokio::test]
 async fn only_granted_channels_are_opened() {
-    let policy = Terms { channels: Some(&["b", "d"]), ..Terms::default() }.component();
-    let gateway = Gateway::behind(&policy, "").await;
+    let policy = GrantTemplate { channels: Some(&["b", "d"]), ..GrantTemplate::default() }.component();
+    let gateway = Gateway::with_policy(&policy, "").await;
     for name in ["a", "b", "c", "d"] {
         gateway.store.add(name, "e", &json!("old")).await;
     }
@@ -175,33 +175,33 @@ async fn only_granted_channels_are_opened() {
     frames.sort();
     assert_eq!(frames, ["\"b\"", "\"b\"", "\"d\""]);
     assert_eq!(gateway.store.watched(), ["b", "d"]);
-    gateway.store.stock("a", "e", &json!("kept back")).await;
-    gateway.store.stock("c", "e", &json!("kept back")).await;
-    let live = gateway.store.stock("d", "e", &json!("live")).await;
+    gateway.store.emit_stock("a", "e", &json!("kept back")).await;
+    gateway.store.emit_stock("c", "e", &json!("kept back")).await;
+    let live = gateway.store.emit_stock("d", "e", &json!("live")).await;
     assert_eq!(sse.ids("d", 1).await, [live]);
     // The id that it sends back is of the URL's list all the same.
-    let missed = gateway.store.stock("b", "e", &json!("missed")).await;
+    let missed = gateway.store.emit_stock("b", "e", &json!("missed")).await;
     let mut sse = sse.reconnect().await;
     for _ in 0..3 {
         let frame = sse.frame().await;
         assert!(frame["type"] == "connected" || frame["id"] == missed.to_string(), "{frame}");
     }
-    let live = gateway.store.stock("d", "e", &json!("live")).await;
+    let live = gateway.store.emit_stock("d", "e", &json!("live")).await;
     assert_eq!(sse.ids("d", 1).await, [live]);
 }
 
 #[tokio::test]
 async fn replay_starts_no_earlier_than_the_policy_allows() {
     use crate::faulty_store::START;
-    let policy = Terms { replay_since: Some(START + 100), ..Terms::default() }.component();
-    let gateway = Gateway::behind(&policy, "").await;
+    let policy = GrantTemplate { replay_since: Some(START + 100), ..GrantTemplate::default() }.component();
+    let gateway = Gateway::with_policy(&policy, "").await;
     let add = async || gateway.store.add_fields("c", &[("event", "e"), ("data", "1")], None).await;
     let old = add().await;
-    gateway.store.pass(99);
+    gateway.store.advance_clock(99);
     let almost = add().await;
-    gateway.store.pass(1);
+    gateway.store.advance_clock(1);
     let mut allowed = vec![add().await, add().await];
-    gateway.store.pass(50);
+    gateway.store.advance_clock(50);
     allowed.push(add().await);
     assert_eq!(allowed[0], StreamId::new(START + 100, 0));
     let mut ids = vec![None];

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::client::{Sse, ask};
-use crate::harness::{Door, Gateway, until, within};
+use crate::harness::{Gateway, InitialPolicy, wait_until, with_timeout};
 
 const STREAM: &str = "/api/realtime?channel=c";
 
@@ -33,7 +33,7 @@ async fn unknown_methods_are_405_and_unknown_paths_404_as_json() {
     }
     let reply = ask(gateway.data, "GET", "/healthz", &[], "").await;
     assert_eq!((reply.status, reply.json()), (200, json!({"status": "ok"})));
-    assert!(gateway.is_untouched());
+    assert!(gateway.is_idle());
 }
 
 #[tokio::test]
@@ -54,9 +54,9 @@ async fn configured_origins_are_echoed_with_credentials_on_every_answer() {
     let deny = crate::guests::component("deny");
     let spin = crate::guests::component("trap");
     let open = Gateway::start(toml).await;
-    let denying = Gateway::behind(&deny, toml).await;
-    let trapping = Gateway::behind(&spin, toml).await;
-    let undecided = Gateway::with(None, &Door::NoPolicyYet, toml).await;
+    let denying = Gateway::with_policy(&deny, toml).await;
+    let trapping = Gateway::with_policy(&spin, toml).await;
+    let undecided = Gateway::start_with(None, &InitialPolicy::Missing, toml).await;
     for (origin, allowed) in [
         ("https://app.example", true),
         ("http://localhost:3000", true),
@@ -122,13 +122,13 @@ async fn stream_over_the_limit_is_503_until_another_ends() {
     let mut first = gateway.open("channel=c").await;
     first.connected("c").await;
     let second = gateway.open("channel=c").await;
-    let reply = gateway.refused("channel=c").await;
+    let reply = gateway.request("channel=c").await;
     assert_eq!((reply.status, &*reply.code()), (503, "too_many_streams"));
     assert!(reply.body.contains("stream.max-streams"));
     drop(second);
-    until("the place is free", || gateway.app.streams.count() == 1).await;
+    wait_until("the place is free", || gateway.app.streams.count() == 1).await;
     gateway.open("channel=c").await.connected("c").await;
-    let id = gateway.store.stock("c", "e", &json!(1)).await;
+    let id = gateway.store.emit_stock("c", "e", &json!(1)).await;
     assert_eq!(first.ids("c", 1).await, [id], "the first was never touched");
 }
 
@@ -137,7 +137,7 @@ async fn drain_sends_each_stream_a_reconnect_with_its_lowest_position() {
     let gateway = Gateway::start("drain.duration = '200ms'").await;
     let (data, app, store) = (gateway.data, gateway.app.clone(), gateway.store.clone());
     let old = store.add("a", "e", &json!(1)).await;
-    store.pass(50_000);
+    store.advance_clock(50_000);
     let newer = store.add("b", "e", &json!(1)).await;
     let mut streams = Vec::new();
     for (query, least) in [
@@ -154,13 +154,13 @@ async fn drain_sends_each_stream_a_reconnect_with_its_lowest_position() {
         streams.push((sse, least));
     }
     let served = gateway.stop();
-    until("the drain begins", || app.streams.count() < 4).await;
+    wait_until("the drain begins", || app.streams.count() < 4).await;
     for (sse, least) in &mut streams {
-        let frame = within("the farewell", sse.frame()).await;
+        let frame = with_timeout("the farewell", sse.frame()).await;
         assert_eq!(frame, json!({"type": "reconnect", "timestamp": least}));
         assert!(sse.next().await.is_none(), "and nothing more");
     }
-    within("the end of the server", served).await.expect("it ends without a panic");
+    with_timeout("the end of the server", served).await.expect("it ends without a panic");
     assert_eq!(app.streams.count(), 0);
     assert!(tokio::net::TcpStream::connect(data).await.is_err(), "the port is closed");
 }
@@ -171,7 +171,7 @@ async fn stalled_client_does_not_block_a_drain() {
     let sse = Sse::open_with(gateway.data, STREAM, &[], Some(4096)).await;
     let store = gateway.store.clone();
     for _ in 0..3_000 {
-        store.own("c", "e", &json!("x".repeat(4096))).await;
+        store.emit_own("c", "e", &json!("x".repeat(4096))).await;
         tokio::task::yield_now().await;
     }
     let served = gateway.stop();
@@ -193,7 +193,7 @@ async fn only_an_idle_stream_is_pinged() {
     // Three events in less than a second each.
     for n in 0..3 {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        gateway.store.own("c", "e", &json!(n)).await;
+        gateway.store.emit_own("c", "e", &json!(n)).await;
         assert_ne!(sse.block().await.expect("the stream stays").kind(), "ping");
     }
 }

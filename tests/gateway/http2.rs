@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 
 use crate::client::ask;
-use crate::harness::{Gateway, until, within};
+use crate::harness::{Gateway, wait_until, with_timeout};
 
 type Client = SendRequest<Empty<Bytes>>;
 
@@ -26,7 +26,7 @@ async fn client(gateway: &Gateway, window: u32) -> Client {
 async fn open(client: &mut Client, channel: &str) -> Incoming {
     let target = format!("http://h/api/realtime?channel={channel}");
     let request = http::Request::get(target).body(Empty::new()).expect("a request");
-    let response = within("an answer", client.send_request(request)).await.expect("an answer");
+    let response = with_timeout("an answer", client.send_request(request)).await.expect("an answer");
     assert_eq!(response.status(), 200);
     response.into_body()
 }
@@ -34,7 +34,7 @@ async fn open(client: &mut Client, channel: &str) -> Incoming {
 /// Reads until it says this.
 async fn says(body: &mut Incoming, word: &str) {
     let mut text = String::new();
-    within(word, async {
+    with_timeout(word, async {
         while !text.contains(word) {
             let frame = body.frame().await.expect("it goes on").expect("no error");
             text.push_str(&String::from_utf8_lossy(frame.data_ref().expect("bytes")));
@@ -53,12 +53,12 @@ async fn stalled_stream_is_reset_without_other_streams_of_its_connection() {
         let mut meant = open(&mut client, "c").await;
         says(&mut meant, "connected").await;
         // More than its window holds, so that it does not hear.
-        gateway.store.own("c", "e", &json!("x".repeat(5000))).await;
+        gateway.store.emit_own("c", "e", &json!("x".repeat(5000))).await;
         let revoke = |headers| ask(gateway.control, "POST", "/v1/revoke", headers, r#"{"channel":"c"}"#);
         assert_eq!(revoke(&[("content-type", "application/json")]).await.json()["streams"], 1);
-        until("it is gone", || gateway.app.streams.count() == 1).await;
-        assert!(within("its end", meant.collect()).await.is_err(), "it is reset");
-        gateway.store.own("d", "e", &json!(format!("round {round}"))).await;
+        wait_until("it is gone", || gateway.app.streams.count() == 1).await;
+        assert!(with_timeout("its end", meant.collect()).await.is_err(), "it is reset");
+        gateway.store.emit_own("d", "e", &json!(format!("round {round}"))).await;
         says(&mut other, &format!("round {round}")).await;
     }
 }

@@ -21,7 +21,7 @@ async fn long_history_is_replayed_completely_and_in_order() {
         readers.push(sse);
     }
     for n in 0..500 {
-        written.push(gateway.store.own("c", "e", &json!({"live": n})).await);
+        written.push(gateway.store.emit_own("c", "e", &json!({"live": n})).await);
     }
     let readers = readers.into_iter().map(|mut sse| {
         let count = written.len();
@@ -36,7 +36,7 @@ async fn long_history_is_replayed_completely_and_in_order() {
 
 #[tokio::test]
 async fn stalled_clients_hold_no_memory_and_resume_in_order() {
-    const LOG: usize = 256 << 10;
+    const BUFFER_BYTES: usize = 256 << 10;
     let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.buffer-memory = '256KiB'").await;
     let mut stopped = Vec::new();
     for _ in 0..10 {
@@ -51,18 +51,18 @@ async fn stalled_clients_hold_no_memory_and_resume_in_order() {
     for n in 0..10_000 {
         let data = json!({"n": n, "kib": kib});
         written.push(match n % 10 {
-            0 => gateway.store.stock("c", "e", &data).await,
-            _ => gateway.store.own("c", "e", &data).await,
+            0 => gateway.store.emit_stock("c", "e", &data).await,
+            _ => gateway.store.emit_own("c", "e", &data).await,
         });
         if n % 100 == 99 {
             assert_eq!(awake.ids("c", 100).await, written[n - 99..], "the others hold nobody up");
-            assert!(gateway.app.hub.log_bytes() <= LOG, "{} bytes", gateway.app.hub.log_bytes());
+            assert!(gateway.app.hub.log_bytes() <= BUFFER_BYTES, "{} bytes", gateway.app.hub.log_bytes());
         }
     }
     for sse in &mut stopped {
         let got = sse.ids("c", written.len()).await;
         assert!(got == written, "each once and in order, on the same connection");
-        assert!(gateway.app.hub.log_bytes() <= LOG);
+        assert!(gateway.app.hub.log_bytes() <= BUFFER_BYTES);
     }
 }
 
@@ -75,7 +75,7 @@ async fn stalled_client_receives_one_gap_for_trimmed_entries_and_then_the_rest()
     let mut written = Vec::new();
     for _ in 0..6_000 {
         let id = gateway.store.add_and_trim("c", "e", &data, Some(1_000)).await;
-        gateway.store.ring("c", id, "e", &data).await;
+        gateway.store.notify("c", id, "e", &data).await;
         written.push(id);
         tokio::task::yield_now().await;
     }
@@ -109,8 +109,8 @@ async fn all_events_are_delivered_without_an_event_buffer() {
     }
     let mut written = [Vec::new(), Vec::new()];
     for n in 0..300 {
-        written[0].push(gateway.store.own("a", "e", &json!(n)).await);
-        written[1].push(gateway.store.stock("b", "e", &json!({ "n": n })).await);
+        written[0].push(gateway.store.emit_own("a", "e", &json!(n)).await);
+        written[1].push(gateway.store.emit_stock("b", "e", &json!({ "n": n })).await);
         if n % 10 == 0 {
             tokio::task::yield_now().await;
         }
@@ -128,7 +128,7 @@ async fn all_events_are_delivered_without_an_event_buffer() {
 
 #[tokio::test]
 async fn channels_share_the_event_buffer_memory() {
-    const LOG: usize = 128 << 10;
+    const BUFFER_BYTES: usize = 128 << 10;
     let gateway = Gateway::start("stream.buffer-memory = '128KiB'").await;
     let names: Vec<String> = (0..50).map(|n| format!("c{n}")).collect();
     let query: String = names.iter().map(|name| format!("channel={name}&")).collect();
@@ -139,8 +139,8 @@ async fn channels_share_the_event_buffer_memory() {
     let data = json!("x".repeat(2_000));
     for _ in 0..10 {
         for name in &names {
-            gateway.store.own(name, "e", &data).await;
-            assert!(gateway.app.hub.log_bytes() <= LOG);
+            gateway.store.emit_own(name, "e", &data).await;
+            assert!(gateway.app.hub.log_bytes() <= BUFFER_BYTES);
         }
         for _ in &names {
             sse.event().await;

@@ -12,13 +12,14 @@ use tidegate::wasm::engine;
 
 use crate::client::{Reply, Sse};
 use crate::guests::component;
-use crate::harness::{Gateway, load, until};
+use crate::harness::{Gateway, load, wait_until};
 
 /// Enough for what an honest policy does, and soon over.
-const BOUNDS: &str = "policy.cpu-time = '50ms'\npolicy.timeout = '1s'\npolicy.lookup.prefixes = ['forbidden:']\n";
+const STRICT_LIMITS: &str =
+    "policy.cpu-time = '50ms'\npolicy.timeout = '1s'\npolicy.lookup.prefixes = ['forbidden:']\n";
 
 /// What a client is told that was not let in for no fault of its own: nothing that the operator's log has.
-fn assert_tells_nothing(reply: &Reply, name: &str) {
+fn assert_reveals_nothing(reply: &Reply, name: &str) {
     let message = reply.json()["error"]["message"].as_str().expect("words").to_lowercase();
     for word in ["policy", "wasm", "trap", "memory", "unreachable", "timeout", "cpu", "stack", "header", name] {
         assert!(!message.contains(word), "{name}: {message}");
@@ -47,16 +48,16 @@ async fn hostile_policy_fails_closed_until_a_valid_one_is_active() {
             "spin" => "policy.cpu-time = '20ms'\npolicy.timeout = '60s'",
             // They go on where a busy machine gives them little time.
             "grow" | "huge-answer" => "policy.cpu-time = '1s'\npolicy.timeout = '60s'",
-            _ => BOUNDS,
+            _ => STRICT_LIMITS,
         };
-        let gateway = Gateway::behind(&component(name), bounds).await;
+        let gateway = Gateway::with_policy(&component(name), bounds).await;
         let mut decisions = gateway.app.authorizer.watch();
-        let reply = gateway.refused("channel=c&channel=d&last_ack_c=0").await;
+        let reply = gateway.request("channel=c&channel=d&last_ack_c=0").await;
         assert_eq!((reply.status, &*reply.code()), (500, "decision_error"), "{name}: {}", reply.body);
         assert_eq!(reply.header("content-type"), "application/json", "{name}");
         assert_eq!(reply.header("x-evil"), "", "{name}");
-        assert_tells_nothing(&reply, name);
-        assert!(gateway.is_untouched(), "{name}: nobody was let in");
+        assert_reveals_nothing(&reply, name);
+        assert!(gateway.is_idle(), "{name}: nobody was let in");
         let watched = decisions.try_recv().expect("the operator is told");
         let tidegate::policy::Outcome::Failed(failure) = &watched.decision.outcome else {
             panic!("{name}: {:?}", watched.decision.outcome)
@@ -66,31 +67,31 @@ async fn hostile_policy_fails_closed_until_a_valid_one_is_active() {
         gateway.app.authorizer.activate(load(&component("allow")));
         let mut sse = gateway.open("channel=c&last_ack_c=0").await;
         sse.connected("c").await;
-        let id = gateway.store.stock("c", "e", &json!(1)).await;
+        let id = gateway.store.emit_stock("c", "e", &json!(1)).await;
         assert_eq!(sse.ids("c", 1).await, [id], "{name}");
     }
 }
 
 #[tokio::test]
 async fn policy_answer_is_sent_unchanged() {
-    let gateway = Gateway::behind(&component("deny"), BOUNDS).await;
-    let reply = gateway.refused("channel=c").await;
+    let gateway = Gateway::with_policy(&component("deny"), STRICT_LIMITS).await;
+    let reply = gateway.request("channel=c").await;
     assert_eq!((reply.status, &*reply.body), (418, "no tea"));
     assert_eq!((&*reply.header("x-why"), &*reply.header("content-type")), ("teapot", "text/plain"));
     assert_eq!(reply.header("content-length"), "6");
-    assert!(gateway.is_untouched());
+    assert!(gateway.is_idle());
 
-    let gateway = Gateway::behind(&component("grant-headers"), BOUNDS).await;
+    let gateway = Gateway::with_policy(&component("grant-headers"), STRICT_LIMITS).await;
     let mut sse = gateway.open("channel=c").await;
     assert_eq!((&*sse.header("set-cookie"), &*sse.header("x-extra")), ("a=b", "1"));
     sse.connected("c").await;
 
-    let gateway = Gateway::behind(&component("tokens"), BOUNDS).await;
-    let reply = gateway.refused("channel=c").await;
+    let gateway = Gateway::with_policy(&component("tokens"), STRICT_LIMITS).await;
+    let reply = gateway.request("channel=c").await;
     assert_eq!((reply.status, &*reply.body), (503, "unavailable"));
 
     // The one channel that this policy lets in.
-    let gateway = Gateway::behind(&component("foreign-channel"), BOUNDS).await;
+    let gateway = Gateway::with_policy(&component("foreign-channel"), STRICT_LIMITS).await;
     let mut sse = gateway.open("channel=c&channel=not-asked-for").await;
     sse.connected("not-asked-for").await;
     assert_eq!(gateway.store.watched(), ["not-asked-for"]);
@@ -99,26 +100,26 @@ async fn policy_answer_is_sent_unchanged() {
 #[tokio::test]
 async fn lookups_are_denied_unavailable_or_answered() {
     let lookup = component("lookup");
-    let gateway = Gateway::behind(&lookup, "policy.lookup.prefixes = ['session:']").await;
-    let reply = gateway.refused("channel=c").await;
+    let gateway = Gateway::with_policy(&lookup, "policy.lookup.prefixes = ['session:']").await;
+    let reply = gateway.request("channel=c").await;
     assert_eq!((reply.status, &*reply.body), (403, "denied"));
-    assert!(gateway.is_untouched());
+    assert!(gateway.is_idle());
 
-    let gateway = Gateway::behind(&lookup, BOUNDS).await;
-    gateway.store.cut();
-    let reply = gateway.refused("channel=c").await;
+    let gateway = Gateway::with_policy(&lookup, STRICT_LIMITS).await;
+    gateway.store.disconnect();
+    let reply = gateway.request("channel=c").await;
     assert_eq!((reply.status, &*reply.body), (503, "unavailable"));
-    gateway.store.heal();
+    gateway.store.reconnect();
     gateway.open("channel=c").await.connected("c").await;
 }
 
 #[tokio::test]
 async fn requests_without_a_policy_are_refused() {
-    let gateway = Gateway::with(None, &crate::harness::Door::NoPolicyYet, "").await;
-    let reply = gateway.refused("channel=c").await;
+    let gateway = Gateway::start_with(None, &crate::harness::InitialPolicy::Missing, "").await;
+    let reply = gateway.request("channel=c").await;
     assert_eq!((reply.status, &*reply.code()), (503, "unavailable"));
-    assert_tells_nothing(&reply, "no-policy");
-    assert!(gateway.is_untouched());
+    assert_reveals_nothing(&reply, "no-policy");
+    assert!(gateway.is_idle());
 }
 
 #[tokio::test]
@@ -140,9 +141,9 @@ async fn invalid_component_fails_to_load_with_the_cause() {
         ("the first half", cut_off, &["not a valid component"]),
         ("an empty component", b"\0asm\x0d\0\x01\0".to_vec(), &["tidegate:policy/authorizer@0.1.0", "nothing"]),
     ] {
-        let gateway = Gateway::behind(&allow, "").await;
+        let gateway = Gateway::with_policy(&allow, "").await;
         let before = gateway.app.authorizer.active();
-        let error = gateway.replace(&bytes).await.expect_err(what).to_string();
+        let error = gateway.activate(&bytes).await.expect_err(what).to_string();
         for word in words {
             assert!(error.contains(word), "{what}: {error}");
         }
@@ -156,14 +157,14 @@ async fn invalid_component_fails_to_load_with_the_cause() {
 
 #[tokio::test]
 async fn replaced_policy_makes_no_more_decisions() {
-    let gateway = Gateway::behind(&component("allow"), "").await;
+    let gateway = Gateway::with_policy(&component("allow"), "").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
-    let info = gateway.replace(&component("deny")).await.expect("it loads");
+    let info = gateway.activate(&component("deny")).await.expect("it loads");
     assert!(info.digest.starts_with("sha256:") && info.generation == 2);
     assert_eq!(gateway.app.authorizer.active(), Some(info));
-    assert_eq!(gateway.refused("channel=c").await.status, 418);
-    let id = gateway.store.stock("c", "e", &json!(1)).await;
+    assert_eq!(gateway.request("channel=c").await.status, 418);
+    let id = gateway.store.emit_stock("c", "e", &json!(1)).await;
     assert_eq!(sse.ids("c", 1).await, [id], "no stream drops");
 }
 
@@ -174,15 +175,15 @@ async fn concurrent_hostile_decisions_do_not_affect_other_gateways() {
         ("spin", "policy.cpu-time = '10ms'\npolicy.timeout = '4s'\npolicy.queue-timeout = '10s'"),
         ("sleep", "policy.timeout = '1s'"),
     ] {
-        let hostile = Arc::new(Gateway::behind(&component(name), toml).await);
-        let good = Gateway::behind(&component("allow"), "").await;
+        let hostile = Arc::new(Gateway::with_policy(&component(name), toml).await);
+        let good = Gateway::with_policy(&component("allow"), "").await;
         let mut stream = good.open("channel=c").await;
         stream.connected("c").await;
         // Each comes again until the others have had their turn.
         let over = Arc::new(AtomicBool::new(false));
         let attack = join_all((0..200).map(|_| async {
             loop {
-                let reply = hostile.refused("channel=c").await;
+                let reply = hostile.request("channel=c").await;
                 assert_eq!((reply.status, &*reply.code()), (500, "decision_error"), "{name}");
                 if over.load(Ordering::Relaxed) {
                     return;
@@ -190,11 +191,11 @@ async fn concurrent_hostile_decisions_do_not_affect_other_gateways() {
             }
         }));
         let others = async {
-            until("the attack is under way", || hostile.app.streams.count() > 0).await;
+            wait_until("the attack is under way", || hostile.app.streams.count() > 0).await;
             for _ in 0..3 {
                 let mut sse = good.open("channel=c").await;
                 sse.connected("c").await;
-                let id = good.store.stock("c", "e", &json!(1)).await;
+                let id = good.store.emit_stock("c", "e", &json!(1)).await;
                 assert_eq!((sse.ids("c", 1).await, stream.ids("c", 1).await), (vec![id], vec![id]));
             }
             over.store(true, Ordering::Relaxed);
@@ -218,14 +219,14 @@ async fn concurrent_hostile_decisions_do_not_affect_other_gateways() {
 #[tokio::test]
 async fn request_that_exceeds_the_queue_timeout_is_503() {
     let toml = "policy.concurrency = 1\npolicy.queue-timeout = '100ms'\npolicy.timeout = '1s'";
-    let gateway = Gateway::behind(&component("sleep"), toml).await;
+    let gateway = Gateway::with_policy(&component("sleep"), toml).await;
     let start = Instant::now();
     let second = async {
-        until("the first is being decided", || gateway.app.streams.count() == 1).await;
-        let reply = gateway.refused("channel=c").await;
+        wait_until("the first is being decided", || gateway.app.streams.count() == 1).await;
+        let reply = gateway.request("channel=c").await;
         (reply, start.elapsed())
     };
-    let (first, (second, took)) = tokio::join!(gateway.refused("channel=c"), second);
+    let (first, (second, took)) = tokio::join!(gateway.request("channel=c"), second);
     assert_eq!((second.status, &*second.code()), (503, "unavailable"));
     assert!(took < Duration::from_millis(800), "it did not wait for the first: {took:?}");
     assert_eq!(first.status, 500);
@@ -234,7 +235,7 @@ async fn request_that_exceeds_the_queue_timeout_is_503() {
 #[tokio::test]
 async fn request_that_waits_for_a_permit_is_decided() {
     let toml = "policy.concurrency = 1\npolicy.queue-timeout = '5s'";
-    let gateway = Gateway::behind(&component("slow"), toml).await;
+    let gateway = Gateway::with_policy(&component("slow"), toml).await;
     let (mut first, mut second): (Sse, Sse) = tokio::join!(gateway.open("channel=c"), gateway.open("channel=c"));
     tokio::join!(first.connected("c"), second.connected("c"));
 }

@@ -91,7 +91,7 @@ async fn event_emitted_over_rest_is_delivered_and_can_be_read() {
     let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
     let fields: Vec<String> = ["data", "\"grüße\"", "event", "e", "channel", "c"].map(encode).into();
     assert_eq!(reply.json(), json!({"result": [[encode(&id), fields]]}));
-    gateway.store.cut();
+    gateway.store.disconnect();
     let reply = post(&gateway, "/redis", &[TOKEN], &range).await;
     assert_eq!(reply.status, 503, "{}", reply.body);
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 use tidegate::event::StreamId;
 
 use crate::client::{Block, Sse, blocks, id_of};
-use crate::harness::{Door, Gateway, within};
+use crate::harness::{Gateway, InitialPolicy, with_timeout};
 
 #[tokio::test]
 async fn native_reconnect_with_a_stale_url_delivers_each_event_once() {
@@ -16,11 +16,11 @@ async fn native_reconnect_with_a_stale_url_delivers_each_event_once() {
         sse.connected("c").await;
         let mut got = sse.ids("c", expect.len()).await;
         for round in 0..5 {
-            expect.push(gateway.store.stock("c", "e", &json!(round)).await);
+            expect.push(gateway.store.emit_stock("c", "e", &json!(round)).await);
             got.extend(sse.ids("c", 1).await);
             // While nobody is connected.
             let position = *got.last().expect("one came");
-            expect.push(gateway.store.stock("c", "e", &json!("away")).await);
+            expect.push(gateway.store.emit_stock("c", "e", &json!("away")).await);
             sse = sse.reconnect().await;
             assert_eq!(sse.connected("c").await, position);
             got.extend(sse.ids("c", 1).await);
@@ -60,7 +60,7 @@ async fn stream_cut_at_any_byte_resumes_with_each_event_once() {
         }
         // The last of each comes live.
         for channel in ["a", "b", "grüße"] {
-            written.push((channel.to_owned(), gateway.store.own(channel, "e", &json!("live")).await));
+            written.push((channel.to_owned(), gateway.store.emit_own(channel, "e", &json!("live")).await));
             sse.frame().await;
         }
         for _ in 0..3 {
@@ -98,7 +98,7 @@ async fn stream_cut_at_any_byte_resumes_with_each_event_once() {
         for _ in 0..3 {
             assert_eq!(sse.frame().await["type"], "connected");
         }
-        let next = gateway.store.own("b", "e", &json!("next")).await;
+        let next = gateway.store.emit_own("b", "e", &json!("next")).await;
         assert_eq!(sse.ids("b", 1).await, [next]);
     }
 }
@@ -155,15 +155,15 @@ async fn restarted_gateway_resumes_streams_of_its_predecessor() {
     let gateway = Gateway::start("drain.duration = '1ms'").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
-    let first = gateway.store.own("c", "e", &json!(1)).await;
+    let first = gateway.store.emit_own("c", "e", &json!(1)).await;
     assert_eq!(sse.ids("c", 1).await, [first]);
     let store = gateway.store.clone();
-    within("the drain", gateway.stop()).await.expect("the server ends without a panic");
+    with_timeout("the drain", gateway.stop()).await.expect("the server ends without a panic");
     assert_eq!(sse.frame().await["type"], "reconnect");
     assert!(sse.next().await.is_none());
-    let missed = store.stock("c", "e", &json!(2)).await;
+    let missed = store.emit_stock("c", "e", &json!(2)).await;
 
-    let gateway = Gateway::with(Some(store), &Door::AllowAll, "").await;
+    let gateway = Gateway::start_with(Some(store), &InitialPolicy::AllowAll, "").await;
     let id = sse.last_event_id.clone();
     let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], id).await;
     assert_eq!(sse.connected("c").await, first);

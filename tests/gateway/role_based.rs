@@ -30,14 +30,14 @@ async fn assert_decides_the_suite(path: &Path) {
     let component = std::fs::read(path).expect("the component is there");
     let suite = suite();
     let common = &suite.cases[0].world;
-    let gateway = Gateway::behind(&component, &configuration(common)).await;
+    let gateway = Gateway::with_policy(&component, &configuration(common)).await;
     let mut cases: Vec<&TestCase> = suite.cases.iter().filter(|case| case.world.prefixes == common.prefixes).collect();
     // The link is cut once, so these come last.
     cases.sort_by_key(|case| case.world.store_unavailable);
     assert!(cases.len() > 100 && cases.last().is_some_and(|case| case.world.store_unavailable));
     for case in cases {
         if case.world.store_unavailable {
-            gateway.store.cut();
+            gateway.store.disconnect();
         }
         assert_decides(&gateway, case).await;
     }
@@ -83,7 +83,7 @@ async fn freshly_built_policy_passes_the_suite() {
 #[tokio::test]
 async fn large_request_is_decided_like_a_small_one() {
     let component = std::fs::read(committed()).expect("the component is there");
-    let gateway = Gateway::behind(&component, &configuration(&suite().cases[0].world)).await;
+    let gateway = Gateway::with_policy(&component, &configuration(&suite().cases[0].world)).await;
     // More than the policy's memory has room for when it starts.
     let cookie = |sid| format!("{} session={sid}", "a=b; ".repeat(10_000));
     let reply = ask(gateway.data, "GET", "/api/realtime", &[("cookie", &cookie("mallory"))], "").await;
@@ -94,16 +94,16 @@ async fn large_request_is_decided_like_a_small_one() {
 #[tokio::test]
 async fn policy_without_lookup_permission_rejects_all_requests() {
     let component = std::fs::read(committed()).expect("the component is there");
-    let gateway = Gateway::behind(&component, "").await;
+    let gateway = Gateway::with_policy(&component, "").await;
     let reply = ask(gateway.data, "GET", "/api/realtime", &[("cookie", "session=alice")], "").await;
     assert_eq!((reply.status, &*reply.body), (503, "Try again"));
-    assert!(gateway.is_untouched());
+    assert!(gateway.is_idle());
 }
 
 #[tokio::test]
 async fn reason_and_subject_are_visible_to_the_operator_only() {
     let component = std::fs::read(committed()).expect("the component is there");
-    let gateway = Gateway::behind(&component, &configuration(&suite().cases[0].world)).await;
+    let gateway = Gateway::with_policy(&component, &configuration(&suite().cases[0].world)).await;
     let mut decisions = gateway.app.authorizer.watch();
     let target = "/api/realtime?channel=team-blue";
     let reply = ask(gateway.data, "GET", target, &[("cookie", "session=alice")], "").await;
@@ -115,7 +115,7 @@ async fn reason_and_subject_are_visible_to_the_operator_only() {
     assert!(!format!("{watched:?}").contains("session"), "no cookie is shown");
     let mut sse = Sse::open(gateway.data, "/api/realtime", &[("cookie", "session=alice")]).await;
     sse.connected("default").await;
-    assert_eq!(gateway.store.own("default", "e", &json!(1)).await, sse.ids("default", 1).await[0]);
+    assert_eq!(gateway.store.emit_own("default", "e", &json!(1)).await, sse.ids("default", 1).await[0]);
     let watched = decisions.try_recv().expect("a decision");
     let tidegate::policy::Outcome::Allowed(grant) = &watched.decision.outcome else { panic!("alice is let in") };
     assert_eq!(grant.subject.as_deref(), Some("alice"));

@@ -9,9 +9,9 @@ use crate::guests::authorizer;
 use crate::harness::{Gateway, load};
 
 /// CPU time is soon over; the time for it is long, since a busy machine gives little of it.
-const BOUNDS: &str = "policy.cpu-time = '30ms'\npolicy.timeout = '20s'\npolicy.max-memory = '16MiB'\n";
+const STRICT_LIMITS: &str = "policy.cpu-time = '30ms'\npolicy.timeout = '20s'\npolicy.max-memory = '16MiB'\n";
 
-const PATIENT: &str = "policy.cpu-time = '10s'\npolicy.timeout = '20s'\npolicy.max-memory = '16MiB'\n";
+const GENEROUS_LIMITS: &str = "policy.cpu-time = '10s'\npolicy.timeout = '20s'\npolicy.max-memory = '16MiB'\n";
 
 /// Memory that is asked for in vain is never freed: an instance lives for one decision.
 const REALLOC: &str = r#"
@@ -60,41 +60,41 @@ fn answer(bytes: &str) -> Vec<u8> {
     guest(&format!("(memory (export \"memory\") 17) (data (i32.const 64) {bytes})"), "")
 }
 
-fn forever(does: &str) -> String {
+fn endless_loop(does: &str) -> String {
     format!("(loop $again {does} (br $again))")
 }
 
-fn times(count: usize, does: &str) -> String {
+fn repeat(count: usize, does: &str) -> String {
     format!(
         "(loop $again {does} (br_if $again (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const {count}))))"
     )
 }
 
 /// Asks each policy once, while somebody else is let in by another. `kind` is that of the failure, or `allowed`.
-async fn each(bounds: &str, policies: Vec<(&str, &str, Vec<u8>)>) {
-    let good = Gateway::behind(&crate::guests::component("allow"), "").await;
+async fn assert_each_outcome(bounds: &str, policies: Vec<(&str, &str, Vec<u8>)>) {
+    let good = Gateway::with_policy(&crate::guests::component("allow"), "").await;
     let mut stream = good.open("channel=c").await;
     stream.connected("c").await;
     for (name, kind, policy) in policies {
         // What is honest has all the time that it needs, on a busy machine too.
-        let bounds = if kind == "allowed" { PATIENT } else { bounds };
-        let gateway = Gateway::behind(&policy, bounds).await;
+        let bounds = if kind == "allowed" { GENEROUS_LIMITS } else { bounds };
+        let gateway = Gateway::with_policy(&policy, bounds).await;
         let mut decisions = gateway.app.authorizer.watch();
         let start = Instant::now();
         let attack = async {
             if kind == "allowed" {
                 gateway.open("channel=c").await.connected("c").await;
             } else {
-                let reply = gateway.refused("channel=c").await;
+                let reply = gateway.request("channel=c").await;
                 assert_eq!((reply.status, &*reply.code()), (500, "decision_error"), "{name}: {}", reply.body);
                 let says = reply.json()["error"]["message"].clone();
                 assert_eq!(says, "this request could not be decided", "{name}: nothing that the log has");
-                assert!(gateway.is_untouched(), "{name}: nobody was let in");
+                assert!(gateway.is_idle(), "{name}: nobody was let in");
             }
         };
         let neighbour = async {
             good.open("channel=c").await.connected("c").await;
-            let id = good.store.stock("c", "e", &json!(1)).await;
+            let id = good.store.emit_stock("c", "e", &json!(1)).await;
             assert_eq!(stream.ids("c", 1).await, [id]);
         };
         tokio::join!(attack, neighbour);
@@ -114,8 +114,8 @@ async fn each(bounds: &str, policies: Vec<(&str, &str, Vec<u8>)>) {
 async fn cpu_time_is_limited() {
     let spin_in_realloc = r#"(func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (loop $again (br $again)) (i32.const 0))"#;
     let post = r#"(export "cabi_post_tidegate:policy/authorizer@0.1.0#authorize")"#;
-    each(
-        BOUNDS,
+    assert_each_outcome(
+        STRICT_LIMITS,
         vec![
             ("spins at its start", "cpu", guest("(start $spin) (func $spin (loop $again (br $again)))", "")),
             ("traps at its start", "trap", guest("(start $trap) (func $trap unreachable)", "")),
@@ -126,11 +126,11 @@ async fn cpu_time_is_limited() {
                 guest(&format!("(func {post} (param i32) (loop $again (br $again)))"), ""),
             ),
             ("traps after its answer", "trap", guest(&format!("(func {post} (param i32) unreachable)"), "")),
-            ("spins in calls of the host", "cpu", guest(NOW, &forever("(drop (call $now))"))),
+            ("spins in calls of the host", "cpu", guest(NOW, &endless_loop("(drop (call $now))"))),
             (
                 "copies for ever",
                 "cpu",
-                guest("", &forever("(memory.copy (i32.const 65536) (i32.const 131072) (i32.const 983040))")),
+                guest("", &endless_loop("(memory.copy (i32.const 65536) (i32.const 131072) (i32.const 983040))")),
             ),
             ("exits", "trap", guest(EXIT, "(call $exit (i32.const 0))")),
         ],
@@ -143,7 +143,7 @@ async fn waiting_time_is_limited() {
     let wait = "(call $block (call $subscribe (i64.const -1)))";
     // The list stands at 1024, its only handle at 1032.
     let poll = "(i32.store (i32.const 1032) (call $subscribe (i64.const -1))) (call $poll (i32.const 1032) (i32.const 1) (i32.const 1024))";
-    let fill = times(
+    let fill = repeat(
         20_000,
         "(i32.store (i32.add (i32.const 0x80000) (i32.shl (local.get $i) (i32.const 2))) (global.get $handle))",
     );
@@ -154,7 +154,7 @@ async fn waiting_time_is_limited() {
              (call $poll (i32.const 0x80000) (i32.const 20000) (i32.const 1024))"
         ),
     );
-    each(
+    assert_each_outcome(
         "policy.timeout = '300ms'",
         vec![
             ("polls one handle 20,000 times", "allowed", many),
@@ -173,11 +173,11 @@ async fn lookup_without_an_answer_times_out() {
         &format!("{GET} (memory (export \"memory\") 17) (data (i32.const 32) \"k\")"),
         "(call $get (i32.const 32) (i32.const 1) (i32.const 1024))",
     );
-    let gateway = Gateway::behind(&policy, toml).await;
+    let gateway = Gateway::with_policy(&policy, toml).await;
     let held = gateway.store.hold_lookups().await;
     let mut decisions = gateway.app.authorizer.watch();
     let start = Instant::now();
-    let reply = gateway.refused("channel=c").await;
+    let reply = gateway.request("channel=c").await;
     assert_eq!(reply.status, 500);
     assert!(start.elapsed() < Duration::from_secs(5));
     let watched = decisions.try_recv().expect("the operator is told");
@@ -205,8 +205,8 @@ async fn guest_memory_is_limited() {
     let grow = "(br_if $again (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))";
     let table = "(table $t 1 funcref)";
     let grow_table = "(br_if $again (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1)))";
-    each(
-        BOUNDS,
+    assert_each_outcome(
+        STRICT_LIMITS,
         vec![
             ("takes a page at a time", "memory", guest("", &format!("(loop $again {grow}) unreachable"))),
             ("takes all at once", "memory", guest("", "(drop (memory.grow (i32.const 65519))) unreachable")),
@@ -291,7 +291,7 @@ async fn invalid_arguments_and_answers_fail_the_decision() {
         ),
         ("a subject from nowhere", "trap", answer("(i32 0 0) (i32 1 0x7fffffff 4)")),
     ];
-    each("policy.max-memory = '64MiB'\npolicy.cpu-time = '1s'\npolicy.timeout = '10s'", cases).await;
+    assert_each_outcome("policy.max-memory = '64MiB'\npolicy.cpu-time = '1s'\npolicy.timeout = '10s'", cases).await;
 }
 
 #[tokio::test]
@@ -305,8 +305,8 @@ async fn invalid_pointers_of_a_guest_fail_the_decision() {
         )
     };
     let recurse = "(call $deeper) (i32.const 0)) (func $deeper (call $deeper) (call $deeper)";
-    each(
-        BOUNDS,
+    assert_each_outcome(
+        STRICT_LIMITS,
         vec![
             ("beyond its memory", "trap", guest(&realloc("(i32.const 0x7fffff00)"), "")),
             ("at the end of all memory", "trap", guest(&realloc("(i32.const -1)"), "")),
@@ -331,11 +331,15 @@ async fn invalid_pointers_of_a_guest_fail_the_decision() {
 #[tokio::test]
 async fn host_resources_of_a_decision_are_limited() {
     let a_line = "(i32.const 1) (i32.const 0x80000) (i32.const 1000)";
-    each(
-        BOUNDS,
+    assert_each_outcome(
+        STRICT_LIMITS,
         vec![
-            ("takes handles without end", "trap", guest(SUBSCRIBE, &forever("(drop (call $subscribe (i64.const 1)))"))),
-            ("takes outputs without end", "trap", guest(STDOUT, &forever("(drop (call $stdout))"))),
+            (
+                "takes handles without end",
+                "trap",
+                guest(SUBSCRIBE, &endless_loop("(drop (call $subscribe (i64.const 1)))")),
+            ),
+            ("takes outputs without end", "trap", guest(STDOUT, &endless_loop("(drop (call $stdout))"))),
             ("uses a handle that is none", "trap", guest(SUBSCRIBE, "(call $block (i32.const 4096))")),
             (
                 "a petabyte of randomness",
@@ -359,12 +363,12 @@ async fn host_resources_of_a_decision_are_limited() {
                 "trap",
                 guest(STDOUT, "(call $write (call $stdout) (i32.const 0) (i32.const 1000000) (i32.const 1024))"),
             ),
-            ("floods the log", "cpu", guest(LOG, &forever(&format!("(call $log {a_line})")))),
-            ("floods the log a little", "allowed", guest(LOG, &times(5_000, &format!("(call $log {a_line})")))),
+            ("floods the log", "cpu", guest(LOG, &endless_loop(&format!("(call $log {a_line})")))),
+            ("floods the log a little", "allowed", guest(LOG, &repeat(5_000, &format!("(call $log {a_line})")))),
             (
                 "floods the log with nothing",
                 "allowed",
-                guest(LOG, &times(5_000, "(call $log (i32.const 1) (i32.const 0) (i32.const 0))")),
+                guest(LOG, &repeat(5_000, "(call $log (i32.const 1) (i32.const 0) (i32.const 0))")),
             ),
             (
                 "prints without end",
@@ -373,7 +377,9 @@ async fn host_resources_of_a_decision_are_limited() {
                     STDOUT,
                     &format!(
                         "(local.set $i (call $stdout)) {}",
-                        forever("(call $print (local.get $i) (i32.const 0x80000) (i32.const 4096) (i32.const 1024))")
+                        endless_loop(
+                            "(call $print (local.get $i) (i32.const 0x80000) (i32.const 4096) (i32.const 1024))"
+                        )
                     ),
                 ),
             ),
@@ -384,7 +390,7 @@ async fn host_resources_of_a_decision_are_limited() {
                     &format!("{STDOUT} (global $out (mut i32) (i32.const 0))"),
                     &format!(
                         "(global.set $out (call $stdout)) {}",
-                        times(
+                        repeat(
                             200,
                             "(call $print (global.get $out) (i32.const 0x80000) (i32.const 1000) (i32.const 1024))"
                         )
@@ -394,7 +400,7 @@ async fn host_resources_of_a_decision_are_limited() {
             (
                 "changes its mind without end",
                 "cpu",
-                guest(CACHE_FOR, &forever("(call $cache-for (i32.const 9) (i32.const 0x80000) (i32.const 16))")),
+                guest(CACHE_FOR, &endless_loop("(call $cache-for (i32.const 9) (i32.const 0x80000) (i32.const 16))")),
             ),
         ],
     )

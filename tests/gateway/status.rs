@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Reply, Sse, ask};
 use crate::guests::component;
-use crate::harness::{Gateway, until};
+use crate::harness::{Gateway, wait_until};
 
 async fn get(gateway: &Gateway, target: &str) -> Reply {
     ask(gateway.control, "GET", target, &[], "").await
@@ -54,7 +54,7 @@ async fn streams_are_listed_in_pages() {
         assert_eq!((reply.status, &*reply.code()), (400, "invalid_parameter"), "{query}");
     }
     drop(open);
-    until("the streams are gone", || gateway.app.streams.count() == 0).await;
+    wait_until("the streams are gone", || gateway.app.streams.count() == 0).await;
     assert_eq!(streams(&gateway, "").await, json!({"count": 0, "streams": [], "next": null}));
 }
 
@@ -74,11 +74,11 @@ async fn page_with_long_names_has_fewer_streams() {
 
 #[tokio::test]
 async fn status_reports_policy_streams_and_rejections() {
-    let gateway = Gateway::behind(&component("deny"), "policy.rotation-window = 'off'").await;
+    let gateway = Gateway::with_policy(&component("deny"), "policy.rotation-window = 'off'").await;
     let hostile = "%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E";
-    assert!(gateway.refused(&format!("channel={hostile}")).await.status >= 400);
-    assert!(gateway.replace(b"no component").await.is_err());
-    assert!(gateway.replace(&component("allow")).await.is_ok());
+    assert!(gateway.request(&format!("channel={hostile}")).await.status >= 400);
+    assert!(gateway.activate(b"no component").await.is_err());
+    assert!(gateway.activate(&component("allow")).await.is_ok());
     let _open: Vec<Sse> = vec![gateway.open("channel=a&channel=b").await, gateway.open("channel=b").await];
     let status = get(&gateway, "/v1/status").await.json();
     let info = gateway.app.authorizer.active().expect("one");
@@ -93,7 +93,7 @@ async fn status_reports_policy_streams_and_rejections() {
     let kept = &status["recent_rejections"][0];
     assert_eq!((&kept["channels"], &kept["outcome"]), (&json!(["<img src=x onerror=alert(1)>"]), &json!("rejected")));
     assert_eq!((&kept["generation"], &status["streams"]["count"]), (&json!(1), &json!(2)));
-    gateway.store.cut();
+    gateway.store.disconnect();
     let status = get(&gateway, "/v1/status").await.json();
     assert_eq!((&status["ready"], &status["store"]), (&json!(false), &json!("unavailable")));
 }
@@ -127,15 +127,15 @@ async fn endpoints_agree_on_readiness_while_commands_are_read() {
     let gateway = Gateway::start("").await;
     let key = gateway.app.commands.keys().commands();
     for path in ["/readyz", "/metrics", "/v1/status"] {
-        gateway.store.set_wrong(&key, true);
-        until("the commands are not known", || !gateway.app.commands.are_known()).await;
-        let (reply, ()) = tokio::join!(get(&gateway, path), async { gateway.store.set_wrong(&key, false) });
+        gateway.store.set_wrong_type(&key, true);
+        wait_until("the commands are not known", || !gateway.app.commands.are_known()).await;
+        let (reply, ()) = tokio::join!(get(&gateway, path), async { gateway.store.set_wrong_type(&key, false) });
         let ready = if path == "/metrics" {
             reply.body.lines().any(|line| line == "tidegate_ready 1")
         } else {
             reply.json()["ready"] == true
         };
         assert!(reply.status == 200 && ready, "{path}: {}", reply.body);
-        until("the commands are known", || gateway.app.commands.are_known()).await;
+        wait_until("the commands are known", || gateway.app.commands.are_known()).await;
     }
 }

@@ -5,7 +5,7 @@ use tidegate::event::StreamId;
 
 use crate::client::{Sse, id_of};
 use crate::faulty_store::START;
-use crate::harness::{Door, Gateway};
+use crate::harness::{Gateway, InitialPolicy};
 
 #[tokio::test]
 async fn connected_precedes_the_replay_and_the_live_events() {
@@ -23,7 +23,7 @@ async fn connected_precedes_the_replay_and_the_live_events() {
         let expect = json!({"id": id.to_string(), "data": {"n": n}, "event": "post", "channel": "news"});
         assert_eq!(sse.event().await, expect);
     }
-    let live = gateway.store.stock("news", "post", &json!("live")).await;
+    let live = gateway.store.emit_stock("news", "post", &json!("live")).await;
     let expect = json!({"id": live.to_string(), "data": "live", "event": "post", "channel": "news"});
     assert_eq!(sse.event().await, expect);
 }
@@ -47,7 +47,7 @@ async fn each_channel_is_connected_before_its_events() {
         let what = frame["type"].as_str().or(frame["data"].as_str()).expect("connected or an event");
         seen[number].push(what.into());
         if seen[number].len() == 3 {
-            gateway.store.stock(&names[number], "e", &json!("live")).await;
+            gateway.store.emit_stock(&names[number], "e", &json!("live")).await;
         }
     }
     for (name, seen) in names.iter().zip(&seen) {
@@ -86,7 +86,7 @@ async fn channels_are_parsed_from_a_browser_url() {
     // Names that the stock server takes for something else carry events all the same.
     let mut sse = gateway.open("channel=42&last_ack_42=0").await;
     sse.connected("42").await;
-    gateway.store.stock("42", "true", &json!(null)).await;
+    gateway.store.emit_stock("42", "true", &json!(null)).await;
     assert_eq!(sse.event().await["event"], "true");
 }
 
@@ -107,7 +107,7 @@ async fn ack_is_a_time_or_an_id_and_is_exclusive() {
     ] {
         let gateway = Gateway::start("").await;
         for expect in written {
-            gateway.store.pass(u64::from(expect.seq == 0));
+            gateway.store.advance_clock(u64::from(expect.seq == 0));
             assert_eq!(gateway.store.add_fields("c", &[("event", "e"), ("data", "1")], None).await, expect);
         }
         // The first of a repeated ack counts.
@@ -118,7 +118,7 @@ async fn ack_is_a_time_or_an_id_and_is_exclusive() {
             assert_eq!(sse.gap("c").await, ("trimmed".into(), false, id(0, 7), written[0]));
         }
         assert_eq!(sse.ids("c", expect.len()).await, expect, "{ack}");
-        let live = gateway.store.stock("c", "e", &json!("live")).await;
+        let live = gateway.store.emit_stock("c", "e", &json!("live")).await;
         assert_eq!(sse.ids("c", 1).await, [live], "{ack}: and then what is live");
     }
 }
@@ -129,13 +129,13 @@ async fn malformed_ack_is_400_and_names_the_parameter() {
     for bad in
         ["abc", "", "1-2-3", "99999999999999999999", "-1", "1.5", "5-", "%2B5", "1%202", "18446744073709551616-0"]
     {
-        let reply = gateway.refused(&format!("channel=a&channel=b&last_ack_a=5&last_ack_b={bad}")).await;
+        let reply = gateway.request(&format!("channel=a&channel=b&last_ack_a=5&last_ack_b={bad}")).await;
         assert_eq!((reply.status, &*reply.code()), (400, "invalid_ack"), "{bad}");
         let message = reply.json()["error"]["message"].to_string();
         assert!(message.contains("last_ack_b") && !message.contains("last_ack_a"), "{message}");
         assert_eq!(reply.header("access-control-allow-origin"), "*");
     }
-    assert!(gateway.is_untouched());
+    assert!(gateway.is_idle());
     // One that belongs to no channel is nobody's.
     gateway.open("channel=a&last_ack_c=abc").await.connected("a").await;
 }
@@ -144,14 +144,14 @@ async fn malformed_ack_is_400_and_names_the_parameter() {
 async fn too_many_channels_are_400() {
     let gateway = Gateway::start("").await;
     let query = |n: usize| (0..n).map(|n| format!("channel=c{n}&")).collect::<String>();
-    let reply = gateway.refused(&query(101)).await;
+    let reply = gateway.request(&query(101)).await;
     assert_eq!((reply.status, &*reply.code()), (400, "too_many_channels"));
     assert!(
         reply.body.contains("101")
             && reply.body.contains("100")
             && reply.body.contains("stream.max-channels-per-stream")
     );
-    assert!(gateway.is_untouched());
+    assert!(gateway.is_idle());
     // Repeats do not count.
     let mut sse = gateway.open(&format!("{0}{0}", query(100))).await;
     for _ in 0..100 {
@@ -167,25 +167,25 @@ async fn disallowed_channel_is_403_without_a_decision() {
         policy.lookup.prefixes = ['session:', 'news:team:']
     ";
     // A door without a policy would answer 503.
-    let gateway = Gateway::with(None, &Door::NoPolicyYet, toml).await;
+    let gateway = Gateway::start_with(None, &InitialPolicy::Missing, toml).await;
     let mut decisions = gateway.app.authorizer.watch();
     for name in ["other", "", "tidegate:x", "session:alice", "news:team:red", "news-secret-plans"] {
         for query in [format!("channel={name}"), format!("channel=news&channel={name}")] {
-            let reply = gateway.refused(&query).await;
+            let reply = gateway.request(&query).await;
             assert_eq!((reply.status, &*reply.code()), (403, "channel_not_allowed"), "{query}");
         }
     }
     assert!(decisions.try_recv().is_err(), "the policy was not asked");
-    assert_eq!(gateway.refused("channel=news-open").await.status, 503);
+    assert_eq!(gateway.request("channel=news-open").await.status, 503);
     assert_eq!(decisions.try_recv().expect("now it was").channels, ["news-open"]);
-    assert!(gateway.is_untouched());
+    assert!(gateway.is_idle());
 }
 
 #[tokio::test]
 async fn browser_with_a_clock_five_minutes_off_receives_each_event_once() {
     let gateway = Gateway::start("").await;
     let store = &gateway.store;
-    store.pass(10 * 60_000);
+    store.advance_clock(10 * 60_000);
     let before = store.add("c", "e", &json!("before")).await;
     let minutes = |n: i64| store.now().saturating_add_signed(n * 60_000);
 
@@ -196,13 +196,13 @@ async fn browser_with_a_clock_five_minutes_off_receives_each_event_once() {
     assert_eq!(slow.ids("c", 1).await, [before]);
     let mut live = Vec::new();
     for n in 0..5 {
-        live.push(store.stock("c", "e", &json!(n)).await);
+        live.push(store.emit_stock("c", "e", &json!(n)).await);
     }
     assert_eq!(fast.ids("c", 5).await, live);
     assert_eq!(slow.ids("c", 5).await, live);
 
     // The URL stays as fast as it was; what came meanwhile is missed by nobody.
-    let missed = store.stock("c", "e", &json!("missed")).await;
+    let missed = store.emit_stock("c", "e", &json!("missed")).await;
     let mut fast = fast.reconnect().await;
     fast.connected("c").await;
     assert_eq!(fast.ids("c", 1).await, [missed]);
@@ -214,7 +214,7 @@ async fn stream_path_with_a_wildcard_matches_paths_below_it() {
     for path in ["/live", "/live/", "/live/a/b"] {
         let mut sse = Sse::open(gateway.data, &format!("{path}?channel=c"), &[]).await;
         sse.connected("c").await;
-        let id = gateway.store.stock("c", "e", &json!(1)).await;
+        let id = gateway.store.emit_stock("c", "e", &json!(1)).await;
         assert_eq!(id_of(&sse.event().await), id);
     }
     for path in ["/lively", "/api/realtime"] {

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::client::{Reply, ask};
 use crate::guests::component;
-use crate::harness::{Gateway, until};
+use crate::harness::{Gateway, wait_until};
 use crate::origin::{Answer, Origin};
 
 const SECRET: &str = "a secret that only the tests and their gateways know";
@@ -63,12 +63,12 @@ impl Key {
     }
 }
 
-async fn show(gateway: &Gateway, token: &str) -> Reply {
+async fn request_with_token(gateway: &Gateway, token: &str) -> Reply {
     let authorization = format!("Bearer {token}");
     ask(gateway.data, "GET", "/api/realtime?channel=c", &[("authorization", &authorization)], "").await
 }
 
-fn behind(origin: &Origin, more: &str) -> String {
+fn token_profiles(origin: &Origin, more: &str) -> String {
     format!(
         "{more}
         [policy.tokens.remote]
@@ -88,19 +88,19 @@ fn behind(origin: &Origin, more: &str) -> String {
 async fn tokens_are_verified_with_keys_of_every_source() {
     let key = Key::new();
     let origin = Origin::start(Answer::new("200 OK", "", key.jwks("k"))).await;
-    let mut profiles = behind(&origin, "policy.settings = { none = 'x' }");
+    let mut profiles = token_profiles(&origin, "policy.settings = { none = 'x' }");
     for (name, path) in [("pem", key.path("public.pem")), ("jwks", key.path("jwks.json"))] {
         write!(profiles, "\n[policy.tokens.{name}]\nissuer = '{name}'\naudience = 'app'\n{name} = '{path}'")
             .expect("text");
     }
-    let gateway = Gateway::behind(&component("bearer"), &profiles).await;
+    let gateway = Gateway::with_policy(&component("bearer"), &profiles).await;
     for (issuer, token) in [
         ("local", hmac(&claims("local"))),
         ("pem", key.sign("any", &claims("pem"))),
         ("jwks", key.sign("k", &claims("jwks"))),
         ("remote", key.sign("k", &claims("remote"))),
     ] {
-        let reply = show(&gateway, &token).await;
+        let reply = request_with_token(&gateway, &token).await;
         assert_eq!(reply.status, 200, "{issuer}: {}", reply.body);
         assert_eq!((&reply.json()["sub"], &reply.json()["iss"]), (&json!("alice"), &json!(issuer)));
     }
@@ -114,7 +114,7 @@ async fn tokens_are_verified_with_keys_of_every_source() {
         (hmac(&expired), "expired"),
         (hmac(&claims("nobody")), "claims"),
     ] {
-        let reply = show(&gateway, &token).await;
+        let reply = request_with_token(&gateway, &token).await;
         assert_eq!((reply.status, &*reply.body), (401, says));
     }
 }
@@ -124,14 +124,14 @@ async fn decisions_waiting_for_jwks_do_not_block_others() {
     let key = Key::new();
     let origin = Origin::start(Answer::Wait).await;
     let bounds = "policy.concurrency = 4\npolicy.timeout = '40s'\npolicy.queue-timeout = '10s'";
-    let gateway = Gateway::behind(&component("bearer"), &behind(&origin, bounds)).await;
+    let gateway = Gateway::with_policy(&component("bearer"), &token_profiles(&origin, bounds)).await;
     let (remote, local) = (key.sign("k", &claims("remote")), hmac(&claims("local")));
-    let waiting = async { join_all((0..300).map(|_| show(&gateway, &remote))).await };
+    let waiting = async { join_all((0..300).map(|_| request_with_token(&gateway, &remote))).await };
     let others = async {
-        until("the keys are asked for", || origin.requests() == 1).await;
-        until("all of them are there", || gateway.app.authorizer.waiting_for_keys() == 300).await;
+        wait_until("the keys are asked for", || origin.requests() == 1).await;
+        wait_until("all of them are there", || gateway.app.authorizer.waiting_for_keys() == 300).await;
         for _ in 0..100 {
-            assert_eq!(show(&gateway, &local).await.status, 200);
+            assert_eq!(request_with_token(&gateway, &local).await.status, 200);
         }
         origin.answer.send_replace(Answer::new("200 OK", "", key.jwks("k")));
     };
@@ -148,14 +148,14 @@ async fn waiting_for_jwks_does_not_repeat_outbound_requests() {
     let key = Key::new();
     let (keys, service) = (Origin::start(Answer::Wait).await, Origin::start(Answer::new("200 OK", "", "once")).await);
     let hosts = format!("[policy.egress]\nhosts = [{{ url = 'http://{}', allow-private = true }}]", service.address);
-    let config = format!("{}\n{hosts}", behind(&keys, "policy.timeout = '20s'"));
-    let gateway = Gateway::behind(&component("fetch"), &config).await;
+    let config = format!("{}\n{hosts}", token_profiles(&keys, "policy.timeout = '20s'"));
+    let gateway = Gateway::with_policy(&component("fetch"), &config).await;
     let (to, token) = (service.address.to_string(), key.sign("k", &claims("remote")));
     let headers = [("x-to", &*to), ("x-times", "i"), ("x-then-verify", &token)];
     let asking = ask(gateway.data, "GET", "/api/realtime?channel=c", &headers, "");
     let answering = async {
-        until("the request went out", || service.requests() == 1).await;
-        until("the keys are asked for", || keys.requests() == 1).await;
+        wait_until("the request went out", || service.requests() == 1).await;
+        wait_until("the keys are asked for", || keys.requests() == 1).await;
         keys.answer.send_replace(Answer::new("200 OK", "", key.jwks("k")));
     };
     let (reply, ()) = tokio::join!(asking, answering);
@@ -167,8 +167,8 @@ async fn waiting_for_jwks_does_not_repeat_outbound_requests() {
 async fn missing_jwks_is_reported_to_the_policy_as_unavailable() {
     let key = Key::new();
     let origin = Origin::start(Answer::Wait).await;
-    let gateway = Gateway::behind(&component("bearer"), &behind(&origin, "policy.timeout = '1s'")).await;
-    let reply = show(&gateway, &key.sign("k", &claims("remote"))).await;
+    let gateway = Gateway::with_policy(&component("bearer"), &token_profiles(&origin, "policy.timeout = '1s'")).await;
+    let reply = request_with_token(&gateway, &key.sign("k", &claims("remote"))).await;
     assert_eq!((reply.status, &*reply.body), (503, "unavailable"));
-    assert!(gateway.is_untouched());
+    assert!(gateway.is_idle());
 }

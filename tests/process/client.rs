@@ -8,7 +8,7 @@ use tidegate::event::StreamId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::processes::within;
+use crate::processes::with_timeout;
 
 pub type Id = StreamId;
 
@@ -149,14 +149,14 @@ impl Sse {
     /// Opens a stream that has to be let in. `query` begins behind the `?`.
     pub async fn open(to: SocketAddr, query: &str) -> Self {
         let target = format!("/api/realtime?{query}");
-        let wire = within("the head of a stream", Wire::get(to, &target, None, None)).await.expect("an answer");
+        let wire = with_timeout("the head of a stream", Wire::get(to, &target, None, None)).await.expect("an answer");
         assert_eq!(wire.status, 200, "{query} is let in: {}", wire.body());
         Self { wire, ready: std::collections::VecDeque::new() }
     }
 
     /// The next frame that is no ping; `None` behind the end.
     pub async fn next(&mut self) -> Option<Value> {
-        within("the next frame of a stream", async {
+        with_timeout("the next frame of a stream", async {
             loop {
                 let ready = &mut self.ready;
                 self.wire.blocks(|block| {

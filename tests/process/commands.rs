@@ -5,7 +5,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use crate::client::Id;
-use crate::processes::{Ended, Gateway, Running, ends, lasting_port, run, tidegate, until};
+use crate::processes::{Ended, Gateway, Running, ends, reserved_port, run, tidegate, wait_until};
 use crate::redis_server::Redis;
 
 /// `tidegate tail` of a gateway's channel.
@@ -36,7 +36,7 @@ fn id(text: &str) -> Id {
     text.trim().parse().unwrap_or_else(|_| panic!("{text:?} is an id"))
 }
 
-fn says(ended: &Ended, code: i32, words: &[&str]) {
+fn assert_fails(ended: &Ended, code: i32, words: &[&str]) {
     assert_eq!((ended.code(), &*ended.stdout), (Some(code), ""), "{ended:?}");
     for word in words {
         assert!(ended.stderr.contains(word), "{word:?} is not in {}", ended.stderr);
@@ -55,8 +55,8 @@ async fn events_emitted_through_store_or_gateway_are_tailed_as_lines() {
     assert_eq!(by_store.code(), Some(0), "{by_store:?}");
     let by_gateway = ends(&["emit", "news", "post.created", "\"123\"", "--control", &control, "--json"]).await;
     assert_eq!(by_gateway.code(), Some(0), "{by_gateway:?}");
-    let told: Value = serde_json::from_str(&by_gateway.stdout).expect("JSON");
-    assert!(id(&by_store.stdout) < id(told["id"].as_str().expect("an id")));
+    let reply: Value = serde_json::from_str(&by_gateway.stdout).expect("JSON");
+    assert!(id(&by_store.stdout) < id(reply["id"].as_str().expect("an id")));
     // The control port with its scheme, and null.
     let url = format!("http://{control}/");
     assert_eq!(ends(&["emit", "other channel", "e", "null", "--control", &url]).await.code(), Some(0));
@@ -99,7 +99,7 @@ async fn events_emitted_through_store_or_gateway_are_tailed_as_lines() {
 #[tokio::test]
 async fn tail_survives_a_killed_gateway() {
     let redis = Redis::start(&[]).await;
-    let (data_port, control_port) = (lasting_port(), lasting_port());
+    let (data_port, control_port) = (reserved_port(), reserved_port());
     let toml = format!(
         "listen = \"127.0.0.1:{data_port}\"\ncontrol.listen = \"127.0.0.1:{control_port}\"\nstore = \"{}\"\nallow-all = true",
         redis.url()
@@ -115,16 +115,16 @@ async fn tail_survives_a_killed_gateway() {
     for n in 0..3 {
         emit(n).await;
     }
-    until("three events come", async || events(&lines(&follower)).len() == 3).await;
+    wait_until("three events come", async || events(&lines(&follower)).len() == 3).await;
     gateway.process.kill().await;
     for n in 3..6 {
         emit(n).await;
     }
     let gateway = Gateway::start(&toml).await;
     emit(6).await;
-    until("all come", async || events(&lines(&follower)).len() >= 7).await;
+    wait_until("all come", async || events(&lines(&follower)).len() >= 7).await;
     emit(7).await;
-    until("the last comes", async || events(&lines(&follower)).len() >= 8).await;
+    wait_until("the last comes", async || events(&lines(&follower)).len() >= 8).await;
     let lines = lines(&follower);
     assert_eq!(data(&lines), (0..8).map(Value::from).collect::<Vec<_>>(), "each once, in order");
     assert!(!lines.iter().any(|line| line.contains(r#""type":"gap""#)), "{lines:?}");
@@ -136,7 +136,7 @@ async fn tail_survives_a_killed_gateway() {
 
 /// The whole lines that there are so far.
 fn lines(of: &Running) -> Vec<String> {
-    let text = of.stdout.so_far();
+    let text = of.stdout.text_so_far();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole.lines().map(str::to_owned).collect()
 }
@@ -174,7 +174,7 @@ async fn invalid_emit_and_tail_arguments_fail_with_a_message_and_a_code() {
     for way in [["--store", &store], ["--control", &control]] {
         for bad in ["hello", "{", "{\"a\":}", "1 2", ""] {
             let ended = ends(&["emit", "news", "e", bad, way[0], way[1]]).await;
-            says(&ended, 2, &["emit: the data is not JSON", "'\"hello\"'"]);
+            assert_fails(&ended, 2, &["emit: the data is not JSON", "'\"hello\"'"]);
         }
         // The lines before a bad one are emitted, which their ids say; the error says which line.
         let mut command = tidegate(&["emit", "news", "e"]);
@@ -184,27 +184,39 @@ async fn invalid_emit_and_tail_arguments_fail_with_a_message_and_a_code() {
         assert!(ended.stderr.contains("line 2") && ended.stderr.contains("not JSON"), "{}", ended.stderr);
     }
     assert_eq!(redis.entries("news").await.len(), 2);
-    says(&ends(&["emit", "secret-a", "e", "1", "--control", &control]).await, 1, &["403", "not a channel here"]);
-    says(&ends(&["emit", "news", "e", "1", "--store=memory:"]).await, 2, &["--control"]);
-    says(
+    assert_fails(
+        &ends(&["emit", "secret-a", "e", "1", "--control", &control]).await,
+        1,
+        &["403", "not a channel here"],
+    );
+    assert_fails(&ends(&["emit", "news", "e", "1", "--store=memory:"]).await, 2, &["--control"]);
+    assert_fails(
         &ends(&["emit", "news", "e", "1", "--store", &store, "--control", &control]).await,
         2,
         &["cannot be used with"],
     );
-    says(&ends(&["emit", "news"]).await, 2, &["Usage"]);
-    let nowhere = format!("127.0.0.1:{}", lasting_port());
-    says(&ends(&["emit", "news", "e", "1", "--control", &nowhere]).await, 1, &["no gateway answers at", &nowhere]);
+    assert_fails(&ends(&["emit", "news"]).await, 2, &["Usage"]);
+    let nowhere = format!("127.0.0.1:{}", reserved_port());
+    assert_fails(
+        &ends(&["emit", "news", "e", "1", "--control", &nowhere]).await,
+        1,
+        &["no gateway answers at", &nowhere],
+    );
     let no_store = format!("redis://ann:s3cret@{nowhere}");
     let ended = ends(&["emit", "news", "e", "1", "--store", &no_store]).await;
-    says(&ended, 1, &[&format!("--store redis://{nowhere}: "), "the store is unavailable"]);
+    assert_fails(&ended, 1, &[&format!("--store redis://{nowhere}: "), "the store is unavailable"]);
     assert!(!ended.stderr.contains("s3cret"), "{}", ended.stderr);
 
-    says(&ends(&["tail", "redis://127.0.0.1"]).await, 2, &["http://"]);
-    says(&ends(&["tail", &format!("http://{nowhere}/api/realtime")]).await, 1, &["no gateway answers at", &nowhere]);
+    assert_fails(&ends(&["tail", "redis://127.0.0.1"]).await, 2, &["http://"]);
+    assert_fails(
+        &ends(&["tail", &format!("http://{nowhere}/api/realtime")]).await,
+        1,
+        &["no gateway answers at", &nowhere],
+    );
     let url = format!("http://{}/api/realtime", gateway.data);
-    says(&ends(&["tail", &url, "secret-a"]).await, 1, &["answered 403", "not a channel here"]);
-    says(&ends(&["tail", &url, "news", "--since", "yesterday"]).await, 1, &["answered 400", "last_ack_news"]);
-    says(&ends(&["tail", &url, "-H", "no header"]).await, 2, &["name: value"]);
+    assert_fails(&ends(&["tail", &url, "secret-a"]).await, 1, &["answered 403", "not a channel here"]);
+    assert_fails(&ends(&["tail", &url, "news", "--since", "yesterday"]).await, 1, &["answered 400", "last_ack_news"]);
+    assert_fails(&ends(&["tail", &url, "-H", "no header"]).await, 2, &["name: value"]);
 }
 
 #[tokio::test]
@@ -212,13 +224,17 @@ async fn commands_need_the_control_token() {
     let toml = "store = \"memory:\"\nallow-all = true\ncontrol.listen = \"127.0.0.1:0\"\ncontrol.token = \"t0ken\"";
     let gateway = Gateway::start(toml).await;
     let control = gateway.control.to_string();
-    says(&ends(&["emit", "news", "e", "1", "--control", &control]).await, 1, &["--token", "TIDEGATE_CONTROL_TOKEN"]);
+    assert_fails(
+        &ends(&["emit", "news", "e", "1", "--control", &control]).await,
+        1,
+        &["--token", "TIDEGATE_CONTROL_TOKEN"],
+    );
     let other = ends(&["emit", "news", "e", "1", "--control", &control, "--token", "other"]).await;
-    says(&other, 1, &[&control, "does not accept this token"]);
+    assert_fails(&other, 1, &[&control, "does not accept this token"]);
     let data = gateway.data.to_string();
     for command in [&["emit", "news", "e", "1"][..], &["policy", "status"], &["revoke", "--all"]] {
         let ended = ends(&[command, &["--control", &data, "--token", "t0ken"]].concat()).await;
-        says(&ended, 1, &[&data, "is not the control port"]);
+        assert_fails(&ended, 1, &[&data, "is not the control port"]);
     }
     let shown = ends(&["emit", "news", "e", "1", "--control", &control, "--token", "t0ken"]).await;
     assert_eq!(shown.code(), Some(0), "{shown:?}");

@@ -14,7 +14,7 @@ async fn check(policy: &str, cache: &Path, more: &[(&str, &str)]) -> Ended {
     run(command, None).await
 }
 
-fn kept(cache: &Path) -> Vec<PathBuf> {
+fn compiled_files(cache: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(cache.join("compiled")).expect("the folder is there");
     files.map(|file| file.expect("a file").path()).collect()
 }
@@ -25,7 +25,7 @@ async fn compiled_policy_is_cached_privately_and_rebuilt_when_damaged() {
     let (policy, cache) = (path(dir.path(), "policy.wasm"), dir.path().join("cache"));
     fs::write(&policy, guests::component("allow")).expect("the policy is written");
     assert_eq!(check(&policy, &cache, &[]).await.code(), Some(0));
-    let [file] = &kept(&cache)[..] else { panic!("one file: {:?}", kept(&cache)) };
+    let [file] = &compiled_files(&cache)[..] else { panic!("one file: {:?}", compiled_files(&cache)) };
     let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
     assert_eq!((mode(&cache.join("compiled")), mode(file)), (0o700, 0o600));
     let first = fs::metadata(file).expect("it is there").modified().expect("a time");

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::processes::{until, within};
+use crate::processes::{wait_until, with_timeout};
 
 pub const WASM: &str = "content-type: application/wasm\r\n";
 pub const JSON: &str = "content-type: application/json\r\n";
@@ -25,7 +25,7 @@ pub async fn ask(to: SocketAddr, method: &str, target: &str, headers: &str, body
         socket.read_to_end(&mut answer).await.expect("the answer is read");
         String::from_utf8(answer).expect("it is text")
     };
-    let answer = within("an answer of the control port", answer).await;
+    let answer = with_timeout("an answer of the control port", answer).await;
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     (status, serde_json::from_str(body).unwrap_or_default())
@@ -33,18 +33,18 @@ pub async fn ask(to: SocketAddr, method: &str, target: &str, headers: &str, body
 
 /// What a gateway tells of its policy.
 pub async fn policy(control: SocketAddr) -> Value {
-    let (status, told) = ask(control, "GET", "/v1/policy", "", b"").await;
-    assert_eq!(status, 200, "{told}");
-    told
+    let (status, reply) = ask(control, "GET", "/v1/policy", "", b"").await;
+    assert_eq!(status, 200, "{reply}");
+    reply
 }
 
 /// Waits until what a gateway tells of its policy is as it shall be, and has it.
-pub async fn policy_is(control: SocketAddr, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-    let mut told = Value::Null;
-    until(what, async || {
-        told = policy(control).await;
-        holds(&told)
+pub async fn wait_for_policy(control: SocketAddr, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let mut reply = Value::Null;
+    wait_until(what, async || {
+        reply = policy(control).await;
+        holds(&reply)
     })
     .await;
-    told
+    reply
 }

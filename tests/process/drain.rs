@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::client::{Sse, Wire};
-use crate::processes::{Gateway, until, within};
+use crate::processes::{Gateway, wait_until, with_timeout};
 
 async fn streams(gateway: &Gateway, count: usize) -> Vec<Sse> {
     let mut streams = Vec::new();
@@ -37,7 +37,8 @@ async fn first_signal_drains_streams_over_the_drain_duration() {
         let spread = ends.last().expect("ends").saturating_sub(ends[0]);
         assert!(spread > Duration::from_millis(500), "spread over the time: {ends:?}");
         // Browsers try a refused connection again without a word.
-        let refused = within("an answer", Wire::get(gateway.data, "/api/realtime?channel=news", None, None)).await;
+        let refused =
+            with_timeout("an answer", Wire::get(gateway.data, "/api/realtime?channel=news", None, None)).await;
         assert!(refused.is_err(), "nobody is let in any more");
         let ended = gateway.process.end().await;
         assert_eq!(ended.code(), Some(0), "{ended:?}");
@@ -47,10 +48,10 @@ async fn first_signal_drains_streams_over_the_drain_duration() {
 }
 
 /// Opens streams until the port is closed; what else happened to whom.
-async fn knock(to: SocketAddr, count: Arc<AtomicUsize>) -> Vec<String> {
+async fn open_streams(to: SocketAddr, count: Arc<AtomicUsize>) -> Vec<String> {
     let mut wrong = Vec::new();
     loop {
-        match within("an answer", Wire::get(to, "/api/realtime?channel=door", None, None)).await {
+        match with_timeout("an answer", Wire::get(to, "/api/realtime?channel=door", None, None)).await {
             Ok(wire) if wire.status == 200 => {}
             Ok(wire) => wrong.push(wire.head),
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => return wrong,
@@ -66,12 +67,12 @@ async fn draining_gateway_answers_accepted_connections_and_refuses_new_ones() {
         let toml = "store = \"memory:\"\nallow-all = true\nlog.filter = \"warn\"\ndrain.duration = \"100ms\"";
         let gateway = Gateway::start(toml).await;
         let count = Arc::new(AtomicUsize::new(0));
-        let knockers: Vec<_> = (0..20).map(|_| tokio::spawn(knock(gateway.data, Arc::clone(&count)))).collect();
-        until("many come in", async || count.load(Ordering::Relaxed) > 500).await;
+        let clients: Vec<_> = (0..20).map(|_| tokio::spawn(open_streams(gateway.data, Arc::clone(&count)))).collect();
+        wait_until("many come in", async || count.load(Ordering::Relaxed) > 500).await;
         gateway.process.signal("TERM").await;
         assert_eq!(gateway.process.end().await.code(), Some(0));
-        for knocker in knockers {
-            let wrong = within("the port is closed", knocker).await.expect("no panic");
+        for client in clients {
+            let wrong = with_timeout("the port is closed", client).await.expect("no panic");
             assert!(wrong.is_empty(), "{} of {count:?}, such as {}", wrong.len(), wrong[0]);
         }
     }
@@ -92,7 +93,7 @@ async fn second_signal_exits_immediately() {
     let _streams = streams(&gateway, 3).await;
     let begin = Instant::now();
     gateway.process.signal("TERM").await;
-    gateway.process.stderr.says("draining").await;
+    gateway.process.stderr.wait_for_text("draining").await;
     gateway.process.signal("TERM").await;
     let ended = gateway.process.end().await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");

@@ -13,9 +13,9 @@ use crate::processes::Running;
 const PLAN: &str = "EMITTER_PLAN";
 
 /// Numbers that look random, and are the same in every run.
-pub struct Dice(pub u64);
+pub struct Random(pub u64);
 
-impl Dice {
+impl Random {
     /// From 0 to one less.
     pub fn below(&mut self, end: u64) -> u64 {
         // SplitMix64.
@@ -37,7 +37,7 @@ pub fn start(port: u16, channels: &[&str], number: u64, per_second: u64, time: D
 }
 
 /// What an emitter did.
-pub struct Account {
+pub struct EmitterReport {
     /// Entries that it knows to be there.
     pub added: u64,
     /// Entries that may be there.
@@ -45,7 +45,7 @@ pub struct Account {
     pub published: u64,
 }
 
-impl Account {
+impl EmitterReport {
     pub async fn of(emitter: Running) -> Self {
         let ended = emitter.end().await;
         assert_eq!(ended.code(), Some(0), "{ended:?}");
@@ -66,19 +66,19 @@ fn emitter_process() {
     let channels: Vec<&str> = plan["channels"].as_array().expect("channels").iter().filter_map(Value::as_str).collect();
     let client = Client::open(format!("redis://127.0.0.1:{}", number("port"))).expect("a URL");
     let mut emitter = Emitter { client, connection: None, added: 0, doubtful: 0, published: 0 };
-    let mut dice = Dice(number("number"));
+    let mut random = Random(number("number"));
     let pause = Duration::from_millis(1000 / number("per_second"));
     let begin = Instant::now();
     let end = begin + Duration::from_millis(number("ms"));
     // By the time that each is due, which is not the order of the entries.
-    let mut bells: BinaryHeap<Reverse<(Instant, String, String)>> = BinaryHeap::new();
+    let mut notifications: BinaryHeap<Reverse<(Instant, String, String)>> = BinaryHeap::new();
     for n in 0.. {
         let turn = begin + pause * n;
-        while let Some(Reverse((due, ..))) = bells.peek()
+        while let Some(Reverse((due, ..))) = notifications.peek()
             && (*due <= turn || turn >= end)
         {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            if let Some(Reverse((_, channel, payload))) = bells.pop() {
+            if let Some(Reverse((_, channel, payload))) = notifications.pop() {
                 emitter.publish(&channel, &payload);
             }
         }
@@ -86,15 +86,19 @@ fn emitter_process() {
             break;
         }
         std::thread::sleep(turn.saturating_duration_since(Instant::now()));
-        let channel = channels[dice.below(channels.len() as u64) as usize];
-        let data = format!(r#"{{"emitter":{},"n":{n},"text":"Grüße \" {}"}}"#, number("number"), dice.below(1 << 40));
+        let channel = channels[random.below(channels.len() as u64) as usize];
+        let data = format!(r#"{{"emitter":{},"n":{n},"text":"Grüße \" {}"}}"#, number("number"), random.below(1 << 40));
         let Some(id) = emitter.add(channel, &data, end) else { continue };
         // One in fifty dies between the two.
-        if dice.below(50) > 0 {
+        if random.below(50) > 0 {
             let channel = channel.to_owned();
             let payload = format!(r#"{{"data":{data},"event":"tick","channel":"{channel}","id":"{id}"}}"#);
-            let late = [0, 0, 2, 20, 150, 700][dice.below(6) as usize];
-            bells.push(Reverse((Instant::now() + Duration::from_millis(dice.below(late + 1)), channel, payload)));
+            let late = [0, 0, 2, 20, 150, 700][random.below(6) as usize];
+            notifications.push(Reverse((
+                Instant::now() + Duration::from_millis(random.below(late + 1)),
+                channel,
+                payload,
+            )));
         }
     }
     let account = json!({ "added": emitter.added, "doubtful": emitter.doubtful, "published": emitter.published });

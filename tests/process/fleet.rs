@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::client::Wire;
 use crate::guests::component;
-use crate::processes::{Ended, Gateway, Running, run, tidegate, until};
+use crate::processes::{Ended, Gateway, Running, run, tidegate, wait_until};
 use crate::redis_server::{DURABLE, Redis};
 use crate::rollout::distinct;
 
@@ -98,7 +98,7 @@ impl Fleet {
 
     /// Waits until so many nodes say that they have this policy.
     pub async fn all_have(&self, count: usize, digest: &str) {
-        until("every node has it", async || self.digests().await == vec![Some(digest.to_owned()); count]).await;
+        wait_until("every node has it", async || self.digests().await == vec![Some(digest.to_owned()); count]).await;
     }
 }
 
@@ -221,8 +221,8 @@ async fn concurrent_pushes_are_serialized() {
     let (won, lost): (Vec<_>, Vec<_>) = ended.iter().partition(|ended| ended.code() == Some(0));
     assert!(!won.is_empty(), "{ended:?}");
     for ended in lost {
-        let told = ["another push is under way", "another push was quicker", "is not greater than"];
-        assert!(told.iter().any(|told| ended.stderr.contains(told)), "{ended:?}");
+        let reasons = ["another push is under way", "another push was quicker", "is not greater than"];
+        assert!(reasons.iter().any(|reasons| ended.stderr.contains(reasons)), "{ended:?}");
     }
     let list = fleet.succeeds(&["list"]).await;
     assert_eq!(list["history"].as_array().map(Vec::len), Some(won.len()), "each that won was in force");
@@ -244,12 +244,12 @@ async fn returning_node_activates_the_policy_that_it_missed() {
     assert_eq!(pushed["nodes"].as_array().map(Vec::len), Some(1), "{pushed}");
     assert_eq!(status(a.data).await, 200);
     b.process.signal("CONT").await;
-    until("it has the new one", async || status(b.data).await == 200).await;
+    wait_until("it has the new one", async || status(b.data).await == 200).await;
     fleet.all_have(2, &digest(&pushed)).await;
     // Two of one name are told apart, and told.
     let other = fleet.node("b").await;
     for node in [&b, &other] {
-        node.process.stderr.says("another node has this name too").await;
+        node.process.stderr.wait_for_text("another node has this name too").await;
     }
 }
 
@@ -268,24 +268,24 @@ async fn push_to_a_fleet_without_nodes_is_tested_by_the_command() {
     let own = Gateway::start(&toml).await;
     let pushed = fleet.succeeds(&["push", "deny.wasm"]).await;
     assert_eq!(pushed["nodes"].as_array().map(Vec::len), Some(1), "{pushed}");
-    until("both say what they are", async || fleet.digests().await.len() == 2).await;
+    wait_until("both say what they are", async || fleet.digests().await.len() == 2).await;
     assert_eq!(status(own.data).await, 200);
 }
 
 #[tokio::test]
 async fn fleet_requires_signatures_or_allow_unsigned() {
-    let redis = Redis::later(&[]);
+    let redis = Redis::unstarted(&[]);
     let toml = format!("store = {:?}\npolicy.source = \"fleet\"\n", redis.url());
-    let told = async |process: Running| {
+    let exit_of = async |process: Running| {
         let ended = process.end().await;
         (ended.code(), ended.stderr)
     };
     let (process, _dir) = Gateway::launch(&toml, &[]);
-    let (code, stderr) = told(process).await;
+    let (code, stderr) = exit_of(process).await;
     assert!(code == Some(2) && stderr.contains("--allow-unsigned"), "{stderr}");
     // With the flag, it is only the store that is missing.
     let (process, _dir) = Gateway::launch(&toml, &["--allow-unsigned"]);
-    let (code, stderr) = told(process).await;
+    let (code, stderr) = exit_of(process).await;
     assert!(code == Some(1) && stderr.contains("--wait-for-store"), "{stderr}");
 }
 

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, digest, ready, status};
 use crate::guests::component;
-use crate::processes::{Gateway, Running, tidegate, until};
+use crate::processes::{Gateway, Running, tidegate, wait_until};
 
 const CURRENT: &str = "tidegate:{default}:policy:active";
-const CANDIDATE: &str = "tidegate:{default}:policy:pending";
+const PENDING: &str = "tidegate:{default}:policy:pending";
 const NODES: &str = "tidegate:{default}:nodes";
 
 async fn ask<T: redis::FromRedisValue>(redis: &mut MultiplexedConnection, command: &[&str]) -> T {
@@ -20,10 +20,10 @@ async fn ask<T: redis::FromRedisValue>(redis: &mut MultiplexedConnection, comman
 }
 
 /// What is to be prepared, as soon as something is.
-async fn candidate(redis: &mut MultiplexedConnection) -> Value {
+async fn wait_for_pending_push(redis: &mut MultiplexedConnection) -> Value {
     let mut note = String::new();
-    until("a push is under way", async || {
-        note = ask::<Option<String>>(redis, &["GET", CANDIDATE]).await.unwrap_or_default();
+    wait_until("a push is under way", async || {
+        note = ask::<Option<String>>(redis, &["GET", PENDING]).await.unwrap_or_default();
         !note.is_empty()
     })
     .await;
@@ -31,7 +31,7 @@ async fn candidate(redis: &mut MultiplexedConnection) -> Value {
 }
 
 /// A node that is there only by its word: it prepares what the test says, and puts nothing in force.
-async fn ghost(redis: &mut MultiplexedConnection, like: &str) {
+async fn simulated_node(redis: &mut MultiplexedConnection, like: &str) {
     let word: String = ask(redis, &["GET", &format!("tidegate:{{default}}:nodes:status:{like}")]).await;
     let mut word: Value = serde_json::from_str(&word).expect("JSON");
     (word["name"], word["instance"], word["push_id"]) = (json!("ghost"), json!("1"), Value::Null);
@@ -39,8 +39,8 @@ async fn ghost(redis: &mut MultiplexedConnection, like: &str) {
     let _: i64 = ask(redis, &["ZADD", NODES, "1", "ghost"]).await;
 }
 
-async fn ghost_is_ready(redis: &mut MultiplexedConnection) {
-    let push = candidate(redis).await["pointer"]["push_id"].as_str().expect("its name").to_owned();
+async fn prepare_simulated_node(redis: &mut MultiplexedConnection) {
+    let push = wait_for_pending_push(redis).await["pointer"]["push_id"].as_str().expect("its name").to_owned();
     let key = format!("tidegate:{{default}}:policy:prepared:{push}");
     let _: i64 = ask(redis, &["HSET", &key, "ghost", r#"{"instance":"1","failure":null}"#]).await;
 }
@@ -60,14 +60,14 @@ async fn node_killed_during_prepare_prepares_again_after_its_restart() {
     b.process.signal("STOP").await;
     let mut redis = fleet.redis.connect().await;
     let others = async {
-        candidate(&mut redis).await;
+        wait_for_pending_push(&mut redis).await;
         b.process.kill().await;
         // Its word still holds, and the word is another process's.
         fleet.node("b").await
     };
     let (pushed, b) = tokio::join!(fleet.succeeds(&["push", "allow.wasm"]), others);
     assert_eq!((status(a.data).await, pushed["activated"].as_bool()), (200, Some(true)));
-    until("it has it", async || status(b.data).await == 200).await;
+    wait_until("it has it", async || status(b.data).await == 200).await;
     fleet.all_have(2, &digest(&pushed)).await;
 }
 
@@ -79,9 +79,9 @@ async fn store_that_loses_a_push_changes_nothing() {
     fleet.succeeds(&["push", "deny.wasm"]).await;
     let mut redis = fleet.redis.connect().await;
     for args in [&["push", "allow.wasm"][..], &["push", "allow.wasm", "--dry-run"]] {
-        ghost(&mut redis, "a").await;
+        simulated_node(&mut redis, "a").await;
         let forgets = async {
-            candidate(&mut redis).await;
+            wait_for_pending_push(&mut redis).await;
             // As a Redis that is restarted without its data.
             let () = ask(&mut redis, &["FLUSHALL"]).await;
         };
@@ -92,10 +92,10 @@ async fn store_that_loses_a_push_changes_nothing() {
     assert_eq!((pushed["sequence"].as_u64(), status(a.data).await), (Some(2), 200), "{pushed}");
 
     // The same behind the flip: whoever has not heard of it will not any more, and nobody waits for that.
-    ghost(&mut redis, "a").await;
+    simulated_node(&mut redis, "a").await;
     let forgets = async {
-        ghost_is_ready(&mut redis).await;
-        until("a has it", async || status(a.data).await == 418).await;
+        prepare_simulated_node(&mut redis).await;
+        wait_until("a has it", async || status(a.data).await == 418).await;
         let () = ask(&mut redis, &["FLUSHALL"]).await;
     };
     tokio::join!(fleet.fails(&["push", "deny.wasm"], "the store lost it"), forgets);
@@ -108,13 +108,13 @@ async fn push_waits_for_a_store_outage_after_the_commit() {
     let a = fleet.node("a").await;
     write(&fleet, &["deny"]);
     let mut redis = fleet.redis.connect().await;
-    ghost(&mut redis, "a").await;
+    simulated_node(&mut redis, "a").await;
     let (url, file) = (fleet.redis.url(), fleet.path("deny.wasm"));
     let mut command = tidegate(&["policy", "push", "--json", "--store", &url]);
     command.arg(file);
     let pushing = Running::start(command);
-    ghost_is_ready(&mut redis).await;
-    until("a has it", async || status(a.data).await == 418).await;
+    prepare_simulated_node(&mut redis).await;
+    wait_until("a has it", async || status(a.data).await == 418).await;
     fleet.redis.kill().await;
     fleet.redis.restart().await;
     let mut redis = fleet.redis.connect().await;
@@ -134,20 +134,20 @@ async fn second_push_is_refused_and_a_damaged_record_is_ignored() {
     let a = fleet.node("a").await;
     write(&fleet, &["deny", "allow"]);
     let mut redis = fleet.redis.connect().await;
-    let () = ask(&mut redis, &["SET", CANDIDATE, "{"]).await;
+    let () = ask(&mut redis, &["SET", PENDING, "{"]).await;
     fleet.succeeds(&["push", "deny.wasm"]).await;
-    ghost(&mut redis, "a").await;
+    simulated_node(&mut redis, "a").await;
     // A gateway that pushes waits no longer than it was told.
     let control = a.control.to_string();
     let ended = fleet.run(&["policy", "push", "allow.wasm", "--timeout", "300ms", "--control", &control]).await;
     assert!(ended.code() == Some(1) && ended.stderr.contains("after 300ms it is not prepared on ghost"), "{ended:?}");
     let others = async {
-        candidate(&mut redis).await;
+        wait_for_pending_push(&mut redis).await;
         fleet.fails(&["push", "allow.wasm"], "another push is under way").await;
         fleet.fails(&["push", "allow.wasm", "--dry-run"], "another push is under way").await;
-        ghost_is_ready(&mut redis).await;
+        prepare_simulated_node(&mut redis).await;
         // It waits for the ghost now, which hears of the next one only.
-        until("a has it", async || status(a.data).await == 200).await;
+        wait_until("a has it", async || status(a.data).await == 200).await;
         let note: String = ask(&mut redis, &["GET", CURRENT]).await;
         let next = note.replace("\"sequence\":2", "\"sequence\":3").replace("\"push_id\":\"", "\"push_id\":\"00");
         let cut = next.find("\"push_id\":\"").expect("it is there") + "\"push_id\":\"".len();
@@ -170,8 +170,8 @@ async fn node_that_cannot_compile_or_store_a_policy_reports_it() {
     fleet.succeeds(&["push", "deny.wasm"]).await;
     let b = Gateway::start(&toml).await;
     assert_eq!(status(b.data).await, 503, "it lets nobody in");
-    let told = ready(b.control).await;
-    assert!(told.starts_with("HTTP/1.1 503") && told.contains("not compiled after 1ms"), "{told}");
+    let readiness = ready(b.control).await;
+    assert!(readiness.starts_with("HTTP/1.1 503") && readiness.contains("not compiled after 1ms"), "{readiness}");
     b.process.kill().await;
 
     // Nothing can be written where it keeps it.
@@ -206,7 +206,7 @@ async fn node_clocks_may_differ_by_days() {
     let fleet = Fleet::unsigned().await;
     let _a = fleet.node("a").await;
     let mut redis = fleet.redis.connect().await;
-    ghost(&mut redis, "a").await;
+    simulated_node(&mut redis, "a").await;
     let _: i64 = ask(&mut redis, &["ZADD", NODES, "2", "gone"]).await;
     // Nodes whose clocks are years behind and ahead.
     let _: i64 = ask(&mut redis, &["ZADD", NODES, "99999999999999", "a"]).await;
@@ -215,7 +215,7 @@ async fn node_clocks_may_differ_by_days() {
         serde_json::from_str::<Value>(&word).expect("JSON")["last_seen"].as_u64().expect("a time")
     };
     let before = beats(&mut redis).await;
-    until("it gave word again", async || beats(&mut redis).await > before).await;
+    wait_until("it gave word again", async || beats(&mut redis).await > before).await;
     let status = fleet.succeeds(&["status"]).await;
     let names: Vec<_> = status["nodes"].as_array().expect("a list").iter().map(|node| node["name"].clone()).collect();
     assert_eq!(names, ["a", "ghost"]);
@@ -281,7 +281,7 @@ async fn sequence_over_the_maximum_is_rejected() {
     assert_ne!(max, note);
     let () = ask(&mut redis, &["SET", CURRENT, &max]).await;
     let _: i64 = ask(&mut redis, &["LPUSH", "tidegate:{default}:policy:history", &max]).await;
-    until("it is refused", async || {
+    wait_until("it is refused", async || {
         fleet.succeeds(&["status"]).await["nodes"][0]["error"].to_string().contains("they go to 9007199254740991")
     })
     .await;
@@ -291,6 +291,6 @@ async fn sequence_over_the_maximum_is_rejected() {
     // The greatest that there is takes force, and nothing behind it.
     let last = note.replace("\"sequence\":1", "\"sequence\":9007199254740991");
     let () = ask(&mut redis, &["SET", CURRENT, &last]).await;
-    until("it is in force", async || status(a.data).await == 418).await;
+    wait_until("it is in force", async || status(a.data).await == 418).await;
     fleet.fails(&["push", "allow.wasm"], "no number is greater than 9007199254740991").await;
 }

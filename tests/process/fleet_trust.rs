@@ -6,7 +6,7 @@ use tidegate::artifact::digest::Digest;
 
 use crate::fleet::{Fleet, digest, status};
 use crate::guests::component;
-use crate::processes::{Gateway, run, tidegate, until};
+use crate::processes::{Gateway, run, tidegate, wait_until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn older_policy_is_activated_only_with_a_new_signature() {
@@ -31,8 +31,8 @@ async fn older_policy_is_activated_only_with_a_new_signature() {
     let set = async |redis: &mut redis::aio::MultiplexedConnection, key: &str, value: &[u8]| {
         let () = cmd("SET").arg(key).arg(value).query_async(redis).await.expect("Redis answers");
     };
-    let told = async |why: &str| {
-        until(why, async || {
+    let wait_for_error = async |why: &str| {
+        wait_until(why, async || {
             let status = fleet.succeeds(&["status"]).await;
             status["nodes"][0]["error"].as_str().is_some_and(|error| error.contains(why))
         })
@@ -40,20 +40,20 @@ async fn older_policy_is_activated_only_with_a_new_signature() {
     };
     let current = get(&mut redis, "tidegate:{default}:policy:active").await;
     set(&mut redis, "tidegate:{default}:policy:active", &first).await;
-    told("sequence number 1 is behind 7").await;
+    wait_for_error("sequence number 1 is behind 7").await;
     let text = String::from_utf8(first.clone()).expect("JSON");
     set(&mut redis, "tidegate:{default}:policy:active", text.replace("\"sequence\":1,", "\"sequence\":8,").as_bytes())
         .await;
-    told("its sequence number").await;
+    wait_for_error("its sequence number").await;
     set(&mut redis, "tidegate:{default}:policy:active", b"{").await;
-    told("cannot be read").await;
+    wait_for_error("cannot be read").await;
     assert_eq!(status(a.data).await, 200, "what was in force stays");
     // Nor after a restart.
     a.process.kill().await;
     set(&mut redis, "tidegate:{default}:policy:active", &first).await;
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 200, "the one that was kept");
-    told("sequence number 1 is behind 7").await;
+    wait_for_error("sequence number 1 is behind 7").await;
     set(&mut redis, "tidegate:{default}:policy:active", &current).await;
 
     fleet.fails(&["rollback", "--key", "other.pem"], "no trusted key").await;
@@ -101,10 +101,10 @@ async fn node_starts_with_its_local_copy_during_a_store_outage() {
     fleet.redis.kill().await;
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 503);
-    a.process.stderr.says("it was changed").await;
+    a.process.stderr.wait_for_text("it was changed").await;
     // And what was changed in the store is not had at all.
     fleet.redis.restart().await;
-    until("it comes back", async || status(a.data).await == 200).await;
+    wait_until("it comes back", async || status(a.data).await == 200).await;
     a.process.kill().await;
     spoil();
     let mut redis = fleet.redis.connect().await;
@@ -115,7 +115,7 @@ async fn node_starts_with_its_local_copy_during_a_store_outage() {
     }
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 503);
-    a.process.stderr.says("somebody changed it").await;
+    a.process.stderr.wait_for_text("somebody changed it").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,9 +9,9 @@ use tokio::net::TcpStream;
 
 use crate::control_port::ask;
 use crate::guests::component;
-use crate::processes::{Gateway, lasting_port, run, tidegate};
+use crate::processes::{Gateway, reserved_port, run, tidegate};
 use crate::redis_server::Redis;
-use crate::socket_activation::{handed, launch, listening};
+use crate::socket_activation::{inherited, launch, listening};
 
 /// The nodes' names as the fleet has them, and as they reply to a command.
 async fn names(redis: &Redis) -> (BTreeSet<String>, BTreeSet<String>) {
@@ -46,8 +46,8 @@ async fn gateways_with_inherited_sockets_have_distinct_names_and_directories() {
     let env = [("TIDEGATE_CACHE_DIR", cache.to_str().expect("a path"))];
     let mut gateways = Vec::new();
     for socket in [&first, &second] {
-        let (process, dir) = launch(&toml, handed(socket), None, &env);
-        gateways.push(Gateway::when_up(process, dir).await);
+        let (process, dir) = launch(&toml, inherited(socket), None, &env);
+        gateways.push(Gateway::wait_until_ready(process, dir).await);
     }
     std::fs::write(dir.path().join("deny.wasm"), component("deny")).expect("written");
     let mut push = tidegate(&["policy", "push", "deny.wasm", "--store", &redis.url()]);
@@ -99,15 +99,15 @@ async fn gateways_on_port_0_have_distinct_names_and_files() {
 
 #[tokio::test]
 async fn port_refuses_connections_until_the_gateway_is_ready() {
-    let mut redis = Redis::later(&[]);
-    let port = lasting_port();
+    let mut redis = Redis::unstarted(&[]);
+    let port = reserved_port();
     let toml = format!("listen = \"127.0.0.1:{port}\"\nstore = {:?}\nallow-all = true\n", redis.url());
     let (process, dir) = Gateway::launch(&toml, &["--wait-for-store"]);
-    process.stderr.says("waiting for the store").await;
+    process.stderr.wait_for_text("waiting for the store").await;
     let connect = async || TcpStream::connect(("127.0.0.1", port)).await.map(drop).map_err(|error| error.kind());
     assert_eq!(connect().await, Err(std::io::ErrorKind::ConnectionRefused));
     redis.restart().await;
-    let gateway = Gateway::when_up(process, dir).await;
+    let gateway = Gateway::wait_until_ready(process, dir).await;
     assert_eq!((gateway.data.port(), connect().await), (port, Ok(())));
     // Another gateway is refused the address.
     let (process, _dir) = Gateway::launch(&toml, &[]);

@@ -3,7 +3,7 @@
 use redis::cmd;
 
 use crate::client::Sse;
-use crate::processes::{Gateway, until};
+use crate::processes::{Gateway, wait_until};
 use crate::redis_server::Redis;
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn redis_connections_and_subscriptions_do_not_grow_with_clients() {
     gateway.process.signal("TERM").await;
     drop(streams);
     assert_eq!(gateway.process.end().await.code(), Some(0));
-    until("the gateway's connections end", async || connections(&mut admin).await == own).await;
+    wait_until("the gateway's connections end", async || connections(&mut admin).await == own).await;
 }
 
 async fn connections(admin: &mut redis::aio::MultiplexedConnection) -> Vec<u64> {

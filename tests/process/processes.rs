@@ -12,19 +12,19 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Nothing that a test waits for takes so long, even on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Waits for what has to happen.
-pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
+pub async fn with_timeout<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(TEST_TIMEOUT, future).await {
         Ok(value) => value,
-        Err(_) => panic!("this did not happen within {PATIENCE:?}: {what}"),
+        Err(_) => panic!("this did not happen within {TEST_TIMEOUT:?}: {what}"),
     }
 }
 
 /// Waits until something holds that nobody tells of.
-pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    within(what, async {
+pub async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    with_timeout(what, async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -32,7 +32,7 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     .await;
 }
 
-pub fn is_full() -> bool {
+pub fn is_full_soak() -> bool {
     std::env::var("TIDEGATE_SOAK").is_ok_and(|size| size == "full")
 }
 
@@ -68,7 +68,7 @@ impl Output {
         Self { text, reader }
     }
 
-    pub fn so_far(&self) -> String {
+    pub fn text_so_far(&self) -> String {
         self.text.borrow().clone()
     }
 
@@ -78,21 +78,21 @@ impl Output {
     }
 
     /// Waits until it says these words: a log is written behind what it tells of.
-    pub async fn says(&self, words: &str) {
-        let said = within(words, self.wait_for(|text| text.contains(words))).await;
-        assert!(said, "it ended without {words:?}: {}", self.so_far());
+    pub async fn wait_for_text(&self, words: &str) {
+        let said = with_timeout(words, self.wait_for(|text| text.contains(words))).await;
+        assert!(said, "it ended without {words:?}: {}", self.text_so_far());
     }
 
     pub async fn lines(&self, count: usize) -> Vec<String> {
         let what = format!("{count} lines");
-        let came = within(&what, self.wait_for(|text| text.matches('\n').count() >= count)).await;
-        let text = self.so_far();
+        let came = with_timeout(&what, self.wait_for(|text| text.matches('\n').count() >= count)).await;
+        let text = self.text_so_far();
         assert!(came, "{count} lines were expected: {text}");
         text.lines().map(str::to_owned).collect()
     }
 
     async fn whole(self) -> String {
-        within("the end of an output", self.reader).await.expect("the output is read");
+        with_timeout("the end of an output", self.reader).await.expect("the output is read");
         self.text.borrow().clone()
     }
 }
@@ -157,7 +157,7 @@ impl Running {
 
     pub async fn end(mut self) -> Ended {
         drop(self.child.stdin.take());
-        let status = within("the end of a process", self.child.wait()).await.expect("it is waited for");
+        let status = with_timeout("the end of a process", self.child.wait()).await.expect("it is waited for");
         Ended { status, stdout: self.stdout.whole().await, stderr: self.stderr.whole().await }
     }
 
@@ -217,7 +217,7 @@ impl Gateway {
     /// `tidegate serve` with these lines in its `tidegate.toml`, on free ports unless they say others.
     pub async fn start(toml: &str) -> Self {
         let (process, dir) = Self::launch(toml, &[]);
-        Self::when_up(process, dir).await
+        Self::wait_until_ready(process, dir).await
     }
 
     /// The process, which may not listen yet, or never.
@@ -242,11 +242,12 @@ impl Gateway {
         (Running::start(command), dir)
     }
 
-    pub async fn when_up(process: Running, dir: TempDir) -> Self {
+    pub async fn wait_until_ready(process: Running, dir: TempDir) -> Self {
         let up =
-            within("a gateway starts", process.stdout.wait_for(|text| address(text, "control on").is_some())).await;
-        let stdout = process.stdout.so_far();
-        assert!(up, "{stdout}{}", process.stderr.so_far());
+            with_timeout("a gateway starts", process.stdout.wait_for(|text| address(text, "control on").is_some()))
+                .await;
+        let stdout = process.stdout.text_so_far();
+        assert!(up, "{stdout}{}", process.stderr.text_so_far());
         let (data, control) = (address(&stdout, "listening on"), address(&stdout, "control on"));
         Self { process, data: data.expect("its port"), control: control.expect("its port"), _dir: dir }
     }
@@ -259,7 +260,7 @@ fn address(text: &str, what: &str) -> Option<SocketAddr> {
 }
 
 /// A port that is free, and that no outgoing connection takes while its server is away for a moment.
-pub fn lasting_port() -> u16 {
+pub fn reserved_port() -> u16 {
     use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Below what Linux gives to outgoing connections; each test process begins elsewhere.

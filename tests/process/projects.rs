@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::processes::tidegate;
 
 /// A project of a language passes its cases once it is built, wherever it lies.
-async fn passes_at_once(lang: &str, pattern: &str) {
+async fn assert_new_project_passes(lang: &str, pattern: &str) {
     if std::env::var_os("TIDEGATE_REQUIRE_GUESTS").is_none() {
         // Not by a macro, whose words the test harness keeps to itself.
         let words = format!("SKIPPED: a new project in {lang} was not built; TIDEGATE_REQUIRE_GUESTS=1 builds it\n");
@@ -19,10 +19,10 @@ async fn passes_at_once(lang: &str, pattern: &str) {
     let place = tempfile::tempdir().expect("a folder");
     run(place.path(), &["policy", "new", "my-door", "--lang", lang, "--pattern", pattern]).await;
     run(place.path(), &["policy", "build", "my-door"]).await;
-    let said = run(place.path(), &["policy", "test", "my-door/policy.wasm"]).await;
-    assert!(said.contains(" 0 failed"), "{said}");
-    let said = run(place.path(), &["policy", "inspect", "my-door/policy.wasm", "--json"]).await;
-    let report: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let printed = run(place.path(), &["policy", "test", "my-door/policy.wasm"]).await;
+    assert!(printed.contains(" 0 failed"), "{printed}");
+    let printed = run(place.path(), &["policy", "inspect", "my-door/policy.wasm", "--json"]).await;
+    let report: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
     assert_eq!((&report["kind"], &report["refused"]), (&"component".into(), &serde_json::Value::Null));
     let language = report["language"].as_str().unwrap_or_default().to_lowercase();
     let expect = match lang {
@@ -31,7 +31,7 @@ async fn passes_at_once(lang: &str, pattern: &str) {
         "zig" => "c",
         other => other,
     };
-    assert!(language.starts_with(expect), "{lang}: {said}");
+    assert!(language.starts_with(expect), "{lang}: {printed}");
 
     let component = std::fs::read(place.path().join("my-door/policy.wasm")).expect("it was built");
     let mut paths = vec![place.path().to_owned()];
@@ -94,30 +94,30 @@ async fn invalid_rust_package_is_reported_before_compilation() {
 
 #[tokio::test]
 async fn new_rust_project_builds_and_passes_its_cases() {
-    passes_at_once("rust", "role").await;
+    assert_new_project_passes("rust", "role").await;
 }
 
 #[tokio::test]
 async fn new_typescript_project_builds_and_passes_its_cases() {
-    passes_at_once("typescript", "role").await;
+    assert_new_project_passes("typescript", "role").await;
 }
 
 #[tokio::test]
 async fn new_python_project_builds_and_passes_its_cases() {
-    passes_at_once("python", "role").await;
+    assert_new_project_passes("python", "role").await;
 }
 
 #[tokio::test]
 async fn new_go_project_builds_and_passes_its_cases() {
-    passes_at_once("go", "role").await;
+    assert_new_project_passes("go", "role").await;
 }
 
 #[tokio::test]
 async fn new_c_project_builds_and_passes_its_cases() {
-    passes_at_once("c", "role").await;
+    assert_new_project_passes("c", "role").await;
 }
 
 #[tokio::test]
 async fn new_zig_project_builds_and_passes_its_cases() {
-    passes_at_once("zig", "role").await;
+    assert_new_project_passes("zig", "role").await;
 }

@@ -92,16 +92,16 @@ async fn randomness_and_settings_come_from_the_decision_and_not_the_build() {
     let ended = ends(&["policy", "test", &component, &cases, "--json", "--log"]).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.all());
     let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
-    let told = |at: usize| -> Value {
+    let probe_of = |at: usize| -> Value {
         let body = report["results"][at]["got"]["body"].as_str().expect("a body");
         serde_json::from_str(body).expect("JSON")
     };
-    let (one, two) = (told(0), told(1));
+    let (one, two) = (probe_of(0), probe_of(1));
     assert_eq!(one["environment"], json!(["hello", "hello", "hello", null]));
     let config = "Config(GREETING='hello', limit=3, teams=['red', 'blue'], note=None)";
     assert_eq!(one["config"], config);
     assert_eq!((&one["clock"], &one["late"]), (&json!(true), &json!("late")));
-    let chance = [&one, &two].map(|told| told["chance"].as_array().expect("a list"));
+    let chance = [&one, &two].map(|probe_of| probe_of["chance"].as_array().expect("a list"));
     assert_eq!(chance[0].len(), 5);
     for (first, second) in chance[0].iter().zip(chance[1]) {
         assert_ne!(first, second, "{one} {two}");

@@ -9,74 +9,74 @@ use tokio::net::TcpStream;
 use crate::client::Wire;
 use crate::control_port::{JSON, WASM, ask};
 use crate::guests::component;
-use crate::processes::{Gateway, until, within};
-use crate::rollout::{Desk, asks, distinct};
+use crate::processes::{Gateway, wait_until, with_timeout};
+use crate::rollout::{ConfigDir, distinct, request_stream};
 
 /// A gateway in a folder, whose configuration is these lines, at the top level.
 struct Node {
-    desk: Desk,
+    config_dir: ConfigDir,
     gateway: Gateway,
     token: &'static str,
 }
 
 impl Node {
     async fn start(policy: &str, lines: &str) -> Self {
-        let desk = Desk::new();
-        desk.write("policy.wasm", component(policy));
-        write(&desk, lines);
-        let (process, dir) = desk.launch();
-        Self { desk, gateway: Gateway::when_up(process, dir).await, token: "" }
+        let config_dir = ConfigDir::new();
+        config_dir.write("policy.wasm", component(policy));
+        write(&config_dir, lines);
+        let (process, dir) = config_dir.launch();
+        Self { config_dir, gateway: Gateway::wait_until_ready(process, dir).await, token: "" }
     }
 
-    async fn told(&self) -> Value {
+    async fn configuration(&self) -> Value {
         let header = format!("authorization: Bearer {}\r\n", self.token);
         ask(self.gateway.control, "GET", "/v1/policy", &header, b"").await.1["configuration"].clone()
     }
 
     /// Writes the configuration anew, and has what is told of it when it was read. With another token from then on.
     async fn configure(&mut self, lines: &str, token: &'static str) -> Value {
-        let before = self.told().await["read_at"].clone();
-        write(&self.desk, lines);
-        let mut told = Value::Null;
-        until("the configuration is read", async || {
-            told = self.told().await;
-            if told.is_null() {
+        let before = self.configuration().await["read_at"].clone();
+        write(&self.config_dir, lines);
+        let mut reply = Value::Null;
+        wait_until("the configuration is read", async || {
+            reply = self.configuration().await;
+            if reply.is_null() {
                 // Another token is asked for by now.
                 self.token = token;
             }
-            told["read_at"].is_u64() && told["read_at"] != before
+            reply["read_at"].is_u64() && reply["read_at"] != before
         })
         .await;
-        told
+        reply
     }
 
     /// The same, of a configuration without a mistake that needs no restart.
-    async fn takes(&mut self, lines: &str) {
-        let told = self.configure(lines, self.token).await;
-        assert_eq!((&told["error"], &told["needs_restart"]), (&Value::Null, &json!([])), "{lines}: {told}");
+    async fn apply(&mut self, lines: &str) {
+        let reply = self.configure(lines, self.token).await;
+        assert_eq!((&reply["error"], &reply["needs_restart"]), (&Value::Null, &json!([])), "{lines}: {reply}");
     }
 
     fn lines(&self, file: &str) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.desk.at(file)).unwrap_or_default();
+        let text = std::fs::read_to_string(self.config_dir.at(file)).unwrap_or_default();
         let (whole, _) = text.rsplit_once('\n').unwrap_or_default();
         whole.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
     /// Opens a stream, and waits until a file has so many lines.
-    async fn decides(&self, file: &str, lines: usize) -> Vec<Value> {
-        assert_eq!(asks(&self.gateway, "c").await.0, 200);
-        until(file, async || self.lines(file).len() >= lines).await;
-        let told = self.lines(file);
-        assert_eq!(told.len(), lines, "{file}: {told:?}");
-        told
+    async fn decide(&self, file: &str, lines: usize) -> Vec<Value> {
+        assert_eq!(request_stream(&self.gateway, "c").await.0, 200);
+        wait_until(file, async || self.lines(file).len() >= lines).await;
+        let reply = self.lines(file);
+        assert_eq!(reply.len(), lines, "{file}: {reply:?}");
+        reply
     }
 }
 
-fn write(desk: &Desk, lines: &str) {
+fn write(config_dir: &ConfigDir, lines: &str) {
     let ports = "listen = '127.0.0.1:0'\ncontrol.listen = '127.0.0.1:0'\nstore = 'memory:'";
     let drain = if lines.contains("drain.delay") { "" } else { "drain.delay = '0s'" };
-    let cache = desk.at("cache");
-    desk.replace(
+    let cache = config_dir.at("cache");
+    config_dir.replace(
         "node.toml",
         format!("{ports}\ncache-dir = {cache:?}\n{drain}\npolicy.file = 'policy.wasm'\n{lines}\n"),
     );
@@ -85,63 +85,63 @@ fn write(desk: &Desk, lines: &str) {
 #[tokio::test]
 async fn decision_log_options_are_reloaded() {
     let mut node = Node::start("allow", "").await;
-    node.takes("decisions.log = 'one'").await;
-    assert_eq!(node.decides("one", 1).await[0]["channels"], json!(["c"]));
-    node.takes("decisions.log = 'one'\ndecisions.masked-fields = ['channels']").await;
-    let masked = node.decides("one", 2).await[1]["channels"].clone();
+    node.apply("decisions.log = 'one'").await;
+    assert_eq!(node.decide("one", 1).await[0]["channels"], json!(["c"]));
+    node.apply("decisions.log = 'one'\ndecisions.masked-fields = ['channels']").await;
+    let masked = node.decide("one", 2).await[1]["channels"].clone();
     assert!(masked[0].as_str().is_some_and(|name| name.starts_with('~')), "{masked}");
-    node.takes("decisions.log = 'two'\ndecisions.masked-fields = ['channels', 'subject']").await;
+    node.apply("decisions.log = 'two'\ndecisions.masked-fields = ['channels', 'subject']").await;
     // The key is the process's own, whatever is masked.
-    assert_eq!(node.decides("two", 1).await[0]["channels"], masked);
+    assert_eq!(node.decide("two", 1).await[0]["channels"], masked);
     assert_eq!(node.lines("one").len(), 2);
     // What cannot be written is a mistake, and then all is as it was: also what would have been right.
-    let told = node.configure("decisions.log = 'none/three'\ncontrol.token = 'one'", "").await;
-    let error = told["error"].as_str().unwrap_or_default();
-    assert!(error.contains("decisions.log") && error.contains("none/three"), "{told}");
-    node.decides("two", 2).await;
-    assert!(node.told().await["read_at"].is_u64(), "no token is asked for");
+    let reply = node.configure("decisions.log = 'none/three'\ncontrol.token = 'one'", "").await;
+    let error = reply["error"].as_str().unwrap_or_default();
+    assert!(error.contains("decisions.log") && error.contains("none/three"), "{reply}");
+    node.decide("two", 2).await;
+    assert!(node.configuration().await["read_at"].is_u64(), "no token is asked for");
     // And so is what is wrong elsewhere.
-    let told = node.configure("decisions.log = 'three'\npolicy.timeout = 'soon'", "").await;
-    assert!(told["error"].is_string() && !node.desk.at("three").exists(), "{told}");
-    node.decides("two", 3).await;
+    let reply = node.configure("decisions.log = 'three'\npolicy.timeout = 'soon'", "").await;
+    assert!(reply["error"].is_string() && !node.config_dir.at("three").exists(), "{reply}");
+    node.decide("two", 3).await;
 
     let record = "decisions.log = 'two'\ndecisions.recording.file = 'recording'\ndecisions.recording.share";
-    node.takes(&format!("{record} = 1")).await;
-    node.decides("recording", 1).await;
-    node.takes(&format!("{record} = 0")).await;
-    node.decides("two", 5).await;
-    node.takes(&format!("{record} = 1.0")).await;
-    node.decides("recording", 2).await;
-    node.takes("decisions.log = 'two'").await;
-    node.decides("two", 7).await;
+    node.apply(&format!("{record} = 1")).await;
+    node.decide("recording", 1).await;
+    node.apply(&format!("{record} = 0")).await;
+    node.decide("two", 5).await;
+    node.apply(&format!("{record} = 1.0")).await;
+    node.decide("recording", 2).await;
+    node.apply("decisions.log = 'two'").await;
+    node.decide("two", 7).await;
     assert_eq!(node.lines("recording").len(), 2);
-    node.takes("decisions.recording.file = 'recording'\ndecisions.recording.share = 1").await;
-    node.decides("recording", 3).await;
+    node.apply("decisions.recording.file = 'recording'\ndecisions.recording.share = 1").await;
+    node.decide("recording", 3).await;
     assert_eq!(node.lines("two").len(), 7, "the log is off");
 }
 
 #[tokio::test]
 async fn log_filter_is_reloaded() {
     let mut node = Node::start("allow", "log.filter = 'error'").await;
-    let log = |node: &Node| node.gateway.process.stderr.so_far();
-    assert_eq!(asks(&node.gateway, "silent").await.0, 200);
-    node.takes("log.filter = 'warn,tidegate::authz=info'").await;
-    until("it is logged", async || {
-        assert_eq!(asks(&node.gateway, "loud").await.0, 200);
+    let log = |node: &Node| node.gateway.process.stderr.text_so_far();
+    assert_eq!(request_stream(&node.gateway, "silent").await.0, 200);
+    node.apply("log.filter = 'warn,tidegate::authz=info'").await;
+    wait_until("it is logged", async || {
+        assert_eq!(request_stream(&node.gateway, "loud").await.0, 200);
         log(&node).contains("loud")
     })
     .await;
-    let told = node.configure("log.filter = 'tidegate=loud'", "").await;
-    assert!(told["error"].as_str().is_some_and(|error| error.contains("log.filter")), "{told}");
-    node.takes("log.filter = 'error'").await;
+    let reply = node.configure("log.filter = 'tidegate=loud'", "").await;
+    assert!(reply["error"].as_str().is_some_and(|error| error.contains("log.filter")), "{reply}");
+    node.apply("log.filter = 'error'").await;
     // What is refused is an error, and so says that all before it is in the log that shall be there.
     let mut number = 0;
-    until("nothing more is logged", async || {
+    wait_until("nothing more is logged", async || {
         number += 1;
-        assert_eq!(asks(&node.gateway, &format!("quiet-{number}")).await.0, 200);
+        assert_eq!(request_stream(&node.gateway, &format!("quiet-{number}")).await.0, 200);
         assert_eq!(ask(node.gateway.control, "PUT", "/v1/policy", WASM, b"none").await.0, 422);
         let refused = |log: &str| log.matches("a policy was refused").count() >= number;
-        assert!(within("a line in the log", node.gateway.process.stderr.wait_for(refused)).await);
+        assert!(with_timeout("a line in the log", node.gateway.process.stderr.wait_for(refused)).await);
         !log(&node).contains(&format!("quiet-{number}\""))
     })
     .await;
@@ -163,7 +163,7 @@ async fn subscribe(to: SocketAddr, token: &str) -> TcpStream {
     socket.write_all(head.as_bytes()).await.expect("it is sent");
     let mut text = Vec::new();
     while !String::from_utf8_lossy(&text).contains("subscribe,c,1") {
-        let read = within("a subscription", socket.read_buf(&mut text)).await.expect("an answer");
+        let read = with_timeout("a subscription", socket.read_buf(&mut text)).await.expect("an answer");
         assert!(read > 0, "{}", String::from_utf8_lossy(&text));
     }
     socket
@@ -173,18 +173,18 @@ async fn subscribe(to: SocketAddr, token: &str) -> TcpStream {
 async fn access_tokens_are_reloaded() {
     let mut node = Node::start("allow", "").await;
     assert_eq!(rest(&node, "a").await, 404);
-    node.takes("redis-rest.tokens = ['a', 'b']").await;
+    node.apply("redis-rest.tokens = ['a', 'b']").await;
     assert_eq!((rest(&node, "a").await, rest(&node, "c").await), (200, 401));
     let (mut a, mut b) = (subscribe(node.gateway.data, "a").await, subscribe(node.gateway.data, "b").await);
-    node.takes("redis-rest.tokens = ['b', 'c']").await;
+    node.apply("redis-rest.tokens = ['b', 'c']").await;
     assert_eq!((rest(&node, "a").await, rest(&node, "b").await, rest(&node, "c").await), (401, 200, 200));
     // Whoever followed a channel with it does not go on; the others do.
     let mut rest_of_it = Vec::new();
-    within("the end of a subscription", a.read_to_end(&mut rest_of_it)).await.expect("an end");
+    with_timeout("the end of a subscription", a.read_to_end(&mut rest_of_it)).await.expect("an end");
     let emit = json!({ "channel": "c", "event": "e", "data": 1 }).to_string();
     assert_eq!(ask(node.gateway.control, "POST", "/v1/emit", JSON, emit.as_bytes()).await.0, 200);
     let mut text = Vec::new();
-    within("a message", b.read_buf(&mut text)).await.expect("an answer");
+    with_timeout("a message", b.read_buf(&mut text)).await.expect("an answer");
     assert!(String::from_utf8_lossy(&text).contains("message,c,"), "{}", String::from_utf8_lossy(&text));
 
     let status = async |node: &Node, token: &str| {
@@ -199,14 +199,14 @@ async fn access_tokens_are_reloaded() {
 
 #[tokio::test]
 async fn removal_of_the_control_token_needs_a_restart() {
-    let desk = Desk::new();
-    desk.write("policy.wasm", component("allow"));
-    write(&desk, "control.token = 'one'");
-    let (process, dir) = desk.launch();
-    let mut node = Node { desk, gateway: Gateway::when_up(process, dir).await, token: "one" };
+    let config_dir = ConfigDir::new();
+    config_dir.write("policy.wasm", component("allow"));
+    write(&config_dir, "control.token = 'one'");
+    let (process, dir) = config_dir.launch();
+    let mut node = Node { config_dir, gateway: Gateway::wait_until_ready(process, dir).await, token: "one" };
     node.configure("control.token = 'two'", "two").await;
-    let told = node.configure("", "two").await;
-    assert_eq!(told["needs_restart"], json!(["control.token"]), "{told}");
+    let reply = node.configure("", "two").await;
+    assert_eq!(reply["needs_restart"], json!(["control.token"]), "{reply}");
     assert_eq!(ask(node.gateway.control, "GET", "/v1/status", "", b"").await.0, 401);
 }
 
@@ -215,18 +215,18 @@ async fn rotation_and_drain_times_are_reloaded() {
     let mut node =
         Node::start("allow", "policy.rotation-window = 'off'\ndrain.delay = '1h'\ndrain.duration = '1h'").await;
     let open = Wire::get(node.gateway.data, "/api/realtime?channel=c", None, None);
-    let mut stream = within("a stream", open).await.expect("a stream");
+    let mut stream = with_timeout("a stream", open).await.expect("a stream");
     let next = distinct(&component("allow"), 2);
     assert_eq!(ask(node.gateway.control, "PUT", "/v1/policy", WASM, &next).await.0, 200);
     // It was to stay; now it shall go.
-    node.takes("policy.rotation-window = '0s'\ndrain.delay = '1h'\ndrain.duration = '1h'").await;
+    node.apply("policy.rotation-window = '0s'\ndrain.delay = '1h'\ndrain.duration = '1h'").await;
     let end = async { while stream.more(u64::MAX).await.expect("it is read") {} };
-    within("the end of a stream of the old version", end).await;
+    with_timeout("the end of a stream of the old version", end).await;
     assert!(stream.body().contains("reconnect"), "{}", stream.body());
 
-    node.takes("drain.delay = '0s'\ndrain.duration = '0s'").await;
+    node.apply("drain.delay = '0s'\ndrain.duration = '0s'").await;
     let open = Wire::get(node.gateway.data, "/api/realtime?channel=c", None, None);
-    let _stream = within("a stream", open).await.expect("a stream");
+    let _stream = with_timeout("a stream", open).await.expect("a stream");
     node.gateway.process.signal("TERM").await;
     let ended = node.gateway.process.end().await;
     assert_eq!(ended.code(), Some(0), "{ended:?}");
@@ -235,12 +235,12 @@ async fn rotation_and_drain_times_are_reloaded() {
 #[tokio::test]
 async fn channel_rules_and_cors_origins_are_reloaded() {
     let mut node = Node::start("allow", "").await;
-    assert_eq!(asks(&node.gateway, "c").await.0, 200);
-    node.takes("channels.deny = ['c']\ncors.origins = ['https://app.example']").await;
-    assert_eq!((asks(&node.gateway, "c").await.0, asks(&node.gateway, "d").await.0), (403, 200));
+    assert_eq!(request_stream(&node.gateway, "c").await.0, 200);
+    node.apply("channels.deny = ['c']\ncors.origins = ['https://app.example']").await;
+    assert_eq!((request_stream(&node.gateway, "c").await.0, request_stream(&node.gateway, "d").await.0), (403, 200));
     let wire = Wire::get(node.gateway.data, "/api/realtime?channel=d", None, None).await.expect("an answer");
     assert!(!wire.head.contains("access-control-allow-origin: *"), "{}", wire.head);
-    node.takes("").await;
+    node.apply("").await;
     let wire = Wire::get(node.gateway.data, "/api/realtime?channel=c", None, None).await.expect("an answer");
     assert!(wire.status == 200 && wire.head.contains("access-control-allow-origin: *"), "{}", wire.head);
 }
@@ -248,13 +248,13 @@ async fn channel_rules_and_cors_origins_are_reloaded() {
 #[tokio::test]
 async fn configured_shadow_policy_is_reloaded() {
     let mut node = Node::start("allow", "").await;
-    node.desk.write("next.wasm", component("deny"));
-    let candidate = async |node: &Node| ask(node.gateway.control, "GET", "/v1/policy/shadow", "", b"").await;
-    assert_eq!(candidate(&node).await.0, 404);
+    node.config_dir.write("next.wasm", component("deny"));
+    let shadow = async |node: &Node| ask(node.gateway.control, "GET", "/v1/policy/shadow", "", b"").await;
+    assert_eq!(shadow(&node).await.0, 404);
     for share in [1.0, 0.5] {
-        node.takes(&format!("policy.shadow.file = 'next.wasm'\npolicy.shadow.share = {share:?}")).await;
-        until("a candidate", async || candidate(&node).await.1["share"] == share).await;
+        node.apply(&format!("policy.shadow.file = 'next.wasm'\npolicy.shadow.share = {share:?}")).await;
+        wait_until("a candidate", async || shadow(&node).await.1["share"] == share).await;
     }
-    node.takes("").await;
-    until("no candidate", async || candidate(&node).await.0 == 404).await;
+    node.apply("").await;
+    wait_until("no candidate", async || shadow(&node).await.0 == 404).await;
 }

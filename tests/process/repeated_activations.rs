@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use crate::client::Wire;
 use crate::control_port::{WASM, ask, policy};
 use crate::guests::component;
-use crate::processes::{Gateway, is_full, until};
+use crate::processes::{Gateway, is_full_soak, wait_until};
 use crate::rollout::distinct;
 
 /// More than cores, each asking again as soon as it was answered.
@@ -26,7 +26,7 @@ struct Load {
 impl Load {
     fn on(gateway: SocketAddr) -> Self {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let client = |_| tokio::spawn(asks(gateway, Arc::clone(&stop), Arc::clone(&answered)));
+        let client = |_| tokio::spawn(run_client(gateway, Arc::clone(&stop), Arc::clone(&answered)));
         let clients = (0..CLIENTS).map(client).collect();
         Self { stop, answered, clients }
     }
@@ -34,7 +34,7 @@ impl Load {
     /// Waits until so many more were answered.
     async fn answers(&self, more: usize) {
         let wanted = self.answered.load(Ordering::Relaxed) + more;
-        until("answers", async || self.answered.load(Ordering::Relaxed) >= wanted).await;
+        wait_until("answers", async || self.answered.load(Ordering::Relaxed) >= wanted).await;
     }
 
     /// Ends it. How many were answered; none may be wrong.
@@ -49,7 +49,7 @@ impl Load {
 }
 
 /// A client that asks again and again; says what was wrong.
-async fn asks(gateway: SocketAddr, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) -> Vec<String> {
+async fn run_client(gateway: SocketAddr, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) -> Vec<String> {
     let mut wrong = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         match Wire::get(gateway, "/api/realtime?channel=c", None, None).await {
@@ -65,42 +65,42 @@ async fn asks(gateway: SocketAddr, stop: Arc<AtomicBool>, answered: Arc<AtomicUs
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repeated_activations_do_not_grow_memory_or_files() {
-    let swaps = if is_full() { 1000 } else { 60 };
+    let activations = if is_full_soak() { 1000 } else { 60 };
     let dir = tempfile::tempdir().expect("a folder");
     let (file, cache) = (dir.path().join("policy.wasm"), dir.path().join("cache"));
     let deny = component("deny");
     std::fs::write(&file, &deny).expect("the policy is written");
     let toml = format!("store = \"memory:\"\nlog.filter = \"warn\"\npolicy.file = {file:?}\ncache-dir = {cache:?}");
     let gateway = Gateway::start(&toml).await;
-    let swap = async |number| {
-        let (status, told) = ask(gateway.control, "PUT", "/v1/policy", WASM, &distinct(&deny, number)).await;
-        assert_eq!(status, 200, "{number}: {told}");
+    let activate = async |number| {
+        let (status, reply) = ask(gateway.control, "PUT", "/v1/policy", WASM, &distinct(&deny, number)).await;
+        assert_eq!(status, 200, "{number}: {reply}");
     };
     // Held against each other is the memory of the process when it has nothing to do, behind a load that it had seen before.
     let load = Load::on(gateway.data);
     for number in 1..=10 {
         load.answers(500).await;
-        swap(number).await;
+        activate(number).await;
     }
     load.answers(500).await;
     let mut answered = load.end().await;
     let (after_ten, own_after_ten) = (gateway.process.resident(), gateway.process.own_memory());
-    let (begin, load, mut most) = (Instant::now(), Load::on(gateway.data), 0);
-    for number in 11..=swaps {
+    let (begin, load, mut peak) = (Instant::now(), Load::on(gateway.data), 0);
+    for number in 11..=activations {
         // Each version has something to do.
         load.answers(20).await;
-        swap(number).await;
-        most = most.max(gateway.process.resident());
+        activate(number).await;
+        peak = peak.max(gateway.process.resident());
     }
     answered += load.end().await;
     let (now, own) = (gateway.process.resident(), gateway.process.own_memory());
     println!(
-        "swaps: {swaps}, the last of them in {:.1} s, beside {answered} answers; {after_ten} KiB after ten ({own_after_ten} its own), {now} after all ({own}), {most} at the most",
+        "swaps: {activations}, the last of them in {:.1} s, beside {answered} answers; {after_ten} KiB after ten ({own_after_ten} its own), {now} after all ({own}), {peak} at the most",
         begin.elapsed().as_secs_f64()
     );
-    let told = policy(gateway.control).await;
-    assert_eq!(told["active"]["generation"], swaps + 1, "{told}");
-    assert_eq!(told["retired"].as_array().map(Vec::len), Some(0), "{told}");
+    let reply = policy(gateway.control).await;
+    assert_eq!(reply["active"]["generation"], activations + 1, "{reply}");
+    assert_eq!(reply["retired"].as_array().map(Vec::len), Some(0), "{reply}");
     // Without the pages of the program's file: the system maps them when they are first used, or before, as it likes.
     assert!(own.saturating_sub(own_after_ten) * 10 <= after_ten, "{own_after_ten} KiB of {after_ten} became {own}");
     let count = |folder: &str| std::fs::read_dir(cache.join(folder)).expect("a folder").count();

@@ -6,7 +6,7 @@ use tidegate::artifact::bundle::digest;
 use crate::control_port::{JSON, WASM, ask, policy};
 use crate::guests::component;
 use crate::processes::{Gateway, run, tidegate};
-use crate::rollout::{Desk, distinct};
+use crate::rollout::{ConfigDir, distinct};
 
 fn version(number: u32) -> Vec<u8> {
     distinct(&component("allow"), number)
@@ -17,105 +17,105 @@ fn named(number: u32) -> Value {
 }
 
 async fn put(gateway: &Gateway, number: u32) {
-    let (status, told) = ask(gateway.control, "PUT", "/v1/policy", WASM, &version(number)).await;
-    assert_eq!(status, 200, "{told}");
+    let (status, reply) = ask(gateway.control, "PUT", "/v1/policy", WASM, &version(number)).await;
+    assert_eq!(status, 200, "{reply}");
 }
 
-async fn back(gateway: &Gateway) -> (u16, Value) {
+async fn roll_back(gateway: &Gateway) -> (u16, Value) {
     ask(gateway.control, "POST", "/v1/policy/rollback", JSON, b"{}").await
 }
 
 /// What was in force before the process began, the latest first.
-fn earlier(told: &Value) -> Vec<Value> {
-    told["previous_process"].as_array().expect("a list").iter().map(|past| past["digest"].clone()).collect()
+fn previous_process(reply: &Value) -> Vec<Value> {
+    reply["previous_process"].as_array().expect("a list").iter().map(|past| past["digest"].clone()).collect()
 }
 
-fn remembered(desk: &Desk) -> Vec<std::path::PathBuf> {
-    let folder = std::fs::read_dir(desk.at("cache/past")).expect("a folder");
+fn history_files(config_dir: &ConfigDir) -> Vec<std::path::PathBuf> {
+    let folder = std::fs::read_dir(config_dir.at("cache/past")).expect("a folder");
     folder.map(|file| file.expect("a file").path()).collect()
 }
 
 #[tokio::test]
 async fn rollback_continues_across_restarts() {
-    let desk = Desk::new();
-    desk.write("policy.wasm", version(1));
-    let gateway = desk.start("policy.wasm", "").await;
-    let told = policy(gateway.control).await;
-    assert_eq!((&told["rollback_target"], earlier(&told)), (&Value::Null, vec![]), "{told}");
+    let config_dir = ConfigDir::new();
+    config_dir.write("policy.wasm", version(1));
+    let gateway = config_dir.start("policy.wasm", "").await;
+    let reply = policy(gateway.control).await;
+    assert_eq!((&reply["rollback_target"], previous_process(&reply)), (&Value::Null, vec![]), "{reply}");
     put(&gateway, 2).await;
     gateway.process.kill().await;
     // Deployed with a restart: nobody saw the file change.
-    desk.replace("policy.wasm", version(3));
-    let gateway = desk.start("policy.wasm", "").await;
-    let told = policy(gateway.control).await;
-    assert_eq!((&told["active"]["digest"], &told["rollback_target"]), (&named(3), &named(2)), "{told}");
-    assert_eq!(earlier(&told), [named(2), named(1)], "{told}");
+    config_dir.replace("policy.wasm", version(3));
+    let gateway = config_dir.start("policy.wasm", "").await;
+    let reply = policy(gateway.control).await;
+    assert_eq!((&reply["active"]["digest"], &reply["rollback_target"]), (&named(3), &named(2)), "{reply}");
+    assert_eq!(previous_process(&reply), [named(2), named(1)], "{reply}");
     let mut command = tidegate(&["policy", "rollback", "--control", &format!("http://{}", gateway.control)]);
-    command.current_dir(desk.0.path());
+    command.current_dir(config_dir.0.path());
     let ended = run(command, None).await;
     assert_eq!(ended.code(), Some(0), "{ended:?}");
-    assert_eq!(std::fs::read(desk.at("policy.wasm")).expect("the file"), version(2));
+    assert_eq!(std::fs::read(config_dir.at("policy.wasm")).expect("the file"), version(2));
     gateway.process.kill().await;
     // And further, in the next process; what was gone back from is no part of it.
-    let gateway = desk.start("policy.wasm", "").await;
-    let told = policy(gateway.control).await;
-    assert_eq!((&told["active"]["digest"], &told["rollback_target"]), (&named(2), &named(1)), "{told}");
-    let (status, told) = back(&gateway).await;
-    assert_eq!((status, &told["active"]["digest"]), (200, &named(1)), "{told}");
+    let gateway = config_dir.start("policy.wasm", "").await;
+    let reply = policy(gateway.control).await;
+    assert_eq!((&reply["active"]["digest"], &reply["rollback_target"]), (&named(2), &named(1)), "{reply}");
+    let (status, reply) = roll_back(&gateway).await;
+    assert_eq!((status, &reply["active"]["digest"]), (200, &named(1)), "{reply}");
     gateway.process.kill().await;
-    let gateway = desk.start("policy.wasm", "").await;
-    let (status, told) = back(&gateway).await;
-    assert_eq!((status, &told["error"]["code"]), (409, &json!("no_previous_policy")), "{told}");
+    let gateway = config_dir.start("policy.wasm", "").await;
+    let (status, reply) = roll_back(&gateway).await;
+    assert_eq!((status, &reply["error"]["code"]), (409, &json!("no_previous_policy")), "{reply}");
 }
 
 #[tokio::test]
 async fn rollback_ignores_the_history_of_other_nodes_and_files() {
-    let (desk, node) = (Desk::new(), "\n[fleet]\nnode-name = \"two\"");
-    desk.write("policy.wasm", version(1));
-    desk.write("other.wasm", version(1));
-    let gateway = desk.start("policy.wasm", "").await;
+    let (config_dir, node) = (ConfigDir::new(), "\n[fleet]\nnode-name = \"two\"");
+    config_dir.write("policy.wasm", version(1));
+    config_dir.write("other.wasm", version(1));
+    let gateway = config_dir.start("policy.wasm", "").await;
     put(&gateway, 2).await;
-    let same_node = desk.start("other.wasm", "").await;
-    let same_file = desk.start("policy.wasm", node).await;
+    let same_node = config_dir.start("other.wasm", "").await;
+    let same_file = config_dir.start("policy.wasm", node).await;
     for other in [&same_node, &same_file] {
-        let told = policy(other.control).await;
-        assert_eq!((&told["rollback_target"], earlier(&told)), (&Value::Null, vec![]), "{told}");
+        let reply = policy(other.control).await;
+        assert_eq!((&reply["rollback_target"], previous_process(&reply)), (&Value::Null, vec![]), "{reply}");
     }
     assert_eq!(policy(gateway.control).await["rollback_target"], named(1));
 }
 
 #[tokio::test]
 async fn damaged_rollback_history_is_reported_and_does_not_prevent_the_start() {
-    let desk = Desk::new();
-    desk.write("policy.wasm", version(1));
-    let gateway = desk.start("policy.wasm", "").await;
+    let config_dir = ConfigDir::new();
+    config_dir.write("policy.wasm", version(1));
+    let gateway = config_dir.start("policy.wasm", "").await;
     put(&gateway, 2).await;
     gateway.process.kill().await;
-    for file in remembered(&desk) {
+    for file in history_files(&config_dir) {
         std::fs::write(file, "[{\"digest\":").expect("it is damaged");
     }
-    let gateway = desk.start("policy.wasm", "").await;
-    let told = policy(gateway.control).await;
-    assert_eq!((&told["active"]["digest"], &told["rollback_target"]), (&named(2), &Value::Null), "{told}");
-    let log = gateway.process.stderr.so_far();
+    let gateway = config_dir.start("policy.wasm", "").await;
+    let reply = policy(gateway.control).await;
+    assert_eq!((&reply["active"]["digest"], &reply["rollback_target"]), (&named(2), &Value::Null), "{reply}");
+    let log = gateway.process.stderr.text_so_far();
     assert!(log.contains("what was in force before is not known"), "{log}");
     // From here on it is remembered again.
     put(&gateway, 3).await;
     gateway.process.kill().await;
-    let gateway = desk.start("policy.wasm", "").await;
+    let gateway = config_dir.start("policy.wasm", "").await;
     assert_eq!(policy(gateway.control).await["rollback_target"], named(2));
     // A copy that somebody changed does not come back.
-    for file in std::fs::read_dir(desk.at("cache/policies")).expect("a folder") {
+    for file in std::fs::read_dir(config_dir.at("cache/policies")).expect("a folder") {
         std::fs::write(file.expect("a file").path(), component("deny")).expect("it is changed");
     }
-    let (status, told) = back(&gateway).await;
-    assert!(told["error"]["message"].as_str().is_some_and(|why| why.contains("it was changed")), "{told}");
-    assert_eq!((status, &policy(gateway.control).await["active"]["digest"]), (409, &named(3)), "{told}");
+    let (status, reply) = roll_back(&gateway).await;
+    assert!(reply["error"]["message"].as_str().is_some_and(|why| why.contains("it was changed")), "{reply}");
+    assert_eq!((status, &policy(gateway.control).await["active"]["digest"]), (409, &named(3)), "{reply}");
     gateway.process.kill().await;
     // Nor is a folder needed that can be written to.
-    std::fs::remove_dir_all(desk.at("cache/past")).expect("it is removed");
-    desk.write("cache/past", "no folder");
-    let gateway = desk.start("policy.wasm", "").await;
-    let log = gateway.process.stderr.so_far();
+    std::fs::remove_dir_all(config_dir.at("cache/past")).expect("it is removed");
+    config_dir.write("cache/past", "no folder");
+    let gateway = config_dir.start("policy.wasm", "").await;
+    let log = gateway.process.stderr.text_so_far();
     assert!(log.contains("what was in force before is not known"), "{log}");
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::emitter::{self, Account};
-use crate::event_source::{Source, all_right, settle, truth};
-use crate::processes::{Gateway, is_full, lasting_port};
+use crate::emitter::{self, EmitterReport};
+use crate::event_source::{Source, assert_complete, stored_entries, wait_for_all};
+use crate::processes::{Gateway, is_full_soak, reserved_port};
 use crate::redis_server::Redis;
 
 const CHANNELS: [&str; 2] = ["rolling", "rolling/ü"];
@@ -31,10 +31,10 @@ async fn balance(listener: TcpListener, nodes: [SocketAddr; 2]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rolling_restart_loses_no_events() {
-    let (streams, pause) = if is_full() { (1000, 10) } else { (300, 1) };
+    let (streams, pause) = if is_full_soak() { (1000, 10) } else { (300, 1) };
     let pause = Duration::from_secs(pause);
     let redis = Redis::start(&[]).await;
-    let ports = [lasting_port(), lasting_port()];
+    let ports = [reserved_port(), reserved_port()];
     let start = async |number: usize| {
         Gateway::start(&format!(
             "store = \"{}\"\nallow-all = true\nlog.filter = \"tidegate=info,tidegate::authz=warn\"\nlisten = \"127.0.0.1:{}\"\n\
@@ -53,7 +53,11 @@ async fn rolling_restart_loses_no_events() {
     for source in &sources {
         tokio::spawn(Arc::clone(source).follow(to));
     }
-    assert_eq!(settle(&sources, Duration::from_secs(30), |tally| tally.is_open()).await, 0, "everybody comes in");
+    assert_eq!(
+        wait_for_all(&sources, Duration::from_secs(30), |received| received.is_open()).await,
+        0,
+        "everybody comes in"
+    );
     let begin = Instant::now();
     // Longer than all of it takes; they are stopped by the clock alone.
     let time = 2 * pause + Duration::from_secs(14);
@@ -70,19 +74,19 @@ async fn rolling_restart_loses_no_events() {
     let restarted = begin.elapsed();
     let mut added = 0;
     for emitter in emitters {
-        added += Account::of(emitter).await.added;
+        added += EmitterReport::of(emitter).await.added;
     }
     let mut all = Vec::new();
     for channel in CHANNELS {
-        all.push(truth(&redis, channel).await);
+        all.push(stored_entries(&redis, channel).await);
     }
-    let late = settle(&sources, Duration::from_secs(30), |tally| tally.has_all(&all)).await;
-    let deliveries = all_right(&sources, &all);
+    let late = wait_for_all(&sources, Duration::from_secs(30), |received| received.has_all(&all)).await;
+    let deliveries = assert_complete(&sources, &all);
     println!(
         "rolling: {streams} streams, {added} entries, {deliveries} deliveries, two restarts in {:.1} s",
         restarted.as_secs_f64()
     );
     assert_eq!(late, 0);
     assert!(restarted < time, "the emitters ran through all of it: {restarted:?}");
-    assert!(sources.iter().all(|source| !source.lock().farewells.is_empty()), "everybody was asked to come back");
+    assert!(sources.iter().all(|source| !source.lock().reconnects.is_empty()), "everybody was asked to come back");
 }

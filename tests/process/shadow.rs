@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::client::Wire;
 use crate::guests::component;
-use crate::processes::{Ended, Gateway, path, run, tidegate, until};
+use crate::processes::{Ended, Gateway, path, run, tidegate, wait_until};
 
 /// Runs `tidegate policy …` against a gateway, in a folder.
 async fn policy(gateway: &Gateway, dir: &Path, args: &[&str]) -> Ended {
@@ -23,7 +23,7 @@ async fn status(gateway: &Gateway) -> u16 {
 /// The counts of the candidate, when there are so many decisions.
 async fn counts(gateway: &Gateway, dir: &Path, decisions: u64) -> Value {
     let mut counts = Value::Null;
-    until("the candidate was asked", async || {
+    wait_until("the candidate was asked", async || {
         let ended = policy(gateway, dir, &["shadow", "--json"]).await;
         let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
         counts = report["counts"].clone();
@@ -47,21 +47,21 @@ async fn shadow_policy_is_evaluated_and_promoted() {
     ))
     .await;
     // The one of the configuration is loaded beside the start.
-    until("there is a candidate", async || policy(&gateway, dir, &["shadow"]).await.code() == Some(0)).await;
+    wait_until("there is a candidate", async || policy(&gateway, dir, &["shadow"]).await.code() == Some(0)).await;
     assert_eq!(status(&gateway).await, 418);
     assert_eq!(counts(&gateway, dir, 1).await["error"], 1);
-    let told = policy(&gateway, dir, &["shadow", "--json"]).await;
-    assert!(told.stdout.contains("\"persisted\":true"), "the configuration names it: {told:?}");
+    let output = policy(&gateway, dir, &["shadow", "--json"]).await;
+    assert!(output.stdout.contains("\"persisted\":true"), "the configuration names it: {output:?}");
 
-    let proposed = policy(&gateway, dir, &["shadow", "new.wasm", "--share", "1"]).await;
-    assert_eq!(proposed.code(), Some(0), "{proposed:?}");
-    assert!(proposed.stdout.contains("evaluated for 100 % of clients"), "{proposed:?}");
+    let started = policy(&gateway, dir, &["shadow", "new.wasm", "--share", "1"]).await;
+    assert_eq!(started.code(), Some(0), "{started:?}");
+    assert!(started.stdout.contains("evaluated for 100 % of clients"), "{started:?}");
     assert_eq!(status(&gateway).await, 418, "it has no effect");
     assert_eq!(counts(&gateway, dir, 1).await["reject_to_allow"], 1);
-    let told = policy(&gateway, dir, &["shadow"]).await;
-    assert!(told.stdout.contains("reject to allow, [\"c\"]"), "{told:?}");
-    let told = policy(&gateway, dir, &["shadow", "--json"]).await;
-    assert!(told.stdout.contains("\"persisted\":false"), "a restart begins without it: {told:?}");
+    let output = policy(&gateway, dir, &["shadow"]).await;
+    assert!(output.stdout.contains("reject to allow, [\"c\"]"), "{output:?}");
+    let output = policy(&gateway, dir, &["shadow", "--json"]).await;
+    assert!(output.stdout.contains("\"persisted\":false"), "a restart begins without it: {output:?}");
 
     let other = policy(&gateway, dir, &["promote", "--digest", "sha256:other"]).await;
     assert!(other.code() == Some(1) && other.stderr.contains("the shadow policy is sha256:"), "{other:?}");
@@ -70,8 +70,8 @@ async fn shadow_policy_is_evaluated_and_promoted() {
     assert!(promoted.stdout.ends_with("is active, generation 2\n"), "{promoted:?}");
     assert_eq!(status(&gateway).await, 200);
     assert_eq!(std::fs::read(&file).expect("it is there"), component("allow"), "the next start has it too");
-    let told = crate::control_port::policy(gateway.control).await;
-    assert_eq!(told["active"]["persisted"], true, "{told}");
+    let output = crate::control_port::policy(gateway.control).await;
+    assert_eq!(output["active"]["persisted"], true, "{output}");
     let none = policy(&gateway, dir, &["promote"]).await;
     assert!(none.code() == Some(1) && none.stderr.contains("there is no shadow policy"), "{none:?}");
 }
@@ -94,8 +94,8 @@ async fn invalid_shadow_policy_is_rejected_and_the_previous_one_stays() {
         let refused = policy(&gateway, dir, &["shadow", file]).await;
         assert!(refused.code() == Some(1) && refused.stderr.contains(why), "{refused:?}");
     }
-    let told = policy(&gateway, dir, &["shadow", "--json"]).await;
-    assert!(told.stdout.contains("\"share\":0.1"), "{told:?}");
+    let output = policy(&gateway, dir, &["shadow", "--json"]).await;
+    assert!(output.stdout.contains("\"share\":0.1"), "{output:?}");
     assert_eq!(policy(&gateway, dir, &["shadow", "--stop"]).await.code(), Some(0));
     assert_eq!(policy(&gateway, dir, &["shadow", "--stop"]).await.code(), Some(1));
     assert_eq!(status(&gateway).await, 200);

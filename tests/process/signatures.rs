@@ -7,10 +7,10 @@ use base64::Engine;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::control_port::{JSON, ask, policy, policy_is};
+use crate::control_port::{JSON, ask, policy, wait_for_policy};
 use crate::guests::component;
 use crate::processes::{Ended, Gateway, path, run, tidegate};
-use crate::rollout::{Desk, asks, distinct, takes_force};
+use crate::rollout::{ConfigDir, distinct, request_stream, wait_until_active};
 
 /// Runs a command in a folder.
 async fn in_folder(dir: &Path, args: &[&str]) -> Ended {
@@ -118,8 +118,8 @@ async fn openssl_keys_are_accepted() {
 
 #[tokio::test]
 async fn removed_trusted_key_is_no_longer_accepted() {
-    let (desk, allow) = (Desk::new(), component("allow"));
-    let folder = desk.at("");
+    let (config_dir, allow) = (ConfigDir::new(), component("allow"));
+    let folder = config_dir.at("");
     for key in ["old", "new", "other"] {
         done(&folder, &["policy", "keygen", "-o", key]).await;
     }
@@ -127,75 +127,83 @@ async fn removed_trusted_key_is_no_longer_accepted() {
     let version = |number: u32| distinct(&allow, number);
     let sign = async |number: u32, key: &str| {
         let file = format!("{number}.wasm");
-        desk.write(&file, version(number));
+        config_dir.write(&file, version(number));
         done(&folder, &["policy", "sign", &file, "--key", &format!("{key}.pem"), "--sequence", &number.to_string()])
             .await;
     };
     let release = |number: u32| {
         for end in ["", ".sig"] {
-            std::fs::copy(desk.at(&format!("{number}.wasm{end}")), desk.at(&format!("policy.wasm{end}.new")))
-                .expect("a copy");
+            std::fs::copy(
+                config_dir.at(&format!("{number}.wasm{end}")),
+                config_dir.at(&format!("policy.wasm{end}.new")),
+            )
+            .expect("a copy");
         }
         for end in [".sig", ""] {
-            std::fs::rename(desk.at(&format!("policy.wasm{end}.new")), desk.at(&format!("policy.wasm{end}")))
-                .expect("renamed");
+            std::fs::rename(
+                config_dir.at(&format!("policy.wasm{end}.new")),
+                config_dir.at(&format!("policy.wasm{end}")),
+            )
+            .expect("renamed");
         }
     };
     let bundle = |number: u32| {
-        let signature = std::fs::read_to_string(desk.at(&format!("{number}.wasm.sig"))).expect("a signature");
+        let signature = std::fs::read_to_string(config_dir.at(&format!("{number}.wasm.sig"))).expect("a signature");
         let component = base64::engine::general_purpose::STANDARD.encode(version(number));
         json!({ "component": component, "signature": signature }).to_string()
     };
     sign(1, "old").await;
     release(1);
-    std::fs::copy(desk.at("new.pub.pem"), desk.at("next.pub.pem")).expect("a copy");
-    let gateway = desk.start("policy.wasm", "trusted-keys = ['old.pub.pem']").await;
+    std::fs::copy(config_dir.at("new.pub.pem"), config_dir.at("next.pub.pem")).expect("a copy");
+    let gateway = config_dir.start("policy.wasm", "trusted-keys = ['old.pub.pem']").await;
     let put = async |number: u32| ask(gateway.control, "PUT", "/v1/policy", JSON, bundle(number).as_bytes()).await;
     sign(2, "new").await;
     assert_eq!(put(2).await.0, 422, "nobody knows that key yet");
     // One more key: what is in force stays what it is.
     let read = async || policy(gateway.control).await["configuration"]["read_at"].clone();
     let before = read().await;
-    desk.configure("policy.wasm", "trusted-keys = ['old.pub.pem', 'next.pub.pem']");
-    let told = policy_is(gateway.control, "another key", |told| told["configuration"]["read_at"] != before).await;
-    assert_eq!(told["configuration"]["needs_restart"], json!([]), "{told}");
+    config_dir.configure("policy.wasm", "trusted-keys = ['old.pub.pem', 'next.pub.pem']");
+    let reply =
+        wait_for_policy(gateway.control, "another key", |reply| reply["configuration"]["read_at"] != before).await;
+    assert_eq!(reply["configuration"]["needs_restart"], json!([]), "{reply}");
     sign(3, "old").await;
-    let (status, told) = ask(gateway.control, "PUT", "/v1/policy?dry-run", JSON, bundle(3).as_bytes()).await;
-    assert_eq!(status, 200, "both may sign: {told}");
+    let (status, reply) = ask(gateway.control, "PUT", "/v1/policy?dry-run", JSON, bundle(3).as_bytes()).await;
+    assert_eq!(status, 200, "both may sign: {reply}");
     // The old one is taken away: what it signed goes on, and the log says that a restart would not take it.
-    desk.configure("policy.wasm", "trusted-keys = ['next.pub.pem']");
+    config_dir.configure("policy.wasm", "trusted-keys = ['next.pub.pem']");
     let refused = async |number: u32| {
         let hash = tidegate::artifact::bundle::digest(&version(number));
-        let told = policy_is(gateway.control, "what lies in the file is refused", |told| {
-            let last = &told["last_failure"];
+        let reply = wait_for_policy(gateway.control, "what lies in the file is refused", |reply| {
+            let last = &reply["last_failure"];
             last["digest"] == hash && last["source"].as_str().is_some_and(|source| source.starts_with("file"))
         })
         .await;
-        let why = told["last_failure"]["reason"].as_str().unwrap_or_default();
-        assert!(why.contains("no trusted key made its signature"), "{told}");
-        told
+        let why = reply["last_failure"]["reason"].as_str().unwrap_or_default();
+        assert!(why.contains("no trusted key made its signature"), "{reply}");
+        reply
     };
-    let told = refused(1).await;
-    assert_eq!((&told["active"]["generation"], asks(&gateway, "c").await.0), (&json!(1), 200), "{told}");
-    let (status, told) = put(3).await;
-    assert_eq!((status, &told["error"]["stage"]), (422, &json!("verified")), "{told}");
+    let reply = refused(1).await;
+    assert_eq!((&reply["active"]["generation"], request_stream(&gateway, "c").await.0), (&json!(1), 200), "{reply}");
+    let (status, reply) = put(3).await;
+    assert_eq!((status, &reply["error"]["stage"]), (422, &json!("verified")), "{reply}");
     release(3);
     assert_eq!(refused(3).await["active"]["generation"], 1);
     sign(4, "new").await;
     release(4);
-    takes_force(&gateway, "the new key's policy", &version(4), 2).await;
+    wait_until_active(&gateway, "the new key's policy", &version(4), 2).await;
     // What is in the key's file counts, not its name.
-    std::fs::copy(desk.at("other.pub.pem"), desk.at("copy.pem")).expect("a copy");
-    std::fs::rename(desk.at("copy.pem"), desk.at("next.pub.pem")).expect("renamed");
+    std::fs::copy(config_dir.at("other.pub.pem"), config_dir.at("copy.pem")).expect("a copy");
+    std::fs::rename(config_dir.at("copy.pem"), config_dir.at("next.pub.pem")).expect("renamed");
     refused(4).await;
     sign(5, "new").await;
     assert_eq!(put(5).await.0, 422);
     sign(5, "other").await;
-    let (status, told) = put(5).await;
-    assert_eq!((status, &told["active"]["generation"]), (200, &json!(3)), "{told}");
+    let (status, reply) = put(5).await;
+    assert_eq!((status, &reply["active"]["generation"]), (200, &json!(3)), "{reply}");
     // Whether there have to be signatures at all is decided at the start.
-    desk.configure("policy.wasm", "");
-    let told = policy_is(gateway.control, "no key", |told| told["configuration"]["needs_restart"] != json!([])).await;
-    assert_eq!(told["configuration"]["needs_restart"], json!(["policy.trusted-keys"]), "{told}");
+    config_dir.configure("policy.wasm", "");
+    let reply =
+        wait_for_policy(gateway.control, "no key", |reply| reply["configuration"]["needs_restart"] != json!([])).await;
+    assert_eq!(reply["configuration"]["needs_restart"], json!(["policy.trusted-keys"]), "{reply}");
     assert_eq!(put(4).await.0, 422);
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use crate::client::Wire;
-use crate::processes::{Gateway, is_full, within};
+use crate::processes::{Gateway, is_full_soak, with_timeout};
 use crate::redis_server::Redis;
 
 /// KiB.
@@ -26,10 +26,10 @@ impl Reader {
         // A small buffer on this side, so that the gateway feels it soon.
         let target = "/api/realtime?channel=flood";
         let mut wire =
-            within("a stream", Wire::get(gateway.data, target, None, Some(32 << 10))).await.expect("an answer");
+            with_timeout("a stream", Wire::get(gateway.data, target, None, Some(32 << 10))).await.expect("an answer");
         assert_eq!(wire.status, 200);
         let mut connected = false;
-        within("a channel opens", async {
+        with_timeout("a channel opens", async {
             while !connected {
                 wire.blocks(|block| connected |= block.data.contains("connected"));
                 if !connected {
@@ -75,7 +75,7 @@ fn data_of(n: usize) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stalled_clients_stay_within_the_memory_bound_and_lose_no_events() {
-    let (streams, events, log, replay) = if is_full() { (100, 100_000, 16, 8) } else { (20, 10_000, 4, 2) };
+    let (streams, events, log, replay) = if is_full_soak() { (100, 100_000, 16, 8) } else { (20, 10_000, 4, 2) };
     let redis = Redis::start(&[]).await;
     let gateway = Gateway::start(&format!(
         "store = \"{}\"\nallow-all = true\nlog.filter = \"warn\"\nserver.max-header-size = \"{HEAD}KiB\"\nstream.buffer-memory = \"{log}MiB\"\n\
@@ -97,7 +97,7 @@ async fn stalled_clients_stay_within_the_memory_bound_and_lose_no_events() {
     let witness = Reader::open(&gateway).await;
     let has = Arc::clone(&witness.have);
     let witness = witness.read(events, |n, frame| frame.contains(&format!("\"n\":{},", 1_000_000 + n)));
-    let mut most = connected;
+    let mut peak = connected;
     let mut ids = Vec::with_capacity(events);
     let mut link = redis.connect().await;
     for batch in 0..events / 100 {
@@ -114,43 +114,43 @@ async fn stalled_clients_stay_within_the_memory_bound_and_lose_no_events() {
         }
         ring.exec_async(&mut link).await.expect("published");
         ids.extend(added);
-        most = most.max(gateway.process.resident());
+        peak = peak.max(gateway.process.resident());
     }
     let emitted = begin.elapsed();
-    let patience = Duration::from_secs(if is_full() { 300 } else { 30 });
+    let timeout = Duration::from_secs(if is_full_soak() { 300 } else { 30 });
     let mut finished = false;
-    while !finished && begin.elapsed() < patience {
+    while !finished && begin.elapsed() < timeout {
         finished = witness.is_finished();
-        most = most.max(gateway.process.resident());
+        peak = peak.max(gateway.process.resident());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(finished, "the one that reads has {} of {events}", has.load(Ordering::Relaxed));
     witness.await.expect("no panic").expect("the one that reads gets everything");
-    let (passed, while_passing, cpu_passing) = (begin.elapsed(), most, gateway.process.cpu_time());
+    let (passed, while_passing, cpu_passing) = (begin.elapsed(), peak, gateway.process.cpu_time());
 
     // What the stream still holds is everything: nobody trimmed it.
-    let truth: Arc<Vec<String>> = Arc::new(ids);
+    let stored_entries: Arc<Vec<String>> = Arc::new(ids);
     let again = Instant::now();
     let mut counters = Vec::new();
     let mut readers = Vec::new();
     for client in clients {
         counters.push(Arc::clone(&client.have));
-        let truth = Arc::clone(&truth);
+        let stored_entries = Arc::clone(&stored_entries);
         readers.push(client.read(events, move |n, frame| {
-            let rest = frame.strip_prefix("{\"id\":\"").and_then(|rest| rest.strip_prefix(&*truth[n]));
+            let rest = frame.strip_prefix("{\"id\":\"").and_then(|rest| rest.strip_prefix(&*stored_entries[n]));
             let data = rest.and_then(|rest| rest.strip_prefix("\",\"data\":"));
             let data = data.and_then(|rest| rest.strip_suffix(",\"event\":\"e\",\"channel\":\"flood\"}"));
             data.is_some_and(|text| text == data_of(n))
         }));
     }
-    let mut most_again = gateway.process.resident();
-    while readers.iter().any(|reader| !reader.is_finished()) && again.elapsed() < patience {
-        most_again = most_again.max(gateway.process.resident());
+    let mut peak_again = gateway.process.resident();
+    while readers.iter().any(|reader| !reader.is_finished()) && again.elapsed() < timeout {
+        peak_again = peak_again.max(gateway.process.resident());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     println!(
         "stalled: {streams} clients, {events} events; emitted in {:.1} s, read by one in {:.1} s, by the others later in {:.1} s; the gateway: \
-         {idle} KiB idle, {connected} with its clients, {while_passing} while they stood still, {most_again} when they read again, bound \
+         {idle} KiB idle, {connected} with its clients, {while_passing} while they stood still, {peak_again} when they read again, bound \
          {bound} (+ {on_its_way} on its way); {cpu_passing:.2} s and {:.2} s of CPU",
         emitted.as_secs_f64(),
         passed.as_secs_f64(),
@@ -162,6 +162,6 @@ async fn stalled_clients_stay_within_the_memory_bound_and_lose_no_events() {
     for reader in readers {
         reader.await.expect("no panic").expect("a client that read again gets everything");
     }
-    let most = while_passing.max(most_again);
-    assert!(most <= bound + on_its_way, "{most} KiB, and the bound is {bound} (+ {on_its_way})");
+    let peak = while_passing.max(peak_again);
+    assert!(peak <= bound + on_its_way, "{peak} KiB, and the bound is {bound} (+ {on_its_way})");
 }

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use crate::client::Wire;
 use crate::guests;
-use crate::processes::{Ended, Gateway, ends, path, within};
+use crate::processes::{Ended, Gateway, ends, path, with_timeout};
 
 const PORTS: [&str; 6] = ["serve", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--store=memory:"];
 
-fn never_listened(ended: &Ended, code: i32) {
+fn assert_never_listened(ended: &Ended, code: i32) {
     assert_eq!(ended.code(), Some(code), "{ended:?}");
     assert!(ended.stdout.is_empty(), "{ended:?}");
 }
@@ -16,7 +16,7 @@ fn never_listened(ended: &Ended, code: i32) {
 #[tokio::test]
 async fn start_without_a_policy_fails() {
     let ended = ends(&PORTS).await;
-    never_listened(&ended, 2);
+    assert_never_listened(&ended, 2);
     for remedy in ["--policy policy.wasm", "--allow-all"] {
         assert!(ended.stderr.contains(remedy), "{}", ended.stderr);
     }
@@ -46,7 +46,7 @@ async fn invalid_policy_fails_the_start_with_its_name_and_cause() {
         let name = file.to_str().expect("a path");
         for command in [&PORTS[..], &["check", "--store=memory:"]] {
             let ended = ends(&[command, &["--policy", name]].concat()).await;
-            never_listened(&ended, 1);
+            assert_never_listened(&ended, 1);
             assert!(ended.stderr.contains(name) && ended.stderr.contains(cause), "{cause}: {}", ended.stderr);
             assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
         }
@@ -61,13 +61,13 @@ async fn policy_that_traps_fails_closed() {
     let gateway = Gateway::start(&format!("store = \"memory:\"\npolicy.file = \"{file}\"")).await;
     for query in ["", "?channel=a", "?channel=a&channel=b&last_ack_a=0", "?channel="] {
         let target = format!("/api/realtime{query}");
-        let wire = within("an answer", Wire::get(gateway.data, &target, None, None)).await.expect("an answer");
+        let wire = with_timeout("an answer", Wire::get(gateway.data, &target, None, None)).await.expect("an answer");
         assert_eq!(wire.status, 500, "{}", wire.head);
         assert!(wire.head.contains("content-type: application/json"), "{}", wire.head);
         assert!(wire.body().contains(r#""code":"decision_error""#), "{}", wire.body());
         assert!(!wire.body().contains("trap") && !wire.body().contains("connected"), "{}", wire.body());
     }
     // The operator reads why.
-    let told = gateway.process.stderr.wait_for(|log| log.matches("trap").count() >= 4);
-    assert!(within("four traps in the log", told).await);
+    let traps_logged = gateway.process.stderr.wait_for(|log| log.matches("trap").count() >= 4);
+    assert!(with_timeout("four traps in the log", traps_logged).await);
 }

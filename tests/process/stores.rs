@@ -11,16 +11,16 @@ use crate::redis_server::Redis;
 const SECRET: &str = "s3cret-Pa55";
 
 /// The lines of a configuration that logs everything.
-pub fn chatty(store: &str) -> String {
+pub fn trace_config(store: &str) -> String {
     format!("store = \"{store}\"\nallow-all = true\nlog.filter = \"trace\"")
 }
 
-fn keeps_secret(text: &str) {
+fn assert_no_secret(text: &str) {
     assert!(!text.contains(SECRET), "the password shows: {}", text.lines().find(|l| l.contains(SECRET)).unwrap_or(""));
 }
 
 /// Events reach a stream, and the process ends without having said the password.
-pub async fn works(gateway: Gateway, admin: &mut MultiplexedConnection) {
+pub async fn assert_store_works(gateway: Gateway, admin: &mut MultiplexedConnection) {
     let mut stream = Sse::open(gateway.data, "channel=news&last_ack_news=0").await;
     stream.connected("news").await;
     let mut add = cmd("XADD");
@@ -36,11 +36,11 @@ pub async fn works(gateway: Gateway, admin: &mut MultiplexedConnection) {
     gateway.process.signal("TERM").await;
     let ended = gateway.process.end().await;
     assert_eq!(ended.code(), Some(0), "{ended:?}");
-    keeps_secret(&ended.all());
+    assert_no_secret(&ended.all());
 }
 
 /// The start fails with words, and without the password.
-async fn refuses(process: Running, words: &[&str]) {
+async fn assert_start_fails(process: Running, words: &[&str]) {
     let ended = process.end().await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
     assert!(ended.stdout.is_empty(), "{ended:?}");
@@ -48,44 +48,44 @@ async fn refuses(process: Running, words: &[&str]) {
     for word in words {
         assert!(error.contains(word), "{word:?} is not in {error}");
     }
-    keeps_secret(&ended.all());
+    assert_no_secret(&ended.all());
 }
 
 #[tokio::test]
 async fn unreachable_store_fails_the_start_or_is_waited_for() {
-    let mut redis = Redis::later(&[]);
+    let mut redis = Redis::unstarted(&[]);
     let store = format!("redis://ann:{SECRET}@127.0.0.1:{}/3", redis.port);
     let shown = format!("redis://127.0.0.1:{}/3", redis.port);
-    let (process, _dir) = Gateway::launch(&chatty(&store), &[]);
-    refuses(process, &[&shown, "--wait-for-store", "refused"]).await;
+    let (process, _dir) = Gateway::launch(&trace_config(&store), &[]);
+    assert_start_fails(process, &[&shown, "--wait-for-store", "refused"]).await;
 
-    let (process, dir) = Gateway::launch(&chatty(&redis.url()), &["--wait-for-store"]);
-    process.stderr.says("waiting for the store").await;
-    assert!(process.stdout.so_far().is_empty(), "nobody is told to come yet");
+    let (process, dir) = Gateway::launch(&trace_config(&redis.url()), &["--wait-for-store"]);
+    process.stderr.wait_for_text("waiting for the store").await;
+    assert!(process.stdout.text_so_far().is_empty(), "nobody is told to come yet");
     redis.restart().await;
-    works(Gateway::when_up(process, dir).await, &mut redis.connect().await).await;
+    assert_store_works(Gateway::wait_until_ready(process, dir).await, &mut redis.connect().await).await;
 }
 
 #[tokio::test]
 async fn wait_for_store_does_not_retry_authentication_errors() {
-    let redis = Redis::guarded(&["--requirepass", "another"], ":another").await;
+    let redis = Redis::with_password(&["--requirepass", "another"], ":another").await;
     let store = format!("redis://:{SECRET}@127.0.0.1:{}", redis.port);
     for args in [&[][..], &["--wait-for-store"]] {
-        let (process, _dir) = Gateway::launch(&chatty(&store), args);
-        refuses(process, &[&format!("redis://127.0.0.1:{}", redis.port)]).await;
+        let (process, _dir) = Gateway::launch(&trace_config(&store), args);
+        assert_start_fails(process, &[&format!("redis://127.0.0.1:{}", redis.port)]).await;
     }
     // Without any password.
-    let (process, _dir) = Gateway::launch(&chatty(&redis.url()), &[]);
-    refuses(process, &["NOAUTH"]).await;
+    let (process, _dir) = Gateway::launch(&trace_config(&redis.url()), &[]);
+    assert_start_fails(process, &["NOAUTH"]).await;
 }
 
 #[tokio::test]
 async fn store_url_selects_password_and_database() {
-    let redis = Redis::guarded(&["--requirepass", SECRET], &format!(":{SECRET}")).await;
+    let redis = Redis::with_password(&["--requirepass", SECRET], &format!(":{SECRET}")).await;
     let mut admin = redis.connect().await;
     let _: () = cmd("SELECT").arg(7).query_async(&mut admin).await.expect("a database");
     let store = format!("redis://:{SECRET}@127.0.0.1:{}/7", redis.port);
-    works(Gateway::start(&chatty(&store)).await, &mut admin).await;
+    assert_store_works(Gateway::start(&trace_config(&store)).await, &mut admin).await;
     assert!(redis.entries("news").await.is_empty(), "another database has nothing of it");
 }
 
@@ -105,28 +105,32 @@ async fn documented_redis_permissions_are_sufficient() {
     let store = format!("redis://tidegate:{SECRET}@127.0.0.1:{}", redis.port);
     let emitted = ends(&["emit", "other", "e", "1", "--max-length", "5", "--expire", "1h", "--store", &store]).await;
     assert_eq!(emitted.code(), Some(0), "{emitted:?}");
-    works(Gateway::start(&chatty(&store)).await, &mut admin).await;
+    assert_store_works(Gateway::start(&trace_config(&store)).await, &mut admin).await;
 
     let wrong = format!("redis://tidegate:x{SECRET}@127.0.0.1:{}", redis.port);
-    let (process, _dir) = Gateway::launch(&chatty(&wrong), &[]);
-    refuses(process, &[&redis.url()]).await;
+    let (process, _dir) = Gateway::launch(&trace_config(&wrong), &[]);
+    assert_start_fails(process, &[&redis.url()]).await;
     let refused = ends(&["emit", "other", "e", "1", "--store", &wrong]).await;
     assert_eq!((refused.code(), refused.stdout.is_empty()), (Some(1), true), "{refused:?}");
-    keeps_secret(&refused.all());
+    assert_no_secret(&refused.all());
 }
 
 #[tokio::test]
 async fn store_is_reachable_through_a_unix_socket() {
     let dir = tempfile::tempdir().expect("a folder");
     let socket = path(dir.path(), "redis.sock");
-    let redis = Redis::guarded(&["--unixsocket", &socket, "--requirepass", SECRET], &format!(":{SECRET}")).await;
+    let redis = Redis::with_password(&["--unixsocket", &socket, "--requirepass", SECRET], &format!(":{SECRET}")).await;
     let mut admin = redis.connect().await;
     let _: () = cmd("SELECT").arg(2).query_async(&mut admin).await.expect("a database");
-    works(Gateway::start(&chatty(&format!("redis+unix://{socket}?db=2&pass={SECRET}"))).await, &mut admin).await;
+    assert_store_works(
+        Gateway::start(&trace_config(&format!("redis+unix://{socket}?db=2&pass={SECRET}"))).await,
+        &mut admin,
+    )
+    .await;
 
     let nowhere = path(dir.path(), "nowhere.sock");
-    let (process, _dir) = Gateway::launch(&chatty(&format!("redis+unix://{nowhere}?pass={SECRET}")), &[]);
-    refuses(process, &[&format!("redis+unix://{nowhere}")]).await;
+    let (process, _dir) = Gateway::launch(&trace_config(&format!("redis+unix://{nowhere}?pass={SECRET}")), &[]);
+    assert_start_fails(process, &[&format!("redis+unix://{nowhere}")]).await;
 }
 
 #[tokio::test]
@@ -136,7 +140,7 @@ async fn invalid_store_url_is_not_printed() {
             let ended = ends(&[command, &["--store", &store]].concat()).await;
             assert_eq!(ended.code(), Some(2), "{ended:?}");
             assert!(ended.stderr.contains("redis://user:password@"), "{}", ended.stderr);
-            keeps_secret(&ended.all());
+            assert_no_secret(&ended.all());
         }
     }
 }

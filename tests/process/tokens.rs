@@ -18,7 +18,7 @@ use tokio::process::Command;
 use tokio_rustls::TlsAcceptor;
 
 use crate::guests::component;
-use crate::processes::{Gateway, Running, path, run, tidegate, until, within};
+use crate::processes::{Gateway, Running, path, run, tidegate, wait_until, with_timeout};
 use crate::tls::certificates;
 
 const SECRET: &str = "hunter2 hunter2 hunter2 hunter2 hunter2";
@@ -61,7 +61,7 @@ pub async fn show(to: SocketAddr, token: &str) -> (u16, String) {
         socket.write_all(request.as_bytes()).await.expect("it is sent");
         socket.read_to_string(&mut answer).await.expect("an answer");
     };
-    within("an answer", asking).await;
+    with_timeout("an answer", asking).await;
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     (status, answer.split_once("\r\n\r\n").expect("a head").1.to_owned())
 }
@@ -124,12 +124,12 @@ async fn keys_are_fetched_over_tls_and_secrets_are_not_logged() {
     let folder = || tempfile::tempdir().expect("a folder");
     for (roots, expected) in [(Some(&*roots), 200), (None, 503)] {
         let (process, kept) = launch(folder(), &toml, roots);
-        let gateway = Gateway::when_up(process, kept).await;
-        until("the first fetch is over", async || show(gateway.data, &remote).await.0 == expected).await;
+        let gateway = Gateway::wait_until_ready(process, kept).await;
+        wait_until("the first fetch is over", async || show(gateway.data, &remote).await.0 == expected).await;
         assert_eq!(show(gateway.data, &local).await.0, 200);
         assert_eq!(show(gateway.data, "x").await, (401, "malformed".into()));
         if expected == 503 {
-            gateway.process.stderr.says("cannot be fetched").await;
+            gateway.process.stderr.wait_for_text("cannot be fetched").await;
         }
         // Whole: what is written behind is no less a secret.
         gateway.process.signal("TERM").await;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::client::Sse;
 use crate::fleet::{Fleet, digest, status};
 use crate::guests::component;
-use crate::processes::{Ended, Gateway, run, tidegate, until, within};
+use crate::processes::{Ended, Gateway, run, tidegate, wait_until, with_timeout};
 use crate::redis_server::Redis;
 
 /// A gateway of the fleet with this name. Nodes of all fleets have the same name, so that a key without the fleet's name is shared.
@@ -39,9 +39,9 @@ async fn changed_keys(redis: &Redis) -> watch::Receiver<String> {
     text
 }
 
-fn keys(told: &str) -> BTreeSet<&str> {
+fn keys(changes: &str) -> BTreeSet<&str> {
     // The last line may not be here as a whole.
-    let (lines, _) = told.rsplit_once("\r\n").unwrap_or_default();
+    let (lines, _) = changes.rsplit_once("\r\n").unwrap_or_default();
     let keys = lines.split("\r\n").filter_map(|line| line.strip_prefix("__keyspace@0__:"));
     keys.filter(|key| *key != "*").collect()
 }
@@ -54,7 +54,7 @@ fn json_of(ended: &Ended) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fleets_on_one_redis_are_separate() {
     let fleet = Fleet::unsigned().await;
-    let told = changed_keys(&fleet.redis).await;
+    let changes = changed_keys(&fleet.redis).await;
     let (blue, green) = (node(&fleet, "blue").await, node(&fleet, "green").await);
     for name in ["deny", "allow"] {
         fleet.write(&format!("{name}.wasm"), component(name));
@@ -75,14 +75,14 @@ async fn fleets_on_one_redis_are_separate() {
         assert_eq!((nodes, digest(&status["current"])), (vec![&json!(gateway.data.to_string())], current), "{status}");
         let list = fleet.succeeds(&["list", "--fleet", name]).await;
         assert_eq!(list["history"].as_array().map(Vec::len), Some(1), "{list}");
-        assert!(!gateway.process.stderr.so_far().contains("another node has this name"));
+        assert!(!gateway.process.stderr.text_so_far().contains("another node has this name"));
     }
     // Shadow: one fleet's shadow policy is evaluated for its own requests only.
     fleet.succeeds(&["shadow", "allow.wasm", "--share", "1", "--fleet", "blue"]).await;
     fleet.fails(&["shadow", "--fleet", "green"], "there is no").await;
     assert_eq!((status(blue.data).await, status(green.data).await), (418, 200));
     let counts = async || fleet.succeeds(&["shadow", "--fleet", "blue"]).await["counts"].clone();
-    until("it was evaluated", async || counts().await["reject_to_allow"] == 1).await;
+    wait_until("it was evaluated", async || counts().await["reject_to_allow"] == 1).await;
     assert_eq!(counts().await["agree"], 0);
     fleet.succeeds(&["shadow", "--stop", "--fleet", "blue"]).await;
     // Revocation: streams of the other fleet stay, and its list stays empty.
@@ -101,7 +101,7 @@ async fn fleets_on_one_redis_are_separate() {
 
     // None of all that touched a key, or listens on a channel, without a fleet's name.
     let is_named = |name: &str| ["tidegate:{blue}:", "tidegate:{green}:"].iter().any(|prefix| name.starts_with(prefix));
-    let text = told.borrow().clone();
+    let text = changes.borrow().clone();
     for key in keys(&text) {
         assert!(is_named(key), "{key}");
     }
@@ -131,7 +131,7 @@ async fn command_selects_the_fleet_by_flag_environment_or_configuration() {
     // Through a gateway there is no choice, and a name that is not valid goes nowhere.
     let control = blue.control.to_string();
     for args in [&["--control", &*control, "--fleet", "blue"][..], &["--store", &url, "--fleet", "a}b"]] {
-        let ended = within("an end", fleet.run(&[&["policy", "status"], args].concat())).await;
+        let ended = with_timeout("an end", fleet.run(&[&["policy", "status"], args].concat())).await;
         assert_eq!(ended.code(), Some(2), "{ended:?}");
     }
     fleet.write("tidegate.toml", "fleet.name = \"a b\"\n");
