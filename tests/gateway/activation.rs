@@ -1,4 +1,4 @@
-//! A policy is replaced while clients come and streams run.
+//! Activation of a policy during requests and open streams.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::guests::component;
 use crate::harness::{Gateway, load, wait_until, with_timeout};
 
-/// Streams leave at once behind a swap.
+/// Streams are rotated immediately after an activation.
 const IMMEDIATE_ROTATION: &str = "policy.rotation-window = \"0s\"";
 
 #[tokio::test]
@@ -45,8 +45,9 @@ async fn decision_of_a_retired_policy_is_repeated() {
         wait_until("the decision has begun", || gateway.app.streams.count() == 1).await;
         gateway.app.authorizer.activate(load(&component("deny"))).acknowledged().await
     };
-    let (reply, info) = with_timeout("both", async { tokio::join!(opening, swapping) }).await;
-    assert_eq!((reply.status, info.generation), (418, 2), "the word is that of what is in force");
+    let (reply, info) =
+        with_timeout("the stream request and the other task finish", async { tokio::join!(opening, swapping) }).await;
+    assert_eq!((reply.status, info.generation), (418, 2), "the answer is that of the active policy");
     assert!(authorizer.old().is_empty(), "{:?}", authorizer.old());
 }
 
@@ -58,13 +59,14 @@ async fn activation_is_acknowledged_after_retired_decisions_finish() {
     let swapping = async {
         wait_until("the decision has begun", || gateway.app.streams.count() == 1).await;
         swap("slow").acknowledged().await;
-        // The second decision is pinned: whoever swaps now waits for it.
-        wait_until("it is decided once more", || gateway.app.authorizer.pinned() == 1).await;
+        // The repeated decision is pinned, so the next activation waits for it.
+        wait_until("the decision is repeated", || gateway.app.authorizer.pinned() == 1).await;
         let started = std::time::Instant::now();
         swap("deny").acknowledged().await;
         started.elapsed()
     };
-    let (mut sse, waited) = with_timeout("both", async { tokio::join!(opening, swapping) }).await;
+    let (mut sse, waited) =
+        with_timeout("the stream request and the other task finish", async { tokio::join!(opening, swapping) }).await;
     sse.connected("c").await;
     assert!(waited > Duration::from_millis(20), "{waited:?}");
     assert_eq!(gateway.request("channel=c").await.status, 418);

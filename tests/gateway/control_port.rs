@@ -1,4 +1,4 @@
-//! The control port: for operators and emitters of this machine, and for nobody's web page.
+//! The control port serves operators and emitters on this machine, and no web page.
 
 use serde_json::json;
 
@@ -45,7 +45,7 @@ async fn emitted_event_reaches_the_stream() {
         let expect = json!({"id": reply.json()["id"], "data": data, "event": event, "channel": "c"});
         assert_eq!(sse.event().await, expect, "{body}");
     }
-    // The last of them kept one entry.
+    // The last request trimmed the channel to one entry.
     let mut late = gateway.open("channel=c&last_ack_c=0-1").await;
     late.connected("c").await;
     gateway.store.advance_clock(61_000);

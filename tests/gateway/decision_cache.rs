@@ -1,4 +1,4 @@
-//! Answers that are given again, and refused clients that wait.
+//! Decision caching, and delayed rejections.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use crate::client::{Sse, ask};
 use crate::guests::component;
 use crate::harness::{Gateway, load, wait_until, with_timeout};
 
-/// What came of the next decision: whether it was kept, its kind, its reason.
+/// The next decision: whether it was cached, its kind, its reason.
 async fn next_decision(decisions: &mut Receiver<Arc<ObservedDecision>>) -> (bool, &'static str, String) {
     let watched = with_timeout("a decision", decisions.recv()).await.expect("there is one");
     let decision = &watched.decision;
     let kind = match &decision.outcome {
         Outcome::Allowed(grant) => {
             if grant.subject.as_deref() == Some("alice") {
-                assert_eq!(grant.replay_since, Some(946_684_800_000), "all of the answer comes again");
+                assert_eq!(grant.replay_since, Some(946_684_800_000), "the whole grant is cached");
             }
             "allowed"
         }
@@ -29,7 +29,7 @@ async fn next_decision(decisions: &mut Receiver<Arc<ObservedDecision>>) -> (bool
     (decision.cached, kind, decision.reason.clone().unwrap_or_default())
 }
 
-/// Asks for a stream and lets it go.
+/// Requests a stream and closes it.
 async fn request_status(gateway: &Gateway, query: &str, cookie: &str) -> u16 {
     let target = format!("/api/realtime?{query}");
     let mut socket = TcpStream::connect(gateway.data).await.expect("the port is open");
@@ -72,7 +72,7 @@ async fn decision_is_cached_as_the_policy_asks() {
         assert_eq!(status, expected, "{query} {cookie}");
     }
 
-    // The policy that takes its place begins with nothing, though it is the same.
+    // A new activation starts with an empty cache, even of the same component.
     gateway.app.authorizer.activate(load(&component("kept")));
     for cached in [false, true] {
         request_status(&gateway, "channel=g", "a").await;
@@ -107,9 +107,9 @@ async fn cached_decision_needs_no_instance() {
     let toml = "policy.concurrency = 1\npolicy.queue-timeout = '50ms'\npolicy.timeout = '60s'";
     let gateway = Gateway::with_policy(&component("kept"), toml).await;
     assert_eq!(request_status(&gateway, "channel=g", "a").await, 200);
-    wait_until("it is gone", || gateway.app.streams.count() == 0).await;
+    wait_until("the stream has ended", || gateway.app.streams.count() == 0).await;
     let waiting = tokio::spawn(ask(gateway.data, "GET", "/api/realtime?channel=w", &[], ""));
-    wait_until("the only instance is taken", || gateway.app.streams.count() == 1).await;
+    wait_until("the only permit is taken", || gateway.app.streams.count() == 1).await;
     assert_eq!(request_status(&gateway, "channel=n", "a").await, 503);
     assert_eq!(request_status(&gateway, "channel=g", "a").await, 200);
     waiting.abort();
@@ -125,15 +125,15 @@ async fn delayed_rejection_ends_when_a_new_policy_allows_the_client() {
     assert_eq!(next_decision(&mut decisions).await.1, "rejected");
     let to = gateway.data;
     let waiting = tokio::spawn(async move { Sse::open(to, "/api/realtime?channel=c", &[]).await });
-    wait_until("it waits", || gateway.app.held() == 1).await;
-    assert!(decisions.try_recv().is_err() && gateway.is_idle(), "it is not asked about");
+    wait_until("the rejection is delayed", || gateway.app.held() == 1).await;
+    assert!(decisions.try_recv().is_err() && gateway.is_idle(), "the request is delayed without a decision");
     let other = ask(gateway.data, "GET", "/api/realtime?channel=c", &[("cookie", "another")], "").await;
-    assert_eq!(other.status, 418, "who shows other credentials is somebody else");
-    // There is room for one of ten.
+    assert_eq!(other.status, 418, "other credentials are another client");
+    // One delayed rejection is allowed for ten streams.
     assert_eq!(gateway.request("channel=c").await.status, 418);
 
     gateway.app.authorizer.activate(load(&component("allow")));
-    waiting.await.expect("it is let in").connected("c").await;
+    waiting.await.expect("the stream is opened").connected("c").await;
     assert_eq!(gateway.app.held(), 0);
 }
 
@@ -144,12 +144,12 @@ async fn delayed_rejection_ends_with_its_client_and_with_a_drain() {
     let to = gateway.data;
     let wait = || tokio::spawn(ask(to, "GET", "/api/realtime?channel=c", &[], ""));
     let first = wait();
-    wait_until("it waits", || gateway.app.held() == 1).await;
+    wait_until("the rejection is delayed", || gateway.app.held() == 1).await;
     first.abort();
-    wait_until("it is gone", || gateway.app.held() == 0).await;
+    wait_until("the stream has ended", || gateway.app.held() == 0).await;
 
     let second = wait();
-    wait_until("it waits", || gateway.app.held() == 1).await;
-    with_timeout("the drain", gateway.stop()).await.expect("the server ends without a panic");
-    assert_eq!(second.await.expect("an answer").status, 418, "it is decided at once");
+    wait_until("the rejection is delayed", || gateway.app.held() == 1).await;
+    with_timeout("the drain ends", gateway.stop()).await.expect("the server ends without a panic");
+    assert_eq!(second.await.expect("an answer").status, 418, "the drain ends the delay");
 }

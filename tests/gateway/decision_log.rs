@@ -1,4 +1,4 @@
-//! What is written down of decisions: the log, and the recording that another policy can be asked from.
+//! The decision log, and the recording for replays against another policy.
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,11 +21,11 @@ policy.lookup.prefixes = ["session:", "team:"]
 
 fn example() -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest-examples/rust-role-based/policy.wasm");
-    std::fs::read(path).expect("the component is there")
+    std::fs::read(path).expect("the component exists")
 }
 
 fn lines(path: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(path).expect("it is there");
+    let text = std::fs::read_to_string(path).expect("it exists");
     text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
 }
 
@@ -46,7 +46,7 @@ async fn request_status(gateway: &Gateway, query: &str) -> u16 {
 
 #[tokio::test]
 async fn each_decision_is_logged_without_credentials() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("decisions.jsonl");
     let gateway = Gateway::with_policy(&example(), WORLD).await;
     let log = Some(LogTarget::File(path.clone()));
@@ -66,7 +66,7 @@ async fn each_decision_is_logged_without_credentials() {
     assert_eq!(lines[0]["channels"], json!(["team-red", "alice"]));
     assert!(lines[0]["subject"].as_str().is_some_and(|subject| subject.starts_with('~')), "{}", lines[0]);
     assert_ne!(lines[0]["policy"], lines[2]["policy"]);
-    let text = std::fs::read_to_string(&path).expect("it is there");
+    let text = std::fs::read_to_string(&path).expect("it exists");
     assert!(!text.contains("hush") && !text.contains("s1"), "{text}");
     let counts = gateway.app.audit.logged();
     assert_eq!(counts, writer::LineCounts { written: 3, dropped: 0 });
@@ -74,7 +74,7 @@ async fn each_decision_is_logged_without_credentials() {
 
 #[tokio::test]
 async fn recording_contains_request_host_calls_and_answer() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("recording.jsonl");
     let gateway = Gateway::with_policy(&example(), WORLD).await;
     let record = Some(recording::RecordingConfig { file: path.clone(), share: 1.0, limit: 1 << 20 });
@@ -92,13 +92,13 @@ async fn recording_contains_request_host_calls_and_answer() {
     assert_eq!(lines[1]["calls"], json!([session, member("blue", false)]));
     assert_eq!(lines[2]["calls"][0]["answer"], json!({ "unavailable": "the store does not answer" }));
     let cookie = lines[0]["request"]["headers"].as_array().into_iter().flatten().find(|header| header[0] == "cookie");
-    assert_eq!(cookie, Some(&json!(["cookie", "session=s1"])), "a replay needs it");
+    assert_eq!(cookie, Some(&json!(["cookie", "session=s1"])), "a replay needs the cookie");
     assert_eq!((&lines[0]["answer"]["allow"], &lines[1]["answer"]["status"]), (&json!(true), &json!(403)));
 }
 
 #[tokio::test]
 async fn cached_decision_is_logged_and_not_recorded() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let (log, record) = (dir.path().join("log"), dir.path().join("recording"));
     let gateway = Gateway::with_policy(&component("kept"), "").await;
     let settings = AuditConfig {
@@ -118,7 +118,7 @@ async fn cached_decision_is_logged_and_not_recorded() {
 
 #[tokio::test]
 async fn line_counts_continue_after_a_change_of_the_log_file() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let gateway = Gateway::with_policy(&component("allow"), "").await;
     let audit = &gateway.app.audit;
     for (file, mask) in [("one", vec![]), ("one", vec![MaskedField::Channels]), ("two", vec![])] {
@@ -132,7 +132,7 @@ async fn line_counts_continue_after_a_change_of_the_log_file() {
     assert!(audit.write(nowhere).is_err());
     open(&gateway, "channel=c").await;
     flush(&gateway);
-    assert_eq!(lines(&dir.path().join("two")).len(), 2, "what cannot be written changes nothing");
+    assert_eq!(lines(&dir.path().join("two")).len(), 2, "an unwritable file changes nothing");
     audit.write(AuditConfig::default()).expect("nothing is written");
     open(&gateway, "channel=c").await;
     assert_eq!(audit.logged(), writer::LineCounts { written: 4, dropped: 0 });

@@ -1,4 +1,4 @@
-//! What goes out for a policy, and what does not.
+//! Outbound requests and look-ups of policies, and their limits.
 
 use futures_util::future::join_all;
 use tidegate::policy::Outcome;
@@ -9,7 +9,7 @@ use crate::guests::component;
 use crate::harness::{Gateway, wait_until};
 use crate::origin::{Answer, Origin};
 
-/// The numbers of `error-code`, behind 400, as `fetch.wat` tells them.
+/// The numbers of `error-code` plus 400, as `fetch.wat` answers them.
 const PROHIBITED: u16 = 404;
 const REFUSED: u16 = 406;
 const DENIED: u16 = 415;
@@ -84,7 +84,7 @@ async fn responses_over_the_size_and_time_limits_fail() {
     let gateway =
         with_origin(&origin, "policy.egress.max-response-size = '1KiB'\npolicy.egress.timeout = '300ms'").await;
     let reply = fetch(&gateway, &to, 1).await;
-    assert_eq!((reply.status, &*reply.body), (302, "there"), "where it leads is the policy's business");
+    assert_eq!((reply.status, &*reply.body), (302, "there"), "redirects are left to the policy");
     origin.answer.send_replace(Answer::new("200 OK", "", "x".repeat(1024)));
     assert_eq!(fetch(&gateway, &to, 1).await.status, 200);
     origin.answer.send_replace(Answer::new("200 OK", "", "x".repeat(1025)));
@@ -109,7 +109,7 @@ async fn outbound_requests_per_decision_are_limited() {
     assert_eq!(fetch(&gateway, &to, 3).await.status, 200);
     let mut decisions = gateway.app.authorizer.watch();
     let reply = fetch(&gateway, &to, 4).await;
-    assert_eq!((reply.status, &*reply.code()), (500, "decision_error"), "whatever the policy made of it");
+    assert_eq!((reply.status, &*reply.code()), (500, "decision_error"), "the error of the policy does not matter");
     let Outcome::Failed(failure) = &decisions.recv().await.expect("a decision").decision.outcome else {
         panic!("it failed")
     };
@@ -141,7 +141,7 @@ async fn slow_host_does_not_block_other_decisions() {
     let to = origin.address.to_string();
     let waiting = async { join_all((0..50).map(|_| fetch(&gateway, &to, 1))).await };
     let others = async {
-        wait_until("all of them wait", || origin.requests() == 50).await;
+        wait_until("all requests wait", || origin.requests() == 50).await;
         for _ in 0..50 {
             assert_eq!(fetch(&gateway, "127.0.0.1:1", 1).await.status, DENIED);
         }

@@ -1,4 +1,4 @@
-//! Decisions have places, and an instance keeps its own until it is gone: done, given up or overtaken.
+//! Permits for decisions: an instance holds its permit until it is finished, cancelled or replaced.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use tidegate::wasm::host::PolicyEnv;
 use crate::faulty_store::FaultyStore;
 use crate::guests::authorizer;
 
-/// A policy that brings so many pages of memory along and lets everybody in.
+/// A policy with this many pages of memory that allows all requests.
 fn with_pages(pages: u32) -> Vec<u8> {
     authorizer(&format!(
         r#"(module (memory (export "memory") {pages})
@@ -30,14 +30,14 @@ fn with_pages(pages: u32) -> Vec<u8> {
     ))
 }
 
-/// A busy machine gives slow decisions little time.
+/// Long enough for slow decisions on a busy machine.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn generous_limits() -> Limits {
     Limits { timeout: DECISION_TIMEOUT, queue_timeout: DECISION_TIMEOUT, ..Limits::default() }
 }
 
-/// A gate with an engine, and so a pool, of its own.
+/// An authorizer with its own engine, and so its own pool.
 fn new_authorizer(policy: &[u8], limits: Limits) -> Authorizer {
     let engine = engine::engine(&limits).expect("an engine");
     let authorizer =
@@ -61,7 +61,7 @@ fn request() -> Request {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn finished_instances_do_not_accumulate() {
     const CLIENTS: usize = 4;
-    // Enough to be taken down beside the decisions, and not so much that the decision itself is a slow one.
+    // Large enough that instances are torn down outside of the decision, and small enough that the decision itself is fast.
     let authorizer = Arc::new(new_authorizer(&with_pages(48), generous_limits()));
     let peak = Arc::new(AtomicUsize::new(0));
     let clients: Vec<_> = (0..CLIENTS)
@@ -81,13 +81,13 @@ async fn finished_instances_do_not_accumulate() {
         client.await.expect("a client");
     }
     let peak = peak.load(Ordering::Relaxed);
-    // Each client's own, and a few that are on their way out.
+    // One instance for each client, and a few in teardown.
     assert!((1..=CLIENTS + 4).contains(&peak), "{peak} instances for {CLIENTS} clients");
 }
 
 #[tokio::test]
 async fn cancelled_decision_releases_its_permit() {
-    // 16 MiB at once: each decision goes to the threads for slow ones at the first step, and only these let go of what was given up.
+    // 16 MiB at once move each decision to the low-priority pool at its first step, and only that pool drops cancelled decisions.
     let limits = Limits { concurrency: 8, prepared: 0, shadow: 0, ..generous_limits() };
     let authorizer = new_authorizer(&with_pages(256), limits);
     let mut begun = 0;
@@ -102,7 +102,7 @@ async fn cancelled_decision_releases_its_permit() {
             }
         }
     }
-    assert!(begun > 500, "{begun} were given up");
+    assert!(begun > 500, "{begun} were cancelled");
     let decision = authorizer.decide(&request(), &["c".to_owned()]).await;
-    assert!(matches!(decision.outcome, Outcome::Allowed(_)), "the places are free again: {:?}", decision.outcome);
+    assert!(matches!(decision.outcome, Outcome::Allowed(_)), "the permits are free again: {:?}", decision.outcome);
 }

@@ -1,4 +1,4 @@
-//! Each channel in stream order, each entry once, whoever emits and whatever its doorbells do.
+//! Each channel delivers its entries once and in stream order, for every emitter and any order of notifications.
 
 use serde_json::{Value, json};
 use tidegate::event::StreamId;
@@ -44,7 +44,7 @@ async fn concurrent_emitters_that_trim_to_one_entry_lose_no_events() {
     }
     let mut written = Vec::new();
     for round in 0..20 {
-        // Three emitters a round: each adds before any of them rings.
+        // Three emitters a round: each adds its entry before any of them publishes a notification.
         gateway.store.hold_notifications();
         for emitter in 0..3 {
             let data = json!({"round": round, "emitter": emitter});
@@ -124,7 +124,7 @@ async fn live_string_stays_a_string_and_replay_matches_the_stock_client() {
                 "stock" => gateway.store.emit_stock(channel, "e", &written).await,
                 _ => gateway.store.emit_own(channel, "e", &written).await,
             };
-            // Nobody watches yet, so nobody has heard its doorbell.
+            // No client is subscribed yet, so the notification reaches no hub.
             emit(&channel).await;
             let mut sse = gateway.open(&format!("channel={channel}&last_ack_{channel}=0")).await;
             sse.connected(&channel).await;
@@ -150,7 +150,7 @@ async fn published_messages_that_are_not_events_are_dropped() {
         json!({"type": "disconnected", "channels": ["c"]}),
         json!({"type": "error", "error": "from somebody"}),
         json!({"type": "gap", "channel": "c", "after": "0-0", "resumed": "9-9", "certain": true}),
-        // Events that are in no stream, with and without a future.
+        // Events that are not in the stream, with ids before and after its last one.
         json!({"data": 1, "event": "e", "channel": "c", "id": "1-1"}),
         json!({"data": 1, "event": "e", "channel": "c", "id": past.to_string()}),
         json!({"data": 1, "event": "e", "channel": "c", "id": "9999999999999-0"}),
@@ -173,7 +173,7 @@ async fn published_messages_that_are_not_events_are_dropped() {
         let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
         assert_eq!(sse.ids("c", 1).await, [next], "after {message}");
     }
-    // One after the other, none between.
+    // All of them in a row, without entries between them.
     for message in &junk {
         gateway.store.publish("c", message).await;
     }
@@ -224,7 +224,7 @@ async fn stock_and_tidegate_emitters_share_a_channel() {
         let data = json!(n);
         written.push(match n % 4 {
             0 => gateway.store.emit_stock("c", "e", &data).await,
-            // Its doorbell is lost: the next own one does not follow what was read.
+            // Its notification is lost, so the next one does not follow the last entry that was read.
             1 => gateway.store.add("c", "e", &data).await,
             _ => gateway.store.emit_own("c", "e", &data).await,
         });
@@ -247,7 +247,7 @@ async fn clients_of_a_channel_share_its_subscription_and_buffer() {
     let (reads, bytes) = (gateway.store.reads(), gateway.app.hub.log_bytes());
     assert!(bytes > 0);
 
-    // One who comes back within the log costs the store nothing.
+    // A client that resumes within the event buffer causes no store read.
     let mut second = gateway.open("channel=c&last_ack_c=0").await;
     assert_eq!(second.connected("c").await, StreamId::ZERO);
     assert_eq!(second.ids("c", 1).await, written);
@@ -259,9 +259,9 @@ async fn clients_of_a_channel_share_its_subscription_and_buffer() {
     }
     assert_eq!(first.ids("c", 10).await, written[1..]);
     assert_eq!(second.ids("c", 10).await, written[1..]);
-    assert_eq!(gateway.store.reads(), reads, "own doorbells are delivered without a read");
+    assert_eq!(gateway.store.reads(), reads, "notifications of Tidegate's emitter need no store read");
     drop((first, second));
-    wait_until("both streams are gone", || gateway.app.streams.count() == 0).await;
+    wait_until("both streams have ended", || gateway.app.streams.count() == 0).await;
 }
 
 #[tokio::test]
@@ -272,10 +272,10 @@ async fn stream_opened_while_an_entry_is_pending_starts_after_it() {
     let reads = gateway.store.reads();
     let silent = gateway.store.add("c", "e", &json!(1)).await;
     let rung = gateway.store.emit_stock("c", "e", &json!(2)).await;
-    crate::harness::wait_until("both are read", || gateway.store.reads() > reads).await;
+    crate::harness::wait_until("both entries are read", || gateway.store.reads() > reads).await;
     let mut second = gateway.open("channel=c").await;
     assert_eq!(second.connected("c").await, rung);
     assert_eq!(first.ids("c", 2).await, [silent, rung]);
     let live = gateway.store.emit_stock("c", "e", &json!(3)).await;
-    assert_eq!(second.ids("c", 1).await, [live], "and nothing of before");
+    assert_eq!(second.ids("c", 1).await, [live], "no earlier event follows");
 }

@@ -1,4 +1,4 @@
-//! The embedded store behind a link that can be cut, and emitters that stand on the store's side of it.
+//! The embedded store behind a link that tests can disconnect, and emitters on the store's side of that link.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use tidegate::store::command::{Command, Keep, NewId, Reply, Trim};
 use tidegate::store::memory::{MemoryStore, Seed};
 use tidegate::store::{Limits, NotificationHandler, Page, Retention, Store, StoreError};
 
-/// Where the store's clock begins.
+/// The initial time of the store's clock.
 pub const START: u64 = 1_732_464_000_000;
 /// More than any test needs.
 const LIMIT: usize = 256 << 20;
@@ -21,11 +21,11 @@ pub struct FaultyStore {
     seed: HashMap<String, Seed>,
     relay: Arc<Relay>,
     clock: Arc<AtomicU64>,
-    /// Keys that are no streams.
+    /// Keys of a type other than stream.
     wrong: Mutex<HashSet<String>>,
-    /// The greatest id that is said to have been deleted by itself, in every stream.
+    /// The greatest deleted id that every stream reports.
     deleted: Mutex<StreamId>,
-    /// Whoever holds this for writing holds back all reads.
+    /// Locked for writing, it holds back all reads.
     read_gate: tokio::sync::RwLock<()>,
     /// The same for look-ups.
     lookup_gate: tokio::sync::RwLock<()>,
@@ -33,7 +33,7 @@ pub struct FaultyStore {
     adds: AtomicU64,
 }
 
-/// Stands between the memory's doorbell and the hub's.
+/// Relays notifications from the embedded store to the hub.
 struct Relay(Mutex<LinkState>);
 
 struct LinkState {
@@ -86,7 +86,7 @@ impl FaultyStore {
         if up { Ok(()) } else { Err(StoreError::Unavailable("the link is cut".into())) }
     }
 
-    /// Nothing goes through any more.
+    /// Cuts the link to the store.
     pub fn disconnect(&self) {
         let bell = {
             let mut state = self.relay.state();
@@ -98,7 +98,7 @@ impl FaultyStore {
         }
     }
 
-    /// The link is back; each subscription is confirmed anew, from a task of the store's own.
+    /// Restores the link; each subscription is confirmed again, from a task of the store.
     pub fn reconnect(&self) {
         let watched = {
             let mut state = self.relay.state();
@@ -109,20 +109,20 @@ impl FaultyStore {
         tokio::spawn(async move { watched.iter().for_each(|channel| relay.watching(channel)) });
     }
 
-    /// Delivery get lost from now on, though the link stays up.
+    /// Notifications are lost from now on, though the link stays up.
     pub fn drop_notifications(&self) {
         self.relay.state().delivery = Delivery::Dropped;
     }
 
-    /// Delivery wait from now on.
+    /// Notifications are held from now on.
     pub fn hold_notifications(&self) {
         self.relay.state().delivery = Delivery::Held(Vec::new());
     }
 
-    /// Rings those that waited, in this order, and lets others work in between if `paced`. Those that are not named are lost.
+    /// Delivers the held notifications in this order, with other tasks running in between if `paced`. Those not in `order` are lost.
     pub async fn release_notifications(&self, order: &[usize], paced: bool) {
         let held = std::mem::replace(&mut self.relay.state().delivery, Delivery::Immediate);
-        let Delivery::Held(held) = held else { panic!("no doorbell is held") };
+        let Delivery::Held(held) = held else { panic!("no notification is held") };
         for i in order {
             let (channel, payload) = &held[*i];
             self.relay.rang(channel, payload);
@@ -159,7 +159,7 @@ impl FaultyStore {
         self.relay.state().watched.iter().filter(|key| !is_own(key)).map(ToString::to_string).collect()
     }
 
-    /// Makes a key one that is no stream, or a stream again.
+    /// Makes a key one of another type, or a stream again.
     pub fn set_wrong_type(&self, key: &str, wrong: bool) {
         let mut keys = self.wrong.lock().expect("no test panics under this lock");
         if wrong {
@@ -169,7 +169,7 @@ impl FaultyStore {
         };
     }
 
-    /// From now on streams say that an entry was deleted from their middle, as Redis does after `XDEL`.
+    /// Sets the greatest deleted id that all streams report, as Redis does after `XDEL`.
     pub fn set_max_deleted(&self, id: StreamId) {
         *self.deleted.lock().expect("no test panics under this lock") = id;
     }
@@ -179,18 +179,18 @@ impl FaultyStore {
         self.clock.load(Ordering::Relaxed)
     }
 
-    /// Turns the store's clock.
+    /// Advances the store's clock.
     pub fn advance_clock(&self, ms: u64) {
         self.clock.fetch_add(ms, Ordering::Relaxed);
     }
 
-    /// Time goes by between some entries; others share their millisecond.
+    /// Advances the clock between some entries; others share their millisecond.
     fn advance_between_entries(&self) {
         let n = self.adds.fetch_add(1, Ordering::Relaxed);
         self.advance_clock(u64::from(!n.is_multiple_of(3)));
     }
 
-    /// Puts a store in place that holds only the first so many entries of a channel, and nothing else.
+    /// Replaces the store with one that holds only the first `entries` entries of a channel.
     pub async fn keep_first_entries(&self, channel: &str, entries: usize) {
         let range = Command::Range { key: channel.into(), start: "-".into(), end: "+".into(), count: None };
         let Ok(Reply::List(rows)) = self.memory().command(&range).await else { panic!("a range is a list") };
@@ -244,7 +244,7 @@ impl FaultyStore {
         text(&reply).parse().expect("XADD answers an id")
     }
 
-    /// Publishes these very bytes.
+    /// Publishes exactly these bytes.
     pub async fn publish(&self, channel: &str, message: &str) {
         let publish = Command::Publish { key: channel.into(), message: message.into() };
         self.memory().command(&publish).await.expect("a message is published");
@@ -256,7 +256,7 @@ impl FaultyStore {
         self.publish(channel, &payload.to_string()).await;
     }
 
-    /// A stock emitter's `emit`: the entry, then the doorbell.
+    /// A stock emitter's `emit`: the entry, then the notification.
     pub async fn emit_stock(&self, channel: &str, event: &str, data: &Value) -> StreamId {
         let id = self.add(channel, event, data).await;
         self.notify(channel, id, event, data).await;
@@ -285,7 +285,7 @@ fn memory(seed: &HashMap<String, Seed>, clock: &Arc<AtomicU64>, relay: &Arc<Rela
     Arc::new(memory)
 }
 
-/// What the nodes tell each other is counted nowhere.
+/// Whether the key is one of the fleet's, which are not counted.
 fn is_own(key: &str) -> bool {
     key.starts_with("tidegate:")
 }
@@ -302,7 +302,7 @@ impl Relay {
         self.0.lock().expect("no test panics under this lock")
     }
 
-    /// The hub's bell while the link is up. It is never called under the lock: the hub calls the store under its own.
+    /// The hub's handler while the link is up. It is never called under the lock, as the hub calls the store under its own lock.
     fn bell(&self) -> Option<Arc<dyn NotificationHandler>> {
         let state = self.state();
         state.bell.as_ref().filter(|_| state.up)?.upgrade()
@@ -333,7 +333,7 @@ impl NotificationHandler for Relay {
 
 #[async_trait]
 impl Store for FaultyStore {
-    /// Called again by a gateway that takes the place of another.
+    /// Called again by a gateway that replaces another one.
     fn start(&self, bell: Weak<dyn NotificationHandler>) {
         let mut state = self.relay.state();
         state.bell = Some(bell);

@@ -1,4 +1,4 @@
-//! What is gone is said.
+//! Gaps and errors for events that a channel cannot deliver.
 
 use serde_json::json;
 use tidegate::event::StreamId;
@@ -15,7 +15,7 @@ async fn ack_beyond_the_last_entry_is_clamped_and_reported_as_a_gap() {
     assert_eq!(sse.gap("c").await, ("store-reset".into(), true, beyond, last));
     let live = gateway.store.emit_stock("c", "e", &json!(2)).await;
     assert_eq!(sse.ids("c", 1).await, [live]);
-    // It is told once.
+    // The gap is reported once.
     let mut sse = sse.reconnect().await;
     sse.connected("c").await;
     let live = gateway.store.emit_stock("c", "e", &json!(3)).await;
@@ -39,14 +39,14 @@ async fn trimmed_gap_is_certain_only_if_loss_is_proven() {
         let after = if certain { StreamId::ZERO } else { written[2] };
         assert_eq!(sse.gap("c").await, ("trimmed".into(), certain, after, written[6]), "{ack}");
         assert_eq!(sse.ids("c", 4).await, written[6..], "{ack}");
-        // One that comes back behind the gap is not told again.
+        // A client that resumes after the gap does not receive it again.
         let mut sse = sse.reconnect().await;
         assert_eq!(sse.connected("c").await, written[9]);
         let live = gateway.store.emit_own("x", "e", &json!(1)).await;
         assert!(live > written[9]);
     }
     let mut sse = open(&written[6].to_string()).await;
-    assert_eq!(sse.ids("c", 3).await, written[7..], "nothing is gone behind the first that is there");
+    assert_eq!(sse.ids("c", 3).await, written[7..], "no gap for an ack at the first entry");
 }
 
 #[tokio::test]
@@ -59,10 +59,10 @@ async fn client_that_disconnects_at_a_gap_resumes_after_it() {
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", written[0])).await;
     sse.connected("c").await;
     assert_eq!(sse.gap("c").await, ("trimmed".into(), false, written[0], written[4]));
-    // The block of the gap is the last that this page sees of the stream.
+    // The page disconnects after the block of the gap.
     let mut sse = sse.reconnect().await;
     sse.connected("c").await;
-    assert_eq!(sse.ids("c", 2).await, written[4..], "no second gap, and nothing lost");
+    assert_eq!(sse.ids("c", 2).await, written[4..], "no second gap, and no lost event");
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn stream_trimmed_to_nothing_is_reported_as_a_gap_once() {
     let mut sse = sse.reconnect().await;
     sse.connected("c").await;
     let live = gateway.store.emit_stock("c", "e", &json!("live")).await;
-    assert_eq!(sse.ids("c", 1).await, [live], "it was told already");
+    assert_eq!(sse.ids("c", 1).await, [live], "the gap was reported already");
 }
 
 #[tokio::test]
@@ -129,12 +129,12 @@ async fn expired_and_recreated_stream_is_a_gap_for_a_returning_client() {
     gateway.store.add("c", "e", &json!("never read")).await;
     gateway.store.expire("c", 5).await;
     gateway.store.advance_clock(6_000);
-    let anew = gateway.store.add("c", "e", &json!("anew")).await;
+    let recreated = gateway.store.add("c", "e", &json!("recreated")).await;
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={seen}")).await;
     sse.connected("c").await;
     let (_, certain, after, resumed) = sse.gap("c").await;
-    assert_eq!((certain, after, resumed), (false, seen, anew));
-    assert_eq!(sse.ids("c", 1).await, [anew]);
+    assert_eq!((certain, after, resumed), (false, seen, recreated));
+    assert_eq!(sse.ids("c", 1).await, [recreated]);
 }
 
 #[tokio::test]
@@ -148,9 +148,9 @@ async fn stream_that_expires_while_read_loses_no_events() {
         assert_eq!(sse.ids("c", 2).await, [first, second]);
         gateway.store.expire("c", 1).await;
         gateway.store.advance_clock(2_000);
-        // Wait until the check of its position has seen that there is no such key.
+        // Wait until reconciliation has seen that the key does not exist.
         let reads = gateway.store.reads();
-        crate::harness::wait_until("two checks", || gateway.store.reads() > reads + 1).await;
+        crate::harness::wait_until("two reconciliations", || gateway.store.reads() > reads + 1).await;
     }
 }
 
@@ -185,10 +185,10 @@ async fn event_of_several_mebibytes_is_delivered_unchanged() {
     sse.connected("c").await;
     let event = sse.event().await;
     assert_eq!(event["id"], replayed.to_string());
-    assert!(event["data"] == large, "all of it, as it was");
+    assert!(event["data"] == large, "the data is unchanged");
     assert_eq!(sse.ids("c", 1).await, [small]);
     gateway.store.emit_stock("c", "e", &large).await;
-    assert!(sse.event().await["data"] == large, "live too");
+    assert!(sse.event().await["data"] == large, "live events too");
 }
 
 #[tokio::test]
@@ -206,8 +206,8 @@ async fn key_of_another_type_is_an_error_that_does_not_reveal_the_type() {
         assert!(!text.contains(word), "{text}");
     }
     let set = gateway.open("channel=set").await.frame().await["error"].to_string();
-    assert_eq!(set.replace("set", "secret"), json!(text).to_string(), "the same words for every type");
-    // The other channel goes on, and nothing more is said of the first, whatever is published there.
+    assert_eq!(set.replace("set", "secret"), json!(text).to_string(), "the same text for every type");
+    // The other channel stays live, and the first one causes no more frames, whatever is published there.
     gateway.store.publish("secret", &json!({"data":1,"event":"e","channel":"secret","id":"9-9"}).to_string()).await;
     for n in 0..3 {
         let id = gateway.store.emit_stock("c", "e", &json!(n)).await;
@@ -237,7 +237,7 @@ async fn key_of_another_type_for_a_while_loses_no_events() {
     gateway.store.set_wrong_type("c", true);
     written.push(gateway.store.emit_stock("c", "e", &json!(2)).await);
     let reads = gateway.store.reads();
-    crate::harness::wait_until("two more checks", || gateway.store.reads() > reads + 3).await;
+    crate::harness::wait_until("two more reconciliations", || gateway.store.reads() > reads + 3).await;
     let other = gateway.store.emit_stock("d", "e", &json!(1)).await;
     assert_eq!(sse.ids("d", 1).await, [other]);
     gateway.store.set_wrong_type("c", false);
@@ -253,7 +253,7 @@ async fn replaying_client_of_a_key_of_another_type_is_not_flooded() {
     sse.connected("c").await;
     let first = gateway.store.emit_stock("c", "e", &json!(1)).await;
     assert_eq!(sse.ids("c", 1).await, [first]);
-    // The hub reads the next entry while the key is a stream, the reader when it is none.
+    // The hub reads the next entry while the key is a stream, and the client's replay when the key has another type.
     let held = gateway.store.hold_reads().await;
     let second = gateway.store.emit_stock("c", "e", &json!(2)).await;
     gateway.store.set_wrong_type("c", true);
@@ -275,5 +275,5 @@ async fn replaying_client_of_a_key_of_another_type_is_not_flooded() {
         }
     }
     assert_eq!(ids, [second, third]);
-    assert!(others <= 2, "{others} frames that are no events");
+    assert!(others <= 2, "{others} frames that are not events");
 }

@@ -1,4 +1,4 @@
-//! What a policy lets in, and how far.
+//! Grants: channels, expiry and replay limits.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::client::{Sse, id_of};
 use crate::guests;
 use crate::harness::{Gateway, wait_until};
 
-/// A policy that lets everybody in on these terms.
+/// A policy that allows all requests with this grant.
 #[derive(Default)]
 struct GrantTemplate {
     channels: Option<&'static [&'static str]>,
-    /// In ms from the decision on.
+    /// In ms from the decision.
     expires_in: Option<u64>,
     replay_since: Option<u64>,
 }
@@ -80,8 +80,8 @@ async fn stream_ends_with_reconnect_before_its_grant_expires() {
         assert!(now <= granted + 2_100, "not after its time: after {} ms", now - granted);
         granted = granted.max(asked);
     }
-    wait_until("their places are free", || gateway.app.streams.count() == 0).await;
-    // They come back by themselves, and lose nothing.
+    wait_until("the streams have ended", || gateway.app.streams.count() == 0).await;
+    // The clients reconnect by themselves, and lose no event.
     let missed = gateway.store.emit_stock("c", "e", &json!(2)).await;
     let mut sse = streams.pop().expect("one of five").reconnect().await;
     sse.connected("c").await;
@@ -109,7 +109,7 @@ async fn stalled_client_is_disconnected_when_its_grant_expires() {
         gateway.store.emit_own("c", "e", &json!("x".repeat(4096))).await;
         tokio::task::yield_now().await;
     }
-    wait_until("its connection is cut", || gateway.app.streams.count() == 0).await;
+    wait_until("the connection is closed", || gateway.app.streams.count() == 0).await;
     assert_eq!(gateway.app.streams.ended(EndReason::Expired), 1);
     drop(sse);
 }
@@ -179,7 +179,7 @@ async fn only_granted_channels_are_opened() {
     gateway.store.emit_stock("c", "e", &json!("kept back")).await;
     let live = gateway.store.emit_stock("d", "e", &json!("live")).await;
     assert_eq!(sse.ids("d", 1).await, [live]);
-    // The id that it sends back is of the URL's list all the same.
+    // The id that the client sends back still refers to the channel list of the URL.
     let missed = gateway.store.emit_stock("b", "e", &json!("missed")).await;
     let mut sse = sse.reconnect().await;
     for _ in 0..3 {
@@ -215,13 +215,13 @@ async fn replay_starts_no_earlier_than_the_policy_allows() {
             assert_eq!(sse.ids("c", 3).await, allowed, "{ack}, {id:?}");
         }
     }
-    // An id that a browser sends back goes no further.
+    // A position in `Last-Event-ID` does not extend the replay.
     let forged = first.last_event_id.clone().map(|id| format!("{}:1-0", id.split(':').next().expect("a tag")));
     ids = vec![forged];
     let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], ids.remove(0)).await;
     sse.connected("c").await;
     assert_eq!(sse.ids("c", 3).await, allowed);
-    // Who has seen more than that goes on from there.
+    // A client with a later position resumes from it.
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", allowed[1])).await;
     assert_eq!(sse.connected("c").await, allowed[1]);
     assert_eq!(sse.ids("c", 1).await, allowed[2..]);

@@ -1,4 +1,4 @@
-//! The data port beside the streams themselves: heads, origins, bounds, the end.
+//! The data port apart from the streams: headers, origins, limits, drain.
 
 use std::time::Duration;
 
@@ -126,10 +126,10 @@ async fn stream_over_the_limit_is_503_until_another_ends() {
     assert_eq!((reply.status, &*reply.code()), (503, "too_many_streams"));
     assert!(reply.body.contains("stream.max-streams"));
     drop(second);
-    wait_until("the place is free", || gateway.app.streams.count() == 1).await;
+    wait_until("the stream permit is free", || gateway.app.streams.count() == 1).await;
     gateway.open("channel=c").await.connected("c").await;
     let id = gateway.store.emit_stock("c", "e", &json!(1)).await;
-    assert_eq!(first.ids("c", 1).await, [id], "the first was never touched");
+    assert_eq!(first.ids("c", 1).await, [id], "the first stream is unaffected");
 }
 
 #[tokio::test]
@@ -156,11 +156,11 @@ async fn drain_sends_each_stream_a_reconnect_with_its_lowest_position() {
     let served = gateway.stop();
     wait_until("the drain begins", || app.streams.count() < 4).await;
     for (sse, least) in &mut streams {
-        let frame = with_timeout("the farewell", sse.frame()).await;
+        let frame = with_timeout("the reconnect frame", sse.frame()).await;
         assert_eq!(frame, json!({"type": "reconnect", "timestamp": least}));
-        assert!(sse.next().await.is_none(), "and nothing more");
+        assert!(sse.next().await.is_none(), "no frame follows");
     }
-    with_timeout("the end of the server", served).await.expect("it ends without a panic");
+    with_timeout("the server ends", served).await.expect("it ends without a panic");
     assert_eq!(app.streams.count(), 0);
     assert!(tokio::net::TcpStream::connect(data).await.is_err(), "the port is closed");
 }
@@ -175,7 +175,7 @@ async fn stalled_client_does_not_block_a_drain() {
         tokio::task::yield_now().await;
     }
     let served = gateway.stop();
-    // It gets two seconds to read to the end, and two more to close.
+    // The client gets two seconds to read to the end, and two more to close.
     tokio::time::timeout(Duration::from_secs(10), served).await.expect("the server ends").expect("without a panic");
     drop(sse);
 }

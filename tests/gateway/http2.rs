@@ -1,4 +1,4 @@
-//! Several streams on one connection of HTTP/2, as a proxy sends those of many clients.
+//! Several streams on one HTTP/2 connection, as of a proxy with many clients.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -13,7 +13,7 @@ use crate::harness::{Gateway, wait_until, with_timeout};
 
 type Client = SendRequest<Empty<Bytes>>;
 
-/// A client that takes so many bytes of each stream before it reads them.
+/// A client with this flow-control window in bytes for each stream.
 async fn client(gateway: &Gateway, window: u32) -> Client {
     let socket = TcpStream::connect(gateway.data).await.expect("the port is open");
     let handshake =
@@ -31,7 +31,7 @@ async fn open(client: &mut Client, channel: &str) -> Incoming {
     response.into_body()
 }
 
-/// Reads until it says this.
+/// Reads until the text contains this.
 async fn says(body: &mut Incoming, word: &str) {
     let mut text = String::new();
     with_timeout(word, async {
@@ -52,12 +52,12 @@ async fn stalled_stream_is_reset_without_other_streams_of_its_connection() {
     for round in 0..3 {
         let mut meant = open(&mut client, "c").await;
         says(&mut meant, "connected").await;
-        // More than its window holds, so that it does not hear.
+        // More than the stream's window holds, so that the client does not receive the reconnect frame.
         gateway.store.emit_own("c", "e", &json!("x".repeat(5000))).await;
         let revoke = |headers| ask(gateway.control, "POST", "/v1/revoke", headers, r#"{"channel":"c"}"#);
         assert_eq!(revoke(&[("content-type", "application/json")]).await.json()["streams"], 1);
-        wait_until("it is gone", || gateway.app.streams.count() == 1).await;
-        assert!(with_timeout("its end", meant.collect()).await.is_err(), "it is reset");
+        wait_until("the stream has ended", || gateway.app.streams.count() == 1).await;
+        assert!(with_timeout("the connection ends", meant.collect()).await.is_err(), "the stream is reset");
         gateway.store.emit_own("d", "e", &json!(format!("round {round}"))).await;
         says(&mut other, &format!("round {round}")).await;
     }

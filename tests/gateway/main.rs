@@ -1,7 +1,6 @@
-//! The second ring of tests: the server in process, over a store whose link can be cut. No browser, no Redis, no file but the
-//! policies.
+//! In-process tests: the server on a store whose link can be disconnected. No browser, no Redis, and no files except policies.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "what is not as expected is a failed test")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a broken expectation is a failed test")]
 
 #[path = "../common/guests.rs"]
 mod guests;

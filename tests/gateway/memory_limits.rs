@@ -1,4 +1,4 @@
-//! Memory is bounded by configuration whatever clients and publishers do, and nobody loses anything by that.
+//! Memory stays within the configured limits for any behaviour of clients and emitters, without loss of events.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn long_history_is_replayed_completely_and_in_order() {
         tokio::spawn(async move { sse.ids("c", count).await })
     });
     for reader in readers.collect::<Vec<_>>() {
-        let got = reader.await.expect("the reader gets what it waits for");
+        let got = reader.await.expect("the client receives every event");
         assert!(got == written, "{} of {}, in another order", got.len(), written.len());
     }
     assert!(gateway.app.hub.log_bytes() <= 64 << 10);
@@ -55,13 +55,13 @@ async fn stalled_clients_hold_no_memory_and_resume_in_order() {
             _ => gateway.store.emit_own("c", "e", &data).await,
         });
         if n % 100 == 99 {
-            assert_eq!(awake.ids("c", 100).await, written[n - 99..], "the others hold nobody up");
+            assert_eq!(awake.ids("c", 100).await, written[n - 99..], "stalled clients do not delay others");
             assert!(gateway.app.hub.log_bytes() <= BUFFER_BYTES, "{} bytes", gateway.app.hub.log_bytes());
         }
     }
     for sse in &mut stopped {
         let got = sse.ids("c", written.len()).await;
-        assert!(got == written, "each once and in order, on the same connection");
+        assert!(got == written, "each event once and in order, on the same connection");
         assert!(gateway.app.hub.log_bytes() <= BUFFER_BYTES);
     }
 }
@@ -153,5 +153,5 @@ async fn channels_share_the_event_buffer_memory() {
         }
     })
     .await
-    .expect("the stream is left");
+    .expect("the stream has ended");
 }

@@ -1,4 +1,4 @@
-//! `/metrics`. Counters belong to the process, and so to all gateways of these tests: a test sees them grow. Values that are looked up
+//! `/metrics`. Counters are shared by all gateways of this process, so tests compare them with earlier values. Values that are computed
 //! at scrape time are exact.
 
 use serde_json::json;
@@ -60,7 +60,7 @@ async fn stream_and_policy_events_are_counted() {
         assert!(value(&gateway, name, labels).await > before, "{name}{{{labels}}} has grown from {before}");
     }
     let streams = gateway.app.streams.clone();
-    wait_until("rotated streams are gone", || streams.count() == 0).await;
+    wait_until("rotated streams have ended", || streams.count() == 0).await;
     // The first policy and two more.
     assert_eq!(value(&gateway, "tidegate_policy_activations_total", "").await, 3.0);
     assert_eq!(value(&gateway, "tidegate_policy_generation", "").await, 3.0);

@@ -1,4 +1,4 @@
-//! The door: whatever is wrong with a policy keeps everybody out, and harms nobody else.
+//! A faulty policy fails closed, and does not affect others.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::client::{Reply, Sse};
 use crate::guests::component;
 use crate::harness::{Gateway, load, wait_until};
 
-/// Enough for what an honest policy does, and soon over.
+/// Enough for a well-behaved policy, and soon reached by a hostile one.
 const STRICT_LIMITS: &str =
     "policy.cpu-time = '50ms'\npolicy.timeout = '1s'\npolicy.lookup.prefixes = ['forbidden:']\n";
 
-/// What a client is told that was not let in for no fault of its own: nothing that the operator's log has.
+/// An answer to a client that is not at fault reveals nothing of the operator's log.
 fn assert_reveals_nothing(reply: &Reply, name: &str) {
     let message = reply.json()["error"]["message"].as_str().expect("words").to_lowercase();
     for word in ["policy", "wasm", "trap", "memory", "unreachable", "timeout", "cpu", "stack", "header", name] {
@@ -43,10 +43,10 @@ async fn hostile_policy_fails_closed_until_a_valid_one_is_active() {
         ("no-channels", "invalid-answer"),
         ("expired", "invalid-answer"),
     ] {
-        // Its CPU time is shared with other tests of this process, and must end before the clock does.
+        // The CPU time is shared with other tests of this process, and must be used up before the timeout.
         let bounds = match name {
             "spin" => "policy.cpu-time = '20ms'\npolicy.timeout = '60s'",
-            // They go on where a busy machine gives them little time.
+            // On a busy machine these guests need a long timeout.
             "grow" | "huge-answer" => "policy.cpu-time = '1s'\npolicy.timeout = '60s'",
             _ => STRICT_LIMITS,
         };
@@ -57,8 +57,8 @@ async fn hostile_policy_fails_closed_until_a_valid_one_is_active() {
         assert_eq!(reply.header("content-type"), "application/json", "{name}");
         assert_eq!(reply.header("x-evil"), "", "{name}");
         assert_reveals_nothing(&reply, name);
-        assert!(gateway.is_idle(), "{name}: nobody was let in");
-        let watched = decisions.try_recv().expect("the operator is told");
+        assert!(gateway.is_idle(), "{name}: no stream is open");
+        let watched = decisions.try_recv().expect("a decision is observed");
         let tidegate::policy::Outcome::Failed(failure) = &watched.decision.outcome else {
             panic!("{name}: {:?}", watched.decision.outcome)
         };
@@ -90,7 +90,7 @@ async fn policy_answer_is_sent_unchanged() {
     let reply = gateway.request("channel=c").await;
     assert_eq!((reply.status, &*reply.body), (503, "unavailable"));
 
-    // The one channel that this policy lets in.
+    // The only channel that this policy allows.
     let gateway = Gateway::with_policy(&component("foreign-channel"), STRICT_LIMITS).await;
     let mut sse = gateway.open("channel=c&channel=not-asked-for").await;
     sse.connected("not-asked-for").await;
@@ -147,7 +147,7 @@ async fn invalid_component_fails_to_load_with_the_cause() {
         for word in words {
             assert!(error.contains(word), "{what}: {error}");
         }
-        assert_eq!(gateway.app.authorizer.active(), before, "{what}: the one before stays in force");
+        assert_eq!(gateway.app.authorizer.active(), before, "{what}: the previous policy stays active");
         gateway.open("channel=c").await.connected("c").await;
     }
     let error =
@@ -165,13 +165,13 @@ async fn replaced_policy_makes_no_more_decisions() {
     assert_eq!(gateway.app.authorizer.active(), Some(info));
     assert_eq!(gateway.request("channel=c").await.status, 418);
     let id = gateway.store.emit_stock("c", "e", &json!(1)).await;
-    assert_eq!(sse.ids("c", 1).await, [id], "no stream drops");
+    assert_eq!(sse.ids("c", 1).await, [id], "no stream is closed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_hostile_decisions_do_not_affect_other_gateways() {
     for (name, toml) in [
-        // All of them wait for one another's CPU time, and none for a slot.
+        // All decisions wait for CPU time, and none for a permit.
         ("spin", "policy.cpu-time = '10ms'\npolicy.timeout = '4s'\npolicy.queue-timeout = '10s'"),
         ("sleep", "policy.timeout = '1s'"),
     ] {
@@ -179,7 +179,7 @@ async fn concurrent_hostile_decisions_do_not_affect_other_gateways() {
         let good = Gateway::with_policy(&component("allow"), "").await;
         let mut stream = good.open("channel=c").await;
         stream.connected("c").await;
-        // Each comes again until the others have had their turn.
+        // Each attacker repeats its request until the other clients are done.
         let over = Arc::new(AtomicBool::new(false));
         let attack = join_all((0..200).map(|_| async {
             loop {
@@ -191,7 +191,7 @@ async fn concurrent_hostile_decisions_do_not_affect_other_gateways() {
             }
         }));
         let others = async {
-            wait_until("the attack is under way", || hostile.app.streams.count() > 0).await;
+            wait_until("the hostile decisions have begun", || hostile.app.streams.count() > 0).await;
             for _ in 0..3 {
                 let mut sse = good.open("channel=c").await;
                 sse.connected("c").await;
@@ -222,7 +222,7 @@ async fn request_that_exceeds_the_queue_timeout_is_503() {
     let gateway = Gateway::with_policy(&component("sleep"), toml).await;
     let start = Instant::now();
     let second = async {
-        wait_until("the first is being decided", || gateway.app.streams.count() == 1).await;
+        wait_until("the first decision has begun", || gateway.app.streams.count() == 1).await;
         let reply = gateway.request("channel=c").await;
         (reply, start.elapsed())
     };

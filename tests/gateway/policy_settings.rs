@@ -1,4 +1,4 @@
-//! What the host gives a policy.
+//! Settings of a policy.
 
 use crate::guests::component;
 use crate::harness::Gateway;

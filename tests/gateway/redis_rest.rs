@@ -1,4 +1,4 @@
-//! `/redis`, in brief: the npm package's own suites say the rest.
+//! `/redis`, in brief: `tests/e2e` has the rest.
 
 use serde_json::{Value, json};
 

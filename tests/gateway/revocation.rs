@@ -1,4 +1,4 @@
-//! The right to read is taken away: streams end, and who is kept out for a while stays out, whatever was kept, missed or under way.
+//! Revocation: streams end, and an active revocation holds for cached, missed and pending decisions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 /// The stream of the fleet's commands.
 const COMMANDS: &str = "tidegate:{default}:commands";
 
-/// The example policy's world: who shows whose cookie.
+/// The world of the example policy, with two sessions.
 const WORLD: &str = r#"
 policy.lookup.prefixes = ["session:", "team:"]
 [memory-store.seed]
@@ -51,7 +51,7 @@ async fn post_revocation(gateway: &Gateway, order: &Value) -> Reply {
     ask(gateway.control, "POST", "/v1/revoke", &[JSON], &order.to_string()).await
 }
 
-/// Revokes, and says how many streams that ended.
+/// Revokes, and returns the number of closed streams.
 async fn revoke(gateway: &Gateway, what: &Value) -> u64 {
     let reply = post_revocation(gateway, what).await;
     let json = reply.json();
@@ -60,7 +60,7 @@ async fn revoke(gateway: &Gateway, what: &Value) -> u64 {
     json["streams"].as_u64().expect("a count")
 }
 
-/// The stream ends here, without anything before that.
+/// The stream ends with a reconnect frame, and nothing before it.
 async fn assert_ends(mut sse: Sse) {
     let farewell = sse.frame().await;
     assert_eq!(farewell["type"], "reconnect", "{farewell}");
@@ -119,7 +119,7 @@ async fn revoked_stream_is_decided_by_the_active_policy() {
 async fn active_revocation_overrides_fresh_and_cached_decisions() {
     let gateway = Gateway::with_policy(&component("kept"), "cors.origins = ['https://a.b']").await;
     let mut decisions = gateway.app.authorizer.watch();
-    // The policy's answer is kept, and given again.
+    // The policy's decision is cached.
     let first = open_as(&gateway, "a", "channel=g").await;
     let second = open_as(&gateway, "a", "channel=g").await;
     assert_eq!(revoke(&gateway, &json!({"subject": "alice", "for": "15m"})).await, 2);
@@ -135,7 +135,7 @@ async fn active_revocation_overrides_fresh_and_cached_decisions() {
                 break watched;
             }
         };
-        assert_eq!(watched.decision.cached, cached, "what was kept is forgotten, and what is kept is asked about too");
+        assert_eq!(watched.decision.cached, cached, "revocation clears the cache, and is checked for cached decisions");
     }
     drop(open_as(&gateway, "a", "channel=o").await);
     let list = ask(gateway.control, "GET", "/v1/revocations", &[], "").await.json();
@@ -157,8 +157,8 @@ async fn revocation_applies_under_allow_all_until_it_expires() {
     let reply = post_revocation(&gateway, &json!({"channel": "c", "for": "400ms"})).await.json();
     assert_eq!(reply["revocation"]["channel"], "c", "{reply}");
     gateway.open("channel=d").await.connected("d").await;
-    wait_until("it is let in again", || gateway.app.authorizer.denied().list().is_empty()).await;
-    // Its end is kept in whole milliseconds.
+    wait_until("the revocation has expired", || gateway.app.authorizer.denied().list().is_empty()).await;
+    // The expiry has a resolution of one millisecond.
     assert!(begun.elapsed() + Duration::from_millis(1) >= time, "{:?}", begun.elapsed());
     gateway.open("channel=c&channel=d").await;
     post_revocation(&gateway, &json!({"all": true, "for": "1h"})).await;
@@ -214,13 +214,13 @@ async fn revocation_takes_effect_without_its_notification() {
 #[tokio::test]
 async fn event_read_after_an_unnotified_command_waits_for_the_command() {
     let gateway = Gateway::start("").await;
-    wait_until("it knows that nothing was said", || gateway.app.commands.are_known()).await;
+    wait_until("the commands are synced", || gateway.app.commands.are_known()).await;
     for round in 0..5 {
         let [meant, other] = ["meant", "other"].map(|name| format!("{name}-{round}"));
         let held = gateway.store.hold_reads().await;
         let since_ever = async |channel: &str| gateway.open(&format!("channel={channel}&last_ack_{channel}=1")).await;
         let (mut of_meant, mut of_other) = (since_ever(&meant).await, since_ever(&other).await);
-        wait_until("they are registered", || gateway.app.streams.count() == 2).await;
+        wait_until("the streams are registered", || gateway.app.streams.count() == 2).await;
         gateway.store.drop_notifications();
         gateway.store.emit_own(COMMANDS, "command", &json!({"kind": "revoke", "channel": meant})).await;
         gateway.store.emit_own(&meant, "e", &json!("not for this one")).await;
@@ -239,7 +239,7 @@ async fn event_read_after_an_unnotified_command_waits_for_the_command() {
         gateway.store.hold_notifications();
         gateway.store.release_notifications(&[], false).await;
         drop((of_meant, of_other));
-        wait_until("they are gone", || gateway.app.streams.count() == 0).await;
+        wait_until("the streams have ended", || gateway.app.streams.count() == 0).await;
     }
 }
 
@@ -251,7 +251,7 @@ async fn no_event_is_delivered_while_commands_cannot_be_read() {
     assert_delivers(&gateway, &mut sse, "c").await;
     gateway.store.set_wrong_type(COMMANDS, true);
     let ready = || ask(gateway.control, "GET", "/readyz", &[], "");
-    wait_until("it is seen", || !gateway.app.commands.are_known()).await;
+    wait_until("the commands are not synced", || !gateway.app.commands.are_known()).await;
     assert_eq!(ready().await.status, 503);
     let events =
         [gateway.store.emit_own("c", "e", &json!(1)).await, gateway.store.emit_stock("c", "e", &json!(2)).await];
@@ -274,7 +274,7 @@ async fn revocation_ends_local_streams_during_a_store_outage() {
     }
     assert_ends(meant).await;
     assert_ends(other).await;
-    assert!(gateway.app.authorizer.denied().list().is_empty(), "who is kept out stands in the store");
+    assert!(gateway.app.authorizer.denied().list().is_empty(), "the revocation was not stored");
     gateway.store.reconnect();
     drop(open_as(&gateway, "a", "channel=g").await);
 }
@@ -286,16 +286,18 @@ async fn stream_decided_during_a_revocation_is_closed() {
         let opening = gateway.open("channel=c");
         let revoking = async {
             wait_until("the decision has begun", || gateway.app.streams.count() == 1).await;
-            assert_eq!(revoke(&gateway, &what).await, 0, "it is no stream yet");
+            assert_eq!(revoke(&gateway, &what).await, 0, "the stream is not registered yet");
         };
-        let (mut sse, ()) = with_timeout("both", async { tokio::join!(opening, revoking) }).await;
+        let (mut sse, ()) =
+            with_timeout("the stream request and the other task finish", async { tokio::join!(opening, revoking) })
+                .await;
         if let_in {
             sse.connected("c").await;
             drop(sse);
         } else {
             assert_ends(sse).await;
         }
-        wait_until("it is gone", || gateway.app.streams.count() == 0).await;
+        wait_until("the stream has ended", || gateway.app.streams.count() == 0).await;
     }
 }
 
@@ -313,7 +315,7 @@ async fn concurrent_requests_cannot_bypass_a_revocation() {
                     let mut socket = TcpStream::connect(to).await.expect("the port is open");
                     socket.write_all(head.as_bytes()).await.expect("it is sent");
                     let mut some = [0; 256];
-                    // Some stay until they are told to go, and some only look.
+                    // Some clients stay until their stream ends, and some read only the head.
                     while let Ok(1..) = socket.read(&mut some).await
                         && visit % 4 > 0
                     {}
@@ -323,7 +325,7 @@ async fn concurrent_requests_cannot_bypass_a_revocation() {
         .collect();
     let reading = || gateway.app.streams.list(0, 100, |reader| reader.channels.iter().any(|name| **name == *"g")).len();
     for round in 0..10 {
-        wait_until("they read", || reading() > 0).await;
+        wait_until("the clients read", || reading() > 0).await;
         tokio::time::sleep(Duration::from_millis(round * 7 % 20)).await;
         let what = if round % 2 == 0 {
             json!({"subject": "alice", "for": "1h"})
@@ -331,7 +333,7 @@ async fn concurrent_requests_cannot_bypass_a_revocation() {
             json!({"channel": "g", "for": "1h"})
         };
         let revocation = post_revocation(&gateway, &what).await.json()["revocation"]["id"].clone();
-        wait_until("the last of them is gone", || reading() == 0).await;
+        wait_until("the last stream has ended", || reading() == 0).await;
         for _ in 0..100 {
             tokio::time::sleep(Duration::from_millis(1)).await;
             let late = gateway.app.streams.list(0, 100, |_| true);
@@ -352,7 +354,7 @@ async fn revoked_stream_of_a_stalled_client_is_disconnected() {
     }
     let begun = std::time::Instant::now();
     assert_eq!(revoke(&gateway, &json!({"all": true})).await, 1);
-    wait_until("it is cut", || gateway.app.streams.count() == 0).await;
+    wait_until("the stalled stream is closed", || gateway.app.streams.count() == 0).await;
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     drop(stalled);
 }
@@ -373,8 +375,8 @@ async fn unread_trimmed_commands_end_all_streams() {
     let mut sse = sse.reconnect().await;
     assert!(!with_timeout("a decision", decisions.recv()).await.expect("there is one").decision.cached);
     sse.connected("g").await;
-    assert_eq!(sse.ids("g", 1).await, [event], "it lost nothing");
-    // Once is enough.
+    assert_eq!(sse.ids("g", 1).await, [event], "no event is lost");
+    // The reconnect frame is sent once.
     gateway.store.disconnect();
     gateway.store.reconnect();
     assert_delivers(&gateway, &mut sse, "g").await;
@@ -394,7 +396,7 @@ async fn store_rollback_ends_all_streams_and_keeps_revocations() {
     sse.connected("c").await;
     assert_eq!(gateway.request("channel=d").await.code(), "revoked");
     let list = ask(gateway.control, "GET", "/v1/revocations", &[], "").await.json();
-    assert_eq!(list["revocations"][0]["channel"], "d", "the store is told again: {list}");
+    assert_eq!(list["revocations"][0]["channel"], "d", "the store has the revocation again: {list}");
     assert_eq!(revoke(&gateway, &json!({"channel": "c"})).await, 1);
     assert_ends(sse).await;
 }
@@ -404,9 +406,9 @@ async fn starting_node_loads_active_revocations() {
     let first = Gateway::start("").await;
     revoke(&first, &json!({"channel": "c", "for": "1h"})).await;
     let store = Arc::clone(&first.store);
-    with_timeout("the first one ends", first.stop()).await.expect("without a panic");
+    with_timeout("the first gateway ends", first.stop()).await.expect("without a panic");
     let second = Gateway::start_with(Some(store), &InitialPolicy::AllowAll, "").await;
-    wait_until("it knows the commands", || second.app.commands.are_known()).await;
+    wait_until("the commands are synced", || second.app.commands.are_known()).await;
     assert_eq!(second.request("channel=c").await.code(), "revoked");
     second.open("channel=d").await.connected("d").await;
 }
@@ -416,7 +418,7 @@ async fn stream_opened_before_commands_are_synced_receives_no_events() {
     let first = Gateway::start("").await;
     revoke(&first, &json!({"channel": "c", "for": "1h"})).await;
     let store = Arc::clone(&first.store);
-    with_timeout("the first one ends", first.stop()).await.expect("without a panic");
+    with_timeout("the first gateway ends", first.stop()).await.expect("without a panic");
     let held = store.hold_reads().await;
     let second = Gateway::start_with(Some(Arc::clone(&store)), &InitialPolicy::AllowAll, "").await;
     let sse = second.open("channel=c&last_ack_c=0").await;

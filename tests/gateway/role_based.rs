@@ -1,4 +1,4 @@
-//! The example policy's world, byte for byte, as the committed component decides it; and a freshly built one the same.
+//! The suite of the example policy, for the committed component and for a freshly built one.
 
 use std::path::{Path, PathBuf};
 
@@ -25,14 +25,14 @@ fn committed() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("guest-examples/rust-role-based/policy.wasm")
 }
 
-/// Asks a gateway over HTTP. Cases with other leave to look up than most are for `tidegate policy test`.
+/// Requests decisions over HTTP. Cases with other look-up prefixes than the first one are left to `tidegate policy test`.
 async fn assert_decides_the_suite(path: &Path) {
-    let component = std::fs::read(path).expect("the component is there");
+    let component = std::fs::read(path).expect("the component exists");
     let suite = suite();
     let common = &suite.cases[0].world;
     let gateway = Gateway::with_policy(&component, &configuration(common)).await;
     let mut cases: Vec<&TestCase> = suite.cases.iter().filter(|case| case.world.prefixes == common.prefixes).collect();
-    // The link is cut once, so these come last.
+    // The store is disconnected once, so these cases come last.
     cases.sort_by_key(|case| case.world.store_unavailable);
     assert!(cases.len() > 100 && cases.last().is_some_and(|case| case.world.store_unavailable));
     for case in cases {
@@ -82,9 +82,9 @@ async fn freshly_built_policy_passes_the_suite() {
 
 #[tokio::test]
 async fn large_request_is_decided_like_a_small_one() {
-    let component = std::fs::read(committed()).expect("the component is there");
+    let component = std::fs::read(committed()).expect("the component exists");
     let gateway = Gateway::with_policy(&component, &configuration(&suite().cases[0].world)).await;
-    // More than the policy's memory has room for when it starts.
+    // More than the initial memory of the policy holds.
     let cookie = |sid| format!("{} session={sid}", "a=b; ".repeat(10_000));
     let reply = ask(gateway.data, "GET", "/api/realtime", &[("cookie", &cookie("mallory"))], "").await;
     assert_eq!((reply.status, &*reply.body), (401, "Unauthorized"));
@@ -93,7 +93,7 @@ async fn large_request_is_decided_like_a_small_one() {
 
 #[tokio::test]
 async fn policy_without_lookup_permission_rejects_all_requests() {
-    let component = std::fs::read(committed()).expect("the component is there");
+    let component = std::fs::read(committed()).expect("the component exists");
     let gateway = Gateway::with_policy(&component, "").await;
     let reply = ask(gateway.data, "GET", "/api/realtime", &[("cookie", "session=alice")], "").await;
     assert_eq!((reply.status, &*reply.body), (503, "Try again"));
@@ -102,7 +102,7 @@ async fn policy_without_lookup_permission_rejects_all_requests() {
 
 #[tokio::test]
 async fn reason_and_subject_are_visible_to_the_operator_only() {
-    let component = std::fs::read(committed()).expect("the component is there");
+    let component = std::fs::read(committed()).expect("the component exists");
     let gateway = Gateway::with_policy(&component, &configuration(&suite().cases[0].world)).await;
     let mut decisions = gateway.app.authorizer.watch();
     let target = "/api/realtime?channel=team-blue";
@@ -117,6 +117,6 @@ async fn reason_and_subject_are_visible_to_the_operator_only() {
     sse.connected("default").await;
     assert_eq!(gateway.store.emit_own("default", "e", &json!(1)).await, sse.ids("default", 1).await[0]);
     let watched = decisions.try_recv().expect("a decision");
-    let tidegate::policy::Outcome::Allowed(grant) = &watched.decision.outcome else { panic!("alice is let in") };
+    let tidegate::policy::Outcome::Allowed(grant) = &watched.decision.outcome else { panic!("alice is rejected") };
     assert_eq!(grant.subject.as_deref(), Some("alice"));
 }

@@ -1,4 +1,4 @@
-//! The way of a policy into force, as the control port tells of it and leads it.
+//! The activation pipeline, through the control port.
 
 use base64::Engine;
 use serde_json::{Value, json};
@@ -115,7 +115,7 @@ async fn policy_with_passing_cases_and_required_settings_is_activated() {
         "{}",
         reply.body
     );
-    // What it requires is asked for whenever what is around it changes.
+    // The requirements are checked again whenever the policy environment changes.
     let context = {
         let authorizer = &gateway.app.authorizer;
         let limits = authorizer.context().limits.clone();
@@ -188,7 +188,7 @@ async fn newest_waiting_activation_supersedes_older_ones() {
     };
     let rehearsal = put(&gateway, "/v1/policy?dry-run", &[WASM], &allow);
     let last = async {
-        crate::harness::wait_until("two wait", || gateway.app.rollout.waiting() == 2).await;
+        crate::harness::wait_until("two activations wait", || gateway.app.rollout.waiting() == 2).await;
         let release = async {
             overtaken.notified().await;
             drop(turn);
@@ -209,13 +209,13 @@ async fn activation_over_its_timeout_changes_nothing() {
         let reply = put(&gateway, target, &[JSON], body).await;
         assert_eq!((reply.status, &*reply.code()), (503, "not_prepared"), "{}", reply.body);
     };
-    // Somebody else's turn does not end: neither waits for its own any more.
+    // Another activation does not end: neither request waits for it any more.
     let turn = rollout.turn().await;
     late("/v1/policy?timeout-ms=1", &bundle("allow", ALLOWS)).await;
     late("/v1/policy?timeout-ms=1&dry-run", &bundle("allow", ALLOWS)).await;
-    crate::harness::wait_until("nobody waits", || rollout.waiting() == 0).await;
+    crate::harness::wait_until("no activation waits", || rollout.waiting() == 0).await;
     drop(turn);
-    // The time passes in the middle of the stages, which take some hundred ms. They go on, and come to nothing.
+    // The timeout passes during the stages, which take some hundred ms. They continue, and their result is discarded.
     late("/v1/policy?timeout-ms=1", &bundle("slow", ALLOWS)).await;
     drop(rollout.turn().await);
     let answer = status(&gateway).await;
@@ -254,5 +254,5 @@ async fn requirements_are_not_checked_outside_a_gateway() {
     };
     assert!(requires(gateway.app.rollout.clone()).await.is_err());
     let elsewhere = tidegate::rollout::Rollout::elsewhere(std::sync::Arc::clone(&gateway.app.authorizer));
-    assert!(requires(elsewhere).await.is_ok(), "its cases are asked all the same");
+    assert!(requires(elsewhere).await.is_ok(), "the cases are run all the same");
 }

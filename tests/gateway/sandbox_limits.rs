@@ -1,4 +1,4 @@
-//! Policies that try each limit of the sandbox. Each keeps its own client out, at the most, and nobody else waits for it.
+//! Policies that exceed each limit of the sandbox. Each fails its own decision only, and delays no other.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use tidegate::policy::Outcome;
 use crate::guests::authorizer;
 use crate::harness::{Gateway, load};
 
-/// CPU time is soon over; the time for it is long, since a busy machine gives little of it.
+/// A short CPU time and a long timeout, as a busy machine gives a guest little CPU time.
 const STRICT_LIMITS: &str = "policy.cpu-time = '30ms'\npolicy.timeout = '20s'\npolicy.max-memory = '16MiB'\n";
 
 const GENEROUS_LIMITS: &str = "policy.cpu-time = '10s'\npolicy.timeout = '20s'\npolicy.max-memory = '16MiB'\n";
 
-/// Memory that is asked for in vain is never freed: an instance lives for one decision.
+/// Memory is never freed, as an instance lives for one decision.
 const REALLOC: &str = r#"
   (global $heap (mut i32) (i32.const 0x10000))
   (func (export "cabi_realloc") (param $old i32) (param $old-size i32) (param $align i32) (param $size i32) (result i32)
@@ -40,7 +40,7 @@ const STDOUT: &str = r#"
   (import "wasi:io/streams@0.2.0" "[method]output-stream.write-zeroes" (func $zeroes (param i32 i64 i32)))"#;
 const EXIT: &str = r#"(import "wasi:cli/exit@0.2.0" "exit" (func $exit (param i32)))"#;
 
-/// A policy that lets everybody in after it has done this, with its 17 pages of memory and these fields of its module.
+/// A policy that runs this code and then allows the request, with 17 pages of memory and these fields in its module.
 fn guest(fields: &str, does: &str) -> Vec<u8> {
     let realloc = if fields.contains("cabi_realloc") { "" } else { REALLOC };
     let memory = if fields.contains("(export \"memory\")") { "" } else { "(memory (export \"memory\") 17)" };
@@ -55,7 +55,7 @@ fn guest(fields: &str, does: &str) -> Vec<u8> {
     ))
 }
 
-/// Answers what these bytes at 64 say.
+/// A policy whose answer is these bytes, at 64.
 fn answer(bytes: &str) -> Vec<u8> {
     guest(&format!("(memory (export \"memory\") 17) (data (i32.const 64) {bytes})"), "")
 }
@@ -70,13 +70,13 @@ fn repeat(count: usize, does: &str) -> String {
     )
 }
 
-/// Asks each policy once, while somebody else is let in by another. `kind` is that of the failure, or `allowed`.
+/// Evaluates each policy once, while another gateway serves its clients. `kind` is that of the failure, or `allowed`.
 async fn assert_each_outcome(bounds: &str, policies: Vec<(&str, &str, Vec<u8>)>) {
     let good = Gateway::with_policy(&crate::guests::component("allow"), "").await;
     let mut stream = good.open("channel=c").await;
     stream.connected("c").await;
     for (name, kind, policy) in policies {
-        // What is honest has all the time that it needs, on a busy machine too.
+        // A well-behaved guest has enough time on a busy machine, too.
         let bounds = if kind == "allowed" { GENEROUS_LIMITS } else { bounds };
         let gateway = Gateway::with_policy(&policy, bounds).await;
         let mut decisions = gateway.app.authorizer.watch();
@@ -89,7 +89,7 @@ async fn assert_each_outcome(bounds: &str, policies: Vec<(&str, &str, Vec<u8>)>)
                 assert_eq!((reply.status, &*reply.code()), (500, "decision_error"), "{name}: {}", reply.body);
                 let says = reply.json()["error"]["message"].clone();
                 assert_eq!(says, "this request could not be decided", "{name}: nothing that the log has");
-                assert!(gateway.is_idle(), "{name}: nobody was let in");
+                assert!(gateway.is_idle(), "{name}: no stream is open");
             }
         };
         let neighbour = async {
@@ -99,7 +99,7 @@ async fn assert_each_outcome(bounds: &str, policies: Vec<(&str, &str, Vec<u8>)>)
         };
         tokio::join!(attack, neighbour);
         assert!(start.elapsed() < Duration::from_secs(30), "{name} took {:?}", start.elapsed());
-        let watched = decisions.try_recv().expect("the operator is told");
+        let watched = decisions.try_recv().expect("a decision is observed");
         let (got, words) = match &watched.decision.outcome {
             Outcome::Failed(failure) => (failure.kind(), failure.to_string()),
             Outcome::Allowed(_) => ("allowed", String::new()),
@@ -141,7 +141,7 @@ async fn cpu_time_is_limited() {
 #[tokio::test]
 async fn waiting_time_is_limited() {
     let wait = "(call $block (call $subscribe (i64.const -1)))";
-    // The list stands at 1024, its only handle at 1032.
+    // The list is at 1024, and its only handle at 1032.
     let poll = "(i32.store (i32.const 1032) (call $subscribe (i64.const -1))) (call $poll (i32.const 1032) (i32.const 1) (i32.const 1024))";
     let fill = repeat(
         20_000,
@@ -180,9 +180,9 @@ async fn lookup_without_an_answer_times_out() {
     let reply = gateway.request("channel=c").await;
     assert_eq!(reply.status, 500);
     assert!(start.elapsed() < Duration::from_secs(5));
-    let watched = decisions.try_recv().expect("the operator is told");
+    let watched = decisions.try_recv().expect("a decision is observed");
     assert!(matches!(&watched.decision.outcome, Outcome::Failed(failure) if failure.kind() == "timeout"));
-    // So long a key is not even looked for.
+    // A key of this length is rejected without a look-up.
     let long = guest(GET, "(call $get (i32.const 0x80000) (i32.const 0x10001) (i32.const 1024))");
     gateway.app.authorizer.activate(load(&long));
     gateway.open("channel=c").await.connected("c").await;
@@ -191,10 +191,10 @@ async fn lookup_without_an_answer_times_out() {
     gateway.open("channel=c").await.connected("c").await;
 }
 
-/// A policy with a memory of 10 MiB, and another instance beside it with as much.
+/// A policy with 10 MiB of memory, and a second instance in the component with another 10 MiB.
 fn two_memories() -> Vec<u8> {
     let policy = guest(r#"(memory (export "memory") 160)"#, "");
-    // A section of a module with a memory of 160 pages, and one that makes an instance of it, the second of the component.
+    // A section with a module that has 160 pages of memory, and a section that instantiates it as the second instance of the component.
     let module = b"\0asm\x01\0\0\0\x05\x04\x01\x00\xa0\x01";
     let length = u8::try_from(module.len()).expect("it is short");
     [&policy[..], &[1, length], module, &[2, 4, 1, 0, 1, 0]].concat()
@@ -225,7 +225,7 @@ async fn guest_memory_is_limited() {
 
 #[tokio::test]
 async fn invalid_arguments_and_answers_fail_the_decision() {
-    // 48 MiB of memory, and all of it as one argument.
+    // The guest has 48 MiB of memory and passes all of it as one argument.
     let wide = |imports: &str| format!("{imports} (memory (export \"memory\") 768)");
     let all = "(i32.const 0) (i32.const 0x3000000)";
     let cases = vec![

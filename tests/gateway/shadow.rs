@@ -1,4 +1,4 @@
-//! A candidate is asked beside the policy in force: what it says is counted, and changes nothing.
+//! Shadow evaluation: decisions of a shadow policy are counted, and have no effect.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::origin::{Answer, Origin as Server};
 
 const ALL_REQUESTS: ShadowSampling = ShadowSampling { share: 1.0, concurrency: 4 };
 
-/// Asks this policy beside the one in force from now on.
+/// Starts shadow evaluation of this policy.
 fn start_shadow(gateway: &Gateway, policy: &[u8], share: ShadowSampling) -> Arc<ShadowPolicy> {
     let shadow =
         Arc::new(ShadowPolicy::new(load(policy), PolicyOrigin::default(), share, 100, gateway.app.audit.mask()));
@@ -33,7 +33,7 @@ async fn wait_for_counts(shadow: &ShadowPolicy, expect: ShadowCounts) {
 
 fn example() -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest-examples/rust-role-based/policy.wasm");
-    std::fs::read(path).expect("the component is there")
+    std::fs::read(path).expect("the component exists")
 }
 
 #[tokio::test]
@@ -52,7 +52,7 @@ async fn shadow_decisions_are_counted_without_effect() {
     let last = start_shadow(&gateway, &component("allow"), ALL_REQUESTS);
     assert_eq!(gateway.request("channel=c").await.status, 418);
     wait_for_counts(&last, ShadowCounts { reject_to_allow: 1, ..ShadowCounts::default() }).await;
-    assert_eq!(other.counts().agree + same.counts().agree, 2, "who was asked before is asked no more");
+    assert_eq!(other.counts().agree + same.counts().agree, 2, "the previous shadow policy is not evaluated any more");
     let report = last.report();
     let disagreement = &report.disagreements[0];
     assert_eq!(
@@ -83,11 +83,11 @@ async fn shadow_policy_sees_only_lookups_of_the_active_policy() {
     open("channel=team-red&channel=alice").await;
     assert_eq!(gateway.request("channel=alice").await.status, 401);
     wait_for_counts(&same, ShadowCounts { agree: 2, ..ShadowCounts::default() }).await;
-    // A key that the policy in force did not ask for.
+    // A key that the active policy did not look up.
     let curious = start_shadow(&gateway, &component("lookup"), ALL_REQUESTS);
     open("channel=alice").await;
     wait_for_counts(&curious, ShadowCounts { incomparable: 1, ..ShadowCounts::default() }).await;
-    // The store is away for the real run, and so for the candidate.
+    // The store is unreachable for the active policy, and so for the shadow policy.
     let away = start_shadow(&gateway, &example(), ALL_REQUESTS);
     gateway.store.disconnect();
     let reply = ask(gateway.data, "GET", "/api/realtime?channel=alice", &[("cookie", "session=s1")], "").await;
@@ -132,8 +132,8 @@ async fn shadow_share_selects_the_same_clients_each_time() {
     for number in [(0..30), (0..30)].into_iter().flatten() {
         let cookie = format!("session={number}");
         ask(gateway.data, "GET", "/api/realtime?channel=c", &[("cookie", &*cookie)], "").await;
-        // A place is taken before the answer goes out, so all that is asked is done when another one has its place back.
-        wait_until("nothing is being asked", || shadow.is_idle()).await;
+        // The permit is taken before the answer is sent, so the shadow evaluation has finished when its permit is free again.
+        wait_until("no shadow evaluation is running", || shadow.is_idle()).await;
         let now = shadow.counts().agree;
         asked.push(now > last);
         last = now;
@@ -143,7 +143,7 @@ async fn shadow_share_selects_the_same_clients_each_time() {
     assert!((3..28).contains(&first.iter().filter(|asked| **asked).count()), "{first:?}");
 }
 
-/// The median of so many opens, each of which has to come in.
+/// The median duration of this many opens, each of which has to be allowed.
 async fn median(gateway: &Gateway, opens: usize) -> Duration {
     let mut times = Vec::new();
     for _ in 0..opens {
@@ -165,13 +165,13 @@ async fn hostile_shadow_policies_do_not_slow_down_decisions() {
         let share = ShadowSampling { share: 1.0, concurrency: 3 };
         let shadow = start_shadow(&gateway, &component(name), share);
         let with_shadow = median(&gateway, 100).await;
-        println!("{name}: {alone:?} alone, {with_shadow:?} beside it, {:?}", shadow.counts());
-        // Nothing waits for it. What is left is that it and everything else share the cores.
+        println!("{name}: {alone:?} alone, {with_shadow:?} with it, {:?}", shadow.counts());
+        // No decision waits for a shadow evaluation; they only share the cores.
         assert!(
             with_shadow < alone * 5 + Duration::from_millis(20),
-            "{name}: {with_shadow:?} beside it, {alone:?} alone"
+            "{name}: {with_shadow:?} with it, {alone:?} alone"
         );
-        wait_until("it is done", || shadow.is_idle()).await;
+        wait_until("the shadow evaluations have finished", || shadow.is_idle()).await;
         let counts = shadow.counts();
         let sum = counts.agree + counts.allow_to_reject + counts.other + counts.error + counts.dropped;
         assert_eq!(sum, 100, "{name}: {counts:?}");

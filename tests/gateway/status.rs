@@ -1,4 +1,4 @@
-//! What the control port tells of streams, and how things stand.
+//! Streams and status on the control port.
 
 use serde_json::{Value, json};
 
@@ -54,7 +54,7 @@ async fn streams_are_listed_in_pages() {
         assert_eq!((reply.status, &*reply.code()), (400, "invalid_parameter"), "{query}");
     }
     drop(open);
-    wait_until("the streams are gone", || gateway.app.streams.count() == 0).await;
+    wait_until("the streams have ended", || gateway.app.streams.count() == 0).await;
     assert_eq!(streams(&gateway, "").await, json!({"count": 0, "streams": [], "next": null}));
 }
 
@@ -121,14 +121,14 @@ async fn status_page_needs_no_token_and_loads_nothing_external() {
     assert_eq!(ask(gateway.control, "GET", "/", &[("host", "evil.example")], "").await.code(), "host_not_allowed");
 }
 
-/// After each fleet command a node reads for a moment. That is no reason to send it no clients, whoever asks.
+/// After each fleet command a node reads for a moment. It stays ready meanwhile, on every endpoint.
 #[tokio::test]
 async fn endpoints_agree_on_readiness_while_commands_are_read() {
     let gateway = Gateway::start("").await;
     let key = gateway.app.commands.keys().commands();
     for path in ["/readyz", "/metrics", "/v1/status"] {
         gateway.store.set_wrong_type(&key, true);
-        wait_until("the commands are not known", || !gateway.app.commands.are_known()).await;
+        wait_until("the commands are not synced", || !gateway.app.commands.are_known()).await;
         let (reply, ()) = tokio::join!(get(&gateway, path), async { gateway.store.set_wrong_type(&key, false) });
         let ready = if path == "/metrics" {
             reply.body.lines().any(|line| line == "tidegate_ready 1")
@@ -136,6 +136,6 @@ async fn endpoints_agree_on_readiness_while_commands_are_read() {
             reply.json()["ready"] == true
         };
         assert!(reply.status == 200 && ready, "{path}: {}", reply.body);
-        wait_until("the commands are known", || gateway.app.commands.are_known()).await;
+        wait_until("the commands are synced", || gateway.app.commands.are_known()).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The store goes away and comes back: streams stay, and everything missed comes, once and in order.
+//! Store outages: streams stay open, and missed events arrive once and in order.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ async fn streams_survive_an_outage_and_receive_missed_events() {
             expect_pings(&mut streams[0], 1).await;
         }
         gateway.store.reconnect();
-        // These come while the streams are catching up.
+        // These events arrive while the streams catch up.
         for n in 0..10 {
             written[0].push(gateway.store.emit_own("a", "e", &json!(n)).await);
             written[1].push(gateway.store.emit_stock("b", "e", &json!(n)).await);
@@ -154,12 +154,12 @@ async fn store_rollback_is_a_gap_for_clients_that_saw_the_lost_entries() {
     assert_eq!(sse.gap("c").await, ("store-reset".into(), true, lost, written[1]));
     let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
     assert_eq!(sse.ids("c", 1).await, [next]);
-    // Who comes back is told neither again nor twice.
+    // A client that reconnects does not receive the gap again.
     let mut sse = sse.reconnect().await;
     assert_eq!(sse.connected("c").await, next);
     let last = gateway.store.emit_stock("c", "e", &json!("last")).await;
     assert_eq!(sse.ids("c", 1).await, [last]);
-    // Who comes back with what was lost is clamped, and told.
+    // A client that acknowledges a lost entry is clamped, and receives a gap.
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", StreamId::new(last.ms + 1, 0))).await;
     assert_eq!(sse.connected("c").await, last);
     assert_eq!(sse.gap("c").await.0, "store-reset");
@@ -177,7 +177,7 @@ async fn store_that_returns_empty_is_a_gap() {
     gateway.store.keep_first_entries("c", 0).await;
     gateway.store.reconnect();
     let (_, certain, after, _) = sse.gap("c").await;
-    assert_eq!((certain, after), (false, seen), "something may be gone");
+    assert_eq!((certain, after), (false, seen), "the gap is uncertain");
     let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
     assert_eq!(sse.ids("c", 1).await, [next]);
 }
@@ -190,7 +190,7 @@ async fn client_can_disconnect_during_an_outage() {
     gateway.store.disconnect();
     let waiting = gateway.open("channel=c&channel=d").await;
     drop((sse, waiting));
-    wait_until("both streams are gone", || gateway.app.streams.count() == 0).await;
+    wait_until("both streams have ended", || gateway.app.streams.count() == 0).await;
 }
 
 #[tokio::test]
@@ -200,14 +200,14 @@ async fn unused_channel_is_closed_after_a_delay_and_reopened_on_demand() {
     sse.connected("c").await;
     let first = gateway.store.emit_stock("c", "e", &json!(1)).await;
     assert_eq!(sse.ids("c", 1).await, [first]);
-    // Its clock stands still in between, so that half a minute goes by at once.
+    // The paused clock advances half a minute at once.
     let id = sse.last_event_id.clone();
     drop(sse);
-    wait_until("the stream is gone", || gateway.app.streams.count() == 0).await;
+    wait_until("the stream has ended", || gateway.app.streams.count() == 0).await;
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(31)).await;
     tokio::time::resume();
-    wait_until("the subscription is ended", || gateway.store.watched().is_empty()).await;
+    wait_until("the subscription has ended", || gateway.store.watched().is_empty()).await;
     assert_eq!(gateway.app.hub.log_bytes(), 0);
     let missed = gateway.store.emit_stock("c", "e", &json!(2)).await;
     let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], id).await;

@@ -1,4 +1,4 @@
-//! What a request says, and how its stream begins.
+//! Parameters of a stream request, and the first frames of its stream.
 
 use serde_json::json;
 use tidegate::event::StreamId;
@@ -83,7 +83,7 @@ async fn channels_are_parsed_from_a_browser_url() {
         expect.sort_unstable();
         assert_eq!(connected, expect, "{query}");
     }
-    // Names that the stock server takes for something else carry events all the same.
+    // Names that the stock server parses as numbers or booleans carry events, too.
     let mut sse = gateway.open("channel=42&last_ack_42=0").await;
     sse.connected("42").await;
     gateway.store.emit_stock("42", "true", &json!(null)).await;
@@ -110,11 +110,11 @@ async fn ack_is_a_time_or_an_id_and_is_exclusive() {
             gateway.store.advance_clock(u64::from(expect.seq == 0));
             assert_eq!(gateway.store.add_fields("c", &[("event", "e"), ("data", "1")], None).await, expect);
         }
-        // The first of a repeated ack counts.
+        // The first value of a repeated ack counts.
         let mut sse = gateway.open(&format!("channel=c&last_ack_c={ack}&last_ack_c=99")).await;
         assert_eq!(sse.connected("c").await, cursor, "{ack}");
         if ack == id(0, 7).to_string() {
-            // An entry that was seen and is not there, in a stream that never lost one: it may be another stream.
+            // The acknowledged entry is missing from a stream that never lost one: it may be a different stream.
             assert_eq!(sse.gap("c").await, ("trimmed".into(), false, id(0, 7), written[0]));
         }
         assert_eq!(sse.ids("c", expect.len()).await, expect, "{ack}");
@@ -136,7 +136,7 @@ async fn malformed_ack_is_400_and_names_the_parameter() {
         assert_eq!(reply.header("access-control-allow-origin"), "*");
     }
     assert!(gateway.is_idle());
-    // One that belongs to no channel is nobody's.
+    // An ack of a channel that was not requested is ignored.
     gateway.open("channel=a&last_ack_c=abc").await.connected("a").await;
 }
 
@@ -152,7 +152,7 @@ async fn too_many_channels_are_400() {
             && reply.body.contains("stream.max-channels-per-stream")
     );
     assert!(gateway.is_idle());
-    // Repeats do not count.
+    // Repeated channels count once.
     let mut sse = gateway.open(&format!("{0}{0}", query(100))).await;
     for _ in 0..100 {
         assert_eq!(sse.frame().await["type"], "connected");
@@ -166,7 +166,7 @@ async fn disallowed_channel_is_403_without_a_decision() {
         channels.deny = ['news-secret*']
         policy.lookup.prefixes = ['session:', 'news:team:']
     ";
-    // A door without a policy would answer 503.
+    // A decision without a policy would be a 503.
     let gateway = Gateway::start_with(None, &InitialPolicy::Missing, toml).await;
     let mut decisions = gateway.app.authorizer.watch();
     for name in ["other", "", "tidegate:x", "session:alice", "news:team:red", "news-secret-plans"] {
@@ -177,7 +177,7 @@ async fn disallowed_channel_is_403_without_a_decision() {
     }
     assert!(decisions.try_recv().is_err(), "the policy was not asked");
     assert_eq!(gateway.request("channel=news-open").await.status, 503);
-    assert_eq!(decisions.try_recv().expect("now it was").channels, ["news-open"]);
+    assert_eq!(decisions.try_recv().expect("a decision is observed").channels, ["news-open"]);
     assert!(gateway.is_idle());
 }
 
@@ -190,7 +190,7 @@ async fn browser_with_a_clock_five_minutes_off_receives_each_event_once() {
     let minutes = |n: i64| store.now().saturating_add_signed(n * 60_000);
 
     let mut fast = gateway.open(&format!("channel=c&last_ack_c={}", minutes(5))).await;
-    assert_eq!(fast.connected("c").await, before, "clamped to what the store has");
+    assert_eq!(fast.connected("c").await, before, "clamped to the last entry");
     let mut slow = gateway.open(&format!("channel=c&last_ack_c={}", minutes(-5))).await;
     assert_eq!(slow.connected("c").await, StreamId::new(minutes(-5), 0));
     assert_eq!(slow.ids("c", 1).await, [before]);
@@ -201,7 +201,7 @@ async fn browser_with_a_clock_five_minutes_off_receives_each_event_once() {
     assert_eq!(fast.ids("c", 5).await, live);
     assert_eq!(slow.ids("c", 5).await, live);
 
-    // The URL stays as fast as it was; what came meanwhile is missed by nobody.
+    // The URL keeps its time in the future, and the reconnect loses no event all the same.
     let missed = store.emit_stock("c", "e", &json!("missed")).await;
     let mut fast = fast.reconnect().await;
     fast.connected("c").await;

@@ -27,7 +27,7 @@ fn hmac(claims: &Value) -> String {
     encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(SECRET.as_bytes())).expect("a token")
 }
 
-/// A key of a run, as files and as a JWKS.
+/// A key pair generated for the test, as files and as a JWKS.
 struct Key {
     folder: TempDir,
     key: EncodingKey,
@@ -35,7 +35,7 @@ struct Key {
 
 impl Key {
     fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a directory");
         let script = "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem
             openssl pkey -in key.pem -pubout -out public.pem";
         let made = Command::new("sh").args(["-ec", script]).current_dir(&folder).output().expect("a shell");
@@ -128,8 +128,8 @@ async fn decisions_waiting_for_jwks_do_not_block_others() {
     let (remote, local) = (key.sign("k", &claims("remote")), hmac(&claims("local")));
     let waiting = async { join_all((0..300).map(|_| request_with_token(&gateway, &remote))).await };
     let others = async {
-        wait_until("the keys are asked for", || origin.requests() == 1).await;
-        wait_until("all of them are there", || gateway.app.authorizer.waiting_for_keys() == 300).await;
+        wait_until("the JWKS is requested", || origin.requests() == 1).await;
+        wait_until("all decisions wait for the JWKS", || gateway.app.authorizer.waiting_for_keys() == 300).await;
         for _ in 0..100 {
             assert_eq!(request_with_token(&gateway, &local).await.status, 200);
         }
@@ -154,13 +154,13 @@ async fn waiting_for_jwks_does_not_repeat_outbound_requests() {
     let headers = [("x-to", &*to), ("x-times", "i"), ("x-then-verify", &token)];
     let asking = ask(gateway.data, "GET", "/api/realtime?channel=c", &headers, "");
     let answering = async {
-        wait_until("the request went out", || service.requests() == 1).await;
-        wait_until("the keys are asked for", || keys.requests() == 1).await;
+        wait_until("the outbound request is sent", || service.requests() == 1).await;
+        wait_until("the JWKS is requested", || keys.requests() == 1).await;
         keys.answer.send_replace(Answer::new("200 OK", "", key.jwks("k")));
     };
     let (reply, ()) = tokio::join!(asking, answering);
     assert_eq!((reply.status, &*reply.body), (200, "once"));
-    assert_eq!(service.requests(), 1, "the decision waited where it was");
+    assert_eq!(service.requests(), 1, "the decision was suspended and not repeated");
 }
 
 #[tokio::test]

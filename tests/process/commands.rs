@@ -1,4 +1,4 @@
-//! `tidegate emit` and `tidegate tail`, as people and pipes use them.
+//! `tidegate emit` and `tidegate tail`, with arguments and with pipes.
 
 use std::process::Stdio;
 
@@ -16,7 +16,7 @@ fn tail(gateway: &Gateway, args: &[&str]) -> Running {
     Running::start(command)
 }
 
-/// Waits until a tail stands at the channel's end.
+/// Waits until a tail has opened its channel.
 async fn is_open(tail: &Running) {
     let line = tail.stdout.lines(1).await.remove(0);
     assert!(line.starts_with(r#"{"type":"connected""#), "{line}");
@@ -61,7 +61,7 @@ async fn events_emitted_through_store_or_gateway_are_tailed_as_lines() {
     let url = format!("http://{control}/");
     assert_eq!(ends(&["emit", "other channel", "e", "null", "--control", &url]).await.code(), Some(0));
 
-    // One event a line; empty lines are none.
+    // One event a line; empty lines are skipped.
     for way in [["--store", &store], ["--control", &control]] {
         let mut command = tidegate(&["emit", "news", "line"]);
         command.args(way);
@@ -75,19 +75,19 @@ async fn events_emitted_through_store_or_gateway_are_tailed_as_lines() {
     expect.extend([json!(1), json!([2]), json!(1), json!([2])]);
     let mut seen = events(&lines);
     // No order is promised across channels.
-    let other = seen.iter().position(|e| e["channel"] == "other channel").expect("the other channel's");
+    let other = seen.iter().position(|e| e["channel"] == "other channel").expect("the event of the other channel");
     let other = seen.remove(other);
     assert_eq!((&other["data"], &other["event"]), (&Value::Null, &"e".into()));
     expect.remove(2);
     assert_eq!(seen.iter().map(|e| e["data"].clone()).collect::<Vec<_>>(), expect);
     assert!(seen.iter().all(|e| e["channel"] == "news" && e.as_object().is_some_and(|o| o.len() == 4)));
 
-    // The same again, as a replay: our own emitter's strings stay strings.
+    // The same events as a replay: strings of Tidegate's emitter stay strings.
     let replay = tail(&gateway, &["news", "--since", "0", "--count", "6"]).end().await;
     let lines: Vec<String> = replay.stdout.lines().map(str::to_owned).collect();
     assert_eq!((replay.code(), data(&lines)), (Some(0), expect));
 
-    // What is kept of a channel.
+    // Retention of a channel.
     let kept = ends(&["emit", "news", "e", "true", "--max-length", "2", "--expire", "1h", "--store", &store]).await;
     assert_eq!(kept.code(), Some(0), "{kept:?}");
     assert_eq!(redis.entries("news").await.len(), 2);
@@ -115,18 +115,18 @@ async fn tail_survives_a_killed_gateway() {
     for n in 0..3 {
         emit(n).await;
     }
-    wait_until("three events come", async || events(&lines(&follower)).len() == 3).await;
+    wait_until("three events arrive", async || events(&lines(&follower)).len() == 3).await;
     gateway.process.kill().await;
     for n in 3..6 {
         emit(n).await;
     }
     let gateway = Gateway::start(&toml).await;
     emit(6).await;
-    wait_until("all come", async || events(&lines(&follower)).len() >= 7).await;
+    wait_until("all events arrive", async || events(&lines(&follower)).len() >= 7).await;
     emit(7).await;
-    wait_until("the last comes", async || events(&lines(&follower)).len() >= 8).await;
+    wait_until("the last event arrives", async || events(&lines(&follower)).len() >= 8).await;
     let lines = lines(&follower);
-    assert_eq!(data(&lines), (0..8).map(Value::from).collect::<Vec<_>>(), "each once, in order");
+    assert_eq!(data(&lines), (0..8).map(Value::from).collect::<Vec<_>>(), "each event once, in order");
     assert!(!lines.iter().any(|line| line.contains(r#""type":"gap""#)), "{lines:?}");
     let mut events = events(&lines);
     let ids: Vec<Id> = events.iter_mut().map(|e| id(e["id"].as_str().expect("an id"))).collect();
@@ -134,7 +134,7 @@ async fn tail_survives_a_killed_gateway() {
     drop(gateway);
 }
 
-/// The whole lines that there are so far.
+/// The complete lines so far.
 fn lines(of: &Running) -> Vec<String> {
     let text = of.stdout.text_so_far();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -158,7 +158,7 @@ async fn closed_pipe_ends_a_tail() {
     }
     let piped = Running::start(command);
     piped.stdout.lines(1).await;
-    // The next line has nobody to read it; with the events that were there already it may have met that.
+    // The next line has no reader; an earlier event may have met the closed pipe already.
     ends(&["emit", "default", "e", "4", "--control", &control]).await;
     let ended = piped.end().await;
     assert_eq!(ended.stdout.lines().count(), 1, "{ended:?}");
@@ -176,7 +176,7 @@ async fn invalid_emit_and_tail_arguments_fail_with_a_message_and_a_code() {
             let ended = ends(&["emit", "news", "e", bad, way[0], way[1]]).await;
             assert_fails(&ended, 2, &["emit: the data is not JSON", "'\"hello\"'"]);
         }
-        // The lines before a bad one are emitted, which their ids say; the error says which line.
+        // The lines before an invalid one are emitted, as their ids show; the error names the line.
         let mut command = tidegate(&["emit", "news", "e"]);
         command.args(way);
         let ended = run(command, Some("1\nnope\n3\n")).await;

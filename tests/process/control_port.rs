@@ -11,7 +11,7 @@ use crate::processes::{wait_until, with_timeout};
 pub const WASM: &str = "content-type: application/wasm\r\n";
 pub const JSON: &str = "content-type: application/json\r\n";
 
-/// Asks, and has the status and the JSON of the answer. `headers` are whole lines.
+/// Sends a request; returns the status and the JSON of the answer. `headers` are whole lines.
 pub async fn ask(to: SocketAddr, method: &str, target: &str, headers: &str, body: &[u8]) -> (u16, Value) {
     let length = body.len();
     let head = format!(
@@ -26,19 +26,19 @@ pub async fn ask(to: SocketAddr, method: &str, target: &str, headers: &str, body
         String::from_utf8(answer).expect("it is text")
     };
     let answer = with_timeout("an answer of the control port", answer).await;
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("the response head");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     (status, serde_json::from_str(body).unwrap_or_default())
 }
 
-/// What a gateway tells of its policy.
+/// The answer of `GET /v1/policy`.
 pub async fn policy(control: SocketAddr) -> Value {
     let (status, reply) = ask(control, "GET", "/v1/policy", "", b"").await;
     assert_eq!(status, 200, "{reply}");
     reply
 }
 
-/// Waits until what a gateway tells of its policy is as it shall be, and has it.
+/// Waits until a condition holds for `GET /v1/policy`, and returns that.
 pub async fn wait_for_policy(control: SocketAddr, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
     let mut reply = Value::Null;
     wait_until(what, async || {

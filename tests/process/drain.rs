@@ -1,4 +1,4 @@
-//! `SIGTERM`.
+//! Drain on SIGTERM and SIGINT.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -31,15 +31,15 @@ async fn first_signal_drains_streams_over_the_drain_duration() {
             let frame = stream.frame().await;
             assert_eq!(frame["type"], "reconnect");
             assert!(frame["timestamp"].is_u64(), "{frame}");
-            assert_eq!(stream.next().await, None, "a stream ends behind its reconnect, as HTTP says it");
+            assert_eq!(stream.next().await, None, "a stream ends after its reconnect frame, with a last chunk");
             ends.push(begin.elapsed());
         }
         let spread = ends.last().expect("ends").saturating_sub(ends[0]);
         assert!(spread > Duration::from_millis(500), "spread over the time: {ends:?}");
-        // Browsers try a refused connection again without a word.
+        // Browsers retry a refused connection.
         let refused =
             with_timeout("an answer", Wire::get(gateway.data, "/api/realtime?channel=news", None, None)).await;
-        assert!(refused.is_err(), "nobody is let in any more");
+        assert!(refused.is_err(), "no connection is accepted any more");
         let ended = gateway.process.end().await;
         assert_eq!(ended.code(), Some(0), "{ended:?}");
         assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
@@ -47,7 +47,7 @@ async fn first_signal_drains_streams_over_the_drain_duration() {
     }
 }
 
-/// Opens streams until the port is closed; what else happened to whom.
+/// Opens streams until connections are refused; returns unexpected answers.
 async fn open_streams(to: SocketAddr, count: Arc<AtomicUsize>) -> Vec<String> {
     let mut wrong = Vec::new();
     loop {
@@ -68,7 +68,7 @@ async fn draining_gateway_answers_accepted_connections_and_refuses_new_ones() {
         let gateway = Gateway::start(toml).await;
         let count = Arc::new(AtomicUsize::new(0));
         let clients: Vec<_> = (0..20).map(|_| tokio::spawn(open_streams(gateway.data, Arc::clone(&count)))).collect();
-        wait_until("many come in", async || count.load(Ordering::Relaxed) > 500).await;
+        wait_until("many streams are opened", async || count.load(Ordering::Relaxed) > 500).await;
         gateway.process.signal("TERM").await;
         assert_eq!(gateway.process.end().await.code(), Some(0));
         for client in clients {

@@ -1,4 +1,4 @@
-//! An emitter as the npm package is one, in a process of its own: `XADD`, and some time later a `PUBLISH`.
+//! An emitter like the npm package, in a separate process: `XADD`, and some time later `PUBLISH`.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -12,11 +12,11 @@ use crate::processes::Running;
 
 const PLAN: &str = "EMITTER_PLAN";
 
-/// Numbers that look random, and are the same in every run.
+/// Pseudo-random numbers, the same in every run.
 pub struct Random(pub u64);
 
 impl Random {
-    /// From 0 to one less.
+    /// A number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -26,7 +26,7 @@ impl Random {
     }
 }
 
-/// Starts an emitter: this very program, at the entry below.
+/// Starts an emitter: this program, with the test function below.
 pub fn start(port: u16, channels: &[&str], number: u64, per_second: u64, time: Duration) -> Running {
     let plan = json!({
         "port": port, "channels": channels, "number": number, "per_second": per_second, "ms": time.as_millis() as u64
@@ -36,11 +36,11 @@ pub fn start(port: u16, channels: &[&str], number: u64, per_second: u64, time: D
     Running::start(command)
 }
 
-/// What an emitter did.
+/// Counts of an emitter.
 pub struct EmitterReport {
-    /// Entries that it knows to be there.
+    /// Entries that were added.
     pub added: u64,
-    /// Entries that may be there.
+    /// Entries that may have been added.
     pub doubtful: u64,
     pub published: u64,
 }
@@ -70,7 +70,7 @@ fn emitter_process() {
     let pause = Duration::from_millis(1000 / number("per_second"));
     let begin = Instant::now();
     let end = begin + Duration::from_millis(number("ms"));
-    // By the time that each is due, which is not the order of the entries.
+    // Ordered by due time, which differs from the order of the entries.
     let mut notifications: BinaryHeap<Reverse<(Instant, String, String)>> = BinaryHeap::new();
     for n in 0.. {
         let turn = begin + pause * n;
@@ -89,7 +89,7 @@ fn emitter_process() {
         let channel = channels[random.below(channels.len() as u64) as usize];
         let data = format!(r#"{{"emitter":{},"n":{n},"text":"Grüße \" {}"}}"#, number("number"), random.below(1 << 40));
         let Some(id) = emitter.add(channel, &data, end) else { continue };
-        // One in fifty dies between the two.
+        // One emit in fifty fails between the entry and the notification.
         if random.below(50) > 0 {
             let channel = channel.to_owned();
             let payload = format!(r#"{{"data":{data},"event":"tick","channel":"{channel}","id":"{id}"}}"#);
@@ -123,7 +123,7 @@ impl Emitter {
         self.connection.as_mut()
     }
 
-    /// Adds an entry; tries again only where it knows that there is none.
+    /// Adds an entry; retries only if the entry certainly does not exist.
     fn add(&mut self, channel: &str, data: &str, end: Instant) -> Option<String> {
         while Instant::now() < end {
             if let Some(connection) = self.connected() {
@@ -133,7 +133,7 @@ impl Emitter {
                         self.added += 1;
                         return Some(id);
                     }
-                    // It answered that it would not: it is loading, after a start.
+                    // Redis refuses the command while it loads its data.
                     Err(error) if error.code().is_some() => {}
                     Err(_) => {
                         self.connection = None;

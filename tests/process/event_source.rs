@@ -1,4 +1,4 @@
-//! A browser's `EventSource`: one URL for its whole life, and the `id:` that came last. What it gets is held against what the store has.
+//! A browser's `EventSource`: one URL and the last event id. The received events are compared with the entries in the store.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::client::{Block, Id, Wire, encoded};
 use crate::emitter::Random;
 use crate::redis_server::Redis;
 
-/// An entry, as its place and its words.
+/// An entry, as its id and the hash of its data.
 pub type Seen = (Id, u64);
 
 fn hashed(text: &str) -> u64 {
@@ -23,7 +23,7 @@ fn hashed(text: &str) -> u64 {
     hasher.finish()
 }
 
-/// What a channel holds.
+/// The entries of a channel.
 pub async fn stored_entries(redis: &Redis, channel: &str) -> Vec<Seen> {
     redis.entries(channel).await.iter().map(|(id, data)| (*id, hashed(data))).collect()
 }
@@ -32,20 +32,20 @@ pub struct Source {
     pub number: usize,
     pub target: String,
     received: Mutex<Received>,
-    /// Ends its connection, for those who read with [`Source::read`].
+    /// Ends the connection, for tests that read by themselves.
     pub cut: Notify,
 }
 
-/// What it got.
+/// The events that a source has received.
 pub struct Received {
     channels: &'static [&'static str],
     pub last_event_id: Option<String>,
     pub start: Vec<Option<Id>>,
     pub seen: Vec<Vec<Seen>>,
-    /// Channels that this connection has told of.
+    /// Channels that are connected on this connection.
     pub open: Vec<bool>,
     pub connections: usize,
-    /// When it was asked to come back.
+    /// Times of received reconnect frames.
     pub reconnects: Vec<Instant>,
     pub wrong: Vec<String>,
 }
@@ -71,7 +71,7 @@ impl Received {
         self.open.iter().all(|open| *open)
     }
 
-    /// Whether it has come to the end of this.
+    /// Whether it has received the last of these entries.
     pub fn has_all(&self, stored_entries: &[Vec<Seen>]) -> bool {
         let last = |seen: &[Seen]| seen.last().map(|(id, _)| *id);
         stored_entries.iter().enumerate().all(|(number, stored_entries)| self.position(number) >= last(stored_entries))
@@ -94,7 +94,7 @@ impl Received {
         }
     }
 
-    /// `None` if the frame should not be here.
+    /// `None` if the frame is unexpected.
     fn frame(&mut self, data: &str) -> Option<()> {
         let number = |channel: &str| self.channels.iter().position(|name| *name == channel);
         if data.starts_with(r#"{"type":"reconnect""#) {
@@ -118,7 +118,7 @@ impl Received {
         right.then_some(())
     }
 
-    /// Where this is not the truth from its start on, each event once and in order.
+    /// Differences from the stored entries since the start of the source.
     fn differences(&self, stored_entries: &[Vec<Seen>]) -> Vec<String> {
         let mut wrong = self.wrong.clone();
         for (number, stored_entries) in stored_entries.iter().enumerate() {
@@ -138,7 +138,7 @@ fn entries_after(stored_entries: &[Seen], start: Option<Id>) -> &[Seen] {
 }
 
 impl Source {
-    /// One that begins where each channel ends, or, with an `ack`, behind that time.
+    /// A source that begins at the end of each channel, or, with an `ack`, after that time.
     pub fn new(number: usize, channels: &'static [&'static str], ack: Option<u64>) -> Arc<Self> {
         let parameters = channels.iter().map(|name| {
             let name = encoded(name);
@@ -160,10 +160,10 @@ impl Source {
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Received> {
-        self.received.lock().expect("nobody panicked")
+        self.received.lock().expect("no task panicked")
     }
 
-    /// Connects as it does each time, with the last id that it has. An answer that is no stream is wrong.
+    /// Connects with the last event id. Any answer other than a stream is an error.
     pub async fn connect(&self, to: SocketAddr) -> Option<Wire> {
         let last = {
             let mut received = self.lock();
@@ -181,7 +181,7 @@ impl Source {
         None
     }
 
-    /// Reads, and comes back whenever it was asked to, until the runtime ends. Any other end is wrong, and so is a port that refuses.
+    /// Reads, and reconnects after each reconnect frame, until the runtime ends. Any other end is an error, and so is a refused connection.
     pub async fn follow(self: Arc<Self>, to: SocketAddr) {
         let mut random = Random(self.number as u64 + 1000);
         loop {
@@ -206,7 +206,7 @@ impl Source {
     }
 }
 
-/// Waits until something holds of all of them, for so long; how many it does not hold of.
+/// Waits until a condition holds for all sources, or for the timeout; returns the number of sources for which it does not.
 pub async fn wait_for_all(sources: &[Arc<Source>], timeout: Duration, holds: impl Fn(&Received) -> bool) -> usize {
     let end = Instant::now() + timeout;
     loop {
@@ -218,7 +218,7 @@ pub async fn wait_for_all(sources: &[Arc<Source>], timeout: Duration, holds: imp
     }
 }
 
-/// Each of them has what the channels hold from its start on, each event once, in order, and nothing else. How many events that were.
+/// Asserts that each source has received the entries of its channels from its start, once and in order. Returns their number.
 pub fn assert_complete(sources: &[Arc<Source>], stored_entries: &[Vec<Seen>]) -> usize {
     let mut wrong = Vec::new();
     let mut deliveries = 0;

@@ -1,4 +1,4 @@
-//! What goes wrong around a push: nodes that die, a store that forgets, disks, clocks, rights and numbers that are not as they should be.
+//! Faults during a push: dying nodes, a store that loses data, disks, clocks, permissions and sequence numbers.
 
 use redis::aio::MultiplexedConnection;
 use redis::cmd;
@@ -19,10 +19,10 @@ async fn ask<T: redis::FromRedisValue>(redis: &mut MultiplexedConnection, comman
     asked.query_async(redis).await.expect("Redis answers")
 }
 
-/// What is to be prepared, as soon as something is.
+/// Waits for a pending push, and returns its record.
 async fn wait_for_pending_push(redis: &mut MultiplexedConnection) -> Value {
     let mut note = String::new();
-    wait_until("a push is under way", async || {
+    wait_until("a push is pending", async || {
         note = ask::<Option<String>>(redis, &["GET", PENDING]).await.unwrap_or_default();
         !note.is_empty()
     })
@@ -30,7 +30,7 @@ async fn wait_for_pending_push(redis: &mut MultiplexedConnection) -> Value {
     serde_json::from_str(&note).expect("JSON")
 }
 
-/// A node that is there only by its word: it prepares what the test says, and puts nothing in force.
+/// A node that exists only by its heartbeat: the test reports its preparation, and it activates nothing.
 async fn simulated_node(redis: &mut MultiplexedConnection, like: &str) {
     let word: String = ask(redis, &["GET", &format!("tidegate:{{default}}:nodes:status:{like}")]).await;
     let mut word: Value = serde_json::from_str(&word).expect("JSON");
@@ -62,12 +62,12 @@ async fn node_killed_during_prepare_prepares_again_after_its_restart() {
     let others = async {
         wait_for_pending_push(&mut redis).await;
         b.process.kill().await;
-        // Its word still holds, and the word is another process's.
+        // The heartbeat of the killed process has not expired yet.
         fleet.node("b").await
     };
     let (pushed, b) = tokio::join!(fleet.succeeds(&["push", "allow.wasm"]), others);
     assert_eq!((status(a.data).await, pushed["activated"].as_bool()), (200, Some(true)));
-    wait_until("it has it", async || status(b.data).await == 200).await;
+    wait_until("the node activates the policy", async || status(b.data).await == 200).await;
     fleet.all_have(2, &digest(&pushed)).await;
 }
 
@@ -82,20 +82,20 @@ async fn store_that_loses_a_push_changes_nothing() {
         simulated_node(&mut redis, "a").await;
         let forgets = async {
             wait_for_pending_push(&mut redis).await;
-            // As a Redis that is restarted without its data.
+            // As of a Redis that restarts without its data.
             let () = ask(&mut redis, &["FLUSHALL"]).await;
         };
         tokio::join!(fleet.fails(args, "the store forgot this push"), forgets);
-        assert_eq!(status(a.data).await, 418, "what was in force stays");
+        assert_eq!(status(a.data).await, 418, "the active policy stays");
     }
     let pushed = fleet.succeeds(&["push", "allow.wasm"]).await;
     assert_eq!((pushed["sequence"].as_u64(), status(a.data).await), (Some(2), 200), "{pushed}");
 
-    // The same behind the flip: whoever has not heard of it will not any more, and nobody waits for that.
+    // The same after the commit: a node that has not seen it will not see it any more, and the push does not wait for it.
     simulated_node(&mut redis, "a").await;
     let forgets = async {
         prepare_simulated_node(&mut redis).await;
-        wait_until("a has it", async || status(a.data).await == 418).await;
+        wait_until("node a activates the policy", async || status(a.data).await == 418).await;
         let () = ask(&mut redis, &["FLUSHALL"]).await;
     };
     tokio::join!(fleet.fails(&["push", "deny.wasm"], "the store lost it"), forgets);
@@ -114,7 +114,7 @@ async fn push_waits_for_a_store_outage_after_the_commit() {
     command.arg(file);
     let pushing = Running::start(command);
     prepare_simulated_node(&mut redis).await;
-    wait_until("a has it", async || status(a.data).await == 418).await;
+    wait_until("node a activates the policy", async || status(a.data).await == 418).await;
     fleet.redis.kill().await;
     fleet.redis.restart().await;
     let mut redis = fleet.redis.connect().await;
@@ -137,7 +137,7 @@ async fn second_push_is_refused_and_a_damaged_record_is_ignored() {
     let () = ask(&mut redis, &["SET", PENDING, "{"]).await;
     fleet.succeeds(&["push", "deny.wasm"]).await;
     simulated_node(&mut redis, "a").await;
-    // A gateway that pushes waits no longer than it was told.
+    // A push through a gateway has a timeout, too.
     let control = a.control.to_string();
     let ended = fleet.run(&["policy", "push", "allow.wasm", "--timeout", "300ms", "--control", &control]).await;
     assert!(ended.code() == Some(1) && ended.stderr.contains("after 300ms it is not prepared on ghost"), "{ended:?}");
@@ -146,11 +146,11 @@ async fn second_push_is_refused_and_a_damaged_record_is_ignored() {
         fleet.fails(&["push", "allow.wasm"], "another push is under way").await;
         fleet.fails(&["push", "allow.wasm", "--dry-run"], "another push is under way").await;
         prepare_simulated_node(&mut redis).await;
-        // It waits for the ghost now, which hears of the next one only.
-        wait_until("a has it", async || status(a.data).await == 200).await;
+        // The push now waits for the simulated node, which reports the next push only.
+        wait_until("node a activates the policy", async || status(a.data).await == 200).await;
         let note: String = ask(&mut redis, &["GET", CURRENT]).await;
         let next = note.replace("\"sequence\":2", "\"sequence\":3").replace("\"push_id\":\"", "\"push_id\":\"00");
-        let cut = next.find("\"push_id\":\"").expect("it is there") + "\"push_id\":\"".len();
+        let cut = next.find("\"push_id\":\"").expect("it exists") + "\"push_id\":\"".len();
         let next = format!("{}{}", &next[..cut + 16], &next[cut + 18..]);
         let () = ask(&mut redis, &["SET", CURRENT, &next]).await;
     };
@@ -162,19 +162,19 @@ async fn node_that_cannot_compile_or_store_a_policy_reports_it() {
     let fleet = Fleet::unsigned().await;
     let a = fleet.node("a").await;
     write(&fleet, &["deny", "allow"]);
-    // It is there before anything that it could have kept compiled.
+    // The node starts before any policy is in its compilation cache.
     let toml = format!("{}policy.compile-timeout = \"1ms\"\n", fleet.toml("b"));
     let b = Gateway::start(&toml).await;
     fleet.fails(&["push", "deny.wasm"], "node b refuses it (not compiled)").await;
     b.process.kill().await;
     fleet.succeeds(&["push", "deny.wasm"]).await;
     let b = Gateway::start(&toml).await;
-    assert_eq!(status(b.data).await, 503, "it lets nobody in");
+    assert_eq!(status(b.data).await, 503, "all requests are refused");
     let readiness = ready(b.control).await;
     assert!(readiness.starts_with("HTTP/1.1 503") && readiness.contains("not compiled after 1ms"), "{readiness}");
     b.process.kill().await;
 
-    // Nothing can be written where it keeps it.
+    // The local copy cannot be written.
     let b = fleet.node("b").await;
     let folder = fleet.path("cache/b/fleet/node-b");
     std::fs::remove_dir_all(&folder).expect("removed");
@@ -197,7 +197,7 @@ async fn draining_node_does_not_delay_a_push() {
     fleet.succeeds(&["push", "allow.wasm"]).await;
     assert_eq!(status(a.data).await, 200);
     assert_eq!(b.process.end().await.code(), Some(0));
-    // It said that it goes, so that nobody waits for it.
+    // The node announced its shutdown, so no push waits for it.
     assert_eq!(fleet.succeeds(&["push", "deny.wasm"]).await["nodes"].as_array().map(Vec::len), Some(1));
 }
 
@@ -208,14 +208,14 @@ async fn node_clocks_may_differ_by_days() {
     let mut redis = fleet.redis.connect().await;
     simulated_node(&mut redis, "a").await;
     let _: i64 = ask(&mut redis, &["ZADD", NODES, "2", "gone"]).await;
-    // Nodes whose clocks are years behind and ahead.
+    // Nodes with clocks that are years slow and years fast.
     let _: i64 = ask(&mut redis, &["ZADD", NODES, "99999999999999", "a"]).await;
     let beats = async |redis: &mut MultiplexedConnection| -> u64 {
         let word: String = ask(redis, &["GET", "tidegate:{default}:nodes:status:a"]).await;
         serde_json::from_str::<Value>(&word).expect("JSON")["last_seen"].as_u64().expect("a time")
     };
     let before = beats(&mut redis).await;
-    wait_until("it gave word again", async || beats(&mut redis).await > before).await;
+    wait_until("the next heartbeat arrives", async || beats(&mut redis).await > before).await;
     let status = fleet.succeeds(&["status"]).await;
     let names: Vec<_> = status["nodes"].as_array().expect("a list").iter().map(|node| node["name"].clone()).collect();
     assert_eq!(names, ["a", "ghost"]);
@@ -228,7 +228,7 @@ async fn node_clocks_may_differ_by_days() {
 async fn missing_store_permission_is_reported_and_does_not_block_a_push() {
     let fleet = Fleet::unsigned().await;
     let mut redis = fleet.redis.connect().await;
-    // All but the fleet's candidate.
+    // All keys except that of the fleet's shadow policy.
     let mut rule = vec!["ACL", "SETUSER", "node", "on", ">secret", "&*", "+@all"];
     let keys = [
         "tidegate:{default}:nodes",
@@ -281,16 +281,16 @@ async fn sequence_over_the_maximum_is_rejected() {
     assert_ne!(max, note);
     let () = ask(&mut redis, &["SET", CURRENT, &max]).await;
     let _: i64 = ask(&mut redis, &["LPUSH", "tidegate:{default}:policy:history", &max]).await;
-    wait_until("it is refused", async || {
+    wait_until("the record is rejected", async || {
         fleet.succeeds(&["status"]).await["nodes"][0]["error"].to_string().contains("they go to 9007199254740991")
     })
     .await;
-    assert_eq!(status(a.data).await, 418, "what was in force stays");
+    assert_eq!(status(a.data).await, 418, "the active policy stays");
     let pushed = fleet.succeeds(&["push", "allow.wasm"]).await;
     assert_eq!((pushed["sequence"].as_u64(), status(a.data).await), (Some(2), 200));
-    // The greatest that there is takes force, and nothing behind it.
+    // The greatest sequence number is activated, and none after it.
     let last = note.replace("\"sequence\":1", "\"sequence\":9007199254740991");
     let () = ask(&mut redis, &["SET", CURRENT, &last]).await;
-    wait_until("it is in force", async || status(a.data).await == 418).await;
+    wait_until("the policy is active", async || status(a.data).await == 418).await;
     fleet.fails(&["push", "allow.wasm"], "no number is greater than 9007199254740991").await;
 }

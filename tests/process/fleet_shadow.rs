@@ -1,4 +1,4 @@
-//! A candidate for the whole fleet: asked on every node, told of by all, put in force everywhere, taken away everywhere.
+//! A shadow policy of the whole fleet: evaluated and reported on every node, promoted and stopped everywhere.
 
 use redis::cmd;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::processes::{Gateway, wait_until};
 
 const SHADOW: &str = "tidegate:{default}:policy:shadow";
 
-/// What is told of the candidate, when it holds.
+/// Waits until a condition holds for the report of the shadow policy, and returns that.
 async fn wait_for_shadow(fleet: &Fleet, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
     let mut reply = Value::Null;
     wait_until(what, async || {
@@ -25,7 +25,7 @@ fn node_in<'a>(reply: &'a Value, node: &str) -> &'a Value {
     nodes.iter().find(|reply| reply["name"] == node).unwrap_or(&Value::Null)
 }
 
-/// What one node's control port tells.
+/// The report of one node's control port.
 async fn node_shadow(fleet: &Fleet, node: &Gateway) -> Value {
     let ended = fleet.run(&["policy", "shadow", "--json", "--control", &node.control.to_string()]).await;
     serde_json::from_str(&ended.stdout).unwrap_or_else(|_| json!(ended.stderr))
@@ -50,34 +50,40 @@ async fn shadow_policy_is_evaluated_on_every_node_until_promoted() {
             assert_eq!(status(node.data).await, 418, "it has no effect");
         }
     }
-    let sum = wait_for_shadow(&fleet, "all were compared", |reply| reply["counts"]["reject_to_allow"] == 6).await;
+    let sum =
+        wait_for_shadow(&fleet, "all decisions were compared", |reply| reply["counts"]["reject_to_allow"] == 6).await;
     assert_eq!(
         (&node_in(&sum, "a")["counts"]["reject_to_allow"], &node_in(&sum, "c")["counts"]["reject_to_allow"]),
         (&json!(1), &json!(3))
     );
-    // What differs stays with its node.
+    // Disagreements are kept on their node.
     assert_eq!(sum["disagreements"], Value::Null, "{sum}");
     let of_b = node_shadow(&fleet, &b).await;
     assert_eq!((of_b["disagreements"].as_array().map(Vec::len), &of_b["counts"]), (Some(2), &sum["counts"]), "{of_b}");
 
-    // One that starts later asks it too, and counts from then on.
+    // A node that starts later evaluates the shadow policy, too, and counts from its start.
     c.process.kill().await;
     let c = fleet.node("c").await;
     let again =
         |reply: &Value| node_in(reply, "c")["since"].is_u64() && node_in(reply, "c")["counts"]["reject_to_allow"] == 0;
-    assert_eq!(wait_for_shadow(&fleet, "it asks it again", again).await["counts"]["reject_to_allow"], 3);
-    // Another policy takes force: the candidate is compared with that.
+    assert_eq!(
+        wait_for_shadow(&fleet, "the restarted node evaluates the shadow policy", again).await["counts"]["reject_to_allow"],
+        3
+    );
+    // After an activation the shadow policy is compared with the new active policy.
     fleet.succeeds(&["push", "trap.wasm"]).await;
     assert_eq!(status(a.data).await, 500);
-    wait_for_shadow(&fleet, "it is compared with the new one", |reply| node_in(reply, "a")["counts"]["other"] == 1)
-        .await;
+    wait_for_shadow(&fleet, "the shadow policy is compared with the new active policy", |reply| {
+        node_in(reply, "a")["counts"]["other"] == 1
+    })
+    .await;
 
     fleet.fails(&["promote", "--digest", "sha256:other"], "the shadow policy is sha256:").await;
     let promoted = fleet.succeeds(&["promote"]).await;
     assert_eq!((promoted["nodes"].as_array().map(Vec::len), digest(&promoted)), (Some(3), digest_of(&given)));
     for node in [&a, &b, &c] {
         assert_eq!(status(node.data).await, 200);
-        wait_until("it asks nothing", async || {
+        wait_until("the node has no shadow policy", async || {
             node_shadow(&fleet, node).await.to_string().contains("there is no shadow policy")
         })
         .await;
@@ -95,11 +101,11 @@ async fn node_that_rejects_a_shadow_policy_reports_it_and_others_evaluate_it() {
     fleet.write("allow.wasm", component("allow"));
     fleet.write("slow.wasm", component("slow"));
     fleet.write("slow.cases.toml", "[[case]]\nname = \"in\"\nchannels = [\"c\"]\nexpect.allow = true\n");
-    // The second node gives decisions less time than the candidate takes, and asks one of its own until the fleet has one.
+    // The second node's timeout is shorter than the policy needs, and its own shadow policy applies until the fleet has one.
     let a = fleet.node("a").await;
     let shadow = format!("policy.shadow = {{ file = {:?}, share = 1.0 }}", fleet.path("allow.wasm"));
     let b = Gateway::start(&format!("{}policy.timeout = \"5ms\"\n{shadow}\n", fleet.toml("b"))).await;
-    wait_until("it has its own", async || {
+    wait_until("the node has its own shadow policy", async || {
         node_shadow(&fleet, &b).await["source"].as_str().is_some_and(|from| from.contains("allow"))
     })
     .await;
@@ -113,7 +119,7 @@ async fn node_that_rejects_a_shadow_policy_reports_it_and_others_evaluate_it() {
     let sum = fleet.succeeds(&["shadow"]).await;
     assert!(node_in(&sum, "a")["since"].is_u64() && node_in(&sum, "b")["since"].is_null(), "{sum}");
     assert_eq!(node_in(&sum, "b")["failure"]["stage"], "tested", "{sum}");
-    // It stays in the store while it is one, and no longer than it may be in the middle of a push.
+    // The component stays in the store while it is the shadow policy; after that it expires.
     let mut redis = fleet.redis.connect().await;
     let blob = format!("tidegate:{{default}}:policy:blobs:{}", digest_of(&sum).trim_start_matches("sha256:"));
     let ttl = async |redis: &mut redis::aio::MultiplexedConnection| -> i64 {
@@ -124,7 +130,7 @@ async fn node_that_rejects_a_shadow_policy_reports_it_and_others_evaluate_it() {
     assert_eq!(stopped["digest"], sum["digest"]);
     assert!(ttl(&mut redis).await > 0);
     fleet.fails(&["shadow", "--stop"], "there is no candidate").await;
-    wait_until("nobody asks it", async || {
+    wait_until("no shadow policy is evaluated", async || {
         node_shadow(&fleet, &a).await.to_string().contains("there is no shadow policy")
     })
     .await;
@@ -142,9 +148,10 @@ async fn shadow_policy_needs_a_signature_and_may_have_an_older_sequence() {
     let given = fleet.succeeds(&["shadow", "allow.wasm", "--share", "1", "--key", "release.pem"]).await;
     assert_eq!((&given["sequence"], node_in(&given, "a")["since"].is_u64()), (&json!(2), true), "{given}");
     fleet.succeeds(&["push", "trap.wasm", "--key", "release.pem", "--sequence", "5"]).await;
-    // A node that starts behind that asks it all the same, and nobody can put it in force as it is.
+    // A node that starts later evaluates the shadow policy, too, and its sequence number is too small for a promotion.
     let b = fleet.node("b").await;
-    wait_for_shadow(&fleet, "it asks it", |reply| node_in(reply, "b")["since"].is_u64()).await;
+    wait_for_shadow(&fleet, "the new node evaluates the shadow policy", |reply| node_in(reply, "b")["since"].is_u64())
+        .await;
     fleet.fails(&["promote"], "its sequence number 2 is not greater than 5").await;
     let through = ["policy", "promote", "--key", "release.pem", "--json", "--control", &b.control.to_string()];
     let promoted = fleet.run(&through).await;
@@ -181,7 +188,7 @@ async fn invalid_shadow_record_does_not_block_pushes() {
     }
     fleet.fails(&["shadow"], "cannot be read").await;
     assert_eq!(fleet.succeeds(&["shadow", "--stop"]).await, json!({ "unreadable": true }));
-    // Another type of value: what else is in the store is heard as before.
+    // A key of another type does not affect the other records in the store.
     let () = cmd("RPUSH").arg(SHADOW).arg("x").query_async(&mut redis).await.expect("Redis answers");
     word("another type of value").await;
     fleet.succeeds(&["push", "allow.wasm"]).await;
@@ -189,6 +196,6 @@ async fn invalid_shadow_record_does_not_block_pushes() {
     fleet.fails(&["promote"], "another type of value").await;
     let given = fleet.succeeds(&["shadow", "deny.wasm"]).await;
     assert!(node_in(&given, "a")["since"].is_u64(), "{given}");
-    wait_until("nothing is kept from it", async || fleet.succeeds(&["status"]).await["nodes"][0]["error"].is_null())
+    wait_until("the node reports no error", async || fleet.succeeds(&["status"]).await["nodes"][0]["error"].is_null())
         .await;
 }

@@ -1,4 +1,4 @@
-//! Who may change a fleet's policy, through whom, and what a node believes when it starts.
+//! Trust in a fleet: signatures, pushes through gateways, and the local copy that a node starts with.
 
 use redis::cmd;
 use serde_json::Value;
@@ -27,7 +27,7 @@ async fn older_policy_is_activated_only_with_a_new_signature() {
     assert_eq!(status(a.data).await, 200);
     fleet.fails(&["push", "deny.wasm", "--key", "release.pem", "--sequence", "6"], "not greater than 7").await;
 
-    // Whoever can only write to the store brings nothing back, and nothing in.
+    // Write access to the store alone activates neither an old policy nor a new one.
     let set = async |redis: &mut redis::aio::MultiplexedConnection, key: &str, value: &[u8]| {
         let () = cmd("SET").arg(key).arg(value).query_async(redis).await.expect("Redis answers");
     };
@@ -47,12 +47,12 @@ async fn older_policy_is_activated_only_with_a_new_signature() {
     wait_for_error("its sequence number").await;
     set(&mut redis, "tidegate:{default}:policy:active", b"{").await;
     wait_for_error("cannot be read").await;
-    assert_eq!(status(a.data).await, 200, "what was in force stays");
-    // Nor after a restart.
+    assert_eq!(status(a.data).await, 200, "the active policy stays");
+    // The same holds after a restart.
     a.process.kill().await;
     set(&mut redis, "tidegate:{default}:policy:active", &first).await;
     let a = fleet.node("a").await;
-    assert_eq!(status(a.data).await, 200, "the one that was kept");
+    assert_eq!(status(a.data).await, 200, "the local copy is active");
     wait_for_error("sequence number 1 is behind 7").await;
     set(&mut redis, "tidegate:{default}:policy:active", &current).await;
 
@@ -76,17 +76,17 @@ async fn node_starts_with_its_local_copy_during_a_store_outage() {
     fleet.redis.kill().await;
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 418);
-    // Back, it hears what it missed.
+    // After the outage the node receives what it missed.
     fleet.redis.restart().await;
     fleet.all_have(1, &digest(&pushed)).await;
     fleet.succeeds(&["push", "allow.wasm", "--key", "release.pem"]).await;
     assert_eq!(status(a.data).await, 200);
     a.process.kill().await;
 
-    // What was changed on the machine is had from the store anew; without the store, nobody is let in.
+    // A modified local copy is fetched again; without the store all requests are refused.
     let kept = fleet.path("cache/a/fleet/node-a");
     let spoil = || {
-        for entry in std::fs::read_dir(&kept).expect("it is there") {
+        for entry in std::fs::read_dir(&kept).expect("it exists") {
             let path = entry.expect("an entry").path();
             if path.extension().is_none() {
                 std::fs::write(path, component("deny")).expect("written");
@@ -102,9 +102,9 @@ async fn node_starts_with_its_local_copy_during_a_store_outage() {
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 503);
     a.process.stderr.wait_for_text("it was changed").await;
-    // And what was changed in the store is not had at all.
+    // A component that was changed in the store is not activated.
     fleet.redis.restart().await;
-    wait_until("it comes back", async || status(a.data).await == 200).await;
+    wait_until("the node fetches the policy", async || status(a.data).await == 200).await;
     a.process.kill().await;
     spoil();
     let mut redis = fleet.redis.connect().await;
@@ -153,7 +153,7 @@ async fn push_through_a_gateway_reaches_the_fleet() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gateway_with_a_policy_file_accepts_a_push() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("policy.wasm");
     std::fs::write(&file, component("deny")).expect("written");
     std::fs::write(dir.path().join("allow.wasm"), component("allow")).expect("written");

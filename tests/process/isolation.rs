@@ -1,4 +1,4 @@
-//! What a policy does to one request harms that one: many others are let in meanwhile, about as fast as ever.
+//! Isolation of decisions: a hostile request affects only itself, and others are about as fast as without it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use crate::client::{Sse, Wire};
 use crate::guests;
 use crate::processes::{Gateway, is_full_soak, path};
 
-/// What `mixed.wat` does for channels of these names.
+/// Channels for which `mixed.wat` is hostile.
 const HOSTILE: [&str; 6] = ["spin", "wait", "memory", "recurse", "log", "big"];
-/// Openings that are under way at once.
+/// Concurrent stream requests.
 const CONCURRENT_OPENS: usize = 8;
 
-/// Opens so many streams, keeps them all until the last is open, and tells how long each took.
+/// Opens this many streams, keeps all of them until the last one is open, and returns how long each took.
 async fn open(to: SocketAddr, count: usize) -> Vec<Duration> {
     let at_once = Arc::new(Semaphore::new(CONCURRENT_OPENS));
     let opening: Vec<_> = (0..count)
@@ -33,12 +33,12 @@ async fn open(to: SocketAddr, count: usize) -> Vec<Duration> {
         .collect();
     let mut streams = Vec::with_capacity(count);
     for task in opening {
-        streams.push(task.await.expect("it is let in"));
+        streams.push(task.await.expect("the stream is opened"));
     }
     streams.iter().map(|(time, _)| *time).collect()
 }
 
-/// Asks again and again for what is hostile, until it shall stop; tells how often.
+/// Sends hostile requests until it is stopped; returns their number.
 async fn attack(to: SocketAddr, name: &'static str, over: Arc<AtomicBool>) -> usize {
     let mut refused = 0;
     while !over.load(Ordering::Relaxed) {
@@ -58,7 +58,7 @@ fn percentile(times: &[Duration], percent: usize) -> Duration {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_requests_do_not_slow_down_others() {
     let (count, rounds, attackers) = if is_full_soak() { (1_000, 5, 2) } else { (100, 4, 1) };
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let file = path(dir.path(), "policy.wasm");
     std::fs::write(&file, guests::component("mixed")).expect("the policy is written");
     let toml =
@@ -66,7 +66,7 @@ async fn hostile_requests_do_not_slow_down_others() {
     let gateway = Gateway::start(&toml).await;
 
     open(gateway.data, count / 2).await;
-    // What else this machine does changes by the second, and shall count on both sides.
+    // The load of this machine varies from second to second, and has to affect both sides.
     let (mut baseline, mut under_attack) = (Vec::new(), Vec::new());
     let mut refused = [0; HOSTILE.len()];
     let mut peak = 0;
@@ -77,7 +77,7 @@ async fn hostile_requests_do_not_slow_down_others() {
         let attack = |(number, name)| (number, tokio::spawn(attack(gateway.data, name, Arc::clone(&over))));
         let attacks: Vec<_> =
             HOSTILE.into_iter().enumerate().cycle().take(HOSTILE.len() * attackers).map(attack).collect();
-        // Those that spin and those that wait are in the middle of it by then.
+        // By then the spinning and the waiting guests are running.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let together = open(gateway.data, count).await;
         peak = peak.max(gateway.process.resident());
@@ -94,8 +94,8 @@ async fn hostile_requests_do_not_slow_down_others() {
     let refused: Vec<_> = HOSTILE.into_iter().zip(refused).collect();
     let log = gateway.process.stderr.text_so_far().len();
     println!(
-        "neighbours: {rounds} times {count} streams, {CONCURRENT_OPENS} openings at once: usually {:?} (median), {:?} (p99); beside {refused:?} \
-         hostile requests {:?} ({:.2} times as long), {:?} ({:.2}); the gateway: {peak} KiB at the most, {} KiB of log",
+        "isolation: {rounds} times {count} streams, {CONCURRENT_OPENS} concurrent opens: alone {:?} (median), {:?} (p99); with {refused:?} \
+         hostile requests {:?} ({:.2} times as long), {:?} ({:.2}); the gateway: {peak} KiB at most, {} KiB of log",
         percentile(&baseline, 50),
         percentile(&baseline, 99),
         percentile(&under_attack, 50),
@@ -104,7 +104,7 @@ async fn hostile_requests_do_not_slow_down_others() {
         ratio(99),
         log >> 10,
     );
-    // What harms does so in each round; the p99 of one is a matter of what else this machine does.
+    // A slowdown by the gateway shows in each round; the p99 of one round depends on the load of this machine.
     assert!(best <= 2.0, "{best:.2} times as long");
     assert!(refused.iter().all(|(_, count)| *count > 0), "{refused:?}");
 }

@@ -1,9 +1,9 @@
-//! The third ring of tests: real processes. The real binary, Debian's `redis-server`, sockets and signals.
+//! Tests with real processes: the binary, Debian's `redis-server`, sockets and signals.
 //!
-//! Quick by default; `TIDEGATE_SOAK=full` runs [`soak`] and [`stalled`] in the size that the README speaks of. `TIDEGATE_BIN` names
-//! another binary than the one that cargo built, `REDIS_SERVER` another Redis than that of the `PATH`.
+//! Quick by default; `TIDEGATE_SOAK=full` runs the long tests, such as [`soak`] and [`stalled`], at their full size. `TIDEGATE_BIN` selects
+//! another binary than the one that cargo built, and `REDIS_SERVER` another Redis than that of the `PATH`.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "what is not as expected is a failed test")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a broken expectation is a failed test")]
 
 #[path = "../common/guests.rs"]
 #[allow(dead_code, reason = "the other tests use more of it")]

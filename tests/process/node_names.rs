@@ -1,4 +1,4 @@
-//! A node has one name: in the fleet, in its replies to commands and for its files below `cache-dir`. Where none is configured it has
+//! A node has one name: in the fleet, in its replies to commands and for its files below `cache-dir`. Without a configured name that is
 //! the address at which it listens, which is known once its sockets are bound.
 
 use std::collections::BTreeSet;
@@ -29,14 +29,14 @@ async fn names(redis: &Redis) -> (BTreeSet<String>, BTreeSet<String>) {
 }
 
 fn entries(folder: &Path) -> BTreeSet<String> {
-    let entries = std::fs::read_dir(folder).expect("a folder");
+    let entries = std::fs::read_dir(folder).expect("a directory");
     entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gateways_with_inherited_sockets_have_distinct_names_and_directories() {
     let redis = Redis::start(&[]).await;
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let cache = dir.path().join("cache");
     let toml = format!(
         "store = {:?}\ncontrol.listen = \"127.0.0.1:0\"\npolicy.source = \"fleet\"\npolicy.allow-unsigned = true\ndrain.delay = \"0s\"\n",
@@ -71,7 +71,7 @@ async fn gateways_with_inherited_sockets_have_distinct_names_and_directories() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gateways_on_port_0_have_distinct_names_and_files() {
     let redis = Redis::start(&[]).await;
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let operator = async |args: &[&str]| {
         let mut command = tidegate(args);
         command.current_dir(dir.path());
@@ -94,7 +94,7 @@ async fn gateways_on_port_0_have_distinct_names_and_files() {
     assert_eq!((nodes.len(), &nodes), (2, &replied));
     let ledgers: BTreeSet<String> = nodes.iter().map(|name| format!("{name}.json")).collect();
     assert_eq!(entries(&at("cache/sequence")), ledgers);
-    assert_eq!(entries(&at("cache/past")).len(), 2, "each remembers what was active on it");
+    assert_eq!(entries(&at("cache/past")).len(), 2, "each has its own rollback history");
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn port_refuses_connections_until_the_gateway_is_ready() {
     redis.restart().await;
     let gateway = Gateway::wait_until_ready(process, dir).await;
     assert_eq!((gateway.data.port(), connect().await), (port, Ok(())));
-    // Another gateway is refused the address.
+    // A second gateway cannot bind the address.
     let (process, _dir) = Gateway::launch(&toml, &[]);
     let ended = process.end().await;
     assert!(ended.code() == Some(1) && ended.stderr.contains("cannot listen on"), "{ended:?}");

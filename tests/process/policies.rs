@@ -1,5 +1,4 @@
-//! `tidegate policy test` and `bench`, as an author's desk and a pipeline use them; and the one suite of decisions, which every
-//! example in any language has to pass.
+//! `tidegate policy test` and `bench`; and the suites of decisions that every example in any language has to pass.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +7,7 @@ use serde_json::Value;
 use crate::guests;
 use crate::processes::{Ended, path, tidegate};
 
-/// Runs to the end, however long: a large component takes its time to compile, and the program bounds that by itself.
+/// Runs a command without a timeout: a large component takes long to compile, and the program limits that by itself.
 async fn ends(dir: &Path, args: &[&str]) -> Ended {
     let output = tidegate(args).current_dir(dir).output().await.expect("it runs");
     let text = |bytes| String::from_utf8(bytes).expect("its output is text");
@@ -21,7 +20,7 @@ fn root() -> &'static Path {
 
 /// A folder with these files; a name that ends in `.wasm` is that of a fixture.
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     for (name, text) in files {
         let component = name.strip_suffix(".wasm").map(|_| guests::component(text));
         std::fs::write(dir.path().join(name), component.as_deref().unwrap_or(text.as_bytes())).expect("written");
@@ -42,7 +41,7 @@ async fn passes_suite(component: &Path, pattern: &str) {
 /// The examples: a folder a policy, by language and pattern.
 fn examples() -> Vec<(String, String)> {
     let folders = std::fs::read_dir(root().join("guest-examples")).expect("the examples");
-    let names = folders.map(|entry| entry.expect("a folder").file_name().into_string().expect("its name"));
+    let names = folders.map(|entry| entry.expect("a directory").file_name().into_string().expect("its name"));
     let mut all: Vec<_> = names
         .filter_map(|name| {
             let pattern = name.strip_suffix("-based")?.rsplit_once('-')?.1.to_owned();
@@ -72,7 +71,7 @@ async fn every_example_passes_the_suite_of_its_pattern() {
 
 #[tokio::test]
 async fn component_built_before_later_additions_to_the_interface_still_decides() {
-    // It knows nothing of `cache-for`, `cache-any-address` and `preparation`, which came to 0.1.0 after it.
+    // It was built before `cache-for`, `cache-any-address` and `preparation` were added to 0.1.0.
     passes_suite(&root().join("tests/fixtures/components/role-based-0.1.0.wasm"), "role").await;
 }
 
@@ -84,7 +83,7 @@ async fn cases_next_to_a_component_are_run() {
     let ended = ends(dir.path(), &["policy", "test", "policy.wasm"]).await;
     assert_eq!((ended.code(), &*ended.stderr), (Some(0), ""), "{ended:?}");
     assert!(ended.stdout.starts_with("ok    anybody\n\n1 passed, 0 failed: policy.wasm (sha256:"), "{}", ended.stdout);
-    // And from elsewhere, by a path.
+    // The same from another directory, by a path.
     let component = path(dir.path(), "policy.wasm");
     let ended = ends(root(), &["policy", "test", &component]).await;
     assert_eq!(ended.code(), Some(0), "{ended:?}");
@@ -152,11 +151,11 @@ async fn expected_errors_match_by_kind_under_the_configured_limits() {
 async fn tokens_are_verified_with_the_profiles_of_a_case() {
     let cases = r#"
         [[case]]
-        name = "without a profile there are no keys"
+        name = "without a profile keys are unavailable"
         expect.status = 503
 
         [[case]]
-        name = "with one it is told that this is no token"
+        name = "with a profile the token is malformed"
         tokens.app = { secret = "a secret of thirty-two bytes, or more", audience = "app" }
         expect.allow = true
     "#;

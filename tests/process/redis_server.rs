@@ -10,7 +10,7 @@ use tokio::process::Command;
 use crate::client::Id;
 use crate::processes::{Running, reserved_port, run, wait_until};
 
-/// What the first command of a connection costs where the whole history shall survive a kill.
+/// Options with which all entries survive a kill.
 pub const DURABLE: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
 
 pub struct Redis {
@@ -28,15 +28,15 @@ impl Redis {
         redis
     }
 
-    /// One that does not run yet, with its port.
+    /// A Redis that does not run yet, with its port.
     pub fn unstarted(args: &[&str]) -> Self {
         let port = reserved_port();
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let admin = format!("redis://127.0.0.1:{port}");
-        Self { process: None, port, dir: tempfile::tempdir().expect("a folder"), args, admin }
+        Self { process: None, port, dir: tempfile::tempdir().expect("a directory"), args, admin }
     }
 
-    /// One that asks for credentials; `admin` is the URL that the tests themselves use.
+    /// A Redis that requires credentials; the tests themselves connect with `credentials`.
     pub async fn with_password(args: &[&str], credentials: &str) -> Self {
         let mut redis = Self::unstarted(args);
         redis.admin = format!("redis://{credentials}@127.0.0.1:{}", redis.port);
@@ -95,11 +95,11 @@ fn server() -> String {
     std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".into())
 }
 
-/// Whether this Redis can speak TLS: one that cannot does not know its options.
+/// Whether this Redis supports TLS: one without TLS does not know the options.
 pub async fn speaks_tls() -> bool {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let mut command = Command::new(server());
-    // With an unusable certificate it ends either way.
+    // With an unusable certificate Redis exits either way.
     command.args(["--port", "0", "--tls-port", "1", "--tls-cert-file", "/dev/null", "--tls-key-file", "/dev/null"]);
     command.current_dir(dir.path());
     !run(command, None).await.all().contains("Bad directive")

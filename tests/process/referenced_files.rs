@@ -1,4 +1,4 @@
-//! Files that the configuration refers to are followed as it is itself: secrets, keys of token profiles, and the set of them.
+//! Files that the configuration refers to are followed like the configuration: secrets and keys of token profiles.
 
 use std::os::unix::fs::symlink;
 
@@ -13,16 +13,16 @@ use crate::processes::{Gateway, run, wait_until, with_timeout};
 use crate::rollout::{ConfigDir, request_stream};
 use crate::tokens::{claims, show};
 
-/// Waits until what a setting refers to is in force, as the version with this number.
+/// Waits until the setting with this content is active, as this generation.
 async fn wait_until_setting(gateway: &Gateway, word: &str, number: u64) -> Value {
     let reply = wait_for_policy(gateway.control, word, |reply| reply["active"]["generation"] == number).await;
     assert_eq!(request_stream(gateway, "c").await, (418, word.into()), "{reply}");
     reply
 }
 
-/// Waits until the configuration has a mistake in it, or none any more.
+/// Waits until the configuration has this error, or none.
 async fn wait_for_config_error(gateway: &Gateway, words: Option<&str>) -> Value {
-    wait_for_policy(gateway.control, "what is told of the configuration", |reply| {
+    wait_for_policy(gateway.control, "the status of the configuration", |reply| {
         let error = reply["configuration"]["error"].as_str();
         match words {
             Some(words) => error.is_some_and(|error| error.contains(words)),
@@ -38,7 +38,7 @@ async fn replaced_secret_file_is_reloaded() {
     config_dir.write("policy.wasm", component("settings"));
     // As Kubernetes mounts a Secret.
     let mount = |number: u32, word: &str| {
-        std::fs::create_dir_all(config_dir.at(&format!("mnt/..{number}"))).expect("a folder");
+        std::fs::create_dir_all(config_dir.at(&format!("mnt/..{number}"))).expect("a directory");
         config_dir.write(&format!("mnt/..{number}/word"), word);
         symlink(format!("..{number}"), config_dir.at("mnt/..data_tmp")).expect("a link");
         std::fs::rename(config_dir.at("mnt/..data_tmp"), config_dir.at("mnt/..data")).expect("it is renamed");
@@ -57,13 +57,13 @@ async fn replaced_secret_file_is_reloaded() {
     config_dir.replace("mnt/..3/word", "five\n");
     wait_until_setting(&gateway, "five", 5).await;
 
-    // One that is away for a while changes nothing, nor does one that is none; both are told, and neither with what was in it.
-    std::fs::remove_file(config_dir.at("mnt/..3/word")).expect("it is there");
+    // A missing file changes nothing, and neither does an invalid one; both are reported, without the content.
+    std::fs::remove_file(config_dir.at("mnt/..3/word")).expect("it exists");
     let reply = wait_for_config_error(&gateway, Some("policy.settings.word")).await;
     assert!(reply.to_string().contains("mnt/word"), "{reply}");
     wait_until_setting(&gateway, "five", 5).await;
     let in_log = gateway.process.stderr.wait_for(|log| log.contains("the configuration has a mistake"));
-    assert!(with_timeout("a line in the log", in_log).await);
+    assert!(with_timeout("the log line is written", in_log).await);
     config_dir.write("mnt/..3/word", [b"hunter2".as_slice(), &[0xff]].concat());
     let reply = wait_for_config_error(&gateway, Some("must be UTF-8 text")).await;
     assert!(!reply.to_string().contains("hunter2"), "{reply}");
@@ -89,13 +89,13 @@ async fn followed_files_change_with_the_configuration() {
         (&json!(1), (418, "one".into())),
         "{reply}"
     );
-    std::fs::create_dir(config_dir.at("secrets")).expect("a folder");
+    std::fs::create_dir(config_dir.at("secrets")).expect("a directory");
     config_dir.write("secrets/word", "two\n");
     wait_until_setting(&gateway, "two", 2).await;
     wait_for_config_error(&gateway, None).await;
     config_dir.replace("secrets/word", "three\n");
     wait_until_setting(&gateway, "three", 3).await;
-    // A configuration that is gone is no reason to forget it, whatever happens to its secrets.
+    // A removed configuration stays active, whatever happens to its secrets.
     std::fs::rename(config_dir.at("node.toml"), config_dir.at("away.toml")).expect("it is renamed");
     wait_for_config_error(&gateway, Some("is gone")).await;
     config_dir.write("secrets/word", "four\n");
@@ -149,7 +149,7 @@ async fn replaced_token_keys_are_reloaded() {
     for (profile, _) in profiles {
         assert_eq!((status(profile, 1).await, status(profile, 2).await), (200, 401), "{profile}");
         rotate(profile, 2);
-        wait_until("the new key counts", async || status(profile, 2).await == 200).await;
+        wait_until("the new key is active", async || status(profile, 2).await == 200).await;
         assert_eq!(status(profile, 1).await, 401, "{profile}");
     }
 }

@@ -1,4 +1,4 @@
-//! Options that change without a restart: each is put in a configuration that is followed, and seen to have its effect.
+//! Options that are reloaded: each takes effect after a change of the configuration file, without a restart.
 
 use std::net::SocketAddr;
 
@@ -33,7 +33,7 @@ impl Node {
         ask(self.gateway.control, "GET", "/v1/policy", &header, b"").await.1["configuration"].clone()
     }
 
-    /// Writes the configuration anew, and has what is told of it when it was read. With another token from then on.
+    /// Replaces the configuration, and returns its status once it has been read. Later requests use this token.
     async fn configure(&mut self, lines: &str, token: &'static str) -> Value {
         let before = self.configuration().await["read_at"].clone();
         write(&self.config_dir, lines);
@@ -41,7 +41,7 @@ impl Node {
         wait_until("the configuration is read", async || {
             reply = self.configuration().await;
             if reply.is_null() {
-                // Another token is asked for by now.
+                // The control port requires the new token already.
                 self.token = token;
             }
             reply["read_at"].is_u64() && reply["read_at"] != before
@@ -50,7 +50,7 @@ impl Node {
         reply
     }
 
-    /// The same, of a configuration without a mistake that needs no restart.
+    /// The same for a valid configuration that needs no restart.
     async fn apply(&mut self, lines: &str) {
         let reply = self.configure(lines, self.token).await;
         assert_eq!((&reply["error"], &reply["needs_restart"]), (&Value::Null, &json!([])), "{lines}: {reply}");
@@ -62,7 +62,7 @@ impl Node {
         whole.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
-    /// Opens a stream, and waits until a file has so many lines.
+    /// Opens a stream, and waits until a file has this many lines.
     async fn decide(&self, file: &str, lines: usize) -> Vec<Value> {
         assert_eq!(request_stream(&self.gateway, "c").await.0, 200);
         wait_until(file, async || self.lines(file).len() >= lines).await;
@@ -91,16 +91,16 @@ async fn decision_log_options_are_reloaded() {
     let masked = node.decide("one", 2).await[1]["channels"].clone();
     assert!(masked[0].as_str().is_some_and(|name| name.starts_with('~')), "{masked}");
     node.apply("decisions.log = 'two'\ndecisions.masked-fields = ['channels', 'subject']").await;
-    // The key is the process's own, whatever is masked.
+    // The masking key belongs to the process, and does not depend on the masked fields.
     assert_eq!(node.decide("two", 1).await[0]["channels"], masked);
     assert_eq!(node.lines("one").len(), 2);
-    // What cannot be written is a mistake, and then all is as it was: also what would have been right.
+    // An unwritable log is an error, and then no part of the new configuration is applied.
     let reply = node.configure("decisions.log = 'none/three'\ncontrol.token = 'one'", "").await;
     let error = reply["error"].as_str().unwrap_or_default();
     assert!(error.contains("decisions.log") && error.contains("none/three"), "{reply}");
     node.decide("two", 2).await;
     assert!(node.configuration().await["read_at"].is_u64(), "no token is asked for");
-    // And so is what is wrong elsewhere.
+    // An error elsewhere in the configuration has the same effect.
     let reply = node.configure("decisions.log = 'three'\npolicy.timeout = 'soon'", "").await;
     assert!(reply["error"].is_string() && !node.config_dir.at("three").exists(), "{reply}");
     node.decide("two", 3).await;
@@ -126,7 +126,7 @@ async fn log_filter_is_reloaded() {
     let log = |node: &Node| node.gateway.process.stderr.text_so_far();
     assert_eq!(request_stream(&node.gateway, "silent").await.0, 200);
     node.apply("log.filter = 'warn,tidegate::authz=info'").await;
-    wait_until("it is logged", async || {
+    wait_until("the decision is logged", async || {
         assert_eq!(request_stream(&node.gateway, "loud").await.0, 200);
         log(&node).contains("loud")
     })
@@ -134,14 +134,14 @@ async fn log_filter_is_reloaded() {
     let reply = node.configure("log.filter = 'tidegate=loud'", "").await;
     assert!(reply["error"].as_str().is_some_and(|error| error.contains("log.filter")), "{reply}");
     node.apply("log.filter = 'error'").await;
-    // What is refused is an error, and so says that all before it is in the log that shall be there.
+    // A failed activation is logged as an error, which shows that all earlier lines have been written.
     let mut number = 0;
     wait_until("nothing more is logged", async || {
         number += 1;
         assert_eq!(request_stream(&node.gateway, &format!("quiet-{number}")).await.0, 200);
         assert_eq!(ask(node.gateway.control, "PUT", "/v1/policy", WASM, b"none").await.0, 422);
         let refused = |log: &str| log.matches("a policy was refused").count() >= number;
-        assert!(with_timeout("a line in the log", node.gateway.process.stderr.wait_for(refused)).await);
+        assert!(with_timeout("the log line is written", node.gateway.process.stderr.wait_for(refused)).await);
         !log(&node).contains(&format!("quiet-{number}\""))
     })
     .await;
@@ -178,9 +178,9 @@ async fn access_tokens_are_reloaded() {
     let (mut a, mut b) = (subscribe(node.gateway.data, "a").await, subscribe(node.gateway.data, "b").await);
     node.apply("redis-rest.tokens = ['b', 'c']").await;
     assert_eq!((rest(&node, "a").await, rest(&node, "b").await, rest(&node, "c").await), (401, 200, 200));
-    // Whoever followed a channel with it does not go on; the others do.
+    // Subscriptions with the removed token end; the others continue.
     let mut rest_of_it = Vec::new();
-    with_timeout("the end of a subscription", a.read_to_end(&mut rest_of_it)).await.expect("an end");
+    with_timeout("the subscription ends", a.read_to_end(&mut rest_of_it)).await.expect("the command ends");
     let emit = json!({ "channel": "c", "event": "e", "data": 1 }).to_string();
     assert_eq!(ask(node.gateway.control, "POST", "/v1/emit", JSON, emit.as_bytes()).await.0, 200);
     let mut text = Vec::new();
@@ -218,10 +218,10 @@ async fn rotation_and_drain_times_are_reloaded() {
     let mut stream = with_timeout("a stream", open).await.expect("a stream");
     let next = distinct(&component("allow"), 2);
     assert_eq!(ask(node.gateway.control, "PUT", "/v1/policy", WASM, &next).await.0, 200);
-    // It was to stay; now it shall go.
+    // The stream had no rotation; with the new window it is rotated.
     node.apply("policy.rotation-window = '0s'\ndrain.delay = '1h'\ndrain.duration = '1h'").await;
     let end = async { while stream.more(u64::MAX).await.expect("it is read") {} };
-    with_timeout("the end of a stream of the old version", end).await;
+    with_timeout("the stream of the retired policy ends", end).await;
     assert!(stream.body().contains("reconnect"), "{}", stream.body());
 
     node.apply("drain.delay = '0s'\ndrain.duration = '0s'").await;
@@ -253,8 +253,8 @@ async fn configured_shadow_policy_is_reloaded() {
     assert_eq!(shadow(&node).await.0, 404);
     for share in [1.0, 0.5] {
         node.apply(&format!("policy.shadow.file = 'next.wasm'\npolicy.shadow.share = {share:?}")).await;
-        wait_until("a candidate", async || shadow(&node).await.1["share"] == share).await;
+        wait_until("a shadow policy is active", async || shadow(&node).await.1["share"] == share).await;
     }
     node.apply("").await;
-    wait_until("no candidate", async || shadow(&node).await.0 == 404).await;
+    wait_until("no shadow policy is active", async || shadow(&node).await.0 == 404).await;
 }

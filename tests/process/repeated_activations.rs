@@ -1,4 +1,4 @@
-//! A policy that is replaced over and over: memory does not grow, and whoever asks meanwhile is answered.
+//! Repeated activations: memory does not grow, and all requests are answered meanwhile.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::guests::component;
 use crate::processes::{Gateway, is_full_soak, wait_until};
 use crate::rollout::distinct;
 
-/// More than cores, each asking again as soon as it was answered.
+/// More clients than cores, each sending the next request after an answer.
 const CLIENTS: usize = 16;
 
-/// Clients that ask without a pause, and how often they were answered.
+/// Clients that send requests without a pause, and the number of answers.
 struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
@@ -31,13 +31,13 @@ impl Load {
         Self { stop, answered, clients }
     }
 
-    /// Waits until so many more were answered.
+    /// Waits for this many more answers.
     async fn answers(&self, more: usize) {
         let wanted = self.answered.load(Ordering::Relaxed) + more;
         wait_until("answers", async || self.answered.load(Ordering::Relaxed) >= wanted).await;
     }
 
-    /// Ends it. How many were answered; none may be wrong.
+    /// Stops the clients. Returns the number of answers, all of which have to be as expected.
     async fn end(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
@@ -48,7 +48,7 @@ impl Load {
     }
 }
 
-/// A client that asks again and again; says what was wrong.
+/// A client that sends request after request; returns unexpected answers.
 async fn run_client(gateway: SocketAddr, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) -> Vec<String> {
     let mut wrong = Vec::new();
     while !stop.load(Ordering::Relaxed) {
@@ -66,7 +66,7 @@ async fn run_client(gateway: SocketAddr, stop: Arc<AtomicBool>, answered: Arc<At
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repeated_activations_do_not_grow_memory_or_files() {
     let activations = if is_full_soak() { 1000 } else { 60 };
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let (file, cache) = (dir.path().join("policy.wasm"), dir.path().join("cache"));
     let deny = component("deny");
     std::fs::write(&file, &deny).expect("the policy is written");
@@ -76,7 +76,7 @@ async fn repeated_activations_do_not_grow_memory_or_files() {
         let (status, reply) = ask(gateway.control, "PUT", "/v1/policy", WASM, &distinct(&deny, number)).await;
         assert_eq!(status, 200, "{number}: {reply}");
     };
-    // Held against each other is the memory of the process when it has nothing to do, behind a load that it had seen before.
+    // The test compares the memory of the idle process, after a load that it has served before.
     let load = Load::on(gateway.data);
     for number in 1..=10 {
         load.answers(500).await;
@@ -87,7 +87,7 @@ async fn repeated_activations_do_not_grow_memory_or_files() {
     let (after_ten, own_after_ten) = (gateway.process.resident(), gateway.process.own_memory());
     let (begin, load, mut peak) = (Instant::now(), Load::on(gateway.data), 0);
     for number in 11..=activations {
-        // Each version has something to do.
+        // Each generation makes some decisions.
         load.answers(20).await;
         activate(number).await;
         peak = peak.max(gateway.process.resident());
@@ -95,14 +95,14 @@ async fn repeated_activations_do_not_grow_memory_or_files() {
     answered += load.end().await;
     let (now, own) = (gateway.process.resident(), gateway.process.own_memory());
     println!(
-        "swaps: {activations}, the last of them in {:.1} s, beside {answered} answers; {after_ten} KiB after ten ({own_after_ten} its own), {now} after all ({own}), {peak} at the most",
+        "activations: {activations}, the last of them in {:.1} s, with {answered} answers; {after_ten} KiB after ten ({own_after_ten} its own), {now} after all ({own}), {peak} at most",
         begin.elapsed().as_secs_f64()
     );
     let reply = policy(gateway.control).await;
     assert_eq!(reply["active"]["generation"], activations + 1, "{reply}");
     assert_eq!(reply["retired"].as_array().map(Vec::len), Some(0), "{reply}");
-    // Without the pages of the program's file: the system maps them when they are first used, or before, as it likes.
+    // Without the pages of the executable: the system maps them on first use, or earlier.
     assert!(own.saturating_sub(own_after_ten) * 10 <= after_ten, "{own_after_ten} KiB of {after_ten} became {own}");
-    let count = |folder: &str| std::fs::read_dir(cache.join(folder)).expect("a folder").count();
+    let count = |folder: &str| std::fs::read_dir(cache.join(folder)).expect("a directory").count();
     assert!(count("compiled") <= 32 && count("policies") <= 16, "{} {}", count("compiled"), count("policies"));
 }

@@ -68,7 +68,7 @@ async fn revocation_survives_node_starts_and_a_redis_restart() {
     let id = json_of(&output)["revocation"]["id"].as_str().expect("an id").to_owned();
     assert_eq!(status(&a, "news").await, 403);
     let b = node(&redis, "b").await;
-    // It knows it before it feeds anybody.
+    // The node loads the revocation before it delivers events.
     let _fed = open(&b, "other").await;
     assert_eq!(status(&b, "news").await, 403);
 
@@ -80,13 +80,13 @@ async fn revocation_survives_node_starts_and_a_redis_restart() {
     assert!(away.stderr.contains("ended 1 of its streams"), "{away:?}");
     assert_ended(meant).await;
     redis.restart().await;
-    wait_until("it is back", async || {
+    wait_until("Redis is reachable", async || {
         let output = ends(&["revoke", "--list", "--json", "--control", &control]).await;
         output.code() == Some(0) && output.stdout.contains(&id)
     })
     .await;
     assert_eq!((status(&a, "news").await, status(&b, "news").await), (403, 403));
-    wait_until("both nodes hear again", async || {
+    wait_until("both nodes receive commands", async || {
         let output = ends(&["revoke", "--subject", "nobody", "--json", "--store", &redis.url()]).await;
         json_of(&output)["nodes"] == json!({"a": 0, "b": 0})
     })
@@ -98,7 +98,7 @@ async fn revocation_survives_node_starts_and_a_redis_restart() {
     let again = ends(&["revoke", "--lift", &id, "--control", &control]).await;
     assert_eq!((again.code(), &*again.stdout), (Some(1), ""), "{again:?}");
     let output = ends(&["revoke", "--channel", "kept", "--json", "--store", &store]).await;
-    assert_eq!(json_of(&output)["streams"], 1, "a Redis that kept everything ends nothing");
+    assert_eq!(json_of(&output)["streams"], 1, "a Redis that kept its data closes no stream");
     assert_ended(kept).await;
 }
 
@@ -157,7 +157,7 @@ async fn invalid_commands_do_not_flood_the_log() {
     assert_eq!(json_of(&output), json!({"streams": 1, "nodes": {"a": 1}, "missing": 0}));
     assert_ended(sse).await;
     let few = |log: &str| log.contains("entries=300") && log.matches("passed over").count() == 2;
-    assert!(with_timeout("the log says it, once", a.process.stderr.wait_for(few)).await);
+    assert!(with_timeout("the log has one line about skipped entries", a.process.stderr.wait_for(few)).await);
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn gateway_without_redis_is_a_single_node() {
     let output = ends(&["revoke", "--channel", "news", "--for", "1s", "--control", &control]).await;
     assert!(output.stdout.starts_with("closed 1 stream on 1 node\nrevoked until "), "{output:?}");
     assert_ended(sse).await;
-    wait_until("its time is over", async || status(&gateway, "news").await == 200).await;
+    wait_until("the revocation has expired", async || status(&gateway, "news").await == 200).await;
     let output = ends(&["revoke", "--list", "--control", &control]).await;
     assert_eq!(output.stdout, "no active revocations\n", "{output:?}");
 }
@@ -198,7 +198,7 @@ async fn node_without_command_permission_delivers_no_events_and_reports_why() {
     let store = format!("redis://narrow:secret@127.0.0.1:{}", redis.port);
     let gateway =
         Gateway::start(&format!("store = \"{store}\"\nallow-all = true\nstream.ping-interval = \"1s\"")).await;
-    let mut wire = with_timeout("a head", Wire::get(gateway.data, "/api/realtime?channel=news", None, None))
+    let mut wire = with_timeout("the response head", Wire::get(gateway.data, "/api/realtime?channel=news", None, None))
         .await
         .expect("an answer");
     gateway.process.stderr.wait_for_text("no channel goes on").await;

@@ -1,4 +1,4 @@
-//! Going back is one command, whatever happened to the process in between.
+//! Rollback is one command, also after restarts of the process.
 
 use serde_json::{Value, json};
 use tidegate::artifact::bundle::digest;
@@ -25,13 +25,13 @@ async fn roll_back(gateway: &Gateway) -> (u16, Value) {
     ask(gateway.control, "POST", "/v1/policy/rollback", JSON, b"{}").await
 }
 
-/// What was in force before the process began, the latest first.
+/// The digests that were active in the previous process, newest first.
 fn previous_process(reply: &Value) -> Vec<Value> {
     reply["previous_process"].as_array().expect("a list").iter().map(|past| past["digest"].clone()).collect()
 }
 
 fn history_files(config_dir: &ConfigDir) -> Vec<std::path::PathBuf> {
-    let folder = std::fs::read_dir(config_dir.at("cache/past")).expect("a folder");
+    let folder = std::fs::read_dir(config_dir.at("cache/past")).expect("a directory");
     folder.map(|file| file.expect("a file").path()).collect()
 }
 
@@ -44,7 +44,7 @@ async fn rollback_continues_across_restarts() {
     assert_eq!((&reply["rollback_target"], previous_process(&reply)), (&Value::Null, vec![]), "{reply}");
     put(&gateway, 2).await;
     gateway.process.kill().await;
-    // Deployed with a restart: nobody saw the file change.
+    // Deployed with a restart: no process saw the file change.
     config_dir.replace("policy.wasm", version(3));
     let gateway = config_dir.start("policy.wasm", "").await;
     let reply = policy(gateway.control).await;
@@ -56,7 +56,7 @@ async fn rollback_continues_across_restarts() {
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     assert_eq!(std::fs::read(config_dir.at("policy.wasm")).expect("the file"), version(2));
     gateway.process.kill().await;
-    // And further, in the next process; what was gone back from is no part of it.
+    // The next process rolls back further; the policy that was rolled back is not in its history.
     let gateway = config_dir.start("policy.wasm", "").await;
     let reply = policy(gateway.control).await;
     assert_eq!((&reply["active"]["digest"], &reply["rollback_target"]), (&named(2), &named(1)), "{reply}");
@@ -99,20 +99,20 @@ async fn damaged_rollback_history_is_reported_and_does_not_prevent_the_start() {
     assert_eq!((&reply["active"]["digest"], &reply["rollback_target"]), (&named(2), &Value::Null), "{reply}");
     let log = gateway.process.stderr.text_so_far();
     assert!(log.contains("what was in force before is not known"), "{log}");
-    // From here on it is remembered again.
+    // From here on the history is recorded again.
     put(&gateway, 3).await;
     gateway.process.kill().await;
     let gateway = config_dir.start("policy.wasm", "").await;
     assert_eq!(policy(gateway.control).await["rollback_target"], named(2));
-    // A copy that somebody changed does not come back.
-    for file in std::fs::read_dir(config_dir.at("cache/policies")).expect("a folder") {
+    // A modified copy is not activated.
+    for file in std::fs::read_dir(config_dir.at("cache/policies")).expect("a directory") {
         std::fs::write(file.expect("a file").path(), component("deny")).expect("it is changed");
     }
     let (status, reply) = roll_back(&gateway).await;
     assert!(reply["error"]["message"].as_str().is_some_and(|why| why.contains("it was changed")), "{reply}");
     assert_eq!((status, &policy(gateway.control).await["active"]["digest"]), (409, &named(3)), "{reply}");
     gateway.process.kill().await;
-    // Nor is a folder needed that can be written to.
+    // A writable history directory is not required.
     std::fs::remove_dir_all(config_dir.at("cache/past")).expect("it is removed");
     config_dir.write("cache/past", "no folder");
     let gateway = config_dir.start("policy.wasm", "").await;

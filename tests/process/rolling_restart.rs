@@ -1,4 +1,4 @@
-//! Two nodes on one Redis, behind a balancer, are restarted one after the other under load: nobody sees more than reconnects.
+//! A rolling restart under load: two nodes on one Redis behind a load balancer. Clients see reconnects only.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use crate::redis_server::Redis;
 
 const CHANNELS: [&str; 2] = ["rolling", "rolling/ü"];
 
-/// A balancer, in little: each connection goes to the node whose turn it is, and to the next one where that refuses.
+/// A round-robin load balancer: a connection that one node refuses goes to the other.
 async fn balance(listener: TcpListener, nodes: [SocketAddr; 2]) {
     for turn in 0.. {
         let (mut client, _) = listener.accept().await.expect("a connection");
         tokio::spawn(async move {
             for number in [turn % 2, (turn + 1) % 2] {
                 if let Ok(mut node) = TcpStream::connect(nodes[number]).await {
-                    // Either side may end it.
+                    // Either side may close the connection.
                     let _ = tokio::io::copy_bidirectional(&mut client, &mut node).await;
                     return;
                 }
@@ -56,10 +56,10 @@ async fn rolling_restart_loses_no_events() {
     assert_eq!(
         wait_for_all(&sources, Duration::from_secs(30), |received| received.is_open()).await,
         0,
-        "everybody comes in"
+        "all streams are open"
     );
     let begin = Instant::now();
-    // Longer than all of it takes; they are stopped by the clock alone.
+    // Longer than the whole test takes, so that the emitters run until the end.
     let time = 2 * pause + Duration::from_secs(14);
     let emitters: Vec<_> = (0..2).map(|n| emitter::start(redis.port, &CHANNELS, n, 8, time)).collect();
     for number in 0..2 {
@@ -88,5 +88,5 @@ async fn rolling_restart_loses_no_events() {
     );
     assert_eq!(late, 0);
     assert!(restarted < time, "the emitters ran through all of it: {restarted:?}");
-    assert!(sources.iter().all(|source| !source.lock().reconnects.is_empty()), "everybody was asked to come back");
+    assert!(sources.iter().all(|source| !source.lock().reconnects.is_empty()), "all streams were rotated");
 }

@@ -1,4 +1,4 @@
-//! A gateway follows the files that it is made of, in whatever way they are replaced, and takes another policy at its control port.
+//! A gateway follows its files however they are replaced, and activates policies that the control port receives.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use crate::control_port::{JSON, WASM, ask, policy, wait_for_policy};
 use crate::guests::component;
 use crate::processes::{Ended, Gateway, Running, path, run, tidegate, with_timeout};
 
-/// A folder with a configuration, and what it speaks of.
+/// A directory with a configuration, and the files that it refers to.
 pub struct ConfigDir(pub TempDir);
 
-/// Components that decide alike and are not the same: a section of no meaning tells them apart.
+/// A component that decides the same and has another digest: a custom section is added.
 pub fn distinct(component: &[u8], number: u32) -> Vec<u8> {
     let mut bytes = component.to_vec();
     // A custom section of six bytes: a name of one letter, and a number.
@@ -27,7 +27,7 @@ pub fn distinct(component: &[u8], number: u32) -> Vec<u8> {
 
 impl ConfigDir {
     pub fn new() -> Self {
-        Self(tempfile::tempdir().expect("a folder"))
+        Self(tempfile::tempdir().expect("a directory"))
     }
 
     pub fn at(&self, name: &str) -> PathBuf {
@@ -38,7 +38,7 @@ impl ConfigDir {
         std::fs::write(self.at(name), content).expect("it is written");
     }
 
-    /// Beside the file, and then over it, as careful programs do it.
+    /// Writes another file, and renames it over this one.
     pub fn replace(&self, name: &str, content: impl AsRef<[u8]>) {
         let new = format!("{name}.new");
         self.write(&new, content);
@@ -48,7 +48,7 @@ impl ConfigDir {
     pub fn configure(&self, policy: &str, more: &str) {
         let ports = "listen = \"127.0.0.1:0\"\ncontrol.listen = \"127.0.0.1:0\"\nstore = \"memory:\"\n";
         let cache = self.at("cache");
-        // The port is another one after a restart, and the node's name would be too.
+        // The port, and so the default node name, differs after a restart.
         let node = if more.contains("[fleet]") { "" } else { "fleet.node-name = \"desk\"\n" };
         let text =
             format!("{ports}{node}cache-dir = {cache:?}\ndrain.delay = \"0s\"\n[policy]\nfile = {policy:?}\n{more}\n");
@@ -56,7 +56,7 @@ impl ConfigDir {
     }
 
     pub fn launch(&self) -> (Running, TempDir) {
-        // The name alone: what it is stands in the file.
+        // Only the option's name, for `launch`; the value is in the configuration file.
         Gateway::launch("cache-dir = \"\"", &["--config", &path(self.0.path(), "node.toml")])
     }
 
@@ -79,7 +79,7 @@ fn has_digest(digest: &str) -> impl Fn(&Value) -> bool {
 
 pub async fn wait_until_active(gateway: &Gateway, what: &str, component: &[u8], number: u64) {
     let reply = wait_for_policy(gateway.control, what, has_digest(&digest(component))).await;
-    assert_eq!(reply["active"]["generation"], number, "{what}: once each: {reply}");
+    assert_eq!(reply["active"]["generation"], number, "{what}: activated once: {reply}");
     assert_eq!(reply["active"]["persisted"], true, "{what}: {reply}");
 }
 
@@ -91,7 +91,7 @@ async fn wait_for_failure(gateway: &Gateway, stage: &str, words: &str) -> Value 
     .await
 }
 
-/// The answer to a client that wants a channel: status and body.
+/// Requests a channel; status and body of the answer.
 pub async fn request_stream(gateway: &Gateway, channel: &str) -> (u16, String) {
     let target = format!("/api/realtime?channel={channel}");
     let wire = with_timeout("an answer", Wire::get(gateway.data, &target, None, None)).await.expect("an answer");
@@ -108,15 +108,15 @@ async fn replaced_policy_file_is_activated() {
     wait_until_active(&gateway, "a file that is written in place", &version(2), 2).await;
     config_dir.replace("policy.wasm", version(3));
     wait_until_active(&gateway, "a file that is renamed", &version(3), 3).await;
-    std::fs::remove_file(config_dir.at("policy.wasm")).expect("it is there");
+    std::fs::remove_file(config_dir.at("policy.wasm")).expect("it exists");
     gateway.process.stderr.wait_for_text("the policy's file is gone").await;
-    assert!(has_digest(&digest(&version(3)))(&policy(gateway.control).await), "it decides all the same");
+    assert!(has_digest(&digest(&version(3)))(&policy(gateway.control).await), "the policy stays active");
     config_dir.write("other.wasm", version(4));
     symlink("other.wasm", config_dir.at("policy.wasm")).expect("a link");
     wait_until_active(&gateway, "a link in place of a file", &version(4), 4).await;
     config_dir.write("other.wasm", version(5));
     wait_until_active(&gateway, "what a link points to", &version(5), 5).await;
-    // Nothing happens to who only touches it, or writes the same again.
+    // Touching the file, or writing the same content, activates nothing.
     config_dir.replace("other.wasm", version(5));
     std::fs::File::options()
         .append(true)
@@ -134,8 +134,8 @@ async fn policy_path_that_is_not_a_regular_file_is_rejected_without_blocking() {
     config_dir.write("policy.wasm", distinct(&allow, 1));
     let gateway = config_dir.start("policy.wasm", "").await;
     let place = config_dir.at("policy.wasm");
-    let clear = || std::fs::remove_file(&place).or_else(|_| std::fs::remove_dir(&place)).expect("it is there");
-    // A pipe that nobody writes to would be read for ever.
+    let clear = || std::fs::remove_file(&place).or_else(|_| std::fs::remove_dir(&place)).expect("it exists");
+    // Reading a pipe without a writer would never end.
     clear();
     let mut command = tokio::process::Command::new("mkfifo");
     command.arg(&place);
@@ -143,14 +143,14 @@ async fn policy_path_that_is_not_a_regular_file_is_rejected_without_blocking() {
     wait_for_failure(&gateway, "fetched", "it is no file").await;
     clear();
     config_dir.write("policy.wasm", distinct(&allow, 2));
-    wait_until_active(&gateway, "behind a pipe", &distinct(&allow, 2), 2).await;
+    wait_until_active(&gateway, "a file after a pipe", &distinct(&allow, 2), 2).await;
     clear();
-    std::fs::create_dir(&place).expect("a folder");
+    std::fs::create_dir(&place).expect("a directory");
     let both = |reply: &Value| reply["failures"].as_array().is_some_and(|refusals| refusals.len() == 2);
-    let reply = wait_for_policy(gateway.control, "a folder is refused", both).await;
+    let reply = wait_for_policy(gateway.control, "a directory is rejected", both).await;
     assert_eq!(reply["failures"][0]["reason"], reply["failures"][1]["reason"], "{reply}");
     clear();
-    // It has holes only.
+    // The file is sparse.
     std::fs::File::create(&place).and_then(|file| file.set_len(300 << 20)).expect("a large file");
     wait_for_failure(&gateway, "fetched", "it has more than 67108864 bytes").await;
     assert!(
@@ -158,16 +158,16 @@ async fn policy_path_that_is_not_a_regular_file_is_rejected_without_blocking() {
         "nothing of that changed anything"
     );
     config_dir.write("policy.wasm", distinct(&allow, 3));
-    wait_until_active(&gateway, "behind all of that", &distinct(&allow, 3), 3).await;
+    wait_until_active(&gateway, "a file after all of that", &distinct(&allow, 3), 3).await;
 }
 
 #[tokio::test]
 async fn replaced_symbolic_link_in_the_path_is_followed() {
     let (config_dir, allow) = (ConfigDir::new(), component("allow"));
     let version = |number| distinct(&allow, number);
-    // As Kubernetes mounts a ConfigMap: all files change when one link does.
+    // As Kubernetes mounts a ConfigMap: replacing one link changes all files.
     for folder in ["map/..1", "map/..2", "releases/1", "releases/2"] {
-        std::fs::create_dir_all(config_dir.at(folder)).expect("a folder");
+        std::fs::create_dir_all(config_dir.at(folder)).expect("a directory");
     }
     config_dir.write("map/..1/policy.wasm", version(1));
     config_dir.write("map/..2/policy.wasm", version(2));
@@ -178,8 +178,8 @@ async fn replaced_symbolic_link_in_the_path_is_followed() {
     std::fs::rename(config_dir.at("map/..data_tmp"), config_dir.at("map/..data")).expect("it is renamed");
     std::fs::remove_dir_all(config_dir.at("map/..1")).expect("it is removed");
     wait_until_active(&gateway, "a ConfigMap", &version(2), 2).await;
-    // And once more, from where it points to now.
-    std::fs::create_dir_all(config_dir.at("map/..3")).expect("a folder");
+    // A second time, from the new target of the link.
+    std::fs::create_dir_all(config_dir.at("map/..3")).expect("a directory");
     config_dir.write("map/..3/policy.wasm", version(3));
     symlink("..3", config_dir.at("map/..data_tmp")).expect("a link");
     std::fs::rename(config_dir.at("map/..data_tmp"), config_dir.at("map/..data")).expect("it is renamed");
@@ -187,7 +187,7 @@ async fn replaced_symbolic_link_in_the_path_is_followed() {
 
     let config_dir = ConfigDir::new();
     for (number, folder) in [(1, "releases/1"), (2, "releases/2")] {
-        std::fs::create_dir_all(config_dir.at(folder)).expect("a folder");
+        std::fs::create_dir_all(config_dir.at(folder)).expect("a directory");
         config_dir.write(&format!("{folder}/policy.wasm"), version(number));
     }
     symlink("releases/1", config_dir.at("current")).expect("a link");
@@ -249,10 +249,10 @@ async fn failing_cases_prevent_activation() {
     config_dir.write("policy.wasm", &deny);
     wait_for_failure(&gateway, "tested", "\"anybody\"").await;
     assert_eq!(request_stream(&gateway, "c").await.0, 200);
-    // With cases that it passes it takes force, though it was refused before.
+    // With cases that pass the policy is activated, though it failed before.
     config_dir.write("policy.cases.toml", ALLOWS.replace("allow = true", "status = 418"));
     wait_until_active(&gateway, "other cases", &deny, 2).await;
-    // Cases alone are a change, too.
+    // A change of the cases alone is a change, too.
     config_dir.write("policy.cases.toml", "requires.settings = [\"word\"]");
     wait_for_failure(&gateway, "linked", "policy.settings.word").await;
     assert_eq!(policy(gateway.control).await["active"]["generation"], 2);
@@ -266,12 +266,12 @@ async fn changed_configuration_is_activated_like_a_policy() {
     let settings = "settings.word = \"${file:word}\"";
     let gateway = config_dir.start("policy.wasm", settings).await;
     assert_eq!(request_stream(&gateway, "k:1").await, (418, "one".into()));
-    // What a setting refers to is read when that is asked for.
+    // Referenced files are read again on SIGHUP.
     config_dir.write("word", "two\n");
     gateway.process.signal("HUP").await;
     wait_for_policy(gateway.control, "another word", |reply| reply["active"]["generation"] == 2).await;
     assert_eq!(request_stream(&gateway, "k:1").await, (418, "two".into()));
-    // The file of the configuration is followed as well; keys that can be looked up are no channels from then on.
+    // The configuration file is followed, too; keys under look-up prefixes are not channels any more.
     config_dir.configure(
         "policy.wasm",
         &format!("{settings}\nlookup.prefixes = [\"k:\"]\nconcurrency = 7\ncache-size = \"0\""),
@@ -281,8 +281,8 @@ async fn changed_configuration_is_activated_like_a_policy() {
     assert_eq!(request_stream(&gateway, "k:1").await.0, 403);
     let is_logged =
         |log: &str| log.lines().any(|line| line.contains("policy.concurrency") && line.contains("next start"));
-    assert!(with_timeout("a line in the log", gateway.process.stderr.wait_for(is_logged)).await);
-    // A mistake changes nothing.
+    assert!(with_timeout("the log line is written", gateway.process.stderr.wait_for(is_logged)).await);
+    // An error in the configuration changes nothing.
     config_dir.configure("policy.wasm", "timeout = \"soon\"");
     let reply =
         wait_for_policy(gateway.control, "a mistake", |reply| reply["configuration"]["error"].is_string()).await;
@@ -292,7 +292,7 @@ async fn changed_configuration_is_activated_like_a_policy() {
         (&json!(3), (418, "two".into())),
         "{reply}"
     );
-    // Nor does one that only the stages find.
+    // An error that only the pipeline finds changes nothing, either.
     config_dir.write("policy.cases.toml", "requires.settings = [\"word\"]\n");
     wait_for_policy(gateway.control, "cases", |reply| reply["active"]["generation"] == 4).await;
     config_dir.configure("policy.wasm", "");
@@ -306,7 +306,7 @@ async fn changed_configuration_is_activated_like_a_policy() {
     config_dir.write("next.wasm", component("allow"));
     config_dir.configure("next.wasm", "");
     wait_until_active(&gateway, "another file", &component("allow"), 5).await;
-    assert_eq!(request_stream(&gateway, "k:1").await.0, 200, "nothing is looked up any more");
+    assert_eq!(request_stream(&gateway, "k:1").await.0, 200, "no prefix is configured any more");
 }
 
 #[tokio::test]
@@ -327,7 +327,7 @@ async fn activation_over_http_replaces_the_policy_file() {
     assert_eq!((status, &reply["active"]["persisted"]), (200, &json!(true)), "{reply}");
     assert_eq!(std::fs::read(config_dir.at("policy.wasm")).expect("the file"), deny);
     assert_eq!(request_stream(&gateway, "c").await.0, 418);
-    // Cases go with it, and from then on they are asked of whatever comes without.
+    // Cases that are sent are stored, and run against later components that are sent without cases.
     let base64 = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
     let third = distinct(&allow, 3);
     let bundle = json!({ "component": base64(&third), "cases": ALLOWS }).to_string();
@@ -336,16 +336,16 @@ async fn activation_over_http_replaces_the_policy_file() {
     assert_eq!(std::fs::read_to_string(config_dir.at("policy.cases.toml")).expect("the cases"), ALLOWS);
     let (status, reply) = ask(control, "PUT", "/v1/policy", WASM, &deny).await;
     assert_eq!((status, &reply["error"]["stage"]), (422, &json!("tested")), "{reply}");
-    // Back, with the file as it was: without cases.
+    // The rollback restores the file as it was: without cases.
     let (status, reply) = ask(control, "POST", "/v1/policy/rollback", JSON, b"{}").await;
     assert_eq!((status, &reply["active"]["digest"]), (200, &json!(digest(&deny))), "{reply}");
     assert_eq!(std::fs::read(config_dir.at("policy.wasm")).expect("the file"), deny);
     assert!(!config_dir.at("policy.cases.toml").exists());
-    // What was written here is not loaded once more by who follows the file.
+    // The file watcher does not activate again what the gateway itself wrote.
     config_dir.replace("policy.wasm", distinct(&allow, 5));
-    wait_until_active(&gateway, "a file behind all that", &distinct(&allow, 5), 5).await;
+    wait_until_active(&gateway, "a file after all that", &distinct(&allow, 5), 5).await;
     let left: Vec<_> = std::fs::read_dir(config_dir.0.path())
-        .expect("a folder")
+        .expect("a directory")
         .map(|file| file.expect("a file").file_name())
         .collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().contains("tidegate-")), "{left:?}");
@@ -361,7 +361,7 @@ async fn activation_is_reported_as_not_persisted_when_the_file_is_a_link() {
     assert_eq!((status, &reply["active"]["persisted"]), (200, &json!(false)), "{reply}");
     assert!(reply["not_persisted_reason"].as_str().is_some_and(|why| why.contains("is a link")), "{reply}");
     assert_eq!(std::fs::read(config_dir.at("mounted.wasm")).expect("the file"), allow);
-    // Another configuration does not bring the file's back, and the file's own change does.
+    // A changed configuration does not activate the file's policy again, and a changed file does.
     gateway.process.signal("HUP").await;
     wait_for_policy(gateway.control, "the configuration is read", |reply| reply["configuration"]["read_at"].is_u64())
         .await;
@@ -377,9 +377,9 @@ async fn dev_command_activates_a_changed_policy() {
     let ports = ["dev", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--policy"];
     let mut command = tidegate(&ports);
     command.arg(config_dir.at("policy.wasm")).current_dir(config_dir.0.path()).stdin(std::process::Stdio::null());
-    let gateway = Gateway::wait_until_ready(Running::start(command), tempfile::tempdir().expect("a folder")).await;
+    let gateway = Gateway::wait_until_ready(Running::start(command), tempfile::tempdir().expect("a directory")).await;
     config_dir.write("policy.wasm", &deny);
-    wait_until_active(&gateway, "a policy that is built anew", &deny, 2).await;
+    wait_until_active(&gateway, "a policy that is built again", &deny, 2).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A new policy takes force while streams run: all of them come back within the window, evenly, and lose nothing.
+//! Rotation after an activation: all streams reconnect evenly within the window, and lose no event.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use crate::processes::{Gateway, is_full_soak, path};
 use crate::redis_server::Redis;
 
 const CHANNELS: [&str; 1] = ["rotation"];
-/// A stream that is younger is let alone until it is so old.
+/// Streams are not rotated before this age.
 const MIN_STREAM_AGE: Duration = Duration::from_secs(10);
 
-/// The policy that lets everybody in, with something in it that changes nothing: a custom section.
+/// The policy that allows all requests, with a custom section that changes only the digest.
 fn allow(edition: u8) -> Vec<u8> {
     let mut component = guests::component("allow");
     component.extend([0, 3, 1, b'e', edition]);
@@ -25,7 +25,7 @@ async fn streams_are_rotated_evenly_within_the_window() {
     let (streams, window) = if is_full_soak() { (2000, 30) } else { (400, 10) };
     let window = Duration::from_secs(window);
     let redis = Redis::start(&[]).await;
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let policy = path(dir.path(), "policy.wasm");
     std::fs::write(&policy, allow(1)).expect("the policy is written");
     let toml = format!(
@@ -42,19 +42,19 @@ async fn streams_are_rotated_evenly_within_the_window() {
     assert_eq!(
         wait_for_all(&sources, Duration::from_secs(30), |received| received.is_open()).await,
         0,
-        "everybody comes in"
+        "all streams are open"
     );
     let emitter = emitter::start(redis.port, &CHANNELS, 3, 8, MIN_STREAM_AGE + window + Duration::from_secs(4));
     tokio::time::sleep(MIN_STREAM_AGE).await;
 
     let next = path(dir.path(), "next.wasm");
     std::fs::write(&next, allow(2)).expect("the policy is written");
-    std::fs::rename(&next, &policy).expect("it takes the other's place");
+    std::fs::rename(&next, &policy).expect("it replaces the previous file");
     gateway.process.stderr.wait_for_text("rotating").await;
     let begin = Instant::now();
     let stay =
         wait_for_all(&sources, window + Duration::from_secs(20), |received| !received.reconnects.is_empty()).await;
-    assert_eq!(stay, 0, "some were not asked to come back");
+    assert_eq!(stay, 0, "some streams were not rotated");
     let account = EmitterReport::of(emitter).await;
     let all = vec![stored_entries(&redis, CHANNELS[0]).await];
     let late = wait_for_all(&sources, Duration::from_secs(20), |received| received.has_all(&all)).await;

@@ -1,4 +1,4 @@
-//! A candidate of a running gateway, by its operator's commands: asked, told of, put in force.
+//! The commands for a shadow policy of a running gateway: start, report, promote.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::client::Wire;
 use crate::guests::component;
 use crate::processes::{Ended, Gateway, path, run, tidegate, wait_until};
 
-/// Runs `tidegate policy …` against a gateway, in a folder.
+/// Runs `tidegate policy …` against a gateway, in a directory.
 async fn policy(gateway: &Gateway, dir: &Path, args: &[&str]) -> Ended {
     let control = gateway.control.to_string();
     let mut command = tidegate(&[&["policy"], args, &["--control", &control]].concat());
@@ -20,10 +20,10 @@ async fn status(gateway: &Gateway) -> u16 {
     Wire::get(gateway.data, "/api/realtime?channel=c", None, None).await.expect("an answer").status
 }
 
-/// The counts of the candidate, when there are so many decisions.
+/// The counts of the shadow policy, after this many decisions.
 async fn counts(gateway: &Gateway, dir: &Path, decisions: u64) -> Value {
     let mut counts = Value::Null;
-    wait_until("the candidate was asked", async || {
+    wait_until("the shadow policy was evaluated", async || {
         let ended = policy(gateway, dir, &["shadow", "--json"]).await;
         let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
         counts = report["counts"].clone();
@@ -35,7 +35,7 @@ async fn counts(gateway: &Gateway, dir: &Path, decisions: u64) -> Value {
 
 #[tokio::test]
 async fn shadow_policy_is_evaluated_and_promoted() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();
     std::fs::write(dir.join("policy.wasm"), component("deny")).expect("written");
     std::fs::write(dir.join("new.wasm"), component("allow")).expect("written");
@@ -46,8 +46,8 @@ async fn shadow_policy_is_evaluated_and_promoted() {
         path(dir, "trap.wasm")
     ))
     .await;
-    // The one of the configuration is loaded beside the start.
-    wait_until("there is a candidate", async || policy(&gateway, dir, &["shadow"]).await.code() == Some(0)).await;
+    // The configured shadow policy is loaded in the background during the start.
+    wait_until("a shadow policy is active", async || policy(&gateway, dir, &["shadow"]).await.code() == Some(0)).await;
     assert_eq!(status(&gateway).await, 418);
     assert_eq!(counts(&gateway, dir, 1).await["error"], 1);
     let output = policy(&gateway, dir, &["shadow", "--json"]).await;
@@ -69,7 +69,7 @@ async fn shadow_policy_is_evaluated_and_promoted() {
     assert_eq!(promoted.code(), Some(0), "{promoted:?}");
     assert!(promoted.stdout.ends_with("is active, generation 2\n"), "{promoted:?}");
     assert_eq!(status(&gateway).await, 200);
-    assert_eq!(std::fs::read(&file).expect("it is there"), component("allow"), "the next start has it too");
+    assert_eq!(std::fs::read(&file).expect("it exists"), component("allow"), "the policy is persisted");
     let output = crate::control_port::policy(gateway.control).await;
     assert_eq!(output["active"]["persisted"], true, "{output}");
     let none = policy(&gateway, dir, &["promote"]).await;
@@ -78,7 +78,7 @@ async fn shadow_policy_is_evaluated_and_promoted() {
 
 #[tokio::test]
 async fn invalid_shadow_policy_is_rejected_and_the_previous_one_stays() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();
     std::fs::write(dir.join("policy.wasm"), component("allow")).expect("written");
     std::fs::write(dir.join("deny.wasm"), component("deny")).expect("written");

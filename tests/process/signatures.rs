@@ -1,4 +1,4 @@
-//! Keys are made, policies signed, and a gateway that has a key takes what is signed, and nothing else.
+//! Key generation and signing: a gateway with trusted keys activates only signed policies.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -26,12 +26,12 @@ async fn done(dir: &Path, args: &[&str]) -> String {
 }
 
 fn mode(path: PathBuf) -> u32 {
-    std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777
+    std::fs::metadata(path).expect("it exists").permissions().mode() & 0o777
 }
 
 #[tokio::test]
 async fn only_a_signed_policy_is_activated() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();
     std::fs::write(dir.join("policy.wasm"), component("allow")).expect("written");
     done(dir, &["policy", "keygen", "-o", "release"]).await;
@@ -47,11 +47,11 @@ async fn only_a_signed_policy_is_activated() {
         let ended = check().await;
         assert!(ended.code() == Some(1) && ended.stderr.contains(why), "{why}: {ended:?}");
     };
-    assert_eq!(check().await.code(), Some(0), "no key, no signature");
+    assert_eq!(check().await.code(), Some(0), "without a key no signature is needed");
     let sign = |key: &'static str, sequence: &'static str| {
         ["policy", "sign", "policy.wasm", "--key", key, "--sequence", sequence, "--json"]
     };
-    // A mistake in the order of files is not made into a signature.
+    // Swapped arguments do not produce a signature.
     let ended = in_folder(dir, &["policy", "sign", "release.pem", "--key", "release.pem", "--sequence", "1"]).await;
     assert!(ended.code() == Some(1) && ended.stderr.contains("release.pem: is not WebAssembly"), "{ended:?}");
     assert!(!dir.join("release.pem.sig").exists());
@@ -63,14 +63,14 @@ async fn only_a_signed_policy_is_activated() {
     let toml = "store = \"memory:\"\npolicy = { file = \"policy.wasm\", trusted-keys = [\"release.pub.pem\"] }\nfleet.node-name = \"n\"\n";
     std::fs::write(dir.join("tidegate.toml"), toml).expect("written");
     refused("no trusted key").await;
-    std::fs::remove_file(dir.join("policy.wasm.sig")).expect("it is there");
+    std::fs::remove_file(dir.join("policy.wasm.sig")).expect("it exists");
     refused("it is not signed").await;
     done(dir, &sign("release.pem", "2")).await;
-    assert_eq!(check().await.code(), Some(0), "a key, and its signature");
+    assert_eq!(check().await.code(), Some(0), "a trusted key, and its signature");
     std::fs::write(dir.join("policy.wasm"), component("deny")).expect("written");
     refused("another component").await;
 
-    // It takes force once, and then nothing older does.
+    // After its activation no older policy is activated.
     let toml = |dir: &Path| {
         format!(
             "store = \"memory:\"\nfleet.node-name = \"n\"\ncache-dir = {:?}\npolicy = {{ file = {:?}, trusted-keys = [{:?}] }}",
@@ -90,7 +90,7 @@ async fn only_a_signed_policy_is_activated() {
 
 #[tokio::test]
 async fn openssl_keys_are_accepted() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();
     let script = "openssl genpkey -algorithm ed25519 -out key.pem && openssl pkey -in key.pem -pubout -out key.pub.pem";
     let mut command = Command::new("sh");
@@ -104,12 +104,12 @@ async fn openssl_keys_are_accepted() {
     let toml = "store = \"memory:\"\npolicy = { file = \"policy.wasm\", trusted-keys = [\"key.pub.pem\"] }\n";
     std::fs::write(dir.join("tidegate.toml"), toml).expect("written");
     assert_eq!(in_folder(dir, &["check"]).await.code(), Some(0));
-    // And OpenSSL reads ours, and finds the public half in the private one.
+    // OpenSSL reads generated keys, too, and derives the public key from the private one.
     done(dir, &["policy", "keygen"]).await;
     let mut command = Command::new("openssl");
     command.args(["pkey", "-pubout", "-in", &path(dir, "tidegate-policy.pem")]);
     let public = run(command, None).await;
-    assert_eq!(public.stdout, std::fs::read_to_string(dir.join("tidegate-policy.pub.pem")).expect("it is there"));
+    assert_eq!(public.stdout, std::fs::read_to_string(dir.join("tidegate-policy.pub.pem")).expect("it exists"));
     // The cases are signed too.
     std::fs::write(dir.join("policy.cases.toml"), cases.replace("true", "false")).expect("written");
     let ended = in_folder(dir, &["check"]).await;
@@ -123,7 +123,7 @@ async fn removed_trusted_key_is_no_longer_accepted() {
     for key in ["old", "new", "other"] {
         done(&folder, &["policy", "keygen", "-o", key]).await;
     }
-    // Components and signatures beside them, `1.wasm` and so on.
+    // Components and their signatures, `1.wasm` and so on.
     let version = |number: u32| distinct(&allow, number);
     let sign = async |number: u32, key: &str| {
         let file = format!("{number}.wasm");
@@ -158,8 +158,8 @@ async fn removed_trusted_key_is_no_longer_accepted() {
     let gateway = config_dir.start("policy.wasm", "trusted-keys = ['old.pub.pem']").await;
     let put = async |number: u32| ask(gateway.control, "PUT", "/v1/policy", JSON, bundle(number).as_bytes()).await;
     sign(2, "new").await;
-    assert_eq!(put(2).await.0, 422, "nobody knows that key yet");
-    // One more key: what is in force stays what it is.
+    assert_eq!(put(2).await.0, 422, "the key is not trusted yet");
+    // One more trusted key keeps the active policy.
     let read = async || policy(gateway.control).await["configuration"]["read_at"].clone();
     let before = read().await;
     config_dir.configure("policy.wasm", "trusted-keys = ['old.pub.pem', 'next.pub.pem']");
@@ -169,11 +169,11 @@ async fn removed_trusted_key_is_no_longer_accepted() {
     sign(3, "old").await;
     let (status, reply) = ask(gateway.control, "PUT", "/v1/policy?dry-run", JSON, bundle(3).as_bytes()).await;
     assert_eq!(status, 200, "both may sign: {reply}");
-    // The old one is taken away: what it signed goes on, and the log says that a restart would not take it.
+    // Without the old key its policy stays active, and the failure reports that a restart would not accept it.
     config_dir.configure("policy.wasm", "trusted-keys = ['next.pub.pem']");
     let refused = async |number: u32| {
         let hash = tidegate::artifact::bundle::digest(&version(number));
-        let reply = wait_for_policy(gateway.control, "what lies in the file is refused", |reply| {
+        let reply = wait_for_policy(gateway.control, "the policy in the file is rejected", |reply| {
             let last = &reply["last_failure"];
             last["digest"] == hash && last["source"].as_str().is_some_and(|source| source.starts_with("file"))
         })
@@ -191,7 +191,7 @@ async fn removed_trusted_key_is_no_longer_accepted() {
     sign(4, "new").await;
     release(4);
     wait_until_active(&gateway, "the new key's policy", &version(4), 2).await;
-    // What is in the key's file counts, not its name.
+    // The content of the key file counts, not its name.
     std::fs::copy(config_dir.at("other.pub.pem"), config_dir.at("copy.pem")).expect("a copy");
     std::fs::rename(config_dir.at("copy.pem"), config_dir.at("next.pub.pem")).expect("renamed");
     refused(4).await;
@@ -200,7 +200,7 @@ async fn removed_trusted_key_is_no_longer_accepted() {
     sign(5, "other").await;
     let (status, reply) = put(5).await;
     assert_eq!((status, &reply["active"]["generation"]), (200, &json!(3)), "{reply}");
-    // Whether there have to be signatures at all is decided at the start.
+    // Whether signatures are required is decided at the start.
     config_dir.configure("policy.wasm", "");
     let reply =
         wait_for_policy(gateway.control, "no key", |reply| reply["configuration"]["needs_restart"] != json!([])).await;

@@ -1,4 +1,4 @@
-//! Many streams that are cut all the time, emitters that race, and a Redis that is killed: each stream gets each entry once.
+//! Streams that disconnect again and again, concurrent emitters, and a Redis that is killed: each stream receives each entry once.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::redis_server::{DURABLE, Redis};
 
 const CHANNELS: [&str; 3] = ["soak", "soak:two words & more", "soak/ü🎉"];
 
-/// Reads, is cut, and comes back, until the runtime ends.
+/// Reads, is disconnected, and reconnects, until the runtime ends.
 async fn follow(source: Arc<Source>, to: SocketAddr, cuts: Arc<AtomicU64>) {
     let mut random = Random(source.number as u64 + 1000);
     loop {
@@ -31,19 +31,19 @@ async fn read(source: &Source, mut wire: Wire, random: &mut Random) {
             () = source.cut.notified() => break,
             more = wire.more(64 << 10) => match more {
                 Ok(true) => wire.blocks(|block| source.lock().take(&block)),
-                // Nobody but the tests ends a stream here.
+                // Only the tests end streams here.
                 ended => return source.lock().wrong.push(format!("{ended:?}")),
             }
         }
     }
-    // Some bytes more, so that it breaks in the middle of a block.
+    // Some more bytes, so that the connection breaks within a block.
     let peak = 1 + random.below(400);
     if let Ok(Ok(true)) = tokio::time::timeout(Duration::from_millis(100), wire.more(peak)).await {
         wire.blocks(|block| source.lock().take(&block));
     }
 }
 
-/// Where a stream begins: as the stock client that has just loaded, that has a history, or that has a clock that is wrong.
+/// The ack of a stream: none, that of a page with a history, or that of a browser with a wrong clock.
 fn ack(number: usize) -> Option<u64> {
     let now = tidegate::util::clock::now_ms();
     match number % 4 {
@@ -75,7 +75,7 @@ async fn each_event_is_delivered_once_despite_disconnects_and_a_redis_restart() 
     let (mut random, mut peak, mut second) = (Random(1), 0, 1);
     let (mut killed, mut back) = (false, false);
     while begin.elapsed() < time {
-        // They come over the first half, most of them at once.
+        // Two thirds of the streams open at once, and the rest during the first half.
         let due =
             streams * 2 / 3 + streams * begin.elapsed().as_millis() as usize / (time.as_millis() as usize * 3 / 2);
         while sources.len() < due.min(streams) {
@@ -115,7 +115,7 @@ async fn each_event_is_delivered_once_despite_disconnects_and_a_redis_restart() 
         "{added} and perhaps {doubtful} entries, and there are {total}"
     );
 
-    // Everyone gets there, after at most a position check; then everyone comes back once more, to be told nothing.
+    // Every stream completes after at most one reconciliation; then each reconnects once more, and receives nothing new.
     let late = wait_for_all(&sources, Duration::from_secs(20), |received| received.has_all(&all)).await;
     let settled = begin.elapsed();
     let before: Vec<_> = sources.iter().map(|source| source.lock().connections).collect();
@@ -124,17 +124,17 @@ async fn each_event_is_delivered_once_despite_disconnects_and_a_redis_restart() 
         let back = wait_for_all(std::slice::from_ref(source), Duration::from_secs(20), |received| {
             received.connections > before && received.is_open()
         });
-        assert_eq!(back.await, 0, "everyone comes back");
+        assert_eq!(back.await, 0, "all streams reconnect");
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     peak = peak.max(gateway.process.resident());
 
     let deliveries = assert_complete(&sources, &all);
-    assert_eq!(late, 0, "some came late");
-    assert!(sources.iter().all(|source| source.lock().reconnects.is_empty()), "nobody asked anyone to come back");
+    assert_eq!(late, 0, "some streams are incomplete");
+    assert!(sources.iter().all(|source| source.lock().reconnects.is_empty()), "no stream was rotated");
     println!(
         "soak: {streams} streams, {total} entries ({doubtful} in doubt, {published} published), {} cuts, {deliveries} deliveries in \
-         {:.1} s; the gateway: {peak} KiB at the most, {:.2} s of CPU",
+         {:.1} s; the gateway: {peak} KiB at most, {:.2} s of CPU",
         cuts.load(Ordering::Relaxed),
         settled.as_secs_f64(),
         gateway.process.cpu_time(),

@@ -1,4 +1,4 @@
-//! Sockets that a service manager keeps open: one gateway after the other serves on them, and nobody notices.
+//! Socket activation: successive gateways serve on sockets that the service manager keeps open, and no client is refused.
 
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -18,7 +18,7 @@ use crate::event_source::{Received, Source, assert_complete, stored_entries, wai
 use crate::processes::{Gateway, Running, with_timeout};
 use crate::redis_server::Redis;
 
-/// A socket as service managers make it, with a backlog that holds everybody who comes between two gateways.
+/// A socket like that of a service manager, with a backlog for connections between two gateways.
 pub fn listening(address: &str) -> TcpListener {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.bind(&address.parse::<SocketAddr>().expect("an address").into()).expect("a free port");
@@ -30,9 +30,9 @@ pub fn inherited(socket: &TcpListener) -> Stdio {
     OwnedFd::from(socket.try_clone().expect("another handle")).into()
 }
 
-/// Starts `tidegate serve` with two sockets, handed over as the protocol has it: from number 3 on, and the process' own id.
+/// Starts `tidegate serve` with inherited sockets, as the protocol requires: from file descriptor 3 on, and with the process id.
 pub fn launch(toml: &str, first: Stdio, second: Option<Stdio>, env: &[(&str, &str)]) -> (Running, TempDir) {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("tidegate.toml"), toml).expect("the configuration is written");
     let gateway = crate::processes::tidegate(&["serve"]);
     let both = "exec 3<&0 4<&2 </dev/null 2>&1; export LISTEN_PID=$$; exec \"$0\" serve";
@@ -50,7 +50,7 @@ pub fn launch(toml: &str, first: Stdio, second: Option<Stdio>, env: &[(&str, &st
     (Running::start_without_log(command), dir)
 }
 
-/// Opens streams without a pause, each on a new connection, until it is told to stop. What went wrong.
+/// Opens streams without a pause, each on a new connection, until it is stopped; returns unexpected answers.
 async fn open_streams(to: SocketAddr, stop: Arc<AtomicBool>, count: Arc<AtomicUsize>) -> Vec<String> {
     let mut wrong = Vec::new();
     while !stop.load(Ordering::Relaxed) {
@@ -90,14 +90,15 @@ async fn restart_with_inherited_sockets_refuses_no_connection_and_loses_no_event
         (0..3).map(|_| tokio::spawn(open_streams(to, Arc::clone(&stop), Arc::clone(&opened)))).collect();
     for round in 1..=2 {
         let is_here = |received: &Received| received.connections == round && received.is_open();
-        assert_eq!(wait_for_all(&sources, Duration::from_secs(20), is_here).await, 0, "everybody comes in");
+        assert_eq!(wait_for_all(&sources, Duration::from_secs(20), is_here).await, 0, "all streams are open");
         let before = opened.load(Ordering::Relaxed);
-        crate::processes::wait_until("some come in", async || opened.load(Ordering::Relaxed) > before + 50).await;
+        crate::processes::wait_until("some streams are opened", async || opened.load(Ordering::Relaxed) > before + 50)
+            .await;
         gateway.process.signal("TERM").await;
         let ended = gateway.process.end().await;
         assert_eq!(ended.code(), Some(0), "{ended:?}");
         assert!(ended.stdout.contains("drained"), "{}", ended.stdout);
-        assert!(!ended.stdout.contains("leaving"), "there is nobody who would have to turn away: {}", ended.stdout);
+        assert!(!ended.stdout.contains("leaving"), "inherited sockets need no delay: {}", ended.stdout);
         gateway = start().await;
     }
     let account = EmitterReport::of(emitter).await;
@@ -121,15 +122,15 @@ async fn restart_with_inherited_sockets_refuses_no_connection_and_loses_no_event
 #[tokio::test]
 async fn sockets_are_matched_by_name_and_the_service_manager_is_notified() {
     let (data, control) = (listening("127.0.0.1:0"), listening("127.0.0.1:0"));
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("notify");
     let manager = UnixDatagram::bind(&path).expect("a socket");
     let notification = async || {
         let mut text = vec![0; 4096];
-        let read = with_timeout("the manager is told", manager.recv(&mut text)).await.expect("a message");
+        let read = with_timeout("the service manager is notified", manager.recv(&mut text)).await.expect("a message");
         String::from_utf8_lossy(&text[..read]).trim().to_owned()
     };
-    // The address that is not used is one that could not be.
+    // The unused `listen` is an address that cannot be bound.
     let toml = "store = \"memory:\"\nallow-all = true\nlisten = \"192.0.2.1:1\"\ndrain.delay = \"1h\"";
     let names = [("LISTEN_FDNAMES", "control:data"), ("NOTIFY_SOCKET", path.to_str().expect("a path"))];
     let (process, dir) = launch(toml, inherited(&control), Some(inherited(&data)), &names);
@@ -143,8 +144,8 @@ async fn sockets_are_matched_by_name_and_the_service_manager_is_notified() {
     gateway.process.signal("TERM").await;
     assert_eq!(notification().await, "STOPPING=1");
     assert_eq!(gateway.process.end().await.code(), Some(0));
-    // It is not the gateway that closes them.
-    TcpStream::connect(address(&data)).expect("who connects now waits for the next one");
+    // The gateway does not close inherited sockets.
+    TcpStream::connect(address(&data)).expect("connections wait for the next gateway");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Clients that stop reading cost no more than the configuration says, and lose nothing.
+//! Clients that stop reading: memory stays within the documented bound, and no event is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ const HEAD: usize = 64;
 /// Bytes of an event's data.
 const SIZE: usize = 1024;
 
-/// A client of the channel: the number of events that it has, for others to see.
+/// A client of the channel, with the shared number of events that it has received.
 struct Reader {
     wire: Wire,
     have: Arc<AtomicUsize>,
@@ -23,7 +23,7 @@ struct Reader {
 
 impl Reader {
     async fn open(gateway: &Gateway) -> Self {
-        // A small buffer on this side, so that the gateway feels it soon.
+        // A small receive buffer, so that the gateway is blocked soon.
         let target = "/api/realtime?channel=flood";
         let mut wire =
             with_timeout("a stream", Wire::get(gateway.data, target, None, Some(32 << 10))).await.expect("an answer");
@@ -41,7 +41,7 @@ impl Reader {
         Self { wire, have: Arc::default() }
     }
 
-    /// Reads until it has so many events, each in its turn and word for word; `expect` says what the stream holds.
+    /// Reads until it has this many events; `expect` checks each of them.
     fn read(
         mut self,
         count: usize,
@@ -50,7 +50,7 @@ impl Reader {
         tokio::spawn(async move {
             let mut n = 0;
             while n < count {
-                self.wire.more(256 << 10).await.map_err(|error| format!("behind {n} events: {error}"))?;
+                self.wire.more(256 << 10).await.map_err(|error| format!("after {n} events: {error}"))?;
                 let mut wrong = None;
                 self.wire.blocks(|block| {
                     if wrong.is_none() && !block.data.is_empty() && !block.data.starts_with(r#"{"type":"ping""#) {
@@ -84,7 +84,7 @@ async fn stalled_clients_stay_within_the_memory_bound_and_lose_no_events() {
     ))
     .await;
     let idle = gateway.process.resident();
-    // As docs/configuration.md has it; what is on its way from Redis comes on top, and is told apart.
+    // The bound of docs/configuration.md; data in transit from Redis comes on top, and is separate.
     let bound = idle + (log + replay) * 1024 + (streams + 1) * (2 * HEAD + 64);
     let on_its_way = 24 * 1024;
     let mut clients = Vec::new();
@@ -93,7 +93,7 @@ async fn stalled_clients_stay_within_the_memory_bound_and_lose_no_events() {
     }
     let connected = gateway.process.resident();
     let begin = Instant::now();
-    // One that reads on shows when the gateway has taken everything in, and that the others are not in its way.
+    // A client that keeps reading shows when the gateway has received everything, and that stalled clients do not delay it.
     let witness = Reader::open(&gateway).await;
     let has = Arc::clone(&witness.have);
     let witness = witness.read(events, |n, frame| frame.contains(&format!("\"n\":{},", 1_000_000 + n)));
@@ -125,10 +125,10 @@ async fn stalled_clients_stay_within_the_memory_bound_and_lose_no_events() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(finished, "the one that reads has {} of {events}", has.load(Ordering::Relaxed));
-    witness.await.expect("no panic").expect("the one that reads gets everything");
+    witness.await.expect("no panic").expect("the client that keeps reading receives every event");
     let (passed, while_passing, cpu_passing) = (begin.elapsed(), peak, gateway.process.cpu_time());
 
-    // What the stream still holds is everything: nobody trimmed it.
+    // The stream was not trimmed, so it holds every entry.
     let stored_entries: Arc<Vec<String>> = Arc::new(ids);
     let again = Instant::now();
     let mut counters = Vec::new();
@@ -160,7 +160,7 @@ async fn stalled_clients_stay_within_the_memory_bound_and_lose_no_events() {
     let short: Vec<usize> = counters.iter().map(|c| c.load(Ordering::Relaxed)).filter(|n| *n < events).collect();
     assert!(short.is_empty(), "{} clients came to {short:?} of {events} only", short.len());
     for reader in readers {
-        reader.await.expect("no panic").expect("a client that read again gets everything");
+        reader.await.expect("no panic").expect("a client that resumes reading receives every event");
     }
     let peak = while_passing.max(peak_again);
     assert!(peak <= bound + on_its_way, "{peak} KiB, and the bound is {bound} (+ {on_its_way})");

@@ -1,4 +1,4 @@
-//! Without a policy that works nobody comes in, and most often not even the gateway starts.
+//! Missing and invalid policies: the gateway does not start, or refuses all requests.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,7 @@ async fn start_without_a_policy_fails() {
 
 #[tokio::test]
 async fn invalid_policy_fails_the_start_with_its_name_and_cause() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let missing = PathBuf::from(path(dir.path(), "missing.wasm"));
     let file = |name: &str, bytes: &[u8]| {
         let path = dir.path().join(name);
@@ -55,7 +55,7 @@ async fn invalid_policy_fails_the_start_with_its_name_and_cause() {
 
 #[tokio::test]
 async fn policy_that_traps_fails_closed() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let file = path(dir.path(), "trap.wasm");
     std::fs::write(&file, guests::component("trap")).expect("the policy is written");
     let gateway = Gateway::start(&format!("store = \"memory:\"\npolicy.file = \"{file}\"")).await;
@@ -67,7 +67,7 @@ async fn policy_that_traps_fails_closed() {
         assert!(wire.body().contains(r#""code":"decision_error""#), "{}", wire.body());
         assert!(!wire.body().contains("trap") && !wire.body().contains("connected"), "{}", wire.body());
     }
-    // The operator reads why.
+    // The log has the cause.
     let traps_logged = gateway.process.stderr.wait_for(|log| log.matches("trap").count() >= 4);
     assert!(with_timeout("four traps in the log", traps_logged).await);
 }

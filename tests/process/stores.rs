@@ -1,4 +1,4 @@
-//! The stores that a URL names; away, guarded, or on a socket. No password ever shows, not even in a log of everything.
+//! Store URLs: unreachable, with a password, or on a Unix socket. No password is printed, not even in a trace log.
 
 use redis::aio::MultiplexedConnection;
 use redis::cmd;
@@ -10,16 +10,20 @@ use crate::redis_server::Redis;
 
 const SECRET: &str = "s3cret-Pa55";
 
-/// The lines of a configuration that logs everything.
+/// A configuration with a trace log.
 pub fn trace_config(store: &str) -> String {
     format!("store = \"{store}\"\nallow-all = true\nlog.filter = \"trace\"")
 }
 
 fn assert_no_secret(text: &str) {
-    assert!(!text.contains(SECRET), "the password shows: {}", text.lines().find(|l| l.contains(SECRET)).unwrap_or(""));
+    assert!(
+        !text.contains(SECRET),
+        "the password is printed: {}",
+        text.lines().find(|l| l.contains(SECRET)).unwrap_or("")
+    );
 }
 
-/// Events reach a stream, and the process ends without having said the password.
+/// Asserts that events reach a stream, and that the password was not printed.
 pub async fn assert_store_works(gateway: Gateway, admin: &mut MultiplexedConnection) {
     let mut stream = Sse::open(gateway.data, "channel=news&last_ack_news=0").await;
     stream.connected("news").await;
@@ -39,7 +43,7 @@ pub async fn assert_store_works(gateway: Gateway, admin: &mut MultiplexedConnect
     assert_no_secret(&ended.all());
 }
 
-/// The start fails with words, and without the password.
+/// Asserts that the start fails with these words, and without the password.
 async fn assert_start_fails(process: Running, words: &[&str]) {
     let ended = process.end().await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
@@ -61,7 +65,7 @@ async fn unreachable_store_fails_the_start_or_is_waited_for() {
 
     let (process, dir) = Gateway::launch(&trace_config(&redis.url()), &["--wait-for-store"]);
     process.stderr.wait_for_text("waiting for the store").await;
-    assert!(process.stdout.text_so_far().is_empty(), "nobody is told to come yet");
+    assert!(process.stdout.text_so_far().is_empty(), "no address is printed yet");
     redis.restart().await;
     assert_store_works(Gateway::wait_until_ready(process, dir).await, &mut redis.connect().await).await;
 }
@@ -74,7 +78,7 @@ async fn wait_for_store_does_not_retry_authentication_errors() {
         let (process, _dir) = Gateway::launch(&trace_config(&store), args);
         assert_start_fails(process, &[&format!("redis://127.0.0.1:{}", redis.port)]).await;
     }
-    // Without any password.
+    // Without a password.
     let (process, _dir) = Gateway::launch(&trace_config(&redis.url()), &[]);
     assert_start_fails(process, &["NOAUTH"]).await;
 }
@@ -86,7 +90,7 @@ async fn store_url_selects_password_and_database() {
     let _: () = cmd("SELECT").arg(7).query_async(&mut admin).await.expect("a database");
     let store = format!("redis://:{SECRET}@127.0.0.1:{}/7", redis.port);
     assert_store_works(Gateway::start(&trace_config(&store)).await, &mut admin).await;
-    assert!(redis.entries("news").await.is_empty(), "another database has nothing of it");
+    assert!(redis.entries("news").await.is_empty(), "other databases stay empty");
 }
 
 #[tokio::test]
@@ -95,7 +99,7 @@ async fn documented_redis_permissions_are_sufficient() {
     let mut admin = redis.connect().await;
     let documentation = include_str!("../../docs/configuration.md");
     let (_, rule) = documentation.split_once("ACL SETUSER tidegate ").expect("the documentation has a rule");
-    let rule = rule.split("```").next().expect("its end").replace(">password", &format!(">{SECRET}"));
+    let rule = rule.split("```").next().expect("the connection ends").replace(">password", &format!(">{SECRET}"));
     let mut user = cmd("ACL");
     user.arg("SETUSER").arg("tidegate");
     rule.split_whitespace().for_each(|word| {
@@ -117,7 +121,7 @@ async fn documented_redis_permissions_are_sufficient() {
 
 #[tokio::test]
 async fn store_is_reachable_through_a_unix_socket() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let socket = path(dir.path(), "redis.sock");
     let redis = Redis::with_password(&["--unixsocket", &socket, "--requirepass", SECRET], &format!(":{SECRET}")).await;
     let mut admin = redis.connect().await;
@@ -145,7 +149,7 @@ async fn invalid_store_url_is_not_printed() {
     }
 }
 
-/// A Redis that refuses a command, for lack of a right, is the operator's to repair: no endpoint reports it as the client's mistake.
+/// A command that Redis refuses for lack of a permission is the operator's problem, so no endpoint reports it as the client's error.
 #[tokio::test]
 async fn command_refused_by_redis_is_a_bad_gateway_on_every_endpoint() {
     let redis = Redis::start(&[]).await;
@@ -162,7 +166,7 @@ async fn command_refused_by_redis_is_a_bad_gateway_on_every_endpoint() {
     let bearer = format!("authorization: Bearer {}\r\n", "t".repeat(16));
     let twice: &[u8] = br#"["XADD","c","1-1","event","e"]"#;
     assert_eq!(ask(gateway.data, "POST", "/redis", &bearer, twice).await.0, 200);
-    assert_eq!(ask(gateway.data, "POST", "/redis", &bearer, twice).await.0, 400, "an id that is there is a mistake");
+    assert_eq!(ask(gateway.data, "POST", "/redis", &bearer, twice).await.0, 400, "an existing id is an error");
 
     rule(&mut admin, &["-xadd", "-hgetall", "-hset", "-get", "-getrange"]).await;
     let event: &[u8] = br#"{"channel":"c","event":"e"}"#;

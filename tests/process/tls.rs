@@ -1,4 +1,4 @@
-//! `rediss://`, with certificates made here.
+//! `rediss://`, with certificates that the test generates.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::processes::{Gateway, ends, path, reserved_port, run};
 use crate::redis_server::{Redis, speaks_tls};
 use crate::stores::{assert_store_works, trace_config};
 
-/// A root, and a server's certificate by it.
+/// Generates a root certificate, and a server certificate that it signs.
 pub async fn certificates(dir: &Path) {
     let script = "
         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj '/CN=Tests of Tidegate' \
@@ -27,7 +27,7 @@ pub async fn certificates(dir: &Path) {
 #[tokio::test]
 async fn store_over_tls_is_verified_with_the_configured_root() {
     assert!(speaks_tls().await, "this redis-server was built without TLS; Debian's and Ubuntu's are with it");
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     certificates(dir.path()).await;
     let file = |name: &str| path(dir.path(), name);
     let port = reserved_port();
@@ -53,7 +53,7 @@ async fn store_over_tls_is_verified_with_the_configured_root() {
     assert_eq!(emitted.code(), Some(0), "{emitted:?}");
     assert_eq!(redis.entries("tls").await.len(), 1);
 
-    // Nobody else's certificates are believed, and neither is a server without TLS.
+    // Certificates of another root are rejected, and so is a server without TLS.
     certificates(dir.path()).await;
     let plain = trusting.replace(&store, &format!("rediss://127.0.0.1:{}", redis.port));
     for (toml, cause) in [(trace_config(&store), "certificate"), (trusting, "certificate"), (plain, "rediss://")] {

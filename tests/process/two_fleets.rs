@@ -35,12 +35,12 @@ async fn changed_keys(redis: &Redis) -> watch::Receiver<String> {
             sender.send_modify(|text| text.push_str(&String::from_utf8_lossy(&bytes[..read])));
         }
     });
-    text.clone().wait_for(|text| text.contains("psubscribe")).await.expect("it is subscribed");
+    text.clone().wait_for(|text| text.contains("psubscribe")).await.expect("the subscription is confirmed");
     text
 }
 
 fn keys(changes: &str) -> BTreeSet<&str> {
-    // The last line may not be here as a whole.
+    // The last line may be incomplete.
     let (lines, _) = changes.rsplit_once("\r\n").unwrap_or_default();
     let keys = lines.split("\r\n").filter_map(|line| line.strip_prefix("__keyspace@0__:"));
     keys.filter(|key| *key != "*").collect()
@@ -59,7 +59,7 @@ async fn fleets_on_one_redis_are_separate() {
     for name in ["deny", "allow"] {
         fleet.write(&format!("{name}.wasm"), component(name));
     }
-    // Push: the other fleet prepares nothing, activates nothing, and remembers nothing.
+    // Push: the other fleet prepares nothing, activates nothing, and records nothing.
     let pushed = fleet.succeeds(&["push", "deny.wasm", "--fleet", "blue"]).await;
     assert_eq!((status(blue.data).await, status(green.data).await), (418, 503));
     let other = fleet.succeeds(&["status", "--fleet", "green"]).await;
@@ -82,7 +82,7 @@ async fn fleets_on_one_redis_are_separate() {
     fleet.fails(&["shadow", "--fleet", "green"], "there is no").await;
     assert_eq!((status(blue.data).await, status(green.data).await), (418, 200));
     let counts = async || fleet.succeeds(&["shadow", "--fleet", "blue"]).await["counts"].clone();
-    wait_until("it was evaluated", async || counts().await["reject_to_allow"] == 1).await;
+    wait_until("the shadow policy was evaluated", async || counts().await["reject_to_allow"] == 1).await;
     assert_eq!(counts().await["agree"], 0);
     fleet.succeeds(&["shadow", "--stop", "--fleet", "blue"]).await;
     // Revocation: streams of the other fleet stay, and its list stays empty.
@@ -99,7 +99,7 @@ async fn fleets_on_one_redis_are_separate() {
     let revoked = revoke(&["--channel", "c", "--fleet", "green"]).await;
     assert_eq!((&revoked["streams"], &revoked["nodes"]), (&json!(1), &json!({ "a": 1 })), "{revoked}");
 
-    // None of all that touched a key, or listens on a channel, without a fleet's name.
+    // No key that was touched, and no channel that is subscribed to, lacks a fleet's name.
     let is_named = |name: &str| ["tidegate:{blue}:", "tidegate:{green}:"].iter().any(|prefix| name.starts_with(prefix));
     let text = changes.borrow().clone();
     for key in keys(&text) {
@@ -128,10 +128,10 @@ async fn command_selects_the_fleet_by_flag_environment_or_configuration() {
     let mut command = tidegate(&["policy", "status", "--json", "--store", &url, "--fleet", "blue"]);
     command.current_dir(fleet.path("")).env("TIDEGATE_FLEET_NAME", "green");
     assert_eq!(nodes(&json_of(&run(command, None).await)), Some(1));
-    // Through a gateway there is no choice, and a name that is not valid goes nowhere.
+    // A gateway determines the fleet itself, and an invalid name is an error.
     let control = blue.control.to_string();
     for args in [&["--control", &*control, "--fleet", "blue"][..], &["--store", &url, "--fleet", "a}b"]] {
-        let ended = with_timeout("an end", fleet.run(&[&["policy", "status"], args].concat())).await;
+        let ended = with_timeout("the command ends", fleet.run(&[&["policy", "status"], args].concat())).await;
         assert_eq!(ended.code(), Some(2), "{ended:?}");
     }
     fleet.write("tidegate.toml", "fleet.name = \"a b\"\n");
