@@ -1,9 +1,9 @@
-//! What a decision costs at the door: the gate against a bare `InstancePre` with a pool of stock settings, in one run and in turns.
+//! The cost of a decision: the authorizer against a bare `InstancePre` with a pool of default settings, in alternating turns of one run.
 //!
 //! `cargo bench --bench door` prints microseconds. Both sides decide the same request with the same component on a fresh instance:
-//! eight headers, one session look-up in an embedded store, its JSON.
+//! eight headers, one session look-up in an embedded store, and its JSON.
 
-#![allow(clippy::expect_used, missing_docs, reason = "a bench that cannot run says why by ending")]
+#![allow(clippy::expect_used, missing_docs, reason = "a bench that cannot run panics with the cause")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,24 +24,24 @@ mod bare;
 #[allow(dead_code, reason = "the tests use more of it")]
 mod guests;
 
-/// As the program has it, for both sides.
+/// The allocator of the program, for both sides.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const COMPONENT: &[u8] = include_bytes!("../guest-examples/rust-role-based/policy.wasm");
-/// Decisions of a turn, and turns of each side.
+/// Decisions in each turn, and turns of each side.
 const TURN: u32 = 500;
 const TURNS: u32 = 40;
 
 fn main() {
-    // `-- authorizer` measures that side alone, for a profiler.
+    // `-- authorizer`, `bare` or `cached` measures that side alone, for a profiler.
     let only = std::env::args().nth(1).filter(|arg| arg != "--bench");
     let measures = |side: &str| only.as_deref().is_none_or(|only| only == side);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let store = store();
     let bare = bare::Bare::new(COMPONENT, Arc::clone(&store));
     let authorizer = authorizer(Arc::clone(&store), COMPONENT);
-    // Lets the same request in, and says that this may be given again.
+    // A policy that allows the same request, with a cached decision.
     let keeping = self::authorizer(store, &guests::component("kept"));
     let (mut bare_times, mut gate_times, mut kept_times) = (histogram(), histogram(), histogram());
     runtime.block_on(async {
@@ -49,12 +49,12 @@ fn main() {
             for _ in 0..TURN * u32::from(measures("bare")) {
                 let start = Instant::now();
                 bare.decide(&headers()).await;
-                // The first turn warms up.
+                // The first turn is a warm-up.
                 if turn > 0 {
                     record(&mut bare_times, start.elapsed());
                 }
             }
-            for _ in 0..TURN * u32::from(measures("gate")) {
+            for _ in 0..TURN * u32::from(measures("authorizer")) {
                 let start = Instant::now();
                 let decision = authorizer.decide(&request(), &["default".to_owned()]).await;
                 if turn > 0 {
@@ -62,7 +62,7 @@ fn main() {
                 }
                 assert!(matches!(decision.outcome, Outcome::Allowed(_)), "{:?}", decision.outcome);
             }
-            for _ in 0..TURN * u32::from(measures("kept")) {
+            for _ in 0..TURN * u32::from(measures("cached")) {
                 let start = Instant::now();
                 let decision = keeping.decide(&request(), &["given".to_owned()]).await;
                 if turn > 0 {
@@ -81,9 +81,9 @@ fn main() {
     let row = |name, times: &Histogram<u64>| {
         println!("| {name} | {:.1} | {:.1} |", us(times, 0.5), us(times, 0.99));
     };
-    row("bare InstancePre, stock pool", &bare_times);
-    row("the gate", &gate_times);
-    row("the gate, for an answer that is kept", &kept_times);
+    row("bare InstancePre, default pool", &bare_times);
+    row("authorizer", &gate_times);
+    row("authorizer, cached decision", &kept_times);
     println!(
         "\nratio {:.2} (p50), {:.2} (p99)",
         us(&gate_times, 0.5) / us(&bare_times, 0.5),

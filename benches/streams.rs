@@ -1,9 +1,9 @@
-//! What a stream costs: opening it, each event on its way to it, and keeping it; beside the peers that are installed, as ratios, in one
-//! run and in turns.
+//! The cost of a stream: opening it, delivering an event to it, and keeping it open; compared with installed peers, in alternating turns
+//! of one run.
 //!
 //! `cargo bench --bench streams` starts the program, a `redis-server`, nginx with nchan and the npm package's own `handle()` on Node as
-//! processes on one core, and loads them from another. A peer that is missing is named and left out. `-- deliveries`, `opens`,
-//! `memory` or `checks` runs that part alone. `TIDEGATE_BIN` names another program than the one that cargo built. For the npm package: `npm ci` in
+//! processes on one core, and loads them from another. A missing peer is reported and skipped. `-- deliveries`, `opens`,
+//! `memory` or `checks` runs that part alone. `TIDEGATE_BIN` selects another program than the one that cargo built. For the npm package: `npm ci` in
 //! `tests/e2e`; for nchan: Debian's `nginx-light` and `libnginx-mod-nchan`.
 
 #![allow(
@@ -11,7 +11,7 @@
     clippy::panic,
     clippy::unwrap_used,
     missing_docs,
-    reason = "a bench that cannot run says why by ending"
+    reason = "a bench that cannot run panics with the cause"
 )]
 
 #[path = "streams/checks.rs"]
@@ -35,18 +35,18 @@ mod servers;
 
 use machine::Machine;
 
-/// As the program has it, for what is measured in this process.
+/// The allocator of the program, for the part that runs in this process.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() {
-    // What cargo itself says to a bench is not for this one.
+    // Skip the argument that cargo itself passes to a bench.
     let part = std::env::args().skip(1).find(|arg| !arg.starts_with("--"));
     if part.as_deref() == Some(floor::PART) {
         return floor::serve();
     }
     if cfg!(debug_assertions) {
-        eprintln!("built without optimisation: these numbers say little");
+        eprintln!("built without optimisation: these numbers are not meaningful");
     }
     let wanted = |name: &str| part.as_deref().is_none_or(|part| part == name);
     let machine = Machine::prepare();
@@ -68,7 +68,7 @@ fn main() {
     println!("\n{}", machine.describe());
 }
 
-/// The one in the middle.
+/// The median.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

@@ -1,4 +1,4 @@
-//! What swaps and revocations ask of each open and each event: small parts, in this process, one at a time.
+//! The cost that activations and revocations add to each stream request and each event, measured part by part in this process.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use super::median;
 
 const TURN: u32 = 20_000;
 const TURNS: usize = 11;
-/// Streams that are there already, and readers who are kept out.
+/// Streams that are open already, and active revocations.
 const OTHERS: usize = 10_000;
 
 pub async fn measure() {
-    println!("\n### What is asked of each open and each event\n");
+    println!("\n### Checks of each stream request and each event\n");
     println!("| | ns |\n| --- | ---: |");
     let streams = StreamRegistry::new(2 * OTHERS);
     let first = open(&streams);

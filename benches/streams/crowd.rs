@@ -1,4 +1,4 @@
-//! Many clients that are cheap: raw HTTP/1.1 on one thread.
+//! Many cheap clients: raw HTTP/1.1 on one thread.
 
 use std::cell::RefCell;
 use std::io::ErrorKind;
@@ -15,18 +15,18 @@ use tokio::task::JoinSet;
 
 use super::floor;
 
-/// Each event has it once, and nothing else has it.
+/// A byte that occurs once in each event, and nowhere else.
 pub const MARK: u8 = b'~';
-/// Connections that are made at once.
-const AT_ONCE: usize = 32;
-/// Whatever is waited for comes within that, or something is broken.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Concurrent connects.
+const CONCURRENT_CONNECTS: usize = 32;
+/// Longer than any wait takes; after that something is broken.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 256 << 10]);
 }
 
-/// A request for a stream, and what shows that it is open.
+/// A request for a stream, and the text that shows that it is open.
 #[derive(Clone)]
 pub struct Wish {
     pub to: SocketAddr,
@@ -35,7 +35,7 @@ pub struct Wish {
 }
 
 impl Wish {
-    /// As a browser asks.
+    /// The request of a browser.
     pub fn new(to: SocketAddr, target: &str, open: &'static str) -> Self {
         let head = format!(
             "GET {target} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) \
@@ -46,12 +46,12 @@ impl Wish {
         Self { to, head: head.into(), open }
     }
 
-    /// A bare connection, for the floor.
+    /// A bare connection, for the baseline.
     pub fn bare(to: SocketAddr) -> Self {
         Self { to, head: "".into(), open: floor::OPEN }
     }
 
-    /// Connects, asks, and waits until the stream is open.
+    /// Connects, sends the request, and waits until the stream is open.
     pub async fn open(&self) -> TcpStream {
         let mut socket = TcpStream::connect(self.to).await.expect("a connection");
         socket.write_all(self.head.as_bytes()).await.expect("the server reads");
@@ -71,11 +71,11 @@ impl Wish {
     }
 }
 
-/// Opens and closes so many streams, some at once.
+/// Opens and closes this many streams, some of them concurrently.
 pub async fn come_and_go(wish: &Wish, count: usize) {
     let left = Arc::new(AtomicU64::new(count as u64));
     let mut tasks = JoinSet::new();
-    for _ in 0..AT_ONCE {
+    for _ in 0..CONCURRENT_CONNECTS {
         let (wish, left) = (wish.clone(), Arc::clone(&left));
         tasks.spawn(async move {
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
@@ -96,7 +96,7 @@ pub struct Crowd {
 }
 
 struct Heard {
-    /// When each event was emitted, in their order.
+    /// Emission time of each event, in stream order.
     emitted: Mutex<Vec<Instant>>,
     events: AtomicU64,
     bytes: AtomicU64,
@@ -104,12 +104,12 @@ struct Heard {
 }
 
 impl Crowd {
-    /// Opens so many streams.
+    /// Opens this many streams.
     pub async fn open(wish: &Wish, size: usize) -> Self {
         let latencies = Mutex::new(histogram());
         let (emitted, events, bytes) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
         let heard = Arc::new(Heard { emitted, events, bytes, latencies });
-        let (mut readers, places) = (JoinSet::new(), Arc::new(Semaphore::new(AT_ONCE)));
+        let (mut readers, places) = (JoinSet::new(), Arc::new(Semaphore::new(CONCURRENT_CONNECTS)));
         for _ in 0..size {
             let (wish, heard, places) = (wish.clone(), Arc::clone(&heard), Arc::clone(&places));
             let place = Arc::clone(&places).acquire_owned().await.expect("it is not closed");
@@ -119,39 +119,39 @@ impl Crowd {
                 read(&socket, &heard).await;
             });
         }
-        let all = u32::try_from(AT_ONCE).expect("it is small");
+        let all = u32::try_from(CONCURRENT_CONNECTS).expect("it is small");
         drop(places.acquire_many(all).await);
         Self { size, heard, readers }
     }
 
-    /// An event is about to be emitted.
+    /// Records the emission time of the next event.
     pub fn emitting(&self) {
         self.heard.emitted.lock().unwrap().push(Instant::now());
     }
 
-    /// Waits until everybody has every event.
+    /// Waits until each client has received every event.
     pub async fn has_all(&mut self) {
         let due = (self.heard.emitted.lock().unwrap().len() * self.size) as u64;
         let start = Instant::now();
         while self.events() < due {
-            assert!(start.elapsed() < PATIENCE, "{} of {due} deliveries came", self.events());
+            assert!(start.elapsed() < TIMEOUT, "{} of {due} deliveries came", self.events());
             assert!(self.readers.try_join_next().is_none(), "a stream ended");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(self.events(), due, "no event comes twice");
     }
 
-    /// Deliveries up to now.
+    /// Deliveries so far.
     pub fn events(&self) -> u64 {
         self.heard.events.load(Ordering::Relaxed)
     }
 
-    /// Bytes that came, chunks and all.
+    /// Bytes received, chunk headers included.
     pub fn bytes(&self) -> u64 {
         self.heard.bytes.load(Ordering::Relaxed)
     }
 
-    /// From emitting to each client, in µs, since the last call.
+    /// Latencies from emission to each client in µs, since the last call.
     pub fn take_latencies(&self) -> Histogram<u64> {
         std::mem::replace(&mut self.heard.latencies.lock().unwrap(), histogram())
     }
@@ -170,7 +170,7 @@ async fn read(socket: &TcpStream, heard: &Heard) {
     }
 }
 
-/// Takes what there is. False at the end.
+/// Reads available bytes. False at the end of the stream.
 fn take(socket: &TcpStream, heard: &Heard, seen: &mut usize) -> bool {
     BUFFER.with_borrow_mut(|buffer| {
         let length = match socket.try_read(buffer) {

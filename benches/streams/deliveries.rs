@@ -1,4 +1,4 @@
-//! What one event costs on its way to one stream of many.
+//! The cost of delivering one event to one stream of many.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,9 @@ use super::median;
 use super::servers::{self, Server};
 
 const STREAMS: usize = 1000;
-/// One after the other: so many in a second, for so many events.
+/// Steady load: events a second, and number of events.
 const EVEN: (u32, usize) = (40, 60);
-/// At once: so many, so often.
+/// Bursts: events in a burst, and number of bursts.
 const BURSTS: (usize, usize) = (20, 3);
 const ROUNDS: usize = 5;
 const TIDEGATE: &str = "alice-tidegate";
@@ -38,7 +38,7 @@ impl Side {
         Self { name, server, wish, emitter, even, bursts, busy, latencies }
     }
 
-    /// One turn. Answers the bytes of one delivery.
+    /// Runs one turn. Returns the bytes of one delivery.
     async fn turn(&mut self, counts: bool) -> usize {
         if let Emitter::Floor { connection, .. } = &mut self.emitter {
             connection.write_all(format!("open {STREAMS}\n").as_bytes()).await.expect("the floor reads");
@@ -116,11 +116,11 @@ pub async fn measure(machine: &Machine) {
     let mut size = 0;
     for round in 0..ROUNDS {
         for side in &mut sides {
-            // What Tidegate sends is what the floor sends.
+            // The baseline sends as many bytes as Tidegate.
             if let Emitter::Floor { size: bytes, .. } = &mut side.emitter {
                 *bytes = size;
             }
-            // The first round warms up.
+            // The first round is a warm-up.
             let began = Instant::now();
             let sent = side.turn(round > 0).await;
             eprintln!("round {round} of {}: {} took {:.1?}", ROUNDS - 1, side.name, began.elapsed());

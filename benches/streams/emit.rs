@@ -1,4 +1,4 @@
-//! Those who emit, each in the way of its server.
+//! Emitters, one kind for each server.
 
 use std::net::SocketAddr;
 
@@ -10,15 +10,15 @@ use tokio::net::TcpStream;
 
 use super::crowd::{Crowd, MARK};
 
-/// What an event says, beside its mark.
+/// The data of an event, apart from its mark.
 const WORDS: &str = "the quick brown fox jumps over the lazy dog, and the gateway tells of it";
 
 pub enum Emitter {
-    /// As the npm package does it: an entry, then a doorbell.
+    /// Like the npm package: an entry, then a notification.
     Redis { connection: MultiplexedConnection, channel: &'static str },
     /// A POST for each event, on one connection.
     Post { connection: TcpStream, target: String },
-    /// The floor is told how many, and of what size.
+    /// A command to the baseline, with number and size of the events.
     Floor { connection: TcpStream, size: usize },
 }
 
@@ -29,7 +29,7 @@ impl Emitter {
         Self::Post { connection, target: format!("POST {target} HTTP/1.1\r\nHost: {to}\r\n") }
     }
 
-    /// Emits so many events at once.
+    /// Emits this many events at once.
     pub async fn emit(&mut self, crowd: &Crowd, events: usize) {
         (0..events).for_each(|_| crowd.emitting());
         match self {
@@ -47,14 +47,14 @@ impl Emitter {
                     let bell = json!({ "data": data, "event": "fox", "channel": channel, "id": id });
                     bells.cmd("PUBLISH").arg(*channel).arg(bell.to_string());
                 }
-                bells.exec_async(connection).await.expect("Redis takes doorbells");
+                bells.exec_async(connection).await.expect("Redis takes notifications");
             }
             Self::Post { connection, target } => {
-                // What a client of Tidegate gets, less the words for the channel and the event.
+                // The frame of a Tidegate client, without the fields for channel and event.
                 let data = json!({ "data": { "text": WORDS, "mark": char::from(MARK) }, "event": "fox" }).to_string();
                 let request = format!("{target}Content-Length: {}\r\n\r\n{data}", data.len()).repeat(events);
                 connection.write_all(request.as_bytes()).await.expect("the server reads");
-                // Each answer says `HTTP/1.1 2…` once.
+                // Each answer contains `HTTP/1.1 2…` once.
                 let (mut answers, mut text) = (0, Vec::new());
                 while answers < events {
                     assert_ne!(connection.read_buf(&mut text).await.expect("an answer"), 0, "the connection ended");

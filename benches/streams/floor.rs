@@ -1,15 +1,15 @@
-//! The floor: a process that does nothing but write the same bytes to the same number of sockets.
+//! The baseline: a process that only writes the same bytes to the same number of sockets.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 
-/// How this process is told to be the floor.
+/// The argument that starts this program as the baseline.
 pub const PART: &str = "floor";
 
-/// What it says first on each connection.
+/// The first bytes on each connection.
 pub const OPEN: &str = "open";
 
-/// Serves one who says `open <sockets>`, `write <events> <bytes>` or `close`, line by line on the first connection.
+/// Serves the commands `open <sockets>`, `write <events> <bytes>` and `close`, one a line on the first connection.
 pub fn serve() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     println!("floor on http://{}", listener.local_addr().expect("its address"));
@@ -24,12 +24,12 @@ pub fn serve() {
                 let next = || {
                     let (mut socket, _) = listener.accept().expect("a connection");
                     socket.set_nodelay(true).expect("an option");
-                    // More of them would wait to be accepted than the system lets wait.
+                    // Accept one by one, as the accept queue of the system is shorter than the number of sockets.
                     socket.write_all(OPEN.as_bytes()).expect("it reads");
                     socket
                 };
                 sockets = (0..number(1)).map(|_| next()).collect();
-                boss.write_all(b"!").expect("whoever asked is there");
+                boss.write_all(b"!").expect("the bench is connected");
             }
             "write" => {
                 let mut frame = vec![b'x'; number(2)];

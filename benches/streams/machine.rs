@@ -1,4 +1,4 @@
-//! The machine: who runs on which core, what a process has used, how many files may be open.
+//! The machine: cores of processes, their CPU time and memory, and the limit of open files.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,16 +10,16 @@ use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// The machine, as this bench has arranged it.
+/// The machine, as this bench has set it up.
 pub struct Machine {
-    /// The core of the servers, and that of the load; none where that cannot be arranged.
+    /// The core of the servers, and that of the load; `None` if they cannot be separated.
     cores: Option<(usize, usize)>,
     /// Files that a process may have open.
     pub files: usize,
 }
 
 impl Machine {
-    /// Puts this process on the load's core, and lets it and its children open as many files as they may.
+    /// Pins this process to the load's core, and raises its limit of open files to the maximum.
     pub fn prepare() -> Self {
         let mut limit = getrlimit(Resource::Nofile);
         limit.current = limit.maximum;
@@ -30,7 +30,7 @@ impl Machine {
         let cores = match allowed[..] {
             [server, load, ..] if pin(load) => Some((server, load)),
             _ => {
-                eprintln!("servers and load share their cores: that takes two cores and `taskset`");
+                eprintln!("servers and load share their cores: separating them needs two cores and `taskset`");
                 None
             }
         };
@@ -45,7 +45,7 @@ impl Machine {
         command
     }
 
-    /// A line for whoever reads the numbers.
+    /// A line that describes the machine.
     pub fn describe(&self) -> String {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|m| m.1);
@@ -55,7 +55,7 @@ impl Machine {
     }
 }
 
-/// Puts this process, and what it will start, on a core.
+/// Pins this process and its children to a core.
 fn pin(core: usize) -> bool {
     let mut command = Command::new("taskset");
     command.args(["-a", "-c", "-p", &core.to_string(), &std::process::id().to_string()]);
@@ -76,7 +76,7 @@ fn status(process: u32, name: &str) -> Option<String> {
     Some(text.lines().find_map(|line| line.strip_prefix(name))?.trim().to_owned())
 }
 
-/// CPU time of a process's threads, those with it that have ended and were seen before: who idles ends, and takes its time out of `/proc`.
+/// CPU time of a process's threads, including ended threads that were seen before: an idle thread ends, and its time leaves `/proc`.
 pub fn cpu(process: u32) -> Duration {
     static SEEN: Mutex<BTreeMap<(u32, OsString), u64>> = Mutex::new(BTreeMap::new());
     let time = |thread: &Path| {
@@ -85,7 +85,7 @@ pub fn cpu(process: u32) -> Duration {
     };
     let mut seen = SEEN.lock().unwrap();
     for thread in fs::read_dir(format!("/proc/{process}/task")).expect("the server still runs").flatten() {
-        // It may end meanwhile.
+        // The thread may end meanwhile.
         if let Some(ns) = time(&thread.path()) {
             let at = seen.entry((process, thread.file_name())).or_default();
             *at = ns.max(*at);
@@ -95,7 +95,7 @@ pub fn cpu(process: u32) -> Duration {
     Duration::from_nanos(own.map(|(_, ns)| ns).sum())
 }
 
-/// CPU time of a process, once it has done what was left to do.
+/// CPU time of a process, after it has become idle.
 pub async fn settled_cpu(process: u32) -> Duration {
     let mut before = cpu(process);
     for _ in 0..50 {

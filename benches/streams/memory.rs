@@ -1,13 +1,13 @@
-//! What a stream costs in memory while nothing happens.
+//! The memory of an idle stream.
 
 use super::crowd::{Crowd, Wish};
 use super::machine::{Machine, resident, settled_cpu};
 use super::servers::{self, Server};
 
 const STREAMS: usize = 10_000;
-/// Files that a server has open beside its streams, and more.
+/// More files than a server has open apart from its streams.
 const OTHER_FILES: usize = 500;
-/// Streams that come and go before the memory is looked at first.
+/// Streams that are opened and closed before the first measurement.
 const FIRST: usize = 200;
 
 pub async fn measure(machine: &Machine) {

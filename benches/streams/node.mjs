@@ -1,5 +1,5 @@
-// The peer: `handle()` of the npm package, unchanged, on Node's own http server, over one connection to Redis for all streams.
-// Arguments: the port of Redis, and the package.json beside which the package is installed.
+// The peer: the unchanged `handle()` of the npm package on Node's http server, with one connection to Redis for all streams.
+// Arguments: the port of Redis, and the package.json next to which the package is installed.
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { connect } from "node:net";
@@ -65,7 +65,7 @@ const command = open(() => {});
 const listeners = new Map();
 const subscribed = open((channel, message) => listeners.get(channel)?.forEach((each) => each({ channel, message })));
 
-// What `handle` uses of a client, and no more.
+// The part of a client that `handle` uses.
 const redis = {
   subscribe(channels) {
     const on = new Map();

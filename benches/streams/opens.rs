@@ -1,4 +1,4 @@
-//! What it costs to open a stream, with the decision about it, and to close it.
+//! The cost of opening a stream, including its decision, and of closing it.
 
 use std::net::SocketAddr;
 
@@ -13,12 +13,12 @@ use super::servers::{self, Server};
 const OPENS: usize = 1500;
 const ROUNDS: usize = 6;
 const CHANNEL: &str = "alice-opens";
-/// Whose right to read is taken away meanwhile.
+/// Subjects with an active revocation.
 const REVOKED: usize = 500;
 
 struct Side {
     name: &'static str,
-    /// Several sides may be one server.
+    /// Several sides may share a server.
     server: usize,
     wish: Wish,
     opens: usize,
@@ -50,7 +50,7 @@ pub async fn measure(machine: &Machine) {
     if let Some(node) = servers::node(machine, &redis) {
         add("`handle()` on Node, the same rule", Some(node), &ours, OPENS / 5);
     }
-    // One stream stays, so that the channel does.
+    // One stream stays open, so that the channel stays open.
     let mut held = Vec::new();
     for side in &sides {
         held.push(side.wish.open().await);
@@ -62,7 +62,7 @@ pub async fn measure(machine: &Machine) {
             let before = cpu(pid);
             come_and_go(&side.wish, side.opens).await;
             let used = settled_cpu(pid).await - before;
-            // The first round warms up.
+            // The first round is a warm-up.
             if round > 0 {
                 #[expect(clippy::cast_precision_loss, reason = "some thousands")]
                 side.costs.push(used.as_secs_f64() * 1e6 / side.opens as f64);
@@ -75,10 +75,10 @@ pub async fn measure(machine: &Machine) {
         let cost = median(side.costs.clone());
         println!("| {} | {cost:.0} | {:.2} |", side.name, cost / first);
     }
-    println!("\nThe CPU of Redis, and of whoever answers nchan's subrequest, is not counted.");
+    println!("\nThe CPU of Redis, and of the server of nchan's subrequest, is not counted.");
 }
 
-/// Says yes to everything, at once.
+/// A server that allows every request immediately.
 async fn authority() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("its address");
@@ -100,7 +100,7 @@ async fn agree(mut socket: TcpStream) {
     }
 }
 
-/// Keeps others out.
+/// Revokes other subjects.
 async fn deny(server: &Server) {
     let to = server.control.expect("a control port");
     let mut socket = TcpStream::connect(to).await.expect("a connection");

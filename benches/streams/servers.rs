@@ -1,4 +1,4 @@
-//! The servers, each a process with a folder of its own.
+//! The servers, each a process with its own directory.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -16,17 +16,17 @@ use super::crowd::Wish;
 use super::floor;
 use super::machine::{Machine, child_of};
 
-/// Who asks: the member alice, by the cookie of [`Wish::new`].
+/// The session of the client: the member alice, by the cookie of [`Wish::new`].
 const ALICE: &str = r#"{"id":"alice","role":"member"}"#;
 const NCHAN: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 
-/// A process that ends with this value.
+/// A process that is ended when this value is dropped.
 pub struct Server {
     child: Child,
     /// The process that does the work.
     pub pid: u32,
     pub address: SocketAddr,
-    /// Where operators connect, if it has such a place.
+    /// The control port, if the server has one.
     pub control: Option<SocketAddr>,
     _stdout: Option<BufReader<ChildStdout>>,
     _dir: TempDir,
@@ -34,7 +34,7 @@ pub struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // nginx ends its workers when it is asked to, and the others have nothing to lose.
+        // SIGTERM, as nginx ends its workers only then; the other servers keep no data.
         if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
             let _ = kill_process(pid, Signal::TERM);
         }
@@ -43,7 +43,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Starts what says on stdout where it listens.
+    /// Starts a server that prints its address on stdout.
     fn start(mut command: Command, dir: TempDir, lines: usize) -> Self {
         let log = File::create(dir.path().join("stderr")).expect("a file");
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("it starts");
@@ -62,7 +62,7 @@ impl Server {
         Self { child, pid, address, control, _stdout: Some(stdout), _dir: dir }
     }
 
-    /// Starts what listens at a given port.
+    /// Starts a server that listens at a given address.
     async fn start_at(mut command: Command, dir: TempDir, address: SocketAddr) -> Self {
         let log = File::create(dir.path().join("stderr")).expect("a file");
         let stdio = (Stdio::null(), log.try_clone().expect("a handle"), log);
@@ -82,7 +82,7 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A port that is free now.
+/// An address with a free port.
 fn free() -> SocketAddr {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
     socket.local_addr().expect("its address")
@@ -92,11 +92,11 @@ fn is_installed(program: &str) -> bool {
     Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
-/// Redis with the world of the example policy, on the load's core. None if there is no Redis.
+/// Redis with the session of the example policy, on the load's core. `None` without a redis-server.
 pub async fn redis() -> Option<(Server, MultiplexedConnection)> {
     let program = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".into());
     if !is_installed(&program) {
-        eprintln!("no redis-server: nothing is measured that needs one");
+        eprintln!("no redis-server: parts that need it are skipped");
         return None;
     }
     let (address, dir) = (free(), tempfile::tempdir().expect("a folder"));
@@ -109,7 +109,7 @@ pub async fn redis() -> Option<(Server, MultiplexedConnection)> {
     Some((server, connection))
 }
 
-/// The program, with the example policy and what the lines say beside that.
+/// The program, with the example policy and these lines of configuration.
 pub fn tidegate(machine: &Machine, redis: &Server, args: &[&str], lines: &str) -> Server {
     let dir = tempfile::tempdir().expect("a folder");
     let policy = root().join("guest-examples/rust-role-based/policy.wasm");
@@ -118,7 +118,7 @@ pub fn tidegate(machine: &Machine, redis: &Server, args: &[&str], lines: &str) -
     } else {
         format!("[policy]\nfile = {policy:?}\ntimeout = \"20s\"\nlookup.prefixes = [\"session:\", \"team:\"]\n")
     };
-    // A machine that is busy with other things is no reason to let nobody in.
+    // Generous timeouts, so that a busy machine does not fail decisions.
     let config = format!(
         "listen = \"127.0.0.1:0\"\ncontrol.listen = \"127.0.0.1:0\"\nstore = \"redis://{}\"\ndrain.delay = \"0s\"\ndrain.duration = \"0s\"\n\
          store-timeout = \"20s\"\nstream.max-streams = 100000\n{lines}\n{door}",
@@ -128,7 +128,7 @@ pub fn tidegate(machine: &Machine, redis: &Server, args: &[&str], lines: &str) -
     let program = std::env::var_os("TIDEGATE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_tidegate").into(), PathBuf::from);
     let mut command = machine.on_server_core(program);
     command.arg("serve").args(args).current_dir(dir.path());
-    // The settings of whoever runs this are no part of it.
+    // Settings in the environment do not apply.
     std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("TIDEGATE_")).for_each(
         |name| {
             command.env_remove(name);
@@ -138,10 +138,10 @@ pub fn tidegate(machine: &Machine, redis: &Server, args: &[&str], lines: &str) -
     Server::start(command, dir, 2)
 }
 
-/// nginx with nchan. None if it is not installed.
+/// nginx with nchan. `None` if it is not installed.
 pub async fn nchan(machine: &Machine, authority: Option<SocketAddr>) -> Option<Server> {
     if !is_installed("nginx") || !Path::new(NCHAN).exists() {
-        eprintln!("no nchan: that takes nginx and {NCHAN}");
+        eprintln!("no nchan: it needs nginx and {NCHAN}");
         return None;
     }
     let (address, dir) = (free(), tempfile::tempdir().expect("a folder"));
@@ -176,11 +176,11 @@ pub async fn nchan(machine: &Machine, authority: Option<SocketAddr>) -> Option<S
     Some(server)
 }
 
-/// The npm package's own `handle()` on Node. None if either is not installed.
+/// `handle()` of the npm package on Node. `None` if either is not installed.
 pub fn node(machine: &Machine, redis: &Server) -> Option<Server> {
     let package = root().join("tests/e2e/package.json");
     if !is_installed("node") || !root().join("tests/e2e/node_modules/@upstash/realtime").exists() {
-        eprintln!("no handle() on Node: that takes node, and `npm ci` in tests/e2e");
+        eprintln!("no handle() on Node: it needs node, and `npm ci` in tests/e2e");
         return None;
     }
     let mut command = machine.on_server_core("node");
@@ -188,7 +188,7 @@ pub fn node(machine: &Machine, redis: &Server) -> Option<Server> {
     Some(Server::start(command, tempfile::tempdir().expect("a folder"), 1))
 }
 
-/// This program again, as the floor.
+/// This program as the baseline.
 pub fn floor(machine: &Machine) -> Server {
     let mut command = machine.on_server_core(std::env::current_exe().expect("this program"));
     command.arg(floor::PART);
@@ -202,6 +202,6 @@ pub fn realtime(server: &Server, channel: &str) -> Wish {
 
 /// A stream of nchan.
 pub fn of_nchan(server: &Server, location: &str) -> Wish {
-    // It says `: hi` behind its head.
+    // nchan sends `: hi` after its head.
     Wish::new(server.address, &format!("/{location}?channel=fox"), ": hi")
 }

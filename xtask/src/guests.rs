@@ -1,4 +1,4 @@
-//! `cargo xtask guests`: the example policies, built as their authors build them, by `tidegate policy build`.
+//! `cargo xtask guests`: builds the example policies with `tidegate policy build`, as policy authors do.
 
 use std::env;
 use std::fs;
@@ -12,11 +12,11 @@ use crate::go;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// Names that say nothing of whether a guest's source has changed.
-const LEFT_BY_BUILDS: [&str; 7] =
+/// Names of build outputs, which are not sources of a guest.
+const BUILD_OUTPUTS: [&str; 7] =
     ["target", ".zig-cache", "build", "node_modules", "__pycache__", ".venv", "policy.wasm"];
 
-/// What Debian calls a Rust toolchain for the target, each with a file that it brings.
+/// Debian's packages of a Rust toolchain for the target, each with a file that it installs.
 const DEBIAN: [(&str, &str); 4] = [
     ("rustc-web", "/usr/bin/rustc"),
     ("cargo-web", "/usr/bin/cargo"),
@@ -24,7 +24,7 @@ const DEBIAN: [(&str, &str); 4] = [
     ("lld-22", "/usr/bin/wasm-ld-22"),
 ];
 
-/// Packages of Debian that the guests in Rust are built with and that are missing; none where rustup has the target.
+/// Missing Debian packages for the guests in Rust; none if rustup has the target.
 pub fn missing() -> Vec<&'static str> {
     let rustc = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output();
     if rustc.is_ok_and(|out| Path::new(String::from_utf8_lossy(&out.stdout).trim()).is_dir()) {
@@ -33,8 +33,8 @@ pub fn missing() -> Vec<&'static str> {
     DEBIAN.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect()
 }
 
-/// Builds the guests, or those that are named, into `target/guests/<name>.wasm`; `--bless` copies over each `policy.wasm` that is
-/// committed. What is newer than all that it is made of is left as it is.
+/// Builds all guests, or the named ones, into `target/guests/<name>.wasm`; `--bless` also replaces each committed `policy.wasm`.
+/// A component that is newer than its inputs is not built again.
 pub fn run(options: &[&str]) -> Result<()> {
     let bless = options.contains(&"--bless");
     let named: Vec<&str> = options.iter().copied().filter(|option| *option != "--bless").collect();
@@ -42,7 +42,7 @@ pub fn run(options: &[&str]) -> Result<()> {
     let sources = root.join("guest-examples");
     let known = names(&sources)?;
     if let Some(unknown) = named.iter().find(|name| !known.iter().any(|known| known == *name)) {
-        bail!("usage: cargo xtask guests [--bless] [<name>…]; {unknown} is none of {}", known.join(", "));
+        bail!("usage: cargo xtask guests [--bless] [<name>…]; {unknown} is not one of {}", known.join(", "));
     }
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     execute(crate::cargo().args(["build", "--quiet", "--locked", "--bin", "tidegate"]).current_dir(&root))?;
@@ -59,14 +59,14 @@ pub fn run(options: &[&str]) -> Result<()> {
         }
         let mut build = Command::new(target.join("debug/tidegate"));
         build.args(["policy", "build"]).arg(sources.join(name)).arg("--output").arg(&component);
-        // One for all of them, so that the standard library is compiled once; and not the one of the host's tests.
+        // One target directory for all guests, so that the standard library is compiled once, apart from that of the host's tests.
         build.env("CARGO_TARGET_DIR", root.join("target/guests-build"));
-        // Toolchains are installed within the checkout, where the tests have theirs.
+        // Install toolchains within the checkout, in the directory that the tests use.
         build.env("TIDEGATE_CACHE_DIR", root.join("target/tmp"));
         build.env("PATH", &path);
         if let Err(error) = execute(&mut build) {
             eprintln!("{name}: {error:#}");
-            // An older one would be taken for it.
+            // An older component must not pass for this one.
             let _ = fs::remove_file(&component);
             failed.push(name.as_str());
             continue;
@@ -81,7 +81,7 @@ pub fn run(options: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The guests: folders that are called by language and pattern.
+/// The guests: directories named by language and pattern.
 pub fn names(sources: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(sources).with_context(|| format!("reading {}", sources.display()))? {
@@ -94,9 +94,9 @@ pub fn names(sources: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// What a guest is made of: its folder, its language's SDK, the interface, and the code that builds it.
+/// The inputs of a guest: its directory, the SDK of its language, the interface, and the code that builds it.
 fn inputs(root: &Path, name: &str) -> [PathBuf; 6] {
-    // What is written in Zig has the SDK of C.
+    // Guests in Zig use the SDK for C.
     let language = match name.split('-').next() {
         Some("zig") => "c",
         language => language.unwrap_or_default(),
@@ -114,7 +114,7 @@ fn inputs(root: &Path, name: &str) -> [PathBuf; 6] {
     ]
 }
 
-/// Whether a file is there, and none of the inputs was changed after it.
+/// Whether a file exists and is newer than all inputs.
 fn is_newer(file: &Path, inputs: &[PathBuf]) -> Result<bool> {
     let Ok(made) = fs::metadata(file).and_then(|about| about.modified()) else { return Ok(false) };
     for input in inputs.iter().filter(|input| input.exists()) {
@@ -125,16 +125,16 @@ fn is_newer(file: &Path, inputs: &[PathBuf]) -> Result<bool> {
     Ok(true)
 }
 
-/// When a file or anything in a folder was last changed, but for what builds leave there.
+/// The last change of a file, or of any file in a directory except build outputs.
 fn changed(path: &Path) -> Result<SystemTime> {
-    let about = fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?;
+    let about = fs::metadata(path).with_context(|| format!("reading the metadata of {}", path.display()))?;
     if !about.is_dir() {
         return Ok(about.modified()?);
     }
     let mut last = SystemTime::UNIX_EPOCH;
     for entry in fs::read_dir(path).with_context(|| format!("reading {}", path.display()))? {
         let entry = entry?;
-        if !LEFT_BY_BUILDS.iter().any(|name| entry.file_name() == *name) {
+        if !BUILD_OUTPUTS.iter().any(|name| entry.file_name() == *name) {
             last = last.max(changed(&entry.path())?);
         }
     }

@@ -1,4 +1,4 @@
-//! The chores of development: `cargo xtask <task>`.
+//! Development tasks: `cargo xtask <task>`.
 
 mod bindings;
 mod control;
@@ -16,15 +16,15 @@ use anyhow::{Result, bail};
 
 const USAGE: &str = "usage: cargo xtask <task>
 
-  test               install what the tests need, or say how to, and run all of them
+  test               install the requirements of the tests, or print how to, and run all tests
   guests [--bless] [<name>…]
                      build the example policies, or those named, into target/guests;
-                     with --bless, replace the committed components too
-  bindings [--check] generate what the SDKs for C and Go have of wit/policy.wit;
-                     with --check, only say whether it is up to date
-  sdks               test what is in C, Go and Zig, once the guests are built
-  control            fuzz the control port by its OpenAPI document, and read its metrics
-  bless              write the golden files in tests/golden anew";
+                     with --bless, also replace the committed components
+  bindings [--check] generate the bindings of wit/policy.wit for the C and Go SDKs;
+                     with --check, only check whether they are up to date
+  sdks               test the SDKs and guests in C, Go, Zig and TypeScript; needs built guests
+  control            fuzz the control port from its OpenAPI document, and check its metrics
+  bless              write the golden files in tests/golden";
 
 fn main() -> Result<()> {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -42,11 +42,11 @@ fn main() -> Result<()> {
 
 fn bless() -> Result<()> {
     let status = cargo().args(["test", "--lib", "golden"]).env("BLESS", "1").current_dir(root()).status()?;
-    if status.success() { Ok(()) } else { bail!("some golden file could not be written") }
+    if status.success() { Ok(()) } else { bail!("a golden file was not written") }
 }
 
-/// Cargo, as if it was not called from here: what `cargo xtask` told this program of itself makes build scripts run anew, and all that
-/// depends on them be compiled again, here and at the next plain `cargo build`.
+/// Cargo, without the variables that `cargo xtask` sets for this program: they would run build scripts again, and compile all their
+/// dependents again, here and at the next plain `cargo build`.
 fn cargo() -> Command {
     let mut cargo = Command::new("cargo");
     let own = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");

@@ -1,4 +1,5 @@
-//! `cargo xtask sdks`, a part of `cargo xtask test`: the SDKs for C and Go, and the example policies that are written with them.
+//! `cargo xtask sdks`, a part of `cargo xtask test`: tests of the SDKs for C and Go, and of the example policies in C, Zig, Go and
+//! TypeScript.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +11,7 @@ use crate::guests;
 use crate::root;
 use crate::step::step;
 
-/// What Debian's packages have to bring for these tests: each with the files of which one has to be there.
+/// Debian packages for these tests, each with files of which one has to exist.
 pub const PROGRAMS: [(&str, &[&str]); 4] = [
     ("make", &["/usr/bin/make"]),
     ("gcc", &["/usr/bin/cc"]),
@@ -18,12 +19,12 @@ pub const PROGRAMS: [(&str, &[&str]); 4] = [
     ("lld-22", &["/usr/bin/wasm-ld-22"]),
 ];
 
-/// Runs them on this machine, as their authors do. The guests have been built before.
+/// Runs the tests on this machine. The guests have to be built before.
 pub fn run() -> Result<()> {
     for folder in folders("sdk/c", "c-")? {
         make(&folder, &[])?;
     }
-    // Where the build of the guest has put it, if it had to.
+    // The Zig that the build of the guest has installed, if any.
     let zig = root().join("target/tmp/toolchains/ziglang-0.16.0/ziglang/zig");
     let zig = zig.canonicalize().unwrap_or_else(|_| "zig".into());
     make(Path::new("guest-examples/zig-role-based"), &[format!("ZIG={}", zig.display())])?;
@@ -42,14 +43,14 @@ pub fn run() -> Result<()> {
     for folder in folders("sdk/go", "go-")? {
         let name = format!("go test in {}", folder.display());
         let mut test = Command::new(&go);
-        // Nothing is downloaded: a policy needs no module but the SDK.
+        // Without downloads: a policy needs no module except the SDK.
         test.args(["test", "./..."]).current_dir(root().join(folder)).env("GOPROXY", "off");
         step(&name, test)?;
     }
     runtime_of_go()
 }
 
-/// What only a component shows: whether Go's runtime finds what it needs in its adapter.
+/// Tests whether the adapter provides what Go's runtime needs, which only a component can show.
 fn runtime_of_go() -> Result<()> {
     let fixture = root().join("tests/fixtures/go-runtime");
     let component = root().join("target/tmp/go-runtime.wasm");

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// Prints the headline and runs the command; a command that does not start or does not succeed is an error with the headline.
+/// Prints the headline and runs the command; the error of a failed command names the headline.
 pub fn step(name: &str, mut command: impl std::borrow::BorrowMut<Command>) -> Result<()> {
     println!("== {name}");
     let status = command.borrow_mut().status().with_context(|| format!("{name}: cannot start"))?;

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that has to hold before a change is one, on a fresh machine too.
+//! `cargo xtask test`: all checks that a change has to pass, on a fresh machine, too.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::step::step;
 use crate::{bindings, control, guests, root, sdks};
 
-/// Programs that the tests run, each with the package of Debian and Ubuntu that brings it.
+/// Debian and Ubuntu packages of programs that the tests run, each with files of which one has to exist.
 const PROGRAMS: [(&str, &[&str]); 5] = [
     ("redis-server", &["/usr/bin/redis-server"]),
     ("chromium", &["/usr/bin/chromium"]),
@@ -17,7 +17,7 @@ const PROGRAMS: [(&str, &[&str]); 5] = [
     ("npm", &["/usr/bin/npm", "/usr/local/bin/npm"]),
 ];
 
-/// Runs all tests; the quick ones first.
+/// Runs all tests, the quick ones first.
 pub fn run() -> Result<()> {
     set_up()?;
     step("formatting", cargo(["fmt", "--all", "--check"]))?;
@@ -47,13 +47,13 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// Installs what is missing where it may, else says how to.
+/// Installs missing requirements as root on Debian, or fails with the command to install them.
 fn set_up() -> Result<()> {
     let missing =
         PROGRAMS.iter().chain(&sdks::PROGRAMS).filter(|(_, paths)| !paths.iter().any(|path| Path::new(path).exists()));
     let mut missing: Vec<&str> = missing.map(|(package, _)| *package).collect();
     missing.extend(guests::missing());
-    // Debian has Python without what makes environments of it.
+    // Debian's Python lacks the modules for virtual environments.
     if !succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
         missing.push("python3-venv");
     }
@@ -61,19 +61,17 @@ fn set_up() -> Result<()> {
         let line = format!("apt-get install -y --no-install-recommends {}", missing.join(" "));
         if !is_root() || !Path::new("/usr/bin/apt-get").exists() {
             bail!(
-                "the tests need what is not installed here; on Debian or Ubuntu:\n\n  sudo apt-get update && sudo {line}\n"
+                "some requirements of the tests are not installed; on Debian or Ubuntu run:\n\n  sudo apt-get update && sudo {line}\n"
             );
         }
         let install = format!("apt-get update -qq && DEBIAN_FRONTEND=noninteractive {line} -qq");
-        step("installing what is missing", Command::new("sh").args(["-c", &install]))?;
+        step("installing missing packages", Command::new("sh").args(["-c", &install]))?;
     }
     let version = Command::new("node").arg("--version").output().context("node does not run")?;
     let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
     let major = version.trim_start_matches('v').split('.').next().and_then(|n| n.parse::<u32>().ok());
     if major.is_none_or(|major| major < 20) {
-        bail!(
-            "the tests need Node 20 or newer, and here is {version}; https://nodejs.org/en/download says how to get it"
-        );
+        bail!("the tests need Node 20 or newer, and {version} is installed; see https://nodejs.org/en/download");
     }
     Ok(())
 }
