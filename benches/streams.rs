@@ -2,9 +2,9 @@
 //! of one run.
 //!
 //! `cargo bench --bench streams` starts the program, a `redis-server`, nginx with nchan and the npm package's own `handle()` on Node as
-//! processes on one core, and loads them from another. A missing peer is reported and skipped. `-- deliveries`, `opens`,
-//! `memory` or `checks` runs that part alone. `TIDEGATE_BIN` selects another program than the one that cargo built. For the npm package: `npm ci` in
-//! `tests/e2e`; for nchan: Debian's `nginx-light` and `libnginx-mod-nchan`.
+//! processes on one core, and loads them from another. A missing peer is reported and skipped. `-- deliveries`, `opens`, `memory` or
+//! `checks` runs that part alone. `TIDEGATE_BIN` selects another program than the one that cargo built. The npm package needs `npm ci` in
+//! `tests/e2e`, and nchan needs Debian's `nginx-light` and `libnginx-mod-nchan`.
 
 #![allow(
     clippy::expect_used,
@@ -22,8 +22,8 @@ mod crowd;
 mod deliveries;
 #[path = "streams/emit.rs"]
 mod emit;
-#[path = "streams/floor.rs"]
-mod floor;
+#[path = "streams/baseline.rs"]
+mod baseline;
 #[path = "streams/machine.rs"]
 mod machine;
 #[path = "streams/memory.rs"]
@@ -42,8 +42,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() {
     // Skip the argument that cargo itself passes to a bench.
     let part = std::env::args().skip(1).find(|arg| !arg.starts_with("--"));
-    if part.as_deref() == Some(floor::PART) {
-        return floor::serve();
+    if part.as_deref() == Some(baseline::PART) {
+        return baseline::serve();
     }
     if cfg!(debug_assertions) {
         eprintln!("built without optimisation: these numbers are not meaningful");

@@ -24,10 +24,10 @@ pub async fn measure() {
     println!("| | ns |\n| --- | ---: |");
     let streams = StreamRegistry::new(2 * OTHERS);
     let first = open(&streams);
-    row("a place in the registry of streams, and back", || drop(black_box(open(&streams))));
+    row("a stream permit, acquired and released", || drop(black_box(open(&streams))));
     let others: Vec<_> = (0..OTHERS).map(|_| open(&streams)).collect();
-    row(&format!("the same beside {OTHERS} streams"), || drop(black_box(open(&streams))));
-    row("an event: whether the stream shall end", || {
+    row(&format!("the same with {OTHERS} other streams"), || drop(black_box(open(&streams))));
+    row("an event: check for the end of the stream", || {
         black_box(first.shall_end(Waker::noop()));
     });
     drop(others);
@@ -41,8 +41,8 @@ pub async fn measure() {
     });
     denied.replace(revocations.collect());
     row(&format!("the same, {OTHERS} others"), || assert!(!black_box(&denied).denies(&grant, &channels)));
-    row("an open: counted", || metrics().stream_requested(black_box(StreamRequestOutcome::Allowed)));
-    row("a connection: counted, and gone", || drop(black_box(metrics().connection("data"))));
+    row("a stream request: counted", || metrics().stream_requested(black_box(StreamRequestOutcome::Allowed)));
+    row("a connection: counted, opened and closed", || drop(black_box(metrics().connection("data"))));
     row("an event: counted", || {
         metrics().events_sent(black_box(1));
         metrics().bytes_sent(black_box(200));
@@ -50,7 +50,7 @@ pub async fn measure() {
 }
 
 fn open(streams: &StreamRegistry) -> tidegate::stream::registry::StreamPermit {
-    let ticket = streams.admit(AbortSignal::default()).expect("there is room");
+    let ticket = streams.admit(AbortSignal::default()).expect("a permit is free");
     let reader = StreamInfo {
         request: "0123456789abcdef".into(),
         subject: Some("alice".into()),

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::floor;
+use super::baseline;
 
 /// A byte that occurs once in each event, and nowhere else.
 pub const MARK: u8 = b'~';
@@ -28,13 +28,13 @@ thread_local! {
 
 /// A request for a stream, and the text that shows that it is open.
 #[derive(Clone)]
-pub struct Wish {
+pub struct StreamRequest {
     pub to: SocketAddr,
     pub head: Arc<str>,
     pub open: &'static str,
 }
 
-impl Wish {
+impl StreamRequest {
     /// The request of a browser.
     pub fn new(to: SocketAddr, target: &str, open: &'static str) -> Self {
         let head = format!(
@@ -48,21 +48,21 @@ impl Wish {
 
     /// A bare connection, for the baseline.
     pub fn bare(to: SocketAddr) -> Self {
-        Self { to, head: "".into(), open: floor::OPEN }
+        Self { to, head: "".into(), open: baseline::OPEN }
     }
 
     /// Connects, sends the request, and waits until the stream is open.
     pub async fn open(&self) -> TcpStream {
         let mut socket = TcpStream::connect(self.to).await.expect("a connection");
         socket.write_all(self.head.as_bytes()).await.expect("the server reads");
-        let mut heard = Vec::new();
-        while !String::from_utf8_lossy(&heard).contains(self.open) {
+        let mut received = Vec::new();
+        while !String::from_utf8_lossy(&received).contains(self.open) {
             socket.readable().await.expect("a socket");
-            match socket.try_read_buf(&mut heard) {
-                Ok(0) => panic!("the server closed: {}", String::from_utf8_lossy(&heard)),
+            match socket.try_read_buf(&mut received) {
+                Ok(0) => panic!("the server closed: {}", String::from_utf8_lossy(&received)),
                 Ok(_) => {
-                    let good = self.head.is_empty() || heard.starts_with(b"HTTP/1.1 200");
-                    assert!(good, "{}", String::from_utf8_lossy(&heard));
+                    let good = self.head.is_empty() || received.starts_with(b"HTTP/1.1 200");
+                    assert!(good, "{}", String::from_utf8_lossy(&received));
                 }
                 Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
             }
@@ -72,14 +72,14 @@ impl Wish {
 }
 
 /// Opens and closes this many streams, some of them concurrently.
-pub async fn come_and_go(wish: &Wish, count: usize) {
+pub async fn open_and_close(request: &StreamRequest, count: usize) {
     let left = Arc::new(AtomicU64::new(count as u64));
     let mut tasks = JoinSet::new();
     for _ in 0..CONCURRENT_CONNECTS {
-        let (wish, left) = (wish.clone(), Arc::clone(&left));
+        let (request, left) = (request.clone(), Arc::clone(&left));
         tasks.spawn(async move {
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-                drop(wish.open().await);
+                drop(request.open().await);
             }
         });
     }
@@ -91,11 +91,11 @@ pub async fn come_and_go(wish: &Wish, count: usize) {
 /// Clients that read.
 pub struct Crowd {
     pub size: usize,
-    heard: Arc<Heard>,
+    received: Arc<Received>,
     readers: JoinSet<()>,
 }
 
-struct Heard {
+struct Received {
     /// Emission time of each event, in stream order.
     emitted: Mutex<Vec<Instant>>,
     events: AtomicU64,
@@ -105,33 +105,33 @@ struct Heard {
 
 impl Crowd {
     /// Opens this many streams.
-    pub async fn open(wish: &Wish, size: usize) -> Self {
+    pub async fn open(request: &StreamRequest, size: usize) -> Self {
         let latencies = Mutex::new(histogram());
         let (emitted, events, bytes) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
-        let heard = Arc::new(Heard { emitted, events, bytes, latencies });
+        let received = Arc::new(Received { emitted, events, bytes, latencies });
         let (mut readers, places) = (JoinSet::new(), Arc::new(Semaphore::new(CONCURRENT_CONNECTS)));
         for _ in 0..size {
-            let (wish, heard, places) = (wish.clone(), Arc::clone(&heard), Arc::clone(&places));
+            let (request, received, places) = (request.clone(), Arc::clone(&received), Arc::clone(&places));
             let place = Arc::clone(&places).acquire_owned().await.expect("it is not closed");
             readers.spawn(async move {
-                let socket = wish.open().await;
+                let socket = request.open().await;
                 drop(place);
-                read(&socket, &heard).await;
+                read(&socket, &received).await;
             });
         }
         let all = u32::try_from(CONCURRENT_CONNECTS).expect("it is small");
         drop(places.acquire_many(all).await);
-        Self { size, heard, readers }
+        Self { size, received, readers }
     }
 
     /// Records the emission time of the next event.
     pub fn emitting(&self) {
-        self.heard.emitted.lock().unwrap().push(Instant::now());
+        self.received.emitted.lock().unwrap().push(Instant::now());
     }
 
     /// Waits until each client has received every event.
     pub async fn has_all(&mut self) {
-        let due = (self.heard.emitted.lock().unwrap().len() * self.size) as u64;
+        let due = (self.received.emitted.lock().unwrap().len() * self.size) as u64;
         let start = Instant::now();
         while self.events() < due {
             assert!(start.elapsed() < TIMEOUT, "{} of {due} deliveries came", self.events());
@@ -143,17 +143,17 @@ impl Crowd {
 
     /// Deliveries so far.
     pub fn events(&self) -> u64 {
-        self.heard.events.load(Ordering::Relaxed)
+        self.received.events.load(Ordering::Relaxed)
     }
 
     /// Bytes received, chunk headers included.
     pub fn bytes(&self) -> u64 {
-        self.heard.bytes.load(Ordering::Relaxed)
+        self.received.bytes.load(Ordering::Relaxed)
     }
 
     /// Latencies from emission to each client in µs, since the last call.
     pub fn take_latencies(&self) -> Histogram<u64> {
-        std::mem::replace(&mut self.heard.latencies.lock().unwrap(), histogram())
+        std::mem::replace(&mut self.received.latencies.lock().unwrap(), histogram())
     }
 }
 
@@ -161,17 +161,17 @@ pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 120_000_000, 3).expect("bounds and three digits are valid")
 }
 
-async fn read(socket: &TcpStream, heard: &Heard) {
+async fn read(socket: &TcpStream, received: &Received) {
     let mut seen = 0;
     loop {
-        if socket.readable().await.is_err() || !take(socket, heard, &mut seen) {
+        if socket.readable().await.is_err() || !take(socket, received, &mut seen) {
             return;
         }
     }
 }
 
 /// Reads available bytes. False at the end of the stream.
-fn take(socket: &TcpStream, heard: &Heard, seen: &mut usize) -> bool {
+fn take(socket: &TcpStream, received: &Received, seen: &mut usize) -> bool {
     BUFFER.with_borrow_mut(|buffer| {
         let length = match socket.try_read(buffer) {
             Ok(0) => return false,
@@ -180,15 +180,15 @@ fn take(socket: &TcpStream, heard: &Heard, seen: &mut usize) -> bool {
         };
         let marks = buffer[..length].iter().filter(|byte| **byte == MARK).count();
         if marks > 0 {
-            let (now, emitted) = (Instant::now(), heard.emitted.lock().unwrap());
-            let mut latencies = heard.latencies.lock().unwrap();
+            let (now, emitted) = (Instant::now(), received.emitted.lock().unwrap());
+            let mut latencies = received.latencies.lock().unwrap();
             for at in &emitted[*seen..*seen + marks] {
                 latencies.saturating_record(u64::try_from((now - *at).as_micros()).unwrap_or(u64::MAX));
             }
             *seen += marks;
         }
-        heard.events.fetch_add(marks as u64, Ordering::Relaxed);
-        heard.bytes.fetch_add(length as u64, Ordering::Relaxed);
+        received.events.fetch_add(marks as u64, Ordering::Relaxed);
+        received.bytes.fetch_add(length as u64, Ordering::Relaxed);
         true
     })
 }

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::crowd::{Crowd, Wish, histogram};
+use super::crowd::{Crowd, StreamRequest, histogram};
 use super::emit::Emitter;
 use super::machine::{Machine, cpu, settled_cpu};
 use super::median;
@@ -24,7 +24,7 @@ const NODE: &str = "alice-node";
 struct Side {
     name: &'static str,
     server: Server,
-    wish: Wish,
+    request: StreamRequest,
     emitter: Emitter,
     even: Vec<f64>,
     bursts: Vec<f64>,
@@ -33,19 +33,19 @@ struct Side {
 }
 
 impl Side {
-    fn new(name: &'static str, server: Server, wish: Wish, emitter: Emitter) -> Self {
+    fn new(name: &'static str, server: Server, request: StreamRequest, emitter: Emitter) -> Self {
         let (even, bursts, busy, latencies) = (Vec::new(), Vec::new(), Vec::new(), histogram());
-        Self { name, server, wish, emitter, even, bursts, busy, latencies }
+        Self { name, server, request, emitter, even, bursts, busy, latencies }
     }
 
     /// Runs one turn. Returns the bytes of one delivery.
     async fn turn(&mut self, counts: bool) -> usize {
-        if let Emitter::Floor { connection, .. } = &mut self.emitter {
-            connection.write_all(format!("open {STREAMS}\n").as_bytes()).await.expect("the floor reads");
+        if let Emitter::Baseline { connection, .. } = &mut self.emitter {
+            connection.write_all(format!("open {STREAMS}\n").as_bytes()).await.expect("the baseline reads");
         }
-        let mut crowd = Crowd::open(&self.wish, STREAMS).await;
-        if let Emitter::Floor { connection, .. } = &mut self.emitter {
-            connection.read_u8().await.expect("the floor answers");
+        let mut crowd = Crowd::open(&self.request, STREAMS).await;
+        if let Emitter::Baseline { connection, .. } = &mut self.emitter {
+            connection.read_u8().await.expect("the baseline answers");
         }
         settled_cpu(self.server.pid).await;
         let (before, began) = (cpu(self.server.pid), Instant::now());
@@ -68,8 +68,8 @@ impl Side {
         }
         let bursts = micros(settled_cpu(self.server.pid).await - before, BURSTS.0 * BURSTS.1);
         drop(crowd);
-        if let Emitter::Floor { connection, .. } = &mut self.emitter {
-            connection.write_all(b"close\n").await.expect("the floor reads");
+        if let Emitter::Baseline { connection, .. } = &mut self.emitter {
+            connection.write_all(b"close\n").await.expect("the baseline reads");
         }
         settled_cpu(self.server.pid).await;
         if counts {
@@ -92,32 +92,32 @@ pub async fn measure(machine: &Machine) {
     let Some((redis, connection)) = servers::redis().await else { return };
     let mut sides = Vec::new();
     let tidegate = servers::tidegate(machine, &redis, &[], "");
-    let wish = servers::realtime(&tidegate, TIDEGATE);
+    let request = servers::realtime(&tidegate, TIDEGATE);
     let emitter = Emitter::Redis { connection: connection.clone(), channel: TIDEGATE };
-    sides.push(Side::new("Tidegate", tidegate, wish, emitter));
-    let floor = servers::floor(machine);
-    let boss = TcpStream::connect(floor.address).await.expect("a connection");
-    let wish = Wish::bare(floor.address);
+    sides.push(Side::new("Tidegate", tidegate, request, emitter));
+    let baseline = servers::baseline(machine);
+    let control = TcpStream::connect(baseline.address).await.expect("a connection");
+    let request = StreamRequest::bare(baseline.address);
     sides.push(Side::new(
-        "a bare loop of `write`, the floor",
-        floor,
-        wish,
-        Emitter::Floor { connection: boss, size: 0 },
+        "a bare loop of `write`, the baseline",
+        baseline,
+        request,
+        Emitter::Baseline { connection: control, size: 0 },
     ));
     if let Some(nchan) = servers::nchan(machine, None).await {
-        let wish = servers::of_nchan(&nchan, "open");
+        let request = servers::of_nchan(&nchan, "open");
         let emitter = Emitter::post(nchan.address, "/publish?channel=fox").await;
-        sides.push(Side::new("nchan, without Redis", nchan, wish, emitter));
+        sides.push(Side::new("nchan, without Redis", nchan, request, emitter));
     }
     if let Some(node) = servers::node(machine, &redis) {
-        let wish = servers::realtime(&node, NODE);
-        sides.push(Side::new("`handle()` on Node", node, wish, Emitter::Redis { connection, channel: NODE }));
+        let request = servers::realtime(&node, NODE);
+        sides.push(Side::new("`handle()` on Node", node, request, Emitter::Redis { connection, channel: NODE }));
     }
     let mut size = 0;
     for round in 0..ROUNDS {
         for side in &mut sides {
             // The baseline sends as many bytes as Tidegate.
-            if let Emitter::Floor { size: bytes, .. } = &mut side.emitter {
+            if let Emitter::Baseline { size: bytes, .. } = &mut side.emitter {
                 *bytes = size;
             }
             // The first round is a warm-up.
@@ -134,11 +134,11 @@ pub async fn measure(machine: &Machine) {
 
 fn print(sides: &[Side], size: usize) {
     println!(
-        "| | µs CPU, {} a second | to the floor | µs CPU, {} at once | to the floor | latency p50 / p99 | core |",
+        "| | µs CPU, {} a second | to the baseline | µs CPU, {} at once | to the baseline | latency p50 / p99 | core |",
         EVEN.0, BURSTS.0
     );
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
-    let floor = |of: fn(&Side) -> &Vec<f64>| median(of(&sides[1]).clone());
+    let baseline = |of: fn(&Side) -> &Vec<f64>| median(of(&sides[1]).clone());
     for side in sides {
         let (even, bursts) = (median(side.even.clone()), median(side.bursts.clone()));
         let latency =
@@ -146,8 +146,8 @@ fn print(sides: &[Side], size: usize) {
         println!(
             "| {} | {even:.1} | {:.2} | {bursts:.1} | {:.2} | {:.1} ms / {:.1} ms | {:.0} % |",
             side.name,
-            even / floor(|side| &side.even),
-            bursts / floor(|side| &side.bursts),
+            even / baseline(|side| &side.even),
+            bursts / baseline(|side| &side.bursts),
             latency(0.5),
             latency(0.99),
             median(side.busy.clone()) * 100.0,

@@ -19,7 +19,7 @@ pub enum Emitter {
     /// A POST for each event, on one connection.
     Post { connection: TcpStream, target: String },
     /// A command to the baseline, with number and size of the events.
-    Floor { connection: TcpStream, size: usize },
+    Baseline { connection: TcpStream, size: usize },
 }
 
 impl Emitter {
@@ -63,9 +63,9 @@ impl Emitter {
                     assert!(!text.contains("HTTP/1.1 4") && !text.contains("HTTP/1.1 5"), "{text}");
                 }
             }
-            Self::Floor { connection, size } => {
+            Self::Baseline { connection, size } => {
                 let line = format!("write {events} {size}\n");
-                connection.write_all(line.as_bytes()).await.expect("the floor reads");
+                connection.write_all(line.as_bytes()).await.expect("the baseline reads");
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The memory of an idle stream.
 
-use super::crowd::{Crowd, Wish};
+use super::crowd::{Crowd, StreamRequest};
 use super::machine::{Machine, resident, settled_cpu};
 use super::servers::{self, Server};
 
@@ -29,11 +29,11 @@ pub async fn measure(machine: &Machine) {
     }
 }
 
-async fn one(name: &str, server: &Server, wish: &Wish, streams: usize) {
-    drop(Crowd::open(wish, FIRST).await);
+async fn one(name: &str, server: &Server, request: &StreamRequest, streams: usize) {
+    drop(Crowd::open(request, FIRST).await);
     settled_cpu(server.pid).await;
     let before = resident(server.pid);
-    let crowd = Crowd::open(wish, streams).await;
+    let crowd = Crowd::open(request, streams).await;
     settled_cpu(server.pid).await;
     let after = resident(server.pid);
     drop(crowd);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::crowd::{Wish, come_and_go};
+use super::crowd::{StreamRequest, open_and_close};
 use super::machine::{Machine, cpu, settled_cpu};
 use super::median;
 use super::servers::{self, Server};
@@ -20,7 +20,7 @@ struct Side {
     name: &'static str,
     /// Several sides may share a server.
     server: usize,
-    wish: Wish,
+    request: StreamRequest,
     opens: usize,
     costs: Vec<f64>,
 }
@@ -29,10 +29,10 @@ pub async fn measure(machine: &Machine) {
     println!("\n### An open and a close\n");
     let Some((redis, _connection)) = servers::redis().await else { return };
     let (mut servers_, mut sides) = (Vec::<Server>::new(), Vec::new());
-    let mut add = |name, server: Option<Server>, wish: &dyn Fn(&Server) -> Wish, opens| {
+    let mut add = |name, server: Option<Server>, request: &dyn Fn(&Server) -> StreamRequest, opens| {
         servers_.extend(server);
         let server = servers_.len() - 1;
-        sides.push(Side { name, server, wish: wish(&servers_[server]), opens, costs: Vec::new() });
+        sides.push(Side { name, server, request: request(&servers_[server]), opens, costs: Vec::new() });
     };
     let ours = |server: &Server| servers::realtime(server, CHANNEL);
     let tidegate = |args: &[&str], lines: &str| Some(servers::tidegate(machine, &redis, args, lines));
@@ -53,14 +53,14 @@ pub async fn measure(machine: &Machine) {
     // One stream stays open, so that the channel stays open.
     let mut held = Vec::new();
     for side in &sides {
-        held.push(side.wish.open().await);
+        held.push(side.request.open().await);
     }
     for round in 0..ROUNDS {
         for side in &mut sides {
             let pid = servers_[side.server].pid;
             settled_cpu(pid).await;
             let before = cpu(pid);
-            come_and_go(&side.wish, side.opens).await;
+            open_and_close(&side.request, side.opens).await;
             let used = settled_cpu(pid).await - before;
             // The first round is a warm-up.
             if round > 0 {
@@ -91,10 +91,10 @@ async fn authority() -> SocketAddr {
 }
 
 async fn agree(mut socket: TcpStream) {
-    let mut heard = Vec::new();
-    while socket.read_buf(&mut heard).await.is_ok_and(|read| read > 0) {
-        if heard.ends_with(b"\r\n\r\n") {
-            heard.clear();
+    let mut received = Vec::new();
+    while socket.read_buf(&mut received).await.is_ok_and(|read| read > 0) {
+        if received.ends_with(b"\r\n\r\n") {
+            received.clear();
             let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
         }
     }

@@ -12,11 +12,11 @@ use redis::{Client, cmd};
 use rustix::process::{Pid, Signal, getuid, kill_process};
 use tempfile::TempDir;
 
-use super::crowd::Wish;
-use super::floor;
+use super::baseline;
+use super::crowd::StreamRequest;
 use super::machine::{Machine, child_of};
 
-/// The session of the client: the member alice, by the cookie of [`Wish::new`].
+/// The session of the client: the member alice, by the cookie of [`StreamRequest::new`].
 const ALICE: &str = r#"{"id":"alice","role":"member"}"#;
 const NCHAN: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 
@@ -189,19 +189,19 @@ pub fn node(machine: &Machine, redis: &Server) -> Option<Server> {
 }
 
 /// This program as the baseline.
-pub fn floor(machine: &Machine) -> Server {
+pub fn baseline(machine: &Machine) -> Server {
     let mut command = machine.on_server_core(std::env::current_exe().expect("this program"));
-    command.arg(floor::PART);
+    command.arg(baseline::PART);
     Server::start(command, tempfile::tempdir().expect("a folder"), 1)
 }
 
 /// A stream of Tidegate, or of Node.
-pub fn realtime(server: &Server, channel: &str) -> Wish {
-    Wish::new(server.address, &format!("/api/realtime?channel={channel}"), "\"connected\"")
+pub fn realtime(server: &Server, channel: &str) -> StreamRequest {
+    StreamRequest::new(server.address, &format!("/api/realtime?channel={channel}"), "\"connected\"")
 }
 
 /// A stream of nchan.
-pub fn of_nchan(server: &Server, location: &str) -> Wish {
+pub fn of_nchan(server: &Server, location: &str) -> StreamRequest {
     // nchan sends `: hi` after its head.
-    Wish::new(server.address, &format!("/{location}?channel=fox"), ": hi")
+    StreamRequest::new(server.address, &format!("/{location}?channel=fox"), ": hi")
 }

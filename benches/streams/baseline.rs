@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 
 /// The argument that starts this program as the baseline.
-pub const PART: &str = "floor";
+pub const PART: &str = "baseline";
 
 /// The first bytes on each connection.
 pub const OPEN: &str = "open";
@@ -12,9 +12,9 @@ pub const OPEN: &str = "open";
 /// Serves the commands `open <sockets>`, `write <events> <bytes>` and `close`, one a line on the first connection.
 pub fn serve() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    println!("floor on http://{}", listener.local_addr().expect("its address"));
-    let (mut boss, _) = listener.accept().expect("a connection");
-    let mut lines = BufReader::new(boss.try_clone().expect("a handle")).lines();
+    println!("baseline on http://{}", listener.local_addr().expect("its address"));
+    let (mut control, _) = listener.accept().expect("a connection");
+    let mut lines = BufReader::new(control.try_clone().expect("a handle")).lines();
     let mut sockets: Vec<TcpStream> = Vec::new();
     while let Some(Ok(line)) = lines.next() {
         let words: Vec<&str> = line.split(' ').collect();
@@ -29,7 +29,7 @@ pub fn serve() {
                     socket
                 };
                 sockets = (0..number(1)).map(|_| next()).collect();
-                boss.write_all(b"!").expect("the bench is connected");
+                control.write_all(b"!").expect("the bench is connected");
             }
             "write" => {
                 let mut frame = vec![b'x'; number(2)];
