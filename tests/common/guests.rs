@@ -1,4 +1,4 @@
-//! The policies of `tests/fixtures/policies`, made components.
+//! The policies of `tests/fixtures/policies`, as components.
 //!
 //! Most of them are core modules that keep to the canonical ABI by hand, since that is far shorter than the text of a whole component.
 

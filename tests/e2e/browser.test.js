@@ -6,29 +6,29 @@ import { CursorUnavailableError } from "@upstash/realtime";
 import { launch, servePage, visit } from "./lib/browser.js";
 import { Closing } from "./lib/closing.js";
 import { startGateway } from "./lib/gateway.js";
-import { emitter, letIntervalsGo } from "./lib/npm.js";
+import { emitter, unrefIntervals } from "./lib/npm.js";
 import { Resp, startRedis } from "./lib/redis.js";
 import { startRelay } from "./lib/relay.js";
 import { SseReader } from "./lib/sse.js";
 import { inTime, until } from "./lib/until.js";
 import { policyConfig, seed, SESSION, TOKEN } from "./lib/world.js";
 
-letIntervalsGo();
+unrefIntervals();
 
-// A browser that lost its stream tries again after three seconds, more than once while nobody listens.
+// A browser retries a lost stream after three seconds, more than once while the port is closed.
 const RECONNECT = { within: 25_000 };
 
 const closing = new Closing();
 let dir, redis, resp, page, browser, gateway, app;
 
-/** A gateway of the suite's configuration. */
+/** Starts a gateway with the suite's configuration. */
 async function serve(name) {
   const config = policyConfig({ store: redis.url, origin: page.origin });
   const started = await startGateway({ name, args: ["serve"], config, dir });
   return closing.add(started, (it) => it.stop());
 }
 
-/** Opens the app as somebody, through `base`; closed when the test ends. */
+/** Opens the app with a session, through `base`; it is closed when the test ends. */
 async function open(t, { base = gateway.url, as, channels }) {
   const visitor = await visit(browser, page.origin, { api: `${base}/api/realtime`, channels, session: SESSION[as] });
   t.after(() => visitor.close());
@@ -118,9 +118,9 @@ describe("the React client", { timeout: 120_000 }, () => {
     assert.deepEqual(await numbers(alice, "team-red"), [21]);
   });
 
-  test("is refused without a known session", async (t) => {
+  test("is rejected without a known session", async (t) => {
     const mallory = await open(t, { as: "mallory", channels: ["team-red"] });
-    // The stock client asks again and again; it must get the same answer each time.
+    // The stock client retries; it must receive the same answer each time.
     await until("two refusals", () => mallory.answers.length >= 2);
     await say("team-red", 31);
     await until("one refusal more", () => mallory.answers.length >= 3);
@@ -128,7 +128,7 @@ describe("the React client", { timeout: 120_000 }, () => {
     assert.deepEqual(await mallory.seen(), []);
     assert.ok(!(await mallory.statuses()).includes("connected"), `${await mallory.statuses()}`);
 
-    // An EventSource cannot read the refusal; a fetch of the same page can, for CORS holds on rejections too.
+    // An EventSource cannot read the rejection; a fetch of the same page can, as CORS headers are on rejections, too.
     const answer = await mallory.page.evaluate(async (url) => {
       const response = await fetch(url, { credentials: "include" });
       return { status: response.status, type: response.headers.get("content-type"), body: await response.text() };
@@ -138,7 +138,7 @@ describe("the React client", { timeout: 120_000 }, () => {
     assert.match(answer.type, /^text\/plain/);
   });
 
-  test("is refused for the first channel that fails", async () => {
+  test("is rejected for the first channel that fails", async () => {
     const words = [
       ["alice", ["team-red", "team-blue"], 403, "Not a team member"],
       ["alice", ["default", "admin-log", "team-blue"], 403, "Admin access required"],
@@ -159,26 +159,26 @@ describe("the React client", { timeout: 120_000 }, () => {
     root.close();
   });
 
-  test("misses nothing when the network drops", async (t) => {
+  test("loses no event when the network drops", async (t) => {
     const relay = closing.add(await startRelay(gateway.port), (it) => it.down());
     const alice = await open(t, { base: relay.url, as: "alice", channels: ["alice-net", "team-red"] });
     await connected(alice);
     await say("alice-net", 41, 43);
     await sees(alice, "alice-net", 43);
 
-    await t.test("for a while", async () => {
+    await t.test("for some time", async () => {
       await relay.down();
       await say("alice-net", 44, 48);
       await relay.up();
       await sees(alice, "alice-net", 48, RECONNECT);
     });
-    await t.test("for a moment, in the midst of events", async () => {
+    await t.test("for a moment, between events", async () => {
       const before = relay.accepted;
       const emitting = say("alice-net", 49, 54);
       await sees(alice, "alice-net", 50);
       relay.cut();
       await emitting;
-      // However soon the others came, these cannot come by the connection from before.
+      // These events cannot arrive over the previous connection, however soon the others arrived.
       await say("alice-net", 55, 60);
       await sees(alice, "alice-net", 60, RECONNECT);
       assert.ok(relay.accepted > before);
@@ -188,7 +188,7 @@ describe("the React client", { timeout: 120_000 }, () => {
     assert.deepEqual(await numbers(alice, "alice-net"), range(41, 61));
   });
 
-  test("misses nothing when the gateway is replaced", async (t) => {
+  test("loses no event when the gateway is replaced", async (t) => {
     const first = await serve("drained");
     const relay = closing.add(await startRelay(first.port), (it) => it.down());
     const alice = await open(t, { base: relay.url, as: "alice", channels: ["alice-drain"] });
@@ -210,7 +210,7 @@ describe("the React client", { timeout: 120_000 }, () => {
     assert.deepEqual(await numbers(alice, "alice-drain"), range(71, 79));
   });
 
-  test("misses nothing when the gateway is killed", async (t) => {
+  test("loses no event when the gateway is killed", async (t) => {
     const first = await serve("killed");
     const relay = closing.add(await startRelay(first.port), (it) => it.down());
     const alice = await open(t, { base: relay.url, as: "alice", channels: ["alice-kill"] });
@@ -248,7 +248,7 @@ describe("the server half", { timeout: 60_000 }, () => {
     assert.deepEqual(await app.channel("alice-nothing").history(), []);
   });
 
-  test("keeps no more history than it was told to", async () => {
+  test("keeps no more history than configured", async () => {
     const short = emitter(gateway.url, TOKEN, { history: { maxLength: 2, expireAfterSecs: 600 } });
     await say("alice-short", 1, 5, short);
     assert.deepEqual((await short.channel("alice-short").history()).map((message) => message.data.n), [4, 5]);
@@ -256,7 +256,7 @@ describe("the server half", { timeout: 60_000 }, () => {
     assert.ok(ttl > 500 && ttl <= 600, `TTL ${ttl}`);
   });
 
-  test("refuses what the schema forbids", async () => {
+  test("rejects data that violates the schema", async () => {
     await assert.rejects(app.channel("alice-schema").emit("chat.message", { n: "one" }));
     assert.equal(await resp.command("EXISTS", "alice-schema"), 0);
   });

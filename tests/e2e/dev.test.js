@@ -1,4 +1,4 @@
-// `tidegate dev`: the binary and nothing else. Its playground in a real browser, and the npm quick start against it.
+// `tidegate dev` with the binary alone: the playground in a real browser, and the npm quick start.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { Realtime } from "@upstash/realtime";
@@ -14,7 +14,7 @@ let dev, browser;
 
 before(async () => {
   dev = closing.add(
-    // The control port has a fixed default, which may be taken where the tests run.
+    // The default control port may be in use on this machine.
     await startGateway({ name: "dev", args: ["dev", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"] }),
     (it) => it.stop(),
   );
@@ -63,14 +63,14 @@ describe("the playground", { timeout: 60_000 }, () => {
     });
   }
 
-  test("offers the people of the example policy", async () => {
+  test("offers the users of the example policy", async () => {
     const values = await page.locator("#user option").evaluateAll((options) => options.map((option) => option.value));
     assert.deepEqual(values, ["alice", "bob", "root", "mallory", ""]);
     assert.equal((await text("#state")).trim(), "disconnected");
     assert.equal((await text("#connect")).trim(), "Connect");
   });
 
-  test("shows alice the frames of her team", async () => {
+  test("shows Alice the frames of her team", async () => {
     await connectAs("alice", "team-red");
     await state("open");
     assert.equal((await text("#connect")).trim(), "Disconnect");
@@ -83,7 +83,7 @@ describe("the playground", { timeout: 60_000 }, () => {
     await decision(/200|allow|grant|admit/i);
   });
 
-  test("takes several channels, by comma or space", async () => {
+  test("accepts channels separated by commas or spaces", async () => {
     await connectAs("alice", "team-red, default alice-inbox");
     await state("open");
     for (const channel of ["team-red", "default", "alice-inbox"]) {
@@ -93,25 +93,25 @@ describe("the playground", { timeout: 60_000 }, () => {
     }
   });
 
-  test("shows mallory the refusal, in the policy's words and with a reason", async () => {
+  test("shows Mallory the policy's rejection with its reason", async () => {
     await connectAs("mallory", "team-red");
     await state("refused");
-    await until("the policy's words", async () => /Unauthorized/.test(await text("body")));
+    await until("the policy's body", async () => /Unauthorized/.test(await text("body")));
     const row = await decision(/\b401\b/);
     assert.match(row, /µs|μs/);
     assert.ok(row.replace(/\b401\b|[\d.,]+\s*[µμ]s/g, "").match(/[a-z]{4,}/i), `an outcome and a reason: ${row}`);
   });
 
-  test("refuses alice another team and nobody everything", async () => {
+  test("rejects Alice for another team, and a client without a session for all channels", async () => {
     await connectAs("alice", "team-blue");
     await state("refused");
-    await until("the policy's words", async () => /Not a team member/.test(await text("body")));
+    await until("the policy's body", async () => /Not a team member/.test(await text("body")));
     await decision(/\b403\b/);
     await connectAs("", "default");
     await state("refused");
   });
 
-  test("lets root into admin channels", async () => {
+  test("allows root in admin channels", async () => {
     await connectAs("root", "admin-log");
     await state("open");
     await emit("admin-log", "note", { text: "for admins" });
@@ -121,7 +121,7 @@ describe("the playground", { timeout: 60_000 }, () => {
     await state("disconnected");
   });
 
-  test("does not throw", () => assert.deepEqual(problems, []));
+  test("throws no script error", () => assert.deepEqual(problems, []));
 });
 
 describe("the npm quick start", { timeout: 60_000 }, () => {
@@ -156,11 +156,11 @@ describe("the npm quick start", { timeout: 60_000 }, () => {
     assert.deepEqual(await alice.seen(), [{ event: "notification.alert", data: "hello world!", channel: "default" }]);
   });
 
-  test("refuses the React client without a known session", async (t) => {
+  test("rejects the React client without a known session", async (t) => {
     const api = `${dev.url}/api/realtime`;
     const mallory = await visit(browser, appPage.origin, { api, channels: ["default"], session: "mallory" });
     t.after(() => mallory.close());
-    await until("a refusal", () => mallory.answers.length > 0);
+    await until("a rejection", () => mallory.answers.length > 0);
     assert.equal(mallory.answers[0], 401);
     assert.ok(!(await mallory.statuses()).includes("connected"));
   });

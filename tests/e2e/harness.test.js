@@ -1,4 +1,4 @@
-// The harness itself, without the gateway: a test that passes for a broken reader proves nothing.
+// Tests of the harness itself, without the gateway: a broken reader would make other tests pass for the wrong reason.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -36,7 +36,7 @@ function stream(response, text = "") {
 }
 
 describe("the reader", { timeout: 20_000 }, () => {
-  test("takes a stream cut anywhere", async () => {
+  test("parses a stream split at any byte", async () => {
     const text =
       "\uFEFF: comment\nretry: 150\n\nid: 7\ndata: {\"a\":\"é🦀\"}\n\ndata: one\r\ndata: two\r\n\r\nid\ndata:x\r\rid: 9\n\nevent: e\n\n";
     const bytes = Buffer.from(text);
@@ -61,7 +61,7 @@ describe("the reader", { timeout: 20_000 }, () => {
     }
   });
 
-  test("comes back with the id of the last whole event", async () => {
+  test("reconnects with the id of the last complete event", async () => {
     answer = (_, response) => stream(response, "id: a.1\ndata: 1\n\nid: a.2\ndata: cut of");
     const reader = await SseReader.open(`http://127.0.0.1:${port}/again`);
     await until("a frame", () => reader.frames.length === 1);
@@ -71,7 +71,7 @@ describe("the reader", { timeout: 20_000 }, () => {
     reader.close();
   });
 
-  test("shows a refusal", async () => {
+  test("exposes a rejection", async () => {
     answer = (_, response) => response.writeHead(403, { "content-type": "text/plain" }).end("no");
     const reader = await SseReader.open(`http://127.0.0.1:${port}/`);
     assert.deepEqual([reader.status, reader.body, reader.frames], [403, "no", []]);
@@ -79,7 +79,7 @@ describe("the reader", { timeout: 20_000 }, () => {
 });
 
 describe("the relay", { timeout: 20_000 }, () => {
-  test("passes, cuts, goes away and comes back", async () => {
+  test("relays, disconnects, stops and restarts", async () => {
     answer = (_, response) => stream(response, "data: 1\n\n");
     const relay = closing.add(await startRelay(port), (it) => it.down());
     const { url } = relay;
@@ -87,7 +87,7 @@ describe("the relay", { timeout: 20_000 }, () => {
     await until("a frame", () => reader.frames.length === 1);
     assert.equal(relay.links, 1);
     relay.cut();
-    await until("the cut", () => reader.ended && relay.links === 0);
+    await until("the disconnect", () => reader.ended && relay.links === 0);
     await reader.reconnect();
     await until("a second frame", () => reader.frames.length === 2);
     await relay.down();
@@ -108,7 +108,7 @@ describe("the relay", { timeout: 20_000 }, () => {
 });
 
 describe("Redis", { timeout: 20_000 }, () => {
-  test("starts, with raw bytes both ways", async () => {
+  test("starts and exchanges raw bytes", async () => {
     const redis = closing.add(await startRedis({ dir: closing.dir(), options: { appendonly: "yes" } }), (it) => it.stop());
     const resp = closing.add(await Resp.open(redis.port), (it) => it.close());
     assert.equal(await resp.command("XADD", "s", "1-1", "k", Buffer.from("wért")), "1-1");
@@ -120,7 +120,7 @@ describe("Redis", { timeout: 20_000 }, () => {
 });
 
 describe("the browser", { timeout: 60_000 }, () => {
-  test("shows the app, which receives and comes back", async () => {
+  test("shows the app, which receives events and reconnects", async () => {
     const browser = closing.add(await launch(), (it) => it.close());
     const page = closing.add(await servePage(), (it) => it.stop());
     let calls = 0;
@@ -140,13 +140,13 @@ describe("the browser", { timeout: 60_000 }, () => {
     assert.equal(await alice.status(), "connected");
     assert.equal(await alice.page.locator("#seen li").innerText(), 'c e {"calls":1}');
     relay.cut();
-    await until("the event after the cut", async () => (await alice.seen()).length === 2);
+    await until("the event after the disconnect", async () => (await alice.seen()).length === 2);
     assert.equal(requests.at(-1).headers["last-event-id"], "1");
     await alice.setChannels(["d"]);
     await until("a request for the other channel", () => requests.at(-1).url.includes("channel=d&"));
 
     const mallory = await visit(browser, page.origin, { api, channels: ["c"], session: "mallory" });
-    await until("two refusals", () => mallory.answers.length >= 2);
+    await until("two rejections", () => mallory.answers.length >= 2);
     assert.deepEqual([...new Set(mallory.answers)], [401]);
     assert.ok(!(await mallory.statuses()).includes("connected"));
   });

@@ -1,6 +1,5 @@
-// The same requests to Tidegate and to the npm package's own `handle()`, over one Redis: what the stock client would hand to
-// the app is the same, channel by channel. Where the stock handler is wrong and Tidegate is right on purpose, Tidegate is
-// looked at alone.
+// The same requests to Tidegate and to `handle()` of the npm package, on one Redis: the stock client would pass the same events to
+// the app, channel by channel. Where Tidegate intentionally improves on the stock handler, Tidegate is tested alone.
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, test } from "node:test";
 import { Realtime } from "@upstash/realtime";
@@ -38,7 +37,7 @@ afterEach(() => {
 
 after(() => closing.run());
 
-// ---- Asking and emitting
+// ---- Requesting and emitting
 
 /** A query as the stock client writes it. */
 function query(channels, acks = {}) {
@@ -58,7 +57,7 @@ async function alone(channels, acks, options) {
   return (await open(tidegate, query(channels, acks), options)).connected(channels);
 }
 
-/** A stream of each side for the same request, both connected and the stock one past its racy replay. */
+/** A stream of each side for the same request, both connected, and the stock one after its racy replay. */
 async function both(channels, search) {
   const readBefore = channels.map((name) => stock.replayed(name));
   const sides = await Promise.all([tidegate, stock].map((server) => open(server, search)));
@@ -78,7 +77,7 @@ const publish = (channel, payload) =>
 
 // ---- Comparing
 
-/** The user frames of a channel as the app sees them, but for the mark of the end. */
+/** The user frames of a channel as the app receives them, without the end marker. */
 function events(reader, channel) {
   return reader
     .users(channel)
@@ -87,7 +86,7 @@ function events(reader, channel) {
     .map(({ id, data = null, event, channel }) => ({ id, data, event, channel }));
 }
 
-/** Both sides reach the end mark of every channel, with the same events before it. Gives back Tidegate's. */
+/** Both sides reach the end marker of every channel, with the same events before it. Returns Tidegate's. */
 async function same(sides, channels) {
   const [ours, theirs] = sides;
   for (const channel of channels) {
@@ -100,7 +99,7 @@ async function same(sides, channels) {
   return channels.flatMap((channel) => events(ours, channel));
 }
 
-/** Both sides listen to `channel`; each of `data` is emitted once the one before has arrived. */
+/** Both sides listen to `channel`; each of `data` is emitted after the previous one has arrived. */
 async function live(channel, data, search = query([channel])) {
   const sides = await both([channel], search);
   for (const [at, datum] of data.entries()) {
@@ -113,7 +112,7 @@ async function live(channel, data, search = query([channel])) {
   return same(sides, [channel]);
 }
 
-/** Both sides replay `channel` from `ack`; nobody listened while it was written. */
+/** Both sides replay `channel` from `ack`; no client listened while it was written. */
 async function replay(channel, ack = "0") {
   await emit(channel, "end", null);
   return same(await both([channel], query([channel], { [channel]: ack })), [channel]);
@@ -175,7 +174,7 @@ describe("data", { timeout: 120_000 }, () => {
     });
   }
 
-  test("raw entries", async () => {
+  test("raw entries are replayed alike", async () => {
     const texts = [
       "9007199254740993", "123456789012345678901234567890", "0.1000", "1E3", "01", "NaN", "nul", "+1", "'a'", "[1,]",
       '{"a":1,"a":2}', ' {"spaced" : [ 1 , 2 ] } ', '"\\u00e9\\ud83e\\udd80"', '"\\u2028"', '"open',
@@ -206,14 +205,14 @@ describe("channel names", { timeout: 60_000 }, () => {
     });
   }
 
-  test("none given: default", async () => {
+  test("a request without a channel opens the default channel", async () => {
     const sides = await both(["default"], "");
     await emit("default", "e", 1);
     await emit("default", "end", null);
     assert.deepEqual(dataOf(await same(sides, ["default"])), [1]);
   });
 
-  test("plus is a space, and bad UTF-8 is replaced", async () => {
+  test("a plus is a space, and invalid UTF-8 is replaced", async () => {
     for (const [raw, name] of [["plus+space", "plus space"], ["bad%FFbyte", "bad\ufffdbyte"], ["%zz", "%zz"]]) {
       await emit(name, "e", raw);
       await emit(name, "end", null);
@@ -222,7 +221,7 @@ describe("channel names", { timeout: 60_000 }, () => {
     }
   });
 
-  test("repeats are one", async () => {
+  test("a repeated channel is opened once", async () => {
     const [a, b] = ["repeat-a", "repeat-b"];
     for (const name of [a, b, a, b]) await emit(name, "e", name);
     for (const name of [a, b]) await emit(name, "end", null);
@@ -231,7 +230,7 @@ describe("channel names", { timeout: 60_000 }, () => {
     for (const side of sides) assert.equal(side.system("connected").length, 2);
   });
 
-  test("many", async () => {
+  test("many channels are opened", async () => {
     const names = Array.from({ length: 40 }, (_, at) => `many-${at}`);
     for (const name of names) for (let n = 0; n < 3; n++) await entry(name, "*", String(n));
     const sides = await both(names, query(names, Object.fromEntries(names.map((name) => [name, "0"]))));
@@ -270,18 +269,18 @@ describe("acknowledgements", { timeout: 60_000 }, () => {
     });
   }
 
-  test("none: only what comes", async () => {
+  test("without an acknowledgement only live events arrive", async () => {
     await emit("ack-none", "e", "before");
     assert.deepEqual(dataOf(await live("ack-none", ["after"])), ["after"]);
   });
 
-  test("a browser's clock that runs ahead", async () => {
+  test("an acknowledgement of a fast browser clock", async () => {
     await emit("ack-ahead", "e", "before");
     const ahead = String(Date.now() + 600_000);
     assert.deepEqual(dataOf(await live("ack-ahead", ["a", "b"], query(["ack-ahead"], { "ack-ahead": ahead }))), ["a", "b"]);
   });
 
-  test("a browser's clock that is behind", async () => {
+  test("an acknowledgement of a slow browser clock", async () => {
     await emit("ack-behind", "e", "before");
     await emit("ack-behind", "end", null);
     const behind = String(Date.now() - 600_000);
@@ -289,14 +288,14 @@ describe("acknowledgements", { timeout: 60_000 }, () => {
     assert.deepEqual(dataOf(await same(sides, ["ack-behind"])), ["before"]);
   });
 
-  test("the first of two", async () => {
+  test("the first of two acknowledgements applies", async () => {
     for (const id of IDS) await entry("ack-two", id, "1");
     await emit("ack-two", "end", null);
     const sides = await both(["ack-two"], "channel=ack-two&last_ack_ack-two=2000-0&last_ack_ack-two=0");
     assert.deepEqual((await same(sides, ["ack-two"])).map((event) => event.id), ["3000-5"]);
   });
 
-  test("one for each channel", async () => {
+  test("each channel has its acknowledgement", async () => {
     const acks = { "ack-each-a": "0", "ack-each-b": "2000-0", "ack-each-c": "1000" };
     const names = Object.keys(acks);
     for (const name of names) for (const id of IDS) await entry(name, id, "1");
@@ -306,7 +305,7 @@ describe("acknowledgements", { timeout: 60_000 }, () => {
   });
 });
 
-describe("junk", { timeout: 60_000 }, () => {
+describe("invalid messages and entries", { timeout: 60_000 }, () => {
   const fields = {
     "an entry without an event": ["data", "1", "channel", "@"],
     "an entry of other fields": ["foo", "bar"],
@@ -355,10 +354,10 @@ describe("junk", { timeout: 60_000 }, () => {
   }
 });
 
-// ---- Tidegate alone: what protocol.md calls better
+// ---- Tidegate alone: improvements on the stock handler
 
-describe("better: events", { timeout: 60_000 }, () => {
-  test("channels and events with the names of numbers and truths replay", async () => {
+describe("improved events", { timeout: 60_000 }, () => {
+  test("channels and events named like numbers and booleans are replayed", async () => {
     for (const name of ["42", "true", "null", "1.5", "[1]"]) {
       await emit(name, name, { of: name });
       await emit(name, "end", null);
@@ -378,14 +377,14 @@ describe("better: events", { timeout: 60_000 }, () => {
     assert.deepEqual(events(reader, "dataless").map(({ data, event }) => [data, event]), [[null, "e"]]);
   });
 
-  test("the channel without a name", async () => {
+  test("the channel with an empty name is delivered", async () => {
     const reader = await open(tidegate, "channel=&last_ack_=0");
     await reader.connected([""]);
     await emit("", "e", 1);
     await reader.event("e", { channel: "" });
   });
 
-  test("system frames that somebody published stay in Redis", async () => {
+  test("published system frames are not delivered", async () => {
     const channel = "forged";
     const reader = await alone([channel]);
     for (const frame of [
@@ -403,7 +402,7 @@ describe("better: events", { timeout: 60_000 }, () => {
     assert.equal(reader.ended, false);
   });
 
-  test("an event has the name of the channel that it came on", async () => {
+  test("an event carries the name of its channel", async () => {
     const channel = "honest";
     const reader = await alone([channel]);
     const id = await resp.command("XADD", channel, "*", "data", "1", "event", "e", "channel", "elsewhere");
@@ -413,7 +412,7 @@ describe("better: events", { timeout: 60_000 }, () => {
     assert.deepEqual(reader.users().map((event) => event.channel), [channel, channel]);
   });
 
-  test("an event comes once, however often its bell rings", async () => {
+  test("an event arrives once for any number of notifications", async () => {
     const channel = "once";
     const reader = await alone([channel]);
     const id = await entry(channel, "*", "1");
@@ -423,7 +422,7 @@ describe("better: events", { timeout: 60_000 }, () => {
     assert.deepEqual(events(reader, channel).map((event) => event.id), [id]);
   });
 
-  test("events come in the stream's order, whatever the order of the bells", async () => {
+  test("events arrive in stream order for any order of notifications", async () => {
     const channel = "order";
     const reader = await alone([channel]);
     const ids = [];
@@ -434,7 +433,7 @@ describe("better: events", { timeout: 60_000 }, () => {
     assert.deepEqual(events(reader, channel).map((event) => [event.id, event.data]), ids.map((id, n) => [id, n]));
   });
 
-  test("an event whose emitter died before it rang comes with the next", async () => {
+  test("an event without a notification arrives with the next one", async () => {
     const channel = "silent";
     const reader = await alone([channel]);
     const id = await entry(channel, "*", "1");
@@ -443,7 +442,7 @@ describe("better: events", { timeout: 60_000 }, () => {
     assert.deepEqual(events(reader, channel).map((event) => event.id), [id]);
   });
 
-  test("an event that was trimmed before it could be read comes from its bell", async () => {
+  test("an event that was trimmed before it was read arrives from its notification", async () => {
     const channel = "trimmed";
     const reader = await alone([channel]);
     const short = new Realtime({ redis: app._redis, history: { maxLength: 1 } });
@@ -453,7 +452,7 @@ describe("better: events", { timeout: 60_000 }, () => {
     assert.deepEqual(dataOf(events(reader, channel)), Array.from({ length: 20 }, (_, n) => n));
   });
 
-  test("eight emitters at once lose and repeat nothing", async () => {
+  test("eight concurrent emitters lose and repeat no event", async () => {
     const channel = "crowd";
     const reader = await alone([channel]);
     await Promise.all(Array.from({ length: 8 }, async (_, who) => {
@@ -467,8 +466,8 @@ describe("better: events", { timeout: 60_000 }, () => {
   });
 });
 
-describe("better: streams", { timeout: 60_000 }, () => {
-  test("the head", async () => {
+describe("improved streams", { timeout: 60_000 }, () => {
+  test("the response head is that of an event stream", async () => {
     const reader = await alone(["head"]);
     assert.equal(reader.status, 200);
     assert.match(reader.headers["content-type"], /^text\/event-stream/);
@@ -477,7 +476,7 @@ describe("better: streams", { timeout: 60_000 }, () => {
     assert.equal(reader.headers["access-control-allow-origin"], "*");
   });
 
-  test("connected comes first, with the position where the channel starts", async () => {
+  test("connected is the first frame and has the start position of the channel", async () => {
     const channel = "cursor";
     for (const id of IDS) await entry(channel, id, "1");
     for (const [ack, cursor] of [["1000-1", "1000-1"], ["1000", "1000-0"], ["0", "0-0"], [undefined, "3000-5"]]) {
@@ -490,7 +489,7 @@ describe("better: streams", { timeout: 60_000 }, () => {
     assert.equal(empty.system("connected")[0].cursor, "0-0");
   });
 
-  test("a native reconnect repeats nothing and loses nothing", async () => {
+  test("a native reconnect loses and repeats no event", async () => {
     const names = ["native-a", "native-b", "native c"];
     const reader = await alone(names, { "native-a": "0", "native-b": "0" });
     for (let round = 0; round < 4; round++) {
@@ -512,7 +511,7 @@ describe("better: streams", { timeout: 60_000 }, () => {
     }
   });
 
-  test("an id of another list, or none at all, is ignored whole", async () => {
+  test("an id of another channel list, or an invalid one, is ignored", async () => {
     const channel = "foreign-id";
     for (const id of IDS) await entry(channel, id, "1");
     await emit(channel, "end", null);
@@ -524,7 +523,7 @@ describe("better: streams", { timeout: 60_000 }, () => {
     }
   });
 
-  test("a malformed acknowledgement is a 400 that names it", async () => {
+  test("a malformed acknowledgement is a 400 that names the parameter", async () => {
     for (const ack of ["abc", "1-2-3", "99999999999999999999", "", "-1", "1-", "-", "1.5", "0x1", " "]) {
       const reader = await open(tidegate, query(["malformed"], { malformed: ack }));
       assert.equal(reader.status, 400, `for ${JSON.stringify(ack)}`);
@@ -545,7 +544,7 @@ describe("better: streams", { timeout: 60_000 }, () => {
     assert.equal(reader.ended, false);
   });
 
-  test("what was trimmed away is said by a gap", async () => {
+  test("trimmed entries are reported as a gap", async () => {
     const channel = "gap-trimmed";
     for (const id of IDS) await entry(channel, id, "1");
     await resp.command("XTRIM", channel, "MAXLEN", "2");
@@ -562,7 +561,7 @@ describe("better: streams", { timeout: 60_000 }, () => {
     assert.equal(typeof gap.reason, "string");
   });
 
-  test("a store that went back is said by a gap, and the stream goes on", async () => {
+  test("a rollback of the store is reported as a gap, and the stream continues", async () => {
     const channel = "gap-back";
     await entry(channel, "1000-0", "1");
     const reader = await alone([channel], { [channel]: "9999999999999-0" });
@@ -572,7 +571,7 @@ describe("better: streams", { timeout: 60_000 }, () => {
     await reader.event("end");
   });
 
-  test("Tidegate's own keys are no channels", async () => {
+  test("Tidegate's own keys are not channels", async () => {
     for (const channels of [["tidegate:x"], ["default", "tidegate:policy"]]) {
       const reader = await open(tidegate, query(channels));
       assert.ok(reader.status >= 400 && reader.status < 500, `${reader.status}`);
@@ -580,7 +579,7 @@ describe("better: streams", { timeout: 60_000 }, () => {
     }
   });
 
-  test("other paths", async () => {
+  test("other paths are not found", async () => {
     const health = await fetch(`${tidegate.url}/healthz`);
     assert.equal(health.status, 200);
     for (const path of ["/", "/nothing", "/api/realtime/x", "/v1/streams"]) {

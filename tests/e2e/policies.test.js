@@ -1,4 +1,4 @@
-// Route files of @upstash/realtime as policies: what they decide on Node and at the gateway, answer by answer.
+// Route files of @upstash/realtime as policies: their decisions on Node and in the gateway, compared answer by answer.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
@@ -11,7 +11,7 @@ import * as esbuild from "esbuild";
 import { exportSPKI, generateKeyPair, SignJWT } from "jose";
 import { Closing } from "./lib/closing.js";
 import { BINARY, REPO, startGateway, toml } from "./lib/gateway.js";
-import { letIntervalsGo } from "./lib/npm.js";
+import { unrefIntervals } from "./lib/npm.js";
 import { until } from "./lib/until.js";
 
 const ROUTES = fileURLToPath(new URL("./routes/", import.meta.url));
@@ -26,14 +26,14 @@ before(() => {
 
 after(() => closing.run());
 
-/** Runs `tidegate policy build`. What is in its environment must not get into the component. */
+/** Runs `tidegate policy build`. Its environment must not become part of the component. */
 function build(path, output) {
   const env = { ...process.env, AUDIENCE: "of-the-build-machine", TIDEGATE_CACHE_DIR: join(REPO, "target/tmp") };
   const run = spawnSync(BINARY, ["policy", "build", path, "-o", output], { cwd: ROUTES, env, encoding: "utf8" });
   return { code: run.status, said: run.stderr };
 }
 
-/** A gateway with that policy, and more of a tidegate.toml. */
+/** Starts a gateway with this policy, and more lines of a tidegate.toml. */
 async function gate(policy, more = "") {
   const config = `listen = "127.0.0.1:0"
 drain.delay = "0s"
@@ -49,10 +49,10 @@ ${more}`;
   return closing.add(await startGateway({ args: ["serve"], config, dir, within: 300_000 }), (it) => it.stop());
 }
 
-// The gateway's own, or the connection's.
+// Headers of the gateway, or of the connection.
 const NOT_COMPARED = /^(access-control-.*|connection|content-length|date|keep-alive|transfer-encoding|vary|x-accel-buffering)$/;
 
-/** What of an answer has to be the same. */
+/** The parts of an answer that have to be the same. */
 async function told(response) {
   if (response.headers.get("content-type") === "text/event-stream") {
     await response.body?.cancel();
@@ -89,7 +89,7 @@ hosts = [{ url = "http://127.0.0.1:${server.address().port}", allow-private = tr
 `,
     );
 
-    letIntervalsGo();
+    unrefIntervals();
     Object.assign(process.env, { AUDIENCE, NODE_ENV: "production", UPSTASH_REDIS_REST_URL: "http://127.0.0.1:1", UPSTASH_REDIS_REST_TOKEN: "t" });
     const outfile = join(ROUTES, "../node_modules/.cache/route.mjs");
     await esbuild.build({
@@ -144,12 +144,12 @@ hosts = [{ url = "http://127.0.0.1:${server.address().port}", allow-private = tr
     }
   });
 
-  test("lets in to the channels that are left", async () => {
+  test("allows the remaining channels", async () => {
     assert.deepEqual(await same("fewer channels", { path: "/api/realtime?channel=a&channel=b" }), { stream: true });
     assert.equal((await ask("fewer channels")).status, 500);
   });
 
-  test("tells no client why it failed, and the log all", async () => {
+  test("hides the cause of an error from clients, and logs it", async () => {
     const answer = await ask("throws");
     assert.equal(await answer.text(), "Internal Server Error");
     await until("the log has the error", () => /hunter2/.test(gateway.log()));
@@ -157,7 +157,7 @@ hosts = [{ url = "http://127.0.0.1:${server.address().port}", allow-private = tr
     await until("the log has the line", () => /look: here \{ a: \[ 1 \] \}/.test(gateway.log()));
   });
 
-  test("checks tokens by jose", async () => {
+  test("verifies tokens with jose", async () => {
     for (const alg of ["RS256", "PS256", "ES256", "EdDSA"]) {
       const { publicKey, privateKey } = await generateKeyPair(alg, { extractable: true });
       const sign = (claims, audience) => new SignJWT(claims).setProtectedHeader({ alg }).setAudience(audience).setExpirationTime("1h").sign(privateKey);
@@ -171,7 +171,7 @@ hosts = [{ url = "http://127.0.0.1:${server.address().port}", allow-private = tr
     }
   });
 
-  test("fetches from where it may", async () => {
+  test("fetches from allowed hosts only", async () => {
     const url = `http://127.0.0.1:${server.address().port}/check`;
     await same("fetch", { headers: { "x-url": url } });
     for (const method of ["GET", "POST"]) {

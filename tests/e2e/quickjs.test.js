@@ -1,4 +1,4 @@
-// A component as another toolchain leaves it: QuickJS with all of its WASI imports, none of which Tidegate stands behind.
+// A component of another toolchain: QuickJS with all of its WASI imports, which Tidegate stubs.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { copyFileSync, readFileSync, renameSync, writeFileSync } from "node:fs";
@@ -8,7 +8,7 @@ import { Closing } from "./lib/closing.js";
 import { REPO, startGateway } from "./lib/gateway.js";
 import { until } from "./lib/until.js";
 
-/** A policy that rejects every channel but one, in its own words. */
+/** A policy that allows one channel, and rejects all others with this body. */
 const policy = (open, words) => `
   const bytes = (text) => Uint8Array.from(text, (c) => c.charCodeAt(0));
   export const authorizer = {
@@ -47,14 +47,14 @@ async function ask(gateway, channel) {
 
 const PORTS = ["--store", "memory:", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"];
 
-test("it loads, allows and rejects", async () => {
+test("QuickJS component allows and rejects", async () => {
   const component = build("first", policy("here", "no"));
   const gateway = closing.add(await startGateway({ args: ["serve", ...PORTS, "--policy", component] }), (it) => it.stop());
   assert.equal(await ask(gateway, "here"), "200");
   assert.equal(await ask(gateway, "there"), "403 no");
 });
 
-test("saving another over the policy of dev puts it in force, and rubbish changes nothing", async () => {
+test("dev activates a changed policy file, and an invalid file changes nothing", async () => {
   const component = build("watched", policy("here", "old"));
   const other = build("other", policy("there", "new"));
   const gateway = closing.add(await startGateway({ args: ["dev", ...PORTS, "--policy", component] }), (it) => it.stop());
@@ -62,11 +62,11 @@ test("saving another over the policy of dev puts it in force, and rubbish change
   copyFileSync(other, component);
   await until("the new policy decides", async () => (await ask(gateway, "here")) === "403 new");
   assert.equal(await ask(gateway, "there"), "200");
-  writeFileSync(component, "rubbish");
-  await until("the log tells of the rubbish", () => gateway.log().includes("a policy was refused"));
+  writeFileSync(component, "invalid");
+  await until("the log reports the failed activation", () => gateway.log().includes("a policy was refused"));
   assert.equal(await ask(gateway, "here"), "403 new");
-  // As many tools save: written beside, then renamed over.
-  writeFileSync(join(dir, "beside"), readFileSync(build("third", policy("here", "third"))));
-  renameSync(join(dir, "beside"), component);
+  // As many tools save: write another file, then rename it over the old one.
+  writeFileSync(join(dir, "policy.new"), readFileSync(build("third", policy("here", "third"))));
+  renameSync(join(dir, "policy.new"), component);
   await until("the third policy decides", async () => (await ask(gateway, "there")) === "403 third");
 });

@@ -32,7 +32,7 @@ for (const backend of ["redis", "memory"]) {
     });
     after(() => closing.run());
 
-    /** A request by hand; `command` is the body. */
+    /** Sends a plain request with `command` as its body. */
     async function post(command, { path = "", token = TOKEN, headers = {} } = {}) {
       const response = await fetch(`${gateway.url}/redis${path}`, {
         method: "POST",
@@ -43,7 +43,7 @@ for (const backend of ["redis", "memory"]) {
       return { status: response.status, json: JSON.parse(text) };
     }
 
-    test("XADD and XRANGE", async () => {
+    test("executes XADD and XRANGE", async () => {
       const first = await redis.xadd("x-basic", "*", { data: { a: [1, "zwei", null] }, event: "e", channel: "x-basic" });
       const second = await redis.xadd("x-basic", "*", { data: "ünï ✓", event: "f", channel: "x-basic" });
       assert.match(first, /^\d+-\d+$/);
@@ -59,7 +59,7 @@ for (const backend of ["redis", "memory"]) {
       assert.deepEqual(await redis.xrange("x-nothing", "-", "+"), {});
     });
 
-    test("numbers and booleans as arguments", async () => {
+    test("accepts numbers and booleans as arguments", async () => {
       const id = await redis.xadd("x-types", "*", { int: 42, float: 1.5, yes: true, tiny: 1e-7, none: null });
       assert.deepEqual(await redis.xrange("x-types", id, id), {
         [id]: { int: 42, float: 1.5, yes: true, tiny: 1e-7, none: null },
@@ -70,14 +70,14 @@ for (const backend of ["redis", "memory"]) {
       }
     });
 
-    test("XADD trims", async () => {
+    test("trims on XADD", async () => {
       for (let n = 1; n <= 5; n++) {
         await redis.xadd("x-trim", "*", { n }, { trim: { type: "MAXLEN", threshold: 2, comparison: "=" } });
       }
       assert.deepEqual(Object.values(await redis.xrange("x-trim", "-", "+")), [{ n: 4 }, { n: 5 }]);
     });
 
-    test("PUBLISH and subscribe", async () => {
+    test("executes PUBLISH and subscribe", async () => {
       const got = [];
       const subscribed = [];
       const subscriber = redis.subscribe(["p-one", "p-two"]);
@@ -99,7 +99,7 @@ for (const backend of ["redis", "memory"]) {
       await subscriber.unsubscribe();
     });
 
-    test("subscribes to names that a path must escape", async () => {
+    test("subscribes to names that need escaping in a path", async () => {
       for (const name of ["with space", "Zürich", "🦀", "1+1", "a:b.c-d_e~f!$&'()*;=@"]) {
         const got = [];
         let ready = false;
@@ -115,7 +115,7 @@ for (const backend of ["redis", "memory"]) {
       }
     });
 
-    test("EXPIRE", async () => {
+    test("executes EXPIRE", async () => {
       await redis.xadd("x-expire", "*", { n: 1 });
       assert.equal(await redis.expire("x-expire", 300), 1);
       assert.equal(await redis.expire("x-absent", 300), 0);
@@ -128,7 +128,7 @@ for (const backend of ["redis", "memory"]) {
       await until("it is gone", async () => Object.keys(await redis.xrange("x-brief", "-", "+")).length === 0);
     });
 
-    test("a pipeline", async () => {
+    test("executes a pipeline", async () => {
       await redis.xadd("x-pipe", "*", { n: 1 });
       const pipeline = redis.pipeline();
       pipeline.expire("x-pipe", 60);
@@ -140,7 +140,7 @@ for (const backend of ["redis", "memory"]) {
       assert.deepEqual(Object.values(entries), [{ n: 1 }]);
     });
 
-    test("plain answers without the base64 header", async () => {
+    test("answers in plain text without the base64 header", async () => {
       const { status, json } = await post(["XADD", "x-plain", "5-1", "k", "wért"]);
       assert.deepEqual([status, json], [200, { result: "5-1" }]);
       const range = await post(["xrange", "x-plain", "-", "+"]);
@@ -150,7 +150,7 @@ for (const backend of ["redis", "memory"]) {
       assert.deepEqual(coded.json, { result: [[base64("5-1"), [base64("k"), base64("wért")]]] });
     });
 
-    test("refuses other commands", async () => {
+    test("rejects other commands", async () => {
       await assert.rejects(redis.get("x-basic"), REFUSED);
       await assert.rejects(redis.set("y", "1"), REFUSED);
       await assert.rejects(redis.del("x-basic"), REFUSED);
@@ -162,12 +162,12 @@ for (const backend of ["redis", "memory"]) {
       for (const command of [["GET", "x"], ["CONFIG", "GET", "*"], [], "GET", { GET: "x" }, [["GET"]]]) {
         const { status, json } = await post(command);
         assert.ok(status >= 400 && status < 500, `${JSON.stringify(command)}: ${status}`);
-        // The npm client prints `error` as it is: it has to be text.
+        // The npm client prints `error` unchanged, so it has to be text.
         assert.equal(typeof json.error, "string");
       }
     });
 
-    test("refuses a wrong token", async () => {
+    test("rejects a wrong token", async () => {
       const stranger = restClient(gateway.url, "not-the-token");
       await assert.rejects(stranger.xrange("x-basic", "-", "+"), REFUSED);
       for (const token of ["not-the-token", `${TOKEN}x`, TOKEN.slice(1), null]) {
@@ -181,7 +181,7 @@ for (const backend of ["redis", "memory"]) {
       await until("the subscription is refused", () => errors.length > 0);
     });
 
-    test("refuses keys that are not channels", async () => {
+    test("rejects keys that are not channels", async () => {
       await assert.rejects(redis.xadd("tidegate:x", "*", { n: 1 }), REFUSED);
       await assert.rejects(redis.xrange("tidegate:x", "-", "+"), REFUSED);
       await assert.rejects(redis.publish("tidegate:x", "x"), REFUSED);
@@ -193,7 +193,7 @@ for (const backend of ["redis", "memory"]) {
       if (resp) assert.equal(await resp.command("EXISTS", "tidegate:x"), 0);
     });
 
-    test("refuses to expire what is not a stream", { skip: backend === "memory" && "needs raw commands" }, async () => {
+    test("rejects EXPIRE of a key that is not a stream", { skip: backend === "memory" && "needs raw commands" }, async () => {
       await resp.command("SET", "a-string", "v");
       await resp.command("SADD", "a-set", "v");
       for (const key of ["a-string", "a-set"]) {
@@ -205,7 +205,7 @@ for (const backend of ["redis", "memory"]) {
       }
     });
 
-    test("says what Redis says of a bad call", async () => {
+    test("passes on errors of Redis", async () => {
       const { status, json } = await post(["XADD", "x-bad", "0-0", "k", "v"]);
       assert.ok(status >= 400 && status < 500, `${status}`);
       assert.equal(typeof json.error, "string");

@@ -1,5 +1,4 @@
-// A user with the unchanged npm client while gateways are restarted and policies replaced, under load: the list of events is whole, in
-// order, each once, and nothing on the page ever asks for a reload.
+// The unchanged npm client during restarts and activations under load: the page shows each event once and in order, and never an error.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -10,16 +9,16 @@ import { setTimeout as pause } from "node:timers/promises";
 import { launch, servePage, visit } from "./lib/browser.js";
 import { Closing } from "./lib/closing.js";
 import { startGateway } from "./lib/gateway.js";
-import { emitter, letIntervalsGo } from "./lib/npm.js";
+import { emitter, unrefIntervals } from "./lib/npm.js";
 import { Resp, startRedis } from "./lib/redis.js";
 import { startRelay } from "./lib/relay.js";
 import { SseReader } from "./lib/sse.js";
 import { inTime, until } from "./lib/until.js";
 import { POLICY, policyConfig, seed, SESSION, TOKEN } from "./lib/world.js";
 
-letIntervalsGo();
+unrefIntervals();
 
-// A browser that was refused tries again after three seconds.
+// A browser retries a refused connection after three seconds.
 const RECONNECT = { within: 25_000 };
 const COOKIE = `session=${SESSION.alice}`;
 
@@ -33,7 +32,7 @@ before(async () => {
   await seed(resp);
   page = closing.add(await servePage(), (it) => it.stop());
   browser = closing.add(await launch(), (it) => it.close());
-  // The app's own server emits through a gateway that stays.
+  // The app's server emits through a gateway that is not restarted.
   const config = policyConfig({ store: redis.url, origin: page.origin });
   const steady = closing.add(await startGateway({ name: "steady", args: ["serve"], config, dir }), (it) => it.stop());
   app = emitter(steady.url, TOKEN);
@@ -41,7 +40,7 @@ before(async () => {
 
 after(() => closing.run());
 
-/** Emits numbered messages on a channel, some thirty a second, until it is stopped; `stop()` gives the numbers. */
+/** Emits numbered messages on a channel, about thirty a second, until `stop()`, which returns the numbers. */
 function talk(channel) {
   let on = true;
   const talking = (async () => {
@@ -69,28 +68,28 @@ async function open(t, base, channel) {
   return alice;
 }
 
-/** The user has all of it, once and in order, on a page that shows a connection and never showed that there is none to be had. */
+/** Asserts that the page shows each message once and in order, is connected, and never showed an error. */
 async function sawAll(alice, channel, ns) {
   const seen = async () => (await alice.seen()).map((event) => event.data.n);
   await until(() => `the app sees ${ns.length} on ${channel}`, async () => (await seen()).length >= ns.length, RECONNECT);
   assert.deepEqual(await seen(), ns);
-  await until("the app is connected in the end", async () => (await alice.status()) === "connected", RECONNECT);
+  await until("the app is connected at the end", async () => (await alice.status()) === "connected", RECONNECT);
   assert.ok(!(await alice.statuses()).includes("error"), `${await alice.statuses()}`);
   assert.equal(await alice.page.locator("#seen li").count(), ns.length);
-  assert.deepEqual([...new Set(alice.answers)], [200], "no answer but streams");
+  assert.deepEqual([...new Set(alice.answers)], [200], "all answers are streams");
 }
 
 describe("a restart under load", { timeout: 120_000 }, () => {
   const more = 'drain.duration = "1s"';
 
-  test("of two nodes behind a balancer, one after the other", async (t) => {
+  test("of two nodes behind a load balancer, one after the other", async (t) => {
     const channel = "alice-rolling";
     const config = policyConfig({ store: redis.url, origin: page.origin, more });
     const start = async (name) => closing.add(await startGateway({ name, args: ["serve"], config, dir }), (it) => it.stop());
     const nodes = [await start("one"), await start("two")];
     const balancer = closing.add(await startRelay(nodes.map((node) => node.port)), (it) => it.down());
     const alice = await open(t, balancer.url, channel);
-    // Others, so that there is something to let go.
+    // More streams, so that the drain has some to close.
     const others = [];
     for (let n = 0; n < 40; n++) {
       const url = `${balancer.url}/api/realtime?channel=${channel}`;
@@ -108,11 +107,11 @@ describe("a restart under load", { timeout: 120_000 }, () => {
     }
     await pause(1_000);
     await sawAll(alice, channel, await talking.stop());
-    assert.ok(alice.answers.length >= 2, "it was asked to come back");
-    for (const other of others) assert.equal(other.system("reconnect").length, 1, "and so was everybody else, once");
+    assert.ok(alice.answers.length >= 2, "the app's stream was rotated");
+    for (const other of others) assert.equal(other.system("reconnect").length, 1, "each other stream was rotated once");
   });
 
-  test("of the only node, which is away for a while", async (t) => {
+  test("of the only node, with a short outage", async (t) => {
     const channel = "alice-alone";
     const config = policyConfig({ store: redis.url, origin: page.origin, more });
     const first = closing.add(await startGateway({ name: "only", args: ["serve"], config, dir }), (it) => it.stop());
@@ -124,7 +123,7 @@ describe("a restart under load", { timeout: 120_000 }, () => {
     await pause(500);
     const same = config.replace('listen = "127.0.0.1:0"', `listen = "127.0.0.1:${first.port}"`);
     closing.add(await startGateway({ name: "again", args: ["serve"], config: same, dir }), (it) => it.stop());
-    await until("the app is here again", () => alice.answers.length >= 2, RECONNECT);
+    await until("the app has reconnected", () => alice.answers.length >= 2, RECONNECT);
     await pause(500);
     await sawAll(alice, channel, await talking.stop());
   });
@@ -134,7 +133,7 @@ describe("a new policy", { timeout: 120_000 }, () => {
   let gateway;
   let edition = 0;
 
-  /** The example policy with something in it that changes nothing (a custom section), in place of the one before. */
+  /** Activates the example policy with another custom section, which changes only its digest. */
   async function replace() {
     edition += 1;
     const response = await fetch(`${gateway.control}/v1/policy`, {
@@ -146,16 +145,16 @@ describe("a new policy", { timeout: 120_000 }, () => {
   }
 
   before(async () => {
-    // The gateway replaces the file that it has its policy from.
+    // The gateway replaces its policy file.
     const policy = join(dir, "policy.wasm");
     copyFileSync(POLICY, policy);
     const config = policyConfig({ store: redis.url, origin: page.origin, policy })
       .replace("[policy]", '[policy]\nrotation-window = "1s"');
-    gateway = closing.add(await startGateway({ name: "swapped", args: ["serve"], config, dir }), (it) => it.stop());
+    gateway = closing.add(await startGateway({ name: "rotated", args: ["serve"], config, dir }), (it) => it.stop());
   });
 
-  /** Replaces the policy while events run, waiting each time until `rotated(count)`. */
-  async function swapTwice(rotated) {
+  /** Activates a policy twice while events are emitted, and waits each time for `rotated(count)`. */
+  async function activateTwice(rotated) {
     for (const count of [1, 2]) {
       await pause(500);
       await replace();
@@ -168,14 +167,14 @@ describe("a new policy", { timeout: 120_000 }, () => {
     const channel = "alice-rotated";
     const alice = await open(t, gateway.url, channel);
     const talking = talk(channel);
-    await swapTwice((count) => alice.answers.length > count);
+    await activateTwice((count) => alice.answers.length > count);
     await sawAll(alice, channel, await talking.stop());
-    assert.equal(alice.answers.length, 3, "once a swap");
+    assert.equal(alice.answers.length, 3, "one more for each activation");
     const statuses = await alice.statuses();
     assert.ok(statuses.every((status) => ["connected", "connecting", "disconnected"].includes(status)), `${statuses}`);
   });
 
-  test("rotates a plain EventSource, which comes back by itself", async (t) => {
+  test("rotates a plain EventSource, which reconnects by itself", async (t) => {
     const channel = "alice-plain";
     const alice = await open(t, gateway.url, "alice-elsewhere");
     await alice.page.evaluate((url) => {
@@ -189,15 +188,15 @@ describe("a new policy", { timeout: 120_000 }, () => {
       };
     }, `${gateway.url}/api/realtime?channel=${channel}`);
     const plain = () => alice.page.evaluate(() => window.__plain);
-    await until("it is open", async () => (await plain()).opens === 1);
+    await until("the EventSource is open", async () => (await plain()).opens === 1);
     const talking = talk(channel);
-    await swapTwice(async (count) => (await plain()).opens > count);
+    await activateTwice(async (count) => (await plain()).opens > count);
     const ns = await talking.stop();
-    await until("it has all", async () => (await plain()).ns.length >= ns.length, RECONNECT);
+    await until("the EventSource has all events", async () => (await plain()).ns.length >= ns.length, RECONNECT);
     assert.deepEqual(await plain(), { ns, opens: 3, closed: false });
   });
 
-  test("closes curl's stream, and the next one goes on behind its last id", async () => {
+  test("closes curl's stream, and the next request resumes after its last id", async () => {
     const channel = "alice-curl";
     const url = `${gateway.url}/api/realtime?channel=${channel}`;
     let text = "";
@@ -209,17 +208,17 @@ describe("a new policy", { timeout: 120_000 }, () => {
         begun();
       });
       const [code] = await once(curl, "close");
-      assert.equal(code, 0, "the stream ended as HTTP says it");
+      assert.equal(code, 0, "the stream ended with a last chunk");
     }
     const numbers = () => [...text.matchAll(/"n":(\d+)/g)].map(([, n]) => Number(n));
     let talking;
-    let swapping;
+    let activating;
     await follow([], () => {
       if (talking || !text.includes('"connected"')) return;
       talking = talk(channel);
-      swapping = pause(500).then(replace);
+      activating = pause(500).then(replace);
     });
-    await swapping;
+    await activating;
     assert.match(text, /"type":"reconnect"/);
     const [id] = text.match(/(?<=^id: ).*$/gm).slice(-1);
     await pause(200);

@@ -11,7 +11,7 @@ import { SseReader } from "./lib/sse.js";
 import { until } from "./lib/until.js";
 import { POLICY, policyConfig, seed, SESSION } from "./lib/world.js";
 
-// It allows every session, and so Alice where the active policy rejects her.
+// It allows every session, and so Alice, whom the active policy rejects.
 const SHADOW = join(REPO, "target/guests/rust-session-based.wasm");
 // A heartbeat expires after five seconds.
 const EXPIRY = { within: 20_000 };
@@ -49,7 +49,7 @@ const row = (id, pattern, within) =>
 const count = (what) => page.locator("#shadow-counts div").filter({ hasText: what }).locator("dd").evaluate((it) => it.firstChild.textContent);
 
 describe("the status page of a fleet", { timeout: 120_000 }, () => {
-  test("shows all nodes, and which of them has another policy", async () => {
+  test("shows all nodes, and which one has another policy", async () => {
     for (const name of ["gate-1", "gate-2", "gate-3"]) await row("nodes", new RegExp(`^${name}\\s`));
     assert.equal(await page.locator("#nodes .warn").count(), 0);
     // A custom section makes it another component that decides the same.
@@ -58,7 +58,7 @@ describe("the status page of a fleet", { timeout: 120_000 }, () => {
     assert.equal(await page.locator("#nodes .warn").count(), 1);
   });
 
-  test("shows how a shadow policy decides", async () => {
+  test("shows the decisions of a shadow policy", async () => {
     assert.equal(await page.locator("#shadow-card").isVisible(), false);
     const body = readFileSync(SHADOW);
     const headers = { "content-type": "application/wasm" };
@@ -76,19 +76,19 @@ describe("the status page of a fleet", { timeout: 120_000 }, () => {
     assert.equal(await count("Allow → reject"), "0");
   });
 
-  test("forgets a node that is gone", async () => {
+  test("removes a node whose heartbeat has expired", async () => {
     await nodes["gate-2"].kill();
     await until("it is gone", async () => !(await text("#nodes")).includes("gate-2"), EXPIRY);
     assert.match(await text("#nodes"), /gate-3/);
   });
 
-  test("recovers by itself when its gateway is back", async () => {
+  test("recovers by itself when its gateway returns", async () => {
     await nodes["gate-1"].kill();
     await until("a message about it", async () => /does not answer/.test(await text("#error")));
     await start("gate-1", new URL(nodes["gate-1"].control).host);
     await until("it is shown again", async () => (await text("#state")).includes("ready"), EXPIRY);
     assert.equal(await page.locator("#banner").isVisible(), false);
-    // The shadow policy was that of another process.
+    // The shadow policy belonged to the previous process.
     await until("what was is gone", async () => !(await page.locator("#shadow-card").isVisible()));
   });
 });

@@ -10,7 +10,7 @@ import { SseReader } from "./lib/sse.js";
 import { until } from "./lib/until.js";
 
 const TOKEN = "0123456789-control";
-// What a client may choose, and what would happen if it were taken for markup.
+// Names that a client may choose, and that would do harm if they were inserted as markup.
 const HOSTILE = 'alice-<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>';
 const EXAMPLE = join(REPO, "guest-examples/rust-role-based/policy.wasm");
 
@@ -57,7 +57,7 @@ describe("the status page", { timeout: 90_000 }, () => {
     page = await browser.newPage();
     page.on("pageerror", (error) => problems.push(String(error)));
     page.on("console", (message) => {
-      // That the gateway says 401, and later does not answer, is what is tested.
+      // The tests expect answers with 401, and later no answer.
       if (message.type() === "error" && !/Failed to load resource/.test(message.text())) problems.push(message.text());
     });
     page.on("request", (request) => asked.add(new URL(request.url()).origin));
@@ -72,7 +72,7 @@ describe("the status page", { timeout: 90_000 }, () => {
   const figure = async (name) =>
     page.locator("#figures div").filter({ hasText: name }).locator("dd").first().evaluate((it) => it.firstChild.textContent);
 
-  test("asks for the token, and shows nothing without", async () => {
+  test("asks for the token, and shows nothing without it", async () => {
     await state("locked");
     assert.equal(await page.locator("main").isVisible(), false);
     assert.equal(await text("#figures").catch(() => ""), "");
@@ -87,7 +87,7 @@ describe("the status page", { timeout: 90_000 }, () => {
     assert.equal(await page.inputValue("#token"), "");
   });
 
-  test("keeps it in its tab, and nowhere else", async () => {
+  test("keeps the token in its tab only", async () => {
     await page.reload();
     await state("ready");
     assert.equal(await page.evaluate(() => localStorage.length + document.cookie.length), 0);
@@ -143,7 +143,7 @@ describe("the status page", { timeout: 90_000 }, () => {
     await until("it is lifted", async () => (await figure("Revocations")) === "0");
   });
 
-  test("leaves numbers and outcomes whole, however long a name beside them is", async (t) => {
+  test("shows numbers and outcomes in full next to long names", async (t) => {
     const long = `alice-${"x".repeat(900)}`;
     const stream = await open([long], "alice");
     t.after(() => stream.close());
@@ -164,9 +164,9 @@ describe("the status page", { timeout: 90_000 }, () => {
       const overflow = () => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
       assert.ok((await overflow()) <= 0, `${await overflow()} px too wide`);
     }
-    // A name that turns the direction of writing turns its own only.
+    // A name with a change of text direction affects only itself.
     assert.ok(await page.locator("#channels bdi").count());
-    // As a list each cell says what it is.
+    // In the list layout each cell has a label.
     await page.setViewportSize({ width: 400, height: 800 });
     const label = await page.locator("#rejections td[data-name=Reason]").first().evaluate((cell) => getComputedStyle(cell, "::before").content);
     assert.match(label, /Reason/);
@@ -186,14 +186,14 @@ describe("the status page", { timeout: 90_000 }, () => {
     assert.equal(await figure("Streams"), "0");
   });
 
-  test("lets nothing that clients chose become markup, and asks nobody else", async () => {
+  test("inserts no client text as markup, and sends no request to other hosts", async () => {
     assert.equal(await page.evaluate(() => window.hacked), undefined);
     assert.equal(await page.locator("img, main script, main b").count(), 0);
     assert.deepEqual([...asked], [control]);
     assert.deepEqual(problems, []);
   });
 
-  test("fits on a telephone, and is dark where that is wanted", async () => {
+  test("fits on a phone, and follows the dark colour scheme", async () => {
     await page.setViewportSize({ width: 360, height: 740 });
     const overflow = () => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
     assert.ok((await overflow()) <= 0, `${await overflow()} px too wide`);
@@ -203,7 +203,7 @@ describe("the status page", { timeout: 90_000 }, () => {
     assert.notEqual(await background(), light);
   });
 
-  test("shows that a node drains, and that it is gone", async () => {
+  test("shows that a node drains, and that it does not answer", async () => {
     gateway.process.kill("SIGTERM");
     await state("draining");
     await gateway.kill();
@@ -211,7 +211,7 @@ describe("the status page", { timeout: 90_000 }, () => {
     await until("a message about it", async () => /does not answer/.test(await text("#error")));
   });
 
-  test("forgets the token when it is told to", async () => {
+  test("forgets the token on request", async () => {
     await page.click("#sign-out");
     assert.equal(await page.evaluate(() => sessionStorage.length), 0);
   });

@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand, and an `EventSource` that shows what a browser's would hide.
+//! An HTTP/1.1 client, and an `EventSource` that exposes what a browser hides.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -8,12 +8,12 @@ use tidegate::event::StreamId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::harness::within;
+use crate::harness::with_timeout;
 
 /// Names in lower case, in the order of the wire.
 type Headers = Vec<(String, String)>;
 
-/// An answer that has come to its end.
+/// A complete answer.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -31,7 +31,7 @@ impl Reply {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
-    /// The code of an error of Tidegate's own.
+    /// The code of one of Tidegate's errors.
     pub fn code(&self) -> String {
         let json = self.json();
         assert!(json["error"]["message"].is_string(), "{json}");
@@ -49,16 +49,16 @@ pub async fn ask(to: SocketAddr, method: &str, target: &str, headers: &[(&str, &
     ask_bytes(to, method, target, headers, body.as_bytes()).await
 }
 
-/// The same with a body that is no text.
+/// The same with a binary body.
 pub async fn ask_bytes(to: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
     let head = head(to, method, target, headers, body.len(), "close");
-    within("an answer", async {
+    with_timeout("an answer", async {
         let mut socket = TcpStream::connect(to).await.expect("the port is open");
         let sent = async {
             socket.write_all(head.as_bytes()).await?;
             socket.write_all(body).await
         };
-        // A server may answer, and close, before it has read everything.
+        // A server may answer and close before it has read the whole request.
         let _ = sent.await;
         let mut wire = Vec::new();
         let _ = socket.read_to_end(&mut wire).await;
@@ -107,7 +107,7 @@ fn parse_head(wire: &[u8]) -> Option<(u16, Headers, usize)> {
     Some((status, headers.collect(), end + 4))
 }
 
-/// A chunked body, as it comes.
+/// A chunked body, decoded as it arrives.
 #[derive(Default)]
 struct Chunks {
     wire: Vec<u8>,
@@ -163,7 +163,7 @@ impl Block {
     }
 }
 
-/// The blocks that a stream's bytes complete. What is left is lost when the connection breaks there, as in a browser.
+/// The complete blocks of a text. An incomplete one is lost when the connection breaks, as in a browser.
 pub fn blocks(text: &str) -> Vec<Block> {
     let mut blocks: Vec<&str> = text.split("\n\n").collect();
     blocks.pop();
@@ -177,12 +177,12 @@ pub struct Sse {
     headers: Headers,
     pub response: Headers,
     pub last_event_id: Option<String>,
-    /// Everything that came, to be cut in pieces.
+    /// The whole text that was received.
     pub text: String,
     socket: TcpStream,
     chunks: Chunks,
     ready: VecDeque<Block>,
-    /// No block ends before this place in the text of the chunks.
+    /// No block ends before this offset in the text of the chunks.
     searched: usize,
 }
 
@@ -191,10 +191,10 @@ impl Sse {
         Self::open_with(to, target, headers, None).await
     }
 
-    /// With a small buffer on this side, so that one who does not read is noticed soon.
+    /// With a small receive buffer, so that a stalled client is noticed soon.
     pub async fn open_with(to: SocketAddr, target: &str, headers: &[(&str, &str)], buffer: Option<u32>) -> Self {
         let request = head(to, "GET", target, headers, 0, "keep-alive");
-        let (socket, status, response, chunks) = within("the head of a stream", async {
+        let (socket, status, response, chunks) = with_timeout("the head of a stream", async {
             let socket = TcpSocket::new_v4().expect("a socket");
             if let Some(bytes) = buffer {
                 socket.set_recv_buffer_size(bytes).expect("a buffer of this size");
@@ -211,11 +211,11 @@ impl Sse {
                     break (socket, status, headers, chunks);
                 }
                 let read = socket.read_buf(&mut wire).await.expect("a head comes");
-                assert!(read > 0, "a head comes to its end");
+                assert!(read > 0, "the head is complete");
             }
         })
         .await;
-        assert_eq!(status, 200, "{target} is let in");
+        assert_eq!(status, 200, "{target} is allowed");
         assert_eq!(joined(&response, "content-type"), "text/event-stream");
         let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         let last_event_id = None;
@@ -235,14 +235,14 @@ impl Sse {
         sse
     }
 
-    /// As a browser does it after the connection broke: the same URL, and the id that came last.
+    /// Reconnects as a browser does: the same URL, and the last event id.
     pub async fn reconnect(self) -> Self {
         let Self { to, target, headers, last_event_id, socket, .. } = self;
         drop(socket);
         Self::resume(to, &target, &headers, last_event_id).await
     }
 
-    /// The same after a stream that was cut elsewhere.
+    /// The same for a stream that was cut elsewhere.
     pub async fn resume(to: SocketAddr, target: &str, headers: &[(String, String)], id: Option<String>) -> Self {
         let mut headers: Vec<(&str, &str)> = headers.iter().map(|(n, v)| (&**n, &**v)).collect();
         headers.retain(|(name, _)| *name != "last-event-id");
@@ -258,7 +258,7 @@ impl Sse {
         joined(&self.response, name)
     }
 
-    /// Whether everything was read, to the end that HTTP tells of.
+    /// Whether everything was read, up to the last chunk.
     pub fn is_over(&self) -> bool {
         self.chunks.ended && self.ready.is_empty()
     }
@@ -277,10 +277,10 @@ impl Sse {
         text.drain(..from);
     }
 
-    /// The next block of any kind, `None` behind the last.
+    /// The next block of any kind, `None` after the last one.
     pub async fn block(&mut self) -> Option<Block> {
         let mut wire = Vec::with_capacity(64 << 10);
-        let block = within("the next block of a stream", async {
+        let block = with_timeout("the next block of a stream", async {
             loop {
                 if let Some(block) = self.ready.pop_front() {
                     break Some(block);
@@ -302,9 +302,9 @@ impl Sse {
         block
     }
 
-    /// The next frame that is no ping, `None` behind the last.
+    /// The next frame other than a ping, `None` after the last one.
     pub async fn next(&mut self) -> Option<Value> {
-        // Pings must not make the wait a longer one.
+        // Pings must not extend the timeout.
         let next = async {
             loop {
                 let block = self.block().await?;
@@ -315,14 +315,14 @@ impl Sse {
                 }
             }
         };
-        within("the next frame of a stream", next).await
+        with_timeout("the next frame of a stream", next).await
     }
 
     pub async fn frame(&mut self) -> Value {
         self.next().await.expect("the stream goes on")
     }
 
-    /// The cursor of a channel that is opened now.
+    /// The next frame has to open this channel; its cursor.
     pub async fn connected(&mut self, channel: &str) -> StreamId {
         let frame = self.frame().await;
         assert_eq!((&frame["type"], &frame["channel"]), (&"connected".into(), &channel.into()), "{frame}");

@@ -1,4 +1,4 @@
-//! A node goes: who is told what, and when.
+//! Drain of a node: what clients, load balancers and operators receive, and when.
 
 use std::time::Duration;
 
@@ -11,102 +11,109 @@ use tokio::net::TcpStream;
 
 use crate::client::{Sse, ask};
 use crate::guests::component;
-use crate::harness::{Gateway, until, within};
+use crate::harness::{Gateway, wait_until, with_timeout};
 
 const STREAM: &str = "/api/realtime?channel=c";
 
-/// Waits until nobody is taken in any more: who tries is refused, or has no answer yet.
-async fn closed(to: std::net::SocketAddr) {
+/// Waits until the port accepts no more connections: a connect is refused, or pending.
+async fn wait_until_closed(to: std::net::SocketAddr) {
     let connects = async || tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(to)).await;
-    within("the port closes", async { while let Ok(Ok(_)) = connects().await {} }).await;
+    with_timeout("the port closes", async { while let Ok(Ok(_)) = connects().await {} }).await;
 }
 
 #[tokio::test]
-async fn before_the_listener_closes_it_says_so_and_serves_as_before() {
+async fn node_reports_not_ready_and_keeps_serving_before_the_listener_closes() {
     let gateway = Gateway::start("drain.delay = '1500ms'\ndrain.duration = '1ms'").await;
     let (data, control, store) = (gateway.data, gateway.control, gateway.store.clone());
     let mut before = gateway.open("channel=c").await;
     before.connected("c").await;
     assert_eq!(ask(data, "GET", "/healthz", &[], "").await.status, 200);
     let served = gateway.stop();
-    // The node has heard of it as soon as the task runs.
-    within("it is not ready", async { while ask(control, "GET", "/readyz", &[], "").await.status == 200 {} }).await;
+    // The node is not ready as soon as its task runs.
+    with_timeout("the node reports not ready", async {
+        while ask(control, "GET", "/readyz", &[], "").await.status == 200 {}
+    })
+    .await;
     let ready = ask(control, "GET", "/readyz", &[], "").await;
     let expect = json!({"ready": false, "store": "ok", "policy": "ok", "draining": true});
     assert_eq!((ready.status, ready.json()), (503, expect));
     let health = ask(data, "GET", "/healthz", &[], "").await;
-    assert_eq!((health.status, health.json()), (503, json!({"status": "draining"})), "balancers ask the data port");
-    assert_eq!(ask(control, "GET", "/healthz", &[], "").await.status, 200, "it lives");
+    assert_eq!(
+        (health.status, health.json()),
+        (503, json!({"status": "draining"})),
+        "load balancers check the data port"
+    );
+    assert_eq!(ask(control, "GET", "/healthz", &[], "").await.status, 200, "the process is alive");
 
     let mut late = Sse::open(data, STREAM, &[]).await;
     late.connected("c").await;
-    assert_eq!(late.header("connection"), "close", "it shall not come back on this connection");
-    let id = store.stock("c", "e", &json!(1)).await;
+    assert_eq!(late.header("connection"), "close", "the client must not reuse the connection");
+    let id = store.emit_stock("c", "e", &json!(1)).await;
     for sse in [&mut before, &mut late] {
         assert_eq!(sse.ids("c", 1).await, [id]);
         assert_eq!(sse.frame().await["type"], "reconnect");
         assert!(sse.next().await.is_none());
     }
-    closed(data).await;
-    within("the end", served).await.expect("no panic");
-    assert!(TcpStream::connect(control).await.is_err(), "nor is there anything left for operators");
+    wait_until_closed(data).await;
+    with_timeout("the server ends", served).await.expect("no panic");
+    assert!(TcpStream::connect(control).await.is_err(), "the control port is closed");
 }
 
 #[tokio::test]
-async fn operators_are_served_to_the_end() {
+async fn control_port_answers_until_the_drain_ends() {
     let gateway = Gateway::start("drain.duration = '1ms'").await;
     let (data, control) = (gateway.data, gateway.control);
-    // A client that has its stream, and does not close.
+    // A client with an open stream that it does not close.
     let lasting = Sse::open_with(data, STREAM, &[], Some(4096)).await;
     for _ in 0..2_000 {
-        gateway.store.own("c", "e", &json!("x".repeat(4096))).await;
+        gateway.store.emit_own("c", "e", &json!("x".repeat(4096))).await;
         tokio::task::yield_now().await;
     }
     let served = gateway.stop();
-    closed(data).await;
+    wait_until_closed(data).await;
     assert_eq!(ask(control, "GET", "/readyz", &[], "").await.status, 503);
-    within("the end", served).await.expect("no panic");
+    with_timeout("the server ends", served).await.expect("no panic");
     drop(lasting);
 }
 
 #[tokio::test]
-async fn who_was_connected_is_answered_though_nothing_was_asked_yet() {
+async fn connection_without_a_complete_request_is_answered_during_the_drain() {
     let gateway = Gateway::start("drain.duration = '1ms'").await;
     let data = gateway.data;
-    // The one in the middle of its head, the other with all of it still to say.
+    // One connection has sent half of its request head, the other one nothing.
     let mut half = TcpStream::connect(data).await.expect("the port is open");
     half.write_all(b"GET /api/realtime?channel=c&last_ack_c=17 HT").await.expect("sent");
     let mut silent = TcpStream::connect(data).await.expect("the port is open");
     let served = gateway.stop();
-    closed(data).await;
+    wait_until_closed(data).await;
     half.write_all(b"TP/1.1\r\nhost: h\r\n\r\n").await.expect("sent");
     silent.write_all(b"GET /api/realtime?channel=c&last_ack_c=17 HTTP/1.1\r\nhost: h\r\n\r\n").await.expect("sent");
     for mut socket in [half, silent] {
         let mut text = String::new();
-        within("an answer", socket.read_to_string(&mut text)).await.expect("it ends as it should");
+        with_timeout("an answer", socket.read_to_string(&mut text)).await.expect("it ends as it should");
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "a 503 would be the end of an EventSource: {text}");
         assert!(text.contains("connection: close\r\n"), "{text}");
         assert!(text.contains(r#""type":"reconnect""#), "{text}");
         assert!(text.ends_with("0\r\n\r\n"), "{text}");
     }
-    within("the end", served).await.expect("no panic");
+    with_timeout("the server ends", served).await.expect("no panic");
 }
 
 #[tokio::test]
-async fn kept_connections_close_without_a_word() {
+async fn idle_keep_alive_connection_is_closed_by_the_drain() {
     let gateway = Gateway::start("drain.duration = '1ms'").await;
     let mut socket = TcpStream::connect(gateway.data).await.expect("the port is open");
     socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n").await.expect("sent");
     let mut text = vec![0; 4096];
-    let read = within("an answer", socket.read(&mut text)).await.expect("it is read");
+    let read = with_timeout("an answer", socket.read(&mut text)).await.expect("it is read");
     assert!(text[..read].starts_with(b"HTTP/1.1 200 OK\r\n"));
     let served = gateway.stop();
-    assert_eq!(within("the end of the connection", socket.read(&mut text)).await.expect("no reset"), 0);
-    within("the end", served).await.expect("no panic");
+    assert_eq!(with_timeout("the connection ends", socket.read(&mut text)).await.expect("no reset"), 0);
+    with_timeout("the server ends", served).await.expect("no panic");
 }
 
 #[tokio::test]
-async fn http2_is_told_to_go_away_and_gets_what_it_asked_for() {
+async fn http2_connection_completes_its_streams_and_takes_no_new_requests() {
     let gateway = Gateway::start("drain.duration = '1ms'").await;
     let socket = TcpStream::connect(gateway.data).await.expect("the port is open");
     let (mut client, connection) =
@@ -116,61 +123,61 @@ async fn http2_is_told_to_go_away_and_gets_what_it_asked_for() {
         let request = http::Request::get(format!("http://h{STREAM}")).body(Empty::<Bytes>::new());
         request.expect("a request")
     };
-    let response = within("a stream", client.send_request(request())).await.expect("an answer");
+    let response = with_timeout("a stream", client.send_request(request())).await.expect("an answer");
     assert_eq!(response.status(), 200);
-    until("it is registered", || gateway.app.streams.count() == 1).await;
+    wait_until("the stream is registered", || gateway.app.streams.count() == 1).await;
     let served = gateway.stop();
-    let body = within("the stream's end", response.into_body().collect()).await.expect("it ends as it should");
+    let body = with_timeout("the stream ends", response.into_body().collect()).await.expect("it ends as it should");
     let text = String::from_utf8(body.to_bytes().to_vec()).expect("text");
     assert!(text.contains(r#""type":"reconnect""#), "{text}");
-    within("the connection's end", connection).await.expect("no panic").expect("no error");
-    assert!(client.send_request(request()).await.is_err(), "nothing more on this connection");
-    within("the end", served).await.expect("no panic");
+    with_timeout("the connection ends", connection).await.expect("no panic").expect("no error");
+    assert!(client.send_request(request()).await.is_err(), "no further request on this connection");
+    with_timeout("the server ends", served).await.expect("no panic");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_decision_under_way_is_made_and_its_client_comes_back_with_what_it_had() {
-    let gateway = Gateway::behind(&component("slow"), "drain.duration = '1ms'").await;
+async fn pending_decision_completes_and_reconnect_keeps_the_requested_position() {
+    let gateway = Gateway::with_policy(&component("slow"), "drain.duration = '1ms'").await;
     let (data, app) = (gateway.data, gateway.app.clone());
     let opening = tokio::spawn(async move {
         let mut sse = Sse::open(data, "/api/realtime?channel=c&last_ack_c=1700000000000", &[]).await;
         (sse.frame().await, sse.next().await)
     });
-    until("the decision has begun", || app.streams.count() == 1).await;
+    wait_until("the decision has begun", || app.streams.count() == 1).await;
     let served = gateway.stop();
-    let (first, rest) = within("the stream", opening).await.expect("no panic");
-    // A time that is later would lose what came since the page was loaded.
+    let (first, rest) = with_timeout("the stream", opening).await.expect("no panic");
+    // A later time would lose the events since the page was loaded.
     assert_eq!(first, json!({"type": "reconnect", "timestamp": 1_700_000_000_000_u64}));
     assert!(rest.is_none());
-    within("the end", served).await.expect("no panic");
+    with_timeout("the server ends", served).await.expect("no panic");
 }
 
 #[tokio::test]
-async fn a_channel_that_is_not_open_yet_is_not_skipped_over() {
+async fn reconnect_position_covers_channels_that_are_not_open_yet() {
     let gateway = Gateway::start("drain.duration = '1ms'").await;
-    gateway.store.cut();
+    gateway.store.disconnect();
     let mut sse = gateway.open("channel=c&last_ack_c=17&channel=d&last_ack_d=1700000000000").await;
-    until("it is registered", || gateway.app.streams.count() == 1).await;
+    wait_until("the stream is registered", || gateway.app.streams.count() == 1).await;
     let served = gateway.stop();
     assert_eq!(sse.frame().await, json!({"type": "reconnect", "timestamp": 17}));
-    within("the end", served).await.expect("no panic");
+    with_timeout("the server ends", served).await.expect("no panic");
 }
 
 #[tokio::test]
-async fn a_subscriber_of_the_rest_protocol_does_not_hold_it_up() {
+async fn redis_rest_subscription_does_not_delay_the_drain() {
     let gateway = Gateway::start("drain.duration = '1ms'\nredis-rest.tokens = ['t']").await;
     let mut socket = TcpStream::connect(gateway.data).await.expect("the port is open");
     let request = "POST /redis/subscribe/c HTTP/1.1\r\nhost: h\r\nauthorization: Bearer t\r\ncontent-length: 0\r\n\r\n";
     socket.write_all(request.as_bytes()).await.expect("sent");
     let mut text = Vec::new();
-    within("it is subscribed", async {
+    with_timeout("the subscription is confirmed", async {
         while !String::from_utf8_lossy(&text).contains("subscribe,c,1") {
             assert!(socket.read_buf(&mut text).await.expect("it is read") > 0);
         }
     })
     .await;
     let served = gateway.stop();
-    within("its end", socket.read_to_end(&mut text)).await.expect("it ends as it should");
+    with_timeout("the connection ends", socket.read_to_end(&mut text)).await.expect("it ends as it should");
     assert!(text.ends_with(b"0\r\n\r\n"), "{}", String::from_utf8_lossy(&text));
-    within("the end", served).await.expect("no panic");
+    with_timeout("the server ends", served).await.expect("no panic");
 }

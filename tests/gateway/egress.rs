@@ -1,4 +1,4 @@
-//! What goes out for a policy, and what does not.
+//! Outbound requests and look-ups of policies, and their limits.
 
 use futures_util::future::join_all;
 use tidegate::policy::Outcome;
@@ -6,24 +6,27 @@ use tokio::net::TcpListener;
 
 use crate::client::{Reply, ask};
 use crate::guests::component;
-use crate::harness::{Gateway, until};
+use crate::harness::{Gateway, wait_until};
 use crate::origin::{Answer, Origin};
 
-/// The numbers of `error-code`, behind 400, as `fetch.wat` tells them.
+/// The numbers of `error-code` plus 400, as `fetch.wat` answers them.
 const PROHIBITED: u16 = 404;
 const REFUSED: u16 = 406;
 const DENIED: u16 = 415;
 const TOO_LARGE: u16 = 428;
-const TOO_SLOW: u16 = 433;
+const TIMED_OUT: u16 = 433;
 /// The body broke off.
 const BROKEN: u16 = 598;
 
 async fn gateway(hosts: &str, more: &str) -> Gateway {
-    Gateway::behind(&component("fetch"), &format!("policy.timeout = '10s'\npolicy.egress.hosts = [{hosts}]\n{more}"))
-        .await
+    Gateway::with_policy(
+        &component("fetch"),
+        &format!("policy.timeout = '10s'\npolicy.egress.hosts = [{hosts}]\n{more}"),
+    )
+    .await
 }
 
-async fn behind(origin: &Origin, more: &str) -> Gateway {
+async fn with_origin(origin: &Origin, more: &str) -> Gateway {
     gateway(&format!("{{ url = 'http://{}', allow-private = true }}", origin.address), more).await
 }
 
@@ -33,11 +36,11 @@ async fn fetch(gateway: &Gateway, to: &str, times: usize) -> Reply {
 }
 
 #[tokio::test]
-async fn to_a_host_that_is_allowed_and_to_no_other() {
+async fn only_allowed_hosts_are_contacted() {
     let origin = Origin::start(Answer::new("200 OK", "", "hello")).await;
     let other = Origin::start(Answer::new("200 OK", "", "hello")).await;
     let to = origin.address.to_string();
-    let allowed = behind(&origin, "").await;
+    let allowed = with_origin(&origin, "").await;
     let reply = fetch(&allowed, &to, 1).await;
     assert_eq!((reply.status, &*reply.body), (200, "hello"));
     for elsewhere in [
@@ -57,7 +60,7 @@ async fn to_a_host_that_is_allowed_and_to_no_other() {
 }
 
 #[tokio::test]
-async fn to_no_private_address_but_where_that_is_written_and_to_link_local_ones_never() {
+async fn private_addresses_require_permission_and_link_local_ones_are_prohibited() {
     let origin = Origin::start(Answer::new("200 OK", "", "hello")).await;
     let port = origin.address.port();
     let public = gateway(&format!("'http://{}', 'http://localhost:{port}'", origin.address), "").await;
@@ -75,12 +78,13 @@ async fn to_no_private_address_but_where_that_is_written_and_to_link_local_ones_
 }
 
 #[tokio::test]
-async fn within_bounds() {
+async fn responses_over_the_size_and_time_limits_fail() {
     let origin = Origin::start(Answer::new("302 Found", "location: http://127.0.0.1:1/\r\n", "there")).await;
     let to = origin.address.to_string();
-    let gateway = behind(&origin, "policy.egress.max-response-size = '1KiB'\npolicy.egress.timeout = '300ms'").await;
+    let gateway =
+        with_origin(&origin, "policy.egress.max-response-size = '1KiB'\npolicy.egress.timeout = '300ms'").await;
     let reply = fetch(&gateway, &to, 1).await;
-    assert_eq!((reply.status, &*reply.body), (302, "there"), "where it leads is the policy's business");
+    assert_eq!((reply.status, &*reply.body), (302, "there"), "redirects are left to the policy");
     origin.answer.send_replace(Answer::new("200 OK", "", "x".repeat(1024)));
     assert_eq!(fetch(&gateway, &to, 1).await.status, 200);
     origin.answer.send_replace(Answer::new("200 OK", "", "x".repeat(1025)));
@@ -90,7 +94,7 @@ async fn within_bounds() {
     origin.answer.send_replace(Answer::Response("200 OK\r\ncontent-length: 1000\r\n".into(), b"x".into()));
     assert_eq!(fetch(&gateway, &to, 1).await.status, BROKEN);
     origin.answer.send_replace(Answer::Wait);
-    assert_eq!(fetch(&gateway, &to, 1).await.status, TOO_SLOW);
+    assert_eq!(fetch(&gateway, &to, 1).await.status, TIMED_OUT);
 
     let gone = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("an address");
     let gateway = self::gateway(&format!("{{ url = 'http://{gone}', allow-private = true }}"), "").await;
@@ -98,14 +102,14 @@ async fn within_bounds() {
 }
 
 #[tokio::test]
-async fn so_many_requests_a_decision() {
+async fn outbound_requests_per_decision_are_limited() {
     let origin = Origin::start(Answer::new("200 OK", "", "hello")).await;
-    let gateway = behind(&origin, "policy.egress.max-requests = 3").await;
+    let gateway = with_origin(&origin, "policy.egress.max-requests = 3").await;
     let to = origin.address.to_string();
     assert_eq!(fetch(&gateway, &to, 3).await.status, 200);
     let mut decisions = gateway.app.authorizer.watch();
     let reply = fetch(&gateway, &to, 4).await;
-    assert_eq!((reply.status, &*reply.code()), (500, "decision_error"), "whatever the policy made of it");
+    assert_eq!((reply.status, &*reply.code()), (500, "decision_error"), "the error of the policy does not matter");
     let Outcome::Failed(failure) = &decisions.recv().await.expect("a decision").decision.outcome else {
         panic!("it failed")
     };
@@ -114,29 +118,30 @@ async fn so_many_requests_a_decision() {
 }
 
 #[tokio::test]
-async fn so_many_look_ups_a_decision() {
+async fn lookups_per_decision_are_limited() {
     let bounds = "policy.lookup.prefixes = ['forbidden:']\n";
-    let gateway = Gateway::behind(&component("lookups"), bounds).await;
+    let gateway = Gateway::with_policy(&component("lookups"), bounds).await;
     let mut decisions = gateway.app.authorizer.watch();
-    let reply = gateway.refused("channel=c").await;
+    let reply = gateway.request("channel=c").await;
     assert_eq!((reply.status, &*reply.code()), (500, "decision_error"));
     let Outcome::Failed(failure) = &decisions.recv().await.expect("a decision").decision.outcome else {
         panic!("it failed")
     };
     assert_eq!(failure.kind(), "limit");
-    assert!(gateway.is_untouched());
-    let gateway = Gateway::behind(&component("lookups"), &format!("{bounds}policy.lookup.max-lookups = 100")).await;
+    assert!(gateway.is_idle());
+    let gateway =
+        Gateway::with_policy(&component("lookups"), &format!("{bounds}policy.lookup.max-lookups = 100")).await;
     gateway.open("channel=c").await.connected("c").await;
 }
 
 #[tokio::test]
-async fn a_slow_host_holds_nobody_up_who_does_not_need_it() {
+async fn slow_host_does_not_block_other_decisions() {
     let origin = Origin::start(Answer::Wait).await;
-    let gateway = behind(&origin, "policy.egress.timeout = '10s'").await;
+    let gateway = with_origin(&origin, "policy.egress.timeout = '10s'").await;
     let to = origin.address.to_string();
     let waiting = async { join_all((0..50).map(|_| fetch(&gateway, &to, 1))).await };
     let others = async {
-        until("all of them wait", || origin.requests() == 50).await;
+        wait_until("all requests wait", || origin.requests() == 50).await;
         for _ in 0..50 {
             assert_eq!(fetch(&gateway, "127.0.0.1:1", 1).await.status, DENIED);
         }

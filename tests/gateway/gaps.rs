@@ -1,4 +1,4 @@
-//! What is gone is said.
+//! Gaps and errors for events that a channel cannot deliver.
 
 use serde_json::json;
 use tidegate::event::StreamId;
@@ -6,24 +6,24 @@ use tidegate::event::StreamId;
 use crate::harness::Gateway;
 
 #[tokio::test]
-async fn an_ack_in_id_form_beyond_the_end_is_clamped_and_a_gap() {
+async fn ack_beyond_the_last_entry_is_clamped_and_reported_as_a_gap() {
     let gateway = Gateway::start("").await;
     let last = gateway.store.add("c", "e", &json!(1)).await;
     let beyond = StreamId::new(last.ms + 60_000, 3);
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={beyond}")).await;
     assert_eq!(sse.connected("c").await, last);
     assert_eq!(sse.gap("c").await, ("store-reset".into(), true, beyond, last));
-    let live = gateway.store.stock("c", "e", &json!(2)).await;
+    let live = gateway.store.emit_stock("c", "e", &json!(2)).await;
     assert_eq!(sse.ids("c", 1).await, [live]);
-    // It is told once.
+    // The gap is reported once.
     let mut sse = sse.reconnect().await;
     sse.connected("c").await;
-    let live = gateway.store.stock("c", "e", &json!(3)).await;
+    let live = gateway.store.emit_stock("c", "e", &json!(3)).await;
     assert_eq!(sse.ids("c", 1).await, [live]);
 }
 
 #[tokio::test]
-async fn what_was_trimmed_past_the_ack_is_a_gap_that_is_certain_only_where_that_is_proven() {
+async fn trimmed_gap_is_certain_only_if_loss_is_proven() {
     let gateway = Gateway::start("").await;
     let mut written = Vec::new();
     for n in 0..10 {
@@ -39,18 +39,18 @@ async fn what_was_trimmed_past_the_ack_is_a_gap_that_is_certain_only_where_that_
         let after = if certain { StreamId::ZERO } else { written[2] };
         assert_eq!(sse.gap("c").await, ("trimmed".into(), certain, after, written[6]), "{ack}");
         assert_eq!(sse.ids("c", 4).await, written[6..], "{ack}");
-        // One that comes back behind the gap is not told again.
+        // A client that resumes after the gap does not receive it again.
         let mut sse = sse.reconnect().await;
         assert_eq!(sse.connected("c").await, written[9]);
-        let live = gateway.store.own("x", "e", &json!(1)).await;
+        let live = gateway.store.emit_own("x", "e", &json!(1)).await;
         assert!(live > written[9]);
     }
     let mut sse = open(&written[6].to_string()).await;
-    assert_eq!(sse.ids("c", 3).await, written[7..], "nothing is gone behind the first that is there");
+    assert_eq!(sse.ids("c", 3).await, written[7..], "no gap for an ack at the first entry");
 }
 
 #[tokio::test]
-async fn one_who_breaks_off_at_a_gap_comes_back_to_what_follows_it() {
+async fn client_that_disconnects_at_a_gap_resumes_after_it() {
     let gateway = Gateway::start("stream.buffer-memory = 0").await;
     let mut written = Vec::new();
     for n in 0..6 {
@@ -59,20 +59,20 @@ async fn one_who_breaks_off_at_a_gap_comes_back_to_what_follows_it() {
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", written[0])).await;
     sse.connected("c").await;
     assert_eq!(sse.gap("c").await, ("trimmed".into(), false, written[0], written[4]));
-    // The block of the gap is the last that this page sees of the stream.
+    // The page disconnects after the block of the gap.
     let mut sse = sse.reconnect().await;
     sse.connected("c").await;
-    assert_eq!(sse.ids("c", 2).await, written[4..], "no second gap, and nothing lost");
+    assert_eq!(sse.ids("c", 2).await, written[4..], "no second gap, and no lost event");
 }
 
 #[tokio::test]
-async fn one_who_breaks_off_at_the_gap_of_a_deleted_entry_loses_none_of_the_others() {
+async fn client_that_disconnects_at_a_gap_of_a_deleted_entry_loses_no_other() {
     let gateway = Gateway::start("").await;
     let mut written = Vec::new();
     for n in 0..6 {
         written.push(gateway.store.add("c", "e", &json!(n)).await);
     }
-    gateway.store.say_deleted(StreamId::new(written[3].ms, written[3].seq + 1));
+    gateway.store.set_max_deleted(StreamId::new(written[3].ms, written[3].seq + 1));
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", written[0])).await;
     sse.connected("c").await;
     let (reason, certain, after, _) = sse.gap("c").await;
@@ -80,7 +80,7 @@ async fn one_who_breaks_off_at_the_gap_of_a_deleted_entry_loses_none_of_the_othe
     let mut sse = sse.reconnect().await;
     let mut got = Vec::new();
     sse.connected("c").await;
-    let last = gateway.store.stock("c", "e", &json!("last")).await;
+    let last = gateway.store.emit_stock("c", "e", &json!("last")).await;
     while got.last() != Some(&last) {
         let frame = sse.frame().await;
         if frame["event"].is_string() {
@@ -92,7 +92,7 @@ async fn one_who_breaks_off_at_the_gap_of_a_deleted_entry_loses_none_of_the_othe
 }
 
 #[tokio::test]
-async fn a_stream_that_was_trimmed_to_nothing_is_a_gap_once() {
+async fn stream_trimmed_to_nothing_is_reported_as_a_gap_once() {
     let gateway = Gateway::start("").await;
     let mut written = Vec::new();
     for n in 0..3 {
@@ -103,59 +103,59 @@ async fn a_stream_that_was_trimmed_to_nothing_is_a_gap_once() {
     assert_eq!(sse.gap("c").await, ("trimmed".into(), false, written[0], written[2]));
     let mut sse = sse.reconnect().await;
     sse.connected("c").await;
-    let live = gateway.store.stock("c", "e", &json!("live")).await;
-    assert_eq!(sse.ids("c", 1).await, [live], "it was told already");
+    let live = gateway.store.emit_stock("c", "e", &json!("live")).await;
+    assert_eq!(sse.ids("c", 1).await, [live], "the gap was reported already");
 }
 
 #[tokio::test]
-async fn a_stream_that_expired_is_a_gap_for_who_had_seen_something_of_it() {
+async fn expired_stream_is_a_gap_for_a_returning_client() {
     let gateway = Gateway::start("").await;
     let seen = gateway.store.add("c", "e", &json!("seen")).await;
     gateway.store.add("c", "e", &json!("never read")).await;
     gateway.store.expire("c", 5).await;
-    gateway.store.pass(6_000);
+    gateway.store.advance_clock(6_000);
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={seen}")).await;
     assert_eq!(sse.connected("c").await, StreamId::ZERO, "there is no such key");
     let (_, certain, after, resumed) = sse.gap("c").await;
     assert_eq!((certain, after, resumed), (false, seen, StreamId::ZERO));
-    let live = gateway.store.stock("c", "e", &json!("live")).await;
+    let live = gateway.store.emit_stock("c", "e", &json!("live")).await;
     assert_eq!(sse.ids("c", 1).await, [live]);
 }
 
 #[tokio::test]
-async fn a_stream_that_expired_and_began_anew_is_a_gap_for_who_had_seen_something_of_the_old() {
+async fn expired_and_recreated_stream_is_a_gap_for_a_returning_client() {
     let gateway = Gateway::start("").await;
     let seen = gateway.store.add("c", "e", &json!("seen")).await;
     gateway.store.add("c", "e", &json!("never read")).await;
     gateway.store.expire("c", 5).await;
-    gateway.store.pass(6_000);
-    let anew = gateway.store.add("c", "e", &json!("anew")).await;
+    gateway.store.advance_clock(6_000);
+    let recreated = gateway.store.add("c", "e", &json!("recreated")).await;
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={seen}")).await;
     sse.connected("c").await;
     let (_, certain, after, resumed) = sse.gap("c").await;
-    assert_eq!((certain, after, resumed), (false, seen, anew));
-    assert_eq!(sse.ids("c", 1).await, [anew]);
+    assert_eq!((certain, after, resumed), (false, seen, recreated));
+    assert_eq!(sse.ids("c", 1).await, [recreated]);
 }
 
 #[tokio::test]
-async fn a_stream_that_expires_under_its_readers_takes_nothing_from_them() {
+async fn stream_that_expires_while_read_loses_no_events() {
     let gateway = Gateway::start("stream.reconcile-interval = '50ms'").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
     for round in 0..3 {
-        let first = gateway.store.own("c", "e", &json!(round)).await;
-        let second = gateway.store.stock("c", "e", &json!(round)).await;
+        let first = gateway.store.emit_own("c", "e", &json!(round)).await;
+        let second = gateway.store.emit_stock("c", "e", &json!(round)).await;
         assert_eq!(sse.ids("c", 2).await, [first, second]);
         gateway.store.expire("c", 1).await;
-        gateway.store.pass(2_000);
-        // Wait until the check of its position has seen that there is no such key.
+        gateway.store.advance_clock(2_000);
+        // Wait until reconciliation has seen that the key does not exist.
         let reads = gateway.store.reads();
-        crate::harness::until("two checks", || gateway.store.reads() > reads + 1).await;
+        crate::harness::wait_until("two reconciliations", || gateway.store.reads() > reads + 1).await;
     }
 }
 
 #[tokio::test]
-async fn an_event_over_the_limit_is_a_gap_and_the_rest_goes_on() {
+async fn event_over_the_size_limit_is_a_gap_and_delivery_continues() {
     for log_memory in ["'1MiB'", "0"] {
         let gateway =
             Gateway::start(&format!("stream.max-event-size = '1KiB'\nstream.buffer-memory = {log_memory}")).await;
@@ -168,15 +168,15 @@ async fn an_event_over_the_limit_is_a_gap_and_the_rest_goes_on() {
         assert_eq!(sse.ids("c", 1).await, [before]);
         assert_eq!(sse.gap("c").await, ("too-large".into(), true, before, replayed));
         assert_eq!(sse.ids("c", 1).await, [after]);
-        let live = gateway.store.stock("c", "e", &large).await;
+        let live = gateway.store.emit_stock("c", "e", &large).await;
         assert_eq!(sse.gap("c").await, ("too-large".into(), true, after, live), "live");
-        let next = gateway.store.stock("c", "e", &json!("next")).await;
+        let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
         assert_eq!(sse.ids("c", 1).await, [next]);
     }
 }
 
 #[tokio::test]
-async fn an_event_of_many_mebibytes_arrives_whole() {
+async fn event_of_several_mebibytes_is_delivered_unchanged() {
     let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.buffer-memory = '1MiB'").await;
     let large = json!("ü".repeat(3 << 20));
     let replayed = gateway.store.add("c", "e", &large).await;
@@ -185,14 +185,14 @@ async fn an_event_of_many_mebibytes_arrives_whole() {
     sse.connected("c").await;
     let event = sse.event().await;
     assert_eq!(event["id"], replayed.to_string());
-    assert!(event["data"] == large, "all of it, as it was");
+    assert!(event["data"] == large, "the data is unchanged");
     assert_eq!(sse.ids("c", 1).await, [small]);
-    gateway.store.stock("c", "e", &large).await;
-    assert!(sse.event().await["data"] == large, "live too");
+    gateway.store.emit_stock("c", "e", &large).await;
+    assert!(sse.event().await["data"] == large, "live events too");
 }
 
 #[tokio::test]
-async fn a_key_that_is_no_stream_is_an_error_that_does_not_say_what_it_is() {
+async fn key_of_another_type_is_an_error_that_does_not_reveal_the_type() {
     let gateway =
         Gateway::start("stream.reconcile-interval = '50ms'\n[memory-store.seed]\nsecret = 'a text'\nset = ['a']").await;
     let mut sse = gateway.open("channel=secret&channel=c&last_ack_secret=0").await;
@@ -206,64 +206,64 @@ async fn a_key_that_is_no_stream_is_an_error_that_does_not_say_what_it_is() {
         assert!(!text.contains(word), "{text}");
     }
     let set = gateway.open("channel=set").await.frame().await["error"].to_string();
-    assert_eq!(set.replace("set", "secret"), json!(text).to_string(), "the same words for every type");
-    // The other channel goes on, and nothing more is said of the first, whatever is published there.
+    assert_eq!(set.replace("set", "secret"), json!(text).to_string(), "the same text for every type");
+    // The other channel stays live, and the first one causes no more frames, whatever is published there.
     gateway.store.publish("secret", &json!({"data":1,"event":"e","channel":"secret","id":"9-9"}).to_string()).await;
     for n in 0..3 {
-        let id = gateway.store.stock("c", "e", &json!(n)).await;
+        let id = gateway.store.emit_stock("c", "e", &json!(n)).await;
         assert_eq!(sse.ids("c", 1).await, [id]);
     }
 }
 
 #[tokio::test]
-async fn a_key_that_becomes_a_stream_is_read_from_then_on() {
+async fn key_that_becomes_a_stream_is_delivered() {
     let gateway = Gateway::start("stream.reconcile-interval = '50ms'").await;
-    gateway.store.set_wrong("c", true);
+    gateway.store.set_wrong_type("c", true);
     let mut sse = gateway.open("channel=c").await;
     assert_eq!(sse.frame().await["type"], "error");
-    gateway.store.set_wrong("c", false);
+    gateway.store.set_wrong_type("c", false);
     sse.connected("c").await;
-    let id = gateway.store.stock("c", "e", &json!(1)).await;
+    let id = gateway.store.emit_stock("c", "e", &json!(1)).await;
     assert_eq!(sse.ids("c", 1).await, [id]);
 }
 
 #[tokio::test]
-async fn a_key_that_is_no_stream_for_a_while_costs_no_event() {
+async fn key_of_another_type_for_a_while_loses_no_events() {
     let gateway = Gateway::start("stream.reconcile-interval = '50ms'").await;
     let mut sse = gateway.open("channel=c&channel=d").await;
     let _connected = (sse.frame().await, sse.frame().await);
-    let mut written = vec![gateway.store.stock("c", "e", &json!(1)).await];
+    let mut written = vec![gateway.store.emit_stock("c", "e", &json!(1)).await];
     assert_eq!(sse.ids("c", 1).await, written);
-    gateway.store.set_wrong("c", true);
-    written.push(gateway.store.stock("c", "e", &json!(2)).await);
+    gateway.store.set_wrong_type("c", true);
+    written.push(gateway.store.emit_stock("c", "e", &json!(2)).await);
     let reads = gateway.store.reads();
-    crate::harness::until("two more checks", || gateway.store.reads() > reads + 3).await;
-    let other = gateway.store.stock("d", "e", &json!(1)).await;
+    crate::harness::wait_until("two more reconciliations", || gateway.store.reads() > reads + 3).await;
+    let other = gateway.store.emit_stock("d", "e", &json!(1)).await;
     assert_eq!(sse.ids("d", 1).await, [other]);
-    gateway.store.set_wrong("c", false);
+    gateway.store.set_wrong_type("c", false);
     assert_eq!(sse.ids("c", 1).await, written[1..]);
-    written.push(gateway.store.stock("c", "e", &json!(3)).await);
+    written.push(gateway.store.emit_stock("c", "e", &json!(3)).await);
     assert_eq!(sse.ids("c", 1).await, written[2..]);
 }
 
 #[tokio::test]
-async fn a_reader_behind_the_log_whose_key_becomes_no_stream_is_not_flooded() {
+async fn replaying_client_of_a_key_of_another_type_is_not_flooded() {
     let gateway = Gateway::start("stream.buffer-memory = 0").await;
     let mut sse = gateway.open("channel=c&last_ack_c=0").await;
     sse.connected("c").await;
-    let first = gateway.store.stock("c", "e", &json!(1)).await;
+    let first = gateway.store.emit_stock("c", "e", &json!(1)).await;
     assert_eq!(sse.ids("c", 1).await, [first]);
-    // The hub reads the next entry while the key is a stream, the reader when it is none.
+    // The hub reads the next entry while the key is a stream, and the client's replay when the key has another type.
     let held = gateway.store.hold_reads().await;
-    let second = gateway.store.stock("c", "e", &json!(2)).await;
-    gateway.store.set_wrong("c", true);
+    let second = gateway.store.emit_stock("c", "e", &json!(2)).await;
+    gateway.store.set_wrong_type("c", true);
     drop(held);
     let reads = gateway.store.reads();
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     let more = gateway.store.reads() - reads;
     assert!(more < 20, "{more} reads of a key that cannot be read");
-    gateway.store.set_wrong("c", false);
-    let third = gateway.store.stock("c", "e", &json!(3)).await;
+    gateway.store.set_wrong_type("c", false);
+    let third = gateway.store.emit_stock("c", "e", &json!(3)).await;
     let mut ids = Vec::new();
     let mut others = 0;
     while ids.len() < 2 {
@@ -275,5 +275,5 @@ async fn a_reader_behind_the_log_whose_key_becomes_no_stream_is_not_flooded() {
         }
     }
     assert_eq!(ids, [second, third]);
-    assert!(others <= 2, "{others} frames that are no events");
+    assert!(others <= 2, "{others} frames that are not events");
 }

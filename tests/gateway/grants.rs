@@ -1,4 +1,4 @@
-//! What a policy lets in, and how far.
+//! Grants: channels, expiry and replay limits.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use tidegate::util::clock::now_ms;
 
 use crate::client::{Sse, id_of};
 use crate::guests;
-use crate::harness::{Gateway, until};
+use crate::harness::{Gateway, wait_until};
 
-/// A policy that lets everybody in on these terms.
+/// A policy that allows all requests with this grant.
 #[derive(Default)]
-struct Terms {
+struct GrantTemplate {
     channels: Option<&'static [&'static str]>,
-    /// In ms from the decision on.
+    /// In ms from the decision.
     expires_in: Option<u64>,
     replay_since: Option<u64>,
 }
 
-impl Terms {
+impl GrantTemplate {
     fn component(&self) -> Vec<u8> {
         let names = self.channels.unwrap_or_default();
         let mut list = String::new();
@@ -60,9 +60,9 @@ impl Terms {
 }
 
 #[tokio::test]
-async fn a_grant_that_expires_is_followed_by_reconnect_and_the_end_before_its_time() {
-    let policy = Terms { expires_in: Some(2_000), ..Terms::default() }.component();
-    let gateway = Gateway::behind(&policy, "").await;
+async fn stream_ends_with_reconnect_before_its_grant_expires() {
+    let policy = GrantTemplate { expires_in: Some(2_000), ..GrantTemplate::default() }.component();
+    let gateway = Gateway::with_policy(&policy, "").await;
     let seen = gateway.store.add("c", "e", &json!(1)).await;
     let asked = now_ms();
     let mut streams = Vec::new();
@@ -80,49 +80,49 @@ async fn a_grant_that_expires_is_followed_by_reconnect_and_the_end_before_its_ti
         assert!(now <= granted + 2_100, "not after its time: after {} ms", now - granted);
         granted = granted.max(asked);
     }
-    until("their places are free", || gateway.app.streams.count() == 0).await;
-    // They come back by themselves, and lose nothing.
-    let missed = gateway.store.stock("c", "e", &json!(2)).await;
+    wait_until("the streams have ended", || gateway.app.streams.count() == 0).await;
+    // The clients reconnect by themselves, and lose no event.
+    let missed = gateway.store.emit_stock("c", "e", &json!(2)).await;
     let mut sse = streams.pop().expect("one of five").reconnect().await;
     sse.connected("c").await;
     assert_eq!(sse.ids("c", 1).await, [missed]);
 }
 
 #[tokio::test]
-async fn a_grant_that_expires_in_a_thousand_years_is_one() {
+async fn grant_with_a_very_late_expiry_is_valid() {
     for expires_in in [31_536_000_000_000, u64::MAX >> 2] {
-        let policy = Terms { expires_in: Some(expires_in), ..Terms::default() }.component();
-        let gateway = Gateway::behind(&policy, "").await;
+        let policy = GrantTemplate { expires_in: Some(expires_in), ..GrantTemplate::default() }.component();
+        let gateway = Gateway::with_policy(&policy, "").await;
         let mut sse = gateway.open("channel=c").await;
         sse.connected("c").await;
-        let id = gateway.store.stock("c", "e", &json!(1)).await;
+        let id = gateway.store.emit_stock("c", "e", &json!(1)).await;
         assert_eq!(sse.ids("c", 1).await, [id]);
     }
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_has_nothing_of_its_place_behind_its_grant() {
-    let policy = Terms { expires_in: Some(1_000), ..Terms::default() }.component();
-    let gateway = Gateway::behind(&policy, "").await;
+async fn stalled_client_is_disconnected_when_its_grant_expires() {
+    let policy = GrantTemplate { expires_in: Some(1_000), ..GrantTemplate::default() }.component();
+    let gateway = Gateway::with_policy(&policy, "").await;
     let sse = Sse::open_with(gateway.data, "/api/realtime?channel=c", &[], Some(4096)).await;
     for _ in 0..3_000 {
-        gateway.store.own("c", "e", &json!("x".repeat(4096))).await;
+        gateway.store.emit_own("c", "e", &json!("x".repeat(4096))).await;
         tokio::task::yield_now().await;
     }
-    until("its connection is cut", || gateway.app.streams.count() == 0).await;
+    wait_until("the connection is closed", || gateway.app.streams.count() == 0).await;
     assert_eq!(gateway.app.streams.ended(EndReason::Expired), 1);
     drop(sse);
 }
 
 #[tokio::test]
-async fn streams_live_through_many_grants_and_lose_nothing() {
-    let policy = Terms { expires_in: Some(300), ..Terms::default() }.component();
-    let gateway = Gateway::behind(&policy, "").await;
+async fn stream_with_short_grants_loses_no_events() {
+    let policy = GrantTemplate { expires_in: Some(300), ..GrantTemplate::default() }.component();
+    let gateway = Gateway::with_policy(&policy, "").await;
     let store = gateway.store.clone();
     let emitting = tokio::spawn(async move {
         let mut ids = Vec::new();
         for n in 0..150 {
-            ids.push(store.stock("c", "e", &json!(n)).await);
+            ids.push(store.emit_stock("c", "e", &json!(n)).await);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         ids
@@ -145,13 +145,13 @@ async fn streams_live_through_many_grants_and_lose_nothing() {
 }
 
 #[tokio::test]
-async fn of_a_grant_and_a_swap_what_ends_first_ends_the_stream() {
-    for (expires_in, within, why) in [(500, "1h", EndReason::Expired), (3_600_000, "0s", EndReason::Rotated)] {
-        let policy = Terms { expires_in: Some(expires_in), ..Terms::default() }.component();
-        let gateway = Gateway::behind(&policy, &format!("policy.rotation-window = \"{within}\"")).await;
+async fn stream_ends_at_the_earlier_of_expiry_and_rotation() {
+    for (expires_in, window, why) in [(500, "1h", EndReason::Expired), (3_600_000, "0s", EndReason::Rotated)] {
+        let policy = GrantTemplate { expires_in: Some(expires_in), ..GrantTemplate::default() }.component();
+        let gateway = Gateway::with_policy(&policy, &format!("policy.rotation-window = \"{window}\"")).await;
         let mut sse = gateway.open("channel=c").await;
         sse.connected("c").await;
-        gateway.replace(&guests::component("allow")).await.expect("it loads");
+        gateway.activate(&guests::component("allow")).await.expect("it loads");
         assert_eq!(sse.frame().await["type"], "reconnect");
         assert!(sse.next().await.is_none());
         let ended = EndReason::ALL.map(|why| (why, gateway.app.streams.ended(why)));
@@ -160,9 +160,9 @@ async fn of_a_grant_and_a_swap_what_ends_first_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn a_grant_of_some_channels_opens_no_other() {
-    let policy = Terms { channels: Some(&["b", "d"]), ..Terms::default() }.component();
-    let gateway = Gateway::behind(&policy, "").await;
+async fn only_granted_channels_are_opened() {
+    let policy = GrantTemplate { channels: Some(&["b", "d"]), ..GrantTemplate::default() }.component();
+    let gateway = Gateway::with_policy(&policy, "").await;
     for name in ["a", "b", "c", "d"] {
         gateway.store.add(name, "e", &json!("old")).await;
     }
@@ -175,33 +175,33 @@ async fn a_grant_of_some_channels_opens_no_other() {
     frames.sort();
     assert_eq!(frames, ["\"b\"", "\"b\"", "\"d\""]);
     assert_eq!(gateway.store.watched(), ["b", "d"]);
-    gateway.store.stock("a", "e", &json!("kept back")).await;
-    gateway.store.stock("c", "e", &json!("kept back")).await;
-    let live = gateway.store.stock("d", "e", &json!("live")).await;
+    gateway.store.emit_stock("a", "e", &json!("kept back")).await;
+    gateway.store.emit_stock("c", "e", &json!("kept back")).await;
+    let live = gateway.store.emit_stock("d", "e", &json!("live")).await;
     assert_eq!(sse.ids("d", 1).await, [live]);
-    // The id that it sends back is of the URL's list all the same.
-    let missed = gateway.store.stock("b", "e", &json!("missed")).await;
+    // The id that the client sends back still refers to the channel list of the URL.
+    let missed = gateway.store.emit_stock("b", "e", &json!("missed")).await;
     let mut sse = sse.reconnect().await;
     for _ in 0..3 {
         let frame = sse.frame().await;
         assert!(frame["type"] == "connected" || frame["id"] == missed.to_string(), "{frame}");
     }
-    let live = gateway.store.stock("d", "e", &json!("live")).await;
+    let live = gateway.store.emit_stock("d", "e", &json!("live")).await;
     assert_eq!(sse.ids("d", 1).await, [live]);
 }
 
 #[tokio::test]
-async fn nothing_older_than_the_policy_allows_is_replayed() {
-    use crate::linked::START;
-    let policy = Terms { replay_since: Some(START + 100), ..Terms::default() }.component();
-    let gateway = Gateway::behind(&policy, "").await;
+async fn replay_starts_no_earlier_than_the_policy_allows() {
+    use crate::faulty_store::START;
+    let policy = GrantTemplate { replay_since: Some(START + 100), ..GrantTemplate::default() }.component();
+    let gateway = Gateway::with_policy(&policy, "").await;
     let add = async || gateway.store.add_fields("c", &[("event", "e"), ("data", "1")], None).await;
     let old = add().await;
-    gateway.store.pass(99);
+    gateway.store.advance_clock(99);
     let almost = add().await;
-    gateway.store.pass(1);
+    gateway.store.advance_clock(1);
     let mut allowed = vec![add().await, add().await];
-    gateway.store.pass(50);
+    gateway.store.advance_clock(50);
     allowed.push(add().await);
     assert_eq!(allowed[0], StreamId::new(START + 100, 0));
     let mut ids = vec![None];
@@ -215,13 +215,13 @@ async fn nothing_older_than_the_policy_allows_is_replayed() {
             assert_eq!(sse.ids("c", 3).await, allowed, "{ack}, {id:?}");
         }
     }
-    // An id that a browser sends back goes no further.
+    // A position in `Last-Event-ID` does not extend the replay.
     let forged = first.last_event_id.clone().map(|id| format!("{}:1-0", id.split(':').next().expect("a tag")));
     ids = vec![forged];
     let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], ids.remove(0)).await;
     sse.connected("c").await;
     assert_eq!(sse.ids("c", 3).await, allowed);
-    // Who has seen more than that goes on from there.
+    // A client with a later position resumes from it.
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", allowed[1])).await;
     assert_eq!(sse.connected("c").await, allowed[1]);
     assert_eq!(sse.ids("c", 1).await, allowed[2..]);

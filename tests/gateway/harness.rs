@@ -1,4 +1,4 @@
-//! A whole gateway in this process, on two free ports.
+//! A complete gateway in this process, on two free ports.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,22 +24,22 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::client::{Reply, Sse, ask};
-use crate::linked::LinkedStore;
+use crate::faulty_store::FaultyStore;
 
-/// Nothing that a test waits for takes so long, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Longer than any condition of a test takes, even on a busy machine.
+const TEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Waits for what has to happen.
-pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
+/// Awaits a future, and fails the test after the timeout.
+pub async fn with_timeout<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(TEST_TIMEOUT, future).await {
         Ok(value) => value,
-        Err(_) => panic!("this did not happen within {PATIENCE:?}: {what}"),
+        Err(_) => panic!("timed out after {TEST_TIMEOUT:?}: {what}"),
     }
 }
 
-/// Waits until something holds that nobody tells of.
-pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    within(what, async {
+/// Polls a condition until it holds.
+pub async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    with_timeout(what, async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -47,53 +47,53 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     .await;
 }
 
-/// Who decides.
-pub enum Door<'a> {
+/// The policy that a gateway starts with.
+pub enum InitialPolicy<'a> {
     AllowAll,
-    NoPolicyYet,
-    Policy(&'a [u8]),
+    Missing,
+    Component(&'a [u8]),
 }
 
 pub struct Gateway {
     pub data: SocketAddr,
     pub control: SocketAddr,
     pub app: Arc<App>,
-    pub store: Arc<LinkedStore>,
+    pub store: Arc<FaultyStore>,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
     _cache: TempDir,
 }
 
 impl Gateway {
-    /// A gateway that lets everybody in, with these lines in its `tidegate.toml`.
+    /// A gateway that allows all requests, with these lines in its `tidegate.toml`.
     pub async fn start(toml: &str) -> Self {
-        Self::with(None, &Door::AllowAll, toml).await
+        Self::start_with(None, &InitialPolicy::AllowAll, toml).await
     }
 
-    /// A gateway with this policy in force.
-    pub async fn behind(policy: &[u8], toml: &str) -> Self {
-        Self::with(None, &Door::Policy(policy), toml).await
+    /// A gateway with this active policy.
+    pub async fn with_policy(policy: &[u8], toml: &str) -> Self {
+        Self::start_with(None, &InitialPolicy::Component(policy), toml).await
     }
 
-    /// A gateway on a store that there may be already.
-    pub async fn with(store: Option<Arc<LinkedStore>>, door: &Door<'_>, toml: &str) -> Self {
-        // Who decides is put together below, as no test writes its policy to a file.
-        // Nor does one wait for a balancer that is not there.
+    /// A gateway on this store, or on a new one.
+    pub async fn start_with(store: Option<Arc<FaultyStore>>, initial: &InitialPolicy<'_>, toml: &str) -> Self {
+        // The authorizer is set up below, as no test writes its policy to a file.
+        // There is no load balancer to wait for, either.
         let delay = if toml.contains("drain.delay") { "" } else { "drain.delay = \"0s\"\n" };
-        let cache = tempfile::tempdir().expect("a folder");
+        let cache = tempfile::tempdir().expect("a directory");
         let kept = cache.path().display();
         let toml = format!("store = \"memory:\"\ncache-dir = '{kept}'\nallow-all = true\n{delay}{toml}");
         let config = Config::check(toml::from_str(&toml).expect("the test's TOML is right")).expect("it is valid");
-        let store = store.unwrap_or_else(|| LinkedStore::new(config.store.seed.clone()));
+        let store = store.unwrap_or_else(|| FaultyStore::new(config.store.seed.clone()));
         let env = config.env(Arc::clone(&store) as Arc<dyn Store>);
         let limits = config.limits.clone();
-        let authorizer = match door {
-            Door::AllowAll => Authorizer::allow_all(env, limits),
+        let authorizer = match initial {
+            InitialPolicy::AllowAll => Authorizer::allow_all(env, limits),
             _ => Authorizer::new(engine::shared().expect("an engine"), env, limits),
         };
         let observers = Observers::new(config.limits.shadow_concurrency);
         let authorizer = authorizer.with_observers(observers.list());
-        if let Door::Policy(policy) = door {
+        if let InitialPolicy::Component(policy) = initial {
             authorizer.activate(load(policy));
         }
         let hub = Hub::start(Arc::clone(&store) as Arc<dyn Store>, config.stream.hub.clone());
@@ -106,38 +106,38 @@ impl Gateway {
         let (data, control) = (address(&listeners.data.socket), address(&listeners.control.socket));
         let (stop, stopped) = oneshot::channel();
         let shutdown = async {
-            // A harness that is dropped wants nothing more of its gateway.
+            // A dropped harness stops its gateway too.
             let _ = stopped.await;
         };
         let served = tokio::spawn(server::run(listeners, Arc::clone(&app), shutdown));
         Self { data, control, app, store, stop, served, _cache: cache }
     }
 
-    /// Opens a stream that has to be let in. `query` begins behind the `?`.
+    /// Opens a stream that has to be allowed. `query` begins after the `?`.
     pub async fn open(&self, query: &str) -> Sse {
         Sse::open(self.data, &format!("/api/realtime?{query}"), &[]).await
     }
 
-    /// Asks for a stream that is not let in.
-    pub async fn refused(&self, query: &str) -> Reply {
+    /// Requests a stream, and reads the answer to its end.
+    pub async fn request(&self, query: &str) -> Reply {
         ask(self.data, "GET", &format!("/api/realtime?{query}"), &[], "").await
     }
 
-    /// Takes a policy all the way into force.
-    pub async fn replace(&self, policy: &[u8]) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
+    /// Runs a policy through the whole activation pipeline.
+    pub async fn activate(&self, policy: &[u8]) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
         let (rollout, context) = (&self.app.rollout, self.app.authorizer.context());
         let artifact = PolicyBundle::new(policy.to_vec());
         rollout.activate(rollout.prepare(artifact, context, PolicyOrigin::default()).await?).await
     }
 
-    /// Tells the gateway to go; what is awaited is the end of [`server::run`].
+    /// Starts the drain; the handle finishes when [`server::run`] returns.
     pub fn stop(self) -> JoinHandle<()> {
         self.stop.send(()).expect("the gateway runs");
         self.served
     }
 
-    /// Whether nobody has been let in by now, and nobody is about to be.
-    pub fn is_untouched(&self) -> bool {
+    /// Whether there is no stream and no subscription.
+    pub fn is_idle(&self) -> bool {
         self.app.streams.count() == 0 && self.store.subscriptions() == 0
     }
 }

@@ -1,16 +1,16 @@
-//! The data port beside the streams themselves: heads, origins, bounds, the end.
+//! The data port apart from the streams: headers, origins, limits, drain.
 
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::client::{Sse, ask};
-use crate::harness::{Door, Gateway, until, within};
+use crate::harness::{Gateway, InitialPolicy, wait_until, with_timeout};
 
 const STREAM: &str = "/api/realtime?channel=c";
 
 #[tokio::test]
-async fn other_methods_are_405_and_other_paths_404_as_json() {
+async fn unknown_methods_are_405_and_unknown_paths_404_as_json() {
     let gateway = Gateway::start("").await;
     for method in ["POST", "PUT", "DELETE", "PATCH"] {
         let reply = ask(gateway.data, method, STREAM, &[], "").await;
@@ -33,11 +33,11 @@ async fn other_methods_are_405_and_other_paths_404_as_json() {
     }
     let reply = ask(gateway.data, "GET", "/healthz", &[], "").await;
     assert_eq!((reply.status, reply.json()), (200, json!({"status": "ok"})));
-    assert!(gateway.is_untouched());
+    assert!(gateway.is_idle());
 }
 
 #[tokio::test]
-async fn any_origin_may_read_where_none_is_named() {
+async fn any_origin_is_allowed_without_a_configured_one() {
     let gateway = Gateway::start("").await;
     let origin = [("origin", "https://app.example")];
     let sse = Sse::open(gateway.data, STREAM, &origin).await;
@@ -49,14 +49,14 @@ async fn any_origin_may_read_where_none_is_named() {
 }
 
 #[tokio::test]
-async fn listed_origins_are_echoed_with_credentials_on_rejections_too() {
+async fn configured_origins_are_echoed_with_credentials_on_every_answer() {
     let toml = "cors.origins = ['https://app.example', 'http://localhost:*']\ncors.credentials = true";
     let deny = crate::guests::component("deny");
     let spin = crate::guests::component("trap");
     let open = Gateway::start(toml).await;
-    let denying = Gateway::behind(&deny, toml).await;
-    let trapping = Gateway::behind(&spin, toml).await;
-    let undecided = Gateway::with(None, &Door::NoPolicyYet, toml).await;
+    let denying = Gateway::with_policy(&deny, toml).await;
+    let trapping = Gateway::with_policy(&spin, toml).await;
+    let undecided = Gateway::start_with(None, &InitialPolicy::Missing, toml).await;
     for (origin, allowed) in [
         ("https://app.example", true),
         ("http://localhost:3000", true),
@@ -97,7 +97,7 @@ async fn listed_origins_are_echoed_with_credentials_on_rejections_too() {
 }
 
 #[tokio::test]
-async fn a_head_over_the_limit_is_431_and_names_it() {
+async fn header_over_the_limit_is_431_and_names_the_option() {
     let gateway = Gateway::start("server.max-header-size = '32KiB'").await;
     let long = |bytes: usize| format!("{STREAM}&x={}", "y".repeat(bytes));
     let mut sse = Sse::open(gateway.data, &long(31 << 10), &[]).await;
@@ -117,27 +117,27 @@ async fn a_head_over_the_limit_is_431_and_names_it() {
 }
 
 #[tokio::test]
-async fn a_stream_too_many_is_503_until_another_leaves() {
+async fn stream_over_the_limit_is_503_until_another_ends() {
     let gateway = Gateway::start("stream.max-streams = 2").await;
     let mut first = gateway.open("channel=c").await;
     first.connected("c").await;
     let second = gateway.open("channel=c").await;
-    let reply = gateway.refused("channel=c").await;
+    let reply = gateway.request("channel=c").await;
     assert_eq!((reply.status, &*reply.code()), (503, "too_many_streams"));
     assert!(reply.body.contains("stream.max-streams"));
     drop(second);
-    until("the place is free", || gateway.app.streams.count() == 1).await;
+    wait_until("the stream permit is free", || gateway.app.streams.count() == 1).await;
     gateway.open("channel=c").await.connected("c").await;
-    let id = gateway.store.stock("c", "e", &json!(1)).await;
-    assert_eq!(first.ids("c", 1).await, [id], "the first was never touched");
+    let id = gateway.store.emit_stock("c", "e", &json!(1)).await;
+    assert_eq!(first.ids("c", 1).await, [id], "the first stream is unaffected");
 }
 
 #[tokio::test]
-async fn a_drain_tells_every_stream_to_come_back_from_its_least_position_and_ends() {
+async fn drain_sends_each_stream_a_reconnect_with_its_lowest_position() {
     let gateway = Gateway::start("drain.duration = '200ms'").await;
     let (data, app, store) = (gateway.data, gateway.app.clone(), gateway.store.clone());
     let old = store.add("a", "e", &json!(1)).await;
-    store.pass(50_000);
+    store.advance_clock(50_000);
     let newer = store.add("b", "e", &json!(1)).await;
     let mut streams = Vec::new();
     for (query, least) in [
@@ -154,34 +154,34 @@ async fn a_drain_tells_every_stream_to_come_back_from_its_least_position_and_end
         streams.push((sse, least));
     }
     let served = gateway.stop();
-    until("the drain begins", || app.streams.count() < 4).await;
+    wait_until("the drain begins", || app.streams.count() < 4).await;
     for (sse, least) in &mut streams {
-        let frame = within("the farewell", sse.frame()).await;
+        let frame = with_timeout("the reconnect frame", sse.frame()).await;
         assert_eq!(frame, json!({"type": "reconnect", "timestamp": least}));
-        assert!(sse.next().await.is_none(), "and nothing more");
+        assert!(sse.next().await.is_none(), "no frame follows");
     }
-    within("the end of the server", served).await.expect("it ends without a panic");
+    with_timeout("the server ends", served).await.expect("it ends without a panic");
     assert_eq!(app.streams.count(), 0);
     assert!(tokio::net::TcpStream::connect(data).await.is_err(), "the port is closed");
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_does_not_hold_up_a_drain_for_ever() {
+async fn stalled_client_does_not_block_a_drain() {
     let gateway = Gateway::start("drain.duration = '1ms'").await;
     let sse = Sse::open_with(gateway.data, STREAM, &[], Some(4096)).await;
     let store = gateway.store.clone();
     for _ in 0..3_000 {
-        store.own("c", "e", &json!("x".repeat(4096))).await;
+        store.emit_own("c", "e", &json!("x".repeat(4096))).await;
         tokio::task::yield_now().await;
     }
     let served = gateway.stop();
-    // It gets two seconds to read to the end, and two more to close.
+    // The client gets two seconds to read to the end, and two more to close.
     tokio::time::timeout(Duration::from_secs(10), served).await.expect("the server ends").expect("without a panic");
     drop(sse);
 }
 
 #[tokio::test]
-async fn a_silent_stream_says_something_now_and_then_and_a_busy_one_does_not() {
+async fn only_an_idle_stream_is_pinged() {
     let gateway = Gateway::start("stream.ping-interval = '1s'").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -193,7 +193,7 @@ async fn a_silent_stream_says_something_now_and_then_and_a_busy_one_does_not() {
     // Three events in less than a second each.
     for n in 0..3 {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        gateway.store.own("c", "e", &json!(n)).await;
+        gateway.store.emit_own("c", "e", &json!(n)).await;
         assert_ne!(sse.block().await.expect("the stream stays").kind(), "ping");
     }
 }

@@ -1,4 +1,4 @@
-//! Several streams on one connection of HTTP/2, as a proxy sends those of many clients.
+//! Several streams on one HTTP/2 connection, as of a proxy with many clients.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -9,11 +9,11 @@ use serde_json::json;
 use tokio::net::TcpStream;
 
 use crate::client::ask;
-use crate::harness::{Gateway, until, within};
+use crate::harness::{Gateway, wait_until, with_timeout};
 
 type Client = SendRequest<Empty<Bytes>>;
 
-/// A client that takes so many bytes of each stream before it reads them.
+/// A client with this flow-control window in bytes for each stream.
 async fn client(gateway: &Gateway, window: u32) -> Client {
     let socket = TcpStream::connect(gateway.data).await.expect("the port is open");
     let handshake =
@@ -26,15 +26,15 @@ async fn client(gateway: &Gateway, window: u32) -> Client {
 async fn open(client: &mut Client, channel: &str) -> Incoming {
     let target = format!("http://h/api/realtime?channel={channel}");
     let request = http::Request::get(target).body(Empty::new()).expect("a request");
-    let response = within("an answer", client.send_request(request)).await.expect("an answer");
+    let response = with_timeout("an answer", client.send_request(request)).await.expect("an answer");
     assert_eq!(response.status(), 200);
     response.into_body()
 }
 
-/// Reads until it says this.
+/// Reads until the text contains this.
 async fn says(body: &mut Incoming, word: &str) {
     let mut text = String::new();
-    within(word, async {
+    with_timeout(word, async {
         while !text.contains(word) {
             let frame = body.frame().await.expect("it goes on").expect("no error");
             text.push_str(&String::from_utf8_lossy(frame.data_ref().expect("bytes")));
@@ -44,7 +44,7 @@ async fn says(body: &mut Incoming, word: &str) {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_not_read_is_cut_without_those_beside_it() {
+async fn stalled_stream_is_reset_without_other_streams_of_its_connection() {
     let gateway = Gateway::start("").await;
     let mut client = client(&gateway, 1000).await;
     let mut other = open(&mut client, "d").await;
@@ -52,13 +52,13 @@ async fn a_stream_that_is_not_read_is_cut_without_those_beside_it() {
     for round in 0..3 {
         let mut meant = open(&mut client, "c").await;
         says(&mut meant, "connected").await;
-        // More than its window holds, so that it does not hear.
-        gateway.store.own("c", "e", &json!("x".repeat(5000))).await;
+        // More than the stream's window holds, so that the client does not receive the reconnect frame.
+        gateway.store.emit_own("c", "e", &json!("x".repeat(5000))).await;
         let revoke = |headers| ask(gateway.control, "POST", "/v1/revoke", headers, r#"{"channel":"c"}"#);
         assert_eq!(revoke(&[("content-type", "application/json")]).await.json()["streams"], 1);
-        until("it is gone", || gateway.app.streams.count() == 1).await;
-        assert!(within("its end", meant.collect()).await.is_err(), "it is reset");
-        gateway.store.own("d", "e", &json!(format!("round {round}"))).await;
+        wait_until("the stream has ended", || gateway.app.streams.count() == 1).await;
+        assert!(with_timeout("the connection ends", meant.collect()).await.is_err(), "the stream is reset");
+        gateway.store.emit_own("d", "e", &json!(format!("round {round}"))).await;
         says(&mut other, &format!("round {round}")).await;
     }
 }

@@ -1,42 +1,41 @@
-//! The second ring of tests: the server in process, over a store whose link can be cut. No browser, no Redis, no file but the
-//! policies.
+//! In-process tests: the server on a store whose link can be disconnected. No browser, no Redis, and no files except policies.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "what is not as expected is a failed test")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a broken expectation is a failed test")]
 #![allow(clippy::disallowed_methods, reason = "tests read files that they or the repository wrote")]
 
 #[path = "../common/guests.rs"]
 mod guests;
 
 mod client;
+mod faulty_store;
 mod harness;
-mod linked;
 mod origin;
 
-mod bulk;
-mod control;
-mod decisions;
+mod activation;
+mod activation_under_load;
+mod control_port;
+mod decision_cache;
+mod decision_log;
 mod drain;
 mod egress;
+mod evaluation_permits;
+mod event_order;
 mod gaps;
 mod grants;
-mod hostile;
-mod http;
 mod http2;
-mod imports;
-mod kept;
+mod http;
+mod memory_limits;
 mod metrics;
-mod opening;
-mod order;
-mod outage;
-mod places;
 mod policy;
-mod rest;
+mod policy_settings;
+mod redis_rest;
 mod resume;
-mod revoke;
+mod revocation;
 mod role_based;
 mod rollout;
+mod sandbox_limits;
 mod shadow;
 mod status;
-mod storm;
-mod swap;
+mod store_outage;
+mod stream_requests;
 mod tokens;

@@ -1,11 +1,11 @@
-//! `/metrics`. Counters belong to the process, and so to all gateways of these tests: a test sees them grow. Values that are looked up
+//! `/metrics`. Counters are shared by all gateways of this process, so tests compare them with earlier values. Values that are computed
 //! at scrape time are exact.
 
 use serde_json::json;
 
 use crate::client::ask;
 use crate::guests::component;
-use crate::harness::{Gateway, until};
+use crate::harness::{Gateway, wait_until};
 
 /// The sum of all series of this name whose labels contain this text.
 async fn value(gateway: &Gateway, name: &str, labels: &str) -> f64 {
@@ -19,8 +19,8 @@ async fn value(gateway: &Gateway, name: &str, labels: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn events_of_streams_and_policies_are_counted() {
-    let gateway = Gateway::behind(&component("allow"), "policy.rotation-window = '0s'").await;
+async fn stream_and_policy_events_are_counted() {
+    let gateway = Gateway::with_policy(&component("allow"), "policy.rotation-window = '0s'").await;
     let counted = [
         ("tidegate_stream_requests_total", r#"outcome="allowed""#),
         ("tidegate_stream_requests_total", r#"cause="4xx",outcome="rejected""#),
@@ -43,24 +43,24 @@ async fn events_of_streams_and_policies_are_counted() {
     let now = gateway.store.now();
     let mut stream = gateway.open("channel=c").await;
     stream.connected("c").await;
-    let id = gateway.store.own("c", "e", &json!(1)).await;
+    let id = gateway.store.emit_own("c", "e", &json!(1)).await;
     assert_eq!(stream.event().await["id"], id.to_string());
     gateway.store.add_and_trim("old", "e", &json!(1), Some(1)).await;
     gateway.store.add_and_trim("old", "e", &json!(2), Some(1)).await;
     let mut late = gateway.open(&format!("channel=old&last_ack_old={}", now.saturating_sub(1))).await;
     late.connected("old").await;
     late.gap("old").await;
-    assert_eq!(gateway.refused("channel=tidegate:x").await.status, 403);
-    assert!(gateway.replace(b"no component").await.is_err());
+    assert_eq!(gateway.request("channel=tidegate:x").await.status, 403);
+    assert!(gateway.activate(b"no component").await.is_err());
     for name in ["deny", "trap"] {
-        assert!(gateway.replace(&component(name)).await.is_ok());
-        assert!(gateway.refused("channel=c").await.status >= 400);
+        assert!(gateway.activate(&component(name)).await.is_ok());
+        assert!(gateway.request("channel=c").await.status >= 400);
     }
     for ((name, labels), before) in counted.into_iter().zip(before) {
         assert!(value(&gateway, name, labels).await > before, "{name}{{{labels}}} has grown from {before}");
     }
     let streams = gateway.app.streams.clone();
-    until("rotated streams are gone", || streams.count() == 0).await;
+    wait_until("rotated streams have ended", || streams.count() == 0).await;
     // The first policy and two more.
     assert_eq!(value(&gateway, "tidegate_policy_activations_total", "").await, 3.0);
     assert_eq!(value(&gateway, "tidegate_policy_generation", "").await, 3.0);
@@ -76,7 +76,7 @@ async fn unreachable_store_is_reported() {
     for (name, expect) in [("tidegate_store_up", 1.0), ("tidegate_ready", 1.0), ("tidegate_streams_limit", 7.0)] {
         assert_eq!(value(&gateway, name, "").await, expect, "{name}");
     }
-    gateway.store.cut();
+    gateway.store.disconnect();
     assert_eq!(value(&gateway, "tidegate_store_up", "").await, 0.0);
     assert_eq!(value(&gateway, "tidegate_ready", "").await, 0.0);
 }

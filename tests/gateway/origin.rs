@@ -1,4 +1,4 @@
-//! A server that policies ask, and that keys come from.
+//! An HTTP server for outbound requests of policies and for JWKS.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What it does with a request.
+/// How the server answers a request.
 #[derive(Clone)]
 pub enum Answer {
-    /// Status and header fields, and the body.
+    /// Status line and header fields, and the body.
     Response(String, Vec<u8>),
-    /// Nothing, until it is told something else.
+    /// No answer until another one is set.
     Wait,
 }
 
 impl Answer {
-    /// A response that says how long it is.
+    /// A response with a `content-length`.
     pub fn new(status: &str, headers: &str, body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref();
         Self::Response(format!("{status}\r\n{headers}content-length: {}\r\n", body.len()), body.into())
@@ -46,7 +46,7 @@ impl Origin {
         Self { address, answer, requests }
     }
 
-    /// Requests that came so far.
+    /// Number of requests received so far.
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
@@ -63,7 +63,7 @@ async fn serve(mut socket: TcpStream, mut answers: watch::Receiver<Answer>, coun
     let answer = answers.wait_for(|answer| !matches!(answer, Answer::Wait)).await.map(|answer| answer.clone());
     if let Ok(Answer::Response(head, body)) = answer {
         let head = format!("HTTP/1.1 {head}connection: close\r\n\r\n");
-        // A client that is gone has read enough.
+        // A client that disconnected has read enough.
         let _ = socket.write_all(&[head.as_bytes(), &body].concat()).await;
     }
 }

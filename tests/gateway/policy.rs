@@ -1,4 +1,4 @@
-//! The door: whatever is wrong with a policy keeps everybody out, and harms nobody else.
+//! A faulty policy fails closed, and does not affect others.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,13 +12,14 @@ use tidegate::wasm::engine;
 
 use crate::client::{Reply, Sse};
 use crate::guests::component;
-use crate::harness::{Gateway, load, until};
+use crate::harness::{Gateway, load, wait_until};
 
-/// Enough for what an honest policy does, and soon over.
-const BOUNDS: &str = "policy.cpu-time = '50ms'\npolicy.timeout = '1s'\npolicy.lookup.prefixes = ['forbidden:']\n";
+/// Enough for a well-behaved policy, and soon reached by a hostile one.
+const STRICT_LIMITS: &str =
+    "policy.cpu-time = '50ms'\npolicy.timeout = '1s'\npolicy.lookup.prefixes = ['forbidden:']\n";
 
-/// What a client is told that was not let in for no fault of its own: nothing that the operator's log has.
-fn assert_tells_nothing(reply: &Reply, name: &str) {
+/// An answer to a client that is not at fault reveals nothing of the operator's log.
+fn assert_reveals_nothing(reply: &Reply, name: &str) {
     let message = reply.json()["error"]["message"].as_str().expect("words").to_lowercase();
     for word in ["policy", "wasm", "trap", "memory", "unreachable", "timeout", "cpu", "stack", "header", name] {
         assert!(!message.contains(word), "{name}: {message}");
@@ -26,7 +27,7 @@ fn assert_tells_nothing(reply: &Reply, name: &str) {
 }
 
 #[tokio::test]
-async fn what_a_hostile_policy_does_keeps_everybody_out_until_a_good_one_is_in_force() {
+async fn hostile_policy_fails_closed_until_a_valid_one_is_active() {
     for (name, kind) in [
         ("trap", "trap"),
         ("recurse", "trap"),
@@ -42,22 +43,22 @@ async fn what_a_hostile_policy_does_keeps_everybody_out_until_a_good_one_is_in_f
         ("no-channels", "invalid-answer"),
         ("expired", "invalid-answer"),
     ] {
-        // Its CPU time is shared with other tests of this process, and must end before the clock does.
+        // The CPU time is shared with other tests of this process, and must be used up before the timeout.
         let bounds = match name {
             "spin" => "policy.cpu-time = '20ms'\npolicy.timeout = '60s'",
-            // They go on where a busy machine gives them little time.
+            // On a busy machine these guests need a long timeout.
             "grow" | "huge-answer" => "policy.cpu-time = '1s'\npolicy.timeout = '60s'",
-            _ => BOUNDS,
+            _ => STRICT_LIMITS,
         };
-        let gateway = Gateway::behind(&component(name), bounds).await;
+        let gateway = Gateway::with_policy(&component(name), bounds).await;
         let mut decisions = gateway.app.authorizer.watch();
-        let reply = gateway.refused("channel=c&channel=d&last_ack_c=0").await;
+        let reply = gateway.request("channel=c&channel=d&last_ack_c=0").await;
         assert_eq!((reply.status, &*reply.code()), (500, "decision_error"), "{name}: {}", reply.body);
         assert_eq!(reply.header("content-type"), "application/json", "{name}");
         assert_eq!(reply.header("x-evil"), "", "{name}");
-        assert_tells_nothing(&reply, name);
-        assert!(gateway.is_untouched(), "{name}: nobody was let in");
-        let watched = decisions.try_recv().expect("the operator is told");
+        assert_reveals_nothing(&reply, name);
+        assert!(gateway.is_idle(), "{name}: no stream is open");
+        let watched = decisions.try_recv().expect("a decision is observed");
         let tidegate::policy::Outcome::Failed(failure) = &watched.decision.outcome else {
             panic!("{name}: {:?}", watched.decision.outcome)
         };
@@ -66,63 +67,63 @@ async fn what_a_hostile_policy_does_keeps_everybody_out_until_a_good_one_is_in_f
         gateway.app.authorizer.activate(load(&component("allow")));
         let mut sse = gateway.open("channel=c&last_ack_c=0").await;
         sse.connected("c").await;
-        let id = gateway.store.stock("c", "e", &json!(1)).await;
+        let id = gateway.store.emit_stock("c", "e", &json!(1)).await;
         assert_eq!(sse.ids("c", 1).await, [id], "{name}");
     }
 }
 
 #[tokio::test]
-async fn what_a_policy_answers_is_sent_as_it_stands() {
-    let gateway = Gateway::behind(&component("deny"), BOUNDS).await;
-    let reply = gateway.refused("channel=c").await;
+async fn policy_answer_is_sent_unchanged() {
+    let gateway = Gateway::with_policy(&component("deny"), STRICT_LIMITS).await;
+    let reply = gateway.request("channel=c").await;
     assert_eq!((reply.status, &*reply.body), (418, "no tea"));
     assert_eq!((&*reply.header("x-why"), &*reply.header("content-type")), ("teapot", "text/plain"));
     assert_eq!(reply.header("content-length"), "6");
-    assert!(gateway.is_untouched());
+    assert!(gateway.is_idle());
 
-    let gateway = Gateway::behind(&component("grant-headers"), BOUNDS).await;
+    let gateway = Gateway::with_policy(&component("grant-headers"), STRICT_LIMITS).await;
     let mut sse = gateway.open("channel=c").await;
     assert_eq!((&*sse.header("set-cookie"), &*sse.header("x-extra")), ("a=b", "1"));
     sse.connected("c").await;
 
-    let gateway = Gateway::behind(&component("tokens"), BOUNDS).await;
-    let reply = gateway.refused("channel=c").await;
+    let gateway = Gateway::with_policy(&component("tokens"), STRICT_LIMITS).await;
+    let reply = gateway.request("channel=c").await;
     assert_eq!((reply.status, &*reply.body), (503, "unavailable"));
 
-    // The one channel that this policy lets in.
-    let gateway = Gateway::behind(&component("foreign-channel"), BOUNDS).await;
+    // The only channel that this policy allows.
+    let gateway = Gateway::with_policy(&component("foreign-channel"), STRICT_LIMITS).await;
     let mut sse = gateway.open("channel=c&channel=not-asked-for").await;
     sse.connected("not-asked-for").await;
     assert_eq!(gateway.store.watched(), ["not-asked-for"]);
 }
 
 #[tokio::test]
-async fn look_ups_are_denied_unavailable_or_answered() {
+async fn lookups_are_denied_unavailable_or_answered() {
     let lookup = component("lookup");
-    let gateway = Gateway::behind(&lookup, "policy.lookup.prefixes = ['session:']").await;
-    let reply = gateway.refused("channel=c").await;
+    let gateway = Gateway::with_policy(&lookup, "policy.lookup.prefixes = ['session:']").await;
+    let reply = gateway.request("channel=c").await;
     assert_eq!((reply.status, &*reply.body), (403, "denied"));
-    assert!(gateway.is_untouched());
+    assert!(gateway.is_idle());
 
-    let gateway = Gateway::behind(&lookup, BOUNDS).await;
-    gateway.store.cut();
-    let reply = gateway.refused("channel=c").await;
+    let gateway = Gateway::with_policy(&lookup, STRICT_LIMITS).await;
+    gateway.store.disconnect();
+    let reply = gateway.request("channel=c").await;
     assert_eq!((reply.status, &*reply.body), (503, "unavailable"));
-    gateway.store.heal();
+    gateway.store.reconnect();
     gateway.open("channel=c").await.connected("c").await;
 }
 
 #[tokio::test]
-async fn without_a_policy_nobody_is_let_in() {
-    let gateway = Gateway::with(None, &crate::harness::Door::NoPolicyYet, "").await;
-    let reply = gateway.refused("channel=c").await;
+async fn requests_without_a_policy_are_refused() {
+    let gateway = Gateway::start_with(None, &crate::harness::InitialPolicy::Missing, "").await;
+    let reply = gateway.request("channel=c").await;
     assert_eq!((reply.status, &*reply.code()), (503, "unavailable"));
-    assert_tells_nothing(&reply, "no-policy");
-    assert!(gateway.is_untouched());
+    assert_reveals_nothing(&reply, "no-policy");
+    assert!(gateway.is_idle());
 }
 
 #[tokio::test]
-async fn what_is_no_policy_is_refused_at_load_with_what_is_missing() {
+async fn invalid_component_fails_to_load_with_the_cause() {
     let engine = engine::shared().expect("an engine");
     let allow = component("allow");
     let machine_code = engine.precompile_component(&allow).expect("it compiles");
@@ -140,13 +141,13 @@ async fn what_is_no_policy_is_refused_at_load_with_what_is_missing() {
         ("the first half", cut_off, &["not a valid component"]),
         ("an empty component", b"\0asm\x0d\0\x01\0".to_vec(), &["tidegate:policy/authorizer@0.1.0", "nothing"]),
     ] {
-        let gateway = Gateway::behind(&allow, "").await;
+        let gateway = Gateway::with_policy(&allow, "").await;
         let before = gateway.app.authorizer.active();
-        let error = gateway.replace(&bytes).await.expect_err(what).to_string();
+        let error = gateway.activate(&bytes).await.expect_err(what).to_string();
         for word in words {
             assert!(error.contains(word), "{what}: {error}");
         }
-        assert_eq!(gateway.app.authorizer.active(), before, "{what}: the one before stays in force");
+        assert_eq!(gateway.app.authorizer.active(), before, "{what}: the previous policy stays active");
         gateway.open("channel=c").await.connected("c").await;
     }
     let error =
@@ -155,34 +156,34 @@ async fn what_is_no_policy_is_refused_at_load_with_what_is_missing() {
 }
 
 #[tokio::test]
-async fn a_policy_that_is_replaced_decides_no_more() {
-    let gateway = Gateway::behind(&component("allow"), "").await;
+async fn replaced_policy_makes_no_more_decisions() {
+    let gateway = Gateway::with_policy(&component("allow"), "").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
-    let info = gateway.replace(&component("deny")).await.expect("it loads");
+    let info = gateway.activate(&component("deny")).await.expect("it loads");
     assert!(info.digest.starts_with("sha256:") && info.generation == 2);
     assert_eq!(gateway.app.authorizer.active(), Some(info));
-    assert_eq!(gateway.refused("channel=c").await.status, 418);
-    let id = gateway.store.stock("c", "e", &json!(1)).await;
-    assert_eq!(sse.ids("c", 1).await, [id], "no stream drops");
+    assert_eq!(gateway.request("channel=c").await.status, 418);
+    let id = gateway.store.emit_stock("c", "e", &json!(1)).await;
+    assert_eq!(sse.ids("c", 1).await, [id], "no stream is closed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_hostile_decisions_at_once_harm_nobody_else() {
+async fn concurrent_hostile_decisions_do_not_affect_other_gateways() {
     for (name, toml) in [
-        // All of them wait for one another's CPU time, and none for a slot.
+        // All decisions wait for CPU time, and none for a permit.
         ("spin", "policy.cpu-time = '10ms'\npolicy.timeout = '4s'\npolicy.queue-timeout = '10s'"),
         ("sleep", "policy.timeout = '1s'"),
     ] {
-        let hostile = Arc::new(Gateway::behind(&component(name), toml).await);
-        let good = Gateway::behind(&component("allow"), "").await;
+        let hostile = Arc::new(Gateway::with_policy(&component(name), toml).await);
+        let good = Gateway::with_policy(&component("allow"), "").await;
         let mut stream = good.open("channel=c").await;
         stream.connected("c").await;
-        // Each comes again until the others have had their turn.
+        // Each attacker repeats its request until the other clients are done.
         let over = Arc::new(AtomicBool::new(false));
         let attack = join_all((0..200).map(|_| async {
             loop {
-                let reply = hostile.refused("channel=c").await;
+                let reply = hostile.request("channel=c").await;
                 assert_eq!((reply.status, &*reply.code()), (500, "decision_error"), "{name}");
                 if over.load(Ordering::Relaxed) {
                     return;
@@ -190,11 +191,11 @@ async fn two_hundred_hostile_decisions_at_once_harm_nobody_else() {
             }
         }));
         let others = async {
-            until("the attack is under way", || hostile.app.streams.count() > 0).await;
+            wait_until("the hostile decisions have begun", || hostile.app.streams.count() > 0).await;
             for _ in 0..3 {
                 let mut sse = good.open("channel=c").await;
                 sse.connected("c").await;
-                let id = good.store.stock("c", "e", &json!(1)).await;
+                let id = good.store.emit_stock("c", "e", &json!(1)).await;
                 assert_eq!((sse.ids("c", 1).await, stream.ids("c", 1).await), (vec![id], vec![id]));
             }
             over.store(true, Ordering::Relaxed);
@@ -216,31 +217,31 @@ async fn two_hundred_hostile_decisions_at_once_harm_nobody_else() {
 }
 
 #[tokio::test]
-async fn who_waits_too_long_for_an_instance_is_told_to_try_again() {
+async fn request_that_exceeds_the_queue_timeout_is_503() {
     let toml = "policy.concurrency = 1\npolicy.queue-timeout = '100ms'\npolicy.timeout = '1s'";
-    let gateway = Gateway::behind(&component("sleep"), toml).await;
+    let gateway = Gateway::with_policy(&component("sleep"), toml).await;
     let start = Instant::now();
     let second = async {
-        until("the first is being decided", || gateway.app.streams.count() == 1).await;
-        let reply = gateway.refused("channel=c").await;
+        wait_until("the first decision has begun", || gateway.app.streams.count() == 1).await;
+        let reply = gateway.request("channel=c").await;
         (reply, start.elapsed())
     };
-    let (first, (second, took)) = tokio::join!(gateway.refused("channel=c"), second);
+    let (first, (second, took)) = tokio::join!(gateway.request("channel=c"), second);
     assert_eq!((second.status, &*second.code()), (503, "unavailable"));
     assert!(took < Duration::from_millis(800), "it did not wait for the first: {took:?}");
     assert_eq!(first.status, 500);
 }
 
 #[tokio::test]
-async fn who_waits_a_little_for_an_instance_gets_one() {
+async fn request_that_waits_for_a_permit_is_decided() {
     let toml = "policy.concurrency = 1\npolicy.queue-timeout = '5s'";
-    let gateway = Gateway::behind(&component("slow"), toml).await;
+    let gateway = Gateway::with_policy(&component("slow"), toml).await;
     let (mut first, mut second): (Sse, Sse) = tokio::join!(gateway.open("channel=c"), gateway.open("channel=c"));
     tokio::join!(first.connected("c"), second.connected("c"));
 }
 
 #[tokio::test]
-async fn components_that_import_all_of_wasi_load() {
+async fn component_that_imports_all_of_wasi_loads() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guests");
     let Ok(files) = std::fs::read_dir(folder) else { return };
     for file in files {

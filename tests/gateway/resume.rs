@@ -1,13 +1,13 @@
-//! A stream that breaks, and its browser that comes back by itself: the same URL, and the id that came last.
+//! Reconnects of a browser: the same URL, with the last event id.
 
 use serde_json::json;
 use tidegate::event::StreamId;
 
 use crate::client::{Block, Sse, blocks, id_of};
-use crate::harness::{Door, Gateway, within};
+use crate::harness::{Gateway, InitialPolicy, with_timeout};
 
 #[tokio::test]
-async fn a_native_reconnect_with_the_stale_url_brings_each_event_once() {
+async fn native_reconnect_with_a_stale_url_delivers_each_event_once() {
     let gateway = Gateway::start("").await;
     let mut written = vec![gateway.store.add("c", "e", &json!("the first")).await];
     for (ack, seen) in [("", 1), ("&last_ack_c=0", 0), (&*format!("&last_ack_c={}", written[0]), 1)] {
@@ -16,11 +16,11 @@ async fn a_native_reconnect_with_the_stale_url_brings_each_event_once() {
         sse.connected("c").await;
         let mut got = sse.ids("c", expect.len()).await;
         for round in 0..5 {
-            expect.push(gateway.store.stock("c", "e", &json!(round)).await);
+            expect.push(gateway.store.emit_stock("c", "e", &json!(round)).await);
             got.extend(sse.ids("c", 1).await);
-            // While nobody is connected.
-            let position = *got.last().expect("one came");
-            expect.push(gateway.store.stock("c", "e", &json!("away")).await);
+            // Emitted while no client is connected.
+            let position = *got.last().expect("an event was received");
+            expect.push(gateway.store.emit_stock("c", "e", &json!("away")).await);
             sse = sse.reconnect().await;
             assert_eq!(sse.connected("c").await, position);
             got.extend(sse.ids("c", 1).await);
@@ -30,7 +30,7 @@ async fn a_native_reconnect_with_the_stale_url_brings_each_event_once() {
     }
 }
 
-/// What a browser's page has seen of a stream that broke behind these bytes, and the id that it would send.
+/// The events that a page has received of a stream that breaks after these bytes, and the id that its browser would send.
 fn seen(text: &str) -> (Vec<(String, StreamId)>, Option<String>) {
     let blocks = blocks(text);
     let id = blocks.iter().rev().find_map(|block| block.id.clone());
@@ -43,8 +43,8 @@ fn event(block: &Block) -> Option<(String, StreamId)> {
 }
 
 #[tokio::test]
-async fn a_stream_of_three_channels_cut_at_any_byte_brings_each_event_once() {
-    // Without a log, each resumption is a replay from the store; with it, none is.
+async fn stream_cut_at_any_byte_resumes_with_each_event_once() {
+    // Without an event buffer each resumption is a replay from the store; with the buffer none is.
     for toml in ["", "stream.buffer-memory = 0"] {
         let gateway = Gateway::start(toml).await;
         let mut written = Vec::new();
@@ -58,9 +58,9 @@ async fn a_stream_of_three_channels_cut_at_any_byte_brings_each_event_once() {
         for _ in 0..3 + 6 {
             sse.frame().await;
         }
-        // The last of each comes live.
+        // The last event of each channel is a live one.
         for channel in ["a", "b", "grüße"] {
-            written.push((channel.to_owned(), gateway.store.own(channel, "e", &json!("live")).await));
+            written.push((channel.to_owned(), gateway.store.emit_own(channel, "e", &json!("live")).await));
             sse.frame().await;
         }
         for _ in 0..3 {
@@ -72,7 +72,7 @@ async fn a_stream_of_three_channels_cut_at_any_byte_brings_each_event_once() {
 
         let mut cut = 0;
         while cut <= text.len() {
-            // The middle of a character is as good a place, but is no text.
+            // A cut within a character would not be valid UTF-8.
             if text.is_char_boundary(cut) {
                 let (mut events, id) = seen(&text[..cut]);
                 let left = written.len() - events.len();
@@ -92,19 +92,19 @@ async fn a_stream_of_three_channels_cut_at_any_byte_brings_each_event_once() {
             }
             cut += 1;
         }
-        // And not one more: what comes next is what happens next.
+        // No event is repeated: the next event is the one emitted next.
         let (_, id) = seen(&text);
         let mut sse = Sse::resume(gateway.data, target, &[], id).await;
         for _ in 0..3 {
             assert_eq!(sse.frame().await["type"], "connected");
         }
-        let next = gateway.store.own("b", "e", &json!("next")).await;
+        let next = gateway.store.emit_own("b", "e", &json!("next")).await;
         assert_eq!(sse.ids("b", 1).await, [next]);
     }
 }
 
 #[tokio::test]
-async fn a_last_event_id_that_is_malformed_or_of_another_list_is_ignored_whole() {
+async fn malformed_or_foreign_last_event_id_is_ignored() {
     let gateway = Gateway::start("").await;
     let mut written = Vec::new();
     for n in 0..3 {
@@ -140,10 +140,10 @@ async fn a_last_event_id_that_is_malformed_or_of_another_list_is_ignored_whole()
         let headers = [("last-event-id".to_owned(), id.clone())];
         let target = format!("/api/realtime?channel=a&last_ack_a={}", written[0]);
         let mut sse = Sse::resume(gateway.data, &target, &headers, Some(id.clone())).await;
-        assert_eq!(sse.connected("a").await, written[0], "the ack stands: {id}");
+        assert_eq!(sse.connected("a").await, written[0], "the ack applies: {id}");
         assert_eq!(sse.ids("a", 2).await, written[1..], "{id}");
     }
-    // The right one wins over the ack, also over one that is newer.
+    // A valid id takes precedence over the ack, even over a newer one.
     let target = format!("/api/realtime?channel=a&last_ack_a={}", written[2]);
     let mut sse = Sse::resume(gateway.data, &target, &[], Some(good)).await;
     assert_eq!(sse.connected("a").await, StreamId::ZERO);
@@ -151,19 +151,19 @@ async fn a_last_event_id_that_is_malformed_or_of_another_list_is_ignored_whole()
 }
 
 #[tokio::test]
-async fn a_gateway_that_was_restarted_goes_on_where_the_other_ended() {
+async fn restarted_gateway_resumes_streams_of_its_predecessor() {
     let gateway = Gateway::start("drain.duration = '1ms'").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
-    let first = gateway.store.own("c", "e", &json!(1)).await;
+    let first = gateway.store.emit_own("c", "e", &json!(1)).await;
     assert_eq!(sse.ids("c", 1).await, [first]);
     let store = gateway.store.clone();
-    within("the drain", gateway.stop()).await.expect("the server ends without a panic");
+    with_timeout("the drain ends", gateway.stop()).await.expect("the server ends without a panic");
     assert_eq!(sse.frame().await["type"], "reconnect");
     assert!(sse.next().await.is_none());
-    let missed = store.stock("c", "e", &json!(2)).await;
+    let missed = store.emit_stock("c", "e", &json!(2)).await;
 
-    let gateway = Gateway::with(Some(store), &Door::AllowAll, "").await;
+    let gateway = Gateway::start_with(Some(store), &InitialPolicy::AllowAll, "").await;
     let id = sse.last_event_id.clone();
     let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], id).await;
     assert_eq!(sse.connected("c").await, first);

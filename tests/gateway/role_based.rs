@@ -1,4 +1,4 @@
-//! The example policy's world, byte for byte, as the committed component decides it; and a freshly built one the same.
+//! The suite of the example policy, for the committed component and for a freshly built one.
 
 use std::path::{Path, PathBuf};
 
@@ -25,19 +25,19 @@ fn committed() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("guest-examples/rust-role-based/policy.wasm")
 }
 
-/// Asks a gateway over HTTP. Cases with other leave to look up than most are for `tidegate policy test`.
+/// Requests decisions over HTTP. Cases with other look-up prefixes than the first one are left to `tidegate policy test`.
 async fn assert_decides_the_suite(path: &Path) {
-    let component = std::fs::read(path).expect("the component is there");
+    let component = std::fs::read(path).expect("the component exists");
     let suite = suite();
     let common = &suite.cases[0].env;
-    let gateway = Gateway::behind(&component, &configuration(common)).await;
+    let gateway = Gateway::with_policy(&component, &configuration(common)).await;
     let mut cases: Vec<&TestCase> = suite.cases.iter().filter(|case| case.env.prefixes == common.prefixes).collect();
-    // The link is cut once, so these come last.
+    // The store is disconnected once, so these cases come last.
     cases.sort_by_key(|case| case.env.store_unavailable);
     assert!(cases.len() > 100 && cases.last().is_some_and(|case| case.env.store_unavailable));
     for case in cases {
         if case.env.store_unavailable {
-            gateway.store.cut();
+            gateway.store.disconnect();
         }
         assert_decides(&gateway, case).await;
     }
@@ -63,12 +63,12 @@ async fn assert_decides(gateway: &Gateway, case: &TestCase) {
 }
 
 #[tokio::test]
-async fn the_committed_policy_decides_the_example_world_byte_for_byte() {
+async fn committed_policy_passes_the_suite() {
     assert_decides_the_suite(&committed()).await;
 }
 
 #[tokio::test]
-async fn a_freshly_built_policy_decides_as_the_committed_one_does() {
+async fn freshly_built_policy_passes_the_suite() {
     let folder = std::env::var_os("TIDEGATE_FRESH_GUESTS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guests"), PathBuf::from);
     let path = folder.join("rust-role-based.wasm");
@@ -81,10 +81,10 @@ async fn a_freshly_built_policy_decides_as_the_committed_one_does() {
 }
 
 #[tokio::test]
-async fn a_large_request_is_decided_as_a_small_one() {
-    let component = std::fs::read(committed()).expect("the component is there");
-    let gateway = Gateway::behind(&component, &configuration(&suite().cases[0].env)).await;
-    // More than the policy's memory has room for when it starts.
+async fn large_request_is_decided_like_a_small_one() {
+    let component = std::fs::read(committed()).expect("the component exists");
+    let gateway = Gateway::with_policy(&component, &configuration(&suite().cases[0].env)).await;
+    // More than the initial memory of the policy holds.
     let cookie = |sid| format!("{} session={sid}", "a=b; ".repeat(10_000));
     let reply = ask(gateway.data, "GET", "/api/realtime", &[("cookie", &cookie("mallory"))], "").await;
     assert_eq!((reply.status, &*reply.body), (401, "Unauthorized"));
@@ -92,18 +92,18 @@ async fn a_large_request_is_decided_as_a_small_one() {
 }
 
 #[tokio::test]
-async fn a_policy_without_leave_to_look_up_lets_nobody_in() {
-    let component = std::fs::read(committed()).expect("the component is there");
-    let gateway = Gateway::behind(&component, "").await;
+async fn policy_without_lookup_permission_rejects_all_requests() {
+    let component = std::fs::read(committed()).expect("the component exists");
+    let gateway = Gateway::with_policy(&component, "").await;
     let reply = ask(gateway.data, "GET", "/api/realtime", &[("cookie", "session=alice")], "").await;
     assert_eq!((reply.status, &*reply.body), (503, "Try again"));
-    assert!(gateway.is_untouched());
+    assert!(gateway.is_idle());
 }
 
 #[tokio::test]
-async fn the_operator_reads_who_and_why_and_the_client_does_not() {
-    let component = std::fs::read(committed()).expect("the component is there");
-    let gateway = Gateway::behind(&component, &configuration(&suite().cases[0].env)).await;
+async fn reason_and_subject_are_visible_to_the_operator_only() {
+    let component = std::fs::read(committed()).expect("the component exists");
+    let gateway = Gateway::with_policy(&component, &configuration(&suite().cases[0].env)).await;
     let mut decisions = gateway.app.authorizer.watch();
     let target = "/api/realtime?channel=team-blue";
     let reply = ask(gateway.data, "GET", target, &[("cookie", "session=alice")], "").await;
@@ -115,8 +115,8 @@ async fn the_operator_reads_who_and_why_and_the_client_does_not() {
     assert!(!format!("{watched:?}").contains("session"), "no cookie is shown");
     let mut sse = Sse::open(gateway.data, "/api/realtime", &[("cookie", "session=alice")]).await;
     sse.connected("default").await;
-    assert_eq!(gateway.store.own("default", "e", &json!(1)).await, sse.ids("default", 1).await[0]);
+    assert_eq!(gateway.store.emit_own("default", "e", &json!(1)).await, sse.ids("default", 1).await[0]);
     let watched = decisions.try_recv().expect("a decision");
-    let tidegate::policy::Outcome::Allowed(grant) = &watched.decision.outcome else { panic!("alice is let in") };
+    let tidegate::policy::Outcome::Allowed(grant) = &watched.decision.outcome else { panic!("alice is rejected") };
     assert_eq!(grant.subject.as_deref(), Some("alice"));
 }

@@ -1,4 +1,4 @@
-//! The way of a policy into force, as the control port tells of it and leads it.
+//! The activation pipeline, through the control port.
 
 use base64::Engine;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use tidegate::rollout::stage::Stage;
 
 use crate::client::{Reply, ask, ask_bytes};
 use crate::guests::component;
-use crate::harness::{Door, Gateway};
+use crate::harness::{Gateway, InitialPolicy};
 
 fn digest(bytes: &[u8]) -> String {
     Digest::of(bytes).to_string()
@@ -19,8 +19,8 @@ const WASM: (&str, &str) = ("content-type", "application/wasm");
 const JSON: (&str, &str) = ("content-type", "application/json");
 const ALLOWS: &str = "[[case]]\nname = \"anybody\"\nexpect.allow = true\n";
 
-async fn empty() -> Gateway {
-    Gateway::with(None, &Door::NoPolicyYet, "policy.settings.audience = 'app'").await
+async fn without_policy() -> Gateway {
+    Gateway::start_with(None, &InitialPolicy::Missing, "policy.settings.audience = 'app'").await
 }
 
 async fn put(gateway: &Gateway, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
@@ -37,26 +37,26 @@ fn bundle(name: &str, cases: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_policy_is_put_in_force_and_taken_back() {
-    let gateway = empty().await;
+async fn policy_is_activated_and_rolled_back() {
+    let gateway = without_policy().await;
     let before = status(&gateway).await;
     assert_eq!((&before["active"], &before["history"]), (&Value::Null, &json!([])), "{before}");
-    assert_eq!(gateway.refused("channel=c").await.status, 503);
+    assert_eq!(gateway.request("channel=c").await.status, 503);
 
     let reply = put(&gateway, "/v1/policy", &[WASM], &component("allow")).await;
     assert_eq!(reply.status, 200, "{}", reply.body);
     let allow = digest(&component("allow"));
     assert_eq!(reply.header("etag"), format!("\"{allow}\""));
-    let told = reply.json();
-    assert_eq!((&told["active"]["digest"], &told["active"]["generation"]), (&json!(allow), &json!(1)), "{told}");
-    assert_eq!(told["active"]["persisted"], false, "there is no file here: {told}");
+    let answer = reply.json();
+    assert_eq!((&answer["active"]["digest"], &answer["active"]["generation"]), (&json!(allow), &json!(1)), "{answer}");
+    assert_eq!(answer["active"]["persisted"], false, "there is no file here: {answer}");
     gateway.open("channel=c").await.connected("c").await;
 
     let nothing = ask(gateway.control, "POST", "/v1/policy/rollback", &[JSON], "{}").await;
     assert_eq!((nothing.status, &*nothing.code()), (409, "no_previous_policy"), "{}", nothing.body);
     let reply = put(&gateway, "/v1/policy", &[WASM], &component("deny")).await;
     assert_eq!(reply.status, 200, "{}", reply.body);
-    assert_eq!(gateway.refused("channel=c").await.status, 418);
+    assert_eq!(gateway.request("channel=c").await.status, 418);
     assert_eq!(status(&gateway).await["rollback_target"], json!(allow));
     let back = ask(gateway.control, "POST", "/v1/policy/rollback", &[JSON], "{}").await;
     assert_eq!((back.status, &back.json()["active"]["digest"]), (200, &json!(allow)), "{}", back.body);
@@ -73,8 +73,8 @@ async fn a_policy_is_put_in_force_and_taken_back() {
 }
 
 #[tokio::test]
-async fn what_is_refused_changes_nothing_and_says_why() {
-    let gateway = empty().await;
+async fn failed_activation_keeps_the_active_policy_and_reports_the_stage() {
+    let gateway = without_policy().await;
     assert_eq!(put(&gateway, "/v1/policy", &[WASM], &component("allow")).await.status, 200);
     let failing = "[[case]]\nname = \"nobody\"\nexpect.status = 403\n";
     let reads = "tokens.app.pem = \"/etc/hostname\"\n[[case]]\nname = \"a\"\nexpect.allow = true\n";
@@ -106,12 +106,12 @@ async fn what_is_refused_changes_nothing_and_says_why() {
 }
 
 #[tokio::test]
-async fn cases_that_pass_and_settings_that_are_there_let_it_in() {
-    let gateway = empty().await;
+async fn policy_with_passing_cases_and_required_settings_is_activated() {
+    let gateway = without_policy().await;
     let cases = format!("requires.settings = [\"audience\"]\n{ALLOWS}");
     let reply = put(&gateway, "/v1/policy?dry-run", &[JSON], &bundle("allow", &cases)).await;
-    let told = reply.json();
-    assert_eq!((reply.status, &told["dry_run"], &told["cases_passed"]), (200, &json!(true), &json!(1)), "{told}");
+    let answer = reply.json();
+    assert_eq!((reply.status, &answer["dry_run"], &answer["cases_passed"]), (200, &json!(true), &json!(1)), "{answer}");
     assert_eq!(status(&gateway).await["active"], Value::Null, "nothing changed");
     let reply = put(&gateway, "/v1/policy", &[JSON], &bundle("allow", &cases)).await;
     assert_eq!(
@@ -120,7 +120,7 @@ async fn cases_that_pass_and_settings_that_are_there_let_it_in() {
         "{}",
         reply.body
     );
-    // What it requires is asked for whenever what is around it changes.
+    // The requirements are checked again whenever the policy environment changes.
     let context = {
         let authorizer = &gateway.app.authorizer;
         let limits = authorizer.context().limits.clone();
@@ -133,8 +133,8 @@ async fn cases_that_pass_and_settings_that_are_there_let_it_in() {
 }
 
 #[tokio::test]
-async fn who_did_not_see_what_is_in_force_changes_nothing() {
-    let gateway = empty().await;
+async fn activation_with_a_stale_precondition_is_412() {
+    let gateway = without_policy().await;
     let (allow, deny) = (component("allow"), component("deny"));
     let tag = |policy: &[u8]| format!("\"{}\"", digest(policy));
     for (header, value, policy, expect) in [
@@ -155,8 +155,8 @@ async fn who_did_not_see_what_is_in_force_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_no_policy_is_told_before_anything_else() {
-    let gateway = empty().await;
+async fn malformed_policy_request_is_rejected_before_the_pipeline() {
+    let gateway = without_policy().await;
     let evil = ("origin", "https://evil.example");
     for (target, headers, body, expect, code) in [
         ("/v1/policy", &[][..], "x", 415, "unsupported_media_type"),
@@ -181,8 +181,8 @@ async fn what_is_no_policy_is_told_before_anything_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_those_that_wait_the_last_one_goes_on() {
-    let gateway = empty().await;
+async fn newest_waiting_activation_supersedes_older_ones() {
+    let gateway = without_policy().await;
     let turn = gateway.app.rollout.turn().await;
     let (allow, deny) = (component("allow"), component("deny"));
     let overtaken = tokio::sync::Notify::new();
@@ -193,7 +193,7 @@ async fn of_those_that_wait_the_last_one_goes_on() {
     };
     let rehearsal = put(&gateway, "/v1/policy?dry-run", &[WASM], &allow);
     let last = async {
-        crate::harness::until("two wait", || gateway.app.rollout.waiting() == 2).await;
+        crate::harness::wait_until("two activations wait", || gateway.app.rollout.waiting() == 2).await;
         let release = async {
             overtaken.notified().await;
             drop(turn);
@@ -207,31 +207,31 @@ async fn of_those_that_wait_the_last_one_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_takes_longer_than_was_wanted_changes_nothing() {
-    let gateway = empty().await;
+async fn activation_over_its_timeout_changes_nothing() {
+    let gateway = without_policy().await;
     let rollout = &gateway.app.rollout;
     let late = async |target: &str, body: &[u8]| {
         let reply = put(&gateway, target, &[JSON], body).await;
         assert_eq!((reply.status, &*reply.code()), (503, "not_prepared"), "{}", reply.body);
     };
-    // Somebody else's turn does not end: neither waits for its own any more.
+    // Another activation does not end: neither request waits for it any more.
     let turn = rollout.turn().await;
     late("/v1/policy?timeout-ms=1", &bundle("allow", ALLOWS)).await;
     late("/v1/policy?timeout-ms=1&dry-run", &bundle("allow", ALLOWS)).await;
-    crate::harness::until("nobody waits", || rollout.waiting() == 0).await;
+    crate::harness::wait_until("no activation waits", || rollout.waiting() == 0).await;
     drop(turn);
-    // The time passes in the middle of the stages, which take some hundred ms. They go on, and come to nothing.
+    // The timeout passes during the stages, which take some hundred ms. They continue, and their result is discarded.
     late("/v1/policy?timeout-ms=1", &bundle("slow", ALLOWS)).await;
     drop(rollout.turn().await);
-    let told = status(&gateway).await;
-    assert_eq!((&told["active"], &told["pending"], &told["failures"]), (&Value::Null, &Value::Null, &json!([])));
+    let answer = status(&gateway).await;
+    assert_eq!((&answer["active"], &answer["pending"], &answer["failures"]), (&Value::Null, &Value::Null, &json!([])));
     let reply = put(&gateway, "/v1/policy?timeout-ms=30000", &[JSON], &bundle("allow", ALLOWS)).await;
     assert_eq!(reply.status, 200, "{}", reply.body);
 }
 
 #[tokio::test]
-async fn one_that_is_prepared_takes_force_with_what_is_configured_then() {
-    let gateway = empty().await;
+async fn prepared_policy_is_activated_with_the_current_configuration() {
+    let gateway = without_policy().await;
     let rollout = &gateway.app.rollout;
     let other = {
         let limits = gateway.app.authorizer.context().limits.clone();
@@ -249,8 +249,8 @@ async fn one_that_is_prepared_takes_force_with_what_is_configured_then() {
 }
 
 #[tokio::test]
-async fn elsewhere_nobody_knows_what_is_configured() {
-    let gateway = empty().await;
+async fn requirements_are_not_checked_outside_a_gateway() {
+    let gateway = without_policy().await;
     let requires = |rollout: tidegate::rollout::Rollout| {
         let cases = Some(format!("requires.settings = [\"pepper\"]\n{ALLOWS}"));
         let artifact = PolicyBundle { cases, ..PolicyBundle::new(component("allow")) };
@@ -259,5 +259,5 @@ async fn elsewhere_nobody_knows_what_is_configured() {
     };
     assert!(requires(gateway.app.rollout.clone()).await.is_err());
     let elsewhere = tidegate::rollout::Rollout::elsewhere(std::sync::Arc::clone(&gateway.app.authorizer));
-    assert!(requires(elsewhere).await.is_ok(), "its cases are asked all the same");
+    assert!(requires(elsewhere).await.is_ok(), "the cases are run all the same");
 }

@@ -1,10 +1,10 @@
-//! What the control port tells of streams, and how things stand.
+//! Streams and status on the control port.
 
 use serde_json::{Value, json};
 
 use crate::client::{Reply, Sse, ask};
 use crate::guests::component;
-use crate::harness::{Gateway, until};
+use crate::harness::{Gateway, wait_until};
 
 async fn get(gateway: &Gateway, target: &str) -> Reply {
     ask(gateway.control, "GET", target, &[], "").await
@@ -21,7 +21,7 @@ fn numbers(page: &Value) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn streams_are_listed_by_pages() {
+async fn streams_are_listed_in_pages() {
     let gateway = Gateway::start("").await;
     let mut open = Vec::new();
     for n in 0..5 {
@@ -54,12 +54,12 @@ async fn streams_are_listed_by_pages() {
         assert_eq!((reply.status, &*reply.code()), (400, "invalid_parameter"), "{query}");
     }
     drop(open);
-    until("the streams are gone", || gateway.app.streams.count() == 0).await;
+    wait_until("the streams have ended", || gateway.app.streams.count() == 0).await;
     assert_eq!(streams(&gateway, "").await, json!({"count": 0, "streams": [], "next": null}));
 }
 
 #[tokio::test]
-async fn a_page_of_long_names_is_shorter() {
+async fn page_with_long_names_has_fewer_streams() {
     let gateway = Gateway::start("").await;
     let name = "n".repeat(60_000);
     let mut open = Vec::new();
@@ -73,12 +73,12 @@ async fn a_page_of_long_names_is_shorter() {
 }
 
 #[tokio::test]
-async fn how_things_stand() {
-    let gateway = Gateway::behind(&component("deny"), "policy.rotation-window = 'off'").await;
+async fn status_reports_policy_streams_and_rejections() {
+    let gateway = Gateway::with_policy(&component("deny"), "policy.rotation-window = 'off'").await;
     let hostile = "%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E";
-    assert!(gateway.refused(&format!("channel={hostile}")).await.status >= 400);
-    assert!(gateway.replace(b"no component").await.is_err());
-    assert!(gateway.replace(&component("allow")).await.is_ok());
+    assert!(gateway.request(&format!("channel={hostile}")).await.status >= 400);
+    assert!(gateway.activate(b"no component").await.is_err());
+    assert!(gateway.activate(&component("allow")).await.is_ok());
     let _open: Vec<Sse> = vec![gateway.open("channel=a&channel=b").await, gateway.open("channel=b").await];
     let status = get(&gateway, "/v1/status").await.json();
     let info = gateway.app.authorizer.active().expect("one");
@@ -93,13 +93,13 @@ async fn how_things_stand() {
     let kept = &status["recent_rejections"][0];
     assert_eq!((&kept["channels"], &kept["outcome"]), (&json!(["<img src=x onerror=alert(1)>"]), &json!("rejected")));
     assert_eq!((&kept["generation"], &status["streams"]["count"]), (&json!(1), &json!(2)));
-    gateway.store.cut();
+    gateway.store.disconnect();
     let status = get(&gateway, "/v1/status").await.json();
     assert_eq!((&status["ready"], &status["store"]), (&json!(false), &json!("unavailable")));
 }
 
 #[tokio::test]
-async fn the_page_needs_no_token_and_lets_nothing_in() {
+async fn status_page_needs_no_token_and_loads_nothing_external() {
     let gateway = Gateway::start("control.token = 'right'").await;
     let page = get(&gateway, "/").await;
     assert_eq!((page.status, &*page.header("content-type")), (200, "text/html; charset=utf-8"));
@@ -121,21 +121,21 @@ async fn the_page_needs_no_token_and_lets_nothing_in() {
     assert_eq!(ask(gateway.control, "GET", "/", &[("host", "evil.example")], "").await.code(), "host_not_allowed");
 }
 
-/// After each fleet command a node reads for a moment. That is no reason to send it no clients, whoever asks.
+/// After each fleet command a node reads for a moment. It stays ready meanwhile, on every endpoint.
 #[tokio::test]
 async fn endpoints_agree_on_readiness_while_commands_are_read() {
     let gateway = Gateway::start("").await;
     let key = gateway.app.commands.keys().commands();
     for path in ["/readyz", "/metrics", "/v1/status"] {
-        gateway.store.set_wrong(&key, true);
-        until("the commands are not known", || !gateway.app.commands.are_known()).await;
-        let (reply, ()) = tokio::join!(get(&gateway, path), async { gateway.store.set_wrong(&key, false) });
+        gateway.store.set_wrong_type(&key, true);
+        wait_until("the commands are not synced", || !gateway.app.commands.are_known()).await;
+        let (reply, ()) = tokio::join!(get(&gateway, path), async { gateway.store.set_wrong_type(&key, false) });
         let ready = if path == "/metrics" {
             reply.body.lines().any(|line| line == "tidegate_ready 1")
         } else {
             reply.json()["ready"] == true
         };
         assert!(reply.status == 200 && ready, "{path}: {}", reply.body);
-        until("the commands are known", || gateway.app.commands.are_known()).await;
+        wait_until("the commands are synced", || gateway.app.commands.are_known()).await;
     }
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::client::{Reply, ask};
 use crate::guests::component;
-use crate::harness::{Gateway, until};
+use crate::harness::{Gateway, wait_until};
 use crate::origin::{Answer, Origin};
 
 const SECRET: &str = "a secret that only the tests and their gateways know";
@@ -27,7 +27,7 @@ fn hmac(claims: &Value) -> String {
     encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(SECRET.as_bytes())).expect("a token")
 }
 
-/// A key of a run, as files and as a JWKS.
+/// A key pair generated for the test, as files and as a JWKS.
 struct Key {
     folder: TempDir,
     key: EncodingKey,
@@ -35,7 +35,7 @@ struct Key {
 
 impl Key {
     fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a directory");
         let script = "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem
             openssl pkey -in key.pem -pubout -out public.pem";
         let made = Command::new("sh").args(["-ec", script]).current_dir(&folder).output().expect("a shell");
@@ -63,12 +63,12 @@ impl Key {
     }
 }
 
-async fn show(gateway: &Gateway, token: &str) -> Reply {
+async fn request_with_token(gateway: &Gateway, token: &str) -> Reply {
     let authorization = format!("Bearer {token}");
     ask(gateway.data, "GET", "/api/realtime?channel=c", &[("authorization", &authorization)], "").await
 }
 
-fn behind(origin: &Origin, more: &str) -> String {
+fn token_profiles(origin: &Origin, more: &str) -> String {
     format!(
         "{more}
         [policy.tokens.remote]
@@ -85,22 +85,22 @@ fn behind(origin: &Origin, more: &str) -> String {
 }
 
 #[tokio::test]
-async fn keys_from_everywhere() {
+async fn tokens_are_verified_with_keys_of_every_source() {
     let key = Key::new();
     let origin = Origin::start(Answer::new("200 OK", "", key.jwks("k"))).await;
-    let mut profiles = behind(&origin, "policy.settings = { none = 'x' }");
+    let mut profiles = token_profiles(&origin, "policy.settings = { none = 'x' }");
     for (name, path) in [("pem", key.path("public.pem")), ("jwks", key.path("jwks.json"))] {
         write!(profiles, "\n[policy.tokens.{name}]\nissuer = '{name}'\naudience = 'app'\n{name} = '{path}'")
             .expect("text");
     }
-    let gateway = Gateway::behind(&component("bearer"), &profiles).await;
+    let gateway = Gateway::with_policy(&component("bearer"), &profiles).await;
     for (issuer, token) in [
         ("local", hmac(&claims("local"))),
         ("pem", key.sign("any", &claims("pem"))),
         ("jwks", key.sign("k", &claims("jwks"))),
         ("remote", key.sign("k", &claims("remote"))),
     ] {
-        let reply = show(&gateway, &token).await;
+        let reply = request_with_token(&gateway, &token).await;
         assert_eq!(reply.status, 200, "{issuer}: {}", reply.body);
         assert_eq!((&reply.json()["sub"], &reply.json()["iss"]), (&json!("alice"), &json!(issuer)));
     }
@@ -114,24 +114,24 @@ async fn keys_from_everywhere() {
         (hmac(&expired), "expired"),
         (hmac(&claims("nobody")), "claims"),
     ] {
-        let reply = show(&gateway, &token).await;
+        let reply = request_with_token(&gateway, &token).await;
         assert_eq!((reply.status, &*reply.body), (401, says));
     }
 }
 
 #[tokio::test]
-async fn who_waits_for_keys_is_in_nobodys_way() {
+async fn decisions_waiting_for_jwks_do_not_block_others() {
     let key = Key::new();
     let origin = Origin::start(Answer::Wait).await;
     let bounds = "policy.concurrency = 4\npolicy.timeout = '40s'\npolicy.queue-timeout = '10s'";
-    let gateway = Gateway::behind(&component("bearer"), &behind(&origin, bounds)).await;
+    let gateway = Gateway::with_policy(&component("bearer"), &token_profiles(&origin, bounds)).await;
     let (remote, local) = (key.sign("k", &claims("remote")), hmac(&claims("local")));
-    let waiting = async { join_all((0..300).map(|_| show(&gateway, &remote))).await };
+    let waiting = async { join_all((0..300).map(|_| request_with_token(&gateway, &remote))).await };
     let others = async {
-        until("the keys are asked for", || origin.requests() == 1).await;
-        until("all of them are there", || gateway.app.authorizer.waiting_for_keys() == 300).await;
+        wait_until("the JWKS is requested", || origin.requests() == 1).await;
+        wait_until("all decisions wait for the JWKS", || gateway.app.authorizer.waiting_for_keys() == 300).await;
         for _ in 0..100 {
-            assert_eq!(show(&gateway, &local).await.status, 200);
+            assert_eq!(request_with_token(&gateway, &local).await.status, 200);
         }
         origin.answer.send_replace(Answer::new("200 OK", "", key.jwks("k")));
     };
@@ -144,31 +144,31 @@ async fn who_waits_for_keys_is_in_nobodys_way() {
 }
 
 #[tokio::test]
-async fn what_went_out_does_not_go_out_again() {
+async fn waiting_for_jwks_does_not_repeat_outbound_requests() {
     let key = Key::new();
     let (keys, service) = (Origin::start(Answer::Wait).await, Origin::start(Answer::new("200 OK", "", "once")).await);
     let hosts = format!("[policy.egress]\nhosts = [{{ url = 'http://{}', allow-private = true }}]", service.address);
-    let config = format!("{}\n{hosts}", behind(&keys, "policy.timeout = '20s'"));
-    let gateway = Gateway::behind(&component("fetch"), &config).await;
+    let config = format!("{}\n{hosts}", token_profiles(&keys, "policy.timeout = '20s'"));
+    let gateway = Gateway::with_policy(&component("fetch"), &config).await;
     let (to, token) = (service.address.to_string(), key.sign("k", &claims("remote")));
     let headers = [("x-to", &*to), ("x-times", "i"), ("x-then-verify", &token)];
     let asking = ask(gateway.data, "GET", "/api/realtime?channel=c", &headers, "");
     let answering = async {
-        until("the request went out", || service.requests() == 1).await;
-        until("the keys are asked for", || keys.requests() == 1).await;
+        wait_until("the outbound request is sent", || service.requests() == 1).await;
+        wait_until("the JWKS is requested", || keys.requests() == 1).await;
         keys.answer.send_replace(Answer::new("200 OK", "", key.jwks("k")));
     };
     let (reply, ()) = tokio::join!(asking, answering);
     assert_eq!((reply.status, &*reply.body), (200, "once"));
-    assert_eq!(service.requests(), 1, "the decision waited where it was");
+    assert_eq!(service.requests(), 1, "the decision was suspended and not repeated");
 }
 
 #[tokio::test]
-async fn keys_that_do_not_come_are_unavailable_in_the_policys_own_words() {
+async fn missing_jwks_is_reported_to_the_policy_as_unavailable() {
     let key = Key::new();
     let origin = Origin::start(Answer::Wait).await;
-    let gateway = Gateway::behind(&component("bearer"), &behind(&origin, "policy.timeout = '1s'")).await;
-    let reply = show(&gateway, &key.sign("k", &claims("remote"))).await;
+    let gateway = Gateway::with_policy(&component("bearer"), &token_profiles(&origin, "policy.timeout = '1s'")).await;
+    let reply = request_with_token(&gateway, &key.sign("k", &claims("remote"))).await;
     assert_eq!((reply.status, &*reply.body), (503, "unavailable"));
-    assert!(gateway.is_untouched());
+    assert!(gateway.is_idle());
 }

@@ -8,23 +8,23 @@ use tidegate::event::StreamId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::children::within;
+use crate::processes::with_timeout;
 
 pub type Id = StreamId;
 
-/// A response that comes: its head, and the body without its chunks' borders.
+/// A response: its head, and the decoded body.
 pub struct Wire {
     socket: TcpStream,
     pub status: u16,
     pub head: String,
     raw: Vec<u8>,
     text: Vec<u8>,
-    /// Bytes of the chunk under way that are still to come, its line break included.
+    /// Missing bytes of the current chunk, including its line break.
     left: usize,
     pub ended: bool,
 }
 
-/// One block of an event stream, in the buffer that it came in.
+/// One block of an event stream, borrowed from the receive buffer.
 #[derive(Default)]
 pub struct Block<'a> {
     pub id: Option<&'a str>,
@@ -32,7 +32,7 @@ pub struct Block<'a> {
 }
 
 impl Wire {
-    /// Sends a request and reads the answer's head. `buffer`: how much this side's socket holds.
+    /// Sends a request and reads the head of the answer. `buffer` is the size of the receive buffer.
     pub async fn get(to: SocketAddr, target: &str, last_event_id: Option<&str>, buffer: Option<u32>) -> Result<Self> {
         let socket = TcpSocket::new_v4()?;
         if let Some(bytes) = buffer {
@@ -59,14 +59,14 @@ impl Wire {
         if wire.head.contains("transfer-encoding: chunked") {
             wire.unchunk();
         } else {
-            // Tidegate's own refusals say their length; nobody asks for what follows.
+            // Tidegate's own rejections have a length, and no caller reads further.
             wire.text = std::mem::take(&mut wire.raw);
             wire.ended = true;
         }
         Ok(wire)
     }
 
-    /// Reads what there is, at the most so much. False behind the end that HTTP tells of.
+    /// Reads available bytes, up to a limit. False after the last chunk.
     pub async fn more(&mut self, most: u64) -> Result<bool> {
         if self.ended {
             return Ok(false);
@@ -84,7 +84,7 @@ impl Wire {
             let rest = &self.raw[at..];
             if self.left > 0 {
                 let here = self.left.min(rest.len());
-                // The last two bytes are a line break, which is no part of the text.
+                // The last two bytes are a line break, which is not part of the text.
                 let text = here.min(self.left.saturating_sub(2));
                 self.text.extend_from_slice(&rest[..text]);
                 at += here;
@@ -104,7 +104,7 @@ impl Wire {
         self.raw.drain(..at);
     }
 
-    /// Hands out the blocks that are whole. What is left is lost when the connection breaks there, as in a browser.
+    /// Passes on the complete blocks. An incomplete one is lost when the connection breaks, as in a browser.
     pub fn blocks(&mut self, mut each: impl FnMut(Block<'_>)) {
         let (mut at, mut begun) = (0, 0);
         let mut block = Block::default();
@@ -120,7 +120,7 @@ impl Wire {
                 each(std::mem::take(&mut block));
                 begun = at;
             } else {
-                assert!(text.starts_with("retry: "), "{text:?} is no field");
+                assert!(text.starts_with("retry: "), "{text:?} is not a field");
             }
         }
         self.text.drain(..begun);
@@ -146,17 +146,17 @@ pub struct Sse {
 }
 
 impl Sse {
-    /// Opens a stream that has to be let in. `query` begins behind the `?`.
+    /// Opens a stream that has to be allowed. `query` begins after the `?`.
     pub async fn open(to: SocketAddr, query: &str) -> Self {
         let target = format!("/api/realtime?{query}");
-        let wire = within("the head of a stream", Wire::get(to, &target, None, None)).await.expect("an answer");
-        assert_eq!(wire.status, 200, "{query} is let in: {}", wire.body());
+        let wire = with_timeout("the head of a stream", Wire::get(to, &target, None, None)).await.expect("an answer");
+        assert_eq!(wire.status, 200, "{query} is allowed: {}", wire.body());
         Self { wire, ready: std::collections::VecDeque::new() }
     }
 
-    /// The next frame that is no ping; `None` behind the end.
+    /// The next frame other than a ping; `None` after the end.
     pub async fn next(&mut self) -> Option<Value> {
-        within("the next frame of a stream", async {
+        with_timeout("the next frame of a stream", async {
             loop {
                 let ready = &mut self.ready;
                 self.wire.blocks(|block| {

@@ -1,11 +1,11 @@
-//! `tidegate emit` and `tidegate tail`, as people and pipes use them.
+//! `tidegate emit` and `tidegate tail`, with arguments and with pipes.
 
 use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::children::{Ended, Gateway, Running, ends, lasting_port, run, tidegate, until};
 use crate::client::Id;
+use crate::processes::{Ended, Gateway, Running, ends, reserved_port, run, tidegate, wait_until};
 use crate::redis_server::Redis;
 
 /// `tidegate tail` of a gateway's channel.
@@ -16,7 +16,7 @@ fn tail(gateway: &Gateway, args: &[&str]) -> Running {
     Running::start(command)
 }
 
-/// Waits until a tail stands at the channel's end.
+/// Waits until a tail has opened its channel.
 async fn is_open(tail: &Running) {
     let line = tail.stdout.lines(1).await.remove(0);
     assert!(line.starts_with(r#"{"type":"connected""#), "{line}");
@@ -36,7 +36,7 @@ fn id(text: &str) -> Id {
     text.trim().parse().unwrap_or_else(|_| panic!("{text:?} is an id"))
 }
 
-fn says(ended: &Ended, code: i32, words: &[&str]) {
+fn assert_fails(ended: &Ended, code: i32, words: &[&str]) {
     assert_eq!((ended.code(), &*ended.stdout), (Some(code), ""), "{ended:?}");
     for word in words {
         assert!(ended.stderr.contains(word), "{word:?} is not in {}", ended.stderr);
@@ -44,7 +44,7 @@ fn says(ended: &Ended, code: i32, words: &[&str]) {
 }
 
 #[tokio::test]
-async fn events_go_in_by_either_way_and_come_out_as_lines() {
+async fn events_emitted_through_store_or_gateway_are_tailed_as_lines() {
     let redis = Redis::start(&[]).await;
     let gateway = Gateway::start(&format!("store = \"{}\"\nallow-all = true", redis.url())).await;
     let (store, control) = (redis.url(), gateway.control.to_string());
@@ -55,13 +55,13 @@ async fn events_go_in_by_either_way_and_come_out_as_lines() {
     assert_eq!(by_store.code(), Some(0), "{by_store:?}");
     let by_gateway = ends(&["emit", "news", "post.created", "\"123\"", "--control", &control, "--json"]).await;
     assert_eq!(by_gateway.code(), Some(0), "{by_gateway:?}");
-    let told: Value = serde_json::from_str(&by_gateway.stdout).expect("JSON");
-    assert!(id(&by_store.stdout) < id(told["id"].as_str().expect("an id")));
+    let reply: Value = serde_json::from_str(&by_gateway.stdout).expect("JSON");
+    assert!(id(&by_store.stdout) < id(reply["id"].as_str().expect("an id")));
     // The control port with its scheme, and null.
     let url = format!("http://{control}/");
     assert_eq!(ends(&["emit", "other channel", "e", "null", "--control", &url]).await.code(), Some(0));
 
-    // One event a line; empty lines are none.
+    // One event a line; empty lines are skipped.
     for way in [["--store", &store], ["--control", &control]] {
         let mut command = tidegate(&["emit", "news", "line"]);
         command.args(way);
@@ -75,19 +75,19 @@ async fn events_go_in_by_either_way_and_come_out_as_lines() {
     expect.extend([json!(1), json!([2]), json!(1), json!([2])]);
     let mut seen = events(&lines);
     // No order is promised across channels.
-    let other = seen.iter().position(|e| e["channel"] == "other channel").expect("the other channel's");
+    let other = seen.iter().position(|e| e["channel"] == "other channel").expect("the event of the other channel");
     let other = seen.remove(other);
     assert_eq!((&other["data"], &other["event"]), (&Value::Null, &"e".into()));
     expect.remove(2);
     assert_eq!(seen.iter().map(|e| e["data"].clone()).collect::<Vec<_>>(), expect);
     assert!(seen.iter().all(|e| e["channel"] == "news" && e.as_object().is_some_and(|o| o.len() == 4)));
 
-    // The same again, as a replay: our own emitter's strings stay strings.
+    // The same events as a replay: strings of Tidegate's emitter stay strings.
     let replay = tail(&gateway, &["news", "--since", "0", "--count", "6"]).end().await;
     let lines: Vec<String> = replay.stdout.lines().map(str::to_owned).collect();
     assert_eq!((replay.code(), data(&lines)), (Some(0), expect));
 
-    // What is kept of a channel.
+    // Retention of a channel.
     let kept = ends(&["emit", "news", "e", "true", "--max-length", "2", "--expire", "1h", "--store", &store]).await;
     assert_eq!(kept.code(), Some(0), "{kept:?}");
     assert_eq!(redis.entries("news").await.len(), 2);
@@ -97,9 +97,9 @@ async fn events_go_in_by_either_way_and_come_out_as_lines() {
 }
 
 #[tokio::test]
-async fn a_tail_outlives_a_killed_gateway() {
+async fn tail_survives_a_killed_gateway() {
     let redis = Redis::start(&[]).await;
-    let (data_port, control_port) = (lasting_port(), lasting_port());
+    let (data_port, control_port) = (reserved_port(), reserved_port());
     let toml = format!(
         "listen = \"127.0.0.1:{data_port}\"\ncontrol.listen = \"127.0.0.1:{control_port}\"\nstore = \"{}\"\nallow-all = true",
         redis.url()
@@ -115,18 +115,18 @@ async fn a_tail_outlives_a_killed_gateway() {
     for n in 0..3 {
         emit(n).await;
     }
-    until("three events come", async || events(&lines(&follower)).len() == 3).await;
+    wait_until("three events arrive", async || events(&lines(&follower)).len() == 3).await;
     gateway.process.kill().await;
     for n in 3..6 {
         emit(n).await;
     }
     let gateway = Gateway::start(&toml).await;
     emit(6).await;
-    until("all come", async || events(&lines(&follower)).len() >= 7).await;
+    wait_until("all events arrive", async || events(&lines(&follower)).len() >= 7).await;
     emit(7).await;
-    until("the last comes", async || events(&lines(&follower)).len() >= 8).await;
+    wait_until("the last event arrives", async || events(&lines(&follower)).len() >= 8).await;
     let lines = lines(&follower);
-    assert_eq!(data(&lines), (0..8).map(Value::from).collect::<Vec<_>>(), "each once, in order");
+    assert_eq!(data(&lines), (0..8).map(Value::from).collect::<Vec<_>>(), "each event once, in order");
     assert!(!lines.iter().any(|line| line.contains(r#""type":"gap""#)), "{lines:?}");
     let mut events = events(&lines);
     let ids: Vec<Id> = events.iter_mut().map(|e| id(e["id"].as_str().expect("an id"))).collect();
@@ -134,15 +134,15 @@ async fn a_tail_outlives_a_killed_gateway() {
     drop(gateway);
 }
 
-/// The whole lines that there are so far.
+/// The complete lines so far.
 fn lines(of: &Running) -> Vec<String> {
-    let text = of.stdout.so_far();
+    let text = of.stdout.text_so_far();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole.lines().map(str::to_owned).collect()
 }
 
 #[tokio::test]
-async fn a_pipe_that_closes_ends_a_tail() {
+async fn closed_pipe_ends_a_tail() {
     let gateway = Gateway::start("store = \"memory:\"\nallow-all = true").await;
     let control = gateway.control.to_string();
     for n in ["1", "2", "3"] {
@@ -158,7 +158,7 @@ async fn a_pipe_that_closes_ends_a_tail() {
     }
     let piped = Running::start(command);
     piped.stdout.lines(1).await;
-    // The next line has nobody to read it; with the events that were there already it may have met that.
+    // The next line has no reader; an earlier event may have met the closed pipe already.
     ends(&["emit", "default", "e", "4", "--control", &control]).await;
     let ended = piped.end().await;
     assert_eq!(ended.stdout.lines().count(), 1, "{ended:?}");
@@ -166,7 +166,7 @@ async fn a_pipe_that_closes_ends_a_tail() {
 }
 
 #[tokio::test]
-async fn mistakes_are_told_and_have_a_code() {
+async fn invalid_emit_and_tail_arguments_fail_with_a_message_and_a_code() {
     let redis = Redis::start(&[]).await;
     let toml = format!("store = \"{}\"\nallow-all = true\nchannels.deny = [\"secret*\"]", redis.url());
     let gateway = Gateway::start(&toml).await;
@@ -174,9 +174,9 @@ async fn mistakes_are_told_and_have_a_code() {
     for way in [["--store", &store], ["--control", &control]] {
         for bad in ["hello", "{", "{\"a\":}", "1 2", ""] {
             let ended = ends(&["emit", "news", "e", bad, way[0], way[1]]).await;
-            says(&ended, 2, &["emit: the data is not JSON", "'\"hello\"'"]);
+            assert_fails(&ended, 2, &["emit: the data is not JSON", "'\"hello\"'"]);
         }
-        // The lines before a bad one are emitted, which their ids say; the error says which line.
+        // The lines before an invalid one are emitted, as their ids show; the error names the line.
         let mut command = tidegate(&["emit", "news", "e"]);
         command.args(way);
         let ended = run(command, Some("1\nnope\n3\n")).await;
@@ -184,41 +184,57 @@ async fn mistakes_are_told_and_have_a_code() {
         assert!(ended.stderr.contains("line 2") && ended.stderr.contains("not JSON"), "{}", ended.stderr);
     }
     assert_eq!(redis.entries("news").await.len(), 2);
-    says(&ends(&["emit", "secret-a", "e", "1", "--control", &control]).await, 1, &["403", "not a channel here"]);
-    says(&ends(&["emit", "news", "e", "1", "--store=memory:"]).await, 2, &["--control"]);
-    says(
+    assert_fails(
+        &ends(&["emit", "secret-a", "e", "1", "--control", &control]).await,
+        1,
+        &["403", "not a channel here"],
+    );
+    assert_fails(&ends(&["emit", "news", "e", "1", "--store=memory:"]).await, 2, &["--control"]);
+    assert_fails(
         &ends(&["emit", "news", "e", "1", "--store", &store, "--control", &control]).await,
         2,
         &["cannot be used with"],
     );
-    says(&ends(&["emit", "news"]).await, 2, &["Usage"]);
-    let nowhere = format!("127.0.0.1:{}", lasting_port());
-    says(&ends(&["emit", "news", "e", "1", "--control", &nowhere]).await, 1, &["no gateway answers at", &nowhere]);
+    assert_fails(&ends(&["emit", "news"]).await, 2, &["Usage"]);
+    let nowhere = format!("127.0.0.1:{}", reserved_port());
+    assert_fails(
+        &ends(&["emit", "news", "e", "1", "--control", &nowhere]).await,
+        1,
+        &["no gateway answers at", &nowhere],
+    );
     let no_store = format!("redis://ann:s3cret@{nowhere}");
     let ended = ends(&["emit", "news", "e", "1", "--store", &no_store]).await;
-    says(&ended, 1, &[&format!("--store redis://{nowhere}: "), "the store is unavailable"]);
+    assert_fails(&ended, 1, &[&format!("--store redis://{nowhere}: "), "the store is unavailable"]);
     assert!(!ended.stderr.contains("s3cret"), "{}", ended.stderr);
 
-    says(&ends(&["tail", "redis://127.0.0.1"]).await, 2, &["http://"]);
-    says(&ends(&["tail", &format!("http://{nowhere}/api/realtime")]).await, 1, &["no gateway answers at", &nowhere]);
+    assert_fails(&ends(&["tail", "redis://127.0.0.1"]).await, 2, &["http://"]);
+    assert_fails(
+        &ends(&["tail", &format!("http://{nowhere}/api/realtime")]).await,
+        1,
+        &["no gateway answers at", &nowhere],
+    );
     let url = format!("http://{}/api/realtime", gateway.data);
-    says(&ends(&["tail", &url, "secret-a"]).await, 1, &["answered 403", "not a channel here"]);
-    says(&ends(&["tail", &url, "news", "--since", "yesterday"]).await, 1, &["answered 400", "last_ack_news"]);
-    says(&ends(&["tail", &url, "-H", "no header"]).await, 2, &["name: value"]);
+    assert_fails(&ends(&["tail", &url, "secret-a"]).await, 1, &["answered 403", "not a channel here"]);
+    assert_fails(&ends(&["tail", &url, "news", "--since", "yesterday"]).await, 1, &["answered 400", "last_ack_news"]);
+    assert_fails(&ends(&["tail", &url, "-H", "no header"]).await, 2, &["name: value"]);
 }
 
 #[tokio::test]
-async fn the_control_port_wants_its_token() {
+async fn commands_need_the_control_token() {
     let toml = "store = \"memory:\"\nallow-all = true\ncontrol.listen = \"127.0.0.1:0\"\ncontrol.token = \"t0ken\"";
     let gateway = Gateway::start(toml).await;
     let control = gateway.control.to_string();
-    says(&ends(&["emit", "news", "e", "1", "--control", &control]).await, 1, &["--token", "TIDEGATE_CONTROL_TOKEN"]);
+    assert_fails(
+        &ends(&["emit", "news", "e", "1", "--control", &control]).await,
+        1,
+        &["--token", "TIDEGATE_CONTROL_TOKEN"],
+    );
     let other = ends(&["emit", "news", "e", "1", "--control", &control, "--token", "other"]).await;
-    says(&other, 1, &[&control, "does not accept this token"]);
+    assert_fails(&other, 1, &[&control, "does not accept this token"]);
     let data = gateway.data.to_string();
     for command in [&["emit", "news", "e", "1"][..], &["policy", "status"], &["revoke", "--all"]] {
         let ended = ends(&[command, &["--control", &data, "--token", "t0ken"]].concat()).await;
-        says(&ended, 1, &[&data, "is not the control port"]);
+        assert_fails(&ended, 1, &[&data, "is not the control port"]);
     }
     let shown = ends(&["emit", "news", "e", "1", "--control", &control, "--token", "t0ken"]).await;
     assert_eq!(shown.code(), Some(0), "{shown:?}");

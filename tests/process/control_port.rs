@@ -6,12 +6,12 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::children::{until, within};
+use crate::processes::{wait_until, with_timeout};
 
 pub const WASM: &str = "content-type: application/wasm\r\n";
 pub const JSON: &str = "content-type: application/json\r\n";
 
-/// Asks, and has the status and the JSON of the answer. `headers` are whole lines.
+/// Sends a request; returns the status and the JSON of the answer. `headers` are whole lines.
 pub async fn ask(to: SocketAddr, method: &str, target: &str, headers: &str, body: &[u8]) -> (u16, Value) {
     let length = body.len();
     let head = format!(
@@ -25,26 +25,26 @@ pub async fn ask(to: SocketAddr, method: &str, target: &str, headers: &str, body
         socket.read_to_end(&mut answer).await.expect("the answer is read");
         String::from_utf8(answer).expect("it is text")
     };
-    let answer = within("an answer of the control port", answer).await;
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let answer = with_timeout("an answer of the control port", answer).await;
+    let (head, body) = answer.split_once("\r\n\r\n").expect("the response head");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     (status, serde_json::from_str(body).unwrap_or_default())
 }
 
-/// What a gateway tells of its policy.
+/// The answer of `GET /v1/policy`.
 pub async fn policy(control: SocketAddr) -> Value {
-    let (status, told) = ask(control, "GET", "/v1/policy", "", b"").await;
-    assert_eq!(status, 200, "{told}");
-    told
+    let (status, reply) = ask(control, "GET", "/v1/policy", "", b"").await;
+    assert_eq!(status, 200, "{reply}");
+    reply
 }
 
-/// Waits until what a gateway tells of its policy is as it shall be, and has it.
-pub async fn policy_is(control: SocketAddr, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-    let mut told = Value::Null;
-    until(what, async || {
-        told = policy(control).await;
-        holds(&told)
+/// Waits until a condition holds for `GET /v1/policy`, and returns that.
+pub async fn wait_for_policy(control: SocketAddr, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let mut reply = Value::Null;
+    wait_until(what, async || {
+        reply = policy(control).await;
+        holds(&reply)
     })
     .await;
-    told
+    reply
 }

@@ -1,4 +1,4 @@
-//! `SIGTERM`.
+//! Drain on SIGTERM and SIGINT.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::children::{Gateway, until, within};
 use crate::client::{Sse, Wire};
+use crate::processes::{Gateway, wait_until, with_timeout};
 
 async fn streams(gateway: &Gateway, count: usize) -> Vec<Sse> {
     let mut streams = Vec::new();
@@ -20,7 +20,7 @@ async fn streams(gateway: &Gateway, count: usize) -> Vec<Sse> {
 }
 
 #[tokio::test]
-async fn a_first_signal_lets_the_streams_go() {
+async fn first_signal_drains_streams_over_the_drain_duration() {
     for signal in ["TERM", "INT"] {
         let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.duration = \"1s\"").await;
         let streams = streams(&gateway, 20).await;
@@ -31,14 +31,15 @@ async fn a_first_signal_lets_the_streams_go() {
             let frame = stream.frame().await;
             assert_eq!(frame["type"], "reconnect");
             assert!(frame["timestamp"].is_u64(), "{frame}");
-            assert_eq!(stream.next().await, None, "a stream ends behind its reconnect, as HTTP says it");
+            assert_eq!(stream.next().await, None, "a stream ends after its reconnect frame, with a last chunk");
             ends.push(begin.elapsed());
         }
         let spread = ends.last().expect("ends").saturating_sub(ends[0]);
         assert!(spread > Duration::from_millis(500), "spread over the time: {ends:?}");
-        // Browsers try a refused connection again without a word.
-        let refused = within("an answer", Wire::get(gateway.data, "/api/realtime?channel=news", None, None)).await;
-        assert!(refused.is_err(), "nobody is let in any more");
+        // Browsers retry a refused connection.
+        let refused =
+            with_timeout("an answer", Wire::get(gateway.data, "/api/realtime?channel=news", None, None)).await;
+        assert!(refused.is_err(), "no connection is accepted any more");
         let ended = gateway.process.end().await;
         assert_eq!(ended.code(), Some(0), "{ended:?}");
         assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
@@ -46,11 +47,11 @@ async fn a_first_signal_lets_the_streams_go() {
     }
 }
 
-/// Opens streams until the port is closed; what else happened to whom.
-async fn knock(to: SocketAddr, count: Arc<AtomicUsize>) -> Vec<String> {
+/// Opens streams until connections are refused; returns unexpected answers.
+async fn open_streams(to: SocketAddr, count: Arc<AtomicUsize>) -> Vec<String> {
     let mut wrong = Vec::new();
     loop {
-        match within("an answer", Wire::get(to, "/api/realtime?channel=door", None, None)).await {
+        match with_timeout("an answer", Wire::get(to, "/api/realtime?channel=door", None, None)).await {
             Ok(wire) if wire.status == 200 => {}
             Ok(wire) => wrong.push(wire.head),
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => return wrong,
@@ -61,24 +62,24 @@ async fn knock(to: SocketAddr, count: Arc<AtomicUsize>) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_connected_is_answered_and_who_is_not_is_refused() {
+async fn draining_gateway_answers_accepted_connections_and_refuses_new_ones() {
     for _ in 0..3 {
         let toml = "store = \"memory:\"\nallow-all = true\nlog.filter = \"warn\"\ndrain.duration = \"100ms\"";
         let gateway = Gateway::start(toml).await;
         let count = Arc::new(AtomicUsize::new(0));
-        let knockers: Vec<_> = (0..20).map(|_| tokio::spawn(knock(gateway.data, Arc::clone(&count)))).collect();
-        until("many come in", async || count.load(Ordering::Relaxed) > 500).await;
+        let clients: Vec<_> = (0..20).map(|_| tokio::spawn(open_streams(gateway.data, Arc::clone(&count)))).collect();
+        wait_until("many streams are opened", async || count.load(Ordering::Relaxed) > 500).await;
         gateway.process.signal("TERM").await;
         assert_eq!(gateway.process.end().await.code(), Some(0));
-        for knocker in knockers {
-            let wrong = within("the port is closed", knocker).await.expect("no panic");
+        for client in clients {
+            let wrong = with_timeout("the port is closed", client).await.expect("no panic");
             assert!(wrong.is_empty(), "{} of {count:?}, such as {}", wrong.len(), wrong[0]);
         }
     }
 }
 
 #[tokio::test]
-async fn without_streams_the_end_is_at_once() {
+async fn gateway_without_streams_exits_immediately() {
     let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.duration = \"20s\"").await;
     let begin = Instant::now();
     gateway.process.signal("TERM").await;
@@ -87,12 +88,12 @@ async fn without_streams_the_end_is_at_once() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once() {
+async fn second_signal_exits_immediately() {
     let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.duration = \"60s\"").await;
     let _streams = streams(&gateway, 3).await;
     let begin = Instant::now();
     gateway.process.signal("TERM").await;
-    gateway.process.stderr.says("draining").await;
+    gateway.process.stderr.wait_for_text("draining").await;
     gateway.process.signal("TERM").await;
     let ended = gateway.process.end().await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");

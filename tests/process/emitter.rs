@@ -1,4 +1,4 @@
-//! An emitter as the npm package is one, in a process of its own: `XADD`, and some time later a `PUBLISH`.
+//! An emitter like the npm package, in a separate process: `XADD`, and some time later `PUBLISH`.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -8,15 +8,15 @@ use redis::{Client, Connection, cmd};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::children::Running;
+use crate::processes::Running;
 
 const PLAN: &str = "EMITTER_PLAN";
 
-/// Numbers that look random, and are the same in every run.
-pub struct Dice(pub u64);
+/// Pseudo-random numbers, the same in every run.
+pub struct Random(pub u64);
 
-impl Dice {
-    /// From 0 to one less.
+impl Random {
+    /// A number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -26,7 +26,7 @@ impl Dice {
     }
 }
 
-/// Starts an emitter: this very program, at the entry below.
+/// Starts an emitter: this program, with the test function below.
 pub fn start(port: u16, channels: &[&str], number: u64, per_second: u64, time: Duration) -> Running {
     let plan = json!({
         "port": port, "channels": channels, "number": number, "per_second": per_second, "ms": time.as_millis() as u64
@@ -36,16 +36,16 @@ pub fn start(port: u16, channels: &[&str], number: u64, per_second: u64, time: D
     Running::start(command)
 }
 
-/// What an emitter did.
-pub struct Account {
-    /// Entries that it knows to be there.
+/// Counts of an emitter.
+pub struct EmitterReport {
+    /// Entries that were added.
     pub added: u64,
-    /// Entries that may be there.
+    /// Entries that may have been added.
     pub doubtful: u64,
     pub published: u64,
 }
 
-impl Account {
+impl EmitterReport {
     pub async fn of(emitter: Running) -> Self {
         let ended = emitter.end().await;
         assert_eq!(ended.code(), Some(0), "{ended:?}");
@@ -66,19 +66,19 @@ fn emitter_process() {
     let channels: Vec<&str> = plan["channels"].as_array().expect("channels").iter().filter_map(Value::as_str).collect();
     let client = Client::open(format!("redis://127.0.0.1:{}", number("port"))).expect("a URL");
     let mut emitter = Emitter { client, connection: None, added: 0, doubtful: 0, published: 0 };
-    let mut dice = Dice(number("number"));
+    let mut random = Random(number("number"));
     let pause = Duration::from_millis(1000 / number("per_second"));
     let begin = Instant::now();
     let end = begin + Duration::from_millis(number("ms"));
-    // By the time that each is due, which is not the order of the entries.
-    let mut bells: BinaryHeap<Reverse<(Instant, String, String)>> = BinaryHeap::new();
+    // Ordered by due time, which differs from the order of the entries.
+    let mut notifications: BinaryHeap<Reverse<(Instant, String, String)>> = BinaryHeap::new();
     for n in 0.. {
         let turn = begin + pause * n;
-        while let Some(Reverse((due, ..))) = bells.peek()
+        while let Some(Reverse((due, ..))) = notifications.peek()
             && (*due <= turn || turn >= end)
         {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            if let Some(Reverse((_, channel, payload))) = bells.pop() {
+            if let Some(Reverse((_, channel, payload))) = notifications.pop() {
                 emitter.publish(&channel, &payload);
             }
         }
@@ -86,15 +86,19 @@ fn emitter_process() {
             break;
         }
         std::thread::sleep(turn.saturating_duration_since(Instant::now()));
-        let channel = channels[dice.below(channels.len() as u64) as usize];
-        let data = format!(r#"{{"emitter":{},"n":{n},"text":"Grüße \" {}"}}"#, number("number"), dice.below(1 << 40));
+        let channel = channels[random.below(channels.len() as u64) as usize];
+        let data = format!(r#"{{"emitter":{},"n":{n},"text":"Grüße \" {}"}}"#, number("number"), random.below(1 << 40));
         let Some(id) = emitter.add(channel, &data, end) else { continue };
-        // One in fifty dies between the two.
-        if dice.below(50) > 0 {
+        // One emit in fifty fails between the entry and the notification.
+        if random.below(50) > 0 {
             let channel = channel.to_owned();
             let payload = format!(r#"{{"data":{data},"event":"tick","channel":"{channel}","id":"{id}"}}"#);
-            let late = [0, 0, 2, 20, 150, 700][dice.below(6) as usize];
-            bells.push(Reverse((Instant::now() + Duration::from_millis(dice.below(late + 1)), channel, payload)));
+            let late = [0, 0, 2, 20, 150, 700][random.below(6) as usize];
+            notifications.push(Reverse((
+                Instant::now() + Duration::from_millis(random.below(late + 1)),
+                channel,
+                payload,
+            )));
         }
     }
     let account = json!({ "added": emitter.added, "doubtful": emitter.doubtful, "published": emitter.published });
@@ -119,7 +123,7 @@ impl Emitter {
         self.connection.as_mut()
     }
 
-    /// Adds an entry; tries again only where it knows that there is none.
+    /// Adds an entry; retries only if the entry certainly does not exist.
     fn add(&mut self, channel: &str, data: &str, end: Instant) -> Option<String> {
         while Instant::now() < end {
             if let Some(connection) = self.connected() {
@@ -129,7 +133,7 @@ impl Emitter {
                         self.added += 1;
                         return Some(id);
                     }
-                    // It answered that it would not: it is loading, after a start.
+                    // Redis refuses the command while it loads its data.
                     Err(error) if error.code().is_some() => {}
                     Err(_) => {
                         self.connection = None;

@@ -1,4 +1,4 @@
-//! Nodes on one Redis whose policy is the fleet's: pushed to all of them or to none, kept over restarts, taken back.
+//! Fleet-managed nodes on one Redis: pushes to all of them or to none, restarts, rollback.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,26 +9,30 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::children::{Ended, Gateway, Running, run, tidegate, until};
 use crate::client::Wire;
 use crate::guests::component;
+use crate::processes::{Ended, Gateway, Running, run, tidegate, wait_until};
 use crate::redis_server::{DURABLE, Redis};
 use crate::rollout::distinct;
 
-/// How a fleet is told that nobody signs.
+/// The option for a fleet without signatures.
 const UNSIGNED: &str = "policy.allow-unsigned = true";
 
-/// A fleet's Redis, with a folder for what its operator has and what its nodes keep.
+/// A fleet's Redis, with a directory for the operator's files and the nodes' caches.
 pub struct Fleet {
     pub redis: Redis,
     dir: TempDir,
-    /// What every node's configuration says of signatures.
+    /// The line of each node's configuration about signatures.
     trust: String,
 }
 
 impl Fleet {
     pub async fn unsigned() -> Self {
-        Self { redis: Redis::start(DURABLE).await, dir: tempfile::tempdir().expect("a folder"), trust: UNSIGNED.into() }
+        Self {
+            redis: Redis::start(DURABLE).await,
+            dir: tempfile::tempdir().expect("a directory"),
+            trust: UNSIGNED.into(),
+        }
     }
 
     /// One whose policies are signed with `release.pem`.
@@ -89,25 +93,26 @@ impl Fleet {
         ended
     }
 
-    /// Each node's digest, from the nodes' own words.
+    /// Each node's digest, from the node status.
     async fn digests(&self) -> Vec<Option<String>> {
         let status = self.succeeds(&["status"]).await;
         let nodes = status["nodes"].as_array().expect("a list").iter();
         nodes.map(|node| node["digest"].as_str().map(str::to_owned)).collect()
     }
 
-    /// Waits until so many nodes say that they have this policy.
+    /// Waits until this many nodes report this policy.
     pub async fn all_have(&self, count: usize, digest: &str) {
-        until("every node has it", async || self.digests().await == vec![Some(digest.to_owned()); count]).await;
+        wait_until("every node has the policy", async || self.digests().await == vec![Some(digest.to_owned()); count])
+            .await;
     }
 }
 
-/// Asks for a channel that the fixtures let in or refuse.
+/// The status of a request for a channel that the fixtures allow or reject.
 pub async fn status(data: SocketAddr) -> u16 {
     Wire::get(data, "/api/realtime?channel=c", None, None).await.expect("an answer").status
 }
 
-/// What a node says of its readiness.
+/// The answer of `GET /readyz`.
 pub async fn ready(control: SocketAddr) -> String {
     let mut socket = TcpStream::connect(control).await.expect("it listens");
     let head = format!("GET /readyz HTTP/1.1\r\nhost: {control}\r\nconnection: close\r\n\r\n");
@@ -122,10 +127,10 @@ pub fn digest(of: &Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_push_is_in_force_on_all_nodes_and_outlives_them() {
+async fn push_is_active_on_all_nodes_and_survives_restarts() {
     let fleet = Fleet::unsigned().await;
     let [a, b, c] = fleet.nodes().await;
-    // Nothing was pushed: nobody is let in, and it is said why.
+    // Before the first push all requests are refused, and readiness says why.
     for node in [&a, &b, &c] {
         assert_eq!(status(node.data).await, 503);
         let ready = ready(node.control).await;
@@ -140,7 +145,7 @@ async fn a_push_is_in_force_on_all_nodes_and_outlives_them() {
         assert_eq!(status(node.data).await, 401, "no session");
         assert!(ready(node.control).await.starts_with("HTTP/1.1 200"));
     }
-    // One dies; the others need not wait for it for longer than its word holds.
+    // One node dies; the push waits for it only until its heartbeat expires.
     b.process.kill().await;
     fleet.write("deny.wasm", component("deny"));
     let start = Instant::now();
@@ -148,7 +153,7 @@ async fn a_push_is_in_force_on_all_nodes_and_outlives_them() {
     assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
     assert_eq!(pushed["nodes"].as_array().map(Vec::len), Some(2), "{pushed}");
     let b = fleet.node("b").await;
-    assert_eq!(status(b.data).await, 418, "it comes up with the new one");
+    assert_eq!(status(b.data).await, 418, "the node starts with the new policy");
     fleet.all_have(3, &digest(&pushed)).await;
 
     let list = fleet.succeeds(&["list"]).await;
@@ -169,9 +174,9 @@ async fn a_push_is_in_force_on_all_nodes_and_outlives_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_fails_anywhere_changes_nothing_anywhere() {
+async fn push_that_fails_on_one_node_changes_no_node() {
     let fleet = Fleet::unsigned().await;
-    // The second node gives decisions less time than the policy takes.
+    // The second node's timeout is shorter than the policy needs.
     let [a, c] = [fleet.node("a").await, fleet.node("c").await];
     let b = Gateway::start(&format!("{}policy.timeout = \"5ms\"", fleet.toml("b"))).await;
     fleet.write("deny.wasm", component("deny"));
@@ -182,7 +187,7 @@ async fn what_fails_anywhere_changes_nothing_anywhere() {
     let ended = fleet.fails(&["push", "allow.wasm"], "nothing was changed anywhere").await;
     let refused: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     let refused = refused["failures"].as_array().expect("a list");
-    // Whoever refuses first is enough.
+    // One failing node is enough.
     assert!(!refused.is_empty() && refused.iter().all(|by| by["stage"] == "tested"), "{ended:?}");
     fleet.write("slow.wasm", component("slow"));
     fleet.write("slow.cases.toml", case("allow = true"));
@@ -204,12 +209,12 @@ async fn what_fails_anywhere_changes_nothing_anywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_pushes_at_once_one_wins() {
+async fn concurrent_pushes_are_serialized() {
     let fleet = Fleet::unsigned().await;
     let _nodes = fleet.nodes().await;
     let names: Vec<String> = (0..6).map(|n| format!("{n}.wasm")).collect();
     for (n, name) in names.iter().enumerate() {
-        // Each with bytes of its own: a custom section, behind whatever the policy is.
+        // Each has distinct bytes: a custom section after the policy.
         let mut bytes = component("deny");
         bytes.extend([0, 3, 1, b'n', u8::try_from(n).expect("few")]);
         fleet.write(name, bytes);
@@ -221,22 +226,22 @@ async fn of_two_pushes_at_once_one_wins() {
     let (won, lost): (Vec<_>, Vec<_>) = ended.iter().partition(|ended| ended.code() == Some(0));
     assert!(!won.is_empty(), "{ended:?}");
     for ended in lost {
-        let told = ["another push is under way", "another push was quicker", "is not greater than"];
-        assert!(told.iter().any(|told| ended.stderr.contains(told)), "{ended:?}");
+        let reasons = ["another push is under way", "another push was quicker", "is not greater than"];
+        assert!(reasons.iter().any(|reasons| ended.stderr.contains(reasons)), "{ended:?}");
     }
     let list = fleet.succeeds(&["list"]).await;
-    assert_eq!(list["history"].as_array().map(Vec::len), Some(won.len()), "each that won was in force");
+    assert_eq!(list["history"].as_array().map(Vec::len), Some(won.len()), "each successful push was active");
     fleet.all_have(3, &digest(&list["current"])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_was_away_hears_what_it_missed() {
+async fn returning_node_activates_the_policy_that_it_missed() {
     let fleet = Fleet::unsigned().await;
     let [a, b] = [fleet.node("a").await, fleet.node("b").await];
     fleet.write("deny.wasm", component("deny"));
     fleet.write("allow.wasm", component("allow"));
     fleet.succeeds(&["push", "deny.wasm"]).await;
-    // It stands still, as a machine does that is moved: the push waits until its word expires, and no longer.
+    // The node is suspended, as in a migration of its machine: the push waits until its heartbeat expires, and no longer.
     b.process.signal("STOP").await;
     fleet.fails(&["push", "allow.wasm", "--timeout", "2s"], "it is not prepared on b").await;
     assert_eq!(status(a.data).await, 418, "nothing was changed anywhere");
@@ -244,17 +249,17 @@ async fn a_node_that_was_away_hears_what_it_missed() {
     assert_eq!(pushed["nodes"].as_array().map(Vec::len), Some(1), "{pushed}");
     assert_eq!(status(a.data).await, 200);
     b.process.signal("CONT").await;
-    until("it has the new one", async || status(b.data).await == 200).await;
+    wait_until("the node has the new policy", async || status(b.data).await == 200).await;
     fleet.all_have(2, &digest(&pushed)).await;
-    // Two of one name are told apart, and told.
+    // Two nodes of one name are detected, and reported.
     let other = fleet.node("b").await;
     for node in [&b, &other] {
-        node.process.stderr.says("another node has this name too").await;
+        node.process.stderr.wait_for_text("another node has this name too").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fleet_without_nodes_is_tried_where_it_is_pushed() {
+async fn push_to_a_fleet_without_nodes_is_tested_by_the_command() {
     let fleet = Fleet::unsigned().await;
     fleet.write("core.wasm", component("core-module"));
     fleet.fails(&["push", "core.wasm"], "no node is alive").await;
@@ -263,35 +268,35 @@ async fn a_fleet_without_nodes_is_tried_where_it_is_pushed() {
     assert_eq!((&pushed["activated"], &pushed["nodes"]), (&true.into(), &Value::Array(Vec::new())));
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 418);
-    // A node with a policy of its own says what it has, and is not asked about the fleet's.
+    // A node with its own policy reports it, and takes no part in the push.
     let toml = format!("store = {:?}\nfleet.node-name = \"own\"\nallow-all = true\n", fleet.redis.url());
     let own = Gateway::start(&toml).await;
     let pushed = fleet.succeeds(&["push", "deny.wasm"]).await;
     assert_eq!(pushed["nodes"].as_array().map(Vec::len), Some(1), "{pushed}");
-    until("both say what they are", async || fleet.digests().await.len() == 2).await;
+    wait_until("both nodes report their status", async || fleet.digests().await.len() == 2).await;
     assert_eq!(status(own.data).await, 200);
 }
 
 #[tokio::test]
-async fn a_fleet_wants_signatures_or_to_be_told() {
-    let redis = Redis::later(&[]);
+async fn fleet_requires_signatures_or_allow_unsigned() {
+    let redis = Redis::unstarted(&[]);
     let toml = format!("store = {:?}\npolicy.source = \"fleet\"\n", redis.url());
-    let told = async |process: Running| {
+    let exit_of = async |process: Running| {
         let ended = process.end().await;
         (ended.code(), ended.stderr)
     };
     let (process, _dir) = Gateway::launch(&toml, &[]);
-    let (code, stderr) = told(process).await;
+    let (code, stderr) = exit_of(process).await;
     assert!(code == Some(2) && stderr.contains("--allow-unsigned"), "{stderr}");
-    // With the flag, it is only the store that is missing.
+    // With the flag only the store is missing.
     let (process, _dir) = Gateway::launch(&toml, &["--allow-unsigned"]);
-    let (code, stderr) = told(process).await;
+    let (code, stderr) = exit_of(process).await;
     assert!(code == Some(1) && stderr.contains("--wait-for-store"), "{stderr}");
 }
 
-/// The store keeps the components of 16 pushes. The first one of all is the shadow policy too, so that it stays.
+/// The store keeps the components of 16 pushes. The first one stays, as it is the shadow policy, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_component_leaves_the_store_with_the_last_entry_that_names_it() {
+async fn component_is_removed_with_the_last_record_that_references_it() {
     let fleet = Fleet::unsigned().await;
     let _a = fleet.node("a").await;
     let mut digests = Vec::new();

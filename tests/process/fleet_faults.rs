@@ -1,15 +1,15 @@
-//! What goes wrong around a push: nodes that die, a store that forgets, disks, clocks, rights and numbers that are not as they should be.
+//! Faults during a push: dying nodes, a store that loses data, disks, clocks, permissions and sequence numbers.
 
 use redis::aio::MultiplexedConnection;
 use redis::cmd;
 use serde_json::{Value, json};
 
-use crate::children::{Gateway, Running, tidegate, until};
 use crate::fleet::{Fleet, digest, ready, status};
 use crate::guests::component;
+use crate::processes::{Gateway, Running, tidegate, wait_until};
 
 const CURRENT: &str = "tidegate:{default}:policy:active";
-const CANDIDATE: &str = "tidegate:{default}:policy:pending";
+const PENDING: &str = "tidegate:{default}:policy:pending";
 const NODES: &str = "tidegate:{default}:nodes";
 
 async fn ask<T: redis::FromRedisValue>(redis: &mut MultiplexedConnection, command: &[&str]) -> T {
@@ -19,19 +19,19 @@ async fn ask<T: redis::FromRedisValue>(redis: &mut MultiplexedConnection, comman
     asked.query_async(redis).await.expect("Redis answers")
 }
 
-/// What is to be prepared, as soon as something is.
-async fn candidate(redis: &mut MultiplexedConnection) -> Value {
+/// Waits for a pending push, and returns its record.
+async fn wait_for_pending_push(redis: &mut MultiplexedConnection) -> Value {
     let mut note = String::new();
-    until("a push is under way", async || {
-        note = ask::<Option<String>>(redis, &["GET", CANDIDATE]).await.unwrap_or_default();
+    wait_until("a push is pending", async || {
+        note = ask::<Option<String>>(redis, &["GET", PENDING]).await.unwrap_or_default();
         !note.is_empty()
     })
     .await;
     serde_json::from_str(&note).expect("JSON")
 }
 
-/// A node that is there only by its word: it prepares what the test says, and puts nothing in force.
-async fn ghost(redis: &mut MultiplexedConnection, like: &str) {
+/// A node that exists only by its heartbeat: the test reports its preparation, and it activates nothing.
+async fn simulated_node(redis: &mut MultiplexedConnection, like: &str) {
     let word: String = ask(redis, &["GET", &format!("tidegate:{{default}}:nodes:status:{like}")]).await;
     let mut word: Value = serde_json::from_str(&word).expect("JSON");
     (word["name"], word["instance"], word["push_id"]) = (json!("ghost"), json!("1"), Value::Null);
@@ -39,8 +39,8 @@ async fn ghost(redis: &mut MultiplexedConnection, like: &str) {
     let _: i64 = ask(redis, &["ZADD", NODES, "1", "ghost"]).await;
 }
 
-async fn ghost_is_ready(redis: &mut MultiplexedConnection) {
-    let push = candidate(redis).await["pointer"]["push_id"].as_str().expect("its name").to_owned();
+async fn prepare_simulated_node(redis: &mut MultiplexedConnection) {
+    let push = wait_for_pending_push(redis).await["pointer"]["push_id"].as_str().expect("its name").to_owned();
     let key = format!("tidegate:{{default}}:policy:prepared:{push}");
     let _: i64 = ask(redis, &["HSET", &key, "ghost", r#"{"instance":"1","failure":null}"#]).await;
 }
@@ -52,7 +52,7 @@ fn write(fleet: &Fleet, names: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_killed_while_it_prepares_prepares_it_when_it_is_back() {
+async fn node_killed_during_prepare_prepares_again_after_its_restart() {
     let fleet = Fleet::unsigned().await;
     let [a, b] = [fleet.node("a").await, fleet.node("b").await];
     write(&fleet, &["deny", "allow"]);
@@ -60,42 +60,42 @@ async fn a_node_that_is_killed_while_it_prepares_prepares_it_when_it_is_back() {
     b.process.signal("STOP").await;
     let mut redis = fleet.redis.connect().await;
     let others = async {
-        candidate(&mut redis).await;
+        wait_for_pending_push(&mut redis).await;
         b.process.kill().await;
-        // Its word still holds, and the word is another process's.
+        // The heartbeat of the killed process has not expired yet.
         fleet.node("b").await
     };
     let (pushed, b) = tokio::join!(fleet.succeeds(&["push", "allow.wasm"]), others);
     assert_eq!((status(a.data).await, pushed["activated"].as_bool()), (200, Some(true)));
-    until("it has it", async || status(b.data).await == 200).await;
+    wait_until("the node activates the policy", async || status(b.data).await == 200).await;
     fleet.all_have(2, &digest(&pushed)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_forgets_in_the_middle_of_a_push_changes_nothing() {
+async fn store_that_loses_a_push_changes_nothing() {
     let fleet = Fleet::unsigned().await;
     let a = fleet.node("a").await;
     write(&fleet, &["deny", "allow"]);
     fleet.succeeds(&["push", "deny.wasm"]).await;
     let mut redis = fleet.redis.connect().await;
     for args in [&["push", "allow.wasm"][..], &["push", "allow.wasm", "--dry-run"]] {
-        ghost(&mut redis, "a").await;
+        simulated_node(&mut redis, "a").await;
         let forgets = async {
-            candidate(&mut redis).await;
-            // As a Redis that is restarted without its data.
+            wait_for_pending_push(&mut redis).await;
+            // As of a Redis that restarts without its data.
             let () = ask(&mut redis, &["FLUSHALL"]).await;
         };
         tokio::join!(fleet.fails(args, "the store forgot this push"), forgets);
-        assert_eq!(status(a.data).await, 418, "what was in force stays");
+        assert_eq!(status(a.data).await, 418, "the active policy stays");
     }
     let pushed = fleet.succeeds(&["push", "allow.wasm"]).await;
     assert_eq!((pushed["sequence"].as_u64(), status(a.data).await), (Some(2), 200), "{pushed}");
 
-    // The same behind the flip: whoever has not heard of it will not any more, and nobody waits for that.
-    ghost(&mut redis, "a").await;
+    // The same after the commit: a node that has not seen it will not see it any more, and the push does not wait for it.
+    simulated_node(&mut redis, "a").await;
     let forgets = async {
-        ghost_is_ready(&mut redis).await;
-        until("a has it", async || status(a.data).await == 418).await;
+        prepare_simulated_node(&mut redis).await;
+        wait_until("node a activates the policy", async || status(a.data).await == 418).await;
         let () = ask(&mut redis, &["FLUSHALL"]).await;
     };
     tokio::join!(fleet.fails(&["push", "deny.wasm"], "the store lost it"), forgets);
@@ -103,18 +103,18 @@ async fn a_store_that_forgets_in_the_middle_of_a_push_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_is_away_for_a_moment_behind_the_flip_is_waited_for() {
+async fn push_waits_for_a_store_outage_after_the_commit() {
     let mut fleet = Fleet::unsigned().await;
     let a = fleet.node("a").await;
     write(&fleet, &["deny"]);
     let mut redis = fleet.redis.connect().await;
-    ghost(&mut redis, "a").await;
+    simulated_node(&mut redis, "a").await;
     let (url, file) = (fleet.redis.url(), fleet.path("deny.wasm"));
     let mut command = tidegate(&["policy", "push", "--json", "--store", &url]);
     command.arg(file);
     let pushing = Running::start(command);
-    ghost_is_ready(&mut redis).await;
-    until("a has it", async || status(a.data).await == 418).await;
+    prepare_simulated_node(&mut redis).await;
+    wait_until("node a activates the policy", async || status(a.data).await == 418).await;
     fleet.redis.kill().await;
     fleet.redis.restart().await;
     let mut redis = fleet.redis.connect().await;
@@ -129,28 +129,28 @@ async fn a_store_that_is_away_for_a_moment_behind_the_flip_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn beside_a_push_there_is_no_other_and_what_no_push_wrote_is_none() {
+async fn second_push_is_refused_and_a_damaged_record_is_ignored() {
     let fleet = Fleet::unsigned().await;
     let a = fleet.node("a").await;
     write(&fleet, &["deny", "allow"]);
     let mut redis = fleet.redis.connect().await;
-    let () = ask(&mut redis, &["SET", CANDIDATE, "{"]).await;
+    let () = ask(&mut redis, &["SET", PENDING, "{"]).await;
     fleet.succeeds(&["push", "deny.wasm"]).await;
-    ghost(&mut redis, "a").await;
-    // A gateway that pushes waits no longer than it was told.
+    simulated_node(&mut redis, "a").await;
+    // A push through a gateway has a timeout, too.
     let control = a.control.to_string();
     let ended = fleet.run(&["policy", "push", "allow.wasm", "--timeout", "300ms", "--control", &control]).await;
     assert!(ended.code() == Some(1) && ended.stderr.contains("after 300ms it is not prepared on ghost"), "{ended:?}");
     let others = async {
-        candidate(&mut redis).await;
+        wait_for_pending_push(&mut redis).await;
         fleet.fails(&["push", "allow.wasm"], "another push is under way").await;
         fleet.fails(&["push", "allow.wasm", "--dry-run"], "another push is under way").await;
-        ghost_is_ready(&mut redis).await;
-        // It waits for the ghost now, which hears of the next one only.
-        until("a has it", async || status(a.data).await == 200).await;
+        prepare_simulated_node(&mut redis).await;
+        // The push now waits for the simulated node, which reports the next push only.
+        wait_until("node a activates the policy", async || status(a.data).await == 200).await;
         let note: String = ask(&mut redis, &["GET", CURRENT]).await;
         let next = note.replace("\"sequence\":2", "\"sequence\":3").replace("\"push_id\":\"", "\"push_id\":\"00");
-        let cut = next.find("\"push_id\":\"").expect("it is there") + "\"push_id\":\"".len();
+        let cut = next.find("\"push_id\":\"").expect("it exists") + "\"push_id\":\"".len();
         let next = format!("{}{}", &next[..cut + 16], &next[cut + 18..]);
         let () = ask(&mut redis, &["SET", CURRENT, &next]).await;
     };
@@ -158,26 +158,26 @@ async fn beside_a_push_there_is_no_other_and_what_no_push_wrote_is_none() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_cannot_compile_or_keep_it_says_so() {
+async fn node_that_cannot_compile_or_store_a_policy_reports_it() {
     let fleet = Fleet::unsigned().await;
     let a = fleet.node("a").await;
     write(&fleet, &["deny", "allow"]);
-    // It is there before anything that it could have kept compiled.
+    // The node starts before any policy is in its compilation cache.
     let toml = format!("{}policy.compile-timeout = \"1ms\"\n", fleet.toml("b"));
     let b = Gateway::start(&toml).await;
     fleet.fails(&["push", "deny.wasm"], "node b refuses it (not compiled)").await;
     b.process.kill().await;
     fleet.succeeds(&["push", "deny.wasm"]).await;
     let b = Gateway::start(&toml).await;
-    assert_eq!(status(b.data).await, 503, "it lets nobody in");
-    let told = ready(b.control).await;
+    assert_eq!(status(b.data).await, 503, "all requests are refused");
+    let readiness = ready(b.control).await;
     assert!(
-        told.starts_with("HTTP/1.1 503") && told.contains("not compiled within policy.compile-timeout (1ms)"),
-        "{told}"
+        readiness.starts_with("HTTP/1.1 503") && readiness.contains("not compiled within policy.compile-timeout (1ms)"),
+        "{readiness}"
     );
     b.process.kill().await;
 
-    // Nothing can be written where it keeps it.
+    // The local copy cannot be written.
     let b = fleet.node("b").await;
     let folder = fleet.path("cache/b/fleet/node-b");
     std::fs::remove_dir_all(&folder).expect("removed");
@@ -190,7 +190,7 @@ async fn a_node_that_cannot_compile_or_keep_it_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_drains_is_in_nobodys_way() {
+async fn draining_node_does_not_delay_a_push() {
     let fleet = Fleet::unsigned().await;
     let a = fleet.node("a").await;
     let b = Gateway::start(&format!("{}drain.delay = \"2s\"\ndrain.duration = \"1s\"\n", fleet.toml("b"))).await;
@@ -200,25 +200,25 @@ async fn a_node_that_drains_is_in_nobodys_way() {
     fleet.succeeds(&["push", "allow.wasm"]).await;
     assert_eq!(status(a.data).await, 200);
     assert_eq!(b.process.end().await.code(), Some(0));
-    // It said that it goes, so that nobody waits for it.
+    // The node announced its shutdown, so no push waits for it.
     assert_eq!(fleet.succeeds(&["push", "deny.wasm"]).await["nodes"].as_array().map(Vec::len), Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clocks_of_nodes_may_differ_by_days() {
+async fn node_clocks_may_differ_by_days() {
     let fleet = Fleet::unsigned().await;
     let _a = fleet.node("a").await;
     let mut redis = fleet.redis.connect().await;
-    ghost(&mut redis, "a").await;
+    simulated_node(&mut redis, "a").await;
     let _: i64 = ask(&mut redis, &["ZADD", NODES, "2", "gone"]).await;
-    // Nodes whose clocks are years behind and ahead.
+    // Nodes with clocks that are years slow and years fast.
     let _: i64 = ask(&mut redis, &["ZADD", NODES, "99999999999999", "a"]).await;
     let beats = async |redis: &mut MultiplexedConnection| -> u64 {
         let word: String = ask(redis, &["GET", "tidegate:{default}:nodes:status:a"]).await;
         serde_json::from_str::<Value>(&word).expect("JSON")["last_seen"].as_u64().expect("a time")
     };
     let before = beats(&mut redis).await;
-    until("it gave word again", async || beats(&mut redis).await > before).await;
+    wait_until("the next heartbeat arrives", async || beats(&mut redis).await > before).await;
     let status = fleet.succeeds(&["status"]).await;
     let names: Vec<_> = status["nodes"].as_array().expect("a list").iter().map(|node| node["name"].clone()).collect();
     assert_eq!(names, ["a", "ghost"]);
@@ -228,10 +228,10 @@ async fn clocks_of_nodes_may_differ_by_days() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_store_keeps_from_a_node_is_told_and_in_the_way_of_nothing_else() {
+async fn missing_store_permission_is_reported_and_does_not_block_a_push() {
     let fleet = Fleet::unsigned().await;
     let mut redis = fleet.redis.connect().await;
-    // All but the fleet's candidate.
+    // All keys except that of the fleet's shadow policy.
     let mut rule = vec!["ACL", "SETUSER", "node", "on", ">secret", "&*", "+@all"];
     let keys = [
         "tidegate:{default}:nodes",
@@ -254,7 +254,7 @@ async fn what_the_store_keeps_from_a_node_is_told_and_in_the_way_of_nothing_else
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn back_twice_is_two_back() {
+async fn repeated_rollback_goes_further_back() {
     let fleet = Fleet::unsigned().await;
     let a = fleet.node("a").await;
     write(&fleet, &["allow", "deny", "trap"]);
@@ -273,7 +273,7 @@ async fn back_twice_is_two_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_number_that_nothing_is_greater_than_is_none() {
+async fn sequence_over_the_maximum_is_rejected() {
     let fleet = Fleet::unsigned().await;
     let a = fleet.node("a").await;
     write(&fleet, &["deny", "allow"]);
@@ -284,16 +284,16 @@ async fn a_number_that_nothing_is_greater_than_is_none() {
     assert_ne!(max, note);
     let () = ask(&mut redis, &["SET", CURRENT, &max]).await;
     let _: i64 = ask(&mut redis, &["LPUSH", "tidegate:{default}:policy:history", &max]).await;
-    until("it is refused", async || {
+    wait_until("the record is rejected", async || {
         fleet.succeeds(&["status"]).await["nodes"][0]["error"].to_string().contains("they go to 9007199254740991")
     })
     .await;
-    assert_eq!(status(a.data).await, 418, "what was in force stays");
+    assert_eq!(status(a.data).await, 418, "the active policy stays");
     let pushed = fleet.succeeds(&["push", "allow.wasm"]).await;
     assert_eq!((pushed["sequence"].as_u64(), status(a.data).await), (Some(2), 200));
-    // The greatest that there is takes force, and nothing behind it.
+    // The greatest sequence number is activated, and none after it.
     let last = note.replace("\"sequence\":1", "\"sequence\":9007199254740991");
     let () = ask(&mut redis, &["SET", CURRENT, &last]).await;
-    until("it is in force", async || status(a.data).await == 418).await;
+    wait_until("the policy is active", async || status(a.data).await == 418).await;
     fleet.fails(&["push", "allow.wasm"], "no number is greater than 9007199254740991").await;
 }

@@ -1,15 +1,15 @@
-//! Who may change a fleet's policy, through whom, and what a node believes when it starts.
+//! Trust in a fleet: signatures, pushes through gateways, and the local copy that a node starts with.
 
 use redis::cmd;
 use serde_json::Value;
 use tidegate::artifact::digest::Digest;
 
-use crate::children::{Gateway, run, tidegate, until};
 use crate::fleet::{Fleet, digest, status};
 use crate::guests::component;
+use crate::processes::{Gateway, run, tidegate, wait_until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_what_is_signed_anew_comes_back() {
+async fn older_policy_is_activated_only_with_a_new_signature() {
     let fleet = Fleet::signed().await;
     let a = fleet.node("a").await;
     fleet.write("deny.wasm", component("deny"));
@@ -27,12 +27,12 @@ async fn only_what_is_signed_anew_comes_back() {
     assert_eq!(status(a.data).await, 200);
     fleet.fails(&["push", "deny.wasm", "--key", "release.pem", "--sequence", "6"], "not greater than 7").await;
 
-    // Whoever can only write to the store brings nothing back, and nothing in.
+    // Write access to the store alone activates neither an old policy nor a new one.
     let set = async |redis: &mut redis::aio::MultiplexedConnection, key: &str, value: &[u8]| {
         let () = cmd("SET").arg(key).arg(value).query_async(redis).await.expect("Redis answers");
     };
-    let told = async |why: &str| {
-        until(why, async || {
+    let wait_for_error = async |why: &str| {
+        wait_until(why, async || {
             let status = fleet.succeeds(&["status"]).await;
             status["nodes"][0]["error"].as_str().is_some_and(|error| error.contains(why))
         })
@@ -40,20 +40,20 @@ async fn only_what_is_signed_anew_comes_back() {
     };
     let current = get(&mut redis, "tidegate:{default}:policy:active").await;
     set(&mut redis, "tidegate:{default}:policy:active", &first).await;
-    told("sequence number 1 is less than 7").await;
+    wait_for_error("sequence number 1 is less than 7").await;
     let text = String::from_utf8(first.clone()).expect("JSON");
     set(&mut redis, "tidegate:{default}:policy:active", text.replace("\"sequence\":1,", "\"sequence\":8,").as_bytes())
         .await;
-    told("its sequence number").await;
+    wait_for_error("its sequence number").await;
     set(&mut redis, "tidegate:{default}:policy:active", b"{").await;
-    told("cannot be read").await;
-    assert_eq!(status(a.data).await, 200, "what was in force stays");
-    // Nor after a restart.
+    wait_for_error("cannot be read").await;
+    assert_eq!(status(a.data).await, 200, "the active policy stays");
+    // The same holds after a restart.
     a.process.kill().await;
     set(&mut redis, "tidegate:{default}:policy:active", &first).await;
     let a = fleet.node("a").await;
-    assert_eq!(status(a.data).await, 200, "the one that was kept");
-    told("sequence number 1 is less than 7").await;
+    assert_eq!(status(a.data).await, 200, "the local copy is active");
+    wait_for_error("sequence number 1 is less than 7").await;
     set(&mut redis, "tidegate:{default}:policy:active", &current).await;
 
     fleet.fails(&["rollback", "--key", "other.pem"], "no trusted key").await;
@@ -65,7 +65,7 @@ async fn only_what_is_signed_anew_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_starts_with_what_it_kept_while_the_store_is_away() {
+async fn node_starts_with_its_local_copy_during_a_store_outage() {
     let mut fleet = Fleet::signed().await;
     let a = fleet.node("a").await;
     fleet.write("deny.wasm", component("deny"));
@@ -76,17 +76,17 @@ async fn a_node_starts_with_what_it_kept_while_the_store_is_away() {
     fleet.redis.kill().await;
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 418);
-    // Back, it hears what it missed.
+    // After the outage the node receives what it missed.
     fleet.redis.restart().await;
     fleet.all_have(1, &digest(&pushed)).await;
     fleet.succeeds(&["push", "allow.wasm", "--key", "release.pem"]).await;
     assert_eq!(status(a.data).await, 200);
     a.process.kill().await;
 
-    // What was changed on the machine is had from the store anew; without the store, nobody is let in.
+    // A modified local copy is fetched again; without the store all requests are refused.
     let kept = fleet.path("cache/a/fleet/node-a");
     let spoil = || {
-        for entry in std::fs::read_dir(&kept).expect("it is there") {
+        for entry in std::fs::read_dir(&kept).expect("it exists") {
             let path = entry.expect("an entry").path();
             if path.extension().is_none() {
                 std::fs::write(path, component("deny")).expect("written");
@@ -101,10 +101,10 @@ async fn a_node_starts_with_what_it_kept_while_the_store_is_away() {
     fleet.redis.kill().await;
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 503);
-    a.process.stderr.says("it was changed").await;
-    // And what was changed in the store is not had at all.
+    a.process.stderr.wait_for_text("it was changed").await;
+    // A component that was changed in the store is not activated.
     fleet.redis.restart().await;
-    until("it comes back", async || status(a.data).await == 200).await;
+    wait_until("the node fetches the policy", async || status(a.data).await == 200).await;
     a.process.kill().await;
     spoil();
     let mut redis = fleet.redis.connect().await;
@@ -115,11 +115,11 @@ async fn a_node_starts_with_what_it_kept_while_the_store_is_away() {
     }
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 503);
-    a.process.stderr.says("somebody changed it").await;
+    a.process.stderr.wait_for_text("somebody changed it").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_of_the_fleet_pushes_for_others() {
+async fn push_through_a_gateway_reaches_the_fleet() {
     let fleet = Fleet::signed().await;
     let [a, b] = [fleet.node("a").await, fleet.node("b").await];
     let control = a.control.to_string();
@@ -152,8 +152,8 @@ async fn a_gateway_of_the_fleet_pushes_for_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_with_a_file_is_pushed_to_as_well() {
-    let dir = tempfile::tempdir().expect("a folder");
+async fn gateway_with_a_policy_file_accepts_a_push() {
+    let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("policy.wasm");
     std::fs::write(&file, component("deny")).expect("written");
     std::fs::write(dir.path().join("allow.wasm"), component("allow")).expect("written");

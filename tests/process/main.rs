@@ -1,52 +1,52 @@
-//! The third ring of tests: real processes. The real binary, Debian's `redis-server`, sockets and signals.
+//! Tests with real processes: the binary, Debian's `redis-server`, sockets and signals.
 //!
-//! Quick by default; `TIDEGATE_SOAK=full` runs [`soak`] and [`stalled`] in the size that the README speaks of. `TIDEGATE_BIN` names
-//! another binary than the one that cargo built, `REDIS_SERVER` another Redis than that of the `PATH`.
+//! Quick by default; `TIDEGATE_SOAK=full` runs the long tests, such as [`soak`] and [`stalled`], at their full size. `TIDEGATE_BIN` selects
+//! another binary than the one that cargo built, and `REDIS_SERVER` another Redis than that of the `PATH`.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "what is not as expected is a failed test")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a broken expectation is a failed test")]
 #![allow(clippy::disallowed_methods, reason = "tests read files that they or the repository wrote")]
 
 #[path = "../common/guests.rs"]
 #[allow(dead_code, reason = "the other tests use more of it")]
 mod guests;
 
-mod children;
 mod client;
 mod control_port;
 mod emitter;
+mod event_source;
+mod processes;
 mod redis_server;
-mod source;
 
-mod bombs;
-mod candidate;
 mod commands;
-mod compile;
-mod doorbells;
+mod compilation;
 mod drain;
 mod fleet;
-mod fleet_candidate;
 mod fleet_faults;
+mod fleet_shadow;
 mod fleet_trust;
-mod live;
-mod neighbours;
+mod hostile_components;
+mod isolation;
 mod node_names;
+mod notifications;
 mod policies;
 mod projects;
 mod python;
 mod recording;
-mod referred;
-mod refusal;
-mod revoke;
-mod rolling;
+mod referenced_files;
+mod reloadable_options;
+mod repeated_activations;
+mod revocation;
+mod rollback_after_restart;
+mod rolling_restart;
 mod rollout;
 mod rotation;
+mod shadow;
 mod signatures;
 mod soak;
-mod sockets;
+mod socket_activation;
 mod stalled;
+mod startup_failures;
 mod stores;
-mod swaps;
 mod tls;
 mod tokens;
 mod two_fleets;
-mod way_back;

@@ -1,4 +1,4 @@
-//! A node has one name: in the fleet, in its replies to commands and for its files below `cache-dir`. Where none is configured it has
+//! A node has one name: in the fleet, in its replies to commands and for its files below `cache-dir`. Without a configured name that is
 //! the address at which it listens, which is known once its sockets are bound.
 
 use std::collections::BTreeSet;
@@ -7,11 +7,11 @@ use std::path::Path;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::children::{Gateway, lasting_port, run, tidegate};
 use crate::control_port::ask;
 use crate::guests::component;
+use crate::processes::{Gateway, reserved_port, run, tidegate};
 use crate::redis_server::Redis;
-use crate::sockets::{handed, launch, listening};
+use crate::socket_activation::{inherited, launch, listening};
 
 /// The nodes' names as the fleet has them, and as they reply to a command.
 async fn names(redis: &Redis) -> (BTreeSet<String>, BTreeSet<String>) {
@@ -29,14 +29,14 @@ async fn names(redis: &Redis) -> (BTreeSet<String>, BTreeSet<String>) {
 }
 
 fn entries(folder: &Path) -> BTreeSet<String> {
-    let entries = std::fs::read_dir(folder).expect("a folder");
+    let entries = std::fs::read_dir(folder).expect("a directory");
     entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gateways_with_inherited_sockets_of_one_user_have_a_name_and_a_folder_each() {
+async fn gateways_with_inherited_sockets_have_distinct_names_and_directories() {
     let redis = Redis::start(&[]).await;
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let cache = dir.path().join("cache");
     let toml = format!(
         "store = {:?}\ncontrol.listen = \"127.0.0.1:0\"\npolicy.source = \"fleet\"\npolicy.allow-unsigned = true\ndrain.delay = \"0s\"\n",
@@ -46,8 +46,8 @@ async fn gateways_with_inherited_sockets_of_one_user_have_a_name_and_a_folder_ea
     let env = [("TIDEGATE_CACHE_DIR", cache.to_str().expect("a path"))];
     let mut gateways = Vec::new();
     for socket in [&first, &second] {
-        let (process, dir) = launch(&toml, handed(socket), None, &env);
-        gateways.push(Gateway::when_up(process, dir).await);
+        let (process, dir) = launch(&toml, inherited(socket), None, &env);
+        gateways.push(Gateway::wait_until_ready(process, dir).await);
     }
     std::fs::write(dir.path().join("deny.wasm"), component("deny")).expect("written");
     let mut push = tidegate(&["policy", "push", "deny.wasm", "--store", &redis.url()]);
@@ -69,9 +69,9 @@ async fn gateways_with_inherited_sockets_of_one_user_have_a_name_and_a_folder_ea
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gateways_on_port_0_of_one_user_have_a_name_and_files_each() {
+async fn gateways_on_port_0_have_distinct_names_and_files() {
     let redis = Redis::start(&[]).await;
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let operator = async |args: &[&str]| {
         let mut command = tidegate(args);
         command.current_dir(dir.path());
@@ -94,22 +94,22 @@ async fn gateways_on_port_0_of_one_user_have_a_name_and_files_each() {
     assert_eq!((nodes.len(), &nodes), (2, &replied));
     let ledgers: BTreeSet<String> = nodes.iter().map(|name| format!("{name}.json")).collect();
     assert_eq!(entries(&at("cache/sequence")), ledgers);
-    assert_eq!(entries(&at("cache/past")).len(), 2, "each remembers what was active on it");
+    assert_eq!(entries(&at("cache/past")).len(), 2, "each has its own rollback history");
 }
 
 #[tokio::test]
-async fn a_port_refuses_connections_until_the_gateway_is_ready() {
-    let mut redis = Redis::later(&[]);
-    let port = lasting_port();
+async fn port_refuses_connections_until_the_gateway_is_ready() {
+    let mut redis = Redis::unstarted(&[]);
+    let port = reserved_port();
     let toml = format!("listen = \"127.0.0.1:{port}\"\nstore = {:?}\nallow-all = true\n", redis.url());
     let (process, dir) = Gateway::launch(&toml, &["--wait-for-store"]);
-    process.stderr.says("waiting for the store").await;
+    process.stderr.wait_for_text("waiting for the store").await;
     let connect = async || TcpStream::connect(("127.0.0.1", port)).await.map(drop).map_err(|error| error.kind());
     assert_eq!(connect().await, Err(std::io::ErrorKind::ConnectionRefused));
     redis.restart().await;
-    let gateway = Gateway::when_up(process, dir).await;
+    let gateway = Gateway::wait_until_ready(process, dir).await;
     assert_eq!((gateway.data.port(), connect().await), (port, Ok(())));
-    // Another gateway is refused the address.
+    // A second gateway cannot bind the address.
     let (process, _dir) = Gateway::launch(&toml, &[]);
     let ended = process.end().await;
     assert!(ended.code() == Some(1) && ended.stderr.contains("cannot listen on"), "{ended:?}");

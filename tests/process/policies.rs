@@ -1,14 +1,13 @@
-//! `tidegate policy test` and `bench`, as an author's desk and a pipeline use them; and the one suite of decisions, which every
-//! example in any language has to pass.
+//! `tidegate policy test` and `bench`; and the suites of decisions that every example in any language has to pass.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::children::{Ended, path, tidegate};
 use crate::guests;
+use crate::processes::{Ended, path, tidegate};
 
-/// Runs to the end, however long: a large component takes its time to compile, and the program bounds that by itself.
+/// Runs a command without a timeout: a large component takes long to compile, and the program limits that by itself.
 async fn ends(dir: &Path, args: &[&str]) -> Ended {
     let output = tidegate(args).current_dir(dir).output().await.expect("it runs");
     let text = |bytes| String::from_utf8(bytes).expect("its output is text");
@@ -21,7 +20,7 @@ fn root() -> &'static Path {
 
 /// A folder with these files; a name that ends in `.wasm` is that of a fixture.
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     for (name, text) in files {
         let component = name.strip_suffix(".wasm").map(|_| guests::component(text));
         std::fs::write(dir.path().join(name), component.as_deref().unwrap_or(text.as_bytes())).expect("written");
@@ -42,7 +41,7 @@ async fn passes_suite(component: &Path, pattern: &str) {
 /// The examples: a folder a policy, by language and pattern.
 fn examples() -> Vec<(String, String)> {
     let folders = std::fs::read_dir(root().join("guest-examples")).expect("the examples");
-    let names = folders.map(|entry| entry.expect("a folder").file_name().into_string().expect("its name"));
+    let names = folders.map(|entry| entry.expect("a directory").file_name().into_string().expect("its name"));
     let mut all: Vec<_> = names
         .filter_map(|name| {
             let pattern = name.strip_suffix("-based")?.rsplit_once('-')?.1.to_owned();
@@ -54,7 +53,7 @@ fn examples() -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn every_example_decides_the_suite_of_its_pattern() {
+async fn every_example_passes_the_suite_of_its_pattern() {
     let built = std::env::var_os("TIDEGATE_FRESH_GUESTS").map_or_else(|| root().join("target/guests"), PathBuf::from);
     let (mut missing, all) = (Vec::new(), examples());
     assert!(all.iter().any(|(name, _)| name == "rust-role-based"), "{all:?}");
@@ -71,27 +70,27 @@ async fn every_example_decides_the_suite_of_its_pattern() {
 }
 
 #[tokio::test]
-async fn an_older_component_of_this_version_still_loads_and_decides() {
-    // It knows nothing of `cache-for`, `cache-any-address` and `preparation`, which came to 0.1.0 after it.
+async fn component_built_before_later_additions_to_the_interface_still_decides() {
+    // It was built before `cache-for`, `cache-any-address` and `preparation` were added to 0.1.0.
     passes_suite(&root().join("tests/fixtures/components/role-based-0.1.0.wasm"), "role").await;
 }
 
 const ALLOW: &str = "[[case]]\nname = \"anybody\"\nexpect.allow = true\n";
 
 #[tokio::test]
-async fn the_cases_beside_a_component_are_asked() {
+async fn cases_next_to_a_component_are_run() {
     let dir = folder(&[("policy.wasm", "allow"), ("cases.toml", ALLOW)]);
     let ended = ends(dir.path(), &["policy", "test", "policy.wasm"]).await;
     assert_eq!((ended.code(), &*ended.stderr), (Some(0), ""), "{ended:?}");
     assert!(ended.stdout.starts_with("ok    anybody\n\n1 passed, 0 failed: policy.wasm (sha256:"), "{}", ended.stdout);
-    // And from elsewhere, by a path.
+    // The same from another directory, by a path.
     let component = path(dir.path(), "policy.wasm");
     let ended = ends(root(), &["policy", "test", &component]).await;
     assert_eq!(ended.code(), Some(0), "{ended:?}");
 }
 
 #[tokio::test]
-async fn a_failed_case_is_shown_and_told_by_the_exit_code() {
+async fn failed_case_is_printed_and_sets_the_exit_code() {
     let cases = format!("{ALLOW}[[case]]\nname = \"nobody\"\nexpect = {{ status = 403, body = \"no\" }}\n");
     let dir = folder(&[("policy.wasm", "allow"), ("other.toml", &cases)]);
     let ended = ends(dir.path(), &["policy", "test", "policy.wasm", "other.toml"]).await;
@@ -109,7 +108,7 @@ async fn a_failed_case_is_shown_and_told_by_the_exit_code() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_the_cases_is_said_with_its_place() {
+async fn invalid_cases_are_reported_with_file_and_line() {
     let dir = folder(&[
         ("policy.wasm", "allow"),
         ("typo.toml", "[[case]]\nname = \"a\"\nexpect.allow = true\n\n[[case]]\nname = \"b\"\nchanel = \"x\"\n"),
@@ -134,7 +133,7 @@ async fn what_is_wrong_with_the_cases_is_said_with_its_place() {
 }
 
 #[tokio::test]
-async fn failures_are_expected_by_their_kind_and_within_the_bounds_of_a_configuration() {
+async fn expected_errors_match_by_kind_under_the_configured_limits() {
     for (fixture, kind) in [("trap", "trap"), ("spin", "cpu"), ("grow", "memory"), ("no-channels", "invalid-answer")] {
         let cases = format!("[[case]]\nname = \"it\"\nexpect.error = \"{kind}\"\n");
         let dir = folder(&[("policy.wasm", fixture), ("cases.toml", &cases)]);
@@ -149,14 +148,14 @@ async fn failures_are_expected_by_their_kind_and_within_the_bounds_of_a_configur
 }
 
 #[tokio::test]
-async fn tokens_are_checked_with_the_profiles_of_a_case() {
+async fn tokens_are_verified_with_the_profiles_of_a_case() {
     let cases = r#"
         [[case]]
-        name = "without a profile there are no keys"
+        name = "without a profile keys are unavailable"
         expect.status = 503
 
         [[case]]
-        name = "with one it is told that this is no token"
+        name = "with a profile the token is malformed"
         tokens.app = { secret = "a secret of thirty-two bytes, or more", audience = "app" }
         expect.allow = true
     "#;
@@ -170,7 +169,7 @@ async fn tokens_are_checked_with_the_profiles_of_a_case() {
 }
 
 #[tokio::test]
-async fn a_bench_says_what_a_decision_costs() {
+async fn bench_reports_the_cost_of_a_decision() {
     let dir = folder(&[("policy.wasm", "allow"), ("cases.toml", ALLOW)]);
     let args = ["policy", "bench", "policy.wasm", "--count", "20", "--json"];
     let fuel = async || {
@@ -199,7 +198,7 @@ async fn a_bench_says_what_a_decision_costs() {
 }
 
 #[tokio::test]
-async fn a_policy_that_does_not_decide_is_not_measured() {
+async fn failing_policy_is_not_benchmarked() {
     let dir = folder(&[("policy.wasm", "trap")]);
     let ended = ends(dir.path(), &["policy", "bench", "policy.wasm", "--count", "3"]).await;
     assert_eq!((ended.code(), &*ended.stdout), (Some(1), ""), "{ended:?}");

@@ -1,56 +1,56 @@
-//! `tidegate policy new`, `build` and `test`, one after the other, as an author types them: the real toolchains of each language.
+//! `tidegate policy new`, `build` and `test` in sequence, with the real toolchain of each language.
 //!
-//! They take minutes, and download what they need the first time. So they run where `TIDEGATE_REQUIRE_GUESTS` is set, as by
-//! `cargo xtask test`; elsewhere each says that it was skipped.
+//! These tests take minutes, and download toolchains on their first run. They run only if `TIDEGATE_REQUIRE_GUESTS` is set, as by
+//! `cargo xtask test`; otherwise each reports that it was skipped.
 
 use std::io::Write;
 use std::path::Path;
 
-use crate::children::tidegate;
+use crate::processes::tidegate;
 
-/// A project of a language passes its cases once it is built, wherever it lies.
-async fn passes_at_once(lang: &str, pattern: &str) {
+/// A new project of a language passes its cases once it is built, in any directory.
+async fn assert_new_project_passes(lang: &str, pattern: &str) {
     if std::env::var_os("TIDEGATE_REQUIRE_GUESTS").is_none() {
-        // Not by a macro, whose words the test harness keeps to itself.
+        // Not by a macro, whose output the test harness captures.
         let words = format!("SKIPPED: a new project in {lang} was not built; TIDEGATE_REQUIRE_GUESTS=1 builds it\n");
         let _ = std::io::stderr().write_all(words.as_bytes());
         return;
     }
-    let place = tempfile::tempdir().expect("a folder");
-    run(place.path(), &["policy", "new", "my-door", "--lang", lang, "--pattern", pattern]).await;
-    run(place.path(), &["policy", "build", "my-door"]).await;
-    let said = run(place.path(), &["policy", "test", "my-door/policy.wasm"]).await;
-    assert!(said.contains(" 0 failed"), "{said}");
-    let said = run(place.path(), &["policy", "inspect", "my-door/policy.wasm", "--json"]).await;
-    let report: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let place = tempfile::tempdir().expect("a directory");
+    run(place.path(), &["policy", "new", "my-policy", "--lang", lang, "--pattern", pattern]).await;
+    run(place.path(), &["policy", "build", "my-policy"]).await;
+    let printed = run(place.path(), &["policy", "test", "my-policy/policy.wasm"]).await;
+    assert!(printed.contains(" 0 failed"), "{printed}");
+    let printed = run(place.path(), &["policy", "inspect", "my-policy/policy.wasm", "--json"]).await;
+    let report: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
     assert_eq!((&report["kind"], &report["refused"]), (&"component".into(), &serde_json::Value::Null));
     let language = report["language"].as_str().unwrap_or_default().to_lowercase();
     let expect = match lang {
         "typescript" => "javascript",
-        // Zig signs nothing; the bindings that it is linked with do.
+        // Zig records no producer; the bindings that it is linked with do.
         "zig" => "c",
         other => other,
     };
-    assert!(language.starts_with(expect), "{lang}: {said}");
+    assert!(language.starts_with(expect), "{lang}: {printed}");
 
-    let component = std::fs::read(place.path().join("my-door/policy.wasm")).expect("it was built");
+    let component = std::fs::read(place.path().join("my-policy/policy.wasm")).expect("it was built");
     let mut paths = vec![place.path().to_owned()];
     if lang == "rust" {
-        // What other languages bring along has paths of its own in it, of whoever built that.
+        // Runtimes of other languages contain paths of the machine that built them.
         paths.extend([std::env::home_dir().expect("a home"), env!("CARGO_MANIFEST_DIR").into()]);
     }
     for path in paths {
         let path = path.to_str().expect("text").as_bytes();
         let is_there = component.windows(path.len()).any(|part| part == path);
-        assert!(!is_there, "{lang}: the component holds a path of whoever built it");
+        assert!(!is_there, "{lang}: the component holds a path of the build machine");
     }
 }
 
-/// Runs a command to its end, which has to be a good one.
+/// Runs a command, which has to succeed.
 async fn run(dir: &Path, args: &[&str]) -> String {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     let mut command = tidegate(args);
-    // What toolchains download and compile is kept for the next time, and away from the user's own.
+    // Downloads and builds of toolchains are cached for the next run, apart from the user's own.
     command.current_dir(dir).env("TIDEGATE_CACHE_DIR", target.join("tmp"));
     command.env("CARGO_TARGET_DIR", target.join("projects"));
     let output = command.output().await.expect("it runs");
@@ -60,13 +60,13 @@ async fn run(dir: &Path, args: &[&str]) -> String {
     stdout
 }
 
-/// What is wrong with a package in Rust is said before anything is compiled.
+/// Errors of a Rust package are reported before anything is compiled.
 #[tokio::test]
-async fn what_is_no_policy_in_rust_is_named() {
+async fn invalid_rust_package_is_reported_before_compilation() {
     if std::env::var_os("TIDEGATE_REQUIRE_GUESTS").is_none() {
         return;
     }
-    let place = tempfile::tempdir().expect("a folder");
+    let place = tempfile::tempdir().expect("a directory");
     let package = "[package]\nname = \"door\"\nedition = \"2024\"\n";
     let dependency = "[lib]\ncrate-type = [\"cdylib\"]\n[dependencies]\nlog = \"0.4\"\n[workspace]\n";
     for (name, manifest, lock, expect) in [
@@ -76,7 +76,7 @@ async fn what_is_no_policy_in_rust_is_named() {
         ("stale", format!("{package}{dependency}"), Some("version = 4\n"), "cargo update --workspace"),
     ] {
         let folder = place.path().join(name);
-        std::fs::create_dir_all(folder.join("src")).expect("a folder");
+        std::fs::create_dir_all(folder.join("src")).expect("a directory");
         std::fs::write(folder.join("Cargo.toml"), manifest).expect("written");
         std::fs::write(folder.join("src/lib.rs"), "").expect("written");
         if let Some(lock) = lock {
@@ -93,31 +93,31 @@ async fn what_is_no_policy_in_rust_is_named() {
 }
 
 #[tokio::test]
-async fn a_new_project_in_rust() {
-    passes_at_once("rust", "role").await;
+async fn new_rust_project_builds_and_passes_its_cases() {
+    assert_new_project_passes("rust", "role").await;
 }
 
 #[tokio::test]
-async fn a_new_project_in_typescript() {
-    passes_at_once("typescript", "role").await;
+async fn new_typescript_project_builds_and_passes_its_cases() {
+    assert_new_project_passes("typescript", "role").await;
 }
 
 #[tokio::test]
-async fn a_new_project_in_python() {
-    passes_at_once("python", "role").await;
+async fn new_python_project_builds_and_passes_its_cases() {
+    assert_new_project_passes("python", "role").await;
 }
 
 #[tokio::test]
-async fn a_new_project_in_go() {
-    passes_at_once("go", "role").await;
+async fn new_go_project_builds_and_passes_its_cases() {
+    assert_new_project_passes("go", "role").await;
 }
 
 #[tokio::test]
-async fn a_new_project_in_c() {
-    passes_at_once("c", "role").await;
+async fn new_c_project_builds_and_passes_its_cases() {
+    assert_new_project_passes("c", "role").await;
 }
 
 #[tokio::test]
-async fn a_new_project_in_zig() {
-    passes_at_once("zig", "role").await;
+async fn new_zig_project_builds_and_passes_its_cases() {
+    assert_new_project_passes("zig", "role").await;
 }

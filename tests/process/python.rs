@@ -1,13 +1,13 @@
-//! Policies in Python: what `tidegate policy build` makes of them, and what is fresh in every decision.
+//! Policies in Python: the build, and state that is fresh in every decision.
 
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::children::{Ended, path, tidegate};
+use crate::processes::{Ended, path, tidegate};
 
-/// Runs to the end, however long: the first build of all installs its tools.
+/// Runs a command without a timeout: the first build installs its tools.
 async fn ends(args: &[&str]) -> Ended {
     let mut command = tidegate(args);
     command.env("BUILD_SECRET", "secret-of-the-build-machine");
@@ -65,7 +65,7 @@ expect = { status = 500, body = "Internal Server Error", reason = "KeyError at l
 "#;
 
 #[test]
-fn the_sdk_and_the_examples_pass_their_own_tests() {
+fn python_sdk_and_examples_pass_their_tests() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for folder in ["sdk/python", "user", "session", "role"] {
         let folder = if folder.contains('/') { folder.into() } else { format!("guest-examples/python-{folder}-based") };
@@ -78,8 +78,8 @@ fn the_sdk_and_the_examples_pass_their_own_tests() {
 }
 
 #[tokio::test]
-async fn chance_and_settings_are_those_of_the_decision_and_not_of_the_build() {
-    let dir = tempfile::tempdir().expect("a folder");
+async fn randomness_and_settings_come_from_the_decision_and_not_the_build() {
+    let dir = tempfile::tempdir().expect("a directory");
     let (component, cases) = (path(dir.path(), "policy.wasm"), path(dir.path(), "cases.toml"));
     std::fs::write(&cases, CASES).expect("the cases are written");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/python");
@@ -88,43 +88,43 @@ async fn chance_and_settings_are_those_of_the_decision_and_not_of_the_build() {
     let bytes = std::fs::read(&component).expect("the component");
     assert!(!bytes.windows(20).any(|part| part == b"of-the-build-machine"), "the environment of the build is in it");
 
-    // `one` and `two` ask the same, and are shown because they expect nothing of the body.
+    // `one` and `two` are the same request; the report contains their bodies, as the cases do not match them.
     let ended = ends(&["policy", "test", &component, &cases, "--json", "--log"]).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.all());
     let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
-    let told = |at: usize| -> Value {
+    let probe_of = |at: usize| -> Value {
         let body = report["results"][at]["got"]["body"].as_str().expect("a body");
         serde_json::from_str(body).expect("JSON")
     };
-    let (one, two) = (told(0), told(1));
+    let (one, two) = (probe_of(0), probe_of(1));
     assert_eq!(one["environment"], json!(["hello", "hello", "hello", null]));
     let config = "Config(GREETING='hello', limit=3, teams=['red', 'blue'], note=None)";
     assert_eq!(one["config"], config);
     assert_eq!((&one["clock"], &one["late"]), (&json!(true), &json!("late")));
-    let chance = [&one, &two].map(|told| told["chance"].as_array().expect("a list"));
+    let chance = [&one, &two].map(|probe_of| probe_of["chance"].as_array().expect("a list"));
     assert_eq!(chance[0].len(), 5);
     for (first, second) in chance[0].iter().zip(chance[1]) {
         assert_ne!(first, second, "{one} {two}");
     }
     let inspected = ends(&["policy", "inspect", &component]).await;
     assert!(inspected.stdout.contains("language   Python\n"), "{}", inspected.all());
-    // The client was told nothing of the error, by the cases; the log has all of it.
+    // The cases show that clients receive nothing of the error; the log has all of it.
     for words in ["about to fail", "KeyError: 'a session id'", "late.py", "line 5", "raise KeyError"] {
         assert!(ended.stderr.contains(words), "{words}: {}", ended.stderr);
     }
 }
 
 #[tokio::test]
-async fn a_failed_build_says_where_and_leaves_what_was_there() {
-    let dir = tempfile::tempdir().expect("a folder");
+async fn failed_build_reports_the_location_and_keeps_the_previous_component() {
+    let dir = tempfile::tempdir().expect("a directory");
     let (source, component) = (path(dir.path(), "door.py"), path(dir.path(), "policy.wasm"));
     std::fs::write(&source, "import json\n\ndef authorize(request, channels:\n    pass\n").expect("written");
-    std::fs::write(&component, "the one before").expect("written");
+    std::fs::write(&component, "the previous component").expect("written");
     let ended = ends(&["policy", "build", &source]).await;
     assert_eq!((ended.code(), &*ended.stdout), (Some(1), ""), "{}", ended.all());
     assert!(ended.stderr.contains("door.py:3: '(' was never closed"), "{}", ended.stderr);
     assert!(!ended.stderr.contains("Traceback"), "{}", ended.stderr);
-    assert_eq!(std::fs::read(&component).expect("it is there"), b"the one before");
-    let left: Vec<_> = std::fs::read_dir(dir.path()).expect("a folder").collect();
+    assert_eq!(std::fs::read(&component).expect("it exists"), b"the previous component");
+    let left: Vec<_> = std::fs::read_dir(dir.path()).expect("a directory").collect();
     assert_eq!(left.len(), 2, "{left:?}");
 }

@@ -1,17 +1,17 @@
-//! A gateway writes down what it decides, and another policy is asked the same.
+//! Recorded decisions of a gateway, replayed against another policy.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::children::{Ended, Gateway, path, run, tidegate};
 use crate::client::Wire;
 use crate::guests::component;
+use crate::processes::{Ended, Gateway, path, run, tidegate};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guest-examples/rust-role-based/policy.wasm");
 
-/// Its `tidegate.toml`, with what is written down in this folder.
+/// A `tidegate.toml` with the recording in this directory.
 fn configuration(dir: &Path) -> String {
     format!(
         r#"
@@ -32,11 +32,11 @@ async fn replay(dir: &Path, recording: &str, policy: &str, args: &[&str]) -> End
 }
 
 #[tokio::test]
-async fn what_was_decided_is_asked_of_another_policy() {
-    let dir = tempfile::tempdir().expect("a folder");
+async fn recorded_decisions_are_replayed_against_another_policy() {
+    let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();
     let gateway = Gateway::start(&configuration(dir)).await;
-    // No cookie, so 401: what is asked for last tells that the others are done.
+    // No cookie, so 401.
     for channel in ["a", "b", "c"] {
         let wire = Wire::get(gateway.data, &format!("/api/realtime?channel={channel}"), None, None).await;
         assert_eq!(wire.expect("an answer").status, 401);
@@ -52,7 +52,7 @@ async fn what_was_decided_is_asked_of_another_policy() {
     assert!(logged.iter().all(|line| line["status"] == 401), "{logged:?}");
 
     let recording = path(dir, "recording.jsonl");
-    let mode = std::fs::metadata(&recording).expect("it is there").permissions().mode();
+    let mode = std::fs::metadata(&recording).expect("it exists").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let same = replay(dir, &recording, EXAMPLE, &[]).await;
     assert_eq!(same.code(), Some(0), "{same:?}");
@@ -85,7 +85,7 @@ async fn what_was_decided_is_asked_of_another_policy() {
 }
 
 #[tokio::test]
-async fn a_log_that_cannot_be_written_is_told_before_the_start() {
+async fn unwritable_decision_log_fails_the_start() {
     for (option, value) in
         [("log", "\"/proc/nothing/here\""), ("record", "\"/proc/nothing/here\""), ("mask", "[\"ip\"]")]
     {

@@ -7,10 +7,10 @@ use redis::{Client, cmd};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::children::{Running, lasting_port, run, until};
 use crate::client::Id;
+use crate::processes::{Running, reserved_port, run, wait_until};
 
-/// What the first command of a connection costs where the whole history shall survive a kill.
+/// Options with which all entries survive a kill.
 pub const DURABLE: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
 
 pub struct Redis {
@@ -23,22 +23,22 @@ pub struct Redis {
 
 impl Redis {
     pub async fn start(args: &[&str]) -> Self {
-        let mut redis = Self::later(args);
+        let mut redis = Self::unstarted(args);
         redis.restart().await;
         redis
     }
 
-    /// One that does not run yet, with its port.
-    pub fn later(args: &[&str]) -> Self {
-        let port = lasting_port();
+    /// A Redis that does not run yet, with its port.
+    pub fn unstarted(args: &[&str]) -> Self {
+        let port = reserved_port();
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let admin = format!("redis://127.0.0.1:{port}");
-        Self { process: None, port, dir: tempfile::tempdir().expect("a folder"), args, admin }
+        Self { process: None, port, dir: tempfile::tempdir().expect("a directory"), args, admin }
     }
 
-    /// One that asks for credentials; `admin` is the URL that the tests themselves use.
-    pub async fn guarded(args: &[&str], credentials: &str) -> Self {
-        let mut redis = Self::later(args);
+    /// A Redis that requires credentials; the tests themselves connect with `credentials`.
+    pub async fn with_password(args: &[&str], credentials: &str) -> Self {
+        let mut redis = Self::unstarted(args);
         redis.admin = format!("redis://{credentials}@127.0.0.1:{}", redis.port);
         redis.restart().await;
         redis
@@ -58,7 +58,7 @@ impl Redis {
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]);
         command.arg(self.dir.path()).args(&self.args).stdin(Stdio::null());
         self.process = Some(Running::start(command));
-        until("redis-server starts", async || self.pings().await).await;
+        wait_until("redis-server starts", async || self.pings().await).await;
     }
 
     async fn pings(&self) -> bool {
@@ -95,11 +95,11 @@ fn server() -> String {
     std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".into())
 }
 
-/// Whether this Redis can speak TLS: one that cannot does not know its options.
+/// Whether this Redis supports TLS: one without TLS does not know the options.
 pub async fn speaks_tls() -> bool {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let mut command = Command::new(server());
-    // With an unusable certificate it ends either way.
+    // With an unusable certificate Redis exits either way.
     command.args(["--port", "0", "--tls-port", "1", "--tls-cert-file", "/dev/null", "--tls-key-file", "/dev/null"]);
     command.current_dir(dir.path());
     !run(command, None).await.all().contains("Bad directive")

@@ -1,19 +1,19 @@
-//! A new policy takes force while streams run: all of them come back within the window, evenly, and lose nothing.
+//! Rotation after an activation: all streams reconnect evenly within the window, and lose no event.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::children::{Gateway, is_full, path};
-use crate::emitter::{self, Account};
+use crate::emitter::{self, EmitterReport};
+use crate::event_source::{Source, assert_complete, stored_entries, wait_for_all};
 use crate::guests;
+use crate::processes::{Gateway, is_full_soak, path};
 use crate::redis_server::Redis;
-use crate::source::{Source, all_right, settle, truth};
 
 const CHANNELS: [&str; 1] = ["rotation"];
-/// A stream that is younger is let alone until it is so old.
-const ALONE: Duration = Duration::from_secs(10);
+/// Streams are not rotated before this age.
+const MIN_STREAM_AGE: Duration = Duration::from_secs(10);
 
-/// The policy that lets everybody in, with something in it that changes nothing: a custom section.
+/// The policy that allows all requests, with a custom section that changes only the digest.
 fn allow(edition: u8) -> Vec<u8> {
     let mut component = guests::component("allow");
     component.extend([0, 3, 1, b'e', edition]);
@@ -21,11 +21,11 @@ fn allow(edition: u8) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_within_the_window_evenly() {
-    let (streams, window) = if is_full() { (2000, 30) } else { (400, 10) };
+async fn streams_are_rotated_evenly_within_the_window() {
+    let (streams, window) = if is_full_soak() { (2000, 30) } else { (400, 10) };
     let window = Duration::from_secs(window);
     let redis = Redis::start(&[]).await;
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let policy = path(dir.path(), "policy.wasm");
     std::fs::write(&policy, allow(1)).expect("the policy is written");
     let toml = format!(
@@ -39,29 +39,34 @@ async fn all_within_the_window_evenly() {
     for source in &sources {
         tokio::spawn(Arc::clone(source).follow(gateway.data));
     }
-    assert_eq!(settle(&sources, Duration::from_secs(30), |tally| tally.is_open()).await, 0, "everybody comes in");
-    let emitter = emitter::start(redis.port, &CHANNELS, 3, 8, ALONE + window + Duration::from_secs(4));
-    tokio::time::sleep(ALONE).await;
+    assert_eq!(
+        wait_for_all(&sources, Duration::from_secs(30), |received| received.is_open()).await,
+        0,
+        "all streams are open"
+    );
+    let emitter = emitter::start(redis.port, &CHANNELS, 3, 8, MIN_STREAM_AGE + window + Duration::from_secs(4));
+    tokio::time::sleep(MIN_STREAM_AGE).await;
 
     let next = path(dir.path(), "next.wasm");
     std::fs::write(&next, allow(2)).expect("the policy is written");
-    std::fs::rename(&next, &policy).expect("it takes the other's place");
-    gateway.process.stderr.says("rotating").await;
+    std::fs::rename(&next, &policy).expect("it replaces the previous file");
+    gateway.process.stderr.wait_for_text("rotating").await;
     let begin = Instant::now();
-    let stay = settle(&sources, window + Duration::from_secs(20), |tally| !tally.farewells.is_empty()).await;
-    assert_eq!(stay, 0, "some were not asked to come back");
-    let account = Account::of(emitter).await;
-    let all = vec![truth(&redis, CHANNELS[0]).await];
-    let late = settle(&sources, Duration::from_secs(20), |tally| tally.has_all(&all)).await;
-    let deliveries = all_right(&sources, &all);
+    let stay =
+        wait_for_all(&sources, window + Duration::from_secs(20), |received| !received.reconnects.is_empty()).await;
+    assert_eq!(stay, 0, "some streams were not rotated");
+    let account = EmitterReport::of(emitter).await;
+    let all = vec![stored_entries(&redis, CHANNELS[0]).await];
+    let late = wait_for_all(&sources, Duration::from_secs(20), |received| received.has_all(&all)).await;
+    let deliveries = assert_complete(&sources, &all);
     assert_eq!(late, 0);
 
     let mut tenths = [0; 10];
     let mut last = Duration::ZERO;
     for source in &sources {
-        let tally = source.lock();
-        assert_eq!(tally.farewells.len(), 1, "stream {} was rotated once", source.number);
-        let at = tally.farewells[0].saturating_duration_since(begin);
+        let received = source.lock();
+        assert_eq!(received.reconnects.len(), 1, "stream {} was rotated once", source.number);
+        let at = received.reconnects[0].saturating_duration_since(begin);
         last = last.max(at);
         tenths[(at.as_millis() * 10 / window.as_millis()).min(9) as usize] += 1;
     }

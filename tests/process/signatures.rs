@@ -1,4 +1,4 @@
-//! Keys are made, policies signed, and a gateway that has a key takes what is signed, and nothing else.
+//! Key generation and signing: a gateway with trusted keys activates only signed policies.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use base64::Engine;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::children::{Ended, Gateway, path, run, tidegate};
-use crate::control_port::{JSON, ask, policy, policy_is};
+use crate::control_port::{JSON, ask, policy, wait_for_policy};
 use crate::guests::component;
-use crate::rollout::{Desk, asks, distinct, takes_force};
+use crate::processes::{Ended, Gateway, path, run, tidegate};
+use crate::rollout::{ConfigDir, distinct, request_stream, wait_until_active};
 
 /// Runs a command in a folder.
 async fn in_folder(dir: &Path, args: &[&str]) -> Ended {
@@ -26,12 +26,12 @@ async fn done(dir: &Path, args: &[&str]) -> String {
 }
 
 fn mode(path: PathBuf) -> u32 {
-    std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777
+    std::fs::metadata(path).expect("it exists").permissions().mode() & 0o777
 }
 
 #[tokio::test]
-async fn only_what_is_signed_takes_force() {
-    let dir = tempfile::tempdir().expect("a folder");
+async fn only_a_signed_policy_is_activated() {
+    let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();
     std::fs::write(dir.join("policy.wasm"), component("allow")).expect("written");
     done(dir, &["policy", "keygen", "-o", "release"]).await;
@@ -47,11 +47,11 @@ async fn only_what_is_signed_takes_force() {
         let ended = check().await;
         assert!(ended.code() == Some(1) && ended.stderr.contains(why), "{why}: {ended:?}");
     };
-    assert_eq!(check().await.code(), Some(0), "no key, no signature");
+    assert_eq!(check().await.code(), Some(0), "without a key no signature is needed");
     let sign = |key: &'static str, sequence: &'static str| {
         ["policy", "sign", "policy.wasm", "--key", key, "--sequence", sequence, "--json"]
     };
-    // A mistake in the order of files is not made into a signature.
+    // Swapped arguments do not produce a signature.
     let ended = in_folder(dir, &["policy", "sign", "release.pem", "--key", "release.pem", "--sequence", "1"]).await;
     assert!(ended.code() == Some(1) && ended.stderr.contains("release.pem: is not WebAssembly"), "{ended:?}");
     assert!(!dir.join("release.pem.sig").exists());
@@ -63,14 +63,14 @@ async fn only_what_is_signed_takes_force() {
     let toml = "store = \"memory:\"\npolicy = { file = \"policy.wasm\", trusted-keys = [\"release.pub.pem\"] }\nfleet.node-name = \"n\"\n";
     std::fs::write(dir.join("tidegate.toml"), toml).expect("written");
     refused("no trusted key").await;
-    std::fs::remove_file(dir.join("policy.wasm.sig")).expect("it is there");
+    std::fs::remove_file(dir.join("policy.wasm.sig")).expect("it exists");
     refused("the policy is not signed").await;
     done(dir, &sign("release.pem", "2")).await;
-    assert_eq!(check().await.code(), Some(0), "a key, and its signature");
+    assert_eq!(check().await.code(), Some(0), "a trusted key, and its signature");
     std::fs::write(dir.join("policy.wasm"), component("deny")).expect("written");
     refused("another component").await;
 
-    // It takes force once, and then nothing older does.
+    // After its activation no older policy is activated.
     let toml = |dir: &Path| {
         format!(
             "store = \"memory:\"\nfleet.node-name = \"n\"\ncache-dir = {:?}\npolicy = {{ file = {:?}, trusted-keys = [{:?}] }}",
@@ -89,8 +89,8 @@ async fn only_what_is_signed_takes_force() {
 }
 
 #[tokio::test]
-async fn keys_of_openssl_are_keys() {
-    let dir = tempfile::tempdir().expect("a folder");
+async fn openssl_keys_are_accepted() {
+    let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();
     let script = "openssl genpkey -algorithm ed25519 -out key.pem && openssl pkey -in key.pem -pubout -out key.pub.pem";
     let mut command = Command::new("sh");
@@ -104,12 +104,12 @@ async fn keys_of_openssl_are_keys() {
     let toml = "store = \"memory:\"\npolicy = { file = \"policy.wasm\", trusted-keys = [\"key.pub.pem\"] }\n";
     std::fs::write(dir.join("tidegate.toml"), toml).expect("written");
     assert_eq!(in_folder(dir, &["check"]).await.code(), Some(0));
-    // And OpenSSL reads ours, and finds the public half in the private one.
+    // OpenSSL reads generated keys, too, and derives the public key from the private one.
     done(dir, &["policy", "keygen"]).await;
     let mut command = Command::new("openssl");
     command.args(["pkey", "-pubout", "-in", &path(dir, "tidegate-policy.pem")]);
     let public = run(command, None).await;
-    assert_eq!(public.stdout, std::fs::read_to_string(dir.join("tidegate-policy.pub.pem")).expect("it is there"));
+    assert_eq!(public.stdout, std::fs::read_to_string(dir.join("tidegate-policy.pub.pem")).expect("it exists"));
     // The cases are signed too.
     std::fs::write(dir.join("policy.cases.toml"), cases.replace("true", "false")).expect("written");
     let ended = in_folder(dir, &["check"]).await;
@@ -117,85 +117,93 @@ async fn keys_of_openssl_are_keys() {
 }
 
 #[tokio::test]
-async fn a_key_that_was_taken_away_signs_nothing_more() {
-    let (desk, allow) = (Desk::new(), component("allow"));
-    let folder = desk.at("");
+async fn removed_trusted_key_is_no_longer_accepted() {
+    let (config_dir, allow) = (ConfigDir::new(), component("allow"));
+    let folder = config_dir.at("");
     for key in ["old", "new", "other"] {
         done(&folder, &["policy", "keygen", "-o", key]).await;
     }
-    // Components and signatures beside them, `1.wasm` and so on.
+    // Components and their signatures, `1.wasm` and so on.
     let version = |number: u32| distinct(&allow, number);
     let sign = async |number: u32, key: &str| {
         let file = format!("{number}.wasm");
-        desk.write(&file, version(number));
+        config_dir.write(&file, version(number));
         done(&folder, &["policy", "sign", &file, "--key", &format!("{key}.pem"), "--sequence", &number.to_string()])
             .await;
     };
     let release = |number: u32| {
         for end in ["", ".sig"] {
-            std::fs::copy(desk.at(&format!("{number}.wasm{end}")), desk.at(&format!("policy.wasm{end}.new")))
-                .expect("a copy");
+            std::fs::copy(
+                config_dir.at(&format!("{number}.wasm{end}")),
+                config_dir.at(&format!("policy.wasm{end}.new")),
+            )
+            .expect("a copy");
         }
         for end in [".sig", ""] {
-            std::fs::rename(desk.at(&format!("policy.wasm{end}.new")), desk.at(&format!("policy.wasm{end}")))
-                .expect("renamed");
+            std::fs::rename(
+                config_dir.at(&format!("policy.wasm{end}.new")),
+                config_dir.at(&format!("policy.wasm{end}")),
+            )
+            .expect("renamed");
         }
     };
     let bundle = |number: u32| {
-        let signature = std::fs::read_to_string(desk.at(&format!("{number}.wasm.sig"))).expect("a signature");
+        let signature = std::fs::read_to_string(config_dir.at(&format!("{number}.wasm.sig"))).expect("a signature");
         let component = base64::engine::general_purpose::STANDARD.encode(version(number));
         json!({ "component": component, "signature": signature }).to_string()
     };
     sign(1, "old").await;
     release(1);
-    std::fs::copy(desk.at("new.pub.pem"), desk.at("next.pub.pem")).expect("a copy");
-    let gateway = desk.start("policy.wasm", "trusted-keys = ['old.pub.pem']").await;
+    std::fs::copy(config_dir.at("new.pub.pem"), config_dir.at("next.pub.pem")).expect("a copy");
+    let gateway = config_dir.start("policy.wasm", "trusted-keys = ['old.pub.pem']").await;
     let put = async |number: u32| ask(gateway.control, "PUT", "/v1/policy", JSON, bundle(number).as_bytes()).await;
     sign(2, "new").await;
-    assert_eq!(put(2).await.0, 422, "nobody knows that key yet");
-    // One more key: what is in force stays what it is.
+    assert_eq!(put(2).await.0, 422, "the key is not trusted yet");
+    // One more trusted key keeps the active policy.
     let read = async || policy(gateway.control).await["configuration"]["read_at"].clone();
     let before = read().await;
-    desk.configure("policy.wasm", "trusted-keys = ['old.pub.pem', 'next.pub.pem']");
-    let told = policy_is(gateway.control, "another key", |told| told["configuration"]["read_at"] != before).await;
-    assert_eq!(told["configuration"]["needs_restart"], json!([]), "{told}");
+    config_dir.configure("policy.wasm", "trusted-keys = ['old.pub.pem', 'next.pub.pem']");
+    let reply =
+        wait_for_policy(gateway.control, "another key", |reply| reply["configuration"]["read_at"] != before).await;
+    assert_eq!(reply["configuration"]["needs_restart"], json!([]), "{reply}");
     sign(3, "old").await;
-    let (status, told) = ask(gateway.control, "PUT", "/v1/policy?dry-run", JSON, bundle(3).as_bytes()).await;
-    assert_eq!(status, 200, "both may sign: {told}");
-    // The old one is taken away: what it signed goes on, and the log says that a restart would not take it.
-    desk.configure("policy.wasm", "trusted-keys = ['next.pub.pem']");
+    let (status, reply) = ask(gateway.control, "PUT", "/v1/policy?dry-run", JSON, bundle(3).as_bytes()).await;
+    assert_eq!(status, 200, "both may sign: {reply}");
+    // Without the old key its policy stays active, and the failure reports that a restart would not accept it.
+    config_dir.configure("policy.wasm", "trusted-keys = ['next.pub.pem']");
     let refused = async |number: u32| {
         let hash = tidegate::artifact::digest::Digest::of(&version(number)).to_string();
-        let told = policy_is(gateway.control, "what lies in the file is refused", |told| {
-            let last = &told["last_failure"];
+        let reply = wait_for_policy(gateway.control, "the policy in the file is rejected", |reply| {
+            let last = &reply["last_failure"];
             last["digest"] == hash && last["source"].as_str().is_some_and(|source| source.starts_with("file"))
         })
         .await;
-        let why = told["last_failure"]["reason"].as_str().unwrap_or_default();
-        assert!(why.contains("no trusted key made the signature"), "{told}");
-        told
+        let why = reply["last_failure"]["reason"].as_str().unwrap_or_default();
+        assert!(why.contains("no trusted key made the signature"), "{reply}");
+        reply
     };
-    let told = refused(1).await;
-    assert_eq!((&told["active"]["generation"], asks(&gateway, "c").await.0), (&json!(1), 200), "{told}");
-    let (status, told) = put(3).await;
-    assert_eq!((status, &told["error"]["stage"]), (422, &json!("verified")), "{told}");
+    let reply = refused(1).await;
+    assert_eq!((&reply["active"]["generation"], request_stream(&gateway, "c").await.0), (&json!(1), 200), "{reply}");
+    let (status, reply) = put(3).await;
+    assert_eq!((status, &reply["error"]["stage"]), (422, &json!("verified")), "{reply}");
     release(3);
     assert_eq!(refused(3).await["active"]["generation"], 1);
     sign(4, "new").await;
     release(4);
-    takes_force(&gateway, "the new key's policy", &version(4), 2).await;
-    // What is in the key's file counts, not its name.
-    std::fs::copy(desk.at("other.pub.pem"), desk.at("copy.pem")).expect("a copy");
-    std::fs::rename(desk.at("copy.pem"), desk.at("next.pub.pem")).expect("renamed");
+    wait_until_active(&gateway, "the new key's policy", &version(4), 2).await;
+    // The content of the key file counts, not its name.
+    std::fs::copy(config_dir.at("other.pub.pem"), config_dir.at("copy.pem")).expect("a copy");
+    std::fs::rename(config_dir.at("copy.pem"), config_dir.at("next.pub.pem")).expect("renamed");
     refused(4).await;
     sign(5, "new").await;
     assert_eq!(put(5).await.0, 422);
     sign(5, "other").await;
-    let (status, told) = put(5).await;
-    assert_eq!((status, &told["active"]["generation"]), (200, &json!(3)), "{told}");
-    // Whether there have to be signatures at all is decided at the start.
-    desk.configure("policy.wasm", "");
-    let told = policy_is(gateway.control, "no key", |told| told["configuration"]["needs_restart"] != json!([])).await;
-    assert_eq!(told["configuration"]["needs_restart"], json!(["policy.trusted-keys"]), "{told}");
+    let (status, reply) = put(5).await;
+    assert_eq!((status, &reply["active"]["generation"]), (200, &json!(3)), "{reply}");
+    // Whether signatures are required is decided at the start.
+    config_dir.configure("policy.wasm", "");
+    let reply =
+        wait_for_policy(gateway.control, "no key", |reply| reply["configuration"]["needs_restart"] != json!([])).await;
+    assert_eq!(reply["configuration"]["needs_restart"], json!(["policy.trusted-keys"]), "{reply}");
     assert_eq!(put(4).await.0, 422);
 }

@@ -1,49 +1,49 @@
-//! Many streams that are cut all the time, emitters that race, and a Redis that is killed: each stream gets each entry once.
+//! Streams that disconnect again and again, concurrent emitters, and a Redis that is killed: each stream receives each entry once.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::children::{Gateway, is_full};
 use crate::client::Wire;
-use crate::emitter::{self, Account, Dice};
+use crate::emitter::{self, EmitterReport, Random};
+use crate::event_source::{Source, assert_complete, stored_entries, wait_for_all};
+use crate::processes::{Gateway, is_full_soak};
 use crate::redis_server::{DURABLE, Redis};
-use crate::source::{Source, all_right, settle, truth};
 
 const CHANNELS: [&str; 3] = ["soak", "soak:two words & more", "soak/ü🎉"];
 
-/// Reads, is cut, and comes back, until the runtime ends.
+/// Reads, is disconnected, and reconnects, until the runtime ends.
 async fn follow(source: Arc<Source>, to: SocketAddr, cuts: Arc<AtomicU64>) {
-    let mut dice = Dice(source.number as u64 + 1000);
+    let mut random = Random(source.number as u64 + 1000);
     loop {
         if let Some(wire) = source.connect(to).await {
-            read(&source, wire, &mut dice).await;
+            read(&source, wire, &mut random).await;
             cuts.fetch_add(1, Ordering::Relaxed);
         }
-        tokio::time::sleep(Duration::from_millis(dice.below(800))).await;
+        tokio::time::sleep(Duration::from_millis(random.below(800))).await;
     }
 }
 
-async fn read(source: &Source, mut wire: Wire, dice: &mut Dice) {
+async fn read(source: &Source, mut wire: Wire, random: &mut Random) {
     loop {
         tokio::select! {
             () = source.cut.notified() => break,
             more = wire.more(64 << 10) => match more {
                 Ok(true) => wire.blocks(|block| source.lock().take(&block)),
-                // Nobody but the tests ends a stream here.
+                // Only the tests end streams here.
                 ended => return source.lock().wrong.push(format!("{ended:?}")),
             }
         }
     }
-    // Some bytes more, so that it breaks in the middle of a block.
-    let most = 1 + dice.below(400);
-    if let Ok(Ok(true)) = tokio::time::timeout(Duration::from_millis(100), wire.more(most)).await {
+    // Some more bytes, so that the connection breaks within a block.
+    let peak = 1 + random.below(400);
+    if let Ok(Ok(true)) = tokio::time::timeout(Duration::from_millis(100), wire.more(peak)).await {
         wire.blocks(|block| source.lock().take(&block));
     }
 }
 
-/// Where a stream begins: as the stock client that has just loaded, that has a history, or that has a clock that is wrong.
+/// The ack of a stream: none, that of a page with a history, or that of a browser with a wrong clock.
 fn ack(number: usize) -> Option<u64> {
     let now = tidegate::util::clock::now_ms();
     match number % 4 {
@@ -55,8 +55,8 @@ fn ack(number: usize) -> Option<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn racing_emitters_cut_clients_killed_redis() {
-    let (streams, time, away) = if is_full() { (500, 60, 3000) } else { (60, 8, 700) };
+async fn each_event_is_delivered_once_despite_disconnects_and_a_redis_restart() {
+    let (streams, time, away) = if is_full_soak() { (500, 60, 3000) } else { (60, 8, 700) };
     let time = Duration::from_secs(time);
     let mut redis = Redis::start(DURABLE).await;
     let gateway =
@@ -72,10 +72,10 @@ async fn racing_emitters_cut_clients_killed_redis() {
         sources.push(Arc::clone(&source));
         tokio::spawn(follow(source, gateway.data, Arc::clone(&cuts)));
     };
-    let (mut dice, mut most, mut second) = (Dice(1), 0, 1);
+    let (mut random, mut peak, mut second) = (Random(1), 0, 1);
     let (mut killed, mut back) = (false, false);
     while begin.elapsed() < time {
-        // They come over the first half, most of them at once.
+        // Two thirds of the streams open at once, and the rest during the first half.
         let due =
             streams * 2 / 3 + streams * begin.elapsed().as_millis() as usize / (time.as_millis() as usize * 3 / 2);
         while sources.len() < due.min(streams) {
@@ -84,7 +84,7 @@ async fn racing_emitters_cut_clients_killed_redis() {
         if begin.elapsed() >= Duration::from_secs(second) {
             second += 1;
             for _ in 0..streams / 10 {
-                sources[dice.below(sources.len() as u64) as usize].cut.notify_one();
+                sources[random.below(sources.len() as u64) as usize].cut.notify_one();
             }
         }
         if !killed && begin.elapsed() >= time / 2 {
@@ -95,19 +95,19 @@ async fn racing_emitters_cut_clients_killed_redis() {
             back = true;
             redis.restart().await;
         }
-        most = most.max(gateway.process.resident());
+        peak = peak.max(gateway.process.resident());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(back && sources.len() == streams);
     let (mut added, mut doubtful, mut published) = (0, 0, 0);
     for emitter in emitters {
-        let account = Account::of(emitter).await;
+        let account = EmitterReport::of(emitter).await;
         (added, doubtful, published) =
             (added + account.added, doubtful + account.doubtful, published + account.published);
     }
     let mut all = Vec::new();
     for channel in CHANNELS {
-        all.push(truth(&redis, channel).await);
+        all.push(stored_entries(&redis, channel).await);
     }
     let total = all.iter().map(Vec::len).sum::<usize>() as u64;
     assert!(
@@ -115,26 +115,26 @@ async fn racing_emitters_cut_clients_killed_redis() {
         "{added} and perhaps {doubtful} entries, and there are {total}"
     );
 
-    // Everyone gets there, after at most a position check; then everyone comes back once more, to be told nothing.
-    let late = settle(&sources, Duration::from_secs(20), |tally| tally.has_all(&all)).await;
+    // Every stream completes after at most one reconciliation; then each reconnects once more, and receives nothing new.
+    let late = wait_for_all(&sources, Duration::from_secs(20), |received| received.has_all(&all)).await;
     let settled = begin.elapsed();
     let before: Vec<_> = sources.iter().map(|source| source.lock().connections).collect();
     sources.iter().for_each(|source| source.cut.notify_one());
     for (source, before) in sources.iter().zip(before) {
-        let back = settle(std::slice::from_ref(source), Duration::from_secs(20), |tally| {
-            tally.connections > before && tally.is_open()
+        let back = wait_for_all(std::slice::from_ref(source), Duration::from_secs(20), |received| {
+            received.connections > before && received.is_open()
         });
-        assert_eq!(back.await, 0, "everyone comes back");
+        assert_eq!(back.await, 0, "all streams reconnect");
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
-    most = most.max(gateway.process.resident());
+    peak = peak.max(gateway.process.resident());
 
-    let deliveries = all_right(&sources, &all);
-    assert_eq!(late, 0, "some came late");
-    assert!(sources.iter().all(|source| source.lock().farewells.is_empty()), "nobody asked anyone to come back");
+    let deliveries = assert_complete(&sources, &all);
+    assert_eq!(late, 0, "some streams are incomplete");
+    assert!(sources.iter().all(|source| source.lock().reconnects.is_empty()), "no stream was rotated");
     println!(
         "soak: {streams} streams, {total} entries ({doubtful} in doubt, {published} published), {} cuts, {deliveries} deliveries in \
-         {:.1} s; the gateway: {most} KiB at the most, {:.2} s of CPU",
+         {:.1} s; the gateway: {peak} KiB at most, {:.2} s of CPU",
         cuts.load(Ordering::Relaxed),
         settled.as_secs_f64(),
         gateway.process.cpu_time(),

@@ -1,4 +1,4 @@
-//! Clients that stop reading cost no more than the configuration says, and lose nothing.
+//! Clients that stop reading: memory stays within the documented bound, and no event is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use crate::children::{Gateway, is_full, within};
 use crate::client::Wire;
+use crate::processes::{Gateway, is_full_soak, with_timeout};
 use crate::redis_server::Redis;
 
 /// KiB.
@@ -15,7 +15,7 @@ const HEAD: usize = 64;
 /// Bytes of an event's data.
 const SIZE: usize = 1024;
 
-/// A client of the channel: the number of events that it has, for others to see.
+/// A client of the channel, with the shared number of events that it has received.
 struct Reader {
     wire: Wire,
     have: Arc<AtomicUsize>,
@@ -23,13 +23,13 @@ struct Reader {
 
 impl Reader {
     async fn open(gateway: &Gateway) -> Self {
-        // A small buffer on this side, so that the gateway feels it soon.
+        // A small receive buffer, so that the gateway is blocked soon.
         let target = "/api/realtime?channel=flood";
         let mut wire =
-            within("a stream", Wire::get(gateway.data, target, None, Some(32 << 10))).await.expect("an answer");
+            with_timeout("a stream", Wire::get(gateway.data, target, None, Some(32 << 10))).await.expect("an answer");
         assert_eq!(wire.status, 200);
         let mut connected = false;
-        within("a channel opens", async {
+        with_timeout("a channel opens", async {
             while !connected {
                 wire.blocks(|block| connected |= block.data.contains("connected"));
                 if !connected {
@@ -41,7 +41,7 @@ impl Reader {
         Self { wire, have: Arc::default() }
     }
 
-    /// Reads until it has so many events, each in its turn and word for word; `expect` says what the stream holds.
+    /// Reads until it has this many events; `expect` checks each of them.
     fn read(
         mut self,
         count: usize,
@@ -50,7 +50,7 @@ impl Reader {
         tokio::spawn(async move {
             let mut n = 0;
             while n < count {
-                self.wire.more(256 << 10).await.map_err(|error| format!("behind {n} events: {error}"))?;
+                self.wire.more(256 << 10).await.map_err(|error| format!("after {n} events: {error}"))?;
                 let mut wrong = None;
                 self.wire.blocks(|block| {
                     if wrong.is_none() && !block.data.is_empty() && !block.data.starts_with(r#"{"type":"ping""#) {
@@ -74,8 +74,8 @@ fn data_of(n: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_stop_reading() {
-    let (streams, events, log, replay) = if is_full() { (100, 100_000, 16, 8) } else { (20, 10_000, 4, 2) };
+async fn stalled_clients_stay_within_the_memory_bound_and_lose_no_events() {
+    let (streams, events, log, replay) = if is_full_soak() { (100, 100_000, 16, 8) } else { (20, 10_000, 4, 2) };
     let redis = Redis::start(&[]).await;
     let gateway = Gateway::start(&format!(
         "store = \"{}\"\nallow-all = true\nlog.filter = \"warn\"\nserver.max-header-size = \"{HEAD}KiB\"\nstream.buffer-memory = \"{log}MiB\"\n\
@@ -84,7 +84,7 @@ async fn clients_that_stop_reading() {
     ))
     .await;
     let idle = gateway.process.resident();
-    // As docs/configuration.md has it; what is on its way from Redis comes on top, and is told apart.
+    // The bound of docs/configuration.md; data in transit from Redis comes on top, and is separate.
     let bound = idle + (log + replay) * 1024 + (streams + 1) * (2 * HEAD + 64);
     let on_its_way = 24 * 1024;
     let mut clients = Vec::new();
@@ -93,11 +93,11 @@ async fn clients_that_stop_reading() {
     }
     let connected = gateway.process.resident();
     let begin = Instant::now();
-    // One that reads on shows when the gateway has taken everything in, and that the others are not in its way.
+    // A client that keeps reading shows when the gateway has received everything, and that stalled clients do not delay it.
     let witness = Reader::open(&gateway).await;
     let has = Arc::clone(&witness.have);
     let witness = witness.read(events, |n, frame| frame.contains(&format!("\"n\":{},", 1_000_000 + n)));
-    let mut most = connected;
+    let mut peak = connected;
     let mut ids = Vec::with_capacity(events);
     let mut link = redis.connect().await;
     for batch in 0..events / 100 {
@@ -114,43 +114,43 @@ async fn clients_that_stop_reading() {
         }
         ring.exec_async(&mut link).await.expect("published");
         ids.extend(added);
-        most = most.max(gateway.process.resident());
+        peak = peak.max(gateway.process.resident());
     }
     let emitted = begin.elapsed();
-    let patience = Duration::from_secs(if is_full() { 300 } else { 30 });
+    let timeout = Duration::from_secs(if is_full_soak() { 300 } else { 30 });
     let mut finished = false;
-    while !finished && begin.elapsed() < patience {
+    while !finished && begin.elapsed() < timeout {
         finished = witness.is_finished();
-        most = most.max(gateway.process.resident());
+        peak = peak.max(gateway.process.resident());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(finished, "the one that reads has {} of {events}", has.load(Ordering::Relaxed));
-    witness.await.expect("no panic").expect("the one that reads gets everything");
-    let (passed, while_passing, cpu_passing) = (begin.elapsed(), most, gateway.process.cpu_time());
+    witness.await.expect("no panic").expect("the client that keeps reading receives every event");
+    let (passed, while_passing, cpu_passing) = (begin.elapsed(), peak, gateway.process.cpu_time());
 
-    // What the stream still holds is everything: nobody trimmed it.
-    let truth: Arc<Vec<String>> = Arc::new(ids);
+    // The stream was not trimmed, so it holds every entry.
+    let stored_entries: Arc<Vec<String>> = Arc::new(ids);
     let again = Instant::now();
     let mut counters = Vec::new();
     let mut readers = Vec::new();
     for client in clients {
         counters.push(Arc::clone(&client.have));
-        let truth = Arc::clone(&truth);
+        let stored_entries = Arc::clone(&stored_entries);
         readers.push(client.read(events, move |n, frame| {
-            let rest = frame.strip_prefix("{\"id\":\"").and_then(|rest| rest.strip_prefix(&*truth[n]));
+            let rest = frame.strip_prefix("{\"id\":\"").and_then(|rest| rest.strip_prefix(&*stored_entries[n]));
             let data = rest.and_then(|rest| rest.strip_prefix("\",\"data\":"));
             let data = data.and_then(|rest| rest.strip_suffix(",\"event\":\"e\",\"channel\":\"flood\"}"));
             data.is_some_and(|text| text == data_of(n))
         }));
     }
-    let mut most_again = gateway.process.resident();
-    while readers.iter().any(|reader| !reader.is_finished()) && again.elapsed() < patience {
-        most_again = most_again.max(gateway.process.resident());
+    let mut peak_again = gateway.process.resident();
+    while readers.iter().any(|reader| !reader.is_finished()) && again.elapsed() < timeout {
+        peak_again = peak_again.max(gateway.process.resident());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     println!(
         "stalled: {streams} clients, {events} events; emitted in {:.1} s, read by one in {:.1} s, by the others later in {:.1} s; the gateway: \
-         {idle} KiB idle, {connected} with its clients, {while_passing} while they stood still, {most_again} when they read again, bound \
+         {idle} KiB idle, {connected} with its clients, {while_passing} while they stood still, {peak_again} when they read again, bound \
          {bound} (+ {on_its_way} on its way); {cpu_passing:.2} s and {:.2} s of CPU",
         emitted.as_secs_f64(),
         passed.as_secs_f64(),
@@ -160,8 +160,8 @@ async fn clients_that_stop_reading() {
     let short: Vec<usize> = counters.iter().map(|c| c.load(Ordering::Relaxed)).filter(|n| *n < events).collect();
     assert!(short.is_empty(), "{} clients came to {short:?} of {events} only", short.len());
     for reader in readers {
-        reader.await.expect("no panic").expect("a client that read again gets everything");
+        reader.await.expect("no panic").expect("a client that resumes reading receives every event");
     }
-    let most = while_passing.max(most_again);
-    assert!(most <= bound + on_its_way, "{most} KiB, and the bound is {bound} (+ {on_its_way})");
+    let peak = while_passing.max(peak_again);
+    assert!(peak <= bound + on_its_way, "{peak} KiB, and the bound is {bound} (+ {on_its_way})");
 }

@@ -1,26 +1,30 @@
-//! The stores that a URL names; away, guarded, or on a socket. No password ever shows, not even in a log of everything.
+//! Store URLs: unreachable, with a password, or on a Unix socket. No password is printed, not even in a trace log.
 
 use redis::aio::MultiplexedConnection;
 use redis::cmd;
 
-use crate::children::{Gateway, Running, ends, path};
 use crate::client::Sse;
 use crate::control_port::{JSON, ask};
+use crate::processes::{Gateway, Running, ends, path};
 use crate::redis_server::Redis;
 
 const SECRET: &str = "s3cret-Pa55";
 
-/// The lines of a configuration that logs everything.
-pub fn chatty(store: &str) -> String {
+/// A configuration with a trace log.
+pub fn trace_config(store: &str) -> String {
     format!("store = \"{store}\"\nallow-all = true\nlog.filter = \"trace\"")
 }
 
-fn keeps_secret(text: &str) {
-    assert!(!text.contains(SECRET), "the password shows: {}", text.lines().find(|l| l.contains(SECRET)).unwrap_or(""));
+fn assert_no_secret(text: &str) {
+    assert!(
+        !text.contains(SECRET),
+        "the password is printed: {}",
+        text.lines().find(|l| l.contains(SECRET)).unwrap_or("")
+    );
 }
 
-/// Events reach a stream, and the process ends without having said the password.
-pub async fn works(gateway: Gateway, admin: &mut MultiplexedConnection) {
+/// Asserts that events reach a stream, and that the password was not printed.
+pub async fn assert_store_works(gateway: Gateway, admin: &mut MultiplexedConnection) {
     let mut stream = Sse::open(gateway.data, "channel=news&last_ack_news=0").await;
     stream.connected("news").await;
     let mut add = cmd("XADD");
@@ -36,11 +40,11 @@ pub async fn works(gateway: Gateway, admin: &mut MultiplexedConnection) {
     gateway.process.signal("TERM").await;
     let ended = gateway.process.end().await;
     assert_eq!(ended.code(), Some(0), "{ended:?}");
-    keeps_secret(&ended.all());
+    assert_no_secret(&ended.all());
 }
 
-/// The start fails with words, and without the password.
-async fn refuses(process: Running, words: &[&str]) {
+/// Asserts that the start fails with these words, and without the password.
+async fn assert_start_fails(process: Running, words: &[&str]) {
     let ended = process.end().await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
     assert!(ended.stdout.is_empty(), "{ended:?}");
@@ -48,54 +52,54 @@ async fn refuses(process: Running, words: &[&str]) {
     for word in words {
         assert!(error.contains(word), "{word:?} is not in {error}");
     }
-    keeps_secret(&ended.all());
+    assert_no_secret(&ended.all());
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_fails_the_start_or_is_waited_for() {
-    let mut redis = Redis::later(&[]);
+async fn unreachable_store_fails_the_start_or_is_waited_for() {
+    let mut redis = Redis::unstarted(&[]);
     let store = format!("redis://ann:{SECRET}@127.0.0.1:{}/3", redis.port);
     let shown = format!("redis://127.0.0.1:{}/3", redis.port);
-    let (process, _dir) = Gateway::launch(&chatty(&store), &[]);
-    refuses(process, &[&shown, "--wait-for-store", "refused"]).await;
+    let (process, _dir) = Gateway::launch(&trace_config(&store), &[]);
+    assert_start_fails(process, &[&shown, "--wait-for-store", "refused"]).await;
 
-    let (process, dir) = Gateway::launch(&chatty(&redis.url()), &["--wait-for-store"]);
-    process.stderr.says("waiting for the store").await;
-    assert!(process.stdout.so_far().is_empty(), "nobody is told to come yet");
+    let (process, dir) = Gateway::launch(&trace_config(&redis.url()), &["--wait-for-store"]);
+    process.stderr.wait_for_text("waiting for the store").await;
+    assert!(process.stdout.text_so_far().is_empty(), "no address is printed yet");
     redis.restart().await;
-    works(Gateway::when_up(process, dir).await, &mut redis.connect().await).await;
+    assert_store_works(Gateway::wait_until_ready(process, dir).await, &mut redis.connect().await).await;
 }
 
 #[tokio::test]
-async fn waiting_is_for_what_may_come_back_only() {
-    let redis = Redis::guarded(&["--requirepass", "another"], ":another").await;
+async fn wait_for_store_does_not_retry_authentication_errors() {
+    let redis = Redis::with_password(&["--requirepass", "another"], ":another").await;
     let store = format!("redis://:{SECRET}@127.0.0.1:{}", redis.port);
     for args in [&[][..], &["--wait-for-store"]] {
-        let (process, _dir) = Gateway::launch(&chatty(&store), args);
-        refuses(process, &[&format!("redis://127.0.0.1:{}", redis.port)]).await;
+        let (process, _dir) = Gateway::launch(&trace_config(&store), args);
+        assert_start_fails(process, &[&format!("redis://127.0.0.1:{}", redis.port)]).await;
     }
-    // Without any password.
-    let (process, _dir) = Gateway::launch(&chatty(&redis.url()), &[]);
-    refuses(process, &["NOAUTH"]).await;
+    // Without a password.
+    let (process, _dir) = Gateway::launch(&trace_config(&redis.url()), &[]);
+    assert_start_fails(process, &["NOAUTH"]).await;
 }
 
 #[tokio::test]
-async fn a_password_and_a_database() {
-    let redis = Redis::guarded(&["--requirepass", SECRET], &format!(":{SECRET}")).await;
+async fn store_url_selects_password_and_database() {
+    let redis = Redis::with_password(&["--requirepass", SECRET], &format!(":{SECRET}")).await;
     let mut admin = redis.connect().await;
     let _: () = cmd("SELECT").arg(7).query_async(&mut admin).await.expect("a database");
     let store = format!("redis://:{SECRET}@127.0.0.1:{}/7", redis.port);
-    works(Gateway::start(&chatty(&store)).await, &mut admin).await;
-    assert!(redis.entries("news").await.is_empty(), "another database has nothing of it");
+    assert_store_works(Gateway::start(&trace_config(&store)).await, &mut admin).await;
+    assert!(redis.entries("news").await.is_empty(), "other databases stay empty");
 }
 
 #[tokio::test]
-async fn a_user_that_may_do_what_the_documentation_says() {
+async fn documented_redis_permissions_are_sufficient() {
     let redis = Redis::start(&[]).await;
     let mut admin = redis.connect().await;
     let documentation = include_str!("../../docs/configuration.md");
     let (_, rule) = documentation.split_once("ACL SETUSER tidegate ").expect("the documentation has a rule");
-    let rule = rule.split("```").next().expect("its end").replace(">password", &format!(">{SECRET}"));
+    let rule = rule.split("```").next().expect("the connection ends").replace(">password", &format!(">{SECRET}"));
     let mut user = cmd("ACL");
     user.arg("SETUSER").arg("tidegate");
     rule.split_whitespace().for_each(|word| {
@@ -105,45 +109,49 @@ async fn a_user_that_may_do_what_the_documentation_says() {
     let store = format!("redis://tidegate:{SECRET}@127.0.0.1:{}", redis.port);
     let emitted = ends(&["emit", "other", "e", "1", "--max-length", "5", "--expire", "1h", "--store", &store]).await;
     assert_eq!(emitted.code(), Some(0), "{emitted:?}");
-    works(Gateway::start(&chatty(&store)).await, &mut admin).await;
+    assert_store_works(Gateway::start(&trace_config(&store)).await, &mut admin).await;
 
     let wrong = format!("redis://tidegate:x{SECRET}@127.0.0.1:{}", redis.port);
-    let (process, _dir) = Gateway::launch(&chatty(&wrong), &[]);
-    refuses(process, &[&redis.url()]).await;
+    let (process, _dir) = Gateway::launch(&trace_config(&wrong), &[]);
+    assert_start_fails(process, &[&redis.url()]).await;
     let refused = ends(&["emit", "other", "e", "1", "--store", &wrong]).await;
     assert_eq!((refused.code(), refused.stdout.is_empty()), (Some(1), true), "{refused:?}");
-    keeps_secret(&refused.all());
+    assert_no_secret(&refused.all());
 }
 
 #[tokio::test]
-async fn a_unix_socket() {
-    let dir = tempfile::tempdir().expect("a folder");
+async fn store_is_reachable_through_a_unix_socket() {
+    let dir = tempfile::tempdir().expect("a directory");
     let socket = path(dir.path(), "redis.sock");
-    let redis = Redis::guarded(&["--unixsocket", &socket, "--requirepass", SECRET], &format!(":{SECRET}")).await;
+    let redis = Redis::with_password(&["--unixsocket", &socket, "--requirepass", SECRET], &format!(":{SECRET}")).await;
     let mut admin = redis.connect().await;
     let _: () = cmd("SELECT").arg(2).query_async(&mut admin).await.expect("a database");
-    works(Gateway::start(&chatty(&format!("redis+unix://{socket}?db=2&pass={SECRET}"))).await, &mut admin).await;
+    assert_store_works(
+        Gateway::start(&trace_config(&format!("redis+unix://{socket}?db=2&pass={SECRET}"))).await,
+        &mut admin,
+    )
+    .await;
 
     let nowhere = path(dir.path(), "nowhere.sock");
-    let (process, _dir) = Gateway::launch(&chatty(&format!("redis+unix://{nowhere}?pass={SECRET}")), &[]);
-    refuses(process, &[&format!("redis+unix://{nowhere}")]).await;
+    let (process, _dir) = Gateway::launch(&trace_config(&format!("redis+unix://{nowhere}?pass={SECRET}")), &[]);
+    assert_start_fails(process, &[&format!("redis+unix://{nowhere}")]).await;
 }
 
 #[tokio::test]
-async fn a_url_that_is_none_is_not_quoted() {
+async fn invalid_store_url_is_not_printed() {
     for store in [format!("http://ann:{SECRET}@h"), format!("redis://ann:{SECRET}@h:99999"), format!("{SECRET}@h")] {
         for command in [&["serve", "--allow-all"][..], &["emit", "c", "e", "1"]] {
             let ended = ends(&[command, &["--store", &store]].concat()).await;
             assert_eq!(ended.code(), Some(2), "{ended:?}");
             assert!(ended.stderr.contains("redis://user:password@"), "{}", ended.stderr);
-            keeps_secret(&ended.all());
+            assert_no_secret(&ended.all());
         }
     }
 }
 
-/// A Redis that refuses a command, for lack of a right, is the operator's to repair: no endpoint reports it as the client's mistake.
+/// A command that Redis refuses for lack of a permission is the operator's problem, so no endpoint reports it as the client's error.
 #[tokio::test]
-async fn command_that_redis_refuses_is_a_bad_gateway_on_every_endpoint() {
+async fn command_refused_by_redis_is_a_bad_gateway_on_every_endpoint() {
     let redis = Redis::start(&[]).await;
     let mut admin = redis.connect().await;
     let rule = async |admin: &mut MultiplexedConnection, rule: &[&str]| {
@@ -158,7 +166,7 @@ async fn command_that_redis_refuses_is_a_bad_gateway_on_every_endpoint() {
     let bearer = format!("authorization: Bearer {}\r\n", "t".repeat(16));
     let twice: &[u8] = br#"["XADD","c","1-1","event","e"]"#;
     assert_eq!(ask(gateway.data, "POST", "/redis", &bearer, twice).await.0, 200);
-    assert_eq!(ask(gateway.data, "POST", "/redis", &bearer, twice).await.0, 400, "an id that is there is a mistake");
+    assert_eq!(ask(gateway.data, "POST", "/redis", &bearer, twice).await.0, 400, "an existing id is an error");
 
     rule(&mut admin, &["-xadd", "-hgetall", "-hset", "-get", "-getrange"]).await;
     let event: &[u8] = br#"{"channel":"c","event":"e"}"#;

@@ -1,15 +1,15 @@
-//! `rediss://`, with certificates made here.
+//! `rediss://`, with certificates that the test generates.
 
 use std::path::Path;
 
 use redis::cmd;
 use tokio::process::Command;
 
-use crate::children::{Gateway, ends, lasting_port, path, run};
+use crate::processes::{Gateway, ends, path, reserved_port, run};
 use crate::redis_server::{Redis, speaks_tls};
-use crate::stores::{chatty, works};
+use crate::stores::{assert_store_works, trace_config};
 
-/// A root, and a server's certificate by it.
+/// Generates a root certificate, and a server certificate that it signs.
 pub async fn certificates(dir: &Path) {
     let script = "
         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj '/CN=Tests of Tidegate' \
@@ -25,12 +25,12 @@ pub async fn certificates(dir: &Path) {
 }
 
 #[tokio::test]
-async fn a_store_over_tls_with_its_own_root() {
+async fn store_over_tls_is_verified_with_the_configured_root() {
     assert!(speaks_tls().await, "this redis-server was built without TLS; Debian's and Ubuntu's are with it");
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     certificates(dir.path()).await;
     let file = |name: &str| path(dir.path(), name);
-    let port = lasting_port();
+    let port = reserved_port();
     let redis = Redis::start(&[
         "--tls-port",
         &port.to_string(),
@@ -43,27 +43,27 @@ async fn a_store_over_tls_with_its_own_root() {
     ])
     .await;
     let (store, ca) = (format!("rediss://127.0.0.1:{port}"), file("ca.pem"));
-    let trusting = format!("store-ca = \"{ca}\"\n{}", chatty(&store));
-    works(Gateway::start(&trusting).await, &mut redis.connect().await).await;
+    let trusting = format!("store-ca = \"{ca}\"\n{}", trace_config(&store));
+    assert_store_works(Gateway::start(&trusting).await, &mut redis.connect().await).await;
     let named = trusting.replace("127.0.0.1", "localhost");
     let _: () = cmd("FLUSHALL").query_async(&mut redis.connect().await).await.expect("emptied");
-    works(Gateway::start(&named).await, &mut redis.connect().await).await;
+    assert_store_works(Gateway::start(&named).await, &mut redis.connect().await).await;
 
     let emitted = ends(&["emit", "tls", "e", "1", "--store", &store, "--store-ca", &ca]).await;
     assert_eq!(emitted.code(), Some(0), "{emitted:?}");
     assert_eq!(redis.entries("tls").await.len(), 1);
 
-    // Nobody else's certificates are believed, and neither is a server without TLS.
+    // Certificates of another root are rejected, and so is a server without TLS.
     certificates(dir.path()).await;
     let plain = trusting.replace(&store, &format!("rediss://127.0.0.1:{}", redis.port));
-    for (toml, cause) in [(chatty(&store), "certificate"), (trusting, "certificate"), (plain, "rediss://")] {
+    for (toml, cause) in [(trace_config(&store), "certificate"), (trusting, "certificate"), (plain, "rediss://")] {
         let (process, _dir) = Gateway::launch(&toml, &[]);
         let ended = process.end().await;
         assert_eq!((ended.code(), ended.stdout.is_empty()), (Some(1), true), "{ended:?}");
         let error = ended.stderr.lines().last().unwrap_or_default();
         assert!(error.contains(cause) && error.contains("rediss://127.0.0.1"), "{error}");
     }
-    let missing = format!("store-ca = \"{}\"\n{}", file("missing.pem"), chatty(&store));
+    let missing = format!("store-ca = \"{}\"\n{}", file("missing.pem"), trace_config(&store));
     let (process, _dir) = Gateway::launch(&missing, &[]);
     let ended = process.end().await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");

@@ -1,4 +1,4 @@
-//! Token profiles of a real gateway: keys over TLS, secrets out of the environment, and neither in the log.
+//! Token profiles of a real gateway: keys over TLS, secrets from the environment, and neither in the log.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -17,13 +17,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio_rustls::TlsAcceptor;
 
-use crate::children::{Gateway, Running, path, run, tidegate, until, within};
 use crate::guests::component;
+use crate::processes::{Gateway, Running, path, run, tidegate, wait_until, with_timeout};
 use crate::tls::certificates;
 
 const SECRET: &str = "hunter2 hunter2 hunter2 hunter2 hunter2";
 
-/// Serves these bytes over TLS, with the certificate that lies in a folder.
+/// Serves these bytes over TLS, with the certificate in this directory.
 async fn serve(dir: &Path, body: Vec<u8>) -> SocketAddr {
     let certificate = CertificateDer::from_pem_file(dir.join("server.pem")).expect("a certificate");
     let key = PrivateKeyDer::from_pem_file(dir.join("server.key")).expect("a key");
@@ -38,7 +38,7 @@ async fn serve(dir: &Path, body: Vec<u8>) -> SocketAddr {
     let address = listener.local_addr().expect("a bound port");
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
-            // A client that does not trust it goes away here.
+            // A client that does not trust the certificate disconnects here.
             let Ok(mut socket) = acceptor.accept(socket).await else { continue };
             let mut request = Vec::new();
             while !request.ends_with(b"\r\n\r\n") && socket.read_buf(&mut request).await.unwrap_or(0) > 0 {}
@@ -61,9 +61,9 @@ pub async fn show(to: SocketAddr, token: &str) -> (u16, String) {
         socket.write_all(request.as_bytes()).await.expect("it is sent");
         socket.read_to_string(&mut answer).await.expect("an answer");
     };
-    within("an answer", asking).await;
+    with_timeout("an answer", asking).await;
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    (status, answer.split_once("\r\n\r\n").expect("a head").1.to_owned())
+    (status, answer.split_once("\r\n\r\n").expect("the response head").1.to_owned())
 }
 
 fn launch(dir: TempDir, toml: &str, roots: Option<&str>) -> (Running, TempDir) {
@@ -83,8 +83,8 @@ pub fn claims(issuer: &str) -> Value {
 }
 
 #[tokio::test]
-async fn keys_over_tls_and_secrets_that_are_not_shown() {
-    let dir = tempfile::tempdir().expect("a folder");
+async fn keys_are_fetched_over_tls_and_secrets_are_not_logged() {
+    let dir = tempfile::tempdir().expect("a directory");
     certificates(dir.path()).await;
     let mut command = Command::new("sh");
     let script = "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem";
@@ -121,17 +121,17 @@ async fn keys_over_tls_and_secrets_that_are_not_shown() {
     let local = encode(&Header::new(Algorithm::HS256), &claims("local"), &secret).expect("a token");
 
     let roots = path(dir.path(), "ca.pem");
-    let folder = || tempfile::tempdir().expect("a folder");
+    let folder = || tempfile::tempdir().expect("a directory");
     for (roots, expected) in [(Some(&*roots), 200), (None, 503)] {
         let (process, kept) = launch(folder(), &toml, roots);
-        let gateway = Gateway::when_up(process, kept).await;
-        until("the first fetch is over", async || show(gateway.data, &remote).await.0 == expected).await;
+        let gateway = Gateway::wait_until_ready(process, kept).await;
+        wait_until("the first fetch has finished", async || show(gateway.data, &remote).await.0 == expected).await;
         assert_eq!(show(gateway.data, &local).await.0, 200);
         assert_eq!(show(gateway.data, "x").await, (401, "malformed".into()));
         if expected == 503 {
-            gateway.process.stderr.says("cannot fetch the keys").await;
+            gateway.process.stderr.wait_for_text("cannot fetch the keys").await;
         }
-        // Whole: what is written behind is no less a secret.
+        // The whole log, including the lines of the shutdown.
         gateway.process.signal("TERM").await;
         let log = gateway.process.end().await.all();
         assert_eq!(log.contains("cannot fetch the keys"), expected == 503, "{log}");
@@ -140,7 +140,7 @@ async fn keys_over_tls_and_secrets_that_are_not_shown() {
         }
     }
 
-    // What is missing is told at the start, by its name.
+    // A missing variable fails the start, by its name.
     let (process, _dir) = launch(folder(), &toml.replace("TEST_SECRET", "TEST_SECRET_THAT_IS_NOT_THERE"), None);
     let ended = process.end().await;
     assert_eq!(ended.code(), Some(2), "{ended:?}");

@@ -8,10 +8,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::children::{Ended, Gateway, run, tidegate, until, within};
 use crate::client::Sse;
 use crate::fleet::{Fleet, digest, status};
 use crate::guests::component;
+use crate::processes::{Ended, Gateway, run, tidegate, wait_until, with_timeout};
 use crate::redis_server::Redis;
 
 /// A gateway of the fleet with this name. Nodes of all fleets have the same name, so that a key without the fleet's name is shared.
@@ -35,13 +35,13 @@ async fn changed_keys(redis: &Redis) -> watch::Receiver<String> {
             sender.send_modify(|text| text.push_str(&String::from_utf8_lossy(&bytes[..read])));
         }
     });
-    text.clone().wait_for(|text| text.contains("psubscribe")).await.expect("it is subscribed");
+    text.clone().wait_for(|text| text.contains("psubscribe")).await.expect("the subscription is confirmed");
     text
 }
 
-fn keys(told: &str) -> BTreeSet<&str> {
-    // The last line may not be here as a whole.
-    let (lines, _) = told.rsplit_once("\r\n").unwrap_or_default();
+fn keys(changes: &str) -> BTreeSet<&str> {
+    // The last line may be incomplete.
+    let (lines, _) = changes.rsplit_once("\r\n").unwrap_or_default();
     let keys = lines.split("\r\n").filter_map(|line| line.strip_prefix("__keyspace@0__:"));
     keys.filter(|key| *key != "*").collect()
 }
@@ -52,14 +52,14 @@ fn json_of(ended: &Ended) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_fleets_on_one_redis_do_not_meet() {
+async fn fleets_on_one_redis_are_separate() {
     let fleet = Fleet::unsigned().await;
-    let told = changed_keys(&fleet.redis).await;
+    let changes = changed_keys(&fleet.redis).await;
     let (blue, green) = (node(&fleet, "blue").await, node(&fleet, "green").await);
     for name in ["deny", "allow"] {
         fleet.write(&format!("{name}.wasm"), component(name));
     }
-    // Push: the other fleet prepares nothing, activates nothing, and remembers nothing.
+    // Push: the other fleet prepares nothing, activates nothing, and records nothing.
     let pushed = fleet.succeeds(&["push", "deny.wasm", "--fleet", "blue"]).await;
     assert_eq!((status(blue.data).await, status(green.data).await), (418, 503));
     let other = fleet.succeeds(&["status", "--fleet", "green"]).await;
@@ -75,14 +75,14 @@ async fn two_fleets_on_one_redis_do_not_meet() {
         assert_eq!((nodes, digest(&status["current"])), (vec![&json!(gateway.data.to_string())], current), "{status}");
         let list = fleet.succeeds(&["list", "--fleet", name]).await;
         assert_eq!(list["history"].as_array().map(Vec::len), Some(1), "{list}");
-        assert!(!gateway.process.stderr.so_far().contains("another node has this name"));
+        assert!(!gateway.process.stderr.text_so_far().contains("another node has this name"));
     }
     // Shadow: one fleet's shadow policy is evaluated for its own requests only.
     fleet.succeeds(&["shadow", "allow.wasm", "--share", "1", "--fleet", "blue"]).await;
     fleet.fails(&["shadow", "--fleet", "green"], "there is no").await;
     assert_eq!((status(blue.data).await, status(green.data).await), (418, 200));
     let counts = async || fleet.succeeds(&["shadow", "--fleet", "blue"]).await["counts"].clone();
-    until("it was evaluated", async || counts().await["reject_to_allow"] == 1).await;
+    wait_until("the shadow policy was evaluated", async || counts().await["reject_to_allow"] == 1).await;
     assert_eq!(counts().await["agree"], 0);
     fleet.succeeds(&["shadow", "--stop", "--fleet", "blue"]).await;
     // Revocation: streams of the other fleet stay, and its list stays empty.
@@ -99,9 +99,9 @@ async fn two_fleets_on_one_redis_do_not_meet() {
     let revoked = revoke(&["--channel", "c", "--fleet", "green"]).await;
     assert_eq!((&revoked["streams"], &revoked["nodes"]), (&json!(1), &json!({ "a": 1 })), "{revoked}");
 
-    // None of all that touched a key, or listens on a channel, without a fleet's name.
+    // No key that was touched, and no channel that is subscribed to, lacks a fleet's name.
     let is_named = |name: &str| ["tidegate:{blue}:", "tidegate:{green}:"].iter().any(|prefix| name.starts_with(prefix));
-    let text = told.borrow().clone();
+    let text = changes.borrow().clone();
     for key in keys(&text) {
         assert!(is_named(key), "{key}");
     }
@@ -114,7 +114,7 @@ async fn two_fleets_on_one_redis_do_not_meet() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_command_takes_the_fleet_from_its_flag_the_environment_and_the_configuration() {
+async fn command_selects_the_fleet_by_flag_environment_or_configuration() {
     let fleet = Fleet::unsigned().await;
     let blue = node(&fleet, "blue").await;
     let nodes = |status: &Value| status["nodes"].as_array().map(Vec::len);
@@ -128,10 +128,10 @@ async fn a_command_takes_the_fleet_from_its_flag_the_environment_and_the_configu
     let mut command = tidegate(&["policy", "status", "--json", "--store", &url, "--fleet", "blue"]);
     command.current_dir(fleet.path("")).env("TIDEGATE_FLEET_NAME", "green");
     assert_eq!(nodes(&json_of(&run(command, None).await)), Some(1));
-    // Through a gateway there is no choice, and a name that is not valid goes nowhere.
+    // A gateway determines the fleet itself, and an invalid name is an error.
     let control = blue.control.to_string();
     for args in [&["--control", &*control, "--fleet", "blue"][..], &["--store", &url, "--fleet", "a}b"]] {
-        let ended = within("an end", fleet.run(&[&["policy", "status"], args].concat())).await;
+        let ended = with_timeout("the command ends", fleet.run(&[&["policy", "status"], args].concat())).await;
         assert_eq!(ended.code(), Some(2), "{ended:?}");
     }
     fleet.write("tidegate.toml", "fleet.name = \"a b\"\n");

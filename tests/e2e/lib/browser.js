@@ -1,4 +1,4 @@
-// A real browser, and the page that it shows: an app with the unchanged React half of @upstash/realtime.
+// A real browser, and its page: an app with the unchanged React half of @upstash/realtime.
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { fileURLToPath } from "node:url";
@@ -36,7 +36,7 @@ export async function bundle() {
   return result.outputFiles[0].text;
 }
 
-/** Serves the page on an origin of its own: `{origin, stop()}`. */
+/** Serves the page on a separate origin: `{origin, stop()}`. */
 export async function servePage() {
   const script = await bundle();
   const html = '<!doctype html><meta charset="utf-8"><title>app</title><div id="root"></div><script src="/app.js"></script>';
@@ -59,7 +59,7 @@ export async function servePage() {
 }
 
 /**
- * Opens the app as somebody: `session` is the value of their cookie. Cookies are not bound to a port, so the gateway on
+ * Opens the app with a session: `session` is the value of their cookie. Cookies are not bound to a port, so the gateway on
  * another port of 127.0.0.1 gets it. The visit has `page`, and what the app has seen.
  */
 export async function visit(browser, origin, { api, channels, session }) {

@@ -1,4 +1,4 @@
-// A child process whose output is read by line and which is ended by its own handle only.
+// A child process whose output is read by line, and which only its handle ends.
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { inTime, until, witnesses } from "./until.js";
@@ -18,7 +18,7 @@ export class Child {
     this.process = spawn(file, args, { env, cwd, stdio: ["ignore", "pipe", "pipe"] });
     this.exited = new Promise((resolve) => {
       this.process.once("error", (error) => resolve((this.end = { code: null, signal: null, error })));
-      // "close", not "exit": its last words have been read by then.
+      // "close", not "exit": all output has been read by then.
       this.process.once("close", (code, signal) => resolve((this.end ??= { code, signal })));
     });
     createInterface({ input: this.process.stdout }).on("line", (line) => this.stdout.push(line));
@@ -50,7 +50,7 @@ export class Child {
     );
   }
 
-  /** Asks it to end, and ends it after ten seconds. Gives back `{code, signal}`. */
+  /** Terminates the process, and kills it after ten seconds. Returns `{code, signal}`. */
   async stop() {
     if (this.end) return this.end;
     this.process.kill("SIGTERM");
@@ -61,7 +61,7 @@ export class Child {
     }
   }
 
-  /** Ends it without a word. */
+  /** Kills the process. */
   async kill() {
     if (!this.end) this.process.kill("SIGKILL");
     return this.exited;

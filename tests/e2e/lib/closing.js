@@ -1,4 +1,4 @@
-// What a suite opened is closed in reverse order, all of it, even when closing one thing fails.
+// Closes everything that a suite opened, in reverse order, even if closing one of them fails.
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -6,13 +6,13 @@ import { join } from "node:path";
 export class Closing {
   #things = [];
 
-  /** Remembers `thing` and how to end it; gives `thing` back. */
+  /** Registers `thing` and how to close it; returns `thing`. */
   add(thing, end) {
     this.#things.push(() => end(thing));
     return thing;
   }
 
-  /** A directory that is removed in the end, also when the test process dies of an exception. */
+  /** A directory that is removed at the end, even if the test process fails with an exception. */
   dir(prefix = "tidegate-e2e-") {
     const path = mkdtempSync(join(tmpdir(), prefix));
     const remove = () => rmSync(path, { recursive: true, force: true });

@@ -22,9 +22,9 @@ export async function startGateway({ args, config, dir, name = "tidegate", withi
     writeFileSync(file, config);
     all.push("--config", file);
   }
-  // The settings of the person who runs the tests are not part of them.
+  // Settings in the environment of the test run do not apply.
   const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith("TIDEGATE_")));
-  // Nothing is left outside the checkout.
+  // Keep all files within the checkout.
   env.TIDEGATE_CACHE_DIR = join(REPO, "target/tmp");
   const gateway = new Child(name, BINARY, all, { env });
   try {

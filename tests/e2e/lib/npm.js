@@ -21,9 +21,9 @@ export function emitter(gateway, token, options = {}) {
 
 /**
  * The package's `subscribe()` starts a 60 s interval that its own unsubscribe never ends, which would keep the test's process
- * alive. From here on intervals do not.
+ * alive. After this call intervals do not.
  */
-export function letIntervalsGo() {
+export function unrefIntervals() {
   const original = globalThis.setInterval;
   globalThis.setInterval = (...args) => original(...args).unref();
 }

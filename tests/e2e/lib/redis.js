@@ -1,4 +1,4 @@
-// A Redis server of the test's own, and raw commands to it: what the npm client would not send, byte for byte.
+// A Redis server for one test, and raw commands to it, which the npm client would not send.
 import { once } from "node:events";
 import { createServer, connect } from "node:net";
 import { Child } from "./child.js";
@@ -8,7 +8,7 @@ const BINARY = process.env.REDIS_SERVER || "/usr/bin/redis-server";
 /** Starts redis-server in `dir`. `options` are more of its options, `{ appendonly: "yes" }`. */
 export async function startRedis({ dir, options = {} }) {
   const more = Object.entries({ save: "", appendonly: "no", ...options }).flatMap(([key, value]) => [`--${key}`, value]);
-  // Redis cannot be told "any port", so a free one may be taken by somebody else before it is bound: look for another.
+  // Redis cannot bind "any port", and a free port may be taken before Redis binds it: retry with another one.
   for (let attempt = 1; ; attempt++) {
     const port = await freePort();
     const server = new Child("redis", BINARY, ["--bind", "127.0.0.1", "--port", String(port), "--dir", dir, ...more]);

@@ -1,10 +1,10 @@
-// A TCP relay: the network between a client and the gateway, which a test can cut.
+// A TCP relay between a client and the gateway, which a test can disconnect.
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
 
 /**
  * Listens on a free port and passes bytes to `127.0.0.1:<target>`; `target` may be changed at any time. With a list of targets it is
- * a balancer, in little: each connection goes to the one whose turn it is, and to the next one where that refuses.
+ * a round-robin load balancer: a connection that one target refuses goes to the next.
  */
 export async function startRelay(target) {
   const relay = new Relay(target);
@@ -14,7 +14,7 @@ export async function startRelay(target) {
 
 class Relay {
   port = 0;
-  /** Connections taken so far. */
+  /** Number of accepted connections. */
   accepted = 0;
   #server = null;
   #sockets = new Set();
@@ -27,17 +27,17 @@ class Relay {
     return `http://127.0.0.1:${this.port}`;
   }
 
-  /** Links that are open now. */
+  /** Number of open links. */
   get links() {
     return this.#sockets.size / 2;
   }
 
-  /** Drops every link. New ones are still taken. */
+  /** Drops every link. New ones are still accepted. */
   cut() {
     for (const socket of this.#sockets) socket.destroy();
   }
 
-  /** Drops every link and takes no new one until `up()`. */
+  /** Drops every link and accepts no new one until `up()`. */
   async down() {
     const server = this.#server;
     if (!server) return;

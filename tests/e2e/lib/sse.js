@@ -1,11 +1,10 @@
-// A plain reader of server-sent events over node:http. It takes what stands on the wire, as a browser would, but decides
-// nothing of its own: it reconnects when it is told to.
+// A plain reader of server-sent events over node:http. It parses like a browser, and reconnects only on request.
 import http from "node:http";
 import { StringDecoder } from "node:string_decoder";
 import { until } from "./until.js";
 
 export class SseReader {
-  /** What came, over all connections: `{id, data, json}`; `json` is undefined where the data is not JSON. */
+  /** All frames received, over all connections: `{id, data, json}`; `json` is undefined where the data is not JSON. */
   frames = [];
   /** The last event id that was dispatched, as a browser keeps it. */
   lastEventId = "";
@@ -26,7 +25,7 @@ export class SseReader {
     this.requestHeaders = headers;
   }
 
-  /** Connects; resolves with the reader once the response's head is here (and, if it is no stream, its body). */
+  /** Connects; resolves with the reader after the response head (and, if it is not a stream, its body). */
   static async open(url, options) {
     const reader = new SseReader(url, options);
     await reader.connect();
@@ -69,7 +68,7 @@ export class SseReader {
     return this;
   }
 
-  /** What a browser does when the network drops: the same URL again, with `Last-Event-ID`. */
+  /** Reconnects as a browser does: the same URL, with `Last-Event-ID`. */
   async reconnect() {
     return this.connect();
   }
@@ -96,7 +95,7 @@ export class SseReader {
     return until(what, () => this.users(channel).find((event) => event.event === name), { within });
   }
 
-  /** Waits until each of `channels` has said that it is connected. */
+  /** Waits until each of `channels` is connected. */
   async connected(channels) {
     const what = () => `connected to ${channels} on ${this.url}; ${this.status} ${this.body} ${JSON.stringify(this.frames)}`;
     await until(what, () => channels.every((name) => this.system("connected").some((frame) => frame.channel === name)));
@@ -104,7 +103,7 @@ export class SseReader {
   }
 }
 
-/** Whether the stock client would hand this to the app. */
+/** Whether the stock client would pass this to the app. */
 export function isUserEvent(json) {
   return (
     typeof json === "object" && json !== null && typeof json.event === "string" && typeof json.channel === "string" &&
@@ -112,7 +111,7 @@ export function isUserEvent(json) {
   );
 }
 
-/** The event-stream format, fed in pieces cut anywhere. */
+/** A parser of the event-stream format, for input split at any byte. */
 class Parser {
   #text = "";
   #data = [];

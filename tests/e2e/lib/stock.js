@@ -1,4 +1,4 @@
-// The peer of the parity tests: `handle()` of the npm package, unchanged, on Node's own http server.
+// The peer of the parity tests: the unchanged `handle()` of the npm package, on Node's http server.
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { Readable } from "node:stream";
@@ -19,7 +19,7 @@ export async function startStock(gateway, token) {
     publish: (...args) => client.publish(...args),
     async xrange(channel, ...args) {
       const entries = await client.xrange(channel, ...args);
-      // After the handler's own continuation.
+      // After the handler's continuation.
       setImmediate(() => reads.set(channel, (reads.get(channel) ?? 0) + 1));
       return entries;
     },

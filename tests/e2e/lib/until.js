@@ -1,11 +1,10 @@
-// Waiting for conditions. Everything that a test waits for has a deadline, and a missed deadline says what the
-// processes under test had to say last.
+// Waiting for conditions. Every wait has a deadline, and a missed deadline reports the last output of the processes under test.
 import { setTimeout as pause } from "node:timers/promises";
 
 /** Functions that describe what is running, for the message of a missed deadline. */
 export const witnesses = new Set();
 
-/** Polls `condition` until it gives something truthy, and gives that back. */
+/** Polls `condition` until it returns a truthy value, and returns that. */
 export async function until(what, condition, { within = 10_000, every = 15 } = {}) {
   const deadline = performance.now() + within;
   for (;;) {
@@ -31,7 +30,7 @@ export async function inTime(what, promise, within = 10_000) {
   }
 }
 
-/** What the witnesses say, as text to append to an error. */
+/** The descriptions of what is running, as text to append to an error. */
 export function testimony() {
   return [...witnesses].map((witness) => `\n${witness()}`).join("");
 }

@@ -1,4 +1,4 @@
-// The world of the example policy: who is who, which every suite shares.
+// The sessions and teams of the example policy, shared by all suites.
 import { join } from "node:path";
 import { REPO, toml } from "./gateway.js";
 
@@ -8,10 +8,10 @@ export const TOKEN = "e2e-token";
 /** The example policy as a component. */
 export const POLICY = join(REPO, "guest-examples/rust-role-based/policy.wasm");
 
-/** Session ids, the values of the cookie. Nobody has Mallory's. */
+/** Session ids, the values of the cookie. Mallory's is not in the store. */
 export const SESSION = { alice: "sid-a1", bob: "sid-b2", root: "sid-r3", mallory: "sid-m4" };
 
-/** Writes the world into Redis. */
+/** Writes the sessions and teams into Redis. */
 export async function seed(resp) {
   const people = { alice: "member", bob: "member", root: "admin" };
   for (const [id, role] of Object.entries(people)) {

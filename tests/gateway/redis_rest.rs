@@ -1,4 +1,4 @@
-//! `/redis`, in brief: the npm package's own suites say the rest.
+//! `/redis`, in brief: `tests/e2e` has the rest.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ async fn post(gateway: &Gateway, path: &str, headers: &[(&str, &str)], body: &Va
 }
 
 #[tokio::test]
-async fn commands_need_a_token() {
+async fn commands_require_a_token() {
     let gateway = Gateway::start(TOML).await;
     let command = json!(["XRANGE", "c", "-", "+"]);
     for (headers, status) in [
@@ -38,7 +38,7 @@ async fn commands_need_a_token() {
 }
 
 #[tokio::test]
-async fn only_some_commands_on_keys_that_may_be_channels_pass() {
+async fn only_allowed_commands_on_allowed_channels_are_executed() {
     let gateway =
         Gateway::start(&format!("{TOML}stream.max-event-size = '1KiB'\n[memory-store.seed]\nplain = 'text'")).await;
     for (command, status, word) in [
@@ -69,7 +69,7 @@ async fn only_some_commands_on_keys_that_may_be_channels_pass() {
 }
 
 #[tokio::test]
-async fn an_emit_over_rest_reaches_the_streams_and_can_be_read_back() {
+async fn event_emitted_over_rest_is_delivered_and_can_be_read() {
     let gateway = Gateway::start(TOML).await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -91,7 +91,7 @@ async fn an_emit_over_rest_reaches_the_streams_and_can_be_read_back() {
     let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
     let fields: Vec<String> = ["data", "\"grüße\"", "event", "e", "channel", "c"].map(encode).into();
     assert_eq!(reply.json(), json!({"result": [[encode(&id), fields]]}));
-    gateway.store.cut();
+    gateway.store.disconnect();
     let reply = post(&gateway, "/redis", &[TOKEN], &range).await;
     assert_eq!(reply.status, 503, "{}", reply.body);
 }

@@ -1,22 +1,22 @@
-//! Without a policy that works nobody comes in, and most often not even the gateway starts.
+//! Missing and invalid policies: the gateway does not start, or refuses all requests.
 
 use std::path::PathBuf;
 
-use crate::children::{Ended, Gateway, ends, path, within};
 use crate::client::Wire;
 use crate::guests;
+use crate::processes::{Ended, Gateway, ends, path, with_timeout};
 
 const PORTS: [&str; 6] = ["serve", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--store=memory:"];
 
-fn never_listened(ended: &Ended, code: i32) {
+fn assert_never_listened(ended: &Ended, code: i32) {
     assert_eq!(ended.code(), Some(code), "{ended:?}");
     assert!(ended.stdout.is_empty(), "{ended:?}");
 }
 
 #[tokio::test]
-async fn without_a_policy_there_is_no_start() {
+async fn start_without_a_policy_fails() {
     let ended = ends(&PORTS).await;
-    never_listened(&ended, 2);
+    assert_never_listened(&ended, 2);
     for remedy in ["--policy policy.wasm", "--allow-all"] {
         assert!(ended.stderr.contains(remedy), "{}", ended.stderr);
     }
@@ -24,8 +24,8 @@ async fn without_a_policy_there_is_no_start() {
 }
 
 #[tokio::test]
-async fn a_policy_that_does_not_load_is_named_with_the_cause() {
-    let dir = tempfile::tempdir().expect("a folder");
+async fn invalid_policy_fails_the_start_with_its_name_and_cause() {
+    let dir = tempfile::tempdir().expect("a directory");
     let missing = PathBuf::from(path(dir.path(), "missing.wasm"));
     let file = |name: &str, bytes: &[u8]| {
         let path = dir.path().join(name);
@@ -46,7 +46,7 @@ async fn a_policy_that_does_not_load_is_named_with_the_cause() {
         let name = file.to_str().expect("a path");
         for command in [&PORTS[..], &["check", "--store=memory:"]] {
             let ended = ends(&[command, &["--policy", name]].concat()).await;
-            never_listened(&ended, 1);
+            assert_never_listened(&ended, 1);
             assert!(ended.stderr.contains(name) && ended.stderr.contains(cause), "{cause}: {}", ended.stderr);
             assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
         }
@@ -54,20 +54,20 @@ async fn a_policy_that_does_not_load_is_named_with_the_cause() {
 }
 
 #[tokio::test]
-async fn a_policy_that_traps_lets_nobody_in() {
-    let dir = tempfile::tempdir().expect("a folder");
+async fn policy_that_traps_fails_closed() {
+    let dir = tempfile::tempdir().expect("a directory");
     let file = path(dir.path(), "trap.wasm");
     std::fs::write(&file, guests::component("trap")).expect("the policy is written");
     let gateway = Gateway::start(&format!("store = \"memory:\"\npolicy.file = \"{file}\"")).await;
     for query in ["", "?channel=a", "?channel=a&channel=b&last_ack_a=0", "?channel="] {
         let target = format!("/api/realtime{query}");
-        let wire = within("an answer", Wire::get(gateway.data, &target, None, None)).await.expect("an answer");
+        let wire = with_timeout("an answer", Wire::get(gateway.data, &target, None, None)).await.expect("an answer");
         assert_eq!(wire.status, 500, "{}", wire.head);
         assert!(wire.head.contains("content-type: application/json"), "{}", wire.head);
         assert!(wire.body().contains(r#""code":"decision_error""#), "{}", wire.body());
         assert!(!wire.body().contains("trap") && !wire.body().contains("connected"), "{}", wire.body());
     }
-    // The operator reads why.
-    let told = gateway.process.stderr.wait_for(|log| log.matches("trap").count() >= 4);
-    assert!(within("four traps in the log", told).await);
+    // The log has the cause.
+    let traps_logged = gateway.process.stderr.wait_for(|log| log.matches("trap").count() >= 4);
+    assert!(with_timeout("four traps in the log", traps_logged).await);
 }

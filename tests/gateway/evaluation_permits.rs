@@ -1,4 +1,4 @@
-//! Decisions have places, and an instance keeps its own until it is gone: done, given up or overtaken.
+//! Permits for decisions: an instance holds its permit until it is finished, cancelled or replaced.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,10 +11,10 @@ use tidegate::wasm::component::Policy;
 use tidegate::wasm::engine;
 use tidegate::wasm::host::PolicyEnv;
 
+use crate::faulty_store::FaultyStore;
 use crate::guests::authorizer;
-use crate::linked::LinkedStore;
 
-/// A policy that brings so many pages of memory along and lets everybody in.
+/// A policy with this many pages of memory that allows all requests.
 fn with_pages(pages: u32) -> Vec<u8> {
     authorizer(&format!(
         r#"(module (memory (export "memory") {pages})
@@ -30,18 +30,18 @@ fn with_pages(pages: u32) -> Vec<u8> {
     ))
 }
 
-/// A busy machine gives slow decisions little time.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Long enough for slow decisions on a busy machine.
+const DECISION_TIMEOUT: Duration = Duration::from_secs(20);
 
-fn patient() -> Limits {
-    Limits { timeout: PATIENCE, queue_timeout: PATIENCE, ..Limits::default() }
+fn generous_limits() -> Limits {
+    Limits { timeout: DECISION_TIMEOUT, queue_timeout: DECISION_TIMEOUT, ..Limits::default() }
 }
 
-/// A gate with an engine, and so a pool, of its own.
+/// An authorizer with its own engine, and so its own pool.
 fn new_authorizer(policy: &[u8], limits: Limits) -> Authorizer {
     let engine = engine::engine(&limits).expect("an engine");
     let authorizer =
-        Authorizer::new(engine.clone(), PolicyEnv::new(LinkedStore::new(Default::default()), &limits), limits);
+        Authorizer::new(engine.clone(), PolicyEnv::new(FaultyStore::new(Default::default()), &limits), limits);
     authorizer.activate(Policy::new(&engine.into(), policy).expect("the policy loads"));
     authorizer
 }
@@ -59,19 +59,19 @@ fn request() -> Request {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn instances_that_are_done_do_not_pile_up() {
+async fn finished_instances_do_not_accumulate() {
     const CLIENTS: usize = 4;
-    // Enough to be taken down beside the decisions, and not so much that the decision itself is a slow one.
-    let authorizer = Arc::new(new_authorizer(&with_pages(48), patient()));
-    let most = Arc::new(AtomicUsize::new(0));
+    // Large enough that instances are torn down outside of the decision, and small enough that the decision itself is fast.
+    let authorizer = Arc::new(new_authorizer(&with_pages(48), generous_limits()));
+    let peak = Arc::new(AtomicUsize::new(0));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
-            let (authorizer, most) = (Arc::clone(&authorizer), Arc::clone(&most));
+            let (authorizer, peak) = (Arc::clone(&authorizer), Arc::clone(&peak));
             tokio::spawn(async move {
                 for _ in 0..2000 {
                     let decision = authorizer.evaluate(&request(), &["c".to_owned()]).await;
                     assert!(matches!(decision.outcome, Outcome::Allowed(_)), "{:?}", decision.outcome);
-                    most.fetch_max(authorizer.evaluating(), Ordering::Relaxed);
+                    peak.fetch_max(authorizer.evaluating(), Ordering::Relaxed);
                     tokio::task::yield_now().await;
                 }
             })
@@ -80,15 +80,15 @@ async fn instances_that_are_done_do_not_pile_up() {
     for client in clients {
         client.await.expect("a client");
     }
-    let most = most.load(Ordering::Relaxed);
-    // Each client's own, and a few that are on their way out.
-    assert!((1..=CLIENTS + 4).contains(&most), "{most} instances for {CLIENTS} clients");
+    let peak = peak.load(Ordering::Relaxed);
+    // One instance for each client, and a few in teardown.
+    assert!((1..=CLIENTS + 4).contains(&peak), "{peak} instances for {CLIENTS} clients");
 }
 
 #[tokio::test]
-async fn who_gives_up_leaves_no_instance_beside_the_places() {
-    // 16 MiB at once: each decision goes to the threads for slow ones at the first step, and only these let go of what was given up.
-    let limits = Limits { concurrency: 8, prewarmed_instances: 0, shadow_concurrency: 0, ..patient() };
+async fn cancelled_decision_releases_its_permit() {
+    // 16 MiB at once move each decision to the low-priority pool at its first step, and only that pool drops cancelled decisions.
+    let limits = Limits { concurrency: 8, prewarmed_instances: 0, shadow_concurrency: 0, ..generous_limits() };
     let authorizer = new_authorizer(&with_pages(256), limits);
     let mut begun = 0;
     for _ in 0..500 {
@@ -102,7 +102,7 @@ async fn who_gives_up_leaves_no_instance_beside_the_places() {
             }
         }
     }
-    assert!(begun > 500, "{begun} were given up");
+    assert!(begun > 500, "{begun} were cancelled");
     let decision = authorizer.evaluate(&request(), &["c".to_owned()]).await;
-    assert!(matches!(decision.outcome, Outcome::Allowed(_)), "the places are free again: {:?}", decision.outcome);
+    assert!(matches!(decision.outcome, Outcome::Allowed(_)), "the permits are free again: {:?}", decision.outcome);
 }

@@ -1,5 +1,5 @@
-//! The policy is replaced five times a second while clients come all the time. `TIDEGATE_SOAK=full` does it for two minutes each, with
-//! 500 clients a second.
+//! Five activations a second under a steady load of requests. With `TIDEGATE_SOAK=full` each test runs for two minutes, with 500
+//! requests a second.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -14,21 +14,21 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::guests::authorizer;
-use crate::harness::{Door, Gateway, load, until};
+use crate::harness::{Gateway, InitialPolicy, load, wait_until};
 
-/// A policy is in force for so long.
-const PERIOD: Duration = Duration::from_millis(200);
-/// Between a swap's acknowledgement and the moment when the sockets are looked into: a head that was let through before is written in the
-/// same turn of its connection, which may be interrupted.
-const WRITING: Duration = Duration::from_millis(100);
+/// How long each policy stays active.
+const ACTIVATION_INTERVAL: Duration = Duration::from_millis(200);
+/// Time between the acknowledgement of an activation and the check of the sockets. A head that passed before the acknowledgement is
+/// written in the same poll of its connection, which may be interrupted.
+const WRITE_GRACE: Duration = Duration::from_millis(100);
 
-/// How long, and how many a second.
+/// Duration, and requests a second.
 fn size() -> (Duration, u32) {
     let full = std::env::var("TIDEGATE_SOAK").is_ok_and(|soak| soak == "full");
     if full { (Duration::from_secs(120), 500) } else { (Duration::from_secs(4), 100) }
 }
 
-/// A policy that says its word in a header, be it with a grant or with a rejection, after some time.
+/// A policy that grants or rejects after some time, with its word in a header.
 fn policy(word: &str, allows: bool, wait: Duration, keeps: bool) -> Policy {
     let answer = if allows {
         "(data (i32.const 64) (i32 0 0) (i32 0 0 0) (i32 0 0 0) (i64 0 0) (i32 128 1))".to_owned()
@@ -66,9 +66,9 @@ fn policy(word: &str, allows: bool, wait: Duration, keeps: bool) -> Policy {
     load(&authorizer(&text))
 }
 
-/// What a client got.
+/// The answer that a client received.
 struct Answer {
-    /// The version that was in force before it asked, or a later one that was in force before its answer was there: older ones may
+    /// The generation that was active before the request, or a later one that was active before its answer: older ones may
     /// not answer.
     since: usize,
     received: Instant,
@@ -76,18 +76,18 @@ struct Answer {
     word: String,
 }
 
-/// Those who wait for their answers.
+/// Requests that wait for their answers.
 #[derive(Default)]
 struct Waiting {
-    /// The latest version that was acknowledged.
+    /// The latest acknowledged activation.
     acknowledged: usize,
     sockets: HashMap<u32, (Arc<TcpStream>, usize)>,
 }
 
 impl Waiting {
-    /// Nobody may be answered by an older version who has no answer by now. The sockets are asked, not their readers: these may have to
-    /// wait for a turn.
-    fn look(&mut self) {
+    /// Raises the oldest generation that may answer, for each request without an answer. The sockets are checked, and not their readers,
+    /// as readers may not have been scheduled yet.
+    fn raise_oldest_generation(&mut self) {
         for (socket, since) in self.sockets.values_mut() {
             let here = SockRef::from(&**socket).peek(&mut [MaybeUninit::uninit()]);
             if here.is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
@@ -97,7 +97,7 @@ impl Waiting {
     }
 }
 
-/// Asks for a stream and reads the head. From several addresses, for one has not so many ports in a minute.
+/// Requests a stream and reads its head. Several source addresses are used, as one has too few ports for a minute.
 async fn visit(to: SocketAddr, number: u32, waiting: Arc<Mutex<Waiting>>) -> Result<Answer, String> {
     let text = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     let socket = TcpSocket::new_v4().map_err(text("a socket"))?;
@@ -105,62 +105,62 @@ async fn visit(to: SocketAddr, number: u32, waiting: Arc<Mutex<Waiting>>) -> Res
     socket.bind(from).map_err(text("bind"))?;
     let socket = Arc::new(socket.connect(to).await.map_err(text("connect"))?);
     {
-        let mut waiting = waiting.lock().expect("nobody failed");
+        let mut waiting = waiting.lock().expect("no task panicked");
         let since = waiting.acknowledged;
         waiting.sockets.insert(number, (Arc::clone(&socket), since));
     }
     let head = format!("GET /api/realtime?channel=c HTTP/1.1\r\nhost: {to}\r\ncookie: n={}\r\n\r\n", number % 50);
     let sent = socket.try_write(head.as_bytes()).map_err(text("send"))?;
-    assert_eq!(sent, head.len(), "a fresh socket takes it");
+    assert_eq!(sent, head.len(), "a new socket accepts it");
     let mut wire = Vec::new();
     while !wire.windows(4).any(|four| four == b"\r\n\r\n") {
         socket.readable().await.map_err(text("read"))?;
         match socket.try_read_buf(&mut wire) {
-            Ok(0) => return Err(format!("the connection ended behind {:?}", String::from_utf8_lossy(&wire))),
+            Ok(0) => return Err(format!("the connection ended after {:?}", String::from_utf8_lossy(&wire))),
             Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(text("read")(error)),
             _ => {}
         }
     }
     let received = Instant::now();
-    let (_, since) = waiting.lock().expect("nobody failed").sockets.remove(&number).expect("it is there");
+    let (_, since) = waiting.lock().expect("no task panicked").sockets.remove(&number).expect("it exists");
     let head = String::from_utf8_lossy(&wire).into_owned();
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("no status")?;
     let words: Vec<&str> = head.lines().filter_map(|line| line.strip_prefix("x-word: ")).collect();
     Ok(Answer { since, received, status, word: words.join(" and ") })
 }
 
-/// When a version was asked for, and how long it took until that was acknowledged.
-struct Swap {
+/// When an activation began, and how long its acknowledgement took.
+struct Activation {
     word: &'static str,
     called: Instant,
     took: Duration,
 }
 
-async fn storm(wait: Duration, keeps: bool) {
+async fn run_under_load(wait: Duration, keeps: bool) {
     let (time, rate) = size();
     let words = ["allows", "rejects"];
     let policies = words.map(|word| policy(word, word == "allows", wait, keeps));
-    let gateway = Arc::new(Gateway::with(None, &Door::NoPolicyYet, "").await);
+    let gateway = Arc::new(Gateway::start_with(None, &InitialPolicy::Missing, "").await);
     gateway.app.authorizer.activate(policies[0].clone()).drained().await;
     let begun = Instant::now();
     let waiting = Arc::new(Mutex::new(Waiting::default()));
-    let swapping = {
+    let activating = {
         let (gateway, waiting) = (Arc::clone(&gateway), Arc::clone(&waiting));
         tokio::spawn(async move {
-            let mut swaps = vec![Swap { word: words[0], called: begun, took: Duration::ZERO }];
-            let mut tick = tokio::time::interval(PERIOD);
+            let mut activations = vec![Activation { word: words[0], called: begun, took: Duration::ZERO }];
+            let mut tick = tokio::time::interval(ACTIVATION_INTERVAL);
             tick.tick().await;
             while begun.elapsed() < time {
                 tick.tick().await;
-                let next = swaps.len() % 2;
+                let next = activations.len() % 2;
                 let called = Instant::now();
                 gateway.app.authorizer.activate(policies[next].clone()).drained().await;
-                waiting.lock().expect("nobody failed").acknowledged = swaps.len();
-                swaps.push(Swap { word: words[next], called, took: called.elapsed() });
-                tokio::time::sleep(WRITING).await;
-                waiting.lock().expect("nobody failed").look();
+                waiting.lock().expect("no task panicked").acknowledged = activations.len();
+                activations.push(Activation { word: words[next], called, took: called.elapsed() });
+                tokio::time::sleep(WRITE_GRACE).await;
+                waiting.lock().expect("no task panicked").raise_oldest_generation();
             }
-            swaps
+            activations
         })
     };
     let mut visits = JoinSet::new();
@@ -171,38 +171,47 @@ async fn storm(wait: Duration, keeps: bool) {
     }
     let answers: Vec<Answer> =
         visits.join_all().await.into_iter().collect::<Result<_, _>>().expect("no connection fails");
-    let swaps = swapping.await.expect("the swaps went on");
+    let activations = activating.await.expect("the activations succeeded");
 
     let mut seen: HashMap<&str, u32> = HashMap::new();
     for answer in &answers {
         let (status, word) = (answer.status, &*answer.word);
         let expected = if word == "allows" { 200 } else { 418 };
-        assert!(words.contains(&word) && status == expected, "{status} with {word:?}: of neither version, or of both");
+        assert!(
+            words.contains(&word) && status == expected,
+            "{status} with {word:?}: of neither generation, or of both"
+        );
         *seen.entry(word).or_default() += 1;
-        // It was in force at some moment of the visit, and was not overruled before the head was written.
-        let holds = swaps[answer.since..].iter().any(|swap| swap.word == word && swap.called <= answer.received);
-        assert!(holds, "{word:?} after it was overruled, {:?} behind the begin", answer.received - begun);
+        // The generation was active at some time during the request, and was not replaced before the head was written.
+        let holds = activations[answer.since..]
+            .iter()
+            .any(|activation| activation.word == word && activation.called <= answer.received);
+        assert!(holds, "{word:?} after it was replaced, {:?} after the start", answer.received - begun);
     }
-    let slowest = swaps.iter().map(|swap| swap.took).max().unwrap_or_default();
-    println!("{} answers {seen:?}, {} swaps, the slowest acknowledged in {slowest:?}", answers.len(), swaps.len());
+    let slowest = activations.iter().map(|activation| activation.took).max().unwrap_or_default();
+    println!(
+        "{} answers {seen:?}, {} activations, the slowest acknowledged in {slowest:?}",
+        answers.len(),
+        activations.len()
+    );
     assert!(seen.len() == 2 && seen.values().all(|count| *count as usize > answers.len() / 10), "{seen:?}");
-    until("nothing is left behind", || {
+    wait_until("no retired decision is left", || {
         gateway.app.authorizer.retired().is_empty() && gateway.app.authorizer.in_flight() == 0
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_answer_is_one_versions() {
-    storm(Duration::ZERO, false).await;
+async fn each_answer_comes_from_one_generation() {
+    run_under_load(Duration::ZERO, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn also_when_deciding_takes_longer_than_a_version_lives() {
-    storm(Duration::from_millis(300), false).await;
+async fn each_answer_comes_from_one_generation_when_decisions_outlast_it() {
+    run_under_load(Duration::from_millis(300), false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn also_when_answers_are_kept() {
-    storm(Duration::ZERO, true).await;
+async fn each_answer_comes_from_one_generation_when_decisions_are_cached() {
+    run_under_load(Duration::ZERO, true).await;
 }

@@ -1,29 +1,29 @@
-//! Each channel in stream order, each entry once, whoever emits and whatever its doorbells do.
+//! Each channel delivers its entries once and in stream order, for every emitter and any order of notifications.
 
 use serde_json::{Value, json};
 use tidegate::event::StreamId;
 
 use crate::client::id_of;
-use crate::harness::{Gateway, until};
+use crate::harness::{Gateway, wait_until};
 
 const ORDERS_OF_THREE: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
 #[tokio::test]
-async fn doorbells_in_any_order_ring_the_events_in_theirs() {
+async fn events_are_in_stream_order_for_any_order_of_notifications() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
     for (keep, data) in [(None, json!("text")), (None, json!("7")), (Some(1), json!("7")), (Some(2), json!({"a": 1}))] {
         for order in ORDERS_OF_THREE {
             for paced in [false, true] {
-                gateway.store.hold_doorbells();
+                gateway.store.hold_notifications();
                 let mut written = Vec::new();
                 for _ in 0..3 {
                     let id = gateway.store.add_and_trim("c", "e", &data, keep).await;
-                    gateway.store.ring("c", id, "e", &data).await;
+                    gateway.store.notify("c", id, "e", &data).await;
                     written.push(id);
                 }
-                gateway.store.release_doorbells(&order, paced).await;
+                gateway.store.release_notifications(&order, paced).await;
                 for id in written {
                     let expect = json!({"id": id.to_string(), "data": data, "event": "e", "channel": "c"});
                     assert_eq!(sse.event().await, expect, "{order:?}, paced: {paced}, kept: {keep:?}");
@@ -34,7 +34,7 @@ async fn doorbells_in_any_order_ring_the_events_in_theirs() {
 }
 
 #[tokio::test]
-async fn racing_emitters_who_keep_one_entry_lose_none_though_their_doorbells_are_late() {
+async fn concurrent_emitters_that_trim_to_one_entry_lose_no_events() {
     let gateway = Gateway::start("").await;
     let mut readers = Vec::new();
     for _ in 0..3 {
@@ -44,15 +44,15 @@ async fn racing_emitters_who_keep_one_entry_lose_none_though_their_doorbells_are
     }
     let mut written = Vec::new();
     for round in 0..20 {
-        // Three emitters a round: each adds before any of them rings.
-        gateway.store.hold_doorbells();
+        // Three emitters a round: each adds its entry before any of them publishes a notification.
+        gateway.store.hold_notifications();
         for emitter in 0..3 {
             let data = json!({"round": round, "emitter": emitter});
             let id = gateway.store.add_and_trim("c", "e", &data, Some(1)).await;
-            gateway.store.ring("c", id, "e", &data).await;
+            gateway.store.notify("c", id, "e", &data).await;
             written.push(id);
         }
-        gateway.store.release_doorbells(&ORDERS_OF_THREE[round % 6], round % 2 == 0).await;
+        gateway.store.release_notifications(&ORDERS_OF_THREE[round % 6], round % 2 == 0).await;
     }
     for sse in &mut readers {
         assert_eq!(sse.ids("c", written.len()).await, written);
@@ -60,32 +60,32 @@ async fn racing_emitters_who_keep_one_entry_lose_none_though_their_doorbells_are
 }
 
 #[tokio::test]
-async fn a_doorbell_that_comes_too_late_is_a_gap_and_never_a_disorder() {
+async fn late_notification_of_a_trimmed_entry_is_a_gap() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     let start = sse.connected("c").await;
-    gateway.store.hold_doorbells();
+    gateway.store.hold_notifications();
     let lost = gateway.store.add_and_trim("c", "e", &json!("lost"), Some(1)).await;
-    gateway.store.ring("c", lost, "e", &json!("lost")).await;
+    gateway.store.notify("c", lost, "e", &json!("lost")).await;
     let kept = gateway.store.add_and_trim("c", "e", &json!("kept"), Some(1)).await;
-    gateway.store.ring("c", kept, "e", &json!("kept")).await;
-    gateway.store.release_doorbells(&[1], false).await;
+    gateway.store.notify("c", kept, "e", &json!("kept")).await;
+    gateway.store.release_notifications(&[1], false).await;
     assert_eq!(sse.gap("c").await, ("trimmed".into(), true, start, kept));
     assert_eq!(sse.ids("c", 1).await, [kept]);
-    gateway.store.ring("c", lost, "e", &json!("lost")).await;
-    let next = gateway.store.stock("c", "e", &json!("next")).await;
+    gateway.store.notify("c", lost, "e", &json!("lost")).await;
+    let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
     assert_eq!(sse.ids("c", 1).await, [next]);
 }
 
 #[tokio::test]
-async fn an_entry_whose_doorbell_never_rings_is_found() {
+async fn entry_without_a_notification_is_delivered() {
     let gateway = Gateway::start("stream.reconcile-interval = '100ms'").await;
     let mut sse = gateway.open("channel=a&channel=b").await;
     let _connected = (sse.frame().await, sse.frame().await);
-    gateway.store.swallow_doorbells();
+    gateway.store.drop_notifications();
     for data in [json!("text"), json!({"json": true}), json!(7)] {
         for channel in ["a", "b"] {
-            let id = gateway.store.stock(channel, "e", &data).await;
+            let id = gateway.store.emit_stock(channel, "e", &data).await;
             let event = sse.event().await;
             assert_eq!((id_of(&event), &event["data"], &event["channel"]), (id, &data, &json!(channel)));
         }
@@ -93,19 +93,19 @@ async fn an_entry_whose_doorbell_never_rings_is_found() {
 }
 
 #[tokio::test]
-async fn an_emitter_that_dies_before_it_rings_is_caught_up_with_by_the_next_doorbell() {
+async fn entry_of_a_dead_emitter_is_delivered_with_the_next_notification() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
     for data in [json!("text"), json!(7)] {
         let dead = gateway.store.add("c", "e", &data).await;
-        let next = gateway.store.stock("c", "e", &data).await;
+        let next = gateway.store.emit_stock("c", "e", &data).await;
         assert_eq!(sse.ids("c", 2).await, [dead, next]);
     }
 }
 
 #[tokio::test]
-async fn a_live_string_stays_one_and_its_replay_is_what_the_stock_client_makes_of_it() {
+async fn live_string_stays_a_string_and_replay_matches_the_stock_client() {
     let gateway = Gateway::start("").await;
     for (written, replayed) in [
         (json!("123"), json!(123)),
@@ -121,10 +121,10 @@ async fn a_live_string_stays_one_and_its_replay_is_what_the_stock_client_makes_o
         for (emitter, expect) in [("stock", &replayed), ("own", &written)] {
             let channel = format!("{emitter}-{written}").replace(|c: char| !c.is_ascii_alphanumeric(), "-");
             let emit = async |channel: &str| match emitter {
-                "stock" => gateway.store.stock(channel, "e", &written).await,
-                _ => gateway.store.own(channel, "e", &written).await,
+                "stock" => gateway.store.emit_stock(channel, "e", &written).await,
+                _ => gateway.store.emit_own(channel, "e", &written).await,
             };
-            // Nobody watches yet, so nobody has heard its doorbell.
+            // No client is subscribed yet, so the notification reaches no hub.
             emit(&channel).await;
             let mut sse = gateway.open(&format!("channel={channel}&last_ack_{channel}=0")).await;
             sse.connected(&channel).await;
@@ -136,11 +136,11 @@ async fn a_live_string_stays_one_and_its_replay_is_what_the_stock_client_makes_o
 }
 
 #[tokio::test]
-async fn what_is_published_and_is_no_event_never_passes() {
+async fn published_messages_that_are_not_events_are_dropped() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c&channel=d").await;
     let _connected = (sse.frame().await, sse.frame().await);
-    let past = gateway.store.stock("c", "e", &json!("past")).await;
+    let past = gateway.store.emit_stock("c", "e", &json!("past")).await;
     assert_eq!(sse.ids("c", 1).await, [past]);
     let junk: Vec<String> = [
         json!({"type": "ping", "timestamp": 1}),
@@ -150,7 +150,7 @@ async fn what_is_published_and_is_no_event_never_passes() {
         json!({"type": "disconnected", "channels": ["c"]}),
         json!({"type": "error", "error": "from somebody"}),
         json!({"type": "gap", "channel": "c", "after": "0-0", "resumed": "9-9", "certain": true}),
-        // Events that are in no stream, with and without a future.
+        // Events that are not in the stream, with ids before and after its last one.
         json!({"data": 1, "event": "e", "channel": "c", "id": "1-1"}),
         json!({"data": 1, "event": "e", "channel": "c", "id": past.to_string()}),
         json!({"data": 1, "event": "e", "channel": "c", "id": "9999999999999-0"}),
@@ -170,19 +170,19 @@ async fn what_is_published_and_is_no_event_never_passes() {
     .collect();
     for message in &junk {
         gateway.store.publish("c", message).await;
-        let next = gateway.store.stock("c", "e", &json!("next")).await;
+        let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
         assert_eq!(sse.ids("c", 1).await, [next], "after {message}");
     }
-    // One after the other, none between.
+    // All of them in a row, without entries between them.
     for message in &junk {
         gateway.store.publish("c", message).await;
     }
-    let next = gateway.store.stock("c", "e", &json!("next")).await;
+    let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
     assert_eq!(sse.ids("c", 1).await, [next]);
 }
 
 #[tokio::test]
-async fn events_come_under_the_name_of_the_channel_that_they_came_on() {
+async fn event_carries_the_name_of_its_channel() {
     let gateway = Gateway::start("").await;
     gateway.store.add_fields("c", &[("data", "1"), ("event", "e"), ("channel", "other")], None).await;
     let mut sse = gateway.open("channel=c&channel=other&last_ack_c=0").await;
@@ -200,7 +200,7 @@ async fn events_come_under_the_name_of_the_channel_that_they_came_on() {
 }
 
 #[tokio::test]
-async fn entries_that_are_no_events_are_passed_over() {
+async fn entries_that_are_not_events_are_skipped() {
     let gateway = Gateway::start("").await;
     let foreign = async || gateway.store.add_fields("c", &[("data", "1"), ("note", "no event")], None).await;
     foreign().await;
@@ -210,12 +210,12 @@ async fn entries_that_are_no_events_are_passed_over() {
     sse.connected("c").await;
     assert_eq!(sse.ids("c", 1).await, [first]);
     foreign().await;
-    let second = gateway.store.stock("c", "e", &json!(2)).await;
+    let second = gateway.store.emit_stock("c", "e", &json!(2)).await;
     assert_eq!(sse.ids("c", 1).await, [second]);
 }
 
 #[tokio::test]
-async fn stock_and_own_emitters_share_a_channel() {
+async fn stock_and_tidegate_emitters_share_a_channel() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c&last_ack_c=0").await;
     sse.connected("c").await;
@@ -223,31 +223,31 @@ async fn stock_and_own_emitters_share_a_channel() {
     for n in 0..200 {
         let data = json!(n);
         written.push(match n % 4 {
-            0 => gateway.store.stock("c", "e", &data).await,
-            // Its doorbell is lost: the next own one does not follow what was read.
+            0 => gateway.store.emit_stock("c", "e", &data).await,
+            // Its notification is lost, so the next one does not follow the last entry that was read.
             1 => gateway.store.add("c", "e", &data).await,
-            _ => gateway.store.own("c", "e", &data).await,
+            _ => gateway.store.emit_own("c", "e", &data).await,
         });
         if n % 7 == 0 {
             tokio::task::yield_now().await;
         }
     }
-    let last = gateway.store.own("c", "e", &json!("last")).await;
+    let last = gateway.store.emit_own("c", "e", &json!("last")).await;
     written.push(last);
     assert_eq!(sse.ids("c", written.len()).await, written);
 }
 
 #[tokio::test]
-async fn two_readers_share_a_channel() {
+async fn clients_of_a_channel_share_its_subscription_and_buffer() {
     let gateway = Gateway::start("").await;
     let mut first = gateway.open("channel=c").await;
     first.connected("c").await;
-    let mut written = vec![gateway.store.own("c", "e", &json!("alone")).await];
+    let mut written = vec![gateway.store.emit_own("c", "e", &json!("alone")).await];
     assert_eq!(first.ids("c", 1).await, written);
     let (reads, bytes) = (gateway.store.reads(), gateway.app.hub.buffer_bytes());
     assert!(bytes > 0);
 
-    // One who comes back within the log costs the store nothing.
+    // A client that resumes within the event buffer causes no store read.
     let mut second = gateway.open("channel=c&last_ack_c=0").await;
     assert_eq!(second.connected("c").await, StreamId::ZERO);
     assert_eq!(second.ids("c", 1).await, written);
@@ -255,27 +255,27 @@ async fn two_readers_share_a_channel() {
     assert_eq!(gateway.app.hub.buffer_bytes(), bytes);
 
     for n in 0..10 {
-        written.push(gateway.store.own("c", "e", &json!(n)).await);
+        written.push(gateway.store.emit_own("c", "e", &json!(n)).await);
     }
     assert_eq!(first.ids("c", 10).await, written[1..]);
     assert_eq!(second.ids("c", 10).await, written[1..]);
-    assert_eq!(gateway.store.reads(), reads, "own doorbells are delivered without a read");
+    assert_eq!(gateway.store.reads(), reads, "notifications of Tidegate's emitter need no store read");
     drop((first, second));
-    until("both streams are gone", || gateway.app.streams.count() == 0).await;
+    wait_until("both streams have ended", || gateway.app.streams.count() == 0).await;
 }
 
 #[tokio::test]
-async fn who_comes_while_an_entry_waits_for_its_doorbell_begins_behind_it() {
+async fn stream_opened_while_an_entry_is_pending_starts_after_it() {
     let gateway = Gateway::start("").await;
     let mut first = gateway.open("channel=c").await;
     first.connected("c").await;
     let reads = gateway.store.reads();
     let silent = gateway.store.add("c", "e", &json!(1)).await;
-    let rung = gateway.store.stock("c", "e", &json!(2)).await;
-    crate::harness::until("both are read", || gateway.store.reads() > reads).await;
+    let rung = gateway.store.emit_stock("c", "e", &json!(2)).await;
+    crate::harness::wait_until("both entries are read", || gateway.store.reads() > reads).await;
     let mut second = gateway.open("channel=c").await;
     assert_eq!(second.connected("c").await, rung);
     assert_eq!(first.ids("c", 2).await, [silent, rung]);
-    let live = gateway.store.stock("c", "e", &json!(3)).await;
-    assert_eq!(second.ids("c", 1).await, [live], "and nothing of before");
+    let live = gateway.store.emit_stock("c", "e", &json!(3)).await;
+    assert_eq!(second.ids("c", 1).await, [live], "no earlier event follows");
 }

@@ -1,14 +1,14 @@
-//! A candidate of a running gateway, by its operator's commands: asked, told of, put in force.
+//! The commands for a shadow policy of a running gateway: start, report, promote.
 
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::children::{Ended, Gateway, path, run, tidegate, until};
 use crate::client::Wire;
 use crate::guests::component;
+use crate::processes::{Ended, Gateway, path, run, tidegate, wait_until};
 
-/// Runs `tidegate policy …` against a gateway, in a folder.
+/// Runs `tidegate policy …` against a gateway, in a directory.
 async fn policy(gateway: &Gateway, dir: &Path, args: &[&str]) -> Ended {
     let control = gateway.control.to_string();
     let mut command = tidegate(&[&["policy"], args, &["--control", &control]].concat());
@@ -20,10 +20,10 @@ async fn status(gateway: &Gateway) -> u16 {
     Wire::get(gateway.data, "/api/realtime?channel=c", None, None).await.expect("an answer").status
 }
 
-/// The counts of the candidate, when there are so many decisions.
+/// The counts of the shadow policy, after this many decisions.
 async fn counts(gateway: &Gateway, dir: &Path, decisions: u64) -> Value {
     let mut counts = Value::Null;
-    until("the candidate was asked", async || {
+    wait_until("the shadow policy was evaluated", async || {
         let ended = policy(gateway, dir, &["shadow", "--json"]).await;
         let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
         counts = report["counts"].clone();
@@ -34,8 +34,8 @@ async fn counts(gateway: &Gateway, dir: &Path, decisions: u64) -> Value {
 }
 
 #[tokio::test]
-async fn a_candidate_is_asked_and_then_put_in_force() {
-    let dir = tempfile::tempdir().expect("a folder");
+async fn shadow_policy_is_evaluated_and_promoted() {
+    let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();
     std::fs::write(dir.join("policy.wasm"), component("deny")).expect("written");
     std::fs::write(dir.join("new.wasm"), component("allow")).expect("written");
@@ -46,22 +46,22 @@ async fn a_candidate_is_asked_and_then_put_in_force() {
         path(dir, "trap.wasm")
     ))
     .await;
-    // The one of the configuration is loaded beside the start.
-    until("there is a candidate", async || policy(&gateway, dir, &["shadow"]).await.code() == Some(0)).await;
+    // The configured shadow policy is loaded in the background during the start.
+    wait_until("a shadow policy is active", async || policy(&gateway, dir, &["shadow"]).await.code() == Some(0)).await;
     assert_eq!(status(&gateway).await, 418);
     assert_eq!(counts(&gateway, dir, 1).await["error"], 1);
-    let told = policy(&gateway, dir, &["shadow", "--json"]).await;
-    assert!(told.stdout.contains("\"persisted\":true"), "the configuration names it: {told:?}");
+    let output = policy(&gateway, dir, &["shadow", "--json"]).await;
+    assert!(output.stdout.contains("\"persisted\":true"), "the configuration names it: {output:?}");
 
-    let proposed = policy(&gateway, dir, &["shadow", "new.wasm", "--share", "1"]).await;
-    assert_eq!(proposed.code(), Some(0), "{proposed:?}");
-    assert!(proposed.stdout.contains("evaluated for 100 % of clients"), "{proposed:?}");
+    let started = policy(&gateway, dir, &["shadow", "new.wasm", "--share", "1"]).await;
+    assert_eq!(started.code(), Some(0), "{started:?}");
+    assert!(started.stdout.contains("evaluated for 100 % of clients"), "{started:?}");
     assert_eq!(status(&gateway).await, 418, "it has no effect");
     assert_eq!(counts(&gateway, dir, 1).await["reject_to_allow"], 1);
-    let told = policy(&gateway, dir, &["shadow"]).await;
-    assert!(told.stdout.contains("reject to allow, [\"c\"]"), "{told:?}");
-    let told = policy(&gateway, dir, &["shadow", "--json"]).await;
-    assert!(told.stdout.contains("\"persisted\":false"), "a restart begins without it: {told:?}");
+    let output = policy(&gateway, dir, &["shadow"]).await;
+    assert!(output.stdout.contains("reject to allow, [\"c\"]"), "{output:?}");
+    let output = policy(&gateway, dir, &["shadow", "--json"]).await;
+    assert!(output.stdout.contains("\"persisted\":false"), "a restart begins without it: {output:?}");
 
     let other = policy(&gateway, dir, &["promote", "--digest", "sha256:other"]).await;
     assert!(other.code() == Some(1) && other.stderr.contains("the shadow policy is sha256:"), "{other:?}");
@@ -69,16 +69,16 @@ async fn a_candidate_is_asked_and_then_put_in_force() {
     assert_eq!(promoted.code(), Some(0), "{promoted:?}");
     assert!(promoted.stdout.ends_with("is active, generation 2\n"), "{promoted:?}");
     assert_eq!(status(&gateway).await, 200);
-    assert_eq!(std::fs::read(&file).expect("it is there"), component("allow"), "the next start has it too");
-    let told = crate::control_port::policy(gateway.control).await;
-    assert_eq!(told["active"]["persisted"], true, "{told}");
+    assert_eq!(std::fs::read(&file).expect("it exists"), component("allow"), "the policy is persisted");
+    let output = crate::control_port::policy(gateway.control).await;
+    assert_eq!(output["active"]["persisted"], true, "{output}");
     let none = policy(&gateway, dir, &["promote"]).await;
     assert!(none.code() == Some(1) && none.stderr.contains("there is no shadow policy"), "{none:?}");
 }
 
 #[tokio::test]
-async fn a_candidate_that_is_none_is_refused_and_the_one_before_stays() {
-    let dir = tempfile::tempdir().expect("a folder");
+async fn invalid_shadow_policy_is_rejected_and_the_previous_one_stays() {
+    let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();
     std::fs::write(dir.join("policy.wasm"), component("allow")).expect("written");
     std::fs::write(dir.join("deny.wasm"), component("deny")).expect("written");
@@ -94,8 +94,8 @@ async fn a_candidate_that_is_none_is_refused_and_the_one_before_stays() {
         let refused = policy(&gateway, dir, &["shadow", file]).await;
         assert!(refused.code() == Some(1) && refused.stderr.contains(why), "{refused:?}");
     }
-    let told = policy(&gateway, dir, &["shadow", "--json"]).await;
-    assert!(told.stdout.contains("\"share\":0.1"), "{told:?}");
+    let output = policy(&gateway, dir, &["shadow", "--json"]).await;
+    assert!(output.stdout.contains("\"share\":0.1"), "{output:?}");
     assert_eq!(policy(&gateway, dir, &["shadow", "--stop"]).await.code(), Some(0));
     assert_eq!(policy(&gateway, dir, &["shadow", "--stop"]).await.code(), Some(1));
     assert_eq!(status(&gateway).await, 200);

@@ -1,4 +1,4 @@
-//! Two nodes on one Redis, behind a balancer, are restarted one after the other under load: nobody sees more than reconnects.
+//! A rolling restart under load: two nodes on one Redis behind a load balancer. Clients see reconnects only.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,21 +6,21 @@ use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::children::{Gateway, is_full, lasting_port};
-use crate::emitter::{self, Account};
+use crate::emitter::{self, EmitterReport};
+use crate::event_source::{Source, assert_complete, stored_entries, wait_for_all};
+use crate::processes::{Gateway, is_full_soak, reserved_port};
 use crate::redis_server::Redis;
-use crate::source::{Source, all_right, settle, truth};
 
 const CHANNELS: [&str; 2] = ["rolling", "rolling/ü"];
 
-/// A balancer, in little: each connection goes to the node whose turn it is, and to the next one where that refuses.
+/// A round-robin load balancer: a connection that one node refuses goes to the other.
 async fn balance(listener: TcpListener, nodes: [SocketAddr; 2]) {
     for turn in 0.. {
         let (mut client, _) = listener.accept().await.expect("a connection");
         tokio::spawn(async move {
             for number in [turn % 2, (turn + 1) % 2] {
                 if let Ok(mut node) = TcpStream::connect(nodes[number]).await {
-                    // Either side may end it.
+                    // Either side may close the connection.
                     let _ = tokio::io::copy_bidirectional(&mut client, &mut node).await;
                     return;
                 }
@@ -30,11 +30,11 @@ async fn balance(listener: TcpListener, nodes: [SocketAddr; 2]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rolling_restart_loses_nothing() {
-    let (streams, pause) = if is_full() { (1000, 10) } else { (300, 1) };
+async fn rolling_restart_loses_no_events() {
+    let (streams, pause) = if is_full_soak() { (1000, 10) } else { (300, 1) };
     let pause = Duration::from_secs(pause);
     let redis = Redis::start(&[]).await;
-    let ports = [lasting_port(), lasting_port()];
+    let ports = [reserved_port(), reserved_port()];
     let start = async |number: usize| {
         Gateway::start(&format!(
             "store = \"{}\"\nallow-all = true\nlog.filter = \"tidegate=info,tidegate::authz=warn\"\nlisten = \"127.0.0.1:{}\"\n\
@@ -53,9 +53,13 @@ async fn a_rolling_restart_loses_nothing() {
     for source in &sources {
         tokio::spawn(Arc::clone(source).follow(to));
     }
-    assert_eq!(settle(&sources, Duration::from_secs(30), |tally| tally.is_open()).await, 0, "everybody comes in");
+    assert_eq!(
+        wait_for_all(&sources, Duration::from_secs(30), |received| received.is_open()).await,
+        0,
+        "all streams are open"
+    );
     let begin = Instant::now();
-    // Longer than all of it takes; they are stopped by the clock alone.
+    // Longer than the whole test takes, so that the emitters run until the end.
     let time = 2 * pause + Duration::from_secs(14);
     let emitters: Vec<_> = (0..2).map(|n| emitter::start(redis.port, &CHANNELS, n, 8, time)).collect();
     for number in 0..2 {
@@ -70,19 +74,19 @@ async fn a_rolling_restart_loses_nothing() {
     let restarted = begin.elapsed();
     let mut added = 0;
     for emitter in emitters {
-        added += Account::of(emitter).await.added;
+        added += EmitterReport::of(emitter).await.added;
     }
     let mut all = Vec::new();
     for channel in CHANNELS {
-        all.push(truth(&redis, channel).await);
+        all.push(stored_entries(&redis, channel).await);
     }
-    let late = settle(&sources, Duration::from_secs(30), |tally| tally.has_all(&all)).await;
-    let deliveries = all_right(&sources, &all);
+    let late = wait_for_all(&sources, Duration::from_secs(30), |received| received.has_all(&all)).await;
+    let deliveries = assert_complete(&sources, &all);
     println!(
         "rolling: {streams} streams, {added} entries, {deliveries} deliveries, two restarts in {:.1} s",
         restarted.as_secs_f64()
     );
     assert_eq!(late, 0);
     assert!(restarted < time, "the emitters ran through all of it: {restarted:?}");
-    assert!(sources.iter().all(|source| !source.lock().farewells.is_empty()), "everybody was asked to come back");
+    assert!(sources.iter().all(|source| !source.lock().reconnects.is_empty()), "all streams were rotated");
 }

@@ -1,9 +1,9 @@
-//! The control port: for operators and emitters of this machine, and for nobody's web page.
+//! The control port serves operators and emitters on this machine, and no web page.
 
 use serde_json::json;
 
 use crate::client::{Reply, ask};
-use crate::harness::{Door, Gateway};
+use crate::harness::{Gateway, InitialPolicy};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -12,8 +12,8 @@ async fn emit(gateway: &Gateway, headers: &[(&str, &str)], body: &str) -> Reply 
 }
 
 #[tokio::test]
-async fn ready_is_one_with_a_store_and_a_policy() {
-    let gateway = Gateway::with(None, &Door::NoPolicyYet, "").await;
+async fn readyz_requires_a_store_and_a_policy() {
+    let gateway = Gateway::start_with(None, &InitialPolicy::Missing, "").await;
     let ready = async || ask(gateway.control, "GET", "/readyz", &[], "").await;
     let reply = ready().await;
     let expect = json!({"ready": false, "store": "ok", "policy": "none", "draining": false});
@@ -29,7 +29,7 @@ async fn ready_is_one_with_a_store_and_a_policy() {
 }
 
 #[tokio::test]
-async fn what_is_emitted_arrives() {
+async fn emitted_event_reaches_the_stream() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
@@ -45,17 +45,17 @@ async fn what_is_emitted_arrives() {
         let expect = json!({"id": reply.json()["id"], "data": data, "event": event, "channel": "c"});
         assert_eq!(sse.event().await, expect, "{body}");
     }
-    // The last of them kept one entry.
+    // The last request trimmed the channel to one entry.
     let mut late = gateway.open("channel=c&last_ack_c=0-1").await;
     late.connected("c").await;
-    gateway.store.pass(61_000);
+    gateway.store.advance_clock(61_000);
     let reply =
         emit(&gateway, &[("content-type", "Application/JSON; charset=utf-8")], r#"{"channel":"d","event":"e"}"#).await;
     assert_eq!(reply.status, 200);
 }
 
 #[tokio::test]
-async fn bad_bodies_are_refused_with_what_would_be_right() {
+async fn invalid_emit_bodies_are_rejected_with_the_expected_form() {
     let gateway = Gateway::start("stream.max-event-size = '1KiB'\nchannels.deny = ['secret*']").await;
     let large = format!(r#"{{"channel":"c","event":"e","data":"{}"}}"#, "x".repeat(2_000));
     let huge = format!(r#"{{"channel":"c","event":"e","data":"{}"}}"#, "x".repeat(100_000));
@@ -82,13 +82,13 @@ async fn bad_bodies_are_refused_with_what_would_be_right() {
         assert!(reply.body.contains(word), "{short}: {}", reply.body);
     }
     let good = r#"{"channel":"c","event":"e"}"#;
-    gateway.store.cut();
+    gateway.store.disconnect();
     let reply = emit(&gateway, &[JSON], good).await;
     assert_eq!((reply.status, &*reply.code()), (503, "store_unavailable"));
 }
 
 #[tokio::test]
-async fn no_web_page_can_drive_it() {
+async fn requests_from_web_pages_are_rejected() {
     let gateway = Gateway::start("").await;
     let good = r#"{"channel":"c","event":"e"}"#;
     let own = format!("http://{}", gateway.control);
@@ -126,7 +126,7 @@ async fn no_web_page_can_drive_it() {
 }
 
 #[tokio::test]
-async fn a_token_is_needed_where_one_is_set() {
+async fn configured_control_token_is_required() {
     let gateway = Gateway::start("control.token = 'right'").await;
     let good = r#"{"channel":"c","event":"e"}"#;
     for (headers, status) in [

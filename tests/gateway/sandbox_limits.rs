@@ -1,4 +1,4 @@
-//! Policies that try each limit of the sandbox. Each keeps its own client out, at the most, and nobody else waits for it.
+//! Policies that exceed each limit of the sandbox. Each fails its own decision only, and delays no other.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use tidegate::policy::Outcome;
 use crate::guests::authorizer;
 use crate::harness::{Gateway, load};
 
-/// CPU time is soon over; the time for it is long, since a busy machine gives little of it.
-const BOUNDS: &str = "policy.cpu-time = '30ms'\npolicy.timeout = '20s'\npolicy.max-memory = '16MiB'\n";
+/// A short CPU time and a long timeout, as a busy machine gives a guest little CPU time.
+const STRICT_LIMITS: &str = "policy.cpu-time = '30ms'\npolicy.timeout = '20s'\npolicy.max-memory = '16MiB'\n";
 
-const PATIENT: &str = "policy.cpu-time = '10s'\npolicy.timeout = '20s'\npolicy.max-memory = '16MiB'\n";
+const GENEROUS_LIMITS: &str = "policy.cpu-time = '10s'\npolicy.timeout = '20s'\npolicy.max-memory = '16MiB'\n";
 
-/// Memory that is asked for in vain is never freed: an instance lives for one decision.
+/// Memory is never freed, as an instance lives for one decision.
 const REALLOC: &str = r#"
   (global $heap (mut i32) (i32.const 0x10000))
   (func (export "cabi_realloc") (param $old i32) (param $old-size i32) (param $align i32) (param $size i32) (result i32)
@@ -40,7 +40,7 @@ const STDOUT: &str = r#"
   (import "wasi:io/streams@0.2.0" "[method]output-stream.write-zeroes" (func $zeroes (param i32 i64 i32)))"#;
 const EXIT: &str = r#"(import "wasi:cli/exit@0.2.0" "exit" (func $exit (param i32)))"#;
 
-/// A policy that lets everybody in after it has done this, with its 17 pages of memory and these fields of its module.
+/// A policy that runs this code and then allows the request, with 17 pages of memory and these fields in its module.
 fn guest(fields: &str, does: &str) -> Vec<u8> {
     let realloc = if fields.contains("cabi_realloc") { "" } else { REALLOC };
     let memory = if fields.contains("(export \"memory\")") { "" } else { "(memory (export \"memory\") 17)" };
@@ -55,51 +55,51 @@ fn guest(fields: &str, does: &str) -> Vec<u8> {
     ))
 }
 
-/// Answers what these bytes at 64 say.
+/// A policy whose answer is these bytes, at 64.
 fn answer(bytes: &str) -> Vec<u8> {
     guest(&format!("(memory (export \"memory\") 17) (data (i32.const 64) {bytes})"), "")
 }
 
-fn forever(does: &str) -> String {
+fn endless_loop(does: &str) -> String {
     format!("(loop $again {does} (br $again))")
 }
 
-fn times(count: usize, does: &str) -> String {
+fn repeat(count: usize, does: &str) -> String {
     format!(
         "(loop $again {does} (br_if $again (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const {count}))))"
     )
 }
 
-/// Asks each policy once, while somebody else is let in by another. `kind` is that of the failure, or `allowed`.
-async fn each(bounds: &str, policies: Vec<(&str, &str, Vec<u8>)>) {
-    let good = Gateway::behind(&crate::guests::component("allow"), "").await;
+/// Evaluates each policy once, while another gateway serves its clients. `kind` is that of the failure, or `allowed`.
+async fn assert_each_outcome(bounds: &str, policies: Vec<(&str, &str, Vec<u8>)>) {
+    let good = Gateway::with_policy(&crate::guests::component("allow"), "").await;
     let mut stream = good.open("channel=c").await;
     stream.connected("c").await;
     for (name, kind, policy) in policies {
-        // What is honest has all the time that it needs, on a busy machine too.
-        let bounds = if kind == "allowed" { PATIENT } else { bounds };
-        let gateway = Gateway::behind(&policy, bounds).await;
+        // A well-behaved guest has enough time on a busy machine, too.
+        let bounds = if kind == "allowed" { GENEROUS_LIMITS } else { bounds };
+        let gateway = Gateway::with_policy(&policy, bounds).await;
         let mut decisions = gateway.app.authorizer.watch();
         let start = Instant::now();
         let attack = async {
             if kind == "allowed" {
                 gateway.open("channel=c").await.connected("c").await;
             } else {
-                let reply = gateway.refused("channel=c").await;
+                let reply = gateway.request("channel=c").await;
                 assert_eq!((reply.status, &*reply.code()), (500, "decision_error"), "{name}: {}", reply.body);
                 let says = reply.json()["error"]["message"].clone();
                 assert_eq!(says, "this request could not be decided", "{name}: nothing that the log has");
-                assert!(gateway.is_untouched(), "{name}: nobody was let in");
+                assert!(gateway.is_idle(), "{name}: no stream is open");
             }
         };
         let neighbour = async {
             good.open("channel=c").await.connected("c").await;
-            let id = good.store.stock("c", "e", &json!(1)).await;
+            let id = good.store.emit_stock("c", "e", &json!(1)).await;
             assert_eq!(stream.ids("c", 1).await, [id]);
         };
         tokio::join!(attack, neighbour);
         assert!(start.elapsed() < Duration::from_secs(30), "{name} took {:?}", start.elapsed());
-        let watched = decisions.try_recv().expect("the operator is told");
+        let watched = decisions.try_recv().expect("a decision is observed");
         let (got, words) = match &watched.decision.outcome {
             Outcome::Failed(failure) => (failure.kind(), failure.to_string()),
             Outcome::Allowed(_) => ("allowed", String::new()),
@@ -111,11 +111,11 @@ async fn each(bounds: &str, policies: Vec<(&str, &str, Vec<u8>)>) {
 }
 
 #[tokio::test]
-async fn time() {
+async fn cpu_time_is_limited() {
     let spin_in_realloc = r#"(func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (loop $again (br $again)) (i32.const 0))"#;
     let post = r#"(export "cabi_post_tidegate:policy/authorizer@0.1.0#authorize")"#;
-    each(
-        BOUNDS,
+    assert_each_outcome(
+        STRICT_LIMITS,
         vec![
             ("spins at its start", "cpu", guest("(start $spin) (func $spin (loop $again (br $again)))", "")),
             ("traps at its start", "trap", guest("(start $trap) (func $trap unreachable)", "")),
@@ -126,11 +126,11 @@ async fn time() {
                 guest(&format!("(func {post} (param i32) (loop $again (br $again)))"), ""),
             ),
             ("traps after its answer", "trap", guest(&format!("(func {post} (param i32) unreachable)"), "")),
-            ("spins in calls of the host", "cpu", guest(NOW, &forever("(drop (call $now))"))),
+            ("spins in calls of the host", "cpu", guest(NOW, &endless_loop("(drop (call $now))"))),
             (
                 "copies for ever",
                 "cpu",
-                guest("", &forever("(memory.copy (i32.const 65536) (i32.const 131072) (i32.const 983040))")),
+                guest("", &endless_loop("(memory.copy (i32.const 65536) (i32.const 131072) (i32.const 983040))")),
             ),
             ("exits", "trap", guest(EXIT, "(call $exit (i32.const 0))")),
         ],
@@ -139,11 +139,11 @@ async fn time() {
 }
 
 #[tokio::test]
-async fn waiting() {
+async fn waiting_time_is_limited() {
     let wait = "(call $block (call $subscribe (i64.const -1)))";
-    // The list stands at 1024, its only handle at 1032.
+    // The list is at 1024, and its only handle at 1032.
     let poll = "(i32.store (i32.const 1032) (call $subscribe (i64.const -1))) (call $poll (i32.const 1032) (i32.const 1) (i32.const 1024))";
-    let fill = times(
+    let fill = repeat(
         20_000,
         "(i32.store (i32.add (i32.const 0x80000) (i32.shl (local.get $i) (i32.const 2))) (global.get $handle))",
     );
@@ -154,7 +154,7 @@ async fn waiting() {
              (call $poll (i32.const 0x80000) (i32.const 20000) (i32.const 1024))"
         ),
     );
-    each(
+    assert_each_outcome(
         "policy.timeout = '300ms'",
         vec![
             ("polls one handle 20,000 times", "allowed", many),
@@ -167,22 +167,22 @@ async fn waiting() {
 }
 
 #[tokio::test]
-async fn a_store_that_never_answers() {
+async fn lookup_without_an_answer_times_out() {
     let toml = "policy.timeout = '300ms'\npolicy.lookup.timeout = '1h'\npolicy.lookup.prefixes = ['k', \"\\u0000\"]";
     let policy = guest(
         &format!("{GET} (memory (export \"memory\") 17) (data (i32.const 32) \"k\")"),
         "(call $get (i32.const 32) (i32.const 1) (i32.const 1024))",
     );
-    let gateway = Gateway::behind(&policy, toml).await;
+    let gateway = Gateway::with_policy(&policy, toml).await;
     let held = gateway.store.hold_lookups().await;
     let mut decisions = gateway.app.authorizer.watch();
     let start = Instant::now();
-    let reply = gateway.refused("channel=c").await;
+    let reply = gateway.request("channel=c").await;
     assert_eq!(reply.status, 500);
     assert!(start.elapsed() < Duration::from_secs(5));
-    let watched = decisions.try_recv().expect("the operator is told");
+    let watched = decisions.try_recv().expect("a decision is observed");
     assert!(matches!(&watched.decision.outcome, Outcome::Failed(failure) if failure.kind() == "timeout"));
-    // So long a key is not even looked for.
+    // A key of this length is rejected without a look-up.
     let long = guest(GET, "(call $get (i32.const 0x80000) (i32.const 0x10001) (i32.const 1024))");
     gateway.app.authorizer.activate(load(&long));
     gateway.open("channel=c").await.connected("c").await;
@@ -191,22 +191,22 @@ async fn a_store_that_never_answers() {
     gateway.open("channel=c").await.connected("c").await;
 }
 
-/// A policy with a memory of 10 MiB, and another instance beside it with as much.
+/// A policy with 10 MiB of memory, and a second instance in the component with another 10 MiB.
 fn two_memories() -> Vec<u8> {
     let policy = guest(r#"(memory (export "memory") 160)"#, "");
-    // A section of a module with a memory of 160 pages, and one that makes an instance of it, the second of the component.
+    // A section with a module that has 160 pages of memory, and a section that instantiates it as the second instance of the component.
     let module = b"\0asm\x01\0\0\0\x05\x04\x01\x00\xa0\x01";
     let length = u8::try_from(module.len()).expect("it is short");
     [&policy[..], &[1, length], module, &[2, 4, 1, 0, 1, 0]].concat()
 }
 
 #[tokio::test]
-async fn memory() {
+async fn guest_memory_is_limited() {
     let grow = "(br_if $again (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))";
     let table = "(table $t 1 funcref)";
     let grow_table = "(br_if $again (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1)))";
-    each(
-        BOUNDS,
+    assert_each_outcome(
+        STRICT_LIMITS,
         vec![
             ("takes a page at a time", "memory", guest("", &format!("(loop $again {grow}) unreachable"))),
             ("takes all at once", "memory", guest("", "(drop (memory.grow (i32.const 65519))) unreachable")),
@@ -224,8 +224,8 @@ async fn memory() {
 }
 
 #[tokio::test]
-async fn arguments_and_answers() {
-    // 48 MiB of memory, and all of it as one argument.
+async fn invalid_arguments_and_answers_fail_the_decision() {
+    // The guest has 48 MiB of memory and passes all of it as one argument.
     let wide = |imports: &str| format!("{imports} (memory (export \"memory\") 768)");
     let all = "(i32.const 0) (i32.const 0x3000000)";
     let cases = vec![
@@ -291,11 +291,11 @@ async fn arguments_and_answers() {
         ),
         ("a subject from nowhere", "trap", answer("(i32 0 0) (i32 1 0x7fffffff 4)")),
     ];
-    each("policy.max-memory = '64MiB'\npolicy.cpu-time = '1s'\npolicy.timeout = '10s'", cases).await;
+    assert_each_outcome("policy.max-memory = '64MiB'\npolicy.cpu-time = '1s'\npolicy.timeout = '10s'", cases).await;
 }
 
 #[tokio::test]
-async fn where_it_puts_things() {
+async fn invalid_pointers_of_a_guest_fail_the_decision() {
     let realloc = |does: &str| format!("(func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) {does})");
     let returns = |text: &str| {
         format!(
@@ -305,8 +305,8 @@ async fn where_it_puts_things() {
         )
     };
     let recurse = "(call $deeper) (i32.const 0)) (func $deeper (call $deeper) (call $deeper)";
-    each(
-        BOUNDS,
+    assert_each_outcome(
+        STRICT_LIMITS,
         vec![
             ("beyond its memory", "trap", guest(&realloc("(i32.const 0x7fffff00)"), "")),
             ("at the end of all memory", "trap", guest(&realloc("(i32.const -1)"), "")),
@@ -329,13 +329,17 @@ async fn where_it_puts_things() {
 }
 
 #[tokio::test]
-async fn what_the_host_has_in_stock() {
+async fn host_resources_of_a_decision_are_limited() {
     let a_line = "(i32.const 1) (i32.const 0x80000) (i32.const 1000)";
-    each(
-        BOUNDS,
+    assert_each_outcome(
+        STRICT_LIMITS,
         vec![
-            ("takes handles without end", "trap", guest(SUBSCRIBE, &forever("(drop (call $subscribe (i64.const 1)))"))),
-            ("takes outputs without end", "trap", guest(STDOUT, &forever("(drop (call $stdout))"))),
+            (
+                "takes handles without end",
+                "trap",
+                guest(SUBSCRIBE, &endless_loop("(drop (call $subscribe (i64.const 1)))")),
+            ),
+            ("takes outputs without end", "trap", guest(STDOUT, &endless_loop("(drop (call $stdout))"))),
             ("uses a handle that is none", "trap", guest(SUBSCRIBE, "(call $block (i32.const 4096))")),
             (
                 "a petabyte of randomness",
@@ -359,12 +363,12 @@ async fn what_the_host_has_in_stock() {
                 "trap",
                 guest(STDOUT, "(call $write (call $stdout) (i32.const 0) (i32.const 1000000) (i32.const 1024))"),
             ),
-            ("floods the log", "cpu", guest(LOG, &forever(&format!("(call $log {a_line})")))),
-            ("floods the log a little", "allowed", guest(LOG, &times(5_000, &format!("(call $log {a_line})")))),
+            ("floods the log", "cpu", guest(LOG, &endless_loop(&format!("(call $log {a_line})")))),
+            ("floods the log a little", "allowed", guest(LOG, &repeat(5_000, &format!("(call $log {a_line})")))),
             (
                 "floods the log with nothing",
                 "allowed",
-                guest(LOG, &times(5_000, "(call $log (i32.const 1) (i32.const 0) (i32.const 0))")),
+                guest(LOG, &repeat(5_000, "(call $log (i32.const 1) (i32.const 0) (i32.const 0))")),
             ),
             (
                 "prints without end",
@@ -373,7 +377,9 @@ async fn what_the_host_has_in_stock() {
                     STDOUT,
                     &format!(
                         "(local.set $i (call $stdout)) {}",
-                        forever("(call $print (local.get $i) (i32.const 0x80000) (i32.const 4096) (i32.const 1024))")
+                        endless_loop(
+                            "(call $print (local.get $i) (i32.const 0x80000) (i32.const 4096) (i32.const 1024))"
+                        )
                     ),
                 ),
             ),
@@ -384,7 +390,7 @@ async fn what_the_host_has_in_stock() {
                     &format!("{STDOUT} (global $out (mut i32) (i32.const 0))"),
                     &format!(
                         "(global.set $out (call $stdout)) {}",
-                        times(
+                        repeat(
                             200,
                             "(call $print (global.get $out) (i32.const 0x80000) (i32.const 1000) (i32.const 1024))"
                         )
@@ -394,7 +400,7 @@ async fn what_the_host_has_in_stock() {
             (
                 "changes its mind without end",
                 "cpu",
-                guest(CACHE_FOR, &forever("(call $cache-for (i32.const 9) (i32.const 0x80000) (i32.const 16))")),
+                guest(CACHE_FOR, &endless_loop("(call $cache-for (i32.const 9) (i32.const 0x80000) (i32.const 16))")),
             ),
         ],
     )

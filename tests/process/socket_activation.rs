@@ -1,4 +1,4 @@
-//! Sockets that a service manager keeps open: one gateway after the other serves on them, and nobody notices.
+//! Socket activation: successive gateways serve on sockets that the service manager keeps open, and no client is refused.
 
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -12,13 +12,13 @@ use tempfile::TempDir;
 use tokio::net::UnixDatagram;
 use tokio::process::Command;
 
-use crate::children::{Gateway, Running, within};
 use crate::client::Wire;
-use crate::emitter::{self, Account};
+use crate::emitter::{self, EmitterReport};
+use crate::event_source::{Received, Source, assert_complete, stored_entries, wait_for_all};
+use crate::processes::{Gateway, Running, with_timeout};
 use crate::redis_server::Redis;
-use crate::source::{Source, Tally, all_right, settle, truth};
 
-/// A socket as service managers make it, with a backlog that holds everybody who comes between two gateways.
+/// A socket like that of a service manager, with a backlog for connections between two gateways.
 pub fn listening(address: &str) -> TcpListener {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.bind(&address.parse::<SocketAddr>().expect("an address").into()).expect("a free port");
@@ -26,15 +26,15 @@ pub fn listening(address: &str) -> TcpListener {
     socket.into()
 }
 
-pub fn handed(socket: &TcpListener) -> Stdio {
+pub fn inherited(socket: &TcpListener) -> Stdio {
     OwnedFd::from(socket.try_clone().expect("another handle")).into()
 }
 
-/// Starts `tidegate serve` with two sockets, handed over as the protocol has it: from number 3 on, and the process' own id.
+/// Starts `tidegate serve` with inherited sockets, as the protocol requires: from file descriptor 3 on, and with the process id.
 pub fn launch(toml: &str, first: Stdio, second: Option<Stdio>, env: &[(&str, &str)]) -> (Running, TempDir) {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("tidegate.toml"), toml).expect("the configuration is written");
-    let gateway = crate::children::tidegate(&["serve"]);
+    let gateway = crate::processes::tidegate(&["serve"]);
     let both = "exec 3<&0 4<&2 </dev/null 2>&1; export LISTEN_PID=$$; exec \"$0\" serve";
     let mut command = Command::new("sh");
     command.args(["-c", both]).arg(gateway.as_std().get_program());
@@ -50,11 +50,11 @@ pub fn launch(toml: &str, first: Stdio, second: Option<Stdio>, env: &[(&str, &st
     (Running::start_without_log(command), dir)
 }
 
-/// Opens streams without a pause, each on a new connection, until it is told to stop. What went wrong.
-async fn knock(to: SocketAddr, stop: Arc<AtomicBool>, count: Arc<AtomicUsize>) -> Vec<String> {
+/// Opens streams without a pause, each on a new connection, until it is stopped; returns unexpected answers.
+async fn open_streams(to: SocketAddr, stop: Arc<AtomicBool>, count: Arc<AtomicUsize>) -> Vec<String> {
     let mut wrong = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        match within("an answer", Wire::get(to, "/api/realtime?channel=door", None, None)).await {
+        match with_timeout("an answer", Wire::get(to, "/api/realtime?channel=door", None, None)).await {
             Ok(wire) if wire.status == 200 => {}
             Ok(wire) => wrong.push(wire.head),
             Err(error) => wrong.push(error.to_string()),
@@ -67,7 +67,7 @@ async fn knock(to: SocketAddr, stop: Arc<AtomicBool>, count: Arc<AtomicUsize>) -
 const CHANNELS: [&str; 2] = ["kept-a", "kept-b"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restart_refuses_nobody_and_loses_nothing() {
+async fn restart_with_inherited_sockets_refuses_no_connection_and_loses_no_events() {
     let redis = Redis::start(&[]).await;
     let data = listening("127.0.0.1:0");
     let to = data.local_addr().expect("its address");
@@ -76,8 +76,8 @@ async fn a_restart_refuses_nobody_and_loses_nothing() {
         redis.url()
     );
     let start = async || {
-        let (process, dir) = launch(&toml, handed(&data), None, &[]);
-        Gateway::when_up(process, dir).await
+        let (process, dir) = launch(&toml, inherited(&data), None, &[]);
+        Gateway::wait_until_ready(process, dir).await
     };
     let mut gateway = start().await;
     let emitter = emitter::start(redis.port, &CHANNELS, 7, 25, Duration::from_secs(9));
@@ -85,69 +85,71 @@ async fn a_restart_refuses_nobody_and_loses_nothing() {
     for source in &sources {
         tokio::spawn(Arc::clone(source).follow(to));
     }
-    let (stop, knocks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let knockers: Vec<_> = (0..3).map(|_| tokio::spawn(knock(to, Arc::clone(&stop), Arc::clone(&knocks)))).collect();
+    let (stop, opened) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let clients: Vec<_> =
+        (0..3).map(|_| tokio::spawn(open_streams(to, Arc::clone(&stop), Arc::clone(&opened)))).collect();
     for round in 1..=2 {
-        let is_here = |tally: &Tally| tally.connections == round && tally.is_open();
-        assert_eq!(settle(&sources, Duration::from_secs(20), is_here).await, 0, "everybody comes in");
-        let before = knocks.load(Ordering::Relaxed);
-        crate::children::until("some come in", async || knocks.load(Ordering::Relaxed) > before + 50).await;
+        let is_here = |received: &Received| received.connections == round && received.is_open();
+        assert_eq!(wait_for_all(&sources, Duration::from_secs(20), is_here).await, 0, "all streams are open");
+        let before = opened.load(Ordering::Relaxed);
+        crate::processes::wait_until("some streams are opened", async || opened.load(Ordering::Relaxed) > before + 50)
+            .await;
         gateway.process.signal("TERM").await;
         let ended = gateway.process.end().await;
         assert_eq!(ended.code(), Some(0), "{ended:?}");
         assert!(ended.stdout.contains("drained"), "{}", ended.stdout);
-        assert!(!ended.stdout.contains("leaving"), "there is nobody who would have to turn away: {}", ended.stdout);
+        assert!(!ended.stdout.contains("leaving"), "inherited sockets need no delay: {}", ended.stdout);
         gateway = start().await;
     }
-    let account = Account::of(emitter).await;
+    let account = EmitterReport::of(emitter).await;
     stop.store(true, Ordering::Relaxed);
-    for knocker in knockers {
-        let wrong = knocker.await.expect("no panic");
-        assert!(wrong.is_empty(), "{} of {knocks:?}, such as {}", wrong.len(), wrong[0]);
+    for client in clients {
+        let wrong = client.await.expect("no panic");
+        assert!(wrong.is_empty(), "{} of {opened:?}, such as {}", wrong.len(), wrong[0]);
     }
     let mut all = Vec::new();
     for channel in CHANNELS {
-        all.push(truth(&redis, channel).await);
+        all.push(stored_entries(&redis, channel).await);
     }
-    let late = settle(&sources, Duration::from_secs(20), |tally| tally.has_all(&all)).await;
-    let deliveries = all_right(&sources, &all);
-    let farewells: Vec<usize> = sources.iter().map(|source| source.lock().farewells.len()).collect();
-    println!("sockets: {} entries, {deliveries} deliveries, {knocks:?} streams opened meanwhile", account.added);
+    let late = wait_for_all(&sources, Duration::from_secs(20), |received| received.has_all(&all)).await;
+    let deliveries = assert_complete(&sources, &all);
+    let reconnects: Vec<usize> = sources.iter().map(|source| source.lock().reconnects.len()).collect();
+    println!("sockets: {} entries, {deliveries} deliveries, {opened:?} streams opened meanwhile", account.added);
     assert_eq!(late, 0);
-    assert!(farewells.iter().all(|count| *count == 2), "each gateway let each stream go once: {farewells:?}");
+    assert!(reconnects.iter().all(|count| *count == 2), "each gateway let each stream go once: {reconnects:?}");
 }
 
 #[tokio::test]
-async fn sockets_have_names_and_the_manager_is_told() {
+async fn sockets_are_matched_by_name_and_the_service_manager_is_notified() {
     let (data, control) = (listening("127.0.0.1:0"), listening("127.0.0.1:0"));
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("notify");
     let manager = UnixDatagram::bind(&path).expect("a socket");
-    let told = async || {
+    let notification = async || {
         let mut text = vec![0; 4096];
-        let read = within("the manager is told", manager.recv(&mut text)).await.expect("a message");
+        let read = with_timeout("the service manager is notified", manager.recv(&mut text)).await.expect("a message");
         String::from_utf8_lossy(&text[..read]).trim().to_owned()
     };
-    // The address that is not used is one that could not be.
+    // The unused `listen` is an address that cannot be bound.
     let toml = "store = \"memory:\"\nallow-all = true\nlisten = \"192.0.2.1:1\"\ndrain.delay = \"1h\"";
     let names = [("LISTEN_FDNAMES", "control:data"), ("NOTIFY_SOCKET", path.to_str().expect("a path"))];
-    let (process, dir) = launch(toml, handed(&control), Some(handed(&data)), &names);
-    let gateway = Gateway::when_up(process, dir).await;
-    assert_eq!(told().await, "READY=1");
+    let (process, dir) = launch(toml, inherited(&control), Some(inherited(&data)), &names);
+    let gateway = Gateway::wait_until_ready(process, dir).await;
+    assert_eq!(notification().await, "READY=1");
     let address = |socket: &TcpListener| socket.local_addr().expect("its address");
     assert_eq!((gateway.data, gateway.control), (address(&data), address(&control)));
-    gateway.process.stdout.says("`listen` is not used").await;
-    let ready = within("an answer", Wire::get(gateway.control, "/readyz", None, None)).await.expect("an answer");
+    gateway.process.stdout.wait_for_text("`listen` is not used").await;
+    let ready = with_timeout("an answer", Wire::get(gateway.control, "/readyz", None, None)).await.expect("an answer");
     assert_eq!(ready.status, 200);
     gateway.process.signal("TERM").await;
-    assert_eq!(told().await, "STOPPING=1");
+    assert_eq!(notification().await, "STOPPING=1");
     assert_eq!(gateway.process.end().await.code(), Some(0));
-    // It is not the gateway that closes them.
-    TcpStream::connect(address(&data)).expect("who connects now waits for the next one");
+    // The gateway does not close inherited sockets.
+    TcpStream::connect(address(&data)).expect("connections wait for the next gateway");
 }
 
 #[tokio::test]
-async fn what_is_no_listening_socket_is_said() {
+async fn invalid_inherited_sockets_fail_the_start() {
     const TOML: &str =
         "store = \"memory:\"\nallow-all = true\nlisten = \"127.0.0.1:0\"\ncontrol.listen = \"127.0.0.1:0\"";
     let refused = async |first: Stdio, second: Option<Stdio>, names: &str, expect: &str| {
@@ -163,7 +165,7 @@ async fn what_is_no_listening_socket_is_said() {
     let peer = socket();
     let connected = TcpStream::connect(peer.local_addr().expect("its address")).expect("it listens");
     refused(OwnedFd::from(connected).into(), None, "", "set Accept=no").await;
-    refused(handed(&socket()), Some(handed(&socket())), "data:data", "two sockets have the name data").await;
-    refused(handed(&socket()), Some(handed(&socket())), "data:ops", "\"ops\" is neither data nor control").await;
-    refused(handed(&socket()), Some(handed(&listening("0.0.0.0:0"))), "", "set control.token").await;
+    refused(inherited(&socket()), Some(inherited(&socket())), "data:data", "two sockets have the name data").await;
+    refused(inherited(&socket()), Some(inherited(&socket())), "data:ops", "\"ops\" is neither data nor control").await;
+    refused(inherited(&socket()), Some(inherited(&listening("0.0.0.0:0"))), "", "set control.token").await;
 }

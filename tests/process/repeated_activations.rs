@@ -1,4 +1,4 @@
-//! A policy that is replaced over and over: memory does not grow, and whoever asks meanwhile is answered.
+//! Repeated activations: memory does not grow, and all requests are answered meanwhile.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use std::time::Instant;
 
 use tokio::task::JoinHandle;
 
-use crate::children::{Gateway, is_full, until};
 use crate::client::Wire;
 use crate::control_port::{WASM, ask, policy};
 use crate::guests::component;
+use crate::processes::{Gateway, is_full_soak, wait_until};
 use crate::rollout::distinct;
 
-/// More than cores, each asking again as soon as it was answered.
+/// More clients than cores, each sending the next request after an answer.
 const CLIENTS: usize = 16;
 
-/// Clients that ask without a pause, and how often they were answered.
+/// Clients that send requests without a pause, and the number of answers.
 struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
@@ -26,18 +26,18 @@ struct Load {
 impl Load {
     fn on(gateway: SocketAddr) -> Self {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let client = |_| tokio::spawn(asks(gateway, Arc::clone(&stop), Arc::clone(&answered)));
+        let client = |_| tokio::spawn(run_client(gateway, Arc::clone(&stop), Arc::clone(&answered)));
         let clients = (0..CLIENTS).map(client).collect();
         Self { stop, answered, clients }
     }
 
-    /// Waits until so many more were answered.
+    /// Waits for this many more answers.
     async fn answers(&self, more: usize) {
         let wanted = self.answered.load(Ordering::Relaxed) + more;
-        until("answers", async || self.answered.load(Ordering::Relaxed) >= wanted).await;
+        wait_until("answers", async || self.answered.load(Ordering::Relaxed) >= wanted).await;
     }
 
-    /// Ends it. How many were answered; none may be wrong.
+    /// Stops the clients. Returns the number of answers, all of which have to be as expected.
     async fn end(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
@@ -48,8 +48,8 @@ impl Load {
     }
 }
 
-/// A client that asks again and again; says what was wrong.
-async fn asks(gateway: SocketAddr, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) -> Vec<String> {
+/// A client that sends request after request; returns unexpected answers.
+async fn run_client(gateway: SocketAddr, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) -> Vec<String> {
     let mut wrong = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         match Wire::get(gateway, "/api/realtime?channel=c", None, None).await {
@@ -64,45 +64,45 @@ async fn asks(gateway: SocketAddr, stop: Arc<AtomicBool>, answered: Arc<AtomicUs
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_swaps_leave_nothing_behind() {
-    let swaps = if is_full() { 1000 } else { 60 };
-    let dir = tempfile::tempdir().expect("a folder");
+async fn repeated_activations_do_not_grow_memory_or_files() {
+    let activations = if is_full_soak() { 1000 } else { 60 };
+    let dir = tempfile::tempdir().expect("a directory");
     let (file, cache) = (dir.path().join("policy.wasm"), dir.path().join("cache"));
     let deny = component("deny");
     std::fs::write(&file, &deny).expect("the policy is written");
     let toml = format!("store = \"memory:\"\nlog.filter = \"warn\"\npolicy.file = {file:?}\ncache-dir = {cache:?}");
     let gateway = Gateway::start(&toml).await;
-    let swap = async |number| {
-        let (status, told) = ask(gateway.control, "PUT", "/v1/policy", WASM, &distinct(&deny, number)).await;
-        assert_eq!(status, 200, "{number}: {told}");
+    let activate = async |number| {
+        let (status, reply) = ask(gateway.control, "PUT", "/v1/policy", WASM, &distinct(&deny, number)).await;
+        assert_eq!(status, 200, "{number}: {reply}");
     };
-    // Held against each other is the memory of the process when it has nothing to do, behind a load that it had seen before.
+    // The test compares the memory of the idle process, after a load that it has served before.
     let load = Load::on(gateway.data);
     for number in 1..=10 {
         load.answers(500).await;
-        swap(number).await;
+        activate(number).await;
     }
     load.answers(500).await;
     let mut answered = load.end().await;
     let (after_ten, own_after_ten) = (gateway.process.resident(), gateway.process.own_memory());
-    let (begin, load, mut most) = (Instant::now(), Load::on(gateway.data), 0);
-    for number in 11..=swaps {
-        // Each version has something to do.
+    let (begin, load, mut peak) = (Instant::now(), Load::on(gateway.data), 0);
+    for number in 11..=activations {
+        // Each generation makes some decisions.
         load.answers(20).await;
-        swap(number).await;
-        most = most.max(gateway.process.resident());
+        activate(number).await;
+        peak = peak.max(gateway.process.resident());
     }
     answered += load.end().await;
     let (now, own) = (gateway.process.resident(), gateway.process.own_memory());
     println!(
-        "swaps: {swaps}, the last of them in {:.1} s, beside {answered} answers; {after_ten} KiB after ten ({own_after_ten} its own), {now} after all ({own}), {most} at the most",
+        "activations: {activations}, the last of them in {:.1} s, with {answered} answers; {after_ten} KiB after ten ({own_after_ten} its own), {now} after all ({own}), {peak} at most",
         begin.elapsed().as_secs_f64()
     );
-    let told = policy(gateway.control).await;
-    assert_eq!(told["active"]["generation"], swaps + 1, "{told}");
-    assert_eq!(told["retired"].as_array().map(Vec::len), Some(0), "{told}");
-    // Without the pages of the program's file: the system maps them when they are first used, or before, as it likes.
+    let reply = policy(gateway.control).await;
+    assert_eq!(reply["active"]["generation"], activations + 1, "{reply}");
+    assert_eq!(reply["retired"].as_array().map(Vec::len), Some(0), "{reply}");
+    // Without the pages of the executable: the system maps them on first use, or earlier.
     assert!(own.saturating_sub(own_after_ten) * 10 <= after_ten, "{own_after_ten} KiB of {after_ten} became {own}");
-    let count = |folder: &str| std::fs::read_dir(cache.join(folder)).expect("a folder").count();
+    let count = |folder: &str| std::fs::read_dir(cache.join(folder)).expect("a directory").count();
     assert!(count("compiled") <= 32 && count("policies") <= 16, "{} {}", count("compiled"), count("policies"));
 }

@@ -1,4 +1,4 @@
-//! What is written down of decisions: the log, and the recording that another policy can be asked from.
+//! The decision log, and the recording for replays against another policy.
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,11 +21,11 @@ policy.lookup.prefixes = ["session:", "team:"]
 
 fn example() -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest-examples/rust-role-based/policy.wasm");
-    std::fs::read(path).expect("the component is there")
+    std::fs::read(path).expect("the component exists")
 }
 
 fn lines(path: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(path).expect("it is there");
+    let text = std::fs::read_to_string(path).expect("it exists");
     text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
 }
 
@@ -39,23 +39,23 @@ async fn open(gateway: &Gateway, query: &str) {
     assert_eq!(sse.frame().await["type"], "connected");
 }
 
-async fn refused(gateway: &Gateway, query: &str) -> u16 {
+async fn request_status(gateway: &Gateway, query: &str) -> u16 {
     let target = format!("/api/realtime?{query}");
     ask(gateway.data, "GET", &target, &[("cookie", "session=s1"), ("authorization", "Bearer hush")], "").await.status
 }
 
 #[tokio::test]
-async fn each_decision_is_a_line_and_no_secret_is_in_it() {
-    let dir = tempfile::tempdir().expect("a folder");
+async fn each_decision_is_logged_without_credentials() {
+    let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("decisions.jsonl");
-    let gateway = Gateway::behind(&example(), WORLD).await;
+    let gateway = Gateway::with_policy(&example(), WORLD).await;
     let log = Some(LogTarget::File(path.clone()));
     let settings = AuditConfig { log, masked_fields: vec![MaskedField::Subject], recording: None };
     gateway.app.audit.configure(settings).expect("it can be written");
     open(&gateway, "channel=team-red&channel=alice").await;
-    assert_eq!(refused(&gateway, "channel=admin-1&token=hush").await, 403);
-    gateway.replace(&component("trap")).await.expect("it loads");
-    assert_eq!(refused(&gateway, "channel=c").await, 500);
+    assert_eq!(request_status(&gateway, "channel=admin-1&token=hush").await, 403);
+    gateway.activate(&component("trap")).await.expect("it loads");
+    assert_eq!(request_status(&gateway, "channel=c").await, 500);
     flush(&gateway);
     let lines = lines(&path);
     let field = |name: &str| lines.iter().map(|line| line[name].clone()).collect::<Vec<_>>();
@@ -66,17 +66,17 @@ async fn each_decision_is_a_line_and_no_secret_is_in_it() {
     assert_eq!(lines[0]["channels"], json!(["team-red", "alice"]));
     assert!(lines[0]["subject"].as_str().is_some_and(|subject| subject.starts_with('~')), "{}", lines[0]);
     assert_ne!(lines[0]["policy"], lines[2]["policy"]);
-    let text = std::fs::read_to_string(&path).expect("it is there");
+    let text = std::fs::read_to_string(&path).expect("it exists");
     assert!(!text.contains("hush") && !text.contains("s1"), "{text}");
     let counts = gateway.app.audit.log_counts();
     assert_eq!(counts, writer::LineCounts { written: 3, dropped: 0 });
 }
 
 #[tokio::test]
-async fn a_recording_has_all_that_a_decision_was_made_of() {
-    let dir = tempfile::tempdir().expect("a folder");
+async fn recording_contains_request_host_calls_and_answer() {
+    let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("recording.jsonl");
-    let gateway = Gateway::behind(&example(), WORLD).await;
+    let gateway = Gateway::with_policy(&example(), WORLD).await;
     let record = Some(recording::RecordingConfig { file: path.clone(), share: 1.0, limit: 1 << 20 });
     gateway
         .app
@@ -84,9 +84,9 @@ async fn a_recording_has_all_that_a_decision_was_made_of() {
         .configure(AuditConfig { recording: record, ..AuditConfig::default() })
         .expect("it can be written");
     open(&gateway, "channel=team-red").await;
-    assert_eq!(refused(&gateway, "channel=team-blue").await, 403);
-    gateway.store.cut();
-    assert_eq!(refused(&gateway, "channel=alice").await, 503);
+    assert_eq!(request_status(&gateway, "channel=team-blue").await, 403);
+    gateway.store.disconnect();
+    assert_eq!(request_status(&gateway, "channel=alice").await, 503);
     flush(&gateway);
     let lines = lines(&path);
     let session =
@@ -96,15 +96,15 @@ async fn a_recording_has_all_that_a_decision_was_made_of() {
     assert_eq!(lines[1]["calls"], json!([session, member("blue", false)]));
     assert_eq!(lines[2]["calls"][0]["answer"], json!({ "unavailable": "the store does not answer" }));
     let cookie = lines[0]["request"]["headers"].as_array().into_iter().flatten().find(|header| header[0] == "cookie");
-    assert_eq!(cookie, Some(&json!(["cookie", "session=s1"])), "a replay needs it");
+    assert_eq!(cookie, Some(&json!(["cookie", "session=s1"])), "a replay needs the cookie");
     assert_eq!((&lines[0]["answer"]["allow"], &lines[1]["answer"]["status"]), (&json!(true), &json!(403)));
 }
 
 #[tokio::test]
-async fn an_answer_that_is_given_again_is_logged_and_not_recorded() {
-    let dir = tempfile::tempdir().expect("a folder");
+async fn cached_decision_is_logged_and_not_recorded() {
+    let dir = tempfile::tempdir().expect("a directory");
     let (log, record) = (dir.path().join("log"), dir.path().join("recording"));
-    let gateway = Gateway::behind(&component("kept"), "").await;
+    let gateway = Gateway::with_policy(&component("kept"), "").await;
     let settings = AuditConfig {
         log: Some(LogTarget::File(log.clone())),
         masked_fields: Vec::new(),
@@ -121,9 +121,9 @@ async fn an_answer_that_is_given_again_is_logged_and_not_recorded() {
 }
 
 #[tokio::test]
-async fn what_is_counted_goes_on_in_another_file() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let gateway = Gateway::behind(&component("allow"), "").await;
+async fn line_counts_continue_after_a_change_of_the_log_file() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let gateway = Gateway::with_policy(&component("allow"), "").await;
     let audit = &gateway.app.audit;
     for (file, mask) in [("one", vec![]), ("one", vec![MaskedField::Channels]), ("two", vec![])] {
         let settings =
@@ -137,7 +137,7 @@ async fn what_is_counted_goes_on_in_another_file() {
     assert!(audit.configure(nowhere).is_err());
     open(&gateway, "channel=c").await;
     flush(&gateway);
-    assert_eq!(lines(&dir.path().join("two")).len(), 2, "what cannot be written changes nothing");
+    assert_eq!(lines(&dir.path().join("two")).len(), 2, "an unwritable file changes nothing");
     audit.configure(AuditConfig::default()).expect("nothing is written");
     open(&gateway, "channel=c").await;
     assert_eq!(audit.log_counts(), writer::LineCounts { written: 4, dropped: 0 });

@@ -1,13 +1,13 @@
-//! What a node costs its Redis does not grow with its clients.
+//! Connections and subscriptions of a node to Redis do not grow with its clients.
 
 use redis::cmd;
 
-use crate::children::{Gateway, until};
 use crate::client::Sse;
+use crate::processes::{Gateway, wait_until};
 use crate::redis_server::Redis;
 
 #[tokio::test]
-async fn one_subscription_a_channel_and_three_connections_whatever_the_clients() {
+async fn redis_connections_and_subscriptions_do_not_grow_with_clients() {
     let redis = Redis::start(&[]).await;
     let mut admin = redis.connect().await;
     let mut own: Vec<u64> = connections(&mut admin).await;
@@ -22,7 +22,7 @@ async fn one_subscription_a_channel_and_three_connections_whatever_the_clients()
     let mut streams = Vec::new();
     let mut counted = Vec::new();
     for number in 0..50 {
-        // Half of them replay, which has a connection of its own.
+        // Half of them replay, which uses a separate connection.
         let ack = if number % 2 == 0 { "&last_ack_news=0" } else { "" };
         let mut stream = Sse::open(gateway.data, &format!("channel=news&channel=other{ack}")).await;
         for _ in 0..if ack.is_empty() { 2 } else { 102 } {
@@ -38,7 +38,7 @@ async fn one_subscription_a_channel_and_three_connections_whatever_the_clients()
     assert_eq!(subscribers(&mut admin, "news").await, 1);
     assert_eq!(subscribers(&mut admin, "other").await, 1);
 
-    // One message reaches all.
+    // One notification reaches all streams.
     let mut add = cmd("XADD");
     add.arg("other").arg("*").arg(&["data", "1", "event", "e", "channel", "other"]);
     let id: String = add.query_async(&mut admin).await.expect("added");
@@ -49,7 +49,7 @@ async fn one_subscription_a_channel_and_three_connections_whatever_the_clients()
         assert_eq!(stream.data().await, 1);
     }
 
-    // Nobody else is subscribed to what nobody reads.
+    // There is no subscription to a channel without clients.
     let mut channels: Vec<String> = cmd("PUBSUB").arg("CHANNELS").query_async(&mut admin).await.expect("channels");
     channels.sort();
     assert_eq!(
@@ -60,7 +60,7 @@ async fn one_subscription_a_channel_and_three_connections_whatever_the_clients()
     gateway.process.signal("TERM").await;
     drop(streams);
     assert_eq!(gateway.process.end().await.code(), Some(0));
-    until("the gateway's connections end", async || connections(&mut admin).await == own).await;
+    wait_until("the gateway's connections end", async || connections(&mut admin).await == own).await;
 }
 
 async fn connections(admin: &mut redis::aio::MultiplexedConnection) -> Vec<u64> {

@@ -1,4 +1,4 @@
-//! A browser's `EventSource`: one URL for its whole life, and the `id:` that came last. What it gets is held against what the store has.
+//! A browser's `EventSource`: one URL and the last event id. The received events are compared with the entries in the store.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
@@ -11,10 +11,10 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
 use crate::client::{Block, Id, Wire, encoded};
-use crate::emitter::Dice;
+use crate::emitter::Random;
 use crate::redis_server::Redis;
 
-/// An entry, as its place and its words.
+/// An entry, as its id and the hash of its data.
 pub type Seen = (Id, u64);
 
 fn hashed(text: &str) -> u64 {
@@ -23,30 +23,30 @@ fn hashed(text: &str) -> u64 {
     hasher.finish()
 }
 
-/// What a channel holds.
-pub async fn truth(redis: &Redis, channel: &str) -> Vec<Seen> {
+/// The entries of a channel.
+pub async fn stored_entries(redis: &Redis, channel: &str) -> Vec<Seen> {
     redis.entries(channel).await.iter().map(|(id, data)| (*id, hashed(data))).collect()
 }
 
 pub struct Source {
     pub number: usize,
     pub target: String,
-    tally: Mutex<Tally>,
-    /// Ends its connection, for those who read with [`Source::read`].
+    received: Mutex<Received>,
+    /// Ends the connection, for tests that read by themselves.
     pub cut: Notify,
 }
 
-/// What it got.
-pub struct Tally {
+/// The events that a source has received.
+pub struct Received {
     channels: &'static [&'static str],
     pub last_event_id: Option<String>,
     pub start: Vec<Option<Id>>,
     pub seen: Vec<Vec<Seen>>,
-    /// Channels that this connection has told of.
+    /// Channels that are connected on this connection.
     pub open: Vec<bool>,
     pub connections: usize,
-    /// When it was asked to come back.
-    pub farewells: Vec<Instant>,
+    /// Times of received reconnect frames.
+    pub reconnects: Vec<Instant>,
     pub wrong: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ struct Frame<'a> {
     channel: &'a str,
 }
 
-impl Tally {
+impl Received {
     pub fn position(&self, number: usize) -> Option<Id> {
         self.seen[number].last().map(|(id, _)| *id).or(self.start[number])
     }
@@ -71,10 +71,10 @@ impl Tally {
         self.open.iter().all(|open| *open)
     }
 
-    /// Whether it has come to the end of this.
-    pub fn has_all(&self, truth: &[Vec<Seen>]) -> bool {
+    /// Whether it has received the last of these entries.
+    pub fn has_all(&self, stored_entries: &[Vec<Seen>]) -> bool {
         let last = |seen: &[Seen]| seen.last().map(|(id, _)| *id);
-        truth.iter().enumerate().all(|(number, truth)| self.position(number) >= last(truth))
+        stored_entries.iter().enumerate().all(|(number, stored_entries)| self.position(number) >= last(stored_entries))
     }
 
     /// A new connection begins.
@@ -94,11 +94,11 @@ impl Tally {
         }
     }
 
-    /// `None` if the frame should not be here.
+    /// `None` if the frame is unexpected.
     fn frame(&mut self, data: &str) -> Option<()> {
         let number = |channel: &str| self.channels.iter().position(|name| *name == channel);
         if data.starts_with(r#"{"type":"reconnect""#) {
-            self.farewells.push(Instant::now());
+            self.reconnects.push(Instant::now());
             return Some(());
         }
         if data.starts_with(r#"{"type":"#) {
@@ -118,12 +118,12 @@ impl Tally {
         right.then_some(())
     }
 
-    /// Where this is not the truth from its start on, each event once and in order.
-    fn differences(&self, truth: &[Vec<Seen>]) -> Vec<String> {
+    /// Differences from the stored entries since the start of the source.
+    fn differences(&self, stored_entries: &[Vec<Seen>]) -> Vec<String> {
         let mut wrong = self.wrong.clone();
-        for (number, truth) in truth.iter().enumerate() {
+        for (number, stored_entries) in stored_entries.iter().enumerate() {
             let start = self.start[number];
-            let expect = behind(truth, start);
+            let expect = entries_after(stored_entries, start);
             if start.is_none() || self.seen[number] != expect {
                 let words = difference(&self.seen[number], expect);
                 wrong.push(format!("in {} from {start:?} on: {words}", self.channels[number]));
@@ -133,12 +133,12 @@ impl Tally {
     }
 }
 
-fn behind(truth: &[Seen], start: Option<Id>) -> &[Seen] {
-    &truth[truth.partition_point(|(id, _)| Some(*id) <= start)..]
+fn entries_after(stored_entries: &[Seen], start: Option<Id>) -> &[Seen] {
+    &stored_entries[stored_entries.partition_point(|(id, _)| Some(*id) <= start)..]
 }
 
 impl Source {
-    /// One that begins where each channel ends, or, with an `ack`, behind that time.
+    /// A source that begins at the end of each channel, or, with an `ack`, after that time.
     pub fn new(number: usize, channels: &'static [&'static str], ack: Option<u64>) -> Arc<Self> {
         let parameters = channels.iter().map(|name| {
             let name = encoded(name);
@@ -146,29 +146,29 @@ impl Source {
             format!("channel={name}{ack}")
         });
         let target = format!("/api/realtime?{}", parameters.collect::<Vec<_>>().join("&"));
-        let tally = Tally {
+        let received = Received {
             channels,
             last_event_id: None,
             start: vec![None; channels.len()],
             seen: vec![Vec::new(); channels.len()],
             open: vec![false; channels.len()],
             connections: 0,
-            farewells: Vec::new(),
+            reconnects: Vec::new(),
             wrong: Vec::new(),
         };
-        Arc::new(Self { number, target, tally: Mutex::new(tally), cut: Notify::new() })
+        Arc::new(Self { number, target, received: Mutex::new(received), cut: Notify::new() })
     }
 
-    pub fn lock(&self) -> MutexGuard<'_, Tally> {
-        self.tally.lock().expect("nobody panicked")
+    pub fn lock(&self) -> MutexGuard<'_, Received> {
+        self.received.lock().expect("no task panicked")
     }
 
-    /// Connects as it does each time, with the last id that it has. An answer that is no stream is wrong.
+    /// Connects with the last event id. Any answer other than a stream is an error.
     pub async fn connect(&self, to: SocketAddr) -> Option<Wire> {
         let last = {
-            let mut tally = self.lock();
-            tally.begin();
-            tally.last_event_id.clone()
+            let mut received = self.lock();
+            received.begin();
+            received.last_event_id.clone()
         };
         match Wire::get(to, &self.target, last.as_deref(), None).await {
             Ok(wire) if wire.status == 200 => {
@@ -181,12 +181,12 @@ impl Source {
         None
     }
 
-    /// Reads, and comes back whenever it was asked to, until the runtime ends. Any other end is wrong, and so is a port that refuses.
+    /// Reads, and reconnects after each reconnect frame, until the runtime ends. Any other end is an error, and so is a refused connection.
     pub async fn follow(self: Arc<Self>, to: SocketAddr) {
-        let mut dice = Dice(self.number as u64 + 1000);
+        let mut random = Random(self.number as u64 + 1000);
         loop {
             if let Some(mut wire) = self.connect(to).await {
-                let farewells = self.lock().farewells.len();
+                let reconnects = self.lock().reconnects.len();
                 loop {
                     match wire.more(64 << 10).await {
                         Ok(true) => wire.blocks(|block| self.lock().take(&block)),
@@ -197,18 +197,18 @@ impl Source {
                         }
                     }
                 }
-                if self.lock().farewells.len() != farewells + 1 {
+                if self.lock().reconnects.len() != reconnects + 1 {
                     self.lock().wrong.push("a stream ended without a word, or with many".into());
                 }
             }
-            tokio::time::sleep(Duration::from_millis(dice.below(500))).await;
+            tokio::time::sleep(Duration::from_millis(random.below(500))).await;
         }
     }
 }
 
-/// Waits until something holds of all of them, for so long; how many it does not hold of.
-pub async fn settle(sources: &[Arc<Source>], patience: Duration, holds: impl Fn(&Tally) -> bool) -> usize {
-    let end = Instant::now() + patience;
+/// Waits until a condition holds for all sources, or for the timeout; returns the number of sources for which it does not.
+pub async fn wait_for_all(sources: &[Arc<Source>], timeout: Duration, holds: impl Fn(&Received) -> bool) -> usize {
+    let end = Instant::now() + timeout;
     loop {
         let late = sources.iter().filter(|source| !holds(&source.lock())).count();
         if late == 0 || Instant::now() > end {
@@ -218,14 +218,20 @@ pub async fn settle(sources: &[Arc<Source>], patience: Duration, holds: impl Fn(
     }
 }
 
-/// Each of them has what the channels hold from its start on, each event once, in order, and nothing else. How many events that were.
-pub fn all_right(sources: &[Arc<Source>], truth: &[Vec<Seen>]) -> usize {
+/// Asserts that each source has received the entries of its channels from its start, once and in order. Returns their number.
+pub fn assert_complete(sources: &[Arc<Source>], stored_entries: &[Vec<Seen>]) -> usize {
     let mut wrong = Vec::new();
     let mut deliveries = 0;
     for source in sources {
-        let tally = source.lock();
-        deliveries += truth.iter().zip(&tally.start).map(|(truth, start)| behind(truth, *start).len()).sum::<usize>();
-        wrong.extend(tally.differences(truth).into_iter().map(|text| format!("stream {}: {text}", source.number)));
+        let received = source.lock();
+        deliveries += stored_entries
+            .iter()
+            .zip(&received.start)
+            .map(|(stored_entries, start)| entries_after(stored_entries, *start).len())
+            .sum::<usize>();
+        wrong.extend(
+            received.differences(stored_entries).into_iter().map(|text| format!("stream {}: {text}", source.number)),
+        );
     }
     assert!(wrong.is_empty(), "{} are wrong, such as\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
     deliveries

@@ -1,4 +1,4 @@
-//! The store goes away and comes back: streams stay, and everything missed comes, once and in order.
+//! Store outages: streams stay open, and missed events arrive once and in order.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use serde_json::json;
 use tidegate::event::StreamId;
 
 use crate::client::{Sse, ask};
-use crate::harness::{Gateway, until};
+use crate::harness::{Gateway, wait_until};
 
 /// The next blocks have to be pings only.
-async fn only_pings(sse: &mut Sse, count: usize) {
+async fn expect_pings(sse: &mut Sse, count: usize) {
     let mut pings = 0;
     while pings < count {
         let block = sse.block().await.expect("the stream stays");
@@ -22,43 +22,43 @@ async fn only_pings(sse: &mut Sse, count: usize) {
 }
 
 #[tokio::test]
-async fn connected_waits_for_a_store_that_is_away_and_pings_go_on() {
+async fn stream_is_pinged_until_the_store_is_reachable_and_then_connected() {
     let gateway = Gateway::start("stream.ping-interval = '1s'").await;
     let missed = gateway.store.add("c", "e", &json!("missed")).await;
-    gateway.store.cut();
+    gateway.store.disconnect();
     let mut sse = gateway.open("channel=c&channel=d&last_ack_c=0").await;
-    only_pings(&mut sse, 2).await;
-    gateway.store.heal();
+    expect_pings(&mut sse, 2).await;
+    gateway.store.reconnect();
     let mut frames = Vec::new();
     for _ in 0..3 {
         frames.push(sse.frame().await);
     }
     let of_c: Vec<_> = frames.iter().filter(|frame| frame["channel"] == "c").collect();
     assert_eq!((&of_c[0]["type"], &of_c[1]["id"]), (&json!("connected"), &json!(missed.to_string())));
-    let live = gateway.store.stock("d", "e", &json!("live")).await;
+    let live = gateway.store.emit_stock("d", "e", &json!("live")).await;
     assert_eq!(sse.ids("d", 1).await, [live]);
 }
 
 #[tokio::test]
-async fn one_who_breaks_off_before_its_channels_are_open_comes_back_where_it_was() {
+async fn client_that_disconnects_before_its_channels_open_keeps_its_position() {
     let gateway = Gateway::start("stream.ping-interval = '1s'").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
-    let first = gateway.store.own("c", "e", &json!(1)).await;
+    let first = gateway.store.emit_own("c", "e", &json!(1)).await;
     assert_eq!(sse.ids("c", 1).await, [first]);
-    gateway.store.cut();
-    let missed = gateway.store.own("c", "e", &json!(2)).await;
+    gateway.store.disconnect();
+    let missed = gateway.store.emit_own("c", "e", &json!(2)).await;
     for _ in 0..2 {
         sse = sse.reconnect().await;
-        only_pings(&mut sse, 1).await;
+        expect_pings(&mut sse, 1).await;
     }
-    gateway.store.heal();
+    gateway.store.reconnect();
     assert_eq!(sse.connected("c").await, first);
     assert_eq!(sse.ids("c", 1).await, [missed]);
 }
 
 #[tokio::test]
-async fn streams_outlive_an_outage_and_get_everything_missed() {
+async fn streams_survive_an_outage_and_receive_missed_events() {
     let gateway = Gateway::start("stream.ping-interval = '1s'\nstream.reconcile-interval = '100ms'").await;
     let mut streams = Vec::new();
     for _ in 0..3 {
@@ -67,21 +67,21 @@ async fn streams_outlive_an_outage_and_get_everything_missed() {
         streams.push(sse);
     }
     for round in 0..4 {
-        gateway.store.cut();
+        gateway.store.disconnect();
         let mut written = [Vec::new(), Vec::new()];
         for n in 0..50 {
             let data = json!({"round": round, "n": n});
-            written[0].push(gateway.store.stock("a", "e", &data).await);
-            written[1].push(gateway.store.own("b", "e", &json!("7")).await);
+            written[0].push(gateway.store.emit_stock("a", "e", &data).await);
+            written[1].push(gateway.store.emit_own("b", "e", &json!("7")).await);
         }
         if round == 0 {
-            only_pings(&mut streams[0], 1).await;
+            expect_pings(&mut streams[0], 1).await;
         }
-        gateway.store.heal();
-        // These come while the streams are catching up.
+        gateway.store.reconnect();
+        // These events arrive while the streams catch up.
         for n in 0..10 {
-            written[0].push(gateway.store.own("a", "e", &json!(n)).await);
-            written[1].push(gateway.store.stock("b", "e", &json!(n)).await);
+            written[0].push(gateway.store.emit_own("a", "e", &json!(n)).await);
+            written[1].push(gateway.store.emit_stock("b", "e", &json!(n)).await);
             tokio::task::yield_now().await;
         }
         for sse in &mut streams {
@@ -96,31 +96,31 @@ async fn streams_outlive_an_outage_and_get_everything_missed() {
 }
 
 #[tokio::test]
-async fn a_link_that_flaps_loses_and_repeats_nothing() {
+async fn flapping_link_neither_loses_nor_repeats_events() {
     let gateway = Gateway::start("stream.reconcile-interval = '100ms'").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
     let mut written = Vec::new();
     for n in 0..100 {
         match n % 5 {
-            1 => gateway.store.cut(),
-            3 => gateway.store.heal(),
+            1 => gateway.store.disconnect(),
+            3 => gateway.store.reconnect(),
             _ => {}
         }
         written.push(match n % 3 {
-            0 => gateway.store.own("c", "e", &json!(n)).await,
-            _ => gateway.store.stock("c", "e", &json!(n)).await,
+            0 => gateway.store.emit_own("c", "e", &json!(n)).await,
+            _ => gateway.store.emit_stock("c", "e", &json!(n)).await,
         });
         for _ in 0..n % 11 {
             tokio::task::yield_now().await;
         }
     }
-    gateway.store.heal();
+    gateway.store.reconnect();
     assert_eq!(sse.ids("c", written.len()).await, written);
 }
 
 #[tokio::test]
-async fn a_replay_that_the_outage_interrupts_goes_on_after_it() {
+async fn interrupted_replay_continues_after_the_outage() {
     let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.buffer-memory = 0").await;
     let mut written = Vec::new();
     for _ in 0..2_000 {
@@ -129,15 +129,15 @@ async fn a_replay_that_the_outage_interrupts_goes_on_after_it() {
     let mut sse = gateway.open("channel=c&last_ack_c=0").await;
     sse.connected("c").await;
     let mut got = sse.ids("c", 10).await;
-    gateway.store.cut();
-    written.push(gateway.store.stock("c", "e", &json!("missed")).await);
-    gateway.store.heal();
+    gateway.store.disconnect();
+    written.push(gateway.store.emit_stock("c", "e", &json!("missed")).await);
+    gateway.store.reconnect();
     got.extend(sse.ids("c", written.len() - 10).await);
     assert_eq!(got, written);
 }
 
 #[tokio::test]
-async fn a_store_that_lost_its_end_is_a_gap_for_those_who_had_seen_it() {
+async fn store_rollback_is_a_gap_for_clients_that_saw_the_lost_entries() {
     let gateway = Gateway::start("").await;
     let mut written = Vec::new();
     for n in 0..3 {
@@ -146,86 +146,86 @@ async fn a_store_that_lost_its_end_is_a_gap_for_those_who_had_seen_it() {
     let mut sse = gateway.open("channel=c&last_ack_c=0").await;
     sse.connected("c").await;
     assert_eq!(sse.ids("c", 3).await, written);
-    let lost = gateway.store.stock("c", "e", &json!("lost")).await;
+    let lost = gateway.store.emit_stock("c", "e", &json!("lost")).await;
     assert_eq!(sse.ids("c", 1).await, [lost]);
-    gateway.store.cut();
-    gateway.store.lose_all_but("c", 2).await;
-    gateway.store.heal();
+    gateway.store.disconnect();
+    gateway.store.keep_first_entries("c", 2).await;
+    gateway.store.reconnect();
     assert_eq!(sse.gap("c").await, ("store-reset".into(), true, lost, written[1]));
-    let next = gateway.store.stock("c", "e", &json!("next")).await;
+    let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
     assert_eq!(sse.ids("c", 1).await, [next]);
-    // Who comes back is told neither again nor twice.
+    // A client that reconnects does not receive the gap again.
     let mut sse = sse.reconnect().await;
     assert_eq!(sse.connected("c").await, next);
-    let last = gateway.store.stock("c", "e", &json!("last")).await;
+    let last = gateway.store.emit_stock("c", "e", &json!("last")).await;
     assert_eq!(sse.ids("c", 1).await, [last]);
-    // Who comes back with what was lost is clamped, and told.
+    // A client that acknowledges a lost entry is clamped, and receives a gap.
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", StreamId::new(last.ms + 1, 0))).await;
     assert_eq!(sse.connected("c").await, last);
     assert_eq!(sse.gap("c").await.0, "store-reset");
 }
 
 #[tokio::test]
-async fn a_store_that_comes_back_empty_after_an_outage_is_a_gap() {
+async fn store_that_returns_empty_is_a_gap() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
-    let seen = gateway.store.stock("c", "e", &json!("seen")).await;
+    let seen = gateway.store.emit_stock("c", "e", &json!("seen")).await;
     assert_eq!(sse.ids("c", 1).await, [seen]);
-    gateway.store.cut();
-    gateway.store.stock("c", "e", &json!("acknowledged, and lost with the store")).await;
-    gateway.store.lose_all_but("c", 0).await;
-    gateway.store.heal();
+    gateway.store.disconnect();
+    gateway.store.emit_stock("c", "e", &json!("acknowledged, and lost with the store")).await;
+    gateway.store.keep_first_entries("c", 0).await;
+    gateway.store.reconnect();
     let (_, certain, after, _) = sse.gap("c").await;
-    assert_eq!((certain, after), (false, seen), "something may be gone");
-    let next = gateway.store.stock("c", "e", &json!("next")).await;
+    assert_eq!((certain, after), (false, seen), "the gap is uncertain");
+    let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
     assert_eq!(sse.ids("c", 1).await, [next]);
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_keeps_nobody_from_leaving() {
+async fn client_can_disconnect_during_an_outage() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
-    gateway.store.cut();
+    gateway.store.disconnect();
     let waiting = gateway.open("channel=c&channel=d").await;
     drop((sse, waiting));
-    until("both streams are gone", || gateway.app.streams.count() == 0).await;
+    wait_until("both streams have ended", || gateway.app.streams.count() == 0).await;
 }
 
 #[tokio::test]
-async fn a_channel_is_left_by_the_last_after_a_while_and_found_again() {
+async fn unused_channel_is_closed_after_a_delay_and_reopened_on_demand() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
-    let first = gateway.store.stock("c", "e", &json!(1)).await;
+    let first = gateway.store.emit_stock("c", "e", &json!(1)).await;
     assert_eq!(sse.ids("c", 1).await, [first]);
-    // Its clock stands still in between, so that half a minute goes by at once.
+    // The paused clock advances half a minute at once.
     let id = sse.last_event_id.clone();
     drop(sse);
-    until("the stream is gone", || gateway.app.streams.count() == 0).await;
+    wait_until("the stream has ended", || gateway.app.streams.count() == 0).await;
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(31)).await;
     tokio::time::resume();
-    until("the subscription is ended", || gateway.store.watched().is_empty()).await;
+    wait_until("the subscription has ended", || gateway.store.watched().is_empty()).await;
     assert_eq!(gateway.app.hub.buffer_bytes(), 0);
-    let missed = gateway.store.stock("c", "e", &json!(2)).await;
+    let missed = gateway.store.emit_stock("c", "e", &json!(2)).await;
     let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], id).await;
     assert_eq!(sse.connected("c").await, first);
     assert_eq!(sse.ids("c", 1).await, [missed]);
 }
 
 #[tokio::test]
-async fn readiness_says_that_the_store_is_away() {
+async fn readyz_reports_an_unreachable_store() {
     let gateway = Gateway::start("").await;
     let ready = async || {
         let reply = ask(gateway.control, "GET", "/readyz", &[], "").await;
         (reply.status, reply.json()["store"].to_string())
     };
     assert_eq!(ready().await, (200, "\"ok\"".into()));
-    gateway.store.cut();
+    gateway.store.disconnect();
     assert_eq!(ready().await, (503, "\"unavailable\"".into()));
     assert_eq!(ask(gateway.control, "GET", "/healthz", &[], "").await.status, 200);
-    gateway.store.heal();
+    gateway.store.reconnect();
     assert_eq!(ready().await, (200, "\"ok\"".into()));
 }

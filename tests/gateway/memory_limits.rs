@@ -1,4 +1,4 @@
-//! Memory is bounded by configuration whatever clients and publishers do, and nobody loses anything by that.
+//! Memory stays within the configured limits for any behaviour of clients and emitters, without loss of events.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::client::Sse;
 use crate::harness::Gateway;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_history_of_any_length_arrives_whole_and_in_order() {
+async fn long_history_is_replayed_completely_and_in_order() {
     let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.buffer-memory = '64KiB'").await;
     let mut written = Vec::new();
     for n in 0..20_000 {
@@ -21,22 +21,22 @@ async fn a_history_of_any_length_arrives_whole_and_in_order() {
         readers.push(sse);
     }
     for n in 0..500 {
-        written.push(gateway.store.own("c", "e", &json!({"live": n})).await);
+        written.push(gateway.store.emit_own("c", "e", &json!({"live": n})).await);
     }
     let readers = readers.into_iter().map(|mut sse| {
         let count = written.len();
         tokio::spawn(async move { sse.ids("c", count).await })
     });
     for reader in readers.collect::<Vec<_>>() {
-        let got = reader.await.expect("the reader gets what it waits for");
+        let got = reader.await.expect("the client receives every event");
         assert!(got == written, "{} of {}, in another order", got.len(), written.len());
     }
     assert!(gateway.app.hub.buffer_bytes() <= 64 << 10);
 }
 
 #[tokio::test]
-async fn readers_who_stop_hold_no_memory_and_get_on_in_order_when_they_read_again() {
-    const LOG: usize = 256 << 10;
+async fn stalled_clients_hold_no_memory_and_resume_in_order() {
+    const BUFFER_BYTES: usize = 256 << 10;
     let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.buffer-memory = '256KiB'").await;
     let mut stopped = Vec::new();
     for _ in 0..10 {
@@ -51,23 +51,23 @@ async fn readers_who_stop_hold_no_memory_and_get_on_in_order_when_they_read_agai
     for n in 0..10_000 {
         let data = json!({"n": n, "kib": kib});
         written.push(match n % 10 {
-            0 => gateway.store.stock("c", "e", &data).await,
-            _ => gateway.store.own("c", "e", &data).await,
+            0 => gateway.store.emit_stock("c", "e", &data).await,
+            _ => gateway.store.emit_own("c", "e", &data).await,
         });
         if n % 100 == 99 {
-            assert_eq!(awake.ids("c", 100).await, written[n - 99..], "the others hold nobody up");
-            assert!(gateway.app.hub.buffer_bytes() <= LOG, "{} bytes", gateway.app.hub.buffer_bytes());
+            assert_eq!(awake.ids("c", 100).await, written[n - 99..], "stalled clients do not delay others");
+            assert!(gateway.app.hub.buffer_bytes() <= BUFFER_BYTES, "{} bytes", gateway.app.hub.buffer_bytes());
         }
     }
     for sse in &mut stopped {
         let got = sse.ids("c", written.len()).await;
-        assert!(got == written, "each once and in order, on the same connection");
-        assert!(gateway.app.hub.buffer_bytes() <= LOG);
+        assert!(got == written, "each event once and in order, on the same connection");
+        assert!(gateway.app.hub.buffer_bytes() <= BUFFER_BYTES);
     }
 }
 
 #[tokio::test]
-async fn a_reader_who_stops_until_the_stream_is_trimmed_is_told_so_and_gets_what_is_left() {
+async fn stalled_client_receives_one_gap_for_trimmed_entries_and_then_the_rest() {
     let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.buffer-memory = '64KiB'").await;
     let mut sse = Sse::open_with(gateway.data, "/api/realtime?channel=c", &[], Some(4096)).await;
     sse.connected("c").await;
@@ -75,7 +75,7 @@ async fn a_reader_who_stops_until_the_stream_is_trimmed_is_told_so_and_gets_what
     let mut written = Vec::new();
     for _ in 0..6_000 {
         let id = gateway.store.add_and_trim("c", "e", &data, Some(1_000)).await;
-        gateway.store.ring("c", id, "e", &data).await;
+        gateway.store.notify("c", id, "e", &data).await;
         written.push(id);
         tokio::task::yield_now().await;
     }
@@ -99,7 +99,7 @@ async fn a_reader_who_stops_until_the_stream_is_trimmed_is_told_so_and_gets_what
 }
 
 #[tokio::test]
-async fn without_memory_for_logs_everything_is_delivered_all_the_same() {
+async fn all_events_are_delivered_without_an_event_buffer() {
     let gateway = Gateway::start("stream.buffer-memory = 0").await;
     let mut readers = Vec::new();
     for _ in 0..3 {
@@ -109,8 +109,8 @@ async fn without_memory_for_logs_everything_is_delivered_all_the_same() {
     }
     let mut written = [Vec::new(), Vec::new()];
     for n in 0..300 {
-        written[0].push(gateway.store.own("a", "e", &json!(n)).await);
-        written[1].push(gateway.store.stock("b", "e", &json!({ "n": n })).await);
+        written[0].push(gateway.store.emit_own("a", "e", &json!(n)).await);
+        written[1].push(gateway.store.emit_stock("b", "e", &json!({ "n": n })).await);
         if n % 10 == 0 {
             tokio::task::yield_now().await;
         }
@@ -127,8 +127,8 @@ async fn without_memory_for_logs_everything_is_delivered_all_the_same() {
 }
 
 #[tokio::test]
-async fn many_channels_share_the_memory_for_logs() {
-    const LOG: usize = 128 << 10;
+async fn channels_share_the_event_buffer_memory() {
+    const BUFFER_BYTES: usize = 128 << 10;
     let gateway = Gateway::start("stream.buffer-memory = '128KiB'").await;
     let names: Vec<String> = (0..50).map(|n| format!("c{n}")).collect();
     let query: String = names.iter().map(|name| format!("channel={name}&")).collect();
@@ -139,8 +139,8 @@ async fn many_channels_share_the_memory_for_logs() {
     let data = json!("x".repeat(2_000));
     for _ in 0..10 {
         for name in &names {
-            gateway.store.own(name, "e", &data).await;
-            assert!(gateway.app.hub.buffer_bytes() <= LOG);
+            gateway.store.emit_own(name, "e", &data).await;
+            assert!(gateway.app.hub.buffer_bytes() <= BUFFER_BYTES);
         }
         for _ in &names {
             sse.event().await;
@@ -153,5 +153,5 @@ async fn many_channels_share_the_memory_for_logs() {
         }
     })
     .await
-    .expect("the stream is left");
+    .expect("the stream has ended");
 }

@@ -1,38 +1,38 @@
-//! A candidate for the whole fleet: asked on every node, told of by all, put in force everywhere, taken away everywhere.
+//! A shadow policy of the whole fleet: evaluated and reported on every node, promoted and stopped everywhere.
 
 use redis::cmd;
 use serde_json::{Value, json};
 
-use crate::children::{Gateway, until};
 use crate::fleet::{Fleet, digest, status};
 use crate::guests::component;
+use crate::processes::{Gateway, wait_until};
 
 const SHADOW: &str = "tidegate:{default}:policy:shadow";
 
-/// What is told of the candidate, when it holds.
-async fn told(fleet: &Fleet, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-    let mut told = Value::Null;
-    until(what, async || {
-        told = fleet.succeeds(&["shadow"]).await;
-        holds(&told)
+/// Waits until a condition holds for the report of the shadow policy, and returns that.
+async fn wait_for_shadow(fleet: &Fleet, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let mut reply = Value::Null;
+    wait_until(what, async || {
+        reply = fleet.succeeds(&["shadow"]).await;
+        holds(&reply)
     })
     .await;
-    told
+    reply
 }
 
-fn on<'a>(told: &'a Value, node: &str) -> &'a Value {
-    let nodes = told["nodes"].as_array().expect("a list");
-    nodes.iter().find(|told| told["name"] == node).unwrap_or(&Value::Null)
+fn node_in<'a>(reply: &'a Value, node: &str) -> &'a Value {
+    let nodes = reply["nodes"].as_array().expect("a list");
+    nodes.iter().find(|reply| reply["name"] == node).unwrap_or(&Value::Null)
 }
 
-/// What one node's control port tells.
-async fn own(fleet: &Fleet, node: &Gateway) -> Value {
+/// The report of one node's control port.
+async fn node_shadow(fleet: &Fleet, node: &Gateway) -> Value {
     let ended = fleet.run(&["policy", "shadow", "--json", "--control", &node.control.to_string()]).await;
     serde_json::from_str(&ended.stdout).unwrap_or_else(|_| json!(ended.stderr))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_candidate_is_asked_on_every_node_until_it_is_put_in_force() {
+async fn shadow_policy_is_evaluated_on_every_node_until_promoted() {
     let fleet = Fleet::unsigned().await;
     let [a, b, c] = fleet.nodes().await;
     fleet.write("deny.wasm", component("deny"));
@@ -43,73 +43,83 @@ async fn a_candidate_is_asked_on_every_node_until_it_is_put_in_force() {
     fleet.fails(&["promote"], "there is no candidate").await;
     let given = fleet.succeeds(&["shadow", "allow.wasm", "--share", "1"]).await;
     for node in ["a", "b", "c"] {
-        assert!(on(&given, node)["since"].is_u64(), "{given}");
+        assert!(node_in(&given, node)["since"].is_u64(), "{given}");
     }
     for (times, node) in [(1, &a), (2, &b), (3, &c)] {
         for _ in 0..times {
             assert_eq!(status(node.data).await, 418, "it has no effect");
         }
     }
-    let sum = told(&fleet, "all were compared", |told| told["counts"]["reject_to_allow"] == 6).await;
+    let sum =
+        wait_for_shadow(&fleet, "all decisions were compared", |reply| reply["counts"]["reject_to_allow"] == 6).await;
     assert_eq!(
-        (&on(&sum, "a")["counts"]["reject_to_allow"], &on(&sum, "c")["counts"]["reject_to_allow"]),
+        (&node_in(&sum, "a")["counts"]["reject_to_allow"], &node_in(&sum, "c")["counts"]["reject_to_allow"]),
         (&json!(1), &json!(3))
     );
-    // What differs stays with its node.
+    // Disagreements are kept on their node.
     assert_eq!(sum["disagreements"], Value::Null, "{sum}");
-    let of_b = own(&fleet, &b).await;
+    let of_b = node_shadow(&fleet, &b).await;
     assert_eq!((of_b["disagreements"].as_array().map(Vec::len), &of_b["counts"]), (Some(2), &sum["counts"]), "{of_b}");
 
-    // One that starts later asks it too, and counts from then on.
+    // A node that starts later evaluates the shadow policy, too, and counts from its start.
     c.process.kill().await;
     let c = fleet.node("c").await;
-    let again = |told: &Value| on(told, "c")["since"].is_u64() && on(told, "c")["counts"]["reject_to_allow"] == 0;
-    assert_eq!(told(&fleet, "it asks it again", again).await["counts"]["reject_to_allow"], 3);
-    // Another policy takes force: the candidate is compared with that.
+    let again =
+        |reply: &Value| node_in(reply, "c")["since"].is_u64() && node_in(reply, "c")["counts"]["reject_to_allow"] == 0;
+    assert_eq!(
+        wait_for_shadow(&fleet, "the restarted node evaluates the shadow policy", again).await["counts"]["reject_to_allow"],
+        3
+    );
+    // After an activation the shadow policy is compared with the new active policy.
     fleet.succeeds(&["push", "trap.wasm"]).await;
     assert_eq!(status(a.data).await, 500);
-    told(&fleet, "it is compared with the new one", |told| on(told, "a")["counts"]["other"] == 1).await;
+    wait_for_shadow(&fleet, "the shadow policy is compared with the new active policy", |reply| {
+        node_in(reply, "a")["counts"]["other"] == 1
+    })
+    .await;
 
     fleet.fails(&["promote", "--digest", "sha256:other"], "the shadow policy is sha256:").await;
     let promoted = fleet.succeeds(&["promote"]).await;
     assert_eq!((promoted["nodes"].as_array().map(Vec::len), digest(&promoted)), (Some(3), digest_of(&given)));
     for node in [&a, &b, &c] {
         assert_eq!(status(node.data).await, 200);
-        until("it asks nothing", async || own(&fleet, node).await.to_string().contains("there is no shadow policy"))
-            .await;
+        wait_until("the node has no shadow policy", async || {
+            node_shadow(&fleet, node).await.to_string().contains("there is no shadow policy")
+        })
+        .await;
     }
     fleet.fails(&["shadow"], "there is no candidate").await;
 }
 
-fn digest_of(told: &Value) -> String {
-    told["digest"].as_str().expect("a digest").to_owned()
+fn digest_of(reply: &Value) -> String {
+    reply["digest"].as_str().expect("a digest").to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_refuses_a_candidate_says_so_and_the_others_ask_it() {
+async fn node_that_rejects_a_shadow_policy_reports_it_and_others_evaluate_it() {
     let fleet = Fleet::unsigned().await;
     fleet.write("allow.wasm", component("allow"));
     fleet.write("slow.wasm", component("slow"));
     fleet.write("slow.cases.toml", "[[case]]\nname = \"in\"\nchannels = [\"c\"]\nexpect.allow = true\n");
-    // The second node gives decisions less time than the candidate takes, and asks one of its own until the fleet has one.
+    // The second node's timeout is shorter than the policy needs, and its own shadow policy applies until the fleet has one.
     let a = fleet.node("a").await;
     let shadow = format!("policy.shadow = {{ file = {:?}, share = 1.0 }}", fleet.path("allow.wasm"));
     let b = Gateway::start(&format!("{}policy.timeout = \"5ms\"\n{shadow}\n", fleet.toml("b"))).await;
-    until("it has its own", async || {
-        own(&fleet, &b).await["source"].as_str().is_some_and(|from| from.contains("allow"))
+    wait_until("the node has its own shadow policy", async || {
+        node_shadow(&fleet, &b).await["source"].as_str().is_some_and(|from| from.contains("allow"))
     })
     .await;
     let control = a.control.to_string();
     let given = fleet.run(&["policy", "shadow", "allow.wasm", "--json", "--control", &control]).await;
     assert_eq!(given.code(), Some(0), "{given:?}");
-    assert_eq!(own(&fleet, &b).await["source"], "fleet");
+    assert_eq!(node_shadow(&fleet, &b).await["source"], "fleet");
 
     let refused = fleet.fails(&["shadow", "slow.wasm", "--share", "1"], "node b did not reach stage tested").await;
     assert!(!refused.stderr.contains("node a"), "{refused:?}");
     let sum = fleet.succeeds(&["shadow"]).await;
-    assert!(on(&sum, "a")["since"].is_u64() && on(&sum, "b")["since"].is_null(), "{sum}");
-    assert_eq!(on(&sum, "b")["failure"]["stage"], "tested", "{sum}");
-    // It stays in the store while it is one, and no longer than it may be in the middle of a push.
+    assert!(node_in(&sum, "a")["since"].is_u64() && node_in(&sum, "b")["since"].is_null(), "{sum}");
+    assert_eq!(node_in(&sum, "b")["failure"]["stage"], "tested", "{sum}");
+    // The component stays in the store while it is the shadow policy; after that it expires.
     let mut redis = fleet.redis.connect().await;
     let blob = format!("tidegate:{{default}}:policy:blobs:{}", digest_of(&sum).trim_start_matches("sha256:"));
     let ttl = async |redis: &mut redis::aio::MultiplexedConnection| -> i64 {
@@ -120,11 +130,14 @@ async fn who_refuses_a_candidate_says_so_and_the_others_ask_it() {
     assert_eq!(stopped["digest"], sum["digest"]);
     assert!(ttl(&mut redis).await > 0);
     fleet.fails(&["shadow", "--stop"], "there is no candidate").await;
-    until("nobody asks it", async || own(&fleet, &a).await.to_string().contains("there is no shadow policy")).await;
+    wait_until("no shadow policy is evaluated", async || {
+        node_shadow(&fleet, &a).await.to_string().contains("there is no shadow policy")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_candidate_is_signed_as_a_policy_is_and_its_number_may_be_behind() {
+async fn shadow_policy_needs_a_signature_and_may_have_an_older_sequence() {
     let fleet = Fleet::signed().await;
     let a = fleet.node("a").await;
     for name in ["deny", "allow", "trap"] {
@@ -133,11 +146,12 @@ async fn a_candidate_is_signed_as_a_policy_is_and_its_number_may_be_behind() {
     fleet.succeeds(&["push", "deny.wasm", "--key", "release.pem"]).await;
     fleet.fails(&["shadow", "allow.wasm"], "node a did not reach stage verified: the policy is not signed").await;
     let given = fleet.succeeds(&["shadow", "allow.wasm", "--share", "1", "--key", "release.pem"]).await;
-    assert_eq!((&given["sequence"], on(&given, "a")["since"].is_u64()), (&json!(2), true), "{given}");
+    assert_eq!((&given["sequence"], node_in(&given, "a")["since"].is_u64()), (&json!(2), true), "{given}");
     fleet.succeeds(&["push", "trap.wasm", "--key", "release.pem", "--sequence", "5"]).await;
-    // A node that starts behind that asks it all the same, and nobody can put it in force as it is.
+    // A node that starts later evaluates the shadow policy, too, and its sequence number is too small for a promotion.
     let b = fleet.node("b").await;
-    told(&fleet, "it asks it", |told| on(told, "b")["since"].is_u64()).await;
+    wait_for_shadow(&fleet, "the new node evaluates the shadow policy", |reply| node_in(reply, "b")["since"].is_u64())
+        .await;
     fleet.fails(&["promote"], "its sequence number 2 is not greater than 5").await;
     let through = ["policy", "promote", "--key", "release.pem", "--json", "--control", &b.control.to_string()];
     let promoted = fleet.run(&through).await;
@@ -147,7 +161,7 @@ async fn a_candidate_is_signed_as_a_policy_is_and_its_number_may_be_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_candidate_is_in_the_way_of_nothing() {
+async fn invalid_shadow_record_does_not_block_pushes() {
     let fleet = Fleet::unsigned().await;
     let a = fleet.node("a").await;
     fleet.write("deny.wasm", component("deny"));
@@ -158,7 +172,7 @@ async fn what_is_no_candidate_is_in_the_way_of_nothing() {
     let note: Vec<u8> = cmd("GET").arg(SHADOW).query_async(&mut redis).await.expect("Redis answers");
     let note = String::from_utf8(note).expect("JSON");
     let word = async |what: &str| {
-        until(what, async || {
+        wait_until(what, async || {
             let status = fleet.succeeds(&["status"]).await;
             status["nodes"][0].to_string().contains(what)
         })
@@ -174,13 +188,14 @@ async fn what_is_no_candidate_is_in_the_way_of_nothing() {
     }
     fleet.fails(&["shadow"], "cannot be read").await;
     assert_eq!(fleet.succeeds(&["shadow", "--stop"]).await, json!({ "unreadable": true }));
-    // Another type of value: what else is in the store is heard as before.
+    // A key of another type does not affect the other records in the store.
     let () = cmd("RPUSH").arg(SHADOW).arg("x").query_async(&mut redis).await.expect("Redis answers");
     word("another type of value").await;
     fleet.succeeds(&["push", "allow.wasm"]).await;
     assert_eq!(status(a.data).await, 200);
     fleet.fails(&["promote"], "another type of value").await;
     let given = fleet.succeeds(&["shadow", "deny.wasm"]).await;
-    assert!(on(&given, "a")["since"].is_u64(), "{given}");
-    until("nothing is kept from it", async || fleet.succeeds(&["status"]).await["nodes"][0]["error"].is_null()).await;
+    assert!(node_in(&given, "a")["since"].is_u64(), "{given}");
+    wait_until("the node reports no error", async || fleet.succeeds(&["status"]).await["nodes"][0]["error"].is_null())
+        .await;
 }

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::children::{Ended, Gateway, ends, until, within};
 use crate::client::{Sse, Wire};
+use crate::processes::{Ended, Gateway, ends, wait_until, with_timeout};
 use crate::redis_server::{DURABLE, Redis};
 
 async fn node(redis: &Redis, name: &str) -> Gateway {
@@ -20,7 +20,7 @@ async fn open(node: &Gateway, channel: &str) -> Sse {
 
 async fn status(node: &Gateway, channel: &str) -> u16 {
     let target = format!("/api/realtime?channel={channel}");
-    within("an answer", Wire::get(node.data, &target, None, None)).await.expect("an answer").status
+    with_timeout("an answer", Wire::get(node.data, &target, None, None)).await.expect("an answer").status
 }
 
 fn json_of(ended: &Ended) -> Value {
@@ -28,13 +28,13 @@ fn json_of(ended: &Ended) -> Value {
     serde_json::from_str(&ended.stdout).expect("JSON")
 }
 
-async fn ended(mut sse: Sse) {
+async fn assert_ended(mut sse: Sse) {
     assert_eq!(sse.frame().await["type"], "reconnect");
     assert_eq!(sse.next().await, None);
 }
 
 #[tokio::test]
-async fn streams_end_on_both_nodes_within_a_second_and_are_counted() {
+async fn revocation_ends_and_counts_streams_on_both_nodes() {
     let redis = Redis::start(&[]).await;
     let (a, b) = (node(&redis, "a").await, node(&redis, "b").await);
     let (control, store) = (b.control.to_string(), redis.url());
@@ -45,30 +45,30 @@ async fn streams_end_on_both_nodes_within_a_second_and_are_counted() {
         }
         let mut other = open(&b, "other").await;
         let begun = Instant::now();
-        let told = ends(&[&["revoke", "--channel", "news", "--json"], &way[..]].concat()).await;
-        assert_eq!(json_of(&told), json!({"streams": 3, "nodes": {"a": 2, "b": 1}, "missing": 0}));
+        let output = ends(&[&["revoke", "--channel", "news", "--json"], &way[..]].concat()).await;
+        assert_eq!(json_of(&output), json!({"streams": 3, "nodes": {"a": 2, "b": 1}, "missing": 0}));
         for sse in streams {
-            ended(sse).await;
+            assert_ended(sse).await;
         }
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         let emitted = ends(&["emit", "other", "e", "1", "--store", &store]).await;
         assert_eq!(emitted.code(), Some(0), "{emitted:?}");
         assert_eq!(other.data().await, 1);
     }
-    let told = ends(&["revoke", "--all", "--control", &control]).await;
-    assert_eq!((told.code(), &*told.stdout), (Some(0), "closed 0 streams on 2 nodes\n"), "{told:?}");
+    let output = ends(&["revoke", "--all", "--control", &control]).await;
+    assert_eq!((output.code(), &*output.stdout), (Some(0), "closed 0 streams on 2 nodes\n"), "{output:?}");
 }
 
 #[tokio::test]
-async fn who_is_kept_out_stays_out_on_nodes_that_start_and_while_redis_comes_back() {
+async fn revocation_survives_node_starts_and_a_redis_restart() {
     let mut redis = Redis::start(DURABLE).await;
     let a = node(&redis, "a").await;
     let control = a.control.to_string();
-    let told = ends(&["revoke", "--channel", "news", "--for", "1h", "--json", "--control", &control]).await;
-    let id = json_of(&told)["revocation"]["id"].as_str().expect("an id").to_owned();
+    let output = ends(&["revoke", "--channel", "news", "--for", "1h", "--json", "--control", &control]).await;
+    let id = json_of(&output)["revocation"]["id"].as_str().expect("an id").to_owned();
     assert_eq!(status(&a, "news").await, 403);
     let b = node(&redis, "b").await;
-    // It knows it before it feeds anybody.
+    // The node loads the revocation before it delivers events.
     let _fed = open(&b, "other").await;
     assert_eq!(status(&b, "news").await, 403);
 
@@ -78,17 +78,17 @@ async fn who_is_kept_out_stays_out_on_nodes_that_start_and_while_redis_comes_bac
     let away = ends(&["revoke", "--channel", "meant", "--control", &control]).await;
     assert_eq!((away.code(), &*away.stdout), (Some(1), ""), "{away:?}");
     assert!(away.stderr.contains("ended 1 of its streams"), "{away:?}");
-    ended(meant).await;
+    assert_ended(meant).await;
     redis.restart().await;
-    until("it is back", async || {
-        let told = ends(&["revoke", "--list", "--json", "--control", &control]).await;
-        told.code() == Some(0) && told.stdout.contains(&id)
+    wait_until("Redis is reachable", async || {
+        let output = ends(&["revoke", "--list", "--json", "--control", &control]).await;
+        output.code() == Some(0) && output.stdout.contains(&id)
     })
     .await;
     assert_eq!((status(&a, "news").await, status(&b, "news").await), (403, 403));
-    until("both nodes hear again", async || {
-        let told = ends(&["revoke", "--subject", "nobody", "--json", "--store", &redis.url()]).await;
-        json_of(&told)["nodes"] == json!({"a": 0, "b": 0})
+    wait_until("both nodes receive commands", async || {
+        let output = ends(&["revoke", "--subject", "nobody", "--json", "--store", &redis.url()]).await;
+        json_of(&output)["nodes"] == json!({"a": 0, "b": 0})
     })
     .await;
     let store = redis.url();
@@ -97,21 +97,21 @@ async fn who_is_kept_out_stays_out_on_nodes_that_start_and_while_redis_comes_bac
     assert_eq!((status(&a, "news").await, status(&b, "news").await), (200, 200));
     let again = ends(&["revoke", "--lift", &id, "--control", &control]).await;
     assert_eq!((again.code(), &*again.stdout), (Some(1), ""), "{again:?}");
-    let told = ends(&["revoke", "--channel", "kept", "--json", "--store", &store]).await;
-    assert_eq!(json_of(&told)["streams"], 1, "a Redis that kept everything ends nothing");
-    ended(kept).await;
+    let output = ends(&["revoke", "--channel", "kept", "--json", "--store", &store]).await;
+    assert_eq!(json_of(&output)["streams"], 1, "a Redis that kept its data closes no stream");
+    assert_ended(kept).await;
 }
 
 #[tokio::test]
-async fn a_redis_that_comes_back_empty_ends_all_streams_and_is_told_again_who_is_kept_out() {
+async fn empty_redis_ends_all_streams_and_receives_revocations_again() {
     let mut redis = Redis::start(&[]).await;
     let a = node(&redis, "a").await;
-    let told = ends(&["revoke", "--channel", "news", "--for", "1h", "--store", &redis.url()]).await;
-    assert!(told.stdout.contains("tidegate revoke --lift "), "{told:?}");
+    let output = ends(&["revoke", "--channel", "news", "--for", "1h", "--store", &redis.url()]).await;
+    assert!(output.stdout.contains("tidegate revoke --lift "), "{output:?}");
     let sse = open(&a, "other").await;
     redis.kill().await;
     redis.restart().await;
-    ended(sse).await;
+    assert_ended(sse).await;
     let _again = open(&a, "other").await;
     assert_eq!(status(&a, "news").await, 403);
     let b = node(&redis, "b").await;
@@ -120,7 +120,7 @@ async fn a_redis_that_comes_back_empty_ends_all_streams_and_is_told_again_who_is
 }
 
 #[tokio::test]
-async fn a_node_that_stood_still_does_what_it_missed_before_it_delivers_anything() {
+async fn suspended_node_applies_missed_commands_before_delivering_events() {
     let redis = Redis::start(&[]).await;
     let (a, b) = (node(&redis, "a").await, node(&redis, "b").await);
     let mut sse = open(&b, "news").await;
@@ -132,16 +132,16 @@ async fn a_node_that_stood_still_does_what_it_missed_before_it_delivers_anything
     emit("1").await;
     assert_eq!(sse.data().await, 1);
     b.process.signal("STOP").await;
-    let told = ends(&["revoke", "--channel", "news", "--json", "--control", &a.control.to_string()]).await;
-    assert_eq!(json_of(&told), json!({"streams": 0, "nodes": {"a": 0}, "missing": 1}));
-    assert!(told.stderr.contains("1 node did not report"), "{told:?}");
+    let output = ends(&["revoke", "--channel", "news", "--json", "--control", &a.control.to_string()]).await;
+    assert_eq!(json_of(&output), json!({"streams": 0, "nodes": {"a": 0}, "missing": 1}));
+    assert!(output.stderr.contains("1 node did not report"), "{output:?}");
     emit("2").await;
     b.process.signal("CONT").await;
-    ended(sse).await;
+    assert_ended(sse).await;
 }
 
 #[tokio::test]
-async fn what_is_no_command_does_not_fill_the_log() {
+async fn invalid_commands_do_not_flood_the_log() {
     let redis = Redis::start(&[]).await;
     let a = node(&redis, "a").await;
     let sse = open(&a, "news").await;
@@ -153,15 +153,15 @@ async fn what_is_no_command_does_not_fill_the_log() {
         .query_async(&mut redis.connect().await)
         .await
         .expect("they are added");
-    let told = ends(&["revoke", "--channel", "news", "--json", "--store", &redis.url()]).await;
-    assert_eq!(json_of(&told), json!({"streams": 1, "nodes": {"a": 1}, "missing": 0}));
-    ended(sse).await;
+    let output = ends(&["revoke", "--channel", "news", "--json", "--store", &redis.url()]).await;
+    assert_eq!(json_of(&output), json!({"streams": 1, "nodes": {"a": 1}, "missing": 0}));
+    assert_ended(sse).await;
     let few = |log: &str| log.contains("entries=300") && log.matches("passed over").count() == 2;
-    assert!(within("the log says it, once", a.process.stderr.wait_for(few)).await);
+    assert!(with_timeout("the log has one line about skipped entries", a.process.stderr.wait_for(few)).await);
 }
 
 #[tokio::test]
-async fn what_was_typed_wrong_is_told() {
+async fn invalid_revoke_arguments_are_reported() {
     for (args, word) in [
         (&["revoke"][..], "--subject"),
         (&["revoke", "--all", "--subject", "a"], "cannot be used with"),
@@ -170,27 +170,27 @@ async fn what_was_typed_wrong_is_told() {
         (&["revoke", "--subject", "a", "--for", "soon"], "--for"),
         (&["revoke", "--all", "--store", "memory:"], "--control"),
     ] {
-        let told = ends(args).await;
-        assert_eq!((told.code(), &*told.stdout), (Some(2), ""), "{args:?}: {told:?}");
-        assert!(told.stderr.contains(word), "{args:?}: {told:?}");
+        let output = ends(args).await;
+        assert_eq!((output.code(), &*output.stdout), (Some(2), ""), "{args:?}: {output:?}");
+        assert!(output.stderr.contains(word), "{args:?}: {output:?}");
     }
 }
 
 #[tokio::test]
-async fn a_gateway_without_redis_has_one_node() {
+async fn gateway_without_redis_is_a_single_node() {
     let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\nfleet.node-name = \"alone\"").await;
     let control = gateway.control.to_string();
     let sse = open(&gateway, "news").await;
-    let told = ends(&["revoke", "--channel", "news", "--for", "1s", "--control", &control]).await;
-    assert!(told.stdout.starts_with("closed 1 stream on 1 node\nrevoked until "), "{told:?}");
-    ended(sse).await;
-    until("its time is over", async || status(&gateway, "news").await == 200).await;
-    let told = ends(&["revoke", "--list", "--control", &control]).await;
-    assert_eq!(told.stdout, "no active revocations\n", "{told:?}");
+    let output = ends(&["revoke", "--channel", "news", "--for", "1s", "--control", &control]).await;
+    assert!(output.stdout.starts_with("closed 1 stream on 1 node\nrevoked until "), "{output:?}");
+    assert_ended(sse).await;
+    wait_until("the revocation has expired", async || status(&gateway, "news").await == 200).await;
+    let output = ends(&["revoke", "--list", "--control", &control]).await;
+    assert_eq!(output.stdout, "no active revocations\n", "{output:?}");
 }
 
 #[tokio::test]
-async fn who_may_not_hear_the_commands_feeds_nobody_and_says_why() {
+async fn node_without_command_permission_delivers_no_events_and_reports_why() {
     let redis = Redis::start(&[]).await;
     let mut user = redis::cmd("ACL");
     user.arg("SETUSER").arg("narrow").arg(&["on", ">secret", "~*", "&news", "+@all"]);
@@ -198,13 +198,14 @@ async fn who_may_not_hear_the_commands_feeds_nobody_and_says_why() {
     let store = format!("redis://narrow:secret@127.0.0.1:{}", redis.port);
     let gateway =
         Gateway::start(&format!("store = \"{store}\"\nallow-all = true\nstream.ping-interval = \"1s\"")).await;
-    let mut wire =
-        within("a head", Wire::get(gateway.data, "/api/realtime?channel=news", None, None)).await.expect("an answer");
-    gateway.process.stderr.says("no channel goes on").await;
-    let ready = within("an answer", Wire::get(gateway.control, "/readyz", None, None)).await.expect("an answer");
+    let mut wire = with_timeout("the response head", Wire::get(gateway.data, "/api/realtime?channel=news", None, None))
+        .await
+        .expect("an answer");
+    gateway.process.stderr.wait_for_text("no channel goes on").await;
+    let ready = with_timeout("an answer", Wire::get(gateway.control, "/readyz", None, None)).await.expect("an answer");
     assert!(ready.status == 503 && ready.body().contains("unsynced"), "{}", ready.body());
     while !wire.body().contains("ping") {
-        assert!(within("a ping", wire.more(1 << 10)).await.expect("the stream stays"));
+        assert!(with_timeout("a ping", wire.more(1 << 10)).await.expect("the stream stays"));
     }
     assert!(!wire.body().contains("connected"), "{}", wire.body());
 }

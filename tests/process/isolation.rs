@@ -1,4 +1,4 @@
-//! What a policy does to one request harms that one: many others are let in meanwhile, about as fast as ever.
+//! Isolation of decisions: a hostile request affects only itself, and others are about as fast as without it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use crate::children::{Gateway, is_full, path};
 use crate::client::{Sse, Wire};
 use crate::guests;
+use crate::processes::{Gateway, is_full_soak, path};
 
-/// What `mixed.wat` does for channels of these names.
+/// Channels for which `mixed.wat` is hostile.
 const HOSTILE: [&str; 6] = ["spin", "wait", "memory", "recurse", "log", "big"];
-/// Openings that are under way at once.
-const AT_ONCE: usize = 8;
+/// Concurrent stream requests.
+const CONCURRENT_OPENS: usize = 8;
 
-/// Opens so many streams, keeps them all until the last is open, and tells how long each took.
+/// Opens this many streams, keeps all of them until the last one is open, and returns how long each took.
 async fn open(to: SocketAddr, count: usize) -> Vec<Duration> {
-    let at_once = Arc::new(Semaphore::new(AT_ONCE));
+    let at_once = Arc::new(Semaphore::new(CONCURRENT_OPENS));
     let opening: Vec<_> = (0..count)
         .map(|number| {
             let at_once = Arc::clone(&at_once);
@@ -33,12 +33,12 @@ async fn open(to: SocketAddr, count: usize) -> Vec<Duration> {
         .collect();
     let mut streams = Vec::with_capacity(count);
     for task in opening {
-        streams.push(task.await.expect("it is let in"));
+        streams.push(task.await.expect("the stream is opened"));
     }
     streams.iter().map(|(time, _)| *time).collect()
 }
 
-/// Asks again and again for what is hostile, until it shall stop; tells how often.
+/// Sends hostile requests until it is stopped; returns their number.
 async fn attack(to: SocketAddr, name: &'static str, over: Arc<AtomicBool>) -> usize {
     let mut refused = 0;
     while !over.load(Ordering::Relaxed) {
@@ -49,16 +49,16 @@ async fn attack(to: SocketAddr, name: &'static str, over: Arc<AtomicBool>) -> us
     refused
 }
 
-fn part(times: &[Duration], percent: usize) -> Duration {
+fn percentile(times: &[Duration], percent: usize) -> Duration {
     let mut times = times.to_vec();
     times.sort_unstable();
     times[(times.len() * percent / 100).min(times.len() - 1)]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hostile_requests_harm_themselves_only() {
-    let (count, rounds, attackers) = if is_full() { (1_000, 5, 2) } else { (100, 4, 1) };
-    let dir = tempfile::tempdir().expect("a folder");
+async fn hostile_requests_do_not_slow_down_others() {
+    let (count, rounds, attackers) = if is_full_soak() { (1_000, 5, 2) } else { (100, 4, 1) };
+    let dir = tempfile::tempdir().expect("a directory");
     let file = path(dir.path(), "policy.wasm");
     std::fs::write(&file, guests::component("mixed")).expect("the policy is written");
     let toml =
@@ -66,10 +66,10 @@ async fn hostile_requests_harm_themselves_only() {
     let gateway = Gateway::start(&toml).await;
 
     open(gateway.data, count / 2).await;
-    // What else this machine does changes by the second, and shall count on both sides.
-    let (mut usual, mut beside) = (Vec::new(), Vec::new());
+    // The load of this machine varies from second to second, and has to affect both sides.
+    let (mut baseline, mut under_attack) = (Vec::new(), Vec::new());
     let mut refused = [0; HOSTILE.len()];
-    let mut most = 0;
+    let mut peak = 0;
     let mut best = f64::MAX;
     for _ in 0..rounds {
         let alone = open(gateway.data, count).await;
@@ -77,33 +77,34 @@ async fn hostile_requests_harm_themselves_only() {
         let attack = |(number, name)| (number, tokio::spawn(attack(gateway.data, name, Arc::clone(&over))));
         let attacks: Vec<_> =
             HOSTILE.into_iter().enumerate().cycle().take(HOSTILE.len() * attackers).map(attack).collect();
-        // Those that spin and those that wait are in the middle of it by then.
+        // By then the spinning and the waiting guests are running.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let together = open(gateway.data, count).await;
-        most = most.max(gateway.process.resident());
+        peak = peak.max(gateway.process.resident());
         over.store(true, Ordering::Relaxed);
         for (number, attack) in attacks {
             refused[number] += attack.await.expect("each is refused");
         }
-        best = best.min(part(&together, 50).as_secs_f64() / part(&alone, 50).as_secs_f64());
-        usual.extend(alone);
-        beside.extend(together);
+        best = best.min(percentile(&together, 50).as_secs_f64() / percentile(&alone, 50).as_secs_f64());
+        baseline.extend(alone);
+        under_attack.extend(together);
     }
-    let ratio = |percent| part(&beside, percent).as_secs_f64() / part(&usual, percent).as_secs_f64();
+    let ratio =
+        |percent| percentile(&under_attack, percent).as_secs_f64() / percentile(&baseline, percent).as_secs_f64();
     let refused: Vec<_> = HOSTILE.into_iter().zip(refused).collect();
-    let log = gateway.process.stderr.so_far().len();
+    let log = gateway.process.stderr.text_so_far().len();
     println!(
-        "neighbours: {rounds} times {count} streams, {AT_ONCE} openings at once: usually {:?} (median), {:?} (p99); beside {refused:?} \
-         hostile requests {:?} ({:.2} times as long), {:?} ({:.2}); the gateway: {most} KiB at the most, {} KiB of log",
-        part(&usual, 50),
-        part(&usual, 99),
-        part(&beside, 50),
+        "isolation: {rounds} times {count} streams, {CONCURRENT_OPENS} concurrent opens: alone {:?} (median), {:?} (p99); with {refused:?} \
+         hostile requests {:?} ({:.2} times as long), {:?} ({:.2}); the gateway: {peak} KiB at most, {} KiB of log",
+        percentile(&baseline, 50),
+        percentile(&baseline, 99),
+        percentile(&under_attack, 50),
         ratio(50),
-        part(&beside, 99),
+        percentile(&under_attack, 99),
         ratio(99),
         log >> 10,
     );
-    // What harms does so in each round; the p99 of one is a matter of what else this machine does.
+    // A slowdown by the gateway shows in each round; the p99 of one round depends on the load of this machine.
     assert!(best <= 2.0, "{best:.2} times as long");
     assert!(refused.iter().all(|(_, count)| *count > 0), "{refused:?}");
 }

@@ -1,4 +1,4 @@
-//! Answers that are given again, and refused clients that wait.
+//! Decision caching, and delayed rejections.
 
 use std::sync::Arc;
 
@@ -10,16 +10,16 @@ use tokio::sync::broadcast::Receiver;
 
 use crate::client::{Sse, ask};
 use crate::guests::component;
-use crate::harness::{Gateway, load, until, within};
+use crate::harness::{Gateway, load, wait_until, with_timeout};
 
-/// What came of the next decision: whether it was kept, its kind, its reason.
-async fn next(decisions: &mut Receiver<Arc<ObservedDecision>>) -> (bool, &'static str, String) {
-    let watched = within("a decision", decisions.recv()).await.expect("there is one");
+/// The next decision: whether it was cached, its kind, its reason.
+async fn next_decision(decisions: &mut Receiver<Arc<ObservedDecision>>) -> (bool, &'static str, String) {
+    let watched = with_timeout("a decision", decisions.recv()).await.expect("there is one");
     let decision = &watched.decision;
     let kind = match &decision.outcome {
         Outcome::Allowed(grant) => {
             if grant.subject.as_deref() == Some("alice") {
-                assert_eq!(grant.replay_since, Some(946_684_800_000), "all of the answer comes again");
+                assert_eq!(grant.replay_since, Some(946_684_800_000), "the whole grant is cached");
             }
             "allowed"
         }
@@ -29,20 +29,20 @@ async fn next(decisions: &mut Receiver<Arc<ObservedDecision>>) -> (bool, &'stati
     (decision.cached, kind, decision.reason.clone().unwrap_or_default())
 }
 
-/// Asks for a stream and lets it go.
-async fn visit(gateway: &Gateway, query: &str, cookie: &str) -> u16 {
+/// Requests a stream and closes it.
+async fn request_status(gateway: &Gateway, query: &str, cookie: &str) -> u16 {
     let target = format!("/api/realtime?{query}");
     let mut socket = TcpStream::connect(gateway.data).await.expect("the port is open");
     let head = format!("GET {target} HTTP/1.1\r\nhost: gate.example\r\ncookie: {cookie}\r\n\r\n");
     tokio::io::AsyncWriteExt::write_all(&mut socket, head.as_bytes()).await.expect("it is sent");
     let mut status = [0; 12];
-    within("a status", tokio::io::AsyncReadExt::read_exact(&mut socket, &mut status)).await.expect("a status");
+    with_timeout("a status", tokio::io::AsyncReadExt::read_exact(&mut socket, &mut status)).await.expect("a status");
     std::str::from_utf8(&status[9..]).ok().and_then(|text| text.parse().ok()).expect("a number")
 }
 
 #[tokio::test]
-async fn an_answer_is_given_again_as_the_policy_says() {
-    let gateway = Gateway::behind(&component("kept"), "").await;
+async fn decision_is_cached_as_the_policy_asks() {
+    let gateway = Gateway::with_policy(&component("kept"), "").await;
     let mut decisions = gateway.app.authorizer.watch();
     for (query, cookie, expect) in [
         ("channel=g", "a", (false, "allowed", "because")),
@@ -61,8 +61,8 @@ async fn an_answer_is_given_again_as_the_policy_says() {
         ("channel=o", "a", (false, "allowed", "because")),
         ("channel=o", "a", (false, "allowed", "because")),
     ] {
-        let status = visit(&gateway, query, cookie).await;
-        let (cached, kind, reason) = next(&mut decisions).await;
+        let status = request_status(&gateway, query, cookie).await;
+        let (cached, kind, reason) = next_decision(&mut decisions).await;
         assert_eq!((cached, kind, &*reason), expect, "{query} {cookie}");
         let expected = match kind {
             "allowed" => 200,
@@ -72,84 +72,84 @@ async fn an_answer_is_given_again_as_the_policy_says() {
         assert_eq!(status, expected, "{query} {cookie}");
     }
 
-    // The policy that takes its place begins with nothing, though it is the same.
+    // A new activation starts with an empty cache, even of the same component.
     gateway.app.authorizer.activate(load(&component("kept")));
     for cached in [false, true] {
-        visit(&gateway, "channel=g", "a").await;
-        assert_eq!(next(&mut decisions).await.0, cached);
+        request_status(&gateway, "channel=g", "a").await;
+        assert_eq!(next_decision(&mut decisions).await.0, cached);
     }
     for what in [CacheSelector::All, CacheSelector::Subject("alice"), CacheSelector::Channel("g")] {
         gateway.app.authorizer.invalidate(what);
         for cached in [false, true] {
-            visit(&gateway, "channel=g", "a").await;
-            assert_eq!(next(&mut decisions).await.0, cached, "{what:?}");
+            request_status(&gateway, "channel=g", "a").await;
+            assert_eq!(next_decision(&mut decisions).await.0, cached, "{what:?}");
         }
     }
     gateway.app.authorizer.invalidate(CacheSelector::Subject("bob"));
-    visit(&gateway, "channel=g", "a").await;
-    assert!(next(&mut decisions).await.0);
+    request_status(&gateway, "channel=g", "a").await;
+    assert!(next_decision(&mut decisions).await.0);
 }
 
 #[tokio::test]
-async fn the_operator_may_keep_less() {
+async fn configuration_can_disable_the_cache() {
     for toml in ["policy.cache-size = 0", "policy.cache-max-age = '0s'"] {
-        let gateway = Gateway::behind(&component("kept"), toml).await;
+        let gateway = Gateway::with_policy(&component("kept"), toml).await;
         let mut decisions = gateway.app.authorizer.watch();
         for _ in 0..2 {
-            assert_eq!(visit(&gateway, "channel=g", "a").await, 200);
-            assert!(!next(&mut decisions).await.0, "{toml}");
+            assert_eq!(request_status(&gateway, "channel=g", "a").await, 200);
+            assert!(!next_decision(&mut decisions).await.0, "{toml}");
         }
     }
 }
 
 #[tokio::test]
-async fn what_is_kept_needs_no_instance() {
+async fn cached_decision_needs_no_instance() {
     let toml = "policy.concurrency = 1\npolicy.queue-timeout = '50ms'\npolicy.timeout = '60s'";
-    let gateway = Gateway::behind(&component("kept"), toml).await;
-    assert_eq!(visit(&gateway, "channel=g", "a").await, 200);
-    until("it is gone", || gateway.app.streams.count() == 0).await;
+    let gateway = Gateway::with_policy(&component("kept"), toml).await;
+    assert_eq!(request_status(&gateway, "channel=g", "a").await, 200);
+    wait_until("the stream has ended", || gateway.app.streams.count() == 0).await;
     let waiting = tokio::spawn(ask(gateway.data, "GET", "/api/realtime?channel=w", &[], ""));
-    until("the only instance is taken", || gateway.app.streams.count() == 1).await;
-    assert_eq!(visit(&gateway, "channel=n", "a").await, 503);
-    assert_eq!(visit(&gateway, "channel=g", "a").await, 200);
+    wait_until("the only permit is taken", || gateway.app.streams.count() == 1).await;
+    assert_eq!(request_status(&gateway, "channel=n", "a").await, 503);
+    assert_eq!(request_status(&gateway, "channel=g", "a").await, 200);
     waiting.abort();
 }
 
-const HOLD: &str = "reject.delay = '60s'\nstream.max-streams = 10";
+const DELAYED_REJECTION: &str = "reject.delay = '60s'\nstream.max-streams = 10";
 
 #[tokio::test]
-async fn a_refused_client_waits_and_a_new_policy_lets_it_in() {
-    let gateway = Gateway::behind(&component("deny"), HOLD).await;
+async fn delayed_rejection_ends_when_a_new_policy_allows_the_client() {
+    let gateway = Gateway::with_policy(&component("deny"), DELAYED_REJECTION).await;
     let mut decisions = gateway.app.authorizer.watch();
-    assert_eq!(gateway.refused("channel=c").await.status, 418);
-    assert_eq!(next(&mut decisions).await.1, "rejected");
+    assert_eq!(gateway.request("channel=c").await.status, 418);
+    assert_eq!(next_decision(&mut decisions).await.1, "rejected");
     let to = gateway.data;
     let waiting = tokio::spawn(async move { Sse::open(to, "/api/realtime?channel=c", &[]).await });
-    until("it waits", || gateway.app.held() == 1).await;
-    assert!(decisions.try_recv().is_err() && gateway.is_untouched(), "it is not asked about");
+    wait_until("the rejection is delayed", || gateway.app.held() == 1).await;
+    assert!(decisions.try_recv().is_err() && gateway.is_idle(), "the request is delayed without a decision");
     let other = ask(gateway.data, "GET", "/api/realtime?channel=c", &[("cookie", "another")], "").await;
-    assert_eq!(other.status, 418, "who shows other credentials is somebody else");
-    // There is room for one of ten.
-    assert_eq!(gateway.refused("channel=c").await.status, 418);
+    assert_eq!(other.status, 418, "other credentials are another client");
+    // One delayed rejection is allowed for ten streams.
+    assert_eq!(gateway.request("channel=c").await.status, 418);
 
     gateway.app.authorizer.activate(load(&component("allow")));
-    waiting.await.expect("it is let in").connected("c").await;
+    waiting.await.expect("the stream is opened").connected("c").await;
     assert_eq!(gateway.app.held(), 0);
 }
 
 #[tokio::test]
-async fn who_goes_away_makes_room_and_a_drain_ends_the_wait() {
-    let gateway = Gateway::behind(&component("deny"), HOLD).await;
-    assert_eq!(gateway.refused("channel=c").await.status, 418);
+async fn delayed_rejection_ends_with_its_client_and_with_a_drain() {
+    let gateway = Gateway::with_policy(&component("deny"), DELAYED_REJECTION).await;
+    assert_eq!(gateway.request("channel=c").await.status, 418);
     let to = gateway.data;
     let wait = || tokio::spawn(ask(to, "GET", "/api/realtime?channel=c", &[], ""));
     let first = wait();
-    until("it waits", || gateway.app.held() == 1).await;
+    wait_until("the rejection is delayed", || gateway.app.held() == 1).await;
     first.abort();
-    until("it is gone", || gateway.app.held() == 0).await;
+    wait_until("the stream has ended", || gateway.app.held() == 0).await;
 
     let second = wait();
-    until("it waits", || gateway.app.held() == 1).await;
-    within("the drain", gateway.stop()).await.expect("the server ends without a panic");
-    assert_eq!(second.await.expect("an answer").status, 418, "it is decided at once");
+    wait_until("the rejection is delayed", || gateway.app.held() == 1).await;
+    with_timeout("the drain ends", gateway.stop()).await.expect("the server ends without a panic");
+    assert_eq!(second.await.expect("an answer").status, 418, "the drain ends the delay");
 }

@@ -1,4 +1,4 @@
-//! Processes of these tests: each is ended by its handle, at the latest when the test ends.
+//! Child processes of the tests. A process ends with its handle, at the end of its test at the latest.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,20 +11,20 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Nothing that a test waits for takes so long, even on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than any condition of a test takes, even on a busy machine.
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Waits for what has to happen.
-pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
+/// Awaits a future, and fails the test after the timeout.
+pub async fn with_timeout<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(TEST_TIMEOUT, future).await {
         Ok(value) => value,
-        Err(_) => panic!("this did not happen within {PATIENCE:?}: {what}"),
+        Err(_) => panic!("timed out after {TEST_TIMEOUT:?}: {what}"),
     }
 }
 
-/// Waits until something holds that nobody tells of.
-pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    within(what, async {
+/// Polls a condition until it holds.
+pub async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    with_timeout(what, async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -32,25 +32,25 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     .await;
 }
 
-pub fn is_full() -> bool {
+pub fn is_full_soak() -> bool {
     std::env::var("TIDEGATE_SOAK").is_ok_and(|size| size == "full")
 }
 
-/// The program, with nothing of the tests' own environment that it would take for options.
+/// The program, without variables of the environment that it would read as options.
 pub fn tidegate(args: &[&str]) -> Command {
     let program = std::env::var_os("TIDEGATE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into());
-    // A relative path is meant from where the tests are run.
-    let mut command = Command::new(std::fs::canonicalize(program).expect("the program is there"));
+    // A relative path refers to the directory of the test run.
+    let mut command = Command::new(std::fs::canonicalize(program).expect("the program exists"));
     command.args(args).kill_on_drop(true);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE_")) {
         command.env_remove(name);
     }
-    // Nothing is left outside the checkout.
+    // Keep all files within the checkout.
     command.env("TIDEGATE_CACHE_DIR", env!("CARGO_TARGET_TMPDIR"));
     command
 }
 
-/// What a process writes to one of its outputs, while it writes.
+/// An output of a process, readable while the process runs.
 pub struct Output {
     text: watch::Receiver<String>,
     reader: JoinHandle<()>,
@@ -68,43 +68,43 @@ impl Output {
         Self { text, reader }
     }
 
-    pub fn so_far(&self) -> String {
+    pub fn text_so_far(&self) -> String {
         self.text.borrow().clone()
     }
 
-    /// Waits until something holds of it; false if the process ended without.
+    /// Waits until a condition holds for the text; false if the process ended before.
     pub async fn wait_for(&self, holds: impl Fn(&str) -> bool) -> bool {
         self.text.clone().wait_for(|text| holds(text)).await.is_ok()
     }
 
-    /// Waits until it says these words: a log is written behind what it tells of.
-    pub async fn says(&self, words: &str) {
-        let said = within(words, self.wait_for(|text| text.contains(words))).await;
-        assert!(said, "it ended without {words:?}: {}", self.so_far());
+    /// Waits until the output contains these words: a log line is written after its event.
+    pub async fn wait_for_text(&self, words: &str) {
+        let said = with_timeout(words, self.wait_for(|text| text.contains(words))).await;
+        assert!(said, "it ended without {words:?}: {}", self.text_so_far());
     }
 
     pub async fn lines(&self, count: usize) -> Vec<String> {
         let what = format!("{count} lines");
-        let came = within(&what, self.wait_for(|text| text.matches('\n').count() >= count)).await;
-        let text = self.so_far();
+        let came = with_timeout(&what, self.wait_for(|text| text.matches('\n').count() >= count)).await;
+        let text = self.text_so_far();
         assert!(came, "{count} lines were expected: {text}");
         text.lines().map(str::to_owned).collect()
     }
 
     async fn whole(self) -> String {
-        within("the end of an output", self.reader).await.expect("the output is read");
+        with_timeout("the output ends", self.reader).await.expect("the output is read");
         self.text.borrow().clone()
     }
 }
 
-/// A process that runs.
+/// A running process.
 pub struct Running {
     child: Child,
     pub stdout: Output,
     pub stderr: Output,
 }
 
-/// What a process left behind.
+/// The result of a process.
 #[derive(Debug)]
 pub struct Ended {
     pub status: ExitStatus,
@@ -131,7 +131,7 @@ impl Running {
         Self { child, stdout, stderr }
     }
 
-    /// The same where standard error is somebody else's; the log goes where the command sends it.
+    /// The same without capturing standard error; the log goes where the command sends it.
     pub fn start_without_log(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -143,7 +143,7 @@ impl Running {
         self.child.id().expect("it runs")
     }
 
-    /// Sends a signal by its name. The process is not waited for before, so that its id is still its own.
+    /// Sends a signal by name. The process has not been waited for, so its id is still valid.
     pub async fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.pid());
         let sent = Command::new("sh").args(["-c", &kill]).status().await.expect("a shell");
@@ -157,7 +157,7 @@ impl Running {
 
     pub async fn end(mut self) -> Ended {
         drop(self.child.stdin.take());
-        let status = within("the end of a process", self.child.wait()).await.expect("it is waited for");
+        let status = with_timeout("the process ends", self.child.wait()).await.expect("it is waited for");
         Ended { status, stdout: self.stdout.whole().await, stderr: self.stderr.whole().await }
     }
 
@@ -166,7 +166,7 @@ impl Running {
         self.memory("VmRSS:")
     }
 
-    /// The same without what is mapped from files, in KiB.
+    /// Resident memory without mapped files, in KiB.
     pub fn own_memory(&self) -> usize {
         self.memory("RssAnon:")
     }
@@ -180,9 +180,9 @@ impl Running {
     /// User and system time, in seconds.
     pub fn cpu_time(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("its status");
-        let (_, behind_name) = stat.rsplit_once(") ").expect("its name");
-        // Linux tells programs of hundredths of a second.
-        behind_name.split(' ').skip(11).take(2).map(|n| n.parse::<f64>().expect("ticks")).sum::<f64>() / 100.0
+        let (_, after_name) = stat.rsplit_once(") ").expect("its name");
+        // Linux reports hundredths of a second.
+        after_name.split(' ').skip(11).take(2).map(|n| n.parse::<f64>().expect("ticks")).sum::<f64>() / 100.0
     }
 }
 
@@ -191,7 +191,7 @@ pub async fn run(mut command: Command, stdin: Option<&str>) -> Ended {
     command.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
     let mut running = Running::start(command);
     if let (Some(text), Some(mut pipe)) = (stdin, running.child.stdin.take()) {
-        // A command that fails need not read to the end.
+        // A command that fails may not read its input to the end.
         let _ = pipe.write_all(text.as_bytes()).await;
     }
     running.end().await
@@ -199,13 +199,13 @@ pub async fn run(mut command: Command, stdin: Option<&str>) -> Ended {
 
 /// Runs `tidegate` in an empty folder.
 pub async fn ends(args: &[&str]) -> Ended {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let mut command = tidegate(args);
     command.current_dir(dir.path());
     run(command, None).await
 }
 
-/// A gateway that runs.
+/// A running gateway.
 pub struct Gateway {
     pub process: Running,
     pub data: SocketAddr,
@@ -214,15 +214,15 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// `tidegate serve` with these lines in its `tidegate.toml`, on free ports unless they say others.
+    /// `tidegate serve` with these lines in its `tidegate.toml`, on free ports by default.
     pub async fn start(toml: &str) -> Self {
         let (process, dir) = Self::launch(toml, &[]);
-        Self::when_up(process, dir).await
+        Self::wait_until_ready(process, dir).await
     }
 
     /// The process, which may not listen yet, or never.
     pub fn launch(toml: &str, args: &[&str]) -> (Running, TempDir) {
-        let dir = tempfile::tempdir().expect("a folder");
+        let dir = tempfile::tempdir().expect("a directory");
         let mut lines = toml.to_owned();
         for port in ["control.listen", "listen"] {
             if !toml.lines().any(|line| line.starts_with(port)) {
@@ -230,7 +230,7 @@ impl Gateway {
             }
         }
         if !toml.contains("drain.delay") {
-            // There is no balancer that would have to turn away.
+            // There is no load balancer to wait for.
             lines = format!("drain.delay = \"0s\"\n{lines}");
         }
         std::fs::write(dir.path().join("tidegate.toml"), lines).expect("the configuration is written");
@@ -242,34 +242,35 @@ impl Gateway {
         (Running::start(command), dir)
     }
 
-    pub async fn when_up(process: Running, dir: TempDir) -> Self {
+    pub async fn wait_until_ready(process: Running, dir: TempDir) -> Self {
         let up =
-            within("a gateway starts", process.stdout.wait_for(|text| address(text, "control on").is_some())).await;
-        let stdout = process.stdout.so_far();
-        assert!(up, "{stdout}{}", process.stderr.so_far());
+            with_timeout("a gateway starts", process.stdout.wait_for(|text| address(text, "control on").is_some()))
+                .await;
+        let stdout = process.stdout.text_so_far();
+        assert!(up, "{stdout}{}", process.stderr.text_so_far());
         let (data, control) = (address(&stdout, "listening on"), address(&stdout, "control on"));
         Self { process, data: data.expect("its port"), control: control.expect("its port"), _dir: dir }
     }
 }
 
-/// The address in a whole line that says it.
+/// The address in a complete line of the output.
 fn address(text: &str, what: &str) -> Option<SocketAddr> {
-    let (_, behind) = text.split_once(&format!("{what} http://"))?;
-    behind.split_once('\n')?.0.parse().ok()
+    let (_, rest) = text.split_once(&format!("{what} http://"))?;
+    rest.split_once('\n')?.0.parse().ok()
 }
 
-/// A port that is free, and that no outgoing connection takes while its server is away for a moment.
-pub fn lasting_port() -> u16 {
+/// A free port that no outgoing connection takes while its server restarts.
+pub fn reserved_port() -> u16 {
     use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Below what Linux gives to outgoing connections; each test process begins elsewhere.
+    // Below the ephemeral ports of Linux; each test process starts at another port.
     let begin = u16::try_from(std::process::id() % 10_000).expect("it is less");
     let offsets = (0..10_000).map(|_| NEXT.fetch_add(1, Ordering::Relaxed));
     let mut ports = offsets.map(|offset| 20_000 + (begin + offset) % 10_000);
     ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a port is free")
 }
 
-/// A file in a folder, as an argument.
+/// A file in a directory, as an argument.
 pub fn path(dir: &Path, name: &str) -> String {
     dir.join(name).to_str().expect("a path").to_owned()
 }

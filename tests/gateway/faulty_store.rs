@@ -1,4 +1,4 @@
-//! The embedded store behind a link that can be cut, and emitters that stand on the store's side of it.
+//! The embedded store behind a link that tests can disconnect, and emitters on the store's side of that link.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,58 +11,58 @@ use tidegate::store::command::{Command, Keep, NewId, Reply, Trim};
 use tidegate::store::memory::{MemoryStore, Seed};
 use tidegate::store::{KeyLookup, Limits, NotificationHandler, Page, Retention, Store, StoreError};
 
-/// Where the store's clock begins.
+/// The initial time of the store's clock.
 pub const START: u64 = 1_732_464_000_000;
 /// More than any test needs.
 const LIMIT: usize = 256 << 20;
 
-pub struct LinkedStore {
+pub struct FaultyStore {
     memory: Mutex<Arc<MemoryStore>>,
     seed: HashMap<String, Seed>,
     relay: Arc<Relay>,
     clock: Arc<AtomicU64>,
-    /// Keys that are no streams.
+    /// Keys of a type other than stream.
     wrong: Mutex<HashSet<String>>,
-    /// The greatest id that is said to have been deleted by itself, in every stream.
+    /// The greatest deleted id that every stream reports.
     deleted: Mutex<StreamId>,
-    /// Whoever holds this for writing holds back all reads.
-    reads_may_go: tokio::sync::RwLock<()>,
+    /// Locked for writing, it holds back all reads.
+    read_gate: tokio::sync::RwLock<()>,
     /// The same for look-ups.
-    lookups_may_go: tokio::sync::RwLock<()>,
+    lookup_gate: tokio::sync::RwLock<()>,
     reads: AtomicUsize,
     adds: AtomicU64,
 }
 
-/// Stands between the memory's doorbell and the hub's.
-struct Relay(Mutex<Line>);
+/// Relays notifications from the embedded store to the hub.
+struct Relay(Mutex<LinkState>);
 
-struct Line {
+struct LinkState {
     up: bool,
     bell: Option<Weak<dyn NotificationHandler>>,
     watched: BTreeSet<Arc<str>>,
     lead: Option<Arc<str>>,
     subscriptions: usize,
-    doorbells: Doorbells,
+    delivery: Delivery,
 }
 
-enum Doorbells {
-    Ring,
-    Swallowed,
+enum Delivery {
+    Immediate,
+    Dropped,
     Held(Vec<(String, Vec<u8>)>),
 }
 
-impl LinkedStore {
+impl FaultyStore {
     pub fn new(seed: HashMap<String, Seed>) -> Arc<Self> {
-        let line = Line {
+        let state = LinkState {
             up: true,
             bell: None,
             watched: BTreeSet::new(),
             lead: None,
             subscriptions: 0,
-            doorbells: Doorbells::Ring,
+            delivery: Delivery::Immediate,
         };
         let clock = Arc::new(AtomicU64::new(START));
-        let relay = Arc::new(Relay(Mutex::new(line)));
+        let relay = Arc::new(Relay(Mutex::new(state)));
         Arc::new(Self {
             memory: Mutex::new(memory(&seed, &clock, &relay)),
             seed,
@@ -70,8 +70,8 @@ impl LinkedStore {
             clock,
             wrong: Mutex::default(),
             deleted: Mutex::default(),
-            reads_may_go: tokio::sync::RwLock::default(),
-            lookups_may_go: tokio::sync::RwLock::default(),
+            read_gate: tokio::sync::RwLock::default(),
+            lookup_gate: tokio::sync::RwLock::default(),
             reads: AtomicUsize::new(0),
             adds: AtomicU64::new(0),
         })
@@ -81,48 +81,48 @@ impl LinkedStore {
         Arc::clone(&self.memory.lock().expect("no test panics under this lock"))
     }
 
-    fn up(&self) -> Result<(), StoreError> {
-        let up = self.relay.line().up;
+    fn check_link(&self) -> Result<(), StoreError> {
+        let up = self.relay.state().up;
         if up { Ok(()) } else { Err(StoreError::Unavailable("the link is cut".into())) }
     }
 
-    /// Nothing goes through any more.
-    pub fn cut(&self) {
+    /// Cuts the link to the store.
+    pub fn disconnect(&self) {
         let bell = {
-            let mut line = self.relay.line();
-            line.up = false;
-            line.bell.clone()
+            let mut state = self.relay.state();
+            state.up = false;
+            state.bell.clone()
         };
         if let Some(bell) = bell.and_then(|bell| bell.upgrade()) {
             bell.lost("the link is cut");
         }
     }
 
-    /// The link is back; each subscription is confirmed anew, from a task of the store's own.
-    pub fn heal(&self) {
+    /// Restores the link; each subscription is confirmed again, from a task of the store.
+    pub fn reconnect(&self) {
         let watched = {
-            let mut line = self.relay.line();
-            line.up = true;
-            line.watched.clone()
+            let mut state = self.relay.state();
+            state.up = true;
+            state.watched.clone()
         };
         let relay = Arc::clone(&self.relay);
         tokio::spawn(async move { watched.iter().for_each(|channel| relay.watching(channel)) });
     }
 
-    /// Doorbells get lost from now on, though the link stays up.
-    pub fn swallow_doorbells(&self) {
-        self.relay.line().doorbells = Doorbells::Swallowed;
+    /// Notifications are lost from now on, though the link stays up.
+    pub fn drop_notifications(&self) {
+        self.relay.state().delivery = Delivery::Dropped;
     }
 
-    /// Doorbells wait from now on.
-    pub fn hold_doorbells(&self) {
-        self.relay.line().doorbells = Doorbells::Held(Vec::new());
+    /// Notifications are held from now on.
+    pub fn hold_notifications(&self) {
+        self.relay.state().delivery = Delivery::Held(Vec::new());
     }
 
-    /// Rings those that waited, in this order, and lets others work in between if `paced`. Those that are not named are lost.
-    pub async fn release_doorbells(&self, order: &[usize], paced: bool) {
-        let held = std::mem::replace(&mut self.relay.line().doorbells, Doorbells::Ring);
-        let Doorbells::Held(held) = held else { panic!("no doorbell is held") };
+    /// Delivers the held notifications in this order, with other tasks running in between if `paced`. Those not in `order` are lost.
+    pub async fn release_notifications(&self, order: &[usize], paced: bool) {
+        let held = std::mem::replace(&mut self.relay.state().delivery, Delivery::Immediate);
+        let Delivery::Held(held) = held else { panic!("no notification is held") };
         for i in order {
             let (channel, payload) = &held[*i];
             self.relay.rang(channel, payload);
@@ -136,12 +136,12 @@ impl LinkedStore {
 
     /// Holds back all reads for as long as the guard lives.
     pub async fn hold_reads(&self) -> tokio::sync::RwLockWriteGuard<'_, ()> {
-        self.reads_may_go.write().await
+        self.read_gate.write().await
     }
 
     /// Holds back all look-ups for as long as the guard lives.
     pub async fn hold_lookups(&self) -> tokio::sync::RwLockWriteGuard<'_, ()> {
-        self.lookups_may_go.write().await
+        self.lookup_gate.write().await
     }
 
     /// How often the hub or a stream has read a channel.
@@ -151,16 +151,16 @@ impl LinkedStore {
 
     /// How often a channel was subscribed to.
     pub fn subscriptions(&self) -> usize {
-        self.relay.line().subscriptions
+        self.relay.state().subscriptions
     }
 
     /// The channels that are subscribed to.
     pub fn watched(&self) -> Vec<String> {
-        self.relay.line().watched.iter().filter(|key| !is_own(key)).map(ToString::to_string).collect()
+        self.relay.state().watched.iter().filter(|key| !is_own(key)).map(ToString::to_string).collect()
     }
 
-    /// Makes a key one that is no stream, or a stream again.
-    pub fn set_wrong(&self, key: &str, wrong: bool) {
+    /// Makes a key one of another type, or a stream again.
+    pub fn set_wrong_type(&self, key: &str, wrong: bool) {
         let mut keys = self.wrong.lock().expect("no test panics under this lock");
         if wrong {
             keys.insert(key.into())
@@ -169,8 +169,8 @@ impl LinkedStore {
         };
     }
 
-    /// From now on streams say that an entry was deleted from their middle, as Redis does after `XDEL`.
-    pub fn say_deleted(&self, id: StreamId) {
+    /// Sets the greatest deleted id that all streams report, as Redis does after `XDEL`.
+    pub fn set_max_deleted(&self, id: StreamId) {
         *self.deleted.lock().expect("no test panics under this lock") = id;
     }
 
@@ -179,19 +179,19 @@ impl LinkedStore {
         self.clock.load(Ordering::Relaxed)
     }
 
-    /// Turns the store's clock.
-    pub fn pass(&self, ms: u64) {
+    /// Advances the store's clock.
+    pub fn advance_clock(&self, ms: u64) {
         self.clock.fetch_add(ms, Ordering::Relaxed);
     }
 
-    /// Time goes by between some entries; others share their millisecond.
-    fn step(&self) {
+    /// Advances the clock between some entries; others share their millisecond.
+    fn advance_between_entries(&self) {
         let n = self.adds.fetch_add(1, Ordering::Relaxed);
-        self.pass(u64::from(!n.is_multiple_of(3)));
+        self.advance_clock(u64::from(!n.is_multiple_of(3)));
     }
 
-    /// Puts a store in place that holds only the first so many entries of a channel, and nothing else.
-    pub async fn lose_all_but(&self, channel: &str, entries: usize) {
+    /// Replaces the store with one that holds only the first `entries` entries of a channel.
+    pub async fn keep_first_entries(&self, channel: &str, entries: usize) {
         let range = Command::Range { key: channel.into(), start: "-".into(), end: "+".into(), count: None };
         let Ok(Reply::List(rows)) = self.memory().command(&range).await else { panic!("a range is a list") };
         let fresh = memory(&self.seed, &self.clock, &self.relay);
@@ -209,8 +209,8 @@ impl LinkedStore {
             fresh.command(&add).await.expect("the copy takes what the original took");
         }
         let (watched, lead) = {
-            let line = self.relay.line();
-            (line.watched.clone(), line.lead.clone())
+            let state = self.relay.state();
+            (state.watched.clone(), state.lead.clone())
         };
         if let Some(lead) = lead {
             fresh.lead(&lead);
@@ -226,7 +226,7 @@ impl LinkedStore {
 
     /// A stock emitter's `XADD … MAXLEN = n`.
     pub async fn add_and_trim(&self, channel: &str, event: &str, data: &Value, keep: Option<u64>) -> StreamId {
-        self.step();
+        self.advance_between_entries();
         let text = data.as_str().map_or_else(|| data.to_string(), ToOwned::to_owned);
         let fields = [("data", &*text), ("event", event), ("channel", channel)];
         self.add_fields(channel, &fields, keep).await
@@ -244,28 +244,28 @@ impl LinkedStore {
         text(&reply).parse().expect("XADD answers an id")
     }
 
-    /// Publishes these very bytes.
+    /// Publishes exactly these bytes.
     pub async fn publish(&self, channel: &str, message: &str) {
         let publish = Command::Publish { key: channel.into(), message: message.into() };
         self.memory().command(&publish).await.expect("a message is published");
     }
 
     /// A stock emitter's `PUBLISH`.
-    pub async fn ring(&self, channel: &str, id: StreamId, event: &str, data: &Value) {
+    pub async fn notify(&self, channel: &str, id: StreamId, event: &str, data: &Value) {
         let payload = json!({"data": data, "event": event, "channel": channel, "id": id.to_string()});
         self.publish(channel, &payload.to_string()).await;
     }
 
-    /// A stock emitter's `emit`: the entry, then the doorbell.
-    pub async fn stock(&self, channel: &str, event: &str, data: &Value) -> StreamId {
+    /// A stock emitter's `emit`: the entry, then the notification.
+    pub async fn emit_stock(&self, channel: &str, event: &str, data: &Value) -> StreamId {
         let id = self.add(channel, event, data).await;
-        self.ring(channel, id, event, data).await;
+        self.notify(channel, id, event, data).await;
         id
     }
 
     /// Tidegate's own emitter.
-    pub async fn own(&self, channel: &str, event: &str, data: &Value) -> StreamId {
-        self.step();
+    pub async fn emit_own(&self, channel: &str, event: &str, data: &Value) -> StreamId {
+        self.advance_between_entries();
         let emitted = self.memory().emit(channel, &NewEvent::new(event, data), Retention::default()).await;
         emitted.expect("the event is emitted")
     }
@@ -285,7 +285,7 @@ fn memory(seed: &HashMap<String, Seed>, clock: &Arc<AtomicU64>, relay: &Arc<Rela
     Arc::new(memory)
 }
 
-/// What the nodes tell each other is counted nowhere.
+/// Whether the key is one of the fleet's, which are not counted.
 fn is_own(key: &str) -> bool {
     key.starts_with("tidegate:")
 }
@@ -298,14 +298,14 @@ fn text(reply: &Reply) -> String {
 }
 
 impl Relay {
-    fn line(&self) -> MutexGuard<'_, Line> {
+    fn state(&self) -> MutexGuard<'_, LinkState> {
         self.0.lock().expect("no test panics under this lock")
     }
 
-    /// The hub's bell while the link is up. It is never called under the lock: the hub calls the store under its own.
+    /// The hub's handler while the link is up. It is never called under the lock, as the hub calls the store under its own lock.
     fn bell(&self) -> Option<Arc<dyn NotificationHandler>> {
-        let line = self.line();
-        line.bell.as_ref().filter(|_| line.up)?.upgrade()
+        let state = self.state();
+        state.bell.as_ref().filter(|_| state.up)?.upgrade()
     }
 }
 
@@ -318,10 +318,10 @@ impl NotificationHandler for Relay {
 
     fn rang(&self, channel: &str, payload: &[u8]) {
         let Some(bell) = self.bell() else { return };
-        match &mut self.line().doorbells {
-            Doorbells::Ring => {}
-            Doorbells::Swallowed => return,
-            Doorbells::Held(held) => return held.push((channel.into(), payload.into())),
+        match &mut self.state().delivery {
+            Delivery::Immediate => {}
+            Delivery::Dropped => return,
+            Delivery::Held(held) => return held.push((channel.into(), payload.into())),
         }
         bell.rang(channel, payload);
     }
@@ -332,30 +332,30 @@ impl NotificationHandler for Relay {
 }
 
 #[async_trait]
-impl Store for LinkedStore {
-    /// Called again by a gateway that takes the place of another.
+impl Store for FaultyStore {
+    /// Called again by a gateway that replaces another one.
     fn start(&self, bell: Weak<dyn NotificationHandler>) {
-        let mut line = self.relay.line();
-        line.bell = Some(bell);
-        line.watched.clear();
+        let mut state = self.relay.state();
+        state.bell = Some(bell);
+        state.watched.clear();
     }
 
     fn watch(&self, channel: &Arc<str>) {
         {
-            let mut line = self.relay.line();
-            line.watched.insert(Arc::clone(channel));
-            line.subscriptions += usize::from(!is_own(channel));
+            let mut state = self.relay.state();
+            state.watched.insert(Arc::clone(channel));
+            state.subscriptions += usize::from(!is_own(channel));
         }
         self.memory().watch(channel);
     }
 
     fn unwatch(&self, channel: &str) {
-        self.relay.line().watched.remove(channel);
+        self.relay.state().watched.remove(channel);
         self.memory().unwatch(channel);
     }
 
     fn lead(&self, key: &Arc<str>) {
-        self.relay.line().lead = Some(Arc::clone(key));
+        self.relay.state().lead = Some(Arc::clone(key));
         self.memory().lead(key);
     }
 
@@ -363,8 +363,8 @@ impl Store for LinkedStore {
         if !is_own(channel) {
             self.reads.fetch_add(1, Ordering::Relaxed);
         }
-        let _may_go = self.reads_may_go.read().await;
-        self.up()?;
+        let _permit = self.read_gate.read().await;
+        self.check_link()?;
         if self.wrong.lock().expect("no test panics under this lock").contains(channel) {
             return Err(StoreError::WrongType);
         }
@@ -376,47 +376,47 @@ impl Store for LinkedStore {
     }
 
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError> {
-        self.up()?;
+        self.check_link()?;
         self.memory().emit(channel, event, retention).await
     }
 
     async fn hash_all(&self, key: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.up()?;
+        self.check_link()?;
         self.memory().hash_all(key).await
     }
 
     async fn hash_set(&self, key: &str, field: &str, value: Option<&str>) -> Result<(), StoreError> {
-        self.up()?;
+        self.check_link()?;
         self.memory().hash_set(key, field, value).await
     }
 
     async fn command(&self, command: &Command) -> Result<Reply, StoreError> {
-        self.up()?;
+        self.check_link()?;
         self.memory().command(command).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.up()
+        self.check_link()
     }
 }
 
 #[async_trait]
-impl KeyLookup for LinkedStore {
+impl KeyLookup for FaultyStore {
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let _may_go = self.lookups_may_go.read().await;
-        self.up()?;
+        let _permit = self.lookup_gate.read().await;
+        self.check_link()?;
         self.memory().get(key).await
     }
 
     async fn hash_get(&self, key: &str, field: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let _may_go = self.lookups_may_go.read().await;
-        self.up()?;
+        let _permit = self.lookup_gate.read().await;
+        self.check_link()?;
         self.memory().hash_get(key, field).await
     }
 
     async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError> {
-        let _may_go = self.lookups_may_go.read().await;
-        self.up()?;
+        let _permit = self.lookup_gate.read().await;
+        self.check_link()?;
         self.memory().set_contains(key, member).await
     }
 }

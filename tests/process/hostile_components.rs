@@ -1,11 +1,11 @@
-//! Components that are made to break whoever loads them: each is refused in bounded time, with words.
+//! Components that attack the loader: each is rejected in bounded time, with a message.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::children::{path, run, tidegate};
+use crate::processes::{path, run, tidegate};
 
-/// A number as the format writes it.
+/// A number as LEB128.
 fn leb(mut number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
@@ -40,7 +40,7 @@ fn text(text: &str) -> Vec<u8> {
     wat::parse_str(text).expect("it is text of a component")
 }
 
-/// Components within one another.
+/// Nested components.
 fn nested(depth: usize) -> Vec<u8> {
     (0..depth).fold(component(&[]), |inner, _| component(&section(4, &inner)))
 }
@@ -56,8 +56,8 @@ fn instances(count: usize, module: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn each_is_refused_in_time() {
-    let dir = tempfile::tempdir().expect("a folder");
+async fn hostile_components_are_rejected_in_bounded_time() {
+    let dir = tempfile::tempdir().expect("a directory");
     let straight = b"\x41\x07\x1a".repeat(1_000_000);
     let blocks = [b"\x02\x40".repeat(300_000), b"\x0b".repeat(300_000)].concat();
     let bombs: Vec<(&str, &str, Vec<u8>)> = vec![

@@ -1,0 +1,121 @@
+//! Rollback is one command, also after restarts of the process.
+
+use serde_json::{Value, json};
+use tidegate::artifact::digest::Digest;
+
+use crate::control_port::{JSON, WASM, ask, policy};
+use crate::guests::component;
+use crate::processes::{Gateway, run, tidegate};
+use crate::rollout::{ConfigDir, distinct};
+
+fn version(number: u32) -> Vec<u8> {
+    distinct(&component("allow"), number)
+}
+
+fn named(number: u32) -> Value {
+    json!(Digest::of(&version(number)))
+}
+
+async fn put(gateway: &Gateway, number: u32) {
+    let (status, reply) = ask(gateway.control, "PUT", "/v1/policy", WASM, &version(number)).await;
+    assert_eq!(status, 200, "{reply}");
+}
+
+async fn roll_back(gateway: &Gateway) -> (u16, Value) {
+    ask(gateway.control, "POST", "/v1/policy/rollback", JSON, b"{}").await
+}
+
+/// The digests that were active in the previous process, newest first.
+fn previous_process(reply: &Value) -> Vec<Value> {
+    reply["previous_process"].as_array().expect("a list").iter().map(|past| past["digest"].clone()).collect()
+}
+
+fn history_files(config_dir: &ConfigDir) -> Vec<std::path::PathBuf> {
+    let folder = std::fs::read_dir(config_dir.at("cache/past")).expect("a directory");
+    folder.map(|file| file.expect("a file").path()).collect()
+}
+
+#[tokio::test]
+async fn rollback_continues_across_restarts() {
+    let config_dir = ConfigDir::new();
+    config_dir.write("policy.wasm", version(1));
+    let gateway = config_dir.start("policy.wasm", "").await;
+    let reply = policy(gateway.control).await;
+    assert_eq!((&reply["rollback_target"], previous_process(&reply)), (&Value::Null, vec![]), "{reply}");
+    put(&gateway, 2).await;
+    gateway.process.kill().await;
+    // Deployed with a restart: no process saw the file change.
+    config_dir.replace("policy.wasm", version(3));
+    let gateway = config_dir.start("policy.wasm", "").await;
+    let reply = policy(gateway.control).await;
+    assert_eq!((&reply["active"]["digest"], &reply["rollback_target"]), (&named(3), &named(2)), "{reply}");
+    assert_eq!(previous_process(&reply), [named(2), named(1)], "{reply}");
+    let mut command = tidegate(&["policy", "rollback", "--control", &format!("http://{}", gateway.control)]);
+    command.current_dir(config_dir.0.path());
+    let ended = run(command, None).await;
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert_eq!(std::fs::read(config_dir.at("policy.wasm")).expect("the file"), version(2));
+    gateway.process.kill().await;
+    // The next process rolls back further; the policy that was rolled back is not in its history.
+    let gateway = config_dir.start("policy.wasm", "").await;
+    let reply = policy(gateway.control).await;
+    assert_eq!((&reply["active"]["digest"], &reply["rollback_target"]), (&named(2), &named(1)), "{reply}");
+    let (status, reply) = roll_back(&gateway).await;
+    assert_eq!((status, &reply["active"]["digest"]), (200, &named(1)), "{reply}");
+    gateway.process.kill().await;
+    let gateway = config_dir.start("policy.wasm", "").await;
+    let (status, reply) = roll_back(&gateway).await;
+    assert_eq!((status, &reply["error"]["code"]), (409, &json!("no_previous_policy")), "{reply}");
+}
+
+#[tokio::test]
+async fn rollback_ignores_the_history_of_other_nodes_and_files() {
+    let (config_dir, node) = (ConfigDir::new(), "\n[fleet]\nnode-name = \"two\"");
+    config_dir.write("policy.wasm", version(1));
+    config_dir.write("other.wasm", version(1));
+    let gateway = config_dir.start("policy.wasm", "").await;
+    put(&gateway, 2).await;
+    let same_node = config_dir.start("other.wasm", "").await;
+    let same_file = config_dir.start("policy.wasm", node).await;
+    for other in [&same_node, &same_file] {
+        let reply = policy(other.control).await;
+        assert_eq!((&reply["rollback_target"], previous_process(&reply)), (&Value::Null, vec![]), "{reply}");
+    }
+    assert_eq!(policy(gateway.control).await["rollback_target"], named(1));
+}
+
+#[tokio::test]
+async fn damaged_rollback_history_is_reported_and_does_not_prevent_the_start() {
+    let config_dir = ConfigDir::new();
+    config_dir.write("policy.wasm", version(1));
+    let gateway = config_dir.start("policy.wasm", "").await;
+    put(&gateway, 2).await;
+    gateway.process.kill().await;
+    for file in history_files(&config_dir) {
+        std::fs::write(file, "[{\"digest\":").expect("it is damaged");
+    }
+    let gateway = config_dir.start("policy.wasm", "").await;
+    let reply = policy(gateway.control).await;
+    assert_eq!((&reply["active"]["digest"], &reply["rollback_target"]), (&named(2), &Value::Null), "{reply}");
+    let log = gateway.process.stderr.text_so_far();
+    assert!(log.contains("what was in force before is not known"), "{log}");
+    // From here on the history is recorded again.
+    put(&gateway, 3).await;
+    gateway.process.kill().await;
+    let gateway = config_dir.start("policy.wasm", "").await;
+    assert_eq!(policy(gateway.control).await["rollback_target"], named(2));
+    // A modified copy is not activated.
+    for file in std::fs::read_dir(config_dir.at("cache/policies")).expect("a directory") {
+        std::fs::write(file.expect("a file").path(), component("deny")).expect("it is changed");
+    }
+    let (status, reply) = roll_back(&gateway).await;
+    assert!(reply["error"]["message"].as_str().is_some_and(|why| why.contains("it was changed")), "{reply}");
+    assert_eq!((status, &policy(gateway.control).await["active"]["digest"]), (409, &named(3)), "{reply}");
+    gateway.process.kill().await;
+    // A writable history directory is not required.
+    std::fs::remove_dir_all(config_dir.at("cache/past")).expect("it is removed");
+    config_dir.write("cache/past", "no folder");
+    let gateway = config_dir.start("policy.wasm", "").await;
+    let log = gateway.process.stderr.text_so_far();
+    assert!(log.contains("what was in force before is not known"), "{log}");
+}
