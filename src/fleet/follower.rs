@@ -7,17 +7,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::artifact::bundle::PolicyBundle;
-use crate::fleet::node::{Fleet, FleetState, lock, short};
+use crate::fleet::node::{FAILED_STAGE_RETRY_DELAY, Fleet, FleetState, STORE_RETRY_DELAY, lock};
+use crate::fleet::node_status::short;
 use crate::fleet::record;
 use crate::fleet::record::{ActiveRecord, MissingBlob, PendingPush, PrepareFailure, PrepareReport};
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::prepared::PreparedPolicy;
 use crate::rollout::stage::Stage;
-
-/// What was refused is tried again so much later, since what was missing may be there then.
-pub(super) const AGAIN: Duration = Duration::from_secs(30);
-/// The same, when the store did not answer.
-pub(super) const SOON: Duration = Duration::from_secs(1);
 
 /// A push waits for what this node says of it, so that it says it again if the store was away at that moment.
 const REPORTS: usize = 5;
@@ -121,8 +117,9 @@ impl Fleet {
 
     /// Puts a pointer in force, unless it is; and how long to wait before it is tried again, if that fails.
     async fn apply(&self, note: &[u8], prepared: Option<Prepared>) -> Result<(), (Duration, String)> {
-        let pointer: ActiveRecord = record::parse(note)
-            .map_err(|error| (AGAIN, format!("what the store says is in force cannot be read: {error}")))?;
+        let pointer: ActiveRecord = record::parse(note).map_err(|error| {
+            (FAILED_STAGE_RETRY_DELAY, format!("what the store says is in force cannot be read: {error}"))
+        })?;
         if let Some(applied) = &mut *lock(&self.applied)
             && (applied.sequence, applied.component, applied.cases)
                 == (pointer.sequence, pointer.component, pointer.cases)
@@ -138,14 +135,14 @@ impl Fleet {
         if let Some(statement) = &next.origin.signed {
             // Before it is kept: what cannot take force is nothing to start with.
             let seen = self.rollout.signatures().seen;
-            seen.check(statement).map_err(|error| (AGAIN, error.to_string()))?;
+            seen.check(statement).map_err(|error| (FAILED_STAGE_RETRY_DELAY, error.to_string()))?;
         }
         if let Some(copy) = &self.copy {
-            copy.point(&pointer).map_err(|error| (AGAIN, format!("it cannot be kept: {error}")))?;
+            copy.point(&pointer).map_err(|error| (FAILED_STAGE_RETRY_DELAY, format!("it cannot be kept: {error}")))?;
         }
         // The configuration may have been loaded anew since it was prepared.
         let next = PreparedPolicy { context: self.authorizer.context(), ..next };
-        self.rollout.activate(next).await.map_err(|refused| (AGAIN, refused.to_string()))?;
+        self.rollout.activate(next).await.map_err(|refused| (FAILED_STAGE_RETRY_DELAY, refused.to_string()))?;
         *lock(&self.applied) = Some(pointer);
         Ok(())
     }
@@ -168,7 +165,7 @@ impl Fleet {
                 // At the worst the push waits for this node until its time is over, and changes nothing.
                 Err(error) => tracing::warn!(%error, "the fleet could not be told that a policy is prepared"),
             }
-            tokio::time::sleep(SOON).await;
+            tokio::time::sleep(STORE_RETRY_DELAY).await;
         }
         self.tell();
         result.ok().map(|next| Prepared { pointer, next })
@@ -181,14 +178,18 @@ impl Fleet {
         let artifact = match kept {
             Some(artifact) => artifact,
             None => pointer.fetch(&self.store).await.map_err(|missing| {
-                let pause = if matches!(missing, MissingBlob::Store(_)) { SOON } else { AGAIN };
+                let pause =
+                    if matches!(missing, MissingBlob::Store(_)) { STORE_RETRY_DELAY } else { FAILED_STAGE_RETRY_DELAY };
                 (pause, why(Stage::Fetched, missing.to_string()))
             })?,
         };
-        let next = self.stages(pointer, artifact.clone(), "fleet".into()).await.map_err(|why| (AGAIN, why))?;
+        let next = self
+            .stages(pointer, artifact.clone(), "fleet".into())
+            .await
+            .map_err(|why| (FAILED_STAGE_RETRY_DELAY, why))?;
         if let Some(copy) = &self.copy {
             let failed = |error: std::io::Error| {
-                (AGAIN, why(Stage::Fetched, format!("it cannot be kept on this machine: {error}")))
+                (FAILED_STAGE_RETRY_DELAY, why(Stage::Fetched, format!("it cannot be kept on this machine: {error}")))
             };
             copy.keep(pointer, &artifact).map_err(failed)?;
         }

@@ -5,19 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::authz::authorizer::Authorizer;
-use crate::channel::hub::Hub;
 use crate::fleet::local_cache::LocalCache;
+use crate::fleet::node_status::{NodeStatus, ShadowNodeStatus, short};
 use crate::fleet::record;
 use crate::fleet::record::{ActiveRecord, PrepareFailure, PushId};
-use crate::fleet::shadow::follow::ShadowFollower;
 use crate::rollout::Rollout;
-use crate::shadow::counts::ShadowCounts;
+use crate::shadow::shadow_policy::ShadowPolicy;
 use crate::store::StoreError;
 use crate::store::redis::fleet::{Beat, FleetStore, Read};
 use crate::util::clock::now_ms;
@@ -27,56 +25,11 @@ use crate::util::id::random_id;
 const BEAT: Duration = Duration::from_secs(1);
 /// Who has given none for so long lives no longer.
 pub const EXPIRY: Duration = Duration::from_secs(5);
-/// Characters of an error that others are told.
-const MAX_ERROR: usize = 2_000;
-/// The same where a word has two of them.
-const MAX_SHORTER: usize = 500;
 
-/// A node's word of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeStatus {
-    /// Its name.
-    pub name: String,
-    /// Where clients connect.
-    pub address: String,
-    /// The process.
-    pub instance: String,
-    /// The release of the program.
-    pub version: String,
-    /// Whether its policy is the fleet's.
-    pub fleet_managed: bool,
-    /// Where its policy comes from, for people.
-    pub source: Option<String>,
-    /// What decides, `sha256:…`.
-    pub digest: Option<String>,
-    /// Counts the activations of its process.
-    pub generation: Option<u64>,
-    /// The number under which the policy was pushed or signed.
-    pub sequence: Option<u64>,
-    /// In force since, ms since 1970.
-    pub since: Option<u64>,
-    /// The push that its policy came with.
-    pub push_id: Option<PushId>,
-    /// What was refused since.
-    pub error: Option<String>,
-    /// What it makes of the candidate that the fleet has.
-    pub shadow: Option<ShadowNodeStatus>,
-    /// Time of this heartbeat, ms since 1970.
-    pub last_seen: u64,
-}
-
-/// A node's word of the fleet's candidate.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShadowNodeStatus {
-    /// Which one; none if it cannot be read.
-    pub push_id: Option<PushId>,
-    /// Since when it is asked here, ms since 1970.
-    pub since: Option<u64>,
-    /// What came of it.
-    pub counts: Option<ShadowCounts>,
-    /// Why it is not asked.
-    pub failure: Option<PrepareFailure>,
-}
+/// Delay before a node tries a policy again that failed a stage: the cause may be fixed by then.
+pub(super) const FAILED_STAGE_RETRY_DELAY: Duration = Duration::from_secs(30);
+/// Delay before a node tries a policy again after a store error.
+pub(super) const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The fleet's notes, as they were read last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,6 +60,26 @@ pub struct NodeConfig {
     pub concurrency: usize,
 }
 
+/// The fleet's shadow policy on this node.
+pub(crate) struct ShadowOnThisNode {
+    /// The push that set it; none if its record cannot be read.
+    pub push_id: Option<PushId>,
+    /// The policy, or why it is not evaluated here.
+    pub policy: Result<Arc<ShadowPolicy>, PrepareFailure>,
+}
+
+impl ShadowOnThisNode {
+    fn status(&self) -> ShadowNodeStatus {
+        let push_id = self.push_id.clone();
+        match &self.policy {
+            Ok(policy) => {
+                ShadowNodeStatus { push_id, since: Some(policy.since()), counts: Some(policy.counts()), failure: None }
+            }
+            Err(failure) => ShadowNodeStatus { push_id, since: None, counts: None, failure: Some(failure.clone()) },
+        }
+    }
+}
+
 /// A node's part in the fleet.
 pub struct Fleet {
     pub(super) store: FleetStore,
@@ -120,13 +93,13 @@ pub struct Fleet {
     pub(super) trouble: Mutex<Option<String>>,
     pub(super) applied: Mutex<Option<ActiveRecord>>,
     /// The fleet's candidate, or why it is not asked.
-    pub(super) trial: Mutex<Option<ShadowFollower>>,
+    pub(super) trial: Mutex<Option<ShadowOnThisNode>>,
     pub(super) concurrency: usize,
     /// What the store does not give this node, or does not take.
     denied: Mutex<Option<String>>,
-    heard: watch::Sender<FleetState>,
-    changed: Notify,
-    tasks: Mutex<Vec<AbortHandle>>,
+    pub(super) heard: watch::Sender<FleetState>,
+    pub(super) changed: Notify,
+    pub(super) tasks: Mutex<Vec<AbortHandle>>,
 }
 
 impl Fleet {
@@ -161,24 +134,6 @@ impl Fleet {
         }
     }
 
-    /// Gives word from now on, and follows the fleet's pointer where that is the policy's source.
-    pub fn start(self: &Arc<Self>, hub: &Hub) {
-        let mut tasks = lock(&self.tasks);
-        if self.copy.is_some() {
-            tasks.push(tokio::spawn(Arc::clone(self).follow(self.heard.subscribe())).abort_handle());
-            tasks.push(tokio::spawn(Arc::clone(self).ask_beside(self.heard.subscribe())).abort_handle());
-        }
-        tasks.push(tokio::spawn(Arc::clone(self).beat()).abort_handle());
-        tasks.push(tokio::spawn(listen(Arc::clone(self), hub.clone())).abort_handle());
-        let (fleet, mut swaps) = (Arc::clone(self), self.authorizer.swaps());
-        let tell = async move {
-            while swaps.changed().await.is_ok() {
-                fleet.changed.notify_one();
-            }
-        };
-        tasks.push(tokio::spawn(tell).abort_handle());
-    }
-
     /// The part of the store that is the fleet's.
     #[must_use]
     pub fn store(&self) -> &FleetStore {
@@ -195,14 +150,6 @@ impl Fleet {
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         lock(&self.trouble).clone()
-    }
-
-    /// The others need not wait until this node's word expires.
-    pub async fn leave(&self) {
-        lock(&self.tasks).drain(..).for_each(|task| task.abort());
-        if let Err(error) = self.store.leave(&self.name).await {
-            tracing::debug!(%error, "the fleet could not be told that this node goes");
-        }
     }
 
     /// This node's word.
@@ -226,7 +173,7 @@ impl Fleet {
             since: info.as_ref().map(|info| info.since),
             push_id,
             error: self.error(),
-            shadow: lock(&self.trial).as_ref().map(ShadowFollower::word),
+            shadow: lock(&self.trial).as_ref().map(ShadowOnThisNode::status),
             last_seen: now_ms(),
         }
     }
@@ -248,7 +195,7 @@ impl Fleet {
         self.changed.notify_one();
     }
 
-    async fn beat(self: Arc<Self>) {
+    pub(super) async fn beat(self: Arc<Self>) {
         let mut every = tokio::time::interval(BEAT);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut away, mut given, mut doubled) = (false, false, false);
@@ -318,33 +265,6 @@ impl Fleet {
     }
 }
 
-/// Looks at once when the bell rings.
-async fn listen(fleet: Arc<Fleet>, hub: Hub) {
-    loop {
-        let mut tap = hub.tap(&fleet.store.keys().policy_changed());
-        while tap.next().await.is_some() {
-            fleet.tell();
-        }
-    }
-}
-
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock()
-}
-
-/// As much of a text as others are told.
-pub(super) fn short(text: &str) -> String {
-    shortened(text, MAX_ERROR)
-}
-
-/// Less of it.
-pub(super) fn shorter(text: &str) -> String {
-    shortened(text, MAX_SHORTER)
-}
-
-fn shortened(text: &str, most: usize) -> String {
-    // Nor does it move the cursor of whoever reads it.
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    let shortened: String = text.chars().take(most).map(plain).collect();
-    if shortened.len() < text.len() { shortened + "…" } else { shortened }
 }

@@ -7,10 +7,9 @@ use tokio::time::Instant;
 
 use crate::artifact::digest::Digest;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement};
-use crate::fleet::node::{NodeStatus, short};
+use crate::fleet::node_status::{NodeStatus, nodes, short};
 use crate::fleet::record;
-use crate::fleet::record::{ActiveRecord, PendingPush, PrepareReport, PushId};
-use crate::fleet::shadow::push::ended_by;
+use crate::fleet::record::{ActiveRecord, PendingPush, PrepareReport, PushId, ShadowPush, current};
 use crate::fleet::status::FleetStatus;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::rollout::stage::Stage;
@@ -193,32 +192,6 @@ fn refusals(nodes: &[NodeFailure]) -> String {
     reasons.iter().map(say).collect::<Vec<_>>().join("; ")
 }
 
-/// The nodes that live.
-pub async fn nodes(store: &FleetStore) -> Result<Vec<NodeStatus>, StoreError> {
-    let plain = |node: NodeStatus| NodeStatus {
-        name: short(&node.name),
-        address: short(&node.address),
-        source: node.source.as_deref().map(short),
-        digest: node.digest.as_deref().map(short),
-        error: node.error.as_deref().map(short),
-        ..node
-    };
-    let words = store.nodes().await?;
-    let mut nodes: Vec<NodeStatus> = words.iter().filter_map(|word| record::parse(word).ok()).map(plain).collect();
-    nodes.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(nodes)
-}
-
-/// What is in force; none if nothing is, or nothing that can be read.
-pub async fn current(store: &FleetStore) -> Result<Option<ActiveRecord>, StoreError> {
-    Ok(store.current().await?.and_then(|note| record::parse(&note).ok()))
-}
-
-/// What was in force, the latest first.
-pub async fn history(store: &FleetStore) -> Result<Vec<ActiveRecord>, StoreError> {
-    Ok(store.history().await?.iter().filter_map(|note| record::parse(note).ok()).collect())
-}
-
 /// Takes a bundle to every node that lives, and puts it in force everywhere or nowhere.
 pub async fn push(store: &FleetStore, bundle: Bundle, how: PushOptions) -> Result<Pushed, PushError> {
     let was = store.current().await?;
@@ -265,6 +238,20 @@ pub async fn push(store: &FleetStore, bundle: Bundle, how: PushOptions) -> Resul
             Err(PushError::Moved)
         }
         Flipped::Lost | Flipped::Gone => Err(PushError::Lost),
+    }
+}
+
+/// The note to be taken away when this takes force: a candidate that is in force is none.
+async fn ended_by(store: &FleetStore, pointer: &ActiveRecord) -> Result<Option<Vec<u8>>, StoreError> {
+    let is = |note: &Vec<u8>| {
+        record::parse::<ShadowPush>(note).is_ok_and(|proposal| {
+            (proposal.pointer.component, proposal.pointer.cases) == (pointer.component, pointer.cases)
+        })
+    };
+    match store.shadow().await {
+        // It is no candidate, and in the way of no push.
+        Err(StoreError::WrongType) => Ok(None),
+        note => Ok(note?.filter(is)),
     }
 }
 

@@ -74,6 +74,35 @@ pub struct PendingPush {
     pub pointer: ActiveRecord,
 }
 
+/// What every node shall ask beside what is in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShadowPush {
+    /// What is asked, as it would be pushed.
+    #[serde(flatten)]
+    pub pointer: ActiveRecord,
+    /// About how many clients.
+    pub share: SampleRate,
+}
+
+/// A share, from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct SampleRate(f64);
+
+impl TryFrom<f64> for SampleRate {
+    type Error = &'static str;
+
+    fn try_from(share: f64) -> Result<Self, &'static str> {
+        if (0.0..=1.0).contains(&share) { Ok(Self(share)) } else { Err("a share is from 0 to 1") }
+    }
+}
+
+impl From<SampleRate> for f64 {
+    fn from(portion: SampleRate) -> Self {
+        portion.0
+    }
+}
+
 /// What a node says of a candidate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrepareReport {
@@ -170,4 +199,14 @@ impl ActiveRecord {
             folder: None,
         })
     }
+}
+
+/// What is in force; none if nothing is, or nothing that can be read.
+pub async fn current(store: &FleetStore) -> Result<Option<ActiveRecord>, StoreError> {
+    Ok(store.current().await?.and_then(|note| parse(&note).ok()))
+}
+
+/// What was in force, the latest first.
+pub async fn history(store: &FleetStore) -> Result<Vec<ActiveRecord>, StoreError> {
+    Ok(store.history().await?.iter().filter_map(|note| parse(note).ok()).collect())
 }

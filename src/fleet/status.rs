@@ -3,9 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::artifact::signature::MAX_SEQUENCE;
-use crate::fleet::node::NodeStatus;
-use crate::fleet::push::{current, history, nodes};
-use crate::fleet::record::ActiveRecord;
+use crate::fleet::node_status::{NodeStatus, nodes};
+use crate::fleet::record::{ActiveRecord, current, history};
 use crate::store::StoreError;
 use crate::store::redis::fleet::FleetStore;
 

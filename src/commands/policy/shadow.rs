@@ -16,8 +16,9 @@ use crate::commands::policy::sign::{BundleArgs, sent};
 use crate::commands::{client_runtime, time};
 use crate::config::ConfigError;
 use crate::fleet::push::{Bundle, PushOptions};
+use crate::fleet::record::SampleRate;
 use crate::fleet::shadow::push;
-use crate::fleet::shadow::push::{SampleRate, ShadowStatus, WORDS};
+use crate::fleet::shadow::push::{ShadowStatus, WORDS};
 use crate::fleet::status::FleetStatus;
 use crate::store::redis::fleet::FleetStore;
 

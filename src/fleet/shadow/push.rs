@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::artifact::digest::Digest;
-use crate::fleet::node::{NodeStatus, ShadowNodeStatus, short};
-use crate::fleet::push::{Bundle, LOOK, PushError, nodes, pointer_of, put_blobs};
+use crate::fleet::node_status::{NodeStatus, ShadowNodeStatus, nodes, short};
+use crate::fleet::push::{Bundle, LOOK, PushError, pointer_of, put_blobs};
 use crate::fleet::record;
-use crate::fleet::record::{ActiveRecord, PrepareFailure};
+use crate::fleet::record::{PrepareFailure, SampleRate, ShadowPush};
 use crate::shadow::counts::ShadowCounts;
 use crate::store::StoreError;
 use crate::store::redis::fleet::FleetStore;
@@ -18,35 +18,6 @@ use crate::store::redis::fleet::FleetStore;
 const BLOBS: Duration = Duration::from_secs(3600);
 /// Nodes have so long to say what they make of a candidate, before it is told without them.
 pub const WORDS: Duration = Duration::from_secs(30);
-
-/// What every node shall ask beside what is in force.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ShadowPush {
-    /// What is asked, as it would be pushed.
-    #[serde(flatten)]
-    pub pointer: ActiveRecord,
-    /// About how many clients.
-    pub share: SampleRate,
-}
-
-/// A share, from 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "f64", into = "f64")]
-pub struct SampleRate(f64);
-
-impl TryFrom<f64> for SampleRate {
-    type Error = &'static str;
-
-    fn try_from(share: f64) -> Result<Self, &'static str> {
-        if (0.0..=1.0).contains(&share) { Ok(Self(share)) } else { Err("a share is from 0 to 1") }
-    }
-}
-
-impl From<SampleRate> for f64 {
-    fn from(portion: SampleRate) -> Self {
-        portion.0
-    }
-}
 
 /// A candidate of the fleet, as it is told of: as one node tells of its own, and each node's part.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -158,20 +129,6 @@ pub async fn withdraw(store: &FleetStore) -> Result<Option<ShadowStatus>, NoShad
     if store.propose_nothing(&note, BLOBS).await? { Ok(told) } else { Err(NoShadowPolicy::Moved) }
 }
 
-/// The note to be taken away when this takes force: a candidate that is in force is none.
-pub(crate) async fn ended_by(store: &FleetStore, pointer: &ActiveRecord) -> Result<Option<Vec<u8>>, StoreError> {
-    let is = |note: &Vec<u8>| {
-        record::parse::<ShadowPush>(note).is_ok_and(|proposal| {
-            (proposal.pointer.component, proposal.pointer.cases) == (pointer.component, pointer.cases)
-        })
-    };
-    match store.shadow().await {
-        // It is no candidate, and in the way of no push.
-        Err(StoreError::WrongType) => Ok(None),
-        note => Ok(note?.filter(is)),
-    }
-}
-
 impl ShadowStatus {
     fn of(proposal: &ShadowPush, nodes: Vec<NodeStatus>) -> Self {
         let ShadowPush { pointer, share } = proposal;
@@ -200,7 +157,7 @@ impl ShadowStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::record::PushId;
+    use crate::fleet::record::{ActiveRecord, PushId};
     use crate::rollout::stage::Stage;
 
     fn proposal() -> ShadowPush {
@@ -213,7 +170,7 @@ mod tests {
             push_id: PushId::new(),
             rollback_of: None,
         };
-        ShadowPush { pointer, share: SampleRate(0.25) }
+        ShadowPush { pointer, share: SampleRate::try_from(0.25).expect("a share") }
     }
 
     fn node(name: &str, shadow: Option<ShadowNodeStatus>) -> NodeStatus {

@@ -11,6 +11,7 @@ use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::digest::Digest;
 use crate::artifact::signature::Signature;
 use crate::fleet::node::Fleet;
+use crate::fleet::node_status;
 use crate::fleet::push;
 use crate::fleet::push::{Bundle, PushOptions};
 use crate::fleet::status::FleetStatus;
@@ -41,7 +42,7 @@ pub fn managing(app: &App) -> Option<&Arc<Fleet>> {
 /// The status of all nodes; null without a fleet, or while the store is unavailable.
 pub async fn nodes(app: &App) -> Value {
     let Some(fleet) = app.fleet.get() else { return Value::Null };
-    push::nodes(fleet.store()).await.map_or(Value::Null, |nodes| json!(nodes))
+    node_status::nodes(fleet.store()).await.map_or(Value::Null, |nodes| json!(nodes))
 }
 
 /// `PUT /v1/policy`

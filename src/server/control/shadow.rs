@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use crate::artifact::bundle::PolicyBundle;
 use crate::fleet::node::Fleet;
+use crate::fleet::record::{SampleRate, ShadowPush};
 use crate::fleet::shadow::push;
-use crate::fleet::shadow::push::{NoShadowPolicy, SampleRate, ShadowPush, ShadowStatus, WORDS};
+use crate::fleet::shadow::push::{NoShadowPolicy, ShadowStatus, WORDS};
 use crate::rollout::replace::{ReplacementKind, ReplacementSource};
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
