@@ -33,7 +33,7 @@ struct Tried {
 impl Fleet {
     /// Puts the fleet's policy in force at start: the current one, or the one that was kept. Without either, nobody is let in.
     pub async fn first(&self) {
-        let why = match self.store.current().await {
+        let why = match self.store.active().await {
             Ok(Some(note)) => match self.apply(&note, None).await {
                 Ok(()) => return,
                 Err((_, why)) => format!("the fleet's policy cannot be put in force: {why}"),
@@ -177,7 +177,7 @@ impl Fleet {
         let kept = self.copy.as_ref().and_then(|copy| copy.artifact(pointer).ok());
         let artifact = match kept {
             Some(artifact) => artifact,
-            None => pointer.fetch(&self.store).await.map_err(|missing| {
+            None => pointer.fetch(&*self.store).await.map_err(|missing| {
                 let pause =
                     if matches!(missing, MissingBlob::Store(_)) { STORE_RETRY_DELAY } else { FAILED_STAGE_RETRY_DELAY };
                 (pause, why(Stage::Fetched, missing.to_string()))

@@ -9,7 +9,7 @@ use crate::artifact::digest::Digest;
 use crate::fleet::record;
 use crate::fleet::record::ActiveRecord;
 use crate::rollout::pipeline::MAX_CASES;
-use crate::store::redis::fleet::MAX_NOTE;
+use crate::store::fleet::MAX_RECORD_BYTES;
 use crate::util::private_files;
 use crate::wasm::load_error;
 
@@ -35,7 +35,7 @@ impl LocalCache {
     pub fn pointer(&self) -> Result<Option<ActiveRecord>, String> {
         let file = self.folder.join(POINTER);
         let told = |what: String| format!("{}: {what}", file.display());
-        let note = private_files::read(&file, MAX_NOTE as u64).map_err(|error| told(error.to_string()))?;
+        let note = private_files::read(&file, MAX_RECORD_BYTES as u64).map_err(|error| told(error.to_string()))?;
         note.map(|note| record::parse(&note)).transpose().map_err(told)
     }
 
@@ -70,7 +70,7 @@ impl LocalCache {
     /// From now on this is what was in force last, and what else is here goes.
     pub fn point(&self, to: &ActiveRecord) -> io::Result<()> {
         let (note, next, file) = (record::note(to), self.folder.join(NEXT), self.folder.join(POINTER));
-        match private_files::read(&next, MAX_NOTE as u64) {
+        match private_files::read(&next, MAX_RECORD_BYTES as u64) {
             Ok(Some(prepared)) if prepared == note.as_bytes() => fs::rename(next, file)?,
             _ => private_files::write(&file, note.as_bytes())?,
         }

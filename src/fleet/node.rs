@@ -17,7 +17,7 @@ use crate::fleet::record::{ActiveRecord, PrepareFailure, PushId};
 use crate::rollout::Rollout;
 use crate::shadow::shadow_policy::ShadowPolicy;
 use crate::store::StoreError;
-use crate::store::redis::fleet::{Beat, FleetStore, Read};
+use crate::store::fleet::{FleetStore, HeartbeatReply, RecordRead};
 use crate::util::clock::now_ms;
 use crate::util::id::random_id;
 
@@ -45,7 +45,7 @@ pub(crate) struct FleetState {
 /// What a node brings with it.
 pub struct NodeConfig {
     /// The part of the store that is the fleet's.
-    pub store: FleetStore,
+    pub store: Arc<dyn FleetStore>,
     /// The door.
     pub authorizer: Arc<Authorizer>,
     /// The way to it.
@@ -82,7 +82,7 @@ impl ShadowOnThisNode {
 
 /// A node's part in the fleet.
 pub struct Fleet {
-    pub(super) store: FleetStore,
+    pub(super) store: Arc<dyn FleetStore>,
     pub(super) authorizer: Arc<Authorizer>,
     pub(super) rollout: Rollout,
     pub(super) name: String,
@@ -129,15 +129,15 @@ impl Fleet {
 
     /// Gives word once, so that a push that begins now counts this node. Without the store, it does so when that is back.
     pub async fn greet(&self) {
-        if let Err(error) = self.store.beat(&self.name, &record::note(&self.word()), EXPIRY, now_ms()).await {
+        if let Err(error) = self.store.heartbeat(&self.name, &record::note(&self.word()), EXPIRY, now_ms()).await {
             tracing::debug!(%error, "the fleet was not told of this node yet");
         }
     }
 
     /// The part of the store that is the fleet's.
     #[must_use]
-    pub fn store(&self) -> &FleetStore {
-        &self.store
+    pub fn store(&self) -> &dyn FleetStore {
+        &*self.store
     }
 
     /// Whether this node's policy is the fleet's.
@@ -201,7 +201,7 @@ impl Fleet {
         let (mut away, mut given, mut doubled) = (false, false, false);
         loop {
             tokio::select! { _ = every.tick() => {}, () = self.changed.notified() => {} }
-            let heard = self.store.beat(&self.name, &record::note(&self.word()), EXPIRY, now_ms()).await;
+            let heard = self.store.heartbeat(&self.name, &record::note(&self.word()), EXPIRY, now_ms()).await;
             match heard {
                 Ok(beat) => {
                     away = false;
@@ -226,10 +226,10 @@ impl Fleet {
     }
 
     /// Passes on what was read, and returns this node's word of before. What the store does not give is as it was.
-    fn hear(&self, beat: Beat) -> Option<Vec<u8>> {
-        let Beat { word, before, current, candidate, shadow } = beat;
-        let mut denied = word.err();
-        let mut or = |read: Read, was: &Option<Vec<u8>>| {
+    fn hear(&self, reply: HeartbeatReply) -> Option<Vec<u8>> {
+        let HeartbeatReply { written, previous, active, pending, shadow } = reply;
+        let mut denied = written.err();
+        let mut or = |read: RecordRead, was: &Option<Vec<u8>>| {
             read.unwrap_or_else(|error| {
                 denied.get_or_insert(error);
                 was.clone()
@@ -237,8 +237,8 @@ impl Fleet {
         };
         self.heard.send_if_modified(|was| {
             let heard = FleetState {
-                current: or(current, &was.current),
-                candidate: or(candidate, &was.candidate),
+                current: or(active, &was.current),
+                candidate: or(pending, &was.candidate),
                 shadow: or(shadow, &was.shadow),
             };
             let changed = *was != heard;
@@ -247,7 +247,7 @@ impl Fleet {
             changed || self.is_behind()
         });
         self.deny(denied.as_ref());
-        before.unwrap_or_default()
+        previous.unwrap_or_default()
     }
 
     fn deny(&self, error: Option<&StoreError>) {

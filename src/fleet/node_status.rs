@@ -6,7 +6,7 @@ use crate::fleet::record;
 use crate::fleet::record::{PrepareFailure, PushId};
 use crate::shadow::counts::ShadowCounts;
 use crate::store::StoreError;
-use crate::store::redis::fleet::FleetStore;
+use crate::store::fleet::FleetStore;
 
 /// Characters of an error that others are told.
 const MAX_ERROR: usize = 2_000;
@@ -60,7 +60,7 @@ pub struct ShadowNodeStatus {
 }
 
 /// The nodes that live.
-pub async fn nodes(store: &FleetStore) -> Result<Vec<NodeStatus>, StoreError> {
+pub async fn nodes(store: &dyn FleetStore) -> Result<Vec<NodeStatus>, StoreError> {
     let plain = |node: NodeStatus| NodeStatus {
         name: short(&node.name),
         address: short(&node.address),
@@ -69,7 +69,7 @@ pub async fn nodes(store: &FleetStore) -> Result<Vec<NodeStatus>, StoreError> {
         error: node.error.as_deref().map(short),
         ..node
     };
-    let words = store.nodes().await?;
+    let words = store.node_statuses().await?;
     let mut nodes: Vec<NodeStatus> = words.iter().filter_map(|word| record::parse(word).ok()).map(plain).collect();
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(nodes)

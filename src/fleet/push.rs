@@ -14,7 +14,7 @@ use crate::fleet::status::FleetStatus;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::rollout::stage::Stage;
 use crate::store::StoreError;
-use crate::store::redis::fleet::{FleetStore, Flip, Flipped};
+use crate::store::fleet::{Commit, CommitOutcome, FleetStore};
 use crate::util::clock::now_ms;
 use crate::wasm::load_error::MAX_SIZE;
 
@@ -193,8 +193,8 @@ fn refusals(nodes: &[NodeFailure]) -> String {
 }
 
 /// Takes a bundle to every node that lives, and puts it in force everywhere or nowhere.
-pub async fn push(store: &FleetStore, bundle: Bundle, how: PushOptions) -> Result<Pushed, PushError> {
-    let was = store.current().await?;
+pub async fn push(store: &dyn FleetStore, bundle: Bundle, how: PushOptions) -> Result<Pushed, PushError> {
+    let was = store.active().await?;
     let pointer = pointer_of(store, &bundle, how.rollback_of).await?;
     if let Some(current) = was.as_deref().and_then(|note| record::parse::<ActiveRecord>(note).ok())
         && pointer.sequence <= current.sequence
@@ -206,13 +206,13 @@ pub async fn push(store: &FleetStore, bundle: Bundle, how: PushOptions) -> Resul
     }
     let hex = put_blobs(store, &pointer, &bundle).await?;
     let candidate = record::note(&PendingPush { pointer: pointer.clone() });
-    if !store.announce(&candidate, CANDIDATE).await? {
+    if !store.set_pending(&candidate, CANDIDATE).await? {
         return Err(PushError::Busy);
     }
     let prepared = prepared(store, &pointer, &candidate, how).await;
     if how.dry_run || prepared.is_err() {
         // What does not go now expires.
-        let withdrawn = store.withdraw(&candidate).await;
+        let withdrawn = store.remove_pending(&candidate).await;
         let nodes = prepared?;
         withdrawn?;
         let arrived = |node: NodeStatus| Prepared { name: node.name, address: node.address, after_ms: 0 };
@@ -224,25 +224,27 @@ pub async fn push(store: &FleetStore, bundle: Bundle, how: PushOptions) -> Resul
         });
     }
     let flip = Instant::now();
-    let beside = ended_by(store, &pointer).await?;
-    let note = record::note(&pointer);
-    let (was, beside) = (was.as_deref(), beside.as_deref());
-    match store
-        .flip(Flip { was, candidate: &candidate, pointer: &note, beside, blobs: &hex })
-        .await
-        .map_err(PushError::Unknown)?
-    {
-        Flipped::Done => arrive(store, pointer, flip, how.timeout).await,
-        Flipped::Moved => {
-            store.withdraw(&candidate).await?;
+    let ended_shadow = ended_by(store, &pointer).await?;
+    let record = record::note(&pointer);
+    let commit = Commit {
+        expected_active: was.as_deref(),
+        pending: &candidate,
+        record: &record,
+        ended_shadow: ended_shadow.as_deref(),
+        blobs: &hex,
+    };
+    match store.commit(commit).await.map_err(PushError::Unknown)? {
+        CommitOutcome::Committed => arrive(store, pointer, flip, how.timeout).await,
+        CommitOutcome::Conflict => {
+            store.remove_pending(&candidate).await?;
             Err(PushError::Moved)
         }
-        Flipped::Lost | Flipped::Gone => Err(PushError::Lost),
+        CommitOutcome::Expired | CommitOutcome::BlobMissing => Err(PushError::Lost),
     }
 }
 
 /// The note to be taken away when this takes force: a candidate that is in force is none.
-async fn ended_by(store: &FleetStore, pointer: &ActiveRecord) -> Result<Option<Vec<u8>>, StoreError> {
+async fn ended_by(store: &dyn FleetStore, pointer: &ActiveRecord) -> Result<Option<Vec<u8>>, StoreError> {
     let is = |note: &Vec<u8>| {
         record::parse::<ShadowPush>(note).is_ok_and(|proposal| {
             (proposal.pointer.component, proposal.pointer.cases) == (pointer.component, pointer.cases)
@@ -257,7 +259,7 @@ async fn ended_by(store: &FleetStore, pointer: &ActiveRecord) -> Result<Option<V
 
 /// Stores what a pointer points to, for a while. Returns what it is called there.
 pub(super) async fn put_blobs(
-    store: &FleetStore,
+    store: &dyn FleetStore,
     pointer: &ActiveRecord,
     bundle: &Bundle,
 ) -> Result<Vec<String>, StoreError> {
@@ -271,7 +273,7 @@ pub(super) async fn put_blobs(
 
 /// The pointer to a bundle, under its own number or the next one.
 pub(super) async fn pointer_of(
-    store: &FleetStore,
+    store: &dyn FleetStore,
     bundle: &Bundle,
     rollback_of: Option<u64>,
 ) -> Result<ActiveRecord, PushError> {
@@ -294,7 +296,7 @@ pub(super) async fn pointer_of(
 
 /// Waits until every node that lives has prepared it.
 async fn prepared(
-    store: &FleetStore,
+    store: &dyn FleetStore,
     pointer: &ActiveRecord,
     candidate: &str,
     how: PushOptions,
@@ -322,7 +324,7 @@ async fn prepared(
         }
         if waiting.is_empty() {
             // A store that lost its nodes has lost the candidate as well; and they may all have gone.
-            if !store.renew(candidate, CANDIDATE).await? {
+            if !store.renew_pending(candidate, CANDIDATE).await? {
                 return Err(PushError::Lost);
             }
             return if live.is_empty() && !how.untried { Err(PushError::NoNodes) } else { Ok(live) };
@@ -332,7 +334,7 @@ async fn prepared(
         }
         if renewed.elapsed() > RENEW {
             renewed = Instant::now();
-            if !store.renew(candidate, CANDIDATE).await? {
+            if !store.renew_pending(candidate, CANDIDATE).await? {
                 return Err(PushError::Lost);
             }
         }
@@ -342,7 +344,7 @@ async fn prepared(
 
 /// Waits until every node that lives says that it is in force.
 async fn arrive(
-    store: &FleetStore,
+    store: &dyn FleetStore,
     pointer: ActiveRecord,
     flip: Instant,
     within: Duration,

@@ -9,7 +9,7 @@ use crate::artifact::signature::{MAX_SEQUENCE, Signature};
 use crate::rollout::pipeline::MAX_CASES;
 use crate::rollout::stage::Stage;
 use crate::store::StoreError;
-use crate::store::redis::fleet::{FleetStore, MAX_NOTE};
+use crate::store::fleet::{FleetStore, MAX_RECORD_BYTES};
 use crate::util::id::random_id;
 use crate::wasm::load_error;
 
@@ -123,8 +123,8 @@ pub struct PrepareFailure {
 
 /// Reads a note.
 pub fn parse<'a, T: Deserialize<'a>>(note: &'a [u8]) -> Result<T, String> {
-    if note.len() > MAX_NOTE {
-        return Err(format!("it has more than {MAX_NOTE} bytes"));
+    if note.len() > MAX_RECORD_BYTES {
+        return Err(format!("it has more than {MAX_RECORD_BYTES} bytes"));
     }
     serde_json::from_slice(note).map_err(|error| error.to_string())
 }
@@ -156,7 +156,7 @@ pub enum MissingBlob {
 }
 
 /// A content by its digest, as the store has it.
-pub async fn blob(store: &FleetStore, digest: Digest, max: u64) -> Result<Vec<u8>, MissingBlob> {
+pub async fn blob(store: &dyn FleetStore, digest: Digest, max: u64) -> Result<Vec<u8>, MissingBlob> {
     let content = store.blob(&digest.hex(), max).await?.ok_or(MissingBlob::Gone(digest))?;
     if content.len() as u64 > max {
         return Err(MissingBlob::TooLarge(digest, max));
@@ -179,7 +179,7 @@ impl ActiveRecord {
     }
 
     /// All that it points to, from the store alone.
-    pub async fn fetch(&self, store: &FleetStore) -> Result<PolicyBundle, MissingBlob> {
+    pub async fn fetch(&self, store: &dyn FleetStore) -> Result<PolicyBundle, MissingBlob> {
         let component = blob(store, self.component, load_error::MAX_SIZE).await?;
         let cases = match self.cases {
             Some(digest) => Some(blob(store, digest, MAX_CASES as u64).await?),
@@ -202,11 +202,11 @@ impl ActiveRecord {
 }
 
 /// What is in force; none if nothing is, or nothing that can be read.
-pub async fn current(store: &FleetStore) -> Result<Option<ActiveRecord>, StoreError> {
-    Ok(store.current().await?.and_then(|note| parse(&note).ok()))
+pub async fn current(store: &dyn FleetStore) -> Result<Option<ActiveRecord>, StoreError> {
+    Ok(store.active().await?.and_then(|note| parse(&note).ok()))
 }
 
 /// What was in force, the latest first.
-pub async fn history(store: &FleetStore) -> Result<Vec<ActiveRecord>, StoreError> {
+pub async fn history(store: &dyn FleetStore) -> Result<Vec<ActiveRecord>, StoreError> {
     Ok(store.history().await?.iter().filter_map(|note| parse(note).ok()).collect())
 }

@@ -6,7 +6,7 @@ use crate::artifact::signature::MAX_SEQUENCE;
 use crate::fleet::node_status::{NodeStatus, nodes};
 use crate::fleet::record::{ActiveRecord, current, history};
 use crate::store::StoreError;
-use crate::store::redis::fleet::FleetStore;
+use crate::store::fleet::FleetStore;
 
 /// The fleet, to one who asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ pub enum NoFleetPolicy {
 
 impl FleetStatus {
     /// Asks the store.
-    pub async fn of(store: &FleetStore) -> Result<Self, StoreError> {
+    pub async fn of(store: &dyn FleetStore) -> Result<Self, StoreError> {
         let (current, history, nodes) = (current(store).await?, history(store).await?, nodes(store).await?);
         let pushed = current.iter().chain(&history).map(|pointer| pointer.sequence);
         let known = pushed.chain(nodes.iter().filter_map(|node| node.sequence));

@@ -20,7 +20,7 @@ use crate::fleet::record::SampleRate;
 use crate::fleet::shadow::push;
 use crate::fleet::shadow::push::{ShadowStatus, WORDS};
 use crate::fleet::status::FleetStatus;
-use crate::store::redis::fleet::FleetStore;
+use crate::store::fleet::FleetStore;
 
 /// Path of the shadow policy on the control port.
 const SHADOW_PATH: &str = "/v1/policy/shadow";
@@ -78,7 +78,7 @@ pub fn run(args: &ShadowArgs) -> anyhow::Result<()> {
     }
     let answer = client_runtime()?.block_on(async {
         match args.target.open().await? {
-            Target::Store(store, keys) => args.in_store(&fleet(&store, &keys)?).await,
+            Target::Store(store, keys) => args.in_store(&*fleet(&store, &keys)?).await,
             Target::Gateway(gateway) => args.through(&gateway).await,
         }
     })?;
@@ -91,7 +91,7 @@ pub fn run(args: &ShadowArgs) -> anyhow::Result<()> {
 }
 
 impl ShadowArgs {
-    async fn in_store(&self, store: &FleetStore) -> anyhow::Result<Value> {
+    async fn in_store(&self, store: &dyn FleetStore) -> anyhow::Result<Value> {
         let Some(file) = &self.file else {
             return match self.stop {
                 true => {
@@ -133,13 +133,13 @@ impl ShadowArgs {
 pub fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
     client_runtime()?.block_on(async {
         match args.target.open().await? {
-            Target::Store(store, keys) => promote_in_store(args, &fleet(&store, &keys)?).await,
+            Target::Store(store, keys) => promote_in_store(args, &*fleet(&store, &keys)?).await,
             Target::Gateway(gateway) => promote_through(args, &gateway).await,
         }
     })
 }
 
-async fn promote_in_store(args: &PromoteArgs, store: &FleetStore) -> anyhow::Result<()> {
+async fn promote_in_store(args: &PromoteArgs, store: &dyn FleetStore) -> anyhow::Result<()> {
     let pointer = push::proposal(store).await?.pointer;
     if args.digest.as_ref().is_some_and(|digest| *digest != pointer.component.to_string()) {
         bail!("the shadow policy is {}", pointer.component);

@@ -88,7 +88,7 @@ impl Fleet {
 
     async fn prepare_shadow(&self, push: ShadowPush) -> Result<Arc<ShadowPolicy>, ShadowFailure> {
         let ShadowPush { pointer, share } = push;
-        let artifact = pointer.fetch(&self.store).await.map_err(|missing| {
+        let artifact = pointer.fetch(&*self.store).await.map_err(|missing| {
             let is_store_error = matches!(missing, MissingBlob::Store(_));
             let delay = if is_store_error { STORE_RETRY_DELAY } else { FAILED_STAGE_RETRY_DELAY };
             shadow_failure(Stage::Fetched, &missing.to_string(), Some(delay))

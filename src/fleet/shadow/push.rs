@@ -12,7 +12,7 @@ use crate::fleet::record;
 use crate::fleet::record::{PrepareFailure, SampleRate, ShadowPush};
 use crate::shadow::counts::ShadowCounts;
 use crate::store::StoreError;
-use crate::store::redis::fleet::FleetStore;
+use crate::store::fleet::FleetStore;
 
 /// Blobs of a candidate that is one no longer go after this.
 const BLOBS: Duration = Duration::from_secs(3600);
@@ -77,15 +77,15 @@ pub enum NoShadowPolicy {
 }
 
 /// Gives the fleet a candidate, in place of the one before.
-pub async fn propose(store: &FleetStore, bundle: &Bundle, share: SampleRate) -> Result<ShadowPush, PushError> {
+pub async fn propose(store: &dyn FleetStore, bundle: &Bundle, share: SampleRate) -> Result<ShadowPush, PushError> {
     let pointer = pointer_of(store, bundle, None).await?;
     let blobs = put_blobs(store, &pointer, bundle).await?;
     let proposal = ShadowPush { pointer, share };
-    if store.propose(&record::note(&proposal), &blobs, BLOBS).await? { Ok(proposal) } else { Err(PushError::Lost) }
+    if store.set_shadow(&record::note(&proposal), &blobs, BLOBS).await? { Ok(proposal) } else { Err(PushError::Lost) }
 }
 
 /// What the fleet shall ask.
-pub async fn proposal(store: &FleetStore) -> Result<ShadowPush, NoShadowPolicy> {
+pub async fn proposal(store: &dyn FleetStore) -> Result<ShadowPush, NoShadowPolicy> {
     let note = match store.shadow().await {
         Err(StoreError::WrongType) => return Err(NoShadowPolicy::Unreadable(StoreError::WrongType.to_string())),
         note => note?.ok_or(NoShadowPolicy::None)?,
@@ -94,14 +94,14 @@ pub async fn proposal(store: &FleetStore) -> Result<ShadowPush, NoShadowPolicy> 
 }
 
 /// What comes of it by now.
-pub async fn told(store: &FleetStore) -> Result<ShadowStatus, NoShadowPolicy> {
+pub async fn told(store: &dyn FleetStore) -> Result<ShadowStatus, NoShadowPolicy> {
     let proposal = proposal(store).await?;
     Ok(ShadowStatus::of(&proposal, nodes(store).await?))
 }
 
 /// The same when every node that lives has said something of it, or did not for so long.
 pub async fn told_by_all(
-    store: &FleetStore,
+    store: &dyn FleetStore,
     proposal: &ShadowPush,
     within: Duration,
 ) -> Result<ShadowStatus, StoreError> {
@@ -116,7 +116,7 @@ pub async fn told_by_all(
 }
 
 /// Takes it away everywhere, and tells for the last time what came of it; nothing where it could not be read.
-pub async fn withdraw(store: &FleetStore) -> Result<Option<ShadowStatus>, NoShadowPolicy> {
+pub async fn withdraw(store: &dyn FleetStore) -> Result<Option<ShadowStatus>, NoShadowPolicy> {
     let note = match store.shadow().await {
         // It is not read, so it is nothing of which one could say whether it still is there.
         Err(StoreError::WrongType) => Vec::new(),
@@ -126,7 +126,7 @@ pub async fn withdraw(store: &FleetStore) -> Result<Option<ShadowStatus>, NoShad
         Ok(proposal) => Some(ShadowStatus::of(&proposal, nodes(store).await?)),
         Err(_) => None,
     };
-    if store.propose_nothing(&note, BLOBS).await? { Ok(told) } else { Err(NoShadowPolicy::Moved) }
+    if store.remove_shadow(&note, BLOBS).await? { Ok(told) } else { Err(NoShadowPolicy::Moved) }
 }
 
 impl ShadowStatus {

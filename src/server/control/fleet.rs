@@ -106,8 +106,8 @@ pub async fn rollback(
 
 /// Pushes in a task of its own: a client that disconnects does not abort a push half-way.
 async fn push(fleet: &Arc<Fleet>, bundle: Bundle, how: PushOptions) -> Result<Response, ApiError> {
-    let store = fleet.store().clone();
-    let pushed = tokio::spawn(async move { push::push(&store, bundle, how).await }).await??;
+    let fleet = Arc::clone(fleet);
+    let pushed = tokio::spawn(async move { push::push(fleet.store(), bundle, how).await }).await??;
     Ok(respond::json(StatusCode::OK, &json!(pushed)))
 }
 
