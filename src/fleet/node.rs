@@ -268,3 +268,89 @@ impl Fleet {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::fleet::node_status::nodes;
+    use crate::policy::Limits;
+    use crate::store::memory::fleet::MemoryFleetStore;
+    use crate::store::memory::{MemoryStore, system_clock};
+    use crate::wasm::compile::Compiler;
+    use crate::wasm::host::PolicyEnv;
+
+    fn node(store: &MemoryFleetStore, name: &str) -> Arc<Fleet> {
+        let limits = Limits::default();
+        let events = Arc::new(MemoryStore::new(1 << 16, HashMap::new(), system_clock()));
+        let compiler = Compiler::new(&limits, None).expect("an engine");
+        let authorizer = Arc::new(Authorizer::new(compiler, PolicyEnv::new(events, &limits), limits));
+        Fleet::new(NodeConfig {
+            store: Arc::new(store.clone()),
+            rollout: Rollout::elsewhere(Arc::clone(&authorizer)),
+            authorizer,
+            name: name.into(),
+            address: ([127, 0, 0, 1], 8080).into(),
+            copy: None,
+            concurrency: 1,
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_heartbeat_publishes_the_status_and_reads_the_records() {
+        let store = MemoryFleetStore::default();
+        let node = node(&store, "a");
+        let mut state = node.heard.subscribe();
+        store.replace_active("first");
+        let heartbeats = tokio::spawn(Arc::clone(&node).beat());
+        state.changed().await.expect("the node lives");
+        assert_eq!(state.borrow_and_update().current.as_deref(), Some(&b"first"[..]));
+        let published = nodes(&store).await.expect("read");
+        let published: Vec<_> =
+            published.iter().map(|node| (&*node.name, &*node.address, node.fleet_managed)).collect();
+        assert_eq!(published, [("a", "127.0.0.1:8080", false)]);
+        heartbeats.abort();
+        node.leave().await;
+        assert_eq!(nodes(&store).await.expect("read"), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_keeps_the_last_records_while_the_store_is_unavailable() {
+        let store = MemoryFleetStore::default();
+        let node = node(&store, "a");
+        let mut state = node.heard.subscribe();
+        store.replace_active("first");
+        let heartbeats = tokio::spawn(Arc::clone(&node).beat());
+        state.changed().await.expect("the node lives");
+        store.set_unavailable(true);
+        tokio::time::sleep(BEAT * 3).await;
+        assert_eq!(node.heard.borrow().current.as_deref(), Some(&b"first"[..]));
+        store.set_unavailable(false);
+        store.replace_active("second");
+        tokio::time::sleep(BEAT * 2).await;
+        assert_eq!(node.heard.borrow().current.as_deref(), Some(&b"second"[..]));
+        heartbeats.abort();
+    }
+
+    #[test]
+    fn an_error_of_one_record_leaves_the_last_value_and_is_published() {
+        let store = MemoryFleetStore::default();
+        let node = node(&store, "a");
+        let reply = |active: RecordRead| HeartbeatReply {
+            written: Ok(()),
+            previous: Ok(None),
+            active,
+            pending: Ok(Some(b"pending".to_vec())),
+            shadow: Ok(None),
+        };
+        node.hear(reply(Ok(Some(b"active".to_vec()))));
+        assert_eq!(node.word().error, None);
+        node.hear(reply(Err(StoreError::WrongType)));
+        let state = node.heard.borrow().clone();
+        assert_eq!(state.current.as_deref(), Some(&b"active"[..]));
+        assert!(node.word().error.is_some_and(|error| error.contains("another type of value")));
+        node.hear(reply(Ok(None)));
+        assert_eq!((node.heard.borrow().current.clone(), node.word().error), (None, None));
+    }
+}

@@ -91,3 +91,24 @@ fn shortened(text: &str, most: usize) -> String {
     let shortened: String = text.chars().take(most).map(plain).collect();
     if shortened.len() < text.len() { shortened + "…" } else { shortened }
 }
+
+/// The status of a live node that the fleet manages, for tests.
+#[cfg(test)]
+pub(crate) fn test_status(name: &str) -> NodeStatus {
+    NodeStatus {
+        name: name.into(),
+        address: "127.0.0.1:1".into(),
+        instance: "1".into(),
+        version: "0".into(),
+        fleet_managed: true,
+        source: None,
+        digest: None,
+        generation: None,
+        sequence: None,
+        since: None,
+        push_id: None,
+        error: None,
+        shadow: None,
+        last_seen: 0,
+    }
+}

@@ -393,6 +393,9 @@ async fn arrive(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::node_status::test_status;
+    use crate::fleet::record::PrepareFailure;
+    use crate::store::memory::fleet::MemoryFleetStore;
 
     #[test]
     fn what_all_nodes_say_is_told_once() {
@@ -413,5 +416,97 @@ mod tests {
             "nodes a, c refuse it (not verified): it is not signed; node b refuses it (not tested): it is not signed; node d \
              refuses it (not verified): x; nothing was changed anywhere"
         );
+    }
+
+    /// What a node of the test does with a push.
+    #[derive(Clone)]
+    enum Behaviour {
+        Prepares,
+        Fails(PrepareFailure),
+        /// Another push is committed while this one is prepared.
+        ReplacesActive(String),
+    }
+
+    /// Sends heartbeats as a node does: prepares what is pending, and activates what is active.
+    async fn run_node(store: MemoryFleetStore, name: &'static str, behaviour: Behaviour) {
+        let mut status = test_status(name);
+        loop {
+            let heartbeat = store.heartbeat(name, &record::note(&status), Duration::from_secs(5), 0).await;
+            let reply = heartbeat.expect("the store is available");
+            if let Some(pending) = reply.pending.expect("it can be read") {
+                let PendingPush { pointer } = record::parse(&pending).expect("a pending push");
+                let failure = match &behaviour {
+                    Behaviour::Prepares => None,
+                    Behaviour::Fails(failure) => Some(failure.clone()),
+                    Behaviour::ReplacesActive(other) => {
+                        store.replace_active(other);
+                        None
+                    }
+                };
+                let report = PrepareReport { instance: status.instance.clone(), failure };
+                let reported = store.report(pointer.push_id.as_str(), name, &record::note(&report)).await;
+                reported.expect("the store is available");
+            }
+            let active = reply.active.expect("it can be read");
+            status.push_id = active.and_then(|active| Some(record::parse::<ActiveRecord>(&active).ok()?.push_id));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn fleet_of(nodes: &[(&'static str, Behaviour)]) -> (MemoryFleetStore, tokio::task::JoinSet<()>) {
+        let (store, mut tasks) = (MemoryFleetStore::default(), tokio::task::JoinSet::new());
+        for (name, behaviour) in nodes {
+            tasks.spawn(run_node(store.clone(), name, behaviour.clone()));
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        (store, tasks)
+    }
+
+    async fn push_component(store: &MemoryFleetStore, component: &str) -> Result<Pushed, PushError> {
+        let bundle = Bundle { component: component.into(), cases: None, signature: None };
+        let timeout = Duration::from_secs(10);
+        push(store, bundle, PushOptions { dry_run: false, timeout, untried: false, rollback_of: None }).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_push_is_committed_after_all_nodes_have_prepared_it() {
+        let (store, _nodes) = fleet_of(&[("a", Behaviour::Prepares), ("b", Behaviour::Prepares)]).await;
+        for (component, sequence) in [("first", 1), ("second", 2)] {
+            let pushed = push_component(&store, component).await.expect("pushed");
+            let names: Vec<&str> = pushed.nodes.iter().map(|node| &*node.name).collect();
+            assert_eq!((pushed.activated, names, pushed.pointer.sequence), (true, vec!["a", "b"], sequence));
+            assert_eq!(current(&store).await.expect("read"), Some(pushed.pointer.clone()));
+            assert_eq!(store.pending(), None, "the commit removes the pending push");
+            let bundle = pushed.pointer.fetch(&store).await.expect("its blobs are stored");
+            assert_eq!(&*bundle.component, component.as_bytes());
+        }
+        assert_eq!(FleetStatus::of(&store).await.expect("read").history.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_push_that_one_node_cannot_prepare_changes_nothing() {
+        let failure = PrepareFailure { stage: Stage::Tested, reason: "a test case failed".into() };
+        let (store, _nodes) = fleet_of(&[("a", Behaviour::Prepares), ("b", Behaviour::Fails(failure))]).await;
+        let error = push_component(&store, "component").await.expect_err("b cannot prepare it");
+        let PushError::Refused(failures) = error else { panic!("{error}") };
+        let failures: Vec<(&str, Stage)> = failures.iter().map(|failure| (&*failure.name, failure.stage)).collect();
+        assert_eq!(failures, [("b", Stage::Tested)]);
+        assert_eq!((current(&store).await.expect("read"), store.pending()), (None, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_push_does_not_replace_one_that_was_committed_meanwhile() {
+        let other = "another push".to_owned();
+        let (store, _nodes) = fleet_of(&[("a", Behaviour::ReplacesActive(other.clone()))]).await;
+        let error = push_component(&store, "component").await.expect_err("another push was committed");
+        assert!(matches!(error, PushError::Moved), "{error}");
+        assert_eq!(store.active().await.expect("read"), Some(other.into_bytes()));
+        assert_eq!(store.pending(), None, "the push is withdrawn");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_push_without_a_live_node_is_refused() {
+        let error = push_component(&MemoryFleetStore::default(), "component").await.expect_err("no node");
+        assert!(matches!(error, PushError::NoNodes), "{error}");
     }
 }

@@ -157,6 +157,7 @@ impl ShadowStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::node_status::test_status;
     use crate::fleet::record::{ActiveRecord, PushId};
     use crate::rollout::stage::Stage;
 
@@ -174,22 +175,7 @@ mod tests {
     }
 
     fn node(name: &str, shadow: Option<ShadowNodeStatus>) -> NodeStatus {
-        NodeStatus {
-            name: name.into(),
-            address: "127.0.0.1:1".into(),
-            instance: "1".into(),
-            version: "0".into(),
-            fleet_managed: true,
-            source: None,
-            digest: None,
-            generation: None,
-            sequence: None,
-            since: None,
-            push_id: None,
-            error: None,
-            shadow,
-            last_seen: 0,
-        }
+        NodeStatus { shadow, ..test_status(name) }
     }
 
     #[test]
