@@ -60,7 +60,7 @@ impl LocalCache {
         if let (Some(digest), Some(cases)) = (pointer.cases, &artifact.cases) {
             private_files::write(&self.folder.join(digest.hex()), cases.as_bytes())?;
         }
-        private_files::write(&self.folder.join(NEXT), record::note(pointer).as_bytes())?;
+        private_files::write(&self.folder.join(NEXT), record::to_json(pointer).as_bytes())?;
         // Of what was prepared before and given up nothing is left.
         let current = self.pointer().ok().flatten();
         let blobs = current.iter().flat_map(ActiveRecord::blobs).chain(pointer.blobs());
@@ -69,7 +69,7 @@ impl LocalCache {
 
     /// From now on this is what was in force last, and what else is here goes.
     pub fn point(&self, to: &ActiveRecord) -> io::Result<()> {
-        let (note, next, file) = (record::note(to), self.folder.join(NEXT), self.folder.join(POINTER));
+        let (note, next, file) = (record::to_json(to), self.folder.join(NEXT), self.folder.join(POINTER));
         match private_files::read(&next, MAX_RECORD_BYTES as u64) {
             Ok(Some(prepared)) if prepared == note.as_bytes() => fs::rename(next, file)?,
             _ => private_files::write(&file, note.as_bytes())?,

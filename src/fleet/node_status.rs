@@ -8,87 +8,88 @@ use crate::shadow::counts::ShadowCounts;
 use crate::store::StoreError;
 use crate::store::fleet::FleetStore;
 
-/// Characters of an error that others are told.
-const MAX_ERROR: usize = 2_000;
-/// The same where a word has two of them.
-const MAX_SHORTER: usize = 500;
+/// Characters of an error in a status.
+const MAX_ERROR_CHARS: usize = 2_000;
+/// Characters of a shadow policy's error, so that a status with both errors stays within a record.
+const MAX_SHADOW_ERROR_CHARS: usize = 500;
 
-/// A node's word of itself.
+/// A node's status, which its heartbeat publishes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
-    /// Its name.
+    /// The node's name.
     pub name: String,
-    /// Where clients connect.
+    /// The address that clients connect to.
     pub address: String,
-    /// The process.
+    /// Random id of the process.
     pub instance: String,
-    /// The release of the program.
+    /// Version of the program.
     pub version: String,
-    /// Whether its policy is the fleet's.
+    /// Whether the fleet manages its policy.
     pub fleet_managed: bool,
-    /// Where its policy comes from, for people.
+    /// Source of its policy, for people.
     pub source: Option<String>,
-    /// What decides, `sha256:…`.
+    /// The active component, `sha256:…`.
     pub digest: Option<String>,
-    /// Counts the activations of its process.
+    /// Number of activations in its process.
     pub generation: Option<u64>,
-    /// The number under which the policy was pushed or signed.
+    /// Sequence of the policy.
     pub sequence: Option<u64>,
-    /// In force since, ms since 1970.
+    /// Time of the activation, ms since 1970.
     pub since: Option<u64>,
-    /// The push that its policy came with.
+    /// The push that its policy came from.
     pub push_id: Option<PushId>,
-    /// What was refused since.
+    /// The last activation failure since then.
     pub error: Option<String>,
-    /// What it makes of the candidate that the fleet has.
+    /// The fleet's shadow policy on this node.
     pub shadow: Option<ShadowNodeStatus>,
     /// Time of this heartbeat, ms since 1970.
     pub last_seen: u64,
 }
 
-/// A node's word of the fleet's candidate.
+/// The fleet's shadow policy on one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShadowNodeStatus {
-    /// Which one; none if it cannot be read.
+    /// The push that set it; none if its record cannot be parsed.
     pub push_id: Option<PushId>,
-    /// Since when it is asked here, ms since 1970.
+    /// Evaluated since, ms since 1970.
     pub since: Option<u64>,
-    /// What came of it.
+    /// Counts of its decisions.
     pub counts: Option<ShadowCounts>,
-    /// Why it is not asked.
+    /// Why it is not evaluated.
     pub failure: Option<PrepareFailure>,
 }
 
-/// The nodes that live.
-pub async fn nodes(store: &dyn FleetStore) -> Result<Vec<NodeStatus>, StoreError> {
+/// The status of all live nodes, sorted by name.
+pub async fn live_nodes(store: &dyn FleetStore) -> Result<Vec<NodeStatus>, StoreError> {
     let plain = |node: NodeStatus| NodeStatus {
-        name: short(&node.name),
-        address: short(&node.address),
-        source: node.source.as_deref().map(short),
-        digest: node.digest.as_deref().map(short),
-        error: node.error.as_deref().map(short),
+        name: truncate_error(&node.name),
+        address: truncate_error(&node.address),
+        source: node.source.as_deref().map(truncate_error),
+        digest: node.digest.as_deref().map(truncate_error),
+        error: node.error.as_deref().map(truncate_error),
         ..node
     };
-    let words = store.node_statuses().await?;
-    let mut nodes: Vec<NodeStatus> = words.iter().filter_map(|word| record::parse(word).ok()).map(plain).collect();
+    let statuses = store.node_statuses().await?;
+    let mut nodes: Vec<NodeStatus> =
+        statuses.iter().filter_map(|status| record::parse(status).ok()).map(plain).collect();
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(nodes)
 }
 
-/// As much of a text as others are told.
-pub(crate) fn short(text: &str) -> String {
-    shortened(text, MAX_ERROR)
+/// Cuts an error to the length that a status allows.
+pub(crate) fn truncate_error(text: &str) -> String {
+    truncate(text, MAX_ERROR_CHARS)
 }
 
-/// Less of it.
-pub(crate) fn shorter(text: &str) -> String {
-    shortened(text, MAX_SHORTER)
+/// The same for the error of a shadow policy.
+pub(crate) fn truncate_shadow_error(text: &str) -> String {
+    truncate(text, MAX_SHADOW_ERROR_CHARS)
 }
 
-fn shortened(text: &str, most: usize) -> String {
-    // Nor does it move the cursor of whoever reads it.
+fn truncate(text: &str, max_chars: usize) -> String {
+    // Control characters could move the cursor of a terminal that shows it.
     let plain = |c: char| if c.is_control() { ' ' } else { c };
-    let shortened: String = text.chars().take(most).map(plain).collect();
+    let shortened: String = text.chars().take(max_chars).map(plain).collect();
     if shortened.len() < text.len() { shortened + "…" } else { shortened }
 }
 

@@ -221,7 +221,7 @@ async fn of_two_pushes_at_once_one_wins() {
     let (won, lost): (Vec<_>, Vec<_>) = ended.iter().partition(|ended| ended.code() == Some(0));
     assert!(!won.is_empty(), "{ended:?}");
     for ended in lost {
-        let told = ["another push is under way", "another push was quicker", "is not greater than"];
+        let told = ["another push is in progress", "another push was committed first", "is not greater than"];
         assert!(told.iter().any(|told| ended.stderr.contains(told)), "{ended:?}");
     }
     let list = fleet.succeeds(&["list"]).await;

@@ -39,8 +39,8 @@ async fn a_candidate_is_asked_on_every_node_until_it_is_put_in_force() {
     fleet.write("allow.wasm", component("allow"));
     fleet.write("trap.wasm", component("trap"));
     fleet.succeeds(&["push", "deny.wasm"]).await;
-    fleet.fails(&["shadow"], "there is no candidate").await;
-    fleet.fails(&["promote"], "there is no candidate").await;
+    fleet.fails(&["shadow"], "the fleet has no shadow policy").await;
+    fleet.fails(&["promote"], "the fleet has no shadow policy").await;
     let given = fleet.succeeds(&["shadow", "allow.wasm", "--share", "1"]).await;
     for node in ["a", "b", "c"] {
         assert!(on(&given, node)["since"].is_u64(), "{given}");
@@ -78,7 +78,7 @@ async fn a_candidate_is_asked_on_every_node_until_it_is_put_in_force() {
         until("it asks nothing", async || own(&fleet, node).await.to_string().contains("there is no shadow policy"))
             .await;
     }
-    fleet.fails(&["shadow"], "there is no candidate").await;
+    fleet.fails(&["shadow"], "the fleet has no shadow policy").await;
 }
 
 fn digest_of(told: &Value) -> String {
@@ -119,7 +119,7 @@ async fn who_refuses_a_candidate_says_so_and_the_others_ask_it() {
     let stopped = fleet.succeeds(&["shadow", "--stop"]).await;
     assert_eq!(stopped["digest"], sum["digest"]);
     assert!(ttl(&mut redis).await > 0);
-    fleet.fails(&["shadow", "--stop"], "there is no candidate").await;
+    fleet.fails(&["shadow", "--stop"], "the fleet has no shadow policy").await;
     until("nobody asks it", async || own(&fleet, &a).await.to_string().contains("there is no shadow policy")).await;
 }
 
@@ -143,7 +143,7 @@ async fn a_candidate_is_signed_as_a_policy_is_and_its_number_may_be_behind() {
     let promoted = fleet.run(&through).await;
     assert_eq!(promoted.code(), Some(0), "{promoted:?}");
     assert_eq!((status(a.data).await, status(b.data).await), (200, 200));
-    fleet.fails(&["shadow"], "there is no candidate").await;
+    fleet.fails(&["shadow"], "the fleet has no shadow policy").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

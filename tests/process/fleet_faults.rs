@@ -85,7 +85,7 @@ async fn a_store_that_forgets_in_the_middle_of_a_push_changes_nothing() {
             // As a Redis that is restarted without its data.
             let () = ask(&mut redis, &["FLUSHALL"]).await;
         };
-        tokio::join!(fleet.fails(args, "the store forgot this push"), forgets);
+        tokio::join!(fleet.fails(args, "the store lost this push"), forgets);
         assert_eq!(status(a.data).await, 418, "what was in force stays");
     }
     let pushed = fleet.succeeds(&["push", "allow.wasm"]).await;
@@ -143,8 +143,8 @@ async fn beside_a_push_there_is_no_other_and_what_no_push_wrote_is_none() {
     assert!(ended.code() == Some(1) && ended.stderr.contains("after 300ms it is not prepared on ghost"), "{ended:?}");
     let others = async {
         candidate(&mut redis).await;
-        fleet.fails(&["push", "allow.wasm"], "another push is under way").await;
-        fleet.fails(&["push", "allow.wasm", "--dry-run"], "another push is under way").await;
+        fleet.fails(&["push", "allow.wasm"], "another push is in progress").await;
+        fleet.fails(&["push", "allow.wasm", "--dry-run"], "another push is in progress").await;
         ghost_is_ready(&mut redis).await;
         // It waits for the ghost now, which hears of the next one only.
         until("a has it", async || status(a.data).await == 200).await;
@@ -154,7 +154,7 @@ async fn beside_a_push_there_is_no_other_and_what_no_push_wrote_is_none() {
         let next = format!("{}{}", &next[..cut + 16], &next[cut + 18..]);
         let () = ask(&mut redis, &["SET", CURRENT, &next]).await;
     };
-    tokio::join!(fleet.fails(&["push", "allow.wasm"], "then another push, number 3"), others);
+    tokio::join!(fleet.fails(&["push", "allow.wasm"], "then another push replaced it, sequence 3"), others);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -179,7 +179,7 @@ async fn a_node_that_cannot_compile_or_keep_it_says_so() {
     let folder = fleet.path("cache/b/fleet/node-b");
     std::fs::remove_dir_all(&folder).expect("removed");
     std::fs::write(&folder, "in the way").expect("written");
-    fleet.fails(&["push", "allow.wasm"], "node b refuses it (not fetched): it cannot be kept on this machine").await;
+    fleet.fails(&["push", "allow.wasm"], "node b refuses it (not fetched): the local cache cannot be written").await;
     assert_eq!((status(a.data).await, status(b.data).await), (418, 418), "nothing was changed anywhere");
     std::fs::remove_file(&folder).expect("removed");
     fleet.succeeds(&["push", "allow.wasm"]).await;
@@ -247,7 +247,7 @@ async fn what_the_store_keeps_from_a_node_is_told_and_in_the_way_of_nothing_else
     fleet.succeeds(&["push", "deny.wasm"]).await;
     assert_eq!(status(a.data).await, 418);
     let said = fleet.succeeds(&["status"]).await["nodes"][0]["error"].to_string();
-    assert!(said.contains("the store keeps a part of the fleet from this node") && !said.contains("secret"), "{said}");
+    assert!(said.contains("the store refuses a part of the heartbeat") && !said.contains("secret"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -262,7 +262,7 @@ async fn back_twice_is_two_back() {
         fleet.succeeds(&["rollback"]).await;
         assert_eq!(status(a.data).await, expect);
     }
-    fleet.fails(&["rollback"], "nothing else was in force before").await;
+    fleet.fails(&["rollback"], "no other policy was active before").await;
     fleet.succeeds(&["rollback", "3"]).await;
     assert_eq!(status(a.data).await, 500);
     let through = fleet.run(&["policy", "rollback", "--control", &a.control.to_string()]).await;
@@ -282,7 +282,7 @@ async fn a_number_that_nothing_is_greater_than_is_none() {
     let () = ask(&mut redis, &["SET", CURRENT, &max]).await;
     let _: i64 = ask(&mut redis, &["LPUSH", "tidegate:{default}:policy:history", &max]).await;
     until("it is refused", async || {
-        fleet.succeeds(&["status"]).await["nodes"][0]["error"].to_string().contains("they go to 9007199254740991")
+        fleet.succeeds(&["status"]).await["nodes"][0]["error"].to_string().contains("is greater than 9007199254740991")
     })
     .await;
     assert_eq!(status(a.data).await, 418, "what was in force stays");

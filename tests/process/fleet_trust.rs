@@ -46,7 +46,7 @@ async fn only_what_is_signed_anew_comes_back() {
         .await;
     told("its sequence number").await;
     set(&mut redis, "tidegate:{default}:policy:active", b"{").await;
-    told("cannot be read").await;
+    told("cannot be parsed").await;
     assert_eq!(status(a.data).await, 200, "what was in force stays");
     // Nor after a restart.
     a.process.kill().await;

@@ -124,7 +124,7 @@ pub async fn push_and_tell(
     let mut pushed = push::push(store, bundle.clone(), how).await;
     if matches!(pushed, Err(PushError::NoNodes)) {
         try_here(&bundle).await.context("no node is alive, so the policy was tried on this machine")?;
-        pushed = push::push(store, bundle, PushOptions { untried: true, ..how }).await;
+        pushed = push::push(store, bundle, PushOptions { allow_no_nodes: true, ..how }).await;
     }
     if let (true, Err(PushError::Refused(refused))) = (as_json, &pushed) {
         say(&format!("{}\n", json!({ "activated": false, "failures": refused })))?;

@@ -48,7 +48,7 @@ pub fn run(args: &PushArgs) -> anyhow::Result<()> {
                 let how = PushOptions {
                     dry_run: args.dry_run,
                     timeout: args.waiting.timeout,
-                    untried: false,
+                    allow_no_nodes: false,
                     rollback_of: None,
                 };
                 push_and_tell(&*store, Bundle { component, cases, signature }, how, args.json).await

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::fleet::node::{FAILED_STAGE_RETRY_DELAY, Fleet, FleetState, STORE_RETRY_DELAY, ShadowOnThisNode, lock};
-use crate::fleet::node_status::shorter;
+use crate::fleet::node::{FAILED_STAGE_RETRY_DELAY, Fleet, PolicyRecords, STORE_RETRY_DELAY, ShadowOnThisNode, lock};
+use crate::fleet::node_status::truncate_shadow_error;
 use crate::fleet::record;
 use crate::fleet::record::{MissingBlob, PrepareFailure, ShadowPush};
 use crate::policy::info::PolicyOrigin;
@@ -30,7 +30,7 @@ struct ShadowFailure {
 impl Fleet {
     /// Evaluates the shadow policy that the fleet's record names, for as long as it does. A task of its own, so that a shadow policy
     /// that compiles for long delays a push only by its turn in the activation pipeline.
-    pub(crate) async fn follow_shadow(self: Arc<Self>, mut state: watch::Receiver<FleetState>) {
+    pub(crate) async fn follow_shadow(self: Arc<Self>, mut records: watch::Receiver<PolicyRecords>) {
         let mut handled = Handled::default();
         loop {
             let retry = async {
@@ -40,10 +40,10 @@ impl Fleet {
                 }
             };
             tokio::select! {
-                changed = state.changed() => if changed.is_err() { return },
+                changed = records.changed() => if changed.is_err() { return },
                 () = retry => {}
             }
-            let record = state.borrow_and_update().shadow.clone();
+            let record = records.borrow_and_update().shadow.clone();
             let is_due = handled.retry_at.is_some_and(|retry_at| Instant::now() >= retry_at);
             if record != handled.record || is_due {
                 let retry_at = self.replace_shadow(record.as_deref()).await;
@@ -55,7 +55,7 @@ impl Fleet {
     /// Replaces this node's shadow policy with that of a record. Returns when to try the record again, if that is of use.
     async fn replace_shadow(&self, record: Option<&[u8]>) -> Option<Instant> {
         let Some(record) = record else {
-            let previous = lock(&self.trial).take();
+            let previous = lock(&self.shadow).take();
             self.end_shadow(previous);
             return None;
         };
@@ -73,9 +73,9 @@ impl Fleet {
         if let Err(failure) = &policy {
             tracing::warn!(reason = failure.reason, "this node does not evaluate the fleet's shadow policy");
         }
-        let previous = lock(&self.trial).replace(ShadowOnThisNode { push_id, policy });
+        let previous = lock(&self.shadow).replace(ShadowOnThisNode { push_id, policy });
         self.end_shadow(previous);
-        self.tell();
+        self.wake_heartbeat();
         retry_delay.map(|delay| Instant::now() + delay)
     }
 
@@ -93,17 +93,17 @@ impl Fleet {
             let delay = if is_store_error { STORE_RETRY_DELAY } else { FAILED_STAGE_RETRY_DELAY };
             shadow_failure(Stage::Fetched, &missing.to_string(), Some(delay))
         })?;
-        if pointer.is_numbered_otherwise() {
-            return Err(shadow_failure(Stage::Verified, record::OTHER_NUMBER, None));
+        if pointer.has_sequence_mismatch() {
+            return Err(shadow_failure(Stage::Verified, record::SEQUENCE_MISMATCH, None));
         }
         let origin =
             PolicyOrigin { source: "fleet".into(), sequence: Some(pointer.sequence), ..PolicyOrigin::default() };
-        let sampling = ShadowSampling { share: share.into(), concurrency: self.concurrency };
+        let sampling = ShadowSampling { share: share.into(), concurrency: self.shadow_concurrency };
         let prepared = self.rollout.propose_for_all(artifact, origin, sampling).await;
         prepared.map_err(|error| shadow_failure(error.stage, &error.reason, None))
     }
 }
 
 fn shadow_failure(stage: Stage, reason: &str, retry_delay: Option<Duration>) -> ShadowFailure {
-    ShadowFailure { failure: PrepareFailure { stage, reason: shorter(reason) }, retry_delay }
+    ShadowFailure { failure: PrepareFailure { stage, reason: truncate_shadow_error(reason) }, retry_delay }
 }
