@@ -212,7 +212,7 @@ async fn a_doorbell_that_got_lost_delays_it_by_less_than_a_second() {
 #[tokio::test]
 async fn what_is_read_behind_a_command_that_did_not_ring_waits_for_it() {
     let gateway = Gateway::start("").await;
-    until("it knows that nothing was said", || gateway.app.commands.are_known()).await;
+    until("it knows that nothing was said", || gateway.app.commands.are_synced()).await;
     for round in 0..5 {
         let [meant, other] = ["meant", "other"].map(|name| format!("{name}-{round}"));
         let held = gateway.store.hold_reads().await;
@@ -249,7 +249,7 @@ async fn nothing_is_delivered_while_the_commands_cannot_be_read() {
     goes_on(&gateway, &mut sse, "c").await;
     gateway.store.set_wrong(COMMANDS, true);
     let ready = || ask(gateway.control, "GET", "/readyz", &[], "");
-    until("it is seen", || !gateway.app.commands.are_known()).await;
+    until("it is seen", || !gateway.app.commands.are_synced()).await;
     assert_eq!(ready().await.status, 503);
     let events = [gateway.store.own("c", "e", &json!(1)).await, gateway.store.stock("c", "e", &json!(2)).await];
     gateway.store.set_wrong(COMMANDS, false);
@@ -403,7 +403,7 @@ async fn a_node_that_starts_knows_who_is_kept_out() {
     let store = Arc::clone(&first.store);
     within("the first one ends", first.stop()).await.expect("without a panic");
     let second = Gateway::with(Some(store), &Door::AllowAll, "").await;
-    until("it knows the commands", || second.app.commands.are_known()).await;
+    until("it knows the commands", || second.app.commands.are_synced()).await;
     assert_eq!(second.refused("channel=c").await.code(), "revoked");
     second.open("channel=d").await.connected("d").await;
 }
