@@ -165,7 +165,7 @@ async fn a_push_is_in_force_on_all_nodes_and_outlives_them() {
     );
     fleet.succeeds(&["rollback", "2"]).await;
     assert_eq!(status(a.data).await, 418);
-    fleet.fails(&["rollback", "17"], "was not in force").await;
+    fleet.fails(&["rollback", "17"], "17 is not in the history").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
