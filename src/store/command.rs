@@ -1,4 +1,4 @@
-//! The commands of the REST protocol that Tidegate speaks: what the npm package's server half sends, and no more.
+//! The commands of the REST protocol: those that the server side of the npm package sends, and no others.
 
 use crate::event::{StreamId, digits};
 
@@ -11,22 +11,22 @@ pub enum Command {
         key: String,
         /// Do not create the stream.
         no_create: bool,
-        /// What to drop from its old end.
+        /// How to trim the stream afterwards.
         trim: Option<Trim>,
         /// The entry's id.
         id: NewId,
-        /// Names and values in turn.
+        /// Names and values.
         fields: Vec<(String, String)>,
     },
     /// `XRANGE key start end [COUNT n]`
     Range {
         /// The stream.
         key: String,
-        /// As it was sent: `-`, an id, a time, or one of them behind a `(`.
+        /// As it was sent: `-`, an id, a time, or one of them after a `(`.
         start: String,
         /// As it was sent.
         end: String,
-        /// Entries at the most.
+        /// The maximum number of entries.
         count: Option<u64>,
     },
     /// `PUBLISH channel message`
@@ -40,7 +40,7 @@ pub enum Command {
     Expire {
         /// The stream.
         key: String,
-        /// From now; at zero and below it is gone at once.
+        /// Time to live; at zero or below, the stream is removed at once.
         seconds: i64,
     },
 }
@@ -48,18 +48,18 @@ pub enum Command {
 /// How a stream is trimmed after an `XADD`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trim {
-    /// `~`: the store may leave somewhat more.
+    /// `~`: the store may keep a few more entries.
     pub approximate: bool,
-    /// What stays.
+    /// The entries to keep.
     pub keep: Keep,
 }
 
-/// What stays of a trimmed stream.
+/// The entries that a trim keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// The newest so many.
+    /// This many of the newest entries.
     MaxLen(u64),
-    /// Those from this id on.
+    /// The entries from this id on.
     MinId(StreamId),
 }
 
@@ -84,7 +84,7 @@ impl std::fmt::Display for NewId {
     }
 }
 
-/// What a command answers.
+/// The reply to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// Nothing.
@@ -100,13 +100,13 @@ pub enum Reply {
 /// Why a command is not run. The text is what the client's library shows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
-    /// No array of strings, numbers and booleans.
+    /// The body is not an array of strings, numbers and booleans.
     #[error("ERR a command is a JSON array of strings, numbers and booleans, its name first")]
     NotACommand,
     /// A command that Redis may know and Tidegate does not pass on.
     #[error("NOPERM '{0}' is not available here: only XADD, XRANGE, PUBLISH, EXPIRE and SUBSCRIBE are")]
     Unknown(String),
-    /// The arguments are off.
+    /// The arguments are not valid.
     #[error("ERR wrong arguments for '{0}': expected {1}")]
     Arguments(&'static str, &'static str),
 }

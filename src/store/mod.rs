@@ -1,5 +1,5 @@
-//! Where events live: a Redis, or the memory of this process. What a store must do is one trait, so that a test can stand
-//! between and cut the link.
+//! The store of events, look-up keys and fleet state: a Redis, or the memory of this process. Its traits let a test stand between the
+//! gateway and the store, and cut the link.
 
 pub mod command;
 pub mod fleet;
@@ -20,32 +20,32 @@ use crate::store::fleet_keys::FleetKeys;
 /// Why a store did not answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It could not be reached, or not in time. The text names no password.
+    /// The store did not answer in time, or not at all. The text has no password.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// The key holds something that is not a stream (or, for a look-up, not what was asked for).
+    /// The key has a value of another type than the call needs.
     #[error("the key holds another type of value")]
     WrongType,
-    /// The command itself is wrong, such as an id that is not greater than the last one.
+    /// The command is not valid, for example because its id is not greater than the last one.
     #[error("the store rejected the command: {0}")]
     InvalidCommand(String),
-    /// The store answered, and refused for a reason of its own: a missing right, no memory, a failing disk.
+    /// The store answered with an error of its own: a missing right, no memory, a failing disk.
     #[error("the store refused: {0}")]
     Refused(String),
 }
 
-/// What a [`Store::read`] may bring.
+/// The limits of one [`Store::read`].
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Entries at the most.
+    /// The maximum number of entries.
     pub entries: usize,
-    /// Bytes of fields at the most. A first entry larger than that is not brought: the page says its size in `needs`.
+    /// The maximum bytes of all fields. If the first entry is larger, the page has no entry and gives the size in `needs`.
     pub bytes: usize,
-    /// An entry larger than that is [`Body::TooLarge`].
+    /// The maximum bytes of one entry; a larger one is [`Body::TooLarge`].
     pub max_event: usize,
 }
 
-/// A part of a stream, with the state of the whole at the same moment.
+/// A part of a stream, with the state of the whole stream, read atomically.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     /// The entries after the position asked for, oldest first.
@@ -56,16 +56,16 @@ pub struct Page {
     pub needs: Option<usize>,
     /// The stream; `None` if there is no such key.
     pub stream: Option<StreamState>,
-    /// The last entry of the stream that goes before all others ([`Store::lead`]), at the same moment.
+    /// The last entry of the barrier stream ([`Store::lead`]), read atomically with the rest.
     pub lead: StreamId,
 }
 
-/// What a stream says about itself.
+/// The state of a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamState {
     /// The last id that it generated.
     pub last: StreamId,
-    /// Entries ever added, trimmed ones too.
+    /// Entries ever added, including trimmed ones.
     pub added: u64,
     /// Entries that it holds.
     pub length: u64,
@@ -83,22 +83,22 @@ impl Page {
     }
 }
 
-/// What an emitter may ask for beside the event.
+/// How long the store keeps a stream's events.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Retention {
-    /// Keep so many entries at the most.
+    /// The maximum number of entries.
     pub max_length: Option<u64>,
-    /// Let the whole stream expire so many seconds after this event.
+    /// Seconds from this event until the whole stream expires.
     pub expire_seconds: Option<u64>,
 }
 
-/// Who is told of doorbells. Called from the store's own tasks: it must neither block nor wait.
+/// Receives the notifications of a store. Called from the store's own tasks, so it must neither block nor wait.
 pub trait NotificationHandler: Send + Sync {
-    /// The subscription to this channel is confirmed: whatever is published from now on rings.
+    /// The subscription to this channel is confirmed: every later message arrives.
     fn watching(&self, channel: &str);
-    /// Something was published on the channel.
+    /// A message was published on the channel.
     fn rang(&self, channel: &str, payload: &[u8]);
-    /// All subscriptions are gone, until `watching` says otherwise.
+    /// All subscriptions are lost. `watching` confirms each again.
     fn lost(&self, why: &str);
 }
 

@@ -1,4 +1,4 @@
-//! The URL of a store, which may hold a password and therefore shows itself only without.
+//! The URL of a store. It may have a password, so it is displayed without one.
 
 use std::fmt;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use anyhow::Context;
 use redis::{Client, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
 
-/// Where the events live.
+/// The URL of a store.
 #[derive(Clone)]
 pub enum StoreUrl {
     /// In this process.
@@ -52,7 +52,7 @@ impl FromStr for StoreUrl {
             return Err(StoreUrlError::Scheme);
         }
         let info = text.into_connection_info().map_err(|error| StoreUrlError::Invalid(error.to_string()))?;
-        // Doorbells come as push messages, which the third version of the protocol has.
+        // Notifications arrive as push messages, which RESP3 has.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = Box::new(info.set_redis_settings(settings));
         let host = url.host_str().unwrap_or_default();

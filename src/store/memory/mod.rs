@@ -1,4 +1,5 @@
-//! The embedded store, `memory:`: streams, doorbells and seeded look-ups in this process, with Redis' semantics and a bound.
+//! The embedded store, `memory:`: streams, notifications and seeded look-ups in this process, with the semantics of Redis and a memory
+//! limit.
 
 #[cfg(test)]
 pub(crate) mod fleet;
@@ -14,7 +15,7 @@ use crate::event::{Body, NewEvent, StreamId, doorbell_head};
 use crate::store::command::{Command, Keep, NewId, Reply, Trim, bound};
 use crate::store::{Limits, NotificationHandler, Page, Retention, Store, StoreError, StreamState};
 
-/// What a value of the seed is; its TOML type tells.
+/// A seeded value. Its TOML type decides which one it is.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(untagged)]
 pub enum Seed {
@@ -26,7 +27,7 @@ pub enum Seed {
     Hash(BTreeMap<String, String>),
 }
 
-/// Milliseconds since 1970; a parameter, so that a test can turn the clock.
+/// Milliseconds since 1970. A parameter, so that a test can set the clock.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// This machine's clock.
@@ -46,19 +47,19 @@ pub struct MemoryStore {
     clock: Clock,
 }
 
-/// What a stream and an entry cost beside their texts, roughly; counted so that many small ones are bounded too.
-const OVERHEAD: usize = 128;
+/// Approximate bytes of a stream or an entry in addition to its texts. Counted, so that many small ones are limited too.
+const OVERHEAD_BYTES: usize = 128;
 
 #[derive(Default)]
 struct State {
     streams: HashMap<Arc<str>, Stream>,
     watched: HashSet<Arc<str>>,
-    /// Each stream that holds an entry, by its oldest: what goes first when memory is short.
+    /// Streams with entries, by their oldest entry: the first to lose one when memory is short.
     oldest: BTreeSet<(StreamId, Arc<str>)>,
     expiries: BTreeSet<(u64, Arc<str>)>,
     bytes: usize,
     limit: usize,
-    /// Tidegate's own; whoever writes them bounds them.
+    /// Tidegate's own hashes. Their writers limit their sizes.
     hashes: HashMap<String, BTreeMap<String, String>>,
 }
 
@@ -73,18 +74,18 @@ struct Stream {
 type Fields = Arc<[(String, String)]>;
 
 fn cost(fields: &Fields) -> usize {
-    OVERHEAD + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    OVERHEAD_BYTES + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
 }
 
 impl MemoryStore {
-    /// An empty store of so many bytes, with keys for look-ups.
+    /// An empty store with a limit of bytes, and with keys for look-ups.
     #[must_use]
     pub fn new(limit: usize, seed: HashMap<String, Seed>, clock: Clock) -> Self {
         let state = Mutex::new(State { limit, ..State::default() });
         Self { state, seed, bell: OnceLock::new(), lead: OnceLock::new(), clock }
     }
 
-    /// The state, with what has expired by now gone.
+    /// The state, after the removal of expired streams.
     fn state(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
         state.expire((self.clock)());
@@ -110,7 +111,7 @@ impl State {
 
     fn remove(&mut self, key: &Arc<str>) {
         let Some(stream) = self.streams.remove(key) else { return };
-        self.bytes -= OVERHEAD + key.len() + stream.entries.iter().map(|(_, fields)| cost(fields)).sum::<usize>();
+        self.bytes -= OVERHEAD_BYTES + key.len() + stream.entries.iter().map(|(_, fields)| cost(fields)).sum::<usize>();
         if let Some((first, _)) = stream.entries.front() {
             self.oldest.remove(&(*first, Arc::clone(key)));
         }
@@ -128,13 +129,13 @@ impl State {
             )
         })?;
         let size = cost(&fields);
-        if size + OVERHEAD + key.len() > self.limit {
+        if size + OVERHEAD_BYTES + key.len() > self.limit {
             return Err(StoreError::InvalidCommand(format!(
                 "ERR an entry of {size} bytes is more than memory-store.max-size"
             )));
         }
         let stream = self.streams.entry(Arc::clone(&key)).or_insert_with(|| {
-            self.bytes += OVERHEAD + key.len();
+            self.bytes += OVERHEAD_BYTES + key.len();
             Stream::default()
         });
         if stream.entries.is_empty() {
@@ -182,7 +183,7 @@ impl State {
             }
         }
         if self.bytes > self.limit {
-            // What is left are streams that a trim to nothing has emptied.
+            // Only streams are left that a trim has emptied.
             self.streams.clear();
             self.expiries.clear();
             self.bytes = 0;
@@ -221,7 +222,7 @@ fn next_id(last: StreamId, id: NewId, now: u64) -> Option<StreamId> {
 #[async_trait]
 impl Store for MemoryStore {
     fn start(&self, bell: Weak<dyn NotificationHandler>) {
-        // A second bell would be a bug of the caller, and would never ring.
+        // Only the first handler counts: a second call is a bug of the caller.
         let _ = self.bell.set(bell);
     }
 
@@ -267,7 +268,7 @@ impl Store for MemoryStore {
         let mut used = 0;
         let from = stream.entries.partition_point(|(id, _)| *id <= after);
         for (id, fields) in stream.entries.range(from..) {
-            let size = cost(fields) - OVERHEAD;
+            let size = cost(fields) - OVERHEAD_BYTES;
             let body = if size > limits.max_event {
                 Body::TooLarge
             } else if page.entries.len() == limits.entries || used + size > limits.bytes {

@@ -1,5 +1,6 @@
--- An entry and its doorbell at one moment; the doorbell says the id before, so that a reader needs no read.
--- KEYS[1] the stream; ARGV: data, event, type, the doorbell's beginning, entries to keep or '', seconds to live or ''.
+-- Adds an entry and publishes its notification atomically. The notification has the previous id, so that a reader needs no read.
+-- KEYS: 1 the stream. ARGV: 1 data, 2 event, 3 type, 4 the beginning of the notification, 5 entries to keep or '', 6 seconds to live
+-- or ''.
 local prev = '0-0'
 if redis.call('EXISTS', KEYS[1]) == 1 then
   local raw = redis.call('XINFO', 'STREAM', KEYS[1])

@@ -1,8 +1,7 @@
 //! The store that fleets use: a Redis (7.0 or newer) or a Valkey.
 //!
-//! Four connections a node, whatever the number of clients: one for doorbells, one for the reads that streams wait for and
-//! for look-ups, one for replays and emits, so that a long history is never in the way of a live event, and one for components, once
-//! one is pushed.
+//! A node has four connections, whatever the number of its clients: one for notifications; one for look-ups and for reads of live events;
+//! one for replays and emits, so that a long history does not delay a live event; and one for components, opened by the first push.
 
 pub(crate) mod fleet;
 pub(crate) mod notifications;
@@ -41,14 +40,14 @@ impl RedisStore {
     /// Prepares connections to the Redis that this client knows; none is made yet. `timeout` bounds connecting and each
     /// answer.
     pub fn new(client: Client, timeout: Duration) -> Result<Self, StoreError> {
-        // No retries in here: a command fails at once while Redis is away, and the next one tries anew.
+        // No retries: a command fails at once while Redis is unavailable, and the next one connects again.
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(timeout))
             .set_response_timeout(Some(timeout))
             .set_number_of_retries(0);
         let connection = || ConnectionManager::new_lazy_with_config(client.clone(), config.clone());
         let live = connection()?;
-        let patient = config.clone().set_response_timeout(Some(timeout.max(BLOBS)));
+        let patient = config.clone().set_response_timeout(Some(timeout.max(MIN_BLOB_TIMEOUT)));
         let blobs = ConnectionManager::new_lazy_with_config(client.clone(), patient)?;
         Ok(Self {
             live,
@@ -69,7 +68,7 @@ impl RedisStore {
         self.ping().await?;
         let info: String = cmd("INFO").arg("server").query_async(&mut self.live.clone()).await.unwrap_or_default();
         let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
-        // A server that does not say (some hide INFO) is asked by the first read.
+        // Some servers hide INFO; the first read shows whether such a server is too old.
         match version.and_then(|v| v.split('.').next()?.trim().parse::<u32>().ok()) {
             Some(major) if major < 7 => Err(too_old()),
             _ => Ok(()),
@@ -77,10 +76,10 @@ impl RedisStore {
     }
 }
 
-/// A component is large, and has this long at the least.
-const BLOBS: Duration = Duration::from_secs(30);
-/// Reads of at most so many entries use the connection for what is live.
-pub const LIVE_ENTRIES: usize = 256;
+/// The shortest response timeout for components, which are large.
+const MIN_BLOB_TIMEOUT: Duration = Duration::from_secs(30);
+/// Reads of at most this many entries use the connection for live events.
+const MAX_LIVE_READ_ENTRIES: usize = 256;
 
 fn too_old() -> StoreError {
     StoreError::Refused(
@@ -124,9 +123,9 @@ fn number(value: &Value) -> Option<i64> {
     if let Value::Int(n) = value { Some(*n) } else { None }
 }
 
-/// Reads what `read.lua` answers.
+/// Parses the answer of `read.lua`.
 fn page(reply: Value) -> Result<Page, StoreError> {
-    let strange = || StoreError::Refused("an answer that is not what the read script gives".into());
+    let strange = || StoreError::Refused("the read script returned an unexpected answer".into());
     let Value::Array(parts) = reply else { return Err(strange()) };
     let id = |value: &Value| text(value).and_then(|text| text.parse::<StreamId>().ok());
     let lead = parts.first().and_then(id).ok_or_else(strange)?;
@@ -190,8 +189,9 @@ impl Store for RedisStore {
     }
 
     async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError> {
-        // A read of states alone, and one of a few live entries, must not wait behind a replay's.
-        let mut connection = if limits.entries <= LIVE_ENTRIES { self.live.clone() } else { self.bulk.clone() };
+        // A read of a state or of a few live entries must not wait for a replay.
+        let mut connection =
+            if limits.entries <= MAX_LIVE_READ_ENTRIES { self.live.clone() } else { self.bulk.clone() };
         let mut read = self.read.key(channel);
         if let Some(lead) = self.lead.get() {
             read.key(&**lead);
@@ -219,7 +219,7 @@ impl Store for RedisStore {
             .arg(option(retention.expire_seconds))
             .invoke_async(&mut self.bulk.clone())
             .await?;
-        id.parse().map_err(|_| StoreError::Refused(format!("an id that is none: {id}")))
+        id.parse().map_err(|_| StoreError::Refused(format!("the emit script returned an invalid id: {id}")))
     }
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {

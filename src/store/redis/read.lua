@@ -1,6 +1,6 @@
--- A part of a stream and the state of the whole, at one moment, within a bound of bytes.
--- KEYS[1] the stream, KEYS[2], if there is one, the stream whose last entry is told beside; ARGV: the position to read after, entries at most, bytes at most, bytes of one entry at most.
--- Of what is no stream, as of an empty one, there is nothing to tell.
+-- Reads a part of a stream and the state of the whole stream atomically, within a limit of bytes.
+-- KEYS: 1 the stream, 2 (optional) the barrier stream, whose last id is returned too.
+-- ARGV: 1 the position to read after, 2 the maximum of entries, 3 the maximum of bytes, 4 the maximum bytes of one entry.
 local lead = '0-0'
 if KEYS[2] then
   local last = redis.pcall('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
