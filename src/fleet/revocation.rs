@@ -33,34 +33,34 @@ const MAX_NAME_BYTES: usize = 1024;
 /// Time limit for the nodes to reply with the number of streams that they ended.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Whose right is taken away, and for how long it stays so.
+/// The streams to end, and how long their clients stay revoked.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RevocationRequest {
-    /// Of whoever the policy calls so.
+    /// The subject that the policy gave to the client.
     #[serde(default)]
     pub subject: Option<Box<str>>,
-    /// To read this channel.
+    /// The channel.
     #[serde(default)]
     pub channel: Option<Box<str>>,
-    /// Everybody's, to read anything.
+    /// All streams of all clients.
     #[serde(default)]
     pub all: bool,
-    /// As `15m`; without it, the policy decides when they come back.
+    /// The duration, such as `15m`. Without it, the policy decides when the clients reconnect.
     #[serde(default, rename = "for", with = "crate::util::duration::option")]
     pub time: Option<Duration>,
 }
 
-/// What came of it.
+/// The result of a revocation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RevocationResult {
-    /// The streams that were ended.
+    /// Number of streams that ended.
     pub streams: u64,
-    /// The same, by the names of the nodes.
+    /// Number of streams that ended, by node name.
     pub nodes: BTreeMap<String, u64>,
-    /// Nodes that listen and did not say in time how many; they do it nevertheless.
+    /// Subscribed nodes that did not reply in time. They execute the command nevertheless.
     pub missing: usize,
-    /// Who is kept out, where a time was given.
+    /// The active revocation, if a duration was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<Revocation>,
 }
@@ -68,7 +68,7 @@ pub struct RevocationResult {
 /// Why nothing was revoked.
 #[derive(Debug, thiserror::Error)]
 pub enum RevokeError {
-    /// The order is none.
+    /// The request is not valid.
     #[error("{0}")]
     InvalidRequest(String),
     /// Too many are kept out.
@@ -77,12 +77,12 @@ pub enum RevokeError {
         RevocationList::MOST
     )]
     Full,
-    /// The store did not do its part.
+    /// The store failed.
     #[error("{0}")]
     Store(#[from] StoreError),
 }
 
-/// What the command says. A field of a newer version must not be passed over: it may narrow who is meant.
+/// The command. An unknown field of a newer version is an error, for it may narrow the selection.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Revoke {
@@ -98,7 +98,7 @@ struct Revoke {
     until: Option<u64>,
 }
 
-/// Does on this node what is commanded.
+/// Executes revocations on this node.
 pub struct RevocationService {
     authorizer: Arc<Authorizer>,
     streams: StreamRegistry,
@@ -107,26 +107,28 @@ pub struct RevocationService {
 }
 
 impl RevocationService {
-    /// For this door and these streams, in the fleet with these keys.
+    /// A service for these streams, in the fleet with these keys.
     #[must_use]
     pub fn new(authorizer: Arc<Authorizer>, streams: StreamRegistry, store: Arc<dyn Store>, keys: FleetKeys) -> Self {
         Self { authorizer, streams, store, keys }
     }
 
-    /// First nobody comes in any more, then nothing is remembered of who was let in, then the streams end: so that none slips through
-    /// between. One that is being decided about is found when it registers.
+    /// Adds the revocation, then drops cached decisions, then ends the streams: in this order no new stream escapes. A request that is
+    /// being decided meanwhile is checked when its stream registers.
     fn revoke(&self, revoke: Revoke) -> Result<usize, String> {
         let selector = StreamSelector { subject: revoke.subject, channel: revoke.channel };
         if let (Some(id), Some(until)) = (revoke.id, revoke.until)
             && !self.authorizer.denied().add(Revocation { id, selector: selector.clone(), until })
         {
-            // The streams are ended nevertheless.
-            tracing::error!(?selector, "there is no room for one more who is kept out");
+            tracing::error!(
+                ?selector,
+                "the list of revocations is full: the streams are ended, but their clients can reconnect"
+            );
         }
         Ok(self.end(&selector))
     }
 
-    /// Ends the streams of these on this node. How many there were.
+    /// Ends the selected streams on this node, and returns their number.
     pub fn end(&self, selector: &StreamSelector) -> usize {
         self.authorizer.forget(match (&selector.subject, &selector.channel) {
             (Some(subject), _) => Forget::Subject(subject),
@@ -190,7 +192,7 @@ impl CommandHandler for RevocationService {
 }
 
 impl RevocationRequest {
-    /// Checks who is meant, and for how long.
+    /// Checks the selection and the duration.
     pub fn check(self) -> Result<(StreamSelector, Option<Duration>), RevokeError> {
         let wrong = |text: String| Err(RevokeError::InvalidRequest(text));
         let Self { subject, channel, all, time } = self;
@@ -198,7 +200,7 @@ impl RevocationRequest {
             return wrong("it is a subject, a channel, both of them, or all".into());
         }
         for (what, name) in [("subject", &subject), ("channel", &channel)] {
-            // A variable of a script that is not set, most likely.
+            // Most likely a variable of a script that is not set.
             if name.as_ref().is_some_and(|name| name.is_empty()) {
                 return wrong(format!("the {what} is empty"));
             }
