@@ -192,7 +192,7 @@ fn refusals(nodes: &[NodeFailure]) -> String {
 pub async fn push(store: &dyn FleetStore, bundle: Bundle, options: PushOptions) -> Result<Pushed, PushError> {
     let expected = store.active().await?;
     let pointer = next_record(store, &bundle, options.rollback_of).await?;
-    if let Some(current) = expected.as_deref().and_then(|note| record::parse::<ActiveRecord>(note).ok())
+    if let Some(current) = expected.as_deref().and_then(|value| record::parse::<ActiveRecord>(value).ok())
         && pointer.sequence <= current.sequence
     {
         return Err(PushError::Backwards { sequence: pointer.sequence, current: current.sequence });
@@ -241,15 +241,14 @@ pub async fn push(store: &dyn FleetStore, bundle: Bundle, options: PushOptions) 
 
 /// The shadow record to remove with the commit of a push: a policy that becomes active is not a shadow policy any more.
 async fn ended_shadow(store: &dyn FleetStore, pointer: &ActiveRecord) -> Result<Option<Vec<u8>>, StoreError> {
-    let is = |note: &Vec<u8>| {
-        record::parse::<ShadowPush>(note).is_ok_and(|proposal| {
-            (proposal.pointer.component, proposal.pointer.cases) == (pointer.component, pointer.cases)
-        })
+    let has_same_policy = |value: &Vec<u8>| {
+        record::parse::<ShadowPush>(value)
+            .is_ok_and(|shadow| (shadow.pointer.component, shadow.pointer.cases) == (pointer.component, pointer.cases))
     };
     match store.shadow().await {
         // A value of another type is not a shadow record, and does not concern the push.
         Err(StoreError::WrongType) => Ok(None),
-        note => Ok(note?.filter(is)),
+        value => Ok(value?.filter(has_same_policy)),
     }
 }
 
@@ -305,15 +304,15 @@ async fn wait_prepared(
         let reports = store.reports(pointer.push_id.as_str(), &names).await?;
         let (mut refused, mut waiting) = (Vec::new(), Vec::new());
         for (node, report) in live.iter().zip(reports) {
-            let report = report.and_then(|note| record::parse::<PrepareReport>(&note).ok());
+            let report = report.and_then(|value| record::parse::<PrepareReport>(&value).ok());
             match report.filter(|report| report.instance == node.instance) {
                 None => waiting.push(node.name.clone()),
                 Some(PrepareReport { failure: None, .. }) => {}
-                Some(PrepareReport { failure: Some(why), .. }) => {
+                Some(PrepareReport { failure: Some(failure), .. }) => {
                     refused.push(NodeFailure {
                         name: node.name.clone(),
-                        stage: why.stage,
-                        reason: truncate_error(&why.reason),
+                        stage: failure.stage,
+                        reason: truncate_error(&failure.reason),
                     });
                 }
             }

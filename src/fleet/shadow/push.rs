@@ -88,7 +88,7 @@ pub async fn set(store: &dyn FleetStore, bundle: &Bundle, share: SampleRate) -> 
 pub async fn record(store: &dyn FleetStore) -> Result<ShadowPush, NoShadowPolicy> {
     let value = match store.shadow().await {
         Err(StoreError::WrongType) => return Err(NoShadowPolicy::Unreadable(StoreError::WrongType.to_string())),
-        note => note?.ok_or(NoShadowPolicy::None)?,
+        value => value?.ok_or(NoShadowPolicy::None)?,
     };
     record::parse(&value).map_err(NoShadowPolicy::Unreadable)
 }
@@ -121,7 +121,7 @@ pub async fn remove(store: &dyn FleetStore) -> Result<Option<ShadowStatus>, NoSh
     let value = match store.shadow().await {
         // A value of another type cannot be compared, so it is removed unread.
         Err(StoreError::WrongType) => Vec::new(),
-        note => note?.ok_or(NoShadowPolicy::None)?,
+        value => value?.ok_or(NoShadowPolicy::None)?,
     };
     let status = match record::parse::<ShadowPush>(&value) {
         Ok(push) => Some(ShadowStatus::of(&push, live_nodes(store).await?)),
@@ -136,7 +136,7 @@ impl ShadowStatus {
         let on = |node: NodeStatus| {
             let reported = node.shadow.filter(|reported| reported.push_id.as_ref() == Some(&pointer.push_id));
             let ShadowNodeStatus { since, counts, failure, .. } = reported.unwrap_or_default();
-            let failure = failure.map(|why| PrepareFailure { reason: truncate_error(&why.reason), ..why });
+            let failure = failure.map(|failure| PrepareFailure { reason: truncate_error(&failure.reason), ..failure });
             ShadowOnNode { name: node.name, address: node.address, since, counts, failure }
         };
         let nodes: Vec<ShadowOnNode> = nodes.into_iter().filter(|node| node.fleet_managed).map(on).collect();
