@@ -128,13 +128,13 @@ pub async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalC
         rollout,
         name: app.node().to_owned(),
         address,
-        copy,
-        concurrency: app.config.limits.shadow_concurrency,
+        local_cache: copy,
+        shadow_concurrency: app.config.limits.shadow_concurrency,
     });
-    if fleet.follows() {
-        fleet.first().await;
+    if fleet.is_fleet_managed() {
+        fleet.activate_at_start().await;
     }
-    fleet.greet().await;
+    fleet.announce().await;
     fleet.start(&app.hub);
     // It is set once, here.
     let _ = app.fleet.set(fleet);

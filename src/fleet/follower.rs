@@ -1,4 +1,4 @@
-//! The node's side of a push: what is current is put in force, what is a candidate is prepared and told of.
+//! The node's side of a push: activates the policy of the active record, and prepares that of the pending record.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,211 +7,217 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::artifact::bundle::PolicyBundle;
-use crate::fleet::node::{Fleet, FleetState, lock, short};
+use crate::fleet::node::{FAILED_STAGE_RETRY_DELAY, Fleet, PolicyRecords, STORE_RETRY_DELAY, lock};
+use crate::fleet::node_status::truncate_error;
 use crate::fleet::record;
 use crate::fleet::record::{ActiveRecord, MissingBlob, PendingPush, PrepareFailure, PrepareReport};
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::prepared::PreparedPolicy;
 use crate::rollout::stage::Stage;
 
-/// What was refused is tried again so much later, since what was missing may be there then.
-pub(super) const AGAIN: Duration = Duration::from_secs(30);
-/// The same, when the store did not answer.
-pub(super) const SOON: Duration = Duration::from_secs(1);
+/// Attempts to write a report while the store is unavailable: the push waits for it.
+const MAX_REPORT_ATTEMPTS: usize = 5;
 
-/// A push waits for what this node says of it, so that it says it again if the store was away at that moment.
-const REPORTS: usize = 5;
-
-/// What waits for its flip. There is one at the most.
+/// A policy that this node has prepared, before the push is committed.
 struct Prepared {
     pointer: ActiveRecord,
     next: PreparedPolicy,
 }
 
-/// A note that could not be put in force, and when it is tried again.
-struct Tried {
-    note: Vec<u8>,
-    again: Instant,
+/// An active record whose activation failed, and when to try it again.
+struct FailedRecord {
+    record: Vec<u8>,
+    retry_at: Instant,
 }
 
 impl Fleet {
-    /// Puts the fleet's policy in force at start: the current one, or the one that was kept. Without either, nobody is let in.
-    pub async fn first(&self) {
-        let why = match self.store.current().await {
-            Ok(Some(note)) => match self.apply(&note, None).await {
+    /// Activates the fleet's policy at start: that of the active record, or else the one in the local cache. Without either, the gateway
+    /// refuses all requests.
+    pub async fn activate_at_start(&self) {
+        let reason = match self.store.active().await {
+            Ok(Some(record)) => match self.activate(&record, None).await {
                 Ok(()) => return,
-                Err((_, why)) => format!("the fleet's policy cannot be put in force: {why}"),
+                Err((_, reason)) => format!("the fleet's policy cannot be activated: {reason}"),
             },
             Ok(None) => "nothing was pushed to this store yet (`tidegate policy push`)".into(),
             Err(error) => error.to_string(),
         };
-        match self.put_copy_in_force().await {
+        match self.activate_local_copy().await {
             Ok(true) => {
-                tracing::warn!(why, "this node starts with the policy that it kept");
+                tracing::warn!(reason, "this node starts with the policy in its local cache");
             }
-            Ok(false) => tracing::error!(why, "no policy is in force, so nobody is let in"),
+            Ok(false) => tracing::error!(reason, "no policy is active: all requests are refused"),
             Err(error) => {
                 tracing::error!(
-                    why,
+                    reason,
                     error,
-                    "no policy is in force, so nobody is let in; the one that was kept cannot be used"
+                    "no policy is active and the one in the local cache cannot be used: all requests are refused"
                 );
             }
         }
-        *lock(&self.trouble) = Some(why);
+        *lock(&self.error) = Some(reason);
     }
 
-    /// Puts in force what was kept; false if nothing was.
-    async fn put_copy_in_force(&self) -> Result<bool, String> {
-        let Some(copy) = &self.copy else { return Ok(false) };
-        let Some(pointer) = copy.pointer()? else { return Ok(false) };
-        let artifact = copy.artifact(&pointer)?;
-        let source = "fleet (kept on this machine)".to_owned();
-        let next = self.stages(&pointer, artifact, source).await.map_err(|refused| refused.reason)?;
-        self.rollout.activate(next).await.map_err(|refused| refused.to_string())?;
+    /// Activates the policy in the local cache; false if it is empty.
+    async fn activate_local_copy(&self) -> Result<bool, String> {
+        let Some(cache) = &self.local_cache else { return Ok(false) };
+        let Some(pointer) = cache.pointer()? else { return Ok(false) };
+        let artifact = cache.artifact(&pointer)?;
+        let source = "fleet (local cache)".to_owned();
+        let next = self.run_stages(&pointer, artifact, source).await.map_err(|error| error.reason)?;
+        self.rollout.activate(next).await.map_err(|error| error.to_string())?;
         *lock(&self.applied) = Some(pointer);
         Ok(true)
     }
 
-    pub(super) async fn follow(self: Arc<Self>, mut heard: watch::Receiver<FleetState>) {
+    pub(super) async fn follow_active(self: Arc<Self>, mut records: watch::Receiver<PolicyRecords>) {
         let mut prepared: Option<Prepared> = None;
         let mut reported: Option<Vec<u8>> = None;
-        let mut tried: Option<Tried> = None;
-        while heard.changed().await.is_ok() {
-            let FleetState { current, candidate, .. } = heard.borrow_and_update().clone();
-            if let Some(note) = current {
-                self.current(&note, &mut prepared, &mut tried).await;
+        let mut failed: Option<FailedRecord> = None;
+        while records.changed().await.is_ok() {
+            let PolicyRecords { active, pending, .. } = records.borrow_and_update().clone();
+            if let Some(record) = active {
+                self.follow_record(&record, &mut prepared, &mut failed).await;
             } else if self.authorizer.active().is_none() {
-                *lock(&self.trouble) = Some("nothing was pushed to this store yet (`tidegate policy push`)".into());
+                *lock(&self.error) = Some("nothing was pushed to this store yet (`tidegate policy push`)".into());
             } else {
-                // What is in force stays, be it that the store lost everything.
-                *lock(&self.trouble) = None;
+                // The active policy stays, even if the store lost the record.
+                *lock(&self.error) = None;
             }
-            match candidate {
-                // Flipped, given up or forgotten: what was prepared for it is let go.
+            match pending {
+                // The push was committed, withdrawn or has expired.
                 None => (prepared, reported) = (None, None),
-                Some(note) if reported.as_ref() != Some(&note) => {
-                    prepared = self.prepare(&note).await;
-                    reported = Some(note);
+                Some(record) if reported.as_ref() != Some(&record) => {
+                    prepared = self.prepare_and_report(&record).await;
+                    reported = Some(record);
                 }
                 Some(_) => {}
             }
         }
     }
 
-    async fn current(&self, note: &[u8], prepared: &mut Option<Prepared>, tried: &mut Option<Tried>) {
-        if let Some(before) = tried.as_ref()
-            && before.note == note
-            && Instant::now() < before.again
+    async fn follow_record(&self, record: &[u8], prepared: &mut Option<Prepared>, failed: &mut Option<FailedRecord>) {
+        if let Some(previous) = failed.as_ref()
+            && previous.record == record
+            && Instant::now() < previous.retry_at
         {
             return;
         }
-        match self.apply(note, prepared.take_if(|prepared| is(note, &prepared.pointer))).await {
-            Ok(()) => (*tried, *lock(&self.trouble)) = (None, None),
-            Err((pause, why)) => {
-                let news = lock(&self.trouble).replace(why.clone()).as_ref() != Some(&why);
-                if news {
-                    tracing::error!(why, "the fleet's policy cannot be put in force here; what is in force stays");
+        match self.activate(record, prepared.take_if(|prepared| names(record, &prepared.pointer))).await {
+            Ok(()) => (*failed, *lock(&self.error)) = (None, None),
+            Err((delay, reason)) => {
+                let is_new = lock(&self.error).replace(reason.clone()).as_ref() != Some(&reason);
+                if is_new {
+                    tracing::error!(reason, "this node cannot activate the fleet's policy; its active policy stays");
                 }
-                *tried = Some(Tried { note: note.to_vec(), again: Instant::now() + pause });
+                *failed = Some(FailedRecord { record: record.to_vec(), retry_at: Instant::now() + delay });
             }
         }
-        self.tell();
+        self.wake_heartbeat();
     }
 
-    /// Puts a pointer in force, unless it is; and how long to wait before it is tried again, if that fails.
-    async fn apply(&self, note: &[u8], prepared: Option<Prepared>) -> Result<(), (Duration, String)> {
-        let pointer: ActiveRecord = record::parse(note)
-            .map_err(|error| (AGAIN, format!("what the store says is in force cannot be read: {error}")))?;
+    /// Activates the policy of a record, unless it is active. An error comes with the delay before the next attempt.
+    async fn activate(&self, record: &[u8], prepared: Option<Prepared>) -> Result<(), (Duration, String)> {
+        let pointer: ActiveRecord = record::parse(record)
+            .map_err(|error| (FAILED_STAGE_RETRY_DELAY, format!("the active record cannot be parsed: {error}")))?;
         if let Some(applied) = &mut *lock(&self.applied)
             && (applied.sequence, applied.component, applied.cases)
                 == (pointer.sequence, pointer.component, pointer.cases)
         {
-            // It may have come with another push, or with none: what decides is the same.
+            // Only the push differs, so the running policy stays.
             *applied = pointer;
             return Ok(());
         }
         let next = match prepared {
             Some(prepared) => prepared.next,
-            None => self.fetched(&pointer).await.map_err(|(pause, why)| (pause, why.reason))?,
+            None => self.fetch_and_prepare(&pointer).await.map_err(|(delay, failure)| (delay, failure.reason))?,
         };
         if let Some(statement) = &next.origin.signed {
-            // Before it is kept: what cannot take force is nothing to start with.
+            // Checked before the local cache is written: a node must not start with a policy that it may not activate.
             let ledger = self.rollout.signatures().ledger;
-            ledger.check(statement).map_err(|error| (AGAIN, error.to_string()))?;
+            ledger.check(statement).map_err(|error| (FAILED_STAGE_RETRY_DELAY, error.to_string()))?;
         }
-        if let Some(copy) = &self.copy {
-            copy.point(&pointer).map_err(|error| (AGAIN, format!("it cannot be kept: {error}")))?;
+        if let Some(cache) = &self.local_cache {
+            cache
+                .point(&pointer)
+                .map_err(|error| (FAILED_STAGE_RETRY_DELAY, format!("the local cache cannot be written: {error}")))?;
         }
-        // The configuration may have been loaded anew since it was prepared.
+        // The configuration may have been reloaded since the policy was prepared.
         let next = PreparedPolicy { context: self.authorizer.context(), ..next };
-        self.rollout.activate(next).await.map_err(|refused| (AGAIN, refused.to_string()))?;
+        self.rollout.activate(next).await.map_err(|error| (FAILED_STAGE_RETRY_DELAY, error.to_string()))?;
         *lock(&self.applied) = Some(pointer);
         Ok(())
     }
 
-    /// Prepares a candidate, and says what came of it.
-    async fn prepare(&self, note: &[u8]) -> Option<Prepared> {
-        let PendingPush { pointer } = match record::parse(note) {
+    /// Prepares the policy of a pending record, and reports the result.
+    async fn prepare_and_report(&self, record: &[u8]) -> Option<Prepared> {
+        let PendingPush { pointer } = match record::parse(record) {
             Ok(candidate) => candidate,
             Err(error) => {
-                tracing::error!(error, "what the store says is to be prepared cannot be read");
+                tracing::error!(error, "the pending record cannot be parsed");
                 return None;
             }
         };
-        let result = self.fetched(&pointer).await.map_err(|(_, why)| why);
-        let refused = result.as_ref().err().cloned();
-        let report = record::note(&PrepareReport { instance: self.instance.clone(), failure: refused });
-        for _ in 0..REPORTS {
+        let result = self.fetch_and_prepare(&pointer).await.map_err(|(_, failure)| failure);
+        let failure = result.as_ref().err().cloned();
+        let report = record::to_json(&PrepareReport { instance: self.instance.clone(), failure });
+        for _ in 0..MAX_REPORT_ATTEMPTS {
             match self.store.report(pointer.push_id.as_str(), &self.name, &report).await {
                 Ok(()) => break,
-                // At the worst the push waits for this node until its time is over, and changes nothing.
-                Err(error) => tracing::warn!(%error, "the fleet could not be told that a policy is prepared"),
+                // Without the report the push times out and changes nothing.
+                Err(error) => tracing::warn!(%error, "the report about a push cannot be written"),
             }
-            tokio::time::sleep(SOON).await;
+            tokio::time::sleep(STORE_RETRY_DELAY).await;
         }
-        self.tell();
+        self.wake_heartbeat();
         result.ok().map(|next| Prepared { pointer, next })
     }
 
-    /// Takes what a pointer points to through the stages, and keeps it.
-    async fn fetched(&self, pointer: &ActiveRecord) -> Result<PreparedPolicy, (Duration, PrepareFailure)> {
-        let why = |stage, why: String| PrepareFailure { stage, reason: short(&why) };
-        let kept = self.copy.as_ref().and_then(|copy| copy.artifact(pointer).ok());
-        let artifact = match kept {
+    /// Fetches a record's policy, runs the activation stages, and writes it to the local cache.
+    async fn fetch_and_prepare(&self, pointer: &ActiveRecord) -> Result<PreparedPolicy, (Duration, PrepareFailure)> {
+        let failure = |stage, reason: String| PrepareFailure { stage, reason: truncate_error(&reason) };
+        let cached = self.local_cache.as_ref().and_then(|cache| cache.artifact(pointer).ok());
+        let artifact = match cached {
             Some(artifact) => artifact,
-            None => pointer.fetch(&self.store).await.map_err(|missing| {
-                let pause = if matches!(missing, MissingBlob::Store(_)) { SOON } else { AGAIN };
-                (pause, why(Stage::Fetched, missing.to_string()))
+            None => pointer.fetch(&*self.store).await.map_err(|missing| {
+                let delay =
+                    if matches!(missing, MissingBlob::Store(_)) { STORE_RETRY_DELAY } else { FAILED_STAGE_RETRY_DELAY };
+                (delay, failure(Stage::Fetched, missing.to_string()))
             })?,
         };
-        let next = self.stages(pointer, artifact.clone(), "fleet".into()).await.map_err(|why| (AGAIN, why))?;
-        if let Some(copy) = &self.copy {
-            let failed = |error: std::io::Error| {
-                (AGAIN, why(Stage::Fetched, format!("it cannot be kept on this machine: {error}")))
+        let next = self
+            .run_stages(pointer, artifact.clone(), "fleet".into())
+            .await
+            .map_err(|failure| (FAILED_STAGE_RETRY_DELAY, failure))?;
+        if let Some(cache) = &self.local_cache {
+            let cache_failure = |error: std::io::Error| {
+                (
+                    FAILED_STAGE_RETRY_DELAY,
+                    failure(Stage::Fetched, format!("the local cache cannot be written: {error}")),
+                )
             };
-            copy.keep(pointer, &artifact).map_err(failed)?;
+            cache.keep(pointer, &artifact).map_err(cache_failure)?;
         }
         Ok(next)
     }
 
-    async fn stages(
+    async fn run_stages(
         &self,
         pointer: &ActiveRecord,
         artifact: PolicyBundle,
         source: String,
     ) -> Result<PreparedPolicy, PrepareFailure> {
-        let refused = |stage, why: String| PrepareFailure { stage, reason: short(&why) };
-        if pointer.is_numbered_otherwise() {
-            return Err(refused(Stage::Verified, record::OTHER_NUMBER.into()));
+        let failure = |stage, reason: String| PrepareFailure { stage, reason: truncate_error(&reason) };
+        if pointer.has_sequence_mismatch() {
+            return Err(failure(Stage::Verified, record::SEQUENCE_MISMATCH.into()));
         }
         let origin = PolicyOrigin { source, sequence: Some(pointer.sequence), ..PolicyOrigin::default() };
         let next = self.rollout.prepare(artifact, self.authorizer.context(), origin).await;
-        next.map_err(|error| refused(error.stage, error.reason.clone()))
+        next.map_err(|error| failure(error.stage, error.reason.clone()))
     }
 }
 
-/// Whether a note is this pointer.
-fn is(note: &[u8], pointer: &ActiveRecord) -> bool {
-    record::parse::<ActiveRecord>(note).is_ok_and(|other| other == *pointer)
+/// Whether a record in the store is this one.
+fn names(record: &[u8], pointer: &ActiveRecord) -> bool {
+    record::parse::<ActiveRecord>(record).is_ok_and(|other| other == *pointer)
 }

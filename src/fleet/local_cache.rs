@@ -9,7 +9,7 @@ use crate::artifact::digest::Digest;
 use crate::fleet::record;
 use crate::fleet::record::ActiveRecord;
 use crate::rollout::pipeline::MAX_CASES;
-use crate::store::redis::fleet::MAX_NOTE;
+use crate::store::fleet::MAX_RECORD_BYTES;
 use crate::util::files;
 use crate::wasm::load_error;
 
@@ -35,7 +35,7 @@ impl LocalCache {
     pub fn pointer(&self) -> Result<Option<ActiveRecord>, String> {
         let file = self.folder.join(POINTER);
         let told = |what: String| format!("{}: {what}", file.display());
-        let note = files::read_private(&file, MAX_NOTE as u64).map_err(|error| told(error.to_string()))?;
+        let note = files::read_private(&file, MAX_RECORD_BYTES as u64).map_err(|error| told(error.to_string()))?;
         note.map(|note| record::parse(&note)).transpose().map_err(told)
     }
 
@@ -60,7 +60,7 @@ impl LocalCache {
         if let (Some(digest), Some(cases)) = (pointer.cases, &artifact.cases) {
             files::write_private(&self.folder.join(digest.hex()), cases.as_bytes())?;
         }
-        files::write_private(&self.folder.join(NEXT), record::note(pointer).as_bytes())?;
+        files::write_private(&self.folder.join(NEXT), record::to_json(pointer).as_bytes())?;
         // Of what was prepared before and given up nothing is left.
         let current = self.pointer().ok().flatten();
         let blobs = current.iter().flat_map(ActiveRecord::blobs).chain(pointer.blobs());
@@ -69,8 +69,8 @@ impl LocalCache {
 
     /// From now on this is what was in force last, and what else is here goes.
     pub fn point(&self, to: &ActiveRecord) -> io::Result<()> {
-        let (note, next, file) = (record::note(to), self.folder.join(NEXT), self.folder.join(POINTER));
-        match files::read_private(&next, MAX_NOTE as u64) {
+        let (note, next, file) = (record::to_json(to), self.folder.join(NEXT), self.folder.join(POINTER));
+        match files::read_private(&next, MAX_RECORD_BYTES as u64) {
             Ok(Some(prepared)) if prepared == note.as_bytes() => fs::rename(next, file)?,
             _ => files::write_private(&file, note.as_bytes())?,
         }

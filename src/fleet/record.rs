@@ -1,4 +1,4 @@
-//! The notes that are in Redis, as types. Whoever can write there can have written them.
+//! The fleet's records in the store. Everybody with write access to Redis may have written them.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -9,45 +9,45 @@ use crate::artifact::signature::{MAX_SEQUENCE, Signature};
 use crate::rollout::pipeline::MAX_CASES;
 use crate::rollout::stage::Stage;
 use crate::store::StoreError;
-use crate::store::redis::fleet::{FleetStore, MAX_NOTE};
+use crate::store::fleet::{FleetStore, MAX_RECORD_BYTES};
 use crate::util::id::random_id;
 use crate::wasm::load_error;
 
-/// What is in force in the fleet.
+/// A pushed policy: the active one, or an entry of the history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActiveRecord {
-    /// Greater than that of the one before.
-    #[serde(deserialize_with = "number")]
+    /// Greater than that of every earlier push.
+    #[serde(deserialize_with = "sequence")]
     pub sequence: u64,
     /// The component.
     pub component: Digest,
-    /// The cases that travel with it.
+    /// Its test cases.
     pub cases: Option<Digest>,
-    /// Who says so, where that is asked for.
+    /// The signature, if the policy was signed.
     pub signature: Option<Signature>,
-    /// When it was pushed, ms since 1970.
+    /// Time of the push, ms since 1970.
     pub pushed_at: u64,
-    /// The push that it came with.
+    /// The push that set it.
     pub push_id: PushId,
     /// For a rollback: the sequence of the earlier push whose policy this one activates again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_of: Option<u64>,
 }
 
-/// A number of a push. What is beyond those that can be signed is none: nobody could push anything behind it.
-fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    let number = u64::deserialize(deserializer)?;
-    let beyond = || D::Error::custom(format!("the number {number}; they go to {MAX_SEQUENCE}"));
-    if number <= MAX_SEQUENCE { Ok(number) } else { Err(beyond()) }
+/// A sequence. One above those that can be signed is invalid: no push could follow it.
+fn sequence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let sequence = u64::deserialize(deserializer)?;
+    let too_great = || D::Error::custom(format!("the sequence {sequence} is greater than {MAX_SEQUENCE}"));
+    if sequence <= MAX_SEQUENCE { Ok(sequence) } else { Err(too_great()) }
 }
 
-/// What a push is called.
+/// The identity of a push: 16 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct PushId(String);
 
 impl PushId {
-    /// A new one.
+    /// A random id.
     pub fn new() -> Self {
         Self(random_id())
     }
@@ -60,74 +60,103 @@ impl PushId {
 impl TryFrom<String> for PushId {
     type Error = &'static str;
 
-    /// It becomes part of a key.
+    /// Checked, for the id becomes a part of a key.
     fn try_from(text: String) -> Result<Self, &'static str> {
         let is_one = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if is_one { Ok(Self(text)) } else { Err("a push is called by 16 hexadecimal digits") }
+        if is_one { Ok(Self(text)) } else { Err("a push id has 16 hexadecimal digits") }
     }
 }
 
-/// What every node shall prepare.
+/// The policy that every node prepares during a push.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingPush {
-    /// What may be in force next.
+    /// The active record after the commit.
     pub pointer: ActiveRecord,
 }
 
-/// What a node says of a candidate.
+/// The shadow policy that every node evaluates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShadowPush {
+    /// The policy, as a push of it would record it.
+    #[serde(flatten)]
+    pub pointer: ActiveRecord,
+    /// The share of clients.
+    pub share: SampleRate,
+}
+
+/// A share, from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct SampleRate(f64);
+
+impl TryFrom<f64> for SampleRate {
+    type Error = &'static str;
+
+    fn try_from(share: f64) -> Result<Self, &'static str> {
+        if (0.0..=1.0).contains(&share) { Ok(Self(share)) } else { Err("a share is from 0 to 1") }
+    }
+}
+
+impl From<SampleRate> for f64 {
+    fn from(portion: SampleRate) -> Self {
+        portion.0
+    }
+}
+
+/// A node's report about a pending push.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrepareReport {
-    /// The process: another one of the same name has prepared nothing.
+    /// The process that reports: after a restart the node has to prepare the policy again.
     pub instance: String,
-    /// Why the node could not prepare it; none if it is prepared.
+    /// Why the node could not prepare the policy; none if it is prepared.
     pub failure: Option<PrepareFailure>,
 }
 
-/// Why a node cannot put something in force.
+/// Why a node cannot prepare a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrepareFailure {
-    /// What it did not become.
+    /// The stage that failed.
     pub stage: Stage,
-    /// For people.
+    /// The error, for people.
     pub reason: String,
 }
 
-/// Reads a note.
-pub fn parse<'a, T: Deserialize<'a>>(note: &'a [u8]) -> Result<T, String> {
-    if note.len() > MAX_NOTE {
-        return Err(format!("it has more than {MAX_NOTE} bytes"));
+/// Parses a record.
+pub fn parse<'a, T: Deserialize<'a>>(record: &'a [u8]) -> Result<T, String> {
+    if record.len() > MAX_RECORD_BYTES {
+        return Err(format!("the record has more than {MAX_RECORD_BYTES} bytes"));
     }
-    serde_json::from_slice(note).map_err(|error| error.to_string())
+    serde_json::from_slice(record).map_err(|error| error.to_string())
 }
 
-/// Writes a note.
-pub fn note<T: Serialize>(of: &T) -> String {
-    // Strings, numbers and options of them: nothing that JSON does not have.
-    serde_json::to_string(of).unwrap_or_default()
+/// Serializes a record.
+pub fn to_json<T: Serialize>(record: &T) -> String {
+    // Cannot fail: records have only strings, numbers and options of them.
+    serde_json::to_string(record).unwrap_or_default()
 }
 
-/// Something could not be had from the store.
+/// A blob cannot be read from the store.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum MissingBlob {
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// It is not there.
+    /// The store does not have it.
     #[error("the store does not have {0}: push it again")]
     Gone(Digest),
-    /// There is something else.
-    #[error("what the store has as {0} is something else; somebody changed it")]
+    /// Its content has another digest.
+    #[error("the content of {0} in the store has another digest: somebody changed it; push it again")]
     Other(Digest),
     /// It is too large.
-    #[error("what the store has as {0} is more than {1} bytes")]
+    #[error("{0} in the store has more than {1} bytes")]
     TooLarge(Digest, u64),
-    /// It is no text.
-    #[error("the cases {0} are no text")]
+    /// The cases are not UTF-8.
+    #[error("the cases {0} are not UTF-8 text")]
     NoText(Digest),
 }
 
-/// A content by its digest, as the store has it.
-pub async fn blob(store: &FleetStore, digest: Digest, max: u64) -> Result<Vec<u8>, MissingBlob> {
+/// Reads a blob, and checks its digest.
+pub async fn blob(store: &dyn FleetStore, digest: Digest, max: u64) -> Result<Vec<u8>, MissingBlob> {
     let content = store.blob(&digest.hex(), max).await?.ok_or(MissingBlob::Gone(digest))?;
     if content.len() as u64 > max {
         return Err(MissingBlob::TooLarge(digest, max));
@@ -135,22 +164,22 @@ pub async fn blob(store: &FleetStore, digest: Digest, max: u64) -> Result<Vec<u8
     if Digest::of(&content) == digest { Ok(content) } else { Err(MissingBlob::Other(digest)) }
 }
 
-/// Why a pointer is not taken that says another number than its signature.
-pub const OTHER_NUMBER: &str = "its sequence number is not the one that was signed";
+/// The error for a record whose sequence differs from the signed one.
+pub const SEQUENCE_MISMATCH: &str = "its sequence number is not the one that was signed";
 
 impl ActiveRecord {
-    /// Whether it says another number than was signed. That one counts; the pointer's own is anybody's.
-    pub fn is_numbered_otherwise(&self) -> bool {
+    /// Whether the record has another sequence than its signature. Everybody with access to the store can change the record's own.
+    pub fn has_sequence_mismatch(&self) -> bool {
         self.signature.as_ref().is_some_and(|signature| signature.statement().sequence != self.sequence)
     }
 
-    /// The digests of what it points to.
+    /// The digests of the component and of its cases.
     pub fn blobs(&self) -> Vec<Digest> {
         [Some(self.component), self.cases].into_iter().flatten().collect()
     }
 
-    /// All that it points to, from the store alone.
-    pub async fn fetch(&self, store: &FleetStore) -> Result<PolicyBundle, MissingBlob> {
+    /// Reads the component and its cases from the store.
+    pub async fn fetch(&self, store: &dyn FleetStore) -> Result<PolicyBundle, MissingBlob> {
         let component = blob(store, self.component, load_error::MAX_COMPONENT_BYTES).await?;
         let cases = match self.cases {
             Some(digest) => Some(blob(store, digest, MAX_CASES as u64).await?),
@@ -159,7 +188,7 @@ impl ActiveRecord {
         self.artifact(component, cases)
     }
 
-    /// What it points to, with its signature. The component is the one of its digest.
+    /// The bundle of this record. The caller has checked the digests.
     pub fn artifact(&self, component: Vec<u8>, cases: Option<Vec<u8>>) -> Result<PolicyBundle, MissingBlob> {
         let text = |(cases, digest)| String::from_utf8(cases).map_err(|_| MissingBlob::NoText(digest));
         Ok(PolicyBundle {
@@ -170,4 +199,14 @@ impl ActiveRecord {
             cases_dir: None,
         })
     }
+}
+
+/// The active record; none if there is none, or none that can be parsed.
+pub async fn active(store: &dyn FleetStore) -> Result<Option<ActiveRecord>, StoreError> {
+    Ok(store.active().await?.and_then(|record| parse(&record).ok()))
+}
+
+/// The records that were active, the latest first.
+pub async fn history(store: &dyn FleetStore) -> Result<Vec<ActiveRecord>, StoreError> {
+    Ok(store.history().await?.iter().filter_map(|record| parse(record).ok()).collect())
 }

@@ -1,7 +1,7 @@
-//! Revocation: the right to read is taken away, on all nodes, and for a while if that is wanted.
+//! Revocation: ends streams on all nodes, and with a duration refuses the clients until it is over.
 //!
-//! Streams end because of a command. Who is kept out for a while stands in a hash of the store too, so that a node that starts knows it;
-//! a denial is written there before the command is sent, and goes from there before its lifting is told.
+//! A command ends the streams. A revocation with a duration is also in a hash of the store, so that a node that starts knows it. The hash is
+//! written before the command is sent, and an entry is removed before the command that lifts it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,12 +26,12 @@ use crate::util::id::random_id;
 
 /// The kinds of command.
 pub const KINDS: &[&str] = &["revoke", "lift"];
-/// Nobody is kept out for longer.
-pub const LONGEST: Duration = Duration::from_secs(30 * 86_400);
+/// The longest time that a revocation can last.
+pub const MAX_REVOCATION_DURATION: Duration = Duration::from_secs(30 * 86_400);
 /// Bytes of a subject or a channel.
-const NAME: usize = 1024;
-/// Nodes have so long to say how many streams they ended.
-const PATIENCE: Duration = Duration::from_secs(1);
+const MAX_NAME_BYTES: usize = 1024;
+/// Time limit for the nodes to reply with the number of streams that they ended.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whose right is taken away, and for how long it stays so.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -120,7 +120,7 @@ impl RevocationService {
         if let (Some(id), Some(until)) = (revoke.id, revoke.until)
             && !self.authorizer.revocations().add(Revocation { id, selector: selector.clone(), until })
         {
-            // What can be done is done.
+            // The streams are ended nevertheless.
             tracing::error!(?selector, "there is no room for one more who is kept out");
         }
         Ok(self.end(&selector))
@@ -139,17 +139,17 @@ impl RevocationService {
 
 #[async_trait]
 impl CommandHandler for RevocationService {
-    fn hear(&self, heard: &ReceivedCommand<'_>) -> Result<Option<Value>, String> {
-        if heard.fields.get("kind").is_some_and(|kind| kind == "lift") {
-            let id = heard.fields.get("id").and_then(Value::as_str).ok_or("it has no id")?;
+    fn handle(&self, command: &ReceivedCommand<'_>) -> Result<Option<Value>, String> {
+        if command.fields.get("kind").is_some_and(|kind| kind == "lift") {
+            let id = command.fields.get("id").and_then(Value::as_str).ok_or("it has no id")?;
             let lifted = self.authorizer.revocations().remove(id);
             if lifted {
-                tracing::info!(id, "a denial is lifted");
+                tracing::info!(id, "revocation lifted");
             }
             return Ok(Some(json!(lifted)));
         }
         let revoke: Revoke =
-            serde_json::from_value(Value::Object(heard.fields.clone())).map_err(|error| error.to_string())?;
+            serde_json::from_value(Value::Object(command.fields.clone())).map_err(|error| error.to_string())?;
         let (subject, channel, until) = (revoke.subject.clone(), revoke.channel.clone(), revoke.until);
         let streams = self.revoke(revoke)?;
         let all = (subject.is_none() && channel.is_none()).then_some(true);
@@ -158,11 +158,11 @@ impl CommandHandler for RevocationService {
         Ok(Some(json!(streams)))
     }
 
-    async fn begin(&self, why: ResyncReason) -> Result<(), StoreError> {
+    async fn resync(&self, reason: ResyncReason) -> Result<(), StoreError> {
         let stored = stored(&*self.store, &self.keys).await?;
         let denied = self.authorizer.revocations();
-        if why == ResyncReason::WentBack {
-            // A store that lost its end may have lost these too; nobody lifted them.
+        if reason == ResyncReason::StoreReset {
+            // A store that lost its latest commands may have lost revocations too, though nobody lifted them.
             for revocation in denied.list() {
                 if !stored.iter().any(|known| known.id == revocation.id) {
                     write(&*self.store, &self.keys, &revocation).await?;
@@ -174,13 +174,16 @@ impl CommandHandler for RevocationService {
         } else {
             denied.replace(stored);
         }
-        if why == ResyncReason::First {
+        if reason == ResyncReason::First {
             return Ok(());
         }
-        // Anybody may have been meant by what was not heard. Behind a start there are no streams yet, most often.
+        // Any stream may be subject to a missed revocation. After a start there are usually no streams yet.
         let streams = self.end(&StreamSelector::default());
-        if why != ResyncReason::Start || streams > 0 {
-            tracing::warn!(streams, "all streams come back through the policy, for revocations may have been missed");
+        if reason != ResyncReason::Start || streams > 0 {
+            tracing::warn!(
+                streams,
+                "revocations may have been missed: all streams are ended, and clients are authorized again"
+            );
         }
         Ok(())
     }
@@ -199,18 +202,18 @@ impl RevocationRequest {
             if name.as_ref().is_some_and(|name| name.is_empty()) {
                 return wrong(format!("the {what} is empty"));
             }
-            if name.as_ref().is_some_and(|name| name.len() > NAME) {
-                return wrong(format!("the {what} has more than {NAME} bytes"));
+            if name.as_ref().is_some_and(|name| name.len() > MAX_NAME_BYTES) {
+                return wrong(format!("the {what} has more than {MAX_NAME_BYTES} bytes"));
             }
         }
-        if time.is_some_and(|time| time.is_zero() || time > LONGEST) {
+        if time.is_some_and(|time| time.is_zero() || time > MAX_REVOCATION_DURATION) {
             return wrong("for: a time between 1ms and 30days, as 15m".into());
         }
         Ok((StreamSelector { subject, channel }, time))
     }
 }
 
-/// Takes a right away on all nodes, and says how many streams that ended.
+/// Revokes access on all nodes, and returns how many streams that ended.
 pub async fn revoke(
     store: &dyn Store,
     keys: &FleetKeys,
@@ -232,16 +235,16 @@ pub async fn revoke(
         if list(store, keys).await?.len() >= RevocationList::MAX_REVOCATIONS {
             return Err(RevokeError::Full);
         }
-        // Should the command fail, it is seen in the list, and holds on nodes that start: the error says to try again.
+        // If the command fails, the revocation is in the list and on nodes that start later: the error says to try again.
         write(store, keys, revocation).await?;
     }
-    let answers = commands::ask(store, keys, &command, PATIENCE).await?;
+    let answers = commands::send_and_wait(store, keys, &command, REPLY_TIMEOUT).await?;
     let nodes: BTreeMap<String, u64> =
         answers.by_node.into_iter().filter_map(|(node, count)| Some((node, count.as_u64()?))).collect();
     Ok(RevocationResult { streams: nodes.values().sum(), nodes, missing: answers.missing, revocation: revocation })
 }
 
-/// Who is kept out for now, the longest last. What is over goes from the store.
+/// The active revocations, the one that ends last at the end. Removes the others from the store.
 pub async fn list(store: &dyn Store, keys: &FleetKeys) -> Result<Vec<Revocation>, StoreError> {
     let (mut hold, now) = (Vec::new(), now_ms());
     for revocation in stored(store, keys).await? {
@@ -255,11 +258,11 @@ pub async fn list(store: &dyn Store, keys: &FleetKeys) -> Result<Vec<Revocation>
     Ok(hold)
 }
 
-/// Lets somebody in again. False if there is no such denial in the store; the nodes are told in any case.
+/// Lifts a revocation. False if the store has none of this id; the command is sent in any case.
 pub async fn lift(store: &dyn Store, keys: &FleetKeys, id: &str) -> Result<bool, StoreError> {
     let was = stored(store, keys).await?.iter().any(|revocation| *revocation.id == *id);
     store.hash_set(&keys.revocations(), id, None).await?;
-    commands::ask(store, keys, &json!({ "kind": "lift", "id": id }), PATIENCE).await?;
+    commands::send_and_wait(store, keys, &json!({ "kind": "lift", "id": id }), REPLY_TIMEOUT).await?;
     Ok(was)
 }
 
@@ -272,7 +275,7 @@ async fn stored(store: &dyn Store, keys: &FleetKeys) -> Result<Vec<Revocation>, 
     let read = |(id, bytes): (String, Vec<u8>)| match serde_json::from_slice::<Revocation>(&bytes) {
         Ok(revocation) if *revocation.id == *id => Some(revocation),
         _ => {
-            tracing::error!(id, "an entry of {key} is no denial");
+            tracing::error!(id, "an entry of {key} is not a revocation");
             None
         }
     };

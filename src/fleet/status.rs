@@ -1,77 +1,77 @@
-//! The fleet as it stands: what is in force, what was, and every node's word.
+//! The status of the fleet: the active policy, the history, and the status of every node.
 
 use serde::{Deserialize, Serialize};
 
 use crate::artifact::signature::MAX_SEQUENCE;
-use crate::fleet::node::NodeStatus;
-use crate::fleet::push::{current, history, nodes};
-use crate::fleet::record::ActiveRecord;
+use crate::fleet::node_status::{NodeStatus, live_nodes};
+use crate::fleet::record::{ActiveRecord, active, history};
 use crate::store::StoreError;
-use crate::store::redis::fleet::FleetStore;
+use crate::store::fleet::FleetStore;
 
-/// The fleet, to one who asks.
+/// The status of the fleet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FleetStatus {
-    /// What was pushed and flipped last.
+    /// The active policy.
     pub current: Option<ActiveRecord>,
-    /// What was in force, the latest first.
+    /// The policies that were active, the latest first.
     pub history: Vec<ActiveRecord>,
-    /// Those that live.
+    /// The live nodes.
     pub nodes: Vec<NodeStatus>,
-    /// A number that is greater than all of these know.
+    /// The sequence of the next push: greater than all above.
     pub next_sequence: u64,
 }
 
-/// Digits of a digest that name it.
-const FEWEST: usize = 6;
+/// Digits of a digest that are enough to name it.
+const MIN_DIGEST_DIGITS: usize = 6;
 
-/// There is nothing to go back to.
+/// There is no policy to roll back to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoFleetPolicy {
-    /// Not before what is in force.
-    #[error("nothing else was in force before")]
+    /// No other policy was active before.
+    #[error("no other policy was active before")]
     Before,
-    /// By too little of a name.
+    /// The digest is too short.
     #[error(
-        "{0:?} is too little of a digest: {FEWEST} digits at least, or a number, as `tidegate policy list` shows them"
+        "{0:?} is too short for a digest: give at least {MIN_DIGEST_DIGITS} digits, or a sequence, as `tidegate policy list` shows them"
     )]
     TooShort(String),
-    /// Not by that name.
-    #[error("{0} was not in force, as far as is remembered: `tidegate policy list` shows what was")]
+    /// No policy of the history has that name.
+    #[error("{0} is not in the history: `tidegate policy list` shows it")]
     Named(String),
 }
 
 impl FleetStatus {
-    /// Asks the store.
-    pub async fn of(store: &FleetStore) -> Result<Self, StoreError> {
-        let (current, history, nodes) = (current(store).await?, history(store).await?, nodes(store).await?);
+    /// Reads the status from the store.
+    pub async fn of(store: &dyn FleetStore) -> Result<Self, StoreError> {
+        let (current, history, nodes) = (active(store).await?, history(store).await?, live_nodes(store).await?);
         let pushed = current.iter().chain(&history).map(|pointer| pointer.sequence);
         let known = pushed.chain(nodes.iter().filter_map(|node| node.sequence));
         let known = known.filter(|number| *number <= MAX_SEQUENCE).max().unwrap_or(0);
         Ok(Self { current, history, nodes, next_sequence: known.saturating_add(1) })
     }
 
-    /// What is meant by a number or the beginning of a digest; without either, the latest before what is in force, which is
-    /// before what came back where that is a way back. So going back twice is two back, and not where one came from.
+    /// The policy of a sequence or of the beginning of a digest. Without either, the one before the active policy; if that is the result
+    /// of a rollback, the one before its target: two rollbacks go two policies back.
     pub fn choose(&self, to: Option<&str>) -> Result<&ActiveRecord, NoFleetPolicy> {
         let Some(text) = to else {
             let now = self.current.as_ref().map(|now| (now.component, now.cases));
             let other = |pointer: &&ActiveRecord| now != Some((pointer.component, pointer.cases));
-            return self.behind().iter().find(other).ok_or(NoFleetPolicy::Before);
+            return self.active_before().iter().find(other).ok_or(NoFleetPolicy::Before);
         };
         let number = text.parse::<u64>().ok();
         let digits = text.strip_prefix("sha256:").unwrap_or(text);
         let by_number = self.history.iter().find(|pointer| Some(pointer.sequence) == number);
-        let named = |pointer: &&ActiveRecord| digits.len() >= FEWEST && pointer.component.hex().starts_with(digits);
+        let named =
+            |pointer: &&ActiveRecord| digits.len() >= MIN_DIGEST_DIGITS && pointer.component.hex().starts_with(digits);
         let found = by_number.or_else(|| self.history.iter().find(named));
         found.ok_or_else(|| match number {
-            None if digits.len() < FEWEST => NoFleetPolicy::TooShort(text.to_owned()),
+            None if digits.len() < MIN_DIGEST_DIGITS => NoFleetPolicy::TooShort(text.to_owned()),
             _ => NoFleetPolicy::Named(text.to_owned()),
         })
     }
 
-    /// What was in force up to what is in force now, as far as is remembered; each way back leads to where it went.
-    fn behind(&self) -> &[ActiveRecord] {
+    /// The history up to the active policy. A rollback continues at its target.
+    fn active_before(&self) -> &[ActiveRecord] {
         let mut rest = &*self.history;
         while let Some(rollback_of) = rest.first().and_then(|first| first.rollback_of)
             && let Some(place) =

@@ -91,7 +91,7 @@ impl App {
         let revocations =
             RevocationService::new(Arc::clone(&authorizer), streams.clone(), Arc::clone(hub.store()), keys);
         let revocations = Arc::new(revocations);
-        commands.listen(revocation::KINDS, Arc::<RevocationService>::clone(&revocations));
+        commands.register(revocation::KINDS, Arc::<RevocationService>::clone(&revocations));
         Self {
             revocations,
             streams,

@@ -56,7 +56,7 @@ pub struct Listeners {
 pub async fn run(listeners: Listeners, app: Arc<App>, shutdown: impl Future<Output = ()>) {
     let commands = tokio::spawn(Arc::clone(&app.commands).run());
     // Connections wait in the accept queue meanwhile: a stream that opens before the commands are known may have to reconnect at once.
-    let _ = tokio::time::timeout(COMMAND_SYNC_TIMEOUT, app.commands.known()).await;
+    let _ = tokio::time::timeout(COMMAND_SYNC_TIMEOUT, app.commands.wait_synced()).await;
     let inherited = listeners.data.inherited;
     let data = Port::open(listeners.data, PortKind::Data, &app);
     let control = Port::open(listeners.control, PortKind::Control, &app);

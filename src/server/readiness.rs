@@ -53,7 +53,7 @@ impl App {
     /// This node's readiness now.
     pub async fn readiness(&self) -> Readiness {
         let store = match timeout(PING_TIMEOUT, self.hub.store().ping()).await {
-            Ok(Ok(())) if timeout(SYNC_TIMEOUT, self.commands.known()).await.is_ok() => StoreState::Ok,
+            Ok(Ok(())) if timeout(SYNC_TIMEOUT, self.commands.wait_synced()).await.is_ok() => StoreState::Ok,
             Ok(Ok(())) => StoreState::Unsynced,
             _ => StoreState::Unavailable,
         };

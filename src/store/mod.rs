@@ -2,6 +2,7 @@
 //! between and cut the link.
 
 pub mod command;
+pub mod fleet;
 pub mod fleet_keys;
 pub mod memory;
 pub(crate) mod redis;
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 
 use crate::event::{Body, NewEvent, StreamId};
 use crate::store::command::{Command, Reply};
+use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 
 /// Why a store did not answer.
@@ -133,7 +135,7 @@ pub trait Store: KeyLookup {
     /// One command of the REST protocol.
     async fn command(&self, command: &Command) -> Result<Reply, StoreError>;
     /// The state of the fleet with these keys; `None` for a store that only one node can use.
-    fn fleet(&self, _keys: &FleetKeys) -> Option<redis::fleet::FleetStore> {
+    fn fleet(&self, _keys: &FleetKeys) -> Option<Arc<dyn FleetStore>> {
         None
     }
     /// Asks for a sign of life.

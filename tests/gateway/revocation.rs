@@ -214,7 +214,7 @@ async fn revocation_takes_effect_without_its_notification() {
 #[tokio::test]
 async fn event_read_after_an_unnotified_command_waits_for_the_command() {
     let gateway = Gateway::start("").await;
-    wait_until("the commands are synced", || gateway.app.commands.are_known()).await;
+    wait_until("the commands are synced", || gateway.app.commands.are_synced()).await;
     for round in 0..5 {
         let [meant, other] = ["meant", "other"].map(|name| format!("{name}-{round}"));
         let held = gateway.store.hold_reads().await;
@@ -251,7 +251,7 @@ async fn no_event_is_delivered_while_commands_cannot_be_read() {
     assert_delivers(&gateway, &mut sse, "c").await;
     gateway.store.set_wrong_type(COMMANDS, true);
     let ready = || ask(gateway.control, "GET", "/readyz", &[], "");
-    wait_until("the commands are not synced", || !gateway.app.commands.are_known()).await;
+    wait_until("the commands are not synced", || !gateway.app.commands.are_synced()).await;
     assert_eq!(ready().await.status, 503);
     let events =
         [gateway.store.emit_own("c", "e", &json!(1)).await, gateway.store.emit_stock("c", "e", &json!(2)).await];
@@ -408,7 +408,7 @@ async fn starting_node_loads_active_revocations() {
     let store = Arc::clone(&first.store);
     with_timeout("the first gateway ends", first.stop()).await.expect("without a panic");
     let second = Gateway::start_with(Some(store), &InitialPolicy::AllowAll, "").await;
-    wait_until("the commands are synced", || second.app.commands.are_known()).await;
+    wait_until("the commands are synced", || second.app.commands.are_synced()).await;
     assert_eq!(second.request("channel=c").await.code(), "revoked");
     second.open("channel=d").await.connected("d").await;
 }

@@ -128,7 +128,7 @@ async fn endpoints_agree_on_readiness_while_commands_are_read() {
     let key = gateway.app.commands.keys().commands();
     for path in ["/readyz", "/metrics", "/v1/status"] {
         gateway.store.set_wrong_type(&key, true);
-        wait_until("the commands are not synced", || !gateway.app.commands.are_known()).await;
+        wait_until("the commands are not synced", || !gateway.app.commands.are_synced()).await;
         let (reply, ()) = tokio::join!(get(&gateway, path), async { gateway.store.set_wrong_type(&key, false) });
         let ready = if path == "/metrics" {
             reply.body.lines().any(|line| line == "tidegate_ready 1")
@@ -136,6 +136,6 @@ async fn endpoints_agree_on_readiness_while_commands_are_read() {
             reply.json()["ready"] == true
         };
         assert!(reply.status == 200 && ready, "{path}: {}", reply.body);
-        wait_until("the commands are synced", || gateway.app.commands.are_known()).await;
+        wait_until("the commands are synced", || gateway.app.commands.are_synced()).await;
     }
 }

@@ -170,7 +170,7 @@ async fn push_is_active_on_all_nodes_and_survives_restarts() {
     );
     fleet.succeeds(&["rollback", "2"]).await;
     assert_eq!(status(a.data).await, 418);
-    fleet.fails(&["rollback", "17"], "was not in force").await;
+    fleet.fails(&["rollback", "17"], "17 is not in the history").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -226,7 +226,7 @@ async fn concurrent_pushes_are_serialized() {
     let (won, lost): (Vec<_>, Vec<_>) = ended.iter().partition(|ended| ended.code() == Some(0));
     assert!(!won.is_empty(), "{ended:?}");
     for ended in lost {
-        let reasons = ["another push is under way", "another push was quicker", "is not greater than"];
+        let reasons = ["another push is in progress", "another push was committed first", "is not greater than"];
         assert!(reasons.iter().any(|reasons| ended.stderr.contains(reasons)), "{ended:?}");
     }
     let list = fleet.succeeds(&["list"]).await;

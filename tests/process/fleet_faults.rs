@@ -85,7 +85,7 @@ async fn store_that_loses_a_push_changes_nothing() {
             // As of a Redis that restarts without its data.
             let () = ask(&mut redis, &["FLUSHALL"]).await;
         };
-        tokio::join!(fleet.fails(args, "the store forgot this push"), forgets);
+        tokio::join!(fleet.fails(args, "the store lost this push"), forgets);
         assert_eq!(status(a.data).await, 418, "the active policy stays");
     }
     let pushed = fleet.succeeds(&["push", "allow.wasm"]).await;
@@ -143,8 +143,8 @@ async fn second_push_is_refused_and_a_damaged_record_is_ignored() {
     assert!(ended.code() == Some(1) && ended.stderr.contains("after 300ms it is not prepared on ghost"), "{ended:?}");
     let others = async {
         wait_for_pending_push(&mut redis).await;
-        fleet.fails(&["push", "allow.wasm"], "another push is under way").await;
-        fleet.fails(&["push", "allow.wasm", "--dry-run"], "another push is under way").await;
+        fleet.fails(&["push", "allow.wasm"], "another push is in progress").await;
+        fleet.fails(&["push", "allow.wasm", "--dry-run"], "another push is in progress").await;
         prepare_simulated_node(&mut redis).await;
         // The push now waits for the simulated node, which reports the next push only.
         wait_until("node a activates the policy", async || status(a.data).await == 200).await;
@@ -154,7 +154,7 @@ async fn second_push_is_refused_and_a_damaged_record_is_ignored() {
         let next = format!("{}{}", &next[..cut + 16], &next[cut + 18..]);
         let () = ask(&mut redis, &["SET", CURRENT, &next]).await;
     };
-    tokio::join!(fleet.fails(&["push", "allow.wasm"], "then another push, number 3"), others);
+    tokio::join!(fleet.fails(&["push", "allow.wasm"], "then another push replaced it, sequence 3"), others);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -182,7 +182,7 @@ async fn node_that_cannot_compile_or_store_a_policy_reports_it() {
     let folder = fleet.path("cache/b/fleet/node-b");
     std::fs::remove_dir_all(&folder).expect("removed");
     std::fs::write(&folder, "in the way").expect("written");
-    fleet.fails(&["push", "allow.wasm"], "node b refuses it (not fetched): it cannot be kept on this machine").await;
+    fleet.fails(&["push", "allow.wasm"], "node b refuses it (not fetched): the local cache cannot be written").await;
     assert_eq!((status(a.data).await, status(b.data).await), (418, 418), "nothing was changed anywhere");
     std::fs::remove_file(&folder).expect("removed");
     fleet.succeeds(&["push", "allow.wasm"]).await;
@@ -250,7 +250,7 @@ async fn missing_store_permission_is_reported_and_does_not_block_a_push() {
     fleet.succeeds(&["push", "deny.wasm"]).await;
     assert_eq!(status(a.data).await, 418);
     let said = fleet.succeeds(&["status"]).await["nodes"][0]["error"].to_string();
-    assert!(said.contains("the store keeps a part of the fleet from this node") && !said.contains("secret"), "{said}");
+    assert!(said.contains("the store refuses a part of the heartbeat") && !said.contains("secret"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -265,7 +265,7 @@ async fn repeated_rollback_goes_further_back() {
         fleet.succeeds(&["rollback"]).await;
         assert_eq!(status(a.data).await, expect);
     }
-    fleet.fails(&["rollback"], "nothing else was in force before").await;
+    fleet.fails(&["rollback"], "no other policy was active before").await;
     fleet.succeeds(&["rollback", "3"]).await;
     assert_eq!(status(a.data).await, 500);
     let through = fleet.run(&["policy", "rollback", "--control", &a.control.to_string()]).await;
@@ -285,7 +285,7 @@ async fn sequence_over_the_maximum_is_rejected() {
     let () = ask(&mut redis, &["SET", CURRENT, &max]).await;
     let _: i64 = ask(&mut redis, &["LPUSH", "tidegate:{default}:policy:history", &max]).await;
     wait_until("the record is rejected", async || {
-        fleet.succeeds(&["status"]).await["nodes"][0]["error"].to_string().contains("they go to 9007199254740991")
+        fleet.succeeds(&["status"]).await["nodes"][0]["error"].to_string().contains("is greater than 9007199254740991")
     })
     .await;
     assert_eq!(status(a.data).await, 418, "the active policy stays");

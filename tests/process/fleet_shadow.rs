@@ -39,8 +39,8 @@ async fn shadow_policy_is_evaluated_on_every_node_until_promoted() {
     fleet.write("allow.wasm", component("allow"));
     fleet.write("trap.wasm", component("trap"));
     fleet.succeeds(&["push", "deny.wasm"]).await;
-    fleet.fails(&["shadow"], "there is no candidate").await;
-    fleet.fails(&["promote"], "there is no candidate").await;
+    fleet.fails(&["shadow"], "the fleet has no shadow policy").await;
+    fleet.fails(&["promote"], "the fleet has no shadow policy").await;
     let given = fleet.succeeds(&["shadow", "allow.wasm", "--share", "1"]).await;
     for node in ["a", "b", "c"] {
         assert!(node_in(&given, node)["since"].is_u64(), "{given}");
@@ -88,7 +88,7 @@ async fn shadow_policy_is_evaluated_on_every_node_until_promoted() {
         })
         .await;
     }
-    fleet.fails(&["shadow"], "there is no candidate").await;
+    fleet.fails(&["shadow"], "the fleet has no shadow policy").await;
 }
 
 fn digest_of(reply: &Value) -> String {
@@ -129,7 +129,7 @@ async fn node_that_rejects_a_shadow_policy_reports_it_and_others_evaluate_it() {
     let stopped = fleet.succeeds(&["shadow", "--stop"]).await;
     assert_eq!(stopped["digest"], sum["digest"]);
     assert!(ttl(&mut redis).await > 0);
-    fleet.fails(&["shadow", "--stop"], "there is no candidate").await;
+    fleet.fails(&["shadow", "--stop"], "the fleet has no shadow policy").await;
     wait_until("no shadow policy is evaluated", async || {
         node_shadow(&fleet, &a).await.to_string().contains("there is no shadow policy")
     })
@@ -157,7 +157,7 @@ async fn shadow_policy_needs_a_signature_and_may_have_an_older_sequence() {
     let promoted = fleet.run(&through).await;
     assert_eq!(promoted.code(), Some(0), "{promoted:?}");
     assert_eq!((status(a.data).await, status(b.data).await), (200, 200));
-    fleet.fails(&["shadow"], "there is no candidate").await;
+    fleet.fails(&["shadow"], "the fleet has no shadow policy").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

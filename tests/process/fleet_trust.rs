@@ -46,7 +46,7 @@ async fn older_policy_is_activated_only_with_a_new_signature() {
         .await;
     wait_for_error("its sequence number").await;
     set(&mut redis, "tidegate:{default}:policy:active", b"{").await;
-    wait_for_error("cannot be read").await;
+    wait_for_error("cannot be parsed").await;
     assert_eq!(status(a.data).await, 200, "the active policy stays");
     // The same holds after a restart.
     a.process.kill().await;

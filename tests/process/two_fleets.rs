@@ -79,7 +79,7 @@ async fn fleets_on_one_redis_are_separate() {
     }
     // Shadow: one fleet's shadow policy is evaluated for its own requests only.
     fleet.succeeds(&["shadow", "allow.wasm", "--share", "1", "--fleet", "blue"]).await;
-    fleet.fails(&["shadow", "--fleet", "green"], "there is no").await;
+    fleet.fails(&["shadow", "--fleet", "green"], "the fleet has no shadow policy").await;
     assert_eq!((status(blue.data).await, status(green.data).await), (418, 200));
     let counts = async || fleet.succeeds(&["shadow", "--fleet", "blue"]).await["counts"].clone();
     wait_until("the shadow policy was evaluated", async || counts().await["reject_to_allow"] == 1).await;

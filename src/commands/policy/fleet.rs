@@ -24,10 +24,10 @@ use crate::policy::Limits;
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::Rollout;
 use crate::store::Store;
+use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::memory::{MemoryStore, system_clock};
 use crate::store::redis::RedisStore;
-use crate::store::redis::fleet::FleetStore;
 use crate::wasm::compile::Compiler;
 use crate::wasm::host::PolicyEnv;
 
@@ -76,14 +76,14 @@ impl SigningArgs {
 }
 
 /// The state of the fleet with these keys in a store.
-pub fn fleet(store: &RedisStore, keys: &FleetKeys) -> anyhow::Result<FleetStore> {
+pub fn fleet(store: &RedisStore, keys: &FleetKeys) -> anyhow::Result<Arc<dyn FleetStore>> {
     store.fleet(keys).context("this store has no fleet")
 }
 
 /// The state of the fleet, from the store or from a gateway.
 pub async fn view(target: &Target) -> anyhow::Result<FleetStatus> {
     match target {
-        Target::Store(store, keys) => Ok(FleetStatus::of(&fleet(store, keys)?).await?),
+        Target::Store(store, keys) => Ok(FleetStatus::of(&*fleet(store, keys)?).await?),
         Target::Gateway(gateway) => told_view(gateway.call(Method::GET, "/v1/fleet", None).await?),
     }
 }
@@ -115,11 +115,16 @@ pub async fn next_on(gateway: &ControlClient) -> anyhow::Result<u64> {
 }
 
 /// Pushes, and prints the result.
-pub async fn push_and_tell(store: &FleetStore, bundle: Bundle, how: PushOptions, as_json: bool) -> anyhow::Result<()> {
+pub async fn push_and_tell(
+    store: &dyn FleetStore,
+    bundle: Bundle,
+    how: PushOptions,
+    as_json: bool,
+) -> anyhow::Result<()> {
     let mut pushed = push::push(store, bundle.clone(), how).await;
     if matches!(pushed, Err(PushError::NoNodes)) {
         try_here(&bundle).await.context("no node is alive, so the policy was tried on this machine")?;
-        pushed = push::push(store, bundle, PushOptions { untried: true, ..how }).await;
+        pushed = push::push(store, bundle, PushOptions { allow_no_nodes: true, ..how }).await;
     }
     if let (true, Err(PushError::Refused(refused))) = (as_json, &pushed) {
         say(&format!("{}\n", json!({ "activated": false, "failures": refused })))?;

@@ -41,17 +41,17 @@ pub fn run(args: &PushArgs) -> anyhow::Result<()> {
         match args.target.open().await? {
             Target::Store(store, keys) => {
                 let store = fleet(&store, &keys)?;
-                let next = async || Ok(FleetStatus::of(&store).await?.next_sequence);
+                let next = async || Ok(FleetStatus::of(&*store).await?.next_sequence);
                 let signature = args.signing.sign(next, digest, cases_digest).await?;
                 let signature = signature
                     .map_or_else(|| args.bundle.signature(args.signature.as_deref()), |made| Ok(Some(made)))?;
                 let how = PushOptions {
                     dry_run: args.dry_run,
                     timeout: args.waiting.timeout,
-                    untried: false,
+                    allow_no_nodes: false,
                     rollback_of: None,
                 };
-                push_and_tell(&store, Bundle { component, cases, signature }, how, args.json).await
+                push_and_tell(&*store, Bundle { component, cases, signature }, how, args.json).await
             }
             Target::Gateway(gateway) => {
                 let signature = args.signing.sign(async || next_on(&gateway).await, digest, cases_digest).await?;

@@ -33,13 +33,13 @@ pub fn run(args: &RollbackArgs) -> anyhow::Result<()> {
         match args.target.open().await? {
             Target::Store(store, keys) => {
                 let store = fleet(&store, &keys)?;
-                let view = FleetStatus::of(&store).await?;
+                let view = FleetStatus::of(&*store).await?;
                 let to = chosen(args, &view)?;
-                let artifact = to.fetch(&store).await?;
+                let artifact = to.fetch(&*store).await?;
                 let (component, cases) = (artifact.component.to_vec(), artifact.cases);
                 let signature = args.signing.sign(async || Ok(view.next_sequence), to.component, to.cases).await?;
-                let how = PushOptions { dry_run: false, timeout: args.waiting.timeout, untried: false, rollback_of: Some(to.sequence) };
-                push_and_tell(&store, Bundle { component, cases, signature }, how, args.json).await
+                let how = PushOptions { dry_run: false, timeout: args.waiting.timeout, allow_no_nodes: false, rollback_of: Some(to.sequence) };
+                push_and_tell(&*store, Bundle { component, cases, signature }, how, args.json).await
             }
             Target::Gateway(gateway) => {
                 let mut body = json!({});

@@ -16,10 +16,11 @@ use crate::commands::policy::sign::{BundleArgs, sent};
 use crate::commands::{client_runtime, time};
 use crate::config::ConfigError;
 use crate::fleet::push::{Bundle, PushOptions};
+use crate::fleet::record::SampleRate;
 use crate::fleet::shadow::push;
-use crate::fleet::shadow::push::{SampleRate, ShadowStatus, WORDS};
+use crate::fleet::shadow::push::{SHADOW_REPORT_TIMEOUT, ShadowStatus};
 use crate::fleet::status::FleetStatus;
-use crate::store::redis::fleet::FleetStore;
+use crate::store::fleet::FleetStore;
 
 /// Path of the shadow policy on the control port.
 const SHADOW_PATH: &str = "/v1/policy/shadow";
@@ -77,7 +78,7 @@ pub fn run(args: &ShadowArgs) -> anyhow::Result<()> {
     }
     let answer = client_runtime()?.block_on(async {
         match args.target.open().await? {
-            Target::Store(store, keys) => args.in_store(&fleet(&store, &keys)?).await,
+            Target::Store(store, keys) => args.in_store(&*fleet(&store, &keys)?).await,
             Target::Gateway(gateway) => args.through(&gateway).await,
         }
     })?;
@@ -90,19 +91,19 @@ pub fn run(args: &ShadowArgs) -> anyhow::Result<()> {
 }
 
 impl ShadowArgs {
-    async fn in_store(&self, store: &FleetStore) -> anyhow::Result<Value> {
+    async fn in_store(&self, store: &dyn FleetStore) -> anyhow::Result<Value> {
         let Some(file) = &self.file else {
             return match self.stop {
                 true => {
-                    Ok(push::withdraw(store).await?.map_or_else(|| json!({ "unreadable": true }), |told| json!(told)))
+                    Ok(push::remove(store).await?.map_or_else(|| json!({ "unreadable": true }), |told| json!(told)))
                 }
-                false => Ok(json!(push::told(store).await?)),
+                false => Ok(json!(push::status(store).await?)),
             };
         };
         let bundle = self.bundle(file, async || Ok(FleetStatus::of(store).await?.next_sequence)).await?;
         let share = SampleRate::try_from(self.share.unwrap_or(SHARE)).map_err(|text| ConfigError(text.into()))?;
-        let given = push::propose(store, &bundle, share).await?;
-        Ok(json!(push::told_by_all(store, &given, WORDS).await?))
+        let given = push::set(store, &bundle, share).await?;
+        Ok(json!(push::wait_reported(store, &given, SHADOW_REPORT_TIMEOUT).await?))
     }
 
     async fn through(&self, gateway: &ControlClient) -> anyhow::Result<Value> {
@@ -132,14 +133,14 @@ impl ShadowArgs {
 pub fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
     client_runtime()?.block_on(async {
         match args.target.open().await? {
-            Target::Store(store, keys) => promote_in_store(args, &fleet(&store, &keys)?).await,
+            Target::Store(store, keys) => promote_in_store(args, &*fleet(&store, &keys)?).await,
             Target::Gateway(gateway) => promote_through(args, &gateway).await,
         }
     })
 }
 
-async fn promote_in_store(args: &PromoteArgs, store: &FleetStore) -> anyhow::Result<()> {
-    let pointer = push::proposal(store).await?.pointer;
+async fn promote_in_store(args: &PromoteArgs, store: &dyn FleetStore) -> anyhow::Result<()> {
+    let pointer = push::record(store).await?.pointer;
     if args.digest.as_ref().is_some_and(|digest| *digest != pointer.component.to_string()) {
         bail!("the shadow policy is {}", pointer.component);
     }
@@ -147,7 +148,7 @@ async fn promote_in_store(args: &PromoteArgs, store: &FleetStore) -> anyhow::Res
     let next = async || Ok(FleetStatus::of(store).await?.next_sequence);
     let signature = args.signing.sign(next, pointer.component, pointer.cases).await?.or(pointer.signature);
     let bundle = Bundle { component: artifact.component.to_vec(), cases: artifact.cases, signature };
-    let how = PushOptions { dry_run: false, timeout: args.waiting.timeout, untried: false, rollback_of: None };
+    let how = PushOptions { dry_run: false, timeout: args.waiting.timeout, allow_no_nodes: false, rollback_of: None };
     push_and_tell(store, bundle, how, args.json).await
 }
 

@@ -8,7 +8,7 @@ use crate::commands::control_client::{FleetTargetArgs, Target};
 use crate::commands::policy::fleet::view;
 use crate::commands::policy::say;
 use crate::commands::{client_runtime, time};
-use crate::fleet::node::NodeStatus;
+use crate::fleet::node_status::NodeStatus;
 use crate::fleet::status::FleetStatus;
 
 #[derive(Debug, Args)]

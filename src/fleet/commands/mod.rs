@@ -1,5 +1,5 @@
-//! The fleet's commands: entries of one stream of the store, which every node reads to its end before any channel goes on. So a
-//! node that was cut off does what it missed before it delivers anything.
+//! The fleet's commands: entries of one stream of the store. Every node reads the stream to its end before any channel delivers
+//! events, so a node that lost its link executes the commands that it missed before it delivers anything.
 
 pub(crate) mod reader;
 
@@ -19,73 +19,78 @@ use crate::store::command::{Command, Reply};
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::{Limits, Retention, Store, StoreError};
 
-/// The name of the events that commands are.
-const EVENT: &str = "command";
-/// Commands that are kept. Who misses more of them at a time begins anew.
-const KEPT: u64 = 10_000;
-/// Replies to one command: how many are kept, and for how many seconds.
-const REPLIES: (u64, u64) = (1_000, 60);
-/// Who waits for answers looks for them this often.
-const LOOK: Duration = Duration::from_millis(10);
-/// One read, in bytes; and one command at the most.
-const READ: (usize, usize) = (256 << 10, 64 << 10);
+/// The event name of a command.
+const COMMAND_EVENT: &str = "command";
+/// Commands in the stream. A node that misses more of them resynchronizes.
+const MAX_COMMANDS: u64 = 10_000;
+/// Replies to one command that the store keeps.
+const MAX_REPLIES: u64 = 1_000;
+/// Life of the replies to a command.
+const REPLY_EXPIRY_SECONDS: u64 = 60;
+/// Time between two reads of the replies to a command.
+const REPLY_POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Bytes of one read.
+const MAX_READ_BYTES: usize = 256 << 10;
+/// Bytes of one command.
+const MAX_COMMAND_BYTES: usize = 64 << 10;
 
-/// Why a listener has to begin anew.
+/// Why the handlers have to resynchronize.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResyncReason {
-    /// The node has started, and nothing was ever said.
+    /// The node has started, and no command was ever sent.
     First,
-    /// The node has started: what was said before is not read.
+    /// The node has started, and does not read the commands before that.
     Start,
     /// Commands were trimmed before this node read them.
     Missed,
-    /// The store holds less than it did: it lost its end, or all of it.
-    WentBack,
+    /// The store lost its latest commands, or all of them.
+    StoreReset,
 }
 
-/// A command as it was heard.
+/// A command that was read from the stream.
 #[derive(Debug)]
 pub struct ReceivedCommand<'a> {
     /// The entry's id.
     pub id: StreamId,
-    /// What it says, its kind among it.
+    /// Its fields, with its `kind`.
     pub fields: &'a Map<String, Value>,
 }
 
-/// Whoever does what commands say.
+/// Executes commands of some kinds.
 #[async_trait]
 pub trait CommandHandler: Send + Sync {
-    /// Does it. No channel goes on before this returns, so that it neither blocks nor waits. What it answers goes to who sent the
-    /// command; an error says what is wrong with it.
-    fn hear(&self, heard: &ReceivedCommand<'_>) -> Result<Option<Value>, String>;
+    /// Executes a command. No channel delivers events before this returns, so it must neither block nor wait. The value is the reply to
+    /// the sender; an error says what is wrong with the command.
+    fn handle(&self, command: &ReceivedCommand<'_>) -> Result<Option<Value>, String>;
 
-    /// Learns in another way what commands would have said. No channel goes on before it succeeds.
-    async fn begin(&self, why: ResyncReason) -> Result<(), StoreError>;
+    /// Reads the state that missed commands would have set. No channel delivers events before it succeeds.
+    async fn resync(&self, reason: ResyncReason) -> Result<(), StoreError>;
 }
 
-/// This node's ear.
+/// Reads the fleet's commands on this node, and passes them to the handlers.
 pub struct Commands {
     store: Arc<dyn Store>,
     lead: Arc<CommandBarrier>,
     keys: FleetKeys,
     node: String,
-    listeners: Mutex<Vec<Handlers>>,
+    handlers: Mutex<Vec<RegisteredHandler>>,
 }
 
-/// Who listens to which kinds.
-type Handlers = (&'static [&'static str], Arc<dyn CommandHandler>);
+/// The kinds of command that a handler executes.
+type RegisteredHandler = (&'static [&'static str], Arc<dyn CommandHandler>);
 
 impl Commands {
-    /// One for a node of this name in the fleet with these keys, on the hub's store. Until [`Self::run`] has read them to their end, the hub's channels wait.
+    /// The commands of the fleet with these keys, for a node of this name. Until [`Self::run`] has read them to their end, the hub's
+    /// channels wait.
     #[must_use]
     pub fn new(hub: &Hub, keys: FleetKeys, node: String) -> Self {
         let lead = hub.add_barrier(&keys.commands());
-        Self { store: Arc::clone(hub.store()), lead, keys, node, listeners: Mutex::default() }
+        Self { store: Arc::clone(hub.store()), lead, keys, node, handlers: Mutex::default() }
     }
 
-    /// Tells this one of commands of these kinds. Before [`Self::run`].
-    pub fn listen(&self, kinds: &'static [&'static str], listener: Arc<dyn CommandHandler>) {
-        self.listeners.lock().push((kinds, listener));
+    /// Adds a handler of these kinds. Call it before [`Self::run`].
+    pub fn register(&self, kinds: &'static [&'static str], handler: Arc<dyn CommandHandler>) {
+        self.handlers.lock().push((kinds, handler));
     }
 
     /// The names of the fleet's keys.
@@ -100,76 +105,76 @@ impl Commands {
         &self.node
     }
 
-    /// Whether everything that was said is known here, as far as the link tells.
+    /// Whether this node has processed all commands, as far as it knows while its link is up.
     #[must_use]
-    pub fn are_known(&self) -> bool {
+    pub fn are_synced(&self) -> bool {
         self.lead.is_synced()
     }
 
-    /// Waits until it is.
-    pub async fn known(&self) {
+    /// Waits until this node has processed all commands.
+    pub async fn wait_synced(&self) {
         self.lead.wait_synced().await;
     }
 
-    fn listeners(&self) -> Vec<Handlers> {
-        self.listeners.lock().clone()
+    fn handlers(&self) -> Vec<RegisteredHandler> {
+        self.handlers.lock().clone()
     }
 }
 
-/// Sends a command to all nodes. It is an object with a `kind`.
+/// Sends a command, which is an object with a `kind`, to all nodes.
 pub async fn send(store: &dyn Store, keys: &FleetKeys, command: &Value) -> Result<StreamId, StoreError> {
-    let retention = Retention { max_length: Some(KEPT), expire_seconds: None };
-    store.emit(&keys.commands(), &NewEvent::new(EVENT, command), retention).await
+    let retention = Retention { max_length: Some(MAX_COMMANDS), expire_seconds: None };
+    store.emit(&keys.commands(), &NewEvent::new(COMMAND_EVENT, command), retention).await
 }
 
-/// What the nodes say to a command.
+/// The nodes' replies to a command.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CommandReplies {
-    /// By the names of the nodes.
+    /// The replies, by node name.
     pub by_node: BTreeMap<String, Value>,
-    /// Nodes that listen and did not answer in time.
+    /// Subscribed nodes that did not reply in time.
     pub missing: usize,
 }
 
-/// Sends a command to all nodes, and waits for the answers of those that listen: at the most so long.
-pub async fn ask(
+/// Sends a command to all nodes, and waits until every subscribed node has replied, or until the timeout.
+pub async fn send_and_wait(
     store: &dyn Store,
     keys: &FleetKeys,
     command: &Value,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<CommandReplies, StoreError> {
-    // What is published to nobody is known to have reached so many.
-    let nobody = Command::Publish { key: keys.commands(), message: json!({ "type": "ping" }).to_string() };
-    let listening = match store.command(&nobody).await? {
+    // Redis answers to a publish with the number of subscribers.
+    let ping = Command::Publish { key: keys.commands(), message: json!({ "type": "ping" }).to_string() };
+    let subscribed = match store.command(&ping).await? {
         Reply::Int(count) => usize::try_from(count).unwrap_or(0),
         _ => 0,
     };
     let id = send(store, keys, command).await?;
     let key = keys.command_replies(id);
-    let until = Instant::now() + patience;
-    let (mut answers, mut after, mut came) = (CommandReplies::default(), StreamId::ZERO, 0);
-    while came < listening && Instant::now() < until {
-        tokio::time::sleep(LOOK).await;
-        let limits = Limits { entries: 256, bytes: READ.0, max_event: READ.1 };
-        // The command was sent: what became of it may not be told as an error.
+    let until = Instant::now() + timeout;
+    let (mut replies, mut after, mut received) = (CommandReplies::default(), StreamId::ZERO, 0);
+    while received < subscribed && Instant::now() < until {
+        tokio::time::sleep(REPLY_POLL_INTERVAL).await;
+        let limits = Limits { entries: 256, bytes: MAX_READ_BYTES, max_event: MAX_COMMAND_BYTES };
+        // The command was sent already, so an error of this read must not look like an error of the command.
         let Ok(Ok(page)) = tokio::time::timeout_at(until, store.read(&key, after, limits)).await else { continue };
         for (at, body) in page.entries {
             after = at;
-            came += 1;
-            if let Some((node, answer)) = answer(&body) {
+            received += 1;
+            if let Some((node, reply)) = parse_reply(&body) {
                 let name = (2..).map(|n| format!("{node} ({n})"));
-                // Two nodes may have the same name.
-                let name = std::iter::once(node.clone()).chain(name).find(|name| !answers.by_node.contains_key(name));
-                answers.by_node.insert(name.unwrap_or(node), answer);
+                // Two nodes may have the same name by mistake.
+                let name = std::iter::once(node.clone()).chain(name).find(|name| !replies.by_node.contains_key(name));
+                replies.by_node.insert(name.unwrap_or(node), reply);
             }
         }
     }
-    answers.missing = listening.saturating_sub(came);
-    Ok(answers)
+    replies.missing = subscribed.saturating_sub(received);
+    Ok(replies)
 }
 
-fn answer(body: &Body) -> Option<(String, Value)> {
+fn parse_reply(body: &Body) -> Option<(String, Value)> {
     let Body::Event { data, .. } = body else { return None };
-    let mut answer: Map<String, Value> = serde_json::from_str(data).ok()?;
-    Some((answer.get("node")?.as_str()?.to_owned(), answer.remove("answer")?))
+    let mut reply: Map<String, Value> = serde_json::from_str(data).ok()?;
+    Some((reply.get("node")?.as_str()?.to_owned(), reply.remove("answer")?))
 }

@@ -1,4 +1,4 @@
-//! Reads the commands, and tells of them.
+//! Reads the fleet's commands from the store, and passes them to the handlers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,122 +6,127 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::event::{Body, NewEvent, StreamId};
-use crate::fleet::commands::{Commands, EVENT, READ, REPLIES, ReceivedCommand, ResyncReason};
+use crate::fleet::commands::{
+    COMMAND_EVENT, Commands, MAX_COMMAND_BYTES, MAX_READ_BYTES, MAX_REPLIES, REPLY_EXPIRY_SECONDS, ReceivedCommand,
+    ResyncReason,
+};
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::{Limits, Retention, Store, StoreError};
+use crate::util::backoff::Backoff;
 
-/// A doorbell can get lost though its link stays up; so the commands are looked at this often.
-const LOOK: Duration = Duration::from_millis(700);
-/// After a read that failed, growing from the first to the second.
-const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// Looks in vain, after which the log is told why no channel goes on.
-const PATIENCE: u32 = 4;
+/// Time between reads without a notification: one can get lost although its link stays up.
+const POLL_INTERVAL: Duration = Duration::from_millis(700);
+/// The first delay after a failed read.
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(50);
+/// The longest delay after failed reads.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Poll intervals without a subscription, after which an error is logged.
+const MAX_UNSUBSCRIBED_INTERVALS: u32 = 4;
 /// Entries of one read.
-const PAGE: usize = 256;
-/// Answers to what one look brought.
-const AWAITED: usize = 64;
+const MAX_READ_ENTRIES: usize = 256;
+/// Replies to the commands of one batch.
+const MAX_REPLIES_PER_BATCH: usize = 64;
 
-/// What was read.
+/// How far the stream was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Position {
-    /// Everything up to here.
+    /// The last entry that was read.
     at: StreamId,
-    /// Entries that the stream ever had, up to there.
+    /// Entries ever added to the stream, up to that one.
     added: u64,
 }
 
-/// Something to be told to who sent a command.
+/// The id of a command, and the reply to its sender.
 type CommandReply = (StreamId, Value);
 
-/// What came of one look.
+/// The result of one read to the end of the stream.
 #[derive(Default)]
 struct Batch {
-    answers: Vec<CommandReply>,
-    /// Entries that are no commands, or wrong ones. Whoever writes thousands shall not fill the log: the first is told, and how many.
-    passed_over: u64,
+    replies: Vec<CommandReply>,
+    /// Entries that are not valid commands. Only the first of them and their number are logged, so that many of them do not fill the log.
+    skipped: u64,
 }
 
 impl Batch {
-    /// Whether this is to be told.
-    const fn pass_over(&mut self) -> bool {
-        self.passed_over += 1;
-        self.passed_over == 1
+    /// Counts an entry that is skipped; true if it is to be logged.
+    const fn skip(&mut self) -> bool {
+        self.skipped += 1;
+        self.skipped == 1
     }
 }
 
 impl Commands {
-    /// Hears what is said, for ever.
+    /// Reads and executes commands, for the life of the process.
     pub async fn run(self: Arc<Self>) {
         let (key, mut position) = (self.keys.commands(), None);
-        let (mut delay, mut vain) = (RETRY.0, 0);
+        let (mut retry, mut unsubscribed_intervals) = (Backoff::new(MIN_RETRY_DELAY, MAX_RETRY_DELAY), 0);
         loop {
-            let turn = tokio::time::timeout(LOOK, self.lead.wait_work()).await.ok();
+            let turn = tokio::time::timeout(POLL_INTERVAL, self.lead.wait_work()).await.ok();
             if turn.is_none() && !self.lead.is_synced() {
-                vain += 1;
-                if vain == PATIENCE && self.store.ping().await.is_ok() {
+                unsubscribed_intervals += 1;
+                if unsubscribed_intervals == MAX_UNSUBSCRIBED_INTERVALS && self.store.ping().await.is_ok() {
                     tracing::error!(
-                        "no channel goes on, for {key} cannot be subscribed to: the store's user needs that channel and that key"
+                        "event delivery is paused, for the node cannot subscribe to {key}: the store's user needs access to that channel and that key"
                     );
                 }
                 continue;
             }
-            vain = 0;
-            let mut look = Batch::default();
-            let read = self.read_on(&mut position, &mut look).await;
-            if look.passed_over > 1 {
+            unsubscribed_intervals = 0;
+            let mut batch = Batch::default();
+            let read = self.read_on(&mut position, &mut batch).await;
+            if batch.skipped > 1 {
                 tracing::warn!(
-                    entries = look.passed_over,
-                    "so many entries of {key} were passed over; the first is told above"
+                    entries = batch.skipped,
+                    "entries of {key} were skipped; the first of them is logged above"
                 );
             }
             match read {
                 Ok(at) => {
-                    delay = RETRY.0;
+                    retry.reset();
                     self.lead.set_read_to(at);
                     if let Some(turn) = turn {
                         self.lead.mark_synced(turn);
                     }
                 }
                 Err(error) => {
-                    // Be it that nothing rang: what cannot be known may have been said.
+                    // Without a notification too: there may be a command that this node cannot read.
                     self.lead.mark_unsynced();
                     if !matches!(error, StoreError::Unavailable(_)) {
-                        tracing::error!(%error, "the commands in {key} cannot be read: no channel goes on without");
+                        tracing::error!(%error, "the commands in {key} cannot be read: event delivery is paused");
                     }
-                    tokio::time::sleep(delay).await;
-                    delay = (delay * 2).min(RETRY.1);
+                    tokio::time::sleep(retry.next_delay()).await;
                 }
             }
-            if !look.answers.is_empty() {
-                tokio::spawn(say(Arc::clone(&self.store), self.keys.clone(), self.node.clone(), look.answers));
+            if !batch.replies.is_empty() {
+                tokio::spawn(reply(Arc::clone(&self.store), self.keys.clone(), self.node.clone(), batch.replies));
             }
         }
     }
 
-    /// Reads to the end, and does what is said. Where the last entry is then, as every page says it: be it one that is trimmed or deleted
-    /// meanwhile, which changes nothing.
-    async fn read_on(&self, position: &mut Option<Position>, look: &mut Batch) -> Result<StreamId, StoreError> {
+    /// Reads to the end of the stream, and executes the commands. Returns the id of the last entry, which may have been trimmed or deleted
+    /// meanwhile.
+    async fn read_on(&self, position: &mut Option<Position>, batch: &mut Batch) -> Result<StreamId, StoreError> {
         loop {
             let Some(read) = position else {
-                *position = Some(self.begin(ResyncReason::Start).await?);
+                *position = Some(self.resync(ResyncReason::Start).await?);
                 continue;
             };
-            let limits = Limits { entries: PAGE, bytes: READ.0, max_event: READ.1 };
+            let limits = Limits { entries: MAX_READ_ENTRIES, bytes: MAX_READ_BYTES, max_event: MAX_COMMAND_BYTES };
             let page = self.store.read(&self.keys.commands(), read.at, limits).await?;
             let state = page.stream.unwrap_or_default();
             if state.last < read.at || state.added < read.added {
-                *read = self.begin(ResyncReason::WentBack).await?;
+                *read = self.resync(ResyncReason::StoreReset).await?;
                 continue;
             }
             for (id, body) in page.entries {
-                self.hear(id, &body, look);
-                // Behind a long absence there are thousands, and each looks at all streams.
+                self.handle(id, &body, batch);
+                // After a long outage there are thousands of commands, and each visits all streams.
                 tokio::task::yield_now().await;
                 *read = Position { at: id, added: read.added + 1 };
             }
             if page.complete {
                 if state.added != read.added {
-                    *read = self.begin(ResyncReason::Missed).await?;
+                    *read = self.resync(ResyncReason::Missed).await?;
                     continue;
                 }
                 read.at = state.last;
@@ -130,62 +135,61 @@ impl Commands {
         }
     }
 
-    /// Goes to the end without reading, once all listeners know in another way what was said.
-    async fn begin(&self, why: ResyncReason) -> Result<Position, StoreError> {
-        match why {
+    /// Skips to the end of the stream, after all handlers have resynchronized.
+    async fn resync(&self, reason: ResyncReason) -> Result<Position, StoreError> {
+        match reason {
             ResyncReason::First | ResyncReason::Start => {}
             ResyncReason::Missed => tracing::warn!("commands of the fleet were trimmed before they were read here"),
-            ResyncReason::WentBack => tracing::warn!("the store holds fewer commands of the fleet than it did"),
+            ResyncReason::StoreReset => tracing::warn!("the store holds fewer commands of the fleet than it did"),
         }
-        // What is sent behind this is read; what was before is in what the listeners look at.
-        let limits = Limits { entries: 0, bytes: READ.0, max_event: READ.1 };
+        // Commands after this position are read. The state that the handlers read next contains the effect of those before.
+        let limits = Limits { entries: 0, bytes: MAX_READ_BYTES, max_event: MAX_COMMAND_BYTES };
         let state = self.store.read(&self.keys.commands(), StreamId::ZERO, limits).await?.stream.unwrap_or_default();
-        let why = if why == ResyncReason::Start && state.added == 0 { ResyncReason::First } else { why };
-        for (_, listener) in self.listeners() {
-            listener.begin(why).await?;
+        let reason = if reason == ResyncReason::Start && state.added == 0 { ResyncReason::First } else { reason };
+        for (_, handler) in self.handlers() {
+            handler.resync(reason).await?;
         }
         Ok(Position { at: state.last, added: state.added })
     }
 
-    fn hear(&self, id: StreamId, body: &Body, look: &mut Batch) {
+    fn handle(&self, id: StreamId, body: &Body, batch: &mut Batch) {
         let fields: Map<String, Value> = match body {
-            Body::Event { event, data, .. } if event == EVENT => serde_json::from_str(data).unwrap_or_default(),
+            Body::Event { event, data, .. } if event == COMMAND_EVENT => serde_json::from_str(data).unwrap_or_default(),
             _ => Map::new(),
         };
         let Some(kind) = fields.get("kind").and_then(Value::as_str) else {
-            if look.pass_over() {
+            if batch.skip() {
                 let key = self.keys.commands();
-                tracing::warn!(%id, "an entry of {key} is no command: it is passed over");
+                tracing::warn!(%id, "an entry of {key} is not a command: it is skipped");
             }
             return;
         };
-        let Some((_, listener)) = self.listeners().into_iter().find(|(kinds, _)| kinds.contains(&kind)) else {
-            if look.pass_over() {
-                tracing::warn!(%id, kind, "a command that this version does not know: it is passed over");
+        let Some((_, handler)) = self.handlers().into_iter().find(|(kinds, _)| kinds.contains(&kind)) else {
+            if batch.skip() {
+                tracing::warn!(%id, kind, "this version does not know the kind of a command: it is skipped");
             }
             return;
         };
-        match listener.hear(&ReceivedCommand { id, fields: &fields }) {
-            Ok(answer) => look.answers.extend(answer.map(|answer| (id, answer))),
-            Err(why) => {
-                if look.pass_over() {
-                    tracing::error!(%id, kind, why, "a command is wrong: it is passed over");
+        match handler.handle(&ReceivedCommand { id, fields: &fields }) {
+            Ok(reply) => batch.replies.extend(reply.map(|reply| (id, reply))),
+            Err(reason) => {
+                if batch.skip() {
+                    tracing::error!(%id, kind, reason, "a command is not valid: it is skipped");
                 }
             }
         }
     }
 }
 
-/// Answers, for those who wait for that.
-async fn say(store: Arc<dyn Store>, keys: FleetKeys, node: String, answers: Vec<CommandReply>) {
-    let (most, seconds) = REPLIES;
-    let retention = Retention { max_length: Some(most), expire_seconds: Some(seconds) };
-    // After a long absence nobody waits for the older ones.
-    let old = answers.len().saturating_sub(AWAITED);
-    for (id, answer) in answers.into_iter().skip(old) {
+/// Writes the replies to commands, for the senders that wait for them.
+async fn reply(store: Arc<dyn Store>, keys: FleetKeys, node: String, replies: Vec<CommandReply>) {
+    let retention = Retention { max_length: Some(MAX_REPLIES), expire_seconds: Some(REPLY_EXPIRY_SECONDS) };
+    // After a long outage nobody waits for the older replies.
+    let old = replies.len().saturating_sub(MAX_REPLIES_PER_BATCH);
+    for (id, answer) in replies.into_iter().skip(old) {
         let event = NewEvent::new("answer", &json!({ "node": node, "answer": answer }));
         if let Err(error) = store.emit(&keys.command_replies(id), &event, retention).await {
-            tracing::debug!(%error, "who sent a command is not answered");
+            tracing::debug!(%error, "the reply to a command cannot be written");
             return;
         }
     }

@@ -1,4 +1,4 @@
-//! The node's side of a candidate for the whole fleet: it is taken through the stages and asked, or it is said why not.
+//! The node's side of the fleet's shadow policy: prepares it and evaluates it, or reports why not.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,123 +6,104 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::fleet::follower::{AGAIN, SOON};
-use crate::fleet::node::{Fleet, FleetState, ShadowNodeStatus, lock, shorter};
+use crate::fleet::node::{FAILED_STAGE_RETRY_DELAY, Fleet, PolicyRecords, STORE_RETRY_DELAY, ShadowOnThisNode, lock};
+use crate::fleet::node_status::truncate_shadow_error;
 use crate::fleet::record;
-use crate::fleet::record::{MissingBlob, PrepareFailure, PushId};
-use crate::fleet::shadow::push::ShadowPush;
+use crate::fleet::record::{MissingBlob, PrepareFailure, ShadowPush};
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::stage::Stage;
 use crate::shadow::shadow_policy::{ShadowPolicy, ShadowSampling};
 
-/// What became of a candidate here.
-pub(crate) struct ShadowFollower {
-    note: Vec<u8>,
-    /// None where the note cannot be read.
-    push: Option<PushId>,
-    candidate: Result<Arc<ShadowPolicy>, Refusal>,
+/// The shadow record that this node handled last, and when it tries it again.
+#[derive(Default)]
+struct Handled {
+    record: Option<Vec<u8>>,
+    retry_at: Option<Instant>,
 }
 
-/// Why it is not asked, and when it is tried again. What did not come through a stage is not: it would fail there every time.
-struct Refusal {
-    why: PrepareFailure,
-    again: Option<Instant>,
-}
-
-impl ShadowFollower {
-    /// What this node says of it.
-    pub fn word(&self) -> ShadowNodeStatus {
-        let push_id = self.push.clone();
-        match &self.candidate {
-            Ok(candidate) => ShadowNodeStatus {
-                push_id,
-                since: Some(candidate.since()),
-                counts: Some(candidate.counts()),
-                failure: None,
-            },
-            Err(refusal) => ShadowNodeStatus { push_id, since: None, counts: None, failure: Some(refusal.why.clone()) },
-        }
-    }
-
-    fn again(&self) -> Option<Instant> {
-        self.candidate.as_ref().err()?.again
-    }
+/// Why the shadow policy is not evaluated, and when the node tries again. A failed stage is final: it would fail again.
+struct ShadowFailure {
+    failure: PrepareFailure,
+    retry_delay: Option<Duration>,
 }
 
 impl Fleet {
-    /// Asks what the fleet says is to be asked, for as long as it says so. Apart from what follows the pointer: a candidate that takes long
-    /// to compile is in the way of no push but by its turn.
-    pub(crate) async fn ask_beside(self: Arc<Self>, mut heard: watch::Receiver<FleetState>) {
+    /// Evaluates the shadow policy that the fleet's record names, for as long as it does. A task of its own, so that a shadow policy
+    /// that compiles for long delays a push only by its turn in the activation pipeline.
+    pub(crate) async fn follow_shadow(self: Arc<Self>, mut records: watch::Receiver<PolicyRecords>) {
+        let mut handled = Handled::default();
         loop {
-            let again = lock(&self.trial).as_ref().and_then(ShadowFollower::again);
             let retry = async {
-                match again {
-                    Some(again) => sleep_until(again).await,
+                match handled.retry_at {
+                    Some(retry_at) => sleep_until(retry_at).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                changed = heard.changed() => if changed.is_err() { return },
+                changed = records.changed() => if changed.is_err() { return },
                 () = retry => {}
             }
-            let note = heard.borrow_and_update().shadow.clone();
-            self.take_up(note).await;
+            let record = records.borrow_and_update().shadow.clone();
+            let is_due = handled.retry_at.is_some_and(|retry_at| Instant::now() >= retry_at);
+            if record != handled.record || is_due {
+                let retry_at = self.replace_shadow(record.as_deref()).await;
+                handled = Handled { record, retry_at };
+            }
         }
     }
 
-    async fn take_up(&self, note: Option<Vec<u8>>) {
-        let known = |trial: &ShadowFollower| {
-            Some(&trial.note) == note.as_ref() && trial.again().is_none_or(|again| Instant::now() < again)
+    /// Replaces this node's shadow policy with that of a record. Returns when to try the record again, if that is of use.
+    async fn replace_shadow(&self, record: Option<&[u8]>) -> Option<Instant> {
+        let Some(record) = record else {
+            let previous = lock(&self.shadow).take();
+            self.end_shadow(previous);
+            return None;
         };
-        if lock(&self.trial).as_ref().is_some_and(known) {
-            return;
-        }
-        let Some(note) = note else {
-            let before = lock(&self.trial).take();
-            self.end(before);
-            return;
-        };
-        let proposal = record::parse::<ShadowPush>(&note);
-        let push = proposal.as_ref().ok().map(|proposal| proposal.pointer.push_id.clone());
-        let candidate = match proposal {
-            Ok(proposal) => self.asked(proposal).await,
+        let push = record::parse::<ShadowPush>(record);
+        let push_id = push.as_ref().ok().map(|push| push.pointer.push_id.clone());
+        let prepared = match push {
+            Ok(push) => self.prepare_shadow(push).await,
             Err(error) => {
-                tracing::error!(error, "what the store says is to be asked beside cannot be read");
-                Err(refusal(Stage::Fetched, &error, None))
+                tracing::error!(error, "the fleet's record of the shadow policy cannot be parsed");
+                Err(shadow_failure(Stage::Fetched, &error, None))
             }
         };
-        if let Err(refusal) = &candidate {
-            tracing::warn!(why = refusal.why.reason, "the fleet's candidate is not asked here");
+        let retry_delay = prepared.as_ref().err().and_then(|error| error.retry_delay);
+        let policy = prepared.map_err(|error| error.failure);
+        if let Err(failure) = &policy {
+            tracing::warn!(reason = failure.reason, "this node does not evaluate the fleet's shadow policy");
         }
-        let before = lock(&self.trial).replace(ShadowFollower { note, push, candidate });
-        self.end(before);
-        self.tell();
+        let previous = lock(&self.shadow).replace(ShadowOnThisNode { push_id, policy });
+        self.end_shadow(previous);
+        self.wake_heartbeat();
+        retry_delay.map(|delay| Instant::now() + delay)
     }
 
-    /// Another one has taken its place already, or none has.
-    fn end(&self, trial: Option<ShadowFollower>) {
-        if let Some(ShadowFollower { candidate: Ok(candidate), .. }) = trial {
-            self.rollout.ended(&candidate);
+    /// Ends a shadow policy that this node has replaced or removed already.
+    fn end_shadow(&self, previous: Option<ShadowOnThisNode>) {
+        if let Some(ShadowOnThisNode { policy: Ok(policy), .. }) = previous {
+            self.rollout.ended(&policy);
         }
     }
 
-    async fn asked(&self, proposal: ShadowPush) -> Result<Arc<ShadowPolicy>, Refusal> {
-        let ShadowPush { pointer, share } = proposal;
-        let artifact = pointer.fetch(&self.store).await.map_err(|missing| {
-            let pause = if matches!(missing, MissingBlob::Store(_)) { SOON } else { AGAIN };
-            refusal(Stage::Fetched, &missing.to_string(), Some(pause))
+    async fn prepare_shadow(&self, push: ShadowPush) -> Result<Arc<ShadowPolicy>, ShadowFailure> {
+        let ShadowPush { pointer, share } = push;
+        let artifact = pointer.fetch(&*self.store).await.map_err(|missing| {
+            let is_store_error = matches!(missing, MissingBlob::Store(_));
+            let delay = if is_store_error { STORE_RETRY_DELAY } else { FAILED_STAGE_RETRY_DELAY };
+            shadow_failure(Stage::Fetched, &missing.to_string(), Some(delay))
         })?;
-        if pointer.is_numbered_otherwise() {
-            return Err(refusal(Stage::Verified, record::OTHER_NUMBER, None));
+        if pointer.has_sequence_mismatch() {
+            return Err(shadow_failure(Stage::Verified, record::SEQUENCE_MISMATCH, None));
         }
         let origin =
             PolicyOrigin { source: "fleet".into(), sequence: Some(pointer.sequence), ..PolicyOrigin::default() };
-        let share = ShadowSampling { share: share.into(), concurrency: self.concurrency };
-        let asked = self.rollout.propose_for_all(artifact, origin, share).await;
-        asked.map_err(|refused| refusal(refused.stage, &refused.reason, None))
+        let sampling = ShadowSampling { share: share.into(), concurrency: self.shadow_concurrency };
+        let prepared = self.rollout.propose_for_all(artifact, origin, sampling).await;
+        prepared.map_err(|error| shadow_failure(error.stage, &error.reason, None))
     }
 }
 
-fn refusal(stage: Stage, why: &str, pause: Option<Duration>) -> Refusal {
-    Refusal { why: PrepareFailure { stage, reason: shorter(why) }, again: pause.map(|pause| Instant::now() + pause) }
+fn shadow_failure(stage: Stage, reason: &str, retry_delay: Option<Duration>) -> ShadowFailure {
+    ShadowFailure { failure: PrepareFailure { stage, reason: truncate_shadow_error(reason) }, retry_delay }
 }

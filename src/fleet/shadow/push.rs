@@ -1,4 +1,4 @@
-//! A candidate for the whole fleet: every node asks it beside what is in force, without effect, and says in its word what comes of it.
+//! The shadow policy of a fleet: every node evaluates it without effect, and reports its counts in the node status.
 
 use std::time::Duration;
 
@@ -6,179 +6,137 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::artifact::digest::Digest;
-use crate::fleet::node::{NodeStatus, ShadowNodeStatus, short};
-use crate::fleet::push::{Bundle, LOOK, PushError, nodes, pointer_of, put_blobs};
+use crate::fleet::node_status::{NodeStatus, ShadowNodeStatus, live_nodes, truncate_error};
+use crate::fleet::push::{Bundle, POLL_INTERVAL, PushError, next_record, store_blobs};
 use crate::fleet::record;
-use crate::fleet::record::{ActiveRecord, PrepareFailure};
+use crate::fleet::record::{PrepareFailure, SampleRate, ShadowPush};
 use crate::shadow::counts::ShadowCounts;
 use crate::store::StoreError;
-use crate::store::redis::fleet::FleetStore;
+use crate::store::fleet::FleetStore;
 
-/// Blobs of a candidate that is one no longer go after this.
-const BLOBS: Duration = Duration::from_secs(3600);
-/// Nodes have so long to say what they make of a candidate, before it is told without them.
-pub const WORDS: Duration = Duration::from_secs(30);
+/// Life of the blobs of a shadow policy after it was removed.
+const BLOB_EXPIRY: Duration = Duration::from_secs(3600);
+/// Time limit for the nodes to report a new shadow policy.
+pub const SHADOW_REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What every node shall ask beside what is in force.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ShadowPush {
-    /// What is asked, as it would be pushed.
-    #[serde(flatten)]
-    pub pointer: ActiveRecord,
-    /// About how many clients.
-    pub share: SampleRate,
-}
-
-/// A share, from 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "f64", into = "f64")]
-pub struct SampleRate(f64);
-
-impl TryFrom<f64> for SampleRate {
-    type Error = &'static str;
-
-    fn try_from(share: f64) -> Result<Self, &'static str> {
-        if (0.0..=1.0).contains(&share) { Ok(Self(share)) } else { Err("a share is from 0 to 1") }
-    }
-}
-
-impl From<SampleRate> for f64 {
-    fn from(portion: SampleRate) -> Self {
-        portion.0
-    }
-}
-
-/// A candidate of the fleet, as it is told of: as one node tells of its own, and each node's part.
+/// The status of the fleet's shadow policy, in the form of one node's own, with each node's part.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ShadowStatus {
     /// The component.
     pub digest: Digest,
-    /// The cases that it had to pass.
+    /// The test cases that it passed.
     pub cases: Option<Digest>,
-    /// Where it comes from: the fleet.
+    /// Always `fleet`.
     pub source: String,
-    /// The number under which it was signed, or would have been pushed.
+    /// The sequence that was signed, or that a push would have.
     pub sequence: Option<u64>,
-    /// Always: it is in the store.
+    /// Always true, for it is in the store.
     pub persisted: bool,
-    /// When it was given to the fleet, ms since 1970.
+    /// Time when it was set, ms since 1970.
     pub since: u64,
     /// The share of clients.
     pub share: SampleRate,
-    /// The sum of what came of it on the nodes that live.
+    /// Sum of the counts of all live nodes.
     pub counts: ShadowCounts,
-    /// Each of them.
+    /// The live nodes.
     pub nodes: Vec<ShadowOnNode>,
 }
 
-/// A candidate on a node: it asks it since then, or refuses it, or has not said.
+/// The shadow policy on one node. Without `since` and `failure`, the node has not reported yet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ShadowOnNode {
-    /// Its name.
+    /// The node's name.
     pub name: String,
-    /// Where clients connect.
+    /// The address that clients connect to.
     pub address: String,
-    /// Since when it asks it, ms since 1970.
+    /// Evaluated since, ms since 1970.
     pub since: Option<u64>,
-    /// What came of it there.
+    /// Counts of its decisions on this node.
     pub counts: Option<ShadowCounts>,
-    /// Why it does not.
+    /// Why the node does not evaluate it.
     pub failure: Option<PrepareFailure>,
 }
 
-/// Why there is nothing to tell of a candidate.
+/// Why there is no status of a shadow policy.
 #[derive(Debug, thiserror::Error)]
 pub enum NoShadowPolicy {
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// There is none.
-    #[error("there is no candidate: give one to the fleet with `tidegate policy shadow`")]
+    /// The fleet has no shadow policy.
+    #[error("the fleet has no shadow policy: set one with `tidegate policy shadow`")]
     None,
-    /// What is there is none.
+    /// The record cannot be parsed.
     #[error(
-        "what the store has as the fleet's candidate cannot be read: {0}; `tidegate policy shadow --stop` takes it away"
+        "the fleet's record of the shadow policy cannot be read: {0}; remove it with `tidegate policy shadow --stop`"
     )]
     Unreadable(String),
-    /// Somebody else gave or took one meanwhile.
-    #[error("somebody else gave the fleet another candidate meanwhile, or took this one away")]
+    /// Another process replaced or removed it.
+    #[error("another process replaced or removed the fleet's shadow policy at the same time")]
     Moved,
 }
 
-/// Gives the fleet a candidate, in place of the one before.
-pub async fn propose(store: &FleetStore, bundle: &Bundle, share: SampleRate) -> Result<ShadowPush, PushError> {
-    let pointer = pointer_of(store, bundle, None).await?;
-    let blobs = put_blobs(store, &pointer, bundle).await?;
-    let proposal = ShadowPush { pointer, share };
-    if store.propose(&record::note(&proposal), &blobs, BLOBS).await? { Ok(proposal) } else { Err(PushError::Lost) }
+/// Sets the fleet's shadow policy, in place of the present one.
+pub async fn set(store: &dyn FleetStore, bundle: &Bundle, share: SampleRate) -> Result<ShadowPush, PushError> {
+    let pointer = next_record(store, bundle, None).await?;
+    let blobs = store_blobs(store, &pointer, bundle).await?;
+    let push = ShadowPush { pointer, share };
+    if store.set_shadow(&record::to_json(&push), &blobs, BLOB_EXPIRY).await? { Ok(push) } else { Err(PushError::Lost) }
 }
 
-/// What the fleet shall ask.
-pub async fn proposal(store: &FleetStore) -> Result<ShadowPush, NoShadowPolicy> {
-    let note = match store.shadow().await {
+/// The record of the fleet's shadow policy.
+pub async fn record(store: &dyn FleetStore) -> Result<ShadowPush, NoShadowPolicy> {
+    let value = match store.shadow().await {
         Err(StoreError::WrongType) => return Err(NoShadowPolicy::Unreadable(StoreError::WrongType.to_string())),
         note => note?.ok_or(NoShadowPolicy::None)?,
     };
-    record::parse(&note).map_err(NoShadowPolicy::Unreadable)
+    record::parse(&value).map_err(NoShadowPolicy::Unreadable)
 }
 
-/// What comes of it by now.
-pub async fn told(store: &FleetStore) -> Result<ShadowStatus, NoShadowPolicy> {
-    let proposal = proposal(store).await?;
-    Ok(ShadowStatus::of(&proposal, nodes(store).await?))
+/// The status of the fleet's shadow policy.
+pub async fn status(store: &dyn FleetStore) -> Result<ShadowStatus, NoShadowPolicy> {
+    let shadow = record(store).await?;
+    Ok(ShadowStatus::of(&shadow, live_nodes(store).await?))
 }
 
-/// The same when every node that lives has said something of it, or did not for so long.
-pub async fn told_by_all(
-    store: &FleetStore,
-    proposal: &ShadowPush,
+/// The status once every live node has reported, or when the time is over.
+pub async fn wait_reported(
+    store: &dyn FleetStore,
+    push: &ShadowPush,
     within: Duration,
 ) -> Result<ShadowStatus, StoreError> {
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
-        let told = ShadowStatus::of(proposal, nodes(store).await?);
-        if told.nodes.iter().all(|node| node.since.is_some() || node.failure.is_some()) || begun.elapsed() >= within {
-            return Ok(told);
+        let status = ShadowStatus::of(push, live_nodes(store).await?);
+        if status.nodes.iter().all(|node| node.since.is_some() || node.failure.is_some()) || started.elapsed() >= within
+        {
+            return Ok(status);
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Takes it away everywhere, and tells for the last time what came of it; nothing where it could not be read.
-pub async fn withdraw(store: &FleetStore) -> Result<Option<ShadowStatus>, NoShadowPolicy> {
-    let note = match store.shadow().await {
-        // It is not read, so it is nothing of which one could say whether it still is there.
+/// Removes the fleet's shadow policy, and returns its last status; none if its record could not be parsed.
+pub async fn remove(store: &dyn FleetStore) -> Result<Option<ShadowStatus>, NoShadowPolicy> {
+    let value = match store.shadow().await {
+        // A value of another type cannot be compared, so it is removed unread.
         Err(StoreError::WrongType) => Vec::new(),
         note => note?.ok_or(NoShadowPolicy::None)?,
     };
-    let told = match record::parse::<ShadowPush>(&note) {
-        Ok(proposal) => Some(ShadowStatus::of(&proposal, nodes(store).await?)),
+    let status = match record::parse::<ShadowPush>(&value) {
+        Ok(push) => Some(ShadowStatus::of(&push, live_nodes(store).await?)),
         Err(_) => None,
     };
-    if store.propose_nothing(&note, BLOBS).await? { Ok(told) } else { Err(NoShadowPolicy::Moved) }
-}
-
-/// The note to be taken away when this takes force: a candidate that is in force is none.
-pub(crate) async fn ended_by(store: &FleetStore, pointer: &ActiveRecord) -> Result<Option<Vec<u8>>, StoreError> {
-    let is = |note: &Vec<u8>| {
-        record::parse::<ShadowPush>(note).is_ok_and(|proposal| {
-            (proposal.pointer.component, proposal.pointer.cases) == (pointer.component, pointer.cases)
-        })
-    };
-    match store.shadow().await {
-        // It is no candidate, and in the way of no push.
-        Err(StoreError::WrongType) => Ok(None),
-        note => Ok(note?.filter(is)),
-    }
+    if store.remove_shadow(&value, BLOB_EXPIRY).await? { Ok(status) } else { Err(NoShadowPolicy::Moved) }
 }
 
 impl ShadowStatus {
-    fn of(proposal: &ShadowPush, nodes: Vec<NodeStatus>) -> Self {
-        let ShadowPush { pointer, share } = proposal;
+    fn of(push: &ShadowPush, nodes: Vec<NodeStatus>) -> Self {
+        let ShadowPush { pointer, share } = push;
         let on = |node: NodeStatus| {
-            let said = node.shadow.filter(|said| said.push_id.as_ref() == Some(&pointer.push_id));
-            let ShadowNodeStatus { since, counts, failure, .. } = said.unwrap_or_default();
-            let failure = failure.map(|why| PrepareFailure { reason: short(&why.reason), ..why });
+            let reported = node.shadow.filter(|reported| reported.push_id.as_ref() == Some(&pointer.push_id));
+            let ShadowNodeStatus { since, counts, failure, .. } = reported.unwrap_or_default();
+            let failure = failure.map(|why| PrepareFailure { reason: truncate_error(&why.reason), ..why });
             ShadowOnNode { name: node.name, address: node.address, since, counts, failure }
         };
         let nodes: Vec<ShadowOnNode> = nodes.into_iter().filter(|node| node.fleet_managed).map(on).collect();
@@ -200,7 +158,8 @@ impl ShadowStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::record::PushId;
+    use crate::fleet::node_status::test_status;
+    use crate::fleet::record::{ActiveRecord, PushId};
     use crate::rollout::stage::Stage;
 
     fn proposal() -> ShadowPush {
@@ -213,32 +172,17 @@ mod tests {
             push_id: PushId::new(),
             rollback_of: None,
         };
-        ShadowPush { pointer, share: SampleRate(0.25) }
+        ShadowPush { pointer, share: SampleRate::try_from(0.25).expect("a share") }
     }
 
     fn node(name: &str, shadow: Option<ShadowNodeStatus>) -> NodeStatus {
-        NodeStatus {
-            name: name.into(),
-            address: "127.0.0.1:1".into(),
-            instance: "1".into(),
-            version: "0".into(),
-            fleet_managed: true,
-            source: None,
-            digest: None,
-            generation: None,
-            sequence: None,
-            since: None,
-            push_id: None,
-            error: None,
-            shadow,
-            last_seen: 0,
-        }
+        NodeStatus { shadow, ..test_status(name) }
     }
 
     #[test]
     fn notes() {
         let it = proposal();
-        let note = record::note(&it);
+        let note = record::to_json(&it);
         assert_eq!(record::parse(note.as_bytes()), Ok(it));
         for share in ["2.0", "-0.1", "1e999", "null", "\"0.5\""] {
             let other = note.replace("0.25", share);
@@ -261,13 +205,14 @@ mod tests {
         let before = Some(ShadowNodeStatus { push_id: Some(PushId::new()), ..asks(9).expect("it asks") });
         let own = NodeStatus { fleet_managed: false, ..node("own", asks(50)) };
         let nodes = vec![node("a", asks(2)), node("b", asks(3)), node("c", refuses), node("d", before), own];
-        let told = ShadowStatus::of(&it, nodes);
-        assert_eq!(told.counts, ShadowCounts { agree: 5, other: 2, ..ShadowCounts::default() });
-        let said: Vec<_> = told.nodes.iter().map(|node| (&*node.name, node.since, node.failure.is_some())).collect();
-        assert_eq!(said, [("a", Some(1), false), ("b", Some(1), false), ("c", None, true), ("d", None, false)]);
-        let why = told.nodes[2].failure.as_ref().map(|why| &*why.reason);
+        let status = ShadowStatus::of(&it, nodes);
+        assert_eq!(status.counts, ShadowCounts { agree: 5, other: 2, ..ShadowCounts::default() });
+        let reported: Vec<_> =
+            status.nodes.iter().map(|node| (&*node.name, node.since, node.failure.is_some())).collect();
+        assert_eq!(reported, [("a", Some(1), false), ("b", Some(1), false), ("c", None, true), ("d", None, false)]);
+        let why = status.nodes[2].failure.as_ref().map(|why| &*why.reason);
         assert_eq!(why, Some(" [2J"), "it moves no cursor");
-        let told = ShadowStatus::of(&it, vec![node("a", asks(u64::MAX)), node("b", asks(u64::MAX))]);
-        assert_eq!(told.counts.agree, u64::MAX);
+        let status = ShadowStatus::of(&it, vec![node("a", asks(u64::MAX)), node("b", asks(u64::MAX))]);
+        assert_eq!(status.counts.agree, u64::MAX);
     }
 }

@@ -11,6 +11,7 @@ use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::digest::Digest;
 use crate::artifact::signature::Signature;
 use crate::fleet::node::Fleet;
+use crate::fleet::node_status;
 use crate::fleet::push;
 use crate::fleet::push::{Bundle, PushOptions};
 use crate::fleet::status::FleetStatus;
@@ -28,20 +29,20 @@ pub async fn get(app: &App) -> Result<Response, ApiError> {
         return Err(ApiError::NoFleet("a node on memory: is alone and has no fleet"));
     };
     let mut body = json!(FleetStatus::of(fleet.store()).await?);
-    body["fleet_managed"] = fleet.follows().into();
-    body["error"] = fleet.trouble().into();
+    body["fleet_managed"] = fleet.is_fleet_managed().into();
+    body["error"] = fleet.error().into();
     Ok(respond::json(StatusCode::OK, &body))
 }
 
 /// The fleet, if it manages this node's policy.
 pub fn managing(app: &App) -> Option<&Arc<Fleet>> {
-    app.fleet.get().filter(|fleet| fleet.follows())
+    app.fleet.get().filter(|fleet| fleet.is_fleet_managed())
 }
 
 /// The status of all nodes; null without a fleet, or while the store is unavailable.
 pub async fn nodes(app: &App) -> Value {
     let Some(fleet) = app.fleet.get() else { return Value::Null };
-    push::nodes(fleet.store()).await.map_or(Value::Null, |nodes| json!(nodes))
+    node_status::live_nodes(fleet.store()).await.map_or(Value::Null, |nodes| json!(nodes))
 }
 
 /// `PUT /v1/policy`
@@ -52,7 +53,7 @@ pub async fn put(
     timeout: Option<Duration>,
 ) -> Result<Response, ApiError> {
     let timeout = timeout.unwrap_or(PREPARE_TIMEOUT);
-    push(fleet, bundle(artifact)?, PushOptions { dry_run, timeout, untried: false, rollback_of: None }).await
+    push(fleet, bundle(artifact)?, PushOptions { dry_run, timeout, allow_no_nodes: false, rollback_of: None }).await
 }
 
 /// What is pushed. A malformed signature is the failure that a node with a policy of its own reports: the stage `verified`.
@@ -99,14 +100,18 @@ pub async fn rollback(
     let artifact = target.fetch(store).await.map_err(ApiError::previous_policy)?;
     let bundle = bundle(PolicyBundle { signature: rollback.signature, ..artifact })?;
     let timeout = timeout.unwrap_or(PREPARE_TIMEOUT);
-    push(fleet, bundle, PushOptions { dry_run: false, timeout, untried: false, rollback_of: Some(target.sequence) })
-        .await
+    push(
+        fleet,
+        bundle,
+        PushOptions { dry_run: false, timeout, allow_no_nodes: false, rollback_of: Some(target.sequence) },
+    )
+    .await
 }
 
 /// Pushes in a task of its own: a client that disconnects does not abort a push half-way.
 async fn push(fleet: &Arc<Fleet>, bundle: Bundle, how: PushOptions) -> Result<Response, ApiError> {
-    let store = fleet.store().clone();
-    let pushed = tokio::spawn(async move { push::push(&store, bundle, how).await }).await??;
+    let fleet = Arc::clone(fleet);
+    let pushed = tokio::spawn(async move { push::push(fleet.store(), bundle, how).await }).await??;
     Ok(respond::json(StatusCode::OK, &json!(pushed)))
 }
 

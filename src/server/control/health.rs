@@ -23,7 +23,7 @@ pub async fn ready(app: &App) -> Result<Response, ApiError> {
         "policy": if readiness.has_policy { "ok" } else { "none" },
         "draining": readiness.draining,
     });
-    if let Some(error) = app.fleet.get().and_then(|fleet| fleet.trouble()) {
+    if let Some(error) = app.fleet.get().and_then(|fleet| fleet.error()) {
         body["fleet_error"] = error.into();
     }
     Ok(respond::json(status, &body))

@@ -45,7 +45,7 @@ fn node(app: &App, builder: &MetricBuilder, readiness: Readiness) {
     builder
         .gauge("tidegate_store_up", "1 if the store answers a ping.")
         .set((readiness.store != StoreState::Unavailable).into());
-    let synced = app.commands.are_known();
+    let synced = app.commands.are_synced();
     builder
         .gauge(
             "tidegate_fleet_commands_synced",

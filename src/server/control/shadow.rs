@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use crate::artifact::bundle::PolicyBundle;
 use crate::fleet::node::Fleet;
+use crate::fleet::record::{SampleRate, ShadowPush};
 use crate::fleet::shadow::push;
-use crate::fleet::shadow::push::{NoShadowPolicy, SampleRate, ShadowPush, ShadowStatus, WORDS};
+use crate::fleet::shadow::push::{NoShadowPolicy, SHADOW_REPORT_TIMEOUT, ShadowStatus};
 use crate::rollout::replace::{ReplacementKind, ReplacementSource};
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
@@ -29,7 +30,7 @@ pub async fn get(app: &App) -> Result<Response, ApiError> {
     let Some(managing) = fleet::managing(app) else {
         return own.map(|own| report(&own)).ok_or(ApiError::NoShadowPolicy);
     };
-    match (push::told(managing.store()).await, own) {
+    match (push::status(managing.store()).await, own) {
         (Ok(told), _) => Ok(respond::json(StatusCode::OK, &with_own(app, &told))),
         // The node's own, of its configuration.
         (Err(NoShadowPolicy::None | NoShadowPolicy::Store(_)), Some(own)) => Ok(report(&own)),
@@ -56,15 +57,15 @@ async fn push(app: &App, managing: &Arc<Fleet>, artifact: PolicyBundle, share: f
     let bundle = fleet::bundle(artifact)?;
     let share = SampleRate::try_from(share).map_err(|text| ApiError::InvalidParameter(text.into()))?;
     let store = managing.store();
-    let given = push::propose(store, &bundle, share).await?;
-    let told = push::told_by_all(store, &given, WORDS).await?;
+    let given = push::set(store, &bundle, share).await?;
+    let told = push::wait_reported(store, &given, SHADOW_REPORT_TIMEOUT).await?;
     Ok(respond::json(StatusCode::OK, &with_own(app, &told)))
 }
 
 /// `DELETE /v1/policy/shadow`: the last report.
 pub async fn delete(app: &App) -> Result<Response, ApiError> {
     if let Some(managing) = fleet::managing(app) {
-        match push::withdraw(managing.store()).await {
+        match push::remove(managing.store()).await {
             Ok(Some(told)) => return Ok(respond::json(StatusCode::OK, &with_own(app, &told))),
             Ok(None) => return Ok(respond::json(StatusCode::OK, &json!({ "unreadable": true }))),
             Err(NoShadowPolicy::None) => {}
@@ -144,7 +145,7 @@ async fn promote_on_all(
     timeout: Option<Duration>,
 ) -> Result<Response, ApiError> {
     let own = app.shadow.current();
-    let (artifact, own) = match (push::proposal(managing.store()).await, own) {
+    let (artifact, own) = match (push::record(managing.store()).await, own) {
         (Ok(ShadowPush { pointer, .. }), _) => {
             promote.check_digest(&pointer.component.to_string())?;
             (pointer.fetch(managing.store()).await.map_err(ApiError::shadow_policy)?, None)

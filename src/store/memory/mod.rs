@@ -1,5 +1,8 @@
 //! The embedded store, `memory:`: streams, doorbells and seeded look-ups in this process, with Redis' semantics and a bound.
 
+#[cfg(test)]
+pub(crate) mod fleet;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};

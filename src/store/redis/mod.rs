@@ -16,8 +16,9 @@ use redis::{Client, RedisError, Script, Value, cmd};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Command, Keep, Reply};
+use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
-use crate::store::redis::fleet::FleetStore;
+use crate::store::redis::fleet::RedisFleetStore;
 use crate::store::redis::notifications::NotificationSubscriber;
 use crate::store::{KeyLookup, Limits, NotificationHandler, Page, Retention, Store, StoreError, StreamState};
 
@@ -273,8 +274,8 @@ impl Store for RedisStore {
         Ok(reply(value.map_err(command_error)?))
     }
 
-    fn fleet(&self, keys: &FleetKeys) -> Option<FleetStore> {
-        Some(FleetStore::new(self.live.clone(), self.blobs.clone(), keys.clone()))
+    fn fleet(&self, keys: &FleetKeys) -> Option<Arc<dyn FleetStore>> {
+        Some(Arc::new(RedisFleetStore::new(self.live.clone(), self.blobs.clone(), keys.clone())))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

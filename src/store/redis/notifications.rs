@@ -1,4 +1,4 @@
-//! The node's one connection for doorbells: every channel is subscribed once on it, and again after a lost link.
+//! The node's connection for notifications: it subscribes to every channel once, and again after a lost link.
 
 use crate::telemetry::metrics::metrics;
 use parking_lot::Mutex;
@@ -11,15 +11,18 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisE
 use tokio::sync::Notify;
 
 use crate::store::{NotificationHandler, StoreError};
+use crate::util::backoff::Backoff;
 
 /// Channels of one `SUBSCRIBE`.
-const BATCH: usize = 256;
-/// A silent connection is asked for a sign of life this often.
-const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Between two attempts to connect, growing from the first to the second.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+const MAX_SUBSCRIBE_CHANNELS: usize = 256;
+/// Time between pings on the connection.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// The first delay after a failed connection.
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// The longest delay after failed connections.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// The channels that somebody wants, and the task that keeps them subscribed. Dropping this ends the task.
+/// The channels to subscribe to, and the task that keeps the subscriptions. Dropping this ends the task.
 pub struct NotificationSubscriber {
     wanted: Arc<Wanted>,
     task: tokio::task::AbortHandle,
@@ -34,15 +37,15 @@ struct Wanted {
 #[derive(Default)]
 struct Channels {
     all: HashSet<Arc<str>>,
-    /// What changed since the task looked last; the order of a channel's changes is settled by `all`.
+    /// Channels that changed since the task ran last. `all` says whether each is wanted now.
     touched: HashSet<Arc<str>>,
 }
 
 impl NotificationSubscriber {
     /// Starts the task.
-    pub fn start(client: Client, timeout: Duration, bell: Weak<dyn NotificationHandler>) -> Self {
+    pub fn start(client: Client, timeout: Duration, handler: Weak<dyn NotificationHandler>) -> Self {
         let wanted = Arc::new(Wanted::default());
-        let task = tokio::spawn(keep(client, timeout, bell, Arc::clone(&wanted))).abort_handle();
+        let task = tokio::spawn(keep(client, timeout, handler, Arc::clone(&wanted))).abort_handle();
         Self { wanted, task }
     }
 
@@ -54,7 +57,7 @@ impl NotificationSubscriber {
         });
     }
 
-    /// Ends that.
+    /// Ends a subscription.
     pub fn unwant(&self, channel: &str) {
         self.wanted.change(|c| {
             if let Some(channel) = c.all.take(channel) {
@@ -76,7 +79,7 @@ impl Wanted {
         self.changed.notify_one();
     }
 
-    /// What is to be subscribed and what is no longer, since the last call; or, for a new connection, all that is wanted.
+    /// The channels to subscribe to and to unsubscribe from since the last call; for a new connection, all wanted channels.
     fn take(&self, everything: bool) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
         let mut channels = self.channels.lock();
         let touched = std::mem::take(&mut channels.touched);
@@ -87,41 +90,40 @@ impl Wanted {
     }
 }
 
-/// Connects, and connects again, for ever.
-async fn keep(client: Client, timeout: Duration, bell: Weak<dyn NotificationHandler>, wanted: Arc<Wanted>) {
-    let mut delay = RETRY.0;
+/// Connects, and reconnects after each failure, until the handler is dropped.
+async fn keep(client: Client, timeout: Duration, handler: Weak<dyn NotificationHandler>, wanted: Arc<Wanted>) {
+    let mut retry = Backoff::new(MIN_RETRY_DELAY, MAX_RETRY_DELAY);
     loop {
         let broken = Arc::new(Notify::new());
-        let error = match connect(&client, timeout, &bell, &broken).await {
+        let error = match connect(&client, timeout, &handler, &broken).await {
             Ok(connection) => {
-                delay = RETRY.0;
+                retry.reset();
                 metrics().pubsub_connected();
-                serve(connection, timeout, &bell, &wanted, &broken).await
+                serve(connection, timeout, &handler, &wanted, &broken).await
             }
             Err(error) => error,
         };
-        let Some(bell) = bell.upgrade() else { return };
+        let Some(handler) = handler.upgrade() else { return };
         metrics().pubsub_failed();
-        bell.lost(&StoreError::from(error).to_string());
-        drop(bell);
-        tokio::time::sleep(delay).await;
-        delay = (delay * 2).min(RETRY.1);
+        handler.lost(&StoreError::from(error).to_string());
+        drop(handler);
+        tokio::time::sleep(retry.next_delay()).await;
     }
 }
 
 async fn connect(
     client: &Client,
     timeout: Duration,
-    bell: &Weak<dyn NotificationHandler>,
+    handler: &Weak<dyn NotificationHandler>,
     broken: &Arc<Notify>,
 ) -> Result<MultiplexedConnection, RedisError> {
-    let (bell, broken) = (bell.clone(), Arc::clone(broken));
-    // The connection calls this itself for each message, so that none waits in a queue between.
+    let (handler, broken) = (handler.clone(), Arc::clone(broken));
+    // The connection calls this directly for each message, without a queue in between.
     let on_push = move |push: PushInfo| -> Result<(), ()> {
         match (push.kind, &push.data[..]) {
             (PushKind::Message, [Value::BulkString(channel), Value::BulkString(payload)]) => {
-                if let (Ok(channel), Some(bell)) = (std::str::from_utf8(channel), bell.upgrade()) {
-                    bell.rang(channel, payload);
+                if let (Ok(channel), Some(handler)) = (std::str::from_utf8(channel), handler.upgrade()) {
+                    handler.rang(channel, payload);
                 }
             }
             (PushKind::Disconnection, _) => broken.notify_one(),
@@ -136,11 +138,11 @@ async fn connect(
     client.get_multiplexed_async_connection_with_config(&config).await
 }
 
-/// Keeps what is wanted subscribed until the connection fails.
+/// Keeps the wanted channels subscribed until the connection fails.
 async fn serve(
     mut connection: MultiplexedConnection,
     timeout: Duration,
-    bell: &Weak<dyn NotificationHandler>,
+    handler: &Weak<dyn NotificationHandler>,
     wanted: &Wanted,
     broken: &Notify,
 ) -> RedisError {
@@ -148,12 +150,12 @@ async fn serve(
     loop {
         let (add, remove) = wanted.take(everything);
         everything = false;
-        for batch in add.chunks(BATCH) {
-            if let Err(error) = subscribe(&mut connection, batch, bell).await {
+        for batch in add.chunks(MAX_SUBSCRIBE_CHANNELS) {
+            if let Err(error) = subscribe(&mut connection, batch, handler).await {
                 return error;
             }
         }
-        for batch in remove.chunks(BATCH) {
+        for batch in remove.chunks(MAX_SUBSCRIBE_CHANNELS) {
             let names: Vec<&str> = batch.iter().map(|name| &**name).collect();
             if let Err(error) = connection.unsubscribe(&names).await {
                 return error;
@@ -161,16 +163,16 @@ async fn serve(
         }
         tokio::select! {
             () = wanted.changed.notified() => {}
-            () = broken.notified() => return (ErrorKind::Io, "the connection for doorbells was closed").into(),
+            () = broken.notified() => return (ErrorKind::Io, "the connection for notifications was closed").into(),
             error = heartbeat(&mut connection, timeout) => return error,
         }
     }
 }
 
-/// Returns when the connection gives no sign of life.
+/// Returns the error when a ping fails.
 async fn heartbeat(connection: &mut MultiplexedConnection, timeout: Duration) -> RedisError {
     loop {
-        tokio::time::sleep(HEARTBEAT).await;
+        tokio::time::sleep(PING_INTERVAL).await;
         match tokio::time::timeout(timeout, cmd("PING").query_async::<Value>(connection)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return error,
@@ -182,20 +184,20 @@ async fn heartbeat(connection: &mut MultiplexedConnection, timeout: Duration) ->
 async fn subscribe(
     connection: &mut MultiplexedConnection,
     batch: &[Arc<str>],
-    bell: &Weak<dyn NotificationHandler>,
+    handler: &Weak<dyn NotificationHandler>,
 ) -> Result<(), RedisError> {
     let names: Vec<&str> = batch.iter().map(|name| &**name).collect();
     match connection.subscribe(&names).await {
         Ok(()) => {
-            if let Some(bell) = bell.upgrade() {
-                batch.iter().for_each(|channel| bell.watching(channel));
+            if let Some(handler) = handler.upgrade() {
+                batch.iter().for_each(|channel| handler.watching(channel));
             }
             Ok(())
         }
-        // Redis refuses the whole command where its user may not read one of the channels.
+        // Redis refuses the whole command if its user may not read one of the channels.
         Err(error) if matches!(error.kind(), ErrorKind::Server(_)) && batch.len() > 1 => {
             for channel in batch {
-                Box::pin(subscribe(connection, std::slice::from_ref(channel), bell)).await?;
+                Box::pin(subscribe(connection, std::slice::from_ref(channel), handler)).await?;
             }
             Ok(())
         }

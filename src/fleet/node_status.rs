@@ -1,0 +1,115 @@
+//! The status that each node publishes with its heartbeat, and how to read the status of all live nodes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::fleet::record;
+use crate::fleet::record::{PrepareFailure, PushId};
+use crate::shadow::counts::ShadowCounts;
+use crate::store::StoreError;
+use crate::store::fleet::FleetStore;
+
+/// Characters of an error in a status.
+const MAX_ERROR_CHARS: usize = 2_000;
+/// Characters of a shadow policy's error, so that a status with both errors stays within a record.
+const MAX_SHADOW_ERROR_CHARS: usize = 500;
+
+/// A node's status, which its heartbeat publishes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// The node's name.
+    pub name: String,
+    /// The address that clients connect to.
+    pub address: String,
+    /// Random id of the process.
+    pub instance: String,
+    /// Version of the program.
+    pub version: String,
+    /// Whether the fleet manages its policy.
+    pub fleet_managed: bool,
+    /// Source of its policy, for people.
+    pub source: Option<String>,
+    /// The active component, `sha256:…`.
+    pub digest: Option<String>,
+    /// Number of activations in its process.
+    pub generation: Option<u64>,
+    /// Sequence of the policy.
+    pub sequence: Option<u64>,
+    /// Time of the activation, ms since 1970.
+    pub since: Option<u64>,
+    /// The push that its policy came from.
+    pub push_id: Option<PushId>,
+    /// The last activation failure since then.
+    pub error: Option<String>,
+    /// The fleet's shadow policy on this node.
+    pub shadow: Option<ShadowNodeStatus>,
+    /// Time of this heartbeat, ms since 1970.
+    pub last_seen: u64,
+}
+
+/// The fleet's shadow policy on one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShadowNodeStatus {
+    /// The push that set it; none if its record cannot be parsed.
+    pub push_id: Option<PushId>,
+    /// Evaluated since, ms since 1970.
+    pub since: Option<u64>,
+    /// Counts of its decisions.
+    pub counts: Option<ShadowCounts>,
+    /// Why it is not evaluated.
+    pub failure: Option<PrepareFailure>,
+}
+
+/// The status of all live nodes, sorted by name.
+pub async fn live_nodes(store: &dyn FleetStore) -> Result<Vec<NodeStatus>, StoreError> {
+    let plain = |node: NodeStatus| NodeStatus {
+        name: truncate_error(&node.name),
+        address: truncate_error(&node.address),
+        source: node.source.as_deref().map(truncate_error),
+        digest: node.digest.as_deref().map(truncate_error),
+        error: node.error.as_deref().map(truncate_error),
+        ..node
+    };
+    let statuses = store.node_statuses().await?;
+    let mut nodes: Vec<NodeStatus> =
+        statuses.iter().filter_map(|status| record::parse(status).ok()).map(plain).collect();
+    nodes.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(nodes)
+}
+
+/// Cuts an error to the length that a status allows.
+pub(crate) fn truncate_error(text: &str) -> String {
+    truncate(text, MAX_ERROR_CHARS)
+}
+
+/// The same for the error of a shadow policy.
+pub(crate) fn truncate_shadow_error(text: &str) -> String {
+    truncate(text, MAX_SHADOW_ERROR_CHARS)
+}
+
+fn truncate(text: &str, max_chars: usize) -> String {
+    // Control characters could move the cursor of a terminal that shows it.
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let shortened: String = text.chars().take(max_chars).map(plain).collect();
+    if shortened.len() < text.len() { shortened + "…" } else { shortened }
+}
+
+/// The status of a live node that the fleet manages, for tests.
+#[cfg(test)]
+pub(crate) fn test_status(name: &str) -> NodeStatus {
+    NodeStatus {
+        name: name.into(),
+        address: "127.0.0.1:1".into(),
+        instance: "1".into(),
+        version: "0".into(),
+        fleet_managed: true,
+        source: None,
+        digest: None,
+        generation: None,
+        sequence: None,
+        since: None,
+        push_id: None,
+        error: None,
+        shadow: None,
+        last_seen: 0,
+    }
+}
