@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     fn item(n: u64, size: usize) -> SequencedFrame {
-        SequencedFrame { at: StreamId::new(n, 0), frame: vec![b'x'; size].into(), is_gap: false }
+        SequencedFrame { at: StreamId::new(n, 0), frame: vec![b'x'; size].into(), gap: None }
     }
 
     #[test]

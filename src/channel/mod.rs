@@ -229,7 +229,7 @@ impl Channel {
         for item in items {
             // What waited for its doorbell comes to the log after the stream was seen to hold it: a stream that began, or
             // read for itself, behind that has no use for it.
-            if item.at < cursor.at || (item.at == cursor.at && !item.is_gap) {
+            if item.at < cursor.at || (item.at == cursor.at && item.gap.is_none()) {
                 next += 1;
                 continue;
             }
@@ -333,8 +333,9 @@ impl Inner {
         let before = self.log.end();
         let log = &mut self.log;
         let again = self.order.settle(now, |item| {
-            if !item.is_gap {
-                metrics().event_received(item.at.ms);
+            match item.gap {
+                Some(reason) => metrics().gap(reason.as_str()),
+                None => metrics().event_received(item.at.ms),
             }
             log.push(item);
         });

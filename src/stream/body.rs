@@ -326,7 +326,7 @@ impl Chunk {
         } else {
             self.rest = item.frame.clone();
         }
-        self.events += u64::from(!item.is_gap);
+        self.events += u64::from(item.gap.is_none());
         true
     }
 
@@ -339,6 +339,7 @@ impl Chunk {
     }
 
     fn gap(&mut self, positions: &Positions, channel: &str, gap: Gap) {
+        metrics().gap(gap.why.as_str());
         positions.write(&mut self.bytes);
         self.bytes.extend_from_slice(&gap.frame(channel));
     }

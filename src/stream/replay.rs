@@ -153,21 +153,17 @@ pub async fn fetch(hub: Hub, budget: Arc<ReplayBudget>, request: Request) -> Fet
     };
     let mut items = VecDeque::with_capacity(page.entries.len() + 1);
     if let Some((gap, at)) = gap_before(&request, &page) {
-        items.push_back(SequencedFrame { at, frame: gap.frame(channel), is_gap: true });
+        items.push_back(gap_item(&gap, at, channel));
     }
     let mut end = after;
     for (id, body) in page.entries.drain(..) {
         match body {
             Body::Event { event, data, .. } => {
-                items.push_back(SequencedFrame {
-                    at: id,
-                    frame: user_frame(id, &event, &data, channel),
-                    is_gap: false,
-                });
+                items.push_back(SequencedFrame { at: id, frame: user_frame(id, &event, &data, channel), gap: None });
             }
             Body::TooLarge => {
                 let gap = Gap { after: end, resumed: id, certain: true, why: GapReason::TooLarge };
-                items.push_back(SequencedFrame { at: id, frame: gap.frame(channel), is_gap: true });
+                items.push_back(gap_item(&gap, id, channel));
             }
             Body::Foreign => {}
         }
@@ -176,6 +172,11 @@ pub async fn fetch(hub: Hub, budget: Arc<ReplayBudget>, request: Request) -> Fet
     let slot = Arc::new(PendingPage(Mutex::new(Some(BudgetGuard { items, _room: room }))));
     budget.hold(&slot);
     Fetched { slot, page, log_end: *log_end, end }
+}
+
+fn gap_item(gap: &Gap, at: StreamId, channel: &str) -> SequencedFrame {
+    metrics().gap(gap.why.as_str());
+    SequencedFrame { at, frame: gap.frame(channel), gap: Some(gap.why) }
 }
 
 /// What is or may be gone between a position and the page read behind it, and the position behind the gap. Trimming leaves

@@ -1,7 +1,6 @@
 //! One channel's order. The stream is the truth and gives order and existence; doorbells say when to look, and what an
 //! entry held in the words of its emitter. This is the whole of it as a state machine without clock, task or store.
 
-use crate::telemetry::metrics::metrics;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -87,10 +86,9 @@ pub struct Gap {
 }
 
 impl Gap {
-    /// The `data:` part of its block. Made once for each time that a hole is told of, so that it is counted here.
+    /// The `data:` part of its block.
     #[must_use]
     pub fn frame(&self, channel: &str) -> Bytes {
-        metrics().gap(self.why.as_str());
         let Self { after, resumed, certain, why } = self;
         let (channel, why) = (json_string(channel), why.as_str());
         Bytes::from(format!(
@@ -107,8 +105,8 @@ pub struct SequencedFrame {
     pub at: StreamId,
     /// The `data:` part of its block.
     pub frame: Bytes,
-    /// It tells of a gap, and is no event.
-    pub is_gap: bool,
+    /// The reason, if it reports a gap and is not an event.
+    pub gap: Option<GapReason>,
 }
 
 #[derive(Debug)]
@@ -323,28 +321,29 @@ impl Sequencer {
             let next = self.staged.iter().find_map(Staged::id);
             let gap = |why, certain, resumed: Option<StreamId>| {
                 let resumed = resumed.unwrap_or(self.read_to);
-                Gap { after: self.head, resumed, certain, why }.frame(&self.channel)
+                let frame = Gap { after: self.head, resumed, certain, why }.frame(&self.channel);
+                (frame, Some(why))
             };
             match front {
                 Staged::Event { id, frame, .. } => {
                     self.head = id;
-                    out(SequencedFrame { at: id, frame, is_gap: false });
+                    out(SequencedFrame { at: id, frame, gap: None });
                 }
                 Staged::Skip(id) => self.head = id,
                 Staged::TooLarge(id) => {
-                    let frame = gap(GapReason::TooLarge, true, Some(id));
+                    let (frame, gap) = gap(GapReason::TooLarge, true, Some(id));
                     self.head = id;
-                    out(SequencedFrame { at: id, frame, is_gap: true });
+                    out(SequencedFrame { at: id, frame, gap });
                 }
                 Staged::Hole { missing: 0, .. } => {}
                 Staged::Hole { .. } | Staged::WentBack => {
-                    let frame = match front {
+                    let (frame, gap) = match front {
                         Staged::Hole { end, .. } => gap(GapReason::Trimmed, true, Some(end)),
                         _ => gap(GapReason::WentBack, false, next),
                     };
                     // Just before what comes next, so that a client that comes back there is not told again.
                     self.head = next.map_or(self.read_to, |id| id.before().max(self.head));
-                    out(SequencedFrame { at: self.head, frame, is_gap: true });
+                    out(SequencedFrame { at: self.head, frame, gap });
                 }
             }
         }

@@ -10,7 +10,7 @@ use crate::store::{Retention, Store};
 use crate::stream::registry::{AbortSignal, StreamRegistry};
 
 fn event(ms: u64, frame: &Bytes) -> SequencedFrame {
-    SequencedFrame { at: StreamId::new(ms, 0), frame: frame.clone(), is_gap: false }
+    SequencedFrame { at: StreamId::new(ms, 0), frame: frame.clone(), gap: None }
 }
 
 /// The bytes of every frame that a stream writes itself.
