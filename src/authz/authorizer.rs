@@ -1,6 +1,6 @@
 //! Asks the policy in force.
 
-use crate::telemetry::metrics::metrics;
+use crate::telemetry::metrics::Metrics;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,6 +36,7 @@ pub struct Authorizer {
     places: Evaluator,
     watchers: broadcast::Sender<Arc<ObservedDecision>>,
     observers: Vec<Arc<dyn DecisionObserver>>,
+    metrics: Arc<Metrics>,
 }
 
 /// A decision as its watchers see it.
@@ -54,19 +55,20 @@ pub struct ObservedDecision {
 impl Authorizer {
     /// A door that lets nobody in until a policy is in force.
     #[must_use]
-    pub fn new(compiler: impl Into<Compiler>, env: PolicyEnv, limits: Limits) -> Self {
-        Self { compiler: Some(compiler.into()), ..Self::open_to_all(env, limits) }
+    pub fn new(compiler: impl Into<Compiler>, env: PolicyEnv, limits: Limits, metrics: Arc<Metrics>) -> Self {
+        Self { compiler: Some(compiler.into()), ..Self::open_to_all(env, limits, metrics) }
     }
 
     /// A door that lets everybody in, without a policy.
     #[must_use]
-    pub fn open_to_all(env: PolicyEnv, limits: Limits) -> Self {
+    pub fn open_to_all(env: PolicyEnv, limits: Limits, metrics: Arc<Metrics>) -> Self {
         Self {
             compiler: None,
             active: ActivePolicy::default(),
             denied: RevocationList::default(),
             places: Evaluator::new(&limits),
             observers: Vec::new(),
+            metrics,
             context: ArcSwap::from_pointee(PolicyContext { env: Arc::new(env), limits }),
             watchers: broadcast::channel(WATCHED).0,
         }
@@ -208,7 +210,7 @@ impl Authorizer {
                 (self.decide_by(version, request, channels).await, pin)
             }
         };
-        metrics().decided(made.decision.took, made.decision.cached);
+        self.metrics.decided(made.decision.took, made.decision.cached);
         (self.tell(request, channels, made), pin)
     }
 

@@ -19,6 +19,7 @@ use crate::channel::sequencer::{PayloadBudget, SequencedFrame};
 use crate::channel::{Channel, Cursor, Link, OpenResult, PullResult, StartPosition, TAP_MESSAGES};
 use crate::event::{Notification, StreamId};
 use crate::store::{Limits, NotificationHandler, Page, Store, StoreError};
+use crate::telemetry::metrics::Metrics;
 
 /// How a hub behaves.
 #[derive(Clone, Debug)]
@@ -57,13 +58,14 @@ struct Shared {
     lead: OnceLock<Arc<CommandBarrier>>,
     logs: Arc<BufferBudget>,
     payloads: Arc<PayloadBudget>,
+    metrics: Arc<Metrics>,
     reads: Semaphore,
     up: AtomicBool,
 }
 
 impl Hub {
     /// Starts a hub on a store, which will ring it.
-    pub fn start(store: Arc<dyn Store>, settings: HubSettings) -> Self {
+    pub fn start(store: Arc<dyn Store>, settings: HubSettings, metrics: Arc<Metrics>) -> Self {
         let shared = Arc::new_cyclic(|this: &Weak<Shared>| Shared {
             this: this.clone(),
             logs: Arc::new(BufferBudget::new(settings.buffer_memory)),
@@ -74,6 +76,7 @@ impl Hub {
             up: AtomicBool::new(true),
             settings,
             store,
+            metrics,
         });
         let bell: Weak<dyn NotificationHandler> = shared.this.clone();
         shared.store.start(bell);
@@ -85,6 +88,12 @@ impl Hub {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
+    }
+
+    /// The metrics that channels and streams count in.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
     }
 
     /// Lets a stream of the store go first: from now on no channel is read before [`CommandBarrier::caught_up`], and after each lost link it is
@@ -104,7 +113,7 @@ impl Hub {
         let channel = channels.get(name).cloned().unwrap_or_else(|| {
             let name: Arc<str> = name.into();
             let (logs, payloads) = (Arc::clone(&self.0.logs), Arc::clone(&self.0.payloads));
-            let channel = Arc::new(Channel::new(Arc::clone(&name), logs, payloads));
+            let channel = Arc::new(Channel::new(Arc::clone(&name), logs, payloads, Arc::clone(&self.0.metrics)));
             self.0.store.watch(&name);
             channels.insert(name, Arc::clone(&channel));
             channel

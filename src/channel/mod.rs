@@ -6,7 +6,7 @@ pub mod hub;
 pub(crate) mod reader;
 pub(crate) mod sequencer;
 
-use crate::telemetry::metrics::metrics;
+use crate::telemetry::metrics::Metrics;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::task::Waker;
@@ -107,6 +107,7 @@ struct Inner {
     opened: bool,
     order: Sequencer,
     log: EventBuffer,
+    metrics: Arc<Metrics>,
     /// The last id that the stream generated, as far as known; `0-0` without a key.
     tail: StreamId,
     /// Grows when the store went back; `back` is where to.
@@ -128,12 +129,13 @@ struct Inner {
 }
 
 impl Channel {
-    fn new(name: Arc<str>, log: Arc<BufferBudget>, payloads: Arc<PayloadBudget>) -> Self {
+    fn new(name: Arc<str>, log: Arc<BufferBudget>, payloads: Arc<PayloadBudget>, metrics: Arc<Metrics>) -> Self {
         let inner = Inner {
             link: Link::Down,
             opened: false,
             order: Sequencer::new(Arc::clone(&name), payloads),
             log: EventBuffer::new(log),
+            metrics,
             tail: StreamId::ZERO,
             epoch: 0,
             back: StreamId::ZERO,
@@ -331,11 +333,11 @@ impl Inner {
     /// Moves what is ready from the order to the log. Answers when the next may be.
     fn settle(&mut self, now: Instant) -> Option<Instant> {
         let before = self.log.end();
-        let log = &mut self.log;
+        let (log, metrics) = (&mut self.log, &self.metrics);
         let again = self.order.settle(now, |item| {
             match item.gap {
-                Some(reason) => metrics().gap(reason.as_str()),
-                None => metrics().event_received(item.at.ms),
+                Some(reason) => metrics.gap(reason.as_str()),
+                None => metrics.event_received(item.at.ms),
             }
             log.push(item);
         });

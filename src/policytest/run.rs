@@ -80,7 +80,7 @@ impl TestRequest {
 #[must_use]
 pub fn authorizer(compiler: &Compiler, policy: &Policy, limits: &Limits, world: &TestWorld) -> Authorizer {
     let limits = Limits { prepared: 0, cache: 0, ..limits.clone() };
-    let authorizer = Authorizer::new(compiler.clone(), world.env(&limits), limits);
+    let authorizer = Authorizer::new(compiler.clone(), world.env(&limits), limits, Arc::default());
     authorizer.activate(policy.clone());
     authorizer
 }

@@ -1,7 +1,6 @@
 //! One client's stream, as the body of its response: a cursor a channel, and nothing in between. It is polled when the socket
 //! takes more, so that a client that stops reading stops everything here, and finds its place again when it goes on.
 
-use crate::telemetry::metrics::metrics;
 use crate::util::clock::now_ms;
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -153,7 +152,7 @@ impl EventStream {
             }
             self.wrote_at = Instant::now();
             self.rest = out.rest;
-            metrics().events_sent(out.events);
+            self.context.hub.metrics().events_sent(out.events);
             return Poll::Ready(Some(fit(out.bytes)));
         }
         self.poll_timer(cx)
@@ -219,6 +218,7 @@ impl ChannelReader {
                             positions.set(self.number, Some(cursor.at));
                             out.connected(positions, self.membership.name(), cursor.at);
                             if let Some(gap) = gap {
+                                context.hub.metrics().gap(gap.why.as_str());
                                 out.gap(positions, self.membership.name(), gap);
                             }
                             self.phase = Phase::Live(cursor);
@@ -233,6 +233,7 @@ impl ChannelReader {
                         PullResult::Idle => return out.is_full(),
                         PullResult::Back(gap) => {
                             positions.set(self.number, Some(cursor.at));
+                            context.hub.metrics().gap(gap.why.as_str());
                             out.gap(positions, self.membership.name(), gap);
                         }
                         PullResult::Behind => {
@@ -339,7 +340,6 @@ impl Chunk {
     }
 
     fn gap(&mut self, positions: &Positions, channel: &str, gap: Gap) {
-        metrics().gap(gap.why.as_str());
         positions.write(&mut self.bytes);
         self.bytes.extend_from_slice(&gap.frame(channel));
     }
@@ -357,7 +357,7 @@ impl Body for EventStream {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.poll_piece(cx).map(|piece| {
             piece.map(|bytes| {
-                metrics().bytes_sent(bytes.len());
+                self.context.hub.metrics().bytes_sent(bytes.len());
                 Ok(Frame::data(bytes))
             })
         })

@@ -1,7 +1,7 @@
 //! What a stream reads from the store by itself: a replay from before the channel's log, or what a slow reader fell behind.
 //! All that these hold on a node comes out of one budget; who reads nothing may lose what it holds, and reads it again.
 
-use crate::telemetry::metrics::metrics;
+use crate::telemetry::metrics::Metrics;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -138,7 +138,7 @@ pub async fn fetch(hub: Hub, budget: Arc<ReplayBudget>, request: Request) -> Fet
     let Request { channel, after, log_end, .. } = &request;
     let after = *after;
     let (mut bytes, mut delay) = (PAGE, RETRY.0);
-    metrics().replay_page(request.first);
+    hub.metrics().replay_page(request.first);
     let (mut page, room) = loop {
         let room = budget.take(bytes).await;
         match hub.read(channel, after, bytes).await {
@@ -153,7 +153,7 @@ pub async fn fetch(hub: Hub, budget: Arc<ReplayBudget>, request: Request) -> Fet
     };
     let mut items = VecDeque::with_capacity(page.entries.len() + 1);
     if let Some((gap, at)) = gap_before(&request, &page) {
-        items.push_back(gap_item(&gap, at, channel));
+        items.push_back(gap_item(hub.metrics(), &gap, at, channel));
     }
     let mut end = after;
     for (id, body) in page.entries.drain(..) {
@@ -163,7 +163,7 @@ pub async fn fetch(hub: Hub, budget: Arc<ReplayBudget>, request: Request) -> Fet
             }
             Body::TooLarge => {
                 let gap = Gap { after: end, resumed: id, certain: true, why: GapReason::TooLarge };
-                items.push_back(gap_item(&gap, id, channel));
+                items.push_back(gap_item(hub.metrics(), &gap, id, channel));
             }
             Body::Foreign => {}
         }
@@ -174,8 +174,8 @@ pub async fn fetch(hub: Hub, budget: Arc<ReplayBudget>, request: Request) -> Fet
     Fetched { slot, page, log_end: *log_end, end }
 }
 
-fn gap_item(gap: &Gap, at: StreamId, channel: &str) -> SequencedFrame {
-    metrics().gap(gap.why.as_str());
+fn gap_item(metrics: &Metrics, gap: &Gap, at: StreamId, channel: &str) -> SequencedFrame {
+    metrics.gap(gap.why.as_str());
     SequencedFrame { at, frame: gap.frame(channel), gap: Some(gap.why) }
 }
 

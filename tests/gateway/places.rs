@@ -40,8 +40,8 @@ fn patient() -> Limits {
 /// A gate with an engine, and so a pool, of its own.
 fn new_authorizer(policy: &[u8], limits: Limits) -> Authorizer {
     let engine = engine::engine(&limits).expect("an engine");
-    let authorizer =
-        Authorizer::new(engine.clone(), PolicyEnv::new(LinkedStore::new(Default::default()), &limits), limits);
+    let env = PolicyEnv::new(LinkedStore::new(Default::default()), &limits);
+    let authorizer = Authorizer::new(engine.clone(), env, limits, Arc::default());
     authorizer.activate(Policy::new(&engine.into(), policy).expect("the policy loads"));
     authorizer
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::telemetry::metrics::metrics;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -25,7 +24,7 @@ const NODES_TIMEOUT: Duration = Duration::from_secs(1);
 pub async fn status(app: &App) -> Result<Response, ApiError> {
     let nodes = tokio::time::timeout(NODES_TIMEOUT, fleet::nodes(app));
     let (readiness, nodes) = tokio::join!(app.readiness(), nodes);
-    let (received, sent) = metrics().events();
+    let (received, sent) = app.metrics.events();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time after 1970")]
     let started = (process::started() * 1e3) as u64;
     let body = json!({
@@ -38,8 +37,8 @@ pub async fn status(app: &App) -> Result<Response, ApiError> {
         "store": readiness.store.as_str(),
         "policy": policy(app),
         "streams": streams(app),
-        "stream_requests": metrics().stream_requests(),
-        "decisions": decisions(),
+        "stream_requests": app.metrics.stream_requests(),
+        "decisions": decisions(app),
         "events": { "received": received, "sent": sent },
         "memory": {
             "resident_bytes": process::resident(),
@@ -109,8 +108,8 @@ fn streams(app: &App) -> Value {
 }
 
 /// A cumulative histogram of decision times in seconds; the last bucket has no bound.
-fn decisions() -> Value {
-    let buckets = metrics().decision_buckets().into_iter();
+fn decisions(app: &App) -> Value {
+    let buckets = app.metrics.decision_buckets().into_iter();
     let buckets = buckets.map(|(le, count)| json!({ "le": le.is_finite().then_some(le), "count": count }));
     json!({ "buckets": buckets.collect::<Vec<_>>() })
 }

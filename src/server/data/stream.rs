@@ -20,7 +20,6 @@ use crate::stream::body::{ChannelStart, EventStream};
 use crate::stream::position::Positions;
 use crate::stream::registry::{AbortSignal, StreamInfo};
 use crate::telemetry::metrics::StreamRequestOutcome;
-use crate::telemetry::metrics::metrics;
 use crate::util::clock::now_ms;
 
 /// Answers a request to the stream path. CORS headers are on errors too, so that a page can read them.
@@ -41,18 +40,18 @@ pub const REFUSAL_CODES: [&str; 5] =
 
 /// Opens a stream: the request is checked first; then the policy is evaluated once, on the whole set of channels.
 async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Result<Response, ApiError> {
-    let query = parse(app, request).map_err(refused)?;
+    let query = parse(app, request).map_err(|error| refused(app, error))?;
     let asked = for_policy(request, peer, &app.config);
     let delay = app.live().reject_delay;
     let client = app.rejection_delay.client_key(delay, &asked);
     app.rejection_delay.wait(delay, client).await;
     let abort = request.extensions().get::<AbortSignal>().cloned().unwrap_or_default();
     let Some(permit) = app.streams.admit(abort) else {
-        return Err(refused(ApiError::TooManyStreams { max: app.config.stream.max_streams }));
+        return Err(refused(app, ApiError::TooManyStreams { max: app.config.stream.max_streams }));
     };
     let (decision, pin) = app.authorizer.admit(&asked, &query.channels).await;
     app.rejection_delay.record(client, &decision.outcome);
-    metrics().stream_requested(outcome(&decision));
+    app.metrics.stream_requested(outcome(&decision));
     app.recent_rejections.record(&asked.id, &query.channels, &decision);
     let grant = match decision.outcome {
         Outcome::Allowed(grant) => grant,
@@ -94,8 +93,8 @@ fn parse(app: &App, request: &Request<Incoming>) -> Result<Query, ApiError> {
 }
 
 /// Counts a refusal by the gateway.
-fn refused(error: ApiError) -> ApiError {
-    metrics().stream_requested(StreamRequestOutcome::Refused(error.code()));
+fn refused(app: &App, error: ApiError) -> ApiError {
+    app.metrics.stream_requested(StreamRequestOutcome::Refused(error.code()));
     error
 }
 

@@ -1,6 +1,6 @@
 //! The node's one connection for doorbells: every channel is subscribed once on it, and again after a lost link.
 
-use crate::telemetry::metrics::metrics;
+use crate::telemetry::metrics::Metrics;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
@@ -40,9 +40,14 @@ struct Channels {
 
 impl NotificationSubscriber {
     /// Starts the task.
-    pub fn start(client: Client, timeout: Duration, bell: Weak<dyn NotificationHandler>) -> Self {
+    pub fn start(
+        client: Client,
+        timeout: Duration,
+        bell: Weak<dyn NotificationHandler>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let wanted = Arc::new(Wanted::default());
-        let task = tokio::spawn(keep(client, timeout, bell, Arc::clone(&wanted))).abort_handle();
+        let task = tokio::spawn(keep(client, timeout, bell, Arc::clone(&wanted), metrics)).abort_handle();
         Self { wanted, task }
     }
 
@@ -88,20 +93,26 @@ impl Wanted {
 }
 
 /// Connects, and connects again, for ever.
-async fn keep(client: Client, timeout: Duration, bell: Weak<dyn NotificationHandler>, wanted: Arc<Wanted>) {
+async fn keep(
+    client: Client,
+    timeout: Duration,
+    bell: Weak<dyn NotificationHandler>,
+    wanted: Arc<Wanted>,
+    metrics: Arc<Metrics>,
+) {
     let mut delay = RETRY.0;
     loop {
         let broken = Arc::new(Notify::new());
         let error = match connect(&client, timeout, &bell, &broken).await {
             Ok(connection) => {
                 delay = RETRY.0;
-                metrics().pubsub_connected();
+                metrics.pubsub_connected();
                 serve(connection, timeout, &bell, &wanted, &broken).await
             }
             Err(error) => error,
         };
         let Some(bell) = bell.upgrade() else { return };
-        metrics().pubsub_failed();
+        metrics.pubsub_failed();
         bell.lost(&StoreError::from(error).to_string());
         drop(bell);
         tokio::time::sleep(delay).await;

@@ -66,7 +66,7 @@ async fn the_rest_of_a_frame_does_not_follow_a_revocation() {
         linger: Duration::from_secs(30),
     };
     let store = Arc::new(MemoryStore::new(16 << 20, HashMap::new(), system_clock()));
-    let hub = Hub::start(Arc::<MemoryStore>::clone(&store), settings);
+    let hub = Hub::start(Arc::<MemoryStore>::clone(&store), settings, Arc::default());
     let replays = Arc::new(ReplayBudget::new(1 << 20));
     let context = StreamContext { hub, replays, ping: Duration::from_secs(30) };
     for (revoke, words) in [(true, ""), (false, "reconnect")] {
