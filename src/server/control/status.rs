@@ -10,6 +10,7 @@ use crate::rollout::stage::ActivationError;
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
 use crate::server::control::fleet;
+use crate::server::control::stream_stats::StreamStats;
 use crate::server::recent_rejections::truncate;
 use crate::server::respond;
 use crate::server::respond::Response;
@@ -24,6 +25,7 @@ const NODES_TIMEOUT: Duration = Duration::from_secs(1);
 pub async fn status(app: &App) -> Result<Response, ApiError> {
     let nodes = tokio::time::timeout(NODES_TIMEOUT, fleet::nodes(app));
     let (readiness, nodes) = tokio::join!(app.readiness(), nodes);
+    let top = app.stream_stats.get(&app.streams).await?;
     let (received, sent) = app.metrics.events();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time after 1970")]
     let started = (process::started() * 1e3) as u64;
@@ -36,7 +38,7 @@ pub async fn status(app: &App) -> Result<Response, ApiError> {
         "draining": readiness.draining,
         "store": readiness.store.as_str(),
         "policy": policy(app),
-        "streams": streams(app),
+        "streams": streams(app, &top),
         "stream_requests": app.metrics.stream_requests(),
         "decisions": decisions(app),
         "events": { "received": received, "sent": sent },
@@ -94,8 +96,7 @@ fn failure(refused: &ActivationError) -> Value {
     })
 }
 
-fn streams(app: &App) -> Value {
-    let top = app.stream_stats.get(&app.streams);
+fn streams(app: &App, top: &StreamStats) -> Value {
     let ended: Map<String, Value> =
         EndReason::ALL.iter().map(|why| (why.as_str().to_owned(), app.streams.ended(*why).into())).collect();
     json!({
@@ -103,7 +104,7 @@ fn streams(app: &App) -> Value {
         "limit": app.config.stream.max_streams,
         "delayed": app.held(),
         "ended": ended,
-        "top": *top,
+        "top": top,
     })
 }
 
