@@ -31,7 +31,7 @@ use crate::stream::body::StreamContext;
 use crate::stream::registry::StreamRegistry;
 use crate::stream::replay::ReplayBudget;
 use crate::telemetry::metrics::{Metrics, StreamRequestOutcome};
-use crate::telemetry::process;
+use crate::util::clock::now_ms;
 
 /// One request may be delayed (`reject.delay`) for this many streams that are allowed.
 const STREAMS_PER_DELAYED_REQUEST: usize = 10;
@@ -42,6 +42,8 @@ pub struct App {
     pub config: Arc<Config>,
     /// The options that change without a restart.
     pub options: Options,
+    /// When the gateway started, ms since the Unix epoch.
+    pub(super) started_at: u64,
     /// The counters of this gateway, the same as the hub's.
     pub metrics: Arc<Metrics>,
     /// Channels and their events.
@@ -118,6 +120,7 @@ impl App {
                 Arc::clone(&metrics),
             ),
             metrics,
+            started_at: now_ms(),
             options: Options::new(Arc::clone(&config.live)),
             config: Arc::new(config),
             hub,
@@ -165,7 +168,6 @@ impl App {
 
 /// Creates the series of all known label values, so that they start at 0.
 fn register_labels(metrics: &Metrics) {
-    let _ = process::started();
     let refused = REFUSAL_CODES.iter().map(|code| StreamRequestOutcome::Refused(code));
     let opens: Vec<StreamRequestOutcome> =
         Failure::KINDS.iter().map(|kind| StreamRequestOutcome::Error(kind)).chain(refused).collect();

@@ -24,7 +24,7 @@ pub async fn answer(app: &App) -> Result<Response, ApiError> {
     decisions(app, &builder);
     streams(app, &builder);
     wasm_pool(app, &builder);
-    process::register(&builder);
+    process::register(&builder, app.started_at);
     let mut families = app.metrics.gather();
     families.extend(builder.0.gather());
     let text = TextEncoder::new().encode_to_string(&families);

@@ -27,13 +27,11 @@ pub async fn status(app: &App) -> Result<Response, ApiError> {
     let (readiness, nodes) = tokio::join!(app.readiness(), nodes);
     let top = app.stream_stats.get(&app.streams).await?;
     let (received, sent) = app.metrics.events();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time after 1970")]
-    let started = (process::started() * 1e3) as u64;
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "node": app.node(),
         "now": now_ms(),
-        "started_at": started,
+        "started_at": app.started_at,
         "ready": readiness.is_ready(),
         "draining": readiness.draining,
         "store": readiness.store.as_str(),
