@@ -52,7 +52,7 @@ fn policy(config: &Config) -> anyhow::Result<(String, usize)> {
     client_runtime()?.block_on(async {
         // Test cases bring their own data for look-ups.
         let store = Arc::new(MemoryStore::new(1 << 16, HashMap::new(), system_clock()));
-        let authorizer = Arc::new(startup::open_gate(config, store, Arc::default())?);
+        let authorizer = Arc::new(startup::create_authorizer(config, store, Arc::default())?);
         // The name that a start would give the node, unless its socket is inherited or its port is 0.
         let node = config.node_at(config.listen);
         let signatures = startup::signatures(config, &node)?;

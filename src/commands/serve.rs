@@ -73,7 +73,7 @@ pub fn start(
         let signatures = startup::signatures(&config, &node)?;
         let observers = Observers::new(config.limits.shadow);
         observers.audit.write(config.live.decisions.clone())?;
-        let authorizer = startup::open_gate(&config, Arc::clone(&store), Arc::clone(&metrics))?;
+        let authorizer = startup::create_authorizer(&config, Arc::clone(&store), Arc::clone(&metrics))?;
         let authorizer = Arc::new(authorizer.observed_by(observers.list()));
         let hub = Hub::start(Arc::clone(&store), config.stream.hub.clone(), metrics);
         let app = Arc::new(App::new(config, node, hub, authorizer, observers, playground, signatures));

@@ -181,7 +181,7 @@ pub fn signatures(config: &Config, node: &str) -> anyhow::Result<SignaturePolicy
 }
 
 /// Creates the authorizer. Without `allow-all` it refuses every request until a policy is active.
-pub fn open_gate(config: &Config, store: Arc<dyn Store>, metrics: Arc<Metrics>) -> anyhow::Result<Authorizer> {
+pub fn create_authorizer(config: &Config, store: Arc<dyn Store>, metrics: Arc<Metrics>) -> anyhow::Result<Authorizer> {
     let env = config.env(store);
     let limits = config.limits.clone();
     if config.door == PolicyMode::AllowAll {

@@ -157,7 +157,7 @@ impl App {
 
     /// How many requests are delayed (`reject.delay`).
     #[must_use]
-    pub fn held(&self) -> usize {
+    pub fn delayed_requests(&self) -> usize {
         self.rejection_delay.delayed()
     }
 

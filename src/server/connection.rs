@@ -151,7 +151,7 @@ fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, cl
         let app = Arc::clone(&app);
         let connection_abort = connection_abort.clone();
         on_request.notify_one();
-        // Boxed, since hyper keeps the room of this future for as long as the connection: a pointer instead of the whole future.
+        // Boxed, because hyper reserves memory for this future until the connection closes: a pointer instead of the whole future.
         Box::pin(async move {
             request.extensions_mut().insert(STREAM_ABORT.try_with(AbortSignal::clone).unwrap_or(connection_abort));
             Ok::<Response, Infallible>(answer(app, request, peer, kind).await)

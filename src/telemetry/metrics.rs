@@ -88,7 +88,7 @@ impl Metrics {
         let builder = MetricBuilder::default();
         let decision_durations = builder.histograms(
             "tidegate_decision_duration_seconds",
-            "Duration of decisions, including the wait for an instance; cached tells whether the decision came from the cache.",
+            "Duration of decisions, including the wait for an instance; cached is true if the decision came from the cache.",
             &["cached"],
             &DECISION_BUCKETS,
         );
@@ -121,7 +121,7 @@ impl Metrics {
             ),
             gaps: builder.counters(
                 "tidegate_gaps_total",
-                "Gaps in channels that streams were told about, by reason; a gap in an event buffer counts once.",
+                "Gaps in channels that were reported to streams, by reason; a gap in an event buffer counts once.",
                 &["reason"],
             ),
             replays: builder.counter(

@@ -125,7 +125,7 @@ async fn a_refused_client_waits_and_a_new_policy_lets_it_in() {
     assert_eq!(next(&mut decisions).await.1, "rejected");
     let to = gateway.data;
     let waiting = tokio::spawn(async move { Sse::open(to, "/api/realtime?channel=c", &[]).await });
-    until("it waits", || gateway.app.held() == 1).await;
+    until("it waits", || gateway.app.delayed_requests() == 1).await;
     assert!(decisions.try_recv().is_err() && gateway.is_untouched(), "it is not asked about");
     let other = ask(gateway.data, "GET", "/api/realtime?channel=c", &[("cookie", "another")], "").await;
     assert_eq!(other.status, 418, "who shows other credentials is somebody else");
@@ -134,7 +134,7 @@ async fn a_refused_client_waits_and_a_new_policy_lets_it_in() {
 
     gateway.app.authorizer.activate(load(&component("allow")));
     waiting.await.expect("it is let in").connected("c").await;
-    assert_eq!(gateway.app.held(), 0);
+    assert_eq!(gateway.app.delayed_requests(), 0);
 }
 
 #[tokio::test]
@@ -144,12 +144,12 @@ async fn who_goes_away_makes_room_and_a_drain_ends_the_wait() {
     let to = gateway.data;
     let wait = || tokio::spawn(ask(to, "GET", "/api/realtime?channel=c", &[], ""));
     let first = wait();
-    until("it waits", || gateway.app.held() == 1).await;
+    until("it waits", || gateway.app.delayed_requests() == 1).await;
     first.abort();
-    until("it is gone", || gateway.app.held() == 0).await;
+    until("it is gone", || gateway.app.delayed_requests() == 0).await;
 
     let second = wait();
-    until("it waits", || gateway.app.held() == 1).await;
+    until("it waits", || gateway.app.delayed_requests() == 1).await;
     within("the drain", gateway.stop()).await.expect("the server ends without a panic");
     assert_eq!(second.await.expect("an answer").status, 418, "it is decided at once");
 }

@@ -125,7 +125,7 @@ fn policy(app: &App, builder: &MetricBuilder) {
             "tidegate_rejected_requests_delayed",
             "Requests of rejected clients that are being delayed (reject.delay).",
         )
-        .set(count(app.held()));
+        .set(count(app.delayed_requests()));
 }
 
 /// Decision log, recording and shadow policy. Their counters exist and are 0 where none is configured.
@@ -170,8 +170,8 @@ fn streams(app: &App, builder: &MetricBuilder) {
         "Streams that the gateway closed so that their clients reconnect, by reason: rotation, revocation, drain or expired grant.",
         &["reason"],
     );
-    for why in EndReason::ALL {
-        ended.with_label_values(&[why.as_str()]).inc_by(app.streams.ended(why));
+    for reason in EndReason::ALL {
+        ended.with_label_values(&[reason.as_str()]).inc_by(app.streams.ended(reason));
     }
 }
 

@@ -30,7 +30,7 @@ pub async fn get(app: &App) -> Result<Response, ApiError> {
         return own.map(|own| report(&own)).ok_or(ApiError::NoShadowPolicy);
     };
     match (push::told(managing.store()).await, own) {
-        (Ok(told), _) => Ok(respond::json(StatusCode::OK, &with_own(app, &told))),
+        (Ok(status), _) => Ok(respond::json(StatusCode::OK, &with_own(app, &status))),
         // The node's own, of its configuration.
         (Err(NoShadowPolicy::None | NoShadowPolicy::Store(_)), Some(own)) => Ok(report(&own)),
         (Err(cause), _) => Err(cause.into()),
@@ -54,15 +54,15 @@ async fn push(app: &App, managing: &Arc<Fleet>, artifact: PolicyBundle, share: f
     let share = SampleRate::try_from(share).map_err(|text| ApiError::InvalidParameter(text.into()))?;
     let store = managing.store();
     let given = push::propose(store, &bundle, share).await?;
-    let told = push::told_by_all(store, &given, WORDS).await?;
-    Ok(respond::json(StatusCode::OK, &with_own(app, &told)))
+    let status = push::told_by_all(store, &given, WORDS).await?;
+    Ok(respond::json(StatusCode::OK, &with_own(app, &status)))
 }
 
 /// `DELETE /v1/policy/shadow`: the last report.
 pub async fn delete(app: &App) -> Result<Response, ApiError> {
     if let Some(managing) = fleet::managing(app) {
         match push::withdraw(managing.store()).await {
-            Ok(Some(told)) => return Ok(respond::json(StatusCode::OK, &with_own(app, &told))),
+            Ok(Some(status)) => return Ok(respond::json(StatusCode::OK, &with_own(app, &status))),
             Ok(None) => return Ok(respond::json(StatusCode::OK, &json!({ "unreadable": true }))),
             Err(NoShadowPolicy::None) => {}
             Err(cause) => return Err(cause.into()),
@@ -75,10 +75,10 @@ fn report(shadow: &ShadowPolicy) -> Response {
     respond::json(StatusCode::OK, &json!(shadow.report()))
 }
 
-/// The fleet's report, with the disagreements that this node saw.
-fn with_own(app: &App, told: &ShadowStatus) -> Value {
-    let mut body = json!(told);
-    let own = app.shadow.candidate().filter(|own| **own.policy().digest() == *told.digest.to_string());
+/// The fleet's report, with the disagreements of this node.
+fn with_own(app: &App, status: &ShadowStatus) -> Value {
+    let mut body = json!(status);
+    let own = app.shadow.candidate().filter(|own| **own.policy().digest() == *status.digest.to_string());
     body["disagreements"] = own.map_or_else(|| json!([]), |own| json!(own.report().disagreements));
     body
 }

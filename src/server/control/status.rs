@@ -96,11 +96,11 @@ fn failure(refused: &ActivationError) -> Value {
 
 fn streams(app: &App, top: &StreamStats) -> Value {
     let ended: Map<String, Value> =
-        EndReason::ALL.iter().map(|why| (why.as_str().to_owned(), app.streams.ended(*why).into())).collect();
+        EndReason::ALL.iter().map(|reason| (reason.as_str().to_owned(), app.streams.ended(*reason).into())).collect();
     json!({
         "count": app.streams.count(),
         "limit": app.config.stream.max_streams,
-        "delayed": app.held(),
+        "delayed": app.delayed_requests(),
         "ended": ended,
         "top": top,
     })

@@ -79,21 +79,21 @@ impl StreamStatsCache {
 }
 
 fn count(streams: &StreamRegistry) -> StreamStats {
-    let (mut readers, mut after) = (Vec::new(), 0);
+    let (mut infos, mut after) = (Vec::new(), 0);
     loop {
         let page = streams.list(after, PAGE_STREAMS, |_| true);
         let Some((last, _)) = page.last() else { break };
         after = *last;
-        readers.extend(page.into_iter().map(|(_, reader)| reader));
+        infos.extend(page.into_iter().map(|(_, info)| info));
     }
     let (mut channels, mut subjects) = (HashMap::new(), HashMap::new());
     let mut by_generation = BTreeMap::new();
-    for reader in &readers {
-        reader.channels.iter().for_each(|name| *channels.entry(&**name).or_default() += 1);
-        if let Some(subject) = &reader.subject {
+    for info in &infos {
+        info.channels.iter().for_each(|name| *channels.entry(&**name).or_default() += 1);
+        if let Some(subject) = &info.subject {
             *subjects.entry(&**subject).or_default() += 1;
         }
-        *by_generation.entry(reader.version).or_default() += 1;
+        *by_generation.entry(info.version).or_default() += 1;
     }
     let (channel_count, subject_count) = (channels.len(), subjects.len());
     StreamStats {
@@ -122,10 +122,10 @@ mod tests {
     #[tokio::test]
     async fn largest_counts_come_first_and_counts_are_reused() {
         let streams = StreamRegistry::new(10_000);
-        let mut tickets = Vec::new();
+        let mut permits = Vec::new();
         for n in 0..2_000u64 {
-            let ticket = streams.admit(AbortSignal::default()).expect("a permit");
-            let reader = StreamInfo {
+            let permit = streams.admit(AbortSignal::default()).expect("a permit");
+            let info = StreamInfo {
                 request: n.to_string(),
                 subject: (n % 2 == 0).then(|| format!("user-{}", n % 4).into()),
                 channels: [format!("c{n}").into(), format!("team-{}", n % 3).into()].into(),
@@ -134,8 +134,8 @@ mod tests {
                 expires_at: None,
                 version: 1 + n / 1_500,
             };
-            ticket.register(reader, None);
-            tickets.push(ticket);
+            permit.register(info, None);
+            permits.push(permit);
         }
         let cache = StreamStatsCache::default();
         let stats = cache.get(&streams).await.expect("counted");
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!((stats.by_channel.len(), stats.channels, stats.subjects), (MAX_NAMES, 2_003, 2));
         assert_eq!(stats.by_subject, [count("user-0", 500), count("user-2", 500)]);
         assert_eq!(stats.by_generation, [(1, 1_500), (2, 500)].into());
-        drop(tickets);
+        drop(permits);
         let again = cache.get(&streams).await.expect("cached");
         assert!(Arc::ptr_eq(&stats, &again), "streams are not counted again at once");
     }
