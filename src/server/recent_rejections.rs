@@ -1,8 +1,8 @@
 //! The latest stream requests that were not allowed, for `GET /v1/status`. Bounded in number and in bytes, whatever clients send.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 
 use crate::policy::{Decision, Outcome};
@@ -81,7 +81,7 @@ impl RecentRejections {
     }
 
     fn all(&self) -> MutexGuard<'_, VecDeque<RecentRejection>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -5,11 +5,11 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{AUTHORIZATION, COOKIE};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
@@ -121,7 +121,7 @@ impl RejectionDelay {
     }
 
     fn rejected(&self) -> MutexGuard<'_, RejectedClients> {
-        self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rejected.lock()
     }
 }
 
