@@ -56,7 +56,7 @@ fn main() {
             }
             for _ in 0..TURN * u32::from(measures("gate")) {
                 let start = Instant::now();
-                let decision = authorizer.decide(&request(), &["default".to_owned()]).await;
+                let decision = authorizer.evaluate(&request(), &["default".to_owned()]).await;
                 if turn > 0 {
                     record(&mut gate_times, start.elapsed());
                 }
@@ -64,7 +64,7 @@ fn main() {
             }
             for _ in 0..TURN * u32::from(measures("kept")) {
                 let start = Instant::now();
-                let decision = keeping.decide(&request(), &["given".to_owned()]).await;
+                let decision = keeping.evaluate(&request(), &["given".to_owned()]).await;
                 if turn > 0 {
                     record(&mut kept_times, start.elapsed());
                     assert!(

@@ -1,4 +1,4 @@
-//! Events: stream ids, the JSON rules of entries and doorbells, and the frame that a browser gets.
+//! Events: stream ids, the JSON rules of stream entries and notifications, and the frame that clients get.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -8,27 +8,26 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// The id of a stream entry, `<ms>-<seq>`, ordered as Redis orders it. As a *position* it means: everything up to and
-/// including this id has been seen.
+/// The id of a stream entry, `<ms>-<seq>`, in the order of Redis. As a *position* it means: everything up to and including
+/// this id has been delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId {
-    /// Milliseconds since 1970 on the store's clock.
+    /// Milliseconds since the Unix epoch, by the store's clock.
     pub ms: u64,
     /// Tells entries of the same millisecond apart.
     pub seq: u64,
 }
 
 impl StreamId {
-    /// Before every entry.
+    /// The position before every entry.
     pub const ZERO: Self = Self { ms: 0, seq: 0 };
 
-    /// `<ms>-<seq>`.
     #[must_use]
     pub const fn new(ms: u64, seq: u64) -> Self {
         Self { ms, seq }
     }
 
-    /// The greatest id below this one; of `0-0`, itself.
+    /// The greatest id below this one; `0-0` for `0-0`.
     #[must_use]
     pub fn before(self) -> Self {
         match (self.ms, self.seq) {
@@ -59,44 +58,42 @@ impl FromStr for StreamId {
     }
 }
 
-/// A number of decimal digits only: `u64::from_str` alone would take a `+`.
+/// Parses decimal digits only: `u64::from_str` would accept a leading `+`.
 pub fn digits(text: &str) -> Option<u64> {
     (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
 }
 
-/// How the text of an entry's `data` field is to be read.
+/// How the `data` field of an entry is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// The field `type` says `json`.
+    /// The field `type` is `json`.
     Json,
-    /// The field `type` says `string`: the text itself is the value.
+    /// The field `type` is `string`: the text itself is the value.
     Text,
-    /// A stock emitter's entry, which does not say: JSON if it parses as such, else a string.
-    Guess,
+    /// The entry of a stock emitter has no `type`: JSON if the text parses as JSON, else a string.
+    Untyped,
 }
 
-/// What one stream entry holds.
+/// The content of one stream entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// An event.
     Event {
-        /// The event's name.
         event: String,
         /// The value as JSON on one line.
         data: String,
-        /// The JSON may differ from what was emitted: a stock emitter's string that happens to be JSON text.
+        /// The emitted value may have been a string: a stock emitter's text that parses as JSON has no other type.
         ambiguous: bool,
     },
-    /// Larger than `stream.max-event-size`; it was not read.
+    /// The entry is larger than `stream.max-event-size` and was not read.
     TooLarge,
-    /// An entry without an `event`: somebody else's, to be passed over.
+    /// The entry has no field `event`: another application wrote it, and it is skipped.
     Foreign,
 }
 
 impl Body {
-    /// Reads the fields of an entry, as `XRANGE` gives them.
+    /// Decodes the fields of an entry, as `XRANGE` returns them.
     pub fn from_fields<'a>(fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Self {
-        let (mut event, mut data, mut encoding) = (None, None, Encoding::Guess);
+        let (mut event, mut data, mut encoding) = (None, None, Encoding::Untyped);
         for (name, value) in fields {
             match name {
                 b"event" => event = Some(String::from_utf8_lossy(value)),
@@ -107,35 +104,34 @@ impl Body {
             }
         }
         let Some(event) = event else { return Self::Foreign };
-        // A stock emitter writes the name raw, and its reader parses it: what parses as a string is that string, and a
-        // name like `42` or `true`, which that reader drops, is itself.
+        // A stock emitter writes the name as it is, and a stock reader parses it as JSON. A name that parses as a JSON
+        // string is that string. The stock reader drops names like `42` or `true`; here they stay as written.
         let event = match encoding {
-            Encoding::Guess => serde_json::from_str(&event).unwrap_or_else(|_| event.into_owned()),
+            Encoding::Untyped => serde_json::from_str(&event).unwrap_or_else(|_| event.into_owned()),
             _ => event.into_owned(),
         };
         let Some(data) = data else { return Self::Event { event, data: "null".into(), ambiguous: false } };
         let json = (encoding != Encoding::Text).then(|| json_line(&data)).flatten();
-        let ambiguous = encoding == Encoding::Guess && json.is_some();
+        let ambiguous = encoding == Encoding::Untyped && json.is_some();
         let data = json.map_or_else(|| json_string(&data), Cow::into_owned);
         Self::Event { event, data, ambiguous }
     }
 }
 
-/// An event that one of Tidegate's own emitters writes.
+/// An event that Tidegate's own emitter writes.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
-    /// The event's name.
     pub event: String,
-    /// The `data` field: the JSON text, or a string's own characters.
+    /// The `data` field: JSON text, or the characters of a string.
     pub text: String,
-    /// `json` or `string`: what `text` is.
+    /// The type of `text`: `json` or `string`.
     pub encoding: &'static str,
     /// The value as JSON on one line.
     pub json: String,
 }
 
 impl NewEvent {
-    /// An event that carries this JSON value, in the words in which it was written.
+    /// Keeps the JSON text as the emitter wrote it, except for line breaks: numbers beyond 64 bits stay exact.
     #[must_use]
     pub fn from_json(event: impl Into<String>, data: &RawValue) -> Self {
         let json = one_line(data.get()).into_owned();
@@ -146,7 +142,6 @@ impl NewEvent {
         Self { event: event.into(), text, encoding, json }
     }
 
-    /// An event that carries this value.
     #[must_use]
     pub fn new(event: impl Into<String>, data: &serde_json::Value) -> Self {
         let json = data.to_string();
@@ -158,32 +153,31 @@ impl NewEvent {
     }
 }
 
-/// What a message on a channel's pub/sub side tells.
+/// A message on a channel's pub/sub side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notification {
-    /// An entry was added, and this is what it holds.
-    Event(NotificationKind),
-    /// Something was published that is no event; the stream may have grown nevertheless.
+    /// An entry was added; the message has its content.
+    Event(EventNotification),
+    /// The message is not an event. The stream may have grown all the same, so the channel is read.
     Unknown,
-    /// A system frame of a stock server (its pings, most often): says nothing about the stream.
-    Noise,
+    /// A system frame of a stock server, mostly a ping. It says nothing about the stream.
+    System,
 }
 
-/// An event as its doorbell carries it.
+/// The content of an event, from its notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotificationKind {
-    /// The entry's id.
+pub struct EventNotification {
     pub id: StreamId,
-    /// The event's name.
     pub event: String,
     /// The value as JSON on one line.
     pub data: String,
-    /// From Tidegate's own emitter: the stream's last id before this entry, so that it can be delivered without a read.
+    /// The stream's last id before this entry. Only Tidegate's own emitter sends it, in the same script that adds the entry.
+    /// A channel that has delivered everything up to `prev` delivers the event without a read of the stream.
     pub prev: Option<StreamId>,
 }
 
 impl Notification {
-    /// Reads a published payload.
+    /// Parses a published payload.
     #[must_use]
     pub fn parse(payload: &[u8]) -> Self {
         #[derive(Deserialize)]
@@ -203,49 +197,56 @@ impl Notification {
             r#type: String,
         }
         let Ok(text) = std::str::from_utf8(payload) else { return Self::Unknown };
-        if let Ok(p) = serde_json::from_str::<Payload>(text)
-            && let Ok(id) = p.id.parse()
+        if let Ok(payload) = serde_json::from_str::<Payload>(text)
+            && let Ok(id) = payload.id.parse()
         {
-            let data = p.data.map_or("null", RawValue::get);
-            let prev = p.prev.and_then(|prev| prev.parse().ok());
-            return Self::Event(NotificationKind { id, event: p.event, data: one_line(data).into_owned(), prev });
+            let data = payload.data.map_or("null", RawValue::get);
+            let prev = payload.prev.and_then(|prev| prev.parse().ok());
+            return Self::Event(EventNotification {
+                id,
+                event: payload.event,
+                data: one_line(data).into_owned(),
+                prev,
+            });
         }
         match serde_json::from_str::<System>(text) {
-            Ok(s) if matches!(&*s.r#type, "ping" | "connected" | "reconnect" | "error" | "disconnected") => Self::Noise,
+            Ok(system) if matches!(&*system.r#type, "ping" | "connected" | "reconnect" | "error" | "disconnected") => {
+                Self::System
+            }
             _ => Self::Unknown,
         }
     }
 }
 
-/// The payload that Tidegate's own emitters publish, less its `id` and `prev`, which the store adds: ends within the object.
+/// The start of the notification that Tidegate's own emitter publishes. The store adds `id` and `prev` and closes the object.
 #[must_use]
-pub fn doorbell_head(channel: &str, event: &NewEvent) -> String {
+pub fn notification_head(channel: &str, event: &NewEvent) -> String {
     format!(r#"{{"data":{},"event":{},"channel":{}"#, event.json, json_string(&event.event), json_string(channel))
 }
 
-/// The `data:` part of an event's block, up to and including the blank line, the same for every client of a channel.
+/// The `data:` line of an event and the blank line after it. It is the same for all clients of a channel.
 #[must_use]
 pub fn user_frame(id: StreamId, event: &str, data: &str, channel: &str) -> Bytes {
     let (event, channel) = (json_string(event), json_string(channel));
     let mut frame = String::with_capacity(data.len() + event.len() + channel.len() + 96);
     // Writing to memory does not fail.
     let _ = write!(frame, "data: {{\"id\":\"{id}\",\"data\":{data},\"event\":{event},\"channel\":{channel}}}\n\n");
-    // Many of these are kept: none of them with room to grow.
+    // Event buffers keep many frames, so spare capacity is returned.
     Bytes::from(frame.into_boxed_str().into_boxed_bytes())
 }
 
-/// A string as a JSON string literal, non-ASCII as it is.
+/// A JSON string literal; non-ASCII characters are not escaped.
 #[must_use]
 pub fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The JSON value that the text is, on one line; `None` if it is none.
+/// The text on one line if it is valid JSON, else `None`.
 fn json_line(text: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str::<&RawValue>(text).ok().map(|raw| one_line(raw.get()))
 }
 
-/// Valid JSON without line breaks: they can stand only between its tokens.
+/// Replaces line breaks in valid JSON, where they occur only between tokens.
 fn one_line(json: &str) -> Cow<'_, str> {
     if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ").into() } else { json.into() }
 }
@@ -255,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids() {
+    fn ids_are_two_numbers_ordered_as_in_redis() {
         let check = |text: &str, expect: Option<(u64, u64)>| {
             assert_eq!(text.parse().ok(), expect.map(|(ms, seq)| StreamId::new(ms, seq)), "{text:?}");
         };
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn data_of_stock_entries() {
+    fn data_of_untyped_entries_is_json_if_it_parses() {
         let check = |text: &str, json: &str, ambiguous: bool| {
             let expect = Body::Event { event: "e".into(), data: json.into(), ambiguous };
             assert_eq!(decode(&[("data", text), ("event", "e"), ("channel", "c")]), expect, "{text:?}");
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn own_entries_say_their_type() {
+    fn data_of_typed_entries_follows_the_type() {
         let check = |text: &str, kind: &str, json: &str| {
             let expect = Body::Event { event: "\"e\"".into(), data: json.into(), ambiguous: false };
             assert_eq!(decode(&[("data", text), ("event", "\"e\""), ("type", kind)]), expect, "{text:?}");
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_emitted_keeps_its_words() {
+    fn emitted_json_keeps_its_text() {
         let check = |json: &str, text: &str, encoding: &str, line: &str| {
             let raw: Box<RawValue> = serde_json::from_str(json).expect(json);
             let event = NewEvent::from_json("e", &raw);
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_json() {
+    fn event_names_that_parse_as_json_are_kept() {
         let check = |name: &str, expect: &str| {
             let Body::Event { event, .. } = decode(&[("event", name)]) else { panic!("{name:?} is an event") };
             assert_eq!(event, expect);
@@ -343,25 +344,25 @@ mod tests {
     }
 
     #[test]
-    fn doorbells() {
+    fn notifications_are_events_system_frames_or_unknown() {
         let check = |payload: &str, expect: Notification| {
             assert_eq!(Notification::parse(payload.as_bytes()), expect, "{payload}")
         };
-        let rung = |data: &str, prev| {
-            Notification::Event(NotificationKind {
+        let event = |data: &str, prev| {
+            Notification::Event(EventNotification {
                 id: StreamId::new(1, 2),
                 event: "e".into(),
                 data: data.into(),
                 prev,
             })
         };
-        check(r#"{"data":"123","event":"e","channel":"c","id":"1-2"}"#, rung(r#""123""#, None));
-        check(r#"{"event":"e","channel":"other","id":"1-2"}"#, rung("null", None));
-        check("{\"data\":{\n\"a\":1},\"event\":\"e\",\"channel\":\"c\",\"id\":\"1-2\"}", rung("{ \"a\":1}", None));
+        check(r#"{"data":"123","event":"e","channel":"c","id":"1-2"}"#, event(r#""123""#, None));
+        check(r#"{"event":"e","channel":"other","id":"1-2"}"#, event("null", None));
+        check("{\"data\":{\n\"a\":1},\"event\":\"e\",\"channel\":\"c\",\"id\":\"1-2\"}", event("{ \"a\":1}", None));
         let own = r#"{"data":1,"event":"e","channel":"c","id":"1-2","prev":"1-1"}"#;
-        check(own, rung("1", Some(StreamId::new(1, 1))));
-        check(r#"{"type":"ping","timestamp":1}"#, Notification::Noise);
-        check(r#"{"type":"reconnect","timestamp":1}"#, Notification::Noise);
+        check(own, event("1", Some(StreamId::new(1, 1))));
+        check(r#"{"type":"ping","timestamp":1}"#, Notification::System);
+        check(r#"{"type":"reconnect","timestamp":1}"#, Notification::System);
         for unknown in [
             "",
             "x",
@@ -377,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn frames() {
+    fn event_frame_escapes_names_and_keeps_data() {
         let frame = user_frame(StreamId::new(1, 2), "e\"", "\"é\"", "ch\n");
         assert_eq!(frame, "data: {\"id\":\"1-2\",\"data\":\"é\",\"event\":\"e\\\"\",\"channel\":\"ch\\n\"}\n\n");
     }

@@ -25,7 +25,7 @@ pub fn query(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let less = without_acks(&text).collect::<Vec<_>>().join("&");
     let Ok(less) = Query::parse(&less) else { panic!("without acks none is wrong: {text:?}") };
-    assert!(less.starts.iter().all(|start| *start == crate::channel::StartPosition::Tail), "{text:?}");
+    assert!(less.starts.iter().all(|start| *start == crate::channel::membership::StartPosition::Tail), "{text:?}");
     if let Ok(query) = Query::parse(&text) {
         assert_eq!(query.channels, less.channels, "{text:?}");
         assert!(!query.channels.is_empty() && query.channels.len() == query.starts.len());

@@ -27,19 +27,19 @@ pub async fn measure() {
     let others: Vec<_> = (0..OTHERS).map(|_| open(&streams)).collect();
     row(&format!("the same beside {OTHERS} streams"), || drop(black_box(open(&streams))));
     row("an event: whether the stream shall end", || {
-        black_box(first.shall_end(Waker::noop()));
+        black_box(first.is_end_requested(Waker::noop()));
     });
     drop(others);
     let (denied, channels) = (RevocationList::default(), ["alice-news".to_owned()]);
     let grant = Grant { subject: Some("alice".into()), ..Grant::default() };
-    row("an open: who is kept out, nobody", || assert!(!black_box(&denied).denies(&grant, &channels)));
+    row("an open: who is kept out, nobody", || assert!(!black_box(&denied).revokes(&grant, &channels)));
     let revocations = (0..OTHERS).map(|number| Revocation {
         id: number.to_string().into(),
         selector: StreamSelector { subject: Some(format!("mallory-{number}").into()), channel: None },
         until: u64::MAX,
     });
     denied.replace(revocations.collect());
-    row(&format!("the same, {OTHERS} others"), || assert!(!black_box(&denied).denies(&grant, &channels)));
+    row(&format!("the same, {OTHERS} others"), || assert!(!black_box(&denied).revokes(&grant, &channels)));
     let metrics = Metrics::new();
     row("an open: counted", || metrics.stream_requested(black_box(StreamRequestOutcome::Allowed)));
     row("a connection: counted, and gone", || drop(black_box(metrics.connection("data"))));
@@ -50,18 +50,18 @@ pub async fn measure() {
 }
 
 fn open(streams: &StreamRegistry) -> tidegate::stream::registry::StreamPermit {
-    let ticket = streams.admit(AbortSignal::default()).expect("there is room");
+    let permit = streams.admit(AbortSignal::default()).expect("there is room");
     let reader = StreamInfo {
-        request: "0123456789abcdef".into(),
+        request_id: "0123456789abcdef".into(),
         subject: Some("alice".into()),
         channels: [Arc::from("alice-news")].into(),
         address: "192.0.2.7".into(),
         since: 0,
         expires_at: None,
-        version: 1,
+        generation: 1,
     };
-    ticket.register(reader, None);
-    ticket
+    permit.register(reader, None);
+    permit
 }
 
 fn row(name: &str, mut one: impl FnMut()) {

@@ -1,4 +1,4 @@
-//! The decision log: one line of JSON for each decision.
+//! The decision log: one line of JSON per decision.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -9,32 +9,31 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::audit::mask::{FieldMask, MaskedField};
-use crate::audit::reopening_file::{ReopeningFile, at_its_end};
-use crate::audit::summary::{DecisionSummary, texts};
+use crate::audit::reopening_file::{ReopeningFile, open_for_append};
+use crate::audit::summary::{DecisionSummary, strings_size};
 use crate::audit::writer::{Line, LineCounters, LineWriter, Sink};
 use crate::audit::{LogTarget, OpenError, rfc3339};
 use crate::authz::observer::DecisionEvent;
 use crate::policy::info::PolicyInfo;
 use crate::util::clock::now_ms;
 
-/// The log.
 pub struct DecisionLog {
     lines: LineWriter<PendingLine>,
     mask: Arc<FieldMask>,
 }
 
 impl DecisionLog {
-    /// Opens it. What is wrong then is told at the start; what goes wrong later costs lines.
-    pub fn open(target: &LogTarget, mask: Arc<FieldMask>, tally: Arc<LineCounters>) -> Result<Self, OpenError> {
-        let cannot = |target: String| move |source| OpenError { key: "decisions.log", target, source };
+    /// Opens the log, so that a wrong target is an error at startup. Later errors only drop lines.
+    pub fn open(target: &LogTarget, mask: Arc<FieldMask>, counters: Arc<LineCounters>) -> Result<Self, OpenError> {
+        let open_error = |target: String| move |source| OpenError { key: "decisions.log", target, source };
         let lines = match target {
-            LogTarget::Stdout => {
-                LineWriter::start("decision-log", io::stdout(), gap, tally).map_err(cannot("stdout".into()))?
-            }
+            LogTarget::Stdout => LineWriter::start("decision-log", io::stdout(), dropped_line, counters)
+                .map_err(open_error("stdout".into()))?,
             LogTarget::File(path) => {
-                let named = path.display().to_string();
-                let file = LogFile::open(path.clone());
-                file.and_then(|file| LineWriter::start("decision-log", file, gap, tally)).map_err(cannot(named))?
+                let name = path.display().to_string();
+                LogFile::open(path.clone())
+                    .and_then(|file| LineWriter::start("decision-log", file, dropped_line, counters))
+                    .map_err(open_error(name))?
             }
         };
         Ok(Self { lines, mask })
@@ -46,32 +45,32 @@ impl DecisionLog {
             request_id: event.request.id.clone(),
             by: event.decision.by.clone(),
             channels: event.channels.to_vec(),
-            said: DecisionSummary::new(event.decision),
+            summary: DecisionSummary::new(event.decision),
             cached: event.decision.cached,
             duration_us: u64::try_from(event.decision.took.as_micros()).unwrap_or(u64::MAX),
             mask: Arc::clone(&self.mask),
         });
     }
 
-    /// Waits until what was told by now is written, or until then.
-    pub fn flush(&self, until: Instant) {
-        self.lines.flush(until);
+    /// Waits until all queued lines are written, at most until the deadline.
+    pub fn flush(&self, deadline: Instant) {
+        self.lines.flush(deadline);
     }
 }
 
-/// A decision on its way to the log.
+/// A queued decision. The writer thread formats it.
 struct PendingLine {
     time: u64,
     request_id: String,
     by: Option<Arc<PolicyInfo>>,
     channels: Vec<String>,
-    said: DecisionSummary,
+    summary: DecisionSummary,
     cached: bool,
     duration_us: u64,
     mask: Arc<FieldMask>,
 }
 
-/// A line. There is no header in it and no query, so neither cookie nor token.
+/// One line of the log. It has no headers and no query, so neither cookies nor tokens.
 #[derive(Serialize)]
 struct DecisionLine<'a> {
     time: String,
@@ -82,14 +81,14 @@ struct DecisionLine<'a> {
     generation: Option<u64>,
     channels: Vec<String>,
     #[serde(flatten)]
-    said: DecisionSummary,
+    summary: DecisionSummary,
     cached: bool,
     duration_us: u64,
 }
 
 impl Line for PendingLine {
     fn size(&self) -> usize {
-        size_of::<Self>() + self.request_id.len() + texts(&self.channels) + self.said.size()
+        size_of::<Self>() + self.request_id.len() + strings_size(&self.channels) + self.summary.size()
     }
 
     fn write(self, to: &mut Vec<u8>) {
@@ -98,49 +97,49 @@ impl Line for PendingLine {
             request_id: &self.request_id,
             policy: self.by.as_ref().map(|info| &*info.digest),
             generation: self.by.as_ref().map(|info| info.generation),
-            channels: self.mask.all(MaskedField::Channels, &self.channels),
-            said: self.said.masked(&self.mask),
+            channels: self.mask.mask_all(MaskedField::Channels, &self.channels),
+            summary: self.summary.masked(&self.mask),
             cached: self.cached,
             duration_us: self.duration_us,
         };
-        // A vector takes all, and every text is one of JSON's.
+        // Cannot fail: the writer is a vector, and every field is valid JSON.
         let _ = serde_json::to_writer(&mut *to, &line);
         to.push(b'\n');
     }
 }
 
-fn gap(dropped: u64) -> String {
+fn dropped_line(dropped: u64) -> String {
     json!({ "time": rfc3339(now_ms()), "dropped": dropped }).to_string()
 }
 
-/// A file at the end of which lines stand.
+/// Appends lines to a file.
 struct LogFile {
-    named: ReopeningFile,
-    /// What was written last may be lost, and what is there may end in the middle of a line.
+    file: ReopeningFile,
+    /// The last write failed, so the file may end within a line.
     torn: bool,
 }
 
 impl LogFile {
     fn open(path: PathBuf) -> io::Result<Self> {
-        Ok(Self { named: ReopeningFile::open(path, at_its_end)?, torn: false })
+        Ok(Self { file: ReopeningFile::open(path, open_for_append)?, torn: false })
     }
 
     fn append(&mut self, lines: &[u8]) -> io::Result<()> {
-        if self.named.follow(self.torn)? {
+        if self.file.reopen_if_moved(self.torn)? {
             self.torn = false;
         }
         if self.torn {
-            self.named.file().write_all(b"\n")?;
+            self.file.handle().write_all(b"\n")?;
         }
-        self.named.file().write_all(lines)
+        self.file.handle().write_all(lines)
     }
 }
 
 impl Sink for LogFile {
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         let result = self.append(lines);
         self.torn = result.is_err();
-        result
+        result.map(|()| lines.len())
     }
 }
 
@@ -166,7 +165,7 @@ mod tests {
             request_id: "5f0c".into(),
             by: decision.by.clone(),
             channels: vec!["news".into(), "bob-\"1\"\n".into()],
-            said: DecisionSummary::new(&decision),
+            summary: DecisionSummary::new(&decision),
             cached,
             duration_us: 52,
             mask: Arc::clone(mask),
@@ -174,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn golden_lines() {
+    fn lines_match_the_golden_file() {
         let open = Arc::<FieldMask>::default();
         let headers: http::HeaderMap =
             [(http::header::SET_COOKIE, http::HeaderValue::from_static("session=secret"))].into_iter().collect();
@@ -201,20 +200,20 @@ mod tests {
     }
 
     #[test]
-    fn a_masked_line() {
+    fn masked_fields_do_not_appear_in_a_line() {
         let mask = Arc::new(FieldMask::new(&[MaskedField::Subject, MaskedField::Channels, MaskedField::Reason]));
         let grant = Grant { subject: Some("alice".into()), channels: Some(vec!["news".into()]), ..Grant::default() };
         let mut text = Vec::new();
         entry(Outcome::Allowed(grant), Some("because"), &mask).write(&mut text);
         let line: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
         assert_eq!(line["channels"][0], line["granted"][0]);
-        assert_eq!(line["subject"], mask.show(MaskedField::Subject, "alice"));
+        assert_eq!(line["subject"], mask.mask(MaskedField::Subject, "alice"));
         let text = String::from_utf8(text).expect("text");
         assert!(!["alice", "news", "because", "bob"].iter().any(|word| text.contains(word)), "{text}");
     }
 
     #[test]
-    fn a_file_that_is_rotated_is_followed() {
+    fn rotated_file_is_reopened() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("decisions.jsonl");
         let mut file = LogFile::open(path.clone()).expect("it opens");
@@ -222,22 +221,22 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         file.write(b"one\n").expect("written");
         std::fs::rename(&path, folder.path().join("old")).expect("moved");
-        file.named.look_again();
+        file.file.make_check_due();
         file.write(b"two\n").expect("written");
         assert_eq!(std::fs::read(folder.path().join("old")).expect("it is there"), b"one\n");
         assert_eq!(std::fs::read(&path).expect("it is there"), b"two\n");
     }
 
     #[test]
-    fn lines_of_a_file_that_is_gone_do_not_count_as_written() {
+    fn write_fails_while_the_file_is_deleted_and_cannot_be_created() {
         let folder = tempfile::tempdir().expect("a folder");
         let within = folder.path().join("within");
         std::fs::create_dir(&within).expect("made");
         let mut file = LogFile::open(within.join("log")).expect("it opens");
         std::fs::remove_dir_all(&within).expect("removed");
-        file.named.look_again();
+        file.file.make_check_due();
         for _ in 0..3 {
-            file.write(b"lost\n").expect_err("nobody would see it");
+            file.write(b"lost\n").expect_err("the line would be lost");
         }
         std::fs::create_dir(&within).expect("made");
         file.write(b"two\n").expect("written");
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_nobody_reads_is_not_waited_for() {
+    fn opening_a_pipe_without_a_reader_does_not_block() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo runs");
@@ -254,10 +253,10 @@ mod tests {
         let to = path.clone();
         std::thread::spawn(move || {
             let mut file = LogFile::open(to).expect("it opens");
-            file.write(b"one\n").expect("it waits in the pipe");
+            file.write(b"one\n").expect("the pipe buffers it");
             let _ = opened.send(file);
         });
-        let _file = is_open.recv_timeout(Duration::from_secs(15)).expect("nobody is waited for");
+        let _file = is_open.recv_timeout(Duration::from_secs(15)).expect("opening does not block");
         let mut line = [0; 4];
         let mut reader = std::fs::File::open(&path).expect("it opens");
         std::io::Read::read_exact(&mut reader, &mut line).expect("it is read");

@@ -1,18 +1,17 @@
-//! Values that shall not stand in a log, and yet be told from one another.
+//! Masks values in logs so that they stay distinguishable from each other.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use sha2::{Digest, Sha256};
 
-/// What can be masked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaskedField {
-    /// Who a client is.
+    /// The subject of a grant.
     Subject,
-    /// What it reads.
+    /// Channel names.
     Channels,
-    /// The policy's own words.
+    /// The policy's reason.
     Reason,
 }
 
@@ -22,21 +21,20 @@ impl MaskedField {
     }
 }
 
-/// Puts a keyed hash in the place of a value. The key is this process's own and is written nowhere: within a process's lines the same
-/// value looks the same, and nobody can try out which value that was.
+/// Replaces values by a keyed hash. Each process has a random key that is written nowhere: within the lines of a process equal values look
+/// equal, and no reader of the log can find a value by trying candidates.
 ///
-/// What is masked may change, the key does not: a value looks the same before and after.
+/// The masked fields may change while the process runs. The key stays, so a value looks the same before and after.
 pub struct FieldMask {
-    /// A bit a field.
+    /// One bit per field.
     fields: AtomicU8,
     key: [u8; 32],
 }
 
-/// Bytes of a hash that are shown: enough that a million values hardly share one.
-const SHOWN: usize = 8;
+/// Bytes of the hash in a masked value: enough to make collisions unlikely among a million values.
+const MASK_BYTES: usize = 8;
 
 impl FieldMask {
-    /// Masks these fields.
     #[must_use]
     pub fn new(fields: &[MaskedField]) -> Self {
         let mask = Self { fields: AtomicU8::new(0), key: rand::random() };
@@ -50,29 +48,28 @@ impl FieldMask {
         self.fields.store(bits, Ordering::Relaxed);
     }
 
-    /// The value as it may be shown.
+    /// The masked value; the value itself if the field is not masked.
     #[must_use]
-    pub fn show(&self, field: MaskedField, value: &str) -> String {
+    pub fn mask(&self, field: MaskedField, value: &str) -> String {
         if self.fields.load(Ordering::Relaxed) & field.bit() == 0 {
             return value.to_owned();
         }
         let mut hash = Sha256::new();
         hash.update(self.key);
-        // The same words in two fields do not look the same.
+        // Equal values of two fields look different.
         hash.update([field as u8]);
         hash.update(value);
-        let mut shown = String::from("~");
-        for byte in &hash.finalize()[..SHOWN] {
-            // Writing to a text does not fail.
-            let _ = write!(shown, "{byte:02x}");
+        let mut masked = String::from("~");
+        for byte in &hash.finalize()[..MASK_BYTES] {
+            // Writing to a string does not fail.
+            let _ = write!(masked, "{byte:02x}");
         }
-        shown
+        masked
     }
 
-    /// The same for a list.
     #[must_use]
-    pub fn all(&self, field: MaskedField, values: &[String]) -> Vec<String> {
-        values.iter().map(|value| self.show(field, value)).collect()
+    pub fn mask_all(&self, field: MaskedField, values: &[String]) -> Vec<String> {
+        values.iter().map(|value| self.mask(field, value)).collect()
     }
 }
 
@@ -84,7 +81,7 @@ impl Default for FieldMask {
 
 impl std::fmt::Debug for FieldMask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mask").field("fields", &self.fields).finish_non_exhaustive()
+        f.debug_struct("FieldMask").field("fields", &self.fields).finish_non_exhaustive()
     }
 }
 
@@ -93,18 +90,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_looks_the_same_within_a_process_alone() {
+    fn equal_values_look_equal_within_one_process_only() {
         let mask = FieldMask::new(&[MaskedField::Subject, MaskedField::Channels]);
-        let alice = mask.show(MaskedField::Subject, "alice");
-        assert_eq!(alice, mask.show(MaskedField::Subject, "alice"));
+        let alice = mask.mask(MaskedField::Subject, "alice");
+        assert_eq!(alice, mask.mask(MaskedField::Subject, "alice"));
         assert_eq!((alice.len(), alice.starts_with('~')), (17, true));
-        assert_ne!(alice, mask.show(MaskedField::Subject, "bob"));
-        assert_ne!(alice, mask.show(MaskedField::Channels, "alice"));
-        assert_ne!(alice, FieldMask::new(&[MaskedField::Subject]).show(MaskedField::Subject, "alice"));
-        assert_eq!(mask.show(MaskedField::Reason, "no"), "no");
+        assert_ne!(alice, mask.mask(MaskedField::Subject, "bob"));
+        assert_ne!(alice, mask.mask(MaskedField::Channels, "alice"));
+        assert_ne!(alice, FieldMask::new(&[MaskedField::Subject]).mask(MaskedField::Subject, "alice"));
+        assert_eq!(mask.mask(MaskedField::Reason, "no"), "no");
         mask.set(&[MaskedField::Subject, MaskedField::Reason]);
-        assert_eq!(mask.show(MaskedField::Subject, "alice"), alice);
-        assert_ne!(mask.show(MaskedField::Reason, "no"), "no");
-        assert_eq!(mask.show(MaskedField::Channels, "alice"), "alice");
+        assert_eq!(mask.mask(MaskedField::Subject, "alice"), alice);
+        assert_ne!(mask.mask(MaskedField::Reason, "no"), "no");
+        assert_eq!(mask.mask(MaskedField::Channels, "alice"), "alice");
     }
 }

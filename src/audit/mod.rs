@@ -1,5 +1,4 @@
-//! What is told of decisions beside the request's path: the decision log, the recording, and the candidate that is asked about
-//! some of them. Nothing here holds a decision up or changes it.
+//! The decision log and the recording. Both observe decisions; they neither delay nor change them.
 
 pub(crate) mod decision_log;
 pub mod mask;
@@ -20,29 +19,27 @@ use crate::audit::recording::Recording;
 use crate::audit::writer::{LineCounters, LineCounts};
 use crate::authz::observer::{DecisionEvent, DecisionObserver, Observation};
 
-/// What is written down, and where.
+/// What is written, and where.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AuditConfig {
-    /// A line for each decision.
+    /// The decision log.
     pub log: Option<LogTarget>,
-    /// What is masked in it.
-    pub mask: Vec<MaskedField>,
-    /// Whole requests.
-    pub record: Option<recording::RecordingConfig>,
+    /// Fields that the decision log masks.
+    pub masked_fields: Vec<MaskedField>,
+    pub recording: Option<recording::RecordingConfig>,
 }
 
-/// Where lines go.
+/// Where the decision log is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogTarget {
-    /// This program's own output.
     Stdout,
-    /// A file, at the end of which they stand.
+    /// Lines are appended to this file.
     File(PathBuf),
 }
 
-/// Nothing can be written there.
+/// A log or a recording that cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("{key}: {target}: cannot be written to")]
+#[error("{key}: cannot open {target} for writing")]
 pub struct OpenError {
     key: &'static str,
     target: String,
@@ -52,91 +49,89 @@ pub struct OpenError {
 /// The decision log and the recording.
 #[derive(Default)]
 pub struct Audit {
-    writers: Arc<ArcSwap<Writers>>,
+    writers: Arc<ArcSwap<AuditWriters>>,
     mask: Arc<FieldMask>,
-    /// Lines of all logs since the start.
-    logged: Arc<LineCounters>,
-    /// Entries of all recordings since the start.
-    recorded: Arc<LineCounters>,
+    /// Lines of the decision log since the start of the process.
+    log_counters: Arc<LineCounters>,
+    /// Lines of the recording since the start of the process.
+    recording_counters: Arc<LineCounters>,
 }
 
-/// Where decisions are written down. It is open, so that they can be.
+/// The open files of a configuration.
 #[derive(Default)]
-pub struct Writers {
-    settings: AuditConfig,
+pub struct AuditWriters {
+    config: AuditConfig,
     log: Option<Arc<DecisionLog>>,
     recording: Option<Arc<Recording>>,
 }
 
 impl Audit {
-    /// Writes down from now on what these settings say, if it can be written there.
-    pub fn write(&self, settings: AuditConfig) -> Result<(), OpenError> {
-        self.take(self.open(settings)?);
+    /// Opens and installs the writers of a configuration.
+    pub fn configure(&self, config: AuditConfig) -> Result<(), OpenError> {
+        self.install(self.open(config)?);
         Ok(())
     }
 
-    /// Opens what is to be written to, unless it is open already. Nothing changes before it is [taken](Self::take).
-    pub fn open(&self, settings: AuditConfig) -> Result<Writers, OpenError> {
-        let now = self.writers.load();
-        let log = match &settings.log {
-            same if *same == now.settings.log => now.log.clone(),
+    /// Opens the files of a configuration, except those that are open already. They are not used before [`install`](Self::install).
+    pub fn open(&self, config: AuditConfig) -> Result<AuditWriters, OpenError> {
+        let current = self.writers.load();
+        let log = match &config.log {
+            log if *log == current.config.log => current.log.clone(),
             None => None,
             Some(target) => {
-                Some(Arc::new(DecisionLog::open(target, Arc::clone(&self.mask), Arc::clone(&self.logged))?))
+                Some(Arc::new(DecisionLog::open(target, Arc::clone(&self.mask), Arc::clone(&self.log_counters))?))
             }
         };
-        let recording = match &settings.record {
-            same if *same == now.settings.record => now.recording.clone(),
+        let recording = match &config.recording {
+            recording if *recording == current.config.recording => current.recording.clone(),
             None => None,
-            Some(recording) => Some(Arc::new(Recording::open(recording, Arc::clone(&self.recorded))?)),
+            Some(recording) => Some(Arc::new(Recording::open(recording, Arc::clone(&self.recording_counters))?)),
         };
-        Ok(Writers { settings, log, recording })
+        Ok(AuditWriters { config, log, recording })
     }
 
-    /// Writes there from now on. What was told before goes where it was to go.
-    pub fn take(&self, writers: Writers) {
-        self.mask.set(&writers.settings.mask);
+    /// Replaces the writers. Lines that are queued still go to the previous ones.
+    pub fn install(&self, writers: AuditWriters) {
+        self.mask.set(&writers.config.masked_fields);
         self.writers.store(Arc::new(writers));
     }
 
-    /// How values are masked.
     #[must_use]
     pub fn mask(&self) -> Arc<FieldMask> {
         Arc::clone(&self.mask)
     }
 
-    /// What became of the lines of the decision log.
     #[must_use]
-    pub fn logged(&self) -> LineCounts {
-        self.logged.counts()
+    pub fn log_counts(&self) -> LineCounts {
+        self.log_counters.counts()
     }
 
-    /// What became of the decisions that were to be recorded.
     #[must_use]
-    pub fn recorded(&self) -> LineCounts {
-        self.recorded.counts()
+    pub fn recording_counts(&self) -> LineCounts {
+        self.recording_counters.counts()
     }
 
-    /// Waits until what was told by now is written, or for so long.
-    pub fn flush(&self, within: Duration) {
-        let until = Instant::now() + within;
+    /// Waits until all queued lines are written, at most for `timeout`.
+    pub fn flush(&self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
         let writers = self.writers.load();
         if let Some(log) = &writers.log {
-            log.flush(until);
+            log.flush(deadline);
         }
         if let Some(recording) = &writers.recording {
-            recording.flush(until);
+            recording.flush(deadline);
         }
     }
 }
 
 impl DecisionObserver for Audit {
     fn begin(&self) -> Option<Observation> {
-        let recording = self.writers.load().recording.as_ref().filter(|recording| recording.wants()).map(Arc::clone)?;
+        let recording =
+            self.writers.load().recording.as_ref().filter(|recording| recording.samples()).map(Arc::clone)?;
         let writers = Arc::clone(&self.writers);
         Some(Box::new(move |event| {
             // A recording that was replaced during the decision takes no more entries.
-            if writers.load().recording.as_ref().is_some_and(|now| Arc::ptr_eq(now, &recording)) {
+            if writers.load().recording.as_ref().is_some_and(|current| Arc::ptr_eq(current, &recording)) {
                 recording.record(event);
             }
         }))
@@ -149,7 +144,7 @@ impl DecisionObserver for Audit {
     }
 }
 
-/// ms since 1970 as people and other programs read them.
+/// Formats milliseconds since the Unix epoch.
 fn rfc3339(ms: u64) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
 }

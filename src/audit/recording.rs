@@ -1,5 +1,5 @@
-//! The recording: whole requests, credentials and all, with what the host answered and what was decided, so that another policy
-//! can be asked the same.
+//! The recording: complete requests with their credentials, the answers to host calls, and the decisions, so that another policy can be
+//! evaluated on the same requests.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::audit::reopening_file::ReopeningFile;
-use crate::audit::summary::texts;
+use crate::audit::summary::strings_size;
 use crate::audit::writer::{Line, LineCounters, LineWriter, Sink};
 use crate::audit::{OpenError, rfc3339};
 use crate::authz::observer::DecisionEvent;
@@ -24,17 +24,15 @@ use crate::util::clock::now_ms;
 use crate::wasm::host_trace::{Exchange, HostTrace};
 use crate::wasm::octets::Octets;
 
-/// The form of the lines.
+/// Version of the line format.
 pub const FORMAT: u32 = 1;
 
-/// What is recorded, and where.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecordingConfig {
-    /// The file.
     pub file: PathBuf,
     /// The share of decisions, from 0 to 1.
     pub share: f64,
-    /// The file has at most so many bytes.
+    /// Maximum bytes of the file.
     pub limit: u64,
 }
 
@@ -43,35 +41,32 @@ pub struct RecordingConfig {
 pub struct RecordedDecision {
     /// [`FORMAT`].
     pub recording: u32,
-    /// When it was decided, as RFC 3339 has it.
+    /// When it was decided, in RFC 3339 format.
     pub time: String,
-    /// What decided, `sha256:…`.
+    /// The digest of the policy, `sha256:…`.
     pub policy: String,
-    /// How long that took.
+    /// How long the decision took.
     pub duration_us: u64,
-    /// What was asked.
     pub request: RecordedRequest,
-    /// The channels that were asked for.
+    /// The channels that the request asked for.
     pub channels: Vec<String>,
-    /// What the policy took for the time, ms since 1970.
+    /// The policy's clock, in milliseconds since the Unix epoch.
     pub now: u64,
-    /// What it asked of the host.
+    /// Its host calls and their answers.
     pub calls: Vec<Exchange>,
-    /// Whether it sent requests. What came of them is not here.
+    /// Whether it sent outbound requests. Their responses are not recorded.
     pub network: bool,
-    /// What was decided, as a file of cases has it.
+    /// The decision, with the field names of a test case.
     pub answer: Map<String, Value>,
 }
 
-/// A request with everything that is in it.
+/// A complete request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RecordedRequest {
     id: String,
-    /// As it was sent.
     pub method: String,
     scheme: String,
     authority: String,
-    /// As it was sent.
     pub path_with_query: String,
     headers: Vec<(String, Octets)>,
     client_address: String,
@@ -95,27 +90,26 @@ impl From<&Request> for RecordedRequest {
 impl TryFrom<RecordedRequest> for Request {
     type Error = String;
 
-    fn try_from(whole: RecordedRequest) -> Result<Self, String> {
+    fn try_from(recorded: RecordedRequest) -> Result<Self, String> {
         let mut headers = HeaderMap::new();
-        for (name, Octets(value)) in whole.headers {
-            let wrong = || format!("a header that is none: {:?}", name.chars().take(64).collect::<String>());
+        for (name, Octets(value)) in recorded.headers {
+            let wrong = || format!("invalid header: {:?}", name.chars().take(64).collect::<String>());
             let value = HeaderValue::from_bytes(&value).map_err(|_| wrong())?;
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
             headers.try_append(name, value).map_err(|_| "too many headers".to_owned())?;
         }
         Ok(Self {
-            method: whole.method,
-            scheme: whole.scheme,
-            authority: whole.authority,
-            path_with_query: whole.path_with_query,
+            method: recorded.method,
+            scheme: recorded.scheme,
+            authority: recorded.authority,
+            path_with_query: recorded.path_with_query,
             headers,
-            client_address: whole.client_address,
-            id: whole.id,
+            client_address: recorded.client_address,
+            id: recorded.id,
         })
     }
 }
 
-/// Records.
 pub struct Recording {
     lines: LineWriter<PendingEntry>,
     share: f64,
@@ -123,42 +117,42 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Opens the file, which is this user's alone from then on.
-    pub fn open(settings: &RecordingConfig, tally: Arc<LineCounters>) -> Result<Self, OpenError> {
-        let RecordingConfig { file, share, limit } = settings.clone();
+    /// Opens the file and makes it accessible to this user only.
+    pub fn open(config: &RecordingConfig, counters: Arc<LineCounters>) -> Result<Self, OpenError> {
+        let RecordingConfig { file, share, limit } = config.clone();
         let target = file.display().to_string();
         let is_full = Arc::new(AtomicBool::new(false));
         let lines = RecordingFile::open(file, limit, Arc::clone(&is_full))
-            .and_then(|file| LineWriter::start("recording", file, gap, tally))
+            .and_then(|file| LineWriter::start("recording", file, dropped_line, counters))
             .map_err(|source| OpenError { key: "decisions.recording.file", target: target.clone(), source })?;
         tracing::warn!(
             file = target,
             share,
             limit,
-            "decisions.recording.file: whole requests are being recorded, WITH THEIR COOKIES AND TOKENS; whoever reads the file can sign in as these clients"
+            "decisions.recording.file: complete requests are recorded, WITH THEIR COOKIES AND TOKENS: anyone who can read the file can sign in as these clients"
         );
         Ok(Self { lines, share, is_full })
     }
 
-    /// Whether the next decision is recorded.
-    pub fn wants(&self) -> bool {
+    /// Whether to record the next decision. Chosen at random.
+    pub fn samples(&self) -> bool {
         !self.is_full.load(Ordering::Relaxed) && rand::random::<f64>() < self.share
     }
 
-    /// Takes a decision. Without a trace no policy was asked: an answer that was given again was recorded before, or could have been.
+    /// Queues a decision. A decision without a trace, such as a cached one, is not recorded: no policy was evaluated.
     pub(super) fn record(&self, event: &DecisionEvent<'_>) {
         let Some(trace) = event.trace.clone() else { return };
         let (request, decision) = (event.request.clone(), event.decision.clone());
         self.lines.push(PendingEntry { time: event.time, request, channels: event.channels.to_vec(), decision, trace });
     }
 
-    /// Waits until what was told by now is written, or until then.
-    pub fn flush(&self, until: Instant) {
-        self.lines.flush(until);
+    /// Waits until all queued lines are written, at most until the deadline.
+    pub fn flush(&self, deadline: Instant) {
+        self.lines.flush(deadline);
     }
 }
 
-/// A decision on its way to the recording.
+/// A queued decision. The writer thread formats it.
 struct PendingEntry {
     time: u64,
     request: Request,
@@ -176,7 +170,7 @@ impl Line for PendingEntry {
             Outcome::Failed(_) => 0,
         };
         let request = self.request.path_with_query.len() + headers(&self.request.headers);
-        size_of::<Self>() + request + texts(&self.channels) + self.trace.size() + answer
+        size_of::<Self>() + request + strings_size(&self.channels) + self.trace.size() + answer
     }
 
     fn write(self, to: &mut Vec<u8>) {
@@ -196,35 +190,34 @@ impl Line for PendingEntry {
             network: self.trace.network,
             answer,
         };
-        // A vector takes all, and every text is one of JSON's.
+        // Cannot fail: the writer is a vector, and every field is valid JSON.
         let _ = serde_json::to_writer(&mut *to, &entry);
         to.push(b'\n');
     }
 }
 
-/// The line that tells of decisions that were to be recorded and are not.
-fn gap(dropped: u64) -> String {
+fn dropped_line(dropped: u64) -> String {
     json!({ "recording": FORMAT, "time": rfc3339(now_ms()), "dropped": dropped }).to_string()
 }
 
 struct RecordingFile {
-    named: ReopeningFile,
+    file: ReopeningFile,
     size: u64,
     limit: u64,
     is_full: Arc<AtomicBool>,
-    /// What is there may end in the middle of a line.
+    /// The file may end within a line.
     torn: bool,
 }
 
 impl RecordingFile {
     fn open(path: PathBuf, limit: u64, is_full: Arc<AtomicBool>) -> io::Result<Self> {
-        let mut file = Self { named: ReopeningFile::open(path, own_file)?, size: 0, limit, is_full, torn: false };
+        let mut file = Self { file: ReopeningFile::open(path, open_private)?, size: 0, limit, is_full, torn: false };
         file.find_end()?;
         Ok(file)
     }
 
     fn find_end(&mut self) -> io::Result<()> {
-        let file = self.named.file();
+        let file = self.file.handle();
         self.size = file.seek(SeekFrom::End(0))?;
         let mut last = [b'\n'];
         if self.size > 0 {
@@ -237,22 +230,23 @@ impl RecordingFile {
 
     fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         let torn = self.torn;
-        // Until it is done.
+        // Stays if a write fails.
         self.torn = true;
         if torn {
-            self.named.file().write_all(b"\n")?;
+            self.file.handle().write_all(b"\n")?;
         }
-        self.named.file().write_all(lines)?;
+        self.file.handle().write_all(lines)?;
         self.torn = false;
         Ok(())
     }
 }
 
-/// A file of this user's alone. Nothing else is made so: a device has a mode for all.
-fn own_file(path: &Path) -> io::Result<File> {
+/// Opens a file for appending and makes it accessible to this user only. Anything but a regular file is refused, because the mode of a
+/// device must not change.
+fn open_private(path: &Path) -> io::Result<File> {
     let is_other = std::fs::metadata(path).is_ok_and(|info| !info.is_file());
     if is_other {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no ordinary file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     let file = OpenOptions::new().append(true).read(true).create(true).mode(0o600).open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
@@ -260,35 +254,36 @@ fn own_file(path: &Path) -> io::Result<File> {
 }
 
 impl Sink for RecordingFile {
-    /// Writes as many whole lines as there is room for. The first that has none is the end.
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+    /// Writes the lines that fit into the limit. The first one that does not ends the recording.
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         if self.is_full.load(Ordering::Relaxed) {
-            return Ok(());
+            return Ok(0);
         }
-        if self.named.follow(self.torn)? {
+        if self.file.reopen_if_moved(self.torn)? {
             self.find_end()?;
         }
         let room = usize::try_from(self.limit.saturating_sub(self.size + u64::from(self.torn))).unwrap_or(usize::MAX);
         let fitting = match lines.get(..room) {
             None => lines,
-            Some(most) => &lines[..most.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)],
+            Some(room) => &lines[..room.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)],
         };
         if !fitting.is_empty() {
             let result = self.append(fitting);
-            self.size = self.named.file().metadata().map_or(self.size + fitting.len() as u64, |info| info.len());
+            self.size = self.file.handle().metadata().map_or(self.size + fitting.len() as u64, |info| info.len());
             result?;
         }
         if fitting.len() < lines.len() {
             self.is_full.store(true, Ordering::Relaxed);
-            tracing::warn!(limit = self.limit, "the recording has what decisions.recording.max-size allows, and ends");
+            tracing::warn!(limit = self.limit, "the recording has reached decisions.recording.max-size and ends");
         }
-        Ok(())
+        Ok(fitting.len())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::writer::LineCounts;
 
     fn open(path: &std::path::Path, limit: u64) -> (RecordingFile, Arc<AtomicBool>) {
         let is_full = Arc::<AtomicBool>::default();
@@ -296,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_ends_at_its_limit_and_goes_on_behind_a_torn_line() {
+    fn recording_ends_at_its_limit_and_continues_after_a_torn_line() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("recording.jsonl");
         std::fs::write(&path, "cut o").expect("written");
@@ -305,23 +300,48 @@ mod tests {
         file.write(b"one\ntwo\n").expect("written");
         file.write(b"three\nfour\n").expect("written");
         assert!(is_full.load(Ordering::Relaxed));
-        file.write(b"a\n").expect("not wanted");
+        file.write(b"a\n").expect("no error");
         assert_eq!(std::fs::read_to_string(&path).expect("it is there"), "cut o\none\ntwo\nthree\n");
         let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let (mut file, is_full) = open(&path, 20);
-        file.write(b"more\n").expect("not wanted");
+        file.write(b"more\n").expect("no error");
         assert!(is_full.load(Ordering::Relaxed));
     }
 
+    struct Text(&'static str);
+
+    impl Line for Text {
+        fn size(&self) -> usize {
+            self.0.len()
+        }
+
+        fn write(self, to: &mut Vec<u8>) {
+            to.extend_from_slice(self.0.as_bytes());
+        }
+    }
+
     #[test]
-    fn a_recording_that_was_taken_away_is_begun_anew() {
+    fn lines_beyond_the_size_limit_count_as_dropped() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, _) = open(&folder.path().join("recording.jsonl"), 10);
+        let counters = Arc::<LineCounters>::default();
+        let lines = LineWriter::start("test", file, dropped_line, Arc::clone(&counters)).expect("a thread");
+        for text in ["one\n", "two\n", "three\n", "four\n"] {
+            lines.push(Text(text));
+        }
+        lines.flush(Instant::now() + std::time::Duration::from_secs(20));
+        assert_eq!(counters.counts(), LineCounts { written: 2, dropped: 2 });
+    }
+
+    #[test]
+    fn deleted_recording_is_created_again_with_the_whole_limit() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("recording.jsonl");
         let (mut file, _) = open(&path, 20);
         file.write(b"one\ntwo\n").expect("written");
         std::fs::remove_file(&path).expect("removed");
-        file.named.look_again();
+        file.file.make_check_due();
         file.write(b"three\nfour\nfive\n").expect("written");
         assert_eq!(std::fs::read(&path).expect("it is there"), b"three\nfour\nfive\n", "it has the whole limit");
         let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
@@ -329,9 +349,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_not_made_this_users_alone() {
+    fn pipe_is_refused_and_keeps_its_mode() {
         let folder = tempfile::tempdir().expect("a folder");
-        // Stands for `/dev/null`, which a test had better not touch.
+        // Instead of `/dev/null`, whose mode a failing test would change.
         let path = folder.path().join("pipe");
         let made = std::process::Command::new("mkfifo").args(["-m", "0644"]).arg(&path).status().expect("mkfifo runs");
         assert!(made.success());

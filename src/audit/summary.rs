@@ -1,37 +1,35 @@
-//! A decision's answer as it is told to operators: no header, no body, so no cookie and nothing that a client was sent.
+//! A decision as operators see it, without headers and body, so without cookies and response data.
 
 use serde::Serialize;
 
 use crate::audit::mask::{FieldMask, MaskedField};
 use crate::policy::{Decision, Outcome};
 
-/// What was answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DecisionSummary {
-    /// `allowed`, `rejected` or `error`; `revoked` where the policy allowed what was taken away for a while.
+    /// `allowed`, `rejected` or `error`; `revoked` if a revocation overrides the policy's grant.
     pub outcome: &'static str,
-    /// Of a rejection.
+    /// HTTP status of a rejection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// Of an error.
+    /// Kind of an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<&'static str>,
-    /// Who it is, by the policy's grant.
+    /// Subject of a grant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// The channels that were granted, where those are not all.
+    /// The granted channels, if they are not all that were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granted: Option<Vec<String>>,
-    /// When the grant ends, ms since 1970.
+    /// Expiry of a grant, in milliseconds since the Unix epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<u64>,
-    /// The policy's own words.
+    /// The policy's reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
 impl DecisionSummary {
-    /// As it was answered.
     #[must_use]
     pub fn new(decision: &Decision) -> Self {
         let outcome = match &decision.outcome {
@@ -40,7 +38,7 @@ impl DecisionSummary {
             Outcome::Rejected(_) => "rejected",
             Outcome::Failed(_) => "error",
         };
-        let mut said = Self {
+        let mut summary = Self {
             outcome,
             status: None,
             kind: None,
@@ -51,37 +49,37 @@ impl DecisionSummary {
         };
         match &decision.outcome {
             Outcome::Allowed(grant) => {
-                said.subject.clone_from(&grant.subject);
-                said.granted.clone_from(&grant.channels);
-                said.expires_at = grant.expires_at;
+                summary.subject.clone_from(&grant.subject);
+                summary.granted.clone_from(&grant.channels);
+                summary.expires_at = grant.expires_at;
             }
-            Outcome::Rejected(rejection) => said.status = Some(rejection.status.as_u16()),
-            Outcome::Failed(failure) => said.kind = Some(failure.kind()),
+            Outcome::Rejected(rejection) => summary.status = Some(rejection.status.as_u16()),
+            Outcome::Failed(failure) => summary.kind = Some(failure.kind()),
         }
-        said
+        summary
     }
 
-    /// As it may be shown.
+    /// Masks its fields.
     #[must_use]
     pub fn masked(self, mask: &FieldMask) -> Self {
         Self {
-            subject: self.subject.map(|subject| mask.show(MaskedField::Subject, &subject)),
-            granted: self.granted.map(|granted| mask.all(MaskedField::Channels, &granted)),
-            reason: self.reason.map(|reason| mask.show(MaskedField::Reason, &reason)),
+            subject: self.subject.map(|subject| mask.mask(MaskedField::Subject, &subject)),
+            granted: self.granted.map(|granted| mask.mask_all(MaskedField::Channels, &granted)),
+            reason: self.reason.map(|reason| mask.mask(MaskedField::Reason, &reason)),
             ..self
         }
     }
 
-    /// Bytes of its texts, about.
+    /// Approximate bytes of its strings.
     #[must_use]
     pub fn size(&self) -> usize {
-        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        text(&self.subject) + text(&self.reason) + self.granted.as_ref().map_or(0, |granted| texts(granted))
+        let length = |string: &Option<String>| string.as_ref().map_or(0, String::len);
+        length(&self.subject) + length(&self.reason) + self.granted.as_ref().map_or(0, |granted| strings_size(granted))
     }
 }
 
-/// Bytes of these texts, about.
+/// Approximate bytes of these strings.
 #[must_use]
-pub fn texts(texts: &[String]) -> usize {
-    texts.iter().map(|text| size_of::<String>() + text.len()).sum()
+pub fn strings_size(strings: &[String]) -> usize {
+    strings.iter().map(|string| size_of::<String>() + string.len()).sum()
 }

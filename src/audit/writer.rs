@@ -1,4 +1,5 @@
-//! Lines on their way to a file: a bounded queue that nobody waits for, and a thread that writes.
+//! Writes lines on a thread of its own. The queue is bounded; a line that does not fit is dropped and counted, so that decisions never
+//! wait for a disk.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -6,68 +7,66 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Lines that wait, and their bytes: what is told while a disk stalls for a second or two. The rest is dropped and counted.
-const LINES: usize = 16_384;
-const BYTES: usize = 8 << 20;
-/// What is written at once.
-const BATCH: usize = 256 << 10;
-/// Between two looks at a queue that is full.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Bounds of the queue: enough for a disk that stalls for a second or two.
+const MAX_QUEUED_LINES: usize = 16_384;
+const MAX_QUEUED_BYTES: usize = 8 << 20;
+/// Lines are written in batches of about this size.
+const BATCH_BYTES: usize = 256 << 10;
+/// How often `flush` tries to enter a full queue.
+const FLUSH_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What becomes a line.
 pub trait Line: Send + 'static {
-    /// The bytes that it takes while it waits, about.
+    /// Approximate bytes in the queue.
     fn size(&self) -> usize;
-    /// The line, with its end.
+    /// Appends the line with its newline.
     fn write(self, to: &mut Vec<u8>);
 }
 
-/// Where lines go.
+/// Where lines are written.
 pub trait Sink: Send + 'static {
-    /// Writes whole lines.
-    fn write(&mut self, lines: &[u8]) -> io::Result<()>;
+    /// Writes whole lines, from the first on. Returns the bytes of the lines that it accepted.
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize>;
 }
 
 impl Sink for io::Stdout {
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         let mut out = self.lock();
         out.write_all(lines)?;
-        out.flush()
+        out.flush()?;
+        Ok(lines.len())
     }
 }
 
-/// What became of lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LineCounts {
-    /// Written.
     pub written: u64,
-    /// Dropped, since there was no room in the queue or none on the disk.
+    /// The queue was full, the write failed, or the sink accepts no more lines.
     pub dropped: u64,
 }
 
-/// The way to a file.
+/// Queues lines for a writer thread.
 pub struct LineWriter<T> {
     queue: SyncSender<Message<T>>,
-    tally: Arc<LineCounters>,
+    counters: Arc<LineCounters>,
 }
 
 enum Message<T> {
     Line(T),
+    /// Answered when all lines before it are written.
     Flush(SyncSender<()>),
 }
 
-/// What is counted of lines, over all files that they went to one after the other.
+/// Counts lines. Successive writers of one log share the counters.
 #[derive(Default)]
 pub struct LineCounters {
-    waiting: AtomicUsize,
+    queued_bytes: AtomicUsize,
     written: AtomicU64,
     dropped: AtomicU64,
-    /// Of those that were dropped, what no line told of yet.
-    unsaid: AtomicU64,
+    /// Dropped lines that no line reports yet.
+    unreported: AtomicU64,
 }
 
 impl LineCounters {
-    /// What became of lines by now.
     pub fn counts(&self) -> LineCounts {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         LineCounts { written: load(&self.written), dropped: load(&self.dropped) }
@@ -75,51 +74,57 @@ impl LineCounters {
 
     fn drop_lines(&self, lines: u64) {
         self.dropped.fetch_add(lines, Ordering::Relaxed);
-        self.unsaid.fetch_add(lines, Ordering::Relaxed);
+        self.unreported.fetch_add(lines, Ordering::Relaxed);
     }
 }
 
 impl<T: Line> LineWriter<T> {
-    /// Starts a thread of this name that writes there. `gap` is the line that tells of so many that were dropped.
-    pub fn start(name: &str, sink: impl Sink, gap: fn(u64) -> String, tally: Arc<LineCounters>) -> io::Result<Self> {
-        let (queue, receiver) = sync_channel(LINES);
-        let writer = Writer { receiver, tally: Arc::clone(&tally), sink, gap, name: name.to_owned(), failing: false };
+    /// Starts a thread with this name. `dropped_line` formats the line that reports a number of dropped lines.
+    pub fn start(
+        name: &str,
+        sink: impl Sink,
+        dropped_line: fn(u64) -> String,
+        counters: Arc<LineCounters>,
+    ) -> io::Result<Self> {
+        let (queue, receiver) = sync_channel(MAX_QUEUED_LINES);
+        let counting = Arc::clone(&counters);
+        let writer = Writer { receiver, counters: counting, sink, dropped_line, name: name.to_owned(), failing: false };
         std::thread::Builder::new().name(name.into()).spawn(move || writer.run())?;
-        Ok(Self { queue, tally })
+        Ok(Self { queue, counters })
     }
 
-    /// Takes a line, or drops it where there is no room.
+    /// Queues a line, or drops it if the queue is full.
     pub fn push(&self, line: T) {
         let size = line.size();
-        if self.tally.waiting.fetch_add(size, Ordering::Relaxed) + size > BYTES
+        if self.counters.queued_bytes.fetch_add(size, Ordering::Relaxed) + size > MAX_QUEUED_BYTES
             || self.queue.try_send(Message::Line(line)).is_err()
         {
-            self.tally.waiting.fetch_sub(size, Ordering::Relaxed);
-            self.tally.drop_lines(1);
+            self.counters.queued_bytes.fetch_sub(size, Ordering::Relaxed);
+            self.counters.drop_lines(1);
         }
     }
 
-    /// Waits until what was taken by now is written, or until then.
-    pub fn flush(&self, until: Instant) {
+    /// Waits until all lines that are queued now are written, at most until the deadline.
+    pub fn flush(&self, deadline: Instant) {
         let (done, written) = sync_channel(1);
         let mut message = Message::Flush(done);
         loop {
             match self.queue.try_send(message) {
                 Ok(()) => break,
-                Err(TrySendError::Full(again)) if Instant::now() < until => message = again,
+                Err(TrySendError::Full(again)) if Instant::now() < deadline => message = again,
                 Err(_) => return,
             }
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(FLUSH_POLL_INTERVAL);
         }
-        let _ = written.recv_timeout(until.saturating_duration_since(Instant::now()));
+        let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
 struct Writer<T, S> {
     receiver: Receiver<Message<T>>,
-    tally: Arc<LineCounters>,
+    counters: Arc<LineCounters>,
     sink: S,
-    gap: fn(u64) -> String,
+    dropped_line: fn(u64) -> String,
     name: String,
     failing: bool,
 }
@@ -129,9 +134,9 @@ impl<T: Line, S: Sink> Writer<T, S> {
         let mut batch = Vec::new();
         while let Ok(first) = self.receiver.recv() {
             let (mut next, mut size, mut lines, mut flushed) = (Some(first), 0, 0, None);
-            let gap = self.tally.unsaid.swap(0, Ordering::Relaxed);
-            if gap > 0 {
-                batch.extend_from_slice((self.gap)(gap).as_bytes());
+            let unreported = self.counters.unreported.swap(0, Ordering::Relaxed);
+            if unreported > 0 {
+                batch.extend_from_slice((self.dropped_line)(unreported).as_bytes());
                 batch.push(b'\n');
             }
             while let Some(message) = next.take() {
@@ -146,40 +151,46 @@ impl<T: Line, S: Sink> Writer<T, S> {
                         break;
                     }
                 }
-                if batch.len() < BATCH {
+                if batch.len() < BATCH_BYTES {
                     next = self.receiver.try_recv().ok();
                 }
             }
-            self.write(&batch, lines, gap);
+            self.write(&batch, lines, unreported);
             batch.clear();
-            batch.shrink_to(BATCH);
-            self.tally.waiting.fetch_sub(size, Ordering::Relaxed);
+            batch.shrink_to(BATCH_BYTES);
+            self.counters.queued_bytes.fetch_sub(size, Ordering::Relaxed);
             if let Some(done) = flushed {
-                // Who waited for it may have given up.
+                // Fails if `flush` has timed out.
                 let _ = done.try_send(());
             }
         }
     }
 
-    fn write(&mut self, batch: &[u8], lines: u64, gap: u64) {
+    /// Writes a batch of `lines` lines, after one that reports `unreported` dropped lines, if there are any.
+    fn write(&mut self, batch: &[u8], lines: u64, unreported: u64) {
         if batch.is_empty() {
             return;
         }
         let result = self.sink.write(batch);
         match &result {
-            Ok(()) => {
-                self.tally.written.fetch_add(lines, Ordering::Relaxed);
+            Ok(accepted) => {
+                // Each line has exactly one newline.
+                let accepted = batch[..*accepted].iter().filter(|byte| **byte == b'\n').count() as u64;
+                let written = accepted.saturating_sub(u64::from(unreported > 0));
+                self.counters.written.fetch_add(written, Ordering::Relaxed);
+                // These are not reported in a line: a sink that refuses lines without an error accepts no more.
+                self.counters.dropped.fetch_add(lines.saturating_sub(written), Ordering::Relaxed);
             }
             Err(error) => {
-                self.tally.drop_lines(lines);
-                self.tally.unsaid.fetch_add(gap, Ordering::Relaxed);
+                self.counters.drop_lines(lines);
+                self.counters.unreported.fetch_add(unreported, Ordering::Relaxed);
                 if !self.failing {
-                    tracing::error!(what = self.name, %error, "cannot be written; decisions are made as before, their lines are lost");
+                    tracing::error!(what = self.name, %error, "cannot write decision lines: they are dropped until a write succeeds");
                 }
             }
         }
         if self.failing && result.is_ok() {
-            tracing::info!(what = self.name, "is written again");
+            tracing::info!(what = self.name, "decision lines are written again");
         }
         self.failing = result.is_err();
     }
@@ -203,14 +214,14 @@ mod tests {
         }
     }
 
-    /// Writes as long as it may; errors are said.
+    /// Each write waits for permission; `false` makes it fail.
     struct Gated(Arc<Mutex<Vec<u8>>>, Receiver<bool>);
 
     impl Sink for Gated {
-        fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
             if self.1.recv().unwrap_or(true) {
                 self.0.lock().expect("no panic").extend_from_slice(lines);
-                return Ok(());
+                return Ok(lines.len());
             }
             Err(io::Error::from(io::ErrorKind::StorageFull))
         }
@@ -229,30 +240,30 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_stalls_costs_lines_and_says_so() {
+    fn lines_beyond_a_full_queue_are_dropped_and_reported() {
         let (lines, written, open) = gated();
-        let most = BYTES / 1024;
-        for number in 0..most + 10 {
+        let capacity = MAX_QUEUED_BYTES / 1024;
+        for number in 0..capacity + 10 {
             lines.push(Number(number));
         }
-        assert_eq!(lines.tally.counts(), LineCounts { written: 0, dropped: 10 });
+        assert_eq!(lines.counters.counts(), LineCounts { written: 0, dropped: 10 });
         drop(open);
         lines.flush(soon());
         lines.push(Number(7));
         lines.flush(soon());
         let text = String::from_utf8(written.lock().expect("no panic").clone()).expect("text");
         assert!(text.contains("dropped 10\n"), "{}", &text[text.len() - 100..]);
-        assert_eq!(text.lines().count(), most + 2);
-        assert_eq!(lines.tally.counts(), LineCounts { written: most as u64 + 1, dropped: 10 });
+        assert_eq!(text.lines().count(), capacity + 2);
+        assert_eq!(lines.counters.counts(), LineCounts { written: capacity as u64 + 1, dropped: 10 });
     }
 
     #[test]
-    fn a_full_disk_costs_lines_until_there_is_room() {
+    fn lines_of_a_failed_write_are_dropped_and_reported_later() {
         let (lines, written, open) = gated();
         open.send(false).expect("it runs");
         lines.push(Number(1));
         lines.flush(soon());
-        assert_eq!(lines.tally.counts(), LineCounts { written: 0, dropped: 1 });
+        assert_eq!(lines.counters.counts(), LineCounts { written: 0, dropped: 1 });
         drop(open);
         lines.push(Number(2));
         lines.flush(soon());

@@ -1,147 +1,142 @@
-//! The version in force: one value, replaced at one moment, and what is left of those before it.
+//! The active policy: one generation that is replaced atomically, and the retired generations that still finish decisions.
 
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwapOption;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use crate::authz::generation::{Activation, PolicyGeneration};
 use crate::authz::in_flight::{InFlight, InFlightGuard};
 use crate::policy::info::PolicyInfo;
 
-/// The version in force, if there is one.
 #[derive(Default)]
 pub struct ActivePolicy {
-    now: ArcSwapOption<PolicyGeneration>,
-    swapped: Mutex<SwapState>,
-    numbers: watch::Sender<u64>,
-    /// Places for instances that are made ahead, of all versions together: so many as the pool has for them.
-    ahead: OnceLock<Arc<Semaphore>>,
+    current: ArcSwapOption<PolicyGeneration>,
+    swaps: Mutex<SwapState>,
+    generations: watch::Sender<u64>,
+    /// One permit per prewarmed instance of all generations together. Created by the first activation, because the size of the
+    /// instance pool does not change while the process runs.
+    prewarm_permits: OnceLock<Arc<Semaphore>>,
 }
 
 #[derive(Default)]
 struct SwapState {
-    number: u64,
-    old: Vec<Retired>,
+    /// The generation of the last activation.
+    generation: u64,
+    retired: Vec<RetiredEntry>,
 }
 
-/// A version that is in force no longer.
-struct Retired {
+struct RetiredEntry {
     info: Arc<PolicyInfo>,
-    version: Weak<PolicyGeneration>,
-    pins: Arc<InFlight>,
+    generation: Weak<PolicyGeneration>,
+    in_flight: Arc<InFlight>,
 }
 
-impl Retired {
-    /// Decisions of it that are being made.
+impl RetiredEntry {
+    /// Decisions in progress: each holds a reference to its generation.
     fn decisions(&self) -> usize {
-        self.version.strong_count()
+        self.generation.strong_count()
     }
 
-    fn is_gone(&self) -> bool {
-        self.decisions() == 0 && self.pins.count() == 0
+    fn is_drained(&self) -> bool {
+        self.decisions() == 0 && self.in_flight.count() == 0
     }
 }
 
-/// A version that is in force no longer, as long as decisions of it are being made.
+/// A replaced policy generation that still finishes decisions.
 #[derive(Clone, Debug)]
 pub struct RetiredGeneration {
-    /// What it is.
     pub info: Arc<PolicyInfo>,
-    /// Decisions that were begun under it and are not done.
+    /// Decisions in progress.
     pub decisions: usize,
 }
 
-/// A swap that was done: decisions that begin from now on are made by what is in force now.
+/// A completed activation: the new generation makes every decision that begins from now on.
 pub struct Swap {
-    /// What is in force.
+    /// The new active policy.
     pub info: Arc<PolicyInfo>,
-    old: Vec<Arc<InFlight>>,
+    retired: Vec<Arc<InFlight>>,
 }
 
 impl Swap {
-    /// Waits until no answer of an older version is on its way out any more: a few milliseconds, or as long as a decision may take.
-    /// Whatever is answered behind this is the new version's word.
-    pub async fn acknowledged(self) -> Arc<PolicyInfo> {
-        for pins in &self.old {
-            pins.gone().await;
+    /// Waits until no response of a retired generation is being written: a few milliseconds, or as long as a decision may take. Every
+    /// response after this was decided by the new generation.
+    pub async fn drained(self) -> Arc<PolicyInfo> {
+        for in_flight in &self.retired {
+            in_flight.drained().await;
         }
         self.info
     }
 }
 
 impl ActivePolicy {
-    /// What is in force.
     pub fn load(&self) -> Option<Arc<PolicyGeneration>> {
-        self.now.load_full()
+        self.current.load_full()
     }
 
-    fn is(&self, version: &Arc<PolicyGeneration>) -> bool {
-        self.now.load().as_ref().is_some_and(|now| Arc::ptr_eq(now, version))
-    }
-
-    /// Pins a version that is in force behind this; none if it is not.
-    pub fn pin(&self, version: &Arc<PolicyGeneration>) -> Option<InFlightGuard> {
-        let pin = version.pins.pin();
-        // Whoever swaps stores first and counts then; here it is the other way round, so that one of the two sees the other.
+    /// A guard of this generation, if it is still active.
+    pub fn guard_if_active(&self, generation: &Arc<PolicyGeneration>) -> Option<InFlightGuard> {
+        let guard = generation.in_flight.guard();
+        // `swap` stores the generation first and reads the count then; this is the other way round, so that one of the two sees the
+        // other.
         fence(Ordering::SeqCst);
-        self.is(version).then_some(pin)
+        let is_active = self.current.load().as_ref().is_some_and(|active| Arc::ptr_eq(active, generation));
+        is_active.then_some(guard)
     }
 
-    /// What is in force, pinned.
-    pub fn pinned(&self) -> Option<(Arc<PolicyGeneration>, InFlightGuard)> {
+    /// The active generation with a guard.
+    pub fn load_guarded(&self) -> Option<(Arc<PolicyGeneration>, InFlightGuard)> {
         loop {
-            let version = self.load()?;
-            if let Some(pin) = self.pin(&version) {
-                return Some((version, pin));
+            let generation = self.load()?;
+            if let Some(guard) = self.guard_if_active(&generation) {
+                return Some((generation, guard));
             }
         }
     }
 
-    /// Puts the next version in force.
-    pub fn swap(&self, next: Activation) -> Swap {
-        // Held for the whole, so that numbers are in the order in which versions took force.
-        let mut swapped = self.swapped();
-        swapped.number += 1;
-        // Two versions' worth: while one replaces another both have some. How many that is does not change while a process runs.
-        let places =
-            || Arc::new(Semaphore::new(next.context.limits.prepared.saturating_mul(2).min(Semaphore::MAX_PERMITS)));
-        let ahead = Arc::clone(self.ahead.get_or_init(places));
-        let version = PolicyGeneration::new(next, swapped.number, ahead);
-        let info = Arc::clone(&version.info);
-        if let Some(before) = self.now.swap(Some(version)) {
-            let (info, pins) = (Arc::clone(&before.info), Arc::clone(&before.pins));
-            before.retire();
-            swapped.old.push(Retired { info, version: Arc::downgrade(&before), pins });
+    /// Activates a policy and retires the one before it.
+    pub fn swap(&self, activation: Activation) -> Swap {
+        // Held for the whole swap, so that generations increase in the order of activation.
+        let mut swaps = self.swaps.lock();
+        swaps.generation += 1;
+        // Enough for two generations: during a swap both have prewarmed instances.
+        let new_permits = || {
+            let count = activation.context.limits.prepared.saturating_mul(2);
+            Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)))
+        };
+        let prewarm_permits = Arc::clone(self.prewarm_permits.get_or_init(new_permits));
+        let generation = PolicyGeneration::new(activation, swaps.generation, prewarm_permits);
+        let info = Arc::clone(&generation.info);
+        if let Some(previous) = self.current.swap(Some(generation)) {
+            let (info, in_flight) = (Arc::clone(&previous.info), Arc::clone(&previous.in_flight));
+            previous.retire();
+            swaps.retired.push(RetiredEntry { info, generation: Arc::downgrade(&previous), in_flight });
         }
         fence(Ordering::SeqCst);
-        swapped.old.retain(|old| !old.is_gone());
-        let old = swapped.old.iter().map(|old| Arc::clone(&old.pins)).collect();
-        self.numbers.send_replace(info.generation);
-        Swap { info, old }
+        swaps.retired.retain(|entry| !entry.is_drained());
+        let retired = swaps.retired.iter().map(|entry| Arc::clone(&entry.in_flight)).collect();
+        self.generations.send_replace(info.generation);
+        Swap { info, retired }
     }
 
-    /// The number of what is in force. Whoever knows the number of now is told of the next one.
-    pub fn numbers(&self) -> watch::Receiver<u64> {
-        self.numbers.subscribe()
+    /// The generation of the active policy; 0 before the first activation.
+    pub fn generations(&self) -> watch::Receiver<u64> {
+        self.generations.subscribe()
     }
 
-    /// Versions that are in force no longer and still decide about somebody.
-    pub fn old(&self) -> Vec<RetiredGeneration> {
-        let old = |old: &Retired| RetiredGeneration { info: Arc::clone(&old.info), decisions: old.decisions() };
-        self.swapped().old.iter().map(old).filter(|old| old.decisions > 0).collect()
+    /// Retired generations with decisions in progress.
+    pub fn retired(&self) -> Vec<RetiredGeneration> {
+        let describe =
+            |entry: &RetiredEntry| RetiredGeneration { info: Arc::clone(&entry.info), decisions: entry.decisions() };
+        self.swaps.lock().retired.iter().map(describe).filter(|retired| retired.decisions > 0).collect()
     }
 
-    /// Answers that are on their way out, of all versions.
-    pub fn pins(&self) -> usize {
-        let swapped = self.swapped();
-        let now = self.now.load().as_ref().map_or(0, |version| version.pins.count());
-        now + swapped.old.iter().map(|old| old.pins.count()).sum::<usize>()
-    }
-
-    fn swapped(&self) -> MutexGuard<'_, SwapState> {
-        self.swapped.lock()
+    /// Responses of all generations that are being written.
+    pub fn in_flight(&self) -> usize {
+        let swaps = self.swaps.lock();
+        let active = self.current.load().as_ref().map_or(0, |generation| generation.in_flight.count());
+        active + swaps.retired.iter().map(|entry| entry.in_flight.count()).sum::<usize>()
     }
 }

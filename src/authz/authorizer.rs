@@ -1,4 +1,4 @@
-//! Asks the policy in force.
+//! The public face of authorization: decides requests with the active policy and reports the decisions.
 
 use crate::telemetry::metrics::Metrics;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use arc_swap::ArcSwap;
 use tokio::sync::{broadcast, watch};
 
 use crate::authz::active::{ActivePolicy, RetiredGeneration, Swap};
-use crate::authz::cache::Forget;
+use crate::authz::cache::CacheSelector;
 use crate::authz::evaluate::{EvaluationOutput, Evaluator};
 use crate::authz::generation::{Activation, PolicyGeneration};
 use crate::authz::in_flight::InFlightGuard;
 use crate::authz::observer::{DecisionEvent, DecisionObserver, Observation};
 use crate::authz::revocation_list::RevocationList;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
-use crate::policy::{Decision, Failure, Limits, Outcome, Rejection, Request};
+use crate::policy::{Decision, Failure, Grant, Limits, Outcome, Rejection, Request};
 use crate::util::clock::now_ms;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
@@ -23,233 +23,231 @@ use crate::wasm::host::PolicyContext;
 use crate::wasm::host::PolicyEnv;
 use crate::wasm::host_trace::HostTrace;
 
-/// Decisions that a slow watcher may be behind.
-const WATCHED: usize = 256;
-/// The door.
+/// Decisions that a watcher may lag behind before it misses some.
+const MAX_WATCHER_LAG: usize = 256;
+
+/// Decides which requests may read which channels.
 pub struct Authorizer {
-    /// Where policies are compiled; none where everybody is let in.
+    /// Compiles policies; `None` if every request is allowed.
     compiler: Option<Compiler>,
     active: ActivePolicy,
-    denied: RevocationList,
-    /// What the policy in force, or the first one, has around it.
+    revocations: RevocationList,
+    /// The context of the active policy; before the first activation, the context of the policy to come.
     context: ArcSwap<PolicyContext>,
-    places: Evaluator,
+    evaluator: Evaluator,
     watchers: broadcast::Sender<Arc<ObservedDecision>>,
     observers: Vec<Arc<dyn DecisionObserver>>,
     metrics: Arc<Metrics>,
 }
 
-/// A decision as its watchers see it.
+/// A decision that took effect, as [`Authorizer::watch`] delivers it.
 #[derive(Debug)]
 pub struct ObservedDecision {
-    /// When, ms since 1970.
+    /// In milliseconds since the Unix epoch.
     pub time: u64,
-    /// The request's id.
     pub request_id: String,
-    /// The channels that were asked for.
+    /// The channels that the request asked for.
     pub channels: Vec<String>,
-    /// What came of it.
     pub decision: Decision,
 }
 
 impl Authorizer {
-    /// A door that lets nobody in until a policy is in force.
+    /// Rejects every request until the first policy is active.
     #[must_use]
     pub fn new(compiler: impl Into<Compiler>, env: PolicyEnv, limits: Limits, metrics: Arc<Metrics>) -> Self {
-        Self { compiler: Some(compiler.into()), ..Self::open_to_all(env, limits, metrics) }
+        Self { compiler: Some(compiler.into()), ..Self::allow_all(env, limits, metrics) }
     }
 
-    /// A door that lets everybody in, without a policy.
+    /// Allows every request, without a policy.
     #[must_use]
-    pub fn open_to_all(env: PolicyEnv, limits: Limits, metrics: Arc<Metrics>) -> Self {
+    pub fn allow_all(env: PolicyEnv, limits: Limits, metrics: Arc<Metrics>) -> Self {
         Self {
             compiler: None,
             active: ActivePolicy::default(),
-            denied: RevocationList::default(),
-            places: Evaluator::new(&limits),
+            revocations: RevocationList::default(),
+            evaluator: Evaluator::new(&limits),
             observers: Vec::new(),
             metrics,
             context: ArcSwap::from_pointee(PolicyContext { env: Arc::new(env), limits }),
-            watchers: broadcast::channel(WATCHED).0,
+            watchers: broadcast::channel(MAX_WATCHER_LAG).0,
         }
     }
 
     /// Reports every decision to these observers, in this order.
     #[must_use]
-    pub fn observed_by(mut self, observers: Vec<Arc<dyn DecisionObserver>>) -> Self {
+    pub fn with_observers(mut self, observers: Vec<Arc<dyn DecisionObserver>>) -> Self {
         self.observers = observers;
         self
     }
 
-    /// Puts a policy in force with what is around it now.
+    /// Activates a policy in the current context.
     pub fn activate(&self, policy: Policy) -> Swap {
-        self.swap(Activation { policy, context: self.context(), origin: PolicyOrigin::default(), cases: None })
+        self.activate_with(Activation { policy, context: self.context(), origin: PolicyOrigin::default(), cases: None })
     }
 
-    /// Puts all that decisions depend on in force, at one moment.
-    pub fn swap(&self, next: Activation) -> Swap {
-        self.context.store(Arc::clone(&next.context));
-        self.active.swap(next)
+    /// Activates a policy together with its context.
+    pub fn activate_with(&self, activation: Activation) -> Swap {
+        self.context.store(Arc::clone(&activation.context));
+        self.active.swap(activation)
     }
 
-    /// Where policies are compiled; none where everybody is let in.
+    /// Compiles policies; `None` if every request is allowed.
     #[must_use]
     pub fn compiler(&self) -> Option<&Compiler> {
         self.compiler.as_ref()
     }
 
-    /// What the first policy will have around it, as long as there is none.
-    pub fn surround(&self, context: Arc<PolicyContext>) {
+    /// Sets the context for the first policy. Has no effect once a policy is active.
+    pub fn set_initial_context(&self, context: Arc<PolicyContext>) {
         if self.active().is_none() {
             self.context.store(context);
         }
     }
 
-    /// What the policy in force has around it.
+    /// The context of the active policy; before the first activation, the context of the policy to come.
     #[must_use]
     pub fn context(&self) -> Arc<PolicyContext> {
         self.context.load_full()
     }
 
-    /// The policy in force.
     #[must_use]
     pub fn active(&self) -> Option<Arc<PolicyInfo>> {
-        self.active.load().map(|version| Arc::clone(&version.info))
+        self.active.load().map(|generation| Arc::clone(&generation.info))
     }
 
-    /// Versions that are in force no longer and still decide about somebody.
+    /// Retired generations with decisions in progress.
     #[must_use]
-    pub fn old(&self) -> Vec<RetiredGeneration> {
-        self.active.old()
+    pub fn retired(&self) -> Vec<RetiredGeneration> {
+        self.active.retired()
     }
 
-    /// Answers that are on their way out, of all versions: those that hold up the acknowledgement of a swap.
+    /// Responses of all generations that are being written. Those of retired generations delay [`Swap::drained`].
     #[must_use]
-    pub fn pinned(&self) -> usize {
-        self.active.pins()
+    pub fn in_flight(&self) -> usize {
+        self.active.in_flight()
     }
 
-    /// Whether anybody can be let in.
+    /// Whether requests can be allowed.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.compiler.is_none() || self.active.load().is_some()
     }
 
-    /// How many decisions are being made, those not counted that wait for an instance.
+    /// Evaluations in progress, without those that wait for a permit or for keys.
     #[must_use]
-    pub fn deciding(&self) -> usize {
-        self.places.taken()
+    pub fn evaluating(&self) -> usize {
+        self.evaluator.permits_in_use()
     }
 
-    /// Bytes of answers that may be given again, about.
+    /// Approximate bytes of cached decisions.
     #[must_use]
     pub fn cached_bytes(&self) -> u64 {
-        self.active.load().map_or(0, |version| version.cache.bytes())
+        self.active.load().map_or(0, |generation| generation.cache.bytes())
     }
 
-    /// How many decisions wait for the keys of a token profile.
+    /// Decisions that wait for the keys of a token profile.
     #[must_use]
     pub fn waiting_for_keys(&self) -> usize {
-        self.places.awaiting()
+        self.evaluator.waiting_for_keys()
     }
 
-    /// Every decision from now on, for those who keep up.
+    /// Every decision from now on. A receiver that lags misses the oldest ones.
     #[must_use]
     pub fn watch(&self) -> broadcast::Receiver<Arc<ObservedDecision>> {
         self.watchers.subscribe()
     }
 
-    /// How often a policy was put in force. Whoever knows the number of now is told of the next one.
+    /// The generation of the active policy; 0 before the first activation.
     #[must_use]
-    pub fn swaps(&self) -> watch::Receiver<u64> {
-        self.active.numbers()
+    pub fn generations(&self) -> watch::Receiver<u64> {
+        self.active.generations()
     }
 
-    /// No kept answer that matches is given again, nor kept if it is being decided at this moment.
-    pub fn forget(&self, what: Forget<'_>) {
-        if let Some(version) = self.active.load() {
-            version.cache.forget(what);
+    /// Removes matching decisions from the cache. Decisions that are being evaluated are not cached either, whether they match or not.
+    pub fn invalidate(&self, selector: CacheSelector<'_>) {
+        if let Some(generation) = self.active.load() {
+            generation.cache.invalidate(selector);
         }
     }
 
-    /// Who is kept out for now, whatever the policy says.
     #[must_use]
-    pub fn denied(&self) -> &RevocationList {
-        &self.denied
+    pub fn revocations(&self) -> &RevocationList {
+        &self.revocations
     }
 
-    /// Makes an instance ahead for the next decision, beside those that the limits ask for.
-    pub async fn prepare_one(&self) -> Result<(), Failure> {
-        let version = self.active.load().ok_or(Failure::NoPolicy)?;
-        version.prepare_one().await
+    /// Prewarms one instance of the active policy, in addition to `limits.prepared`.
+    pub async fn prewarm_one(&self) -> Result<(), Failure> {
+        let generation = self.active.load().ok_or(Failure::NoPolicy)?;
+        generation.prewarm_one().await
     }
 
-    /// May this client read this set of channels? Nobody is told of the decision: it is that of a case or of a measurement.
-    pub async fn decide(&self, request: &Request, channels: &[String]) -> Decision {
-        self.decide_by(self.active.load(), request, channels).await.decision
+    /// Evaluates a request without effect: nothing is reported, and revocations are not applied. For test cases and benchmarks.
+    pub async fn evaluate(&self, request: &Request, channels: &[String]) -> Decision {
+        self.evaluate_by(self.active.load(), request, channels).await.decision
     }
 
-    /// The same for an answer that goes out. If another version takes force meanwhile, the decision is dropped and made anew; that
-    /// time the acknowledgement of the next swap waits for it, so that swaps can starve nobody. The pin is to be held until the
-    /// answer's head is written.
-    pub async fn admit(&self, request: &Request, channels: &[String]) -> (Decision, Option<InFlightGuard>) {
-        let version = self.active.load();
-        let number = version.as_ref().map_or(0, |version| version.info.generation);
-        let mut numbers = self.active.numbers();
-        let made = tokio::select! {
+    /// Decides a request that is about to be answered.
+    ///
+    /// If the active policy changes during the evaluation, the result is discarded and the request is evaluated once more. The second
+    /// evaluation holds an in-flight guard, which delays [`Swap::drained`], so that frequent activations cannot starve a request. The
+    /// caller keeps the returned guard until the head of the response is written.
+    pub async fn authorize(&self, request: &Request, channels: &[String]) -> (Decision, Option<InFlightGuard>) {
+        let generation = self.active.load();
+        let number = generation.as_ref().map_or(0, |generation| generation.info.generation);
+        let mut generations = self.active.generations();
+        let evaluation = tokio::select! {
             biased;
-            made = self.decide_by(version.clone(), request, channels) => Some(made),
-            _ = numbers.wait_for(|now| *now > number) => None,
+            evaluation = self.evaluate_by(generation.clone(), request, channels) => Some(evaluation),
+            _ = generations.wait_for(|active| *active > number) => None,
         };
-        let still = version.as_ref().map(|version| self.active.pin(version));
-        let (made, pin) = match (made, still) {
-            (Some(made), Some(Some(pin))) => (made, Some(pin)),
-            (Some(made), None) if self.active.load().is_none() => (made, None),
+        let guard = generation.as_ref().map(|generation| self.active.guard_if_active(generation));
+        let (evaluation, guard) = match (evaluation, guard) {
+            (Some(evaluation), Some(Some(guard))) => (evaluation, Some(guard)),
+            (Some(evaluation), None) if self.active.load().is_none() => (evaluation, None),
             _ => {
-                let (version, pin) = self.active.pinned().unzip();
-                (self.decide_by(version, request, channels).await, pin)
+                let (generation, guard) = self.active.load_guarded().unzip();
+                (self.evaluate_by(generation, request, channels).await, guard)
             }
         };
-        self.metrics.decided(made.decision.took, made.decision.cached);
-        (self.tell(request, channels, made), pin)
+        self.metrics.decided(evaluation.decision.took, evaluation.decision.cached);
+        (self.report(request, channels, evaluation), guard)
     }
 
-    async fn decide_by(
+    async fn evaluate_by(
         &self,
-        version: Option<Arc<PolicyGeneration>>,
+        generation: Option<Arc<PolicyGeneration>>,
         request: &Request,
         channels: &[String],
-    ) -> Evaluated {
+    ) -> Evaluation {
         let start = Instant::now();
-        let kept = version.as_ref().and_then(|version| version.cache.get(request, channels, version.clock()));
-        let cached = kept.is_some();
+        let cached =
+            generation.as_ref().and_then(|generation| generation.cache.get(request, channels, generation.clock()));
+        let is_cached = cached.is_some();
         let observations: Vec<Observation> = self.observers.iter().filter_map(|observer| observer.begin()).collect();
-        let mut heard = EvaluationOutput { traced: !observations.is_empty(), reason: None, trace: None };
-        let outcome = match (&version, kept) {
-            _ if self.compiler.is_none() => Outcome::Allowed(crate::policy::Grant::default()),
-            (None, _) => Outcome::Failed(Failure::NoPolicy),
-            (_, Some(kept)) => {
-                let (outcome, why) = kept.answer();
-                heard.reason = why;
-                outcome
+        let output = match (&generation, cached) {
+            _ if self.compiler.is_none() => Outcome::Allowed(Grant::default()).into(),
+            (None, _) => Outcome::Failed(Failure::NoPolicy).into(),
+            (_, Some(cached)) => {
+                let (outcome, reason) = cached.answer();
+                EvaluationOutput { outcome, reason, trace: None }
             }
-            (Some(version), None) => match self.places.ask(version, request, channels, &mut heard).await {
-                Ok(outcome) => outcome,
-                Err(failure) => Outcome::Failed(failure),
-            },
+            (Some(generation), None) => {
+                self.evaluator.evaluate(generation, request, channels, !observations.is_empty()).await
+            }
         };
-        let by = version.as_ref().map(|version| Arc::clone(&version.info));
-        let EvaluationOutput { reason, trace, .. } = heard;
-        let decision = Decision { outcome, reason, cached, revoked: false, took: start.elapsed(), by };
-        Evaluated { decision, observations, trace, version }
+        let EvaluationOutput { outcome, reason, trace } = output;
+        let by = generation.as_ref().map(|generation| Arc::clone(&generation.info));
+        let decision = Decision { outcome, reason, cached: is_cached, revoked: false, took: start.elapsed(), by };
+        Evaluation { decision, observations, trace, generation }
     }
 
-    /// Tells of a decision that has its effect: one that was overtaken and made once more has none.
-    fn tell(&self, request: &Request, channels: &[String], made: Evaluated) -> Decision {
-        let Evaluated { mut decision, observations, trace, version } = made;
+    /// Applies revocations to a decision that takes effect, and reports it. Discarded evaluations are not reported.
+    fn report(&self, request: &Request, channels: &[String], evaluation: Evaluation) -> Decision {
+        let Evaluation { mut decision, observations, trace, generation } = evaluation;
         let time = now_ms();
-        decision.revoked = matches!(&decision.outcome, Outcome::Allowed(grant) if self.denied.denies(grant, channels));
-        let context = version.as_ref().map(|version| &version.context);
+        decision.revoked =
+            matches!(&decision.outcome, Outcome::Allowed(grant) if self.revocations.revokes(grant, channels));
+        let context = generation.as_ref().map(|generation| &generation.context);
         // Observers get the policy's own decision, because a recording and a shadow policy repeat the question.
         let trace = trace.map(Arc::new);
         let event = DecisionEvent { time, request, channels, decision: &decision, trace, context };
@@ -265,23 +263,23 @@ impl Authorizer {
         log(&request.id, channels, &decision);
         if self.watchers.receiver_count() > 0 {
             let (channels, request_id) = (channels.to_vec(), request.id.clone());
-            let watched = ObservedDecision { time, request_id, channels, decision: decision.clone() };
-            // Nobody may be watching any more by now.
-            let _ = self.watchers.send(Arc::new(watched));
+            let observed = ObservedDecision { time, request_id, channels, decision: decision.clone() };
+            // Fails if the last watcher has gone meanwhile.
+            let _ = self.watchers.send(Arc::new(observed));
         }
         decision
     }
 }
 
-/// A decision that was made, before anybody is told.
-struct Evaluated {
+/// A decision that is not reported yet.
+struct Evaluation {
     decision: Decision,
     observations: Vec<Observation>,
     trace: Option<HostTrace>,
-    version: Option<Arc<PolicyGeneration>>,
+    generation: Option<Arc<PolicyGeneration>>,
 }
 
-/// One line a decision. Names of channels and the reason are quoted, for they are a stranger's.
+/// Writes one log line per decision. Channel names and the reason are quoted, because clients and policies choose them.
 fn log(request: &str, channels: &[String], decision: &Decision) {
     let Decision { outcome, reason, cached, took, .. } = decision;
     let (policy, us, reason) = (decision.policy(), took.as_micros(), reason.as_deref().unwrap_or_default());
@@ -306,7 +304,7 @@ fn log(request: &str, channels: &[String], decision: &Decision) {
             );
         }
         Outcome::Failed(failure) => {
-            tracing::error!(request, policy, ?channels, kind = failure.kind(), error = %failure, us, "not decided: the client stays out");
+            tracing::error!(request, policy, ?channels, kind = failure.kind(), error = %failure, us, "decision failed: the request is denied");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The places in which decisions are made, so many at once: who waits for one, asks an instance, and gives it back.
+//! Evaluates policies: permits limit the instances that exist at once, and each decision gets an instance of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::authz::generation::PolicyGeneration;
-use crate::authz::validate::judge;
+use crate::authz::validate::validate_answer;
 use crate::policy::{Failure, Limits, Outcome, Request};
 use crate::wasm::host;
 use crate::wasm::host::tokens::KeyWait;
@@ -16,117 +16,133 @@ use crate::wasm::host_trace::HostTrace;
 use crate::wasm::instance::{InstanceResult, SpentInstance};
 use crate::wasm::low_priority_pool;
 
-/// A decision is begun so often at most, when keys are missing; the last time it waits where it is.
-const ATTEMPTS: u32 = 4;
-/// The part of its time that a decision may wait for keys; the rest is for deciding, be it that there are none.
-const FOR_KEYS: f64 = 0.75;
-/// Heavy instances that are taken down beside the decisions, so many at once: what comes to more waits for its turn, and whoever asked
-/// it waits too. Else a busy machine would answer faster than it gives memory back, until every place has an instance that is done.
-const LEAVING: usize = 4;
+/// An evaluation that needs keys stops, and starts again when they were fetched. The last attempt waits and keeps its permit.
+const MAX_ATTEMPTS: u32 = 4;
+/// The part of a decision's time that it may spend waiting for keys. The rest is for evaluating, even if the keys did not arrive.
+const KEY_WAIT_FRACTION: f64 = 0.75;
+/// Heavy instances that are torn down at once, off the request's path. Further decisions wait with their answers for a permit:
+/// without that, a busy node answers faster than it frees memory, until spent instances hold all evaluation permits.
+const MAX_CONCURRENT_TEARDOWNS: usize = 4;
 
-/// The places of one gate.
 pub struct Evaluator {
-    slots: Arc<Semaphore>,
-    leaving: Arc<Semaphore>,
+    /// One permit per instance.
+    permits: Arc<Semaphore>,
+    teardown_permits: Arc<Semaphore>,
     concurrency: usize,
     queue_timeout: Duration,
-    /// Decisions that wait for keys, without a place.
-    awaiting: AtomicUsize,
+    /// Decisions that wait for keys, without a permit.
+    waiting_for_keys: AtomicUsize,
 }
 
-/// What an instance says and asks while it decides.
+/// The result of an evaluation.
 pub struct EvaluationOutput {
-    /// Whether what the host answers is wanted.
-    pub traced: bool,
+    pub outcome: Outcome,
     /// The policy's own reason.
     pub reason: Option<String>,
-    /// What the host answered.
+    /// The host calls of the policy, if they were traced and an instance ran to its end.
     pub trace: Option<HostTrace>,
 }
 
+impl From<Outcome> for EvaluationOutput {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, reason: None, trace: None }
+    }
+}
+
 impl Evaluator {
-    /// As many as the limits say.
     pub fn new(limits: &Limits) -> Self {
         let Limits { concurrency, queue_timeout, .. } = *limits;
-        let (slots, leaving) = (Arc::new(Semaphore::new(concurrency)), Arc::new(Semaphore::new(LEAVING)));
-        Self { slots, leaving, concurrency, queue_timeout, awaiting: AtomicUsize::new(0) }
+        Self {
+            permits: Arc::new(Semaphore::new(concurrency)),
+            teardown_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_TEARDOWNS)),
+            concurrency,
+            queue_timeout,
+            waiting_for_keys: AtomicUsize::new(0),
+        }
     }
 
-    /// How many are taken.
-    pub fn taken(&self) -> usize {
-        self.concurrency.saturating_sub(self.slots.available_permits())
+    pub fn permits_in_use(&self) -> usize {
+        self.concurrency.saturating_sub(self.permits.available_permits())
     }
 
-    /// How many decisions gave theirs up, for they wait for keys.
-    pub fn awaiting(&self) -> usize {
-        self.awaiting.load(Ordering::Relaxed)
+    pub fn waiting_for_keys(&self) -> usize {
+        self.waiting_for_keys.load(Ordering::Relaxed)
     }
 
-    /// Asks an instance of this version of its own, as soon as there is a place.
-    pub async fn ask(
+    /// Evaluates a request on an instance of its own, as soon as a permit is available. `traced` records the host calls.
+    pub async fn evaluate(
         &self,
-        version: &Arc<PolicyGeneration>,
+        generation: &Arc<PolicyGeneration>,
         request: &Request,
         channels: &[String],
-        heard: &mut EvaluationOutput,
-    ) -> Result<Outcome, Failure> {
-        let (asking, wanted) = (Arc::new(host::to_wit(request)), Arc::from(channels));
-        let mut slot = self.slot().await?;
+        traced: bool,
+    ) -> EvaluationOutput {
+        let evaluation = self.evaluate_with_retries(generation, request, channels, traced).await;
+        evaluation.unwrap_or_else(|failure| Outcome::Failed(failure).into())
+    }
+
+    async fn evaluate_with_retries(
+        &self,
+        generation: &Arc<PolicyGeneration>,
+        request: &Request,
+        channels: &[String],
+        traced: bool,
+    ) -> Result<EvaluationOutput, Failure> {
+        let (wit_request, wit_channels) = (Arc::new(host::to_wit(request)), Arc::from(channels));
+        let mut permit = self.permit().await?;
         let start = tokio::time::Instant::now();
-        let limits = &version.context.limits;
-        let (deadline, seen) = (start + limits.timeout, version.cache.seen());
-        let patience = KeyWait { until: start + limits.timeout.mul_f64(FOR_KEYS), restart: true };
-        let mut terms = EvaluationTerms { deadline, patience, lookups: 0, traced: heard.traced };
+        let limits = &generation.context.limits;
+        let (deadline, epoch) = (start + limits.timeout, generation.cache.epoch());
+        let patience = KeyWait { until: start + limits.timeout.mul_f64(KEY_WAIT_FRACTION), restart: true };
+        let mut terms = EvaluationTerms { deadline, patience, lookups: 0, traced };
         for attempt in 1.. {
-            terms.patience.restart = attempt < ATTEMPTS;
-            let (asked, place) = attempt_with(version, &request.id, &asking, &wanted, terms, slot).await?;
-            let Some(wait) = asked.awaits else {
-                let mut said = asked.said;
-                self.retire(asked.used, place).await;
-                heard.reason = said.reason.take();
-                heard.trace = asked.trace;
-                let (outcome, keep) = judge(asked.answer, &said, channels, limits.answer, version.clock())?;
-                if let Some(keep) = keep {
-                    let reason = heard.reason.as_deref();
-                    version.cache.keep(&keep, request, channels, &outcome, reason, start, seen);
+            terms.patience.restart = attempt < MAX_ATTEMPTS;
+            let (result, returned) =
+                evaluate_once(generation, &request.id, &wit_request, &wit_channels, terms, permit).await?;
+            // Also before waiting for keys: other decisions can use the permit meanwhile.
+            self.tear_down(result.used, returned).await;
+            let Some(keys) = result.awaits else {
+                let mut options = result.said;
+                let (reason, trace) = (options.reason.take(), result.trace);
+                let validated = validate_answer(result.answer, &options, channels, limits.answer, generation.clock());
+                let (outcome, directive) = validated.unwrap_or_else(|failure| (Outcome::Failed(failure), None));
+                if let Some(directive) = directive {
+                    let reason = reason.as_deref();
+                    generation.cache.insert(&directive, request, channels, &outcome, reason, start, epoch);
                 }
-                return Ok(outcome);
+                return Ok(EvaluationOutput { outcome, reason, trace });
             };
-            terms.lookups = asked.lookups;
-            // The place is for those who can go on meanwhile.
-            self.retire(asked.used, place).await;
-            let _awaiting = CountGuard::new(&self.awaiting);
-            wait.until(terms.patience.until).await;
-            slot = self.slot().await?;
+            terms.lookups = result.lookups;
+            let _waiting = CountGuard::new(&self.waiting_for_keys);
+            keys.until(terms.patience.until).await;
+            permit = self.permit().await?;
         }
         Err(Failure::Timeout)
     }
 
-    /// A place among the decisions that are made at once.
-    async fn slot(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        // Closed never; so an error is the time that ran out.
-        let slot = tokio::time::timeout(self.queue_timeout, Arc::clone(&self.slots).acquire_owned()).await;
-        slot.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Busy)
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        // The semaphore is never closed, so the only error is the timeout.
+        let permit = tokio::time::timeout(self.queue_timeout, Arc::clone(&self.permits).acquire_owned()).await;
+        permit.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Busy)
     }
 
-    /// Lets an instance go, and its place behind it; one that takes long to go does so off the request's path, but not behind
-    /// all others: its place is wanted.
-    async fn retire(&self, used: SpentInstance, slot: OwnedSemaphorePermit) {
-        if !used.is_heavy() {
-            drop(used);
-            drop(slot);
+    /// Drops an instance, then its permit. A heavy instance is dropped on a blocking thread, off the request's path; not in the
+    /// low-priority pool, because other decisions wait for the permit.
+    async fn tear_down(&self, spent: SpentInstance, permit: OwnedSemaphorePermit) {
+        if !spent.is_heavy() {
+            drop(spent);
+            drop(permit);
             return;
         }
-        let leaving = Arc::clone(&self.leaving).acquire_owned().await;
-        tokio::task::spawn_blocking(move || drop((used, slot, leaving)));
+        let teardown_permit = Arc::clone(&self.teardown_permits).acquire_owned().await;
+        tokio::task::spawn_blocking(move || drop((spent, permit, teardown_permit)));
     }
 }
 
-/// One more, as long as it lives.
+/// Counts one more for as long as it lives.
 pub struct CountGuard<'a>(&'a AtomicUsize);
 
 impl<'a> CountGuard<'a> {
-    /// Counts one more there.
     pub fn new(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
@@ -139,31 +155,31 @@ impl Drop for CountGuard<'_> {
     }
 }
 
-/// Asks one instance, in this place. That is free only when the instance is gone, also where nobody waits for it any more and it is
-/// the slow lane that lets it go: there are never more instances than places.
-async fn attempt_with(
-    version: &Arc<PolicyGeneration>,
+/// Runs one instance. The permit is returned only after the instance is gone, even if the caller was dropped and the low-priority pool
+/// drops the instance: there are never more instances than permits.
+async fn evaluate_once(
+    generation: &Arc<PolicyGeneration>,
     id: &str,
     request: &Arc<wit::Request>,
     channels: &Arc<[String]>,
     terms: EvaluationTerms,
-    slot: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 ) -> Result<(InstanceResult, OwnedSemaphorePermit), Failure> {
-    let ready = version.take();
-    let pace = ready.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.pace()));
+    let prewarmed = generation.take_prewarmed();
+    let budget = prewarmed.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.pace()));
     let call = {
-        let (version, pace) = (Arc::clone(version), Arc::clone(&pace));
+        let (generation, budget) = (Arc::clone(generation), Arc::clone(&budget));
         let (id, request, channels) = (id.to_owned(), Arc::clone(request), Arc::clone(channels));
         async move {
-            // Before the instance, so that it goes after it.
-            let slot = slot;
-            let instance = match ready {
+            // Declared before the instance, so that it is dropped after it.
+            let permit = permit;
+            let instance = match prewarmed {
                 Some(instance) => instance,
-                None => version.make(pace, terms.deadline).await?,
+                None => generation.instantiate(budget, terms.deadline).await?,
             };
-            let asked = instance.ask(id, &request, &channels, terms).await;
-            Ok((asked, slot))
+            let result = instance.ask(id, &request, &channels, terms).await;
+            Ok((result, permit))
         }
     };
-    low_priority_pool::run(call, pace).await?
+    low_priority_pool::run(call, budget).await?
 }

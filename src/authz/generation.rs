@@ -1,4 +1,4 @@
-//! What is in force at a moment, as one value: what decides, what it may see, and the instances that were made ahead for it.
+//! A policy generation: a policy with its context, its cached decisions and its prewarmed instances, replaced as one value.
 
 use crate::policy::info::PolicyInfo;
 use crate::policy::info::PolicyOrigin;
@@ -22,65 +22,58 @@ use crate::wasm::cpu_budget::CpuBudget;
 use crate::wasm::instance::Instance;
 use crate::wasm::low_priority_pool;
 
-/// An instance that is made in less than this is made when it is needed: to take one from a queue and to fill that again from
-/// another thread costs about as much.
-pub const WORTHWHILE: Duration = Duration::from_micros(100);
-/// After an instance could not be made or prepared.
-const BACK_OFF: Duration = Duration::from_secs(1);
+/// Instances that take less time than this to create are not prewarmed: to take one from the pool and to refill the pool on another
+/// thread costs about as much.
+pub const MIN_PREWARM_TIME: Duration = Duration::from_micros(100);
+/// The pause after an instance could not be prewarmed.
+const PREWARM_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What takes force next.
+/// What becomes active together.
 pub struct Activation {
-    /// What decides.
     pub policy: Policy,
-    /// What it has around it.
     pub context: Arc<PolicyContext>,
-    /// Where it comes from.
     pub origin: PolicyOrigin,
-    /// `sha256:…` of the text of its cases.
+    /// Digest of the test cases' text, `sha256:…`.
     pub cases: Option<Arc<str>>,
 }
 
-/// A policy in force.
 pub struct PolicyGeneration {
-    /// What it is, for those who ask.
+    /// The description for operators.
     pub info: Arc<PolicyInfo>,
-    /// What decides.
     pub policy: Policy,
-    /// What it answered and may answer again.
     pub cache: DecisionCache,
-    /// What it has around it.
     pub context: Arc<PolicyContext>,
-    ready: Arc<PrewarmPool>,
-    /// Answers of this version that are on their way out.
-    pub pins: Arc<InFlight>,
+    prewarmed: Arc<PrewarmPool>,
+    /// Responses that this generation decided.
+    pub in_flight: Arc<InFlight>,
 }
 
-/// Instances that wait for their one decision.
+/// Instances that wait for a request.
 struct PrewarmPool {
-    /// None when the version is in force no longer.
-    waiting: Mutex<Option<Vec<PrewarmedInstance>>>,
+    /// `None` once the generation is retired.
+    instances: Mutex<Option<Vec<PrewarmedInstance>>>,
     changed: Notify,
 }
 
-/// An instance that was made ahead, and after it its place among those: it is free when the instance is gone.
+/// An instance, and its permit. The permit comes second, so that it is released after the instance is gone.
 type PrewarmedInstance = (Instance, Option<OwnedSemaphorePermit>);
 
 impl Default for PrewarmPool {
     fn default() -> Self {
-        Self { waiting: Mutex::new(Some(Vec::new())), changed: Notify::new() }
+        Self { instances: Mutex::new(Some(Vec::new())), changed: Notify::new() }
     }
 }
 
 impl PrewarmPool {
-    fn waiting(&self) -> MutexGuard<'_, Option<Vec<PrewarmedInstance>>> {
-        self.waiting.lock()
+    fn instances(&self) -> MutexGuard<'_, Option<Vec<PrewarmedInstance>>> {
+        self.instances.lock()
     }
 
     fn push(&self, instance: PrewarmedInstance) {
-        // Let go behind the lock, if it comes too late.
-        let late = match &mut *self.waiting() {
-            Some(waiting) => {
-                waiting.push(instance);
+        // If the generation was retired meanwhile, the instance is dropped after the lock is released.
+        let late = match &mut *self.instances() {
+            Some(instances) => {
+                instances.push(instance);
                 None
             }
             None => Some(instance),
@@ -90,107 +83,106 @@ impl PrewarmPool {
 }
 
 impl PolicyGeneration {
-    /// Makes one value of all that a decision depends on, and begins to make instances for it.
-    pub fn new(next: Activation, generation: u64, places: Arc<Semaphore>) -> Arc<Self> {
-        let Activation { policy, context, origin, cases } = next;
+    /// Creates a generation and starts to prewarm instances for it.
+    pub fn new(activation: Activation, generation: u64, prewarm_permits: Arc<Semaphore>) -> Arc<Self> {
+        let Activation { policy, context, origin, cases } = activation;
         context.env.tokens.start();
         let info = PolicyInfo { generation, digest: Arc::clone(policy.digest()), cases, since: now_ms(), origin };
         let cache = DecisionCache::new(context.limits.cache, context.limits.cache_max_age);
-        let (info, ready, pins) = (Arc::new(info), Arc::default(), Arc::default());
-        let version = Arc::new(Self { info, policy, cache, context, ready, pins });
-        if version.context.limits.prepared > 0 {
-            let filling = fill(Arc::downgrade(&version), Arc::clone(&version.ready), places);
-            if let Err(failure) = low_priority_pool::spawn(filling) {
-                tracing::warn!(%failure, "no instances are made ahead");
+        let (info, prewarmed, in_flight) = (Arc::new(info), Arc::default(), Arc::default());
+        let generation = Arc::new(Self { info, policy, cache, context, prewarmed, in_flight });
+        if generation.context.limits.prepared > 0 {
+            let task = keep_prewarmed(Arc::downgrade(&generation), Arc::clone(&generation.prewarmed), prewarm_permits);
+            if let Err(failure) = low_priority_pool::spawn(task) {
+                tracing::warn!(%failure, "cannot prewarm instances");
             }
         }
-        version
+        generation
     }
 
-    /// What the policy takes for the time, ms since 1970.
+    /// The policy's clock, in milliseconds since the Unix epoch.
     pub fn clock(&self) -> u64 {
         (self.context.env.clock)()
     }
 
-    /// An instance that was made ahead, if there is one.
-    pub fn take(&self) -> Option<Instance> {
-        // From here on it counts among the decisions.
-        let (instance, _) = self.ready.waiting().as_mut()?.pop()?;
-        self.ready.changed.notify_one();
+    pub fn take_prewarmed(&self) -> Option<Instance> {
+        // The prewarm permit is released here: from now on the instance holds an evaluation permit.
+        let (instance, _) = self.prewarmed.instances().as_mut()?.pop()?;
+        self.prewarmed.changed.notify_one();
         Some(instance)
     }
 
-    /// A new instance, by `deadline`, at a pace that whoever polls this sees.
-    pub async fn make(&self, pace: Arc<CpuBudget>, deadline: Instant) -> Result<Instance, Failure> {
-        Instance::make(&self.policy, Arc::clone(&self.context.env), &self.context.limits, pace, deadline).await
+    /// Creates an instance until `deadline`. `budget` tells the caller whether that takes long.
+    pub async fn instantiate(&self, budget: Arc<CpuBudget>, deadline: Instant) -> Result<Instance, Failure> {
+        Instance::make(&self.policy, Arc::clone(&self.context.env), &self.context.limits, budget, deadline).await
     }
 
-    /// Makes one more instance ahead, whatever the limits say of their number.
-    pub async fn prepare_one(&self) -> Result<(), Failure> {
-        let instance = self.prepare().await?;
-        self.ready.push((instance, None));
+    /// Prewarms one instance, in addition to `limits.prepared`.
+    pub async fn prewarm_one(&self) -> Result<(), Failure> {
+        let instance = self.prewarm().await?;
+        self.prewarmed.push((instance, None));
         Ok(())
     }
 
-    /// It is in force no longer: what was made ahead for it goes now. The task that made it may not get to that for long, for it runs
-    /// behind all others, and its places are wanted.
+    /// Drops the prewarmed instances, because the next generation needs their permits. The task that created them may not run for
+    /// long: it is in the low-priority pool.
     pub fn retire(&self) {
-        let waiting = self.ready.waiting().take();
-        self.ready.changed.notify_one();
-        if waiting.as_ref().is_none_or(Vec::is_empty) {
+        let instances = self.prewarmed.instances().take();
+        self.prewarmed.changed.notify_one();
+        if instances.as_ref().is_none_or(Vec::is_empty) {
             return;
         }
-        // Large ones take their time.
+        // Dropping large instances takes time.
         match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(waiting))),
-            Err(_) => drop(waiting),
+            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(instances))),
+            Err(_) => drop(instances),
         }
     }
 
-    async fn prepare(&self) -> Result<Instance, Failure> {
+    async fn prewarm(&self) -> Result<Instance, Failure> {
         let deadline = Instant::now() + self.context.limits.timeout;
-        let pace = Arc::<CpuBudget>::default();
-        let made = async {
-            let mut instance = self.make(Arc::clone(&pace), deadline).await?;
+        let budget = Arc::<CpuBudget>::default();
+        let prewarm = async {
+            let mut instance = self.instantiate(Arc::clone(&budget), deadline).await?;
             if let Some(preparation) = self.policy.preparation() {
                 instance.prepare(preparation, deadline).await?;
             }
             Ok(instance)
         };
-        let mut made = pin!(made);
-        poll_fn(|cx| pace.poll(made.as_mut(), cx)).await
+        let mut prewarm = pin!(prewarm);
+        poll_fn(|cx| budget.poll(prewarm.as_mut(), cx)).await
     }
 }
 
 impl Drop for PolicyGeneration {
     fn drop(&mut self) {
-        self.ready.changed.notify_one();
+        self.prewarmed.changed.notify_one();
     }
 }
 
-/// Keeps `limits.prepared` instances ready as long as the version lives, unless it is quick enough without.
-async fn fill(version: Weak<PolicyGeneration>, ready: Arc<PrewarmPool>, places: Arc<Semaphore>) {
+/// Keeps `limits.prepared` instances in the pool until the generation is retired, or until one turns out to be quick to create.
+async fn keep_prewarmed(generation: Weak<PolicyGeneration>, pool: Arc<PrewarmPool>, permits: Arc<Semaphore>) {
     loop {
-        let Some(wanted) = version.upgrade().map(|version| version.context.limits.prepared) else { return };
-        let waiting = ready.waiting().as_ref().map(Vec::len);
-        let Some(waiting) = waiting else { return };
-        if waiting >= wanted {
-            ready.changed.notified().await;
+        let Some(target) = generation.upgrade().map(|generation| generation.context.limits.prepared) else { return };
+        let available = pool.instances().as_ref().map(Vec::len);
+        let Some(available) = available else { return };
+        if available >= target {
+            pool.changed.notified().await;
             continue;
         }
-        let place = tokio::select! {
-            place = Arc::clone(&places).acquire_owned() => place,
-            () = ready.changed.notified() => continue,
+        let permit = tokio::select! {
+            permit = Arc::clone(&permits).acquire_owned() => permit,
+            () = pool.changed.notified() => continue,
         };
-        let (Ok(place), Some(version)) = (place, version.upgrade()) else { return };
+        let (Ok(permit), Some(generation)) = (permit, generation.upgrade()) else { return };
         let start = Instant::now();
-        match version.prepare().await {
-            Ok(_) if version.policy.preparation().is_none() && start.elapsed() < WORTHWHILE => return,
-            Ok(instance) => ready.push((instance, Some(place))),
+        match generation.prewarm().await {
+            Ok(_) if generation.policy.preparation().is_none() && start.elapsed() < MIN_PREWARM_TIME => return,
+            Ok(instance) => pool.push((instance, Some(permit))),
             Err(failure) => {
-                tracing::warn!(policy = %version.policy.digest(), %failure, "an instance could not be prepared");
-                drop(version);
-                tokio::time::sleep(BACK_OFF).await;
+                tracing::warn!(policy = %generation.policy.digest(), %failure, "cannot prewarm an instance");
+                drop(generation);
+                tokio::time::sleep(PREWARM_RETRY_DELAY).await;
             }
         }
     }

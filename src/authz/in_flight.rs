@@ -1,4 +1,4 @@
-//! Answers of one policy generation that are being written.
+//! The responses of one policy generation that are being written.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -6,46 +6,44 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// The pins of one version.
 #[derive(Default)]
 pub struct InFlight {
     count: AtomicUsize,
-    none: Notify,
+    drained: Notify,
 }
 
 impl InFlight {
-    /// Counts one more answer until the guard is dropped.
-    pub fn pin(self: &Arc<Self>) -> InFlightGuard {
+    /// Counts one more response until the guard is dropped.
+    pub fn guard(self: &Arc<Self>) -> InFlightGuard {
         self.count.fetch_add(1, Ordering::SeqCst);
         InFlightGuard(Arc::clone(self))
     }
 
-    /// How many answers are on their way out.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Waits until there is none. Meant for a version that is in force no longer.
-    pub async fn gone(&self) {
+    /// Waits until the count is 0. Only the count of a retired generation stays there.
+    pub async fn drained(&self) {
         loop {
-            let mut none = pin!(self.none.notified());
-            // From here on a notification is seen.
-            none.as_mut().enable();
+            let mut drained = pin!(self.drained.notified());
+            // Registers for a notification before the count is read, so that none is missed.
+            drained.as_mut().enable();
             if self.count() == 0 {
                 return;
             }
-            none.await;
+            drained.await;
         }
     }
 }
 
-/// An answer of a version is on its way out: a swap is not acknowledged while there is one of an older version.
+/// A response that is being written. It delays `Swap::drained` once its generation is retired.
 pub struct InFlightGuard(Arc<InFlight>);
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
         if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.none.notify_waiters();
+            self.0.drained.notify_waiters();
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Who is kept out for a while, whatever the policy says: asked behind every decision, those that were kept too.
+//! Active revocations, which override the policy. They are checked after every decision, also after a cached one.
 
 use crate::policy::stream_selector::StreamSelector;
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,143 +11,135 @@ use serde::{Deserialize, Serialize};
 use crate::policy::Grant;
 use crate::util::clock::now_ms;
 
-/// Somebody is kept out until then.
+/// Denies access to a subject, to a channel or to everything, until a point in time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
-    /// Its name, to lift it by.
+    /// Names the revocation, so that it can be removed.
     pub id: Box<str>,
-    /// Who.
     #[serde(flatten)]
     pub selector: StreamSelector,
-    /// Until when, ms since 1970.
+    /// In milliseconds since the Unix epoch.
     pub until: u64,
 }
 
-/// All that are kept out.
+/// The active revocations.
 #[derive(Default)]
 pub struct RevocationList {
-    /// How many there are: decisions shall not pay for a list that is empty.
+    /// The number of entries, so that decisions do not take the lock while there is none.
     count: AtomicUsize,
-    list: RwLock<Index>,
+    index: RwLock<Index>,
 }
 
 #[derive(Default)]
 struct Index {
     all: HashMap<Box<str>, Arc<Revocation>>,
     by_subject: HashMap<Box<str>, Vec<Arc<Revocation>>>,
-    /// Those that name a channel alone.
+    /// Revocations of a channel for every subject.
     by_channel: HashMap<Box<str>, Vec<Arc<Revocation>>>,
-    everybody: Vec<Arc<Revocation>>,
-    /// Nothing is over before that, so that nobody has to look.
-    none_over_before: u64,
+    /// Revocations of everything.
+    unrestricted: Vec<Arc<Revocation>>,
+    /// No entry expires before this time, so there is nothing to remove until then.
+    next_expiry: u64,
 }
 
 impl RevocationList {
-    /// Nobody may ask for more.
-    pub const MOST: usize = 10_000;
-    /// There is room for those too that were asked for at one moment, when each saw a place.
-    const ROOM: usize = Self::MOST + 1_000;
+    /// More cannot be requested.
+    pub const MAX_REVOCATIONS: usize = 10_000;
+    /// Larger than the maximum, because concurrent requests may each find one free place.
+    const CAPACITY: usize = Self::MAX_REVOCATIONS + 1_000;
 
-    /// Whether a grant of these channels is void for now.
-    pub fn denies(&self, grant: &Grant, asked: &[String]) -> bool {
+    /// Whether a revocation overrides this grant. `requested` are the channels of the request.
+    pub fn revokes(&self, grant: &Grant, requested: &[String]) -> bool {
         if self.count.load(Ordering::Acquire) == 0 {
             return false;
         }
-        let (subject, channels) = (grant.subject.as_deref(), grant.channels.as_deref().unwrap_or(asked));
-        let (list, now) = (self.read(), now_ms());
-        let of_subject = subject.and_then(|subject| list.by_subject.get(subject)).into_iter().flatten();
-        let of_channels = channels.iter().filter_map(|channel| list.by_channel.get(&**channel)).flatten();
-        let mut near = of_subject.chain(of_channels).chain(&list.everybody);
-        near.any(|revocation| revocation.until > now && revocation.selector.matches(subject, channels.iter()))
+        let (subject, channels) = (grant.subject.as_deref(), grant.channels.as_deref().unwrap_or(requested));
+        let (index, now) = (self.index.read(), now_ms());
+        let of_subject = subject.and_then(|subject| index.by_subject.get(subject)).into_iter().flatten();
+        let of_channels = channels.iter().filter_map(|channel| index.by_channel.get(&**channel)).flatten();
+        let mut relevant = of_subject.chain(of_channels).chain(&index.unrestricted);
+        relevant.any(|revocation| revocation.until > now && revocation.selector.matches(subject, channels.iter()))
     }
 
-    /// Adds one, or changes the one of this name. False if there is no room; then nothing is changed.
+    /// Adds a revocation, or replaces the one with the same id. False if the list is full.
     #[must_use]
     pub fn add(&self, revocation: Revocation) -> bool {
-        self.change(|list| {
-            list.remove(&revocation.id);
-            let room = list.all.len() < Self::ROOM;
-            if room && revocation.until > now_ms() {
-                list.add(revocation);
+        self.change(|index| {
+            index.remove(&revocation.id);
+            let has_room = index.all.len() < Self::CAPACITY;
+            if has_room && revocation.until > now_ms() {
+                index.add(revocation);
             }
-            room
+            has_room
         })
     }
 
-    /// Lifts one. False if there is none of this name.
-    pub fn lift(&self, id: &str) -> bool {
-        self.change(|list| list.remove(id))
+    /// Removes a revocation. False if there is none with this id.
+    pub fn remove(&self, id: &str) -> bool {
+        self.change(|index| index.remove(id))
     }
 
-    /// Puts these in the place of all that there are.
+    /// Replaces all revocations.
     pub fn replace(&self, revocations: Vec<Revocation>) {
-        self.change(|list| {
-            *list = Index::default();
-            revocations.into_iter().take(Self::ROOM).for_each(|revocation| list.add(revocation));
+        self.change(|index| {
+            *index = Index::default();
+            revocations.into_iter().take(Self::CAPACITY).for_each(|revocation| index.add(revocation));
         });
     }
 
-    /// Those that hold.
+    /// The revocations that have not expired.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<Revocation>> {
         let now = now_ms();
-        self.read().all.values().filter(|revocation| revocation.until > now).cloned().collect()
+        self.index.read().all.values().filter(|revocation| revocation.until > now).cloned().collect()
     }
 
-    fn change<T>(&self, with: impl FnOnce(&mut Index) -> T) -> T {
-        let mut list = self.write();
-        list.drop_what_is_over(now_ms());
-        let done = with(&mut list);
-        self.count.store(list.all.len(), Ordering::Release);
-        done
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, Index> {
-        self.list.read()
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Index> {
-        self.list.write()
+    fn change<T>(&self, change: impl FnOnce(&mut Index) -> T) -> T {
+        let mut index = self.index.write();
+        index.remove_expired(now_ms());
+        let result = change(&mut index);
+        self.count.store(index.all.len(), Ordering::Release);
+        result
     }
 }
 
 impl Index {
-    fn place(&mut self, selector: &StreamSelector) -> &mut Vec<Arc<Revocation>> {
+    fn entries_of(&mut self, selector: &StreamSelector) -> &mut Vec<Arc<Revocation>> {
         match selector {
             StreamSelector { subject: Some(subject), .. } => self.by_subject.entry(subject.clone()).or_default(),
             StreamSelector { channel: Some(channel), .. } => self.by_channel.entry(channel.clone()).or_default(),
-            StreamSelector { .. } => &mut self.everybody,
+            StreamSelector { .. } => &mut self.unrestricted,
         }
     }
 
-    fn drop_what_is_over(&mut self, now: u64) {
-        if now < self.none_over_before {
+    fn remove_expired(&mut self, now: u64) {
+        if now < self.next_expiry {
             return;
         }
-        let over: Vec<Box<str>> = self
+        let expired: Vec<Box<str>> = self
             .all
             .values()
             .filter(|revocation| revocation.until <= now)
             .map(|revocation| revocation.id.clone())
             .collect();
-        over.iter().for_each(|id| {
+        expired.iter().for_each(|id| {
             self.remove(id);
         });
-        self.none_over_before = self.all.values().map(|revocation| revocation.until).min().unwrap_or(u64::MAX);
+        self.next_expiry = self.all.values().map(|revocation| revocation.until).min().unwrap_or(u64::MAX);
     }
 
     fn add(&mut self, revocation: Revocation) {
-        self.none_over_before = self.none_over_before.min(revocation.until);
+        self.next_expiry = self.next_expiry.min(revocation.until);
         let revocation = Arc::new(revocation);
-        self.place(&revocation.selector).push(Arc::clone(&revocation));
+        self.entries_of(&revocation.selector).push(Arc::clone(&revocation));
         self.all.insert(revocation.id.clone(), revocation);
     }
 
     fn remove(&mut self, id: &str) -> bool {
         let Some(revocation) = self.all.remove(id) else { return false };
-        let place = self.place(&revocation.selector);
-        place.retain(|other| other.id != revocation.id);
-        if place.is_empty() {
+        let entries = self.entries_of(&revocation.selector);
+        entries.retain(|other| other.id != revocation.id);
+        if entries.is_empty() {
             match &revocation.selector {
                 StreamSelector { subject: Some(subject), .. } => self.by_subject.remove(subject),
                 StreamSelector { channel: Some(channel), .. } => self.by_channel.remove(channel),
@@ -171,20 +163,24 @@ mod tests {
     }
 
     #[test]
-    fn who_is_meant() {
+    fn revocation_applies_to_the_grants_that_its_selector_matches() {
         let grant = |subject: Option<&str>| Grant { subject: subject.map(Into::into), ..Grant::default() };
-        let check = |meant: StreamSelector, subject: Option<&str>, channels: &[&str], expect: bool| {
-            assert_eq!(meant.matches(subject, channels.iter()), expect, "{meant:?} {subject:?} {channels:?}");
-            let denied = RevocationList::default();
+        let check = |selector: StreamSelector, subject: Option<&str>, channels: &[&str], expect: bool| {
+            assert_eq!(selector.matches(subject, channels.iter()), expect, "{selector:?} {subject:?} {channels:?}");
+            let revocations = RevocationList::default();
             let channels: Vec<String> = channels.iter().map(ToString::to_string).collect();
-            assert!(!denied.denies(&grant(subject), &channels));
-            assert!(denied.add(revocation("1", meant.clone(), u64::MAX)));
-            assert_eq!(denied.denies(&grant(subject), &channels), expect, "{meant:?} {subject:?} {channels:?}");
-            assert!(denied.lift("1") && !denied.lift("1"));
-            assert!(!denied.denies(&grant(subject), &channels));
+            assert!(!revocations.revokes(&grant(subject), &channels));
+            assert!(revocations.add(revocation("1", selector.clone(), u64::MAX)));
+            assert_eq!(
+                revocations.revokes(&grant(subject), &channels),
+                expect,
+                "{selector:?} {subject:?} {channels:?}"
+            );
+            assert!(revocations.remove("1") && !revocations.remove("1"));
+            assert!(!revocations.revokes(&grant(subject), &channels));
         };
         let (alice, red) = (Some("alice"), Some("red"));
-        for (meant, subject, channels, expect) in [
+        for (selector, subject, channels, expect) in [
             (selector(None, None), None, &["c"][..], true),
             (selector(None, None), alice, &[], true),
             (selector(alice, None), alice, &["c"], true),
@@ -197,47 +193,50 @@ mod tests {
             (selector(alice, red), Some("bob"), &["red"], false),
             (selector(Some(""), None), None, &["c"], false),
         ] {
-            check(meant, subject, channels, expect);
+            check(selector, subject, channels, expect);
         }
-        // What the policy did not grant is not read.
-        let denied = RevocationList::default();
-        assert!(denied.add(revocation("1", selector(None, red), u64::MAX)));
+        // Channels that the policy did not grant do not count.
+        let revocations = RevocationList::default();
+        assert!(revocations.add(revocation("1", selector(None, red), u64::MAX)));
         let narrow = Grant { channels: Some(vec!["blue".into()]), ..Grant::default() };
-        assert!(!denied.denies(&narrow, &["blue".into(), "red".into()]));
+        assert!(!revocations.revokes(&narrow, &["blue".into(), "red".into()]));
     }
 
     #[test]
-    fn there_is_a_bound_and_nothing_is_forgotten_for_it() {
-        let denied = RevocationList::default();
-        for n in 0..RevocationList::ROOM {
-            assert!(denied.add(revocation(&n.to_string(), selector(Some(&n.to_string()), None), u64::MAX)));
+    fn full_list_refuses_new_revocations_and_keeps_the_old_ones() {
+        let revocations = RevocationList::default();
+        for n in 0..RevocationList::CAPACITY {
+            assert!(revocations.add(revocation(&n.to_string(), selector(Some(&n.to_string()), None), u64::MAX)));
         }
-        assert!(!denied.add(revocation("more", selector(Some("more"), None), u64::MAX)));
-        assert!(denied.add(revocation("7", selector(Some("7"), None), u64::MAX - 1)), "one of them may be changed");
-        assert_eq!(denied.list().len(), RevocationList::ROOM);
-        assert!(denied.lift("8") && denied.add(revocation("more", selector(Some("more"), None), u64::MAX)));
+        assert!(!revocations.add(revocation("more", selector(Some("more"), None), u64::MAX)));
+        assert!(
+            revocations.add(revocation("7", selector(Some("7"), None), u64::MAX - 1)),
+            "an existing one can be replaced"
+        );
+        assert_eq!(revocations.list().len(), RevocationList::CAPACITY);
+        assert!(revocations.remove("8") && revocations.add(revocation("more", selector(Some("more"), None), u64::MAX)));
     }
 
     #[test]
-    fn what_is_over_makes_room() {
-        let denied = RevocationList::default();
+    fn expired_revocations_are_removed() {
+        let revocations = RevocationList::default();
         let now = now_ms();
-        assert!(denied.add(revocation("over", selector(None, None), now)));
-        denied.replace(vec![
+        assert!(revocations.add(revocation("over", selector(None, None), now)));
+        revocations.replace(vec![
             revocation("old", selector(None, None), now),
             revocation("new", selector(Some("a"), None), u64::MAX),
         ]);
-        assert!(!denied.denies(&Grant::default(), &[]), "its time is over");
-        assert_eq!(denied.list().len(), 1);
-        assert!(denied.add(revocation("other", selector(Some("b"), None), u64::MAX)));
-        assert_eq!(denied.read().all.len(), 2);
-        // And so does what is over later, whether it was the first or not.
+        assert!(!revocations.revokes(&Grant::default(), &[]), "it has expired");
+        assert_eq!(revocations.list().len(), 1);
+        assert!(revocations.add(revocation("other", selector(Some("b"), None), u64::MAX)));
+        assert_eq!(revocations.index.read().all.len(), 2);
+        // Entries that expire later are removed as well, in any order.
         let soon = now_ms() + 20;
-        assert!(denied.add(revocation("soon", selector(Some("c"), None), soon)));
-        assert!(denied.add(revocation("other", selector(Some("b"), None), soon + 1)));
+        assert!(revocations.add(revocation("soon", selector(Some("c"), None), soon)));
+        assert!(revocations.add(revocation("other", selector(Some("b"), None), soon + 1)));
         while now_ms() <= soon + 1 {
             std::thread::yield_now();
         }
-        assert!(denied.lift("new") && denied.read().all.is_empty());
+        assert!(revocations.remove("new") && revocations.index.read().all.is_empty());
     }
 }

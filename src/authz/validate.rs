@@ -1,4 +1,4 @@
-//! Checks a policy's answer: what the interface does not allow is no answer at all.
+//! Validates a policy's answer. An answer that violates the interface is a failure, and the request is denied.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -8,65 +8,67 @@ use crate::policy::{Failure, Grant, Outcome, Rejection};
 use crate::wasm::host::answer::AnswerOptions;
 use crate::wasm::host::wit;
 
-/// Header fields of an answer.
+/// Header fields of one answer.
 const MAX_HEADERS: usize = 64;
-/// What of one connection must not be said by somebody else.
+/// Headers that belong to the connection, so only the gateway may set them.
 const HOP_BY_HOP: [&str; 8] =
     ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
 
-/// What came of asking, and whether it may be given again. Whatever is wrong, be it with what was said beside, is a failure.
-pub fn judge(
+/// The outcome of an evaluation, and whether it may be cached. Invalid options make the whole answer invalid.
+pub fn validate_answer(
     answer: Result<Result<wit::Grant, wit::Rejection>, Failure>,
-    said: &AnswerOptions,
+    options: &AnswerOptions,
     channels: &[String],
     limit: usize,
     now: u64,
 ) -> Result<(Outcome, Option<CacheDirective>), Failure> {
-    let check = AnswerCheck { channels, limit, now, replay_since: said.replay_since };
+    let check = AnswerCheck { channels, limit, now, replay_since: options.replay_since };
     let outcome = check.outcome(answer?);
-    Ok((outcome, said.keep().map_err(Failure::InvalidAnswer)?))
+    Ok((outcome, options.keep().map_err(Failure::InvalidAnswer)?))
 }
 
-/// What the answer is checked against.
+/// What an answer is validated against.
 pub struct AnswerCheck<'a> {
-    /// The channels that were asked for.
+    /// The channels that the request asked for.
     pub channels: &'a [String],
-    /// Bytes of headers and body.
+    /// Maximum bytes of headers and body.
     pub limit: usize,
-    /// Now, ms since 1970.
+    /// The policy's clock, in milliseconds since the Unix epoch.
     pub now: u64,
-    /// What the policy said beside its answer.
+    /// Copied into the grant.
     pub replay_since: Option<u64>,
 }
 
 impl AnswerCheck<'_> {
-    /// The outcome that an answer means.
     pub fn outcome(&self, answer: Result<wit::Grant, wit::Rejection>) -> Outcome {
         let checked = match answer {
             Ok(grant) => self.grant(grant).map(Outcome::Allowed),
             Err(rejection) => self.rejection(rejection).map(Outcome::Rejected),
         };
-        checked.unwrap_or_else(|why| Outcome::Failed(Failure::InvalidAnswer(why)))
+        checked.unwrap_or_else(|error| Outcome::Failed(Failure::InvalidAnswer(error)))
     }
 
     fn grant(&self, grant: wit::Grant) -> Result<Grant, String> {
         if let Some(channels) = &grant.channels {
             if channels.is_empty() {
-                return Err("a grant of no channel".into());
+                return Err("the grant lists no channel".into());
             }
             if let Some(foreign) = channels.iter().find(|name| !self.channels.contains(name)) {
-                return Err(format!("a grant of {:?}, which was not asked for", short(foreign)));
+                return Err(format!(
+                    "the grant lists channel {:?}, which the request did not ask for",
+                    truncated(foreign)
+                ));
             }
         }
         if grant.expires_at.is_some_and(|at| at <= self.now) {
-            return Err("a grant that has expired".into());
+            return Err("the grant has expired already".into());
         }
         if grant.subject.as_ref().is_some_and(|subject| subject.len() > 1024) {
-            return Err("a subject of more than 1024 bytes".into());
+            return Err("the subject is longer than 1024 bytes".into());
         }
         let headers = self.headers(&grant.headers, 0)?;
         if let Some(name) = headers.keys().find(|name| *name != "set-cookie" && !name.as_str().starts_with("x-")) {
-            return Err(format!("a grant with the header {name}: only set-cookie and x-… may stand there"));
+            return Err(format!("the grant has the header {name}: only set-cookie and x-… are allowed"));
         }
         let Self { replay_since, .. } = *self;
         let wit::Grant { subject, channels, expires_at, .. } = grant;
@@ -77,7 +79,7 @@ impl AnswerCheck<'_> {
         let status = StatusCode::from_u16(rejection.status)
             .ok()
             .filter(|status| (200..=599).contains(&status.as_u16()))
-            .ok_or_else(|| format!("the status {}: it is from 200 to 599", rejection.status))?;
+            .ok_or_else(|| format!("the rejection has status {}: must be from 200 to 599", rejection.status))?;
         let mut headers = self.headers(&rejection.headers, rejection.body.len())?;
         for name in HOP_BY_HOP {
             headers.remove(name);
@@ -87,12 +89,12 @@ impl AnswerCheck<'_> {
         for name in cors {
             headers.remove(name);
         }
-        let is_stream = |value: &HeaderValue| {
+        let is_event_stream = |value: &HeaderValue| {
             let kind = value.as_bytes().split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
             kind.eq_ignore_ascii_case(b"text/event-stream")
         };
-        if headers.get_all("content-type").iter().any(is_stream) {
-            return Err("a rejection that says it is an event stream".into());
+        if headers.get_all("content-type").iter().any(is_event_stream) {
+            return Err("the rejection has the content type of an event stream".into());
         }
         let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED);
         let body = if bodiless { Bytes::new() } else { rejection.body.into() };
@@ -102,23 +104,26 @@ impl AnswerCheck<'_> {
     fn headers(&self, headers: &[wit::Header], body: usize) -> Result<HeaderMap, String> {
         let size = headers.iter().fold(body, |sum, h| sum.saturating_add(h.name.len()).saturating_add(h.value.len()));
         if size > self.limit {
-            return Err(format!("{size} bytes, of at most {} (policy.max-response-size)", self.limit));
+            return Err(format!(
+                "headers and body have {size} bytes, of at most {} (policy.max-response-size)",
+                self.limit
+            ));
         }
         if headers.len() > MAX_HEADERS {
-            return Err(format!("{} headers, of at most {MAX_HEADERS}", headers.len()));
+            return Err(format!("the answer has {} headers, of at most {MAX_HEADERS}", headers.len()));
         }
         let mut map = HeaderMap::new();
         for header in headers {
-            let bad = |what| format!("a header with an invalid {what}: {:?}", short(&header.name));
-            let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| bad("name"))?;
-            let value = HeaderValue::from_bytes(&header.value).map_err(|_| bad("value"))?;
+            let invalid = |what| format!("a header has an invalid {what}: {:?}", truncated(&header.name));
+            let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| invalid("name"))?;
+            let value = HeaderValue::from_bytes(&header.value).map_err(|_| invalid("value"))?;
             map.append(name, value);
         }
         Ok(map)
     }
 }
 
-fn short(text: &str) -> String {
+fn truncated(text: &str) -> String {
     text.chars().take(64).collect()
 }
 
@@ -144,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn grants() {
+    fn grant_must_fit_the_request_and_the_limits() {
         let ok = |grant| matches!(check().outcome(Ok(grant)), Outcome::Allowed(Grant { replay_since: Some(7), .. }));
         assert!(ok(grant()));
         assert!(ok(wit::Grant { channels: Some(vec!["b".into()]), expires_at: Some(5_001), ..grant() }));
@@ -159,23 +164,23 @@ mod tests {
     }
 
     #[test]
-    fn rejections() {
-        let ask = |rejection| match check().outcome(Err(rejection)) {
+    fn rejection_must_have_a_valid_status_headers_and_size() {
+        let outcome = |rejection| match check().outcome(Err(rejection)) {
             Outcome::Rejected(r) => Ok((r.status.as_u16(), r.headers.len(), r.body)),
             Outcome::Failed(failure) => Err(failure.to_string()),
             Outcome::Allowed(_) => panic!("a rejection never allows"),
         };
-        assert_eq!(ask(rejection(403, vec![header("x-a", "b")], "no")), Ok((403, 1, "no".into())));
-        assert_eq!(ask(rejection(200, vec![], "no")), Ok((200, 0, "no".into())));
-        assert_eq!(ask(rejection(204, vec![], "no")), Ok((204, 0, Bytes::new())));
+        assert_eq!(outcome(rejection(403, vec![header("x-a", "b")], "no")), Ok((403, 1, "no".into())));
+        assert_eq!(outcome(rejection(200, vec![], "no")), Ok((200, 0, "no".into())));
+        assert_eq!(outcome(rejection(204, vec![], "no")), Ok((204, 0, Bytes::new())));
         let owned = vec![
             header("Access-Control-Allow-Origin", "*"),
             header("Content-Length", "7"),
             header("Transfer-Encoding", "chunked"),
             header("location", "/login"),
         ];
-        assert_eq!(ask(rejection(302, owned, "")), Ok((302, 1, Bytes::new())));
-        for (bad, why) in [
+        assert_eq!(outcome(rejection(302, owned, "")), Ok((302, 1, Bytes::new())));
+        for (invalid, expected) in [
             (rejection(99, vec![], ""), "status 99"),
             (rejection(101, vec![], ""), "status 101"),
             (rejection(600, vec![], ""), "status 600"),
@@ -187,8 +192,8 @@ mod tests {
             (rejection(403, vec![], &"x".repeat(1001)), "1001 bytes"),
             (rejection(403, (0..65).map(|_| header("x-a", "b")).collect(), ""), "65 headers"),
         ] {
-            let error = ask(bad).expect_err(why);
-            assert!(error.contains(why), "{error}");
+            let error = outcome(invalid).expect_err(expected);
+            assert!(error.contains(expected), "{error}");
         }
     }
 }

@@ -1,5 +1,7 @@
-//! One stream of the store that goes before all channels: after a lost link none of them goes on before that one was read to its
-//! end. What it holds is its reader's business.
+//! A barrier on the fleet's command stream: after a reconnect no channel delivers events until all commands have been read.
+//!
+//! A command may revoke the right to read. Without the barrier a node that was cut off could deliver events that followed a
+//! revocation before it knows of the revocation.
 
 use std::sync::Arc;
 
@@ -7,114 +9,118 @@ use tokio::sync::watch;
 
 use crate::event::StreamId;
 
-/// The stream that goes first, between the hub, which hears of it, and its reader.
+/// The state of the command stream, shared by the hub, which learns of changes, and the reader of the commands.
 pub struct CommandBarrier {
     key: Arc<str>,
+    // A watch channel, since both sides wait for states: channels for `Synced`, the reader of commands for `Unsynced`.
     state: watch::Sender<State>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct State {
-    link: Link,
-    /// Grows with all that is heard, so that a read does not count for what came while it was under way.
-    turn: u64,
-    /// How far it was read.
+    sync: SyncState,
+    /// Grows with each report of news. A read that began before a report does not count as an answer to it.
+    revision: u64,
+    /// The position up to which commands were read.
     read_to: StreamId,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Link {
-    /// The subscription is not confirmed.
-    Down,
-    /// There is something to be read.
-    Behind,
-    /// It was read to its end, and whatever comes will ring.
-    CaughtUp,
+enum SyncState {
+    /// The subscription is not confirmed, so notifications may be lost. A read would not help yet.
+    Disconnected,
+    /// Subscribed; there are or may be commands that were not read.
+    Unsynced,
+    /// Everything was read, and new commands will be notified.
+    Synced,
 }
 
-/// Something is to be read; to be given to [`CommandBarrier::caught_up`] behind a read that began after this was had.
+/// A task to read the commands. [`CommandBarrier::mark_synced`] takes it after a read that began after this was obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CatchUpToken(u64);
 
 impl CommandBarrier {
     pub(super) fn new(key: Arc<str>) -> Self {
-        Self { key, state: watch::Sender::new(State { link: Link::Down, turn: 0, read_to: StreamId::ZERO }) }
+        let state = State { sync: SyncState::Disconnected, revision: 0, read_to: StreamId::ZERO };
+        Self { key, state: watch::Sender::new(state) }
     }
 
     pub(super) fn key(&self) -> &Arc<str> {
         &self.key
     }
 
-    pub(super) fn watching(&self) {
-        self.go(|_| Link::Behind);
+    pub(super) fn subscribed(&self) {
+        self.advance(|_| SyncState::Unsynced);
     }
 
-    pub(super) fn rang(&self) {
-        self.go(|link| if link == Link::Down { link } else { Link::Behind });
+    pub(super) fn notified(&self) {
+        self.advance(|sync| if sync == SyncState::Disconnected { sync } else { SyncState::Unsynced });
     }
 
-    pub(super) fn lost(&self) {
-        self.go(|_| Link::Down);
+    pub(super) fn disconnected(&self) {
+        self.advance(|_| SyncState::Disconnected);
     }
 
-    fn go(&self, to: impl FnOnce(Link) -> Link) {
-        self.state.send_modify(|state| *state = State { link: to(state.link), turn: state.turn + 1, ..*state });
+    fn advance(&self, to: impl FnOnce(SyncState) -> SyncState) {
+        self.state.send_modify(|state| *state = State { sync: to(state.sync), revision: state.revision + 1, ..*state });
     }
 
-    /// Whether channels may go on.
+    /// Whether channels may deliver events.
     #[must_use]
-    pub fn is_caught_up(&self) -> bool {
-        self.state.borrow().link == Link::CaughtUp
+    pub fn is_synced(&self) -> bool {
+        self.state.borrow().sync == SyncState::Synced
     }
 
-    /// Waits until channels may go on.
-    pub async fn passed(&self) {
-        if !self.is_caught_up() {
-            // The sender is this one's own, so it is not gone.
-            let _ = self.state.subscribe().wait_for(|state| state.link == Link::CaughtUp).await;
+    /// Waits until channels may deliver events.
+    pub async fn wait_synced(&self) {
+        if !self.is_synced() {
+            // An error means that the sender is gone, but `self` owns it.
+            let _ = self.state.subscribe().wait_for(|state| state.sync == SyncState::Synced).await;
         }
     }
 
-    /// It was seen to end here, beside something else that was read. A doorbell that did not ring makes no difference so.
-    pub(super) fn stands_at(&self, last: StreamId) {
+    /// Reports the last command id that a read of a channel saw in the same script. Thus a lost notification of a command
+    /// cannot let a later event pass.
+    pub(super) fn observed_at(&self, last: StreamId) {
         self.state.send_if_modified(|state| {
-            let is_news = state.link == Link::CaughtUp && state.read_to != last;
+            let is_news = state.sync == SyncState::Synced && state.read_to != last;
             if is_news {
-                *state = State { link: Link::Behind, turn: state.turn + 1, ..*state };
+                *state = State { sync: SyncState::Unsynced, revision: state.revision + 1, ..*state };
             }
             is_news
         });
     }
 
-    /// It could not be read: no channel goes on until it can.
-    pub fn unread(&self) {
-        self.rang();
+    /// Reports that a read of the commands failed: channels wait until one succeeds.
+    pub fn mark_unsynced(&self) {
+        self.notified();
     }
 
-    /// It was read up to here.
-    pub fn read_to(&self, at: StreamId) {
+    /// Reports the position up to which commands were read.
+    pub fn set_read_to(&self, position: StreamId) {
         self.state.send_if_modified(|state| {
-            state.read_to = at;
-            // Nobody waits for that.
+            state.read_to = position;
+            // No task waits for a position.
             false
         });
     }
 
-    /// Waits until there is something to be read.
-    pub async fn wanted(&self) -> CatchUpToken {
+    /// Waits until commands have to be read.
+    pub async fn wait_work(&self) -> CatchUpToken {
         let mut state = self.state.subscribe();
-        let turn = state.wait_for(|state| state.link == Link::Behind).await.map_or(0, |state| state.turn);
-        CatchUpToken(turn)
+        let revision =
+            state.wait_for(|state| state.sync == SyncState::Unsynced).await.map_or(0, |state| state.revision);
+        CatchUpToken(revision)
     }
 
-    /// Lets the channels go on, if nothing was heard since.
-    pub fn caught_up(&self, turn: CatchUpToken) {
+    /// Lets channels deliver events, unless something was reported since the token was obtained.
+    pub fn mark_synced(&self, token: CatchUpToken) {
         self.state.send_if_modified(|state| {
-            let is_all = state.link == Link::Behind && state.turn == turn.0;
-            if is_all {
-                state.link = Link::CaughtUp;
+            let is_complete = state.sync == SyncState::Unsynced && state.revision == token.0;
+            if is_complete {
+                state.sync = SyncState::Synced;
             }
-            is_all
+            is_complete
         });
     }
 }
@@ -126,51 +132,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_heard_while_it_is_read_is_read_too() {
-        let lead = CommandBarrier::new("first".into());
-        let wanted = || lead.wanted().now_or_never();
-        let may_go_on = || lead.passed().now_or_never().is_some();
-        assert!(wanted().is_none() && !may_go_on(), "nothing is known of it");
-        lead.rang();
-        assert!(wanted().is_none(), "a link that is down has to be confirmed first");
-        lead.watching();
-        let turn = wanted().expect("it is to be read");
-        lead.rang();
-        lead.caught_up(turn);
-        assert!(!may_go_on(), "it rang while it was read");
-        lead.caught_up(wanted().expect("once more"));
-        assert!(may_go_on() && wanted().is_none());
-        lead.rang();
-        let turn = wanted().expect("there is more");
-        assert!(!may_go_on());
-        lead.lost();
-        lead.watching();
-        lead.caught_up(turn);
-        assert!(!may_go_on(), "the link was lost while it was read");
-        lead.caught_up(wanted().expect("anew"));
-        assert!(may_go_on());
+    fn reports_during_a_read_need_another_read() {
+        let barrier = CommandBarrier::new("commands".into());
+        let work = || barrier.wait_work().now_or_never();
+        let is_open = || barrier.wait_synced().now_or_never().is_some();
+        assert!(work().is_none() && !is_open(), "the subscription is not confirmed");
+        barrier.notified();
+        assert!(work().is_none(), "a notification does not confirm the subscription");
+        barrier.subscribed();
+        let token = work().expect("commands have to be read");
+        barrier.notified();
+        barrier.mark_synced(token);
+        assert!(!is_open(), "a command was notified during the read");
+        barrier.mark_synced(work().expect("another read is needed"));
+        assert!(is_open() && work().is_none());
+        barrier.notified();
+        let token = work().expect("a command was notified");
+        assert!(!is_open());
+        barrier.disconnected();
+        barrier.subscribed();
+        barrier.mark_synced(token);
+        assert!(!is_open(), "the link was lost during the read");
+        barrier.mark_synced(work().expect("another read is needed"));
+        assert!(is_open());
     }
 
     #[test]
-    fn what_did_not_ring_is_seen_by_whoever_reads() {
-        let lead = CommandBarrier::new("first".into());
-        let catch_up = |at| {
-            let turn = lead.wanted().now_or_never().expect("it is to be read");
-            lead.read_to(at);
-            lead.caught_up(turn);
+    fn channel_read_reveals_commands_that_were_not_notified() {
+        let barrier = CommandBarrier::new("commands".into());
+        let read_to = |position| {
+            let token = barrier.wait_work().now_or_never().expect("commands have to be read");
+            barrier.set_read_to(position);
+            barrier.mark_synced(token);
         };
         let [one, two] = [1, 2].map(|ms| StreamId::new(ms, 0));
-        lead.watching();
-        catch_up(one);
-        lead.stands_at(one);
-        assert!(lead.is_caught_up());
-        for seen in [two, StreamId::ZERO] {
-            lead.stands_at(seen);
-            assert!(!lead.is_caught_up(), "there is more, or less, than was read");
-            catch_up(seen);
-            assert!(lead.is_caught_up());
+        barrier.subscribed();
+        read_to(one);
+        barrier.observed_at(one);
+        assert!(barrier.is_synced());
+        for observed in [two, StreamId::ZERO] {
+            barrier.observed_at(observed);
+            assert!(!barrier.is_synced(), "the stream has more, or fewer, commands than were read");
+            read_to(observed);
+            assert!(barrier.is_synced());
         }
-        lead.unread();
-        assert!(!lead.is_caught_up());
+        barrier.mark_unsynced();
+        assert!(!barrier.is_synced());
     }
 }

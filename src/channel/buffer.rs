@@ -1,4 +1,4 @@
-//! A channel's recent events, encoded once and shared by all its streams.
+//! The event buffer of a channel: its recent events, encoded once and shared by all its streams.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,118 +7,120 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::channel::sequencer::SequencedFrame;
 use crate::event::StreamId;
 
-/// What an item costs beside its bytes.
-const OVERHEAD: usize = 64;
+/// The cost of a buffered frame in addition to its bytes: the struct and the allocation.
+const FRAME_OVERHEAD_BYTES: usize = 64;
 
-/// The bound on the logs of a node. Each channel may hold an equal share, so that a loud one cannot push the others out.
+/// The memory limit of all event buffers of a node. Each channel may use an equal share, so that a busy channel cannot evict
+/// the events of others.
 #[derive(Debug)]
 pub struct BufferBudget {
-    limit: usize,
-    used: AtomicUsize,
-    logs: AtomicUsize,
+    limit_bytes: usize,
+    used_bytes: AtomicUsize,
+    buffers: AtomicUsize,
 }
 
 impl BufferBudget {
-    /// So many bytes.
     #[must_use]
-    pub fn new(limit: usize) -> Self {
-        Self { limit, used: AtomicUsize::new(0), logs: AtomicUsize::new(0) }
+    pub fn new(limit_bytes: usize) -> Self {
+        Self { limit_bytes, used_bytes: AtomicUsize::new(0), buffers: AtomicUsize::new(0) }
     }
 
-    /// Bytes in use.
     #[must_use]
-    pub fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
+    pub fn used_bytes(&self) -> usize {
+        self.used_bytes.load(Ordering::Relaxed)
     }
 
-    fn share(&self) -> usize {
-        self.limit / self.logs.load(Ordering::Relaxed).max(1)
+    fn share_bytes(&self) -> usize {
+        self.limit_bytes / self.buffers.load(Ordering::Relaxed).max(1)
     }
 }
 
-/// The items after `floor`, oldest first, each with a number that never changes.
+/// The frames after `floor`, oldest first. Each frame has an index that never changes, also when older frames are evicted:
+/// cursors keep indexes, so that a pull needs no search.
 #[derive(Debug)]
 pub struct EventBuffer {
     budget: Arc<BufferBudget>,
-    items: VecDeque<SequencedFrame>,
+    frames: VecDeque<SequencedFrame>,
     bytes: usize,
-    /// The number of the first item.
-    base: u64,
-    /// Everything after this position is here.
+    /// The index of the oldest frame.
+    first_index: u64,
+    /// The buffer has every frame after this position.
     floor: StreamId,
 }
 
 impl EventBuffer {
-    /// An empty log.
     #[must_use]
     pub fn new(budget: Arc<BufferBudget>) -> Self {
-        budget.logs.fetch_add(1, Ordering::Relaxed);
-        Self { budget, items: VecDeque::new(), bytes: 0, base: 0, floor: StreamId::ZERO }
+        budget.buffers.fetch_add(1, Ordering::Relaxed);
+        Self { budget, frames: VecDeque::new(), bytes: 0, first_index: 0, floor: StreamId::ZERO }
     }
 
-    /// Everything after this position is here.
     #[must_use]
     pub fn floor(&self) -> StreamId {
         self.floor
     }
 
-    /// The number behind the last item.
+    /// The index that the next frame will get.
     #[must_use]
-    pub fn end(&self) -> u64 {
-        self.base + self.items.len() as u64
+    pub fn end_index(&self) -> u64 {
+        self.first_index + self.frames.len() as u64
     }
 
-    /// The number of the first item behind a position; `None` if that is no longer here.
+    /// The index of the first frame after a position; `None` if frames between were evicted.
     #[must_use]
-    pub fn after(&self, at: StreamId) -> Option<u64> {
-        (at >= self.floor).then(|| self.base + self.items.partition_point(|item| item.at <= at) as u64)
+    pub fn index_after(&self, position: StreamId) -> Option<u64> {
+        let offset = || self.frames.partition_point(|frame| frame.position <= position) as u64;
+        (position >= self.floor).then(|| self.first_index + offset())
     }
 
-    /// The items from a number on; `None` if it is no longer here.
-    pub fn from(&self, number: u64) -> Option<impl Iterator<Item = &SequencedFrame>> {
-        let index = usize::try_from(number.checked_sub(self.base)?).ok()?;
-        Some(self.items.range(index.min(self.items.len())..))
+    /// The frames from an index on; `None` if that frame was evicted.
+    pub fn frames_from(&self, index: u64) -> Option<impl Iterator<Item = &SequencedFrame>> {
+        let offset = usize::try_from(index.checked_sub(self.first_index)?).ok()?;
+        Some(self.frames.range(offset.min(self.frames.len())..))
     }
 
-    /// Adds an item and keeps the bounds. The newest may be the one to go: whoever needs it reads it from the store.
-    pub fn push(&mut self, item: SequencedFrame) {
-        let size = item.frame.len() + OVERHEAD;
+    /// Adds a frame and evicts until the limits hold. A frame over the limit is evicted at once; streams then read it from
+    /// the store.
+    pub fn push(&mut self, frame: SequencedFrame) {
+        let size = frame.bytes.len() + FRAME_OVERHEAD_BYTES;
         self.bytes += size;
-        self.budget.used.fetch_add(size, Ordering::Relaxed);
-        self.items.push_back(item);
+        self.budget.used_bytes.fetch_add(size, Ordering::Relaxed);
+        self.frames.push_back(frame);
         self.trim();
     }
 
-    /// Keeps the bounds, which shrink as channels come.
+    /// Evicts until the limits hold. The share of a buffer shrinks when channels are added, so this also runs periodically.
     pub fn trim(&mut self) {
-        while !self.items.is_empty() && (self.bytes > self.budget.share() || self.budget.used() > self.budget.limit) {
+        while !self.frames.is_empty()
+            && (self.bytes > self.budget.share_bytes() || self.budget.used_bytes() > self.budget.limit_bytes)
+        {
             self.pop();
         }
     }
 
-    /// Forgets everything; the log begins anew behind this position.
+    /// Evicts everything; the buffer starts again after this position.
     pub fn restart(&mut self, floor: StreamId) {
-        while !self.items.is_empty() {
+        while !self.frames.is_empty() {
             self.pop();
         }
         self.floor = floor;
     }
 
     fn pop(&mut self) {
-        if let Some(item) = self.items.pop_front() {
-            let size = item.frame.len() + OVERHEAD;
+        if let Some(frame) = self.frames.pop_front() {
+            let size = frame.bytes.len() + FRAME_OVERHEAD_BYTES;
             self.bytes -= size;
-            self.budget.used.fetch_sub(size, Ordering::Relaxed);
-            self.base += 1;
-            self.floor = item.at;
+            self.budget.used_bytes.fetch_sub(size, Ordering::Relaxed);
+            self.first_index += 1;
+            self.floor = frame.position;
         }
     }
 }
 
 impl Drop for EventBuffer {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.budget.logs.fetch_sub(1, Ordering::Relaxed);
+        self.budget.used_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.budget.buffers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -126,36 +128,40 @@ impl Drop for EventBuffer {
 mod tests {
     use super::*;
 
-    fn item(n: u64, size: usize) -> SequencedFrame {
-        SequencedFrame { at: StreamId::new(n, 0), frame: vec![b'x'; size].into(), gap: None }
+    fn frame(n: u64, size: usize) -> SequencedFrame {
+        SequencedFrame { position: StreamId::new(n, 0), bytes: vec![b'x'; size].into(), gap: None }
     }
 
     #[test]
-    fn numbers_and_positions() {
-        let mut log = EventBuffer::new(Arc::new(BufferBudget::new(10_000)));
-        log.restart(StreamId::new(5, 0));
-        (6..9).for_each(|n| log.push(item(n, 10)));
-        assert_eq!(log.after(StreamId::new(4, 0)), None);
-        assert_eq!(log.after(StreamId::new(5, 0)), Some(0));
-        assert_eq!(log.after(StreamId::new(7, 0)), Some(2));
-        assert_eq!(log.after(StreamId::new(99, 0)), Some(3));
-        assert_eq!(log.from(1).map(Iterator::count), Some(2));
-        assert_eq!(log.from(3).map(Iterator::count), Some(0));
+    fn index_after_position_is_that_of_the_next_frame() {
+        let mut buffer = EventBuffer::new(Arc::new(BufferBudget::new(10_000)));
+        buffer.restart(StreamId::new(5, 0));
+        (6..9).for_each(|n| buffer.push(frame(n, 10)));
+        assert_eq!(buffer.index_after(StreamId::new(4, 0)), None);
+        assert_eq!(buffer.index_after(StreamId::new(5, 0)), Some(0));
+        assert_eq!(buffer.index_after(StreamId::new(7, 0)), Some(2));
+        assert_eq!(buffer.index_after(StreamId::new(99, 0)), Some(3));
+        assert_eq!(buffer.frames_from(1).map(Iterator::count), Some(2));
+        assert_eq!(buffer.frames_from(3).map(Iterator::count), Some(0));
     }
 
     #[test]
-    fn bounded_by_share_and_by_all() {
-        let budget = Arc::new(BufferBudget::new(4 * (100 + OVERHEAD)));
+    fn buffers_are_bounded_by_their_share_and_by_the_total() {
+        let budget = Arc::new(BufferBudget::new(4 * (100 + FRAME_OVERHEAD_BYTES)));
         let mut a = EventBuffer::new(Arc::clone(&budget));
-        (1..=6).for_each(|n| a.push(item(n, 100)));
-        assert_eq!((a.items.len(), a.floor(), a.end()), (4, StreamId::new(2, 0), 6));
-        assert!(a.from(1).is_none() && a.from(2).is_some());
+        (1..=6).for_each(|n| a.push(frame(n, 100)));
+        assert_eq!((a.frames.len(), a.floor(), a.end_index()), (4, StreamId::new(2, 0), 6));
+        assert!(a.frames_from(1).is_none() && a.frames_from(2).is_some());
         let mut b = EventBuffer::new(Arc::clone(&budget));
         a.trim();
-        assert_eq!(a.items.len(), 2);
-        b.push(item(1, 5_000));
-        assert_eq!((b.items.len(), b.floor()), (0, StreamId::new(1, 0)), "too large for the log, not for the store");
+        assert_eq!(a.frames.len(), 2);
+        b.push(frame(1, 5_000));
+        assert_eq!(
+            (b.frames.len(), b.floor()),
+            (0, StreamId::new(1, 0)),
+            "too large for the buffer, not for the store"
+        );
         drop((a, b));
-        assert_eq!((budget.used(), budget.logs.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!((budget.used_bytes(), budget.buffers.load(Ordering::Relaxed)), (0, 0));
     }
 }

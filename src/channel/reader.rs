@@ -1,79 +1,209 @@
-//! What the task that reads a channel does next, and what it makes of a read.
+//! The read loop of a channel: it decides when to read, reads the store, and absorbs the page into the channel.
+//!
+//! At most one task reads a channel, so pages arrive in order however many streams and notifications there are. The task ends
+//! when there is nothing to read and nothing waits; [`ChannelState::request_read`] tells who has to start the next one.
 
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::channel::sequencer::PATIENCE;
-use crate::channel::{Inner, Link};
+use crate::channel::barrier::CommandBarrier;
+use crate::channel::sequencer::NOTIFICATION_GRACE;
+use crate::channel::{Channel, ChannelState, Link};
 use crate::event::StreamId;
-use crate::store::{Page, StoreError};
+use crate::store::{Limits, Page, Store, StoreError};
+use crate::util::backoff::Backoff;
 
-/// What the reading task does next.
-pub(super) enum Plan {
-    End,
-    Wait(Instant),
-    Read { after: StreamId, patient: bool, number: u64 },
+/// Concurrent reads of all channels. Memory for their pages is at most this times [`PAGE_BYTES`], except for single larger
+/// entries.
+const MAX_CONCURRENT_READS: usize = 16;
+const PAGE_ENTRIES: usize = 256;
+/// A larger entry comes in a page of its own.
+const PAGE_BYTES: usize = 256 * 1024;
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// Reads channels from the store. If there is a command barrier, reads wait for it.
+pub(crate) struct StoreReader {
+    store: Arc<dyn Store>,
+    /// A larger entry becomes a gap.
+    max_event_size: usize,
+    permits: Semaphore,
+    /// Set at most once, at start; a node without commands has none.
+    pub(super) barrier: OnceLock<Arc<CommandBarrier>>,
 }
 
-impl Inner {
-    /// What is to be done now.
-    pub(super) fn plan(&mut self) -> Plan {
-        let now = Instant::now();
-        let waits = self.settle(now);
-        if self.link == Link::Down {
-            // The confirmation of the next subscription asks for a read.
-            self.reading = false;
-            return Plan::End;
-        }
-        let wanted = self.again || (self.opened && self.order.wants_read());
-        if wanted && !self.order.is_full() {
-            self.again = false;
-            self.in_flight = true;
-            self.begun += 1;
-            self.order.begin_read();
-            let patient = self.link == Link::Up;
-            return Plan::Read { after: self.order.read_to(), patient, number: self.begun };
-        }
-        if let Some(until) = waits {
-            return Plan::Wait(until);
-        }
-        self.reading = false;
-        Plan::End
+impl StoreReader {
+    pub fn new(store: Arc<dyn Store>, max_event_size: usize) -> Self {
+        let permits = Semaphore::new(MAX_CONCURRENT_READS);
+        Self { store, max_event_size, permits, barrier: OnceLock::new() }
     }
 
-    /// Takes a read's result in. False if it has to be tried again, later.
-    pub(super) fn read_done(&mut self, result: Result<Page, StoreError>, patient: bool, number: u64) -> bool {
-        let now = Instant::now();
-        self.in_flight = false;
+    /// Reads a page of a channel. It is returned only when all commands that precede it were read.
+    pub async fn read(&self, channel: &str, after: StreamId, entries: usize, bytes: usize) -> Result<Page, StoreError> {
+        let limits = Limits { entries, bytes, max_event: self.max_event_size };
+        let Some(barrier) = self.barrier.get() else { return self.store.read(channel, after, limits).await };
+        barrier.wait_synced().await;
+        let page = self.store.read(channel, after, limits).await;
+        if let Ok(page) = &page {
+            barrier.observed_at(page.lead);
+        }
+        // The page may show new commands, or the link may have been lost and restored during the read.
+        barrier.wait_synced().await;
+        page
+    }
+
+    /// Starts the reading task of a channel that has none.
+    pub fn start(self: &Arc<Self>, channel: &Arc<Channel>) {
+        tokio::spawn(Arc::clone(self).run(Arc::clone(channel)));
+    }
+
+    async fn run(self: Arc<Self>, channel: Arc<Channel>) {
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+        let mut bytes = PAGE_BYTES;
+        loop {
+            // The state must be unlocked before the task awaits.
+            let step = channel.lock().next_step();
+            match step {
+                Step::Stop => return,
+                Step::WaitUntil(deadline) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(deadline) => {}
+                        () = channel.wake_reader.notified() => {}
+                    }
+                }
+                Step::Read { after, entries, with_grace, number } => {
+                    // An error means that the semaphore is closed, which never happens.
+                    let permit = self.permits.acquire().await;
+                    let result = self.read(&channel.name, after, entries, bytes).await;
+                    drop(permit);
+                    bytes = result.as_ref().ok().and_then(|page| page.needs).unwrap_or(PAGE_BYTES);
+                    if channel.lock().finish_read(result, with_grace, number) {
+                        backoff.reset();
+                    } else {
+                        tokio::time::sleep(jitter(backoff.next_delay())).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What the reading task does next.
+enum Step {
+    Stop,
+    WaitUntil(Instant),
+    Read {
+        after: StreamId,
+        entries: usize,
+        /// Entries wait for their notifications: the channel was live when the read began.
+        with_grace: bool,
+        number: u64,
+    },
+}
+
+impl ChannelState {
+    fn next_step(&mut self) -> Step {
+        let deadline = self.flush_ready(Instant::now());
+        if self.link == Link::Down {
+            // The next confirmation of the subscription requests a read.
+            self.has_reader = false;
+            return Step::Stop;
+        }
+        let is_requested = self.read_requested || (self.opened && self.sequencer.needs_read());
+        if is_requested && !self.sequencer.is_full() {
+            self.read_requested = false;
+            self.read_in_flight = true;
+            self.reads_started += 1;
+            self.sequencer.begin_read();
+            return Step::Read {
+                after: self.sequencer.read_to(),
+                // Opening takes the end of the stream only.
+                entries: if self.opened { PAGE_ENTRIES } else { 0 },
+                with_grace: self.link == Link::Live,
+                number: self.reads_started,
+            };
+        }
+        match deadline {
+            Some(deadline) => Step::WaitUntil(deadline),
+            None => {
+                self.has_reader = false;
+                Step::Stop
+            }
+        }
+    }
+
+    /// Takes in the result of a read. Returns false if the read has to be tried again after a delay.
+    fn finish_read(&mut self, result: Result<Page, StoreError>, with_grace: bool, number: u64) -> bool {
+        self.read_in_flight = false;
         match result {
             Ok(page) => {
                 if self.opened && !page.complete {
-                    self.again = true;
+                    self.read_requested = true;
                 }
-                // A link that was lost meanwhile is not up because an older read came through.
+                // If the link was lost during the read, the page does not make the channel current.
                 if self.link == Link::Down {
-                    self.again = true;
+                    self.read_requested = true;
                     return true;
                 }
-                let was = self.link;
-                self.absorb(page, patient.then(|| now + PATIENCE), now);
-                self.done = number;
-                if was != self.link || std::mem::take(&mut self.awaited) {
-                    self.wake();
+                let link_before = self.link;
+                self.absorb(page, with_grace);
+                self.reads_completed = number;
+                if self.link != link_before || std::mem::take(&mut self.read_awaited) {
+                    self.wake_members();
                 }
                 true
             }
             Err(StoreError::WrongType) => {
-                if self.link != Link::Wrong && self.link != Link::Down {
-                    self.link = Link::Wrong;
+                if self.link != Link::WrongType && self.link != Link::Down {
+                    self.link = Link::WrongType;
                     self.opened = false;
-                    self.wake();
+                    self.wake_members();
                 }
                 true
             }
             Err(_) => {
-                self.again = true;
+                self.read_requested = true;
                 false
             }
         }
     }
+
+    fn absorb(&mut self, page: Page, with_grace: bool) {
+        let now = Instant::now();
+        let last_id = page.last();
+        // A channel that catches up is live only when it has reached the end of the stream. Until then its notifications may
+        // be lost, and entries do not wait for them.
+        if !self.opened || page.complete || self.link != Link::CatchingUp {
+            self.link = Link::Live;
+        }
+        if self.opened {
+            let deadline = with_grace.then(|| now + NOTIFICATION_GRACE);
+            if let Some(gap) = self.sequencer.absorb(page, deadline, now) {
+                self.restart(gap.resumed);
+            }
+            self.flush_ready(now);
+        } else {
+            // The channel opens, for the first time or after its key held another type. In the second case, members have to
+            // find their place again.
+            self.opened = true;
+            self.sequencer.open(&page);
+            self.restart(last_id);
+        }
+        self.last_id = last_id;
+    }
+
+    /// Starts a new epoch, in which the buffer begins after this position.
+    fn restart(&mut self, position: StreamId) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.reset_to = position;
+        self.buffer.restart(position);
+    }
+}
+
+/// A random duration between 75 % and 125 %, so that nodes and channels do not act in step.
+pub(super) fn jitter(duration: Duration) -> Duration {
+    duration.mul_f64(rand::random_range(0.75..1.25))
 }

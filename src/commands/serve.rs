@@ -72,9 +72,10 @@ pub fn start(
         let store = startup::open_store(&config.store, kept, Arc::clone(&metrics)).await?;
         let signatures = startup::signatures(&config, &node)?;
         let observers = Observers::new(config.limits.shadow);
-        observers.audit.write(config.live.decisions.clone())?;
-        let authorizer = startup::create_authorizer(&config, Arc::clone(&store), Arc::clone(&metrics))?;
-        let authorizer = Arc::new(authorizer.observed_by(observers.list()));
+        observers.audit.configure(config.live.decisions.clone())?;
+        let authorizer = startup::create_authorizer(&config, Arc::clone(&store), Arc::clone(&metrics))?
+            .with_observers(observers.list());
+        let authorizer = Arc::new(authorizer);
         let hub = Hub::start(Arc::clone(&store), config.stream.hub.clone(), metrics);
         let app = Arc::new(App::new(config, node, hub, authorizer, observers, playground, signatures));
         startup::activate_first_policy(&app).await?;

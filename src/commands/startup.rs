@@ -185,7 +185,7 @@ pub fn create_authorizer(config: &Config, store: Arc<dyn Store>, metrics: Arc<Me
     let env = config.env(store);
     let limits = config.limits.clone();
     if config.door == PolicyMode::AllowAll {
-        return Ok(Authorizer::open_to_all(env, limits, metrics));
+        return Ok(Authorizer::allow_all(env, limits, metrics));
     }
     let compiler = Compiler::new(&limits, config.cache_dir.as_deref())?;
     Ok(Authorizer::new(compiler, env, limits, metrics))

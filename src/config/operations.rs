@@ -88,7 +88,7 @@ pub fn decisions(raw: &raw::Decisions) -> Result<audit::AuditConfig, ConfigError
         ));
     }
     let record = raw.recording.file.clone().map(|file| recording::RecordingConfig { file, share, limit });
-    Ok(audit::AuditConfig { log, mask, record })
+    Ok(audit::AuditConfig { log, masked_fields: mask, recording: record })
 }
 
 /// The default name of a node: the host name and an address.

@@ -170,7 +170,7 @@ impl Fleet {
         }
         tasks.push(tokio::spawn(Arc::clone(self).beat()).abort_handle());
         tasks.push(tokio::spawn(listen(Arc::clone(self), hub.clone())).abort_handle());
-        let (fleet, mut swaps) = (Arc::clone(self), self.authorizer.swaps());
+        let (fleet, mut swaps) = (Arc::clone(self), self.authorizer.generations());
         let tell = async move {
             while swaps.changed().await.is_ok() {
                 fleet.changed.notify_one();
@@ -321,7 +321,7 @@ impl Fleet {
 /// Looks at once when the bell rings.
 async fn listen(fleet: Arc<Fleet>, hub: Hub) {
     loop {
-        let mut tap = hub.tap(&fleet.store.keys().policy_changed());
+        let mut tap = hub.subscribe_raw(&fleet.store.keys().policy_changed());
         while tap.next().await.is_some() {
             fleet.tell();
         }

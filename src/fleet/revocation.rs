@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tracing::field;
 
 use crate::authz::authorizer::Authorizer;
-use crate::authz::cache::Forget;
+use crate::authz::cache::CacheSelector;
 use crate::authz::revocation_list::{Revocation, RevocationList};
 use crate::fleet::commands;
 use crate::fleet::commands::{CommandHandler, ReceivedCommand, ResyncReason};
@@ -74,7 +74,7 @@ pub enum RevokeError {
     /// Too many are kept out.
     #[error(
         "{} are kept out, which is the most that there may be: lift some, or let the policy decide",
-        RevocationList::MOST
+        RevocationList::MAX_REVOCATIONS
     )]
     Full,
     /// The store did not do its part.
@@ -118,7 +118,7 @@ impl RevocationService {
     fn revoke(&self, revoke: Revoke) -> Result<usize, String> {
         let selector = StreamSelector { subject: revoke.subject, channel: revoke.channel };
         if let (Some(id), Some(until)) = (revoke.id, revoke.until)
-            && !self.authorizer.denied().add(Revocation { id, selector: selector.clone(), until })
+            && !self.authorizer.revocations().add(Revocation { id, selector: selector.clone(), until })
         {
             // What can be done is done.
             tracing::error!(?selector, "there is no room for one more who is kept out");
@@ -128,10 +128,10 @@ impl RevocationService {
 
     /// Ends the streams of these on this node. How many there were.
     pub fn end(&self, selector: &StreamSelector) -> usize {
-        self.authorizer.forget(match (&selector.subject, &selector.channel) {
-            (Some(subject), _) => Forget::Subject(subject),
-            (None, Some(channel)) => Forget::Channel(channel),
-            (None, None) => Forget::All,
+        self.authorizer.invalidate(match (&selector.subject, &selector.channel) {
+            (Some(subject), _) => CacheSelector::Subject(subject),
+            (None, Some(channel)) => CacheSelector::Channel(channel),
+            (None, None) => CacheSelector::All,
         });
         self.streams.revoke(selector)
     }
@@ -142,7 +142,7 @@ impl CommandHandler for RevocationService {
     fn hear(&self, heard: &ReceivedCommand<'_>) -> Result<Option<Value>, String> {
         if heard.fields.get("kind").is_some_and(|kind| kind == "lift") {
             let id = heard.fields.get("id").and_then(Value::as_str).ok_or("it has no id")?;
-            let lifted = self.authorizer.denied().lift(id);
+            let lifted = self.authorizer.revocations().remove(id);
             if lifted {
                 tracing::info!(id, "a denial is lifted");
             }
@@ -160,7 +160,7 @@ impl CommandHandler for RevocationService {
 
     async fn begin(&self, why: ResyncReason) -> Result<(), StoreError> {
         let stored = stored(&*self.store, &self.keys).await?;
-        let denied = self.authorizer.denied();
+        let denied = self.authorizer.revocations();
         if why == ResyncReason::WentBack {
             // A store that lost its end may have lost these too; nobody lifted them.
             for revocation in denied.list() {
@@ -229,7 +229,7 @@ pub async fn revoke(
     });
     if let Some(revocation) = &revocation {
         (command["id"], command["until"]) = (json!(revocation.id), json!(revocation.until));
-        if list(store, keys).await?.len() >= RevocationList::MOST {
+        if list(store, keys).await?.len() >= RevocationList::MAX_REVOCATIONS {
             return Err(RevokeError::Full);
         }
         // Should the command fail, it is seen in the list, and holds on nodes that start: the error says to try again.

@@ -1,10 +1,9 @@
-//! What a policy's author expects of it: a table of requests, each with the world that it meets and the decision that shall
-//! come of it. [`file`] reads them, [`run`] asks a policy, [`answer`] compares. Nothing here prints.
+//! Test cases for policies: requests, each with an environment and an expected decision. [`file`] reads them, [`run`] evaluates and
+//! compares, [`bench`] measures. Nothing here prints.
 
 pub(crate) mod bench;
 pub mod file;
 pub(crate) mod run;
-pub(crate) mod unavailable_store;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,16 +14,15 @@ use crate::policy::decision_view::DecisionView;
 use crate::store::memory::Seed;
 use crate::tokens::Tokens;
 
-/// The cases of a file, in its order.
+/// The test cases of a file, in its order.
 #[derive(Clone, Debug)]
 pub struct TestSuite {
-    /// No two of the same name. One at least, unless something is required.
+    /// Names are unique. There is at least one case, unless there are requirements.
     pub cases: Vec<TestCase>,
-    /// What the policy cannot do without.
     pub requires: Requirements,
 }
 
-/// What the gateway has to be configured with, or the policy would let nobody in.
+/// Configuration that the policy needs. Activation fails if the gateway lacks any of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Requirements {
@@ -32,24 +30,20 @@ pub struct Requirements {
     pub settings: Vec<String>,
     /// Names of token profiles.
     pub tokens: Vec<String>,
-    /// What the keys begin with that it looks up.
+    /// Prefixes of the keys that it looks up.
     pub lookup: Vec<String>,
-    /// Where it sends requests: scheme, host and port.
+    /// Origins of its outbound requests: scheme, host and port.
     pub egress: Vec<String>,
 }
 
-/// A request, its world, and what shall come of it.
 #[derive(Clone, Debug)]
 pub struct TestCase {
-    /// What it is called.
     pub name: String,
-    /// Where it begins in its file, counted from 1.
+    /// The line where it begins in its file, counted from 1.
     pub line: usize,
-    /// What is asked.
-    pub ask: TestRequest,
-    /// What the policy meets.
-    pub world: TestWorld,
-    /// What it shall answer; what is not said here may be anything.
+    pub request: TestRequest,
+    pub env: TestEnv,
+    /// The expected fields of the decision. Other fields may have any value.
     pub expect: DecisionView,
 }
 
@@ -64,32 +58,31 @@ pub struct TestRequest {
     pub authority: String,
     /// Path and query.
     pub path_with_query: String,
-    /// Header fields, less repeated cookies.
+    /// Header fields; several `cookie` fields are joined into one.
     pub headers: HeaderMap,
     /// The client's IP address.
     pub client_address: String,
-    /// The channels that the query names.
+    /// The channels in the query.
     pub channels: Vec<String>,
 }
 
-/// What a policy may see and ask.
+/// The environment of a policy in one test case.
 #[derive(Clone, Debug)]
-pub struct TestWorld {
-    /// Its clock, ms since 1970; none for this machine's.
+pub struct TestEnv {
+    /// The policy's clock, in milliseconds since the Unix epoch; `None` for the system clock.
     pub now: Option<u64>,
-    /// Keys that may be looked up begin with one of these.
+    /// Prefixes of the keys that it may look up.
     pub prefixes: Vec<String>,
-    /// What is looked up.
+    /// The keys of the store.
     pub store: HashMap<String, Seed>,
     /// Every look-up fails.
     pub store_unavailable: bool,
-    /// What it may ask for by name.
     pub settings: BTreeMap<String, String>,
-    /// Whose tokens it may have checked.
+    /// Token profiles.
     pub tokens: Tokens,
 }
 
-/// Why a file of cases is none. Each says where, and what would be right.
+/// An invalid file of test cases. The text says where, and what would be valid.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct CasesError(pub String);

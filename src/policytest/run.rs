@@ -1,53 +1,50 @@
-//! Asks a policy the cases, through the gate that the gateway asks it through.
+//! Runs test cases with the authorizer that the gateway uses.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+
 use crate::authz::authorizer::Authorizer;
 use crate::policy::decision_view::{DecisionView, Difference};
 use crate::policy::{Decision, Limits, Outcome, Request};
-use crate::policytest::unavailable_store::Away;
-use crate::policytest::{TestCase, TestRequest, TestWorld};
-use crate::store::Store;
+use crate::policytest::{TestCase, TestEnv, TestRequest};
 use crate::store::memory::{MemoryStore, system_clock};
+use crate::store::{KeyLookup, StoreError};
 use crate::util::id::random_id;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 use crate::wasm::host::PolicyEnv;
 
-/// Look-ups are all that a case's store is for, so it needs no room for streams.
-const STREAMS: usize = 1 << 16;
+/// Memory for streams in a case's store, which only serves look-ups.
+const STREAM_BYTES: usize = 1 << 16;
 
-/// What came of a case.
+/// The result of one test case.
 #[derive(Clone, Debug)]
 pub struct CaseOutcome {
-    /// What was expected.
     pub expected: DecisionView,
-    /// What was decided.
     pub got: DecisionView,
-    /// Where that is not what was expected.
+    /// The fields in which `got` is not as expected.
     pub differences: Vec<Difference>,
-    /// It was decided on an instance that was prepared; one that was not had decided as expected.
+    /// Whether the instance was prewarmed. If so, a new instance decided as expected before.
     pub prepared: bool,
 }
 
 impl CaseOutcome {
-    /// Whether the policy did as it should.
     #[must_use]
     pub fn passed(&self) -> bool {
         self.differences.is_empty()
     }
 }
 
-impl TestWorld {
-    /// The same for the gate.
+impl TestEnv {
     #[must_use]
-    pub fn env(&self, limits: &Limits) -> PolicyEnv {
+    pub fn policy_env(&self, limits: &Limits) -> PolicyEnv {
         let clock = self.now.map_or_else(system_clock, |now| Arc::new(move || now));
-        let store: Arc<dyn Store> = if self.store_unavailable {
-            Arc::new(Away)
+        let store: Arc<dyn KeyLookup> = if self.store_unavailable {
+            Arc::new(UnavailableStore)
         } else {
-            Arc::new(MemoryStore::new(STREAMS, self.store.clone(), Arc::clone(&clock)))
+            Arc::new(MemoryStore::new(STREAM_BYTES, self.store.clone(), Arc::clone(&clock)))
         };
         PolicyEnv {
             prefixes: self.prefixes.clone(),
@@ -59,10 +56,34 @@ impl TestWorld {
     }
 }
 
+/// The store of a case with `store_unavailable`: every look-up fails.
+struct UnavailableStore;
+
+impl UnavailableStore {
+    fn error<T>() -> Result<T, StoreError> {
+        Err(StoreError::Unavailable("the case makes the store unavailable".into()))
+    }
+}
+
+#[async_trait]
+impl KeyLookup for UnavailableStore {
+    async fn get(&self, _: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Self::error()
+    }
+
+    async fn hash_get(&self, _: &str, _: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Self::error()
+    }
+
+    async fn set_contains(&self, _: &str, _: &str) -> Result<bool, StoreError> {
+        Self::error()
+    }
+}
+
 impl TestRequest {
-    /// The same for the gate.
+    /// Converts to a request with a random id.
     #[must_use]
-    pub fn request(&self) -> Request {
+    pub fn to_request(&self) -> Request {
         Request {
             method: self.method.clone(),
             scheme: self.scheme.clone(),
@@ -75,26 +96,25 @@ impl TestRequest {
     }
 }
 
-/// A door with this policy in force, in a case's world. It has no instances ready but those that are asked for, and keeps no
-/// answers.
+/// An authorizer with this policy active in a case's environment. It prewarms no instances by itself and caches no decisions.
 #[must_use]
-pub fn authorizer(compiler: &Compiler, policy: &Policy, limits: &Limits, world: &TestWorld) -> Authorizer {
+pub fn authorizer(compiler: &Compiler, policy: &Policy, limits: &Limits, env: &TestEnv) -> Authorizer {
     let limits = Limits { prepared: 0, cache: 0, ..limits.clone() };
-    let authorizer = Authorizer::new(compiler.clone(), world.env(&limits), limits, Arc::default());
+    let authorizer = Authorizer::new(compiler.clone(), env.policy_env(&limits), limits, Arc::default());
     authorizer.activate(policy.clone());
     authorizer
 }
 
-/// Asks one case; and, where the policy prepares itself, once more on an instance that was prepared: in the gateway most are,
-/// and it must not show.
+/// Runs one case. If the policy exports a preparation, runs it once more on a prewarmed instance: most instances in the gateway are
+/// prewarmed, and the decision must be the same.
 pub async fn run(compiler: &Compiler, policy: &Policy, limits: &Limits, case: &TestCase) -> CaseOutcome {
-    let authorizer = authorizer(compiler, policy, limits, &case.world);
-    let verdict = ask(&authorizer, case).await;
-    if !verdict.passed() || policy.preparation().is_none() {
-        return verdict;
+    let authorizer = authorizer(compiler, policy, limits, &case.env);
+    let outcome = evaluate(&authorizer, case).await;
+    if !outcome.passed() || policy.preparation().is_none() {
+        return outcome;
     }
-    let verdict = match authorizer.prepare_one().await {
-        Ok(()) => ask(&authorizer, case).await,
+    let outcome = match authorizer.prewarm_one().await {
+        Ok(()) => evaluate(&authorizer, case).await,
         Err(failure) => {
             let outcome = Outcome::Failed(failure);
             compare(
@@ -103,15 +123,15 @@ pub async fn run(compiler: &Compiler, policy: &Policy, limits: &Limits, case: &T
             )
         }
     };
-    CaseOutcome { prepared: true, ..verdict }
+    CaseOutcome { prepared: true, ..outcome }
 }
 
-async fn ask(authorizer: &Authorizer, case: &TestCase) -> CaseOutcome {
-    compare(case, &authorizer.decide(&case.ask.request(), &case.ask.channels).await)
+async fn evaluate(authorizer: &Authorizer, case: &TestCase) -> CaseOutcome {
+    compare(case, &authorizer.evaluate(&case.request.to_request(), &case.request.channels).await)
 }
 
 fn compare(case: &TestCase, decision: &Decision) -> CaseOutcome {
-    let got = DecisionView::new(decision, &case.ask.channels);
+    let got = DecisionView::new(decision, &case.request.channels);
     let expected = case.expect.filled(&got);
     CaseOutcome { differences: expected.differences(&got), expected, got, prepared: false }
 }

@@ -20,42 +20,42 @@ fn one(text: &str) -> TestCase {
 }
 
 #[track_caller]
-fn wrong(text: &str, words: &[&str]) {
+fn wrong(text: &str, parts: &[&str]) {
     let error = parse(text).expect_err(text).to_string();
-    for word in words {
-        assert!(error.contains(word), "{word:?} is not in {error}");
+    for part in parts {
+        assert!(error.contains(part), "{part:?} is not in {error}");
     }
 }
 
 const CASE: &str = "[[case]]\nname = \"a\"\nexpect.allow = true\n";
 
 #[test]
-fn what_is_not_said_is_the_usual() {
+fn unset_fields_have_defaults() {
     let case = one(CASE);
-    assert_eq!((case.line, &*case.ask.method, &*case.ask.scheme), (1, "GET", "https"));
-    assert_eq!((&*case.ask.path_with_query, &*case.ask.client_address), ("/api/realtime", "192.0.2.1"));
-    assert_eq!(case.ask.channels, ["default"]);
-    assert_eq!(case.ask.headers["host"], case.ask.authority);
-    assert_eq!((case.world.now, case.world.store_unavailable, case.world.prefixes.len()), (None, false, 0));
+    assert_eq!((case.line, &*case.request.method, &*case.request.scheme), (1, "GET", "https"));
+    assert_eq!((&*case.request.path_with_query, &*case.request.client_address), ("/api/realtime", "192.0.2.1"));
+    assert_eq!(case.request.channels, ["default"]);
+    assert_eq!(case.request.headers["host"], case.request.authority);
+    assert_eq!((case.env.now, case.env.store_unavailable, case.env.prefixes.len()), (None, false, 0));
     assert_eq!(case.expect.fields, [("allow", json!(true))]);
 }
 
 #[test]
-fn channels_are_in_the_path_as_the_client_writes_them() {
-    let path = |more: &str| one(&format!("{CASE}{more}")).ask;
-    let ask = path(r#"channels = ["a b", "ü&c=+", "", "a b"]"#);
-    assert_eq!(ask.path_with_query, "/api/realtime?channel=a%20b&channel=%C3%BC%26c%3D%2B&channel=&channel=a%20b");
-    assert_eq!(ask.channels, ["a b", "ü&c=+", ""]);
+fn channels_are_encoded_in_the_path_like_the_client_does() {
+    let path = |more: &str| one(&format!("{CASE}{more}")).request;
+    let request = path(r#"channels = ["a b", "ü&c=+", "", "a b"]"#);
+    assert_eq!(request.path_with_query, "/api/realtime?channel=a%20b&channel=%C3%BC%26c%3D%2B&channel=&channel=a%20b");
+    assert_eq!(request.channels, ["a b", "ü&c=+", ""]);
     assert_eq!(path("channels = [\"a\"]\nrequest.path = \"/x?ticket=1\"").path_with_query, "/x?ticket=1&channel=a");
-    let ask = path("request.path = \"/x?channel=a+b&channel=%63\"");
+    let request = path("request.path = \"/x?channel=a+b&channel=%63\"");
     assert_eq!(
-        (&*ask.path_with_query, &*ask.channels),
+        (&*request.path_with_query, &*request.channels),
         ("/x?channel=a+b&channel=%63", &["a b".into(), "c".into()][..])
     );
 }
 
 #[test]
-fn a_case_lies_over_what_is_said_for_all() {
+fn case_overrides_the_values_of_the_file() {
     let text = r#"
         now = 2026-01-01T00:00:00Z
         lookup.prefixes = ["session:", "x:"]
@@ -88,31 +88,31 @@ fn a_case_lies_over_what_is_said_for_all() {
     "#;
     let [first, second, third] = &parse(text).expect("valid").cases[..] else { panic!("three") };
     assert_eq!(
-        [first, second, third].map(|case| case.world.now),
+        [first, second, third].map(|case| case.env.now),
         [Some(1_767_225_601_000), Some(5), Some(1_767_225_600_000)]
     );
-    assert_eq!((first.world.prefixes.len(), third.world.prefixes.len()), (0, 2));
-    assert_eq!(first.world.store["session:bob"], Seed::Set(["2".to_owned()].into()));
-    assert_eq!(third.world.store["session:bob"], Seed::Text("1".into()));
-    assert_eq!((&*first.world.settings["audience"], &*first.world.settings["other"]), ("app", "2"));
+    assert_eq!((first.env.prefixes.len(), third.env.prefixes.len()), (0, 2));
+    assert_eq!(first.env.store["session:bob"], Seed::Set(["2".to_owned()].into()));
+    assert_eq!(third.env.store["session:bob"], Seed::Text("1".into()));
+    assert_eq!((&*first.env.settings["audience"], &*first.env.settings["other"]), ("app", "2"));
     assert_eq!(
-        (&first.ask.headers["cookie"], &first.ask.headers["x-a"]),
+        (&first.request.headers["cookie"], &first.request.headers["x-a"]),
         (&"session=bob; a=b".parse().expect("value"), &"1".parse().expect("value"))
     );
-    assert_eq!(third.ask.headers["cookie"], "session=alice");
-    assert_eq!((&*second.ask.authority, &*third.ask.authority), ("b.example", "a.example"));
-    assert_eq!((second.world.store_unavailable, third.world.store_unavailable), (true, false));
+    assert_eq!(third.request.headers["cookie"], "session=alice");
+    assert_eq!((&*second.request.authority, &*third.request.authority), ("b.example", "a.example"));
+    assert_eq!((second.env.store_unavailable, third.env.store_unavailable), (true, false));
 }
 
 #[test]
-fn what_may_be_looked_up_follows_from_the_store() {
+fn lookup_prefixes_default_to_the_prefixes_of_the_store() {
     let store = "[store]\n\"session:a\" = \"1\"\n\"session:b\" = \"1\"\n\"team:a:members\" = []\nflag = \"1\"";
     let case = one(&format!("{store}\n{CASE}"));
-    assert_eq!(case.world.prefixes, ["flag", "session:", "team:"]);
+    assert_eq!(case.env.prefixes, ["flag", "session:", "team:"]);
 }
 
 #[test]
-fn errors_say_where_and_what_would_be_right() {
+fn errors_name_the_place_and_a_valid_value() {
     let text = |more: &str| format!("{CASE}\n[[case]]\nname = \"b\"\n{more}");
     wrong("", &["x/cases.toml", "no case", "[[case]]"]);
     wrong("now = 1", &["no case"]);
@@ -122,7 +122,7 @@ fn errors_say_where_and_what_would_be_right() {
     wrong(&text("expect.stauts = 403"), &["x/cases.toml:7:", "\"b\"", "stauts", "status"]);
     wrong(&text("expect.status = \"403\""), &["x/cases.toml:7:", "\"b\"", "u16"]);
     wrong(&text(""), &["x/cases.toml:5:", "\"b\"", "expect"]);
-    wrong(&text("expect = {}"), &["x/cases.toml:5:", "\"b\"", "what shall come of it", "allow = true"]);
+    wrong(&text("expect = {}"), &["x/cases.toml:5:", "\"b\"", "no expectation", "allow = true"]);
     wrong(&text("expect.allow = false"), &["expect.allow", "status"]);
     wrong(&text("expect = { allow = true, status = 403 }"), &["only one of"]);
     wrong(&text("expect.status = 99"), &["expect.status", "200 to 599"]);
@@ -134,7 +134,7 @@ fn errors_say_where_and_what_would_be_right() {
     wrong(&text("request.headers.cookie = 1\nexpect.allow = true"), &["x/cases.toml:7:", "\"b\"", "a header's value"]);
     wrong(&text("request.headers.\"a b\" = \"\"\nexpect.allow = true"), &["x/cases.toml:5:", "\"a b\""]);
     wrong(&text("request.headers.a = \"\\n\"\nexpect.allow = true"), &["request.headers.a"]);
-    wrong(&text("request.path = \"api\"\nexpect.allow = true"), &["request.path", "begins with /"]);
+    wrong(&text("request.path = \"api\"\nexpect.allow = true"), &["request.path", "begin with /"]);
     wrong(&text("request.path = \"/?channel=a\"\nchannels = []\nexpect.allow = true"), &["channels", "one place"]);
     wrong(&text("request.scheme = \"ftp\"\nexpect.allow = true"), &["request.scheme"]);
     wrong(&text("request.client-address = \"me\"\nexpect.allow = true"), &["request.client-address"]);
@@ -203,7 +203,7 @@ fn rejections_and_failures_are_compared() {
 }
 
 #[test]
-fn what_an_eye_could_not_tell_is_quoted() {
+fn invisible_characters_are_quoted() {
     let answer = |body: &str| DecisionView { fields: vec![("body", json!(body))] };
     assert_eq!(answer("two\nlines").lines(None), ["body         two", "body         lines"]);
     assert_eq!(answer("end \t").lines(None), ["body         \"end \\t\""]);
@@ -211,17 +211,17 @@ fn what_an_eye_could_not_tell_is_quoted() {
 }
 
 #[test]
-fn token_profiles_of_a_case() {
+fn case_overrides_token_profiles_of_the_file() {
     let profile = "[tokens.app]\nsecret = \"of the app\"\n[tokens.other]\nissuer = \"b\"\nsecret = \"of the other\"\n";
     let case = one(&format!("{profile}{CASE}\ntokens.app.secret = \"of this case\""));
-    assert_eq!(format!("{:?}", case.world.tokens), r#"{"app", "other"}"#);
+    assert_eq!(format!("{:?}", case.env.tokens), r#"{"app", "other"}"#);
     let sign = |secret: &str| {
         let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
         jsonwebtoken::encode(&jsonwebtoken::Header::default(), &serde_json::json!({"exp": 100}), &key).expect("a token")
     };
-    let holds = |secret, now| matches!(case.world.tokens.verify(&sign(secret), now), Verdict::Holds(_));
+    let holds = |secret, now| matches!(case.env.tokens.verify(&sign(secret), now), Verdict::Holds(_));
     assert!(holds("of this case", 99_000));
-    assert!(!holds("of this case", 999_000), "its end is held against the case's clock");
+    assert!(!holds("of this case", 999_000), "expiry is checked against the case's clock");
     assert!(!holds("of the app", 99_000));
     wrong(&format!("[tokens.app]\nsecret = \"a\"\npem = \"b\"\n{CASE}"), &["tokens.app", "exactly one"]);
     wrong(&format!("[tokens.app]\njwks-url = \"https://a.example\"\n{CASE}"), &["tokens.app.jwks-url", "as jwks"]);

@@ -225,7 +225,7 @@ impl Rollout {
     /// All that there is to tell, as JSON.
     #[must_use]
     pub fn status(&self) -> Value {
-        let (active, old) = (self.0.authorizer.active(), self.0.authorizer.old());
+        let (active, old) = (self.0.authorizer.active(), self.0.authorizer.retired());
         let before = self.0.line().back().map(|past| past.digest.clone());
         self.0.history().to_json(active.as_deref(), &old, before.as_deref())
     }
@@ -251,7 +251,7 @@ impl Inner {
                 return Err(self.refuse(StageError::new(Stage::Active, error), Some(digest), &next.origin));
             }
             line.now = Some((next.policy.clone(), next.attachments.clone()));
-            let swap = self.authorizer.swap(next.activation());
+            let swap = self.authorizer.activate_with(next.activation());
             line.record_activation(PastActivation::of(&swap.info));
             swap
         };
@@ -259,7 +259,7 @@ impl Inner {
         tracing::info!(policy = %info.digest, version = info.generation, source = info.origin.source, "in force");
         self.history().record_activation(&info);
         self.remember().await;
-        if tokio::time::timeout(within, swap.acknowledged()).await.is_err() {
+        if tokio::time::timeout(within, swap.drained()).await.is_err() {
             tracing::warn!(
                 version = info.generation,
                 "answers of an older version are still on their way to clients that do not read"

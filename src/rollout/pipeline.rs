@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::artifact::bundle::{PolicyBundle, digest};
 use crate::artifact::signature::{Signature, SignatureError, SignaturePolicy, Statement};
-use crate::policytest::file::parse_within;
-use crate::policytest::file::reach::FileAccess;
+use crate::policytest::file::file_access::FileAccess;
+use crate::policytest::file::parse_with_access;
 use crate::policytest::{TestSuite, run};
 use crate::rollout::prepared::PolicyAttachments;
 use crate::rollout::requirements;
@@ -117,8 +117,8 @@ fn bounds(artifact: &PolicyBundle) -> Result<(), StageError> {
 fn attachments(artifact: &PolicyBundle) -> Result<PolicyAttachments, StageError> {
     let failed = |why: String| StageError::new(Stage::Tested, why);
     let Some(text) = &artifact.cases else { return Ok(PolicyAttachments::default()) };
-    let reach = artifact.folder.as_deref().map_or(FileAccess::Nowhere, FileAccess::Below);
-    let suite = parse_within(Path::new(CASES), text, reach).map_err(|error| failed(format!("its {error}")))?;
+    let access = artifact.folder.as_deref().map_or(FileAccess::Nowhere, FileAccess::Below);
+    let suite = parse_with_access(Path::new(CASES), text, access).map_err(|error| failed(format!("its {error}")))?;
     Ok(PolicyAttachments { suite: Some(Arc::new(suite)), cases: Some(digest(text.as_bytes()).into()) })
 }
 

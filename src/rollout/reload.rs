@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use crate::audit::Writers;
+use crate::audit::AuditWriters;
 use crate::config::live::Options;
 use crate::config::{Config, ConfigRead};
 use crate::rollout::file_watcher::Watch;
@@ -145,7 +145,7 @@ impl Reloader {
     }
 
     /// The configuration, with all that can fail of what it asks for.
-    async fn read_and_open(&mut self, path: &str, asked: bool) -> Result<(Config, Writers), String> {
+    async fn read_and_open(&mut self, path: &str, asked: bool) -> Result<(Config, AuditWriters), String> {
         let config = self.read(path, asked).await?;
         let (audit, settings) = (Arc::clone(&self.rollout.0.observers.audit), config.live.decisions.clone());
         let open = move || audit.open(settings).map_err(|error| format!("{:#}", anyhow::Error::new(error)));
@@ -183,8 +183,8 @@ impl Reloader {
         options
     }
 
-    fn take(&mut self, mut config: Config, writers: Writers) {
-        self.rollout.0.observers.audit.take(writers);
+    fn take(&mut self, mut config: Config, writers: AuditWriters) {
+        self.rollout.0.observers.audit.install(writers);
         let live = config.live_in(&self.running, &self.options.borrow());
         self.options.send_replace(live);
         config.keep_from(&self.config);
@@ -231,7 +231,7 @@ impl Reloader {
                 // What is refused is in the log and in the status.
                 let _ = turn.activate(next).await;
             }
-            Ok(None) => authorizer.surround(Arc::clone(&self.around)),
+            Ok(None) => authorizer.set_initial_context(Arc::clone(&self.around)),
             Err(_) => {}
         }
     }

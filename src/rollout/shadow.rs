@@ -106,7 +106,7 @@ impl Rollout {
     /// Nobody is asked any more. Returns who was.
     pub fn withdraw(&self) -> Option<Arc<ShadowPolicy>> {
         let mut proposed = self.0.proposed();
-        self.0.observers.shadow.ask(None);
+        self.0.observers.shadow.replace(None);
         proposed.take().map(|proposed| proposed.candidate)
     }
 }
@@ -136,7 +136,7 @@ impl Inner {
             return Err(self.refuse(failed, Some(candidate.policy().digest().to_string()), &origin));
         }
         tracing::info!(policy = %candidate.policy().digest(), share = share.share, source = origin.source, "a candidate is asked");
-        self.observers.shadow.ask(Some(Arc::clone(&candidate)));
+        self.observers.shadow.replace(Some(Arc::clone(&candidate)));
         *proposed = Some(ShadowState { candidate: Arc::clone(&candidate), artifact, attachments, origin, whose });
         Ok(candidate)
     }
@@ -145,7 +145,7 @@ impl Inner {
     pub(super) fn ended(&self, candidate: &Arc<ShadowPolicy>) {
         let mut proposed = self.proposed();
         if proposed.as_ref().is_some_and(|proposed| Arc::ptr_eq(&proposed.candidate, candidate)) {
-            self.observers.shadow.ask(None);
+            self.observers.shadow.replace(None);
             *proposed = None;
         }
     }

@@ -7,8 +7,8 @@ use tokio::sync::Semaphore;
 use crate::artifact::signature::SignaturePolicy;
 use crate::audit::Audit;
 use crate::authz::authorizer::Authorizer;
+use crate::channel::gap::GapReason;
 use crate::channel::hub::Hub;
-use crate::channel::sequencer::GapReason;
 use crate::config::Config;
 use crate::config::live::{Live, Options};
 use crate::fleet::commands::Commands;
@@ -27,9 +27,9 @@ use crate::server::data::stream::REFUSAL_CODES;
 use crate::server::recent_rejections::RecentRejections;
 use crate::server::shutdown::ShutdownState;
 use crate::shadow::shadow_policy::ShadowEvaluator;
-use crate::stream::body::StreamContext;
+use crate::stream::StreamContext;
 use crate::stream::registry::StreamRegistry;
-use crate::stream::replay::ReplayBudget;
+use crate::stream::replay_budget::ReplayBudget;
 use crate::telemetry::metrics::{Metrics, StreamRequestOutcome};
 use crate::util::clock::now_ms;
 
@@ -102,7 +102,7 @@ impl App {
             commands: Arc::new(commands),
             rejection_delay: RejectionDelay::new(
                 config.stream.max_streams.div_ceil(STREAMS_PER_DELAYED_REQUEST),
-                authorizer.swaps(),
+                authorizer.generations(),
             ),
             replays: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
             shutdown: ShutdownState::new(),
@@ -150,8 +150,8 @@ impl App {
     pub(super) fn stream_context(&self) -> StreamContext {
         StreamContext {
             hub: self.hub.clone(),
-            replays: Arc::clone(&self.replays),
-            ping: self.config.stream.ping_interval,
+            replay_budget: Arc::clone(&self.replays),
+            ping_interval: self.config.stream.ping_interval,
         }
     }
 

@@ -119,7 +119,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for PerStreamExecutor
             tokio::select! {
                 _ = exchange => {}
                 // Dropping the exchange resets its HTTP/2 stream.
-                () = abort.wanted() => {
+                () = abort.requested() => {
                     metrics.slow_client_disconnected();
                     tracing::debug!("aborted an HTTP/2 stream: its client does not read");
                 }
@@ -180,7 +180,7 @@ fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, cl
             ended = served => if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "connection ended with an error");
             },
-            () = abort.wanted() => {
+            () = abort.requested() => {
                 metrics.slow_client_disconnected();
                 tracing::debug!(%peer, "aborted a connection: its client does not read");
             }

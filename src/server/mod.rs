@@ -70,7 +70,7 @@ pub async fn run(listeners: Listeners, app: Arc<App>, shutdown: impl Future<Outp
 /// Rotates streams after each activation: those that an earlier generation admitted are closed within the rotation window, so that their
 /// clients re-authorize. A changed window applies to them, too.
 async fn rotate(app: Arc<App>) {
-    let (mut activations, mut options) = (app.authorizer.swaps(), app.options.subscribe());
+    let (mut activations, mut options) = (app.authorizer.generations(), app.options.subscribe());
     let mut window = options.borrow_and_update().rotation_window;
     loop {
         tokio::select! {

@@ -1,4 +1,4 @@
-//! What came of asking a candidate, as numbers.
+//! Counts of shadow decisions by their result.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,29 +6,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::shadow::decision_change::DecisionChange;
 
-/// What came of it since it is asked.
+/// Shadow decisions of one shadow policy, by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShadowCounts {
-    /// It answered the same.
+    /// The same decision.
     pub agree: u64,
-    /// It would have kept out whom the policy in force let in.
+    /// The active policy allowed, the shadow policy rejected.
     pub allow_to_reject: u64,
-    /// It would have let in whom the policy in force kept out.
+    /// The active policy rejected, the shadow policy allowed.
     pub reject_to_allow: u64,
-    /// It answered otherwise, and let in or kept out as the policy in force did.
+    /// The same outcome with other fields, or a shadow decision where the active policy failed.
     pub other: u64,
-    /// It had no answer: a trap, a limit, a time that ran out. The policy in force had one.
+    /// Only the shadow policy failed: a trap, a limit or a timeout.
     pub error: u64,
-    /// It asked for what the policy in force had not, or wanted to send a request: what it would have said is not known.
+    /// The shadow policy made a host call that was not recorded, or an outbound request, so its decision means nothing.
     pub incomparable: u64,
-    /// It was not asked, since it was busy.
+    /// Not evaluated, because too many shadow decisions were in progress.
     pub dropped: u64,
-    /// It was not asked, since the policy in force was not: that answer was given again.
+    /// Not evaluated, because the decision came from the cache and no host calls were recorded.
     pub cached: u64,
 }
 
 impl ShadowCounts {
-    /// These and others, of another node.
+    /// The sum with the counts of another node.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self {
@@ -43,7 +43,7 @@ impl ShadowCounts {
         }
     }
 
-    /// All of them by name.
+    /// All counts with their names.
     #[must_use]
     pub const fn named(&self) -> [(&'static str, u64); 8] {
         [
@@ -71,25 +71,25 @@ pub struct ShadowCounters {
     cached: AtomicU64,
 }
 
-fn one_more(count: &AtomicU64) {
+fn increment(count: &AtomicU64) {
     count.fetch_add(1, Ordering::Relaxed);
 }
 
 impl ShadowCounters {
-    pub fn incomparable(&self) {
-        one_more(&self.incomparable);
+    pub fn count_incomparable(&self) {
+        increment(&self.incomparable);
     }
 
-    pub fn dropped(&self) {
-        one_more(&self.dropped);
+    pub fn count_dropped(&self) {
+        increment(&self.dropped);
     }
 
-    pub fn cached(&self) {
-        one_more(&self.cached);
+    pub fn count_cached(&self) {
+        increment(&self.cached);
     }
 
-    pub fn compared(&self, flip: Option<DecisionChange>) {
-        one_more(match flip {
+    pub fn count_compared(&self, change: Option<DecisionChange>) {
+        increment(match change {
             None => &self.agree,
             Some(DecisionChange::AllowToReject) => &self.allow_to_reject,
             Some(DecisionChange::RejectToAllow) => &self.reject_to_allow,
@@ -98,7 +98,7 @@ impl ShadowCounters {
         });
     }
 
-    pub fn now(&self) -> ShadowCounts {
+    pub fn snapshot(&self) -> ShadowCounts {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         ShadowCounts {
             agree: load(&self.agree),

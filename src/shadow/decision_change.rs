@@ -1,33 +1,27 @@
-//! Two answers to one request, side by side.
+//! Compares two decisions on one request.
 
 use serde::Serialize;
 
 use crate::policy::decision_view::DecisionView;
 use crate::policy::{Decision, Outcome};
 
-/// What became another.
+/// How a decision differs from an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DecisionChange {
-    /// Kept out, and was let in before.
     AllowToReject,
-    /// Let in, and was kept out before.
     RejectToAllow,
-    /// Not decided, and was let in before.
     AllowToError,
-    /// Not decided, and was kept out by the policy before.
     RejectToError,
-    /// Let in, and was not decided before.
     ErrorToAllow,
-    /// Kept out by the policy, and was not decided before.
     ErrorToReject,
-    /// Another answer of the same kind.
+    /// The same outcome with other fields.
     Other,
 }
 
 impl DecisionChange {
-    /// All that change who is let in, or whether it can be decided.
-    pub const KINDS: [Self; 6] = [
+    /// All changes of the outcome.
+    pub const OUTCOME_CHANGES: [Self; 6] = [
         Self::AllowToReject,
         Self::RejectToAllow,
         Self::AllowToError,
@@ -36,15 +30,15 @@ impl DecisionChange {
         Self::ErrorToReject,
     ];
 
-    /// What lies between these outcomes; none if they are the same. `differ` says whether their parts do.
+    /// The change between two outcomes, if any. `differ` says whether their fields differ.
     #[must_use]
     pub const fn between(before: &Outcome, after: &Outcome, differ: bool) -> Option<Self> {
-        Self::of(kind(before), kind(after), differ)
+        Self::between_kinds(kind(before), kind(after), differ)
     }
 
-    /// The same for kinds of answers, as [`DecisionView::kind`] names them.
+    /// The same for kinds of outcomes.
     #[must_use]
-    pub const fn of(before: OutcomeKind, after: OutcomeKind, differ: bool) -> Option<Self> {
+    pub const fn between_kinds(before: OutcomeKind, after: OutcomeKind, differ: bool) -> Option<Self> {
         match (before, after) {
             (OutcomeKind::Allow, OutcomeKind::Reject) => Some(Self::AllowToReject),
             (OutcomeKind::Allow, OutcomeKind::Error) => Some(Self::AllowToError),
@@ -52,19 +46,12 @@ impl DecisionChange {
             (OutcomeKind::Reject, OutcomeKind::Error) => Some(Self::RejectToError),
             (OutcomeKind::Error, OutcomeKind::Allow) => Some(Self::ErrorToAllow),
             (OutcomeKind::Error, OutcomeKind::Reject) => Some(Self::ErrorToReject),
-            (OutcomeKind::Allow, OutcomeKind::Allow)
-            | (OutcomeKind::Reject, OutcomeKind::Reject)
-            | (OutcomeKind::Error, OutcomeKind::Error) => {
-                if differ {
-                    Some(Self::Other)
-                } else {
-                    None
-                }
-            }
+            _ if differ => Some(Self::Other),
+            _ => None,
         }
     }
 
-    /// For people.
+    /// For text output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -79,14 +66,10 @@ impl DecisionChange {
     }
 }
 
-/// What an answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutcomeKind {
-    /// In.
     Allow,
-    /// Out, by the policy.
     Reject,
-    /// Out, because it could not be decided.
     Error,
 }
 
@@ -98,24 +81,20 @@ const fn kind(outcome: &Outcome) -> OutcomeKind {
     }
 }
 
-/// The parts of two answers that differ. Reasons are for people, and the words of an error are not its kind.
+/// The fields in which two decisions differ.
 #[must_use]
-pub fn differences(before: &Decision, after: &Decision, channels: &[String]) -> Vec<&'static str> {
-    answers_differ(&DecisionView::new(before, channels), &DecisionView::new(after, channels))
+pub fn changed_fields(before: &Decision, after: &Decision, channels: &[String]) -> Vec<&'static str> {
+    view_changes(&DecisionView::new(before, channels), &DecisionView::new(after, channels))
 }
 
-/// The same for answers. Those of different kinds have no parts to compare.
+/// The same for views. There are none between decisions of different kinds. Reasons and error messages do not count: their wording does
+/// not change the decision.
 #[must_use]
-pub fn answers_differ(before: &DecisionView, after: &DecisionView) -> Vec<&'static str> {
+pub fn view_changes(before: &DecisionView, after: &DecisionView) -> Vec<&'static str> {
     if before.kind() != after.kind() {
         return Vec::new();
     }
-    let mut fields: Vec<&'static str> = before.fields.iter().chain(&after.fields).map(|(field, _)| *field).collect();
-    let mut seen = Vec::new();
-    fields.retain(|field| {
-        let is_new = !seen.contains(field);
-        seen.push(*field);
-        is_new && !["reason", "message"].contains(field) && before.get(field) != after.get(field)
-    });
-    fields
+    let only_after = after.fields.iter().filter(|(field, _)| before.get(field).is_none());
+    let fields = before.fields.iter().chain(only_after).map(|(field, _)| *field);
+    fields.filter(|field| !["reason", "message"].contains(field) && before.get(field) != after.get(field)).collect()
 }

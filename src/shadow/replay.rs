@@ -1,5 +1,4 @@
-//! Asks a policy what another one was asked, in the world as that one met it: with the answers that the host gave then, at the time
-//! of then, and with no way out.
+//! Evaluates a policy on a recorded request, with the recorded host answers and time, and without network access.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -7,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::authz::validate::judge;
+use crate::authz::validate::validate_answer;
 use crate::policy::{Decision, Failure, Limits, Outcome, Request};
 use crate::wasm::component::Policy;
 use crate::wasm::cpu_budget::CpuBudget;
@@ -17,29 +16,28 @@ use crate::wasm::host_trace::RecordedCalls;
 use crate::wasm::instance::{Instance, InstanceResult};
 use crate::wasm::log_rate::LogRate;
 
-/// A policy that is asked without effect.
+/// Evaluates one policy without effect.
 pub struct ReplayEvaluator {
     policy: Policy,
-    /// What it writes to the log has a bound of its own, so that it takes no place from the policy in force.
+    /// Its log lines have a limit of their own, so that they do not count against the active policy's.
     log: Arc<LogRate>,
 }
 
 impl ReplayEvaluator {
-    /// Of this policy, which may write so many lines to the log in a second.
+    /// `log_rate` is the maximum of log lines per second.
     #[must_use]
     pub fn new(policy: Policy, log_rate: u32) -> Self {
         Self { policy, log: Arc::new(LogRate::new(log_rate)) }
     }
 
-    /// What is asked.
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// Asks it, on a fresh instance and within the bounds of any decision. What was missing is told by `recorded`. It runs on the
-    /// thread of whoever polls.
-    pub async fn ask(
+    /// Evaluates a request on a new instance, within the limits of a decision, on the polling thread. `recorded` notes the host calls for
+    /// which it has no answer.
+    pub async fn evaluate(
         &self,
         env: &PolicyEnv,
         limits: &Limits,
@@ -49,32 +47,32 @@ impl ReplayEvaluator {
     ) -> Decision {
         let start = std::time::Instant::now();
         let env = Arc::new(env.replaying(recorded, &self.log));
-        let pace = Arc::<CpuBudget>::default();
-        let asked = {
-            let mut call = pin!(self.call(env, limits, Arc::clone(&pace), request, channels));
-            poll_fn(|cx| pace.poll(call.as_mut(), cx)).await
+        let budget = Arc::<CpuBudget>::default();
+        let result = {
+            let mut call = pin!(self.run(env, limits, Arc::clone(&budget), request, channels));
+            poll_fn(|cx| budget.poll(call.as_mut(), cx)).await
         };
         let mut reason = None;
-        let outcome = asked.and_then(|mut asked| {
-            reason = asked.said.reason.take();
-            let judged = judge(asked.answer, &asked.said, channels, limits.answer, recorded.now());
-            judged.map(|(outcome, _)| outcome)
+        let outcome = result.and_then(|mut result| {
+            reason = result.said.reason.take();
+            let validated = validate_answer(result.answer, &result.said, channels, limits.answer, recorded.now());
+            validated.map(|(outcome, _)| outcome)
         });
         let outcome = outcome.unwrap_or_else(Outcome::Failed);
         Decision { outcome, reason, cached: false, revoked: false, took: start.elapsed(), by: None }
     }
 
-    async fn call(
+    async fn run(
         &self,
         env: Arc<PolicyEnv>,
         limits: &Limits,
-        pace: Arc<CpuBudget>,
+        budget: Arc<CpuBudget>,
         request: &Request,
         channels: &[String],
     ) -> Result<InstanceResult, Failure> {
         let deadline = || Instant::now() + limits.timeout;
-        let mut instance = Instance::make(&self.policy, env, limits, pace, deadline()).await?;
-        // In the gateway most instances are prepared.
+        let mut instance = Instance::make(&self.policy, env, limits, budget, deadline()).await?;
+        // As for most decisions of the active policy, whose instances are prewarmed.
         if let Some(preparation) = self.policy.preparation() {
             instance.prepare(preparation, deadline()).await?;
         }

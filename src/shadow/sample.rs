@@ -1,14 +1,14 @@
-//! Which clients a candidate is asked about.
+//! Selects the clients for which a shadow policy is evaluated.
 
 use http::header::{AUTHORIZATION, COOKIE};
 use sha2::{Digest, Sha256};
 
 use crate::policy::{Outcome, Request};
 
-/// Whether a client is of the share: by its subject if it has one, else by what it shows and where it is. So the same client is
-/// always in or always out, on every node and behind a restart; another candidate is asked about others. Whoever finds a way to be in
-/// the sample or out of it wins nothing by that, for what a candidate says has no effect.
-pub fn is_chosen(digest: &str, share: f64, request: &Request, outcome: &Outcome) -> bool {
+/// Whether a client belongs to the sample: by its subject if it has one, else by its credentials and address. A client is in the sample
+/// always or never, on every node and after a restart; each shadow policy has another sample. A client that manipulates this gains
+/// nothing, because shadow decisions have no effect.
+pub fn is_sampled(digest: &str, share: f64, request: &Request, outcome: &Outcome) -> bool {
     if share >= 1.0 {
         return true;
     }
@@ -70,26 +70,26 @@ mod tests {
     }
 
     #[test]
-    fn a_share_of_clients_and_always_the_same() {
+    fn sample_is_stable_and_as_large_as_its_share() {
         let out = Outcome::Failed(Failure::Cpu);
-        let chosen = |digest: &str, share| -> Vec<bool> {
-            (0..2_000).map(|n| is_chosen(digest, share, &request(&format!("session={n}"), "::1"), &out)).collect()
+        let sample = |digest: &str, share| -> Vec<bool> {
+            (0..2_000).map(|n| is_sampled(digest, share, &request(&format!("session={n}"), "::1"), &out)).collect()
         };
-        let (one, again, other) = (chosen("a", 0.1), chosen("a", 0.1), chosen("b", 0.1));
-        let count = |chosen: &[bool]| chosen.iter().filter(|is| **is).count();
+        let (one, again, other) = (sample("a", 0.1), sample("a", 0.1), sample("b", 0.1));
+        let count = |sample: &[bool]| sample.iter().filter(|is| **is).count();
         assert!((120..280).contains(&count(&one)), "{}", count(&one));
         assert_eq!(one, again);
-        assert_ne!(one, other, "another candidate is asked about others");
-        let more = chosen("a", 0.5);
-        assert!(one.iter().zip(&more).all(|(few, many)| !few || *many), "a larger share has the smaller one in it");
-        assert_eq!((count(&chosen("a", 0.0)), count(&chosen("a", 1.0))), (0, 2_000));
+        assert_ne!(one, other, "another policy has another sample");
+        let more = sample("a", 0.5);
+        assert!(one.iter().zip(&more).all(|(few, many)| !few || *many), "a larger sample contains the smaller one");
+        assert_eq!((count(&sample("a", 0.0)), count(&sample("a", 1.0))), (0, 2_000));
     }
 
     #[test]
-    fn who_has_a_subject_is_known_by_it() {
+    fn client_with_a_subject_is_sampled_by_it() {
         for number in 0..200 {
             let subject = allowed(&format!("user-{number}"));
-            let by = |cookie, address| is_chosen("a", 0.5, &request(cookie, address), &subject);
+            let by = |cookie, address| is_sampled("a", 0.5, &request(cookie, address), &subject);
             assert_eq!(by("session=1", "::1"), by("session=2", "::2"));
         }
     }

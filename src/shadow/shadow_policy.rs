@@ -1,8 +1,8 @@
-//! A candidate: a policy that is asked beside the one in force, about a share of requests, after their answers and off their path.
-//! What it says has no effect but in the counts.
+//! The shadow policy: evaluated on a share of requests after the active policy decided, off the request's path and without effect. Its
+//! decisions are compared with those of the active policy, and counted.
 //!
-//! It meets the world as the policy in force met it: what that looked up is answered again, and what it did not cannot be answered.
-//! So nothing is asked of the store twice, and nothing goes out.
+//! Host calls get the answers that the active policy got; a call that the active policy did not make has no answer. So the store is not
+//! read twice, and no request goes out.
 
 use crate::shadow::counts::ShadowCounts;
 use parking_lot::Mutex;
@@ -20,99 +20,96 @@ use crate::authz::observer::{DecisionEvent, DecisionObserver, Observation};
 use crate::policy::info::PolicyOrigin;
 use crate::policy::{Decision, Request};
 use crate::shadow::counts::ShadowCounters;
-use crate::shadow::decision_change::{DecisionChange, differences};
+use crate::shadow::decision_change::{DecisionChange, changed_fields};
 use crate::shadow::replay::ReplayEvaluator;
+use crate::shadow::sample::is_sampled;
 use crate::util::clock::now_ms;
 use crate::wasm::component::Policy;
 use crate::wasm::host::PolicyContext;
 use crate::wasm::host_trace::RecordedCalls;
 
-/// Disagreements that are kept, the latest.
-const KEPT: usize = 64;
-/// Behind everything else: a thread of this niceness gets what the others leave.
+/// Disagreements that are kept for the report; newer ones replace the oldest.
+const MAX_DISAGREEMENTS: usize = 64;
+/// The lowest scheduling priority: shadow decisions only use CPU time that nothing else needs.
 const NICENESS: i32 = 19;
 
-/// One thread for all that candidates do, made when first needed: whatever they do to it, they do to each other.
-static LANE: LazyLock<std::io::Result<Runtime>> = LazyLock::new(|| {
+/// One thread for all shadow decisions, created when first needed. A shadow policy can slow down only shadow decisions.
+static RUNTIME: LazyLock<std::io::Result<Runtime>> = LazyLock::new(|| {
     Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("policy-shadow")
         .enable_time()
         .on_thread_start(|| {
-            // Where that is forbidden it runs as all others do.
+            // If that is forbidden, the thread runs with normal priority.
             let _ = rustix::process::nice(NICENESS);
         })
         .build()
 });
 
-/// Who is asked beside the policy in force: at most one.
+/// Evaluates at most one shadow policy.
 pub struct ShadowEvaluator {
-    candidate: ArcSwapOption<ShadowPolicy>,
-    /// Places in the pool of instances, of all candidates together: those before may not be done.
-    places: Arc<Semaphore>,
+    current: ArcSwapOption<ShadowPolicy>,
+    /// One permit per instance, for all shadow policies together: a replaced one may still have decisions in progress.
+    permits: Arc<Semaphore>,
 }
 
 impl ShadowEvaluator {
-    /// Nobody yet; so many decisions at once later, whoever is asked.
+    /// Has no shadow policy yet.
     #[must_use]
-    pub fn new(places: usize) -> Self {
-        Self { candidate: ArcSwapOption::empty(), places: Arc::new(Semaphore::new(places)) }
+    pub fn new(max_concurrency: usize) -> Self {
+        Self { current: ArcSwapOption::empty(), permits: Arc::new(Semaphore::new(max_concurrency)) }
     }
 
-    /// The candidate, if there is one.
     #[must_use]
-    pub fn candidate(&self) -> Option<Arc<ShadowPolicy>> {
-        self.candidate.load_full()
+    pub fn current(&self) -> Option<Arc<ShadowPolicy>> {
+        self.current.load_full()
     }
 
-    /// Asks this one from now on, in place of any other; none to ask nobody. Returns who was asked before.
-    pub fn ask(&self, candidate: Option<Arc<ShadowPolicy>>) -> Option<Arc<ShadowPolicy>> {
-        self.candidate.swap(candidate)
+    pub fn replace(&self, policy: Option<Arc<ShadowPolicy>>) {
+        self.current.store(policy);
     }
 }
 
 impl DecisionObserver for ShadowEvaluator {
     fn begin(&self) -> Option<Observation> {
-        let (candidate, places) = (self.candidate()?, Arc::clone(&self.places));
-        Some(Box::new(move |event| candidate.consider(event, &places)))
+        let (policy, permits) = (self.current()?, Arc::clone(&self.permits));
+        Some(Box::new(move |event| policy.observe(event, &permits)))
     }
 }
 
-/// About what a candidate is asked.
+/// On which requests a shadow policy is evaluated.
 #[derive(Clone, Copy, Debug)]
 pub struct ShadowSampling {
     /// The share of clients, from 0 to 1.
     pub share: f64,
-    /// Decisions at once; what comes meanwhile is not asked.
+    /// Concurrent decisions; further ones are dropped.
     pub concurrency: usize,
 }
 
-/// A policy that is asked without effect.
 pub struct ShadowPolicy {
-    rehearsal: ReplayEvaluator,
+    evaluator: ReplayEvaluator,
     origin: PolicyOrigin,
     since: u64,
-    share: ShadowSampling,
+    sampling: ShadowSampling,
     mask: Arc<FieldMask>,
-    slots: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     counts: ShadowCounters,
     disagreements: Mutex<VecDeque<Disagreement>>,
 }
 
-/// What was decided otherwise.
+/// A shadow decision that differs from the active policy's decision.
 #[derive(Clone, Debug, Serialize)]
 pub struct Disagreement {
-    /// When, ms since 1970.
+    /// In milliseconds since the Unix epoch.
     pub time: u64,
     /// As in the logs.
     pub request_id: String,
     /// The generation of the policy that decided.
     pub generation: Option<u64>,
-    /// What was asked for.
+    /// The channels that the request asked for.
     pub channels: Vec<String>,
-    /// The kind.
     pub change: DecisionChange,
-    /// The fields of the answer that differ.
+    /// The fields of the decisions that differ.
     pub changed_fields: Vec<&'static str>,
     /// The active policy's decision.
     pub active: DecisionSummary,
@@ -120,71 +117,66 @@ pub struct Disagreement {
     pub shadow: DecisionSummary,
 }
 
-/// A candidate, as it is told of.
+/// The state of a shadow policy, for operators.
 #[derive(Clone, Debug, Serialize)]
 pub struct ShadowReport {
     /// `sha256:…` of the component.
     pub digest: String,
-    /// Where it comes from.
     #[serde(flatten)]
     pub origin: PolicyOrigin,
-    /// Asked since, ms since 1970.
+    /// When its evaluation began, in milliseconds since the Unix epoch.
     pub since: u64,
-    /// The share of clients.
+    /// The share of clients, from 0 to 1.
     pub share: f64,
-    /// What came of it.
     pub counts: ShadowCounts,
-    /// Some of what was decided otherwise, the latest first.
+    /// The latest first, at most [`MAX_DISAGREEMENTS`].
     pub disagreements: Vec<Disagreement>,
 }
 
 impl ShadowPolicy {
-    /// A candidate from now on; `mask` is for what is told of it.
+    /// `log_rate` is the maximum of log lines per second; `mask` applies to the report.
     #[must_use]
     pub fn new(
         policy: Policy,
         origin: PolicyOrigin,
-        share: ShadowSampling,
+        sampling: ShadowSampling,
         log_rate: u32,
         mask: Arc<FieldMask>,
     ) -> Self {
         Self {
-            rehearsal: ReplayEvaluator::new(policy, log_rate),
+            evaluator: ReplayEvaluator::new(policy, log_rate),
             origin,
             since: now_ms(),
-            share,
+            sampling,
             mask,
-            slots: Arc::new(Semaphore::new(share.concurrency)),
+            permits: Arc::new(Semaphore::new(sampling.concurrency)),
             counts: ShadowCounters::default(),
             disagreements: Mutex::default(),
         }
     }
 
-    /// What is asked.
     #[must_use]
     pub fn policy(&self) -> &Policy {
-        self.rehearsal.policy()
+        self.evaluator.policy()
     }
 
-    /// Asked since, ms since 1970.
+    /// When its evaluation began, in milliseconds since the Unix epoch.
     #[must_use]
     pub const fn since(&self) -> u64 {
         self.since
     }
 
-    /// What came of it by now.
     #[must_use]
     pub fn counts(&self) -> ShadowCounts {
-        self.counts.now()
+        self.counts.snapshot()
     }
 
-    /// Whether it is asked nothing at this moment.
+    /// Whether no shadow decision is in progress.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.slots.available_permits() == self.share.concurrency
+        self.permits.available_permits() == self.sampling.concurrency
     }
 
-    /// All that is told of it.
     #[must_use]
     pub fn report(&self) -> ShadowReport {
         let disagreements = self.disagreements.lock();
@@ -192,76 +184,73 @@ impl ShadowPolicy {
             digest: self.policy().digest().to_string(),
             origin: self.origin.clone(),
             since: self.since,
-            share: self.share.share,
+            share: self.sampling.share,
             counts: self.counts(),
             disagreements: disagreements.iter().rev().cloned().collect(),
         }
     }
 
-    /// Asks it about a decision that was made, if that is of its share and there is a place.
-    fn consider(self: Arc<Self>, event: &DecisionEvent<'_>, places: &Arc<Semaphore>) {
-        if !crate::shadow::sample::is_chosen(
-            self.policy().digest(),
-            self.share.share,
-            event.request,
-            &event.decision.outcome,
-        ) {
+    /// Starts a shadow decision, if the client belongs to the sample and there are permits.
+    fn observe(self: Arc<Self>, event: &DecisionEvent<'_>, pool_permits: &Arc<Semaphore>) {
+        let ShadowSampling { share, .. } = self.sampling;
+        if !is_sampled(self.policy().digest(), share, event.request, &event.decision.outcome) {
             return;
         }
         if event.decision.cached {
-            self.counts.cached();
+            self.counts.count_cached();
             return;
         }
-        // Without a trace no policy was asked.
+        // Without a trace no policy was evaluated, so there is nothing to compare.
         let (Some(trace), Some(context)) = (&event.trace, event.context) else { return };
-        let (slot, place) = (Arc::clone(&self.slots).try_acquire_owned(), Arc::clone(places).try_acquire_owned());
-        let (Ok(slot), Ok(place), Ok(lane)) = (slot, place, LANE.as_ref()) else {
-            self.counts.dropped();
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        let pool_permit = Arc::clone(pool_permits).try_acquire_owned();
+        let (Ok(permit), Ok(pool_permit), Ok(runtime)) = (permit, pool_permit, RUNTIME.as_ref()) else {
+            self.counts.count_dropped();
             return;
         };
-        let real = ActiveDecision {
+        let active = ActiveDecision {
             time: event.time,
             request: event.request.clone(),
             channels: event.channels.to_vec(),
             decision: event.decision.clone(),
         };
         let (recorded, context) = (Arc::new(RecordedCalls::from(&**trace)), Arc::clone(context));
-        lane.spawn(async move {
-            self.compare(real, &recorded, &context).await;
-            drop((slot, place));
+        runtime.spawn(async move {
+            self.compare(active, &recorded, &context).await;
+            drop((permit, pool_permit));
         });
     }
 
-    async fn compare(&self, real: ActiveDecision, recorded: &Arc<RecordedCalls>, context: &PolicyContext) {
-        let ActiveDecision { time, request, channels, decision } = real;
-        let asked = self.rehearsal.ask(&context.env, &context.limits, recorded, &request, &channels).await;
+    async fn compare(&self, active: ActiveDecision, recorded: &Arc<RecordedCalls>, context: &PolicyContext) {
+        let ActiveDecision { time, request, channels, decision } = active;
+        let shadow = self.evaluator.evaluate(&context.env, &context.limits, recorded, &request, &channels).await;
         if recorded.missed().count > 0 || recorded.wanted_network() {
-            self.counts.incomparable();
+            self.counts.count_incomparable();
             return;
         }
-        let differs = differences(&decision, &asked, &channels);
-        let flip = DecisionChange::between(&decision.outcome, &asked.outcome, !differs.is_empty());
-        self.counts.compared(flip);
-        let Some(flip) = flip else { return };
+        let changed_fields = changed_fields(&decision, &shadow, &channels);
+        let change = DecisionChange::between(&decision.outcome, &shadow.outcome, !changed_fields.is_empty());
+        self.counts.count_compared(change);
+        let Some(change) = change else { return };
         let disagreement = Disagreement {
             time,
             request_id: request.id,
             generation: decision.by.as_ref().map(|info| info.generation),
-            channels: self.mask.all(MaskedField::Channels, &channels),
-            change: flip,
-            changed_fields: differs,
+            channels: self.mask.mask_all(MaskedField::Channels, &channels),
+            change,
+            changed_fields,
             active: DecisionSummary::new(&decision).masked(&self.mask),
-            shadow: DecisionSummary::new(&asked).masked(&self.mask),
+            shadow: DecisionSummary::new(&shadow).masked(&self.mask),
         };
-        let mut kept = self.disagreements.lock();
-        if kept.len() == KEPT {
-            kept.pop_front();
+        let mut disagreements = self.disagreements.lock();
+        if disagreements.len() == MAX_DISAGREEMENTS {
+            disagreements.pop_front();
         }
-        kept.push_back(disagreement);
+        disagreements.push_back(disagreement);
     }
 }
 
-/// What was asked and decided in earnest.
+/// The active policy's decision, to compare with.
 struct ActiveDecision {
     time: u64,
     request: Request,

@@ -100,9 +100,20 @@ pub trait NotificationHandler: Send + Sync {
     fn lost(&self, why: &str);
 }
 
+/// The reads that a policy can make.
+#[async_trait]
+pub trait KeyLookup: Send + Sync + 'static {
+    /// The value of a string key.
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError>;
+    /// The value of a field in a hash.
+    async fn hash_get(&self, key: &str, field: &str) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Whether a set contains a member.
+    async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError>;
+}
+
 /// A store. Cheap to share; every method may be called at any time from any task.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: KeyLookup {
     /// Rings this bell from now on. Called once.
     fn start(&self, bell: Weak<dyn NotificationHandler>);
     /// Subscribes to a channel's doorbell, again after a lost link, until `unwatch`. Neither calls the bell itself.
@@ -115,16 +126,10 @@ pub trait Store: Send + Sync + 'static {
     async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError>;
     /// Adds an event and rings its doorbell, at one moment.
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError>;
-    /// A string key's value.
-    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError>;
-    /// A field of a hash.
-    async fn hash_get(&self, key: &str, field: &str) -> Result<Option<Vec<u8>>, StoreError>;
     /// All fields of a hash of Tidegate's own.
     async fn hash_all(&self, key: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
     /// Sets a field of such a hash, or removes it.
     async fn hash_set(&self, key: &str, field: &str, value: Option<&str>) -> Result<(), StoreError>;
-    /// Whether a set holds a member.
-    async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError>;
     /// One command of the REST protocol.
     async fn command(&self, command: &Command) -> Result<Reply, StoreError>;
     /// The state of the fleet with these keys; `None` for a store that only one node can use.

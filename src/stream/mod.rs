@@ -1,6 +1,24 @@
 //! Client streams: response bodies, positions, replay from the store, and the registry of open streams.
 
 pub(crate) mod body;
+pub(crate) mod channel_reader;
+pub(crate) mod chunk;
 pub(crate) mod position;
 pub mod registry;
 pub(crate) mod replay;
+pub(crate) mod replay_budget;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::channel::hub::Hub;
+use crate::stream::replay_budget::ReplayBudget;
+
+/// What all streams of a node share.
+#[derive(Clone)]
+pub struct StreamContext {
+    pub hub: Hub,
+    pub replay_budget: Arc<ReplayBudget>,
+    /// A stream that has sent nothing for this long sends a ping.
+    pub ping_interval: Duration,
+}

@@ -1,122 +1,124 @@
-//! Where a client's stream starts: what the URL and `Last-Event-ID` say of its channels, and the `id:` lines it gets.
+//! Positions of a client's stream: `last_ack_…` parameters and `Last-Event-ID` in requests, and `id:` lines in responses.
 
 use bytes::BytesMut;
 use sha2::{Digest, Sha256};
 
-use crate::channel::StartPosition;
+use crate::channel::membership::StartPosition;
 use crate::event::{StreamId, digits};
 
-/// Reads a `last_ack_…`: a time in ms on the browser's clock, or a stream id. `None` if it is neither.
+/// Parses a `last_ack_…`: a time in ms by the browser's clock, or a stream id.
 #[must_use]
 pub fn parse_ack(text: &str) -> Option<StartPosition> {
     let time = digits(text).map(|ms| StartPosition::From(StreamId::new(ms, 0)));
     time.or_else(|| text.parse().ok().map(StartPosition::Id))
 }
 
-/// The `id:` of a block: a position for each channel of the URL, in the URL's order, bound to that list by a hash.
+/// The `id:` of a frame: a position for each channel of the URL, in the order of the URL.
 ///
-/// `<8 hex digits>:<ms>-<seq>,-,<ms>-<seq>`, the numbers in hex, `-` alone where there is no position yet. A browser sends it
-/// back as `Last-Event-ID` with the same URL; with any other list of channels it means nothing.
+/// The format is `<tag>:<ms>-<seq>,-,<ms>-<seq>`, with numbers in hex, and `-` for a channel without a position. The tag is a
+/// hash of the list of channels, in 8 hex digits: a browser returns the id as `Last-Event-ID` with the same URL, and with any
+/// other list it is ignored.
 #[derive(Clone, Debug)]
 pub struct Positions {
     tag: u32,
-    at: Vec<Option<StreamId>>,
+    positions: Vec<Option<StreamId>>,
 }
 
 impl Positions {
-    /// No positions yet, for this list of channels.
     #[must_use]
     pub fn new(channels: &[String]) -> Self {
         let mut hash = Sha256::new();
         for channel in channels {
+            // With the lengths, other splits of the same characters have other tags.
             hash.update((channel.len() as u64).to_be_bytes());
             hash.update(channel);
         }
         let hash = hash.finalize();
-        Self { tag: u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]), at: vec![None; channels.len()] }
+        let tag = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+        Self { tag, positions: vec![None; channels.len()] }
     }
 
-    /// Takes over what a `Last-Event-ID` says; one that is malformed or of another list changes nothing.
+    /// Takes the positions from a `Last-Event-ID`. One that is malformed or of another list changes nothing: an HTTP error would
+    /// stop the reconnects of a browser.
     pub fn resume(&mut self, id: &str) {
-        if let Some(at) = self.parse(id) {
-            self.at = at;
+        if let Some(positions) = self.parse(id) {
+            self.positions = positions;
         }
     }
 
     fn parse(&self, id: &str) -> Option<Vec<Option<StreamId>>> {
-        let (tag, vector) = id.split_once(':')?;
+        let (tag, list) = id.split_once(':')?;
         if tag != format!("{:08x}", self.tag) {
             return None;
         }
         let hex = |text: &str| {
-            let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
-            plain.then(|| u64::from_str_radix(text, 16).ok())?
+            let is_plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+            is_plain.then(|| u64::from_str_radix(text, 16).ok())?
         };
-        let at: Option<Vec<_>> = vector
+        let positions: Option<Vec<_>> = list
             .split(',')
             .map(|entry| match entry {
                 "-" => Some(None),
                 _ => entry.split_once('-').and_then(|(ms, seq)| Some(Some(StreamId::new(hex(ms)?, hex(seq)?)))),
             })
             .collect();
-        at.filter(|at| at.len() == self.at.len())
+        positions.filter(|positions| positions.len() == self.positions.len())
     }
 
-    /// The position of the channel with this number.
+    /// The position of the channel with this index.
     #[must_use]
     pub fn get(&self, channel: usize) -> Option<StreamId> {
-        self.at.get(channel).copied().flatten()
+        self.positions.get(channel).copied().flatten()
     }
 
-    /// Notes a position.
-    pub fn set(&mut self, channel: usize, at: Option<StreamId>) {
-        if let Some(slot) = self.at.get_mut(channel) {
-            *slot = at;
+    pub fn set(&mut self, channel: usize, position: Option<StreamId>) {
+        if let Some(slot) = self.positions.get_mut(channel) {
+            *slot = position;
         }
     }
 
-    /// The least position in ms; what a client that knows no better comes back with.
+    /// The time of the oldest position, in ms.
     #[must_use]
-    pub fn least_ms(&self) -> Option<u64> {
-        self.at.iter().flatten().map(|id| id.ms).min()
+    pub fn min_ms(&self) -> Option<u64> {
+        self.positions.iter().flatten().map(|id| id.ms).min()
     }
 
-    /// Bytes of the `id:` line.
+    /// The length of the `id:` line in bytes.
     #[must_use]
-    pub fn length(&self) -> usize {
-        let entry = |at: &Option<StreamId>| at.map_or(1, |at| hex_digits(at.ms) + 1 + hex_digits(at.seq));
-        let commas = self.at.len().saturating_sub(1);
-        "id: 00000000:\n".len() + commas + self.at.iter().map(entry).sum::<usize>()
+    pub fn line_bytes(&self) -> usize {
+        let entry = |id: &Option<StreamId>| id.map_or(1, |id| hex_digits(id.ms) + 1 + hex_digits(id.seq));
+        let commas = self.positions.len().saturating_sub(1);
+        "id: 00000000:\n".len() + commas + self.positions.iter().map(entry).sum::<usize>()
     }
 
-    /// Writes the `id:` line. Each event does so once a stream, and `write!` would take several times as long.
-    pub fn write(&self, to: &mut BytesMut) {
+    /// Writes the `id:` line. This runs for each event and stream, and `write!` would take several times as long.
+    pub fn write_line(&self, to: &mut BytesMut) {
         to.extend_from_slice(b"id: ");
         write_hex(to, self.tag.into(), 8);
         to.extend_from_slice(b":");
-        for (i, at) in self.at.iter().enumerate() {
+        for (i, id) in self.positions.iter().enumerate() {
             if i > 0 {
                 to.extend_from_slice(b",");
             }
-            if let Some(at) = at {
-                write_hex(to, at.ms, hex_digits(at.ms));
+            if let Some(id) = id {
+                write_hex(to, id.ms, hex_digits(id.ms));
             }
             to.extend_from_slice(b"-");
-            if let Some(at) = at {
-                write_hex(to, at.seq, hex_digits(at.seq));
+            if let Some(id) = id {
+                write_hex(to, id.seq, hex_digits(id.seq));
             }
         }
         to.extend_from_slice(b"\n");
     }
 }
 
-/// How many hex digits a number has.
+/// The number of hex digits of a number.
 const fn hex_digits(number: u64) -> usize {
-    // 0 has one too.
+    // `| 1`, because 0 has one digit too.
     (67 - (number | 1).leading_zeros() as usize) / 4
 }
 
-/// Writes so many digits, of 16 at the most.
+/// Writes a number in this many digits, at most 16.
 fn write_hex(to: &mut BytesMut, number: u64, digits: usize) {
     let mut text = [0; 16];
     for (i, digit) in text[..digits].iter_mut().rev().enumerate() {
@@ -130,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn acks() {
+    fn acks_are_times_or_stream_ids() {
         let check = |text: &str, expect: Option<StartPosition>| assert_eq!(parse_ack(text), expect, "{text:?}");
         check("0", Some(StartPosition::From(StreamId::ZERO)));
         check("1732464000000", Some(StartPosition::From(StreamId::new(1_732_464_000_000, 0))));
@@ -148,21 +150,21 @@ mod tests {
     }
 
     #[test]
-    fn ids_come_back() {
+    fn written_ids_resume_the_same_positions() {
         let channels = names(&["a", "b", "c"]);
         let mut positions = Positions::new(&channels);
         positions.set(0, Some(StreamId::new(0x193a, 1)));
         positions.set(2, Some(StreamId::new(u64::MAX, u64::MAX)));
         let mut line = BytesMut::new();
-        positions.write(&mut line);
-        assert_eq!(line.len(), positions.length());
+        positions.write_line(&mut line);
+        assert_eq!(line.len(), positions.line_bytes());
         let line = String::from_utf8(line.to_vec()).expect("text");
         let id = line.strip_prefix("id: ").and_then(|l| l.strip_suffix('\n')).expect("a line");
         assert_eq!(&id[8..], ":193a-1,-,ffffffffffffffff-ffffffffffffffff");
-        let mut back = Positions::new(&channels);
-        back.resume(id);
-        assert_eq!(back.at, positions.at);
-        assert_eq!(back.least_ms(), Some(0x193a));
+        let mut resumed = Positions::new(&channels);
+        resumed.resume(id);
+        assert_eq!(resumed.positions, positions.positions);
+        assert_eq!(resumed.min_ms(), Some(0x193a));
     }
 
     #[test]
@@ -172,31 +174,30 @@ mod tests {
             let mut positions = Positions::new(&names(&["a", "b"]));
             positions.set(1, Some(StreamId::new(number, number / 3)));
             let mut line = BytesMut::new();
-            positions.write(&mut line);
+            positions.write_line(&mut line);
             let expect = format!("id: {:08x}:-,{number:x}-{:x}\n", positions.tag, number / 3);
-            assert_eq!((&line[..], line.len()), (expect.as_bytes(), positions.length()));
+            assert_eq!((&line[..], line.len()), (expect.as_bytes(), positions.line_bytes()));
         }
     }
 
     #[test]
-    fn foreign_and_malformed_ids_are_ignored_whole() {
+    fn malformed_ids_and_those_of_other_lists_are_ignored() {
         let mut of_ab = Positions::new(&names(&["a", "b"]));
         of_ab.set(0, Some(StreamId::new(7, 7)));
         let tag = format!("{:08x}", of_ab.tag);
         let check = |id: &str| {
             let mut positions = Positions::new(&names(&["a", "b"]));
             positions.resume(id);
-            assert_eq!(positions.at, [None, None], "{id:?}");
+            assert_eq!(positions.positions, [None, None], "{id:?}");
         };
-        for vector in ["", "1-1", "1-1,2-2,3-3", "1-1,x-1", "1-1,2", "1-1,+2-1", "1-1,10000000000000000-0", "1-1, 2-2"]
-        {
-            check(&format!("{tag}:{vector}"));
+        for list in ["", "1-1", "1-1,2-2,3-3", "1-1,x-1", "1-1,2", "1-1,+2-1", "1-1,10000000000000000-0", "1-1, 2-2"] {
+            check(&format!("{tag}:{list}"));
         }
         check("");
         check("42");
         check("1732464000000-0");
         check("zzzzzzzz:1-1,2-2");
-        // Another list: the order counts, and so do the borders between names.
+        // Another list: the order of names counts, and where each ends.
         for other in [&["b", "a"][..], &["ab"], &["a", "b", "c"]] {
             assert_ne!(Positions::new(&names(other)).tag, of_ab.tag, "{other:?}");
         }

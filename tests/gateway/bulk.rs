@@ -31,7 +31,7 @@ async fn a_history_of_any_length_arrives_whole_and_in_order() {
         let got = reader.await.expect("the reader gets what it waits for");
         assert!(got == written, "{} of {}, in another order", got.len(), written.len());
     }
-    assert!(gateway.app.hub.log_bytes() <= 64 << 10);
+    assert!(gateway.app.hub.buffer_bytes() <= 64 << 10);
 }
 
 #[tokio::test]
@@ -56,13 +56,13 @@ async fn readers_who_stop_hold_no_memory_and_get_on_in_order_when_they_read_agai
         });
         if n % 100 == 99 {
             assert_eq!(awake.ids("c", 100).await, written[n - 99..], "the others hold nobody up");
-            assert!(gateway.app.hub.log_bytes() <= LOG, "{} bytes", gateway.app.hub.log_bytes());
+            assert!(gateway.app.hub.buffer_bytes() <= LOG, "{} bytes", gateway.app.hub.buffer_bytes());
         }
     }
     for sse in &mut stopped {
         let got = sse.ids("c", written.len()).await;
         assert!(got == written, "each once and in order, on the same connection");
-        assert!(gateway.app.hub.log_bytes() <= LOG);
+        assert!(gateway.app.hub.buffer_bytes() <= LOG);
     }
 }
 
@@ -123,7 +123,7 @@ async fn without_memory_for_logs_everything_is_delivered_all_the_same() {
         }
         assert_eq!(got, written);
     }
-    assert_eq!(gateway.app.hub.log_bytes(), 0);
+    assert_eq!(gateway.app.hub.buffer_bytes(), 0);
 }
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn many_channels_share_the_memory_for_logs() {
     for _ in 0..10 {
         for name in &names {
             gateway.store.own(name, "e", &data).await;
-            assert!(gateway.app.hub.log_bytes() <= LOG);
+            assert!(gateway.app.hub.buffer_bytes() <= LOG);
         }
         for _ in &names {
             sse.event().await;

@@ -50,8 +50,8 @@ async fn each_decision_is_a_line_and_no_secret_is_in_it() {
     let path = dir.path().join("decisions.jsonl");
     let gateway = Gateway::behind(&example(), WORLD).await;
     let log = Some(LogTarget::File(path.clone()));
-    let settings = AuditConfig { log, mask: vec![MaskedField::Subject], record: None };
-    gateway.app.audit.write(settings).expect("it can be written");
+    let settings = AuditConfig { log, masked_fields: vec![MaskedField::Subject], recording: None };
+    gateway.app.audit.configure(settings).expect("it can be written");
     open(&gateway, "channel=team-red&channel=alice").await;
     assert_eq!(refused(&gateway, "channel=admin-1&token=hush").await, 403);
     gateway.replace(&component("trap")).await.expect("it loads");
@@ -68,7 +68,7 @@ async fn each_decision_is_a_line_and_no_secret_is_in_it() {
     assert_ne!(lines[0]["policy"], lines[2]["policy"]);
     let text = std::fs::read_to_string(&path).expect("it is there");
     assert!(!text.contains("hush") && !text.contains("s1"), "{text}");
-    let counts = gateway.app.audit.logged();
+    let counts = gateway.app.audit.log_counts();
     assert_eq!(counts, writer::LineCounts { written: 3, dropped: 0 });
 }
 
@@ -78,7 +78,11 @@ async fn a_recording_has_all_that_a_decision_was_made_of() {
     let path = dir.path().join("recording.jsonl");
     let gateway = Gateway::behind(&example(), WORLD).await;
     let record = Some(recording::RecordingConfig { file: path.clone(), share: 1.0, limit: 1 << 20 });
-    gateway.app.audit.write(AuditConfig { record, ..AuditConfig::default() }).expect("it can be written");
+    gateway
+        .app
+        .audit
+        .configure(AuditConfig { recording: record, ..AuditConfig::default() })
+        .expect("it can be written");
     open(&gateway, "channel=team-red").await;
     assert_eq!(refused(&gateway, "channel=team-blue").await, 403);
     gateway.store.cut();
@@ -103,10 +107,10 @@ async fn an_answer_that_is_given_again_is_logged_and_not_recorded() {
     let gateway = Gateway::behind(&component("kept"), "").await;
     let settings = AuditConfig {
         log: Some(LogTarget::File(log.clone())),
-        mask: Vec::new(),
-        record: Some(recording::RecordingConfig { file: record.clone(), share: 1.0, limit: 1 << 20 }),
+        masked_fields: Vec::new(),
+        recording: Some(recording::RecordingConfig { file: record.clone(), share: 1.0, limit: 1 << 20 }),
     };
-    gateway.app.audit.write(settings).expect("it can be written");
+    gateway.app.audit.configure(settings).expect("it can be written");
     for _ in 0..3 {
         gateway.open("channel=g").await.connected("g").await;
     }
@@ -122,18 +126,19 @@ async fn what_is_counted_goes_on_in_another_file() {
     let gateway = Gateway::behind(&component("allow"), "").await;
     let audit = &gateway.app.audit;
     for (file, mask) in [("one", vec![]), ("one", vec![MaskedField::Channels]), ("two", vec![])] {
-        let settings = AuditConfig { log: Some(LogTarget::File(dir.path().join(file))), mask, record: None };
-        audit.write(settings).expect("it can be written");
+        let settings =
+            AuditConfig { log: Some(LogTarget::File(dir.path().join(file))), masked_fields: mask, recording: None };
+        audit.configure(settings).expect("it can be written");
         open(&gateway, "channel=c").await;
         flush(&gateway);
     }
     assert_eq!(["one", "two"].map(|file| lines(&dir.path().join(file)).len()), [2, 1]);
     let nowhere = AuditConfig { log: Some(LogTarget::File(dir.path().join("none/three"))), ..AuditConfig::default() };
-    assert!(audit.write(nowhere).is_err());
+    assert!(audit.configure(nowhere).is_err());
     open(&gateway, "channel=c").await;
     flush(&gateway);
     assert_eq!(lines(&dir.path().join("two")).len(), 2, "what cannot be written changes nothing");
-    audit.write(AuditConfig::default()).expect("nothing is written");
+    audit.configure(AuditConfig::default()).expect("nothing is written");
     open(&gateway, "channel=c").await;
-    assert_eq!(audit.logged(), writer::LineCounts { written: 4, dropped: 0 });
+    assert_eq!(audit.log_counts(), writer::LineCounts { written: 4, dropped: 0 });
 }

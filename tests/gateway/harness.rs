@@ -90,11 +90,11 @@ impl Gateway {
         let limits = config.limits.clone();
         let metrics = Arc::new(Metrics::new());
         let authorizer = match door {
-            Door::AllowAll => Authorizer::open_to_all(env, limits, Arc::clone(&metrics)),
+            Door::AllowAll => Authorizer::allow_all(env, limits, Arc::clone(&metrics)),
             _ => Authorizer::new(engine::shared().expect("an engine"), env, limits, Arc::clone(&metrics)),
         };
         let observers = Observers::new(config.limits.shadow);
-        let authorizer = authorizer.observed_by(observers.list());
+        let authorizer = authorizer.with_observers(observers.list());
         if let Door::Policy(policy) = door {
             authorizer.activate(load(policy));
         }

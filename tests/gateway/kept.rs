@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidegate::authz::authorizer::ObservedDecision;
-use tidegate::authz::cache::Forget;
+use tidegate::authz::cache::CacheSelector;
 use tidegate::policy::Outcome;
 use tokio::net::TcpStream;
 use tokio::sync::broadcast::Receiver;
@@ -78,14 +78,14 @@ async fn an_answer_is_given_again_as_the_policy_says() {
         visit(&gateway, "channel=g", "a").await;
         assert_eq!(next(&mut decisions).await.0, cached);
     }
-    for what in [Forget::All, Forget::Subject("alice"), Forget::Channel("g")] {
-        gateway.app.authorizer.forget(what);
+    for what in [CacheSelector::All, CacheSelector::Subject("alice"), CacheSelector::Channel("g")] {
+        gateway.app.authorizer.invalidate(what);
         for cached in [false, true] {
             visit(&gateway, "channel=g", "a").await;
             assert_eq!(next(&mut decisions).await.0, cached, "{what:?}");
         }
     }
-    gateway.app.authorizer.forget(Forget::Subject("bob"));
+    gateway.app.authorizer.invalidate(CacheSelector::Subject("bob"));
     visit(&gateway, "channel=g", "a").await;
     assert!(next(&mut decisions).await.0);
 }

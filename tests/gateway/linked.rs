@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tidegate::event::{NewEvent, StreamId};
 use tidegate::store::command::{Command, Keep, NewId, Reply, Trim};
 use tidegate::store::memory::{MemoryStore, Seed};
-use tidegate::store::{Limits, NotificationHandler, Page, Retention, Store, StoreError};
+use tidegate::store::{KeyLookup, Limits, NotificationHandler, Page, Retention, Store, StoreError};
 
 /// Where the store's clock begins.
 pub const START: u64 = 1_732_464_000_000;
@@ -380,6 +380,28 @@ impl Store for LinkedStore {
         self.memory().emit(channel, event, retention).await
     }
 
+    async fn hash_all(&self, key: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.up()?;
+        self.memory().hash_all(key).await
+    }
+
+    async fn hash_set(&self, key: &str, field: &str, value: Option<&str>) -> Result<(), StoreError> {
+        self.up()?;
+        self.memory().hash_set(key, field, value).await
+    }
+
+    async fn command(&self, command: &Command) -> Result<Reply, StoreError> {
+        self.up()?;
+        self.memory().command(command).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.up()
+    }
+}
+
+#[async_trait]
+impl KeyLookup for LinkedStore {
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let _may_go = self.lookups_may_go.read().await;
         self.up()?;
@@ -392,28 +414,9 @@ impl Store for LinkedStore {
         self.memory().hash_get(key, field).await
     }
 
-    async fn hash_all(&self, key: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.up()?;
-        self.memory().hash_all(key).await
-    }
-
-    async fn hash_set(&self, key: &str, field: &str, value: Option<&str>) -> Result<(), StoreError> {
-        self.up()?;
-        self.memory().hash_set(key, field, value).await
-    }
-
     async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError> {
         let _may_go = self.lookups_may_go.read().await;
         self.up()?;
         self.memory().set_contains(key, member).await
-    }
-
-    async fn command(&self, command: &Command) -> Result<Reply, StoreError> {
-        self.up()?;
-        self.memory().command(command).await
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.up()
     }
 }

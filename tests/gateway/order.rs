@@ -244,7 +244,7 @@ async fn two_readers_share_a_channel() {
     first.connected("c").await;
     let mut written = vec![gateway.store.own("c", "e", &json!("alone")).await];
     assert_eq!(first.ids("c", 1).await, written);
-    let (reads, bytes) = (gateway.store.reads(), gateway.app.hub.log_bytes());
+    let (reads, bytes) = (gateway.store.reads(), gateway.app.hub.buffer_bytes());
     assert!(bytes > 0);
 
     // One who comes back within the log costs the store nothing.
@@ -252,7 +252,7 @@ async fn two_readers_share_a_channel() {
     assert_eq!(second.connected("c").await, StreamId::ZERO);
     assert_eq!(second.ids("c", 1).await, written);
     assert_eq!((gateway.store.reads(), gateway.store.subscriptions()), (reads, 1));
-    assert_eq!(gateway.app.hub.log_bytes(), bytes);
+    assert_eq!(gateway.app.hub.buffer_bytes(), bytes);
 
     for n in 0..10 {
         written.push(gateway.store.own("c", "e", &json!(n)).await);

@@ -208,7 +208,7 @@ async fn a_channel_is_left_by_the_last_after_a_while_and_found_again() {
     tokio::time::advance(Duration::from_secs(31)).await;
     tokio::time::resume();
     until("the subscription is ended", || gateway.store.watched().is_empty()).await;
-    assert_eq!(gateway.app.hub.log_bytes(), 0);
+    assert_eq!(gateway.app.hub.buffer_bytes(), 0);
     let missed = gateway.store.stock("c", "e", &json!(2)).await;
     let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], id).await;
     assert_eq!(sse.connected("c").await, first);

@@ -69,9 +69,9 @@ async fn instances_that_are_done_do_not_pile_up() {
             let (authorizer, most) = (Arc::clone(&authorizer), Arc::clone(&most));
             tokio::spawn(async move {
                 for _ in 0..2000 {
-                    let decision = authorizer.decide(&request(), &["c".to_owned()]).await;
+                    let decision = authorizer.evaluate(&request(), &["c".to_owned()]).await;
                     assert!(matches!(decision.outcome, Outcome::Allowed(_)), "{:?}", decision.outcome);
-                    most.fetch_max(authorizer.deciding(), Ordering::Relaxed);
+                    most.fetch_max(authorizer.evaluating(), Ordering::Relaxed);
                     tokio::task::yield_now().await;
                 }
             })
@@ -94,7 +94,7 @@ async fn who_gives_up_leaves_no_instance_beside_the_places() {
     for _ in 0..500 {
         let channels = ["c".to_owned()];
         let request = request();
-        let mut deciding: Vec<_> = (0..8).map(|_| Box::pin(authorizer.decide(&request, &channels))).collect();
+        let mut deciding: Vec<_> = (0..8).map(|_| Box::pin(authorizer.evaluate(&request, &channels))).collect();
         for decision in &mut deciding {
             match decision.now_or_never() {
                 Some(decision) => assert!(matches!(decision.outcome, Outcome::Allowed(_)), "{:?}", decision.outcome),
@@ -103,6 +103,6 @@ async fn who_gives_up_leaves_no_instance_beside_the_places() {
         }
     }
     assert!(begun > 500, "{begun} were given up");
-    let decision = authorizer.decide(&request(), &["c".to_owned()]).await;
+    let decision = authorizer.evaluate(&request(), &["c".to_owned()]).await;
     assert!(matches!(decision.outcome, Outcome::Allowed(_)), "the places are free again: {:?}", decision.outcome);
 }

@@ -157,7 +157,7 @@ async fn it_holds_where_everybody_is_let_in_until_its_time_is_over() {
     let reply = order(&gateway, &json!({"channel": "c", "for": "400ms"})).await.json();
     assert_eq!(reply["revocation"]["channel"], "c", "{reply}");
     gateway.open("channel=d").await.connected("d").await;
-    until("it is let in again", || gateway.app.authorizer.denied().list().is_empty()).await;
+    until("it is let in again", || gateway.app.authorizer.revocations().list().is_empty()).await;
     // Its end is kept in whole milliseconds.
     assert!(begun.elapsed() + Duration::from_millis(1) >= time, "{:?}", begun.elapsed());
     gateway.open("channel=c&channel=d").await;
@@ -271,7 +271,7 @@ async fn the_streams_of_the_node_that_was_asked_end_though_the_store_is_away() {
     }
     ends(meant).await;
     ends(other).await;
-    assert!(gateway.app.authorizer.denied().list().is_empty(), "who is kept out stands in the store");
+    assert!(gateway.app.authorizer.revocations().list().is_empty(), "who is kept out stands in the store");
     gateway.store.heal();
     drop(as_user(&gateway, "a", "channel=g").await);
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use tidegate::policytest::{TestCase, TestSuite, TestWorld, file};
+use tidegate::policytest::{TestCase, TestEnv, TestSuite, file};
 
 use crate::client::{Sse, ask};
 use crate::harness::Gateway;
@@ -14,10 +14,10 @@ fn suite() -> TestSuite {
     file::load(&path).expect("the cases are valid")
 }
 
-/// A world's keys and prefixes, as lines of `tidegate.toml`.
-fn configuration(world: &TestWorld) -> String {
-    let prefixes = Value::from(world.prefixes.clone());
-    let seed = toml::to_string(&world.store).expect("TOML");
+/// The keys and prefixes of an environment, as lines of `tidegate.toml`.
+fn configuration(env: &TestEnv) -> String {
+    let prefixes = Value::from(env.prefixes.clone());
+    let seed = toml::to_string(&env.store).expect("TOML");
     format!("policy.lookup.prefixes = {prefixes}\n[memory-store.seed]\n{seed}")
 }
 
@@ -29,14 +29,14 @@ fn committed() -> PathBuf {
 async fn assert_decides_the_suite(path: &Path) {
     let component = std::fs::read(path).expect("the component is there");
     let suite = suite();
-    let common = &suite.cases[0].world;
+    let common = &suite.cases[0].env;
     let gateway = Gateway::behind(&component, &configuration(common)).await;
-    let mut cases: Vec<&TestCase> = suite.cases.iter().filter(|case| case.world.prefixes == common.prefixes).collect();
+    let mut cases: Vec<&TestCase> = suite.cases.iter().filter(|case| case.env.prefixes == common.prefixes).collect();
     // The link is cut once, so these come last.
-    cases.sort_by_key(|case| case.world.store_unavailable);
-    assert!(cases.len() > 100 && cases.last().is_some_and(|case| case.world.store_unavailable));
+    cases.sort_by_key(|case| case.env.store_unavailable);
+    assert!(cases.len() > 100 && cases.last().is_some_and(|case| case.env.store_unavailable));
     for case in cases {
-        if case.world.store_unavailable {
+        if case.env.store_unavailable {
             gateway.store.cut();
         }
         assert_decides(&gateway, case).await;
@@ -44,7 +44,7 @@ async fn assert_decides_the_suite(path: &Path) {
 }
 
 async fn assert_decides(gateway: &Gateway, case: &TestCase) {
-    let (ask_for, what, expect) = (&case.ask, &case.name, |field| case.expect.get(field));
+    let (ask_for, what, expect) = (&case.request, &case.name, |field| case.expect.get(field));
     let headers = ask_for.headers.iter().filter(|(name, _)| *name != "host");
     let headers: Vec<_> = headers.map(|(name, value)| (name.as_str(), value.to_str().expect("ASCII"))).collect();
     if expect("allow").is_some() {
@@ -83,7 +83,7 @@ async fn a_freshly_built_policy_decides_as_the_committed_one_does() {
 #[tokio::test]
 async fn a_large_request_is_decided_as_a_small_one() {
     let component = std::fs::read(committed()).expect("the component is there");
-    let gateway = Gateway::behind(&component, &configuration(&suite().cases[0].world)).await;
+    let gateway = Gateway::behind(&component, &configuration(&suite().cases[0].env)).await;
     // More than the policy's memory has room for when it starts.
     let cookie = |sid| format!("{} session={sid}", "a=b; ".repeat(10_000));
     let reply = ask(gateway.data, "GET", "/api/realtime", &[("cookie", &cookie("mallory"))], "").await;
@@ -103,7 +103,7 @@ async fn a_policy_without_leave_to_look_up_lets_nobody_in() {
 #[tokio::test]
 async fn the_operator_reads_who_and_why_and_the_client_does_not() {
     let component = std::fs::read(committed()).expect("the component is there");
-    let gateway = Gateway::behind(&component, &configuration(&suite().cases[0].world)).await;
+    let gateway = Gateway::behind(&component, &configuration(&suite().cases[0].env)).await;
     let mut decisions = gateway.app.authorizer.watch();
     let target = "/api/realtime?channel=team-blue";
     let reply = ask(gateway.data, "GET", target, &[("cookie", "session=alice")], "").await;

@@ -22,7 +22,7 @@ const ALL: ShadowSampling = ShadowSampling { share: 1.0, concurrency: 4 };
 fn propose(gateway: &Gateway, policy: &[u8], share: ShadowSampling) -> Arc<ShadowPolicy> {
     let candidate =
         Arc::new(ShadowPolicy::new(load(policy), PolicyOrigin::default(), share, 100, gateway.app.audit.mask()));
-    gateway.app.shadow.ask(Some(Arc::clone(&candidate)));
+    gateway.app.shadow.replace(Some(Arc::clone(&candidate)));
     candidate
 }
 
@@ -57,7 +57,7 @@ async fn what_it_would_have_said_is_counted_and_has_no_effect() {
     let told = &report.disagreements[0];
     assert_eq!((told.change, told.generation), (decision_change::DecisionChange::RejectToAllow, Some(2)));
     assert_eq!((told.active.status, told.shadow.outcome), (Some(418), "allowed"));
-    gateway.app.shadow.ask(None);
+    gateway.app.shadow.replace(None);
     assert_eq!(gateway.refused("channel=c").await.status, 418);
     assert_eq!(last.counts(), ShadowCounts { reject_to_allow: 1, ..ShadowCounts::default() });
 }
@@ -70,8 +70,8 @@ async fn it_has_the_look_ups_of_the_real_run_and_no_others() {
         "session:s1" = '{"id":"alice","role":"member"}'
         "team:red:members" = ["alice"]"#;
     let gateway = Gateway::behind(&example(), world).await;
-    let masked = AuditConfig { mask: vec![MaskedField::Channels], ..AuditConfig::default() };
-    gateway.app.audit.write(masked).expect("nothing is written");
+    let masked = AuditConfig { masked_fields: vec![MaskedField::Channels], ..AuditConfig::default() };
+    gateway.app.audit.configure(masked).expect("nothing is written");
     let open = async |query: &str| {
         let mut sse = Sse::open(gateway.data, &format!("/api/realtime?{query}"), &[("cookie", "session=s1")]).await;
         assert_eq!(sse.frame().await["type"], "connected");

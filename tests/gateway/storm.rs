@@ -141,7 +141,7 @@ async fn storm(wait: Duration, keeps: bool) {
     let words = ["allows", "rejects"];
     let policies = words.map(|word| policy(word, word == "allows", wait, keeps));
     let gateway = Arc::new(Gateway::with(None, &Door::NoPolicyYet, "").await);
-    gateway.app.authorizer.activate(policies[0].clone()).acknowledged().await;
+    gateway.app.authorizer.activate(policies[0].clone()).drained().await;
     let begun = Instant::now();
     let waiting = Arc::new(Mutex::new(Waiting::default()));
     let swapping = {
@@ -154,7 +154,7 @@ async fn storm(wait: Duration, keeps: bool) {
                 tick.tick().await;
                 let next = swaps.len() % 2;
                 let called = Instant::now();
-                gateway.app.authorizer.activate(policies[next].clone()).acknowledged().await;
+                gateway.app.authorizer.activate(policies[next].clone()).drained().await;
                 waiting.lock().expect("nobody failed").acknowledged = swaps.len();
                 swaps.push(Swap { word: words[next], called, took: called.elapsed() });
                 tokio::time::sleep(WRITING).await;
@@ -186,8 +186,10 @@ async fn storm(wait: Duration, keeps: bool) {
     let slowest = swaps.iter().map(|swap| swap.took).max().unwrap_or_default();
     println!("{} answers {seen:?}, {} swaps, the slowest acknowledged in {slowest:?}", answers.len(), swaps.len());
     assert!(seen.len() == 2 && seen.values().all(|count| *count as usize > answers.len() / 10), "{seen:?}");
-    until("nothing is left behind", || gateway.app.authorizer.old().is_empty() && gateway.app.authorizer.pinned() == 0)
-        .await;
+    until("nothing is left behind", || {
+        gateway.app.authorizer.retired().is_empty() && gateway.app.authorizer.in_flight() == 0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -43,11 +43,11 @@ async fn a_decision_that_was_overtaken_is_made_once_more() {
     let opening = gateway.refused("channel=c");
     let swapping = async {
         until("the decision has begun", || gateway.app.streams.count() == 1).await;
-        gateway.app.authorizer.activate(load(&component("deny"))).acknowledged().await
+        gateway.app.authorizer.activate(load(&component("deny"))).drained().await
     };
     let (reply, info) = within("both", async { tokio::join!(opening, swapping) }).await;
     assert_eq!((reply.status, info.generation), (418, 2), "the word is that of what is in force");
-    assert!(authorizer.old().is_empty(), "{:?}", authorizer.old());
+    assert!(authorizer.retired().is_empty(), "{:?}", authorizer.retired());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -57,11 +57,11 @@ async fn a_swap_is_acknowledged_when_no_older_answer_is_on_its_way() {
     let opening = gateway.open("channel=c");
     let swapping = async {
         until("the decision has begun", || gateway.app.streams.count() == 1).await;
-        swap("slow").acknowledged().await;
+        swap("slow").drained().await;
         // The second decision is pinned: whoever swaps now waits for it.
-        until("it is decided once more", || gateway.app.authorizer.pinned() == 1).await;
+        until("it is decided once more", || gateway.app.authorizer.in_flight() == 1).await;
         let started = std::time::Instant::now();
-        swap("deny").acknowledged().await;
+        swap("deny").drained().await;
         started.elapsed()
     };
     let (mut sse, waited) = within("both", async { tokio::join!(opening, swapping) }).await;

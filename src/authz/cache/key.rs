@@ -1,19 +1,19 @@
-//! What has to be the same for an answer to be given again, as bytes that two different questions never share.
+//! Cache keys: everything that must be equal for a decision to be reused, as bytes that two different requests never share.
 
 use crate::policy::cache_directive::Vary;
 use http::{HeaderMap, HeaderName};
 
 use crate::policy::Request;
 
-/// Under which the ways stand in which answers to such requests vary: `base` itself, made different from every answer's key.
-pub fn ways(base: &[u8]) -> Vec<u8> {
+/// The key of the known [`Vary`] values. Its last byte makes it differ from every decision's key.
+pub fn vary_values(base: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(base.len() + 1);
     key.extend_from_slice(base);
     key.push(b'w');
     key
 }
 
-/// What every answer depends on. Each part is told apart by its length, so this is never the beginning of another's.
+/// What every decision depends on. Each part begins with its length, so no base is the prefix of another.
 pub fn base(request: &Request, channels: &[String]) -> Vec<u8> {
     let mut key = Vec::with_capacity(request.path_with_query.len() + 128);
     for part in [&request.method, &request.scheme, &request.authority] {
@@ -25,13 +25,14 @@ pub fn base(request: &Request, channels: &[String]) -> Vec<u8> {
     };
     push(&mut key, path.as_bytes());
     list(&mut key, query.into_iter().flat_map(without_acks).map(str::as_bytes));
-    // They are what the query says; should that ever be read in another way here than there, nobody gets a stranger's channels.
+    // The query names the channels already. They are added in case the key and the server ever parse it differently: a decision must
+    // not apply to other channels than its own.
     list(&mut key, channels.iter().map(String::as_bytes));
     key
 }
 
-/// The key of an answer that varies in this way.
-pub fn full(base: &[u8], vary: &Vary, request: &Request) -> Vec<u8> {
+/// The key of a decision with this `vary`.
+pub fn decision(base: &[u8], vary: &Vary, request: &Request) -> Vec<u8> {
     let mut key = Vec::with_capacity(base.len() + 256);
     key.extend_from_slice(base);
     key.push(b'a');
@@ -40,22 +41,22 @@ pub fn full(base: &[u8], vary: &Vary, request: &Request) -> Vec<u8> {
         push(&mut key, name.as_str().as_bytes());
         values(&mut key, &request.headers, name);
     }
-    // No address is empty.
+    // An address is never empty.
     push(&mut key, if vary.any_address { b"" } else { request.client_address.as_bytes() });
     key
 }
 
-/// All values of a header, in order; none is not an empty one.
+/// All values of a header, in order. An absent header differs from an empty one.
 fn values(key: &mut Vec<u8>, headers: &HeaderMap, name: &HeaderName) {
     list(key, headers.get_all(name).iter().map(http::HeaderValue::as_bytes));
 }
 
-/// A query's parameters as they were sent, less those that say where a channel starts.
+/// A query's parameters as they were sent, without the positions of channels.
 pub fn without_acks(query: &str) -> impl Iterator<Item = &str> {
     query.split('&').filter(|parameter| !is_ack(parameter))
 }
 
-/// Whether a parameter is one of those: its name is read as the server reads it.
+/// Whether a parameter is a position. Its name is decoded in the way of the server.
 fn is_ack(parameter: &str) -> bool {
     form_urlencoded::parse(parameter.as_bytes()).next().is_some_and(|(name, _)| name.starts_with("last_ack_"))
 }

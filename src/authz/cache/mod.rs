@@ -1,7 +1,7 @@
-//! Answers that a policy allowed to be given again, for as long as it said and the operator lets it.
+//! Decisions that a policy allowed to be cached, for as long as the policy and the operator permit.
 //!
-//! It belongs to one version of what is in force: with that it goes. What an answer depends on is known only when it is there, so
-//! there are two steps, as in a cache of HTTP: the request leads to the few ways in which answers to its like vary, each way to a key.
+//! A cache belongs to one policy generation. A lookup takes two steps, as in an HTTP cache, because only a decision says which headers
+//! it depends on: the request leads to the known [`Vary`] values of such decisions, and each of those to the key of a decision.
 
 pub(crate) mod key;
 
@@ -19,67 +19,67 @@ use tokio::time::Instant;
 
 use crate::policy::{Grant, Outcome, Rejection, Request};
 
-/// Ways in which the answers to one kind of request vary. A policy has one or two; each costs a look.
-const MAX_WAYS: usize = 4;
-/// What an entry takes beside its own bytes: its places in the map and in the queues of what goes next.
-const OVERHEAD: usize = 512;
-/// What a header takes beside its own bytes.
-const HEADER: usize = 128;
-/// One answer fills at most this part of the cache.
-const PART: usize = 16;
+/// Maximum [`Vary`] values for one kind of request. Policies use one or two, and each costs a lookup.
+const MAX_VARY_VALUES: usize = 4;
+/// Approximate bytes that an entry takes in the map and in the eviction queues, in addition to its own.
+const ENTRY_OVERHEAD_BYTES: usize = 512;
+/// Approximate bytes that a header takes in addition to its own.
+const HEADER_OVERHEAD_BYTES: usize = 128;
+/// One decision takes at most the cache's capacity divided by this.
+const MAX_ENTRY_DIVISOR: usize = 16;
 
-/// What shall no longer be given again.
+/// Which cached decisions to invalidate.
 #[derive(Clone, Copy, Debug)]
-pub enum Forget<'a> {
-    /// Anything.
+pub enum CacheSelector<'a> {
     All,
     /// Grants to this subject.
     Subject(&'a str),
-    /// What was asked about this channel.
+    /// Decisions about requests for this channel.
     Channel(&'a str),
 }
 
-/// An answer that is kept.
 #[derive(Debug)]
 pub struct CachedDecision {
     outcome: Outcome,
     reason: Option<String>,
+    /// The channels that the request asked for.
     channels: Box<[String]>,
-    until: Instant,
+    expires: Instant,
 }
 
-/// The answers of one version.
+/// The cached decisions of one policy generation.
 pub struct DecisionCache {
-    /// None where nothing is kept.
+    /// `None` if the capacity is 0.
     entries: Option<Bounded<Key, Entry>>,
+    /// In bytes.
     capacity: usize,
     max_age: Duration,
-    /// Whether anything was ever kept: policies that keep nothing shall not pay for those that do.
+    /// Whether a decision was ever cached, so that policies that cache nothing pay for no lookups.
     used: AtomicBool,
-    /// How often something was to be forgotten.
-    forgotten: AtomicU64,
-    /// Held while something is kept or forgotten.
-    changing: Mutex<()>,
+    /// Counts the invalidations.
+    epoch: AtomicU64,
+    /// Held while decisions are inserted or invalidated, so that neither misses the other.
+    update: Mutex<()>,
 }
 
-/// All that an entry depends on, in full.
+/// Everything that an entry depends on, in full.
 type Key = Box<[u8]>;
 
 #[derive(Clone)]
 enum Entry {
-    /// The ways in which answers vary, the latest first.
-    Ways(Arc<[Vary]>),
-    Answer(Arc<CachedDecision>),
+    /// The latest first.
+    VaryValues(Arc<[Vary]>),
+    Decision(Arc<CachedDecision>),
 }
 
-/// When the cache can let go of an entry by itself. Whether it still holds is asked of [`CachedDecision::until`].
+/// When the cache may evict an entry. [`CachedDecision::is_valid`] checks the time again.
 struct EntryExpiry(Duration);
 
 impl EntryExpiry {
     fn of(&self, entry: &Entry) -> Duration {
         match entry {
-            Entry::Ways(_) => self.0,
-            Entry::Answer(kept) => kept.until.saturating_duration_since(Instant::now()),
+            Entry::VaryValues(_) => self.0,
+            Entry::Decision(decision) => decision.expires.saturating_duration_since(Instant::now()),
         }
     }
 }
@@ -94,60 +94,58 @@ impl Expiry<Key, Entry> for EntryExpiry {
     }
 }
 
-/// Seen before an answer was asked for; what was forgotten since then must not come back by it.
+/// The invalidations before an evaluation began. Its decision is cached only if there was none since then.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheEpoch(u64);
 
 impl DecisionCache {
-    /// One that holds so many bytes, none of it for longer than this.
+    /// `capacity` is in bytes; 0 disables the cache.
     pub fn new(capacity: usize, max_age: Duration) -> Self {
-        // Its hasher is keyed at random, and it compares whole keys: no client can make its request look like another's.
+        // Moka's hasher has a random key, and the cache compares whole keys: no client can make its request match another's.
         let entries = (capacity > 0).then(|| {
             Bounded::builder()
                 .max_capacity(capacity as u64)
                 .weigher(|key: &Key, entry: &Entry| {
-                    u32::try_from(OVERHEAD + key.len() + entry.size()).unwrap_or(u32::MAX)
+                    u32::try_from(ENTRY_OVERHEAD_BYTES + key.len() + entry.size()).unwrap_or(u32::MAX)
                 })
                 .expire_after(EntryExpiry(max_age))
                 .build()
         });
-        let (used, forgotten) = (AtomicBool::new(false), AtomicU64::new(0));
-        Self { entries, capacity, max_age, used, forgotten, changing: Mutex::default() }
+        let (used, epoch) = (AtomicBool::new(false), AtomicU64::new(0));
+        Self { entries, capacity, max_age, used, epoch, update: Mutex::default() }
     }
 
-    /// Bytes that it holds, about.
+    /// Approximate bytes of all entries.
     pub fn bytes(&self) -> u64 {
         self.entries.as_ref().map_or(0, Bounded::weighted_size)
     }
 
-    /// What was forgotten by now.
-    pub fn seen(&self) -> CacheEpoch {
-        CacheEpoch(self.forgotten.load(Ordering::Acquire))
+    pub fn epoch(&self) -> CacheEpoch {
+        CacheEpoch(self.epoch.load(Ordering::Acquire))
     }
 
-    /// The answer to such a request, if there is one that holds. `now` is the policy's clock.
+    /// The valid cached decision for such a request. `now` is the policy's clock.
     pub fn get(&self, request: &Request, channels: &[String], now: u64) -> Option<Arc<CachedDecision>> {
         let entries = self.entries.as_ref().filter(|_| self.used.load(Ordering::Relaxed))?;
-        let mut key = key::ways(&key::base(request, channels));
-        let Some(Entry::Ways(ways)) = entries.get(&*key) else { return None };
-        key.pop();
-        ways.iter().find_map(|vary| match entries.get(&*key::full(&key, vary, request)) {
-            Some(Entry::Answer(kept)) => Some(kept).filter(|kept| kept.holds(now)),
+        let base = key::base(request, channels);
+        let Some(Entry::VaryValues(values)) = entries.get(&*key::vary_values(&base)) else { return None };
+        values.iter().find_map(|vary| match entries.get(&*key::decision(&base, vary, request)) {
+            Some(Entry::Decision(decision)) => Some(decision).filter(|decision| decision.is_valid(now)),
             _ => None,
         })
     }
 
-    /// Keeps an answer as far as that is allowed. It was asked for at `asked`, when `seen` was so.
+    /// Caches a decision, as far as that is allowed. Its evaluation began at `start` and in `epoch`.
     #[expect(clippy::too_many_arguments, reason = "each is a part of one decision")]
-    pub fn keep(
+    pub fn insert(
         &self,
-        keep: &CacheDirective,
+        directive: &CacheDirective,
         request: &Request,
         channels: &[String],
         outcome: &Outcome,
         reason: Option<&str>,
-        asked: Instant,
-        seen: CacheEpoch,
+        start: Instant,
+        epoch: CacheEpoch,
     ) {
         let Some(entries) = &self.entries else { return };
         let headers = match outcome {
@@ -155,45 +153,44 @@ impl DecisionCache {
             Outcome::Rejected(rejection) => &rejection.headers,
             Outcome::Failed(_) => return,
         };
-        let Some(until) = asked.checked_add(keep.time.min(self.max_age)).filter(|until| *until > Instant::now()) else {
-            return;
-        };
-        // It is one client's alone.
+        let age = directive.time.min(self.max_age);
+        let Some(expires) = start.checked_add(age).filter(|expires| *expires > Instant::now()) else { return };
+        // A cookie is for one client only.
         if headers.contains_key(http::header::SET_COOKIE) {
             return;
         }
         let (outcome, reason) = (outcome.clone(), reason.map(str::to_owned));
-        let answer = Entry::Answer(Arc::new(CachedDecision { outcome, reason, channels: channels.into(), until }));
+        let entry = Entry::Decision(Arc::new(CachedDecision { outcome, reason, channels: channels.into(), expires }));
         let base = key::base(request, channels);
-        let full = key::full(&base, &keep.vary, request);
-        if OVERHEAD + full.len() + answer.size() > self.capacity / PART {
+        let decision_key = key::decision(&base, &directive.vary, request);
+        if ENTRY_OVERHEAD_BYTES + decision_key.len() + entry.size() > self.capacity / MAX_ENTRY_DIVISOR {
             return;
         }
-        let key = key::ways(&base);
-        let _changing = self.changing.lock();
-        if self.forgotten.load(Ordering::Acquire) != seen.0 {
+        let vary_key = key::vary_values(&base);
+        let _update = self.update.lock();
+        if self.epoch.load(Ordering::Acquire) != epoch.0 {
             return;
         }
-        let known = match entries.get(&*key) {
-            Some(Entry::Ways(ways)) => ways,
+        let known = match entries.get(&*vary_key) {
+            Some(Entry::VaryValues(values)) => values,
             _ => Arc::default(),
         };
-        let others = known.iter().filter(|vary| **vary != keep.vary).take(MAX_WAYS - 1);
-        let ways = std::iter::once(&keep.vary).chain(others).cloned().collect();
-        entries.insert(key.into(), Entry::Ways(ways));
-        entries.insert(full.into(), answer);
+        let others = known.iter().filter(|vary| **vary != directive.vary).take(MAX_VARY_VALUES - 1);
+        let values = std::iter::once(&directive.vary).chain(others).cloned().collect();
+        entries.insert(vary_key.into(), Entry::VaryValues(values));
+        entries.insert(decision_key.into(), entry);
         self.used.store(true, Ordering::Relaxed);
-        // Else what is too much goes only when some more has come.
+        // Without this, moka evicts only after some more insertions, and the cache exceeds its capacity until then.
         entries.run_pending_tasks();
     }
 
-    /// Forgets what matches, and what is being decided at this moment, for nobody knows yet whether that would.
-    pub fn forget(&self, what: Forget<'_>) {
+    /// Removes matching decisions. Decisions that are being evaluated are not cached, because they might match.
+    pub fn invalidate(&self, selector: CacheSelector<'_>) {
         let Some(entries) = &self.entries else { return };
-        let _changing = self.changing.lock();
-        self.forgotten.fetch_add(1, Ordering::AcqRel);
+        let _update = self.update.lock();
+        self.epoch.fetch_add(1, Ordering::AcqRel);
         for (key, entry) in entries {
-            if matches!(&entry, Entry::Answer(kept) if kept.matches(what)) {
+            if matches!(&entry, Entry::Decision(decision) if decision.matches(selector)) {
                 entries.invalidate(&**key);
             }
         }
@@ -201,37 +198,37 @@ impl DecisionCache {
 }
 
 impl CachedDecision {
-    /// The answer, and why it was so.
+    /// The outcome and its reason.
     pub fn answer(&self) -> (Outcome, Option<String>) {
         (self.outcome.clone(), self.reason.clone())
     }
 
-    fn holds(&self, now: u64) -> bool {
-        let granted = match &self.outcome {
+    fn is_valid(&self, now: u64) -> bool {
+        let is_granted = match &self.outcome {
             Outcome::Allowed(grant) => grant.expires_at.is_none_or(|at| at > now),
             _ => true,
         };
-        granted && self.until > Instant::now()
+        is_granted && self.expires > Instant::now()
     }
 
-    fn matches(&self, what: Forget<'_>) -> bool {
-        match (what, &self.outcome) {
-            (Forget::All, _) => true,
-            (Forget::Subject(subject), Outcome::Allowed(grant)) => grant.subject.as_deref() == Some(subject),
-            (Forget::Subject(_), _) => false,
-            (Forget::Channel(channel), _) => self.channels.iter().any(|name| name == channel),
+    fn matches(&self, selector: CacheSelector<'_>) -> bool {
+        match (selector, &self.outcome) {
+            (CacheSelector::All, _) => true,
+            (CacheSelector::Subject(subject), Outcome::Allowed(grant)) => grant.subject.as_deref() == Some(subject),
+            (CacheSelector::Subject(_), _) => false,
+            (CacheSelector::Channel(channel), _) => self.channels.iter().any(|name| name == channel),
         }
     }
 }
 
 impl Entry {
-    /// The bytes that it takes, about.
+    /// Approximate bytes.
     fn size(&self) -> usize {
         let texts = |texts: &[String]| texts.iter().map(|text| size_of::<String>() + text.len()).sum::<usize>();
         match self {
-            Self::Ways(ways) => ways.iter().map(|vary| size_of::<Vary>() + vary.size()).sum(),
-            Self::Answer(kept) => {
-                let outcome = match &kept.outcome {
+            Self::VaryValues(values) => values.iter().map(|vary| size_of::<Vary>() + vary.size()).sum(),
+            Self::Decision(decision) => {
+                let outcome = match &decision.outcome {
                     Outcome::Allowed(Grant { subject, channels, headers, .. }) => {
                         subject.as_ref().map_or(0, String::len)
                             + channels.as_ref().map_or(0, |channels| texts(channels))
@@ -242,21 +239,21 @@ impl Entry {
                 };
                 size_of::<CachedDecision>()
                     + outcome
-                    + kept.reason.as_ref().map_or(0, String::len)
-                    + texts(&kept.channels)
+                    + decision.reason.as_ref().map_or(0, String::len)
+                    + texts(&decision.channels)
             }
         }
     }
 }
 
 fn headers_size(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| HEADER + name.as_str().len() + value.len()).sum()
+    headers.iter().map(|(name, value)| HEADER_OVERHEAD_BYTES + name.as_str().len() + value.len()).sum()
 }
 
-/// The key of an answer that depends on this.
+/// The key of a decision.
 #[cfg(any(test, fuzzing))]
 pub fn key(request: &Request, channels: &[String], vary: &Vary) -> Vec<u8> {
-    key::full(&key::base(request, channels), vary, request)
+    key::decision(&key::base(request, channels), vary, request)
 }
 
 #[cfg(test)]

@@ -47,13 +47,13 @@ fn cache() -> DecisionCache {
 
 impl DecisionCache {
     fn put(&self, request: &Request, names: &[&str], vary: Vary, outcome: &Outcome) {
-        let keep = CacheDirective { time: MINUTE, vary };
-        self.keep(&keep, request, &channels(names), outcome, Some("because"), Instant::now(), self.seen());
+        let directive = CacheDirective { time: MINUTE, vary };
+        self.insert(&directive, request, &channels(names), outcome, Some("because"), Instant::now(), self.epoch());
     }
 
-    /// Whom the kept answer lets in, or `-`.
+    /// The subject of the cached grant; `-` for a rejection, empty if nothing is cached.
     fn who(&self, request: &Request, names: &[&str]) -> String {
-        match self.get(request, &channels(names), NOW).map(|kept| kept.answer()) {
+        match self.get(request, &channels(names), NOW).map(|cached| cached.answer()) {
             None => String::new(),
             Some((Outcome::Allowed(grant), Some(reason))) if reason == "because" => grant.subject.unwrap_or_default(),
             Some((Outcome::Rejected(_), _)) => "-".into(),
@@ -63,7 +63,7 @@ impl DecisionCache {
 }
 
 #[test]
-fn what_is_the_same_and_what_is_not() {
+fn decision_is_reused_only_for_an_equal_request() {
     const COOKIE: (&str, &str) = ("cookie", "session=alice");
     let cache = cache();
     cache.put(&request("/s?channel=a&x=1", &[COOKIE]), &["a"], vary(&["Cookie", "x-Team"], false), &granted("alice"));
@@ -118,7 +118,7 @@ fn what_is_the_same_and_what_is_not() {
 }
 
 #[test]
-fn absent_is_not_empty_and_several_are_not_one() {
+fn absent_empty_and_repeated_headers_differ() {
     let cache = cache();
     let ask = |headers| cache.who(&request("/", headers), &["a"]);
     for (who, headers) in [
@@ -138,7 +138,7 @@ fn absent_is_not_empty_and_several_are_not_one() {
 }
 
 #[test]
-fn answers_to_one_kind_of_request_may_vary_in_several_ways() {
+fn decisions_on_one_kind_of_request_can_have_several_vary_values() {
     let cache = cache();
     let with = |headers| request("/", headers);
     cache.put(&with(&[("cookie", "alice")]), &["a"], vary(&["cookie"], false), &granted("alice"));
@@ -147,11 +147,11 @@ fn answers_to_one_kind_of_request_may_vary_in_several_ways() {
     assert_eq!(cache.who(&with(&[("cookie", "alice"), ("authorization", "bob")]), &["a"]), "alice");
     assert_eq!(cache.who(&with(&[("authorization", "bob")]), &["a"]), "bob");
     let elsewhere = Request { client_address: "198.51.100.7".into(), ..with(&[("authorization", "bob")]) };
-    assert_eq!(cache.who(&elsewhere, &["a"]), "bob", "it holds for any address");
+    assert_eq!(cache.who(&elsewhere, &["a"]), "bob", "it is valid for any address");
     let elsewhere = Request { client_address: "198.51.100.7".into(), ..with(&[("cookie", "alice")]) };
     assert_eq!(cache.who(&elsewhere, &["a"]), "");
 
-    // The way that was not used for longest goes when there are too many.
+    // The value that was inserted longest ago goes when there are too many.
     for name in ["x-1", "x-2", "x-3"] {
         cache.put(&with(&[("cookie", "carol")]), &["a"], vary(&[name, "cookie"], false), &rejected("no"));
     }
@@ -161,7 +161,7 @@ fn answers_to_one_kind_of_request_may_vary_in_several_ways() {
 }
 
 #[test]
-fn names_in_vary() {
+fn vary_normalizes_and_validates_header_names() {
     let list = |names: &[&str]| Vary::new(&names.iter().map(ToString::to_string).collect::<Vec<_>>(), false);
     assert_eq!(list(&["Cookie", "x-a", "cookie"]), list(&["X-A", "COOKIE"]));
     for (names, why) in [
@@ -179,45 +179,45 @@ fn names_in_vary() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_ends_with_its_time() {
+async fn decision_expires_after_its_time() {
     let cache = cache();
     let (request, names) = (request("/", &[]), channels(&["a"]));
-    let keep = |seconds, outcome: &Outcome, asked| {
-        let keep = CacheDirective { time: Duration::from_secs(seconds), vary: vary(&[], false) };
-        cache.keep(&keep, &request, &names, outcome, None, asked, cache.seen());
+    let insert = |seconds, outcome: &Outcome, start| {
+        let directive = CacheDirective { time: Duration::from_secs(seconds), vary: vary(&[], false) };
+        cache.insert(&directive, &request, &names, outcome, None, start, cache.epoch());
     };
-    let is_kept = |now| cache.get(&request, &names, now).is_some();
+    let is_cached = |now| cache.get(&request, &names, now).is_some();
     let start = Instant::now();
-    keep(10, &rejected("no"), start);
+    insert(10, &rejected("no"), start);
     tokio::time::advance(Duration::from_millis(9_999)).await;
-    assert!(is_kept(NOW));
+    assert!(is_cached(NOW));
     tokio::time::advance(Duration::from_millis(1)).await;
-    assert!(!is_kept(NOW));
+    assert!(!is_cached(NOW));
 
-    // It counts from when it was asked for, however long the policy thought.
-    keep(10, &rejected("no"), start);
-    assert!(!is_kept(NOW));
-    keep(11, &rejected("no"), start);
-    assert!(is_kept(NOW));
+    // The time counts from the start of the evaluation, however long that took.
+    insert(10, &rejected("no"), start);
+    assert!(!is_cached(NOW));
+    insert(11, &rejected("no"), start);
+    assert!(is_cached(NOW));
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert!(!is_kept(NOW));
+    assert!(!is_cached(NOW));
 
-    // The operator allows ten minutes.
-    keep(u64::from(u32::MAX), &rejected("no"), Instant::now());
+    // The operator's maximum is ten minutes.
+    insert(u64::from(u32::MAX), &rejected("no"), Instant::now());
     tokio::time::advance(10 * MINUTE - Duration::from_millis(1)).await;
-    assert!(is_kept(NOW));
+    assert!(is_cached(NOW));
     tokio::time::advance(Duration::from_millis(1)).await;
-    assert!(!is_kept(NOW));
+    assert!(!is_cached(NOW));
 
-    // A grant's own end counts too, by the clock that policies see.
-    keep(60, &Outcome::Allowed(Grant { expires_at: Some(NOW + 5), ..Grant::default() }), Instant::now());
-    assert!(is_kept(NOW + 4) && !is_kept(NOW + 5));
-    keep(0, &rejected("no"), Instant::now());
-    assert!(!is_kept(NOW + 5));
+    // A grant's own expiry counts as well, by the policy's clock.
+    insert(60, &Outcome::Allowed(Grant { expires_at: Some(NOW + 5), ..Grant::default() }), Instant::now());
+    assert!(is_cached(NOW + 4) && !is_cached(NOW + 5));
+    insert(0, &rejected("no"), Instant::now());
+    assert!(!is_cached(NOW + 5));
 }
 
 #[test]
-fn what_is_never_kept() {
+fn cookies_failures_and_large_decisions_are_not_cached() {
     let request = request("/", &[]);
     let cookie = HeaderMap::from_iter([(http::header::SET_COOKIE, HeaderValue::from_static("a=b"))]);
     let grant = Outcome::Allowed(Grant { headers: cookie.clone(), ..Grant::default() });
@@ -226,7 +226,7 @@ fn what_is_never_kept() {
         grant,
         Outcome::Rejected(rejection),
         Outcome::Failed(crate::policy::Failure::Cpu),
-        // A sixteenth of the cache, and some.
+        // More than a sixteenth of the cache.
         rejected(vec![0; 64 << 10]),
     ] {
         let cache = cache();
@@ -236,11 +236,11 @@ fn what_is_never_kept() {
     let off = DecisionCache::new(0, MINUTE);
     off.put(&request, &["a"], vary(&[], true), &granted("alice"));
     assert_eq!(off.who(&request, &["a"]), "");
-    off.forget(Forget::All);
+    off.invalidate(CacheSelector::All);
 }
 
 #[test]
-fn what_is_forgotten_does_not_come_back() {
+fn invalidated_decisions_do_not_come_back() {
     let cache = DecisionCache::new(8 << 20, MINUTE);
     let path = |n: usize| request(&format!("/{n}"), &[]);
     let put = |n: usize, names: &[&str], outcome: &Outcome| cache.put(&path(n), names, vary(&[], true), outcome);
@@ -251,24 +251,24 @@ fn what_is_forgotten_does_not_come_back() {
     }
     let count = |names: &[&str]| (0..300).filter(|n| !cache.who(&path(*n), names).is_empty()).count();
     assert_eq!((count(&["a"]), count(&["b", "c"]), count(&["c"])), (300, 300, 300));
-    cache.forget(Forget::Subject("alice"));
+    cache.invalidate(CacheSelector::Subject("alice"));
     assert_eq!((count(&["a"]), count(&["b", "c"]), count(&["c"])), (0, 300, 300));
-    cache.forget(Forget::Channel("b"));
+    cache.invalidate(CacheSelector::Channel("b"));
     assert_eq!((count(&["b", "c"]), count(&["c"])), (0, 300));
-    cache.forget(Forget::All);
+    cache.invalidate(CacheSelector::All);
     assert_eq!(count(&["c"]), 0);
 
-    // A decision that was on its way knows nothing of that.
-    let (seen, keep) = (cache.seen(), CacheDirective { time: MINUTE, vary: vary(&[], true) });
-    cache.forget(Forget::Subject("alice"));
-    cache.keep(&keep, &path(1), &channels(&["a"]), &granted("alice"), None, Instant::now(), seen);
+    // An evaluation that was in progress does not bring them back.
+    let (epoch, directive) = (cache.epoch(), CacheDirective { time: MINUTE, vary: vary(&[], true) });
+    cache.invalidate(CacheSelector::Subject("alice"));
+    cache.insert(&directive, &path(1), &channels(&["a"]), &granted("alice"), None, Instant::now(), epoch);
     assert_eq!(count(&["a"]), 0);
     put(1, &["a"], &granted("alice"));
     assert_eq!(count(&["a"]), 1);
 }
 
 #[test]
-fn it_holds_what_it_may_and_no_more() {
+fn cache_fills_and_never_exceeds_its_capacity() {
     let capacity = 1 << 20;
     let cache = DecisionCache::new(capacity, MINUTE);
     let body = vec![b'x'; 4000];
@@ -278,5 +278,5 @@ fn it_holds_what_it_may_and_no_more() {
         assert!(held <= capacity as u64, "{held} after {n}");
     }
     let held = cache.entries.as_ref().expect("it is on").weighted_size();
-    assert!(held > capacity as u64 / 2, "{held}: it is used");
+    assert!(held > capacity as u64 / 2, "{held}: the cache is used");
 }

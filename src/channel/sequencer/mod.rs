@@ -1,5 +1,8 @@
-//! One channel's order. The stream is the truth and gives order and existence; doorbells say when to look, and what an
-//! entry held in the words of its emitter. This is the whole of it as a state machine without clock, task or store.
+//! The order of one channel's events.
+//!
+//! The stream in the store is the source of truth: it says which entries exist and in which order. A notification says when
+//! to read, and carries an entry's content as its emitter encoded it. This is a state machine without clock, task, store or
+//! process-wide state: time and pages are arguments.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -9,131 +12,99 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::event::{Body, NotificationKind, StreamId, json_string, user_frame};
+use crate::channel::gap::{Gap, GapReason};
+use crate::event::{Body, EventNotification, StreamId, user_frame};
 use crate::store::Page;
 
-/// How long an entry that was read before its doorbell rang waits for it, and a hole for the doorbells of the entries that
-/// were trimmed from it. A stock emitter rings one round trip after it adds; whoever dies between delays the channel by this.
-pub const PATIENCE: Duration = Duration::from_millis(250);
-/// Entries that may wait; beyond that nothing is read until some have gone out.
-const MAX_STAGED: usize = 2048;
+/// How long an entry that was read before its notification arrived waits for the notification, and missing entries for
+/// theirs. A stock emitter publishes one round trip after it adds the entry. If it dies in between, the channel is delayed by
+/// this time.
+pub const NOTIFICATION_GRACE: Duration = Duration::from_millis(250);
+/// At this many staged entries, reads pause until some were delivered.
+const MAX_STAGED_ENTRIES: usize = 2048;
+const MAX_ID: StreamId = StreamId::new(u64::MAX, u64::MAX);
 
-/// A bound on the payloads that wait for a read, shared by all channels of a node.
+/// The limit on the bytes of notifications that wait for a read. All channels of a node share it.
 #[derive(Debug)]
 pub struct PayloadBudget {
-    limit: usize,
-    used: AtomicUsize,
+    limit_bytes: usize,
+    used_bytes: AtomicUsize,
 }
 
 impl PayloadBudget {
-    /// So many bytes.
     #[must_use]
-    pub fn new(limit: usize) -> Self {
-        Self { limit, used: AtomicUsize::new(0) }
+    pub fn new(limit_bytes: usize) -> Self {
+        Self { limit_bytes, used_bytes: AtomicUsize::new(0) }
     }
 
-    fn take(&self, bytes: usize) -> bool {
-        let fits = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= self.limit;
+    fn try_reserve(&self, bytes: usize) -> bool {
+        let fits = self.used_bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= self.limit_bytes;
         if !fits {
-            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            self.release(bytes);
         }
         fits
     }
 
-    fn give(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    fn release(&self, bytes: usize) {
+        self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
-/// Why entries are or may be missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GapReason {
-    /// Trimmed, deleted or expired before they were read.
-    Trimmed,
-    /// The store holds less than it did: a restart or a failover lost the end of the stream, or the key was made anew.
-    WentBack,
-    /// An entry over `stream.max-event-size`.
-    TooLarge,
-}
-
-impl GapReason {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Trimmed, Self::WentBack, Self::TooLarge];
-
-    /// As the `gap` frame says it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Trimmed => "trimmed",
-            Self::WentBack => "store-reset",
-            Self::TooLarge => "too-large",
-        }
-    }
-}
-
-/// Entries between two ids that are or may be gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// The last position before it.
-    pub after: StreamId,
-    /// Where the stream goes on: the first entry behind the hole, or the stream's last id; the entry itself when that was
-    /// too large.
-    pub resumed: StreamId,
-    /// The store proves that something is gone.
-    pub certain: bool,
-    /// What happened.
-    pub why: GapReason,
-}
-
-impl Gap {
-    /// The `data:` part of its block.
-    #[must_use]
-    pub fn frame(&self, channel: &str) -> Bytes {
-        let Self { after, resumed, certain, why } = self;
-        let (channel, why) = (json_string(channel), why.as_str());
-        Bytes::from(format!(
-            "data: {{\"type\":\"gap\",\"channel\":{channel},\"after\":\"{after}\",\"resumed\":\"{resumed}\",\
-             \"certain\":{certain},\"reason\":\"{why}\"}}\n\n"
-        ))
-    }
-}
-
-/// What goes out to the streams, in order.
+/// A frame that goes out to the streams of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SequencedFrame {
-    /// The position behind it.
-    pub at: StreamId,
-    /// The `data:` part of its block.
-    pub frame: Bytes,
-    /// The reason, if it reports a gap and is not an event.
+    /// The position of a client that has received the frame.
+    pub position: StreamId,
+    /// The `data:` line and the blank line after it.
+    pub bytes: Bytes,
+    /// The reason, if the frame reports a gap; `None` for an event.
     pub gap: Option<GapReason>,
 }
 
+impl SequencedFrame {
+    #[must_use]
+    pub fn gap(gap: &Gap, position: StreamId, channel: &str) -> Self {
+        Self { position, bytes: gap.frame(channel), gap: Some(gap.reason) }
+    }
+}
+
+/// What was read and not delivered yet.
 #[derive(Debug)]
 enum Staged {
+    /// With a deadline, the event waits for its notification until then: the stream does not tell whether a stock emitter
+    /// added a string or JSON text.
     Event {
         id: StreamId,
         frame: Bytes,
-        until: Option<Instant>,
+        deadline: Option<Instant>,
     },
+    /// An entry of another application.
     Skip(StreamId),
     TooLarge(StreamId),
-    /// So many entries before `end` are gone, unless their doorbells ring until then.
-    Hole {
-        missing: u64,
+    /// `count` entries before `end` were trimmed. Notifications that arrive until the deadline supply them.
+    Missing {
+        count: u64,
         end: StreamId,
-        until: Instant,
+        deadline: Instant,
     },
-    WentBack,
+    StoreReset,
 }
 
 impl Staged {
     fn id(&self) -> Option<StreamId> {
         match self {
             Self::Event { id, .. } | Self::Skip(id) | Self::TooLarge(id) => Some(*id),
-            Self::Hole { .. } | Self::WentBack => None,
+            Self::Missing { .. } | Self::StoreReset => None,
         }
     }
+}
+
+/// A notification that waits for a read.
+#[derive(Debug)]
+struct Pending {
+    event: EventNotification,
+    /// A read began after the notification arrived, so that read finds the entry if it exists.
+    is_covered: bool,
 }
 
 /// The order of one channel.
@@ -141,265 +112,274 @@ impl Staged {
 pub struct Sequencer {
     channel: Arc<str>,
     budget: Arc<PayloadBudget>,
-    /// Everything up to here went out, or never was.
-    head: StreamId,
-    /// Everything up to here was read; between `head` and this are the staged ones.
+    /// Everything up to here was delivered. The staged entries are between this and `read_to`.
+    delivered_to: StreamId,
+    /// Everything up to here was read.
     read_to: StreamId,
-    /// Entries that the stream ever had, up to `read_to`.
-    added: u64,
+    /// Entries that were ever added to the stream, up to `read_to`. Trimming leaves no other trace.
+    entries_added: u64,
     staged: VecDeque<Staged>,
-    /// Doorbells beyond `read_to`; the flag says that a read has begun since.
-    payloads: BTreeMap<StreamId, (NotificationKind, bool)>,
+    /// Notifications of entries after `read_to`.
+    pending: BTreeMap<StreamId, Pending>,
 }
 
 impl Drop for Sequencer {
     fn drop(&mut self) {
-        self.forget_payloads();
+        self.discard_pending_to(MAX_ID);
     }
 }
 
 impl Sequencer {
-    /// A channel at its stream's end.
     #[must_use]
     pub fn new(channel: Arc<str>, budget: Arc<PayloadBudget>) -> Self {
         Self {
             channel,
             budget,
-            head: StreamId::ZERO,
+            delivered_to: StreamId::ZERO,
             read_to: StreamId::ZERO,
-            added: 0,
+            entries_added: 0,
             staged: VecDeque::new(),
-            payloads: BTreeMap::new(),
+            pending: BTreeMap::new(),
         }
     }
 
-    /// Everything up to here went out.
-    #[must_use]
-    #[cfg(test)]
-    pub fn head(&self) -> StreamId {
-        self.head
-    }
-
-    /// Where the next read goes on.
+    /// The position to read after.
     #[must_use]
     pub fn read_to(&self) -> StreamId {
         self.read_to
     }
 
-    /// So much waits that nothing more may be read yet.
+    /// Whether reads have to pause until staged entries were delivered.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.staged.len() >= MAX_STAGED
+        self.staged.len() >= MAX_STAGED_ENTRIES
     }
 
-    /// Doorbells tell of entries that were not read.
+    /// Whether there are notifications of entries that were not read.
     #[must_use]
-    pub fn wants_read(&self) -> bool {
-        !self.payloads.is_empty()
+    pub fn needs_read(&self) -> bool {
+        !self.pending.is_empty()
     }
 
-    /// Begins at the end of the stream as this page has it.
+    /// Starts at the end of the stream that this page was read from.
     pub fn open(&mut self, page: &Page) {
         self.staged.clear();
-        self.forget_payloads_to(page.last());
-        self.head = page.last();
-        self.read_to = self.head;
-        self.added = page.stream.map_or(0, |s| s.added);
+        self.discard_pending_to(page.last());
+        self.delivered_to = page.last();
+        self.read_to = self.delivered_to;
+        self.entries_added = page.stream.map_or(0, |stream| stream.added);
     }
 
-    /// A doorbell rang. True if a read is needed to know more.
-    pub fn ring(&mut self, rung: NotificationKind, reading: bool) -> bool {
-        if rung.id <= self.head {
+    /// Takes in a notification. With `read_first`, it cannot be delivered before a read. Returns whether a read is needed.
+    pub fn notify(&mut self, notification: EventNotification, read_first: bool) -> bool {
+        if notification.id <= self.delivered_to {
             return false;
         }
-        if rung.id <= self.read_to {
-            self.fill(&rung);
+        if notification.id <= self.read_to {
+            self.apply_to_staged(&notification);
             return false;
         }
-        if rung.prev == Some(self.read_to) && !reading {
-            self.read_to = rung.id;
-            self.added += 1;
-            let event = self.settled(&rung);
+        if notification.prev == Some(self.read_to) && !read_first {
+            self.read_to = notification.id;
+            self.entries_added += 1;
+            let event = self.ready_event(&notification);
             self.staged.push_back(event);
             return false;
         }
-        let size = rung.data.len() + rung.event.len();
-        if self.budget.take(size)
-            && let Some((old, _)) = self.payloads.insert(rung.id, (rung, false))
-        {
-            self.budget.give(old.data.len() + old.event.len());
+        // Over the limit, the entry is delivered as the stream has it.
+        if self.budget.try_reserve(payload_bytes(&notification)) {
+            let pending = Pending { event: notification, is_covered: false };
+            if let Some(old) = self.pending.insert(pending.event.id, pending) {
+                self.budget.release(payload_bytes(&old.event));
+            }
         }
         true
     }
 
-    /// A read begins: whatever rang before is answered by it.
+    /// A read begins. It finds the entries of all notifications that have arrived.
     pub fn begin_read(&mut self) {
-        self.payloads.values_mut().for_each(|(_, seen)| *seen = true);
+        self.pending.values_mut().for_each(|pending| pending.is_covered = true);
     }
 
-    /// Takes in what a read from `read_to` brought. `until`: when patience ends for what it brought, for a read that
-    /// doorbells caused; `None` for a catching-up, where nobody will ring any more.
-    /// A [`Gap`] is answered where the store went back before what was read: everything that waited is void.
-    pub fn absorb(&mut self, page: Page, until: Option<Instant>, now: Instant) -> Option<Gap> {
-        let Some(state) = page.stream else {
-            // Expired or deleted. What rang before that and was not read goes out by its payload. While nobody listened,
-            // something else may have come and gone.
-            if std::mem::take(&mut self.added) > 0 && until.is_none() {
-                self.staged.push_back(Staged::WentBack);
-            }
-            for rung in self.take_seen(StreamId::new(u64::MAX, u64::MAX)) {
-                self.read_to = rung.id;
-                let event = self.settled(&rung);
-                self.staged.push_back(event);
-            }
+    /// Takes in the page of a read after `read_to`. Entries wait until `deadline` for their notifications; `None` for a read
+    /// that catches up after a lost link, where the notifications were lost with it.
+    ///
+    /// Returns a gap if the stream ends before what was read: the store was reset, and all staged entries are dropped.
+    pub fn absorb(&mut self, page: Page, deadline: Option<Instant>, now: Instant) -> Option<Gap> {
+        let Some(stream) = page.stream else {
+            self.absorb_no_stream(deadline.is_none());
             return None;
         };
-        if state.last < self.read_to {
-            let gap = Gap { after: self.head, resumed: state.last, certain: true, why: GapReason::WentBack };
+        if stream.last < self.read_to {
+            let gap =
+                Gap { after: self.delivered_to, resumed: stream.last, certain: true, reason: GapReason::StoreReset };
             self.open(&page);
             return Some(gap);
         }
-        let fresh: Vec<_> = page.entries.into_iter().filter(|(id, _)| *id > self.read_to).collect();
-        let end = if page.complete { state.last } else { fresh.last().map_or(self.read_to, |(id, _)| *id) };
-        let grown = i128::from(state.added) - i128::from(self.added);
-        let read = fresh.len() as i128;
-        let missing = if page.complete {
-            grown - read
-        } else if state.first.is_some_and(|first| first > self.read_to) {
-            grown - i128::from(state.length)
+        let entries: Vec<_> = page.entries.into_iter().filter(|(id, _)| *id > self.read_to).collect();
+        let end = if page.complete { stream.last } else { entries.last().map_or(self.read_to, |(id, _)| *id) };
+        let added = i128::from(stream.added) - i128::from(self.entries_added);
+        let read = entries.len() as i128;
+        // Entries that were trimmed before they were read. Until the end of the stream is reached, only the trimmed ones
+        // before its first entry can be counted.
+        let trimmed = if page.complete {
+            added - read
+        } else if stream.first.is_some_and(|first| first > self.read_to) {
+            added - i128::from(stream.length)
         } else {
             0
         };
-        self.added =
-            if page.complete { state.added } else { self.added.saturating_add_signed((read + missing.max(0)) as i64) };
+        self.entries_added = if page.complete {
+            stream.added
+        } else {
+            self.entries_added.saturating_add_signed((read + trimmed.max(0)) as i64)
+        };
         self.read_to = end;
 
-        let mut rung: BTreeMap<StreamId, NotificationKind> =
-            self.take_seen(end).into_iter().map(|rung| (rung.id, rung)).collect();
-        let oldest_read = fresh.first().map(|(id, _)| *id);
-        let mut batch: Vec<Staged> = Vec::with_capacity(fresh.len());
-        for (id, body) in fresh {
-            batch.push(match (body, rung.remove(&id)) {
-                (Body::Event { .. }, Some(rung)) => self.settled(&rung),
+        let mut notified: BTreeMap<StreamId, EventNotification> =
+            self.take_covered(end).into_iter().map(|notification| (notification.id, notification)).collect();
+        let first_read = entries.first().map(|(id, _)| *id);
+        let mut batch: Vec<Staged> = Vec::with_capacity(entries.len());
+        for (id, body) in entries {
+            batch.push(match (body, notified.remove(&id)) {
+                (Body::Event { .. }, Some(notification)) => self.ready_event(&notification),
                 (Body::Event { event, data, ambiguous }, None) => {
                     let frame = user_frame(id, &event, &data, &self.channel);
-                    Staged::Event { id, frame, until: until.filter(|_| ambiguous) }
+                    Staged::Event { id, frame, deadline: deadline.filter(|_| ambiguous) }
                 }
                 (Body::TooLarge, _) => Staged::TooLarge(id),
                 (Body::Foreign, _) => Staged::Skip(id),
             });
         }
-        // Trimmed before it could be read, but its doorbell says what it was.
-        let missing = missing - rung.len() as i128;
-        batch.extend(rung.values().map(|rung| self.settled(rung)));
+        // The notifications that are left are of trimmed entries, and have their content.
+        batch.extend(notified.values().map(|notification| self.ready_event(notification)));
         batch.sort_by_key(Staged::id);
-        if missing + (rung.len() as i128) < 0 {
-            self.staged.push_back(Staged::WentBack);
+        let missing = trimmed - notified.len() as i128;
+        if trimmed < 0 {
+            // The stream has fewer entries than were counted and yet reaches further: it was reset and has grown since.
+            self.staged.push_back(Staged::StoreReset);
         } else if missing > 0 {
-            let missing = u64::try_from(missing).unwrap_or(u64::MAX);
-            // A trim takes the oldest: they were before the first that was read.
-            let end = oldest_read.unwrap_or(end);
-            self.staged.push_back(Staged::Hole { missing, end, until: until.unwrap_or(now) });
+            let count = u64::try_from(missing).unwrap_or(u64::MAX);
+            // Trimming removes the oldest entries, so they were before the first one that was read.
+            let end = first_read.unwrap_or(end);
+            self.staged.push_back(Staged::Missing { count, end, deadline: deadline.unwrap_or(now) });
         }
         self.staged.extend(batch);
-        // What rang before this read and is not in a stream that was read to its end never was an entry of it.
+        // A covered notification without an entry, though the read reached the end of the stream, was forged.
         if page.complete {
-            self.take_seen(StreamId::new(u64::MAX, u64::MAX));
+            self.take_covered(MAX_ID);
         }
         None
     }
 
-    /// Hands out what is ready. Answers when to come again for what waits.
-    pub fn settle(&mut self, now: Instant, mut out: impl FnMut(SequencedFrame)) -> Option<Instant> {
+    /// The key does not exist: it expired or was deleted.
+    fn absorb_no_stream(&mut self, is_catch_up: bool) {
+        // Without a subscription, entries may have been added and deleted unnoticed.
+        if std::mem::take(&mut self.entries_added) > 0 && is_catch_up {
+            self.staged.push_back(Staged::StoreReset);
+        }
+        // Entries that were notified before they expired are delivered from their notifications.
+        for notification in self.take_covered(MAX_ID) {
+            self.read_to = notification.id;
+            let event = self.ready_event(&notification);
+            self.staged.push_back(event);
+        }
+    }
+
+    /// Hands out the frames that are ready. Returns the deadline of the first staged entry that waits, if any.
+    pub fn flush_ready(&mut self, now: Instant, mut out: impl FnMut(SequencedFrame)) -> Option<Instant> {
         while let Some(front) = self.staged.front() {
             match front {
-                Staged::Event { until: Some(until), .. } if *until > now => return Some(*until),
-                Staged::Hole { missing: 1.., until, .. } if *until > now => return Some(*until),
+                Staged::Event { deadline: Some(deadline), .. } | Staged::Missing { count: 1.., deadline, .. }
+                    if *deadline > now =>
+                {
+                    return Some(*deadline);
+                }
                 _ => {}
             }
             let Some(front) = self.staged.pop_front() else { break };
-            let next = self.staged.iter().find_map(Staged::id);
-            let gap = |why, certain, resumed: Option<StreamId>| {
-                let resumed = resumed.unwrap_or(self.read_to);
-                let frame = Gap { after: self.head, resumed, certain, why }.frame(&self.channel);
-                (frame, Some(why))
-            };
+            let after = self.delivered_to;
             match front {
                 Staged::Event { id, frame, .. } => {
-                    self.head = id;
-                    out(SequencedFrame { at: id, frame, gap: None });
+                    self.delivered_to = id;
+                    out(SequencedFrame { position: id, bytes: frame, gap: None });
                 }
-                Staged::Skip(id) => self.head = id,
+                Staged::Skip(id) => self.delivered_to = id,
                 Staged::TooLarge(id) => {
-                    let (frame, gap) = gap(GapReason::TooLarge, true, Some(id));
-                    self.head = id;
-                    out(SequencedFrame { at: id, frame, gap });
+                    self.delivered_to = id;
+                    let gap = Gap { after, resumed: id, certain: true, reason: GapReason::TooLarge };
+                    out(SequencedFrame::gap(&gap, id, &self.channel));
                 }
-                Staged::Hole { missing: 0, .. } => {}
-                Staged::Hole { .. } | Staged::WentBack => {
-                    let (frame, gap) = match front {
-                        Staged::Hole { end, .. } => gap(GapReason::Trimmed, true, Some(end)),
-                        _ => gap(GapReason::WentBack, false, next),
+                Staged::Missing { count: 0, .. } => {}
+                Staged::Missing { .. } | Staged::StoreReset => {
+                    let next = self.staged.iter().find_map(Staged::id);
+                    let (reason, certain, resumed) = match front {
+                        Staged::Missing { end, .. } => (GapReason::Trimmed, true, end),
+                        _ => (GapReason::StoreReset, false, next.unwrap_or(self.read_to)),
                     };
-                    // Just before what comes next, so that a client that comes back there is not told again.
-                    self.head = next.map_or(self.read_to, |id| id.before().max(self.head));
-                    out(SequencedFrame { at: self.head, frame, gap });
+                    // Just before the next entry, so that a client that resumes from here does not get the gap again.
+                    self.delivered_to = next.map_or(self.read_to, |id| id.before().max(after));
+                    let gap = Gap { after, resumed, certain, reason };
+                    out(SequencedFrame::gap(&gap, self.delivered_to, &self.channel));
                 }
             }
         }
-        self.head = self.read_to;
+        self.delivered_to = self.read_to;
         None
     }
 
-    /// A doorbell of something that was read already, or trimmed before it could be.
-    fn fill(&mut self, rung: &NotificationKind) {
-        let event = self.settled(rung);
-        let at = self.staged.iter().position(|staged| staged.id() >= Some(rung.id)).unwrap_or(self.staged.len());
+    /// Takes in a notification of an entry that was read already, or was trimmed before the read.
+    fn apply_to_staged(&mut self, notification: &EventNotification) {
+        let id = Some(notification.id);
+        let event = self.ready_event(notification);
+        let at = self.staged.iter().position(|staged| staged.id() >= id).unwrap_or(self.staged.len());
         if let Some(staged) = self.staged.get_mut(at)
-            && staged.id() == Some(rung.id)
+            && staged.id() == id
         {
-            if matches!(staged, Staged::Event { until: Some(_), .. }) {
+            if matches!(staged, Staged::Event { deadline: Some(_), .. }) {
                 *staged = event;
             }
             return;
         }
+        // The entry was trimmed: the gap before it has one entry less.
         for staged in self.staged.range_mut(..at).rev() {
-            if let Staged::Hole { missing, .. } = staged {
-                *missing = missing.saturating_sub(1);
+            if let Staged::Missing { count, .. } = staged {
+                *count = count.saturating_sub(1);
                 break;
             }
         }
         self.staged.insert(at, event);
     }
 
-    fn settled(&self, rung: &NotificationKind) -> Staged {
-        Staged::Event { id: rung.id, frame: user_frame(rung.id, &rung.event, &rung.data, &self.channel), until: None }
+    fn ready_event(&self, notification: &EventNotification) -> Staged {
+        let EventNotification { id, event, data, .. } = notification;
+        Staged::Event { id: *id, frame: user_frame(*id, event, data, &self.channel), deadline: None }
     }
 
-    /// Takes the payloads up to an id whose doorbells rang before the read began, and drops those that were passed.
-    fn take_seen(&mut self, end: StreamId) -> Vec<NotificationKind> {
+    /// Removes and returns the notifications up to `end` that a read has answered.
+    fn take_covered(&mut self, end: StreamId) -> Vec<EventNotification> {
         let mut taken = Vec::new();
         let read_to = self.read_to;
-        self.payloads.retain(|id, (rung, seen)| {
-            // Rung since the read began, but read by it all the same.
-            let take = *id <= end && (*seen || *id <= read_to);
+        self.pending.retain(|id, pending| {
+            // One that arrived after the read began counts too, if the read brought its entry.
+            let take = *id <= end && (pending.is_covered || *id <= read_to);
             if take {
-                self.budget.give(rung.data.len() + rung.event.len());
-                taken.push(rung.clone());
+                self.budget.release(payload_bytes(&pending.event));
+                taken.push(pending.event.clone());
             }
             !take
         });
         taken
     }
 
-    fn forget_payloads_to(&mut self, end: StreamId) {
+    fn discard_pending_to(&mut self, end: StreamId) {
         self.begin_read();
-        self.take_seen(end);
+        self.take_covered(end);
     }
+}
 
-    fn forget_payloads(&mut self) {
-        self.forget_payloads_to(StreamId::new(u64::MAX, u64::MAX));
-    }
+fn payload_bytes(notification: &EventNotification) -> usize {
+    notification.data.len() + notification.event.len()
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 use super::*;
 use crate::store::StreamState;
 
-/// An order, the stream that it follows, and what came out of it.
-struct World {
-    order: Sequencer,
+/// A sequencer, the stream that it follows, and the frames that it handed out.
+struct Fixture {
+    sequencer: Sequencer,
     entries: Vec<(StreamId, Body)>,
     added: u64,
     last: StreamId,
@@ -19,17 +19,17 @@ fn body(data: &str, ambiguous: bool) -> Body {
     Body::Event { event: "e".into(), data: data.into(), ambiguous }
 }
 
-fn bell(n: u64, data: &str) -> NotificationKind {
-    NotificationKind { id: id(n), event: "e".into(), data: data.into(), prev: None }
+fn notification(n: u64, data: &str) -> EventNotification {
+    EventNotification { id: id(n), event: "e".into(), data: data.into(), prev: None }
 }
 
-impl World {
+impl Fixture {
     fn new() -> Self {
         let budget = Arc::new(PayloadBudget::new(10_000));
-        let mut order = Sequencer::new("c".into(), budget);
-        order.open(&Page::default());
+        let mut sequencer = Sequencer::new("c".into(), budget);
+        sequencer.open(&Page::default());
         let now = Instant::now();
-        Self { order, entries: vec![], added: 0, last: StreamId::ZERO, now, out: vec![] }
+        Self { sequencer, entries: vec![], added: 0, last: StreamId::ZERO, now, out: vec![] }
     }
 
     fn add(&mut self, n: u64, data: &str) {
@@ -57,11 +57,11 @@ impl World {
         }
     }
 
-    /// The page that a read would bring now.
+    /// The page that a read would return now.
     fn page(&mut self, limit: usize) -> Page {
-        self.order.begin_read();
-        let behind = self.entries.iter().filter(|(id, _)| *id > self.order.read_to()).cloned();
-        let mut entries: Vec<_> = behind.collect();
+        self.sequencer.begin_read();
+        let after = self.entries.iter().filter(|(id, _)| *id > self.sequencer.read_to()).cloned();
+        let mut entries: Vec<_> = after.collect();
         let complete = entries.len() <= limit;
         entries.truncate(limit);
         Page { entries, complete, stream: Some(self.state()), ..Page::default() }
@@ -73,17 +73,17 @@ impl World {
     }
 
     fn absorb(&mut self, page: Page) -> Option<Gap> {
-        let gap = self.order.absorb(page, Some(self.now + PATIENCE), self.now);
-        self.settle();
+        let gap = self.sequencer.absorb(page, Some(self.now + NOTIFICATION_GRACE), self.now);
+        self.flush_ready();
         gap
     }
 
-    fn settle(&mut self) -> bool {
+    fn flush_ready(&mut self) -> bool {
         let out = &mut self.out;
-        let waits = self.order.settle(self.now, |item| {
-            let frame = String::from_utf8(item.frame.to_vec()).expect("text");
+        let waits = self.sequencer.flush_ready(self.now, |frame| {
+            let text = String::from_utf8(frame.bytes.to_vec()).expect("text");
             let json: serde_json::Value =
-                serde_json::from_str(frame.trim().strip_prefix("data: ").expect("data")).expect("json");
+                serde_json::from_str(text.trim().strip_prefix("data: ").expect("data")).expect("json");
             out.push(match json["type"].as_str() {
                 Some("gap") => format!(
                     "gap {}..{} {}{}",
@@ -92,279 +92,280 @@ impl World {
                     json["reason"].as_str().expect("reason"),
                     if json["certain"] == true { "!" } else { "?" }
                 ),
-                _ => format!("{}={}", item.at.ms, json["data"]),
+                _ => format!("{}={}", frame.position.ms, json["data"]),
             });
         });
         waits.is_some()
     }
 
-    /// Rings, and reads if that is asked for.
-    fn ring(&mut self, rung: NotificationKind) {
-        if self.order.ring(rung, false) {
+    /// Delivers a notification, and reads if the sequencer asks for it.
+    fn notify(&mut self, notification: EventNotification) {
+        if self.sequencer.notify(notification, false) {
             self.read();
         } else {
-            self.settle();
+            self.flush_ready();
         }
     }
 
+    /// Lets the grace of all staged entries end.
     fn wait(&mut self) {
-        self.now += PATIENCE;
-        self.settle();
+        self.now += NOTIFICATION_GRACE;
+        self.flush_ready();
     }
 
-    fn took(&mut self, expect: &[&str]) {
+    fn expect_out(&mut self, expect: &[&str]) {
         assert_eq!(self.out, expect);
         self.out.clear();
     }
 }
 
 #[test]
-fn a_doorbell_gives_the_data() {
-    let mut w = World::new();
-    w.add(1, "123");
-    w.ring(bell(1, r#""123""#));
-    w.took(&[r#"1="123""#]);
-    w.ring(bell(1, r#""123""#));
-    w.took(&[]);
+fn notification_supplies_the_data() {
+    let mut f = Fixture::new();
+    f.add(1, "123");
+    f.notify(notification(1, r#""123""#));
+    f.expect_out(&[r#"1="123""#]);
+    f.notify(notification(1, r#""123""#));
+    f.expect_out(&[]);
 }
 
 #[test]
-fn inverted_doorbells_keep_the_order_of_the_stream() {
-    let mut w = World::new();
-    w.add(1, "1");
-    w.add(2, "2");
-    w.ring(bell(2, r#""2""#));
-    w.took(&[]);
-    w.ring(bell(1, r#""1""#));
-    w.took(&[r#"1="1""#, r#"2="2""#]);
+fn entries_keep_stream_order_when_notifications_are_inverted() {
+    let mut f = Fixture::new();
+    f.add(1, "1");
+    f.add(2, "2");
+    f.notify(notification(2, r#""2""#));
+    f.expect_out(&[]);
+    f.notify(notification(1, r#""1""#));
+    f.expect_out(&[r#"1="1""#, r#"2="2""#]);
 }
 
 #[test]
-fn a_doorbell_that_never_rings_costs_patience_and_nothing_else() {
-    let mut w = World::new();
-    w.add(1, "1");
-    w.add(2, "2");
-    w.ring(bell(2, "2"));
-    w.took(&[]);
-    w.wait();
-    w.took(&["1=1", "2=2"]);
-    w.ring(bell(1, r#""late""#));
-    w.took(&[]);
+fn missing_notification_delays_the_entry_by_the_grace_only() {
+    let mut f = Fixture::new();
+    f.add(1, "1");
+    f.add(2, "2");
+    f.notify(notification(2, "2"));
+    f.expect_out(&[]);
+    f.wait();
+    f.expect_out(&["1=1", "2=2"]);
+    f.notify(notification(1, r#""late""#));
+    f.expect_out(&[]);
 }
 
 #[test]
-fn what_needs_no_doorbell_does_not_wait_for_one() {
-    let mut w = World::new();
-    w.push(1, body("1", false));
-    w.push(2, Body::Foreign);
-    w.add(3, "3");
-    w.ring(bell(3, "3"));
-    w.took(&["1=1", "3=3"]);
-    assert_eq!(w.order.head(), id(3));
+fn unambiguous_entry_does_not_wait_for_its_notification() {
+    let mut f = Fixture::new();
+    f.push(1, body("1", false));
+    f.push(2, Body::Foreign);
+    f.add(3, "3");
+    f.notify(notification(3, "3"));
+    f.expect_out(&["1=1", "3=3"]);
+    assert_eq!(f.sequencer.delivered_to, id(3));
 }
 
 #[test]
-fn an_own_doorbell_is_delivered_without_a_read() {
-    let mut w = World::new();
-    let own = |n: u64, prev: u64| NotificationKind { prev: Some(id(prev)), ..bell(n, "0") };
-    assert!(!w.order.ring(own(1, 0), false));
-    assert!(!w.order.ring(own(2, 1), false));
-    w.settle();
-    w.took(&["1=0", "2=0"]);
-    assert!(w.order.ring(own(4, 3), false), "something came between");
-    // And none of this confuses the count.
-    w.add(1, "0");
-    w.add(2, "0");
-    w.add(3, "0");
-    w.add(4, "0");
-    w.read();
-    w.wait();
-    w.took(&["3=0", "4=0"]);
+fn notification_with_known_predecessor_needs_no_read() {
+    let mut f = Fixture::new();
+    let own = |n: u64, prev: u64| EventNotification { prev: Some(id(prev)), ..notification(n, "0") };
+    assert!(!f.sequencer.notify(own(1, 0), false));
+    assert!(!f.sequencer.notify(own(2, 1), false));
+    f.flush_ready();
+    f.expect_out(&["1=0", "2=0"]);
+    assert!(f.sequencer.notify(own(4, 3), false), "an entry was added between them");
+    // Entries delivered without a read are counted once.
+    f.add(1, "0");
+    f.add(2, "0");
+    f.add(3, "0");
+    f.add(4, "0");
+    f.read();
+    f.wait();
+    f.expect_out(&["3=0", "4=0"]);
 }
 
 #[test]
-fn an_own_doorbell_during_a_read_waits_for_it() {
-    let mut w = World::new();
-    w.add(1, "1");
-    let page = w.page(usize::MAX);
-    assert!(w.order.ring(NotificationKind { prev: Some(id(1)), ..bell(2, "2") }, true));
-    w.absorb(page);
-    w.wait();
-    w.took(&["1=1"]);
-    assert!(w.order.wants_read(), "the second is still to be read");
-    w.add(2, "2");
-    w.read();
-    w.took(&["2=2"]);
+fn notification_during_a_read_waits_for_the_next_read() {
+    let mut f = Fixture::new();
+    f.add(1, "1");
+    let page = f.page(usize::MAX);
+    assert!(f.sequencer.notify(EventNotification { prev: Some(id(1)), ..notification(2, "2") }, true));
+    f.absorb(page);
+    f.wait();
+    f.expect_out(&["1=1"]);
+    assert!(f.sequencer.needs_read(), "the second entry was not read");
+    f.add(2, "2");
+    f.read();
+    f.expect_out(&["2=2"]);
 }
 
 #[test]
-fn trimmed_before_it_was_read_but_rung() {
-    let mut w = World::new();
+fn trimmed_entries_are_delivered_from_their_notifications() {
+    let mut f = Fixture::new();
     for n in 1..=3 {
-        w.add(n, "0");
-        w.trim(1);
+        f.add(n, "0");
+        f.trim(1);
     }
-    // Three emitters with maxLength 1, their doorbells the wrong way round.
-    w.ring(bell(3, "3"));
-    w.took(&[]);
-    w.ring(bell(1, "1"));
-    w.took(&[]);
-    w.ring(bell(2, "2"));
-    w.took(&["1=1", "2=2", "3=3"]);
+    // Three emitters with maxLength 1, whose notifications arrive out of order.
+    f.notify(notification(3, "3"));
+    f.expect_out(&[]);
+    f.notify(notification(1, "1"));
+    f.expect_out(&[]);
+    f.notify(notification(2, "2"));
+    f.expect_out(&["1=1", "2=2", "3=3"]);
 }
 
 #[test]
-fn trimmed_and_never_rung_is_a_gap() {
-    let mut w = World::new();
-    w.add(1, "x");
-    w.ring(bell(1, "1"));
+fn trimmed_entry_without_notification_is_a_gap() {
+    let mut f = Fixture::new();
+    f.add(1, "x");
+    f.notify(notification(1, "1"));
     for n in 2..=4 {
-        w.add(n, "0");
-        w.trim(1);
+        f.add(n, "0");
+        f.trim(1);
     }
-    w.ring(bell(4, "4"));
-    w.ring(bell(2, "2"));
-    w.took(&["1=1"]);
-    w.wait();
-    // The third is gone; which of those between were, the count does not say.
-    w.took(&["gap 1-0..4-0 trimmed!", "2=2", "4=4"]);
+    f.notify(notification(4, "4"));
+    f.notify(notification(2, "2"));
+    f.expect_out(&["1=1"]);
+    f.wait();
+    // The third is missing. The count does not say which entry in the range it was.
+    f.expect_out(&["gap 1-0..4-0 trimmed!", "2=2", "4=4"]);
 }
 
 #[test]
-fn a_gap_stands_just_before_what_comes_next() {
-    let mut w = World::new();
+fn gap_position_is_just_before_the_next_entry() {
+    let mut f = Fixture::new();
     for n in 1..=4 {
-        w.add(n, "7");
+        f.add(n, "7");
     }
-    w.trim(1);
-    w.read();
-    let mut at = Vec::new();
-    w.order.settle(w.now + PATIENCE, |item| at.push(item.at));
-    assert_eq!(at, [id(4).before(), id(4)]);
+    f.trim(1);
+    f.read();
+    let mut positions = Vec::new();
+    f.sequencer.flush_ready(f.now + NOTIFICATION_GRACE, |frame| positions.push(frame.position));
+    assert_eq!(positions, [id(4).before(), id(4)]);
 }
 
 #[test]
-fn a_store_that_went_back() {
-    let mut w = World::new();
+fn store_reset_is_reported_as_a_gap() {
+    let mut f = Fixture::new();
     for n in 1..=5 {
-        w.push(n, body("1", false));
+        f.push(n, body("1", false));
     }
-    w.read();
-    w.out.clear();
-    // The last two are lost, and nothing came since.
-    w.entries.truncate(3);
-    (w.added, w.last) = (3, id(3));
-    let gap = w.read().expect("a gap");
-    assert_eq!((gap.after, gap.resumed, gap.certain, gap.why), (id(5), id(3), true, GapReason::WentBack));
-    w.push(6, body("6", false));
-    w.read();
-    w.took(&["6=6"]);
-    // Lost again, but something came: the count tells.
-    w.entries.truncate(2);
-    w.added = 2;
-    w.push(7, body("7", false));
-    assert!(w.read().is_none());
-    w.took(&["gap 6-0..7-0 store-reset?", "7=7"]);
+    f.read();
+    f.out.clear();
+    // The last two are lost, and none was added since.
+    f.entries.truncate(3);
+    (f.added, f.last) = (3, id(3));
+    let gap = f.read().expect("a gap");
+    assert_eq!((gap.after, gap.resumed, gap.certain, gap.reason), (id(5), id(3), true, GapReason::StoreReset));
+    f.push(6, body("6", false));
+    f.read();
+    f.expect_out(&["6=6"]);
+    // Two are lost and another was added: only the count reveals it.
+    f.entries.truncate(2);
+    f.added = 2;
+    f.push(7, body("7", false));
+    assert!(f.read().is_none());
+    f.expect_out(&["gap 6-0..7-0 store-reset?", "7=7"]);
 }
 
 #[test]
-fn expired_before_it_was_read_but_rung() {
-    let mut w = World::new();
-    w.order.ring(bell(1, "1"), false);
-    w.order.begin_read();
-    w.absorb(Page { complete: true, ..Page::default() });
-    w.took(&["1=1"]);
-    // The key comes again, and counts from one.
-    w.push(2, body("2", false));
-    w.read();
-    w.took(&["2=2"]);
+fn expired_entry_is_delivered_from_its_notification() {
+    let mut f = Fixture::new();
+    f.sequencer.notify(notification(1, "1"), false);
+    f.sequencer.begin_read();
+    f.absorb(Page { complete: true, ..Page::default() });
+    f.expect_out(&["1=1"]);
+    // The key is created again, and its count starts at one.
+    f.push(2, body("2", false));
+    f.read();
+    f.expect_out(&["2=2"]);
 }
 
 #[test]
-fn pages_of_a_long_way_back() {
-    let mut w = World::new();
+fn catch_up_over_several_pages_reports_one_gap() {
+    let mut f = Fixture::new();
     for n in 1..=10 {
-        w.push(n, body("1", false));
+        f.push(n, body("1", false));
     }
-    w.trim(7);
+    f.trim(7);
     while {
-        let page = w.page(3);
+        let page = f.page(3);
         let more = !page.complete;
-        w.absorb(page);
+        f.absorb(page);
         more
     } {}
-    w.wait();
+    f.wait();
     let expect: Vec<String> = (4..=10).map(|n| format!("{n}=1")).collect();
-    assert_eq!(w.out[0], "gap 0-0..4-0 trimmed!");
-    assert_eq!(w.out[1..], expect);
+    assert_eq!(f.out[0], "gap 0-0..4-0 trimmed!");
+    assert_eq!(f.out[1..], expect);
 }
 
 #[test]
-fn too_large_is_a_gap_of_one() {
-    let mut w = World::new();
-    w.push(1, body("1", false));
-    w.push(2, Body::TooLarge);
-    w.push(3, body("3", false));
-    w.read();
-    w.took(&["1=1", "gap 1-0..2-0 too-large!", "3=3"]);
+fn entry_that_is_too_large_is_a_gap() {
+    let mut f = Fixture::new();
+    f.push(1, body("1", false));
+    f.push(2, Body::TooLarge);
+    f.push(3, body("3", false));
+    f.read();
+    f.expect_out(&["1=1", "gap 1-0..2-0 too-large!", "3=3"]);
 }
 
 #[test]
-fn payloads_are_bounded_and_forgotten() {
-    let mut w = World::new();
+fn pending_notifications_are_bounded_and_discarded() {
+    let mut f = Fixture::new();
     for n in 1..=100 {
-        w.order.ring(bell(1_000 + n, &"1".repeat(1_000)), false);
+        f.sequencer.notify(notification(1_000 + n, &"1".repeat(1_000)), false);
     }
-    assert!(w.order.payloads.len() < 11);
-    // None of them is in the stream, which is read to its end: forged.
-    w.push(200, body("1", false));
-    w.read();
-    assert!(!w.order.wants_read());
-    assert_eq!(w.order.budget.used.load(Ordering::Relaxed), 0);
+    assert!(f.sequencer.pending.len() < 11);
+    // None of them is in the stream, though it was read to its end: they were forged.
+    f.push(200, body("1", false));
+    f.read();
+    assert!(!f.sequencer.needs_read());
+    assert_eq!(f.sequencer.budget.used_bytes.load(Ordering::Relaxed), 0);
 }
 
-/// Emitters that race, die and trim, doorbells that come late, twice or never, in every order that a seed makes: what goes
-/// out is each entry once and in order, or a gap where it was trimmed.
+/// Emitters race, die and trim; notifications arrive late, twice or never, in an order that the seed decides. Each entry must
+/// go out once and in order, or be covered by a gap if it was trimmed.
 #[test]
-fn whatever_happens_each_entry_once_and_in_order() {
+fn each_entry_is_delivered_once_and_in_order() {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
     for seed in 0..500 {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut w = World::new();
+        let mut f = Fixture::new();
         let trims = rng.random_bool(0.5);
-        let mut bells: Vec<u64> = Vec::new();
+        let mut unsent: Vec<u64> = Vec::new();
         let mut next = 1;
         for _ in 0..200 {
             match rng.random_range(0..6) {
                 0 | 1 => {
-                    w.add(next, &next.to_string());
+                    f.add(next, &next.to_string());
                     if rng.random_bool(0.8) {
-                        bells.push(next);
+                        unsent.push(next);
                     }
                     next += 1;
                 }
-                2 if !bells.is_empty() => {
-                    let i = rng.random_range(0..bells.len());
-                    let n = if rng.random_bool(0.1) { bells[i] } else { bells.remove(i) };
-                    w.ring(bell(n, &n.to_string()));
+                2 if !unsent.is_empty() => {
+                    let i = rng.random_range(0..unsent.len());
+                    let n = if rng.random_bool(0.1) { unsent[i] } else { unsent.remove(i) };
+                    f.notify(notification(n, &n.to_string()));
                 }
-                3 if trims => w.trim(rng.random_range(1..4)),
+                3 if trims => f.trim(rng.random_range(1..4)),
                 4 => {
-                    w.read();
+                    f.read();
                 }
                 _ => {
-                    w.now += PATIENCE / 3;
-                    w.settle();
+                    f.now += NOTIFICATION_GRACE / 3;
+                    f.flush_ready();
                 }
             }
         }
-        w.read();
-        w.wait();
+        f.read();
+        f.wait();
         let mut expected = 1;
-        // Entries up to there may be missing.
+        // Entries up to this one may be missing.
         let mut gap_to = 0;
-        for line in &w.out {
+        for line in &f.out {
             match line.split_once('=') {
                 Some((n, data)) => {
                     assert_eq!(n, data, "seed {seed}");
@@ -373,7 +374,7 @@ fn whatever_happens_each_entry_once_and_in_order() {
                         n == expected || (n > expected && n <= gap_to),
                         "seed {seed}: {n} after {}\n{:?}",
                         expected - 1,
-                        w.out
+                        f.out
                     );
                     expected = n + 1;
                 }
@@ -383,7 +384,10 @@ fn whatever_happens_each_entry_once_and_in_order() {
                 }
             }
         }
-        assert!(expected == next || gap_to == next - 1, "seed {seed}: nothing after {}\n{:?}", expected - 1, w.out);
-        assert!(trims || !w.out.iter().any(|l| l.starts_with("gap")), "seed {seed}: a gap where nothing was trimmed");
+        assert!(expected == next || gap_to == next - 1, "seed {seed}: no entry after {}\n{:?}", expected - 1, f.out);
+        assert!(
+            trims || !f.out.iter().any(|l| l.starts_with("gap")),
+            "seed {seed}: a gap although no entry was trimmed"
+        );
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::commands::policy::subject::SubjectArgs;
 use crate::config::ConfigError;
-use crate::policytest::bench::{Costs, Until, measure};
+use crate::policytest::bench::{BenchLength, BenchResults, measure};
 use crate::policytest::{TestCase, file};
 use crate::wasm::compile::Compiler;
 
@@ -40,7 +40,7 @@ struct Report<'a> {
     asked: usize,
     machine: String,
     #[serde(flatten)]
-    costs: &'a Costs,
+    costs: &'a BenchResults,
 }
 
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
@@ -59,13 +59,13 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         "policy bench: every test case expects an error, so there is no decision to measure"
     );
     let (limits, _) = args.subject.bounds()?;
-    let until = args.count.map_or(Until::Time(args.time), Until::Count);
+    let length = args.count.map_or(BenchLength::Time(args.time), BenchLength::Count);
     let file = args.subject.file.display();
     let bytes = std::fs::read(&args.subject.file).with_context(|| format!("policy {file}: cannot be read"))?;
     // A new cache directory, so that the first compilation is one.
     let kept = tempfile::tempdir().context("cannot create a directory for compiled policies")?;
     let compiler = Compiler::new(&limits, Some(kept.path()))?;
-    let costs = measure(&compiler, &bytes, &cases, &limits, until).with_context(|| format!("policy {file}"))?;
+    let costs = measure(&compiler, &bytes, &cases, &limits, length).with_context(|| format!("policy {file}"))?;
     let report = Report {
         file: file.to_string(),
         cases: path.map(|path| path.display().to_string()),
@@ -83,7 +83,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
 
 impl Report<'_> {
     fn text(&self) -> String {
-        let Costs { fresh, prepared, throughput, fuel, .. } = self.costs;
+        let BenchResults { fresh, prepared, throughput, fuel, .. } = self.costs;
         let by = match &self.cases {
             Some(file) => format!("{} test cases of {file}, in turn", self.asked),
             None => "one plain request, since there are no test cases".into(),

@@ -121,7 +121,7 @@ impl World {
     async fn ask(&self, rehearsal: &ReplayEvaluator, question: &Question) -> (DecisionView, Arc<RecordedCalls>) {
         let recorded = Arc::new(RecordedCalls::from(&question.trace));
         let (request, channels) = (&question.request, &question.channels);
-        let decision = rehearsal.ask(&self.env, &self.limits, &recorded, request, channels).await;
+        let decision = rehearsal.evaluate(&self.env, &self.limits, &recorded, request, channels).await;
         (DecisionView::new(&decision, channels), recorded)
     }
 }

@@ -79,7 +79,7 @@ impl Commands {
     /// One for a node of this name in the fleet with these keys, on the hub's store. Until [`Self::run`] has read them to their end, the hub's channels wait.
     #[must_use]
     pub fn new(hub: &Hub, keys: FleetKeys, node: String) -> Self {
-        let lead = hub.follow(&keys.commands());
+        let lead = hub.add_barrier(&keys.commands());
         Self { store: Arc::clone(hub.store()), lead, keys, node, listeners: Mutex::default() }
     }
 
@@ -103,12 +103,12 @@ impl Commands {
     /// Whether everything that was said is known here, as far as the link tells.
     #[must_use]
     pub fn are_known(&self) -> bool {
-        self.lead.is_caught_up()
+        self.lead.is_synced()
     }
 
     /// Waits until it is.
     pub async fn known(&self) {
-        self.lead.passed().await;
+        self.lead.wait_synced().await;
     }
 
     fn listeners(&self) -> Vec<Handlers> {

@@ -55,8 +55,8 @@ impl Commands {
         let (key, mut position) = (self.keys.commands(), None);
         let (mut delay, mut vain) = (RETRY.0, 0);
         loop {
-            let turn = tokio::time::timeout(LOOK, self.lead.wanted()).await.ok();
-            if turn.is_none() && !self.lead.is_caught_up() {
+            let turn = tokio::time::timeout(LOOK, self.lead.wait_work()).await.ok();
+            if turn.is_none() && !self.lead.is_synced() {
                 vain += 1;
                 if vain == PATIENCE && self.store.ping().await.is_ok() {
                     tracing::error!(
@@ -77,14 +77,14 @@ impl Commands {
             match read {
                 Ok(at) => {
                     delay = RETRY.0;
-                    self.lead.read_to(at);
+                    self.lead.set_read_to(at);
                     if let Some(turn) = turn {
-                        self.lead.caught_up(turn);
+                        self.lead.mark_synced(turn);
                     }
                 }
                 Err(error) => {
                     // Be it that nothing rang: what cannot be known may have been said.
-                    self.lead.unread();
+                    self.lead.mark_unsynced();
                     if !matches!(error, StoreError::Unavailable(_)) {
                         tracing::error!(%error, "the commands in {key} cannot be read: no channel goes on without");
                     }

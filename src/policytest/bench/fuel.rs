@@ -1,4 +1,4 @@
-//! Fuel: what is the same in every run and on every machine. Counted in an engine of its own, for counting takes time.
+//! Counts fuel, which is the same in every run and on every machine, in a separate engine, because counting takes time.
 
 use std::sync::Arc;
 
@@ -7,26 +7,23 @@ use wasmtime::Store;
 
 use crate::policy::Limits;
 use crate::policytest::TestCase;
-use crate::policytest::bench::MeasureError;
+use crate::policytest::bench::BenchError;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 use crate::wasm::host::{State, to_wit};
 use crate::wasm::{engine, instance};
 
-/// Of the cases, what the cheapest and the dearest cost, and all on average. The making of the instance is in it.
+/// Fuel of one decision over all test cases, including the creation of the instance.
 #[derive(Clone, Debug, Serialize)]
 pub struct Fuel {
-    /// The cheapest.
     pub least: u64,
-    /// All together, divided by their number.
     pub mean: u64,
-    /// The dearest.
     pub most: u64,
 }
 
-/// Asks each case once; the fuel, and the bytes that the largest instance had.
-pub fn count(bytes: &[u8], cases: &[TestCase], limits: &Limits) -> Result<(Fuel, usize), MeasureError> {
-    let host = |error: &dyn std::fmt::Display| MeasureError::Host(error.to_string());
+/// Runs each case once. Returns the fuel, and the memory of the largest instance in bytes.
+pub fn count(bytes: &[u8], cases: &[TestCase], limits: &Limits) -> Result<(Fuel, usize), BenchError> {
+    let host = |error: &dyn std::fmt::Display| BenchError::Host(error.to_string());
     let compiler = Compiler::from(engine::metered().map_err(|error| host(&error))?);
     let policy = Policy::new(&compiler, bytes)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| host(&error))?;
@@ -42,21 +39,21 @@ pub fn count(bytes: &[u8], cases: &[TestCase], limits: &Limits) -> Result<(Fuel,
     Ok((Fuel { least, mean: sum / (all.len().max(1) as u64), most }, memory))
 }
 
-async fn one(policy: &Policy, case: &TestCase, limits: &Limits) -> Result<(u64, usize), MeasureError> {
-    let env = Arc::new(case.world.env(limits));
+async fn one(policy: &Policy, case: &TestCase, limits: &Limits) -> Result<(u64, usize), BenchError> {
+    let env = Arc::new(case.env.policy_env(limits));
     let state = State::new(env, limits.memory, Arc::default(), Arc::clone(policy.digest()));
     let mut store = Store::new(policy.engine(), state);
     store.limiter_async(|state| &mut state.limiter);
-    let failed = |error: wasmtime::Error, denied| MeasureError::Decision {
+    let failed = |error: wasmtime::Error, denied| BenchError::Decision {
         case: case.name.clone(),
         failure: instance::failure(&error, false, denied),
     };
     store.set_fuel(u64::MAX).map_err(|error| failed(error, false))?;
     let call = async {
         let (_, bindings) = policy.instantiate(&mut store).await?;
-        let request = to_wit(&case.ask.request());
+        let request = to_wit(&case.request.to_request());
         let authorizer = bindings.tidegate_policy_authorizer();
-        authorizer.call_authorize(&mut store, &request, &case.ask.channels).await
+        authorizer.call_authorize(&mut store, &request, &case.request.channels).await
     };
     let answer = call.await;
     answer.map_err(|error| failed(error, store.data().limiter.denied))?.ok();

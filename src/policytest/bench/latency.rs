@@ -1,4 +1,4 @@
-//! The clock on the wall.
+//! Measures latency and throughput in wall-clock time.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -11,121 +11,120 @@ use tokio::runtime::{Builder, Runtime};
 use crate::authz::authorizer::Authorizer;
 use crate::authz::generation;
 use crate::policy::{Decision, Limits, Outcome};
-use crate::policytest::bench::{MeasureError, Until, us};
+use crate::policytest::bench::{BenchError, BenchLength, us};
 use crate::policytest::{TestCase, run};
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 
-/// The longest decision that a histogram tells from longer ones.
-const LONGEST: Duration = Duration::from_secs(60);
-/// Before what is counted: caches fill, the processor speeds up.
-const WARM_UP: Until = Until::Time(Duration::from_millis(300));
+/// Upper end of the histograms; longer decisions count as this.
+const MAX_LATENCY: Duration = Duration::from_secs(60);
+/// Runs before the measurement, so that caches are filled and the processor's clock is up.
+const WARM_UP: BenchLength = BenchLength::Time(Duration::from_millis(300));
 
-/// How long decisions took, µs.
+/// Times of decisions, in µs.
 #[derive(Clone, Debug, Serialize)]
 pub struct Latency {
-    /// How many were measured.
+    /// Measured decisions.
     pub count: u64,
-    /// The median.
     pub p50_us: f64,
-    /// One in a hundred took longer.
     pub p99_us: f64,
-    /// The longest.
     pub max_us: f64,
 }
 
-/// Decisions on instances that were made ahead.
+/// Decisions on prewarmed instances.
 #[derive(Clone, Debug, Serialize)]
-pub struct Prepared {
-    /// What is left of a decision, for the request that waits.
+pub struct PrewarmedLatency {
+    /// The part of a decision for which a request waits.
     #[serde(flatten)]
     pub left: Latency,
-    /// The median of making and preparing an instance, off the request's path.
+    /// Median time to prewarm an instance, off the request's path.
     pub making_us: f64,
-    /// Whether a gateway makes instances of this policy ahead; it does not where making one is quick.
+    /// Whether a gateway prewarms instances of this policy; it does not if creating one is quick.
     pub used: bool,
 }
 
-/// Decisions of all cores together.
+/// Decisions on all cores together.
 #[derive(Clone, Debug, Serialize)]
 pub struct Throughput {
-    /// How many cores there are.
     pub cores: usize,
-    /// Decisions a second.
+    /// Decisions per second.
     pub per_second: f64,
-    /// How many of them came to no answer, though they did when they were asked alone.
+    /// Evaluations that failed, although they succeeded one at a time.
     pub failed: u64,
 }
 
-/// A policy, and doors for all the cases' worlds.
-pub struct Asking {
+/// One authorizer per test case.
+pub struct LatencyBench {
     cases: Arc<[(Authorizer, TestCase)]>,
 }
 
-impl Asking {
+impl LatencyBench {
     pub fn new(compiler: &Compiler, policy: &Policy, limits: &Limits, cases: &[TestCase]) -> Self {
-        let door = |case: &TestCase| (run::authorizer(compiler, policy, limits, &case.world), case.clone());
-        Self { cases: cases.iter().map(door).collect() }
+        let authorizer = |case: &TestCase| (run::authorizer(compiler, policy, limits, &case.env), case.clone());
+        Self { cases: cases.iter().map(authorizer).collect() }
     }
 
-    /// The first decision.
-    pub fn first(&self) -> std::io::Result<Result<Duration, MeasureError>> {
+    pub fn first(&self) -> std::io::Result<Result<Duration, BenchError>> {
         Ok(single()?.block_on(async { decide(&self.cases, 0).await.map(|decision| decision.took) }))
     }
 
-    /// One decision after another.
-    pub fn one_at_a_time(&self, until: Until) -> std::io::Result<Result<Latency, MeasureError>> {
+    /// One decision at a time, each on a new instance.
+    pub fn one_at_a_time(&self, length: BenchLength) -> std::io::Result<Result<Latency, BenchError>> {
         Ok(single()?.block_on(async {
             self.fresh(WARM_UP).await?;
-            Ok(Latency::from(&self.fresh(until).await?))
+            Ok(Latency::from(&self.fresh(length).await?))
         }))
     }
 
-    async fn fresh(&self, until: Until) -> Result<Histogram<u64>, MeasureError> {
+    async fn fresh(&self, length: BenchLength) -> Result<Histogram<u64>, BenchError> {
         let mut times = histogram()?;
         let (start, mut done) = (Instant::now(), 0);
-        while !until.reached(start, done) {
+        while !length.reached(start, done) {
             record(&mut times, decide(&self.cases, done).await?.took);
             done += 1;
         }
         Ok(times)
     }
 
-    /// The same, each on an instance that was made and prepared just before.
-    pub fn prepared(&self, policy: &Policy, until: Until) -> std::io::Result<Result<Prepared, MeasureError>> {
+    /// One decision at a time, each on an instance that was prewarmed just before.
+    pub fn prepared(
+        &self,
+        policy: &Policy,
+        length: BenchLength,
+    ) -> std::io::Result<Result<PrewarmedLatency, BenchError>> {
         Ok(single()?.block_on(async {
             let (mut making, mut left) = (histogram()?, histogram()?);
             let (start, mut done) = (Instant::now(), 0);
-            while !until.reached(start, done) {
+            while !length.reached(start, done) {
                 let (authorizer, case) = nth(&self.cases, done);
                 let begin = Instant::now();
-                let failed = |failure| MeasureError::Decision { case: case.name.clone(), failure };
-                authorizer.prepare_one().await.map_err(failed)?;
+                let failed = |failure| BenchError::Decision { case: case.name.clone(), failure };
+                authorizer.prewarm_one().await.map_err(failed)?;
                 record(&mut making, begin.elapsed());
                 record(&mut left, decide(&self.cases, done).await?.took);
                 done += 1;
             }
             let making = Duration::from_nanos(making.value_at_quantile(0.5));
-            let used = policy.preparation().is_some() || making >= generation::WORTHWHILE;
-            Ok(Prepared { left: Latency::from(&left), making_us: us(making), used })
+            let used = policy.preparation().is_some() || making >= generation::MIN_PREWARM_TIME;
+            Ok(PrewarmedLatency { left: Latency::from(&left), making_us: us(making), used })
         }))
     }
 
-    /// As many decisions as all cores make.
-    pub fn all_cores(&self, until: Until) -> std::io::Result<Throughput> {
+    /// As many decisions as possible on all cores.
+    pub fn all_cores(&self, length: BenchLength) -> std::io::Result<Throughput> {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let runtime = Builder::new_multi_thread().worker_threads(cores).enable_all().build()?;
-        let share = match until {
-            Until::Count(count) => Until::Count(count.div_ceil(cores as u64).max(1)),
-            time @ Until::Time(_) => time,
+        let task_length = match length {
+            BenchLength::Count(count) => BenchLength::Count(count.div_ceil(cores as u64).max(1)),
+            time @ BenchLength::Time(_) => time,
         };
         let start = Instant::now();
         let each = |number: usize| {
             let cases = Arc::clone(&self.cases);
             runtime.spawn(async move {
                 let (mut done, mut failed) = (0, 0);
-                while !share.reached(start, done) {
-                    // The cases begin elsewhere for each, so that not all do the same at once.
+                while !task_length.reached(start, done) {
+                    // Each task begins with another case, so that not all run the same one at once.
                     failed += u64::from(decide(&cases, done + number as u64).await.is_err());
                     done += 1;
                 }
@@ -146,7 +145,7 @@ impl Asking {
     }
 }
 
-impl Until {
+impl BenchLength {
     fn reached(self, start: Instant, done: u64) -> bool {
         match self {
             Self::Time(time) => done > 0 && start.elapsed() >= time,
@@ -159,9 +158,9 @@ fn single() -> std::io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-fn histogram() -> Result<Histogram<u64>, MeasureError> {
-    let longest = u64::try_from(LONGEST.as_nanos()).unwrap_or(u64::MAX);
-    Histogram::new_with_bounds(1, longest, 3).map_err(|error| MeasureError::Host(error.to_string()))
+fn histogram() -> Result<Histogram<u64>, BenchError> {
+    let longest = u64::try_from(MAX_LATENCY.as_nanos()).unwrap_or(u64::MAX);
+    Histogram::new_with_bounds(1, longest, 3).map_err(|error| BenchError::Host(error.to_string()))
 }
 
 fn record(times: &mut Histogram<u64>, took: Duration) {
@@ -180,12 +179,12 @@ fn nth(cases: &[(Authorizer, TestCase)], number: u64) -> &(Authorizer, TestCase)
     &cases[usize::try_from(number % cases.len() as u64).unwrap_or(0)]
 }
 
-/// One decision; a policy that cannot decide has no cost that would mean anything.
-async fn decide(cases: &[(Authorizer, TestCase)], number: u64) -> Result<Decision, MeasureError> {
+/// Makes one decision. A failed evaluation is an error, because its cost means nothing.
+async fn decide(cases: &[(Authorizer, TestCase)], number: u64) -> Result<Decision, BenchError> {
     let (authorizer, case) = nth(cases, number);
-    let decision = authorizer.decide(&case.ask.request(), &case.ask.channels).await;
+    let decision = authorizer.evaluate(&case.request.to_request(), &case.request.channels).await;
     match decision.outcome {
-        Outcome::Failed(failure) => Err(MeasureError::Decision { case: case.name.clone(), failure }),
+        Outcome::Failed(failure) => Err(BenchError::Decision { case: case.name.clone(), failure }),
         _ => Ok(decision),
     }
 }

@@ -1,11 +1,11 @@
-//! What a policy's decisions cost: time, which depends on the machine, and fuel and memory, which do not. Nothing here prints.
+//! Measures the cost of a policy's decisions: time, which depends on the machine, and fuel and memory, which do not. Nothing here prints.
 
 pub(crate) mod fuel;
 pub(crate) mod latency;
 
 use crate::policytest::bench::fuel::Fuel;
 use crate::policytest::bench::latency::Latency;
-use crate::policytest::bench::latency::Prepared;
+use crate::policytest::bench::latency::PrewarmedLatency;
 use crate::policytest::bench::latency::Throughput;
 use std::time::{Duration, Instant};
 
@@ -19,81 +19,79 @@ use crate::wasm::load_error::LoadError;
 
 /// How long each part is measured.
 #[derive(Clone, Copy, Debug)]
-pub enum Until {
-    /// For so long.
+pub enum BenchLength {
     Time(Duration),
-    /// For so many decisions.
+    /// In decisions.
     Count(u64),
 }
 
-/// What was measured. Times are in µs, sizes in bytes.
+/// Times are in µs, sizes in bytes.
 #[derive(Clone, Debug, Serialize)]
-pub struct Costs {
-    /// The component.
+pub struct BenchResults {
+    /// Size of the component.
     pub size: usize,
-    /// From WebAssembly to a policy that could be asked.
+    /// Compiling the component.
     pub compile_us: f64,
-    /// The same once more, with what the compiler kept of it, as at a restart.
+    /// Loading it again from the compiler's cache, as after a restart.
     pub load_us: f64,
-    /// The first decision after it was loaded.
+    /// The first decision after loading.
     pub cold_us: f64,
-    /// One decision at a time, each on an instance that is made when it is asked for.
+    /// One decision at a time, each on a new instance.
     pub fresh: Latency,
-    /// The same, each on an instance that was made before its request came.
-    pub prepared: Prepared,
-    /// All cores at once.
+    /// One decision at a time, each on a prewarmed instance.
+    pub prepared: PrewarmedLatency,
+    /// Decisions on all cores at once.
     pub throughput: Throughput,
-    /// Memories and tables of the instance that used most.
+    /// Memories and tables of the largest instance.
     pub instance_memory: usize,
-    /// What the process grew by, from before the policy was loaded until all was measured; none where the system does not say.
+    /// Growth of the process's resident memory during the benchmark; `None` if the system does not report it.
     pub resident_growth: Option<u64>,
-    /// The instructions of a decision, as wasmtime counts them.
+    /// Wasmtime's count of instructions per decision.
     pub fuel: Fuel,
 }
 
-/// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
-pub enum MeasureError {
-    /// The component is no policy.
+pub enum BenchError {
+    /// The component is not a policy.
     #[error("{0}")]
     Load(#[from] LoadError),
-    /// It does not decide.
+    /// The policy made no decision.
     #[error("case {case:?}: {failure}")]
     Decision {
-        /// Which case.
+        /// Name of the test case.
         case: String,
-        /// Why.
         failure: Failure,
     },
-    /// This process could not be made ready.
-    #[error("cannot start a runtime or an engine: {0}")]
+    /// A runtime or an engine could not be created.
+    #[error("cannot create a runtime or an engine: {0}")]
     Host(String),
 }
 
-/// Measures a policy, asking it these cases in turn. What it decides is not looked at; that it decides is.
+/// Measures a policy with these cases in turn. The decisions are not compared with the expected ones, but an evaluation that fails is
+/// an error.
 pub fn measure(
     compiler: &Compiler,
     bytes: &[u8],
     cases: &[TestCase],
     limits: &Limits,
-    until: Until,
-) -> Result<Costs, MeasureError> {
-    let host = |error: &dyn std::fmt::Display| MeasureError::Host(error.to_string());
+    length: BenchLength,
+) -> Result<BenchResults, BenchError> {
+    let host = |error: &dyn std::fmt::Display| BenchError::Host(error.to_string());
     let resident = resident();
     let (policy, compile) = timed(|| Policy::new(compiler, bytes));
-    // Else what follows would find its pages in memory already.
+    // Without this the second one would find pages of the first in memory.
     drop(policy?);
     let (policy, load) = timed(|| Policy::new(compiler, bytes));
     let policy = policy?;
-    let asking = latency::Asking::new(compiler, &policy, limits, cases);
-    let cold = asking.first().map_err(|error| host(&error))??;
-    let fresh = asking.one_at_a_time(until).map_err(|error| host(&error))??;
-    let prepared = asking.prepared(&policy, until).map_err(|error| host(&error))??;
-    let throughput = asking.all_cores(until).map_err(|error| host(&error))?;
+    let bench = latency::LatencyBench::new(compiler, &policy, limits, cases);
+    let cold = bench.first().map_err(|error| host(&error))??;
+    let fresh = bench.one_at_a_time(length).map_err(|error| host(&error))??;
+    let prepared = bench.prepared(&policy, length).map_err(|error| host(&error))??;
+    let throughput = bench.all_cores(length).map_err(|error| host(&error))?;
     let resident_growth =
         resident.zip(crate::policytest::bench::resident()).map(|(before, after)| after.saturating_sub(before));
     let (fuel, instance_memory) = fuel::count(bytes, cases, limits)?;
-    Ok(Costs {
+    Ok(BenchResults {
         size: bytes.len(),
         compile_us: us(compile),
         load_us: us(load),
@@ -113,12 +111,12 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     (result, start.elapsed())
 }
 
-/// µs with one digit behind the point: more is noise.
+/// Microseconds with one decimal: more digits are noise.
 fn us(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e7).round() / 10.0
 }
 
-/// Bytes of this process that are in memory, where the system says so.
+/// The process's resident memory in bytes, if the system reports it.
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -1,4 +1,4 @@
-//! From what was written to cases that can be asked.
+//! Validates a parsed file, and builds test cases from it.
 
 use crate::tokens::profile::profile;
 use std::collections::{BTreeSet, HashSet};
@@ -11,14 +11,14 @@ use toml::Spanned;
 use crate::egress::origin::Origin;
 use crate::policy::decision_view::DecisionView;
 use crate::policy::{Failure, request};
-use crate::policytest::file::reach::FileAccess;
+use crate::policytest::file::file_access::FileAccess;
 use crate::policytest::file::schema::{Case as RawCase, Expect, ExpectedValues, File, Request};
-use crate::policytest::file::{NAME, PATH};
-use crate::policytest::{Requirements, TestCase, TestRequest, TestSuite, TestWorld};
+use crate::policytest::file::{DEFAULT_PATH, NAME};
+use crate::policytest::{Requirements, TestCase, TestEnv, TestRequest, TestSuite};
 use crate::tokens::Tokens;
 use crate::tokens::profile::WrittenProfile;
 
-/// What `encodeURIComponent` leaves as it is, so that a request looks as the stock client's.
+/// The characters that `encodeURIComponent` does not encode, so that requests look like those of the stock client.
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -30,44 +30,36 @@ const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'(')
     .remove(b')');
 
-/// What is wrong, and where.
-pub enum Wrong {
+pub enum SuiteError {
     File(String),
-    Case { line: usize, name: String, what: String },
+    Case { line: usize, name: String, message: String },
 }
 
-pub fn suite(file: File, reach: FileAccess<'_>, line: &dyn Fn(usize) -> usize) -> Result<TestSuite, Wrong> {
+pub fn suite(file: File, access: FileAccess<'_>, line: &dyn Fn(usize) -> usize) -> Result<TestSuite, SuiteError> {
     if file.case.is_empty() && file.requires == Requirements::default() {
-        return Err(Wrong::File(format!(
-            "there is no case in it; one begins with [[case]], a name and expect.… ({NAME})"
-        )));
+        return Err(SuiteError::File(format!("there is no case: write [[case]], a name and expect.… ({NAME})")));
     }
     for url in &file.requires.egress {
-        Origin::parse(url, true).map_err(|error| Wrong::File(format!("requires.egress: {url:?}: {error}")))?;
+        Origin::parse(url, true).map_err(|error| SuiteError::File(format!("requires.egress: {url:?}: {error}")))?;
     }
     let mut names = HashSet::new();
     let mut cases = Vec::with_capacity(file.case.len());
     for raw in &file.case {
         let (line, raw): (usize, &RawCase) = (line(raw.span().start), Spanned::get_ref(raw));
-        let wrong = |what: String| Wrong::Case { line, name: raw.name.clone(), what };
+        let error = |message: String| SuiteError::Case { line, name: raw.name.clone(), message };
         if !names.insert(&raw.name) {
-            return Err(wrong("another case before it has the same name".into()));
+            return Err(error("an earlier case has the same name".into()));
         }
-        let ask = ask(&file.request, raw).map_err(wrong)?;
-        let expect = expect(&raw.expect).map_err(wrong)?;
-        cases.push(TestCase {
-            name: raw.name.clone(),
-            line,
-            ask,
-            world: world(&file, raw, reach).map_err(wrong)?,
-            expect,
-        });
+        let request = request(&file.request, raw).map_err(error)?;
+        let expect = expect(&raw.expect).map_err(error)?;
+        let env = env(&file, raw, access).map_err(error)?;
+        cases.push(TestCase { name: raw.name.clone(), line, request, env, expect });
     }
     Ok(TestSuite { cases, requires: file.requires })
 }
 
-/// The case's world, laid over what the file says for all.
-fn world(file: &File, case: &RawCase, reach: FileAccess<'_>) -> Result<TestWorld, String> {
+/// The environment of a case: its own values override those of the file.
+fn env(file: &File, case: &RawCase, access: FileAccess<'_>) -> Result<TestEnv, String> {
     let mut store = file.store.clone();
     store.extend(case.store.clone());
     let mut settings = file.settings.clone();
@@ -80,44 +72,46 @@ fn world(file: &File, case: &RawCase, reach: FileAccess<'_>) -> Result<TestWorld
     let mut profiles = file.tokens.clone();
     profiles.extend(case.tokens.clone());
     let tokens = profiles.into_iter().map(|(name, written)| {
-        // What a case comes to depends on nothing but its file.
+        // The result of a case must depend only on its files.
         if written.jwks_url.is_some() {
-            return Err(format!("tokens.{name}.jwks-url: cases fetch nothing; name a file with the keys, as jwks"));
+            return Err(format!(
+                "tokens.{name}.jwks-url: test cases fetch nothing: name a file with the keys, as jwks"
+            ));
         }
-        let written = with_files(written, reach).map_err(|what| format!("tokens.{name}.{what}"))?;
+        let written = with_files(written, access).map_err(|error| format!("tokens.{name}.{error}"))?;
         let profile = profile(&format!("tokens.{name}"), &written, &|text| Ok(text.into()));
         Ok((name, profile.map_err(|error| error.to_string())?))
     });
     let tokens = tokens.collect::<Result<Tokens, String>>()?;
-    Ok(TestWorld { now, prefixes, store, store_unavailable: case.store_unavailable, settings, tokens })
+    Ok(TestEnv { now, prefixes, store, store_unavailable: case.store_unavailable, settings, tokens })
 }
 
-/// The same with its files meant from where the cases are, if they may be read.
-fn with_files(mut profile: WrittenProfile, reach: FileAccess<'_>) -> Result<WrittenProfile, String> {
+/// Resolves the paths of a profile's key files.
+fn with_files(mut profile: WrittenProfile, access: FileAccess<'_>) -> Result<WrittenProfile, String> {
     for (key, path) in [("pem", &mut profile.pem), ("jwks", &mut profile.jwks)] {
         if let Some(path) = path {
-            *path = reach.file(path).map_err(|why| format!("{key}: {why}"))?;
+            *path = access.resolve(path).map_err(|error| format!("{key}: {error}"))?;
         }
     }
     Ok(profile)
 }
 
-fn ask(common: &Request, case: &RawCase) -> Result<TestRequest, String> {
+fn request(common: &Request, case: &RawCase) -> Result<TestRequest, String> {
     let own = &case.request;
     let pick = |own: &Option<String>, common: &Option<String>, default: &str| {
         own.clone().or_else(|| common.clone()).unwrap_or_else(|| default.to_owned())
     };
     let method = pick(&own.method, &common.method, "GET");
-    Method::from_bytes(method.as_bytes()).map_err(|_| format!("request.method: {method:?} is no method"))?;
+    Method::from_bytes(method.as_bytes()).map_err(|_| format!("request.method: {method:?} is not an HTTP method"))?;
     let scheme = pick(&own.scheme, &common.scheme, "https");
     if !matches!(&*scheme, "http" | "https") {
-        return Err(format!("request.scheme: {scheme:?}: it is http or https"));
+        return Err(format!("request.scheme: {scheme:?}: must be http or https"));
     }
     let client_address = pick(&own.client_address, &common.client_address, "192.0.2.1");
     if client_address.parse::<std::net::IpAddr>().is_err() {
         return Err(format!("request.client-address: {client_address:?} is not an IP address"));
     }
-    let path = pick(&own.path, &common.path, PATH);
+    let path = pick(&own.path, &common.path, DEFAULT_PATH);
     let path_with_query = with_channels(path, case.channels.as_deref())?;
     let query = path_with_query.split_once('?').map(|(_, query)| query).unwrap_or_default();
     let channels = request::channels(query);
@@ -126,12 +120,12 @@ fn ask(common: &Request, case: &RawCase) -> Result<TestRequest, String> {
     let mut fields = common.headers.clone();
     fields.extend(own.headers.clone());
     for (name, values) in fields {
-        let header: HeaderName = name.parse().map_err(|_| format!("request.headers: {name:?} is no header's name"))?;
+        let header: HeaderName = name.parse().map_err(|_| format!("request.headers: {name:?} is not a header name"))?;
         for value in values.0 {
             let value = HeaderValue::from_bytes(value.as_bytes());
             headers.append(
                 &header,
-                value.map_err(|_| format!("request.headers.{name}: a header cannot have this value"))?,
+                value.map_err(|_| format!("request.headers.{name}: the value is not valid in a header"))?,
             );
         }
     }
@@ -144,16 +138,18 @@ fn ask(common: &Request, case: &RawCase) -> Result<TestRequest, String> {
     Ok(TestRequest { method, scheme, authority, path_with_query, headers, client_address, channels })
 }
 
-/// The path with the channels in its query, unless they are there already.
+/// Adds the channels to the query of a path.
 fn with_channels(mut path: String, channels: Option<&[String]>) -> Result<String, String> {
     let valid = path.starts_with('/') && path.parse::<http::uri::PathAndQuery>().is_ok();
     if !valid || path.contains('#') {
-        return Err(format!("request.path: {path:?}: it begins with / and is encoded, as /api/realtime?channel=a%20b"));
+        return Err(format!(
+            "request.path: {path:?}: must begin with / and be percent-encoded, as /api/realtime?channel=a%20b"
+        ));
     }
     let Some(channels) = channels else { return Ok(path) };
     let query = path.split_once('?').map(|(_, query)| query);
     if query.is_some_and(|query| form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "channel")) {
-        return Err("channels: request.path names channels already; say them in one place".into());
+        return Err("channels: request.path has channels too: set them in one place".into());
     }
     let mut separator = if query.is_some() { '&' } else { '?' };
     for channel in channels {
@@ -165,20 +161,20 @@ fn with_channels(mut path: String, channels: Option<&[String]>) -> Result<String
     Ok(path)
 }
 
-/// The fields that are expected, in the order of [`DecisionView`].
+/// The expected fields, in the order of [`DecisionView`].
 fn expect(raw: &Expect) -> Result<DecisionView, String> {
-    let allow = "allow = true, or status for a rejection, or error for a failure";
+    let kinds = "allow = true, status for a rejection, or error for a failure";
     let kind = match (raw.allow, raw.status, &raw.error) {
         (Some(true), None, None) => ("allow", json!(true)),
         (None, Some(status @ 200..=599), None) => ("status", json!(status)),
-        (None, Some(status), None) => return Err(format!("expect.status: {status}: a rejection's is from 200 to 599")),
+        (None, Some(status), None) => return Err(format!("expect.status: {status}: must be from 200 to 599")),
         (None, None, Some(kind)) if Failure::KINDS.contains(&&**kind) => ("error", json!(kind)),
         (None, None, Some(kind)) => {
-            return Err(format!("expect.error: {kind:?}: it is one of {}", Failure::KINDS.join(", ")));
+            return Err(format!("expect.error: {kind:?}: must be one of {}", Failure::KINDS.join(", ")));
         }
-        (Some(false), ..) => return Err(format!("expect.allow: false does not say what is expected: {allow}")),
-        (None, None, None) => return Err(format!("expect: what shall come of it? {allow}")),
-        _ => return Err(format!("expect: only one of {allow}")),
+        (Some(false), ..) => return Err(format!("expect.allow: false is not an expectation: set {kinds}")),
+        (None, None, None) => return Err(format!("expect: no expectation: set {kinds}")),
+        _ => return Err(format!("expect: set only one of {kinds}")),
     };
     let optional = [
         ("subject", "allow", raw.subject.as_ref().map(|text| json!(text))),
@@ -194,7 +190,7 @@ fn expect(raw: &Expect) -> Result<DecisionView, String> {
         let Some(value) = value else { continue };
         let fits = if of.is_empty() { name == "reason" || fields[0].0 != "error" } else { of == fields[0].0 };
         if !fits {
-            return Err(format!("expect.{name}: there is none where {} is expected", fields[0].0));
+            return Err(format!("expect.{name}: not possible with expect.{}", fields[0].0));
         }
         fields.push((name, value));
     }
@@ -203,7 +199,7 @@ fn expect(raw: &Expect) -> Result<DecisionView, String> {
 
 fn headers(expected: &std::collections::BTreeMap<String, ExpectedValues>) -> Result<Value, String> {
     let each = |(name, values): (&String, &ExpectedValues)| {
-        let known: HeaderName = name.parse().map_err(|_| format!("expect.headers: {name:?} is no header's name"))?;
+        let known: HeaderName = name.parse().map_err(|_| format!("expect.headers: {name:?} is not a header name"))?;
         let values = match values {
             ExpectedValues::Any => json!(true),
             ExpectedValues::These(values) => json!(values),

@@ -1,10 +1,10 @@
-//! Reads a file of cases. `docs/policies.md` says how one is written.
+//! Reads a file of test cases. `docs/policies.md` describes the format.
 
 pub(crate) mod check;
-pub(crate) mod reach;
+pub(crate) mod file_access;
 pub(crate) mod schema;
 
-use crate::policytest::file::reach::FileAccess;
+use crate::policytest::file::file_access::FileAccess;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -12,25 +12,24 @@ use toml::Spanned;
 
 use crate::policytest::{CasesError, TestSuite};
 
-/// The file that lies beside a component, unless another is named.
+/// The default name of the file, next to the component.
 pub const NAME: &str = "cases.toml";
-/// The path of a request whose case names none.
-pub const PATH: &str = "/api/realtime";
+/// The path of a request whose case sets none.
+pub const DEFAULT_PATH: &str = "/api/realtime";
 
-/// Reads a file of cases.
 pub fn load(path: &Path) -> Result<TestSuite, CasesError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| CasesError(format!("{}: cannot be read: {error}", path.display())))?;
     parse(path, &text)
 }
 
-/// Reads cases; `path` is for errors, which name the file, the line, the case and the key. Files of keys are meant from its folder.
+/// Parses test cases. `path` is for errors, which name the file, the line, the case and the key. Key files are relative to its directory.
 pub fn parse(path: &Path, text: &str) -> Result<TestSuite, CasesError> {
-    parse_within(path, text, FileAccess::Anywhere(path.parent().unwrap_or(Path::new(""))))
+    parse_with_access(path, text, FileAccess::Anywhere(path.parent().unwrap_or(Path::new(""))))
 }
 
-/// The same for cases that may name only some files.
-pub fn parse_within(path: &Path, text: &str, reach: FileAccess<'_>) -> Result<TestSuite, CasesError> {
+/// Parses test cases that may read only some files.
+pub fn parse_with_access(path: &Path, text: &str, access: FileAccess<'_>) -> Result<TestSuite, CasesError> {
     let file = path.display();
     let raw: schema::File = toml::from_str(text).map_err(|error| {
         let start = error.span().map(|span| span.start);
@@ -39,20 +38,22 @@ pub fn parse_within(path: &Path, text: &str, reach: FileAccess<'_>) -> Result<Te
             start.and_then(|start| name_at(text, start)).map(|name| format!(" case {name:?}:")).unwrap_or_default();
         CasesError(format!("{file}{place}:{case} {}", error.message()))
     })?;
-    let suite = check::suite(raw, reach, &|start| line(text, start));
-    suite.map_err(|wrong| match wrong {
-        check::Wrong::File(what) => CasesError(format!("{file}: {what}")),
-        check::Wrong::Case { line, name, what } => CasesError(format!("{file}:{line}: case {name:?}: {what}")),
+    let suite = check::suite(raw, access, &|start| line(text, start));
+    suite.map_err(|error| match error {
+        check::SuiteError::File(message) => CasesError(format!("{file}: {message}")),
+        check::SuiteError::Case { line, name, message } => {
+            CasesError(format!("{file}:{line}: case {name:?}: {message}"))
+        }
     })
 }
 
-/// The line of a place in a text, counted from 1.
-fn line(text: &str, place: usize) -> usize {
-    text.bytes().take(place).filter(|byte| *byte == b'\n').count() + 1
+/// The line of a byte offset, counted from 1.
+fn line(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
 
-/// The name of the case that a place in a file belongs to, if so much of it can be read.
-fn name_at(text: &str, place: usize) -> Option<String> {
+/// The name of the case at a byte offset, if the file can be parsed that far.
+fn name_at(text: &str, offset: usize) -> Option<String> {
     #[derive(Deserialize)]
     struct Cases {
         case: Vec<Spanned<Named>>,
@@ -62,6 +63,6 @@ fn name_at(text: &str, place: usize) -> Option<String> {
         name: Option<String>,
     }
     let cases = toml::from_str::<Cases>(text).ok()?.case;
-    let case = cases.into_iter().take_while(|case| case.span().start <= place).last()?;
+    let case = cases.into_iter().take_while(|case| case.span().start <= offset).last()?;
     case.into_inner().name
 }

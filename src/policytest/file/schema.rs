@@ -1,4 +1,4 @@
-//! A file of cases as it is written.
+//! The schema of a file of test cases.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,7 +11,6 @@ use crate::policytest::Requirements;
 use crate::store::memory::Seed;
 use crate::tokens::profile::WrittenProfile;
 
-/// The whole.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct File {
@@ -89,19 +88,18 @@ pub struct Expect {
     pub reason: Option<String>,
 }
 
-/// A header's value, or several where it stands several times.
+/// The values of a header, one per header field.
 #[derive(Clone, Default)]
 pub struct Values(pub Vec<String>);
 
-/// What a header shall say.
+/// The expected values of a header.
 pub enum ExpectedValues {
-    /// Anything.
     Any,
-    /// These, in order.
+    /// In order.
     These(Vec<String>),
 }
 
-/// ms since 1970.
+/// In milliseconds since the Unix epoch.
 #[derive(Clone, Copy)]
 pub struct Time(pub u64);
 
@@ -128,7 +126,7 @@ impl<'de> Visitor<'de> for OneOrMore {
     type Value = ExpectedValues;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a header's value: a string, or a list of them for a header that stands several times")?;
+        f.write_str("a header's value: a string, or a list of strings for a repeated header")?;
         if self.any { f.write_str(", or true for any value") } else { Ok(()) }
     }
 
@@ -161,7 +159,7 @@ impl<'de> Deserialize<'de> for Time {
             type Value = Time;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a time, as 2026-01-01T00:00:00Z, or ms since 1970")
+                f.write_str("a time, as 2026-01-01T00:00:00Z, or milliseconds since the Unix epoch")
             }
 
             fn visit_i64<E: Error>(self, ms: i64) -> Result<Time, E> {
@@ -179,7 +177,7 @@ impl<'de> Deserialize<'de> for Time {
                 u64::try_from(ms).map(Time).map_err(|_| wrong())
             }
 
-            // TOML's own times come as a map that only `toml` knows how to read.
+            // A TOML datetime arrives as a map that only `toml` can read.
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Time, A::Error> {
                 let time = toml::value::Datetime::deserialize(MapAccessDeserializer::new(map))?;
                 self.visit_str(&time.to_string())

@@ -53,15 +53,15 @@ fn node(app: &App, builder: &MetricBuilder, readiness: Readiness) {
         .set(synced.into());
     builder
         .gauge("tidegate_revocations_active", "Active revocations; each refuses matching clients until it expires.")
-        .set(count(app.authorizer.denied().list().len()));
+        .set(count(app.authorizer.revocations().list().len()));
     builder
         .gauge("tidegate_ready", "1 if this node is ready for clients, as /readyz reports it.")
         .set(readiness.is_ready().into());
     builder.gauge("tidegate_draining", "1 if this node is shutting down.").set(app.is_draining().into());
-    builder.gauge("tidegate_channels", "Channels that this node reads.").set(count(app.hub.channels()));
+    builder.gauge("tidegate_channels", "Channels that this node reads.").set(count(app.hub.channel_count()));
     builder
         .gauge("tidegate_event_buffer_bytes", "Memory used by the event buffers of all channels in bytes.")
-        .set(count(app.hub.log_bytes()));
+        .set(count(app.hub.buffer_bytes()));
     builder
         .gauge(
             "tidegate_event_buffer_limit_bytes",
@@ -70,7 +70,7 @@ fn node(app: &App, builder: &MetricBuilder, readiness: Readiness) {
         .set(count(app.config.stream.hub.buffer_memory));
     builder
         .gauge("tidegate_replay_bytes", "Memory used by replays from the store in bytes.")
-        .set(count(app.replays.used()));
+        .set(count(app.replays.used_bytes()));
     builder
         .gauge("tidegate_replay_limit_bytes", "Memory limit of replays in bytes (stream.replay-memory).")
         .set(count(app.config.stream.replay_memory));
@@ -94,8 +94,8 @@ fn policy(app: &App, builder: &MetricBuilder) {
     }
     builder
         .counter("tidegate_policy_activations_total", "Policy activations, including the first one.")
-        .inc_by(*authorizer.swaps().borrow());
-    let retired = authorizer.old();
+        .inc_by(*authorizer.generations().borrow());
+    let retired = authorizer.retired();
     builder
         .gauge(
             "tidegate_policy_retired_generations",
@@ -110,7 +110,7 @@ fn policy(app: &App, builder: &MetricBuilder) {
             "tidegate_decisions_in_progress",
             "Decisions that have an instance, not counting those that wait for one.",
         )
-        .set(count(authorizer.deciding()));
+        .set(count(authorizer.evaluating()));
     builder
         .gauge("tidegate_decisions_limit", "Maximum number of concurrent decisions (policy.concurrency).")
         .set(count(app.config.limits.concurrency));
@@ -130,7 +130,7 @@ fn policy(app: &App, builder: &MetricBuilder) {
 
 /// Decision log, recording and shadow policy. Their counters exist and are 0 where none is configured.
 fn decisions(app: &App, builder: &MetricBuilder) {
-    let shadow = app.shadow.candidate();
+    let shadow = app.shadow.current();
     if let Some(shadow) = &shadow {
         let info = builder.gauges("tidegate_shadow_info", "The shadow policy, by its digest; always 1.", &["digest"]);
         info.with_label_values(&[&**shadow.policy().digest()]).set(1);
@@ -145,11 +145,11 @@ fn decisions(app: &App, builder: &MetricBuilder) {
         shadow_decisions.with_label_values(&[result]).inc_by(count);
     }
     for (name, help, lines) in [
-        ("tidegate_decision_log_lines_total", "Lines of the decision log, written or dropped.", app.audit.logged()),
+        ("tidegate_decision_log_lines_total", "Lines of the decision log, written or dropped.", app.audit.log_counts()),
         (
             "tidegate_recording_lines_total",
             "Lines of the decision recording, written or dropped.",
-            app.audit.recorded(),
+            app.audit.recording_counts(),
         ),
     ] {
         let counts = builder.counters(name, help, &["result"]);

@@ -25,7 +25,7 @@ use crate::shadow::shadow_policy::{ShadowPolicy, ShadowSampling};
 
 /// `GET /v1/policy/shadow`
 pub async fn get(app: &App) -> Result<Response, ApiError> {
-    let own = app.shadow.candidate();
+    let own = app.shadow.current();
     let Some(managing) = fleet::managing(app) else {
         return own.map(|own| report(&own)).ok_or(ApiError::NoShadowPolicy);
     };
@@ -78,7 +78,7 @@ fn report(shadow: &ShadowPolicy) -> Response {
 /// The fleet's report, with the disagreements of this node.
 fn with_own(app: &App, status: &ShadowStatus) -> Value {
     let mut body = json!(status);
-    let own = app.shadow.candidate().filter(|own| **own.policy().digest() == *status.digest.to_string());
+    let own = app.shadow.current().filter(|own| **own.policy().digest() == *status.digest.to_string());
     body["disagreements"] = own.map_or_else(|| json!([]), |own| json!(own.report().disagreements));
     body
 }
@@ -118,7 +118,7 @@ pub async fn promote(app: &App, request: Request<Incoming>) -> Result<Response, 
         policy::check_preconditions(app, &headers)?;
         return promote_on_all(app, managing, promote, timeout).await;
     }
-    let shadow = app.shadow.candidate().ok_or(ApiError::NoShadowPolicy)?;
+    let shadow = app.shadow.current().ok_or(ApiError::NoShadowPolicy)?;
     promote.check_digest(shadow.policy().digest())?;
     if promote.signature.is_some() {
         return Err(ApiError::NoFleet(
@@ -140,7 +140,7 @@ async fn promote_on_all(
     promote: Promote,
     timeout: Option<Duration>,
 ) -> Result<Response, ApiError> {
-    let own = app.shadow.candidate();
+    let own = app.shadow.current();
     let (artifact, own) = match (push::proposal(managing.store()).await, own) {
         (Ok(ShadowPush { pointer, .. }), _) => {
             promote.check_digest(&pointer.component.to_string())?;

@@ -42,13 +42,13 @@ pub async fn status(app: &App) -> Result<Response, ApiError> {
         "events": { "received": received, "sent": sent },
         "memory": {
             "resident_bytes": process::resident(),
-            "event_buffer_bytes": app.hub.log_bytes(),
+            "event_buffer_bytes": app.hub.buffer_bytes(),
             "event_buffer_limit_bytes": app.config.stream.hub.buffer_memory,
-            "replay_bytes": app.replays.used(),
+            "replay_bytes": app.replays.used_bytes(),
             "replay_limit_bytes": app.config.stream.replay_memory,
         },
         "recent_rejections": app.recent_rejections.list(),
-        "revocations": app.authorizer.denied().list().len(),
+        "revocations": app.authorizer.revocations().list().len(),
         "nodes": nodes.unwrap_or_default(),
         "shadow": shadow(app),
     });
@@ -57,7 +57,7 @@ pub async fn status(app: &App) -> Result<Response, ApiError> {
 
 /// The shadow policy's report without its disagreements, which `/v1/policy/shadow` has.
 fn shadow(app: &App) -> Value {
-    let Some(shadow) = app.shadow.candidate() else { return Value::Null };
+    let Some(shadow) = app.shadow.current() else { return Value::Null };
     let mut report = json!(shadow.report());
     if let Some(report) = report.as_object_mut() {
         report.remove("disagreements");
@@ -71,14 +71,14 @@ fn policy(app: &App) -> Value {
     let past: Vec<&PolicyInfo> = history.swaps.iter().map(|info| &**info).collect();
     let retired = app
         .authorizer
-        .old()
+        .retired()
         .into_iter()
         .map(|old| json!({ "generation": old.info.generation, "decisions_in_progress": old.decisions }));
     json!({
         "allow_all": app.authorizer.compiler().is_none(),
         "active": active.as_deref(),
         "retired": retired.collect::<Vec<_>>(),
-        "activations": *app.authorizer.swaps().borrow(),
+        "activations": *app.authorizer.generations().borrow(),
         "history": past,
         "failures": history.refused.iter().map(|refused| failure(refused)).collect::<Vec<_>>(),
     })

@@ -93,7 +93,7 @@ fn count(streams: &StreamRegistry) -> StreamStats {
         if let Some(subject) = &info.subject {
             *subjects.entry(&**subject).or_default() += 1;
         }
-        *by_generation.entry(info.version).or_default() += 1;
+        *by_generation.entry(info.generation).or_default() += 1;
     }
     let (channel_count, subject_count) = (channels.len(), subjects.len());
     StreamStats {
@@ -124,15 +124,15 @@ mod tests {
         let streams = StreamRegistry::new(10_000);
         let mut permits = Vec::new();
         for n in 0..2_000u64 {
-            let permit = streams.admit(AbortSignal::default()).expect("a permit");
+            let permit = streams.admit(AbortSignal::default()).expect("a place");
             let info = StreamInfo {
-                request: n.to_string(),
+                request_id: n.to_string(),
                 subject: (n % 2 == 0).then(|| format!("user-{}", n % 4).into()),
                 channels: [format!("c{n}").into(), format!("team-{}", n % 3).into()].into(),
                 address: "127.0.0.1".into(),
                 since: n,
                 expires_at: None,
-                version: 1 + n / 1_500,
+                generation: 1 + n / 1_500,
             };
             permit.register(info, None);
             permits.push(permit);

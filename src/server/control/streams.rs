@@ -26,7 +26,7 @@ pub async fn list<B>(app: &App, request: Request<B>) -> Result<Response, ApiErro
     let matches = |info: &StreamInfo| {
         subject.is_none_or(|wanted| info.subject.as_deref() == Some(wanted))
             && channel.is_none_or(|wanted| info.channels.iter().any(|name| **name == *wanted))
-            && generation.is_none_or(|wanted| info.version == wanted)
+            && generation.is_none_or(|wanted| info.generation == wanted)
             && address.is_none_or(|wanted| *info.address == *wanted)
     };
     // One more than the limit, to know whether there is a next page.
@@ -49,12 +49,12 @@ pub async fn list<B>(app: &App, request: Request<B>) -> Result<Response, ApiErro
 fn describe(number: u64, info: &StreamInfo) -> Value {
     json!({
         "id": number,
-        "request_id": info.request,
+        "request_id": info.request_id,
         "subject": info.subject,
         "channels": info.channels.iter().map(|name| &**name).collect::<Vec<_>>(),
         "address": info.address,
         "since": info.since,
         "expires_at": info.expires_at,
-        "generation": info.version,
+        "generation": info.generation,
     })
 }

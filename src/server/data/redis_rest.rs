@@ -22,7 +22,7 @@ use crate::server::body::read_body;
 use crate::server::respond;
 use crate::server::respond::Response;
 
-use crate::channel::hub::RawSubscription;
+use crate::channel::raw_subscription::RawSubscription;
 use crate::store::StoreError;
 use crate::store::command::{Command, Reply};
 
@@ -142,7 +142,7 @@ fn subscribe(app: &App, channel: &str, headers: HeaderMap) -> Result<Response, A
     if !app.permits(&channel) {
         return Err(ApiError::ChannelNotAllowed(channel));
     }
-    let listener = Listener { tap: app.hub.tap(&channel), channel, greeted: false };
+    let listener = Listener { tap: app.hub.subscribe_raw(&channel), channel, greeted: false };
     let frames = stream::unfold(listener, |mut listener| async move {
         let frame = listener.next().await?;
         Some((Ok::<_, Infallible>(Frame::data(frame)), listener))

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::Request;
 
-use crate::channel::StartPosition;
+use crate::channel::membership::StartPosition;
 use crate::config::Config;
 use crate::policy;
 use crate::policy::request;

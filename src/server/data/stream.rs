@@ -8,7 +8,7 @@ use http::{Method, Request};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::channel::StartPosition;
+use crate::channel::membership::StartPosition;
 use crate::policy::{Decision, Grant, Outcome};
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
@@ -49,7 +49,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     let Some(permit) = app.streams.admit(abort) else {
         return Err(refused(app, ApiError::TooManyStreams { max: app.config.stream.max_streams }));
     };
-    let (decision, guard) = app.authorizer.admit(&policy_request, &query.channels).await;
+    let (decision, guard) = app.authorizer.authorize(&policy_request, &query.channels).await;
     app.rejection_delay.record(client, &decision.outcome);
     app.metrics.stream_requested(outcome(&decision));
     app.recent_rejections.record(&policy_request.id, &query.channels, &decision);
@@ -63,13 +63,13 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     let (entries, positions) = start_positions(query, last_event_id, &grant);
     let body = EventStream::new(app.stream_context(), permit, entries, positions);
     let info = StreamInfo {
-        request: policy_request.id,
+        request_id: policy_request.id,
         subject: grant.subject.map(Into::into),
         channels: body.channels(),
         address: policy_request.client_address.into(),
         since: now_ms(),
         expires_at: grant.expires_at,
-        version: decision.by.map_or(0, |info| info.generation),
+        generation: decision.by.map_or(0, |info| info.generation),
     };
     body.register(info, grant.expires_at.map(deadline));
     let mut response = respond::event_stream(InFlightBody { body, guard });

@@ -7,9 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::event::{Body, NewEvent, StreamId, doorbell_head};
+use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Command, Keep, NewId, Reply, Trim, bound};
-use crate::store::{Limits, NotificationHandler, Page, Retention, Store, StoreError, StreamState};
+use crate::store::{KeyLookup, Limits, NotificationHandler, Page, Retention, Store, StoreError, StreamState};
 
 /// What a value of the seed is; its TOML type tells.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -300,24 +300,8 @@ impl Store for MemoryStore {
             state.shrink(self.lead.get());
             (id, prev)
         };
-        self.ring(channel, &format!(r#"{},"id":"{id}","prev":"{prev}"}}"#, doorbell_head(channel, event)));
+        self.ring(channel, &format!(r#"{},"id":"{id}","prev":"{prev}"}}"#, notification_head(channel, event)));
         Ok(id)
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.seed.get(key) {
-            None => Ok(None),
-            Some(Seed::Text(text)) => Ok(Some(text.clone().into_bytes())),
-            Some(_) => Err(StoreError::WrongType),
-        }
-    }
-
-    async fn hash_get(&self, key: &str, field: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.seed.get(key) {
-            None => Ok(None),
-            Some(Seed::Hash(hash)) => Ok(hash.get(field).map(|value| value.clone().into_bytes())),
-            Some(_) => Err(StoreError::WrongType),
-        }
     }
 
     async fn hash_all(&self, key: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
@@ -334,14 +318,6 @@ impl Store for MemoryStore {
             None => fields.remove(field),
         };
         Ok(())
-    }
-
-    async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError> {
-        match self.seed.get(key) {
-            None => Ok(false),
-            Some(Seed::Set(set)) => Ok(set.contains(member)),
-            Some(_) => Err(StoreError::WrongType),
-        }
     }
 
     async fn command(&self, command: &Command) -> Result<Reply, StoreError> {
@@ -388,6 +364,33 @@ impl Store for MemoryStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+}
+
+#[async_trait]
+impl KeyLookup for MemoryStore {
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.seed.get(key) {
+            None => Ok(None),
+            Some(Seed::Text(text)) => Ok(Some(text.clone().into_bytes())),
+            Some(_) => Err(StoreError::WrongType),
+        }
+    }
+
+    async fn hash_get(&self, key: &str, field: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.seed.get(key) {
+            None => Ok(None),
+            Some(Seed::Hash(hash)) => Ok(hash.get(field).map(|value| value.clone().into_bytes())),
+            Some(_) => Err(StoreError::WrongType),
+        }
+    }
+
+    async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError> {
+        match self.seed.get(key) {
+            None => Ok(false),
+            Some(Seed::Set(set)) => Ok(set.contains(member)),
+            Some(_) => Err(StoreError::WrongType),
+        }
     }
 }
 

@@ -14,12 +14,12 @@ use async_trait::async_trait;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, RedisError, Script, Value, cmd};
 
-use crate::event::{Body, NewEvent, StreamId, doorbell_head};
+use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Command, Keep, Reply};
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::redis::fleet::FleetStore;
 use crate::store::redis::notifications::NotificationSubscriber;
-use crate::store::{Limits, NotificationHandler, Page, Retention, Store, StoreError, StreamState};
+use crate::store::{KeyLookup, Limits, NotificationHandler, Page, Retention, Store, StoreError, StreamState};
 use crate::telemetry::metrics::Metrics;
 
 /// A client of one Redis.
@@ -218,20 +218,12 @@ impl Store for RedisStore {
             .arg(&event.text)
             .arg(&event.event)
             .arg(event.encoding)
-            .arg(doorbell_head(channel, event))
+            .arg(notification_head(channel, event))
             .arg(option(retention.max_length))
             .arg(option(retention.expire_seconds))
             .invoke_async(&mut self.bulk.clone())
             .await?;
         id.parse().map_err(|_| StoreError::Refused(format!("an id that is none: {id}")))
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(cmd("GET").arg(key).query_async(&mut self.live.clone()).await?)
-    }
-
-    async fn hash_get(&self, key: &str, field: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(cmd("HGET").arg(key).arg(field).query_async(&mut self.live.clone()).await?)
     }
 
     async fn hash_all(&self, key: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
@@ -245,10 +237,6 @@ impl Store for RedisStore {
             None => cmd("HDEL").arg(key).arg(field).query_async(&mut connection).await?,
         };
         Ok(())
-    }
-
-    async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError> {
-        Ok(cmd("SISMEMBER").arg(key).arg(member).query_async(&mut self.live.clone()).await?)
     }
 
     async fn command(&self, command: &Command) -> Result<Reply, StoreError> {
@@ -297,6 +285,21 @@ impl Store for RedisStore {
     async fn ping(&self) -> Result<(), StoreError> {
         let _pong: Value = cmd("PING").query_async(&mut self.live.clone()).await?;
         Ok(())
+    }
+}
+
+#[async_trait]
+impl KeyLookup for RedisStore {
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(cmd("GET").arg(key).query_async(&mut self.live.clone()).await?)
+    }
+
+    async fn hash_get(&self, key: &str, field: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(cmd("HGET").arg(key).arg(field).query_async(&mut self.live.clone()).await?)
+    }
+
+    async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError> {
+        Ok(cmd("SISMEMBER").arg(key).arg(member).query_async(&mut self.live.clone()).await?)
     }
 }
 

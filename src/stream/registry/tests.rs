@@ -1,14 +1,15 @@
+use super::state::MAX_RECENT_REVOCATIONS;
 use super::*;
 
-fn reader(subject: &str) -> StreamInfo {
+fn info(subject: &str) -> StreamInfo {
     StreamInfo {
-        request: String::new(),
+        request_id: String::new(),
         subject: Some(subject.into()),
         channels: Box::new(["c".into()]),
         address: "".into(),
         since: 0,
         expires_at: None,
-        version: 1,
+        generation: 1,
     }
 }
 
@@ -17,51 +18,51 @@ fn selector(subject: &str) -> StreamSelector {
 }
 
 #[tokio::test]
-async fn who_registers_behind_a_revocation_is_found() {
+async fn stream_registered_after_revocation_is_closed() {
     let streams = StreamRegistry::new(10);
-    let place = || streams.admit(AbortSignal::default()).expect("there is room");
-    let registered = |ticket: &StreamPermit, subject| {
-        ticket.register(reader(subject), None);
-        ticket.shall_end(Waker::noop())
+    let admit = || streams.admit(AbortSignal::default()).expect("a permit");
+    let is_ended_on_registration = |permit: &StreamPermit, subject| {
+        permit.register(info(subject), None);
+        permit.is_end_requested(Waker::noop())
     };
-    let (alice, bob) = (place(), place());
-    assert_eq!(streams.revoke(&selector("alice")), 0, "nobody knows yet who they are");
-    assert!(registered(&alice, "alice") && !registered(&bob, "bob"));
-    let later = place();
-    assert!(!registered(&later, "alice"), "it was decided about behind that");
+    let (alice, bob) = (admit(), admit());
+    assert_eq!(streams.revoke(&selector("alice")), 0, "their subjects are not known yet");
+    assert!(is_ended_on_registration(&alice, "alice") && !is_ended_on_registration(&bob, "bob"));
+    let later = admit();
+    assert!(!is_ended_on_registration(&later, "alice"), "it was admitted after the revocation");
     assert_eq!((streams.revoke(&selector("alice")), streams.ended(EndReason::Revoked)), (2, 2));
-    assert!(later.shall_end(Waker::noop()) && !bob.shall_end(Waker::noop()));
+    assert!(later.is_end_requested(Waker::noop()) && !bob.is_end_requested(Waker::noop()));
 }
 
 #[tokio::test]
-async fn who_may_have_been_meant_by_what_is_forgotten_counts_as_meant() {
+async fn stream_that_missed_forgotten_revocations_is_closed() {
     let streams = StreamRegistry::new(10);
-    for (revocations, ends) in [(REMEMBERED, false), (REMEMBERED + 1, true)] {
-        let ticket = streams.admit(AbortSignal::default()).expect("there is room");
+    for (revocations, ends) in [(MAX_RECENT_REVOCATIONS, false), (MAX_RECENT_REVOCATIONS + 1, true)] {
+        let permit = streams.admit(AbortSignal::default()).expect("a permit");
         (0..revocations).for_each(|n| {
             streams.revoke(&selector(&n.to_string()));
         });
-        ticket.register(reader("alice"), None);
-        assert_eq!(ticket.shall_end(Waker::noop()), ends, "{revocations}");
+        permit.register(info("alice"), None);
+        assert_eq!(permit.is_end_requested(Waker::noop()), ends, "{revocations}");
     }
 }
 
-/// When those streams go, in ms from now: of so many, each so old, when there is so much time.
-async fn rotated(ages: &[u64], within: Duration) -> Vec<u128> {
+/// The times at which a rotation ends streams of these ages in seconds, in ms from its start.
+async fn rotated(ages: &[u64], window: Duration) -> Vec<u128> {
     let streams = StreamRegistry::new(ages.len());
     let oldest = ages.iter().max().copied().unwrap_or_default();
-    let begun = Instant::now();
-    let mut tickets = Vec::new();
+    let started = Instant::now();
+    let mut permits = Vec::new();
     for age in ages {
-        tokio::time::sleep_until(begun + Duration::from_secs(oldest - age)).await;
-        let ticket = streams.admit(AbortSignal::default()).expect("there is room");
-        ticket.register(reader("alice"), None);
-        tickets.push(ticket);
+        tokio::time::sleep_until(started + Duration::from_secs(oldest - age)).await;
+        let permit = streams.admit(AbortSignal::default()).expect("a permit");
+        permit.register(info("alice"), None);
+        permits.push(permit);
     }
-    tokio::time::sleep_until(begun + Duration::from_secs(oldest)).await;
+    tokio::time::sleep_until(started + Duration::from_secs(oldest)).await;
     let now = Instant::now();
-    assert_eq!(streams.rotate(2, within), ages.len());
-    streams.0.live().due.iter().map(|(at, ..)| (*at - now).as_millis()).collect()
+    assert_eq!(streams.rotate(2, window), ages.len());
+    streams.0.lock().due.iter().map(|(at, ..)| (*at - now).as_millis()).collect()
 }
 
 fn steps(first: u128, step: u128, count: u128) -> Vec<u128> {
@@ -69,12 +70,12 @@ fn steps(first: u128, step: u128, count: u128) -> Vec<u128> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rotation_is_even_however_old_streams_are() {
+async fn rotation_is_even_whatever_the_age_of_streams() {
     let minute = Duration::from_secs(60);
     assert_eq!(rotated(&[60; 100], minute).await, steps(0, 600, 100));
-    assert_eq!(rotated(&[0; 100], minute).await, steps(10_000, 500, 100), "they are let alone at first");
-    assert_eq!(rotated(&[3; 100], Duration::from_secs(10)).await, steps(5_000, 50, 100), "and not until the end");
+    assert_eq!(rotated(&[0; 100], minute).await, steps(10_000, 500, 100), "not before their minimum age");
+    assert_eq!(rotated(&[3; 100], Duration::from_secs(10)).await, steps(5_000, 50, 100), "half of the window remains");
     let mixed = [[60; 50], [8; 50]].concat();
-    assert_eq!(rotated(&mixed, minute).await, steps(0, 600, 100), "the young ones are the last anyway");
-    assert_eq!(rotated(&[0; 100], Duration::ZERO).await, steps(0, 0, 100), "all of them, now");
+    assert_eq!(rotated(&mixed, minute).await, steps(0, 600, 100), "the younger ones come last anyway");
+    assert_eq!(rotated(&[0; 100], Duration::ZERO).await, steps(0, 0, 100), "all of them at once");
 }

@@ -20,7 +20,7 @@ use crate::egress;
 use crate::egress::Egress;
 use crate::policy::settings::Settings;
 use crate::policy::{Limits, Request};
-use crate::store::Store;
+use crate::store::KeyLookup;
 use crate::tokens::Tokens;
 use crate::util::clock::now_ms;
 use crate::wasm::cpu_budget::CpuBudget;
@@ -50,7 +50,7 @@ pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 #[derive(Clone)]
 pub struct PolicyEnv {
     /// Where look-ups go.
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn KeyLookup>,
     /// Keys that may be looked up begin with one of these.
     pub prefixes: Vec<String>,
     /// The operator's settings.
@@ -76,7 +76,7 @@ pub struct PolicyEnv {
 impl PolicyEnv {
     /// A store and nothing else: no look-ups, no settings, no tokens, no requests, and the system's time.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, limits: &Limits) -> Self {
+    pub fn new(store: Arc<dyn KeyLookup>, limits: &Limits) -> Self {
         let bounds = egress::EgressLimits { timeout: limits.timeout, response: 0, concurrency: 1 };
         Self {
             store,

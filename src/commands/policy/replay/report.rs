@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::commands::policy::replay::entries::Question;
 use crate::policy::decision_view::DecisionView;
-use crate::shadow::decision_change::{DecisionChange, OutcomeKind, answers_differ};
+use crate::shadow::decision_change::{DecisionChange, OutcomeKind, view_changes};
 use crate::wasm::host_trace::RecordedCalls;
 
 /// Lines of another kind that are reported one by one.
@@ -77,7 +77,7 @@ impl Report {
 
     /// The number of decisions whose outcome changes.
     pub fn flips(&self) -> u64 {
-        DecisionChange::KINDS.iter().filter_map(|flip| self.flips.get(flip)).sum()
+        DecisionChange::OUTCOME_CHANGES.iter().filter_map(|flip| self.flips.get(flip)).sum()
     }
 
     /// Whether no decision could be compared with the recorded one.
@@ -106,8 +106,8 @@ impl Report {
             return None;
         }
         let before = &question.answer;
-        let differs = answers_differ(before, now);
-        let Some(flip) = DecisionChange::of(kind(before), kind(now), !differs.is_empty()) else {
+        let differs = view_changes(before, now);
+        let Some(flip) = DecisionChange::between_kinds(kind(before), kind(now), !differs.is_empty()) else {
             self.same += 1;
             return None;
         };
@@ -148,7 +148,7 @@ impl Report {
             }
         };
         sum(self.same, "identical");
-        for flip in DecisionChange::KINDS {
+        for flip in DecisionChange::OUTCOME_CHANGES {
             sum(self.flips.get(&flip).copied().unwrap_or(0), flip.name());
         }
         let differs: Vec<String> = self.differs.iter().map(|(field, count)| format!("{field} {count}")).collect();
@@ -174,7 +174,9 @@ impl Report {
 
     /// The totals as a line of JSON.
     pub fn json(&self) -> String {
-        let flips = DecisionChange::KINDS.iter().map(|flip| (json!(flip), self.flips.get(flip).copied().unwrap_or(0)));
+        let flips = DecisionChange::OUTCOME_CHANGES
+            .iter()
+            .map(|flip| (json!(flip), self.flips.get(flip).copied().unwrap_or(0)));
         let flips: serde_json::Map<String, Value> =
             flips.filter_map(|(name, count)| Some((name.as_str()?.to_owned(), json!(count)))).collect();
         let summary = json!({

@@ -162,7 +162,7 @@ expect.status = 401
                 took: Duration::ZERO,
                 by: None,
             };
-            let got = crate::policy::decision_view::DecisionView::new(&decision, &case.ask.channels);
+            let got = crate::policy::decision_view::DecisionView::new(&decision, &case.request.channels);
             let expected = case.expect.filled(&got);
             let verdict = CaseOutcome { differences: expected.differences(&got), expected, got, prepared: false };
             text += &report.add(case, verdict).text(path);

@@ -1,0 +1,56 @@
+//! Gaps: reports to clients that entries of a channel are or may be missing.
+
+use bytes::Bytes;
+
+use crate::event::{StreamId, json_string};
+
+/// Why entries are or may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapReason {
+    /// Trimmed, deleted or expired before they were read.
+    Trimmed,
+    /// The store holds less than before: a restart or a failover lost the end of the stream, or the key was created again.
+    StoreReset,
+    /// The entry is larger than `stream.max-event-size`.
+    TooLarge,
+}
+
+impl GapReason {
+    pub const ALL: [Self; 3] = [Self::Trimmed, Self::StoreReset, Self::TooLarge];
+
+    /// The `reason` of the `gap` frame and of the metric.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Trimmed => "trimmed",
+            Self::StoreReset => "store-reset",
+            Self::TooLarge => "too-large",
+        }
+    }
+}
+
+/// A range of ids whose entries are or may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The last position before the gap.
+    pub after: StreamId,
+    /// Where the stream continues: the first entry after the gap, or the stream's last id. For an entry that is too large,
+    /// its own id.
+    pub resumed: StreamId,
+    /// The store proves that entries are missing. Trimming alone often leaves no proof.
+    pub certain: bool,
+    pub reason: GapReason,
+}
+
+impl Gap {
+    /// The `data:` line of the gap and the blank line after it.
+    #[must_use]
+    pub fn frame(&self, channel: &str) -> Bytes {
+        let Self { after, resumed, certain, reason } = self;
+        let (channel, reason) = (json_string(channel), reason.as_str());
+        Bytes::from(format!(
+            "data: {{\"type\":\"gap\",\"channel\":{channel},\"after\":\"{after}\",\"resumed\":\"{resumed}\",\
+             \"certain\":{certain},\"reason\":\"{reason}\"}}\n\n"
+        ))
+    }
+}

@@ -1,0 +1,226 @@
+//! A stream's membership in a channel: it opens at a position, pulls frames from the event buffer, and rejoins the buffer
+//! after it replayed older events from the store.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use tokio::time::Instant;
+
+use crate::channel::gap::{Gap, GapReason};
+use crate::channel::reader::StoreReader;
+use crate::channel::sequencer::SequencedFrame;
+use crate::channel::{Channel, ChannelState, Link};
+use crate::event::StreamId;
+use crate::store::Page;
+
+/// Where a stream wants to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartPosition {
+    /// At the end of the channel's stream.
+    Tail,
+    /// After this position. It need not be the id of an entry: it may be a time on the client's clock.
+    From(StreamId),
+    /// After this entry, which the client has received.
+    Id(StreamId),
+}
+
+/// A stream's place in a channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Cursor {
+    /// Everything up to here was delivered to the stream.
+    pub position: StreamId,
+    /// The buffer index of the next frame; `None` while the stream has to read from the store.
+    next_index: Option<u64>,
+    /// The epoch of the channel that `position` was checked against.
+    epoch: u32,
+    /// Entries between `position` and this id existed. If the store has none of them, they were trimmed.
+    pub existed_to: StreamId,
+    /// According to the client, `position` is the id of an entry.
+    pub is_entry: bool,
+}
+
+impl Cursor {
+    fn new(channel: &ChannelState, position: StreamId) -> Self {
+        Self {
+            position,
+            next_index: channel.buffer.index_after(position),
+            epoch: channel.epoch,
+            existed_to: StreamId::ZERO,
+            is_entry: false,
+        }
+    }
+
+    /// Whether the next frame has to be read from the store.
+    #[must_use]
+    pub fn needs_replay(&self) -> bool {
+        self.next_index.is_none()
+    }
+}
+
+/// The result of [`Membership::open`].
+#[derive(Debug)]
+pub enum OpenResult {
+    /// The channel is not current yet. The waker is called when that changes.
+    Pending,
+    /// The key does not hold a stream. The waker is called when that changes.
+    WrongType,
+    /// The cursor, and the gap before it if entries are known to be missing.
+    Opened(Cursor, Option<Gap>),
+}
+
+/// The result of [`Membership::pull`].
+#[derive(Debug)]
+pub enum PullResult {
+    /// The sink is full.
+    Full,
+    /// All frames were pulled. The waker is called when there are more.
+    Idle,
+    /// The next frame is not in the buffer: read the store after `cursor.position`, then [`Membership::rejoin`].
+    ReplayNeeded,
+    /// The store was reset to before the cursor, which is now at the end of the stream.
+    StoreReset(Gap),
+}
+
+/// A stream's membership in a channel. It keeps the channel subscribed.
+pub struct Membership {
+    reader: Arc<StoreReader>,
+    pub(super) channel: Arc<Channel>,
+    /// The stream's slot in the channel's `members`.
+    member: usize,
+}
+
+impl Membership {
+    pub(super) fn new(reader: Arc<StoreReader>, channel: Arc<Channel>) -> Self {
+        let member = channel.lock().members.insert(None);
+        Self { reader, channel, member }
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.channel.name
+    }
+
+    /// Finds the cursor to start with. `required_read` is this call's memory: it starts as `None`, and the caller passes it
+    /// to each call for the same start.
+    pub fn open(&self, start: StartPosition, required_read: &mut Option<u64>, waker: &Waker) -> OpenResult {
+        let mut channel = self.channel.lock();
+        let opened = |cursor| OpenResult::Opened(cursor, None);
+        let last_id = channel.last_id;
+        let result = match (channel.link, start) {
+            (Link::WrongType, _) => OpenResult::WrongType,
+            (Link::Down | Link::CatchingUp, _) => OpenResult::Pending,
+            (Link::Live, StartPosition::Tail) => opened(Cursor::new(&channel, last_id)),
+            (Link::Live, StartPosition::From(id)) => opened(Cursor::new(&channel, last_id.min(id))),
+            (Link::Live, StartPosition::Id(id)) if id <= last_id => {
+                opened(Cursor { is_entry: id > StreamId::ZERO, ..Cursor::new(&channel, id) })
+            }
+            (Link::Live, StartPosition::Id(id)) => {
+                // Another node may have delivered entries that this one has not read. Only a read that starts after this
+                // call proves that the entry is missing from the store.
+                let required = *required_read.get_or_insert(channel.reads_started + 1);
+                if channel.reads_completed >= required {
+                    let (certain, reason) = (last_id > StreamId::ZERO, GapReason::StoreReset);
+                    let gap = Gap { after: id, resumed: last_id, certain, reason };
+                    OpenResult::Opened(Cursor::new(&channel, last_id), Some(gap))
+                } else {
+                    channel.read_awaited = true;
+                    OpenResult::Pending
+                }
+            }
+        };
+        let must_start = matches!(result, OpenResult::Pending) && channel.read_awaited && channel.request_read();
+        if !matches!(result, OpenResult::Opened(..)) {
+            channel.register_waker(self.member, waker);
+        }
+        drop(channel);
+        if must_start {
+            self.reader.start(&self.channel);
+        }
+        result
+    }
+
+    /// Passes the frames after the cursor to the sink until it returns false.
+    pub fn pull(
+        &self,
+        cursor: &mut Cursor,
+        waker: &Waker,
+        mut sink: impl FnMut(&SequencedFrame) -> bool,
+    ) -> PullResult {
+        let mut channel = self.channel.lock();
+        if cursor.epoch != channel.epoch {
+            let reset_to = channel.reset_to;
+            cursor.epoch = channel.epoch;
+            cursor.next_index = channel.buffer.index_after(cursor.position.min(reset_to));
+            if cursor.position > reset_to {
+                let (after, reason) = (cursor.position, GapReason::StoreReset);
+                cursor.position = reset_to;
+                return PullResult::StoreReset(Gap { after, resumed: reset_to, certain: true, reason });
+            }
+        }
+        let Some((mut index, frames)) =
+            cursor.next_index.and_then(|index| Some((index, channel.buffer.frames_from(index)?)))
+        else {
+            if cursor.next_index.take().is_some() {
+                cursor.existed_to = channel.buffer.floor();
+            }
+            return PullResult::ReplayNeeded;
+        };
+        for frame in frames {
+            // An entry that waited for its notification enters the buffer later than a replay may have read it. A stream
+            // that opened or rejoined in between has already got it.
+            let is_delivered =
+                frame.position < cursor.position || (frame.position == cursor.position && frame.gap.is_none());
+            if !is_delivered {
+                if !sink(frame) {
+                    cursor.next_index = Some(index);
+                    return PullResult::Full;
+                }
+                cursor.position = frame.position;
+            }
+            index += 1;
+        }
+        cursor.next_index = Some(index);
+        channel.register_waker(self.member, waker);
+        PullResult::Idle
+    }
+
+    /// The buffer's end. A replay notes it before it reads the store, for [`Self::rejoin`].
+    #[must_use]
+    pub fn buffer_end(&self) -> u64 {
+        self.channel.lock().buffer.end_index()
+    }
+
+    /// Continues in the buffer, if that reaches back to `cursor.position`, after a read brought everything up to there.
+    /// `page` is the result of the read and `buffer_end` the end of the buffer before it.
+    pub fn rejoin(&self, cursor: &mut Cursor, page: &Page, buffer_end: u64) {
+        let mut channel = self.channel.lock();
+        if cursor.epoch != channel.epoch {
+            // The next pull reports the store reset.
+            return;
+        }
+        cursor.next_index = match page.stream {
+            // Without a key, the only later entries are those that the buffer received since.
+            None => channel.buffer.frames_from(buffer_end).is_some().then_some(buffer_end),
+            Some(stream) => {
+                if page.complete {
+                    cursor.position = cursor.position.max(stream.last);
+                }
+                channel.buffer.index_after(cursor.position)
+            }
+        };
+        // The stream ends before the buffer starts, so the store was reset. The channel's own read detects that.
+        let must_start = cursor.next_index.is_none() && page.complete && channel.request_read();
+        drop(channel);
+        if must_start {
+            self.reader.start(&self.channel);
+        }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let mut channel = self.channel.lock();
+        channel.members.try_remove(self.member);
+        channel.idle_since = Instant::now();
+    }
+}

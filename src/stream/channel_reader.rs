@@ -1,0 +1,146 @@
+//! One channel of a stream: it opens, follows the event buffer, and replays from the store what the buffer does not have.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::channel::membership::{Cursor, Membership, OpenResult, PullResult, StartPosition};
+use crate::channel::sequencer::SequencedFrame;
+use crate::event::StreamId;
+use crate::stream::StreamContext;
+use crate::stream::chunk::Chunk;
+use crate::stream::position::Positions;
+use crate::stream::replay::{ReplayPage, ReplayRequest, read_page};
+
+pub(super) struct ChannelReader {
+    /// The channel's index in the list of the URL.
+    number: usize,
+    membership: Membership,
+    phase: Phase,
+}
+
+enum Phase {
+    Opening {
+        start: StartPosition,
+        /// The memory of [`Membership::open`].
+        required_read: Option<u64>,
+        error_sent: bool,
+    },
+    Live(Cursor),
+    /// A page is being read from the store.
+    Reading(Cursor, Pin<Box<dyn Future<Output = ReplayPage> + Send>>),
+    Replaying(Cursor, Box<ReplayPage>),
+}
+
+impl ChannelReader {
+    pub fn new(number: usize, membership: Membership, start: StartPosition) -> Self {
+        Self { number, membership, phase: Phase::Opening { start, required_read: None, error_sent: false } }
+    }
+
+    pub fn channel(&self) -> &Arc<str> {
+        self.membership.name()
+    }
+
+    /// The position that the client asked for, while the channel is not open yet.
+    pub fn pending_start(&self) -> Option<StreamId> {
+        match self.phase {
+            Phase::Opening { start: StartPosition::From(id) | StartPosition::Id(id), .. } => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Writes all frames that are available. Returns true if the chunk is full.
+    pub fn advance(
+        &mut self,
+        context: &StreamContext,
+        positions: &mut Positions,
+        chunk: &mut Chunk,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        loop {
+            match &mut self.phase {
+                Phase::Opening { start, required_read, error_sent } => {
+                    match self.membership.open(*start, required_read, cx.waker()) {
+                        OpenResult::Pending => return false,
+                        OpenResult::WrongType => {
+                            if !std::mem::replace(error_sent, true) {
+                                chunk.push_error(self.membership.name());
+                            }
+                            return false;
+                        }
+                        OpenResult::Opened(cursor, gap) => {
+                            positions.set(self.number, Some(cursor.position));
+                            chunk.push_connected(positions, self.membership.name(), cursor.position);
+                            if let Some(gap) = gap {
+                                context.hub.metrics().gap(gap.reason.as_str());
+                                chunk.push_gap(positions, self.membership.name(), gap);
+                            }
+                            self.phase = Phase::Live(cursor);
+                        }
+                    }
+                }
+                Phase::Live(cursor) => {
+                    let number = self.number;
+                    let sink = |frame: &SequencedFrame| chunk.push_frame(positions, number, frame);
+                    match self.membership.pull(cursor, cx.waker(), sink) {
+                        PullResult::Full => return true,
+                        PullResult::Idle => return chunk.is_full(),
+                        PullResult::StoreReset(gap) => {
+                            positions.set(self.number, Some(cursor.position));
+                            context.hub.metrics().gap(gap.reason.as_str());
+                            chunk.push_gap(positions, self.membership.name(), gap);
+                        }
+                        PullResult::ReplayNeeded => {
+                            let cursor = *cursor;
+                            self.phase = self.reading(context, cursor, true);
+                        }
+                    }
+                }
+                Phase::Reading(cursor, page) => {
+                    let Poll::Ready(page) = page.as_mut().poll(cx) else { return false };
+                    self.phase = Phase::Replaying(*cursor, Box::new(page));
+                }
+                Phase::Replaying(cursor, replay) => {
+                    let mut was_reclaimed = false;
+                    match replay.pending.lock().as_mut() {
+                        None => was_reclaimed = true,
+                        Some(unsent) => {
+                            while let Some(frame) = unsent.frames.pop_front() {
+                                if !chunk.push_frame(positions, self.number, &frame) {
+                                    unsent.frames.push_front(frame);
+                                    return true;
+                                }
+                                cursor.position = frame.position;
+                            }
+                        }
+                    }
+                    let mut cursor = *cursor;
+                    if was_reclaimed {
+                        self.phase = self.reading(context, cursor, false);
+                        continue;
+                    }
+                    cursor.position = cursor.position.max(replay.end);
+                    if !replay.page.complete {
+                        cursor.existed_to = replay.page.last();
+                    }
+                    self.membership.rejoin(&mut cursor, &replay.page, replay.buffer_end);
+                    let more = !replay.page.complete && cursor.needs_replay();
+                    self.phase = if more { self.reading(context, cursor, false) } else { Phase::Live(cursor) };
+                }
+            }
+        }
+    }
+
+    fn reading(&self, context: &StreamContext, cursor: Cursor, is_first: bool) -> Phase {
+        let request = ReplayRequest {
+            channel: Arc::clone(self.membership.name()),
+            after: cursor.position,
+            existed_to: cursor.existed_to,
+            is_first,
+            is_entry: cursor.is_entry,
+            buffer_end: self.membership.buffer_end(),
+        };
+        Phase::Reading(cursor, Box::pin(read_page(context.hub.clone(), Arc::clone(&context.replay_budget), request)))
+    }
+}
