@@ -114,7 +114,7 @@ fn authorizer(store: Arc<dyn Store>, component: &[u8]) -> Authorizer {
     let env = PolicyEnv { lookup_prefixes: vec!["session:".into(), "team:".into()], ..PolicyEnv::new(store, &limits) };
     let engine = engine::engine(&limits).expect("an engine").into();
     let policy = Policy::new(&engine, component).expect("the example loads");
-    let authorizer = Authorizer::new(engine, env, limits);
+    let authorizer = Authorizer::new(engine, env, limits, Arc::default());
     authorizer.activate(policy);
     authorizer
 }

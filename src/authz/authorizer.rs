@@ -1,6 +1,6 @@
 //! The public face of authorization: decides requests with the active policy and reports the decisions.
 
-use crate::telemetry::metrics::metrics;
+use crate::telemetry::metrics::Metrics;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -37,6 +37,7 @@ pub struct Authorizer {
     evaluator: Evaluator,
     watchers: broadcast::Sender<Arc<ObservedDecision>>,
     observers: Vec<Arc<dyn DecisionObserver>>,
+    metrics: Arc<Metrics>,
 }
 
 /// A decision that took effect, as [`Authorizer::watch`] delivers it.
@@ -53,19 +54,20 @@ pub struct ObservedDecision {
 impl Authorizer {
     /// Rejects every request until the first policy is active.
     #[must_use]
-    pub fn new(compiler: impl Into<Compiler>, env: PolicyEnv, limits: Limits) -> Self {
-        Self { compiler: Some(compiler.into()), ..Self::allow_all(env, limits) }
+    pub fn new(compiler: impl Into<Compiler>, env: PolicyEnv, limits: Limits, metrics: Arc<Metrics>) -> Self {
+        Self { compiler: Some(compiler.into()), ..Self::allow_all(env, limits, metrics) }
     }
 
     /// Allows every request, without a policy.
     #[must_use]
-    pub fn allow_all(env: PolicyEnv, limits: Limits) -> Self {
+    pub fn allow_all(env: PolicyEnv, limits: Limits, metrics: Arc<Metrics>) -> Self {
         Self {
             compiler: None,
             active: ActivePolicy::default(),
             revocations: RevocationList::default(),
             evaluator: Evaluator::new(&limits),
             observers: Vec::new(),
+            metrics,
             context: ArcSwap::from_pointee(PolicyContext { env: Arc::new(env), limits }),
             watchers: broadcast::channel(MAX_WATCHER_LAG).0,
         }
@@ -207,7 +209,7 @@ impl Authorizer {
                 (self.evaluate_by(generation, request, channels).await, guard)
             }
         };
-        metrics().decided(evaluation.decision.duration, evaluation.decision.cached);
+        self.metrics.decided(evaluation.decision.duration, evaluation.decision.cached);
         (self.report(request, channels, evaluation), guard)
     }
 

@@ -18,6 +18,7 @@ use crate::channel::sequencer::PayloadBudget;
 use crate::channel::{Channel, Link};
 use crate::event::{Notification, StreamId};
 use crate::store::{NotificationHandler, Page, Store, StoreError};
+use crate::telemetry::metrics::Metrics;
 
 /// The hub's part of the configuration.
 #[derive(Clone, Debug)]
@@ -50,13 +51,14 @@ struct Shared {
     reader: Arc<StoreReader>,
     buffers: Arc<BufferBudget>,
     payloads: Arc<PayloadBudget>,
+    metrics: Arc<Metrics>,
     /// For the log only: whether the store's link is up.
     is_store_up: AtomicBool,
 }
 
 impl Hub {
     /// Starts a hub on a store, and becomes the store's notification handler.
-    pub fn start(store: Arc<dyn Store>, settings: HubSettings) -> Self {
+    pub fn start(store: Arc<dyn Store>, settings: HubSettings, metrics: Arc<Metrics>) -> Self {
         let shared = Arc::new(Shared {
             channels: Mutex::default(),
             reader: Arc::new(StoreReader::new(Arc::clone(&store), settings.max_event_size)),
@@ -65,6 +67,7 @@ impl Hub {
             is_store_up: AtomicBool::new(true),
             settings,
             store,
+            metrics,
         });
         shared.store.start(Arc::downgrade(&shared) as Weak<dyn NotificationHandler>);
         tokio::spawn(run_timers(Arc::downgrade(&shared)));
@@ -74,6 +77,12 @@ impl Hub {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
+    }
+
+    /// The metrics that channels and streams count in.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
     }
 
     /// Puts a barrier on the command stream with this key: from now on no channel is read before
@@ -94,7 +103,7 @@ impl Hub {
         let channel = channels.get(name).cloned().unwrap_or_else(|| {
             let name: Arc<str> = name.into();
             let (buffers, payloads) = (Arc::clone(&self.0.buffers), Arc::clone(&self.0.payloads));
-            let channel = Arc::new(Channel::new(Arc::clone(&name), buffers, payloads));
+            let channel = Arc::new(Channel::new(Arc::clone(&name), buffers, payloads, Arc::clone(&self.0.metrics)));
             self.0.store.watch(&name);
             channels.insert(name, Arc::clone(&channel));
             channel

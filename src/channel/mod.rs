@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::channel::buffer::{BufferBudget, EventBuffer};
 use crate::channel::sequencer::{PayloadBudget, Sequencer};
 use crate::event::{Notification, StreamId};
-use crate::telemetry::metrics::metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// One channel of this node.
 pub struct Channel {
@@ -53,6 +53,7 @@ struct ChannelState {
     opened: bool,
     sequencer: Sequencer,
     buffer: EventBuffer,
+    metrics: Arc<Metrics>,
     /// The last id that the stream generated, as far as known; `0-0` without a key.
     last_id: StreamId,
     /// Grows with each store reset. A cursor of an older epoch may be beyond the end of the stream.
@@ -78,12 +79,13 @@ struct ChannelState {
 }
 
 impl Channel {
-    fn new(name: Arc<str>, buffers: Arc<BufferBudget>, payloads: Arc<PayloadBudget>) -> Self {
+    fn new(name: Arc<str>, buffers: Arc<BufferBudget>, payloads: Arc<PayloadBudget>, metrics: Arc<Metrics>) -> Self {
         let state = ChannelState {
             link: Link::Down,
             opened: false,
             sequencer: Sequencer::new(Arc::clone(&name), payloads),
             buffer: EventBuffer::new(buffers),
+            metrics,
             last_id: StreamId::ZERO,
             epoch: 0,
             reset_to: StreamId::ZERO,
@@ -168,11 +170,11 @@ impl ChannelState {
     /// waits, if any.
     fn flush_ready(&mut self, now: Instant) -> Option<Instant> {
         let end_before = self.buffer.end_index();
-        let buffer = &mut self.buffer;
+        let (buffer, metrics) = (&mut self.buffer, &self.metrics);
         let deadline = self.sequencer.flush_ready(now, |frame| {
             match frame.gap {
-                Some(reason) => metrics().gap(reason.as_str()),
-                None => metrics().event_received(frame.position.ms),
+                Some(reason) => metrics.gap(reason.as_str()),
+                None => metrics.event_received(frame.position.ms),
             }
             buffer.push(frame);
         });

@@ -52,10 +52,11 @@ fn policy(config: &Config) -> anyhow::Result<(String, usize)> {
     client_runtime()?.block_on(async {
         // Test cases bring their own data for look-ups.
         let store = Arc::new(MemoryStore::new(1 << 16, HashMap::new(), system_clock()));
-        let authorizer = Arc::new(startup::open_gate(config, store)?);
+        let authorizer = Arc::new(startup::create_authorizer(config, store, Arc::default())?);
         // The name that a start would give the node, unless its socket is inherited or its port is 0.
         let node = config.node_at(config.listen);
-        let checked = Rollout::new(authorizer, Observers::new(0), startup::signatures(config, &node)?, None)
+        let signatures = startup::signatures(config, &node)?;
+        let checked = Rollout::new(authorizer, Observers::new(0), signatures, None, Arc::default())
             .check(PolicySource::of(config), startup::EXAMPLE)
             .await;
         let next = checked.map_err(|refused| startup::first_refused(config, &refused))?;

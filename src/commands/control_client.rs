@@ -1,6 +1,7 @@
 //! What a command connects to: a store directly, or the control port of a gateway.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -103,7 +104,7 @@ async fn open(
         let text = "--store: an in-memory store (memory:) exists only in a running gateway: use its --control port";
         return Err(ConfigError(text.into()).into());
     };
-    let store = RedisStore::new(client, STORE_TIMEOUT)?;
+    let store = RedisStore::new(client, STORE_TIMEOUT, Arc::default())?;
     store.ping().await.with_context(|| format!("--store {url}"))?;
     Ok(Target::Store(Box::new(store), FleetKeys::new(&fleet)))
 }

@@ -18,6 +18,7 @@ use crate::rollout::reload::{LoadFn, Reloader};
 use crate::server;
 use crate::server::app::App;
 use crate::server::data::playground::Playground;
+use crate::telemetry::metrics::Metrics;
 use crate::util::fingerprint::FileSnapshot;
 
 /// Limit for writing the last lines of the decision log at shutdown.
@@ -67,13 +68,15 @@ pub fn start(
         let node = startup::node_name(&config, &sockets)?;
         let copy = startup::open_local_copy(&config, &node)?;
         let kept = copy.as_ref().is_some_and(|copy| matches!(copy.pointer(), Ok(Some(_))));
-        let store = startup::open_store(&config.store, kept).await?;
+        let metrics = Arc::new(Metrics::new());
+        let store = startup::open_store(&config.store, kept, Arc::clone(&metrics)).await?;
         let signatures = startup::signatures(&config, &node)?;
         let observers = Observers::new(config.limits.shadow_concurrency);
         observers.audit.configure(config.live.decisions.clone())?;
-        let authorizer = startup::open_gate(&config, Arc::clone(&store))?.with_observers(observers.list());
+        let authorizer = startup::create_authorizer(&config, Arc::clone(&store), Arc::clone(&metrics))?
+            .with_observers(observers.list());
         let authorizer = Arc::new(authorizer);
-        let hub = Hub::start(Arc::clone(&store), config.stream.hub.clone());
+        let hub = Hub::start(Arc::clone(&store), config.stream.hub.clone(), metrics);
         let app = Arc::new(App::new(config, node, hub, authorizer, observers, playground, signatures));
         startup::activate_first_policy(&app).await?;
         let listeners = sockets.listen()?;

@@ -23,6 +23,7 @@ use crate::shadow::shadow_policy::ShadowSampling;
 use crate::store::Store;
 use crate::store::memory::{MemoryStore, system_clock};
 use crate::store::redis::RedisStore;
+use crate::telemetry::metrics::Metrics;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 
@@ -141,11 +142,15 @@ pub async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalC
 }
 
 /// Opens the store. A Redis has to answer; with `wait-for-store` the start waits for it, and a node with a stored policy starts without.
-pub async fn open_store(config: &StoreConfig, may_be_away: bool) -> anyhow::Result<Arc<dyn Store>> {
+pub async fn open_store(
+    config: &StoreConfig,
+    may_be_away: bool,
+    metrics: Arc<Metrics>,
+) -> anyhow::Result<Arc<dyn Store>> {
     let Some(client) = config.url.client(config.ca.as_deref())? else {
         return Ok(Arc::new(MemoryStore::new(config.memory_max_size, config.seed.clone(), system_clock())));
     };
-    let store = RedisStore::new(client, config.timeout)?;
+    let store = RedisStore::new(client, config.timeout, metrics)?;
     let mut told = false;
     while let Err(error) = store.check().await {
         let away = matches!(error, crate::store::StoreError::Unavailable(_));
@@ -176,14 +181,14 @@ pub fn signatures(config: &Config, node: &str) -> anyhow::Result<SignaturePolicy
 }
 
 /// Creates the authorizer. Without `allow-all` it refuses every request until a policy is active.
-pub fn open_gate(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<Authorizer> {
+pub fn create_authorizer(config: &Config, store: Arc<dyn Store>, metrics: Arc<Metrics>) -> anyhow::Result<Authorizer> {
     let env = config.env(store);
     let limits = config.limits.clone();
     if config.door == PolicyMode::AllowAll {
-        return Ok(Authorizer::allow_all(env, limits));
+        return Ok(Authorizer::allow_all(env, limits, metrics));
     }
     let compiler = Compiler::new(&limits, config.cache_dir.as_deref())?;
-    Ok(Authorizer::new(compiler, env, limits))
+    Ok(Authorizer::new(compiler, env, limits, metrics))
 }
 
 /// Loads a policy; errors name the file.

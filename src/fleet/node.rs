@@ -289,7 +289,7 @@ mod tests {
         let limits = Limits::default();
         let events = Arc::new(MemoryStore::new(1 << 16, HashMap::new(), system_clock()));
         let compiler = Compiler::new(&limits, None).expect("an engine");
-        let authorizer = Arc::new(Authorizer::new(compiler, PolicyEnv::new(events, &limits), limits));
+        let authorizer = Arc::new(Authorizer::new(compiler, PolicyEnv::new(events, &limits), limits, Arc::default()));
         Fleet::new(NodeConfig {
             store: Arc::new(store.clone()),
             rollout: Rollout::elsewhere(Arc::clone(&authorizer)),

@@ -100,7 +100,7 @@ impl TestRequest {
 #[must_use]
 pub fn authorizer(compiler: &Compiler, policy: &Policy, limits: &Limits, env: &TestEnv) -> Authorizer {
     let limits = Limits { prewarmed_instances: 0, cache_size: 0, ..limits.clone() };
-    let authorizer = Authorizer::new(compiler.clone(), env.policy_env(&limits), limits);
+    let authorizer = Authorizer::new(compiler.clone(), env.policy_env(&limits), limits, Arc::default());
     authorizer.activate(policy.clone());
     authorizer
 }

@@ -24,7 +24,7 @@ use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::ActivationError;
 use crate::rollout::stage::Stage;
 use crate::rollout::status::RolloutStatus;
-use crate::telemetry::metrics::metrics;
+use crate::telemetry::metrics::Metrics;
 use parking_lot::{Mutex, MutexGuard};
 use std::fmt::Display;
 use std::path::Path;
@@ -58,6 +58,7 @@ pub struct Rollout(Arc<Inner>);
 struct Inner {
     authorizer: Arc<Authorizer>,
     observers: Observers,
+    metrics: Arc<Metrics>,
     archive: Option<PolicyArchive>,
     signatures: Mutex<SignaturePolicy>,
     /// Whoever is on the way holds it: one at a time compiles and takes force.
@@ -93,14 +94,15 @@ impl Rollout {
         observers: Observers,
         signatures: SignaturePolicy,
         cache_dir: Option<&Path>,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        Self::with(authorizer, observers, signatures, cache_dir, false)
+        Self::with(authorizer, observers, signatures, cache_dir, metrics, false)
     }
 
     /// The stages on a machine whose configuration says nothing of where a policy shall decide: what it requires is not asked for.
     #[must_use]
     pub fn elsewhere(authorizer: Arc<Authorizer>) -> Self {
-        Self::with(authorizer, Observers::new(0), SignaturePolicy::default(), None, true)
+        Self::with(authorizer, Observers::new(0), SignaturePolicy::default(), None, Arc::default(), true)
     }
 
     fn with(
@@ -108,11 +110,13 @@ impl Rollout {
         observers: Observers,
         signatures: SignaturePolicy,
         cache_dir: Option<&Path>,
+        metrics: Arc<Metrics>,
         elsewhere: bool,
     ) -> Self {
         Self(Arc::new(Inner {
             authorizer,
             observers,
+            metrics,
             signatures: Mutex::new(signatures),
             archive: cache_dir.map(PolicyArchive::below),
             turn: tokio::sync::Mutex::default(),
@@ -300,7 +304,7 @@ impl Inner {
         let (source, why) = (&refused.origin.source, &refused.reason);
         let stays = self.authorizer.active().map(|info| info.digest.to_string()).unwrap_or_default();
         tracing::error!(source, stage = stage.as_str(), why, active = stays, "a policy was refused");
-        metrics().policy_activation_failed(stage.as_str());
+        self.metrics.policy_activation_failed(stage.as_str());
         self.history().was_refused(&refused);
         refused
     }

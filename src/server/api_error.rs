@@ -81,10 +81,10 @@ pub enum ApiError {
     TooManyRevocations(RevokeError),
     #[error("there is no revocation with this id")]
     NoSuchRevocation,
-    /// The store could not pass the revocation on; this node ended its own streams all the same.
+    /// The store could not distribute the revocation; this node ended its own streams.
     #[error(
-        "{cause}; this node ended {streams} of its streams, but whether other nodes were told, and whether the revocation was stored, is \
-         unknown: revoke again when the store is available"
+        "{cause}; this node ended {streams} of its streams, but it is unknown whether the revocation was stored and other nodes received it: \
+         revoke again when the store is available"
     )]
     RevokedOnThisNodeOnly { streams: usize, cause: StoreError },
 

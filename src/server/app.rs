@@ -30,9 +30,8 @@ use crate::shadow::shadow_policy::ShadowEvaluator;
 use crate::stream::StreamContext;
 use crate::stream::registry::StreamRegistry;
 use crate::stream::replay_budget::ReplayBudget;
-use crate::telemetry::metrics::StreamRequestOutcome;
-use crate::telemetry::metrics::metrics;
-use crate::telemetry::process;
+use crate::telemetry::metrics::{Metrics, StreamRequestOutcome};
+use crate::util::clock::now_ms;
 
 /// One request may be delayed (`reject.delay`) for this many streams that are allowed.
 const STREAMS_PER_DELAYED_REQUEST: usize = 10;
@@ -43,6 +42,10 @@ pub struct App {
     pub config: Arc<Config>,
     /// The options that change without a restart.
     pub options: Options,
+    /// When the gateway started, ms since the Unix epoch.
+    pub(super) started_at: u64,
+    /// The counters of this gateway, the same as the hub's.
+    pub metrics: Arc<Metrics>,
     /// Channels and their events.
     pub hub: Hub,
     /// Decides about stream requests.
@@ -73,7 +76,7 @@ pub struct App {
 }
 
 impl App {
-    /// Composes the state of the node with this name.
+    /// Composes the state of the node with this name. Its parts count in the metrics of the hub.
     #[must_use]
     pub fn new(
         config: Config,
@@ -84,7 +87,8 @@ impl App {
         playground: Option<Playground>,
         signatures: SignaturePolicy,
     ) -> Self {
-        register_labels();
+        let metrics = Arc::clone(hub.metrics());
+        register_labels(&metrics);
         let streams = StreamRegistry::new(config.stream.max_streams);
         let keys = config.fleet_keys.clone();
         let commands = Commands::new(&hub, keys.clone(), node);
@@ -108,7 +112,15 @@ impl App {
             policy_uploads: Semaphore::new(MAX_POLICY_UPLOADS),
             audit: Arc::clone(&observers.audit),
             shadow: Arc::clone(&observers.shadow),
-            rollout: Rollout::new(Arc::clone(&authorizer), observers, signatures, config.cache_dir.as_deref()),
+            rollout: Rollout::new(
+                Arc::clone(&authorizer),
+                observers,
+                signatures,
+                config.cache_dir.as_deref(),
+                Arc::clone(&metrics),
+            ),
+            metrics,
+            started_at: now_ms(),
             options: Options::new(Arc::clone(&config.live)),
             config: Arc::new(config),
             hub,
@@ -145,7 +157,7 @@ impl App {
 
     /// How many requests are delayed (`reject.delay`).
     #[must_use]
-    pub fn held(&self) -> usize {
+    pub fn delayed_requests(&self) -> usize {
         self.rejection_delay.delayed()
     }
 
@@ -155,10 +167,9 @@ impl App {
 }
 
 /// Creates the series of all known label values, so that they start at 0.
-fn register_labels() {
-    let _ = process::started();
+fn register_labels(metrics: &Metrics) {
     let refused = REFUSAL_CODES.iter().map(|code| StreamRequestOutcome::Refused(code));
     let opens: Vec<StreamRequestOutcome> =
         Failure::KINDS.iter().map(|kind| StreamRequestOutcome::Error(kind)).chain(refused).collect();
-    metrics().register_labels(&opens, &Stage::ALL.map(Stage::as_str), &GapReason::ALL.map(GapReason::as_str));
+    metrics.register_labels(&opens, &Stage::ALL.map(Stage::as_str), &GapReason::ALL.map(GapReason::as_str));
 }

@@ -18,7 +18,7 @@ use crate::server::app::App;
 use crate::server::respond::Response;
 use crate::server::{Listener, accept_queue, answer};
 use crate::stream::registry::AbortSignal;
-use crate::telemetry::metrics::metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// Time that a client has to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -106,18 +106,21 @@ tokio::task_local! {
 
 /// Runs each HTTP/2 stream of a connection with an abort signal of its own: a proxy sends the streams of many clients over one connection,
 /// and aborting one slow client must not end the others.
-#[derive(Clone, Copy)]
-struct PerStreamExecutor;
+#[derive(Clone)]
+struct PerStreamExecutor {
+    metrics: Arc<Metrics>,
+}
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for PerStreamExecutor {
     fn execute(&self, exchange: F) {
         let abort = AbortSignal::default();
+        let metrics = Arc::clone(&self.metrics);
         tokio::spawn(STREAM_ABORT.scope(abort.clone(), async move {
             tokio::select! {
                 _ = exchange => {}
                 // Dropping the exchange resets its HTTP/2 stream.
                 () = abort.requested() => {
-                    metrics().slow_client_disconnected();
+                    metrics.slow_client_disconnected();
                     tracing::debug!("aborted an HTTP/2 stream: its client does not read");
                 }
             }
@@ -129,7 +132,7 @@ fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, cl
     // Frames are small and must be sent at once. A socket that refuses the option works too.
     let _ = socket.set_nodelay(true);
     let max_head = app.config.max_header_size;
-    let mut builder = Builder::new(PerStreamExecutor);
+    let mut builder = Builder::new(PerStreamExecutor { metrics: Arc::clone(&app.metrics) });
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -141,21 +144,21 @@ fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, cl
         .max_header_list_size(u32::try_from(max_head).unwrap_or(u32::MAX))
         .max_send_buf_size(max_head)
         .keep_alive_interval(Some(Duration::from_secs(30)));
-    let app = Arc::clone(app);
+    let (app, metrics) = (Arc::clone(app), Arc::clone(&app.metrics));
     let (abort, requested) = (AbortSignal::default(), Arc::new(Notify::new()));
     let (connection_abort, on_request) = (abort.clone(), Arc::clone(&requested));
     let service = service_fn(move |mut request: Request<Incoming>| {
         let app = Arc::clone(&app);
         let connection_abort = connection_abort.clone();
         on_request.notify_one();
-        // Boxed, since hyper keeps the room of this future for as long as the connection: a pointer instead of the whole future.
+        // Boxed, because hyper reserves memory for this future until the connection closes: a pointer instead of the whole future.
         Box::pin(async move {
             request.extensions_mut().insert(STREAM_ABORT.try_with(AbortSignal::clone).unwrap_or(connection_abort));
             Ok::<Response, Infallible>(answer(app, request, peer, kind).await)
         })
     });
     let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
-    let counted = metrics().connection(kind.name());
+    let counted = metrics.connection(kind.name());
     tokio::spawn(async move {
         let _counted = counted;
         let mut connection = std::pin::pin!(connection);
@@ -178,7 +181,7 @@ fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, cl
                 tracing::debug!(%peer, %error, "connection ended with an error");
             },
             () = abort.requested() => {
-                metrics().slow_client_disconnected();
+                metrics.slow_client_disconnected();
                 tracing::debug!(%peer, "aborted a connection: its client does not read");
             }
         }

@@ -34,7 +34,7 @@ const COMMAND_SYNC_TIMEOUT: Duration = Duration::from_millis(500);
 pub struct Listener {
     /// Bound by the caller, so that a test passes port 0.
     pub socket: TcpListener,
-    /// Whether a service manager keeps the socket open for the next process.
+    /// Whether a service manager owns the socket and leaves it open for the next process.
     pub inherited: bool,
 }
 

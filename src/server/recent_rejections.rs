@@ -1,17 +1,17 @@
 //! The latest stream requests that were not allowed, for `GET /v1/status`. Bounded in number and in bytes, whatever clients send.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 
 use crate::policy::{Decision, Outcome};
 use crate::util::clock::now_ms;
 
 const MAX_ENTRIES: usize = 50;
-/// Channel names that are kept of an entry.
+/// Channel names in an entry.
 const MAX_CHANNELS: usize = 4;
-/// Characters that are kept of a text.
+/// Characters of a text in an entry.
 const MAX_TEXT_CHARS: usize = 200;
 /// The reason of a request that the policy allows and a revocation does not.
 const REVOKED_REASON: &str = "an operator revoked this access for a while";
@@ -81,7 +81,7 @@ impl RecentRejections {
     }
 
     fn all(&self) -> MutexGuard<'_, VecDeque<RecentRejection>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
     use crate::policy::{Failure, Grant, Rejection};
 
     #[test]
-    fn latest_rejections_are_kept_and_each_is_bounded() {
+    fn latest_rejections_are_stored_and_each_is_bounded() {
         let recent = RecentRejections::default();
         let decision = |outcome, reason| Decision {
             outcome,

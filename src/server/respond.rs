@@ -12,14 +12,14 @@ use http_body_util::{BodyExt, Full};
 
 use crate::authz::in_flight::InFlightGuard;
 
-/// A body that holds a decision's pin until the response head is written, which is when hyper polls the body or drops it.
-pub struct Pinned<B> {
+/// A body that holds a decision's guard until the response head is written, which is when hyper polls the body or drops it.
+pub struct InFlightBody<B> {
     pub body: B,
     /// Keeps the policy's generation counted as in use.
-    pub pin: Option<InFlightGuard>,
+    pub guard: Option<InFlightGuard>,
 }
 
-impl<B: Body<Data = Bytes, Error = Infallible> + Unpin> Body for Pinned<B> {
+impl<B: Body<Data = Bytes, Error = Infallible> + Unpin> Body for InFlightBody<B> {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -27,7 +27,7 @@ impl<B: Body<Data = Bytes, Error = Infallible> + Unpin> Body for Pinned<B> {
         mut self: std::pin::Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.pin = None;
+        self.guard = None;
         std::pin::Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -59,8 +59,8 @@ pub fn empty(status: StatusCode) -> Response {
 }
 
 /// A policy's own response.
-pub fn verbatim(status: StatusCode, headers: HeaderMap, body: Bytes, pin: Option<InFlightGuard>) -> Response {
-    let mut response = http::Response::new(Pinned { body: Full::new(body), pin }.boxed_unsync());
+pub fn verbatim(status: StatusCode, headers: HeaderMap, body: Bytes, guard: Option<InFlightGuard>) -> Response {
+    let mut response = http::Response::new(InFlightBody { body: Full::new(body), guard }.boxed_unsync());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use crate::server::app::App;
 use crate::server::connection::Port;
 
-/// After the streams were told to close: for what is still being written.
+/// Time for what is still being written after all streams have been asked to close.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// The phases of a node's life, in order.
@@ -46,14 +46,14 @@ impl ShutdownState {
     }
 }
 
-/// Shuts the node down. With inherited listeners there is no delay: the service manager keeps them open, so that new connections wait there
+/// Shuts the node down. With inherited listeners there is no delay: the service manager leaves them open, so that new connections wait there
 /// for the next process and no load balancer has to be warned.
 pub async fn shutdown(app: &App, data: Port, control: Port, inherited: bool) {
     let live = app.live();
     let (delay, duration) = (if inherited { Duration::ZERO } else { live.drain_delay }, live.drain_duration);
     app.shutdown.0.send_replace(Phase::NotReady);
     if !delay.is_zero() {
-        tracing::info!(?delay, "shutting down: not ready any more, and serving until the delay is over");
+        tracing::info!(?delay, "shutting down: reporting not ready, serving until drain.delay is over");
         tokio::time::sleep(delay).await;
     }
     app.shutdown.0.send_replace(Phase::Draining);

@@ -18,7 +18,6 @@ use crate::stream::channel_reader::ChannelReader;
 use crate::stream::chunk::{CHUNK_BYTES, Chunk};
 use crate::stream::position::Positions;
 use crate::stream::registry::{StreamInfo, StreamPermit};
-use crate::telemetry::metrics::metrics;
 use crate::util::clock::now_ms;
 
 /// One channel of a stream that is about to start.
@@ -117,7 +116,7 @@ impl EventStream {
             }
             self.last_write = Instant::now();
             self.remainder = chunk.remainder;
-            metrics().events_sent(chunk.events);
+            self.context.hub.metrics().events_sent(chunk.events);
             return Poll::Ready(Some(shrink(chunk.bytes)));
         }
         self.poll_ping(cx)
@@ -170,7 +169,7 @@ impl Body for EventStream {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.poll_chunk(cx).map(|chunk| {
             chunk.map(|bytes| {
-                metrics().bytes_sent(bytes.len());
+                self.context.hub.metrics().bytes_sent(bytes.len());
                 Ok(Frame::data(bytes))
             })
         })

@@ -73,6 +73,7 @@ impl ChannelReader {
                             positions.set(self.number, Some(cursor.position));
                             chunk.push_connected(positions, self.membership.name(), cursor.position);
                             if let Some(gap) = gap {
+                                context.hub.metrics().gap(gap.reason.as_str());
                                 chunk.push_gap(positions, self.membership.name(), gap);
                             }
                             self.phase = Phase::Live(cursor);
@@ -87,6 +88,7 @@ impl ChannelReader {
                         PullResult::Idle => return chunk.is_full(),
                         PullResult::StoreReset(gap) => {
                             positions.set(self.number, Some(cursor.position));
+                            context.hub.metrics().gap(gap.reason.as_str());
                             chunk.push_gap(positions, self.membership.name(), gap);
                         }
                         PullResult::ReplayNeeded => {

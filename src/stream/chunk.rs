@@ -8,7 +8,6 @@ use crate::channel::gap::Gap;
 use crate::channel::sequencer::SequencedFrame;
 use crate::event::{StreamId, json_string};
 use crate::stream::position::Positions;
-use crate::telemetry::metrics::metrics;
 
 /// A chunk is full at this size. It bounds what a stream holds in addition to the socket's buffer.
 pub(super) const CHUNK_BYTES: usize = 16 * 1024;
@@ -59,7 +58,6 @@ impl Chunk {
 
     /// Writes a gap of this stream alone. Gaps of the channel come as frames.
     pub fn push_gap(&mut self, positions: &Positions, channel: &str, gap: Gap) {
-        metrics().gap(gap.reason.as_str());
         positions.write_line(&mut self.bytes);
         self.bytes.extend_from_slice(&gap.frame(channel));
     }

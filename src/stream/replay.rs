@@ -11,7 +11,7 @@ use crate::channel::sequencer::SequencedFrame;
 use crate::event::{Body, StreamId, user_frame};
 use crate::store::Page;
 use crate::stream::replay_budget::{PendingPage, ReplayBudget};
-use crate::telemetry::metrics::metrics;
+use crate::telemetry::metrics::Metrics;
 use crate::util::backoff::Backoff;
 
 /// Entries of one read. A larger entry comes in a page of its own.
@@ -49,7 +49,7 @@ pub async fn read_page(hub: Hub, budget: Arc<ReplayBudget>, request: ReplayReque
     let ReplayRequest { channel, after, buffer_end, .. } = &request;
     let (after, buffer_end) = (*after, *buffer_end);
     let (mut bytes, mut backoff) = (PAGE_BYTES, Backoff::new(RETRY_MIN, RETRY_MAX));
-    metrics().replay_page(request.is_first);
+    hub.metrics().replay_page(request.is_first);
     let (mut page, permit) = loop {
         let permit = budget.acquire(bytes).await;
         match hub.read(channel, after, bytes).await {
@@ -64,7 +64,7 @@ pub async fn read_page(hub: Hub, budget: Arc<ReplayBudget>, request: ReplayReque
     };
     let mut frames = VecDeque::with_capacity(page.entries.len() + 1);
     if let Some((gap, position)) = gap_before(&request, &page) {
-        frames.push_back(gap_frame(&gap, position, channel));
+        frames.push_back(gap_frame(hub.metrics(), &gap, position, channel));
     }
     let mut end = after;
     for (id, body) in page.entries.drain(..) {
@@ -75,7 +75,7 @@ pub async fn read_page(hub: Hub, budget: Arc<ReplayBudget>, request: ReplayReque
             }
             Body::TooLarge => {
                 let gap = Gap { after: end, resumed: id, certain: true, reason: GapReason::TooLarge };
-                frames.push_back(gap_frame(&gap, id, channel));
+                frames.push_back(gap_frame(hub.metrics(), &gap, id, channel));
             }
             Body::Foreign => {}
         }
@@ -84,8 +84,8 @@ pub async fn read_page(hub: Hub, budget: Arc<ReplayBudget>, request: ReplayReque
     ReplayPage { pending: budget.add_page(frames, permit), page, buffer_end, end }
 }
 
-fn gap_frame(gap: &Gap, position: StreamId, channel: &str) -> SequencedFrame {
-    metrics().gap(gap.reason.as_str());
+fn gap_frame(metrics: &Metrics, gap: &Gap, position: StreamId, channel: &str) -> SequencedFrame {
+    metrics.gap(gap.reason.as_str());
     SequencedFrame::gap(gap, position, channel)
 }
 

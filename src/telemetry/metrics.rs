@@ -1,9 +1,8 @@
-//! Counters of this process, for Prometheus. An event is counted where it happens, at the cost of an atomic. Values that can be looked
+//! Counters of one gateway, for Prometheus. An event is counted where it happens, at the cost of an atomic. Values that can be looked
 //! up are read at scrape time instead (`server::control::metrics`).
 //!
 //! No label has a value that a client, a publisher or a policy chooses, so none of them can create series.
 
-use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector;
@@ -61,7 +60,7 @@ pub struct StreamRequestCount {
     pub count: u64,
 }
 
-/// Everything that is counted where it happens.
+/// Everything that is counted where it happens. A gateway has one, created at its start and passed to all that count.
 pub struct Metrics {
     registry: Registry,
     stream_requests: IntCounterVec,
@@ -82,18 +81,14 @@ pub struct Metrics {
     pubsub_failures: IntCounter,
 }
 
-/// The metrics of this process.
-pub fn metrics() -> &'static Metrics {
-    static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
-    &METRICS
-}
-
 impl Metrics {
-    fn new() -> Self {
+    /// All metrics, at 0.
+    #[must_use]
+    pub fn new() -> Self {
         let builder = MetricBuilder::default();
         let decision_durations = builder.histograms(
             "tidegate_decision_duration_seconds",
-            "Duration of decisions, including the wait for an instance; cached tells whether the decision came from the cache.",
+            "Duration of decisions, including the wait for an instance; cached is true if the decision came from the cache.",
             &["cached"],
             &DECISION_BUCKETS,
         );
@@ -126,7 +121,7 @@ impl Metrics {
             ),
             gaps: builder.counters(
                 "tidegate_gaps_total",
-                "Gaps in channels that streams were told about, by reason; a gap in an event buffer counts once.",
+                "Gaps in channels that were reported to streams, by reason; a gap in an event buffer counts once.",
                 &["reason"],
             ),
             replays: builder.counter(
@@ -287,6 +282,12 @@ impl Metrics {
     #[must_use]
     pub fn events(&self) -> (u64, u64) {
         (self.events_received.get(), self.events_sent.get())
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

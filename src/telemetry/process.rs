@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::LazyLock;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
@@ -11,17 +9,18 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::telemetry::metrics::MetricBuilder;
 use crate::util::files;
 
-/// Registers the metrics that the system provides; without `/proc` there are fewer.
-pub fn register(builder: &MetricBuilder) {
+/// Registers the metrics that the system provides; without `/proc` there are fewer. `started_at` is in ms since the Unix epoch.
+pub fn register(builder: &MetricBuilder, started_at: u64) {
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
     #[expect(clippy::cast_precision_loss, reason = "seconds and parts of one")]
     let seconds = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
     builder
         .float_counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.")
         .inc_by(seconds);
+    #[expect(clippy::cast_precision_loss, reason = "a time in seconds")]
     builder
         .float_gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds.")
-        .set(started());
+        .set(started_at as f64 / 1e3);
     if let Some(bytes) = resident() {
         builder.gauge("process_resident_memory_bytes", "Resident memory size in bytes.").set(bytes);
     }
@@ -34,13 +33,6 @@ pub fn register(builder: &MetricBuilder) {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         builder.gauge("process_max_fds", "Maximum number of open file descriptors.").set(limit);
     }
-}
-
-/// The time of the first call, in seconds since the Unix epoch. The server calls this as it starts.
-pub fn started() -> f64 {
-    static STARTED: LazyLock<f64> =
-        LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
-    *STARTED
 }
 
 /// Resident memory in bytes.

@@ -125,7 +125,7 @@ async fn delayed_rejection_ends_when_a_new_policy_allows_the_client() {
     assert_eq!(next_decision(&mut decisions).await.1, "rejected");
     let to = gateway.data;
     let waiting = tokio::spawn(async move { Sse::open(to, "/api/realtime?channel=c", &[]).await });
-    wait_until("the rejection is delayed", || gateway.app.held() == 1).await;
+    wait_until("the rejection is delayed", || gateway.app.delayed_requests() == 1).await;
     assert!(decisions.try_recv().is_err() && gateway.is_idle(), "the request is delayed without a decision");
     let other = ask(gateway.data, "GET", "/api/realtime?channel=c", &[("cookie", "another")], "").await;
     assert_eq!(other.status, 418, "other credentials are another client");
@@ -134,7 +134,7 @@ async fn delayed_rejection_ends_when_a_new_policy_allows_the_client() {
 
     gateway.app.authorizer.activate(load(&component("allow")));
     waiting.await.expect("the stream is opened").connected("c").await;
-    assert_eq!(gateway.app.held(), 0);
+    assert_eq!(gateway.app.delayed_requests(), 0);
 }
 
 #[tokio::test]
@@ -144,12 +144,12 @@ async fn delayed_rejection_ends_with_its_client_and_with_a_drain() {
     let to = gateway.data;
     let wait = || tokio::spawn(ask(to, "GET", "/api/realtime?channel=c", &[], ""));
     let first = wait();
-    wait_until("the rejection is delayed", || gateway.app.held() == 1).await;
+    wait_until("the rejection is delayed", || gateway.app.delayed_requests() == 1).await;
     first.abort();
-    wait_until("the stream has ended", || gateway.app.held() == 0).await;
+    wait_until("the stream has ended", || gateway.app.delayed_requests() == 0).await;
 
     let second = wait();
-    wait_until("the rejection is delayed", || gateway.app.held() == 1).await;
+    wait_until("the rejection is delayed", || gateway.app.delayed_requests() == 1).await;
     with_timeout("the drain ends", gateway.stop()).await.expect("the server ends without a panic");
     assert_eq!(second.await.expect("an answer").status, 418, "the drain ends the delay");
 }

@@ -40,8 +40,12 @@ fn generous_limits() -> Limits {
 /// An authorizer with its own engine, and so its own pool.
 fn new_authorizer(policy: &[u8], limits: Limits) -> Authorizer {
     let engine = engine::engine(&limits).expect("an engine");
-    let authorizer =
-        Authorizer::new(engine.clone(), PolicyEnv::new(FaultyStore::new(Default::default()), &limits), limits);
+    let authorizer = Authorizer::new(
+        engine.clone(),
+        PolicyEnv::new(FaultyStore::new(Default::default()), &limits),
+        limits,
+        Arc::default(),
+    );
     authorizer.activate(Policy::new(&engine.into(), policy).expect("the policy loads"));
     authorizer
 }

@@ -17,6 +17,7 @@ use tidegate::server;
 use tidegate::server::Listeners;
 use tidegate::server::app::App;
 use tidegate::store::Store;
+use tidegate::telemetry::metrics::Metrics;
 use tidegate::wasm::component::Policy;
 use tidegate::wasm::engine;
 use tokio::net::TcpListener;
@@ -87,16 +88,17 @@ impl Gateway {
         let store = store.unwrap_or_else(|| FaultyStore::new(config.store.seed.clone()));
         let env = config.env(Arc::clone(&store) as Arc<dyn Store>);
         let limits = config.limits.clone();
+        let metrics = Arc::new(Metrics::new());
         let authorizer = match initial {
-            InitialPolicy::AllowAll => Authorizer::allow_all(env, limits),
-            _ => Authorizer::new(engine::shared().expect("an engine"), env, limits),
+            InitialPolicy::AllowAll => Authorizer::allow_all(env, limits, Arc::clone(&metrics)),
+            _ => Authorizer::new(engine::shared().expect("an engine"), env, limits, Arc::clone(&metrics)),
         };
         let observers = Observers::new(config.limits.shadow_concurrency);
         let authorizer = authorizer.with_observers(observers.list());
         if let InitialPolicy::Component(policy) = initial {
             authorizer.activate(load(policy));
         }
-        let hub = Hub::start(Arc::clone(&store) as Arc<dyn Store>, config.stream.hub.clone());
+        let hub = Hub::start(Arc::clone(&store) as Arc<dyn Store>, config.stream.hub.clone(), metrics);
         let node = config.node_at(config.listen);
         let app =
             Arc::new(App::new(config, node, hub, Arc::new(authorizer), observers, None, SignaturePolicy::default()));

@@ -1,5 +1,4 @@
-//! `/metrics`. Counters are shared by all gateways of this process, so tests compare them with earlier values. Values that are computed
-//! at scrape time are exact.
+//! `/metrics`. Each gateway has its own counters, so a test knows their values exactly.
 
 use serde_json::json;
 
@@ -19,27 +18,26 @@ async fn value(gateway: &Gateway, name: &str, labels: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn stream_and_policy_events_are_counted() {
+async fn events_of_streams_and_policies_are_counted() {
     let gateway = Gateway::with_policy(&component("allow"), "policy.rotation-window = '0s'").await;
-    let counted = [
-        ("tidegate_stream_requests_total", r#"outcome="allowed""#),
-        ("tidegate_stream_requests_total", r#"cause="4xx",outcome="rejected""#),
-        ("tidegate_stream_requests_total", r#"cause="trap",outcome="error""#),
-        ("tidegate_stream_requests_total", r#"cause="channel_not_allowed",outcome="refused""#),
-        ("tidegate_decision_duration_seconds_count", r#"cached="false""#),
-        ("tidegate_events_received_total", ""),
-        ("tidegate_events_sent_total", ""),
-        ("tidegate_stream_sent_bytes_total", ""),
-        ("tidegate_replays_total", ""),
-        ("tidegate_replay_pages_total", ""),
-        ("tidegate_gaps_total", r#"reason="trimmed""#),
-        ("tidegate_policy_activation_failures_total", r#"stage="compiled""#),
-        ("tidegate_connections_accepted_total", r#"port="data""#),
+    let expected = [
+        ("tidegate_stream_requests_total", r#"outcome="allowed""#, 2.0),
+        ("tidegate_stream_requests_total", r#"cause="4xx",outcome="rejected""#, 1.0),
+        ("tidegate_stream_requests_total", r#"cause="trap",outcome="error""#, 1.0),
+        ("tidegate_stream_requests_total", r#"cause="channel_not_allowed",outcome="refused""#, 1.0),
+        ("tidegate_decision_duration_seconds_count", r#"cached="false""#, 4.0),
+        ("tidegate_events_received_total", "", 1.0),
+        ("tidegate_events_sent_total", "", 2.0),
+        ("tidegate_replays_total", "", 1.0),
+        ("tidegate_replay_pages_total", "", 1.0),
+        ("tidegate_gaps_total", r#"reason="trimmed""#, 1.0),
+        ("tidegate_policy_activation_failures_total", r#"stage="compiled""#, 1.0),
+        ("tidegate_connections_accepted_total", r#"port="data""#, 5.0),
     ];
-    let mut before = Vec::new();
-    for (name, labels) in counted {
-        before.push(value(&gateway, name, labels).await);
+    for (name, labels, _) in expected {
+        assert_eq!(value(&gateway, name, labels).await, 0.0, "{name}{{{labels}}} starts at 0");
     }
+    assert_eq!(value(&gateway, "tidegate_stream_sent_bytes_total", "").await, 0.0);
     let now = gateway.store.now();
     let mut stream = gateway.open("channel=c").await;
     stream.connected("c").await;
@@ -56,9 +54,10 @@ async fn stream_and_policy_events_are_counted() {
         assert!(gateway.activate(&component(name)).await.is_ok());
         assert!(gateway.request("channel=c").await.status >= 400);
     }
-    for ((name, labels), before) in counted.into_iter().zip(before) {
-        assert!(value(&gateway, name, labels).await > before, "{name}{{{labels}}} has grown from {before}");
+    for (name, labels, expected) in expected {
+        assert_eq!(value(&gateway, name, labels).await, expected, "{name}{{{labels}}}");
     }
+    assert!(value(&gateway, "tidegate_stream_sent_bytes_total", "").await > 0.0);
     let streams = gateway.app.streams.clone();
     wait_until("rotated streams have ended", || streams.count() == 0).await;
     // The first policy and two more.

@@ -1,4 +1,4 @@
-//! `GET /metrics`: the counters of the process, and values that are looked up at scrape time.
+//! `GET /metrics`: the counters of this gateway, and values that are looked up at scrape time.
 
 use http::StatusCode;
 use prometheus::TextEncoder;
@@ -10,7 +10,6 @@ use crate::server::respond;
 use crate::server::respond::Response;
 use crate::stream::registry::EndReason;
 use crate::telemetry::metrics::MetricBuilder;
-use crate::telemetry::metrics::metrics;
 use crate::telemetry::process;
 
 /// Media type of the Prometheus text format, with its version.
@@ -25,8 +24,8 @@ pub async fn answer(app: &App) -> Result<Response, ApiError> {
     decisions(app, &builder);
     streams(app, &builder);
     wasm_pool(app, &builder);
-    process::register(&builder);
-    let mut families = metrics().gather();
+    process::register(&builder, app.started_at);
+    let mut families = app.metrics.gather();
     families.extend(builder.0.gather());
     let text = TextEncoder::new().encode_to_string(&families);
     let text = text.map_err(|cause| ApiError::Internal(format!("the metrics cannot be encoded: {cause}")))?;
@@ -126,7 +125,7 @@ fn policy(app: &App, builder: &MetricBuilder) {
             "tidegate_rejected_requests_delayed",
             "Requests of rejected clients that are being delayed (reject.delay).",
         )
-        .set(count(app.held()));
+        .set(count(app.delayed_requests()));
 }
 
 /// Decision log, recording and shadow policy. Their counters exist and are 0 where none is configured.
@@ -171,8 +170,8 @@ fn streams(app: &App, builder: &MetricBuilder) {
         "Streams that the gateway closed so that their clients reconnect, by reason: rotation, revocation, drain or expired grant.",
         &["reason"],
     );
-    for why in EndReason::ALL {
-        ended.with_label_values(&[why.as_str()]).inc_by(app.streams.ended(why));
+    for reason in EndReason::ALL {
+        ended.with_label_values(&[reason.as_str()]).inc_by(app.streams.ended(reason));
     }
 }
 
@@ -217,6 +216,7 @@ mod tests {
     use crate::rollout::observers::Observers;
     use crate::store::Store;
     use crate::store::memory::{MemoryStore, system_clock};
+    use crate::telemetry::metrics::Metrics;
     use crate::util::golden::golden;
     use crate::wasm::component::Policy;
     use crate::wasm::engine;
@@ -228,11 +228,13 @@ mod tests {
         let config = Config::check(raw).expect("a configuration");
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20, Default::default(), system_clock()));
         let env = config.env(Arc::clone(&store));
-        let authorizer = Authorizer::new(engine::shared().expect("an engine"), env, config.limits.clone());
+        let metrics = Arc::<Metrics>::default();
+        let authorizer =
+            Authorizer::new(engine::shared().expect("an engine"), env, config.limits.clone(), Arc::clone(&metrics));
         let observers = Observers::new(config.limits.shadow_concurrency);
         let compiler = authorizer.compiler().expect("it has one");
         authorizer.activate(Policy::new(compiler, EXAMPLE).expect("it loads"));
-        let hub = Hub::start(store, config.stream.hub.clone());
+        let hub = Hub::start(store, config.stream.hub.clone(), metrics);
         let response = answer(&App::new(
             config,
             "node".into(),

@@ -1,4 +1,4 @@
-//! `/v1/policy`: the active policy, another one in its place, and rollback.
+//! `/v1/policy`: reads, replaces and rolls back the active policy.
 
 use std::time::Duration;
 

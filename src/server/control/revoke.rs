@@ -31,8 +31,8 @@ pub async fn revoke(app: &App, request: Request<Incoming>) -> Result<Response, A
     Ok(respond::json(StatusCode::OK, &json!(revoked)))
 }
 
-/// The store failed, so the other nodes may not have been told. This node ends its matching streams all the same: that is what the operator
-/// asked for.
+/// The store failed, so the other nodes may not have received the revocation. This node still ends its matching streams, as the operator
+/// requested.
 fn on_this_node_only(app: &App, selector: Option<StreamSelector>, cause: StoreError) -> ApiError {
     let streams = selector.map_or(0, |selector| app.revocations.end(&selector));
     tracing::warn!(streams, %cause, "revoked on this node only");

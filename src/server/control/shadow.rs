@@ -79,10 +79,10 @@ fn report(shadow: &ShadowPolicy) -> Response {
     respond::json(StatusCode::OK, &json!(shadow.report()))
 }
 
-/// The fleet's report, with the disagreements that this node saw.
-fn with_own(app: &App, told: &ShadowStatus) -> Value {
-    let mut body = json!(told);
-    let own = app.shadow.current().filter(|own| **own.policy().digest() == *told.digest.to_string());
+/// The fleet's report, with the disagreements of this node.
+fn with_own(app: &App, status: &ShadowStatus) -> Value {
+    let mut body = json!(status);
+    let own = app.shadow.current().filter(|own| **own.policy().digest() == *status.digest.to_string());
     body["disagreements"] = own.map_or_else(|| json!([]), |own| json!(own.report().disagreements));
     body
 }

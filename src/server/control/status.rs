@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::telemetry::metrics::metrics;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -11,6 +10,7 @@ use crate::rollout::stage::ActivationError;
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
 use crate::server::control::fleet;
+use crate::server::control::stream_stats::StreamStats;
 use crate::server::recent_rejections::truncate;
 use crate::server::respond;
 use crate::server::respond::Response;
@@ -25,21 +25,20 @@ const NODES_TIMEOUT: Duration = Duration::from_secs(1);
 pub async fn status(app: &App) -> Result<Response, ApiError> {
     let nodes = tokio::time::timeout(NODES_TIMEOUT, fleet::nodes(app));
     let (readiness, nodes) = tokio::join!(app.readiness(), nodes);
-    let (received, sent) = metrics().events();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time after 1970")]
-    let started = (process::started() * 1e3) as u64;
+    let top = app.stream_stats.get(&app.streams).await?;
+    let (received, sent) = app.metrics.events();
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "node": app.node(),
         "now": now_ms(),
-        "started_at": started,
+        "started_at": app.started_at,
         "ready": readiness.is_ready(),
         "draining": readiness.draining,
         "store": readiness.store.as_str(),
         "policy": policy(app),
-        "streams": streams(app),
-        "stream_requests": metrics().stream_requests(),
-        "decisions": decisions(),
+        "streams": streams(app, &top),
+        "stream_requests": app.metrics.stream_requests(),
+        "decisions": decisions(app),
         "events": { "received": received, "sent": sent },
         "memory": {
             "resident_bytes": process::resident(),
@@ -95,22 +94,21 @@ fn failure(refused: &ActivationError) -> Value {
     })
 }
 
-fn streams(app: &App) -> Value {
-    let top = app.stream_stats.get(&app.streams);
+fn streams(app: &App, top: &StreamStats) -> Value {
     let ended: Map<String, Value> =
-        EndReason::ALL.iter().map(|why| (why.as_str().to_owned(), app.streams.ended(*why).into())).collect();
+        EndReason::ALL.iter().map(|reason| (reason.as_str().to_owned(), app.streams.ended(*reason).into())).collect();
     json!({
         "count": app.streams.count(),
         "limit": app.config.stream.max_streams,
-        "delayed": app.held(),
+        "delayed": app.delayed_requests(),
         "ended": ended,
-        "top": *top,
+        "top": top,
     })
 }
 
 /// A cumulative histogram of decision times in seconds; the last bucket has no bound.
-fn decisions() -> Value {
-    let buckets = metrics().decision_buckets().into_iter();
+fn decisions(app: &App) -> Value {
+    let buckets = app.metrics.decision_buckets().into_iter();
     let buckets = buckets.map(|(le, count)| json!({ "le": le.is_finite().then_some(le), "count": count }));
     json!({ "buckets": buckets.collect::<Vec<_>>() })
 }

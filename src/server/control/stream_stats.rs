@@ -1,10 +1,12 @@
 //! Stream counts by channel, by subject and by generation of the policy.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tokio::sync::Mutex;
+use tokio::task::JoinError;
 
 use crate::server::recent_rejections::truncate;
 use crate::stream::registry::StreamRegistry;
@@ -43,43 +45,55 @@ pub struct StreamStats {
     pub by_generation: BTreeMap<u64, usize>,
 }
 
-/// The last statistics, with the time until which they are reused.
+/// Caches the last statistics. The lock is held while streams are counted, so it is one that callers await.
 #[derive(Default)]
-pub struct StreamStatsCache(Mutex<Option<(Instant, Arc<StreamStats>)>>);
+pub struct StreamStatsCache(Arc<Mutex<Option<CachedStats>>>);
+
+struct CachedStats {
+    stats: Arc<StreamStats>,
+    /// Until then they are reused.
+    expires_at: Instant,
+}
 
 impl StreamStatsCache {
-    /// The cached statistics, or new ones. Concurrent callers wait for one count.
-    pub fn get(&self, streams: &StreamRegistry) -> Arc<StreamStats> {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = Instant::now();
-        if let Some((until, stats)) = &*last
-            && start < *until
+    /// The cached statistics, or new ones. Concurrent callers wait for one count, which runs on a thread for blocking work: counting many
+    /// streams takes long enough to delay the streams of a runtime worker. Fails if that thread panics.
+    pub async fn get(&self, streams: &StreamRegistry) -> Result<Arc<StreamStats>, JoinError> {
+        let mut cached = Arc::clone(&self.0).lock_owned().await;
+        if let Some(CachedStats { stats, expires_at }) = &*cached
+            && Instant::now() < *expires_at
         {
-            return Arc::clone(stats);
+            return Ok(Arc::clone(stats));
         }
-        let stats = Arc::new(count(streams));
-        let until = Instant::now() + MIN_AGE.max(start.elapsed() * AGE_PER_COST);
-        *last = Some((until, Arc::clone(&stats)));
-        stats
+        let streams = streams.clone();
+        // The closure owns the lock, so a caller that disconnects cannot start a second count while the first one runs.
+        tokio::task::spawn_blocking(move || {
+            let start = Instant::now();
+            let stats = Arc::new(count(&streams));
+            let expires_at = Instant::now() + MIN_AGE.max(start.elapsed() * AGE_PER_COST);
+            *cached = Some(CachedStats { stats: Arc::clone(&stats), expires_at });
+            stats
+        })
+        .await
     }
 }
 
 fn count(streams: &StreamRegistry) -> StreamStats {
-    let (mut readers, mut after) = (Vec::new(), 0);
+    let (mut infos, mut after) = (Vec::new(), 0);
     loop {
         let page = streams.list(after, PAGE_STREAMS, |_| true);
         let Some((last, _)) = page.last() else { break };
         after = *last;
-        readers.extend(page.into_iter().map(|(_, reader)| reader));
+        infos.extend(page.into_iter().map(|(_, info)| info));
     }
     let (mut channels, mut subjects) = (HashMap::new(), HashMap::new());
     let mut by_generation = BTreeMap::new();
-    for reader in &readers {
-        reader.channels.iter().for_each(|name| *channels.entry(&**name).or_default() += 1);
-        if let Some(subject) = &reader.subject {
+    for info in &infos {
+        info.channels.iter().for_each(|name| *channels.entry(&**name).or_default() += 1);
+        if let Some(subject) = &info.subject {
             *subjects.entry(&**subject).or_default() += 1;
         }
-        *by_generation.entry(reader.generation).or_default() += 1;
+        *by_generation.entry(info.generation).or_default() += 1;
     }
     let (channel_count, subject_count) = (channels.len(), subjects.len());
     StreamStats {
@@ -100,16 +114,18 @@ fn largest(counts: HashMap<&str, usize>) -> Vec<StreamCount> {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use super::*;
     use crate::stream::registry::{AbortSignal, StreamInfo};
 
     #[tokio::test]
     async fn largest_counts_come_first_and_counts_are_reused() {
         let streams = StreamRegistry::new(10_000);
-        let mut tickets = Vec::new();
+        let mut permits = Vec::new();
         for n in 0..2_000u64 {
-            let ticket = streams.admit(AbortSignal::default()).expect("a place");
-            let reader = StreamInfo {
+            let permit = streams.admit(AbortSignal::default()).expect("a place");
+            let info = StreamInfo {
                 request_id: n.to_string(),
                 subject: (n % 2 == 0).then(|| format!("user-{}", n % 4).into()),
                 channels: [format!("c{n}").into(), format!("team-{}", n % 3).into()].into(),
@@ -118,17 +134,31 @@ mod tests {
                 expires_at: None,
                 generation: 1 + n / 1_500,
             };
-            ticket.register(reader, None);
-            tickets.push(ticket);
+            permit.register(info, None);
+            permits.push(permit);
         }
         let cache = StreamStatsCache::default();
-        let stats = cache.get(&streams);
+        let stats = cache.get(&streams).await.expect("counted");
         let count = |name: &str, streams| StreamCount { name: name.into(), streams };
         assert_eq!(stats.by_channel[..3], [count("team-0", 667), count("team-1", 667), count("team-2", 666)]);
         assert_eq!((stats.by_channel.len(), stats.channels, stats.subjects), (MAX_NAMES, 2_003, 2));
         assert_eq!(stats.by_subject, [count("user-0", 500), count("user-2", 500)]);
         assert_eq!(stats.by_generation, [(1, 1_500), (2, 500)].into());
-        drop(tickets);
-        assert!(Arc::ptr_eq(&stats, &cache.get(&streams)), "streams are not counted again at once");
+        drop(permits);
+        let again = cache.get(&streams).await.expect("cached");
+        assert!(Arc::ptr_eq(&stats, &again), "streams are not counted again at once");
+    }
+
+    #[tokio::test]
+    async fn callers_await_a_count_and_an_abandoned_count_completes() {
+        let (streams, cache) = (StreamRegistry::new(1), StreamStatsCache::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        let counting = cache.0.lock().await;
+        let mut waiting = Box::pin(cache.get(&streams));
+        assert!(waiting.as_mut().poll(&mut cx).is_pending(), "a caller waits without blocking this thread");
+        drop(counting);
+        let _begun = waiting.as_mut().poll(&mut cx);
+        drop(waiting);
+        assert!(cache.0.lock().await.is_some(), "the count was completed without its caller");
     }
 }

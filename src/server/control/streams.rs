@@ -23,38 +23,38 @@ pub async fn list<B>(app: &App, request: Request<B>) -> Result<Response, ApiErro
     let generation = params.number("generation", 0, u64::MAX)?;
     let limit = params.number("limit", 1, MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
     let after = params.number("after", 0, u64::MAX)?.unwrap_or(0);
-    let matches = |reader: &StreamInfo| {
-        subject.is_none_or(|wanted| reader.subject.as_deref() == Some(wanted))
-            && channel.is_none_or(|wanted| reader.channels.iter().any(|name| **name == *wanted))
-            && generation.is_none_or(|wanted| reader.generation == wanted)
-            && address.is_none_or(|wanted| *reader.address == *wanted)
+    let matches = |info: &StreamInfo| {
+        subject.is_none_or(|wanted| info.subject.as_deref() == Some(wanted))
+            && channel.is_none_or(|wanted| info.channels.iter().any(|name| **name == *wanted))
+            && generation.is_none_or(|wanted| info.generation == wanted)
+            && address.is_none_or(|wanted| *info.address == *wanted)
     };
     // One more than the limit, to know whether there is a next page.
     let max = usize::try_from(limit).unwrap_or(usize::MAX);
     let found = app.streams.list(after, max.saturating_add(1), matches);
     let (mut streams, mut bytes, mut last) = (Vec::new(), 0, None);
-    for (number, reader) in &found {
+    for (number, info) in &found {
         if streams.len() == max || bytes > MAX_PAGE_BYTES {
             let body = json!({ "count": app.streams.count(), "streams": streams, "next": last });
             return Ok(respond::json(StatusCode::OK, &body));
         }
-        bytes += 128 + reader.channels.iter().map(|name| name.len()).sum::<usize>();
-        streams.push(describe(*number, reader));
+        bytes += 128 + info.channels.iter().map(|name| name.len()).sum::<usize>();
+        streams.push(describe(*number, info));
         last = Some(*number);
     }
     let body = json!({ "count": app.streams.count(), "streams": streams, "next": null });
     Ok(respond::json(StatusCode::OK, &body))
 }
 
-fn describe(number: u64, reader: &StreamInfo) -> Value {
+fn describe(number: u64, info: &StreamInfo) -> Value {
     json!({
         "id": number,
-        "request_id": reader.request_id,
-        "subject": reader.subject,
-        "channels": reader.channels.iter().map(|name| &**name).collect::<Vec<_>>(),
-        "address": reader.address,
-        "since": reader.since,
-        "expires_at": reader.expires_at,
-        "generation": reader.generation,
+        "request_id": info.request_id,
+        "subject": info.subject,
+        "channels": info.channels.iter().map(|name| &**name).collect::<Vec<_>>(),
+        "address": info.address,
+        "since": info.since,
+        "expires_at": info.expires_at,
+        "generation": info.generation,
     })
 }

@@ -122,7 +122,7 @@ fn decisions(app: &App) -> Response {
 
 fn describe(watched: &ObservedDecision) -> Value {
     let decision = &watched.decision;
-    let (outcome, status, kind, body, subject, why) = match &decision.outcome {
+    let (outcome, status, kind, body, subject, error) = match &decision.outcome {
         Outcome::Allowed(grant) => ("allowed", 200, None, None, grant.subject.clone(), None),
         Outcome::Rejected(rejection) => {
             let body = String::from_utf8_lossy(&rejection.body).chars().take(MAX_BODY_CHARS).collect::<String>();
@@ -141,7 +141,7 @@ fn describe(watched: &ObservedDecision) -> Value {
         "status": status,
         "kind": kind,
         "body": body,
-        "reason": decision.reason.clone().or(why),
+        "reason": decision.reason.clone().or(error),
         "subject": subject,
         "cached": decision.cached,
         "duration_us": u64::try_from(decision.duration.as_micros()).unwrap_or(u64::MAX),

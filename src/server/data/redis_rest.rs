@@ -125,7 +125,7 @@ async fn run(app: &App, body: &Value) -> Result<Reply, ApiError> {
     Ok(app.hub.store().command(&command).await?)
 }
 
-/// Strings in base64 where the client asked for it, except `OK`.
+/// Strings in base64 if the client requested it, except `OK`.
 fn to_json(reply: Reply, in_base64: bool) -> Value {
     match reply {
         Reply::Nil => Value::Null,

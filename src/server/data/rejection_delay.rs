@@ -1,15 +1,15 @@
-//! `reject.delay`: a client that was rejected and retries at once waits before the policy is asked again.
+//! `reject.delay`: a client that was rejected and retries at once waits before the policy is evaluated again.
 //!
 //! The stock client retries every second, without end, and has no timeout while it connects: a browser tab that is signed out costs one
 //! decision per delay, and an idle connection in between.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{AUTHORIZATION, COOKIE};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
@@ -65,7 +65,7 @@ impl RejectionDelay {
         }
     }
 
-    /// The key of the client that sent this request; none where nothing is delayed. Other credentials are another client.
+    /// The key of the client that sent this request; `None` if `reject.delay` is 0. Other credentials are another client.
     pub fn client_key(&self, delay: Duration, request: &Request) -> Option<ClientKey> {
         if delay.is_zero() {
             return None;
@@ -121,7 +121,7 @@ impl RejectionDelay {
     }
 
     fn rejected(&self) -> MutexGuard<'_, RejectedClients> {
-        self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rejected.lock()
     }
 }
 

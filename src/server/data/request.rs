@@ -129,9 +129,9 @@ mod tests {
                 .header("x-forwarded-proto", "https")
                 .body(())
                 .expect("request");
-            let told = for_policy(&request, SocketAddr::new(peer.parse().expect("ip"), 1), &config);
-            assert_eq!((&*told.client_address, &*told.scheme), expect, "{peer} {forwarded}");
-            assert_eq!((&*told.authority, &*told.path_with_query), ("gate.example", "/api/realtime?x=1"));
+            let parsed = for_policy(&request, SocketAddr::new(peer.parse().expect("ip"), 1), &config);
+            assert_eq!((&*parsed.client_address, &*parsed.scheme), expect, "{peer} {forwarded}");
+            assert_eq!((&*parsed.authority, &*parsed.path_with_query), ("gate.example", "/api/realtime?x=1"));
         };
         check("192.0.2.1", "203.0.113.9", ("192.0.2.1", "http"));
         check("10.0.0.1", "203.0.113.9", ("203.0.113.9", "https"));

@@ -15,12 +15,11 @@ use crate::server::app::App;
 use crate::server::data::cors;
 use crate::server::data::request::{Query, for_policy};
 use crate::server::respond;
-use crate::server::respond::{Pinned, Response};
+use crate::server::respond::{InFlightBody, Response};
 use crate::stream::body::{ChannelStart, EventStream};
 use crate::stream::position::Positions;
 use crate::stream::registry::{AbortSignal, StreamInfo};
 use crate::telemetry::metrics::StreamRequestOutcome;
-use crate::telemetry::metrics::metrics;
 use crate::util::clock::now_ms;
 
 /// Answers a request to the stream path. CORS headers are on errors too, so that a page can read them.
@@ -41,39 +40,39 @@ pub const REFUSAL_CODES: [&str; 5] =
 
 /// Opens a stream: the request is checked first; then the policy is evaluated once, on the whole set of channels.
 async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Result<Response, ApiError> {
-    let query = parse(app, request).map_err(refused)?;
-    let asked = for_policy(request, peer, &app.config);
+    let query = parse(app, request).map_err(|error| refused(app, error))?;
+    let policy_request = for_policy(request, peer, &app.config);
     let delay = app.live().reject_delay;
-    let client = app.rejection_delay.client_key(delay, &asked);
+    let client = app.rejection_delay.client_key(delay, &policy_request);
     app.rejection_delay.wait(delay, client).await;
     let abort = request.extensions().get::<AbortSignal>().cloned().unwrap_or_default();
     let Some(permit) = app.streams.admit(abort) else {
-        return Err(refused(ApiError::TooManyStreams { max: app.config.stream.max_streams }));
+        return Err(refused(app, ApiError::TooManyStreams { max: app.config.stream.max_streams }));
     };
-    let (decision, pin) = app.authorizer.authorize(&asked, &query.channels).await;
+    let (decision, guard) = app.authorizer.authorize(&policy_request, &query.channels).await;
     app.rejection_delay.record(client, &decision.outcome);
-    metrics().stream_requested(outcome(&decision));
-    app.recent_rejections.record(&asked.id, &query.channels, &decision);
+    app.metrics.stream_requested(outcome(&decision));
+    app.recent_rejections.record(&policy_request.id, &query.channels, &decision);
     let grant = match decision.outcome {
         Outcome::Allowed(grant) => grant,
         Outcome::Rejected(_) if decision.revoked => return Err(ApiError::Revoked),
-        Outcome::Rejected(r) => return Ok(respond::verbatim(r.status, r.headers, r.body, pin)),
+        Outcome::Rejected(r) => return Ok(respond::verbatim(r.status, r.headers, r.body, guard)),
         Outcome::Failed(failure) => return Err(failure.into()),
     };
     let last_event_id = request.headers().get("last-event-id").and_then(|v| v.to_str().ok());
     let (entries, positions) = start_positions(query, last_event_id, &grant);
     let body = EventStream::new(app.stream_context(), permit, entries, positions);
-    let reader = StreamInfo {
-        request_id: asked.id,
+    let info = StreamInfo {
+        request_id: policy_request.id,
         subject: grant.subject.map(Into::into),
         channels: body.channels(),
-        address: asked.client_address.into(),
+        address: policy_request.client_address.into(),
         since: now_ms(),
         expires_at: grant.expires_at,
         generation: decision.policy.map_or(0, |info| info.generation),
     };
-    body.register(reader, grant.expires_at.map(deadline));
-    let mut response = respond::event_stream(Pinned { body, pin });
+    body.register(info, grant.expires_at.map(deadline));
+    let mut response = respond::event_stream(InFlightBody { body, guard });
     for (name, value) in &grant.headers {
         response.headers_mut().append(name, value.clone());
     }
@@ -94,8 +93,8 @@ fn parse(app: &App, request: &Request<Incoming>) -> Result<Query, ApiError> {
 }
 
 /// Counts a refusal by the gateway.
-fn refused(error: ApiError) -> ApiError {
-    metrics().stream_requested(StreamRequestOutcome::Refused(error.code()));
+fn refused(app: &App, error: ApiError) -> ApiError {
+    app.metrics.stream_requested(StreamRequestOutcome::Refused(error.code()));
     error
 }
 
@@ -122,10 +121,10 @@ fn start_positions(query: Query, last_event_id: Option<&str>, grant: &Grant) -> 
             positions.set(number, None);
             continue;
         }
-        let asked = positions.get(number).map_or(ack, StartPosition::Id);
-        let start = match (asked, not_before) {
+        let requested = positions.get(number).map_or(ack, StartPosition::Id);
+        let start = match (requested, not_before) {
             (StartPosition::From(at) | StartPosition::Id(at), Some(bound)) if at < bound => StartPosition::From(bound),
-            _ => asked,
+            _ => requested,
         };
         // The position that a browser sends if it is disconnected before the channel is open.
         positions.set(number, if let StartPosition::Id(id) = start { Some(id) } else { None });

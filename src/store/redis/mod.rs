@@ -21,6 +21,7 @@ use crate::store::fleet_keys::FleetKeys;
 use crate::store::redis::fleet::RedisFleetStore;
 use crate::store::redis::notifications::NotificationSubscriber;
 use crate::store::{KeyLookup, Limits, NotificationHandler, Page, Retention, Store, StoreError, StreamState};
+use crate::telemetry::metrics::Metrics;
 
 /// A client of one Redis.
 pub struct RedisStore {
@@ -35,12 +36,13 @@ pub struct RedisStore {
     lead: OnceLock<Arc<str>>,
     client: Client,
     timeout: Duration,
+    metrics: Arc<Metrics>,
 }
 
 impl RedisStore {
     /// Prepares connections to the Redis that this client knows; none is made yet. `timeout` bounds connecting and each
     /// answer.
-    pub fn new(client: Client, timeout: Duration) -> Result<Self, StoreError> {
+    pub fn new(client: Client, timeout: Duration, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         // No retries in here: a command fails at once while Redis is away, and the next one tries anew.
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(timeout))
@@ -61,6 +63,7 @@ impl RedisStore {
             lead: OnceLock::new(),
             client,
             timeout,
+            metrics,
         })
     }
 
@@ -170,7 +173,9 @@ fn page(reply: Value) -> Result<Page, StoreError> {
 #[async_trait]
 impl Store for RedisStore {
     fn start(&self, bell: Weak<dyn NotificationHandler>) {
-        self.doorbells.get_or_init(|| NotificationSubscriber::start(self.client.clone(), self.timeout, bell));
+        self.doorbells.get_or_init(|| {
+            NotificationSubscriber::start(self.client.clone(), self.timeout, bell, Arc::clone(&self.metrics))
+        });
     }
 
     fn watch(&self, channel: &Arc<str>) {

@@ -1,6 +1,6 @@
 //! The node's connection for notifications: it subscribes to every channel once, and again after a lost link.
 
-use crate::telemetry::metrics::metrics;
+use crate::telemetry::metrics::Metrics;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
@@ -43,9 +43,14 @@ struct Channels {
 
 impl NotificationSubscriber {
     /// Starts the task.
-    pub fn start(client: Client, timeout: Duration, handler: Weak<dyn NotificationHandler>) -> Self {
+    pub fn start(
+        client: Client,
+        timeout: Duration,
+        handler: Weak<dyn NotificationHandler>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let wanted = Arc::new(Wanted::default());
-        let task = tokio::spawn(keep(client, timeout, handler, Arc::clone(&wanted))).abort_handle();
+        let task = tokio::spawn(keep(client, timeout, handler, Arc::clone(&wanted), metrics)).abort_handle();
         Self { wanted, task }
     }
 
@@ -91,20 +96,26 @@ impl Wanted {
 }
 
 /// Connects, and reconnects after each failure, until the handler is dropped.
-async fn keep(client: Client, timeout: Duration, handler: Weak<dyn NotificationHandler>, wanted: Arc<Wanted>) {
+async fn keep(
+    client: Client,
+    timeout: Duration,
+    handler: Weak<dyn NotificationHandler>,
+    wanted: Arc<Wanted>,
+    metrics: Arc<Metrics>,
+) {
     let mut retry = Backoff::new(MIN_RETRY_DELAY, MAX_RETRY_DELAY);
     loop {
         let broken = Arc::new(Notify::new());
         let error = match connect(&client, timeout, &handler, &broken).await {
             Ok(connection) => {
                 retry.reset();
-                metrics().pubsub_connected();
+                metrics.pubsub_connected();
                 serve(connection, timeout, &handler, &wanted, &broken).await
             }
             Err(error) => error,
         };
         let Some(handler) = handler.upgrade() else { return };
-        metrics().pubsub_failed();
+        metrics.pubsub_failed();
         handler.lost(&StoreError::from(error).to_string());
         drop(handler);
         tokio::time::sleep(retry.next_delay()).await;

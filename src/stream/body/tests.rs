@@ -26,7 +26,7 @@ async fn remainder_of_a_frame_is_not_sent_after_a_revocation() {
         linger: Duration::from_secs(30),
     };
     let store = Arc::new(MemoryStore::new(16 << 20, HashMap::new(), system_clock()));
-    let hub = Hub::start(Arc::<MemoryStore>::clone(&store), settings);
+    let hub = Hub::start(Arc::<MemoryStore>::clone(&store), settings, Arc::default());
     let replay_budget = Arc::new(ReplayBudget::new(1 << 20));
     let context = StreamContext { hub, replay_budget, ping_interval: Duration::from_secs(30) };
     for (revoke, expected) in [(true, ""), (false, "reconnect")] {

@@ -71,7 +71,7 @@ async fn retry_of_a_rejected_client_is_delayed_and_no_other_request() {
     let tab = request("/s?channel=a&x=1", Some("session=old"));
     assert_eq!(fixture.delay(&tab).await, Duration::ZERO, "no client was rejected yet");
     fixture.reject(&tab);
-    for (other, why) in [
+    for (other, difference) in [
         (request("/s?channel=a&x=1", Some("session=new")), "signed in"),
         (request("/s?channel=a&x=1", None), "signed out"),
         (request("/s?channel=a&x=1", Some("")), "an empty cookie"),
@@ -80,7 +80,7 @@ async fn retry_of_a_rejected_client_is_delayed_and_no_other_request() {
         (Request { client_address: "192.0.2.2".into(), ..tab.clone() }, "another address"),
         (Request { authority: "other.example".into(), ..tab.clone() }, "another host"),
     ] {
-        assert_eq!(fixture.delay(&other).await, Duration::ZERO, "{why}");
+        assert_eq!(fixture.delay(&other).await, Duration::ZERO, "{difference}");
     }
     assert_eq!(fixture.delay(&request("/s?channel=a&last_ack_a=7&x=1", Some("session=old"))).await, DELAY);
     assert_eq!(fixture.delay(&tab).await, Duration::ZERO, "it was not rejected again");
