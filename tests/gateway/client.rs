@@ -45,12 +45,18 @@ fn joined(headers: &[(String, String)], name: &str) -> String {
 }
 
 /// Sends one request and reads its answer to the end.
-pub async fn ask(to: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Reply {
-    ask_bytes(to, method, target, headers, body.as_bytes()).await
+pub async fn send_request(to: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    send_request_bytes(to, method, target, headers, body.as_bytes()).await
 }
 
 /// The same with a binary body.
-pub async fn ask_bytes(to: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+pub async fn send_request_bytes(
+    to: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Reply {
     let head = head(to, method, target, headers, body.len(), "close");
     with_timeout("an answer", async {
         let mut socket = TcpStream::connect(to).await.expect("the port is open");

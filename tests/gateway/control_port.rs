@@ -2,19 +2,19 @@
 
 use serde_json::json;
 
-use crate::client::{Reply, ask};
+use crate::client::{Reply, send_request};
 use crate::harness::{Gateway, InitialPolicy};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 async fn emit(gateway: &Gateway, headers: &[(&str, &str)], body: &str) -> Reply {
-    ask(gateway.control, "POST", "/v1/emit", headers, body).await
+    send_request(gateway.control, "POST", "/v1/emit", headers, body).await
 }
 
 #[tokio::test]
 async fn readyz_requires_a_store_and_a_policy() {
     let gateway = Gateway::start_with(None, &InitialPolicy::Missing, "").await;
-    let ready = async || ask(gateway.control, "GET", "/readyz", &[], "").await;
+    let ready = async || send_request(gateway.control, "GET", "/readyz", &[], "").await;
     let reply = ready().await;
     let expect = json!({"ready": false, "store": "ok", "policy": "none", "draining": false});
     assert_eq!((reply.status, reply.json()), (503, expect));
@@ -22,10 +22,10 @@ async fn readyz_requires_a_store_and_a_policy() {
     let expect = json!({"ready": true, "store": "ok", "policy": "ok", "draining": false});
     let reply = ready().await;
     assert_eq!((reply.status, reply.json()), (200, expect));
-    assert_eq!(ask(gateway.control, "GET", "/healthz", &[], "").await.json(), json!({"status": "ok"}));
-    assert_eq!(ask(gateway.control, "POST", "/readyz", &[], "").await.status, 405);
-    assert_eq!(ask(gateway.control, "GET", "/v1/emit", &[], "").await.status, 405);
-    assert_eq!(ask(gateway.control, "GET", "/api/realtime", &[], "").await.status, 404);
+    assert_eq!(send_request(gateway.control, "GET", "/healthz", &[], "").await.json(), json!({"status": "ok"}));
+    assert_eq!(send_request(gateway.control, "POST", "/readyz", &[], "").await.status, 405);
+    assert_eq!(send_request(gateway.control, "GET", "/v1/emit", &[], "").await.status, 405);
+    assert_eq!(send_request(gateway.control, "GET", "/api/realtime", &[], "").await.status, 404);
 }
 
 #[tokio::test]
@@ -117,10 +117,10 @@ async fn requests_from_web_pages_are_rejected() {
         }
         assert_eq!(reply.header("access-control-allow-origin"), "", "{headers:?}");
     }
-    let reply = ask(gateway.control, "GET", "/readyz", &[("origin", "https://evil.example")], "").await;
+    let reply = send_request(gateway.control, "GET", "/readyz", &[("origin", "https://evil.example")], "").await;
     assert_eq!(reply.status, 403);
     assert_eq!(
-        ask(gateway.control, "OPTIONS", "/v1/emit", &[("origin", "https://evil.example")], "").await.status,
+        send_request(gateway.control, "OPTIONS", "/v1/emit", &[("origin", "https://evil.example")], "").await.status,
         403
     );
 }
@@ -142,6 +142,6 @@ async fn configured_control_token_is_required() {
     ] {
         assert_eq!(emit(&gateway, headers, good).await.status, status, "{headers:?}");
     }
-    assert_eq!(ask(gateway.control, "GET", "/readyz", &[], "").await.status, 401);
-    assert_eq!(ask(gateway.control, "GET", "/healthz", &[], "").await.status, 200);
+    assert_eq!(send_request(gateway.control, "GET", "/readyz", &[], "").await.status, 401);
+    assert_eq!(send_request(gateway.control, "GET", "/healthz", &[], "").await.status, 200);
 }

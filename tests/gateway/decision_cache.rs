@@ -8,7 +8,7 @@ use tidegate::policy::Outcome;
 use tokio::net::TcpStream;
 use tokio::sync::broadcast::Receiver;
 
-use crate::client::{Sse, ask};
+use crate::client::{Sse, send_request};
 use crate::guests::component;
 use crate::harness::{Gateway, load, wait_until, with_timeout};
 
@@ -108,7 +108,7 @@ async fn cached_decision_needs_no_instance() {
     let gateway = Gateway::with_policy(&component("kept"), toml).await;
     assert_eq!(request_status(&gateway, "channel=g", "a").await, 200);
     wait_until("the stream has ended", || gateway.app.streams.count() == 0).await;
-    let waiting = tokio::spawn(ask(gateway.data, "GET", "/api/realtime?channel=w", &[], ""));
+    let waiting = tokio::spawn(send_request(gateway.data, "GET", "/api/realtime?channel=w", &[], ""));
     wait_until("the only permit is taken", || gateway.app.streams.count() == 1).await;
     assert_eq!(request_status(&gateway, "channel=n", "a").await, 503);
     assert_eq!(request_status(&gateway, "channel=g", "a").await, 200);
@@ -127,7 +127,7 @@ async fn delayed_rejection_ends_when_a_new_policy_allows_the_client() {
     let waiting = tokio::spawn(async move { Sse::open(to, "/api/realtime?channel=c", &[]).await });
     wait_until("the rejection is delayed", || gateway.app.delayed_requests() == 1).await;
     assert!(decisions.try_recv().is_err() && gateway.is_idle(), "the request is delayed without a decision");
-    let other = ask(gateway.data, "GET", "/api/realtime?channel=c", &[("cookie", "another")], "").await;
+    let other = send_request(gateway.data, "GET", "/api/realtime?channel=c", &[("cookie", "another")], "").await;
     assert_eq!(other.status, 418, "other credentials are another client");
     // One delayed rejection is allowed for ten streams.
     assert_eq!(gateway.request("channel=c").await.status, 418);
@@ -142,7 +142,7 @@ async fn delayed_rejection_ends_with_its_client_and_with_a_drain() {
     let gateway = Gateway::with_policy(&component("deny"), DELAYED_REJECTION).await;
     assert_eq!(gateway.request("channel=c").await.status, 418);
     let to = gateway.data;
-    let wait = || tokio::spawn(ask(to, "GET", "/api/realtime?channel=c", &[], ""));
+    let wait = || tokio::spawn(send_request(to, "GET", "/api/realtime?channel=c", &[], ""));
     let first = wait();
     wait_until("the rejection is delayed", || gateway.app.delayed_requests() == 1).await;
     first.abort();

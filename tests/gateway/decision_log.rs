@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tidegate::audit::mask::MaskedField;
 use tidegate::audit::{AuditConfig, LogTarget, recording, writer};
 
-use crate::client::{Sse, ask};
+use crate::client::{Sse, send_request};
 use crate::guests::component;
 use crate::harness::Gateway;
 
@@ -41,7 +41,9 @@ async fn open(gateway: &Gateway, query: &str) {
 
 async fn request_status(gateway: &Gateway, query: &str) -> u16 {
     let target = format!("/api/realtime?{query}");
-    ask(gateway.data, "GET", &target, &[("cookie", "session=s1"), ("authorization", "Bearer hush")], "").await.status
+    send_request(gateway.data, "GET", &target, &[("cookie", "session=s1"), ("authorization", "Bearer hush")], "")
+        .await
+        .status
 }
 
 #[tokio::test]

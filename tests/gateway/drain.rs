@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::client::{Sse, ask};
+use crate::client::{Sse, send_request};
 use crate::guests::component;
 use crate::harness::{Gateway, wait_until, with_timeout};
 
@@ -27,23 +27,23 @@ async fn node_reports_not_ready_and_keeps_serving_before_the_listener_closes() {
     let (data, control, store) = (gateway.data, gateway.control, gateway.store.clone());
     let mut before = gateway.open("channel=c").await;
     before.connected("c").await;
-    assert_eq!(ask(data, "GET", "/healthz", &[], "").await.status, 200);
+    assert_eq!(send_request(data, "GET", "/healthz", &[], "").await.status, 200);
     let served = gateway.stop();
     // The node is not ready as soon as its task runs.
     with_timeout("the node reports not ready", async {
-        while ask(control, "GET", "/readyz", &[], "").await.status == 200 {}
+        while send_request(control, "GET", "/readyz", &[], "").await.status == 200 {}
     })
     .await;
-    let ready = ask(control, "GET", "/readyz", &[], "").await;
+    let ready = send_request(control, "GET", "/readyz", &[], "").await;
     let expect = json!({"ready": false, "store": "ok", "policy": "ok", "draining": true});
     assert_eq!((ready.status, ready.json()), (503, expect));
-    let health = ask(data, "GET", "/healthz", &[], "").await;
+    let health = send_request(data, "GET", "/healthz", &[], "").await;
     assert_eq!(
         (health.status, health.json()),
         (503, json!({"status": "draining"})),
         "load balancers check the data port"
     );
-    assert_eq!(ask(control, "GET", "/healthz", &[], "").await.status, 200, "the process is alive");
+    assert_eq!(send_request(control, "GET", "/healthz", &[], "").await.status, 200, "the process is alive");
 
     let mut late = Sse::open(data, STREAM, &[]).await;
     late.connected("c").await;
@@ -71,7 +71,7 @@ async fn control_port_answers_until_the_drain_ends() {
     }
     let served = gateway.stop();
     wait_until_closed(data).await;
-    assert_eq!(ask(control, "GET", "/readyz", &[], "").await.status, 503);
+    assert_eq!(send_request(control, "GET", "/readyz", &[], "").await.status, 503);
     with_timeout("the server ends", served).await.expect("no panic");
     drop(lasting);
 }

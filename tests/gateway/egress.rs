@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use tidegate::policy::Outcome;
 use tokio::net::TcpListener;
 
-use crate::client::{Reply, ask};
+use crate::client::{Reply, send_request};
 use crate::guests::component;
 use crate::harness::{Gateway, wait_until};
 use crate::origin::{Answer, Origin};
@@ -32,7 +32,7 @@ async fn with_origin(origin: &Origin, more: &str) -> Gateway {
 
 async fn fetch(gateway: &Gateway, to: &str, times: usize) -> Reply {
     let headers = [("x-to", to), ("x-times", &"i".repeat(times))];
-    ask(gateway.data, "GET", "/api/realtime?channel=c", &headers, "").await
+    send_request(gateway.data, "GET", "/api/realtime?channel=c", &headers, "").await
 }
 
 #[tokio::test]

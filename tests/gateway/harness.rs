@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::client::{Reply, Sse, ask};
+use crate::client::{Reply, Sse, send_request};
 use crate::faulty_store::FaultyStore;
 
 /// Longer than any condition of a test takes, even on a busy machine.
@@ -122,7 +122,7 @@ impl Gateway {
 
     /// Requests a stream, and reads the answer to its end.
     pub async fn request(&self, query: &str) -> Reply {
-        ask(self.data, "GET", &format!("/api/realtime?{query}"), &[], "").await
+        send_request(self.data, "GET", &format!("/api/realtime?{query}"), &[], "").await
     }
 
     /// Runs a policy through the whole activation pipeline.

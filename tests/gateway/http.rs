@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::client::{Sse, ask};
+use crate::client::{Sse, send_request};
 use crate::harness::{Gateway, InitialPolicy, wait_until, with_timeout};
 
 const STREAM: &str = "/api/realtime?channel=c";
@@ -13,25 +13,25 @@ const STREAM: &str = "/api/realtime?channel=c";
 async fn unknown_methods_are_405_and_unknown_paths_404_as_json() {
     let gateway = Gateway::start("").await;
     for method in ["POST", "PUT", "DELETE", "PATCH"] {
-        let reply = ask(gateway.data, method, STREAM, &[], "").await;
+        let reply = send_request(gateway.data, method, STREAM, &[], "").await;
         assert_eq!(
             (reply.status, &*reply.code(), &*reply.header("allow")),
             (405, "method_not_allowed", "GET, OPTIONS")
         );
         assert_eq!(reply.header("access-control-allow-origin"), "*", "{method}");
     }
-    let reply = ask(gateway.data, "HEAD", STREAM, &[], "").await;
+    let reply = send_request(gateway.data, "HEAD", STREAM, &[], "").await;
     assert_eq!((reply.status, &*reply.header("allow")), (405, "GET, OPTIONS"));
     for path in
         ["/", "/api", "/api/realtime/", "/api/realtime/x", "/redis", "/redis/pipeline", "/playground/emit", "/v1/emit"]
     {
         for method in ["GET", "POST"] {
-            let reply = ask(gateway.data, method, path, &[], "").await;
+            let reply = send_request(gateway.data, method, path, &[], "").await;
             assert_eq!((reply.status, &*reply.code()), (404, "not_found"), "{method} {path}");
             assert_eq!(reply.header("content-type"), "application/json");
         }
     }
-    let reply = ask(gateway.data, "GET", "/healthz", &[], "").await;
+    let reply = send_request(gateway.data, "GET", "/healthz", &[], "").await;
     assert_eq!((reply.status, reply.json()), (200, json!({"status": "ok"})));
     assert!(gateway.is_idle());
 }
@@ -43,7 +43,7 @@ async fn any_origin_is_allowed_without_a_configured_one() {
     let sse = Sse::open(gateway.data, STREAM, &origin).await;
     assert_eq!(sse.header("access-control-allow-origin"), "*");
     assert_eq!((sse.header("access-control-allow-credentials"), sse.header("vary")), (String::new(), String::new()));
-    let reply = ask(gateway.data, "OPTIONS", STREAM, &origin, "").await;
+    let reply = send_request(gateway.data, "OPTIONS", STREAM, &origin, "").await;
     assert_eq!((reply.status, &*reply.header("access-control-allow-origin")), (204, "*"));
     assert!(reply.header("access-control-allow-methods").contains("GET"));
 }
@@ -78,7 +78,7 @@ async fn configured_origins_are_echoed_with_credentials_on_every_answer() {
             (&trapping, "GET", STREAM, 500, "a trap"),
             (&undecided, "GET", STREAM, 503, "no policy"),
         ] {
-            let reply = ask(gateway.data, method, target, &headers, "").await;
+            let reply = send_request(gateway.data, method, target, &headers, "").await;
             assert_eq!(reply.status, status, "{what}");
             answers.push((reply.headers, what));
         }
@@ -109,7 +109,7 @@ async fn header_over_the_limit_is_431_and_names_the_option() {
         (long(20 << 10), &[("cookie", &cookie[..20 << 10])]),
     ] {
         for port in [gateway.data, gateway.control] {
-            let reply = ask(port, "GET", &target, headers, "").await;
+            let reply = send_request(port, "GET", &target, headers, "").await;
             assert_eq!((reply.status, &*reply.code()), (431, "header_too_large"));
             assert!(reply.body.contains("server.max-header-size") && reply.body.contains("32768"), "{}", reply.body);
         }

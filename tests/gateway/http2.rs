@@ -8,7 +8,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::client::ask;
+use crate::client::send_request;
 use crate::harness::{Gateway, wait_until, with_timeout};
 
 type Client = SendRequest<Empty<Bytes>>;
@@ -54,7 +54,7 @@ async fn stalled_stream_is_reset_without_other_streams_of_its_connection() {
         says(&mut meant, "connected").await;
         // More than the stream's window holds, so that the client does not receive the reconnect frame.
         gateway.store.emit_own("c", "e", &json!("x".repeat(5000))).await;
-        let revoke = |headers| ask(gateway.control, "POST", "/v1/revoke", headers, r#"{"channel":"c"}"#);
+        let revoke = |headers| send_request(gateway.control, "POST", "/v1/revoke", headers, r#"{"channel":"c"}"#);
         assert_eq!(revoke(&[("content-type", "application/json")]).await.json()["streams"], 1);
         wait_until("the stream has ended", || gateway.app.streams.count() == 1).await;
         assert!(with_timeout("the connection ends", meant.collect()).await.is_err(), "the stream is reset");

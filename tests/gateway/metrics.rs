@@ -2,13 +2,13 @@
 
 use serde_json::json;
 
-use crate::client::ask;
+use crate::client::send_request;
 use crate::guests::component;
 use crate::harness::{Gateway, wait_until};
 
 /// The sum of all series of this name whose labels contain this text.
 async fn value(gateway: &Gateway, name: &str, labels: &str) -> f64 {
-    let reply = ask(gateway.control, "GET", "/metrics", &[], "").await;
+    let reply = send_request(gateway.control, "GET", "/metrics", &[], "").await;
     assert_eq!((reply.status, &*reply.header("content-type")), (200, "text/plain; version=0.0.4; charset=utf-8"));
     let series = reply.body.lines().filter(|line| {
         let at = line.find(['{', ' ']).unwrap_or(line.len());
@@ -83,7 +83,8 @@ async fn unreachable_store_is_reported() {
 #[tokio::test]
 async fn metrics_require_the_control_token() {
     let gateway = Gateway::start("control.token = 'right'").await;
-    let status = async |headers: &[(&str, &str)]| ask(gateway.control, "GET", "/metrics", headers, "").await.status;
+    let status =
+        async |headers: &[(&str, &str)]| send_request(gateway.control, "GET", "/metrics", headers, "").await.status;
     assert_eq!(status(&[]).await, 401);
     assert_eq!(status(&[("authorization", "Bearer right")]).await, 200);
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Reply, ask};
+use crate::client::{Reply, send_request};
 use crate::harness::Gateway;
 
 const TOML: &str =
@@ -10,7 +10,7 @@ const TOML: &str =
 const TOKEN: (&str, &str) = ("authorization", "Bearer two");
 
 async fn post(gateway: &Gateway, path: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
-    ask(gateway.data, "POST", path, headers, &body.to_string()).await
+    send_request(gateway.data, "POST", path, headers, &body.to_string()).await
 }
 
 #[tokio::test]
@@ -32,7 +32,7 @@ async fn commands_require_a_token() {
         let reply = post(&gateway, "/redis/pipeline", headers, &json!([command])).await;
         assert_eq!(reply.status, status, "{headers:?}");
     }
-    assert_eq!(ask(gateway.data, "GET", "/redis", &[TOKEN], "").await.status, 405);
+    assert_eq!(send_request(gateway.data, "GET", "/redis", &[TOKEN], "").await.status, 405);
     let without = Gateway::start("").await;
     assert_eq!(post(&without, "/redis", &[TOKEN], &command).await.status, 404);
 }
@@ -63,7 +63,7 @@ async fn only_allowed_commands_on_allowed_channels_are_executed() {
         assert_eq!(reply.status, 200);
         assert!(reply.json()[0]["error"].is_string() && reply.json()[1]["result"] == json!([]), "{}", reply.body);
     }
-    assert_eq!(ask(gateway.data, "POST", "/redis", &[TOKEN], "{").await.status, 400);
+    assert_eq!(send_request(gateway.data, "POST", "/redis", &[TOKEN], "{").await.status, 400);
     assert_eq!(post(&gateway, "/redis/multi-exec", &[TOKEN], &json!([])).await.status, 404);
     assert_eq!(post(&gateway, "/redis/subscribe/secret-1", &[TOKEN], &json!([])).await.status, 403);
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::client::{Reply, Sse, ask};
+use crate::client::{Reply, Sse, send_request};
 use crate::guests::component;
 use crate::harness::{Gateway, InitialPolicy, wait_until, with_timeout};
 
@@ -44,11 +44,11 @@ async fn open_as(gateway: &Gateway, session: &str, query: &str) -> Sse {
 async fn request_as(gateway: &Gateway, session: &str, query: &str) -> Reply {
     let cookie = format!("session={session}");
     let headers = [("cookie", &*cookie), ("origin", "https://a.b")];
-    ask(gateway.data, "GET", &format!("/api/realtime?{query}"), &headers, "").await
+    send_request(gateway.data, "GET", &format!("/api/realtime?{query}"), &headers, "").await
 }
 
 async fn post_revocation(gateway: &Gateway, order: &Value) -> Reply {
-    ask(gateway.control, "POST", "/v1/revoke", &[JSON], &order.to_string()).await
+    send_request(gateway.control, "POST", "/v1/revoke", &[JSON], &order.to_string()).await
 }
 
 /// Revokes, and returns the number of closed streams.
@@ -138,15 +138,18 @@ async fn active_revocation_overrides_fresh_and_cached_decisions() {
         assert_eq!(watched.decision.cached, cached, "revocation clears the cache, and is checked for cached decisions");
     }
     drop(open_as(&gateway, "a", "channel=o").await);
-    let list = ask(gateway.control, "GET", "/v1/revocations", &[], "").await.json();
+    let list = send_request(gateway.control, "GET", "/v1/revocations", &[], "").await.json();
     let revocation = &list["revocations"][0];
     assert_eq!(revocation["subject"], "alice", "{list}");
     let path = format!("/v1/revocations/{}", revocation["id"].as_str().expect("an id"));
     for status in [200, 404] {
-        assert_eq!(ask(gateway.control, "DELETE", &path, &[], "").await.status, status);
+        assert_eq!(send_request(gateway.control, "DELETE", &path, &[], "").await.status, status);
     }
     drop(open_as(&gateway, "a", "channel=g").await);
-    assert_eq!(ask(gateway.control, "GET", "/v1/revocations", &[], "").await.json(), json!({"revocations": []}));
+    assert_eq!(
+        send_request(gateway.control, "GET", "/v1/revocations", &[], "").await.json(),
+        json!({"revocations": []})
+    );
 }
 
 #[tokio::test]
@@ -250,7 +253,7 @@ async fn no_event_is_delivered_while_commands_cannot_be_read() {
     sse.connected("c").await;
     assert_delivers(&gateway, &mut sse, "c").await;
     gateway.store.set_wrong_type(COMMANDS, true);
-    let ready = || ask(gateway.control, "GET", "/readyz", &[], "");
+    let ready = || send_request(gateway.control, "GET", "/readyz", &[], "");
     wait_until("the commands are not synced", || !gateway.app.commands.are_synced()).await;
     assert_eq!(ready().await.status, 503);
     let events =
@@ -340,7 +343,7 @@ async fn concurrent_requests_cannot_bypass_a_revocation() {
             assert!(late.is_empty(), "round {round}: {late:?}");
         }
         let path = format!("/v1/revocations/{}", revocation.as_str().expect("an id"));
-        assert_eq!(ask(gateway.control, "DELETE", &path, &[], "").await.status, 200);
+        assert_eq!(send_request(gateway.control, "DELETE", &path, &[], "").await.status, 200);
     }
     clients.iter().for_each(tokio::task::JoinHandle::abort);
 }
@@ -395,7 +398,7 @@ async fn store_rollback_ends_all_streams_and_keeps_revocations() {
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
     assert_eq!(gateway.request("channel=d").await.code(), "revoked");
-    let list = ask(gateway.control, "GET", "/v1/revocations", &[], "").await.json();
+    let list = send_request(gateway.control, "GET", "/v1/revocations", &[], "").await.json();
     assert_eq!(list["revocations"][0]["channel"], "d", "the store has the revocation again: {list}");
     assert_eq!(revoke(&gateway, &json!({"channel": "c"})).await, 1);
     assert_ends(sse).await;
@@ -471,14 +474,14 @@ async fn invalid_revocations_are_rejected_with_the_expected_form() {
         (r#"["alice"]"#, "right would be"),
         ("{", "right would be"),
     ] {
-        let reply = ask(gateway.control, "POST", "/v1/revoke", &[JSON], body).await;
+        let reply = send_request(gateway.control, "POST", "/v1/revoke", &[JSON], body).await;
         assert_eq!(reply.status, 400, "{body}: {}", reply.body);
         assert!(reply.body.contains(word), "{body}: {}", reply.body);
     }
     gateway.store.disconnect();
     assert_eq!(post_revocation(&gateway, &json!({"all": true})).await.code(), "store_unavailable");
-    assert_eq!(ask(gateway.control, "GET", "/v1/revocations", &[], "").await.status, 503);
-    assert_eq!(ask(gateway.control, "DELETE", "/v1/revocations/1", &[], "").await.status, 503);
+    assert_eq!(send_request(gateway.control, "GET", "/v1/revocations", &[], "").await.status, 503);
+    assert_eq!(send_request(gateway.control, "DELETE", "/v1/revocations/1", &[], "").await.status, 503);
 }
 
 #[tokio::test]
@@ -494,7 +497,7 @@ async fn clients_and_emitters_cannot_access_fleet_keys() {
     ] {
         assert_eq!(gateway.request(&format!("channel={key}")).await.code(), "channel_not_allowed");
         let event = json!({"channel": key, "event": "command", "data": {"kind": "revoke"}}).to_string();
-        assert_eq!(ask(gateway.control, "POST", "/v1/emit", &[JSON], &event).await.status, 403);
+        assert_eq!(send_request(gateway.control, "POST", "/v1/emit", &[JSON], &event).await.status, 403);
         let token = [JSON, ("authorization", "Bearer t")];
         for command in [
             json!(["XADD", key, "*", "event", "command", "data", r#"{"kind":"revoke"}"#]),
@@ -502,10 +505,10 @@ async fn clients_and_emitters_cannot_access_fleet_keys() {
             json!(["PUBLISH", key, "x"]),
             json!(["EXPIRE", key, 0]),
         ] {
-            let reply = ask(gateway.data, "POST", "/redis", &token, &command.to_string()).await;
+            let reply = send_request(gateway.data, "POST", "/redis", &token, &command.to_string()).await;
             assert_eq!(reply.status, 403, "{command}");
         }
-        let reply = ask(gateway.data, "POST", &format!("/redis/subscribe/{key}"), &token, "").await;
+        let reply = send_request(gateway.data, "POST", &format!("/redis/subscribe/{key}"), &token, "").await;
         assert_eq!(reply.status, 403);
     }
     assert_delivers(&gateway, &mut sse, "c").await;

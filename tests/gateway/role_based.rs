@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tidegate::policytest::{TestCase, TestEnv, TestSuite, file};
 
-use crate::client::{Sse, ask};
+use crate::client::{Sse, send_request};
 use crate::harness::Gateway;
 
 /// The cases that examples of this pattern share in all languages.
@@ -54,7 +54,7 @@ async fn assert_decides(gateway: &Gateway, case: &TestCase) {
         }
         return;
     }
-    let reply = ask(gateway.data, "GET", &ask_for.path_with_query, &headers, "").await;
+    let reply = send_request(gateway.data, "GET", &ask_for.path_with_query, &headers, "").await;
     let body = expect("body").and_then(Value::as_str).expect("its body");
     assert_eq!((Some(&json!(reply.status)), &*reply.body), (expect("status"), body), "{what}");
     let kind = [reply.header("content-type")];
@@ -86,7 +86,7 @@ async fn large_request_is_decided_like_a_small_one() {
     let gateway = Gateway::with_policy(&component, &configuration(&suite().cases[0].env)).await;
     // More than the initial memory of the policy holds.
     let cookie = |sid| format!("{} session={sid}", "a=b; ".repeat(10_000));
-    let reply = ask(gateway.data, "GET", "/api/realtime", &[("cookie", &cookie("mallory"))], "").await;
+    let reply = send_request(gateway.data, "GET", "/api/realtime", &[("cookie", &cookie("mallory"))], "").await;
     assert_eq!((reply.status, &*reply.body), (401, "Unauthorized"));
     Sse::open(gateway.data, "/api/realtime", &[("cookie", &cookie("alice"))]).await.connected("default").await;
 }
@@ -95,7 +95,7 @@ async fn large_request_is_decided_like_a_small_one() {
 async fn policy_without_lookup_permission_rejects_all_requests() {
     let component = std::fs::read(committed()).expect("the component exists");
     let gateway = Gateway::with_policy(&component, "").await;
-    let reply = ask(gateway.data, "GET", "/api/realtime", &[("cookie", "session=alice")], "").await;
+    let reply = send_request(gateway.data, "GET", "/api/realtime", &[("cookie", "session=alice")], "").await;
     assert_eq!((reply.status, &*reply.body), (503, "Try again"));
     assert!(gateway.is_idle());
 }
@@ -106,7 +106,7 @@ async fn reason_and_subject_are_visible_to_the_operator_only() {
     let gateway = Gateway::with_policy(&component, &configuration(&suite().cases[0].env)).await;
     let mut decisions = gateway.app.authorizer.watch();
     let target = "/api/realtime?channel=team-blue";
-    let reply = ask(gateway.data, "GET", target, &[("cookie", "session=alice")], "").await;
+    let reply = send_request(gateway.data, "GET", target, &[("cookie", "session=alice")], "").await;
     assert_eq!(reply.status, 403);
     let watched = decisions.try_recv().expect("a decision");
     assert_eq!(watched.channels, ["team-blue"]);

@@ -7,7 +7,7 @@ use tidegate::artifact::digest::Digest;
 use tidegate::policy::info::PolicyOrigin;
 use tidegate::rollout::stage::Stage;
 
-use crate::client::{Reply, ask, ask_bytes};
+use crate::client::{Reply, send_request, send_request_bytes};
 use crate::guests::component;
 use crate::harness::{Gateway, InitialPolicy};
 
@@ -24,11 +24,11 @@ async fn without_policy() -> Gateway {
 }
 
 async fn put(gateway: &Gateway, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
-    ask_bytes(gateway.control, "PUT", target, headers, body).await
+    send_request_bytes(gateway.control, "PUT", target, headers, body).await
 }
 
 async fn status(gateway: &Gateway) -> Value {
-    ask(gateway.control, "GET", "/v1/policy", &[], "").await.json()
+    send_request(gateway.control, "GET", "/v1/policy", &[], "").await.json()
 }
 
 fn bundle(name: &str, cases: &str) -> Vec<u8> {
@@ -52,16 +52,16 @@ async fn policy_is_activated_and_rolled_back() {
     assert_eq!(answer["active"]["persisted"], false, "there is no file here: {answer}");
     gateway.open("channel=c").await.connected("c").await;
 
-    let nothing = ask(gateway.control, "POST", "/v1/policy/rollback", &[JSON], "{}").await;
+    let nothing = send_request(gateway.control, "POST", "/v1/policy/rollback", &[JSON], "{}").await;
     assert_eq!((nothing.status, &*nothing.code()), (409, "no_previous_policy"), "{}", nothing.body);
     let reply = put(&gateway, "/v1/policy", &[WASM], &component("deny")).await;
     assert_eq!(reply.status, 200, "{}", reply.body);
     assert_eq!(gateway.request("channel=c").await.status, 418);
     assert_eq!(status(&gateway).await["rollback_target"], json!(allow));
-    let back = ask(gateway.control, "POST", "/v1/policy/rollback", &[JSON], "{}").await;
+    let back = send_request(gateway.control, "POST", "/v1/policy/rollback", &[JSON], "{}").await;
     assert_eq!((back.status, &back.json()["active"]["digest"]), (200, &json!(allow)), "{}", back.body);
     gateway.open("channel=c").await.connected("c").await;
-    let nothing = ask(gateway.control, "POST", "/v1/policy/rollback", &[JSON], "{}").await;
+    let nothing = send_request(gateway.control, "POST", "/v1/policy/rollback", &[JSON], "{}").await;
     assert_eq!(nothing.status, 409, "one goes back once a step: {}", nothing.body);
     let numbers = status(&gateway).await["history"]
         .as_array()
@@ -148,9 +148,10 @@ async fn activation_with_a_stale_precondition_is_412() {
         let reply = put(&gateway, "/v1/policy", &[WASM, (header, &value)], policy).await;
         assert_eq!(reply.status, expect, "{header}: {value}: {}", reply.body);
     }
-    let known = ask(gateway.control, "GET", "/v1/policy", &[("if-none-match", &tag(&deny))], "").await;
+    let known = send_request(gateway.control, "GET", "/v1/policy", &[("if-none-match", &tag(&deny))], "").await;
     assert_eq!((known.status, known.header("etag")), (304, tag(&deny)));
-    let back = ask(gateway.control, "POST", "/v1/policy/rollback", &[JSON, ("if-match", &tag(&allow))], "{}").await;
+    let back =
+        send_request(gateway.control, "POST", "/v1/policy/rollback", &[JSON, ("if-match", &tag(&allow))], "{}").await;
     assert_eq!(back.status, 412, "{}", back.body);
 }
 
@@ -176,7 +177,7 @@ async fn malformed_policy_request_is_rejected_before_the_pipeline() {
     let open = Gateway::start("").await;
     let reply = put(&open, "/v1/policy", &[WASM], &component("allow")).await;
     assert_eq!((reply.status, &*reply.code()), (409, "policy_not_managed_here"), "{}", reply.body);
-    let reply = ask(gateway.control, "POST", "/v1/policy/rollback", &[], "").await;
+    let reply = send_request(gateway.control, "POST", "/v1/policy/rollback", &[], "").await;
     assert_eq!(reply.status, 415, "{}", reply.body);
 }
 

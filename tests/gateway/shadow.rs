@@ -11,7 +11,7 @@ use tidegate::shadow::counts::ShadowCounts;
 use tidegate::shadow::decision_change;
 use tidegate::shadow::shadow_policy::{ShadowPolicy, ShadowSampling};
 
-use crate::client::{Sse, ask};
+use crate::client::{Sse, send_request};
 use crate::guests::component;
 use crate::harness::{Gateway, load, wait_until};
 use crate::origin::{Answer, Origin as Server};
@@ -90,11 +90,11 @@ async fn shadow_policy_sees_only_lookups_of_the_active_policy() {
     // The store is unreachable for the active policy, and so for the shadow policy.
     let away = start_shadow(&gateway, &example(), ALL_REQUESTS);
     gateway.store.disconnect();
-    let reply = ask(gateway.data, "GET", "/api/realtime?channel=alice", &[("cookie", "session=s1")], "").await;
+    let reply = send_request(gateway.data, "GET", "/api/realtime?channel=alice", &[("cookie", "session=s1")], "").await;
     assert_eq!(reply.status, 503);
     wait_for_counts(&away, ShadowCounts { agree: 1, ..ShadowCounts::default() }).await;
     let strict = start_shadow(&gateway, &component("deny"), ALL_REQUESTS);
-    assert_eq!(ask(gateway.data, "GET", "/api/realtime?channel=alice", &[], "").await.status, 401);
+    assert_eq!(send_request(gateway.data, "GET", "/api/realtime?channel=alice", &[], "").await.status, 401);
     wait_for_counts(&strict, ShadowCounts { other: 1, ..ShadowCounts::default() }).await;
     let disagreement = strict.report().disagreements.remove(0);
     assert_eq!(disagreement.changed_fields, ["status", "headers", "body"]);
@@ -131,7 +131,7 @@ async fn shadow_share_selects_the_same_clients_each_time() {
     let (mut asked, mut last) = (Vec::new(), 0);
     for number in [(0..30), (0..30)].into_iter().flatten() {
         let cookie = format!("session={number}");
-        ask(gateway.data, "GET", "/api/realtime?channel=c", &[("cookie", &*cookie)], "").await;
+        send_request(gateway.data, "GET", "/api/realtime?channel=c", &[("cookie", &*cookie)], "").await;
         // The permit is taken before the answer is sent, so the shadow evaluation has finished when its permit is free again.
         wait_until("no shadow evaluation is running", || shadow.is_idle()).await;
         let now = shadow.counts().agree;

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Reply, Sse, ask};
+use crate::client::{Reply, Sse, send_request};
 use crate::guests::component;
 use crate::harness::{Gateway, wait_until};
 
 async fn get(gateway: &Gateway, target: &str) -> Reply {
-    ask(gateway.control, "GET", target, &[], "").await
+    send_request(gateway.control, "GET", target, &[], "").await
 }
 
 async fn streams(gateway: &Gateway, query: &str) -> Value {
@@ -113,12 +113,15 @@ async fn status_page_needs_no_token_and_loads_nothing_external() {
     assert_eq!(get(&gateway, "/v1/status").await.status, 401);
     assert_eq!(get(&gateway, "/nothing").await.status, 401);
     for target in ["/", "/openapi.json"] {
-        let foreign = ask(gateway.control, "GET", target, &[("origin", "https://evil.example")], "").await;
+        let foreign = send_request(gateway.control, "GET", target, &[("origin", "https://evil.example")], "").await;
         assert_eq!(foreign.status, 403);
-        assert_eq!(ask(gateway.control, "POST", target, &[], "").await.header("allow"), "GET");
+        assert_eq!(send_request(gateway.control, "POST", target, &[], "").await.header("allow"), "GET");
     }
     let gateway = Gateway::start("").await;
-    assert_eq!(ask(gateway.control, "GET", "/", &[("host", "evil.example")], "").await.code(), "host_not_allowed");
+    assert_eq!(
+        send_request(gateway.control, "GET", "/", &[("host", "evil.example")], "").await.code(),
+        "host_not_allowed"
+    );
 }
 
 /// After each fleet command a node reads for a moment. It stays ready meanwhile, on every endpoint.

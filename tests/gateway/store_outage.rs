@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tidegate::event::StreamId;
 
-use crate::client::{Sse, ask};
+use crate::client::{Sse, send_request};
 use crate::harness::{Gateway, wait_until};
 
 /// The next blocks have to be pings only.
@@ -219,13 +219,13 @@ async fn unused_channel_is_closed_after_a_delay_and_reopened_on_demand() {
 async fn readyz_reports_an_unreachable_store() {
     let gateway = Gateway::start("").await;
     let ready = async || {
-        let reply = ask(gateway.control, "GET", "/readyz", &[], "").await;
+        let reply = send_request(gateway.control, "GET", "/readyz", &[], "").await;
         (reply.status, reply.json()["store"].to_string())
     };
     assert_eq!(ready().await, (200, "\"ok\"".into()));
     gateway.store.disconnect();
     assert_eq!(ready().await, (503, "\"unavailable\"".into()));
-    assert_eq!(ask(gateway.control, "GET", "/healthz", &[], "").await.status, 200);
+    assert_eq!(send_request(gateway.control, "GET", "/healthz", &[], "").await.status, 200);
     gateway.store.reconnect();
     assert_eq!(ready().await, (200, "\"ok\"".into()));
 }

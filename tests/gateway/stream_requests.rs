@@ -218,6 +218,6 @@ async fn stream_path_with_a_wildcard_matches_paths_below_it() {
         assert_eq!(id_of(&sse.event().await), id);
     }
     for path in ["/lively", "/api/realtime"] {
-        assert_eq!(crate::client::ask(gateway.data, "GET", path, &[], "").await.status, 404, "{path}");
+        assert_eq!(crate::client::send_request(gateway.data, "GET", path, &[], "").await.status, 404, "{path}");
     }
 }

@@ -11,7 +11,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::client::{Reply, ask};
+use crate::client::{Reply, send_request};
 use crate::guests::component;
 use crate::harness::{Gateway, wait_until};
 use crate::origin::{Answer, Origin};
@@ -65,7 +65,7 @@ impl Key {
 
 async fn request_with_token(gateway: &Gateway, token: &str) -> Reply {
     let authorization = format!("Bearer {token}");
-    ask(gateway.data, "GET", "/api/realtime?channel=c", &[("authorization", &authorization)], "").await
+    send_request(gateway.data, "GET", "/api/realtime?channel=c", &[("authorization", &authorization)], "").await
 }
 
 fn token_profiles(origin: &Origin, more: &str) -> String {
@@ -152,7 +152,7 @@ async fn waiting_for_jwks_does_not_repeat_outbound_requests() {
     let gateway = Gateway::with_policy(&component("fetch"), &config).await;
     let (to, token) = (service.address.to_string(), key.sign("k", &claims("remote")));
     let headers = [("x-to", &*to), ("x-times", "i"), ("x-then-verify", &token)];
-    let asking = ask(gateway.data, "GET", "/api/realtime?channel=c", &headers, "");
+    let asking = send_request(gateway.data, "GET", "/api/realtime?channel=c", &headers, "");
     let answering = async {
         wait_until("the outbound request is sent", || service.requests() == 1).await;
         wait_until("the JWKS is requested", || keys.requests() == 1).await;

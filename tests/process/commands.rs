@@ -5,19 +5,19 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use crate::client::Id;
-use crate::processes::{Ended, Gateway, Running, ends, reserved_port, run, tidegate, wait_until};
+use crate::processes::{ChildProcess, Gateway, ProcessOutput, reserved_port, run, run_tidegate, tidegate, wait_until};
 use crate::redis_server::Redis;
 
 /// `tidegate tail` of a gateway's channel.
-fn tail(gateway: &Gateway, args: &[&str]) -> Running {
+fn tail(gateway: &Gateway, args: &[&str]) -> ChildProcess {
     let url = format!("http://{}/api/realtime", gateway.data);
     let mut command = tidegate(&[&["tail", &url], args].concat());
     command.stdin(Stdio::null());
-    Running::start(command)
+    ChildProcess::start(command)
 }
 
 /// Waits until a tail has opened its channel.
-async fn is_open(tail: &Running) {
+async fn is_open(tail: &ChildProcess) {
     let line = tail.stdout.lines(1).await.remove(0);
     assert!(line.starts_with(r#"{"type":"connected""#), "{line}");
 }
@@ -36,7 +36,7 @@ fn id(text: &str) -> Id {
     text.trim().parse().unwrap_or_else(|_| panic!("{text:?} is an id"))
 }
 
-fn assert_fails(ended: &Ended, code: i32, words: &[&str]) {
+fn assert_fails(ended: &ProcessOutput, code: i32, words: &[&str]) {
     assert_eq!((ended.code(), &*ended.stdout), (Some(code), ""), "{ended:?}");
     for word in words {
         assert!(ended.stderr.contains(word), "{word:?} is not in {}", ended.stderr);
@@ -51,15 +51,15 @@ async fn events_emitted_through_store_or_gateway_are_tailed_as_lines() {
     let follower = tail(&gateway, &["news", "other channel", "--all", "--count", "7"]);
     follower.stdout.lines(2).await;
 
-    let by_store = ends(&["emit", "news", "post.created", r#"{ "b" : 1,"a":"ü" }"#, "--store", &store]).await;
+    let by_store = run_tidegate(&["emit", "news", "post.created", r#"{ "b" : 1,"a":"ü" }"#, "--store", &store]).await;
     assert_eq!(by_store.code(), Some(0), "{by_store:?}");
-    let by_gateway = ends(&["emit", "news", "post.created", "\"123\"", "--control", &control, "--json"]).await;
+    let by_gateway = run_tidegate(&["emit", "news", "post.created", "\"123\"", "--control", &control, "--json"]).await;
     assert_eq!(by_gateway.code(), Some(0), "{by_gateway:?}");
     let reply: Value = serde_json::from_str(&by_gateway.stdout).expect("JSON");
     assert!(id(&by_store.stdout) < id(reply["id"].as_str().expect("an id")));
     // The control port with its scheme, and null.
     let url = format!("http://{control}/");
-    assert_eq!(ends(&["emit", "other channel", "e", "null", "--control", &url]).await.code(), Some(0));
+    assert_eq!(run_tidegate(&["emit", "other channel", "e", "null", "--control", &url]).await.code(), Some(0));
 
     // One event a line; empty lines are skipped.
     for way in [["--store", &store], ["--control", &control]] {
@@ -88,7 +88,8 @@ async fn events_emitted_through_store_or_gateway_are_tailed_as_lines() {
     assert_eq!((replay.code(), data(&lines)), (Some(0), expect));
 
     // Retention of a channel.
-    let kept = ends(&["emit", "news", "e", "true", "--max-length", "2", "--expire", "1h", "--store", &store]).await;
+    let kept =
+        run_tidegate(&["emit", "news", "e", "true", "--max-length", "2", "--expire", "1h", "--store", &store]).await;
     assert_eq!(kept.code(), Some(0), "{kept:?}");
     assert_eq!(redis.entries("news").await.len(), 2);
     let mut admin = redis.connect().await;
@@ -106,7 +107,7 @@ async fn tail_survives_a_killed_gateway() {
     );
     let store = redis.url();
     let emit = async |n: u32| {
-        let ended = ends(&["emit", "news", "e", &n.to_string(), "--store", &store]).await;
+        let ended = run_tidegate(&["emit", "news", "e", &n.to_string(), "--store", &store]).await;
         assert_eq!(ended.code(), Some(0), "{ended:?}");
     };
     let gateway = Gateway::start(&toml).await;
@@ -135,7 +136,7 @@ async fn tail_survives_a_killed_gateway() {
 }
 
 /// The complete lines so far.
-fn lines(of: &Running) -> Vec<String> {
+fn lines(of: &ChildProcess) -> Vec<String> {
     let text = of.stdout.text_so_far();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole.lines().map(str::to_owned).collect()
@@ -146,7 +147,7 @@ async fn closed_pipe_ends_a_tail() {
     let gateway = Gateway::start("store = \"memory:\"\nallow-all = true").await;
     let control = gateway.control.to_string();
     for n in ["1", "2", "3"] {
-        assert_eq!(ends(&["emit", "default", "e", n, "--control", &control]).await.code(), Some(0));
+        assert_eq!(run_tidegate(&["emit", "default", "e", n, "--control", &control]).await.code(), Some(0));
     }
     let url = format!("http://{}/api/realtime", gateway.data);
     let program = tidegate(&[]).as_std().get_program().to_owned();
@@ -156,10 +157,10 @@ async fn closed_pipe_ends_a_tail() {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE_")) {
         command.env_remove(name);
     }
-    let piped = Running::start(command);
+    let piped = ChildProcess::start(command);
     piped.stdout.lines(1).await;
     // The next line has no reader; an earlier event may have met the closed pipe already.
-    ends(&["emit", "default", "e", "4", "--control", &control]).await;
+    run_tidegate(&["emit", "default", "e", "4", "--control", &control]).await;
     let ended = piped.end().await;
     assert_eq!(ended.stdout.lines().count(), 1, "{ended:?}");
     assert_eq!(ended.stderr, "code 0\n", "no error of a closed pipe");
@@ -173,7 +174,7 @@ async fn invalid_emit_and_tail_arguments_fail_with_a_message_and_a_code() {
     let (store, control) = (redis.url(), gateway.control.to_string());
     for way in [["--store", &store], ["--control", &control]] {
         for bad in ["hello", "{", "{\"a\":}", "1 2", ""] {
-            let ended = ends(&["emit", "news", "e", bad, way[0], way[1]]).await;
+            let ended = run_tidegate(&["emit", "news", "e", bad, way[0], way[1]]).await;
             assert_fails(&ended, 2, &["emit: the data is not JSON", "'\"hello\"'"]);
         }
         // The lines before an invalid one are emitted, as their ids show; the error names the line.
@@ -185,38 +186,42 @@ async fn invalid_emit_and_tail_arguments_fail_with_a_message_and_a_code() {
     }
     assert_eq!(redis.entries("news").await.len(), 2);
     assert_fails(
-        &ends(&["emit", "secret-a", "e", "1", "--control", &control]).await,
+        &run_tidegate(&["emit", "secret-a", "e", "1", "--control", &control]).await,
         1,
         &["403", "not a channel here"],
     );
-    assert_fails(&ends(&["emit", "news", "e", "1", "--store=memory:"]).await, 2, &["--control"]);
+    assert_fails(&run_tidegate(&["emit", "news", "e", "1", "--store=memory:"]).await, 2, &["--control"]);
     assert_fails(
-        &ends(&["emit", "news", "e", "1", "--store", &store, "--control", &control]).await,
+        &run_tidegate(&["emit", "news", "e", "1", "--store", &store, "--control", &control]).await,
         2,
         &["cannot be used with"],
     );
-    assert_fails(&ends(&["emit", "news"]).await, 2, &["Usage"]);
+    assert_fails(&run_tidegate(&["emit", "news"]).await, 2, &["Usage"]);
     let nowhere = format!("127.0.0.1:{}", reserved_port());
     assert_fails(
-        &ends(&["emit", "news", "e", "1", "--control", &nowhere]).await,
+        &run_tidegate(&["emit", "news", "e", "1", "--control", &nowhere]).await,
         1,
         &["no gateway answers at", &nowhere],
     );
     let no_store = format!("redis://ann:s3cret@{nowhere}");
-    let ended = ends(&["emit", "news", "e", "1", "--store", &no_store]).await;
+    let ended = run_tidegate(&["emit", "news", "e", "1", "--store", &no_store]).await;
     assert_fails(&ended, 1, &[&format!("--store redis://{nowhere}: "), "the store is unavailable"]);
     assert!(!ended.stderr.contains("s3cret"), "{}", ended.stderr);
 
-    assert_fails(&ends(&["tail", "redis://127.0.0.1"]).await, 2, &["http://"]);
+    assert_fails(&run_tidegate(&["tail", "redis://127.0.0.1"]).await, 2, &["http://"]);
     assert_fails(
-        &ends(&["tail", &format!("http://{nowhere}/api/realtime")]).await,
+        &run_tidegate(&["tail", &format!("http://{nowhere}/api/realtime")]).await,
         1,
         &["no gateway answers at", &nowhere],
     );
     let url = format!("http://{}/api/realtime", gateway.data);
-    assert_fails(&ends(&["tail", &url, "secret-a"]).await, 1, &["answered 403", "not a channel here"]);
-    assert_fails(&ends(&["tail", &url, "news", "--since", "yesterday"]).await, 1, &["answered 400", "last_ack_news"]);
-    assert_fails(&ends(&["tail", &url, "-H", "no header"]).await, 2, &["name: value"]);
+    assert_fails(&run_tidegate(&["tail", &url, "secret-a"]).await, 1, &["answered 403", "not a channel here"]);
+    assert_fails(
+        &run_tidegate(&["tail", &url, "news", "--since", "yesterday"]).await,
+        1,
+        &["answered 400", "last_ack_news"],
+    );
+    assert_fails(&run_tidegate(&["tail", &url, "-H", "no header"]).await, 2, &["name: value"]);
 }
 
 #[tokio::test]
@@ -225,18 +230,18 @@ async fn commands_need_the_control_token() {
     let gateway = Gateway::start(toml).await;
     let control = gateway.control.to_string();
     assert_fails(
-        &ends(&["emit", "news", "e", "1", "--control", &control]).await,
+        &run_tidegate(&["emit", "news", "e", "1", "--control", &control]).await,
         1,
         &["--token", "TIDEGATE_CONTROL_TOKEN"],
     );
-    let other = ends(&["emit", "news", "e", "1", "--control", &control, "--token", "other"]).await;
+    let other = run_tidegate(&["emit", "news", "e", "1", "--control", &control, "--token", "other"]).await;
     assert_fails(&other, 1, &[&control, "does not accept this token"]);
     let data = gateway.data.to_string();
     for command in [&["emit", "news", "e", "1"][..], &["policy", "status"], &["revoke", "--all"]] {
-        let ended = ends(&[command, &["--control", &data, "--token", "t0ken"]].concat()).await;
+        let ended = run_tidegate(&[command, &["--control", &data, "--token", "t0ken"]].concat()).await;
         assert_fails(&ended, 1, &[&data, "is not the control port"]);
     }
-    let shown = ends(&["emit", "news", "e", "1", "--control", &control, "--token", "t0ken"]).await;
+    let shown = run_tidegate(&["emit", "news", "e", "1", "--control", &control, "--token", "t0ken"]).await;
     assert_eq!(shown.code(), Some(0), "{shown:?}");
     let mut command = tidegate(&["emit", "news", "e", "1", "--control", &control]);
     command.env("TIDEGATE_CONTROL_TOKEN", "t0ken");

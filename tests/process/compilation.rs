@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::guests;
-use crate::processes::{Ended, path, run, tidegate};
+use crate::processes::{ProcessOutput, path, run, tidegate};
 
 /// Runs `tidegate check` with this cache directory and more environment variables.
-async fn check(policy: &str, cache: &Path, more: &[(&str, &str)]) -> Ended {
+async fn check(policy: &str, cache: &Path, more: &[(&str, &str)]) -> ProcessOutput {
     let mut command = tidegate(&["check", "--store=memory:", "--policy", policy]);
     command.env("TIDEGATE_CACHE_DIR", cache).envs(more.iter().copied());
     run(command, None).await

@@ -12,7 +12,7 @@ pub const WASM: &str = "content-type: application/wasm\r\n";
 pub const JSON: &str = "content-type: application/json\r\n";
 
 /// Sends a request; returns the status and the JSON of the answer. `headers` are whole lines.
-pub async fn ask(to: SocketAddr, method: &str, target: &str, headers: &str, body: &[u8]) -> (u16, Value) {
+pub async fn send_request(to: SocketAddr, method: &str, target: &str, headers: &str, body: &[u8]) -> (u16, Value) {
     let length = body.len();
     let head = format!(
         "{method} {target} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n"
@@ -33,7 +33,7 @@ pub async fn ask(to: SocketAddr, method: &str, target: &str, headers: &str, body
 
 /// The answer of `GET /v1/policy`.
 pub async fn policy(control: SocketAddr) -> Value {
-    let (status, reply) = ask(control, "GET", "/v1/policy", "", b"").await;
+    let (status, reply) = send_request(control, "GET", "/v1/policy", "", b"").await;
     assert_eq!(status, 200, "{reply}");
     reply
 }

@@ -8,7 +8,7 @@ use redis::{Client, Connection, cmd};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::processes::Running;
+use crate::processes::ChildProcess;
 
 const PLAN: &str = "EMITTER_PLAN";
 
@@ -27,13 +27,13 @@ impl Random {
 }
 
 /// Starts an emitter: this program, with the test function below.
-pub fn start(port: u16, channels: &[&str], number: u64, per_second: u64, time: Duration) -> Running {
+pub fn start(port: u16, channels: &[&str], number: u64, per_second: u64, time: Duration) -> ChildProcess {
     let plan = json!({
         "port": port, "channels": channels, "number": number, "per_second": per_second, "ms": time.as_millis() as u64
     });
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args(["--ignored", "--exact", "emitter::emitter_process", "--nocapture"]).env(PLAN, plan.to_string());
-    Running::start(command)
+    ChildProcess::start(command)
 }
 
 /// Counts of an emitter.
@@ -46,7 +46,7 @@ pub struct EmitterReport {
 }
 
 impl EmitterReport {
-    pub async fn of(emitter: Running) -> Self {
+    pub async fn of(emitter: ChildProcess) -> Self {
         let ended = emitter.end().await;
         assert_eq!(ended.code(), Some(0), "{ended:?}");
         // The test harness may have written the beginning of the line.

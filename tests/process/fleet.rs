@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::client::Wire;
 use crate::guests::component;
-use crate::processes::{Ended, Gateway, Running, run, tidegate, wait_until};
+use crate::processes::{ChildProcess, Gateway, ProcessOutput, run, tidegate, wait_until};
 use crate::redis_server::{DURABLE, Redis};
 use crate::rollout::distinct;
 
@@ -69,14 +69,14 @@ impl Fleet {
     }
 
     /// Runs a command in the operator's folder.
-    pub async fn run(&self, args: &[&str]) -> Ended {
+    pub async fn run(&self, args: &[&str]) -> ProcessOutput {
         let mut command = tidegate(args);
         command.current_dir(self.dir.path());
         run(command, None).await
     }
 
     /// A command on the fleet's store.
-    pub async fn policy(&self, args: &[&str]) -> Ended {
+    pub async fn policy(&self, args: &[&str]) -> ProcessOutput {
         let url = self.redis.url();
         self.run(&[&["policy"], args, &["--store", &url, "--json"]].concat()).await
     }
@@ -87,7 +87,7 @@ impl Fleet {
         serde_json::from_str(&ended.stdout).expect("JSON")
     }
 
-    pub async fn fails(&self, args: &[&str], why: &str) -> Ended {
+    pub async fn fails(&self, args: &[&str], why: &str) -> ProcessOutput {
         let ended = self.policy(args).await;
         assert!(ended.code() == Some(1) && ended.stderr.contains(why), "{args:?}: {why}: {ended:?}");
         ended
@@ -281,7 +281,7 @@ async fn push_to_a_fleet_without_nodes_is_tested_by_the_command() {
 async fn fleet_requires_signatures_or_allow_unsigned() {
     let redis = Redis::unstarted(&[]);
     let toml = format!("store = {:?}\npolicy.source = \"fleet\"\n", redis.url());
-    let exit_of = async |process: Running| {
+    let exit_of = async |process: ChildProcess| {
         let ended = process.end().await;
         (ended.code(), ended.stderr)
     };

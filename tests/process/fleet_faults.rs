@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, digest, ready, status};
 use crate::guests::component;
-use crate::processes::{Gateway, Running, tidegate, wait_until};
+use crate::processes::{ChildProcess, Gateway, tidegate, wait_until};
 
 const CURRENT: &str = "tidegate:{default}:policy:active";
 const PENDING: &str = "tidegate:{default}:policy:pending";
 const NODES: &str = "tidegate:{default}:nodes";
 
-async fn ask<T: redis::FromRedisValue>(redis: &mut MultiplexedConnection, command: &[&str]) -> T {
+async fn redis_command<T: redis::FromRedisValue>(redis: &mut MultiplexedConnection, command: &[&str]) -> T {
     let (name, args) = command.split_first().expect("a command");
     let mut asked = cmd(name);
     asked.arg(args);
@@ -23,7 +23,7 @@ async fn ask<T: redis::FromRedisValue>(redis: &mut MultiplexedConnection, comman
 async fn wait_for_pending_push(redis: &mut MultiplexedConnection) -> Value {
     let mut note = String::new();
     wait_until("a push is pending", async || {
-        note = ask::<Option<String>>(redis, &["GET", PENDING]).await.unwrap_or_default();
+        note = redis_command::<Option<String>>(redis, &["GET", PENDING]).await.unwrap_or_default();
         !note.is_empty()
     })
     .await;
@@ -32,17 +32,18 @@ async fn wait_for_pending_push(redis: &mut MultiplexedConnection) -> Value {
 
 /// A node that exists only by its heartbeat: the test reports its preparation, and it activates nothing.
 async fn simulated_node(redis: &mut MultiplexedConnection, like: &str) {
-    let word: String = ask(redis, &["GET", &format!("tidegate:{{default}}:nodes:status:{like}")]).await;
+    let word: String = redis_command(redis, &["GET", &format!("tidegate:{{default}}:nodes:status:{like}")]).await;
     let mut word: Value = serde_json::from_str(&word).expect("JSON");
     (word["name"], word["instance"], word["push_id"]) = (json!("ghost"), json!("1"), Value::Null);
-    let () = ask(redis, &["SET", "tidegate:{default}:nodes:status:ghost", &word.to_string(), "EX", "600"]).await;
-    let _: i64 = ask(redis, &["ZADD", NODES, "1", "ghost"]).await;
+    let () =
+        redis_command(redis, &["SET", "tidegate:{default}:nodes:status:ghost", &word.to_string(), "EX", "600"]).await;
+    let _: i64 = redis_command(redis, &["ZADD", NODES, "1", "ghost"]).await;
 }
 
 async fn prepare_simulated_node(redis: &mut MultiplexedConnection) {
     let push = wait_for_pending_push(redis).await["pointer"]["push_id"].as_str().expect("its name").to_owned();
     let key = format!("tidegate:{{default}}:policy:prepared:{push}");
-    let _: i64 = ask(redis, &["HSET", &key, "ghost", r#"{"instance":"1","failure":null}"#]).await;
+    let _: i64 = redis_command(redis, &["HSET", &key, "ghost", r#"{"instance":"1","failure":null}"#]).await;
 }
 
 fn write(fleet: &Fleet, names: &[&str]) {
@@ -83,7 +84,7 @@ async fn store_that_loses_a_push_changes_nothing() {
         let forgets = async {
             wait_for_pending_push(&mut redis).await;
             // As of a Redis that restarts without its data.
-            let () = ask(&mut redis, &["FLUSHALL"]).await;
+            let () = redis_command(&mut redis, &["FLUSHALL"]).await;
         };
         tokio::join!(fleet.fails(args, "the store lost this push"), forgets);
         assert_eq!(status(a.data).await, 418, "the active policy stays");
@@ -96,7 +97,7 @@ async fn store_that_loses_a_push_changes_nothing() {
     let forgets = async {
         prepare_simulated_node(&mut redis).await;
         wait_until("node a activates the policy", async || status(a.data).await == 418).await;
-        let () = ask(&mut redis, &["FLUSHALL"]).await;
+        let () = redis_command(&mut redis, &["FLUSHALL"]).await;
     };
     tokio::join!(fleet.fails(&["push", "deny.wasm"], "the store lost it"), forgets);
     assert_eq!(status(a.data).await, 418);
@@ -112,18 +113,18 @@ async fn push_waits_for_a_store_outage_after_the_commit() {
     let (url, file) = (fleet.redis.url(), fleet.path("deny.wasm"));
     let mut command = tidegate(&["policy", "push", "--json", "--store", &url]);
     command.arg(file);
-    let pushing = Running::start(command);
+    let pushing = ChildProcess::start(command);
     prepare_simulated_node(&mut redis).await;
     wait_until("node a activates the policy", async || status(a.data).await == 418).await;
     fleet.redis.kill().await;
     fleet.redis.restart().await;
     let mut redis = fleet.redis.connect().await;
-    let current: String = ask(&mut redis, &["GET", CURRENT]).await;
+    let current: String = redis_command(&mut redis, &["GET", CURRENT]).await;
     let current: Value = serde_json::from_str(&current).expect("JSON");
-    let word: String = ask(&mut redis, &["GET", "tidegate:{default}:nodes:status:ghost"]).await;
+    let word: String = redis_command(&mut redis, &["GET", "tidegate:{default}:nodes:status:ghost"]).await;
     let mut word: Value = serde_json::from_str(&word).expect("JSON");
     word["push_id"] = current["push_id"].clone();
-    let () = ask(&mut redis, &["SET", "tidegate:{default}:nodes:status:ghost", &word.to_string()]).await;
+    let () = redis_command(&mut redis, &["SET", "tidegate:{default}:nodes:status:ghost", &word.to_string()]).await;
     let ended = pushing.end().await;
     assert!(ended.code() == Some(0) && ended.stdout.contains("\"activated\":true"), "{ended:?}");
 }
@@ -134,7 +135,7 @@ async fn second_push_is_refused_and_a_damaged_record_is_ignored() {
     let a = fleet.node("a").await;
     write(&fleet, &["deny", "allow"]);
     let mut redis = fleet.redis.connect().await;
-    let () = ask(&mut redis, &["SET", PENDING, "{"]).await;
+    let () = redis_command(&mut redis, &["SET", PENDING, "{"]).await;
     fleet.succeeds(&["push", "deny.wasm"]).await;
     simulated_node(&mut redis, "a").await;
     // A push through a gateway has a timeout, too.
@@ -148,11 +149,11 @@ async fn second_push_is_refused_and_a_damaged_record_is_ignored() {
         prepare_simulated_node(&mut redis).await;
         // The push now waits for the simulated node, which reports the next push only.
         wait_until("node a activates the policy", async || status(a.data).await == 200).await;
-        let note: String = ask(&mut redis, &["GET", CURRENT]).await;
+        let note: String = redis_command(&mut redis, &["GET", CURRENT]).await;
         let next = note.replace("\"sequence\":2", "\"sequence\":3").replace("\"push_id\":\"", "\"push_id\":\"00");
         let cut = next.find("\"push_id\":\"").expect("it exists") + "\"push_id\":\"".len();
         let next = format!("{}{}", &next[..cut + 16], &next[cut + 18..]);
-        let () = ask(&mut redis, &["SET", CURRENT, &next]).await;
+        let () = redis_command(&mut redis, &["SET", CURRENT, &next]).await;
     };
     tokio::join!(fleet.fails(&["push", "allow.wasm"], "then another push replaced it, sequence 3"), others);
 }
@@ -210,11 +211,11 @@ async fn node_clocks_may_differ_by_days() {
     let _a = fleet.node("a").await;
     let mut redis = fleet.redis.connect().await;
     simulated_node(&mut redis, "a").await;
-    let _: i64 = ask(&mut redis, &["ZADD", NODES, "2", "gone"]).await;
+    let _: i64 = redis_command(&mut redis, &["ZADD", NODES, "2", "gone"]).await;
     // Nodes with clocks that are years slow and years fast.
-    let _: i64 = ask(&mut redis, &["ZADD", NODES, "99999999999999", "a"]).await;
+    let _: i64 = redis_command(&mut redis, &["ZADD", NODES, "99999999999999", "a"]).await;
     let beats = async |redis: &mut MultiplexedConnection| -> u64 {
-        let word: String = ask(redis, &["GET", "tidegate:{default}:nodes:status:a"]).await;
+        let word: String = redis_command(redis, &["GET", "tidegate:{default}:nodes:status:a"]).await;
         serde_json::from_str::<Value>(&word).expect("JSON")["last_seen"].as_u64().expect("a time")
     };
     let before = beats(&mut redis).await;
@@ -222,8 +223,9 @@ async fn node_clocks_may_differ_by_days() {
     let status = fleet.succeeds(&["status"]).await;
     let names: Vec<_> = status["nodes"].as_array().expect("a list").iter().map(|node| node["name"].clone()).collect();
     assert_eq!(names, ["a", "ghost"]);
-    let score =
-        async |redis: &mut MultiplexedConnection, name: &str| ask::<Option<f64>>(redis, &["ZSCORE", NODES, name]).await;
+    let score = async |redis: &mut MultiplexedConnection, name: &str| {
+        redis_command::<Option<f64>>(redis, &["ZSCORE", NODES, name]).await
+    };
     assert!(score(&mut redis, "ghost").await.is_some() && score(&mut redis, "gone").await.is_none());
 }
 
@@ -243,7 +245,7 @@ async fn missing_store_permission_is_reported_and_does_not_block_a_push() {
         .map(|key| format!("~tidegate:{{default}}:policy:{key}"));
     let keys = keys.map(|key| format!("~{key}"));
     rule.extend(keys.iter().map(|key| &**key).chain(policy.iter().map(|key| &**key)));
-    let () = ask(&mut redis, &rule).await;
+    let () = redis_command(&mut redis, &rule).await;
     let url = fleet.redis.url().replace("redis://", "redis://node:secret@");
     let a = Gateway::start(&fleet.toml("a").replace(&fleet.redis.url(), &url)).await;
     write(&fleet, &["deny", "allow"]);
@@ -279,11 +281,11 @@ async fn sequence_over_the_maximum_is_rejected() {
     write(&fleet, &["deny", "allow"]);
     fleet.succeeds(&["push", "deny.wasm"]).await;
     let mut redis = fleet.redis.connect().await;
-    let note: String = ask(&mut redis, &["GET", CURRENT]).await;
+    let note: String = redis_command(&mut redis, &["GET", CURRENT]).await;
     let max = note.replace("\"sequence\":1", &format!("\"sequence\":{}", u64::MAX));
     assert_ne!(max, note);
-    let () = ask(&mut redis, &["SET", CURRENT, &max]).await;
-    let _: i64 = ask(&mut redis, &["LPUSH", "tidegate:{default}:policy:history", &max]).await;
+    let () = redis_command(&mut redis, &["SET", CURRENT, &max]).await;
+    let _: i64 = redis_command(&mut redis, &["LPUSH", "tidegate:{default}:policy:history", &max]).await;
     wait_until("the record is rejected", async || {
         fleet.succeeds(&["status"]).await["nodes"][0]["error"].to_string().contains("is greater than 9007199254740991")
     })
@@ -293,7 +295,7 @@ async fn sequence_over_the_maximum_is_rejected() {
     assert_eq!((pushed["sequence"].as_u64(), status(a.data).await), (Some(2), 200));
     // The greatest sequence number is activated, and none after it.
     let last = note.replace("\"sequence\":1", "\"sequence\":9007199254740991");
-    let () = ask(&mut redis, &["SET", CURRENT, &last]).await;
+    let () = redis_command(&mut redis, &["SET", CURRENT, &last]).await;
     wait_until("the policy is active", async || status(a.data).await == 418).await;
     fleet.fails(&["push", "allow.wasm"], "no number is greater than 9007199254740991").await;
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::control_port::ask;
+use crate::control_port::send_request;
 use crate::guests::component;
 use crate::processes::{Gateway, reserved_port, run, tidegate};
 use crate::redis_server::Redis;
@@ -62,7 +62,7 @@ async fn gateways_with_inherited_sockets_have_distinct_names_and_directories() {
         assert!(kept.join("pointer.json").is_file(), "{name} keeps the policy");
     }
     for gateway in &gateways {
-        let (_, status) = ask(gateway.control, "GET", "/v1/status", "", b"").await;
+        let (_, status) = send_request(gateway.control, "GET", "/v1/status", "", b"").await;
         let name = status["node"].as_str().expect("a name");
         assert!(nodes.contains(name) && name.ends_with(&gateway.data.to_string()), "{status}");
     }

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::guests;
-use crate::processes::{Ended, path, tidegate};
+use crate::processes::{ProcessOutput, path, tidegate};
 
 /// Runs a command without a timeout: a large component takes long to compile, and the program limits that by itself.
-async fn ends(dir: &Path, args: &[&str]) -> Ended {
+async fn run_unlimited(dir: &Path, args: &[&str]) -> ProcessOutput {
     let output = tidegate(args).current_dir(dir).output().await.expect("it runs");
     let text = |bytes| String::from_utf8(bytes).expect("its output is text");
-    Ended { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
+    ProcessOutput { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
 fn root() -> &'static Path {
@@ -32,7 +32,7 @@ async fn passes_suite(component: &Path, pattern: &str) {
     let cases = root().join(format!("guest-examples/cases/{pattern}.toml"));
     let count = std::fs::read_to_string(&cases).expect("the cases").matches("[[case]]").count();
     let names = [component, &cases].map(|path| path.to_str().expect("a path"));
-    let ended = ends(root(), &["policy", "test", names[0], names[1], "--json"]).await;
+    let ended = run_unlimited(root(), &["policy", "test", names[0], names[1], "--json"]).await;
     assert_eq!(ended.code(), Some(0), "{} by {}: {}", names[0], names[1], ended.all());
     let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     assert_eq!((report["passed"].as_u64(), report["failed"].as_u64()), (Some(count as u64), Some(0)));
@@ -80,12 +80,12 @@ const ALLOW: &str = "[[case]]\nname = \"anybody\"\nexpect.allow = true\n";
 #[tokio::test]
 async fn cases_next_to_a_component_are_run() {
     let dir = folder(&[("policy.wasm", "allow"), ("cases.toml", ALLOW)]);
-    let ended = ends(dir.path(), &["policy", "test", "policy.wasm"]).await;
+    let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm"]).await;
     assert_eq!((ended.code(), &*ended.stderr), (Some(0), ""), "{ended:?}");
     assert!(ended.stdout.starts_with("ok    anybody\n\n1 passed, 0 failed: policy.wasm (sha256:"), "{}", ended.stdout);
     // The same from another directory, by a path.
     let component = path(dir.path(), "policy.wasm");
-    let ended = ends(root(), &["policy", "test", &component]).await;
+    let ended = run_unlimited(root(), &["policy", "test", &component]).await;
     assert_eq!(ended.code(), Some(0), "{ended:?}");
 }
 
@@ -93,15 +93,15 @@ async fn cases_next_to_a_component_are_run() {
 async fn failed_case_is_printed_and_sets_the_exit_code() {
     let cases = format!("{ALLOW}[[case]]\nname = \"nobody\"\nexpect = {{ status = 403, body = \"no\" }}\n");
     let dir = folder(&[("policy.wasm", "allow"), ("other.toml", &cases)]);
-    let ended = ends(dir.path(), &["policy", "test", "policy.wasm", "other.toml"]).await;
+    let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "other.toml"]).await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
     assert!(ended.stderr.contains("1 of 2 test cases failed"), "{}", ended.stderr);
     assert!(ended.stdout.contains("FAIL  nobody  (other.toml:4)\n      - status       403\n"), "{}", ended.stdout);
     assert!(ended.stdout.contains("      + allow        true\n"), "{}", ended.stdout);
-    let ended = ends(dir.path(), &["policy", "test", "policy.wasm", "other.toml", "--filter", "any"]).await;
+    let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "other.toml", "--filter", "any"]).await;
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     assert!(!ended.stdout.contains("nobody"), "{}", ended.stdout);
-    let ended = ends(dir.path(), &["policy", "test", "policy.wasm", "other.toml", "--json"]).await;
+    let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "other.toml", "--json"]).await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
     let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     assert_eq!(report["results"][1]["differences"][0], "status", "{report}");
@@ -123,11 +123,11 @@ async fn invalid_cases_are_reported_with_file_and_line() {
         (&["policy.wasm", "one.toml", "--filter", "x"], &["one.toml", "\"x\""]),
         (&["policy.wasm", "one.toml", "--config", "missing.toml"], &["missing.toml"]),
     ] {
-        let ended = ends(dir.path(), &[&["policy", "test"], args].concat()).await;
+        let ended = run_unlimited(dir.path(), &[&["policy", "test"], args].concat()).await;
         assert_eq!((ended.code(), &*ended.stdout), (Some(2), ""), "{args:?}: {ended:?}");
         assert!(words.iter().all(|word| ended.stderr.contains(word)), "{args:?}: {}", ended.stderr);
     }
-    let ended = ends(dir.path(), &["policy", "test", "missing.wasm", "one.toml"]).await;
+    let ended = run_unlimited(dir.path(), &["policy", "test", "missing.wasm", "one.toml"]).await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
     assert!(ended.stderr.contains("policy missing.wasm"), "{}", ended.stderr);
 }
@@ -137,13 +137,13 @@ async fn expected_errors_match_by_kind_under_the_configured_limits() {
     for (fixture, kind) in [("trap", "trap"), ("spin", "cpu"), ("grow", "memory"), ("no-channels", "invalid-answer")] {
         let cases = format!("[[case]]\nname = \"it\"\nexpect.error = \"{kind}\"\n");
         let dir = folder(&[("policy.wasm", fixture), ("cases.toml", &cases)]);
-        let ended = ends(dir.path(), &["policy", "test", "policy.wasm"]).await;
+        let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm"]).await;
         assert_eq!(ended.code(), Some(0), "{fixture}: {}", ended.all());
     }
     let cases = "[[case]]\nname = \"it\"\nexpect.error = \"timeout\"\n";
     let config = "store = \"memory:\"\nallow-all = true\n[policy]\ntimeout = \"50ms\"\ncpu-time = \"10s\"\n";
     let dir = folder(&[("policy.wasm", "spin"), ("cases.toml", cases), ("gate.toml", config)]);
-    let ended = ends(dir.path(), &["policy", "test", "policy.wasm", "--config", "gate.toml"]).await;
+    let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "--config", "gate.toml"]).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.all());
 }
 
@@ -161,9 +161,9 @@ async fn tokens_are_verified_with_the_profiles_of_a_case() {
     "#;
     let bad = "[tokens.app]\nsecret = \"s\"\naudiences = \"app\"\n[[case]]\nname = \"a\"\nexpect.allow = true\n";
     let dir = folder(&[("policy.wasm", "tokens"), ("cases.toml", cases), ("bad.toml", bad)]);
-    let ended = ends(dir.path(), &["policy", "test", "policy.wasm"]).await;
+    let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm"]).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.all());
-    let ended = ends(dir.path(), &["policy", "test", "policy.wasm", "bad.toml"]).await;
+    let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "bad.toml"]).await;
     assert_eq!(ended.code(), Some(2), "{}", ended.all());
     assert!(ended.stderr.contains("bad.toml") && ended.stderr.contains("audiences"), "{}", ended.stderr);
 }
@@ -173,7 +173,7 @@ async fn bench_reports_the_cost_of_a_decision() {
     let dir = folder(&[("policy.wasm", "allow"), ("cases.toml", ALLOW)]);
     let args = ["policy", "bench", "policy.wasm", "--count", "20", "--json"];
     let fuel = async || {
-        let ended = ends(dir.path(), &args).await;
+        let ended = run_unlimited(dir.path(), &args).await;
         assert_eq!(ended.code(), Some(0), "{}", ended.all());
         let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
         assert_eq!((report["cases"].as_str(), report["fresh"]["count"].as_u64()), (Some("cases.toml"), Some(20)));
@@ -200,7 +200,7 @@ async fn bench_reports_the_cost_of_a_decision() {
 #[tokio::test]
 async fn failing_policy_is_not_benchmarked() {
     let dir = folder(&[("policy.wasm", "trap")]);
-    let ended = ends(dir.path(), &["policy", "bench", "policy.wasm", "--count", "3"]).await;
+    let ended = run_unlimited(dir.path(), &["policy", "bench", "policy.wasm", "--count", "3"]).await;
     assert_eq!((ended.code(), &*ended.stdout), (Some(1), ""), "{ended:?}");
     assert!(ended.stderr.contains("policy.wasm") && ended.stderr.contains("trap"), "{}", ended.stderr);
 }

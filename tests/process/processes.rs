@@ -98,7 +98,7 @@ impl Output {
 }
 
 /// A running process.
-pub struct Running {
+pub struct ChildProcess {
     child: Child,
     pub stdout: Output,
     pub stderr: Output,
@@ -106,13 +106,13 @@ pub struct Running {
 
 /// The result of a process.
 #[derive(Debug)]
-pub struct Ended {
+pub struct ProcessOutput {
     pub status: ExitStatus,
     pub stdout: String,
     pub stderr: String,
 }
 
-impl Ended {
+impl ProcessOutput {
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
@@ -122,7 +122,7 @@ impl Ended {
     }
 }
 
-impl Running {
+impl ChildProcess {
     pub fn start(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -155,10 +155,10 @@ impl Running {
         self.child.kill().await.expect("it is killed");
     }
 
-    pub async fn end(mut self) -> Ended {
+    pub async fn end(mut self) -> ProcessOutput {
         drop(self.child.stdin.take());
         let status = with_timeout("the process ends", self.child.wait()).await.expect("it is waited for");
-        Ended { status, stdout: self.stdout.whole().await, stderr: self.stderr.whole().await }
+        ProcessOutput { status, stdout: self.stdout.whole().await, stderr: self.stderr.whole().await }
     }
 
     /// Resident memory, in KiB.
@@ -187,9 +187,9 @@ impl Running {
 }
 
 /// Runs a command to its end.
-pub async fn run(mut command: Command, stdin: Option<&str>) -> Ended {
+pub async fn run(mut command: Command, stdin: Option<&str>) -> ProcessOutput {
     command.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
-    let mut running = Running::start(command);
+    let mut running = ChildProcess::start(command);
     if let (Some(text), Some(mut pipe)) = (stdin, running.child.stdin.take()) {
         // A command that fails may not read its input to the end.
         let _ = pipe.write_all(text.as_bytes()).await;
@@ -198,7 +198,7 @@ pub async fn run(mut command: Command, stdin: Option<&str>) -> Ended {
 }
 
 /// Runs `tidegate` in an empty folder.
-pub async fn ends(args: &[&str]) -> Ended {
+pub async fn run_tidegate(args: &[&str]) -> ProcessOutput {
     let dir = tempfile::tempdir().expect("a directory");
     let mut command = tidegate(args);
     command.current_dir(dir.path());
@@ -207,7 +207,7 @@ pub async fn ends(args: &[&str]) -> Ended {
 
 /// A running gateway.
 pub struct Gateway {
-    pub process: Running,
+    pub process: ChildProcess,
     pub data: SocketAddr,
     pub control: SocketAddr,
     _dir: TempDir,
@@ -221,7 +221,7 @@ impl Gateway {
     }
 
     /// The process, which may not listen yet, or never.
-    pub fn launch(toml: &str, args: &[&str]) -> (Running, TempDir) {
+    pub fn launch(toml: &str, args: &[&str]) -> (ChildProcess, TempDir) {
         let dir = tempfile::tempdir().expect("a directory");
         let mut lines = toml.to_owned();
         for port in ["control.listen", "listen"] {
@@ -239,10 +239,10 @@ impl Gateway {
         if toml.lines().any(|line| line.starts_with("cache-dir")) {
             command.env_remove("TIDEGATE_CACHE_DIR");
         }
-        (Running::start(command), dir)
+        (ChildProcess::start(command), dir)
     }
 
-    pub async fn wait_until_ready(process: Running, dir: TempDir) -> Self {
+    pub async fn wait_until_ready(process: ChildProcess, dir: TempDir) -> Self {
         let up =
             with_timeout("a gateway starts", process.stdout.wait_for(|text| address(text, "control on").is_some()))
                 .await;

@@ -5,15 +5,15 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::processes::{Ended, path, tidegate};
+use crate::processes::{ProcessOutput, path, tidegate};
 
 /// Runs a command without a timeout: the first build installs its tools.
-async fn ends(args: &[&str]) -> Ended {
+async fn run_unlimited(args: &[&str]) -> ProcessOutput {
     let mut command = tidegate(args);
     command.env("BUILD_SECRET", "secret-of-the-build-machine");
     let output = command.output().await.expect("it runs");
     let text = |bytes| String::from_utf8(bytes).expect("its output is text");
-    Ended { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
+    ProcessOutput { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
 const CASES: &str = r#"
@@ -83,13 +83,13 @@ async fn randomness_and_settings_come_from_the_decision_and_not_the_build() {
     let (component, cases) = (path(dir.path(), "policy.wasm"), path(dir.path(), "cases.toml"));
     std::fs::write(&cases, CASES).expect("the cases are written");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/python");
-    let ended = ends(&["policy", "build", source.to_str().expect("a path"), "-o", &component]).await;
+    let ended = run_unlimited(&["policy", "build", source.to_str().expect("a path"), "-o", &component]).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.all());
     let bytes = std::fs::read(&component).expect("the component");
     assert!(!bytes.windows(20).any(|part| part == b"of-the-build-machine"), "the environment of the build is in it");
 
     // `one` and `two` are the same request; the report contains their bodies, as the cases do not match them.
-    let ended = ends(&["policy", "test", &component, &cases, "--json", "--log"]).await;
+    let ended = run_unlimited(&["policy", "test", &component, &cases, "--json", "--log"]).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.all());
     let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     let probe_of = |at: usize| -> Value {
@@ -106,7 +106,7 @@ async fn randomness_and_settings_come_from_the_decision_and_not_the_build() {
     for (first, second) in chance[0].iter().zip(chance[1]) {
         assert_ne!(first, second, "{one} {two}");
     }
-    let inspected = ends(&["policy", "inspect", &component]).await;
+    let inspected = run_unlimited(&["policy", "inspect", &component]).await;
     assert!(inspected.stdout.contains("language   Python\n"), "{}", inspected.all());
     // The cases show that clients receive nothing of the error; the log has all of it.
     for words in ["about to fail", "KeyError: 'a session id'", "late.py", "line 5", "raise KeyError"] {
@@ -120,7 +120,7 @@ async fn failed_build_reports_the_location_and_keeps_the_previous_component() {
     let (source, component) = (path(dir.path(), "door.py"), path(dir.path(), "policy.wasm"));
     std::fs::write(&source, "import json\n\ndef authorize(request, channels:\n    pass\n").expect("written");
     std::fs::write(&component, "the previous component").expect("written");
-    let ended = ends(&["policy", "build", &source]).await;
+    let ended = run_unlimited(&["policy", "build", &source]).await;
     assert_eq!((ended.code(), &*ended.stdout), (Some(1), ""), "{}", ended.all());
     assert!(ended.stderr.contains("door.py:3: '(' was never closed"), "{}", ended.stderr);
     assert!(!ended.stderr.contains("Traceback"), "{}", ended.stderr);

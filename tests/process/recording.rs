@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::client::Wire;
 use crate::guests::component;
-use crate::processes::{Ended, Gateway, path, run, tidegate};
+use crate::processes::{Gateway, ProcessOutput, path, run, tidegate};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guest-examples/rust-role-based/policy.wasm");
 
@@ -25,7 +25,7 @@ decisions = {{ log = "stdout", recording = {{ file = "{}", share = 1.0 }}, maske
     )
 }
 
-async fn replay(dir: &Path, recording: &str, policy: &str, args: &[&str]) -> Ended {
+async fn replay(dir: &Path, recording: &str, policy: &str, args: &[&str]) -> ProcessOutput {
     let mut command = tidegate(&[&["policy", "replay", recording, policy], args].concat());
     command.current_dir(dir).env("TIDEGATE_CACHE_DIR", dir.join("cache"));
     run(command, None).await

@@ -8,13 +8,13 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::client::Id;
-use crate::processes::{Running, reserved_port, run, wait_until};
+use crate::processes::{ChildProcess, reserved_port, run, wait_until};
 
 /// Options with which all entries survive a kill.
 pub const DURABLE: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
 
 pub struct Redis {
-    process: Option<Running>,
+    process: Option<ChildProcess>,
     pub port: u16,
     pub dir: TempDir,
     args: Vec<String>,
@@ -57,7 +57,7 @@ impl Redis {
         let mut command = Command::new(server());
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]);
         command.arg(self.dir.path()).args(&self.args).stdin(Stdio::null());
-        self.process = Some(Running::start(command));
+        self.process = Some(ChildProcess::start(command));
         wait_until("redis-server starts", async || self.pings().await).await;
     }
 

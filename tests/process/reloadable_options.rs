@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::client::Wire;
-use crate::control_port::{JSON, WASM, ask};
+use crate::control_port::{JSON, WASM, send_request};
 use crate::guests::component;
 use crate::processes::{Gateway, wait_until, with_timeout};
 use crate::rollout::{ConfigDir, distinct, request_stream};
@@ -30,7 +30,7 @@ impl Node {
 
     async fn configuration(&self) -> Value {
         let header = format!("authorization: Bearer {}\r\n", self.token);
-        ask(self.gateway.control, "GET", "/v1/policy", &header, b"").await.1["configuration"].clone()
+        send_request(self.gateway.control, "GET", "/v1/policy", &header, b"").await.1["configuration"].clone()
     }
 
     /// Replaces the configuration, and returns its status once it has been read. Later requests use this token.
@@ -139,7 +139,7 @@ async fn log_filter_is_reloaded() {
     wait_until("nothing more is logged", async || {
         number += 1;
         assert_eq!(request_stream(&node.gateway, &format!("quiet-{number}")).await.0, 200);
-        assert_eq!(ask(node.gateway.control, "PUT", "/v1/policy", WASM, b"none").await.0, 422);
+        assert_eq!(send_request(node.gateway.control, "PUT", "/v1/policy", WASM, b"none").await.0, 422);
         let refused = |log: &str| log.matches("a policy was refused").count() >= number;
         assert!(with_timeout("the log line is written", node.gateway.process.stderr.wait_for(refused)).await);
         !log(&node).contains(&format!("quiet-{number}\""))
@@ -151,7 +151,7 @@ async fn log_filter_is_reloaded() {
 /// The status of a command at `/redis` with this token.
 async fn rest(node: &Node, token: &str) -> u16 {
     let headers = format!("{JSON}authorization: Bearer {token}\r\n");
-    ask(node.gateway.data, "POST", "/redis", &headers, b"[\"PUBLISH\", \"other\", \"1\"]").await.0
+    send_request(node.gateway.data, "POST", "/redis", &headers, b"[\"PUBLISH\", \"other\", \"1\"]").await.0
 }
 
 /// Follows a channel at `/redis`.
@@ -182,14 +182,14 @@ async fn access_tokens_are_reloaded() {
     let mut rest_of_it = Vec::new();
     with_timeout("the subscription ends", a.read_to_end(&mut rest_of_it)).await.expect("the command ends");
     let emit = json!({ "channel": "c", "event": "e", "data": 1 }).to_string();
-    assert_eq!(ask(node.gateway.control, "POST", "/v1/emit", JSON, emit.as_bytes()).await.0, 200);
+    assert_eq!(send_request(node.gateway.control, "POST", "/v1/emit", JSON, emit.as_bytes()).await.0, 200);
     let mut text = Vec::new();
     with_timeout("a message", b.read_buf(&mut text)).await.expect("an answer");
     assert!(String::from_utf8_lossy(&text).contains("message,c,"), "{}", String::from_utf8_lossy(&text));
 
     let status = async |node: &Node, token: &str| {
         let header = format!("authorization: Bearer {token}\r\n");
-        ask(node.gateway.control, "GET", "/v1/status", &header, b"").await.0
+        send_request(node.gateway.control, "GET", "/v1/status", &header, b"").await.0
     };
     node.configure("control.token = 'one'", "one").await;
     assert_eq!((status(&node, "").await, status(&node, "one").await), (401, 200));
@@ -207,7 +207,7 @@ async fn removal_of_the_control_token_needs_a_restart() {
     node.configure("control.token = 'two'", "two").await;
     let reply = node.configure("", "two").await;
     assert_eq!(reply["needs_restart"], json!(["control.token"]), "{reply}");
-    assert_eq!(ask(node.gateway.control, "GET", "/v1/status", "", b"").await.0, 401);
+    assert_eq!(send_request(node.gateway.control, "GET", "/v1/status", "", b"").await.0, 401);
 }
 
 #[tokio::test]
@@ -217,7 +217,7 @@ async fn rotation_and_drain_times_are_reloaded() {
     let open = Wire::get(node.gateway.data, "/api/realtime?channel=c", None, None);
     let mut stream = with_timeout("a stream", open).await.expect("a stream");
     let next = distinct(&component("allow"), 2);
-    assert_eq!(ask(node.gateway.control, "PUT", "/v1/policy", WASM, &next).await.0, 200);
+    assert_eq!(send_request(node.gateway.control, "PUT", "/v1/policy", WASM, &next).await.0, 200);
     // The stream had no rotation; with the new window it is rotated.
     node.apply("policy.rotation-window = '0s'\ndrain.delay = '1h'\ndrain.duration = '1h'").await;
     let end = async { while stream.more(u64::MAX).await.expect("it is read") {} };
@@ -249,7 +249,7 @@ async fn channel_rules_and_cors_origins_are_reloaded() {
 async fn configured_shadow_policy_is_reloaded() {
     let mut node = Node::start("allow", "").await;
     node.config_dir.write("next.wasm", component("deny"));
-    let shadow = async |node: &Node| ask(node.gateway.control, "GET", "/v1/policy/shadow", "", b"").await;
+    let shadow = async |node: &Node| send_request(node.gateway.control, "GET", "/v1/policy/shadow", "", b"").await;
     assert_eq!(shadow(&node).await.0, 404);
     for share in [1.0, 0.5] {
         node.apply(&format!("policy.shadow.file = 'next.wasm'\npolicy.shadow.share = {share:?}")).await;

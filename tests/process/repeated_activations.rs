@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio::task::JoinHandle;
 
 use crate::client::Wire;
-use crate::control_port::{WASM, ask, policy};
+use crate::control_port::{WASM, policy, send_request};
 use crate::guests::component;
 use crate::processes::{Gateway, is_full_soak, wait_until};
 use crate::rollout::distinct;
@@ -73,7 +73,7 @@ async fn repeated_activations_do_not_grow_memory_or_files() {
     let toml = format!("store = \"memory:\"\nlog.filter = \"warn\"\npolicy.file = {file:?}\ncache-dir = {cache:?}");
     let gateway = Gateway::start(&toml).await;
     let activate = async |number| {
-        let (status, reply) = ask(gateway.control, "PUT", "/v1/policy", WASM, &distinct(&deny, number)).await;
+        let (status, reply) = send_request(gateway.control, "PUT", "/v1/policy", WASM, &distinct(&deny, number)).await;
         assert_eq!(status, 200, "{number}: {reply}");
     };
     // The test compares the memory of the idle process, after a load that it has served before.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::client::{Sse, Wire};
-use crate::processes::{Ended, Gateway, ends, wait_until, with_timeout};
+use crate::processes::{Gateway, ProcessOutput, run_tidegate, wait_until, with_timeout};
 use crate::redis_server::{DURABLE, Redis};
 
 async fn node(redis: &Redis, name: &str) -> Gateway {
@@ -23,7 +23,7 @@ async fn status(node: &Gateway, channel: &str) -> u16 {
     with_timeout("an answer", Wire::get(node.data, &target, None, None)).await.expect("an answer").status
 }
 
-fn json_of(ended: &Ended) -> Value {
+fn json_of(ended: &ProcessOutput) -> Value {
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     serde_json::from_str(&ended.stdout).expect("JSON")
 }
@@ -45,17 +45,17 @@ async fn revocation_ends_and_counts_streams_on_both_nodes() {
         }
         let mut other = open(&b, "other").await;
         let begun = Instant::now();
-        let output = ends(&[&["revoke", "--channel", "news", "--json"], &way[..]].concat()).await;
+        let output = run_tidegate(&[&["revoke", "--channel", "news", "--json"], &way[..]].concat()).await;
         assert_eq!(json_of(&output), json!({"streams": 3, "nodes": {"a": 2, "b": 1}, "missing": 0}));
         for sse in streams {
             assert_ended(sse).await;
         }
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-        let emitted = ends(&["emit", "other", "e", "1", "--store", &store]).await;
+        let emitted = run_tidegate(&["emit", "other", "e", "1", "--store", &store]).await;
         assert_eq!(emitted.code(), Some(0), "{emitted:?}");
         assert_eq!(other.data().await, 1);
     }
-    let output = ends(&["revoke", "--all", "--control", &control]).await;
+    let output = run_tidegate(&["revoke", "--all", "--control", &control]).await;
     assert_eq!((output.code(), &*output.stdout), (Some(0), "closed 0 streams on 2 nodes\n"), "{output:?}");
 }
 
@@ -64,7 +64,7 @@ async fn revocation_survives_node_starts_and_a_redis_restart() {
     let mut redis = Redis::start(DURABLE).await;
     let a = node(&redis, "a").await;
     let control = a.control.to_string();
-    let output = ends(&["revoke", "--channel", "news", "--for", "1h", "--json", "--control", &control]).await;
+    let output = run_tidegate(&["revoke", "--channel", "news", "--for", "1h", "--json", "--control", &control]).await;
     let id = json_of(&output)["revocation"]["id"].as_str().expect("an id").to_owned();
     assert_eq!(status(&a, "news").await, 403);
     let b = node(&redis, "b").await;
@@ -75,29 +75,29 @@ async fn revocation_survives_node_starts_and_a_redis_restart() {
     let (kept, meant) = (open(&a, "kept").await, open(&a, "meant").await);
     redis.kill().await;
     assert_eq!(status(&a, "news").await, 403);
-    let away = ends(&["revoke", "--channel", "meant", "--control", &control]).await;
+    let away = run_tidegate(&["revoke", "--channel", "meant", "--control", &control]).await;
     assert_eq!((away.code(), &*away.stdout), (Some(1), ""), "{away:?}");
     assert!(away.stderr.contains("ended 1 of its streams"), "{away:?}");
     assert_ended(meant).await;
     redis.restart().await;
     wait_until("Redis is reachable", async || {
-        let output = ends(&["revoke", "--list", "--json", "--control", &control]).await;
+        let output = run_tidegate(&["revoke", "--list", "--json", "--control", &control]).await;
         output.code() == Some(0) && output.stdout.contains(&id)
     })
     .await;
     assert_eq!((status(&a, "news").await, status(&b, "news").await), (403, 403));
     wait_until("both nodes receive commands", async || {
-        let output = ends(&["revoke", "--subject", "nobody", "--json", "--store", &redis.url()]).await;
+        let output = run_tidegate(&["revoke", "--subject", "nobody", "--json", "--store", &redis.url()]).await;
         json_of(&output)["nodes"] == json!({"a": 0, "b": 0})
     })
     .await;
     let store = redis.url();
-    let lifted = ends(&["revoke", "--lift", &id, "--store", &store]).await;
+    let lifted = run_tidegate(&["revoke", "--lift", &id, "--store", &store]).await;
     assert_eq!((lifted.code(), &*lifted.stdout), (Some(0), "removed\n"), "{lifted:?}");
     assert_eq!((status(&a, "news").await, status(&b, "news").await), (200, 200));
-    let again = ends(&["revoke", "--lift", &id, "--control", &control]).await;
+    let again = run_tidegate(&["revoke", "--lift", &id, "--control", &control]).await;
     assert_eq!((again.code(), &*again.stdout), (Some(1), ""), "{again:?}");
-    let output = ends(&["revoke", "--channel", "kept", "--json", "--store", &store]).await;
+    let output = run_tidegate(&["revoke", "--channel", "kept", "--json", "--store", &store]).await;
     assert_eq!(json_of(&output)["streams"], 1, "a Redis that kept its data closes no stream");
     assert_ended(kept).await;
 }
@@ -106,7 +106,7 @@ async fn revocation_survives_node_starts_and_a_redis_restart() {
 async fn empty_redis_ends_all_streams_and_receives_revocations_again() {
     let mut redis = Redis::start(&[]).await;
     let a = node(&redis, "a").await;
-    let output = ends(&["revoke", "--channel", "news", "--for", "1h", "--store", &redis.url()]).await;
+    let output = run_tidegate(&["revoke", "--channel", "news", "--for", "1h", "--store", &redis.url()]).await;
     assert!(output.stdout.contains("tidegate revoke --lift "), "{output:?}");
     let sse = open(&a, "other").await;
     redis.kill().await;
@@ -126,13 +126,13 @@ async fn suspended_node_applies_missed_commands_before_delivering_events() {
     let mut sse = open(&b, "news").await;
     let store = redis.url();
     let emit = async |data: &str| {
-        let emitted = ends(&["emit", "news", "e", data, "--store", &store]).await;
+        let emitted = run_tidegate(&["emit", "news", "e", data, "--store", &store]).await;
         assert_eq!(emitted.code(), Some(0), "{emitted:?}");
     };
     emit("1").await;
     assert_eq!(sse.data().await, 1);
     b.process.signal("STOP").await;
-    let output = ends(&["revoke", "--channel", "news", "--json", "--control", &a.control.to_string()]).await;
+    let output = run_tidegate(&["revoke", "--channel", "news", "--json", "--control", &a.control.to_string()]).await;
     assert_eq!(json_of(&output), json!({"streams": 0, "nodes": {"a": 0}, "missing": 1}));
     assert!(output.stderr.contains("1 node did not report"), "{output:?}");
     emit("2").await;
@@ -153,7 +153,7 @@ async fn invalid_commands_do_not_flood_the_log() {
         .query_async(&mut redis.connect().await)
         .await
         .expect("they are added");
-    let output = ends(&["revoke", "--channel", "news", "--json", "--store", &redis.url()]).await;
+    let output = run_tidegate(&["revoke", "--channel", "news", "--json", "--store", &redis.url()]).await;
     assert_eq!(json_of(&output), json!({"streams": 1, "nodes": {"a": 1}, "missing": 0}));
     assert_ended(sse).await;
     let few = |log: &str| log.contains("entries=300") && log.matches("skipped").count() == 2;
@@ -170,7 +170,7 @@ async fn invalid_revoke_arguments_are_reported() {
         (&["revoke", "--subject", "a", "--for", "soon"], "--for"),
         (&["revoke", "--all", "--store", "memory:"], "--control"),
     ] {
-        let output = ends(args).await;
+        let output = run_tidegate(args).await;
         assert_eq!((output.code(), &*output.stdout), (Some(2), ""), "{args:?}: {output:?}");
         assert!(output.stderr.contains(word), "{args:?}: {output:?}");
     }
@@ -181,11 +181,11 @@ async fn gateway_without_redis_is_a_single_node() {
     let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\nfleet.node-name = \"alone\"").await;
     let control = gateway.control.to_string();
     let sse = open(&gateway, "news").await;
-    let output = ends(&["revoke", "--channel", "news", "--for", "1s", "--control", &control]).await;
+    let output = run_tidegate(&["revoke", "--channel", "news", "--for", "1s", "--control", &control]).await;
     assert!(output.stdout.starts_with("closed 1 stream on 1 node\nrevoked until "), "{output:?}");
     assert_ended(sse).await;
     wait_until("the revocation has expired", async || status(&gateway, "news").await == 200).await;
-    let output = ends(&["revoke", "--list", "--control", &control]).await;
+    let output = run_tidegate(&["revoke", "--list", "--control", &control]).await;
     assert_eq!(output.stdout, "no active revocations\n", "{output:?}");
 }
 

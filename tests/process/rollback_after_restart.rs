@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tidegate::artifact::digest::Digest;
 
-use crate::control_port::{JSON, WASM, ask, policy};
+use crate::control_port::{JSON, WASM, policy, send_request};
 use crate::guests::component;
 use crate::processes::{Gateway, run, tidegate};
 use crate::rollout::{ConfigDir, distinct};
@@ -17,12 +17,12 @@ fn named(number: u32) -> Value {
 }
 
 async fn put(gateway: &Gateway, number: u32) {
-    let (status, reply) = ask(gateway.control, "PUT", "/v1/policy", WASM, &version(number)).await;
+    let (status, reply) = send_request(gateway.control, "PUT", "/v1/policy", WASM, &version(number)).await;
     assert_eq!(status, 200, "{reply}");
 }
 
 async fn roll_back(gateway: &Gateway) -> (u16, Value) {
-    ask(gateway.control, "POST", "/v1/policy/rollback", JSON, b"{}").await
+    send_request(gateway.control, "POST", "/v1/policy/rollback", JSON, b"{}").await
 }
 
 /// The digests that were active in the previous process, newest first.

@@ -9,9 +9,9 @@ use tempfile::TempDir;
 use tidegate::artifact::digest::Digest;
 
 use crate::client::Wire;
-use crate::control_port::{JSON, WASM, ask, policy, wait_for_policy};
+use crate::control_port::{JSON, WASM, policy, send_request, wait_for_policy};
 use crate::guests::component;
-use crate::processes::{Ended, Gateway, Running, path, run, tidegate, with_timeout};
+use crate::processes::{ChildProcess, Gateway, ProcessOutput, path, run, tidegate, with_timeout};
 
 fn digest(bytes: &[u8]) -> String {
     Digest::of(bytes).to_string()
@@ -59,7 +59,7 @@ impl ConfigDir {
         self.write("node.toml", text);
     }
 
-    pub fn launch(&self) -> (Running, TempDir) {
+    pub fn launch(&self) -> (ChildProcess, TempDir) {
         // Only the option's name, for `launch`; the value is in the configuration file.
         Gateway::launch("cache-dir = \"\"", &["--config", &path(self.0.path(), "node.toml")])
     }
@@ -70,7 +70,7 @@ impl ConfigDir {
         Gateway::wait_until_ready(process, dir).await
     }
 
-    async fn check(&self) -> Ended {
+    async fn check(&self) -> ProcessOutput {
         let mut command = tidegate(&["check", "--config", &path(self.0.path(), "node.toml")]);
         command.env_remove("TIDEGATE_CACHE_DIR");
         run(command, None).await
@@ -319,15 +319,15 @@ async fn activation_over_http_replaces_the_policy_file() {
     config_dir.write("policy.wasm", &allow);
     let gateway = config_dir.start("policy.wasm", "").await;
     let control = gateway.control;
-    let (status, reply) = ask(control, "PUT", "/v1/policy?dry-run", WASM, &deny).await;
+    let (status, reply) = send_request(control, "PUT", "/v1/policy?dry-run", WASM, &deny).await;
     assert_eq!((status, &reply["digest"]), (200, &json!(digest(&deny))), "{reply}");
     assert_eq!(std::fs::read(config_dir.at("policy.wasm")).expect("the file"), allow, "nothing changed");
-    let (status, reply) = ask(control, "PUT", "/v1/policy", WASM, b"none").await;
+    let (status, reply) = send_request(control, "PUT", "/v1/policy", WASM, b"none").await;
     assert_eq!((status, &reply["error"]["stage"]), (422, &json!("compiled")), "{reply}");
     let other = format!("{WASM}if-match: \"{}\"\r\n", digest(&deny));
-    assert_eq!(ask(control, "PUT", "/v1/policy", &other, &deny).await.0, 412);
+    assert_eq!(send_request(control, "PUT", "/v1/policy", &other, &deny).await.0, 412);
     let seen = format!("{WASM}if-match: \"{}\"\r\n", digest(&allow));
-    let (status, reply) = ask(control, "PUT", "/v1/policy", &seen, &deny).await;
+    let (status, reply) = send_request(control, "PUT", "/v1/policy", &seen, &deny).await;
     assert_eq!((status, &reply["active"]["persisted"]), (200, &json!(true)), "{reply}");
     assert_eq!(std::fs::read(config_dir.at("policy.wasm")).expect("the file"), deny);
     assert_eq!(request_stream(&gateway, "c").await.0, 418);
@@ -335,13 +335,13 @@ async fn activation_over_http_replaces_the_policy_file() {
     let base64 = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
     let third = distinct(&allow, 3);
     let bundle = json!({ "component": base64(&third), "cases": ALLOWS }).to_string();
-    let (status, reply) = ask(control, "PUT", "/v1/policy", JSON, bundle.as_bytes()).await;
+    let (status, reply) = send_request(control, "PUT", "/v1/policy", JSON, bundle.as_bytes()).await;
     assert_eq!((status, &reply["active"]["generation"]), (200, &json!(3)), "{reply}");
     assert_eq!(std::fs::read_to_string(config_dir.at("policy.cases.toml")).expect("the cases"), ALLOWS);
-    let (status, reply) = ask(control, "PUT", "/v1/policy", WASM, &deny).await;
+    let (status, reply) = send_request(control, "PUT", "/v1/policy", WASM, &deny).await;
     assert_eq!((status, &reply["error"]["stage"]), (422, &json!("tested")), "{reply}");
     // The rollback restores the file as it was: without cases.
-    let (status, reply) = ask(control, "POST", "/v1/policy/rollback", JSON, b"{}").await;
+    let (status, reply) = send_request(control, "POST", "/v1/policy/rollback", JSON, b"{}").await;
     assert_eq!((status, &reply["active"]["digest"]), (200, &json!(digest(&deny))), "{reply}");
     assert_eq!(std::fs::read(config_dir.at("policy.wasm")).expect("the file"), deny);
     assert!(!config_dir.at("policy.cases.toml").exists());
@@ -361,7 +361,7 @@ async fn activation_is_reported_as_not_persisted_when_the_file_is_a_link() {
     config_dir.write("mounted.wasm", &allow);
     symlink("mounted.wasm", config_dir.at("policy.wasm")).expect("a link");
     let gateway = config_dir.start("policy.wasm", "").await;
-    let (status, reply) = ask(gateway.control, "PUT", "/v1/policy", WASM, &deny).await;
+    let (status, reply) = send_request(gateway.control, "PUT", "/v1/policy", WASM, &deny).await;
     assert_eq!((status, &reply["active"]["persisted"]), (200, &json!(false)), "{reply}");
     assert!(reply["not_persisted_reason"].as_str().is_some_and(|why| why.contains("is a link")), "{reply}");
     assert_eq!(std::fs::read(config_dir.at("mounted.wasm")).expect("the file"), allow);
@@ -381,7 +381,8 @@ async fn dev_command_activates_a_changed_policy() {
     let ports = ["dev", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--policy"];
     let mut command = tidegate(&ports);
     command.arg(config_dir.at("policy.wasm")).current_dir(config_dir.0.path()).stdin(std::process::Stdio::null());
-    let gateway = Gateway::wait_until_ready(Running::start(command), tempfile::tempdir().expect("a directory")).await;
+    let gateway =
+        Gateway::wait_until_ready(ChildProcess::start(command), tempfile::tempdir().expect("a directory")).await;
     config_dir.write("policy.wasm", &deny);
     wait_until_active(&gateway, "a policy that is built again", &deny, 2).await;
 }
@@ -391,7 +392,7 @@ async fn restart_activates_the_last_active_policy() {
     let (config_dir, allow, deny) = (ConfigDir::new(), component("allow"), component("deny"));
     config_dir.write("policy.wasm", &allow);
     let gateway = config_dir.start("policy.wasm", "").await;
-    assert_eq!(ask(gateway.control, "PUT", "/v1/policy", WASM, &deny).await.0, 200);
+    assert_eq!(send_request(gateway.control, "PUT", "/v1/policy", WASM, &deny).await.0, 200);
     gateway.process.kill().await;
     let gateway = config_dir.start("policy.wasm", "").await;
     wait_until_active(&gateway, "the start", &deny, 1).await;

@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use crate::client::Wire;
 use crate::guests::component;
-use crate::processes::{Ended, Gateway, path, run, tidegate, wait_until};
+use crate::processes::{Gateway, ProcessOutput, path, run, tidegate, wait_until};
 
 /// Runs `tidegate policy …` against a gateway, in a directory.
-async fn policy(gateway: &Gateway, dir: &Path, args: &[&str]) -> Ended {
+async fn policy(gateway: &Gateway, dir: &Path, args: &[&str]) -> ProcessOutput {
     let control = gateway.control.to_string();
     let mut command = tidegate(&[&["policy"], args, &["--control", &control]].concat());
     command.current_dir(dir);

@@ -7,13 +7,13 @@ use base64::Engine;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::control_port::{JSON, ask, policy, wait_for_policy};
+use crate::control_port::{JSON, policy, send_request, wait_for_policy};
 use crate::guests::component;
-use crate::processes::{Ended, Gateway, path, run, tidegate};
+use crate::processes::{Gateway, ProcessOutput, path, run, tidegate};
 use crate::rollout::{ConfigDir, distinct, request_stream, wait_until_active};
 
 /// Runs a command in a folder.
-async fn in_folder(dir: &Path, args: &[&str]) -> Ended {
+async fn in_folder(dir: &Path, args: &[&str]) -> ProcessOutput {
     let mut command = tidegate(args);
     command.current_dir(dir).env("TIDEGATE_CACHE_DIR", dir.join("cache"));
     run(command, None).await
@@ -156,7 +156,8 @@ async fn removed_trusted_key_is_no_longer_accepted() {
     release(1);
     std::fs::copy(config_dir.at("new.pub.pem"), config_dir.at("next.pub.pem")).expect("a copy");
     let gateway = config_dir.start("policy.wasm", "trusted-keys = ['old.pub.pem']").await;
-    let put = async |number: u32| ask(gateway.control, "PUT", "/v1/policy", JSON, bundle(number).as_bytes()).await;
+    let put =
+        async |number: u32| send_request(gateway.control, "PUT", "/v1/policy", JSON, bundle(number).as_bytes()).await;
     sign(2, "new").await;
     assert_eq!(put(2).await.0, 422, "the key is not trusted yet");
     // One more trusted key keeps the active policy.
@@ -167,7 +168,7 @@ async fn removed_trusted_key_is_no_longer_accepted() {
         wait_for_policy(gateway.control, "another key", |reply| reply["configuration"]["read_at"] != before).await;
     assert_eq!(reply["configuration"]["needs_restart"], json!([]), "{reply}");
     sign(3, "old").await;
-    let (status, reply) = ask(gateway.control, "PUT", "/v1/policy?dry-run", JSON, bundle(3).as_bytes()).await;
+    let (status, reply) = send_request(gateway.control, "PUT", "/v1/policy?dry-run", JSON, bundle(3).as_bytes()).await;
     assert_eq!(status, 200, "both may sign: {reply}");
     // Without the old key its policy stays active, and the failure reports that a restart would not accept it.
     config_dir.configure("policy.wasm", "trusted-keys = ['next.pub.pem']");

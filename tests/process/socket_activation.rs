@@ -15,7 +15,7 @@ use tokio::process::Command;
 use crate::client::Wire;
 use crate::emitter::{self, EmitterReport};
 use crate::event_source::{Received, Source, assert_complete, stored_entries, wait_for_all};
-use crate::processes::{Gateway, Running, with_timeout};
+use crate::processes::{ChildProcess, Gateway, with_timeout};
 use crate::redis_server::Redis;
 
 /// A socket like that of a service manager, with a backlog for connections between two gateways.
@@ -31,7 +31,7 @@ pub fn inherited(socket: &TcpListener) -> Stdio {
 }
 
 /// Starts `tidegate serve` with inherited sockets, as the protocol requires: from file descriptor 3 on, and with the process id.
-pub fn launch(toml: &str, first: Stdio, second: Option<Stdio>, env: &[(&str, &str)]) -> (Running, TempDir) {
+pub fn launch(toml: &str, first: Stdio, second: Option<Stdio>, env: &[(&str, &str)]) -> (ChildProcess, TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("tidegate.toml"), toml).expect("the configuration is written");
     let gateway = crate::processes::tidegate(&["serve"]);
@@ -47,7 +47,7 @@ pub fn launch(toml: &str, first: Stdio, second: Option<Stdio>, env: &[(&str, &st
     let count = if second.is_some() { "2" } else { "1" };
     command.current_dir(dir.path()).stdin(first).stderr(second.unwrap_or_else(Stdio::null)).env("LISTEN_FDS", count);
     command.envs(env.iter().copied());
-    (Running::start_without_log(command), dir)
+    (ChildProcess::start_without_log(command), dir)
 }
 
 /// Opens streams without a pause, each on a new connection, until it is stopped; returns unexpected answers.

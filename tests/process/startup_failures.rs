@@ -4,18 +4,18 @@ use std::path::PathBuf;
 
 use crate::client::Wire;
 use crate::guests;
-use crate::processes::{Ended, Gateway, ends, path, with_timeout};
+use crate::processes::{Gateway, ProcessOutput, path, run_tidegate, with_timeout};
 
 const PORTS: [&str; 6] = ["serve", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--store=memory:"];
 
-fn assert_never_listened(ended: &Ended, code: i32) {
+fn assert_never_listened(ended: &ProcessOutput, code: i32) {
     assert_eq!(ended.code(), Some(code), "{ended:?}");
     assert!(ended.stdout.is_empty(), "{ended:?}");
 }
 
 #[tokio::test]
 async fn start_without_a_policy_fails() {
-    let ended = ends(&PORTS).await;
+    let ended = run_tidegate(&PORTS).await;
     assert_never_listened(&ended, 2);
     for remedy in ["--policy policy.wasm", "--allow-all"] {
         assert!(ended.stderr.contains(remedy), "{}", ended.stderr);
@@ -45,7 +45,7 @@ async fn invalid_policy_fails_the_start_with_its_name_and_cause() {
     for (file, cause) in cases {
         let name = file.to_str().expect("a path");
         for command in [&PORTS[..], &["check", "--store=memory:"]] {
-            let ended = ends(&[command, &["--policy", name]].concat()).await;
+            let ended = run_tidegate(&[command, &["--policy", name]].concat()).await;
             assert_never_listened(&ended, 1);
             assert!(ended.stderr.contains(name) && ended.stderr.contains(cause), "{cause}: {}", ended.stderr);
             assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);

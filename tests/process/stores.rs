@@ -4,8 +4,8 @@ use redis::aio::MultiplexedConnection;
 use redis::cmd;
 
 use crate::client::Sse;
-use crate::control_port::{JSON, ask};
-use crate::processes::{Gateway, Running, ends, path};
+use crate::control_port::{JSON, send_request};
+use crate::processes::{ChildProcess, Gateway, path, run_tidegate};
 use crate::redis_server::Redis;
 
 const SECRET: &str = "s3cret-Pa55";
@@ -44,7 +44,7 @@ pub async fn assert_store_works(gateway: Gateway, admin: &mut MultiplexedConnect
 }
 
 /// Asserts that the start fails with these words, and without the password.
-async fn assert_start_fails(process: Running, words: &[&str]) {
+async fn assert_start_fails(process: ChildProcess, words: &[&str]) {
     let ended = process.end().await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
     assert!(ended.stdout.is_empty(), "{ended:?}");
@@ -107,14 +107,15 @@ async fn documented_redis_permissions_are_sufficient() {
     });
     let _: () = user.query_async(&mut admin).await.expect("the rule is valid");
     let store = format!("redis://tidegate:{SECRET}@127.0.0.1:{}", redis.port);
-    let emitted = ends(&["emit", "other", "e", "1", "--max-length", "5", "--expire", "1h", "--store", &store]).await;
+    let emitted =
+        run_tidegate(&["emit", "other", "e", "1", "--max-length", "5", "--expire", "1h", "--store", &store]).await;
     assert_eq!(emitted.code(), Some(0), "{emitted:?}");
     assert_store_works(Gateway::start(&trace_config(&store)).await, &mut admin).await;
 
     let wrong = format!("redis://tidegate:x{SECRET}@127.0.0.1:{}", redis.port);
     let (process, _dir) = Gateway::launch(&trace_config(&wrong), &[]);
     assert_start_fails(process, &[&redis.url()]).await;
-    let refused = ends(&["emit", "other", "e", "1", "--store", &wrong]).await;
+    let refused = run_tidegate(&["emit", "other", "e", "1", "--store", &wrong]).await;
     assert_eq!((refused.code(), refused.stdout.is_empty()), (Some(1), true), "{refused:?}");
     assert_no_secret(&refused.all());
 }
@@ -141,7 +142,7 @@ async fn store_is_reachable_through_a_unix_socket() {
 async fn invalid_store_url_is_not_printed() {
     for store in [format!("http://ann:{SECRET}@h"), format!("redis://ann:{SECRET}@h:99999"), format!("{SECRET}@h")] {
         for command in [&["serve", "--allow-all"][..], &["emit", "c", "e", "1"]] {
-            let ended = ends(&[command, &["--store", &store]].concat()).await;
+            let ended = run_tidegate(&[command, &["--store", &store]].concat()).await;
             assert_eq!(ended.code(), Some(2), "{ended:?}");
             assert!(ended.stderr.contains("redis://user:password@"), "{}", ended.stderr);
             assert_no_secret(&ended.all());
@@ -165,8 +166,8 @@ async fn command_refused_by_redis_is_a_bad_gateway_on_every_endpoint() {
     let gateway = Gateway::start(&toml).await;
     let bearer = format!("authorization: Bearer {}\r\n", "t".repeat(16));
     let twice: &[u8] = br#"["XADD","c","1-1","event","e"]"#;
-    assert_eq!(ask(gateway.data, "POST", "/redis", &bearer, twice).await.0, 200);
-    assert_eq!(ask(gateway.data, "POST", "/redis", &bearer, twice).await.0, 400, "an existing id is an error");
+    assert_eq!(send_request(gateway.data, "POST", "/redis", &bearer, twice).await.0, 200);
+    assert_eq!(send_request(gateway.data, "POST", "/redis", &bearer, twice).await.0, 400, "an existing id is an error");
 
     rule(&mut admin, &["-xadd", "-hgetall", "-hset", "-get", "-getrange"]).await;
     let event: &[u8] = br#"{"channel":"c","event":"e"}"#;
@@ -178,11 +179,11 @@ async fn command_refused_by_redis_is_a_bad_gateway_on_every_endpoint() {
         ("DELETE", "/v1/revocations/0123456789abcdef", b""),
         ("GET", "/v1/fleet", b""),
     ] {
-        let (status, answer) = ask(gateway.control, method, path, JSON, body).await;
+        let (status, answer) = send_request(gateway.control, method, path, JSON, body).await;
         let code = answer["error"]["code"].as_str();
         assert_eq!((status, code), (502, Some("store_refused")), "{method} {path}: {answer}");
         assert!(!answer.to_string().contains(SECRET), "{answer}");
     }
-    let (status, answer) = ask(gateway.data, "POST", "/redis", &bearer, twice).await;
+    let (status, answer) = send_request(gateway.data, "POST", "/redis", &bearer, twice).await;
     assert!(status == 502 && answer["error"].is_string(), "{status} {answer}");
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use redis::cmd;
 use tokio::process::Command;
 
-use crate::processes::{Gateway, ends, path, reserved_port, run};
+use crate::processes::{Gateway, path, reserved_port, run, run_tidegate};
 use crate::redis_server::{Redis, speaks_tls};
 use crate::stores::{assert_store_works, trace_config};
 
@@ -49,7 +49,7 @@ async fn store_over_tls_is_verified_with_the_configured_root() {
     let _: () = cmd("FLUSHALL").query_async(&mut redis.connect().await).await.expect("emptied");
     assert_store_works(Gateway::start(&named).await, &mut redis.connect().await).await;
 
-    let emitted = ends(&["emit", "tls", "e", "1", "--store", &store, "--store-ca", &ca]).await;
+    let emitted = run_tidegate(&["emit", "tls", "e", "1", "--store", &store, "--store-ca", &ca]).await;
     assert_eq!(emitted.code(), Some(0), "{emitted:?}");
     assert_eq!(redis.entries("tls").await.len(), 1);
 

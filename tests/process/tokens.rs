@@ -18,7 +18,7 @@ use tokio::process::Command;
 use tokio_rustls::TlsAcceptor;
 
 use crate::guests::component;
-use crate::processes::{Gateway, Running, path, run, tidegate, wait_until, with_timeout};
+use crate::processes::{ChildProcess, Gateway, path, run, tidegate, wait_until, with_timeout};
 use crate::tls::certificates;
 
 const SECRET: &str = "hunter2 hunter2 hunter2 hunter2 hunter2";
@@ -66,7 +66,7 @@ pub async fn show(to: SocketAddr, token: &str) -> (u16, String) {
     (status, answer.split_once("\r\n\r\n").expect("the response head").1.to_owned())
 }
 
-fn launch(dir: TempDir, toml: &str, roots: Option<&str>) -> (Running, TempDir) {
+fn launch(dir: TempDir, toml: &str, roots: Option<&str>) -> (ChildProcess, TempDir) {
     fs::write(dir.path().join("policy.wasm"), component("bearer")).expect("the policy is written");
     fs::write(dir.path().join("tidegate.toml"), toml).expect("the configuration is written");
     let mut command = tidegate(&["serve"]);
@@ -74,7 +74,7 @@ fn launch(dir: TempDir, toml: &str, roots: Option<&str>) -> (Running, TempDir) {
     if let Some(roots) = roots {
         command.env("SSL_CERT_FILE", roots);
     }
-    (Running::start(command), dir)
+    (ChildProcess::start(command), dir)
 }
 
 pub fn claims(issuer: &str) -> Value {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::client::Sse;
 use crate::fleet::{Fleet, digest, status};
 use crate::guests::component;
-use crate::processes::{Ended, Gateway, run, tidegate, wait_until, with_timeout};
+use crate::processes::{Gateway, ProcessOutput, run, tidegate, wait_until, with_timeout};
 use crate::redis_server::Redis;
 
 /// A gateway of the fleet with this name. Nodes of all fleets have the same name, so that a key without the fleet's name is shared.
@@ -46,7 +46,7 @@ fn keys(changes: &str) -> BTreeSet<&str> {
     keys.filter(|key| *key != "*").collect()
 }
 
-fn json_of(ended: &Ended) -> Value {
+fn json_of(ended: &ProcessOutput) -> Value {
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     serde_json::from_str(&ended.stdout).expect("JSON")
 }
