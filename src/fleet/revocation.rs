@@ -241,7 +241,7 @@ pub async fn revoke(
     let answers = commands::send_and_wait(store, keys, &command, REPLY_TIMEOUT).await?;
     let nodes: BTreeMap<String, u64> =
         answers.by_node.into_iter().filter_map(|(node, count)| Some((node, count.as_u64()?))).collect();
-    Ok(RevocationResult { streams: nodes.values().sum(), nodes, missing: answers.missing, revocation: revocation })
+    Ok(RevocationResult { streams: nodes.values().sum(), nodes, missing: answers.missing, revocation })
 }
 
 /// The active revocations, the one that ends last at the end. Removes the others from the store.
