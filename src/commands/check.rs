@@ -8,7 +8,8 @@ use serde_json::json;
 use toml::Table;
 
 use crate::commands::{ServeFlags, client_runtime, startup};
-use crate::config::{Config, PolicyMode};
+use crate::config::Config;
+use crate::config::policy::PolicyMode;
 use crate::rollout::Rollout;
 use crate::rollout::observers::Observers;
 use crate::rollout::source_file::PolicySource;

@@ -7,7 +7,8 @@ use clap::Args;
 use crate::commands::ServeFlags;
 use crate::commands::serve;
 use crate::commands::serve::Start;
-use crate::config::{Config, ConfigError, PolicyMode, layers};
+use crate::config::policy::PolicyMode;
+use crate::config::{Config, ConfigError, sources};
 use crate::server::data::playground::Playground;
 use crate::store::url::StoreUrl;
 
@@ -21,7 +22,7 @@ pub struct DevArgs {
 }
 
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
-    let base = layers::file(Path::new("dev.toml"), include_str!("dev.toml"))?;
+    let base = sources::file(Path::new("dev.toml"), include_str!("dev.toml"))?;
     let (file, layer, names_store) = (args.flags.config.clone(), args.flags.layer()?, args.flags.store.is_some());
     let given = Start::new(move || {
         let read = Config::read(base.clone(), file.as_deref(), layer.clone());

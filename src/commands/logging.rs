@@ -7,8 +7,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::reload::Error;
 
 use crate::config::ConfigError;
-use crate::config::check::log_filter;
-use crate::config::raw::LogFormat;
+use crate::config::schema::LogFormat;
+use crate::config::validate::log_filter;
 
 /// Lines are collected up to this size and written together.
 const WRITE_BUFFER_BYTES: usize = 16 << 10;

@@ -21,7 +21,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use toml::{Table, Value};
 
-use crate::config::layers::{merge, option};
+use crate::config::sources::{merge, option};
 
 /// A self-hosted realtime gateway: it streams channels from Redis to browsers as server-sent events. A WebAssembly policy decides, for
 /// each request, which channels the client may read.

@@ -2,8 +2,8 @@ use clap::CommandFactory;
 
 use super::*;
 use crate::config::Config;
-use crate::config::layers::file;
-use crate::config::raw::Raw;
+use crate::config::schema::Raw;
+use crate::config::sources::file;
 use crate::util::golden::golden;
 
 #[test]
@@ -64,6 +64,6 @@ fn flags_become_options() {
 fn what_dev_begins_with_is_valid() {
     let base = file(std::path::Path::new("dev.toml"), include_str!("dev.toml")).expect("a layer");
     let config = Config::check(base.try_into().expect("options")).expect("valid");
-    assert_eq!(config.door, crate::config::PolicyMode::Example);
+    assert_eq!(config.door, crate::config::policy::PolicyMode::Example);
     assert!(config.stream.below && config.live.cors.credentials && config.store.seed.len() == 5);
 }

@@ -1,6 +1,6 @@
 //! Validates `[cors]`, and matches origins as browsers send them.
 
-use crate::config::{ConfigError, raw, wrong};
+use crate::config::{ConfigError, schema, wrong};
 
 /// Which web pages may read streams.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ impl Origin {
 }
 
 /// Checks `[cors]`.
-pub fn cors(raw: &raw::Cors) -> Result<Cors, ConfigError> {
+pub fn cors(raw: &schema::Cors) -> Result<Cors, ConfigError> {
     let all = raw.origins.iter().any(|origin| origin == "*");
     if all && raw.credentials {
         return Err(wrong(

@@ -1,24 +1,78 @@
-//! Validates the limits of decisions and the policy environment.
+//! Validates `[policy]`: where the policy comes from, its limits and its environment.
 
-use crate::tokens::profile::profile;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use toml::Value;
 
-use crate::config::raw;
-use crate::config::{ConfigError, count, positive, reference, size, up_to, wrong};
+use crate::artifact::signature::key::TrustedKeys;
+use crate::config::schema::{self, Source};
+use crate::config::validate::{count, positive, share, size, up_to};
+use crate::config::{ConfigError, interpolation, wrong};
 use crate::egress::origin::Origin;
 use crate::egress::{Egress, EgressLimits};
 use crate::policy::Limits;
 use crate::policy::settings::Settings;
+use crate::store::url::StoreUrl;
 use crate::tokens::Tokens;
-use crate::tokens::profile::WrittenProfile;
+use crate::tokens::profile::{WrittenProfile, profile};
 
 /// Concurrent outbound requests of all decisions.
 const MAX_CONCURRENT_REQUESTS: usize = 256;
 
+/// The name of the example policy, instead of a path.
+pub const EXAMPLE: &str = "example:rust-role-based";
+
+/// Which policy decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicyMode {
+    /// The component in a file.
+    Policy(PathBuf),
+    /// The example policy that is built into the program.
+    Example,
+    /// The policy that was pushed to the store.
+    Fleet,
+    /// No policy: every request is allowed.
+    AllowAll,
+}
+
+/// Where the policy comes from, and what it must pass.
+#[derive(Clone, Debug)]
+pub struct RolloutConfig {
+    /// A file or the store.
+    pub source: Source,
+    /// Test cases to pass before activation; `None` for the file next to the component.
+    pub cases: Option<PathBuf>,
+    /// Trusted public keys; if there is one, policies must be signed.
+    pub trust: Arc<TrustedKeys>,
+}
+
+/// A shadow policy.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ShadowConfig {
+    /// Its component, if the configuration names one.
+    pub file: Option<PathBuf>,
+    /// Share of clients for which it is evaluated, from 0 to 1.
+    pub share: f64,
+}
+
+/// Validates where the policy comes from.
+pub fn rollout(raw: &schema::Policy) -> Result<RolloutConfig, ConfigError> {
+    Ok(RolloutConfig {
+        source: raw.source,
+        cases: raw.cases.clone(),
+        trust: Arc::new(TrustedKeys::load(&raw.trusted_keys).map_err(|error| wrong("policy.trusted-keys", error))?),
+    })
+}
+
+/// Validates `[policy.shadow]`.
+pub fn shadow(raw: &schema::Shadow) -> Result<ShadowConfig, ConfigError> {
+    Ok(ShadowConfig { file: raw.file.clone(), share: share("policy.shadow.share", raw.share)? })
+}
+
 /// Validates the limits of `[policy]`.
-pub fn limits(raw: &raw::Policy) -> Result<Limits, ConfigError> {
+pub fn limits(raw: &schema::Policy) -> Result<Limits, ConfigError> {
     Ok(Limits {
         cpu: positive("policy.cpu-time", raw.cpu_time)?,
         timeout: positive("policy.timeout", raw.timeout)?,
@@ -49,15 +103,15 @@ pub fn settings(raw: &BTreeMap<String, Value>) -> Result<Settings, ConfigError> 
 fn secret(key: &str, value: &Value) -> Result<String, ConfigError> {
     let text =
         value.as_str().ok_or_else(|| wrong(key, format!("a {} where a string is expected", value.type_str())))?;
-    reference::resolve(text).map_err(|error| wrong(key, error))
+    interpolation::resolve(text).map_err(|error| wrong(key, error))
 }
 
 /// The origins that policies may send requests to.
-pub fn egress(raw: &raw::Egress) -> Result<Egress, ConfigError> {
-    let origin = |host: &raw::Host| {
+pub fn egress(raw: &schema::Egress) -> Result<Egress, ConfigError> {
+    let origin = |host: &schema::Host| {
         let (url, private) = match host {
-            raw::Host::Url(url) => (url, false),
-            raw::Host::Table(table) => (&table.url, table.allow_private),
+            schema::Host::Url(url) => (url, false),
+            schema::Host::Table(table) => (&table.url, table.allow_private),
         };
         Origin::parse(url, private).map_err(|error| wrong("policy.egress.hosts", format!("{url:?}: {error}")))
     };
@@ -72,10 +126,55 @@ pub fn egress(raw: &raw::Egress) -> Result<Egress, ConfigError> {
 
 /// The token profiles. Reads files, but fetches no URLs.
 pub fn tokens(raw: &BTreeMap<String, WrittenProfile>) -> Result<Tokens, ConfigError> {
-    let resolve = |text: &str| reference::resolve(text).map_err(|error| error.to_string());
+    let resolve = |text: &str| interpolation::resolve(text).map_err(|error| error.to_string());
     let check = |(name, raw): (&String, &WrittenProfile)| {
         let profile = profile(&format!("policy.tokens.{name}"), raw, &resolve);
         Ok((name.clone(), profile.map_err(|error| wrong(&error.key, error.what))?))
     };
     raw.iter().map(check).collect()
+}
+
+/// The policy of a gateway without a fleet.
+pub fn local_mode(allow_all: bool, file: Option<PathBuf>) -> Result<PolicyMode, ConfigError> {
+    match (allow_all, file) {
+        (true, None) => Ok(PolicyMode::AllowAll),
+        (false, Some(file)) if file.ends_with(EXAMPLE) => Ok(PolicyMode::Example),
+        (false, Some(file)) => Ok(PolicyMode::Policy(file)),
+        (true, Some(file)) if file.ends_with(EXAMPLE) => Ok(PolicyMode::AllowAll),
+        (true, Some(_)) => Err(wrong("allow-all", "policy.file is set as well: remove one of the two")),
+        (false, None) => Err(wrong(
+            "policy.file",
+            "no policy is set, so no request could be allowed: give --policy policy.wasm (policy.file, \
+             TIDEGATE_POLICY_FILE), or --allow-all",
+        )),
+    }
+}
+
+/// The policy of a fleet node.
+pub fn fleet_mode(raw: &schema::Policy, allow_all: bool, store: &StoreUrl) -> Result<PolicyMode, ConfigError> {
+    if allow_all {
+        return Err(wrong(
+            "allow-all",
+            "the policy comes from the fleet (policy.source = \"fleet\"): remove one of the two",
+        ));
+    }
+    if raw.file.as_ref().is_some_and(|file| !file.ends_with(EXAMPLE)) {
+        return Err(wrong(
+            "policy.file",
+            "the policy comes from the fleet (policy.source = \"fleet\"): push it with `tidegate policy push`",
+        ));
+    }
+    if matches!(store, StoreUrl::Memory) {
+        return Err(wrong("policy.source", "a fleet needs a Redis for its policy, and `store` is memory:"));
+    }
+    if raw.trusted_keys.is_empty() && !raw.allow_unsigned {
+        let what = "a fleet accepts only signed policies, because anyone who can write to the store could replace the policy: \
+                    name public keys (`tidegate policy keygen` creates a pair), or set --allow-unsigned (policy.allow-unsigned)";
+        return Err(wrong("policy.trusted-keys", what));
+    }
+    if !raw.trusted_keys.is_empty() && raw.allow_unsigned {
+        let what = "policy.trusted-keys is set as well, and then every policy must be signed: remove one of the two";
+        return Err(wrong("policy.allow-unsigned", what));
+    }
+    Ok(PolicyMode::Fleet)
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::config::cors::Origin;
 
 fn load(text: &str) -> Result<Config, ConfigError> {
-    let table = layers::file(Path::new("tidegate.toml"), text)?;
+    let table = sources::file(Path::new("tidegate.toml"), text)?;
     let raw = table.try_into::<Raw>().map_err(|error| ConfigError(error.message().to_owned()))?;
     Config::check(raw)
 }
@@ -67,7 +67,7 @@ fn toml_examples_of_the_documents_load() {
     let documented = examples(include_str!("../../docs/configuration.md"));
     assert!(documented.len() >= 3);
     for text in documented {
-        layers::file(Path::new("tidegate.toml"), &text).expect(&text);
+        sources::file(Path::new("tidegate.toml"), &text).expect(&text);
     }
 }
 
@@ -150,11 +150,11 @@ fn mistakes_name_the_key_and_the_remedy() {
 #[test]
 fn the_environment_goes_over_the_file_and_below_flags() {
     let variables = |list: &[(&str, &str)]| {
-        layers::environment(
+        sources::environment(
             list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>().into_iter(),
         )
     };
-    let mut table = layers::file(
+    let mut table = sources::file(
         Path::new("t.toml"),
         "listen = \"127.0.0.1:1\"\nstream.ping-interval = \"9s\"\npolicy.file = \"a.wasm\"",
     )
@@ -169,8 +169,8 @@ fn the_environment_goes_over_the_file_and_below_flags() {
         ("TIDEGATE_CONFIG", "ignored here"),
         ("PATH", "ignored everywhere"),
     ]);
-    layers::merge(&mut table, environment.expect("environment"));
-    layers::merge(&mut table, layers::option("listen", "127.0.0.1:3".into()));
+    sources::merge(&mut table, environment.expect("environment"));
+    sources::merge(&mut table, sources::option("listen", "127.0.0.1:3".into()));
     let config = Config::check(table.try_into().expect("raw")).expect("valid");
     assert_eq!(config.listen.port(), 3);
     assert_eq!(config.stream.ping_interval, Duration::from_secs(9));
@@ -203,9 +203,9 @@ fn the_environment_goes_over_the_file_and_below_flags() {
 
 #[test]
 fn every_option_can_be_said_by_the_environment() {
-    for path in raw::OPTIONS {
-        let name = layers::variable(path);
-        let try_value = |value: &str| layers::environment([(name.clone(), value.to_owned())].into_iter());
+    for path in schema::OPTIONS {
+        let name = sources::variable(path);
+        let try_value = |value: &str| sources::environment([(name.clone(), value.to_owned())].into_iter());
         let values = ["1s", "1MiB", "7", "true", "json", "text", "{}", "10.0.0.0/8", "file"];
         assert!(values.iter().any(|value| try_value(value).is_ok()), "{name}");
     }
@@ -214,13 +214,13 @@ fn every_option_can_be_said_by_the_environment() {
 #[test]
 fn paths_in_a_file_are_meant_from_there() {
     let table =
-        layers::file(Path::new("/etc/tidegate/tidegate.toml"), "policy.file = \"p.wasm\"\nstore-ca = \"/ca.pem\"")
+        sources::file(Path::new("/etc/tidegate/tidegate.toml"), "policy.file = \"p.wasm\"\nstore-ca = \"/ca.pem\"")
             .expect("file");
     let raw: Raw = table.try_into().expect("raw");
     assert_eq!(raw.policy.file, Some("/etc/tidegate/p.wasm".into()));
     assert_eq!(raw.store_ca, Some("/ca.pem".into()));
     let text = "policy = { cases = \"c.toml\", trusted-keys = [\"a.pem\"], shadow.file = \"next.wasm\" }";
-    let table = layers::file(Path::new("/etc/tidegate/tidegate.toml"), text).expect("file");
+    let table = sources::file(Path::new("/etc/tidegate/tidegate.toml"), text).expect("file");
     let raw: Raw = table.try_into().expect("raw");
     assert_eq!(raw.policy.cases, Some("/etc/tidegate/c.toml".into()));
     assert_eq!(raw.policy.trusted_keys, [Path::new("/etc/tidegate/a.pem")]);
@@ -296,7 +296,7 @@ fn settings_come_from_where_they_are_and_are_not_shown() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("key"), "hunter2\n").expect("a file");
     let text = "allow-all = true\n[policy.settings]\nkey = \"${file:key}\"\nversion = \"v${CARGO_PKG_VERSION}\"\nprice = \"$$5\"";
-    let table = layers::file(&folder.path().join("tidegate.toml"), text).expect("valid");
+    let table = sources::file(&folder.path().join("tidegate.toml"), text).expect("valid");
     let config = Config::check(table.try_into().expect("valid")).expect("valid");
     assert_eq!(config.settings.get("key"), Some("hunter2"));
     assert_eq!(config.settings.get("version"), Some(concat!("v", env!("CARGO_PKG_VERSION"))));
@@ -324,7 +324,7 @@ fn token_profiles_and_hosts() {
         [policy.egress]
         hosts = ['https://auth.example', { url = 'http://10.0.0.5:8000', allow-private = true }]
         timeout = '2s'";
-    let table = layers::file(&folder.path().join("tidegate.toml"), text).expect("valid");
+    let table = sources::file(&folder.path().join("tidegate.toml"), text).expect("valid");
     let config = Config::check(table.try_into().expect("valid")).expect("valid");
     assert_eq!(format!("{:?}", config.tokens), r#"{"app", "other", "remote"}"#);
     let shown = format!("{config:?}");
@@ -333,11 +333,11 @@ fn token_profiles_and_hosts() {
     assert!(config.egress.allows(&"http://10.0.0.5:8000/".parse().expect("a URI")));
     assert!(!config.egress.allows(&"http://auth.example/".parse().expect("a URI")));
     let from_environment =
-        |name: &str, text: &str| layers::environment([(name.to_owned(), text.to_owned())].into_iter()).expect(name);
+        |name: &str, text: &str| sources::environment([(name.to_owned(), text.to_owned())].into_iter()).expect(name);
     let hosts = from_environment("TIDEGATE_POLICY_EGRESS_HOSTS", "https://a.example, https://b.example");
-    let mut table = layers::file(Path::new("tidegate.toml"), "allow-all = true").expect("valid");
-    layers::merge(&mut table, hosts);
-    layers::merge(&mut table, from_environment("TIDEGATE_POLICY_TOKENS", "{ app = { secret = \"s\" } }"));
+    let mut table = sources::file(Path::new("tidegate.toml"), "allow-all = true").expect("valid");
+    sources::merge(&mut table, hosts);
+    sources::merge(&mut table, from_environment("TIDEGATE_POLICY_TOKENS", "{ app = { secret = \"s\" } }"));
     let config = Config::check(table.try_into().expect("valid")).expect("valid");
     assert!(config.egress.allows(&"https://b.example/".parse().expect("a URI")));
     assert_eq!(format!("{:?}", config.tokens), r#"{"app"}"#);

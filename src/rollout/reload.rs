@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use crate::audit::Writers;
-use crate::config::live::Options;
+use crate::config::reloadable::Options;
 use crate::config::{Config, ConfigRead};
 use crate::rollout::file_watcher::Watch;
 use crate::rollout::lock::ActivationGuard;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::signature;
-use crate::config::{Config, PolicyMode};
+use crate::config::Config;
+use crate::config::policy::PolicyMode;
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::util::files;

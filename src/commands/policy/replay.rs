@@ -21,7 +21,7 @@ use crate::commands::policy::say;
 use crate::commands::{client_runtime, startup};
 use crate::config;
 use crate::config::Config;
-use crate::config::layers::{merge, option};
+use crate::config::sources::{merge, option};
 use crate::policy::Limits;
 use crate::policy::decision_view::DecisionView;
 use crate::shadow::replay::ReplayEvaluator;

@@ -7,7 +7,7 @@ use clap::Args;
 use toml::{Table, Value};
 
 use crate::config;
-use crate::config::layers::{merge, option};
+use crate::config::sources::{merge, option};
 use crate::config::{Config, ConfigError};
 use crate::policy::Limits;
 use crate::policytest::{TestCase, file};

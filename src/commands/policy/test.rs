@@ -9,7 +9,7 @@ use crate::commands::policy::subject::SubjectArgs;
 use crate::commands::policy::test::report::Report;
 use crate::commands::{client_runtime, logging, startup};
 use crate::config::ConfigError;
-use crate::config::raw::LogFormat;
+use crate::config::schema::LogFormat;
 use crate::policytest::run;
 use crate::wasm::compile::Compiler;
 

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::SemaphorePermit;
 
 use crate::artifact::bundle::PolicyBundle;
-use crate::config::PolicyMode;
+use crate::config::policy::PolicyMode;
 use crate::policy::info::PolicyInfo;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::rollout::replace::{Replacement, ReplacementKind, ReplacementRequest, ReplacementSource};

@@ -1,17 +1,17 @@
 //! Merges flags, environment and file into one validated [`Config`]. Errors name the option and a valid value.
 
-pub(crate) mod changes;
-pub(crate) mod check;
 pub(crate) mod cors;
-pub(crate) mod layers;
-pub(crate) mod live;
-pub(crate) mod operations;
+pub(crate) mod decisions;
+pub(crate) mod diff;
+pub(crate) mod fleet;
+pub(crate) mod interpolation;
 pub(crate) mod policy;
-pub(crate) mod raw;
-pub(crate) mod reference;
-pub(crate) mod refers;
+pub(crate) mod referenced_files;
+pub(crate) mod reloadable;
+pub(crate) mod schema;
+pub(crate) mod sources;
+pub(crate) mod validate;
 
-use crate::config::live::Live;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -23,10 +23,11 @@ use ipnet::IpNet;
 use toml::Table;
 
 use crate::channel::hub::HubSettings;
-use crate::config::changes::WrittenConfig;
-use crate::config::check::{address, count, positive, size, stream_path, up_to};
-use crate::config::operations::RolloutConfig;
-use crate::config::raw::{LogFormat, Raw, Source};
+use crate::config::diff::WrittenConfig;
+use crate::config::policy::{PolicyMode, RolloutConfig};
+use crate::config::reloadable::Live;
+use crate::config::schema::{LogFormat, Raw, Source};
+use crate::config::validate::{address, count, positive, size, stream_path};
 use crate::egress::Egress;
 use crate::policy::Limits;
 use crate::policy::settings::Settings;
@@ -116,19 +117,6 @@ pub struct StoreConfig {
     pub seed: HashMap<String, Seed>,
 }
 
-/// Which policy decides.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PolicyMode {
-    /// The component in a file.
-    Policy(PathBuf),
-    /// The example policy that is built into the program.
-    Example,
-    /// The policy that was pushed to the store.
-    Fleet,
-    /// No policy: every request is allowed.
-    AllowAll,
-}
-
 /// Options of event streams.
 #[derive(Debug)]
 pub struct StreamConfig {
@@ -191,7 +179,7 @@ impl Config {
         let mut files = FileSnapshot::now(vec![file.clone()]);
         let raw = Self::raw(base, Some(&*file).filter(|file| is_named || file.exists()), flags);
         let config = raw.and_then(|raw| {
-            files.add(refers::files(&raw));
+            files.add(referenced_files::files(&raw));
             Self::check(raw)
         });
         ConfigRead { config, files }
@@ -200,18 +188,18 @@ impl Config {
     fn raw(base: Table, file: Option<&Path>, flags: Table) -> Result<Raw, ConfigError> {
         let mut table = base;
         if let Some(path) = file {
-            layers::merge(&mut table, Self::file_layer(path)?);
+            sources::merge(&mut table, Self::file_layer(path)?);
         }
         let variables = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        layers::merge(&mut table, layers::environment(variables)?);
-        layers::merge(&mut table, flags);
+        sources::merge(&mut table, sources::environment(variables)?);
+        sources::merge(&mut table, flags);
         table.try_into::<Raw>().map_err(|error| ConfigError(format!("configuration: {}", error.message())))
     }
 
     fn file_layer(path: &Path) -> Result<Table, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError(format!("{}: cannot be read: {error}", path.display())))?;
-        layers::file(path, &text)
+        sources::file(path, &text)
     }
 
     /// Where the configuration lies, and whether it was named and so has to be there.
@@ -236,10 +224,10 @@ impl Config {
             return Err(wrong("memory-store.seed", "only a memory: store can be seeded, and `store` is another"));
         }
         let limits = policy::limits(&raw.policy)?;
-        let rollout = operations::rollout(&raw.policy)?;
+        let rollout = policy::rollout(&raw.policy)?;
         let door = match rollout.source {
-            Source::File => door(raw.allow_all, raw.policy.file)?,
-            Source::Fleet => fleet(&raw.policy, raw.allow_all, &url)?,
+            Source::File => policy::local_mode(raw.allow_all, raw.policy.file)?,
+            Source::Fleet => policy::fleet_mode(&raw.policy, raw.allow_all, &url)?,
         };
         let prefixes = raw.policy.lookup.prefixes;
         if prefixes.iter().any(String::is_empty) {
@@ -303,8 +291,8 @@ impl Config {
             trusted_proxies: raw.server.trusted_proxies,
             max_header_size: size("server.max-header-size", raw.server.max_header_size, 32 << 10, 1 << 20)?,
             rollout,
-            fleet_keys: FleetKeys::new(&operations::fleet_name(&raw.fleet.name)?),
-            node_name: raw.fleet.node_name.map(operations::node_name).transpose()?,
+            fleet_keys: FleetKeys::new(&fleet::fleet_name(&raw.fleet.name)?),
+            node_name: raw.fleet.node_name.map(fleet::node_name).transpose()?,
             log_format: raw.log.format,
             live: Arc::new(live),
             written,
@@ -326,7 +314,7 @@ impl Config {
     /// This node's name: the configured one, or the host name with the address of the data port.
     #[must_use]
     pub fn node_at(&self, listen: SocketAddr) -> String {
-        self.node_name.clone().unwrap_or_else(|| operations::default_node(listen))
+        self.node_name.clone().unwrap_or_else(|| fleet::default_node_name(listen))
     }
 
     /// Whether a client's address is a trusted proxy's.
@@ -341,11 +329,11 @@ impl Config {
 pub fn fleet_name() -> Result<FleetName, ConfigError> {
     let (file, is_named) = Config::path(None);
     let mut table = if is_named || file.exists() { Config::file_layer(&file)? } else { Table::new() };
-    let variable = layers::variable("fleet.name");
+    let variable = sources::variable("fleet.name");
     let value = std::env::var(&variable).ok().map(|value| (variable, value));
-    layers::merge(&mut table, layers::environment(value.into_iter())?);
+    sources::merge(&mut table, sources::environment(value.into_iter())?);
     let fleet = table.get("fleet").and_then(|fleet| fleet.get("name")).and_then(toml::Value::as_str);
-    fleet.map_or_else(|| Ok(FleetName::default()), operations::fleet_name)
+    fleet.map_or_else(|| Ok(FleetName::default()), fleet::fleet_name)
 }
 
 /// Where things are kept that can be made again, unless the configuration says otherwise: `TIDEGATE_CACHE_DIR`, else
@@ -354,53 +342,7 @@ pub fn fleet_name() -> Result<FleetName, ConfigError> {
 pub fn cache_dir() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let own = || Some(folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?.join("tidegate"));
-    folder(&layers::variable("cache-dir")).or_else(own)
-}
-
-/// The name of the example policy, instead of a path.
-pub const EXAMPLE: &str = "example:rust-role-based";
-
-fn door(allow_all: bool, file: Option<PathBuf>) -> Result<PolicyMode, ConfigError> {
-    match (allow_all, file) {
-        (true, None) => Ok(PolicyMode::AllowAll),
-        (false, Some(file)) if file.ends_with(EXAMPLE) => Ok(PolicyMode::Example),
-        (false, Some(file)) => Ok(PolicyMode::Policy(file)),
-        (true, Some(file)) if file.ends_with(EXAMPLE) => Ok(PolicyMode::AllowAll),
-        (true, Some(_)) => Err(wrong("allow-all", "policy.file is set as well: remove one of the two")),
-        (false, None) => Err(wrong(
-            "policy.file",
-            "no policy is set, so no request could be allowed: give --policy policy.wasm (policy.file, \
-             TIDEGATE_POLICY_FILE), or --allow-all",
-        )),
-    }
-}
-
-fn fleet(raw: &raw::Policy, allow_all: bool, store: &StoreUrl) -> Result<PolicyMode, ConfigError> {
-    if allow_all {
-        return Err(wrong(
-            "allow-all",
-            "the policy comes from the fleet (policy.source = \"fleet\"): remove one of the two",
-        ));
-    }
-    if raw.file.as_ref().is_some_and(|file| !file.ends_with(EXAMPLE)) {
-        return Err(wrong(
-            "policy.file",
-            "the policy comes from the fleet (policy.source = \"fleet\"): push it with `tidegate policy push`",
-        ));
-    }
-    if matches!(store, StoreUrl::Memory) {
-        return Err(wrong("policy.source", "a fleet needs a Redis for its policy, and `store` is memory:"));
-    }
-    if raw.trusted_keys.is_empty() && !raw.allow_unsigned {
-        let what = "a fleet accepts only signed policies, because anyone who can write to the store could replace the policy: \
-                    name public keys (`tidegate policy keygen` creates a pair), or set --allow-unsigned (policy.allow-unsigned)";
-        return Err(wrong("policy.trusted-keys", what));
-    }
-    if !raw.trusted_keys.is_empty() && raw.allow_unsigned {
-        let what = "policy.trusted-keys is set as well, and then every policy must be signed: remove one of the two";
-        return Err(wrong("policy.allow-unsigned", what));
-    }
-    Ok(PolicyMode::Fleet)
+    folder(&sources::variable("cache-dir")).or_else(own)
 }
 
 #[cfg(test)]

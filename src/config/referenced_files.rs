@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use toml::Value;
 
-use crate::config::raw::Raw;
-use crate::config::reference;
+use crate::config::interpolation;
+use crate::config::schema::Raw;
 
 /// All referenced files, whether they exist or not.
 pub fn files(raw: &Raw) -> Vec<PathBuf> {
@@ -13,7 +13,7 @@ pub fn files(raw: &Raw) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = policy.trusted_keys.clone();
     let settings = policy.settings.values().filter_map(Value::as_str);
     let secrets = policy.tokens.values().filter_map(|profile| profile.secret.as_ref()?.text());
-    files.extend(settings.chain(secrets).flat_map(reference::files));
+    files.extend(settings.chain(secrets).flat_map(interpolation::files));
     files.extend(policy.tokens.values().flat_map(|profile| [&profile.pem, &profile.jwks]).flatten().cloned());
     files.sort();
     files.dedup();

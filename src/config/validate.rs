@@ -35,6 +35,19 @@ pub fn up_to(key: &str, number: usize, max: usize) -> Result<usize, ConfigError>
     if number <= max { Ok(number) } else { Err(wrong(key, format!("{number}: must be at most {max}"))) }
 }
 
+/// A share, from 0 to 1.
+pub fn share(key: &str, share: f64) -> Result<f64, ConfigError> {
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err(wrong(key, format!("{share}: must be from 0 to 1"))) }
+}
+
+/// Validates the duration of a shutdown or rotation step.
+pub fn up_to_a_day(key: &str, time: Duration) -> Result<Duration, ConfigError> {
+    if time <= Duration::from_secs(86_400) {
+        return Ok(time);
+    }
+    Err(wrong(key, format!("{}: must be at most a day", humantime::format_duration(time))))
+}
+
 /// A number of bytes within a range.
 pub fn size(key: &str, size: bytesize::ByteSize, min: u64, max: u64) -> Result<usize, ConfigError> {
     let bytes = usize::try_from(size.as_u64()).ok().filter(|_| (min..=max).contains(&size.as_u64()));

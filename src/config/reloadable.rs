@@ -7,10 +7,9 @@ use tokio::sync::watch;
 
 use crate::audit;
 use crate::config::cors::Cors;
-use crate::config::operations;
-use crate::config::operations::ShadowConfig;
-use crate::config::raw::Raw;
-use crate::config::{ChannelRules, ConfigError, check, cors, wrong};
+use crate::config::policy::ShadowConfig;
+use crate::config::schema::Raw;
+use crate::config::{ChannelRules, ConfigError, cors, decisions, policy, validate, wrong};
 
 /// The paths of these options.
 pub const LIVE: [&str; 18] = [
@@ -68,27 +67,27 @@ impl Live {
     /// Validates the options.
     pub fn check(raw: &Raw) -> Result<Self, ConfigError> {
         let tokens = [&raw.control.token].into_iter().flatten().chain(&raw.redis_rest.tokens);
-        if let Some(token) = tokens.into_iter().find(|token| !check::is_token(token)) {
+        if let Some(token) = tokens.into_iter().find(|token| !validate::is_token(token)) {
             let what =
                 format!("a token of {} characters: must have at least one, all visible ASCII", token.chars().count());
             return Err(wrong("control.token and redis-rest.tokens", what));
         }
-        check::log_filter(&raw.log.filter)?;
+        validate::log_filter(&raw.log.filter)?;
         let within = raw.policy.rotation_window.0;
         Ok(Self {
             control_token: raw.control.token.clone(),
-            rotation_window: within.map(|time| operations::up_to_a_day("policy.rotation-window", time)).transpose()?,
-            shadow: operations::shadow(&raw.policy.shadow)?,
+            rotation_window: within.map(|time| validate::up_to_a_day("policy.rotation-window", time)).transpose()?,
+            shadow: policy::shadow(&raw.policy.shadow)?,
             channels: ChannelRules {
-                allow: check::patterns("channels.allow", &raw.channels.allow)?,
-                deny: check::patterns("channels.deny", &raw.channels.deny)?,
+                allow: validate::patterns("channels.allow", &raw.channels.allow)?,
+                deny: validate::patterns("channels.deny", &raw.channels.deny)?,
             },
             cors: cors::cors(&raw.cors)?,
-            reject_delay: check::reject_delay(raw.reject.delay)?,
+            reject_delay: validate::reject_delay(raw.reject.delay)?,
             rest_tokens: raw.redis_rest.tokens.clone(),
-            decisions: operations::decisions(&raw.decisions)?,
-            drain_delay: operations::up_to_a_day("drain.delay", raw.drain.delay)?,
-            drain_duration: operations::up_to_a_day("drain.duration", raw.drain.duration)?,
+            decisions: decisions::decisions(&raw.decisions)?,
+            drain_delay: validate::up_to_a_day("drain.delay", raw.drain.delay)?,
+            drain_duration: validate::up_to_a_day("drain.duration", raw.drain.duration)?,
             log_filter: raw.log.filter.clone(),
         })
     }

@@ -5,9 +5,9 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use crate::config::ConfigError;
-use crate::config::operations::STDOUT;
-use crate::config::raw::{MISTAKABLE, OPTIONS, Raw, string_for_table};
-use crate::config::reference;
+use crate::config::decisions::STDOUT;
+use crate::config::interpolation;
+use crate::config::schema::{MISTAKABLE, OPTIONS, Raw, string_for_table};
 
 /// Prefix of the environment variables.
 const PREFIX: &str = "TIDEGATE_";
@@ -94,7 +94,7 @@ fn string_in_place_of_table(text: &str) -> Option<String> {
 /// Makes the files that a value refers to relative to a directory.
 fn refer_from(folder: &Path, value: &mut Value) {
     if let Value::String(text) = value {
-        *text = reference::from_folder(text, folder);
+        *text = interpolation::from_folder(text, folder);
     }
 }
 

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
-use crate::config::live::LIVE;
-use crate::config::live::Live;
-use crate::config::raw::{OPTIONS, Raw, Source};
-use crate::config::{Config, ConfigError, reference, wrong};
+use crate::config::reloadable::LIVE;
+use crate::config::reloadable::Live;
+use crate::config::schema::{OPTIONS, Raw, Source};
+use crate::config::{Config, ConfigError, interpolation, wrong};
 use crate::policy::Limits;
 use crate::store::Store;
 use crate::wasm::host::PolicyContext;
@@ -72,7 +72,7 @@ impl WrittenConfig {
             let mut digest = Sha256::new();
             digest.update(Table::try_from(profile).map(|table| table.to_string()).unwrap_or_default());
             let secret =
-                secret.as_ref().and_then(|secret| secret.text()).and_then(|text| reference::resolve(text).ok());
+                secret.as_ref().and_then(|secret| secret.text()).and_then(|text| interpolation::resolve(text).ok());
             for part in [secret.map(String::into_bytes), contents(pem), contents(jwks)] {
                 // The length separates the parts, so that different parts never have the same digest.
                 digest.update(part.as_ref().map_or(0, Vec::len).to_be_bytes());

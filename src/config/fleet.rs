@@ -1,0 +1,31 @@
+//! Validates `[fleet]`, and names a node that has no configured name.
+
+use std::net::SocketAddr;
+
+use crate::config::{ConfigError, wrong};
+use crate::store::fleet_keys::FleetName;
+
+/// Checks the name of a fleet, which is part of its keys in the store.
+pub fn fleet_name(name: &str) -> Result<FleetName, ConfigError> {
+    name.parse().map_err(|error| wrong("fleet.name", error))
+}
+
+/// Validates a node's name, which is part of file names.
+pub fn node_name(name: String) -> Result<String, ConfigError> {
+    if (1..=64).contains(&name.len()) && name.chars().all(is_of_names) {
+        return Ok(name);
+    }
+    Err(wrong("fleet.node-name", format!("{name:?}: must have 1 to 64 letters, digits and -._:[]")))
+}
+
+/// The default name of a node: the host name and an address.
+pub fn default_node_name(listen: SocketAddr) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
+    let host: String =
+        host.unwrap_or_else(|| "node".into()).trim().chars().filter(|c| is_of_names(*c)).take(40).collect();
+    format!("{host}:{listen}").chars().filter(|c| is_of_names(*c)).collect()
+}
+
+fn is_of_names(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-._:[]".contains(c)
+}
