@@ -8,43 +8,15 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
-use crate::config::reloadable::LIVE;
 use crate::config::reloadable::Live;
-use crate::config::schema::{OPTIONS, Raw, Source};
+use crate::config::schema::{OPTIONS, Raw, Reload, SchemaOption, Source};
 use crate::config::{Config, ConfigError, interpolation, wrong};
 use crate::policy::Limits;
 use crate::store::Store;
 use crate::wasm::host::PolicyContext;
 
-/// Options of the policy environment.
-const AROUND: [&str; 15] = [
-    "policy.cpu-time",
-    "policy.timeout",
-    "policy.max-response-size",
-    "policy.cache-size",
-    "policy.cache-max-age",
-    "policy.lookup.prefixes",
-    "policy.lookup.timeout",
-    "policy.lookup.max-lookups",
-    "policy.settings",
-    "policy.log-rate",
-    "policy.tokens",
-    "policy.egress.hosts",
-    "policy.egress.timeout",
-    "policy.egress.max-response-size",
-    "policy.egress.max-requests",
-];
-/// The option with the public keys of signers.
-const KEYS: &str = "policy.trusted-keys";
-/// Options that say where the policy is.
-const PLACE: [&str; 2] = ["policy.file", "policy.cases"];
 /// The option with the bearer token of the control port.
 const TOKEN: &str = "control.token";
-
-/// Whether a running gateway takes an option, as far as that does not depend on its previous value.
-pub fn is_live(path: &str) -> bool {
-    [&AROUND[..], &PLACE, &LIVE].iter().any(|list| list.contains(&path))
-}
 
 /// All options as written, with references to secrets but not the secrets. `Debug` shows nothing.
 #[derive(Clone, PartialEq)]
@@ -97,8 +69,14 @@ impl WrittenConfig {
         Some(value)
     }
 
-    fn same(&self, other: &Self, path: &str) -> bool {
-        self.get(path) == other.get(path)
+    fn is_same(&self, other: &Self, option: &SchemaOption) -> bool {
+        let same_keys = option.reload != Reload::TrustedKeys || self.keys == other.keys;
+        same_keys && self.get(&option.path) == other.get(&option.path)
+    }
+
+    /// Whether all options of a class are the same.
+    fn is_same_class(&self, other: &Self, class: Reload) -> bool {
+        OPTIONS.iter().filter(|option| option.reload == class).all(|option| self.is_same(other, option))
     }
 }
 
@@ -108,23 +86,22 @@ impl Config {
     pub fn has_same_surroundings(&self, other: &Self) -> bool {
         self.settings == other.settings
             && self.written.profiles == other.written.profiles
-            && AROUND.iter().all(|path| self.written.same(&other.written, path))
+            && self.written.is_same_class(&other.written, Reload::PolicyEnv)
     }
 
     /// The options that differ from those of a running gateway and that it reads only at startup.
     #[must_use]
     pub fn needs_restart(&self, running: &Self) -> Vec<&'static str> {
-        let live_keys = self.takes_keys_from(running);
-        let kept_token = self.keeps_token_of(running);
-        let taken = |path: &str| match path {
-            KEYS => live_keys,
-            TOKEN => !kept_token,
-            _ => is_live(path),
+        let (live_keys, kept_token) = (self.takes_keys_from(running), self.keeps_token_of(running));
+        let is_read_at_start = |option: &SchemaOption| match option.reload {
+            Reload::Restart => true,
+            Reload::TrustedKeys => !live_keys,
+            Reload::Live => option.path == TOKEN && kept_token,
+            Reload::PolicyEnv | Reload::PolicyFile => false,
         };
-        let is_same = |path: &str| {
-            self.written.same(&running.written, path) && (path != KEYS || self.written.keys == running.written.keys)
-        };
-        OPTIONS.into_iter().filter(|path| !taken(path) && !is_same(path)).collect()
+        let changed =
+            |option: &&SchemaOption| is_read_at_start(option) && !self.written.is_same(&running.written, option);
+        OPTIONS.iter().filter(changed).map(|option| &*option.path).collect()
     }
 
     /// Whether a running gateway takes over the trusted keys: a policy in a file is verified again. Whether signatures are required at
@@ -154,11 +131,11 @@ impl Config {
     pub fn keep_from(&mut self, before: &Self) {
         let same = |name: &str| self.written.profiles.get(name) == before.written.profiles.get(name);
         self.tokens = self.tokens.keeping(&before.tokens, same);
-        if self.written.keys == before.written.keys && self.written.same(&before.written, KEYS) {
+        if self.written.is_same_class(&before.written, Reload::TrustedKeys) {
             self.rollout.trust = Arc::clone(&before.rollout.trust);
         }
-        let egress = AROUND.iter().filter(|path| path.starts_with("policy.egress."));
-        if egress.into_iter().all(|path| self.written.same(&before.written, path)) {
+        let mut egress = OPTIONS.iter().filter(|option| option.path.starts_with("policy.egress."));
+        if egress.all(|option| self.written.is_same(&before.written, option)) {
             self.egress = Arc::clone(&before.egress);
         }
     }
@@ -189,30 +166,37 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compared_are_options() {
+    fn options_that_are_compared_by_path_exist() {
         // A misspelled option would be equal in all configurations.
-        for path in [&AROUND[..], &PLACE, &LIVE, &[KEYS, TOKEN]].concat() {
-            assert!(OPTIONS.contains(&path), "{path}");
+        for path in
+            [TOKEN, "policy.egress.hosts", "policy.trusted-keys", "policy.file", "policy.cpu-time", "log.filter"]
+        {
+            assert!(OPTIONS.iter().any(|option| option.path == path), "{path}");
         }
+        let classes: Vec<_> = OPTIONS.iter().map(|option| option.reload).collect();
+        let count = |class| classes.iter().filter(|reload| **reload == class).count();
+        assert_eq!((count(Reload::TrustedKeys), count(Reload::PolicyFile)), (1, 2));
     }
 
     #[test]
-    fn the_documentation_says_what_is_live() {
+    fn documentation_states_which_options_are_live() {
         let text = include_str!("../../docs/configuration.md");
-        let mut told = BTreeMap::new();
+        let mut documented = BTreeMap::new();
         for row in text.lines().filter(|line| line.starts_with("| `")) {
             let cells: Vec<&str> = row.split('|').map(str::trim).collect();
             // `policy.allow-unsigned`, `--allow-unsigned`; `policy.tokens.<profile>`
             let names = cells[1].split('`').skip(1).step_by(2).map(|name| name.trim_end_matches(".<profile>"));
-            told.extend(names.filter(|name| OPTIONS.contains(name)).map(|name| (name, cells[3])));
+            documented.extend(
+                names.filter(|name| OPTIONS.iter().any(|option| option.path == **name)).map(|name| (name, cells[3])),
+            );
         }
-        for path in OPTIONS {
-            let expect = match path {
-                KEYS => "in file mode",
-                _ if is_live(path) => "yes",
-                _ => "",
+        for SchemaOption { path, reload } in OPTIONS.iter() {
+            let expect = match reload {
+                Reload::TrustedKeys => "in file mode",
+                Reload::Restart => "",
+                Reload::Live | Reload::PolicyEnv | Reload::PolicyFile => "yes",
             };
-            assert_eq!(told.get(path), Some(&expect), "docs/configuration.md: {path}");
+            assert_eq!(documented.get(&**path), Some(&expect), "docs/configuration.md: {path}");
         }
     }
 

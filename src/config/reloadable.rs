@@ -11,28 +11,6 @@ use crate::config::policy::ShadowConfig;
 use crate::config::schema::Raw;
 use crate::config::{ChannelRules, ConfigError, cors, decisions, policy, validate, wrong};
 
-/// The paths of these options.
-pub const LIVE: [&str; 18] = [
-    "control.token",
-    "policy.rotation-window",
-    "policy.shadow.file",
-    "policy.shadow.share",
-    "channels.allow",
-    "channels.deny",
-    "cors.origins",
-    "cors.credentials",
-    "reject.delay",
-    "redis-rest.tokens",
-    "decisions.log",
-    "decisions.masked-fields",
-    "decisions.recording.file",
-    "decisions.recording.share",
-    "decisions.recording.max-size",
-    "drain.delay",
-    "drain.duration",
-    "log.filter",
-];
-
 /// Publishes the current options and their changes.
 pub type Options = watch::Sender<Arc<Live>>;
 

@@ -112,8 +112,8 @@ pub fn environment(variables: impl Iterator<Item = (String, String)>) -> Result<
             let right = variable(&format!("{table}.{option}"));
             return Err(ConfigError(format!("the environment: {name}: `{table}` is a table: set {right}")));
         }
-        let path = OPTIONS.into_iter().find(|path| variable(path) == name).ok_or_else(|| {
-            let names = OPTIONS.into_iter().map(variable);
+        let option = OPTIONS.iter().find(|option| variable(&option.path) == name).ok_or_else(|| {
+            let names = OPTIONS.iter().map(|option| variable(&option.path));
             // The common prefix says nothing about similarity.
             let likeness =
                 |s: &str| strsim::jaro_winkler(s.trim_start_matches(PREFIX), name.trim_start_matches(PREFIX));
@@ -122,11 +122,11 @@ pub fn environment(variables: impl Iterator<Item = (String, String)>) -> Result<
             let near = near.map_or_else(String::new, |near| format!("; the nearest is {near}"));
             ConfigError(format!("the environment: {name} is not an option{near}"))
         })?;
-        let value = read(path, &text).map_err(|why| {
+        let value = read(&option.path, &text).map_err(|why| {
             let why = if text.is_empty() { why } else { why.replace(&text, "…") };
             ConfigError(format!("the environment: {name}: {why}"))
         })?;
-        merge(&mut table, option(path, value));
+        merge(&mut table, self::option(&option.path, value));
     }
     Ok(table)
 }

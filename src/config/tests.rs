@@ -203,8 +203,8 @@ fn the_environment_goes_over_the_file_and_below_flags() {
 
 #[test]
 fn every_option_can_be_said_by_the_environment() {
-    for path in schema::OPTIONS {
-        let name = sources::variable(path);
+    for option in schema::OPTIONS.iter() {
+        let name = sources::variable(&option.path);
         let try_value = |value: &str| sources::environment([(name.clone(), value.to_owned())].into_iter());
         let values = ["1s", "1MiB", "7", "true", "json", "text", "{}", "10.0.0.0/8", "file"];
         assert!(values.iter().any(|value| try_value(value).is_ok()), "{name}");
