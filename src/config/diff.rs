@@ -13,7 +13,11 @@ use crate::config::schema::{OPTIONS, Raw, Reload, SchemaOption, Source};
 use crate::config::{Config, ConfigError, interpolation, wrong};
 use crate::policy::Limits;
 use crate::store::Store;
+use crate::util::files;
 use crate::wasm::host::PolicyContext;
+
+/// Maximum size of a file with keys; a JWKS is the largest.
+const MAX_KEY_FILE_BYTES: u64 = 1 << 20;
 
 /// The option with the bearer token of the control port.
 const TOKEN: &str = "control.token";
@@ -38,21 +42,24 @@ impl WrittenConfig {
     /// Captures the options. This reads files before the configuration uses them, so that a change in between shows up as a difference next time.
     pub fn of(raw: &Raw) -> Result<Self, ConfigError> {
         let options = Table::try_from(raw).map_err(|error| wrong("cannot be serialized", error))?;
-        let contents = |path: &Option<PathBuf>| path.as_deref().and_then(|path| std::fs::read(path).ok());
+        // A file that cannot be read, or is too large, is an error of the option that names it.
+        let contents = |path: &PathBuf| files::read(path, MAX_KEY_FILE_BYTES).ok();
         let profile = |(name, profile): (&String, &_)| {
             let crate::tokens::profile::WrittenProfile { secret, pem, jwks, .. } = profile;
             let mut digest = Sha256::new();
             digest.update(Table::try_from(profile).map(|table| table.to_string()).unwrap_or_default());
             let secret =
                 secret.as_ref().and_then(|secret| secret.text()).and_then(|text| interpolation::resolve(text).ok());
-            for part in [secret.map(String::into_bytes), contents(pem), contents(jwks)] {
+            for part in
+                [secret.map(String::into_bytes), pem.as_ref().and_then(contents), jwks.as_ref().and_then(contents)]
+            {
                 // The length separates the parts, so that different parts never have the same digest.
                 digest.update(part.as_ref().map_or(0, Vec::len).to_be_bytes());
                 digest.update(part.unwrap_or_default());
             }
             (name.clone(), digest.finalize().into())
         };
-        let key = |path: &PathBuf| Sha256::digest(std::fs::read(path).unwrap_or_default()).into();
+        let key = |path: &PathBuf| Sha256::digest(contents(path).unwrap_or_default()).into();
         Ok(Self {
             options,
             profiles: raw.policy.tokens.iter().map(profile).collect(),

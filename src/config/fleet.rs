@@ -1,9 +1,14 @@
 //! Validates `[fleet]`, and names a node that has no configured name.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use crate::config::{ConfigError, wrong};
 use crate::store::fleet_keys::FleetName;
+use crate::util::files;
+
+/// Maximum size of a host name; the kernel accepts 64 bytes.
+const MAX_HOST_NAME_BYTES: u64 = 256;
 
 /// Checks the name of a fleet, which is part of its keys in the store.
 pub fn fleet_name(name: &str) -> Result<FleetName, ConfigError> {
@@ -20,7 +25,8 @@ pub fn node_name(name: String) -> Result<String, ConfigError> {
 
 /// The default name of a node: the host name and an address.
 pub fn default_node_name(listen: SocketAddr) -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
+    let host = files::read(Path::new("/proc/sys/kernel/hostname"), MAX_HOST_NAME_BYTES);
+    let host = host.ok().and_then(|host| String::from_utf8(host).ok()).or_else(|| std::env::var("HOSTNAME").ok());
     let host: String =
         host.unwrap_or_else(|| "node".into()).trim().chars().filter(|c| is_of_names(*c)).take(40).collect();
     format!("{host}:{listen}").chars().filter(|c| is_of_names(*c)).collect()

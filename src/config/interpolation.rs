@@ -1,7 +1,10 @@
 //! References to secrets in values: `${NAME}` is an environment variable, `${file:/path}` the content of a file, `$$` a dollar.
 //! Errors never contain the value.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+use crate::util::files;
 
 /// Maximum size of a file with a secret.
 const MAX_FILE_BYTES: u64 = 64 << 10;
@@ -45,7 +48,7 @@ pub fn resolve(text: &str) -> Result<String, ReferenceError> {
 }
 
 /// The files that a text refers to; none if it is invalid, as [`resolve`] reports.
-pub fn files(text: &str) -> Vec<PathBuf> {
+pub fn list_files(text: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let walked = walk(text, |part| {
         if let Part::File(path) = part {
@@ -116,17 +119,11 @@ fn variable(name: &str) -> Result<String, ReferenceError> {
 
 /// The content of a file, without the newline at its end.
 fn file(path: &str) -> Result<String, ReferenceError> {
-    use std::io::Read;
-    let read = || {
-        let mut bytes = Vec::new();
-        std::fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes: Vec<u8> = read().map_err(|error| ReferenceError::File(path.into(), error))?;
     let not_text = || ReferenceError::NotText(path.into());
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(not_text());
-    }
+    let bytes = files::read(Path::new(path), MAX_FILE_BYTES).map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge => not_text(),
+        _ => ReferenceError::File(path.into(), error),
+    })?;
     let mut text = String::from_utf8(bytes).map_err(|_| not_text())?;
     if text.ends_with('\n') {
         text.pop();

@@ -36,8 +36,12 @@ use crate::store::fleet_keys::{FleetKeys, FleetName, RESERVED_PREFIX};
 use crate::store::memory::Seed;
 use crate::store::url::StoreUrl;
 use crate::tokens::Tokens;
+use crate::util::files;
 use crate::util::fingerprint::FileSnapshot;
 use crate::wasm::host::PolicyEnv;
+
+/// Maximum size of a configuration file; one with seeds may be large.
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// An invalid configuration: where, why, and what would be valid.
 #[derive(Debug, thiserror::Error)]
@@ -197,8 +201,9 @@ impl Config {
     }
 
     fn file_layer(path: &Path) -> Result<Table, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError(format!("{}: cannot be read: {error}", path.display())))?;
+        let failed = |what: String| ConfigError(format!("{}: {what}", path.display()));
+        let bytes = files::read(path, MAX_FILE_BYTES).map_err(|error| failed(format!("cannot be read: {error}")))?;
+        let text = String::from_utf8(bytes).map_err(|_| failed("must be UTF-8 text".into()))?;
         sources::file(path, &text)
     }
 

@@ -13,7 +13,7 @@ pub fn files(raw: &Raw) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = policy.trusted_keys.clone();
     let settings = policy.settings.values().filter_map(Value::as_str);
     let secrets = policy.tokens.values().filter_map(|profile| profile.secret.as_ref()?.text());
-    files.extend(settings.chain(secrets).flat_map(interpolation::files));
+    files.extend(settings.chain(secrets).flat_map(interpolation::list_files));
     files.extend(policy.tokens.values().flat_map(|profile| [&profile.pem, &profile.jwks]).flatten().cloned());
     files.sort();
     files.dedup();

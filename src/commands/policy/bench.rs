@@ -11,7 +11,12 @@ use crate::commands::policy::subject::SubjectArgs;
 use crate::config::ConfigError;
 use crate::policytest::bench::{Costs, Until, measure};
 use crate::policytest::{TestCase, file};
+use crate::util::files;
 use crate::wasm::compile::Compiler;
+use crate::wasm::load_error::MAX_SIZE;
+
+/// Maximum size of the kernel's description of all cores: about 1.5 KiB each.
+const MAX_CPU_INFO_BYTES: u64 = 4 << 20;
 
 /// The request that is used without test cases.
 const PLAIN: &str = "[[case]]\nname = \"a request with nothing in it\"\nexpect.allow = true";
@@ -61,7 +66,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let (limits, _) = args.subject.bounds()?;
     let until = args.count.map_or(Until::Time(args.time), Until::Count);
     let file = args.subject.file.display();
-    let bytes = std::fs::read(&args.subject.file).with_context(|| format!("policy {file}: cannot be read"))?;
+    let bytes = files::read(&args.subject.file, MAX_SIZE).with_context(|| format!("policy {file}: cannot be read"))?;
     // A new cache directory, so that the first compilation is one.
     let kept = tempfile::tempdir().context("cannot create a directory for compiled policies")?;
     let compiler = Compiler::new(&limits, Some(kept.path()))?;
@@ -153,7 +158,8 @@ fn size(bytes: u64) -> String {
 /// The processor, and how many cores of it this process may use.
 fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let info = files::read(Path::new("/proc/cpuinfo"), MAX_CPU_INFO_BYTES).unwrap_or_default();
+    let info = String::from_utf8_lossy(&info);
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let model = model.map_or(std::env::consts::ARCH, |(_, name)| name.trim());
     format!("{model}, {cores} cores")

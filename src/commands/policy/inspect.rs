@@ -3,7 +3,6 @@
 mod anatomy;
 mod language;
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::commands::policy::inspect::anatomy::{Anatomy, Kind};
 use crate::config;
 use crate::policy::Limits;
+use crate::util::files;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 use crate::wasm::load_error::{LoadError, MAX_SIZE};
@@ -71,7 +71,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
 
 fn inspect(compiler: &Compiler, path: &Path) -> Result<Report> {
     let open = || format!("policy inspect: {}", path.display());
-    let mut file = File::open(path).with_context(open)?;
+    let mut file = files::open(path).with_context(open)?;
     let size = file.metadata().with_context(open)?.len();
     let mut bytes = Vec::new();
     file.by_ref().take(MAX_SIZE).read_to_end(&mut bytes).with_context(open)?;

@@ -1,5 +1,6 @@
 //! `tidegate policy sign`: signs a component and its test cases with a sequence.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -13,6 +14,7 @@ use crate::artifact::signature;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement, key};
 use crate::config::ConfigError;
 use crate::policytest::file;
+use crate::util::files;
 use crate::wasm::component::begins_as_one;
 use crate::wasm::load_error::MAX_SIZE;
 
@@ -49,12 +51,13 @@ impl BundleArgs {
     /// Reads both. Test cases that are not valid are a mistake in usage.
     pub fn read(&self) -> anyhow::Result<(Vec<u8>, Option<String>)> {
         let file = &self.file;
-        let size = std::fs::metadata(file).with_context(|| format!("{}", file.display()))?.len();
-        if size > MAX_SIZE {
-            let text = format!("{}: the component has {size} bytes, more than the limit of {MAX_SIZE}", file.display());
-            return Err(ConfigError(text).into());
-        }
-        let component = std::fs::read(file).with_context(|| format!("{}", file.display()))?;
+        let component = match files::read(file, MAX_SIZE) {
+            Err(error) if error.kind() == ErrorKind::FileTooLarge => {
+                let text = format!("{}: the component has more than the limit of {MAX_SIZE} bytes", file.display());
+                return Err(ConfigError(text).into());
+            }
+            component => component.with_context(|| format!("{}", file.display()))?,
+        };
         let cases = self.cases().map(|path| read_cases(&path)).transpose()?;
         Ok((component, cases))
     }
@@ -68,8 +71,8 @@ impl BundleArgs {
     }
 
     fn cases(&self) -> Option<PathBuf> {
-        let beside = || Some(self.file.with_extension("cases.toml")).filter(|path| path.exists());
-        self.cases.clone().or_else(beside)
+        let next_to_component = || Some(self.file.with_extension("cases.toml")).filter(|path| path.exists());
+        self.cases.clone().or_else(next_to_component)
     }
 }
 
@@ -91,7 +94,7 @@ pub fn private_key(path: &Path) -> Result<SigningKey, ConfigError> {
 
 /// Reads a signature file.
 fn read_signature(path: &Path) -> anyhow::Result<Signature> {
-    let text = std::fs::read(path).with_context(|| format!("{}", path.display()))?;
+    let text = files::read(path, signature::MAX_SIZE as u64).with_context(|| format!("{}", path.display()))?;
     Signature::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())).into())
 }
 
