@@ -26,19 +26,19 @@ pub struct CheckArgs {
 
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let config = Config::load(Table::new(), args.flags.config.as_deref(), args.flags.layer()?)?;
-    let passed = match &config.door {
-        PolicyMode::Policy(_) | PolicyMode::Example => Some(policy(&config)?),
+    let passed = match &config.policy_mode {
+        PolicyMode::File(_) | PolicyMode::Example => Some(policy(&config)?),
         PolicyMode::Fleet | PolicyMode::AllowAll => None,
     };
     let (digest, cases) = passed.unzip();
     let store = config.store.url.to_string();
     if args.json {
-        let allow_all = config.door == PolicyMode::AllowAll;
+        let allow_all = config.policy_mode == PolicyMode::AllowAll;
         println!("{}", json!({ "ok": true, "store": store, "policy": digest, "cases": cases, "allow_all": allow_all }));
         return Ok(());
     }
     println!("store   {store} (not contacted)");
-    match (&config.door, digest, cases) {
+    match (&config.policy_mode, digest, cases) {
         (_, Some(digest), Some(cases @ 1..)) => println!("policy  {digest}, {cases} test cases passed"),
         (_, Some(digest), _) => println!("policy  {digest}, no test cases"),
         (PolicyMode::Fleet, ..) => println!("policy  from the fleet (not contacted)"),

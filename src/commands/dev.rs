@@ -22,7 +22,7 @@ pub struct DevArgs {
 }
 
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
-    let base = sources::file(Path::new("dev.toml"), include_str!("dev.toml"))?;
+    let base = sources::parse_file(Path::new("dev.toml"), include_str!("dev.toml"))?;
     let (file, layer, names_store) = (args.flags.config.clone(), args.flags.layer()?, args.flags.store.is_some());
     let given = Start::new(move || {
         let read = Config::read(base.clone(), file.as_deref(), layer.clone());
@@ -41,8 +41,8 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         return Err(ConfigError(text.into()).into());
     }
     let playground = Playground {
-        policy: match &config.door {
-            PolicyMode::Policy(path) => path.display().to_string(),
+        policy: match &config.policy_mode {
+            PolicyMode::File(path) => path.display().to_string(),
             PolicyMode::Example => "rust-role-based".into(),
             PolicyMode::Fleet => "from the fleet".into(),
             PolicyMode::AllowAll => "none: every client may read every channel".into(),

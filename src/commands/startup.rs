@@ -45,8 +45,8 @@ pub fn node_name(config: &Config, sockets: &BoundSockets) -> anyhow::Result<Stri
 
 /// Activates the first policy.
 pub async fn activate_first_policy(app: &App) -> anyhow::Result<()> {
-    match &app.config.door {
-        PolicyMode::Policy(_) | PolicyMode::Example => {
+    match &app.config.policy_mode {
+        PolicyMode::File(_) | PolicyMode::Example => {
             let config = &app.config;
             let memory = |folder: &PathBuf| HistoryFile::below(folder, app.node());
             let begun =
@@ -105,8 +105,8 @@ pub fn follow_log_filter(app: &App, log: LogHandle) {
 
 /// The error of a start whose first policy cannot be activated.
 pub fn first_refused(config: &Config, refused: &ActivationError) -> anyhow::Error {
-    let which = match &config.door {
-        PolicyMode::Policy(path) => format!("policy {}", path.display()),
+    let which = match &config.policy_mode {
+        PolicyMode::File(path) => format!("policy {}", path.display()),
         _ => "the example policy".into(),
     };
     anyhow::anyhow!("{which}: {}", refused.reason)
@@ -114,7 +114,9 @@ pub fn first_refused(config: &Config, refused: &ActivationError) -> anyhow::Erro
 
 /// Opens the folder in which a node keeps the fleet's policy.
 pub fn open_local_copy(config: &Config, node: &str) -> anyhow::Result<Option<LocalCache>> {
-    let Some(folder) = config.cache_dir.as_ref().filter(|_| config.door == PolicyMode::Fleet) else { return Ok(None) };
+    let Some(folder) = config.cache_dir.as_ref().filter(|_| config.policy_mode == PolicyMode::Fleet) else {
+        return Ok(None);
+    };
     let copy = LocalCache::open(folder, node);
     Ok(Some(copy.with_context(|| format!("cache-dir {}: cannot store the fleet's policy there", folder.display()))?))
 }
@@ -180,7 +182,7 @@ pub fn signatures(config: &Config, node: &str) -> anyhow::Result<SignaturePolicy
 pub fn open_gate(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<Authorizer> {
     let env = config.env(store);
     let limits = config.limits.clone();
-    if config.door == PolicyMode::AllowAll {
+    if config.policy_mode == PolicyMode::AllowAll {
         return Ok(Authorizer::open_to_all(env, limits));
     }
     let compiler = Compiler::new(&limits, config.cache_dir.as_deref())?;

@@ -3,7 +3,7 @@ use clap::CommandFactory;
 use super::*;
 use crate::config::Config;
 use crate::config::schema::Raw;
-use crate::config::sources::file;
+use crate::config::sources::parse_file;
 use crate::util::golden::golden;
 
 #[test]
@@ -52,7 +52,7 @@ fn flags_become_options() {
         "memory:",
     ]);
     let Command::Serve(flags) = cli.expect("valid").command else { panic!("serve") };
-    let config = Config::check(flags.layer().expect("a layer").try_into().expect("options")).expect("valid");
+    let config = Config::validate(flags.layer().expect("a layer").try_into().expect("options")).expect("valid");
     assert_eq!(
         (config.listen.port(), config.control.port(), config.store.url.to_string()),
         (1, 2, "memory:".to_owned())
@@ -62,8 +62,8 @@ fn flags_become_options() {
 
 #[test]
 fn what_dev_begins_with_is_valid() {
-    let base = file(std::path::Path::new("dev.toml"), include_str!("dev.toml")).expect("a layer");
-    let config = Config::check(base.try_into().expect("options")).expect("valid");
-    assert_eq!(config.door, crate::config::policy::PolicyMode::Example);
+    let base = parse_file(std::path::Path::new("dev.toml"), include_str!("dev.toml")).expect("a layer");
+    let config = Config::validate(base.try_into().expect("options")).expect("valid");
+    assert_eq!(config.policy_mode, crate::config::policy::PolicyMode::Example);
     assert!(config.stream.below && config.live.cors.credentials && config.store.seed.len() == 5);
 }

@@ -10,7 +10,7 @@ use toml::{Table, Value};
 
 use crate::config::reloadable::Live;
 use crate::config::schema::{OPTIONS, Raw, Reload, SchemaOption, Source};
-use crate::config::{Config, ConfigError, interpolation, wrong};
+use crate::config::{Config, ConfigError, interpolation, invalid};
 use crate::policy::Limits;
 use crate::store::Store;
 use crate::util::files;
@@ -24,7 +24,7 @@ const TOKEN: &str = "control.token";
 
 /// All options as written, with references to secrets but not the secrets. `Debug` shows nothing.
 #[derive(Clone, PartialEq)]
-pub struct WrittenConfig {
+pub struct ConfigSnapshot {
     options: Table,
     /// A digest of each token profile and the secrets and files that it refers to.
     profiles: BTreeMap<String, [u8; 32]>,
@@ -32,16 +32,16 @@ pub struct WrittenConfig {
     keys: Vec<[u8; 32]>,
 }
 
-impl std::fmt::Debug for WrittenConfig {
+impl std::fmt::Debug for ConfigSnapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("…")
     }
 }
 
-impl WrittenConfig {
+impl ConfigSnapshot {
     /// Captures the options. This reads files before the configuration uses them, so that a change in between shows up as a difference next time.
     pub fn of(raw: &Raw) -> Result<Self, ConfigError> {
-        let options = Table::try_from(raw).map_err(|error| wrong("cannot be serialized", error))?;
+        let options = Table::try_from(raw).map_err(|error| invalid("cannot be serialized", error))?;
         // A file that cannot be read, or is too large, is an error of the option that names it.
         let contents = |path: &PathBuf| files::read(path, MAX_KEY_FILE_BYTES).ok();
         let profile = |(name, profile): (&String, &_)| {
@@ -90,10 +90,10 @@ impl WrittenConfig {
 impl Config {
     /// Whether both have the same policy environment.
     #[must_use]
-    pub fn has_same_surroundings(&self, other: &Self) -> bool {
+    pub fn has_same_policy_env(&self, other: &Self) -> bool {
         self.settings == other.settings
-            && self.written.profiles == other.written.profiles
-            && self.written.is_same_class(&other.written, Reload::PolicyEnv)
+            && self.snapshot.profiles == other.snapshot.profiles
+            && self.snapshot.is_same_class(&other.snapshot, Reload::PolicyEnv)
     }
 
     /// The options that differ from those of a running gateway and that it reads only at startup.
@@ -107,7 +107,7 @@ impl Config {
             Reload::PolicyEnv | Reload::PolicyFile => false,
         };
         let changed =
-            |option: &&SchemaOption| is_read_at_start(option) && !self.written.is_same(&running.written, option);
+            |option: &&SchemaOption| is_read_at_start(option) && !self.snapshot.is_same(&running.snapshot, option);
         OPTIONS.iter().filter(changed).map(|option| &*option.path).collect()
     }
 
@@ -116,7 +116,7 @@ impl Config {
     #[must_use]
     pub fn takes_keys_from(&self, running: &Self) -> bool {
         // Compares what was written: a gateway whose keys were removed keeps the keys that it has.
-        let wanted = !self.written.keys.is_empty() && !running.written.keys.is_empty();
+        let wanted = !self.snapshot.keys.is_empty() && !running.snapshot.keys.is_empty();
         wanted && self.rollout.source == Source::File && running.rollout.source == Source::File
     }
 
@@ -136,13 +136,13 @@ impl Config {
 
     /// Takes over fetched keys and open connections of an earlier configuration, where their options are unchanged.
     pub fn keep_from(&mut self, before: &Self) {
-        let same = |name: &str| self.written.profiles.get(name) == before.written.profiles.get(name);
+        let same = |name: &str| self.snapshot.profiles.get(name) == before.snapshot.profiles.get(name);
         self.tokens = self.tokens.keeping(&before.tokens, same);
-        if self.written.is_same_class(&before.written, Reload::TrustedKeys) {
+        if self.snapshot.is_same_class(&before.snapshot, Reload::TrustedKeys) {
             self.rollout.trust = Arc::clone(&before.rollout.trust);
         }
         let mut egress = OPTIONS.iter().filter(|option| option.path.starts_with("policy.egress."));
-        if egress.all(|option| self.written.is_same(&before.written, option)) {
+        if egress.all(|option| self.snapshot.is_same(&before.snapshot, option)) {
             self.egress = Arc::clone(&before.egress);
         }
     }
@@ -169,7 +169,7 @@ mod tests {
 
     fn load(toml: &str) -> Config {
         let raw = toml::from_str(&format!("allow-all = true\n{toml}")).expect("toml");
-        Config::check(raw).expect("valid")
+        Config::validate(raw).expect("valid")
     }
 
     #[test]
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_may_come_and_change_and_not_go() {
+    fn control_token_can_be_added_and_changed_but_not_removed() {
         let (none, one, two) = (load(""), load("control.token = 'one'"), load("control.token = 'two'"));
         for (new, started, now, expect, restart) in [
             (&one, &none, &none, Some("one"), &[][..]),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed() {
+    fn difference_names_the_options_that_need_a_restart() {
         let folder = tempfile::tempdir().expect("a folder");
         let secret = folder.path().join("secret");
         std::fs::write(&secret, "one").expect("a file");
@@ -233,7 +233,7 @@ mod tests {
         let running = load(&base);
         let check = |toml: &str, same: bool, restart: &[&str]| {
             let new = load(toml);
-            assert_eq!(new.has_same_surroundings(&running), same, "{toml}");
+            assert_eq!(new.has_same_policy_env(&running), same, "{toml}");
             assert_eq!(new.needs_restart(&running), restart, "{toml}");
         };
         check(&base, true, &[]);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_the_same_is_kept() {
+    fn unchanged_token_profiles_and_egress_are_reused() {
         let jwks = "jwks-url = 'https://a.example/keys'";
         let one = load(&format!(
             "[policy]\ntokens.a = {{ {jwks} }}\ntokens.b = {{ {jwks} }}\negress.hosts = ['https://a.example']"

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::config::{ConfigError, wrong};
+use crate::config::{ConfigError, invalid};
 use crate::store::fleet_keys::FleetName;
 use crate::util::files;
 
@@ -11,20 +11,20 @@ use crate::util::files;
 const MAX_HOST_NAME_BYTES: u64 = 256;
 
 /// Checks the name of a fleet, which is part of its keys in the store.
-pub fn fleet_name(name: &str) -> Result<FleetName, ConfigError> {
-    name.parse().map_err(|error| wrong("fleet.name", error))
+pub fn parse_fleet_name(name: &str) -> Result<FleetName, ConfigError> {
+    name.parse().map_err(|error| invalid("fleet.name", error))
 }
 
 /// Validates a node's name, which is part of file names.
-pub fn node_name(name: String) -> Result<String, ConfigError> {
+pub fn check_node_name(name: String) -> Result<String, ConfigError> {
     if (1..=64).contains(&name.len()) && name.chars().all(is_of_names) {
         return Ok(name);
     }
-    Err(wrong("fleet.node-name", format!("{name:?}: must have 1 to 64 letters, digits and -._:[]")))
+    Err(invalid("fleet.node-name", format!("{name:?}: must have 1 to 64 letters, digits and -._:[]")))
 }
 
 /// The default name of a node: the host name and an address.
-pub fn default_node_name(listen: SocketAddr) -> String {
+pub fn build_node_name(listen: SocketAddr) -> String {
     let host = files::read(Path::new("/proc/sys/kernel/hostname"), MAX_HOST_NAME_BYTES);
     let host = host.ok().and_then(|host| String::from_utf8(host).ok()).or_else(|| std::env::var("HOSTNAME").ok());
     let host: String =

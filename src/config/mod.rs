@@ -23,11 +23,11 @@ use ipnet::IpNet;
 use toml::Table;
 
 use crate::channel::hub::HubSettings;
-use crate::config::diff::WrittenConfig;
+use crate::config::diff::ConfigSnapshot;
 use crate::config::policy::{PolicyMode, RolloutConfig};
 use crate::config::reloadable::Live;
 use crate::config::schema::{LogFormat, Raw, Source};
-use crate::config::validate::{address, count, positive, size, stream_path};
+use crate::config::validate::{check_count, check_positive, check_size, parse_address, parse_stream_path};
 use crate::egress::Egress;
 use crate::policy::Limits;
 use crate::policy::settings::Settings;
@@ -48,7 +48,7 @@ const MAX_FILE_BYTES: u64 = 16 << 20;
 #[error("{0}")]
 pub struct ConfigError(pub String);
 
-fn wrong(key: &str, what: impl std::fmt::Display) -> ConfigError {
+fn invalid(key: &str, what: impl std::fmt::Display) -> ConfigError {
     ConfigError(format!("configuration: {key}: {what}"))
 }
 
@@ -73,7 +73,7 @@ pub struct Config {
     /// Directory for data that can be recreated, such as compiled policies.
     pub cache_dir: Option<PathBuf>,
     /// Which policy decides.
-    pub door: PolicyMode,
+    pub policy_mode: PolicyMode,
     /// Limits of decisions.
     pub limits: Limits,
     /// Prefixes of the keys that policies may look up.
@@ -101,7 +101,7 @@ pub struct Config {
     /// Options that change without a restart.
     pub live: Arc<Live>,
     /// All options as they were written, for comparison with a later configuration.
-    pub written: WrittenConfig,
+    pub snapshot: ConfigSnapshot,
 }
 
 /// The connection to the store.
@@ -179,64 +179,67 @@ impl Config {
     /// Like [`load`](Self::load), with the files to watch for changes.
     #[must_use]
     pub fn read(base: Table, path: Option<&Path>, flags: Table) -> ConfigRead {
-        let (file, is_named) = Self::path(path);
+        let (file, is_named) = Self::locate(path);
         let mut files = FileSnapshot::now(vec![file.clone()]);
-        let raw = Self::raw(base, Some(&*file).filter(|file| is_named || file.exists()), flags);
+        let raw = Self::merge_sources(base, Some(&*file).filter(|file| is_named || file.exists()), flags);
         let config = raw.and_then(|raw| {
-            files.add(referenced_files::files(&raw));
-            Self::check(raw)
+            files.add(referenced_files::list_files(&raw));
+            Self::validate(raw)
         });
         ConfigRead { config, files }
     }
 
-    fn raw(base: Table, file: Option<&Path>, flags: Table) -> Result<Raw, ConfigError> {
+    fn merge_sources(base: Table, file: Option<&Path>, flags: Table) -> Result<Raw, ConfigError> {
         let mut table = base;
         if let Some(path) = file {
-            sources::merge(&mut table, Self::file_layer(path)?);
+            sources::merge(&mut table, Self::read_file(path)?);
         }
         let variables = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        sources::merge(&mut table, sources::environment(variables)?);
+        sources::merge(&mut table, sources::parse_environment(variables)?);
         sources::merge(&mut table, flags);
         table.try_into::<Raw>().map_err(|error| ConfigError(format!("configuration: {}", error.message())))
     }
 
-    fn file_layer(path: &Path) -> Result<Table, ConfigError> {
+    fn read_file(path: &Path) -> Result<Table, ConfigError> {
         let failed = |what: String| ConfigError(format!("{}: {what}", path.display()));
         let bytes = files::read(path, MAX_FILE_BYTES).map_err(|error| failed(format!("cannot be read: {error}")))?;
         let text = String::from_utf8(bytes).map_err(|_| failed("must be UTF-8 text".into()))?;
-        sources::file(path, &text)
+        sources::parse_file(path, &text)
     }
 
-    /// Where the configuration lies, and whether it was named and so has to be there.
-    fn path(flag: Option<&Path>) -> (PathBuf, bool) {
+    /// The path of the configuration file, and whether it was named and so must exist.
+    fn locate(flag: Option<&Path>) -> (PathBuf, bool) {
         let named = flag.map(Path::to_path_buf).or_else(|| std::env::var_os("TIDEGATE_CONFIG").map(PathBuf::from));
         let is_named = named.is_some();
         (named.unwrap_or_else(|| "tidegate.toml".into()), is_named)
     }
 
     /// Validates the options.
-    pub fn check(raw: Raw) -> Result<Self, ConfigError> {
-        let written = WrittenConfig::of(&raw)?;
-        let listen = address("listen", &raw.listen)?;
-        let control = address("control.listen", &raw.control.listen)?;
+    pub fn validate(raw: Raw) -> Result<Self, ConfigError> {
+        let snapshot = ConfigSnapshot::of(&raw)?;
+        let listen = parse_address("listen", &raw.listen)?;
+        let control = parse_address("control.listen", &raw.control.listen)?;
         if !control.ip().is_loopback() && raw.control.token.is_none() {
             let what = format!("{control} is not a loopback address: set control.token");
-            return Err(wrong("control.listen", what));
+            return Err(invalid("control.listen", what));
         }
-        let live = Live::check(&raw)?;
-        let url: StoreUrl = raw.store.parse().map_err(|error| wrong("store", error))?;
+        let live = Live::validate(&raw)?;
+        let url: StoreUrl = raw.store.parse().map_err(|error| invalid("store", error))?;
         if !raw.memory_store.seed.is_empty() && !matches!(url, StoreUrl::Memory) {
-            return Err(wrong("memory-store.seed", "only a memory: store can be seeded, and `store` is another"));
+            return Err(invalid(
+                "memory-store.seed",
+                "the store is not memory:, and no other store can have seeds: remove them, or set `store` to memory:",
+            ));
         }
-        let limits = policy::limits(&raw.policy)?;
-        let rollout = policy::rollout(&raw.policy)?;
-        let door = match rollout.source {
-            Source::File => policy::local_mode(raw.allow_all, raw.policy.file)?,
-            Source::Fleet => policy::fleet_mode(&raw.policy, raw.allow_all, &url)?,
+        let limits = policy::check_limits(&raw.policy)?;
+        let rollout = policy::check_rollout(&raw.policy)?;
+        let policy_mode = match rollout.source {
+            Source::File => policy::choose_local_mode(raw.allow_all, raw.policy.file)?,
+            Source::Fleet => policy::check_fleet_mode(&raw.policy, raw.allow_all, &url)?,
         };
         let prefixes = raw.policy.lookup.prefixes;
         if prefixes.iter().any(String::is_empty) {
-            return Err(wrong(
+            return Err(invalid(
                 "policy.lookup.prefixes",
                 "an empty prefix would allow every key to be looked up: name the prefixes of the keys",
             ));
@@ -244,35 +247,35 @@ impl Config {
         let ping_interval = raw.stream.ping_interval;
         if !(Duration::from_secs(1)..=Duration::from_secs(70)).contains(&ping_interval) {
             let what = "from 1s to 70s: the stock client gives up after 75 s of silence";
-            return Err(wrong(
+            return Err(invalid(
                 "stream.ping-interval",
                 format!("{}: must be {what}", humantime::format_duration(ping_interval)),
             ));
         }
-        let (path, below) = stream_path(&raw.stream.path)?;
-        let max_event_size = size("stream.max-event-size", raw.stream.max_event_size, 1 << 10, 256 << 20)?;
+        let (path, below) = parse_stream_path(&raw.stream.path)?;
+        let max_event_size = check_size("stream.max-event-size", raw.stream.max_event_size, 1 << 10, 256 << 20)?;
         let stream = StreamConfig {
             path,
             below,
             ping_interval,
-            max_channels_per_stream: count(
+            max_channels_per_stream: check_count(
                 "stream.max-channels-per-stream",
                 raw.stream.max_channels_per_stream,
                 1_000,
             )?,
-            max_streams: count("stream.max-streams", raw.stream.max_streams, 10_000_000)?,
-            replay_memory: size("stream.replay-memory", raw.stream.replay_memory, 1 << 20, 1 << 40)?,
+            max_streams: check_count("stream.max-streams", raw.stream.max_streams, 10_000_000)?,
+            replay_memory: check_size("stream.replay-memory", raw.stream.replay_memory, 1 << 20, 1 << 40)?,
             hub: HubSettings {
-                buffer_memory: size("stream.buffer-memory", raw.stream.buffer_memory, 0, 1 << 40)?,
-                reconcile_interval: positive("stream.reconcile-interval", raw.stream.reconcile_interval)?,
+                buffer_memory: check_size("stream.buffer-memory", raw.stream.buffer_memory, 0, 1 << 40)?,
+                reconcile_interval: check_positive("stream.reconcile-interval", raw.stream.reconcile_interval)?,
                 max_event_size,
                 linger: Duration::from_secs(30),
             },
         };
         let cache_dir = raw.cache_dir.or_else(cache_dir);
-        if door == PolicyMode::Fleet && cache_dir.is_none() {
+        if policy_mode == PolicyMode::Fleet && cache_dir.is_none() {
             let what = "a fleet node stores its policy and the last sequence number there: name a directory";
-            return Err(wrong("cache-dir", what));
+            return Err(invalid("cache-dir", what));
         }
         Ok(Self {
             listen,
@@ -280,27 +283,27 @@ impl Config {
             store: StoreConfig {
                 url,
                 ca: raw.store_ca,
-                timeout: positive("store-timeout", raw.store_timeout)?,
+                timeout: check_positive("store-timeout", raw.store_timeout)?,
                 wait: raw.wait_for_store,
-                memory_max_size: size("memory-store.max-size", raw.memory_store.max_size, 1 << 16, 1 << 40)?,
+                memory_max_size: check_size("memory-store.max-size", raw.memory_store.max_size, 1 << 16, 1 << 40)?,
                 seed: raw.memory_store.seed,
             },
             cache_dir,
-            door,
+            policy_mode,
             limits,
             lookup_prefixes: prefixes,
-            settings: policy::settings(&raw.policy.settings)?,
-            tokens: policy::tokens(&raw.policy.tokens)?,
-            egress: Arc::new(policy::egress(&raw.policy.egress)?),
+            settings: policy::resolve_settings(&raw.policy.settings)?,
+            tokens: policy::load_tokens(&raw.policy.tokens)?,
+            egress: Arc::new(policy::build_egress(&raw.policy.egress)?),
             stream,
             trusted_proxies: raw.server.trusted_proxies,
-            max_header_size: size("server.max-header-size", raw.server.max_header_size, 32 << 10, 1 << 20)?,
+            max_header_size: check_size("server.max-header-size", raw.server.max_header_size, 32 << 10, 1 << 20)?,
             rollout,
-            fleet_keys: FleetKeys::new(&fleet::fleet_name(&raw.fleet.name)?),
-            node_name: raw.fleet.node_name.map(fleet::node_name).transpose()?,
+            fleet_keys: FleetKeys::new(&fleet::parse_fleet_name(&raw.fleet.name)?),
+            node_name: raw.fleet.node_name.map(fleet::check_node_name).transpose()?,
             log_format: raw.log.format,
             live: Arc::new(live),
-            written,
+            snapshot,
         })
     }
 
@@ -319,7 +322,7 @@ impl Config {
     /// This node's name: the configured one, or the host name with the address of the data port.
     #[must_use]
     pub fn node_at(&self, listen: SocketAddr) -> String {
-        self.node_name.clone().unwrap_or_else(|| fleet::default_node_name(listen))
+        self.node_name.clone().unwrap_or_else(|| fleet::build_node_name(listen))
     }
 
     /// Whether a client's address is a trusted proxy's.
@@ -330,24 +333,24 @@ impl Config {
 }
 
 /// The name of the fleet for a command that needs no other option of the configuration: `TIDEGATE_FLEET_NAME`, else `fleet.name` in the
-/// configuration file, else the default. A file that is there but not valid is an error, for the fleet in it may be another one.
+/// configuration file, else the default. A file that exists but is not valid is an error, because it may name another fleet.
 pub fn fleet_name() -> Result<FleetName, ConfigError> {
-    let (file, is_named) = Config::path(None);
-    let mut table = if is_named || file.exists() { Config::file_layer(&file)? } else { Table::new() };
-    let variable = sources::variable("fleet.name");
+    let (file, is_named) = Config::locate(None);
+    let mut table = if is_named || file.exists() { Config::read_file(&file)? } else { Table::new() };
+    let variable = sources::variable_name("fleet.name");
     let value = std::env::var(&variable).ok().map(|value| (variable, value));
-    sources::merge(&mut table, sources::environment(value.into_iter())?);
+    sources::merge(&mut table, sources::parse_environment(value.into_iter())?);
     let fleet = table.get("fleet").and_then(|fleet| fleet.get("name")).and_then(toml::Value::as_str);
-    fleet.map_or_else(|| Ok(FleetName::default()), fleet::fleet_name)
+    fleet.map_or_else(|| Ok(FleetName::default()), fleet::parse_fleet_name)
 }
 
-/// Where things are kept that can be made again, unless the configuration says otherwise: `TIDEGATE_CACHE_DIR`, else
-/// `tidegate` in the user's cache; none where the user has none.
+/// The default directory for data that can be recreated: `TIDEGATE_CACHE_DIR`, else `tidegate` in the user's cache directory; none if the
+/// user has none.
 #[must_use]
 pub fn cache_dir() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let own = || Some(folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?.join("tidegate"));
-    folder(&sources::variable("cache-dir")).or_else(own)
+    folder(&sources::variable_name("cache-dir")).or_else(own)
 }
 
 #[cfg(test)]

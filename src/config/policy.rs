@@ -8,8 +8,8 @@ use toml::Value;
 
 use crate::artifact::signature::key::TrustedKeys;
 use crate::config::schema::{self, Source};
-use crate::config::validate::{count, positive, share, size, up_to};
-use crate::config::{ConfigError, interpolation, wrong};
+use crate::config::validate::{check_at_most, check_count, check_positive, check_share, check_size};
+use crate::config::{ConfigError, interpolation, invalid};
 use crate::egress::origin::Origin;
 use crate::egress::{Egress, EgressLimits};
 use crate::policy::Limits;
@@ -28,7 +28,7 @@ pub const EXAMPLE: &str = "example:rust-role-based";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PolicyMode {
     /// The component in a file.
-    Policy(PathBuf),
+    File(PathBuf),
     /// The example policy that is built into the program.
     Example,
     /// The policy that was pushed to the store.
@@ -58,91 +58,92 @@ pub struct ShadowConfig {
 }
 
 /// Validates where the policy comes from.
-pub fn rollout(raw: &schema::Policy) -> Result<RolloutConfig, ConfigError> {
+pub fn check_rollout(raw: &schema::Policy) -> Result<RolloutConfig, ConfigError> {
     Ok(RolloutConfig {
         source: raw.source,
         cases: raw.cases.clone(),
-        trust: Arc::new(TrustedKeys::load(&raw.trusted_keys).map_err(|error| wrong("policy.trusted-keys", error))?),
+        trust: Arc::new(TrustedKeys::load(&raw.trusted_keys).map_err(|error| invalid("policy.trusted-keys", error))?),
     })
 }
 
 /// Validates `[policy.shadow]`.
-pub fn shadow(raw: &schema::Shadow) -> Result<ShadowConfig, ConfigError> {
-    Ok(ShadowConfig { file: raw.file.clone(), share: share("policy.shadow.share", raw.share)? })
+pub fn check_shadow(raw: &schema::Shadow) -> Result<ShadowConfig, ConfigError> {
+    Ok(ShadowConfig { file: raw.file.clone(), share: check_share("policy.shadow.share", raw.share)? })
 }
 
 /// Validates the limits of `[policy]`.
-pub fn limits(raw: &schema::Policy) -> Result<Limits, ConfigError> {
+pub fn check_limits(raw: &schema::Policy) -> Result<Limits, ConfigError> {
     Ok(Limits {
-        cpu: positive("policy.cpu-time", raw.cpu_time)?,
-        timeout: positive("policy.timeout", raw.timeout)?,
-        memory: size("policy.max-memory", raw.max_memory, 1 << 20, 4 << 30)?,
-        concurrency: count("policy.concurrency", raw.concurrency, 10_000)?,
-        prepared: up_to("policy.prewarmed-instances", raw.prewarmed_instances, 1_000)?,
+        cpu: check_positive("policy.cpu-time", raw.cpu_time)?,
+        timeout: check_positive("policy.timeout", raw.timeout)?,
+        memory: check_size("policy.max-memory", raw.max_memory, 1 << 20, 4 << 30)?,
+        concurrency: check_count("policy.concurrency", raw.concurrency, 10_000)?,
+        prepared: check_at_most("policy.prewarmed-instances", raw.prewarmed_instances, 1_000)?,
         queue_timeout: raw.queue_timeout,
-        answer: size("policy.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,
-        lookup_timeout: positive("policy.lookup.timeout", raw.lookup.timeout)?,
+        answer: check_size("policy.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,
+        lookup_timeout: check_positive("policy.lookup.timeout", raw.lookup.timeout)?,
         lookups: raw.lookup.max_lookups,
         requests: raw.egress.max_requests,
         log_rate: raw.log_rate,
-        shadow: count("policy.shadow.concurrency", raw.shadow.concurrency, 1_000)?,
-        compile_timeout: positive("policy.compile-timeout", raw.compile_timeout)?,
-        cache: size("policy.cache-size", raw.cache_size, 0, 1 << 40)?,
+        shadow: check_count("policy.shadow.concurrency", raw.shadow.concurrency, 1_000)?,
+        compile_timeout: check_positive("policy.compile-timeout", raw.compile_timeout)?,
+        cache: check_size("policy.cache-size", raw.cache_size, 0, 1 << 40)?,
         cache_max_age: raw.cache_max_age,
     })
 }
 
 /// The settings, with references to secrets resolved.
-pub fn settings(raw: &BTreeMap<String, Value>) -> Result<Settings, ConfigError> {
-    let named =
-        |(name, value): (&String, &Value)| Ok((name.clone(), secret(&format!("policy.settings.{name}"), value)?));
+pub fn resolve_settings(raw: &BTreeMap<String, Value>) -> Result<Settings, ConfigError> {
+    let named = |(name, value): (&String, &Value)| {
+        Ok((name.clone(), resolve_secret(&format!("policy.settings.{name}"), value)?))
+    };
     raw.iter().map(named).collect()
 }
 
 /// Resolves a value that may refer to a secret. Errors never contain the value.
-fn secret(key: &str, value: &Value) -> Result<String, ConfigError> {
+fn resolve_secret(key: &str, value: &Value) -> Result<String, ConfigError> {
     let text =
-        value.as_str().ok_or_else(|| wrong(key, format!("a {} where a string is expected", value.type_str())))?;
-    interpolation::resolve(text).map_err(|error| wrong(key, error))
+        value.as_str().ok_or_else(|| invalid(key, format!("a {} where a string is expected", value.type_str())))?;
+    interpolation::resolve(text).map_err(|error| invalid(key, error))
 }
 
 /// The origins that policies may send requests to.
-pub fn egress(raw: &schema::Egress) -> Result<Egress, ConfigError> {
+pub fn build_egress(raw: &schema::Egress) -> Result<Egress, ConfigError> {
     let origin = |host: &schema::Host| {
         let (url, private) = match host {
             schema::Host::Url(url) => (url, false),
             schema::Host::Table(table) => (&table.url, table.allow_private),
         };
-        Origin::parse(url, private).map_err(|error| wrong("policy.egress.hosts", format!("{url:?}: {error}")))
+        Origin::parse(url, private).map_err(|error| invalid("policy.egress.hosts", format!("{url:?}: {error}")))
     };
     let origins = raw.hosts.iter().map(origin).collect::<Result<_, _>>()?;
     let bounds = EgressLimits {
-        timeout: positive("policy.egress.timeout", raw.timeout)?,
-        response: size("policy.egress.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,
+        timeout: check_positive("policy.egress.timeout", raw.timeout)?,
+        response: check_size("policy.egress.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,
         concurrency: MAX_CONCURRENT_REQUESTS,
     };
     Ok(Egress::new(origins, bounds))
 }
 
 /// The token profiles. Reads files, but fetches no URLs.
-pub fn tokens(raw: &BTreeMap<String, WrittenProfile>) -> Result<Tokens, ConfigError> {
+pub fn load_tokens(raw: &BTreeMap<String, WrittenProfile>) -> Result<Tokens, ConfigError> {
     let resolve = |text: &str| interpolation::resolve(text).map_err(|error| error.to_string());
     let check = |(name, raw): (&String, &WrittenProfile)| {
         let profile = profile(&format!("policy.tokens.{name}"), raw, &resolve);
-        Ok((name.clone(), profile.map_err(|error| wrong(&error.key, error.what))?))
+        Ok((name.clone(), profile.map_err(|error| invalid(&error.key, error.what))?))
     };
     raw.iter().map(check).collect()
 }
 
 /// The policy of a gateway without a fleet.
-pub fn local_mode(allow_all: bool, file: Option<PathBuf>) -> Result<PolicyMode, ConfigError> {
+pub fn choose_local_mode(allow_all: bool, file: Option<PathBuf>) -> Result<PolicyMode, ConfigError> {
     match (allow_all, file) {
         (true, None) => Ok(PolicyMode::AllowAll),
         (false, Some(file)) if file.ends_with(EXAMPLE) => Ok(PolicyMode::Example),
-        (false, Some(file)) => Ok(PolicyMode::Policy(file)),
+        (false, Some(file)) => Ok(PolicyMode::File(file)),
         (true, Some(file)) if file.ends_with(EXAMPLE) => Ok(PolicyMode::AllowAll),
-        (true, Some(_)) => Err(wrong("allow-all", "policy.file is set as well: remove one of the two")),
-        (false, None) => Err(wrong(
+        (true, Some(_)) => Err(invalid("allow-all", "policy.file is set as well: remove one of the two")),
+        (false, None) => Err(invalid(
             "policy.file",
             "no policy is set, so no request could be allowed: give --policy policy.wasm (policy.file, \
              TIDEGATE_POLICY_FILE), or --allow-all",
@@ -151,30 +152,30 @@ pub fn local_mode(allow_all: bool, file: Option<PathBuf>) -> Result<PolicyMode, 
 }
 
 /// The policy of a fleet node.
-pub fn fleet_mode(raw: &schema::Policy, allow_all: bool, store: &StoreUrl) -> Result<PolicyMode, ConfigError> {
+pub fn check_fleet_mode(raw: &schema::Policy, allow_all: bool, store: &StoreUrl) -> Result<PolicyMode, ConfigError> {
     if allow_all {
-        return Err(wrong(
+        return Err(invalid(
             "allow-all",
             "the policy comes from the fleet (policy.source = \"fleet\"): remove one of the two",
         ));
     }
     if raw.file.as_ref().is_some_and(|file| !file.ends_with(EXAMPLE)) {
-        return Err(wrong(
+        return Err(invalid(
             "policy.file",
             "the policy comes from the fleet (policy.source = \"fleet\"): push it with `tidegate policy push`",
         ));
     }
     if matches!(store, StoreUrl::Memory) {
-        return Err(wrong("policy.source", "a fleet needs a Redis for its policy, and `store` is memory:"));
+        return Err(invalid("policy.source", "a fleet needs a Redis for its policy, and `store` is memory:"));
     }
     if raw.trusted_keys.is_empty() && !raw.allow_unsigned {
         let what = "a fleet accepts only signed policies, because anyone who can write to the store could replace the policy: \
                     name public keys (`tidegate policy keygen` creates a pair), or set --allow-unsigned (policy.allow-unsigned)";
-        return Err(wrong("policy.trusted-keys", what));
+        return Err(invalid("policy.trusted-keys", what));
     }
     if !raw.trusted_keys.is_empty() && raw.allow_unsigned {
         let what = "policy.trusted-keys is set as well, and then every policy must be signed: remove one of the two";
-        return Err(wrong("policy.allow-unsigned", what));
+        return Err(invalid("policy.allow-unsigned", what));
     }
     Ok(PolicyMode::Fleet)
 }

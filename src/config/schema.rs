@@ -271,8 +271,8 @@ impl<'de> Deserialize<'de> for OrOff {
         if text == "off" {
             return Ok(Self(None));
         }
-        let wrong = || D::Error::custom(format!("{text:?} is neither off nor a time, as 60s or 0s"));
-        humantime::parse_duration(&text).map(|time| Self(Some(time))).map_err(|_| wrong())
+        let invalid = || D::Error::custom(format!("{text:?} is neither off nor a time such as 60s"));
+        humantime::parse_duration(&text).map(|time| Self(Some(time))).map_err(|_| invalid())
     }
 }
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{ConfigError, wrong};
+use crate::config::{ConfigError, invalid};
+use crate::util::ratio::Ratio;
 
 /// An address to listen on.
-pub fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+pub fn parse_address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
     text.parse().map_err(|_| {
-        wrong(key, format!("{text:?} is not an IP address with a port, such as 127.0.0.1:8080 or [::]:8080"))
+        invalid(key, format!("{text:?} is not an IP address with a port, such as 127.0.0.1:8080 or [::]:8080"))
     })
 }
 
@@ -21,82 +22,82 @@ pub fn is_token(token: &str) -> bool {
 }
 
 /// A duration greater than 0.
-pub fn positive(key: &str, time: Duration) -> Result<Duration, ConfigError> {
-    if time.is_zero() { Err(wrong(key, "must be greater than 0")) } else { Ok(time) }
+pub fn check_positive(key: &str, time: Duration) -> Result<Duration, ConfigError> {
+    if time.is_zero() { Err(invalid(key, "must be greater than 0")) } else { Ok(time) }
 }
 
 /// A number from 1.
-pub fn count(key: &str, number: usize, max: usize) -> Result<usize, ConfigError> {
-    if number == 0 { Err(wrong(key, format!("0: must be from 1 to {max}"))) } else { up_to(key, number, max) }
+pub fn check_count(key: &str, number: usize, max: usize) -> Result<usize, ConfigError> {
+    if number == 0 { Err(invalid(key, format!("0: must be from 1 to {max}"))) } else { check_at_most(key, number, max) }
 }
 
 /// A number from 0.
-pub fn up_to(key: &str, number: usize, max: usize) -> Result<usize, ConfigError> {
-    if number <= max { Ok(number) } else { Err(wrong(key, format!("{number}: must be at most {max}"))) }
+pub fn check_at_most(key: &str, number: usize, max: usize) -> Result<usize, ConfigError> {
+    if number <= max { Ok(number) } else { Err(invalid(key, format!("{number}: must be at most {max}"))) }
 }
 
 /// A share, from 0 to 1.
-pub fn share(key: &str, share: f64) -> Result<f64, ConfigError> {
-    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err(wrong(key, format!("{share}: must be from 0 to 1"))) }
+pub fn check_share(key: &str, share: f64) -> Result<f64, ConfigError> {
+    Ratio::try_from(share).map(f64::from).map_err(|error| invalid(key, error))
 }
 
 /// Validates the duration of a shutdown or rotation step.
-pub fn up_to_a_day(key: &str, time: Duration) -> Result<Duration, ConfigError> {
+pub fn check_at_most_a_day(key: &str, time: Duration) -> Result<Duration, ConfigError> {
     if time <= Duration::from_secs(86_400) {
         return Ok(time);
     }
-    Err(wrong(key, format!("{}: must be at most a day", humantime::format_duration(time))))
+    Err(invalid(key, format!("{}: must be at most a day", humantime::format_duration(time))))
 }
 
 /// A number of bytes within a range.
-pub fn size(key: &str, size: bytesize::ByteSize, min: u64, max: u64) -> Result<usize, ConfigError> {
+pub fn check_size(key: &str, size: bytesize::ByteSize, min: u64, max: u64) -> Result<usize, ConfigError> {
     let bytes = usize::try_from(size.as_u64()).ok().filter(|_| (min..=max).contains(&size.as_u64()));
     let range = || format!("{size}: must be from {} to {}", bytesize::ByteSize(min), bytesize::ByteSize(max));
-    bytes.ok_or_else(|| wrong(key, range()))
+    bytes.ok_or_else(|| invalid(key, range()))
 }
 
 /// The log filter.
-pub fn log_filter(text: &str) -> Result<EnvFilter, ConfigError> {
+pub fn parse_log_filter(text: &str) -> Result<EnvFilter, ConfigError> {
     let expected = "expected a filter such as info or warn,tidegate=debug";
-    EnvFilter::try_new(text).map_err(|error| wrong("log.filter", format!("{text:?}: {error}; {expected}")))
+    EnvFilter::try_new(text).map_err(|error| invalid("log.filter", format!("{text:?}: {error}; {expected}")))
 }
 
 /// The value of `reject.delay`.
-pub fn reject_delay(time: Duration) -> Result<Duration, ConfigError> {
+pub fn check_reject_delay(time: Duration) -> Result<Duration, ConfigError> {
     let what = || {
         format!(
             "{}: must be at most 60s, because proxies time out a silent response then",
             humantime::format_duration(time)
         )
     };
-    if time <= Duration::from_secs(60) { Ok(time) } else { Err(wrong("reject.delay", what())) }
+    if time <= Duration::from_secs(60) { Ok(time) } else { Err(invalid("reject.delay", what())) }
 }
 
 /// The path of the streams without a trailing `/*`, and whether every path below matches as well.
-pub fn stream_path(text: &str) -> Result<(String, bool), ConfigError> {
+pub fn parse_stream_path(text: &str) -> Result<(String, bool), ConfigError> {
     let (path, below) = match text.strip_suffix("/*") {
         Some(path) => (path, true),
         None => (text, false),
     };
     let valid = path.starts_with('/') && !path.contains(['?', '#', '*', ' ']);
     if !valid {
-        return Err(wrong(
+        return Err(invalid(
             "stream.path",
             format!("{text:?}: must begin with / and have no ?, such as /api/realtime or /api/realtime/*"),
         ));
     }
     if ["/redis", "/healthz", "/playground"].iter().any(|own| path == *own || path.starts_with(&format!("{own}/"))) {
-        return Err(wrong("stream.path", format!("{text:?} is reserved for the gateway's own endpoints")));
+        return Err(invalid("stream.path", format!("{text:?} is reserved for the gateway's own endpoints")));
     }
     Ok((path.to_owned(), below))
 }
 
 /// Patterns of names.
-pub fn patterns(key: &str, patterns: &[String]) -> Result<GlobSet, ConfigError> {
+pub fn compile_patterns(key: &str, patterns: &[String]) -> Result<GlobSet, ConfigError> {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         let glob = GlobBuilder::new(pattern).literal_separator(false).backslash_escape(true).build();
-        set.add(glob.map_err(|error| wrong(key, error))?);
+        set.add(glob.map_err(|error| invalid(key, error))?);
     }
-    set.build().map_err(|error| wrong(key, error))
+    set.build().map_err(|error| invalid(key, error))
 }

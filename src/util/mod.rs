@@ -7,6 +7,7 @@ pub(crate) mod files;
 pub(crate) mod fingerprint;
 pub mod id;
 pub(crate) mod private_files;
+pub(crate) mod ratio;
 
 #[cfg(test)]
 pub(crate) mod golden;

@@ -21,7 +21,7 @@ use crate::commands::policy::say;
 use crate::commands::{client_runtime, startup};
 use crate::config;
 use crate::config::Config;
-use crate::config::sources::{merge, option};
+use crate::config::sources::{merge, single_option};
 use crate::policy::Limits;
 use crate::policy::decision_view::DecisionView;
 use crate::shadow::replay::ReplayEvaluator;
@@ -107,10 +107,10 @@ impl ReplayArgs {
             let env = PolicyEnv::new(store, &limits);
             return Ok(World { limits, env, cache_dir: config::cache_dir() });
         };
-        let mut layer = option("allow-all", false.into());
+        let mut layer = single_option("allow-all", false.into());
         let file = self.file.to_str().context("the component's path is not Unicode")?;
-        merge(&mut layer, option("policy.file", Value::from(file)));
-        merge(&mut layer, option("policy.source", Value::from("file")));
+        merge(&mut layer, single_option("policy.file", Value::from(file)));
+        merge(&mut layer, single_option("policy.source", Value::from("file")));
         let config = Config::load(Table::new(), Some(path), layer)?;
         let env = config.env(store);
         Ok(World { limits: config.limits, env, cache_dir: config.cache_dir })

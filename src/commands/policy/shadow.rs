@@ -17,15 +17,16 @@ use crate::commands::{client_runtime, time};
 use crate::config::ConfigError;
 use crate::fleet::push::{Bundle, PushOptions};
 use crate::fleet::shadow::push;
-use crate::fleet::shadow::push::{SampleRate, ShadowStatus, WORDS};
+use crate::fleet::shadow::push::{ShadowStatus, WORDS};
 use crate::fleet::status::FleetStatus;
 use crate::store::redis::fleet::FleetStore;
+use crate::util::ratio::Ratio;
 
 /// Path of the shadow policy on the control port.
 const SHADOW_PATH: &str = "/v1/policy/shadow";
 
 /// Default share with `--store`, where no configuration of a gateway applies.
-const SHARE: f64 = 0.1;
+const DEFAULT_SHARE: f64 = 0.1;
 
 #[derive(Debug, Args)]
 pub struct ShadowArgs {
@@ -70,10 +71,8 @@ pub struct PromoteArgs {
 }
 
 pub fn run(args: &ShadowArgs) -> anyhow::Result<()> {
-    if let Some(share) = args.share
-        && !(0.0..=1.0).contains(&share)
-    {
-        return Err(ConfigError(format!("--share {share}: it has to be from 0 to 1")).into());
+    if let Some(share) = args.share {
+        check_share(share)?;
     }
     let answer = client_runtime()?.block_on(async {
         match args.target.open().await? {
@@ -89,6 +88,10 @@ pub fn run(args: &ShadowArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn check_share(share: f64) -> Result<Ratio, ConfigError> {
+    Ratio::try_from(share).map_err(|error| ConfigError(format!("--share {error}")))
+}
+
 impl ShadowArgs {
     async fn in_store(&self, store: &FleetStore) -> anyhow::Result<Value> {
         let Some(file) = &self.file else {
@@ -100,7 +103,7 @@ impl ShadowArgs {
             };
         };
         let bundle = self.bundle(file, async || Ok(FleetStatus::of(store).await?.next_sequence)).await?;
-        let share = SampleRate::try_from(self.share.unwrap_or(SHARE)).map_err(|text| ConfigError(text.into()))?;
+        let share = check_share(self.share.unwrap_or(DEFAULT_SHARE))?;
         let given = push::propose(store, &bundle, share).await?;
         Ok(json!(push::told_by_all(store, &given, WORDS).await?))
     }

@@ -14,6 +14,7 @@ use crate::artifact::signature;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement, key};
 use crate::config::ConfigError;
 use crate::policytest::file;
+use crate::rollout::pipeline::MAX_CASES;
 use crate::util::files;
 use crate::wasm::component::begins_as_one;
 use crate::wasm::load_error::MAX_SIZE;
@@ -77,7 +78,9 @@ impl BundleArgs {
 }
 
 fn read_cases(path: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+    let named = || format!("{}", path.display());
+    let text = files::read(path, MAX_CASES as u64).with_context(named)?;
+    let text = String::from_utf8(text).with_context(named)?;
     file::parse(path, &text).map_err(|error| ConfigError(error.to_string()))?;
     Ok(text)
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use toml::{Table, Value};
 
 use crate::config;
-use crate::config::sources::{merge, option};
+use crate::config::sources::{merge, single_option};
 use crate::config::{Config, ConfigError};
 use crate::policy::Limits;
 use crate::policytest::{TestCase, file};
@@ -63,9 +63,9 @@ impl SubjectArgs {
 
     /// The component of the command line replaces the policy of the configuration.
     fn door(&self) -> anyhow::Result<Table> {
-        let mut layer = option("allow-all", false.into());
+        let mut layer = single_option("allow-all", false.into());
         let file = self.file.to_str().context("the component's path is not Unicode")?;
-        merge(&mut layer, option("policy.file", Value::from(file)));
+        merge(&mut layer, single_option("policy.file", Value::from(file)));
         Ok(layer)
     }
 }

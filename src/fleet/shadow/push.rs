@@ -13,6 +13,7 @@ use crate::fleet::record::{ActiveRecord, PrepareFailure};
 use crate::shadow::counts::ShadowCounts;
 use crate::store::StoreError;
 use crate::store::redis::fleet::FleetStore;
+use crate::util::ratio::Ratio;
 
 /// Blobs of a candidate that is one no longer go after this.
 const BLOBS: Duration = Duration::from_secs(3600);
@@ -26,26 +27,7 @@ pub struct ShadowPush {
     #[serde(flatten)]
     pub pointer: ActiveRecord,
     /// About how many clients.
-    pub share: SampleRate,
-}
-
-/// A share, from 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "f64", into = "f64")]
-pub struct SampleRate(f64);
-
-impl TryFrom<f64> for SampleRate {
-    type Error = &'static str;
-
-    fn try_from(share: f64) -> Result<Self, &'static str> {
-        if (0.0..=1.0).contains(&share) { Ok(Self(share)) } else { Err("a share is from 0 to 1") }
-    }
-}
-
-impl From<SampleRate> for f64 {
-    fn from(portion: SampleRate) -> Self {
-        portion.0
-    }
+    pub share: Ratio,
 }
 
 /// A candidate of the fleet, as it is told of: as one node tells of its own, and each node's part.
@@ -64,7 +46,7 @@ pub struct ShadowStatus {
     /// When it was given to the fleet, ms since 1970.
     pub since: u64,
     /// The share of clients.
-    pub share: SampleRate,
+    pub share: Ratio,
     /// The sum of what came of it on the nodes that live.
     pub counts: ShadowCounts,
     /// Each of them.
@@ -106,7 +88,7 @@ pub enum NoShadowPolicy {
 }
 
 /// Gives the fleet a candidate, in place of the one before.
-pub async fn propose(store: &FleetStore, bundle: &Bundle, share: SampleRate) -> Result<ShadowPush, PushError> {
+pub async fn propose(store: &FleetStore, bundle: &Bundle, share: Ratio) -> Result<ShadowPush, PushError> {
     let pointer = pointer_of(store, bundle, None).await?;
     let blobs = put_blobs(store, &pointer, bundle).await?;
     let proposal = ShadowPush { pointer, share };
@@ -213,7 +195,7 @@ mod tests {
             push_id: PushId::new(),
             rollback_of: None,
         };
-        ShadowPush { pointer, share: SampleRate(0.25) }
+        ShadowPush { pointer, share: Ratio::try_from(0.25).expect("a ratio") }
     }
 
     fn node(name: &str, shadow: Option<ShadowNodeStatus>) -> NodeStatus {

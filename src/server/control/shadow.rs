@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::artifact::bundle::PolicyBundle;
 use crate::fleet::node::Fleet;
 use crate::fleet::shadow::push;
-use crate::fleet::shadow::push::{NoShadowPolicy, SampleRate, ShadowPush, ShadowStatus, WORDS};
+use crate::fleet::shadow::push::{NoShadowPolicy, ShadowPush, ShadowStatus, WORDS};
 use crate::rollout::replace::{ReplacementKind, ReplacementSource};
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
@@ -22,6 +22,7 @@ use crate::server::control::{fleet, policy};
 use crate::server::respond;
 use crate::server::respond::Response;
 use crate::shadow::shadow_policy::{ShadowPolicy, ShadowSampling};
+use crate::util::ratio::Ratio;
 
 /// `GET /v1/policy/shadow`
 pub async fn get(app: &App) -> Result<Response, ApiError> {
@@ -51,7 +52,7 @@ pub async fn put(app: &App, request: Request<Incoming>) -> Result<Response, ApiE
 /// Gives the policy to all nodes, and waits for what they report.
 async fn push(app: &App, managing: &Arc<Fleet>, artifact: PolicyBundle, share: f64) -> Result<Response, ApiError> {
     let bundle = fleet::bundle(artifact)?;
-    let share = SampleRate::try_from(share).map_err(|text| ApiError::InvalidParameter(text.into()))?;
+    let share = Ratio::try_from(share).map_err(|error| ApiError::InvalidParameter(error.to_string()))?;
     let store = managing.store();
     let given = push::propose(store, &bundle, share).await?;
     let told = push::told_by_all(store, &given, WORDS).await?;
