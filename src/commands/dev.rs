@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clap::Args;
+use toml::Table;
 
 use crate::commands::ServeFlags;
 use crate::commands::serve;
@@ -29,10 +30,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         if !names_store || read.config.is_ok() {
             return read;
         }
-        // Only the in-memory store has a seed.
-        let mut base = base.clone();
-        base.remove("memory");
-        Config::read(base, file.as_deref(), layer.clone())
+        Config::read(without_seed(base.clone()), file.as_deref(), layer.clone())
     })?;
     let config = &given.config;
     if !matches!(config.store.url, StoreUrl::Memory) && !args.playground_unsafe {
@@ -74,4 +72,10 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         println!();
         Ok(())
     })
+}
+
+/// The base configuration for a store other than `memory:`, which cannot have a seed.
+pub fn without_seed(mut base: Table) -> Table {
+    base.remove("memory-store");
+    base
 }

@@ -67,3 +67,12 @@ fn what_dev_begins_with_is_valid() {
     assert_eq!(config.policy_mode, crate::config::policy::PolicyMode::Example);
     assert!(config.stream.below && config.live.cors.credentials && config.store.seed.len() == 5);
 }
+
+#[test]
+fn base_configuration_of_dev_without_seed_fits_another_store() {
+    let base = parse_file(std::path::Path::new("dev.toml"), include_str!("dev.toml")).expect("a layer");
+    let mut base = dev::without_seed(base);
+    merge(&mut base, single_option("store", "redis://127.0.0.1".into()));
+    let config = Config::validate(base.try_into().expect("options")).expect("valid");
+    assert!(config.store.seed.is_empty());
+}
