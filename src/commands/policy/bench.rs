@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use crate::commands::policy::subject::SubjectArgs;
+use crate::commands::policy::component_args::ComponentArgs;
 use crate::config::ConfigError;
 use crate::policytest::bench::{Costs, Until, measure};
 use crate::policytest::{TestCase, file};
@@ -19,12 +19,12 @@ use crate::wasm::load_error::MAX_SIZE;
 const MAX_CPU_INFO_BYTES: u64 = 4 << 20;
 
 /// The request that is used without test cases.
-const PLAIN: &str = "[[case]]\nname = \"a request with nothing in it\"\nexpect.allow = true";
+const PLAIN_CASE: &str = "[[case]]\nname = \"a request with nothing in it\"\nexpect.allow = true";
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     #[command(flatten)]
-    subject: SubjectArgs,
+    component: ComponentArgs,
     /// Duration of each measurement
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     time: Duration,
@@ -52,10 +52,10 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     if cfg!(debug_assertions) {
         eprintln!("tidegate: this is a debug build, so its times are not meaningful");
     }
-    let path = args.subject.cases();
+    let path = args.component.cases();
     let cases = match &path {
-        Some(path) => args.subject.read(path)?,
-        None => file::parse(Path::new(file::NAME), PLAIN).map_err(|error| ConfigError(error.to_string()))?.cases,
+        Some(path) => args.component.read(path)?,
+        None => file::parse(Path::new(file::NAME), PLAIN_CASE).map_err(|error| ConfigError(error.to_string()))?.cases,
     };
     // A case that expects an error runs into a limit, so its cost is that of the limit.
     let cases: Vec<TestCase> = cases.into_iter().filter(|case| case.expect.kind() != Some("error")).collect();
@@ -63,13 +63,14 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         !cases.is_empty(),
         "policy bench: every test case expects an error, so there is no decision to measure"
     );
-    let (limits, _) = args.subject.bounds()?;
+    let (limits, _) = args.component.limits()?;
     let until = args.count.map_or(Until::Time(args.time), Until::Count);
-    let file = args.subject.file.display();
-    let bytes = files::read(&args.subject.file, MAX_SIZE).with_context(|| format!("policy {file}: cannot be read"))?;
+    let file = args.component.file.display();
+    let bytes =
+        files::read(&args.component.file, MAX_SIZE).with_context(|| format!("policy {file}: cannot be read"))?;
     // A new cache directory, so that the first compilation is one.
-    let kept = tempfile::tempdir().context("cannot create a directory for compiled policies")?;
-    let compiler = Compiler::new(&limits, Some(kept.path()))?;
+    let cache = tempfile::tempdir().context("cannot create a directory for compiled policies")?;
+    let compiler = Compiler::new(&limits, Some(cache.path()))?;
     let costs = measure(&compiler, &bytes, &cases, &limits, until).with_context(|| format!("policy {file}"))?;
     let report = Report {
         file: file.to_string(),
@@ -97,10 +98,10 @@ impl Report<'_> {
             0 => String::new(),
             failed => format!("; {failed} errors"),
         };
-        let grown = self
+        let growth = self
             .costs
             .resident_growth
-            .map(|grown| format!("; the process grew by {}", size(grown)))
+            .map(|growth| format!("; the process grew by {}", size(growth)))
             .unwrap_or_default();
         [
             ("policy", format!("{}, {}", self.file, size(self.costs.size as u64))),
@@ -135,7 +136,7 @@ impl Report<'_> {
                 "throughput",
                 format!("{} decisions a second on {} cores{failed}", throughput.per_second, throughput.cores),
             ),
-            ("memory", format!("{} per instance{grown}", size(self.costs.instance_memory as u64))),
+            ("memory", format!("{} per instance{growth}", size(self.costs.instance_memory as u64))),
             ("fuel", format!("{} on average, {} to {}; identical in every run", fuel.mean, fuel.least, fuel.most)),
         ]
         .map(|(name, value)| format!("{name:<11} {value}\n"))

@@ -86,7 +86,7 @@ fn read_cases(path: &Path) -> anyhow::Result<String> {
 }
 
 /// A bundle as a request to a control port.
-pub fn sent(component: &[u8], cases: Option<String>, signature: Option<&Signature>) -> Value {
+pub fn request_body(component: &[u8], cases: Option<String>, signature: Option<&Signature>) -> Value {
     json!({ "component": STANDARD.encode(component), "cases": cases, "signature": signature.map(Signature::text) })
 }
 
@@ -109,11 +109,14 @@ pub fn run(args: &SignArgs) -> anyhow::Result<()> {
     let output = args.output.clone().unwrap_or_else(|| signature::path(&args.bundle.file));
     std::fs::write(&output, signature.text() + "\n").with_context(|| format!("{}", output.display()))?;
     if args.json {
-        return crate::commands::policy::say(&format!("{}\n", json!({ "file": output, "signature": signature })));
+        return crate::commands::policy::print_text(&format!(
+            "{}\n",
+            json!({ "file": output, "signature": signature })
+        ));
     }
     let Statement { component, cases, sequence } = signature.statement();
     let cases = cases.map_or_else(|| "none".into(), |digest| digest.to_string());
-    crate::commands::policy::say(&format!(
+    crate::commands::policy::print_text(&format!(
         "{}\n  component  {component}\n  cases      {cases}\n  sequence   {sequence}\n  key        {}\n",
         output.display(),
         signature.key()
