@@ -25,14 +25,14 @@ pub struct DevArgs {
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     let base = sources::parse_file(Path::new("dev.toml"), include_str!("dev.toml"))?;
     let (file, layer, names_store) = (args.flags.config.clone(), args.flags.layer()?, args.flags.store.is_some());
-    let given = Start::new(move || {
+    let start = Start::new(move || {
         let read = Config::read(base.clone(), file.as_deref(), layer.clone());
         if !names_store || read.config.is_ok() {
             return read;
         }
         Config::read(without_seed(base.clone()), file.as_deref(), layer.clone())
     })?;
-    let config = &given.config;
+    let config = &start.config;
     if !matches!(config.store.url, StoreUrl::Memory) && !args.playground_unsafe {
         let text = "dev: the playground emits to the store, so it accepts memory: only: set --playground-unsafe to let it emit to \
                     this store, or run `tidegate serve`, which has no playground";
@@ -51,7 +51,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         channels: ["default", "team-red", "team-blue", "admin-ops", "alice-inbox"].map(Into::into).into(),
         open_to_all: args.playground_unsafe,
     };
-    serve::start(given, Some(playground), |address, app| {
+    serve::start(start, Some(playground), |address, app| {
         let (path, port) = (&app.config.stream.path, address.port());
         let host = if address.ip().is_loopback() { format!("localhost:{port}") } else { address.to_string() };
         println!("tidegate {} listening on http://{address}", env!("CARGO_PKG_VERSION"));
