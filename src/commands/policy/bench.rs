@@ -42,7 +42,8 @@ struct Report<'a> {
     file: String,
     /// The file of test cases; none if one plain request was used.
     cases: Option<String>,
-    asked: usize,
+    /// Number of different requests, used in turn.
+    requests: usize,
     machine: String,
     #[serde(flatten)]
     costs: &'a Costs,
@@ -75,7 +76,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let report = Report {
         file: file.to_string(),
         cases: path.map(|path| path.display().to_string()),
-        asked: cases.len(),
+        requests: cases.len(),
         machine: machine(),
         costs: &costs,
     };
@@ -91,7 +92,7 @@ impl Report<'_> {
     fn text(&self) -> String {
         let Costs { fresh, prepared, throughput, fuel, .. } = self.costs;
         let by = match &self.cases {
-            Some(file) => format!("{} test cases of {file}, in turn", self.asked),
+            Some(file) => format!("{} test cases of {file}, in turn", self.requests),
             None => "one plain request, since there are no test cases".into(),
         };
         let failed = match throughput.failed {
