@@ -10,6 +10,7 @@ pub(crate) mod referenced_files;
 pub(crate) mod reloadable;
 pub(crate) mod schema;
 pub(crate) mod sources;
+pub(crate) mod stream;
 pub(crate) mod validate;
 
 use std::collections::HashMap;
@@ -22,12 +23,12 @@ use globset::GlobSet;
 use ipnet::IpNet;
 use toml::Table;
 
-use crate::channel::hub::HubSettings;
 use crate::config::diff::ConfigSnapshot;
 use crate::config::policy::{PolicyMode, RolloutConfig};
 use crate::config::reloadable::Live;
 use crate::config::schema::{LogFormat, Raw, Source};
-use crate::config::validate::{check_count, check_positive, check_size, parse_address, parse_stream_path};
+use crate::config::stream::StreamConfig;
+use crate::config::validate::{check_positive, check_size, parse_address};
 use crate::egress::Egress;
 use crate::policy::Limits;
 use crate::policy::settings::Settings;
@@ -119,37 +120,6 @@ pub struct StoreConfig {
     pub memory_max_size: usize,
     /// Initial keys of a `memory:` store.
     pub seed: HashMap<String, Seed>,
-}
-
-/// Options of event streams.
-#[derive(Debug)]
-pub struct StreamConfig {
-    /// The path, without a trailing `/*`.
-    pub path: String,
-    /// Whether every path below matches as well.
-    pub below: bool,
-    /// How often an idle stream sends a ping.
-    pub ping_interval: Duration,
-    /// Maximum channels of one stream.
-    pub max_channels_per_stream: usize,
-    /// Maximum open streams.
-    pub max_streams: usize,
-    /// Bytes for the replays of all streams.
-    pub replay_memory: usize,
-    /// Options of the channels.
-    pub hub: HubSettings,
-}
-
-impl StreamConfig {
-    /// Whether a request's path is the path of the streams.
-    #[must_use]
-    pub fn matches(&self, path: &str) -> bool {
-        match path.strip_prefix(&*self.path) {
-            Some("") => true,
-            Some(rest) => self.below && rest.starts_with('/'),
-            None => false,
-        }
-    }
 }
 
 /// Which keys may be channels.
@@ -244,34 +214,7 @@ impl Config {
                 "an empty prefix would allow every key to be looked up: name the prefixes of the keys",
             ));
         }
-        let ping_interval = raw.stream.ping_interval;
-        if !(Duration::from_secs(1)..=Duration::from_secs(70)).contains(&ping_interval) {
-            let what = "from 1s to 70s: the stock client gives up after 75 s of silence";
-            return Err(invalid(
-                "stream.ping-interval",
-                format!("{}: must be {what}", humantime::format_duration(ping_interval)),
-            ));
-        }
-        let (path, below) = parse_stream_path(&raw.stream.path)?;
-        let max_event_size = check_size("stream.max-event-size", raw.stream.max_event_size, 1 << 10, 256 << 20)?;
-        let stream = StreamConfig {
-            path,
-            below,
-            ping_interval,
-            max_channels_per_stream: check_count(
-                "stream.max-channels-per-stream",
-                raw.stream.max_channels_per_stream,
-                1_000,
-            )?,
-            max_streams: check_count("stream.max-streams", raw.stream.max_streams, 10_000_000)?,
-            replay_memory: check_size("stream.replay-memory", raw.stream.replay_memory, 1 << 20, 1 << 40)?,
-            hub: HubSettings {
-                buffer_memory: check_size("stream.buffer-memory", raw.stream.buffer_memory, 0, 1 << 40)?,
-                reconcile_interval: check_positive("stream.reconcile-interval", raw.stream.reconcile_interval)?,
-                max_event_size,
-                linger: Duration::from_secs(30),
-            },
-        };
+        let stream = stream::check_stream(&raw.stream)?;
         let cache_dir = raw.cache_dir.or_else(cache_dir);
         if policy_mode == PolicyMode::Fleet && cache_dir.is_none() {
             let what = "a fleet node stores its policy and the last sequence number there: name a directory";

@@ -73,25 +73,6 @@ pub fn check_reject_delay(time: Duration) -> Result<Duration, ConfigError> {
     if time <= Duration::from_secs(60) { Ok(time) } else { Err(invalid("reject.delay", what())) }
 }
 
-/// The path of the streams without a trailing `/*`, and whether every path below matches as well.
-pub fn parse_stream_path(text: &str) -> Result<(String, bool), ConfigError> {
-    let (path, below) = match text.strip_suffix("/*") {
-        Some(path) => (path, true),
-        None => (text, false),
-    };
-    let valid = path.starts_with('/') && !path.contains(['?', '#', '*', ' ']);
-    if !valid {
-        return Err(invalid(
-            "stream.path",
-            format!("{text:?}: must begin with / and have no ?, such as /api/realtime or /api/realtime/*"),
-        ));
-    }
-    if ["/redis", "/healthz", "/playground"].iter().any(|own| path == *own || path.starts_with(&format!("{own}/"))) {
-        return Err(invalid("stream.path", format!("{text:?} is reserved for the gateway's own endpoints")));
-    }
-    Ok((path.to_owned(), below))
-}
-
 /// Patterns of names.
 pub fn compile_patterns(key: &str, patterns: &[String]) -> Result<GlobSet, ConfigError> {
     let mut set = GlobSetBuilder::new();
