@@ -25,7 +25,7 @@ const TOKEN: &str = "control.token";
 /// All options as written, with references to secrets but not the secrets. `Debug` shows nothing.
 #[derive(Clone, PartialEq)]
 pub struct ConfigSnapshot {
-    options: Table,
+    options: Value,
     /// A digest of each token profile and the secrets and files that it refers to.
     profiles: BTreeMap<String, [u8; 32]>,
     /// A digest of each file of public keys.
@@ -41,7 +41,7 @@ impl std::fmt::Debug for ConfigSnapshot {
 impl ConfigSnapshot {
     /// Captures the options. This reads files before the configuration uses them, so that a change in between shows up as a difference next time.
     pub fn of(raw: &Raw) -> Result<Self, ConfigError> {
-        let options = Table::try_from(raw).map_err(|error| invalid("cannot be serialized", error))?;
+        let options = Value::try_from(raw).map_err(|error| invalid("cannot be serialized", error))?;
         // A file that cannot be read, or is too large, is an error of the option that names it.
         let contents = |path: &PathBuf| files::read(path, MAX_KEY_FILE_BYTES).ok();
         let profile = |(name, profile): (&String, &_)| {
@@ -68,12 +68,7 @@ impl ConfigSnapshot {
     }
 
     fn get(&self, path: &str) -> Option<&Value> {
-        let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
-        let mut value = self.options.get(first)?;
-        for key in rest.into_iter().flat_map(|rest| rest.split('.')) {
-            value = value.as_table()?.get(key)?;
-        }
-        Some(value)
+        path.split('.').try_fold(&self.options, |value, key| value.as_table()?.get(key))
     }
 
     fn is_same(&self, other: &Self, option: &SchemaOption) -> bool {
