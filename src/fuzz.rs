@@ -39,7 +39,7 @@ pub fn query(bytes: &[u8]) {
 pub fn request(bytes: &[u8]) {
     static CONFIG: LazyLock<Config> = LazyLock::new(|| {
         let raw = toml::from_str("allow-all = true\nserver.trusted-proxies = ['10.0.0.0/8']");
-        Config::check(raw.expect("TOML")).expect("valid")
+        Config::validate(raw.expect("TOML")).expect("valid")
     });
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let Ok(mut request) = http::Request::builder().uri(lines.next().unwrap_or_default()).body(()) else { return };

@@ -8,7 +8,8 @@ use serde_json::json;
 use toml::Table;
 
 use crate::commands::{ServeFlags, client_runtime, startup};
-use crate::config::{Config, PolicyMode};
+use crate::config::Config;
+use crate::config::policy::PolicyMode;
 use crate::rollout::Rollout;
 use crate::rollout::observers::Observers;
 use crate::rollout::source_file::PolicySource;
@@ -25,19 +26,19 @@ pub struct CheckArgs {
 
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let config = Config::load(Table::new(), args.flags.config.as_deref(), args.flags.layer()?)?;
-    let passed = match &config.door {
-        PolicyMode::Policy(_) | PolicyMode::Example => Some(policy(&config)?),
+    let checked = match &config.policy_mode {
+        PolicyMode::File(_) | PolicyMode::Example => Some(check_policy(&config)?),
         PolicyMode::Fleet | PolicyMode::AllowAll => None,
     };
-    let (digest, cases) = passed.unzip();
+    let (digest, cases) = checked.unzip();
     let store = config.store.url.to_string();
     if args.json {
-        let allow_all = config.door == PolicyMode::AllowAll;
+        let allow_all = config.policy_mode == PolicyMode::AllowAll;
         println!("{}", json!({ "ok": true, "store": store, "policy": digest, "cases": cases, "allow_all": allow_all }));
         return Ok(());
     }
     println!("store   {store} (not contacted)");
-    match (&config.door, digest, cases) {
+    match (&config.policy_mode, digest, cases) {
         (_, Some(digest), Some(cases @ 1..)) => println!("policy  {digest}, {cases} test cases passed"),
         (_, Some(digest), _) => println!("policy  {digest}, no test cases"),
         (PolicyMode::Fleet, ..) => println!("policy  from the fleet (not contacted)"),
@@ -47,19 +48,24 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs all activation stages but the last one; returns the digest and the number of test cases that passed.
-fn policy(config: &Config) -> anyhow::Result<(String, usize)> {
+/// Runs all activation stages except the last one; returns the digest and the number of test cases that passed.
+fn check_policy(config: &Config) -> anyhow::Result<(String, usize)> {
     client_runtime()?.block_on(async {
         // Test cases bring their own data for look-ups.
         let store = Arc::new(MemoryStore::new(1 << 16, HashMap::new(), system_clock()));
-        let authorizer = Arc::new(startup::create_authorizer(config, store, Arc::default())?);
+        let authorizer = Arc::new(startup::open_authorizer(config, store, Arc::default())?);
         // The name that a start would give the node, unless its socket is inherited or its port is 0.
         let node = config.node_at(config.listen);
-        let signatures = startup::signatures(config, &node)?;
-        let checked = Rollout::new(authorizer, Observers::new(0), signatures, None, Arc::default())
-            .check(PolicySource::of(config), startup::EXAMPLE)
-            .await;
-        let next = checked.map_err(|refused| startup::first_refused(config, &refused))?;
+        let checked = Rollout::new(
+            authorizer,
+            Observers::new(0),
+            startup::open_signature_policy(config, &node)?,
+            None,
+            Arc::default(),
+        )
+        .check(PolicySource::of(config), startup::EXAMPLE)
+        .await;
+        let next = checked.map_err(|error| startup::describe_first_failure(config, &error))?;
         Ok((next.policy.digest().to_string(), next.attachments.suite.as_ref().map_or(0, |suite| suite.cases.len())))
     })
 }

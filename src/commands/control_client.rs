@@ -70,7 +70,7 @@ pub struct FleetTargetArgs {
 pub enum Target {
     /// A store that answered, and the keys of the fleet on it.
     Store(Box<RedisStore>, FleetKeys),
-    /// A gateway, which was not asked yet.
+    /// A gateway; no request was sent yet.
     Gateway(Box<ControlClient>),
 }
 
@@ -156,9 +156,9 @@ impl ControlClient {
         }
         let body = Full::new(Bytes::from(body.unwrap_or_default()));
         let request = request.body(body).context("--control: not an address")?;
-        let answer = self.client.request(request).await;
+        let response = self.client.request(request).await;
         let response =
-            answer.with_context(|| format!("no gateway answers at {url}: start one, or set --control or --store"))?;
+            response.with_context(|| format!("no gateway answers at {url}: start one, or set --control or --store"))?;
         let status = response.status();
         let bytes = response.into_body().collect().await?.to_bytes();
         Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
@@ -180,7 +180,7 @@ impl ControlClient {
             (Some("not_found") | None, _) if status == StatusCode::NOT_FOUND => {
                 format!("{} is not the control port of a gateway of this version ({status})", self.base)
             }
-            (_, why) => format!("the gateway answered {status}: {}", why.unwrap_or("no reason given")),
+            (_, message) => format!("the gateway answered {status}: {}", message.unwrap_or("no reason given")),
         }
     }
 }

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use clap::Args;
+use toml::Table;
 
 use crate::commands::ServeFlags;
 use crate::commands::serve;
 use crate::commands::serve::Start;
-use crate::config::{Config, ConfigError, PolicyMode, layers};
+use crate::config::policy::PolicyMode;
+use crate::config::{Config, ConfigError, sources};
 use crate::server::data::playground::Playground;
 use crate::store::url::StoreUrl;
 
@@ -21,27 +23,24 @@ pub struct DevArgs {
 }
 
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
-    let base = layers::file(Path::new("dev.toml"), include_str!("dev.toml"))?;
+    let base = sources::parse_file(Path::new("dev.toml"), include_str!("dev.toml"))?;
     let (file, layer, names_store) = (args.flags.config.clone(), args.flags.layer()?, args.flags.store.is_some());
-    let given = Start::new(move || {
+    let start = Start::new(move || {
         let read = Config::read(base.clone(), file.as_deref(), layer.clone());
         if !names_store || read.config.is_ok() {
             return read;
         }
-        // Only the in-memory store has a seed.
-        let mut base = base.clone();
-        base.remove("memory");
-        Config::read(base, file.as_deref(), layer.clone())
+        Config::read(without_seed(base.clone()), file.as_deref(), layer.clone())
     })?;
-    let config = &given.config;
+    let config = &start.config;
     if !matches!(config.store.url, StoreUrl::Memory) && !args.playground_unsafe {
         let text = "dev: the playground emits to the store, so it accepts memory: only: set --playground-unsafe to let it emit to \
                     this store, or run `tidegate serve`, which has no playground";
         return Err(ConfigError(text.into()).into());
     }
     let playground = Playground {
-        policy: match &config.door {
-            PolicyMode::Policy(path) => path.display().to_string(),
+        policy: match &config.policy_mode {
+            PolicyMode::File(path) => path.display().to_string(),
             PolicyMode::Example => "rust-role-based".into(),
             PolicyMode::Fleet => "from the fleet".into(),
             PolicyMode::AllowAll => "none: every client may read every channel".into(),
@@ -52,7 +51,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         channels: ["default", "team-red", "team-blue", "admin-ops", "alice-inbox"].map(Into::into).into(),
         open_to_all: args.playground_unsafe,
     };
-    serve::start(given, Some(playground), |address, app| {
+    serve::start(start, Some(playground), |address, app| {
         let (path, port) = (&app.config.stream.path, address.port());
         let host = if address.ip().is_loopback() { format!("localhost:{port}") } else { address.to_string() };
         println!("tidegate {} listening on http://{address}", env!("CARGO_PKG_VERSION"));
@@ -73,4 +72,10 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         println!();
         Ok(())
     })
+}
+
+/// The base configuration for a store other than `memory:`, which cannot have a seed.
+pub fn without_seed(mut base: Table) -> Table {
+    base.remove("memory-store");
+    base
 }

@@ -18,7 +18,7 @@ use crate::server::{Listener, Listeners};
 const BACKLOG: u32 = 128;
 
 /// The names that a service manager may give to the sockets (`FileDescriptorName=`).
-const NAMES: [&str; 2] = ["data", "control"];
+const SOCKET_NAMES: [&str; 2] = ["data", "control"];
 
 /// The sockets that the service manager passed to this process.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ impl InheritedSockets {
         let mut fds = ListenFd::from_env();
         let mut inherited = Self::default();
         for (index, which) in assign(fds.len(), &names)?.into_iter().enumerate() {
-            let name = NAMES[which];
+            let name = SOCKET_NAMES[which];
             let what = || format!("LISTEN_FDS: socket {index} ({name})");
             let socket = fds.take_tcp_listener(index).with_context(what)?.with_context(what)?;
             let listens = SockRef::from(&socket).is_listener().with_context(what)?;
@@ -75,7 +75,7 @@ impl BoundSockets {
         self.data.address()
     }
 
-    /// Whether the data port is another one at each start, since the configuration leaves the choice to the system.
+    /// Whether the system chooses the data port, so that it differs at each start.
     pub fn has_ephemeral_data_port(&self) -> bool {
         matches!(&self.data, BoundSocket::Own { address, .. } if address.port() == 0)
     }
@@ -87,9 +87,9 @@ impl BoundSockets {
 }
 
 enum BoundSocket {
-    /// The gateway's own, with the option that named its address.
+    /// A socket of the gateway, with the option that named its address.
     Own { socket: TcpSocket, key: &'static str, address: SocketAddr },
-    /// A service manager's, which listens already.
+    /// A socket of the service manager, which listens already.
     Inherited(TcpListener),
 }
 
@@ -98,7 +98,7 @@ impl BoundSocket {
         let Some(socket) = inherited else {
             let bind = || {
                 let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-                // As every listener of the standard library: a restart need not wait for connections of the process before.
+                // Like listeners of the standard library: a restart need not wait for connections of the previous process.
                 socket.set_reuseaddr(true)?;
                 socket.bind(address)?;
                 Ok::<_, std::io::Error>(socket)
@@ -106,8 +106,8 @@ impl BoundSocket {
             let socket = bind().with_context(|| cannot_listen(key, address))?;
             return Ok(Self::Own { socket, key, address });
         };
-        let given = socket.local_addr()?;
-        tracing::info!(address = %given, "inherited a listening socket (LISTEN_FDS); `{key}` is not used");
+        let address = socket.local_addr()?;
+        tracing::info!(%address, "inherited a listening socket (LISTEN_FDS); `{key}` is not used");
         Ok(Self::Inherited(socket))
     }
 
@@ -120,7 +120,7 @@ impl BoundSocket {
 
     fn listen(self) -> anyhow::Result<Listener> {
         match self {
-            // Two processes can bind one address as long as neither listens, so that this may be where it is found in use.
+            // Two processes can bind one address as long as neither listens, so an address in use may be detected only here.
             Self::Own { socket, key, address } => {
                 Ok(socket.listen(BACKLOG).with_context(|| cannot_listen(key, address))?.into())
             }
@@ -136,21 +136,21 @@ fn cannot_listen(key: &str, address: SocketAddr) -> String {
     format!("{key}: cannot listen on {address}")
 }
 
-/// Index into [`NAMES`] for each socket.
+/// Index into [`SOCKET_NAMES`] for each socket.
 fn assign(count: usize, names: &str) -> anyhow::Result<Vec<usize>> {
     ensure!(
-        count <= NAMES.len(),
+        count <= SOCKET_NAMES.len(),
         "LISTEN_FDS: {count} sockets were passed; the gateway has two ports, data and control"
     );
     let names: Vec<&str> = names.split(':').take(count).collect();
     // systemd names unnamed sockets after their unit.
-    if !names.iter().any(|name| NAMES.contains(name)) {
+    if !names.iter().any(|name| SOCKET_NAMES.contains(name)) {
         return Ok((0..count).collect());
     }
     let mut assigned = Vec::with_capacity(count);
     for index in 0..count {
         let name = names.get(index).copied().unwrap_or_default();
-        let which = NAMES.iter().position(|known| *known == name);
+        let which = SOCKET_NAMES.iter().position(|known| *known == name);
         let which = which.with_context(|| format!("LISTEN_FDNAMES: {name:?} is neither data nor control"))?;
         ensure!(!assigned.contains(&which), "LISTEN_FDNAMES: two sockets have the name {name}; each port has one");
         assigned.push(which);
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names() {
+    fn inherited_sockets_are_assigned_to_ports() {
         let check = |count, names: &str, expect: &[usize]| {
             assert_eq!(assign(count, names).expect("they are right"), expect, "{count} {names:?}");
         };

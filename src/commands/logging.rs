@@ -7,8 +7,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::reload::Error;
 
 use crate::config::ConfigError;
-use crate::config::check::log_filter;
-use crate::config::raw::LogFormat;
+use crate::config::schema::LogFormat;
+use crate::config::validate::parse_log_filter;
 
 /// Lines are collected up to this size and written together.
 const WRITE_BUFFER_BYTES: usize = 16 << 10;
@@ -22,7 +22,8 @@ pub fn init(filter: &str, format: LogFormat) -> Result<(LogHandle, WorkerGuard),
     // that queued lines are written together.
     let (writer, guard) = NonBlocking::new(BufWriter::with_capacity(WRITE_BUFFER_BYTES, std::io::stderr()));
     let ansi = std::io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(log_filter(filter)?).with_ansi(ansi).with_writer(writer);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(parse_log_filter(filter)?).with_ansi(ansi).with_writer(writer);
     // An error of `try_init` means that the process has a log already, as in tests.
     let log = match format {
         LogFormat::Text => {
@@ -44,7 +45,7 @@ pub fn init(filter: &str, format: LogFormat) -> Result<(LogHandle, WorkerGuard),
 impl LogHandle {
     /// Replaces the filter.
     pub fn set(&self, filter: &str) {
-        let set = log_filter(filter).map_err(|error| error.to_string());
+        let set = parse_log_filter(filter).map_err(|error| error.to_string());
         match set.and_then(|filter| (self.0)(filter).map_err(|error| error.to_string())) {
             Ok(()) => tracing::info!(filter, "log filter changed"),
             Err(error) => tracing::error!(error, "log.filter is invalid; the log filter is unchanged"),

@@ -21,7 +21,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use toml::{Table, Value};
 
-use crate::config::layers::{merge, option};
+use crate::config::sources::{merge, single_option};
 
 /// A self-hosted realtime gateway: it streams channels from Redis to browsers as server-sent events. A WebAssembly policy decides, for
 /// each request, which channels the client may read.
@@ -90,7 +90,7 @@ impl ServeFlags {
     /// The flags, as a layer of the configuration.
     fn layer(&self) -> anyhow::Result<Table> {
         let mut layer = Table::new();
-        let mut set = |path: &str, value: Value| merge(&mut layer, option(path, value));
+        let mut set = |path: &str, value: Value| merge(&mut layer, single_option(path, value));
         let texts = [
             ("listen", &self.listen),
             ("control.listen", &self.control),

@@ -64,21 +64,23 @@ pub fn run(args: &RevokeArgs) -> anyhow::Result<()> {
 }
 
 async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
-    let order = RevocationRequest {
+    let request = RevocationRequest {
         subject: args.subject.as_deref().map(Into::into),
         channel: args.channel.as_deref().map(Into::into),
         all: args.all,
         time: args.time,
     };
     // A mistake in the arguments is one in usage, and is found before anything is sent.
-    order.clone().check().map_err(|error| ConfigError(format!("revoke: {error}")))?;
+    request.clone().check().map_err(|error| ConfigError(format!("revoke: {error}")))?;
     let revoked: RevocationResult = match target {
-        Target::Store(store, keys) => revocation::revoke(&**store, keys, order).await.map_err(|error| match error {
-            RevokeError::Store(error) => anyhow::Error::new(error).context("--store"),
-            other => other.into(),
-        })?,
+        Target::Store(store, keys) => {
+            revocation::revoke(&**store, keys, request).await.map_err(|error| match error {
+                RevokeError::Store(error) => anyhow::Error::new(error).context("--store"),
+                other => other.into(),
+            })?
+        }
         Target::Gateway(gateway) => {
-            let body = serde_json::to_string(&order).context("the request is not JSON")?;
+            let body = serde_json::to_string(&request).context("the request is not JSON")?;
             let answer = gateway.call(Method::POST, "/v1/revoke", Some(body)).await?;
             serde_json::from_value(answer).context("the gateway's response is not valid")?
         }
@@ -120,7 +122,7 @@ async fn list(target: &Target, json: bool) -> anyhow::Result<()> {
 }
 
 async fn lift(target: &Target, id: &str, json: bool) -> anyhow::Result<()> {
-    let was = match target {
+    let removed = match target {
         Target::Store(store, keys) => revocation::lift(&**store, keys, id).await.context("--store")?,
         Target::Gateway(gateway) => {
             let path = format!(
@@ -134,7 +136,7 @@ async fn lift(target: &Target, id: &str, json: bool) -> anyhow::Result<()> {
             }
         }
     };
-    anyhow::ensure!(was, "no revocation has the id {id:?}: `tidegate revoke --list` shows all");
+    anyhow::ensure!(removed, "no revocation has the id {id:?}: `tidegate revoke --list` shows all");
     if json {
         println!("{}", json!({ "lifted": id }));
     } else {

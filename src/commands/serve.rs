@@ -1,4 +1,4 @@
-//! `tidegate serve`, and the start of a gateway, from the configuration to the end of the last stream.
+//! `tidegate serve`: starts a gateway, serves until a signal, and drains. `startup` has the steps.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,16 +9,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use toml::Table;
 
-use crate::channel::hub::Hub;
 use crate::commands::listeners::InheritedSockets;
+use crate::commands::logging::LogHandle;
+use crate::commands::startup::Composed;
 use crate::commands::{ServeFlags, logging, startup, systemd};
 use crate::config::{Config, ConfigError, ConfigRead};
-use crate::rollout::observers::Observers;
-use crate::rollout::reload::{LoadFn, Reloader};
+use crate::rollout::reload::LoadFn;
 use crate::server;
 use crate::server::app::App;
 use crate::server::data::playground::Playground;
-use crate::telemetry::metrics::Metrics;
 use crate::util::fingerprint::FileSnapshot;
 
 /// Limit for writing the last lines of the decision log at shutdown.
@@ -49,55 +48,53 @@ impl Start {
     }
 }
 
-/// Starts a gateway and serves until a signal. `greet` is called once it listens.
+/// Starts a gateway and serves until a signal. `on_listening` is called once it listens.
 pub fn start(
-    given: Start,
+    start: Start,
     playground: Option<Playground>,
-    greet: impl FnOnce(SocketAddr, &Arc<App>) -> anyhow::Result<()>,
+    on_listening: impl FnOnce(SocketAddr, &Arc<App>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let Start { config, files, load } = given;
     let inherited = InheritedSockets::take()?;
-    let (log, _guard) = logging::init(&config.live.log_filter, config.log_format)?;
+    let (log, _guard) = logging::init(&start.config.live.log_filter, start.config.log_format)?;
     crate::commands::use_ring();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(async {
-        let reload = reload_signal()?;
-        let sockets = inherited.bind(&config)?;
-        let address = sockets.data_address()?;
-        let node = startup::node_name(&config, &sockets)?;
-        let copy = startup::open_local_copy(&config, &node)?;
-        let kept = copy.as_ref().is_some_and(|copy| matches!(copy.pointer(), Ok(Some(_))));
-        let metrics = Arc::new(Metrics::new());
-        let store = startup::open_store(&config.store, kept, Arc::clone(&metrics)).await?;
-        let signatures = startup::signatures(&config, &node)?;
-        let observers = Observers::new(config.limits.shadow_concurrency);
-        observers.audit.configure(config.live.decisions.clone())?;
-        let authorizer = startup::create_authorizer(&config, Arc::clone(&store), Arc::clone(&metrics))?
-            .with_observers(observers.list());
-        let authorizer = Arc::new(authorizer);
-        let hub = Hub::start(Arc::clone(&store), config.stream.hub.clone(), metrics);
-        let app = Arc::new(App::new(config, node, hub, authorizer, observers, playground, signatures));
-        startup::activate_first_policy(&app).await?;
-        let listeners = sockets.listen()?;
-        let control = listeners.control.socket.local_addr()?;
-        startup::join_fleet(&app, address, copy).await;
-        let follow =
-            Reloader::new(app.rollout.clone(), store, Arc::clone(&app.config), app.options.clone(), files, load);
-        tokio::spawn(follow.run(reload));
-        startup::follow_shadow_policy(&app);
-        startup::follow_log_filter(&app, log);
-        let signal = stop_signal()?;
-        greet(address, &app)?;
-        println!("control on http://{control}");
-        systemd::notify_ready();
-        server::run(listeners, Arc::clone(&app), signal).await;
-        if let Some(fleet) = app.fleet.get() {
-            fleet.leave().await;
-        }
-        app.audit.flush(FLUSH_TIMEOUT);
-        Ok(())
-    })
+    runtime.block_on(serve(start, inherited, playground, log, on_listening))
+}
+
+async fn serve(
+    start: Start,
+    inherited: InheritedSockets,
+    playground: Option<Playground>,
+    log: LogHandle,
+    on_listening: impl FnOnce(SocketAddr, &Arc<App>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let Start { config, files, load } = start;
+    // From here on SIGHUP does not end the process.
+    let reload = reload_signal()?;
+    let sockets = inherited.bind(&config)?;
+    let address = sockets.data_address()?;
+    let Composed { app, local_cache } = startup::compose(config, &sockets, playground).await?;
+    startup::activate_first_policy(&app).await?;
+
+    let listeners = sockets.listen()?;
+    let control = listeners.control.socket.local_addr()?;
+    startup::join_fleet(&app, address, local_cache).await;
+    startup::follow_configuration(&app, files, load, reload);
+    startup::follow_shadow_policy(&app);
+    startup::follow_log_filter(&app, log);
+
+    let stop = stop_signal()?;
+    on_listening(address, &app)?;
+    println!("control on http://{control}");
+    systemd::notify_ready();
+    server::run(listeners, Arc::clone(&app), stop).await;
+
+    if let Some(fleet) = app.fleet.get() {
+        fleet.leave().await;
+    }
+    app.audit.flush(FLUSH_TIMEOUT);
+    Ok(())
 }
 
 /// Receives one message per `SIGHUP`.

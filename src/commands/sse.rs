@@ -2,13 +2,13 @@
 
 /// One event of the stream.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Block {
+pub struct SseEvent {
     /// The `data:` lines, joined by newlines.
     pub data: String,
 }
 
 /// The rest of a longer line is dropped: no gateway sends one.
-const MAX_LINE: usize = 512 << 20;
+const MAX_LINE_BYTES: usize = 512 << 20;
 
 /// The parser's state between two chunks.
 #[derive(Debug, Default)]
@@ -29,21 +29,21 @@ impl Parser {
         *self = Self { last_id: self.last_id.take(), retry: self.retry, ..Self::default() };
     }
 
-    /// Parses a chunk and passes each completed event to `each`.
-    pub fn push(&mut self, piece: &[u8], mut each: impl FnMut(Block)) {
-        for &byte in piece {
+    /// Parses a chunk and passes each completed event to `on_event`.
+    pub fn push(&mut self, chunk: &[u8], mut on_event: impl FnMut(SseEvent)) {
+        for &byte in chunk {
             match byte {
                 b'\n' if self.after_cr => self.after_cr = false,
                 b'\n' | b'\r' => {
                     self.after_cr = byte == b'\r';
                     let line = std::mem::take(&mut self.line);
-                    if let Some(block) = self.line(&String::from_utf8_lossy(&line)) {
-                        each(block);
+                    if let Some(event) = self.line(&String::from_utf8_lossy(&line)) {
+                        on_event(event);
                     }
                 }
                 _ => {
                     self.after_cr = false;
-                    if self.line.len() < MAX_LINE {
+                    if self.line.len() < MAX_LINE_BYTES {
                         self.line.push(byte);
                     }
                 }
@@ -51,12 +51,12 @@ impl Parser {
         }
     }
 
-    fn line(&mut self, line: &str) -> Option<Block> {
+    fn line(&mut self, line: &str) -> Option<SseEvent> {
         if line.is_empty() {
             if let Some(id) = self.id.take() {
                 self.last_id = Some(id);
             }
-            return self.data.take().map(|data| Block { data });
+            return self.data.take().map(|data| SseEvent { data });
         }
         let (name, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
@@ -81,19 +81,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_however_they_are_cut() {
+    fn events_are_parsed_whatever_the_chunk_size() {
         let text = b"retry: 5\n\nid: 1\ndata: a\n\n: comment\ndata:b\r\ndata: c\r\n\r\nid: 2\n\nid: 3\ndata: cut";
         for size in 1..text.len() {
             let mut parser = Parser::default();
-            let mut blocks = Vec::new();
-            for piece in text.chunks(size) {
-                parser.push(piece, |block| blocks.push(block.data));
+            let mut events = Vec::new();
+            for chunk in text.chunks(size) {
+                parser.push(chunk, |event| events.push(event.data));
             }
-            assert_eq!(blocks, ["a", "b\nc"], "in pieces of {size}");
+            assert_eq!(events, ["a", "b\nc"], "in chunks of {size}");
             assert_eq!((parser.last_id.as_deref(), parser.retry), (Some("2"), Some(5)));
             parser.reconnect();
-            parser.push(b"\n\n", |block| panic!("nothing is left of {block:?}"));
-            assert_eq!(parser.last_id.as_deref(), Some("2"), "an id counts with its whole block");
+            parser.push(b"\n\n", |event| panic!("nothing is left of {event:?}"));
+            assert_eq!(parser.last_id.as_deref(), Some("2"), "an id counts with its whole event");
         }
     }
 }

@@ -6,32 +6,68 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::sync::mpsc;
 
 use crate::artifact::signature::SignaturePolicy;
 use crate::authz::authorizer::Authorizer;
+use crate::channel::hub::Hub;
 use crate::commands::listeners::BoundSockets;
 use crate::commands::logging::LogHandle;
-use crate::config::operations::ShadowConfig;
-use crate::config::{Config, PolicyMode, StoreConfig};
+use crate::config::policy::PolicyMode;
+use crate::config::policy::ShadowConfig;
+use crate::config::{Config, StoreConfig};
 use crate::fleet::local_cache::LocalCache;
 use crate::fleet::node::{Fleet, NodeConfig};
+use crate::rollout::observers::Observers;
+use crate::rollout::reload::{LoadFn, Reloader};
 use crate::rollout::rollback_history::HistoryFile;
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::ActivationError;
 use crate::server::app::App;
+use crate::server::data::playground::Playground;
 use crate::shadow::shadow_policy::ShadowSampling;
 use crate::store::Store;
 use crate::store::memory::{MemoryStore, system_clock};
 use crate::store::redis::RedisStore;
 use crate::telemetry::metrics::Metrics;
+use crate::util::fingerprint::FileSnapshot;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 
 /// The example policy, built from `guest-examples/rust-role-based`.
 pub const EXAMPLE: &[u8] = include_bytes!("../../guest-examples/rust-role-based/policy.wasm");
 
+/// The gateway before it serves: the state that its handlers share, and the node's cache of the fleet's policy.
+pub struct Composed {
+    /// The state that handlers share.
+    pub app: Arc<App>,
+    /// The cache of the fleet's policy; none if the policy has another source.
+    pub local_cache: Option<LocalCache>,
+}
+
+/// Opens the store, the authorizer and the decision log, and composes the gateway of them. No policy is active yet.
+pub async fn compose(
+    config: Config,
+    sockets: &BoundSockets,
+    playground: Option<Playground>,
+) -> anyhow::Result<Composed> {
+    let node = node_name(&config, sockets)?;
+    let local_cache = open_local_cache(&config, &node)?;
+    let has_cached_policy = local_cache.as_ref().is_some_and(|cache| matches!(cache.pointer(), Ok(Some(_))));
+    let metrics = Arc::new(Metrics::new());
+    let store = open_store(&config.store, has_cached_policy, Arc::clone(&metrics)).await?;
+    let signatures = open_signature_policy(&config, &node)?;
+    let observers = Observers::new(config.limits.shadow_concurrency);
+    observers.audit.configure(config.live.decisions.clone())?;
+    let authorizer =
+        open_authorizer(&config, Arc::clone(&store), Arc::clone(&metrics))?.with_observers(observers.list());
+    let hub = Hub::start(store, config.stream.hub.clone(), metrics);
+    let app = App::new(config, node, hub, Arc::new(authorizer), observers, playground, signatures);
+    Ok(Composed { app: Arc::new(app), local_cache })
+}
+
 /// This node's name, in the fleet and for its files below `cache-dir`.
-pub fn node_name(config: &Config, sockets: &BoundSockets) -> anyhow::Result<String> {
+fn node_name(config: &Config, sockets: &BoundSockets) -> anyhow::Result<String> {
     let node = config.node_at(sockets.data_address()?);
     if config.node_name.is_none() && sockets.has_ephemeral_data_port() && config.rollout.trust.require_signatures() {
         tracing::warn!(
@@ -45,13 +81,13 @@ pub fn node_name(config: &Config, sockets: &BoundSockets) -> anyhow::Result<Stri
 
 /// Activates the first policy.
 pub async fn activate_first_policy(app: &App) -> anyhow::Result<()> {
-    match &app.config.door {
-        PolicyMode::Policy(_) | PolicyMode::Example => {
+    match &app.config.policy_mode {
+        PolicyMode::File(_) | PolicyMode::Example => {
             let config = &app.config;
-            let memory = |folder: &PathBuf| HistoryFile::below(folder, app.node());
-            let begun =
-                app.rollout.begin(PolicySource::of(config), EXAMPLE, config.cache_dir.as_ref().map(memory)).await;
-            begun.map_err(|refused| first_refused(&app.config, &refused))?;
+            let history = |folder: &PathBuf| HistoryFile::below(folder, app.node());
+            let activated =
+                app.rollout.begin(PolicySource::of(config), EXAMPLE, config.cache_dir.as_ref().map(history)).await;
+            activated.map_err(|error| describe_first_failure(&app.config, &error))?;
         }
         PolicyMode::AllowAll => tracing::warn!("--allow-all: every client may read every channel"),
         // All requests are refused until the fleet's policy is active.
@@ -65,19 +101,20 @@ pub async fn activate_first_policy(app: &App) -> anyhow::Result<()> {
 pub fn follow_shadow_policy(app: &Arc<App>) {
     let (app, mut options) = (Arc::clone(app), app.options.subscribe());
     tokio::spawn(async move {
-        let (mut before, mut asked) = (ShadowConfig::default(), None);
+        let (mut before, mut shadow) = (ShadowConfig::default(), None);
         loop {
             let now = options.borrow_and_update().shadow.clone();
             if now != before {
                 if let Some(file) = now.file.clone() {
-                    let share = ShadowSampling { share: now.share, concurrency: app.config.limits.shadow_concurrency };
-                    match app.rollout.propose_file(file, share).await {
-                        Ok(candidate) => asked = Some(candidate),
+                    let sampling =
+                        ShadowSampling { share: now.share, concurrency: app.config.limits.shadow_concurrency };
+                    match app.rollout.propose_file(file, sampling).await {
+                        Ok(loaded) => shadow = Some(loaded),
                         // The reason is logged where the stage failed.
                         Err(_) => tracing::error!("policy.shadow.file: the shadow policy is not evaluated"),
                     }
-                } else if let Some(candidate) = asked.take() {
-                    app.rollout.ended(&candidate);
+                } else if let Some(removed) = shadow.take() {
+                    app.rollout.ended(&removed);
                 }
                 before = now;
             }
@@ -86,6 +123,13 @@ pub fn follow_shadow_policy(app: &Arc<App>) {
             }
         }
     });
+}
+
+/// Follows the files of the configuration and of the policy. A message of `reload` reads them at once.
+pub fn follow_configuration(app: &App, files: FileSnapshot, load: LoadFn, reload: mpsc::Receiver<()>) {
+    let (rollout, store) = (app.rollout.clone(), Arc::clone(app.hub.store()));
+    let reloader = Reloader::new(rollout, store, Arc::clone(&app.config), app.options.clone(), files, load);
+    tokio::spawn(reloader.run(reload));
 }
 
 /// Follows changes of `log.filter`.
@@ -104,23 +148,25 @@ pub fn follow_log_filter(app: &App, log: LogHandle) {
 }
 
 /// The error of a start whose first policy cannot be activated.
-pub fn first_refused(config: &Config, refused: &ActivationError) -> anyhow::Error {
-    let which = match &config.door {
-        PolicyMode::Policy(path) => format!("policy {}", path.display()),
+pub fn describe_first_failure(config: &Config, error: &ActivationError) -> anyhow::Error {
+    let which = match &config.policy_mode {
+        PolicyMode::File(path) => format!("policy {}", path.display()),
         _ => "the example policy".into(),
     };
-    anyhow::anyhow!("{which}: {}", refused.reason)
+    anyhow::anyhow!("{which}: {}", error.reason)
 }
 
 /// Opens the folder in which a node keeps the fleet's policy.
-pub fn open_local_copy(config: &Config, node: &str) -> anyhow::Result<Option<LocalCache>> {
-    let Some(folder) = config.cache_dir.as_ref().filter(|_| config.door == PolicyMode::Fleet) else { return Ok(None) };
-    let copy = LocalCache::open(folder, node);
-    Ok(Some(copy.with_context(|| format!("cache-dir {}: cannot store the fleet's policy there", folder.display()))?))
+fn open_local_cache(config: &Config, node: &str) -> anyhow::Result<Option<LocalCache>> {
+    let Some(folder) = config.cache_dir.as_ref().filter(|_| config.policy_mode == PolicyMode::Fleet) else {
+        return Ok(None);
+    };
+    let cache = LocalCache::open(folder, node);
+    Ok(Some(cache.with_context(|| format!("cache-dir {}: cannot store the fleet's policy there", folder.display()))?))
 }
 
 /// Starts the heartbeat of a node on a shared store, and activates the fleet's policy if that is the policy's source.
-pub async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalCache>) {
+pub async fn join_fleet(app: &Arc<App>, address: SocketAddr, local_cache: Option<LocalCache>) {
     let Some(store) = app.hub.store().fleet(app.commands.keys()) else { return };
     let (authorizer, rollout) = (Arc::clone(&app.authorizer), app.rollout.clone());
     let fleet = Fleet::new(NodeConfig {
@@ -129,7 +175,7 @@ pub async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalC
         rollout,
         name: app.node().to_owned(),
         address,
-        local_cache: copy,
+        local_cache,
         shadow_concurrency: app.config.limits.shadow_concurrency,
     });
     if fleet.is_fleet_managed() {
@@ -141,28 +187,29 @@ pub async fn join_fleet(app: &Arc<App>, address: SocketAddr, copy: Option<LocalC
     let _ = app.fleet.set(fleet);
 }
 
-/// Opens the store. A Redis has to answer; with `wait-for-store` the start waits for it, and a node with a stored policy starts without.
-pub async fn open_store(
+/// Opens the store. A Redis must answer: with `wait-for-store` the start waits until it does, and a node with a cached policy starts
+/// without it.
+async fn open_store(
     config: &StoreConfig,
-    may_be_away: bool,
+    may_be_unreachable: bool,
     metrics: Arc<Metrics>,
 ) -> anyhow::Result<Arc<dyn Store>> {
     let Some(client) = config.url.client(config.ca.as_deref())? else {
         return Ok(Arc::new(MemoryStore::new(config.memory_max_size, config.seed.clone(), system_clock())));
     };
     let store = RedisStore::new(client, config.timeout, metrics)?;
-    let mut told = false;
+    let mut is_warned = false;
     while let Err(error) = store.check().await {
-        let away = matches!(error, crate::store::StoreError::Unavailable(_));
-        if away && may_be_away {
+        let unreachable = matches!(error, crate::store::StoreError::Unavailable(_));
+        if unreachable && may_be_unreachable {
             tracing::warn!(store = %config.url, %error, "starting without the store");
             break;
         }
-        if !(config.wait && away) {
-            let remedy = if away { ": start it, or set --wait-for-store" } else { "" };
+        if !(config.wait && unreachable) {
+            let remedy = if unreachable { ": start it, or set --wait-for-store" } else { "" };
             return Err(anyhow::Error::new(error).context(format!("store {}{remedy}", config.url)));
         }
-        if !std::mem::replace(&mut told, true) {
+        if !std::mem::replace(&mut is_warned, true) {
             tracing::warn!(store = %config.url, %error, "waiting for the store");
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -171,7 +218,7 @@ pub async fn open_store(
 }
 
 /// The trusted keys, and the greatest sequence that this node activated.
-pub fn signatures(config: &Config, node: &str) -> anyhow::Result<SignaturePolicy> {
+pub fn open_signature_policy(config: &Config, node: &str) -> anyhow::Result<SignaturePolicy> {
     let name = format!("{node}.json");
     let file = config.cache_dir.as_ref().map(|folder| folder.join("sequence").join(name));
     if file.is_none() && config.rollout.trust.require_signatures() {
@@ -181,10 +228,10 @@ pub fn signatures(config: &Config, node: &str) -> anyhow::Result<SignaturePolicy
 }
 
 /// Creates the authorizer. Without `allow-all` it refuses every request until a policy is active.
-pub fn create_authorizer(config: &Config, store: Arc<dyn Store>, metrics: Arc<Metrics>) -> anyhow::Result<Authorizer> {
+pub fn open_authorizer(config: &Config, store: Arc<dyn Store>, metrics: Arc<Metrics>) -> anyhow::Result<Authorizer> {
     let env = config.env(store);
     let limits = config.limits.clone();
-    if config.door == PolicyMode::AllowAll {
+    if config.policy_mode == PolicyMode::AllowAll {
         return Ok(Authorizer::allow_all(env, limits, metrics));
     }
     let compiler = Compiler::new(&limits, config.cache_dir.as_deref())?;

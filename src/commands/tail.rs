@@ -16,9 +16,9 @@ use crate::commands::sse::Parser;
 use crate::config::ConfigError;
 
 /// Pause between two attempts, unless the gateway sends another.
-const RETRY: Duration = Duration::from_secs(2);
+const DEFAULT_RETRY: Duration = Duration::from_secs(2);
 /// A connection without any data for this long is treated as lost.
-const SILENCE: Duration = Duration::from_secs(75);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(75);
 
 #[derive(Debug, Args)]
 pub struct TailArgs {
@@ -64,14 +64,14 @@ pub fn run(args: TailArgs) -> anyhow::Result<()> {
 async fn follow(args: TailArgs, url: Url) -> anyhow::Result<()> {
     let client = http_client()?;
     let mut parser = Parser::default();
-    let mut left = args.count.unwrap_or(u64::MAX);
+    let mut remaining = args.count.unwrap_or(u64::MAX);
     loop {
-        match once(&client, &args, &url, &mut parser, &mut left).await? {
-            End::Enough => return Ok(()),
-            End::Cut(why) => {
-                let wait = parser.retry.map_or(RETRY, Duration::from_millis);
+        match follow_once(&client, &args, &url, &mut parser, &mut remaining).await? {
+            End::Done => return Ok(()),
+            End::Disconnected(reason) => {
+                let wait = parser.retry.map_or(DEFAULT_RETRY, Duration::from_millis);
                 if std::io::stderr().is_terminal() {
-                    eprintln!("tidegate: {why}; reconnecting in {wait:?}");
+                    eprintln!("tidegate: {reason}; reconnecting in {wait:?}");
                 }
                 tokio::time::sleep(wait).await;
                 parser.reconnect();
@@ -81,16 +81,16 @@ async fn follow(args: TailArgs, url: Url) -> anyhow::Result<()> {
 }
 
 enum End {
-    Enough,
-    Cut(String),
+    Done,
+    Disconnected(String),
 }
 
-async fn once(
+async fn follow_once(
     client: &HttpClient,
     args: &TailArgs,
     url: &Url,
     parser: &mut Parser,
-    left: &mut u64,
+    remaining: &mut u64,
 ) -> anyhow::Result<End> {
     let mut request =
         Request::get(url.as_str()).header("accept", "text/event-stream").header("cache-control", "no-cache");
@@ -107,7 +107,7 @@ async fn once(
         Err(error) if parser.last_id.is_none() => {
             return Err(error).with_context(|| format!("no gateway answers at {}", args.url));
         }
-        Err(error) => return Ok(End::Cut(error.to_string())),
+        Err(error) => return Ok(End::Disconnected(error.to_string())),
     };
     let status = response.status();
     let mut body = response.into_body();
@@ -115,32 +115,32 @@ async fn once(
         let text =
             body.collect().await.map(|b| String::from_utf8_lossy(&b.to_bytes()).into_owned()).unwrap_or_default();
         if status.is_server_error() && parser.last_id.is_some() {
-            return Ok(End::Cut(format!("{status} {text}")));
+            return Ok(End::Disconnected(format!("{status} {text}")));
         }
         bail!("the gateway answered {status}: {text}");
     }
     let mut out = std::io::stdout();
     let mut broken = None;
     loop {
-        let frame = match tokio::time::timeout(SILENCE, body.frame()).await {
+        let frame = match tokio::time::timeout(SILENCE_TIMEOUT, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(error))) => return Ok(End::Cut(error.to_string())),
-            Ok(None) => return Ok(End::Cut("the stream ended".into())),
-            Err(_) => return Ok(End::Cut(format!("no data for {SILENCE:?}"))),
+            Ok(Some(Err(error))) => return Ok(End::Disconnected(error.to_string())),
+            Ok(None) => return Ok(End::Disconnected("the stream ended".into())),
+            Err(_) => return Ok(End::Disconnected(format!("no data for {SILENCE_TIMEOUT:?}"))),
         };
-        let Ok(piece) = frame.into_data() else { continue };
-        parser.push(&piece, |block| {
-            let Ok(value) = serde_json::from_str::<Value>(&block.data) else { return };
+        let Ok(chunk) = frame.into_data() else { continue };
+        parser.push(&chunk, |event| {
+            let Ok(value) = serde_json::from_str::<Value>(&event.data) else { return };
             let is_event = value.get("event").is_some();
-            if (is_event || args.all) && *left > 0 && broken.is_none() {
-                *left -= u64::from(is_event);
-                broken = writeln!(out, "{}", block.data).and_then(|()| out.flush()).err();
+            if (is_event || args.all) && *remaining > 0 && broken.is_none() {
+                *remaining -= u64::from(is_event);
+                broken = writeln!(out, "{}", event.data).and_then(|()| out.flush()).err();
             }
         });
         match broken.take() {
-            Some(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(End::Enough),
+            Some(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(End::Done),
             Some(error) => return Err(error.into()),
-            None if *left == 0 => return Ok(End::Enough),
+            None if *remaining == 0 => return Ok(End::Done),
             None => {}
         }
     }

@@ -2,8 +2,8 @@ use clap::CommandFactory;
 
 use super::*;
 use crate::config::Config;
-use crate::config::layers::file;
-use crate::config::raw::Raw;
+use crate::config::schema::Raw;
+use crate::config::sources::parse_file;
 use crate::util::golden::golden;
 
 #[test]
@@ -11,25 +11,25 @@ fn golden_help() {
     let mut cli = Cli::command();
     cli.build();
     let mut text = cli.render_long_help().to_string();
-    help_below(&mut cli, "tidegate", &mut text);
+    help_of_subcommands(&mut cli, "tidegate", &mut text);
     golden("help.txt", &text);
 }
 
 /// The help of all commands below one, and of those below them.
-fn help_below(command: &mut clap::Command, path: &str, text: &mut String) {
+fn help_of_subcommands(command: &mut clap::Command, path: &str, text: &mut String) {
     for command in command.get_subcommands_mut().filter(|c| c.get_name() != "help" && !c.is_hide_set()) {
         let path = format!("{path} {}", command.get_name());
         *text += &format!("\n\n==== {path} ====\n{}", command.render_long_help());
-        help_below(command, &path, text);
+        help_of_subcommands(command, &path, text);
     }
 }
 
 #[test]
-fn a_time_that_is_none_stays_a_number() {
+fn time_beyond_year_9999_is_printed_as_a_number() {
     assert_eq!(time(1_764_043_392_123), "2025-11-25T04:03:12Z");
     assert_eq!(time(253_402_300_799_999), "9999-12-31T23:59:59Z");
-    for none in [253_402_300_800_000, u64::MAX] {
-        assert_eq!(time(none), none.to_string());
+    for ms in [253_402_300_800_000, u64::MAX] {
+        assert_eq!(time(ms), ms.to_string());
     }
 }
 
@@ -52,7 +52,7 @@ fn flags_become_options() {
         "memory:",
     ]);
     let Command::Serve(flags) = cli.expect("valid").command else { panic!("serve") };
-    let config = Config::check(flags.layer().expect("a layer").try_into().expect("options")).expect("valid");
+    let config = Config::validate(flags.layer().expect("a layer").try_into().expect("options")).expect("valid");
     assert_eq!(
         (config.listen.port(), config.control.port(), config.store.url.to_string()),
         (1, 2, "memory:".to_owned())
@@ -61,9 +61,18 @@ fn flags_become_options() {
 }
 
 #[test]
-fn what_dev_begins_with_is_valid() {
-    let base = file(std::path::Path::new("dev.toml"), include_str!("dev.toml")).expect("a layer");
-    let config = Config::check(base.try_into().expect("options")).expect("valid");
-    assert_eq!(config.door, crate::config::PolicyMode::Example);
+fn base_configuration_of_dev_is_valid() {
+    let base = parse_file(std::path::Path::new("dev.toml"), include_str!("dev.toml")).expect("a layer");
+    let config = Config::validate(base.try_into().expect("options")).expect("valid");
+    assert_eq!(config.policy_mode, crate::config::policy::PolicyMode::Example);
     assert!(config.stream.below && config.live.cors.credentials && config.store.seed.len() == 5);
+}
+
+#[test]
+fn base_configuration_of_dev_without_seed_fits_another_store() {
+    let base = parse_file(std::path::Path::new("dev.toml"), include_str!("dev.toml")).expect("a layer");
+    let mut base = dev::without_seed(base);
+    merge(&mut base, single_option("store", "redis://127.0.0.1".into()));
+    let config = Config::validate(base.try_into().expect("options")).expect("valid");
+    assert!(config.store.seed.is_empty());
 }

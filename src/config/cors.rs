@@ -1,6 +1,6 @@
 //! Validates `[cors]`, and matches origins as browsers send them.
 
-use crate::config::{ConfigError, raw, wrong};
+use crate::config::{ConfigError, invalid, schema};
 
 /// Which web pages may read streams.
 #[derive(Clone, Debug)]
@@ -44,17 +44,17 @@ impl Origin {
 }
 
 /// Checks `[cors]`.
-pub fn cors(raw: &raw::Cors) -> Result<Cors, ConfigError> {
+pub fn check_cors(raw: &schema::Cors) -> Result<Cors, ConfigError> {
     let all = raw.origins.iter().any(|origin| origin == "*");
     if all && raw.credentials {
-        return Err(wrong(
+        return Err(invalid(
             "cors.credentials",
             "browsers refuse credentials with the origin *: name the origins in cors.origins",
         ));
     }
     let parse = |origin: &String| {
         let like = "write an origin as https://app.example, or http://localhost:* for any port";
-        Origin::parse(origin).ok_or_else(|| wrong("cors.origins", format!("{origin:?}: {like}")))
+        Origin::parse(origin).ok_or_else(|| invalid("cors.origins", format!("{origin:?}: {like}")))
     };
     let origins = if all { None } else { Some(raw.origins.iter().map(parse).collect::<Result<_, _>>()?) };
     Ok(Cors { origins, credentials: raw.credentials })

@@ -1,81 +1,181 @@
-//! Validates the limits of decisions and the policy environment.
+//! Validates `[policy]`: where the policy comes from, its limits and its environment.
 
-use crate::tokens::profile::profile;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use toml::Value;
 
-use crate::config::raw;
-use crate::config::{ConfigError, count, positive, reference, size, up_to, wrong};
+use crate::artifact::signature::key::TrustedKeys;
+use crate::config::schema::{self, Source};
+use crate::config::validate::{check_at_most, check_count, check_positive, check_share, check_size};
+use crate::config::{ConfigError, interpolation, invalid};
 use crate::egress::origin::EgressOrigin;
 use crate::egress::{Egress, EgressLimits};
 use crate::policy::Limits;
 use crate::policy::settings::Settings;
+use crate::store::url::StoreUrl;
 use crate::tokens::Tokens;
-use crate::tokens::profile::WrittenProfile;
+use crate::tokens::profile::{WrittenProfile, profile};
 
 /// Concurrent outbound requests of all decisions.
 const MAX_CONCURRENT_REQUESTS: usize = 256;
 
+/// The name of the example policy, instead of a path.
+pub const EXAMPLE: &str = "example:rust-role-based";
+
+/// Which policy decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicyMode {
+    /// The component in a file.
+    File(PathBuf),
+    /// The example policy that is built into the program.
+    Example,
+    /// The policy that was pushed to the store.
+    Fleet,
+    /// No policy: every request is allowed.
+    AllowAll,
+}
+
+/// Where the policy comes from, and what it must pass.
+#[derive(Clone, Debug)]
+pub struct RolloutConfig {
+    /// A file or the store.
+    pub source: Source,
+    /// Test cases to pass before activation; `None` for the file next to the component.
+    pub cases: Option<PathBuf>,
+    /// Trusted public keys; if there is one, policies must be signed.
+    pub trust: Arc<TrustedKeys>,
+}
+
+/// A shadow policy.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ShadowConfig {
+    /// Its component, if the configuration names one.
+    pub file: Option<PathBuf>,
+    /// Share of clients for which it is evaluated, from 0 to 1.
+    pub share: f64,
+}
+
+/// Validates where the policy comes from.
+pub fn check_rollout(raw: &schema::Policy) -> Result<RolloutConfig, ConfigError> {
+    Ok(RolloutConfig {
+        source: raw.source,
+        cases: raw.cases.clone(),
+        trust: Arc::new(TrustedKeys::load(&raw.trusted_keys).map_err(|error| invalid("policy.trusted-keys", error))?),
+    })
+}
+
+/// Validates `[policy.shadow]`.
+pub fn check_shadow(raw: &schema::Shadow) -> Result<ShadowConfig, ConfigError> {
+    Ok(ShadowConfig { file: raw.file.clone(), share: check_share("policy.shadow.share", raw.share)? })
+}
+
 /// Validates the limits of `[policy]`.
-pub fn limits(raw: &raw::Policy) -> Result<Limits, ConfigError> {
+pub fn check_limits(raw: &schema::Policy) -> Result<Limits, ConfigError> {
     Ok(Limits {
-        cpu_time: positive("policy.cpu-time", raw.cpu_time)?,
-        timeout: positive("policy.timeout", raw.timeout)?,
-        max_memory: size("policy.max-memory", raw.max_memory, 1 << 20, 4 << 30)?,
-        concurrency: count("policy.concurrency", raw.concurrency, 10_000)?,
-        prewarmed_instances: up_to("policy.prewarmed-instances", raw.prewarmed_instances, 1_000)?,
+        cpu_time: check_positive("policy.cpu-time", raw.cpu_time)?,
+        timeout: check_positive("policy.timeout", raw.timeout)?,
+        max_memory: check_size("policy.max-memory", raw.max_memory, 1 << 20, 4 << 30)?,
+        concurrency: check_count("policy.concurrency", raw.concurrency, 10_000)?,
+        prewarmed_instances: check_at_most("policy.prewarmed-instances", raw.prewarmed_instances, 1_000)?,
         queue_timeout: raw.queue_timeout,
-        max_response_size: size("policy.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,
-        lookup_timeout: positive("policy.lookup.timeout", raw.lookup.timeout)?,
+        max_response_size: check_size("policy.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,
+        lookup_timeout: check_positive("policy.lookup.timeout", raw.lookup.timeout)?,
         max_lookups: raw.lookup.max_lookups,
         max_requests: raw.egress.max_requests,
         log_rate: raw.log_rate,
-        shadow_concurrency: count("policy.shadow.concurrency", raw.shadow.concurrency, 1_000)?,
-        compile_timeout: positive("policy.compile-timeout", raw.compile_timeout)?,
-        cache_size: size("policy.cache-size", raw.cache_size, 0, 1 << 40)?,
+        shadow_concurrency: check_count("policy.shadow.concurrency", raw.shadow.concurrency, 1_000)?,
+        compile_timeout: check_positive("policy.compile-timeout", raw.compile_timeout)?,
+        cache_size: check_size("policy.cache-size", raw.cache_size, 0, 1 << 40)?,
         cache_max_age: raw.cache_max_age,
     })
 }
 
 /// The settings, with references to secrets resolved.
-pub fn settings(raw: &BTreeMap<String, Value>) -> Result<Settings, ConfigError> {
-    let named =
-        |(name, value): (&String, &Value)| Ok((name.clone(), secret(&format!("policy.settings.{name}"), value)?));
+pub fn resolve_settings(raw: &BTreeMap<String, Value>) -> Result<Settings, ConfigError> {
+    let named = |(name, value): (&String, &Value)| {
+        Ok((name.clone(), resolve_secret(&format!("policy.settings.{name}"), value)?))
+    };
     raw.iter().map(named).collect()
 }
 
 /// Resolves a value that may refer to a secret. Errors never contain the value.
-fn secret(key: &str, value: &Value) -> Result<String, ConfigError> {
+fn resolve_secret(key: &str, value: &Value) -> Result<String, ConfigError> {
     let text =
-        value.as_str().ok_or_else(|| wrong(key, format!("a {} where a string is expected", value.type_str())))?;
-    reference::resolve(text).map_err(|error| wrong(key, error))
+        value.as_str().ok_or_else(|| invalid(key, format!("a {} where a string is expected", value.type_str())))?;
+    interpolation::resolve(text).map_err(|error| invalid(key, error))
 }
 
 /// The origins that policies may send requests to.
-pub fn egress(raw: &raw::Egress) -> Result<Egress, ConfigError> {
-    let origin = |host: &raw::Host| {
+pub fn build_egress(raw: &schema::Egress) -> Result<Egress, ConfigError> {
+    let origin = |host: &schema::Host| {
         let (url, private) = match host {
-            raw::Host::Url(url) => (url, false),
-            raw::Host::Table(table) => (&table.url, table.allow_private),
+            schema::Host::Url(url) => (url, false),
+            schema::Host::Table(table) => (&table.url, table.allow_private),
         };
-        EgressOrigin::parse(url, private).map_err(|error| wrong("policy.egress.hosts", format!("{url:?}: {error}")))
+        EgressOrigin::parse(url, private).map_err(|error| invalid("policy.egress.hosts", format!("{url:?}: {error}")))
     };
     let origins = raw.hosts.iter().map(origin).collect::<Result<_, _>>()?;
     let bounds = EgressLimits {
-        timeout: positive("policy.egress.timeout", raw.timeout)?,
-        max_response_size: size("policy.egress.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,
+        timeout: check_positive("policy.egress.timeout", raw.timeout)?,
+        max_response_size: check_size("policy.egress.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,
         concurrency: MAX_CONCURRENT_REQUESTS,
     };
     Ok(Egress::new(origins, bounds))
 }
 
 /// The token profiles. Reads files, but fetches no URLs.
-pub fn tokens(raw: &BTreeMap<String, WrittenProfile>) -> Result<Tokens, ConfigError> {
-    let resolve = |text: &str| reference::resolve(text).map_err(|error| error.to_string());
+pub fn load_tokens(raw: &BTreeMap<String, WrittenProfile>) -> Result<Tokens, ConfigError> {
+    let resolve = |text: &str| interpolation::resolve(text).map_err(|error| error.to_string());
     let check = |(name, raw): (&String, &WrittenProfile)| {
         let profile = profile(&format!("policy.tokens.{name}"), raw, &resolve);
-        Ok((name.clone(), profile.map_err(|error| wrong(&error.key, error.reason))?))
+        Ok((name.clone(), profile.map_err(|error| invalid(&error.key, error.reason))?))
     };
     raw.iter().map(check).collect()
+}
+
+/// The policy of a gateway without a fleet.
+pub fn choose_local_mode(allow_all: bool, file: Option<PathBuf>) -> Result<PolicyMode, ConfigError> {
+    match (allow_all, file) {
+        (true, None) => Ok(PolicyMode::AllowAll),
+        (false, Some(file)) if file.ends_with(EXAMPLE) => Ok(PolicyMode::Example),
+        (false, Some(file)) => Ok(PolicyMode::File(file)),
+        (true, Some(file)) if file.ends_with(EXAMPLE) => Ok(PolicyMode::AllowAll),
+        (true, Some(_)) => Err(invalid("allow-all", "policy.file is set as well: remove one of the two")),
+        (false, None) => Err(invalid(
+            "policy.file",
+            "no policy is set, so no request could be allowed: give --policy policy.wasm (policy.file, \
+             TIDEGATE_POLICY_FILE), or --allow-all",
+        )),
+    }
+}
+
+/// The policy of a fleet node.
+pub fn check_fleet_mode(raw: &schema::Policy, allow_all: bool, store: &StoreUrl) -> Result<PolicyMode, ConfigError> {
+    if allow_all {
+        return Err(invalid(
+            "allow-all",
+            "the policy comes from the fleet (policy.source = \"fleet\"): remove one of the two",
+        ));
+    }
+    if raw.file.as_ref().is_some_and(|file| !file.ends_with(EXAMPLE)) {
+        return Err(invalid(
+            "policy.file",
+            "the policy comes from the fleet (policy.source = \"fleet\"): push it with `tidegate policy push`",
+        ));
+    }
+    if matches!(store, StoreUrl::Memory) {
+        return Err(invalid("policy.source", "a fleet needs a Redis for its policy, and `store` is memory:"));
+    }
+    if raw.trusted_keys.is_empty() && !raw.allow_unsigned {
+        let what = "a fleet accepts only signed policies, because anyone who can write to the store could replace the policy: \
+                    name public keys (`tidegate policy keygen` creates a pair), or set --allow-unsigned (policy.allow-unsigned)";
+        return Err(invalid("policy.trusted-keys", what));
+    }
+    if !raw.trusted_keys.is_empty() && raw.allow_unsigned {
+        let what = "policy.trusted-keys is set as well, and then every policy must be signed: remove one of the two";
+        return Err(invalid("policy.allow-unsigned", what));
+    }
+    Ok(PolicyMode::Fleet)
 }

@@ -2,9 +2,9 @@ use super::*;
 use crate::config::cors::Origin;
 
 fn load(text: &str) -> Result<Config, ConfigError> {
-    let table = layers::file(Path::new("tidegate.toml"), text)?;
+    let table = sources::parse_file(Path::new("tidegate.toml"), text)?;
     let raw = table.try_into::<Raw>().map_err(|error| ConfigError(error.message().to_owned()))?;
-    Config::check(raw)
+    Config::validate(raw)
 }
 
 #[test]
@@ -13,13 +13,13 @@ fn every_default_is_valid() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.control.to_string(), "127.0.0.1:7080");
     assert_eq!(config.store.url.to_string(), "redis://127.0.0.1:6379");
-    assert_eq!(config.door, PolicyMode::AllowAll);
+    assert_eq!(config.policy_mode, PolicyMode::AllowAll);
 }
 
 #[test]
 fn policy_and_control_are_tables() {
     let config = load("policy.file = \"p.wasm\"\ncontrol.listen = \"127.0.0.1:1\"").expect("valid");
-    assert_eq!((config.door, config.control.port()), (PolicyMode::Policy("p.wasm".into()), 1));
+    assert_eq!((config.policy_mode, config.control.port()), (PolicyMode::File("p.wasm".into()), 1));
     let tables = "[policy]\nfile = \"p.wasm\"\n[policy.settings]\nkey = \"value\"\n[control]\nlisten = \"0.0.0.0:1\"\ntoken = \"t\"";
     let config = load(tables).expect("valid");
     assert_eq!(config.settings.get("key"), Some("value"));
@@ -59,7 +59,7 @@ fn toml_examples_of_the_documents_load() {
     let readme = examples(include_str!("../../README.md"));
     assert_eq!(readme.len(), 1);
     let config = load(&readme[0]).expect("the README's example is valid");
-    assert_eq!(config.door, PolicyMode::Policy("policy.wasm".into()));
+    assert_eq!(config.policy_mode, PolicyMode::File("policy.wasm".into()));
     assert_eq!(config.lookup_prefixes, ["session:", "team:"]);
     assert_eq!(config.live.rest_tokens, ["a-long-secret"]);
     assert!(config.live.cors.credentials);
@@ -67,7 +67,7 @@ fn toml_examples_of_the_documents_load() {
     let documented = examples(include_str!("../../docs/configuration.md"));
     assert!(documented.len() >= 3);
     for text in documented {
-        layers::file(Path::new("tidegate.toml"), &text).expect(&text);
+        sources::parse_file(Path::new("tidegate.toml"), &text).expect(&text);
     }
 }
 
@@ -151,13 +151,13 @@ fn mistakes_name_the_key_and_the_remedy() {
 }
 
 #[test]
-fn the_environment_goes_over_the_file_and_below_flags() {
+fn environment_overrides_the_file_and_flags_override_the_environment() {
     let variables = |list: &[(&str, &str)]| {
-        layers::environment(
+        sources::parse_environment(
             list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>().into_iter(),
         )
     };
-    let mut table = layers::file(
+    let mut table = sources::parse_file(
         Path::new("t.toml"),
         "listen = \"127.0.0.1:1\"\nstream.ping-interval = \"9s\"\npolicy.file = \"a.wasm\"",
     )
@@ -172,12 +172,12 @@ fn the_environment_goes_over_the_file_and_below_flags() {
         ("TIDEGATE_CONFIG", "ignored here"),
         ("PATH", "ignored everywhere"),
     ]);
-    layers::merge(&mut table, environment.expect("environment"));
-    layers::merge(&mut table, layers::option("listen", "127.0.0.1:3".into()));
-    let config = Config::check(table.try_into().expect("raw")).expect("valid");
+    sources::merge(&mut table, environment.expect("environment"));
+    sources::merge(&mut table, sources::single_option("listen", "127.0.0.1:3".into()));
+    let config = Config::validate(table.try_into().expect("raw")).expect("valid");
     assert_eq!(config.listen.port(), 3);
     assert_eq!(config.stream.ping_interval, Duration::from_secs(9));
-    assert_eq!(config.door, PolicyMode::Policy("b.wasm".into()));
+    assert_eq!(config.policy_mode, PolicyMode::File("b.wasm".into()));
     assert_eq!(config.stream.max_channels_per_stream, 7);
     assert_eq!(config.settings.get("audience"), Some("42"));
     assert!(
@@ -205,25 +205,27 @@ fn the_environment_goes_over_the_file_and_below_flags() {
 }
 
 #[test]
-fn every_option_can_be_said_by_the_environment() {
-    for path in raw::OPTIONS {
-        let name = layers::variable(path);
-        let try_value = |value: &str| layers::environment([(name.clone(), value.to_owned())].into_iter());
+fn every_option_can_be_set_by_the_environment() {
+    for option in schema::OPTIONS.iter() {
+        let name = sources::variable_name(&option.path);
+        let try_value = |value: &str| sources::parse_environment([(name.clone(), value.to_owned())].into_iter());
         let values = ["1s", "1MiB", "7", "true", "json", "text", "{}", "10.0.0.0/8", "file"];
         assert!(values.iter().any(|value| try_value(value).is_ok()), "{name}");
     }
 }
 
 #[test]
-fn paths_in_a_file_are_meant_from_there() {
-    let table =
-        layers::file(Path::new("/etc/tidegate/tidegate.toml"), "policy.file = \"p.wasm\"\nstore-ca = \"/ca.pem\"")
-            .expect("file");
+fn paths_in_a_file_are_relative_to_its_directory() {
+    let table = sources::parse_file(
+        Path::new("/etc/tidegate/tidegate.toml"),
+        "policy.file = \"p.wasm\"\nstore-ca = \"/ca.pem\"",
+    )
+    .expect("file");
     let raw: Raw = table.try_into().expect("raw");
     assert_eq!(raw.policy.file, Some("/etc/tidegate/p.wasm".into()));
     assert_eq!(raw.store_ca, Some("/ca.pem".into()));
     let text = "policy = { cases = \"c.toml\", trusted-keys = [\"a.pem\"], shadow.file = \"next.wasm\" }";
-    let table = layers::file(Path::new("/etc/tidegate/tidegate.toml"), text).expect("file");
+    let table = sources::parse_file(Path::new("/etc/tidegate/tidegate.toml"), text).expect("file");
     let raw: Raw = table.try_into().expect("raw");
     assert_eq!(raw.policy.cases, Some("/etc/tidegate/c.toml".into()));
     assert_eq!(raw.policy.trusted_keys, [Path::new("/etc/tidegate/a.pem")]);
@@ -231,16 +233,16 @@ fn paths_in_a_file_are_meant_from_there() {
 }
 
 #[test]
-fn where_a_policy_comes_from() {
+fn policy_source_selects_the_mode() {
     let fleet = |more: &str| load(&format!("[policy]\nsource = \"fleet\"\n{more}"));
     let error = |more: &str| fleet(more).expect_err(more).to_string();
-    assert_eq!(fleet("allow-unsigned = true").expect("valid").door, PolicyMode::Fleet);
+    assert_eq!(fleet("allow-unsigned = true").expect("valid").policy_mode, PolicyMode::Fleet);
     let dir = tempfile::tempdir().expect("a folder");
     let key = dir.path().join("key.pub.pem");
     let public = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAiojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w=\n-----END PUBLIC KEY-----\n";
     std::fs::write(&key, public).expect("written");
     let keys = format!("trusted-keys = [{key:?}]");
-    assert_eq!(fleet(&keys).expect("valid").door, PolicyMode::Fleet);
+    assert_eq!(fleet(&keys).expect("valid").policy_mode, PolicyMode::Fleet);
     assert!(error(&format!("{keys}\nallow-unsigned = true")).contains("remove one of the two"));
     assert!(error("trusted-keys = [\"nowhere.pem\"]").contains("policy.trusted-keys: nowhere.pem: cannot be read"));
     assert!(error("allow-unsigned = true\n[fleet]\nnode-name = \"a/b\"").contains("letters, digits"));
@@ -253,7 +255,7 @@ fn where_a_policy_comes_from() {
 }
 
 #[test]
-fn which_keys_may_be_channels() {
+fn channel_rules_decide_which_keys_are_channels() {
     let rules = "allow-all = true\nchannels = { allow = [\"app:*\", \"room-?\"], deny = [\"app:secret*\"] }\npolicy.lookup.prefixes = [\"app:session:\"]";
     let config = load(rules).expect("valid");
     let permitted = |name| config.live.channels.permit(name, &config.lookup_prefixes);
@@ -267,7 +269,7 @@ fn which_keys_may_be_channels() {
 }
 
 #[test]
-fn stream_paths() {
+fn stream_path_matches_requests() {
     let check = |path: &str, request: &str, expect: bool| {
         let config = load(&format!("allow-all = true\nstream.path = \"{path}\"")).expect("valid");
         assert_eq!(config.stream.matches(request), expect, "{path} {request}");
@@ -281,7 +283,7 @@ fn stream_paths() {
 }
 
 #[test]
-fn origins() {
+fn origins_match_scheme_host_and_port() {
     let check = |own: &str, origin: &str, expect: bool| {
         assert_eq!(Origin::parse(own).expect(own).matches(origin), expect, "{own} {origin}");
     };
@@ -295,12 +297,12 @@ fn origins() {
 }
 
 #[test]
-fn settings_come_from_where_they_are_and_are_not_shown() {
+fn settings_are_resolved_and_not_shown_by_debug() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("key"), "hunter2\n").expect("a file");
     let text = "allow-all = true\n[policy.settings]\nkey = \"${file:key}\"\nversion = \"v${CARGO_PKG_VERSION}\"\nprice = \"$$5\"";
-    let table = layers::file(&folder.path().join("tidegate.toml"), text).expect("valid");
-    let config = Config::check(table.try_into().expect("valid")).expect("valid");
+    let table = sources::parse_file(&folder.path().join("tidegate.toml"), text).expect("valid");
+    let config = Config::validate(table.try_into().expect("valid")).expect("valid");
     assert_eq!(config.settings.get("key"), Some("hunter2"));
     assert_eq!(config.settings.get("version"), Some(concat!("v", env!("CARGO_PKG_VERSION"))));
     assert_eq!(config.settings.get("price"), Some("$5"));
@@ -308,7 +310,7 @@ fn settings_come_from_where_they_are_and_are_not_shown() {
 }
 
 #[test]
-fn token_profiles_and_hosts() {
+fn token_profiles_and_egress_hosts_are_read() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("key"), "hunter2hunter2hunter2hunter2hunter2\n").expect("a file");
     let text = "allow-all = true
@@ -327,21 +329,22 @@ fn token_profiles_and_hosts() {
         [policy.egress]
         hosts = ['https://auth.example', { url = 'http://10.0.0.5:8000', allow-private = true }]
         timeout = '2s'";
-    let table = layers::file(&folder.path().join("tidegate.toml"), text).expect("valid");
-    let config = Config::check(table.try_into().expect("valid")).expect("valid");
+    let table = sources::parse_file(&folder.path().join("tidegate.toml"), text).expect("valid");
+    let config = Config::validate(table.try_into().expect("valid")).expect("valid");
     assert_eq!(format!("{:?}", config.tokens), r#"{"app", "other", "remote"}"#);
     let shown = format!("{config:?}");
     assert!(!shown.contains("hunter2") && !shown.contains("aHVudGVyMg"), "{shown}");
     assert!(config.egress.allows(&"https://auth.example/any".parse().expect("a URI")));
     assert!(config.egress.allows(&"http://10.0.0.5:8000/".parse().expect("a URI")));
     assert!(!config.egress.allows(&"http://auth.example/".parse().expect("a URI")));
-    let from_environment =
-        |name: &str, text: &str| layers::environment([(name.to_owned(), text.to_owned())].into_iter()).expect(name);
+    let from_environment = |name: &str, text: &str| {
+        sources::parse_environment([(name.to_owned(), text.to_owned())].into_iter()).expect(name)
+    };
     let hosts = from_environment("TIDEGATE_POLICY_EGRESS_HOSTS", "https://a.example, https://b.example");
-    let mut table = layers::file(Path::new("tidegate.toml"), "allow-all = true").expect("valid");
-    layers::merge(&mut table, hosts);
-    layers::merge(&mut table, from_environment("TIDEGATE_POLICY_TOKENS", "{ app = { secret = \"s\" } }"));
-    let config = Config::check(table.try_into().expect("valid")).expect("valid");
+    let mut table = sources::parse_file(Path::new("tidegate.toml"), "allow-all = true").expect("valid");
+    sources::merge(&mut table, hosts);
+    sources::merge(&mut table, from_environment("TIDEGATE_POLICY_TOKENS", "{ app = { secret = \"s\" } }"));
+    let config = Config::validate(table.try_into().expect("valid")).expect("valid");
     assert!(config.egress.allows(&"https://b.example/".parse().expect("a URI")));
     assert_eq!(format!("{:?}", config.tokens), r#"{"app"}"#);
 }

@@ -11,6 +11,7 @@ use crate::rollout::stage::Stage;
 use crate::store::StoreError;
 use crate::store::fleet::{FleetStore, MAX_RECORD_BYTES};
 use crate::util::id::random_id;
+use crate::util::ratio::Ratio;
 use crate::wasm::load_error;
 
 /// A pushed policy: the active one, or an entry of the history.
@@ -81,26 +82,7 @@ pub struct ShadowPush {
     #[serde(flatten)]
     pub pointer: ActiveRecord,
     /// The share of clients.
-    pub share: SampleRate,
-}
-
-/// A share, from 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "f64", into = "f64")]
-pub struct SampleRate(f64);
-
-impl TryFrom<f64> for SampleRate {
-    type Error = &'static str;
-
-    fn try_from(share: f64) -> Result<Self, &'static str> {
-        if (0.0..=1.0).contains(&share) { Ok(Self(share)) } else { Err("a share is from 0 to 1") }
-    }
-}
-
-impl From<SampleRate> for f64 {
-    fn from(portion: SampleRate) -> Self {
-        portion.0
-    }
+    pub share: Ratio,
 }
 
 /// A node's report about a pending push.

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use crate::audit::AuditWriters;
-use crate::config::live::Options;
+use crate::config::reloadable::Options;
 use crate::config::{Config, ConfigRead};
 use crate::rollout::file_watcher::Watch;
 use crate::rollout::lock::ActivationGuard;
@@ -191,7 +191,7 @@ impl Reloader {
         if !config.takes_keys_from(&self.running) {
             config.rollout.trust = Arc::clone(&self.config.rollout.trust);
         }
-        if !config.has_same_surroundings(&self.config) {
+        if !config.has_same_policy_env(&self.config) {
             self.around = Arc::new(config.context(Arc::clone(&self.store), &self.running.limits));
         }
         if let (Some(files), Some(_)) = (PolicySource::of(&config), PolicySource::of(&self.running)) {

@@ -47,7 +47,7 @@ mod tests {
             lookup.prefixes = ["session:"]
             egress.hosts = ["https://auth.example"]
         "#;
-        let config = Config::check(toml::from_str(toml).expect("toml")).expect("valid");
+        let config = Config::validate(toml::from_str(toml).expect("toml")).expect("valid");
         let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
         let around = config.env(store);
         let check = |requires: &str, expect: &[&str]| {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::signature;
-use crate::config::{Config, PolicyMode};
+use crate::config::Config;
+use crate::config::policy::PolicyMode;
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::util::files;
@@ -34,7 +35,7 @@ impl PolicySource {
     /// Where the configuration says that the policy lies; none if it is not a file.
     #[must_use]
     pub fn of(config: &Config) -> Option<Self> {
-        let PolicyMode::Policy(component) = &config.door else { return None };
+        let PolicyMode::File(component) = &config.policy_mode else { return None };
         let beside = || component.with_extension("cases.toml");
         let (cases, named) = (config.rollout.cases.clone(), config.rollout.cases.is_some());
         Some(Self { component: component.clone(), cases: cases.unwrap_or_else(beside), named })

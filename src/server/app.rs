@@ -10,7 +10,7 @@ use crate::authz::authorizer::Authorizer;
 use crate::channel::gap::GapReason;
 use crate::channel::hub::Hub;
 use crate::config::Config;
-use crate::config::live::{Live, Options};
+use crate::config::reloadable::{Live, Options};
 use crate::fleet::commands::Commands;
 use crate::fleet::node::Fleet;
 use crate::fleet::revocation;

@@ -6,6 +6,7 @@ pub(crate) mod duration;
 pub(crate) mod files;
 pub(crate) mod fingerprint;
 pub mod id;
+pub(crate) mod ratio;
 
 #[cfg(test)]
 pub(crate) mod golden;

@@ -84,7 +84,7 @@ impl Gateway {
         let cache = tempfile::tempdir().expect("a directory");
         let kept = cache.path().display();
         let toml = format!("store = \"memory:\"\ncache-dir = '{kept}'\nallow-all = true\n{delay}{toml}");
-        let config = Config::check(toml::from_str(&toml).expect("the test's TOML is right")).expect("it is valid");
+        let config = Config::validate(toml::from_str(&toml).expect("the test's TOML is right")).expect("it is valid");
         let store = store.unwrap_or_else(|| FaultyStore::new(config.store.seed.clone()));
         let env = config.env(Arc::clone(&store) as Arc<dyn Store>);
         let limits = config.limits.clone();

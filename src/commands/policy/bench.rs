@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use crate::commands::policy::subject::SubjectArgs;
+use crate::commands::policy::component_args::ComponentArgs;
 use crate::config::ConfigError;
 use crate::policytest::bench::{BenchLength, BenchResults, measure};
 use crate::policytest::{TestCase, file};
@@ -15,13 +15,16 @@ use crate::util::files;
 use crate::wasm::compile::Compiler;
 use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
+/// Maximum size of the kernel's description of all cores: about 1.5 KiB each.
+const MAX_CPU_INFO_BYTES: u64 = 4 << 20;
+
 /// The request that is used without test cases.
-const PLAIN: &str = "[[case]]\nname = \"a request with nothing in it\"\nexpect.allow = true";
+const PLAIN_CASE: &str = "[[case]]\nname = \"a request with nothing in it\"\nexpect.allow = true";
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     #[command(flatten)]
-    subject: SubjectArgs,
+    component: ComponentArgs,
     /// Duration of each measurement
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     time: Duration,
@@ -39,7 +42,8 @@ struct Report<'a> {
     file: String,
     /// The file of test cases; none if one plain request was used.
     cases: Option<String>,
-    asked: usize,
+    /// Number of different requests, used in turn.
+    requests: usize,
     machine: String,
     #[serde(flatten)]
     costs: &'a BenchResults,
@@ -49,10 +53,10 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     if cfg!(debug_assertions) {
         eprintln!("tidegate: this is a debug build, so its times are not meaningful");
     }
-    let path = args.subject.cases();
+    let path = args.component.cases();
     let cases = match &path {
-        Some(path) => args.subject.read(path)?,
-        None => file::parse(Path::new(file::NAME), PLAIN).map_err(|error| ConfigError(error.to_string()))?.cases,
+        Some(path) => args.component.read(path)?,
+        None => file::parse(Path::new(file::NAME), PLAIN_CASE).map_err(|error| ConfigError(error.to_string()))?.cases,
     };
     // A case that expects an error runs into a limit, so its cost is that of the limit.
     let cases: Vec<TestCase> = cases.into_iter().filter(|case| case.expect.kind() != Some("error")).collect();
@@ -60,19 +64,19 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         !cases.is_empty(),
         "policy bench: every test case expects an error, so there is no decision to measure"
     );
-    let (limits, _) = args.subject.bounds()?;
-    let length = args.count.map_or(BenchLength::Time(args.time), BenchLength::Count);
-    let file = args.subject.file.display();
-    let bytes = files::read(&args.subject.file, MAX_COMPONENT_BYTES)
+    let (limits, _) = args.component.limits()?;
+    let until = args.count.map_or(BenchLength::Time(args.time), BenchLength::Count);
+    let file = args.component.file.display();
+    let bytes = files::read(&args.component.file, MAX_COMPONENT_BYTES)
         .with_context(|| format!("policy {file}: cannot be read"))?;
     // A new cache directory, so that the first compilation is one.
-    let kept = tempfile::tempdir().context("cannot create a directory for compiled policies")?;
-    let compiler = Compiler::new(&limits, Some(kept.path()))?;
-    let costs = measure(&compiler, &bytes, &cases, &limits, length).with_context(|| format!("policy {file}"))?;
+    let cache = tempfile::tempdir().context("cannot create a directory for compiled policies")?;
+    let compiler = Compiler::new(&limits, Some(cache.path()))?;
+    let costs = measure(&compiler, &bytes, &cases, &limits, until).with_context(|| format!("policy {file}"))?;
     let report = Report {
         file: file.to_string(),
         cases: path.map(|path| path.display().to_string()),
-        asked: cases.len(),
+        requests: cases.len(),
         machine: machine(),
         costs: &costs,
     };
@@ -88,17 +92,17 @@ impl Report<'_> {
     fn text(&self) -> String {
         let BenchResults { fresh, prepared, throughput, fuel, .. } = self.costs;
         let by = match &self.cases {
-            Some(file) => format!("{} test cases of {file}, in turn", self.asked),
+            Some(file) => format!("{} test cases of {file}, in turn", self.requests),
             None => "one plain request, since there are no test cases".into(),
         };
         let failed = match throughput.failed {
             0 => String::new(),
             failed => format!("; {failed} errors"),
         };
-        let grown = self
+        let growth = self
             .costs
             .resident_growth
-            .map(|grown| format!("; the process grew by {}", size(grown)))
+            .map(|growth| format!("; the process grew by {}", size(growth)))
             .unwrap_or_default();
         [
             ("policy", format!("{}, {}", self.file, size(self.costs.size as u64))),
@@ -133,7 +137,7 @@ impl Report<'_> {
                 "throughput",
                 format!("{} decisions a second on {} cores{failed}", throughput.per_second, throughput.cores),
             ),
-            ("memory", format!("{} per instance{grown}", size(self.costs.instance_memory as u64))),
+            ("memory", format!("{} per instance{growth}", size(self.costs.instance_memory as u64))),
             ("fuel", format!("{} on average, {} to {}; identical in every run", fuel.mean, fuel.least, fuel.most)),
         ]
         .map(|(name, value)| format!("{name:<11} {value}\n"))
@@ -156,7 +160,8 @@ fn size(bytes: u64) -> String {
 /// The processor, and how many cores of it this process may use.
 fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let info = files::read_text(Path::new("/proc/cpuinfo"), 4 << 20).unwrap_or_default();
+    let info = files::read(Path::new("/proc/cpuinfo"), MAX_CPU_INFO_BYTES).unwrap_or_default();
+    let info = String::from_utf8_lossy(&info);
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let model = model.map_or(std::env::consts::ARCH, |(_, name)| name.trim());
     format!("{model}, {cores} cores")

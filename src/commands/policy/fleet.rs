@@ -14,7 +14,7 @@ use crate::artifact::digest::Digest;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement};
 use crate::authz::authorizer::Authorizer;
 use crate::commands::control_client::{ControlClient, Target};
-use crate::commands::policy::say;
+use crate::commands::policy::print_text;
 use crate::commands::policy::sign::private_key;
 use crate::config;
 use crate::fleet::push;
@@ -76,83 +76,83 @@ impl SigningArgs {
 }
 
 /// The state of the fleet with these keys in a store.
-pub fn fleet(store: &RedisStore, keys: &FleetKeys) -> anyhow::Result<Arc<dyn FleetStore>> {
+pub fn open_fleet_store(store: &RedisStore, keys: &FleetKeys) -> anyhow::Result<Arc<dyn FleetStore>> {
     store.fleet(keys).context("this store has no fleet")
 }
 
 /// The state of the fleet, from the store or from a gateway.
-pub async fn view(target: &Target) -> anyhow::Result<FleetStatus> {
+pub async fn fetch_status(target: &Target) -> anyhow::Result<FleetStatus> {
     match target {
-        Target::Store(store, keys) => Ok(FleetStatus::of(&*fleet(store, keys)?).await?),
-        Target::Gateway(gateway) => told_view(gateway.call(Method::GET, "/v1/fleet", None).await?),
+        Target::Store(store, keys) => Ok(FleetStatus::of(&*open_fleet_store(store, keys)?).await?),
+        Target::Gateway(gateway) => parse_status(gateway.call(Method::GET, "/v1/fleet", None).await?),
     }
 }
 
-/// The state of the fleet that a gateway takes its policy from; none if its policy is its own.
-pub async fn followed(gateway: &ControlClient) -> anyhow::Result<Option<FleetStatus>> {
+/// The state of the fleet that manages a gateway's policy; none if the gateway has a policy of its own.
+pub async fn fetch_managed_status(gateway: &ControlClient) -> anyhow::Result<Option<FleetStatus>> {
     let (status, answer) = gateway.request(Method::GET, "/v1/fleet", None).await?;
-    let follows = answer["fleet_managed"].as_bool().unwrap_or_default();
+    let is_managed = answer["fleet_managed"].as_bool().unwrap_or_default();
     match status {
         StatusCode::CONFLICT => Ok(None),
-        StatusCode::OK if !follows => Ok(None),
-        StatusCode::OK => told_view(answer).map(Some),
+        StatusCode::OK if !is_managed => Ok(None),
+        StatusCode::OK => parse_status(answer).map(Some),
         _ => bail!(gateway.error_text(status, &answer)),
     }
 }
 
-fn told_view(answer: Value) -> anyhow::Result<FleetStatus> {
+fn parse_status(answer: Value) -> anyhow::Result<FleetStatus> {
     serde_json::from_value(answer)
         .context("the gateway's response is not valid: it may have another version than this program")
 }
 
-/// The sequence after that of the active policy, on a gateway with a policy of its own.
-pub async fn next_on(gateway: &ControlClient) -> anyhow::Result<u64> {
-    if let Some(view) = followed(gateway).await? {
-        return Ok(view.next_sequence);
+/// The sequence for the next policy of a gateway.
+pub async fn next_sequence_on(gateway: &ControlClient) -> anyhow::Result<u64> {
+    if let Some(status) = fetch_managed_status(gateway).await? {
+        return Ok(status.next_sequence);
     }
     let policy = gateway.call(Method::GET, "/v1/policy", None).await?;
     Ok(policy["active"]["sequence"].as_u64().unwrap_or(0) + 1)
 }
 
 /// Pushes, and prints the result.
-pub async fn push_and_tell(
+pub async fn push_and_print(
     store: &dyn FleetStore,
     bundle: Bundle,
-    how: PushOptions,
+    options: PushOptions,
     as_json: bool,
 ) -> anyhow::Result<()> {
-    let mut pushed = push::push(store, bundle.clone(), how).await;
+    let mut pushed = push::push(store, bundle.clone(), options).await;
     if matches!(pushed, Err(PushError::NoNodes)) {
-        try_here(&bundle).await.context("no node is alive, so the policy was tried on this machine")?;
-        pushed = push::push(store, bundle, PushOptions { allow_no_nodes: true, ..how }).await;
+        try_locally(&bundle).await.context("no node is alive, so the policy was tried on this machine")?;
+        pushed = push::push(store, bundle, PushOptions { allow_no_nodes: true, ..options }).await;
     }
     if let (true, Err(PushError::Refused(refused))) = (as_json, &pushed) {
-        say(&format!("{}\n", json!({ "activated": false, "failures": refused })))?;
+        print_text(&format!("{}\n", json!({ "activated": false, "failures": refused })))?;
     }
-    tell(&json!(pushed?), as_json)
+    print_result(&json!(pushed?), as_json)
 }
 
 /// Prints the result of a push, or of a change through a control port.
-pub fn tell(answer: &Value, as_json: bool) -> anyhow::Result<()> {
+pub fn print_result(answer: &Value, as_json: bool) -> anyhow::Result<()> {
     if as_json {
-        return say(&format!("{answer}\n"));
+        return print_text(&format!("{answer}\n"));
     }
     if let Ok(pushed) = serde_json::from_value::<Pushed>(answer.clone()) {
-        return say(&told(&pushed));
+        return print_text(&describe_push(&pushed));
     }
     if answer["dry_run"].as_bool() == Some(true) {
         let (digest, cases) = (answer["digest"].as_str().unwrap_or_default(), &answer["cases_passed"]);
-        return say(&format!("{digest} can be activated ({cases} test cases passed); nothing was changed\n"));
+        return print_text(&format!("{digest} can be activated ({cases} test cases passed); nothing was changed\n"));
     }
     let digest = answer["active"]["digest"].as_str().unwrap_or_default();
     match answer["not_persisted_reason"].as_str() {
-        Some(why) => say(&format!("{digest} is active until the next start: {why}\n")),
-        None => say(&format!("{digest} is active\n")),
+        Some(reason) => print_text(&format!("{digest} is active until the next start: {reason}\n")),
+        None => print_text(&format!("{digest} is active\n")),
     }
 }
 
 /// Runs the activation stages on this machine, with the gateway's defaults.
-async fn try_here(bundle: &Bundle) -> anyhow::Result<()> {
+async fn try_locally(bundle: &Bundle) -> anyhow::Result<()> {
     let limits = Limits::default();
     let compiler = Compiler::new(&limits, config::cache_dir().as_deref())?;
     let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::default(), system_clock()));
@@ -161,11 +161,11 @@ async fn try_here(bundle: &Bundle) -> anyhow::Result<()> {
     let artifact = PolicyBundle { cases: bundle.cases.clone(), ..PolicyBundle::new(bundle.component.clone()) };
     match rollout.prepare(artifact, authorizer.context(), PolicyOrigin::default()).await {
         Ok(_) => Ok(()),
-        Err(refused) => bail!("{refused}"),
+        Err(error) => bail!("{error}"),
     }
 }
 
-fn told(pushed: &Pushed) -> String {
+fn describe_push(pushed: &Pushed) -> String {
     let pointer = &pushed.pointer;
     let nodes = match pushed.nodes.len() {
         0 => "no node, since none is alive; nodes that start will activate it".into(),

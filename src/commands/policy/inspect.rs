@@ -1,6 +1,6 @@
 //! `tidegate policy inspect`: shows what a file is, what it imports, and whether the gateway can load it.
 
-mod anatomy;
+mod contents;
 mod language;
 
 use std::io::Read;
@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::commands::policy::inspect::anatomy::{Anatomy, Kind};
+use crate::commands::policy::inspect::contents::{Contents, Kind};
 use crate::config;
 use crate::policy::Limits;
 use crate::util::files;
@@ -59,13 +59,13 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     let compiler = Compiler::new(&Limits::default(), config::cache_dir().as_deref())?;
     let report = inspect(&compiler, &args.file)?;
     if args.json {
-        crate::commands::policy::say(&(serde_json::to_string_pretty(&report)? + "\n"))?;
+        crate::commands::policy::print_text(&(serde_json::to_string_pretty(&report)? + "\n"))?;
     } else {
-        crate::commands::policy::say(&report.text())?;
+        crate::commands::policy::print_text(&report.text())?;
     }
     match report.refused {
         None => Ok(()),
-        Some(why) => Err(anyhow!("{} cannot be loaded: it {}", args.file.display(), plain(&why))),
+        Some(reason) => Err(anyhow!("{} cannot be loaded: it {}", args.file.display(), plain(&reason))),
     }
 }
 
@@ -78,27 +78,27 @@ fn inspect(compiler: &Compiler, path: &Path) -> Result<Report> {
     // Of a file that is too large only the beginning is parsed; the digest is that of the whole file.
     let mut digest = Sha256::new();
     digest.update(&bytes);
-    let mut piece = vec![0; 64 << 10];
+    let mut chunk = vec![0; 64 << 10];
     loop {
-        match file.read(&mut piece).with_context(open)? {
+        match file.read(&mut chunk).with_context(open)? {
             0 => break,
-            read => digest.update(&piece[..read]),
+            read => digest.update(&chunk[..read]),
         }
     }
     let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
 
-    let anatomy = Anatomy::of(&bytes);
+    let contents = Contents::of(&bytes);
     let loaded =
         if size > MAX_COMPONENT_BYTES { Err(LoadError::TooLarge(size)) } else { Policy::new(compiler, &bytes) };
-    let (language, toolchain) = language::tell(&anatomy);
+    let (language, toolchain) = language::detect(&contents);
     Ok(Report {
         file: path.display().to_string(),
-        kind: anatomy.kind,
+        kind: contents.kind,
         size,
         digest: format!("sha256:{digest}"),
-        interface: anatomy.interface(),
-        imports: Imports::grouped(anatomy.imports),
-        exports: anatomy.exports,
+        interface: contents.interface(),
+        imports: Imports::grouped(contents.imports),
+        exports: contents.exports,
         language,
         toolchain,
         refused: loaded.err().map(|error| error.to_string()),
@@ -141,7 +141,7 @@ impl Report {
         line("toolchain", &self.toolchain);
         line("imports", &[&self.imports.tidegate[..], &self.imports.wasi, &self.imports.others].concat());
         line("exports", &self.exports);
-        line("loads", &[self.refused.as_ref().map_or("yes".into(), |why| format!("no: it {why}"))]);
+        line("loads", &[self.refused.as_ref().map_or("yes".into(), |reason| format!("no: it {reason}"))]);
         text
     }
 }

@@ -39,12 +39,12 @@ pub fn run(args: &KeygenArgs) -> anyhow::Result<()> {
     }
     let id = KeyId::of(&key.verifying_key()).to_string();
     if args.json {
-        return crate::commands::policy::say(&format!(
+        return crate::commands::policy::print_text(&format!(
             "{}\n",
             json!({ "key": id, "private": private, "public": public })
         ));
     }
-    crate::commands::policy::say(&format!(
+    crate::commands::policy::print_text(&format!(
         "key {id}\n  {}  private key, for `tidegate policy sign`: keep it where policies are released, not on the gateways\n  {}  \
          public key: add it to policy.trusted-keys of every gateway\n",
         private.display(),

@@ -4,8 +4,8 @@ use clap::Args;
 use serde_json::json;
 
 use crate::commands::control_client::FleetTargetArgs;
-use crate::commands::policy::fleet::view;
-use crate::commands::policy::say;
+use crate::commands::policy::fleet::fetch_status;
+use crate::commands::policy::print_text;
 use crate::commands::{client_runtime, time};
 use crate::fleet::record::ActiveRecord;
 
@@ -20,15 +20,15 @@ pub struct ListArgs {
 
 pub fn run(args: &ListArgs) -> anyhow::Result<()> {
     client_runtime()?.block_on(async {
-        let view = view(&args.target.open().await?).await?;
+        let status = fetch_status(&args.target.open().await?).await?;
         if args.json {
-            return say(&format!("{}\n", json!({ "current": view.current, "history": view.history })));
+            return print_text(&format!("{}\n", json!({ "current": status.current, "history": status.history })));
         }
-        if view.history.is_empty() {
-            return say("nothing was pushed to this store\n");
+        if status.history.is_empty() {
+            return print_text("nothing was pushed to this store\n");
         }
-        let lines = view.history.iter().map(|pointer| line(pointer, view.current.as_ref() == Some(pointer)));
-        say(&lines.collect::<String>())
+        let lines = status.history.iter().map(|pointer| line(pointer, status.current.as_ref() == Some(pointer)));
+        print_text(&lines.collect::<String>())
     })
 }
 

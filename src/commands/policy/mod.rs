@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod component_args;
 mod fleet;
 mod inspect;
 mod keygen;
@@ -13,7 +14,6 @@ mod rollback;
 mod shadow;
 mod sign;
 mod status;
-mod subject;
 mod test;
 
 use clap::Subcommand;
@@ -76,7 +76,7 @@ pub fn run(command: PolicyCommand) -> anyhow::Result<()> {
 
 /// Prints text, without control characters, since some of it comes from others. A reader that closes early, as `head` does, is not an
 /// error.
-fn say(text: &str) -> anyhow::Result<()> {
+fn print_text(text: &str) -> anyhow::Result<()> {
     use std::io::{ErrorKind, Write};
     let plain: String = text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect();
     match std::io::stdout().write_all(plain.as_bytes()) {

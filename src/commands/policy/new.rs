@@ -52,7 +52,7 @@ pub fn run(args: &NewArgs) -> Result<()> {
         fs::write(&path, bytes).with_context(|| format!("policy new: writing {}", path.display()))?;
     }
     let dir = args.dir.display();
-    crate::commands::policy::say(&format!(
+    crate::commands::policy::print_text(&format!(
         "{dir}: a policy in {}, {}-based. PreparedPolicy steps:\n\n  \
          tidegate policy build {dir}\n  \
          tidegate policy test {dir}/policy.wasm\n  \

@@ -1,6 +1,6 @@
 //! `tidegate policy replay`: replays recorded decisions against a component and reports differences.
 
-mod entries;
+mod recording_reader;
 mod report;
 
 #[cfg(test)]
@@ -15,13 +15,13 @@ use anyhow::{Context, bail};
 use clap::Args;
 use toml::{Table, Value};
 
-use crate::commands::policy::replay::entries::{Entries, Line, Question};
+use crate::commands::policy::print_text;
+use crate::commands::policy::replay::recording_reader::{Line, RecordedCase, RecordingReader};
 use crate::commands::policy::replay::report::Report;
-use crate::commands::policy::say;
 use crate::commands::{client_runtime, startup};
 use crate::config;
 use crate::config::Config;
-use crate::config::layers::{merge, option};
+use crate::config::sources::{merge, single_option};
 use crate::policy::Limits;
 use crate::policy::decision_view::DecisionView;
 use crate::shadow::replay::ReplayEvaluator;
@@ -52,76 +52,76 @@ pub struct ReplayArgs {
 pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let named = || format!("{}: cannot be read", args.recording.display());
     let recording = BufReader::new(File::open(&args.recording).with_context(named)?);
-    let world = args.world()?;
-    let compiler = Compiler::new(&world.limits, world.cache_dir.as_deref())?;
+    let env = args.load_env()?;
+    let compiler = Compiler::new(&env.limits, env.cache_dir.as_deref())?;
     let policy = startup::load(&compiler, &args.file)?;
     let mut report = Report::new(policy.digest(), args.all);
-    let rehearsal = ReplayEvaluator::new(policy, 0);
+    let evaluator = ReplayEvaluator::new(policy, 0);
     client_runtime()?.block_on(async {
-        for (number, line) in (1..).zip(Entries::new(recording)) {
-            let told = match line.with_context(named)? {
-                Line::Question(question) => {
-                    let (answer, recorded) = world.ask(&rehearsal, &question).await;
-                    report.add(number, &question, &answer, &recorded)
+        for (number, line) in (1..).zip(RecordingReader::new(recording)) {
+            let reported = match line.with_context(named)? {
+                Line::Case(case) => {
+                    let (answer, recorded) = env.evaluate(&evaluator, &case).await;
+                    report.add(number, &case, &answer, &recorded)
                 }
                 Line::Dropped(lines) => report.dropped(lines),
-                Line::Foreign(why) => report.foreign(number, why),
+                Line::Unreadable(reason) => report.unreadable(number, reason),
             };
-            if let Some(told) = told {
-                say(&if args.json { told.json() } else { told.text() })?;
+            if let Some(reported) = reported {
+                print_text(&if args.json { reported.json() } else { reported.text() })?;
             }
         }
         anyhow::Ok(())
     })?;
-    if report.asked == 0 {
-        let why = report.first_foreign.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
-        bail!("{}: the file has no recorded decision{why}", args.recording.display());
+    if report.replayed == 0 {
+        let reason = report.first_unreadable.as_ref().map_or_else(String::new, |line| format!(" ({line})"));
+        bail!("{}: the file has no recorded decision{reason}", args.recording.display());
     }
-    say(&if args.json { report.json() } else { report.summary() })?;
-    match report.flips() {
+    print_text(&if args.json { report.json() } else { report.summary() })?;
+    match report.outcome_changes() {
         0 if report.nothing_compared() => {
             bail!(
                 "none of {} decisions could be compared, so the replay says nothing about {}",
-                report.asked,
+                report.replayed,
                 args.file.display()
             )
         }
         0 => Ok(()),
-        flips => bail!("the outcome of {flips} of {} decisions changes", report.asked),
+        changes => bail!("the outcome of {changes} of {} decisions changes", report.replayed),
     }
 }
 
 /// What a component sees in addition to the recording.
-struct World {
+struct ReplayEnv {
     limits: Limits,
     env: PolicyEnv,
     cache_dir: Option<PathBuf>,
 }
 
 impl ReplayArgs {
-    fn world(&self) -> anyhow::Result<World> {
+    fn load_env(&self) -> anyhow::Result<ReplayEnv> {
         // Look-ups are answered from the recording.
         let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
         let Some(path) = &self.config else {
             let limits = Limits::default();
             let env = PolicyEnv::new(store, &limits);
-            return Ok(World { limits, env, cache_dir: config::cache_dir() });
+            return Ok(ReplayEnv { limits, env, cache_dir: config::cache_dir() });
         };
-        let mut layer = option("allow-all", false.into());
+        let mut layer = single_option("allow-all", false.into());
         let file = self.file.to_str().context("the component's path is not Unicode")?;
-        merge(&mut layer, option("policy.file", Value::from(file)));
-        merge(&mut layer, option("policy.source", Value::from("file")));
+        merge(&mut layer, single_option("policy.file", Value::from(file)));
+        merge(&mut layer, single_option("policy.source", Value::from("file")));
         let config = Config::load(Table::new(), Some(path), layer)?;
         let env = config.env(store);
-        Ok(World { limits: config.limits, env, cache_dir: config.cache_dir })
+        Ok(ReplayEnv { limits: config.limits, env, cache_dir: config.cache_dir })
     }
 }
 
-impl World {
-    async fn ask(&self, rehearsal: &ReplayEvaluator, question: &Question) -> (DecisionView, Arc<RecordedCalls>) {
-        let recorded = Arc::new(RecordedCalls::from(&question.trace));
-        let (request, channels) = (&question.request, &question.channels);
-        let decision = rehearsal.evaluate(&self.env, &self.limits, &recorded, request, channels).await;
+impl ReplayEnv {
+    async fn evaluate(&self, evaluator: &ReplayEvaluator, case: &RecordedCase) -> (DecisionView, Arc<RecordedCalls>) {
+        let recorded = Arc::new(RecordedCalls::from(&case.trace));
+        let (request, channels) = (&case.request, &case.channels);
+        let decision = evaluator.evaluate(&self.env, &self.limits, &recorded, request, channels).await;
         (DecisionView::new(&decision, channels), recorded)
     }
 }

@@ -10,23 +10,25 @@ use serde_json::{Value, json};
 
 use crate::artifact::signature::Statement;
 use crate::commands::control_client::{ControlClient, FleetTargetArgs, Target};
-use crate::commands::policy::fleet::{SigningArgs, WaitingArgs, fleet, next_on, push_and_tell, tell};
-use crate::commands::policy::say;
-use crate::commands::policy::sign::{BundleArgs, sent};
+use crate::commands::policy::fleet::{
+    SigningArgs, WaitingArgs, next_sequence_on, open_fleet_store, print_result, push_and_print,
+};
+use crate::commands::policy::print_text;
+use crate::commands::policy::sign::{BundleArgs, request_body};
 use crate::commands::{client_runtime, time};
 use crate::config::ConfigError;
 use crate::fleet::push::{Bundle, PushOptions};
-use crate::fleet::record::SampleRate;
 use crate::fleet::shadow::push;
 use crate::fleet::shadow::push::{SHADOW_REPORT_TIMEOUT, ShadowStatus};
 use crate::fleet::status::FleetStatus;
 use crate::store::fleet::FleetStore;
+use crate::util::ratio::Ratio;
 
 /// Path of the shadow policy on the control port.
 const SHADOW_PATH: &str = "/v1/policy/shadow";
 
 /// Default share with `--store`, where no configuration of a gateway applies.
-const SHARE: f64 = 0.1;
+const DEFAULT_SHARE: f64 = 0.1;
 
 #[derive(Debug, Args)]
 pub struct ShadowArgs {
@@ -71,49 +73,52 @@ pub struct PromoteArgs {
 }
 
 pub fn run(args: &ShadowArgs) -> anyhow::Result<()> {
-    if let Some(share) = args.share
-        && !(0.0..=1.0).contains(&share)
-    {
-        return Err(ConfigError(format!("--share {share}: it has to be from 0 to 1")).into());
+    if let Some(share) = args.share {
+        check_share(share)?;
     }
     let answer = client_runtime()?.block_on(async {
         match args.target.open().await? {
-            Target::Store(store, keys) => args.in_store(&*fleet(&store, &keys)?).await,
-            Target::Gateway(gateway) => args.through(&gateway).await,
+            Target::Store(store, keys) => args.via_store(&*open_fleet_store(&store, &keys)?).await,
+            Target::Gateway(gateway) => args.via_gateway(&gateway).await,
         }
     })?;
-    say(&if args.json { format!("{answer}\n") } else { text(&answer) })?;
-    let refusals: Vec<String> = answer["nodes"].as_array().into_iter().flatten().filter_map(refusal).collect();
-    if args.file.is_some() && !refusals.is_empty() {
-        bail!("some nodes do not evaluate the shadow policy: {}", refusals.join("; "));
+    print_text(&if args.json { format!("{answer}\n") } else { text(&answer) })?;
+    let failures: Vec<String> = answer["nodes"].as_array().into_iter().flatten().filter_map(describe_failure).collect();
+    if args.file.is_some() && !failures.is_empty() {
+        bail!("some nodes do not evaluate the shadow policy: {}", failures.join("; "));
     }
     Ok(())
 }
 
+fn check_share(share: f64) -> Result<Ratio, ConfigError> {
+    Ratio::try_from(share).map_err(|error| ConfigError(format!("--share {error}")))
+}
+
 impl ShadowArgs {
-    async fn in_store(&self, store: &dyn FleetStore) -> anyhow::Result<Value> {
+    async fn via_store(&self, store: &dyn FleetStore) -> anyhow::Result<Value> {
         let Some(file) = &self.file else {
             return match self.stop {
                 true => {
-                    Ok(push::remove(store).await?.map_or_else(|| json!({ "unreadable": true }), |told| json!(told)))
+                    Ok(push::remove(store).await?.map_or_else(|| json!({ "unreadable": true }), |status| json!(status)))
                 }
                 false => Ok(json!(push::status(store).await?)),
             };
         };
         let bundle = self.bundle(file, async || Ok(FleetStatus::of(store).await?.next_sequence)).await?;
-        let share = SampleRate::try_from(self.share.unwrap_or(SHARE)).map_err(|text| ConfigError(text.into()))?;
-        let given = push::set(store, &bundle, share).await?;
-        Ok(json!(push::wait_reported(store, &given, SHADOW_REPORT_TIMEOUT).await?))
+        let share = check_share(self.share.unwrap_or(DEFAULT_SHARE))?;
+        let pushed = push::set(store, &bundle, share).await?;
+        Ok(json!(push::wait_reported(store, &pushed, SHADOW_REPORT_TIMEOUT).await?))
     }
 
-    async fn through(&self, gateway: &ControlClient) -> anyhow::Result<Value> {
+    async fn via_gateway(&self, gateway: &ControlClient) -> anyhow::Result<Value> {
         let Some(file) = &self.file else {
             let method = if self.stop { Method::DELETE } else { Method::GET };
             return gateway.call(method, SHADOW_PATH, None).await;
         };
         let share = self.share.map(|share| format!("?share={share}")).unwrap_or_default();
-        let Bundle { component, cases, signature } = self.bundle(file, async || next_on(gateway).await).await?;
-        let body = sent(&component, cases, signature.as_ref());
+        let Bundle { component, cases, signature } =
+            self.bundle(file, async || next_sequence_on(gateway).await).await?;
+        let body = request_body(&component, cases, signature.as_ref());
         gateway.call(Method::PUT, &format!("{SHADOW_PATH}{share}"), Some(body.to_string())).await
     }
 
@@ -123,7 +128,7 @@ impl ShadowArgs {
         let (component, cases) = files.read()?;
         let Statement { component: digest, cases: of_cases, .. } = Statement::of(&component, cases.as_deref(), 0);
         let signature = match self.signing.sign(next, digest, of_cases).await? {
-            Some(made) => Some(made),
+            Some(signature) => Some(signature),
             None => files.signature(self.signature.as_deref())?,
         };
         Ok(Bundle { component, cases, signature })
@@ -133,13 +138,13 @@ impl ShadowArgs {
 pub fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
     client_runtime()?.block_on(async {
         match args.target.open().await? {
-            Target::Store(store, keys) => promote_in_store(args, &*fleet(&store, &keys)?).await,
-            Target::Gateway(gateway) => promote_through(args, &gateway).await,
+            Target::Store(store, keys) => promote_via_store(args, &*open_fleet_store(&store, &keys)?).await,
+            Target::Gateway(gateway) => promote_via_gateway(args, &gateway).await,
         }
     })
 }
 
-async fn promote_in_store(args: &PromoteArgs, store: &dyn FleetStore) -> anyhow::Result<()> {
+async fn promote_via_store(args: &PromoteArgs, store: &dyn FleetStore) -> anyhow::Result<()> {
     let pointer = push::record(store).await?.pointer;
     if args.digest.as_ref().is_some_and(|digest| *digest != pointer.component.to_string()) {
         bail!("the shadow policy is {}", pointer.component);
@@ -148,57 +153,59 @@ async fn promote_in_store(args: &PromoteArgs, store: &dyn FleetStore) -> anyhow:
     let next = async || Ok(FleetStatus::of(store).await?.next_sequence);
     let signature = args.signing.sign(next, pointer.component, pointer.cases).await?.or(pointer.signature);
     let bundle = Bundle { component: artifact.component.to_vec(), cases: artifact.cases, signature };
-    let how = PushOptions { dry_run: false, timeout: args.waiting.timeout, allow_no_nodes: false, rollback_of: None };
-    push_and_tell(store, bundle, how, args.json).await
+    let options =
+        PushOptions { dry_run: false, timeout: args.waiting.timeout, allow_no_nodes: false, rollback_of: None };
+    push_and_print(store, bundle, options, args.json).await
 }
 
-async fn promote_through(args: &PromoteArgs, gateway: &ControlClient) -> anyhow::Result<()> {
+async fn promote_via_gateway(args: &PromoteArgs, gateway: &ControlClient) -> anyhow::Result<()> {
     let mut body = args.digest.as_ref().map_or_else(|| json!({}), |digest| json!({ "digest": digest }));
     if args.signing.key.is_some() {
-        let candidate = gateway.call(Method::GET, SHADOW_PATH, None).await?;
-        let Ok(told) = serde_json::from_value::<ShadowStatus>(candidate) else {
+        let response = gateway.call(Method::GET, SHADOW_PATH, None).await?;
+        let Ok(shadow) = serde_json::from_value::<ShadowStatus>(response) else {
             let text = "promote: --key is for the shadow policy of a fleet; a single gateway activates its own with the signature that it came with";
             return Err(ConfigError(text.into()).into());
         };
-        let signature = args.signing.sign(async || next_on(gateway).await, told.digest, told.cases).await?;
+        let signature =
+            args.signing.sign(async || next_sequence_on(gateway).await, shadow.digest, shadow.cases).await?;
         body["signature"] = signature.map(|signature| signature.text()).into();
-        body["digest"] = told.digest.to_string().into();
+        body["digest"] = shadow.digest.to_string().into();
     }
     let path = format!("/v1/policy/promote?{}", args.waiting.query());
     let answer = gateway.call(Method::POST, &path, Some(body.to_string())).await?;
     if args.json || answer["nodes"].is_array() {
-        return tell(&answer, args.json);
+        return print_result(&answer, args.json);
     }
     let active = &answer["active"];
     let mut text = format!("{} is active, generation {}\n", plain(&active["digest"]), active["generation"]);
-    if let Some(why) = answer["not_persisted_reason"].as_str() {
+    if let Some(reason) = answer["not_persisted_reason"].as_str() {
         // Writing to a text does not fail.
-        let _ = writeln!(text, "until the next start: {why}");
+        let _ = writeln!(text, "until the next start: {reason}");
     }
-    say(&text)
+    print_text(&text)
 }
 
-/// The error of a node that does not evaluate it.
-fn refusal(node: &Value) -> Option<String> {
-    let why = node["failure"].as_object()?;
-    let told = |name: &str| why.get(name).map(plain).unwrap_or_default();
-    Some(format!("node {} did not reach stage {}: {}", plain(&node["name"]), told("stage"), told("reason")))
+/// Why a node does not evaluate the shadow policy; none if it does.
+fn describe_failure(node: &Value) -> Option<String> {
+    let failure = node["failure"].as_object()?;
+    let field = |name: &str| failure.get(name).map(plain).unwrap_or_default();
+    Some(format!("node {} did not reach stage {}: {}", plain(&node["name"]), field("stage"), field("reason")))
 }
 
 /// One node's line of the results.
-fn on_node(node: &Value) -> String {
+fn describe_node(node: &Value) -> String {
     let (name, address) = (plain(&node["name"]), plain(&node["address"]));
-    if let Some(why) = node["failure"].as_object() {
-        let told = |name: &str| why.get(name).map(plain).unwrap_or_default();
-        return format!("  {name}  {address}  did not reach stage {}: {}\n", told("stage"), told("reason"));
+    if let Some(failure) = node["failure"].as_object() {
+        let field = |name: &str| failure.get(name).map(plain).unwrap_or_default();
+        return format!("  {name}  {address}  did not reach stage {}: {}\n", field("stage"), field("reason"));
     }
     if !node["since"].is_u64() {
         return format!("  {name}  {address}  not evaluated yet\n");
     }
     let count = |name: &str| node["counts"][name].as_u64().unwrap_or_default();
-    let otherwise = ["allow_to_reject", "reject_to_allow", "other", "error"].map(count).iter().fold(0, sum);
-    let asked = sum(otherwise, &count("agree"));
-    format!("  {name}  {address}  {asked} evaluations since {}, {otherwise} different\n", at(&node["since"]))
+    let different = ["allow_to_reject", "reject_to_allow", "other", "error"].map(count).iter().fold(0, sum);
+    let evaluations = sum(different, &count("agree"));
+    format!("  {name}  {address}  {evaluations} evaluations since {}, {different} different\n", at(&node["since"]))
 }
 
 const fn sum(of: u64, and: &u64) -> u64 {
@@ -234,20 +241,26 @@ fn text(report: &Value) -> String {
         }
     }
     if let Some(nodes) = report["nodes"].as_array() {
-        text.extend(nodes.iter().map(on_node));
+        text.extend(nodes.iter().map(describe_node));
         if nodes.is_empty() {
             text += "  no node is alive; nodes that start will evaluate it\n";
         } else if report["disagreements"].is_null() {
             text += "each node lists its own differences: use --control\n";
         }
     }
-    for told in report["disagreements"].as_array().into_iter().flatten() {
-        let differs: Vec<&str> =
-            told["changed_fields"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let differs = if differs.is_empty() { String::new() } else { format!(" ({})", differs.join(", ")) };
-        let (flip, id) = (plain(&told["change"]).replace('_', " "), plain(&told["request_id"]));
-        let _ = writeln!(text, "\n{} {id}: {flip}{differs}, {}", at(&told["time"]), told["channels"]);
-        let _ = writeln!(text, "  active  {}\n  shadow  {}", told["active"], told["shadow"]);
+    for disagreement in report["disagreements"].as_array().into_iter().flatten() {
+        let changed_fields: Vec<&str> =
+            disagreement["changed_fields"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let changed_fields =
+            if changed_fields.is_empty() { String::new() } else { format!(" ({})", changed_fields.join(", ")) };
+        let (change, id) = (plain(&disagreement["change"]).replace('_', " "), plain(&disagreement["request_id"]));
+        let _ = writeln!(
+            text,
+            "\n{} {id}: {change}{changed_fields}, {}",
+            at(&disagreement["time"]),
+            disagreement["channels"]
+        );
+        let _ = writeln!(text, "  active  {}\n  shadow  {}", disagreement["active"], disagreement["shadow"]);
     }
     text
 }

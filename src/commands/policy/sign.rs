@@ -14,6 +14,7 @@ use crate::artifact::signature;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement, key};
 use crate::config::ConfigError;
 use crate::policytest::file;
+use crate::rollout::pipeline::MAX_CASES;
 use crate::util::files;
 use crate::wasm::component::check_header;
 use crate::wasm::load_error::MAX_COMPONENT_BYTES;
@@ -53,9 +54,11 @@ impl BundleArgs {
         let file = &self.file;
         let component = match files::read(file, MAX_COMPONENT_BYTES) {
             Err(error) if error.kind() == ErrorKind::FileTooLarge => {
-                return Err(ConfigError(format!("{}: {error}, the maximum size of a policy", file.display())).into());
+                let text =
+                    format!("{}: the component has more than the limit of {MAX_COMPONENT_BYTES} bytes", file.display());
+                return Err(ConfigError(text).into());
             }
-            read => read.with_context(|| format!("{}", file.display()))?,
+            component => component.with_context(|| format!("{}", file.display()))?,
         };
         let cases = self.cases().map(|path| read_cases(&path)).transpose()?;
         Ok((component, cases))
@@ -70,19 +73,21 @@ impl BundleArgs {
     }
 
     fn cases(&self) -> Option<PathBuf> {
-        let beside = || Some(self.file.with_extension("cases.toml")).filter(|path| path.exists());
-        self.cases.clone().or_else(beside)
+        let next_to_component = || Some(self.file.with_extension("cases.toml")).filter(|path| path.exists());
+        self.cases.clone().or_else(next_to_component)
     }
 }
 
 fn read_cases(path: &Path) -> anyhow::Result<String> {
-    let text = files::read_text(path, file::MAX_FILE_BYTES).with_context(|| format!("{}", path.display()))?;
+    let named = || format!("{}", path.display());
+    let text = files::read(path, MAX_CASES as u64).with_context(named)?;
+    let text = String::from_utf8(text).with_context(named)?;
     file::parse(path, &text).map_err(|error| ConfigError(error.to_string()))?;
     Ok(text)
 }
 
 /// A bundle as a request to a control port.
-pub fn sent(component: &[u8], cases: Option<String>, signature: Option<&Signature>) -> Value {
+pub fn request_body(component: &[u8], cases: Option<String>, signature: Option<&Signature>) -> Value {
     json!({ "component": STANDARD.encode(component), "cases": cases, "signature": signature.map(Signature::text) })
 }
 
@@ -106,11 +111,14 @@ pub fn run(args: &SignArgs) -> anyhow::Result<()> {
     let output = args.output.clone().unwrap_or_else(|| signature::path_for(&args.bundle.file));
     std::fs::write(&output, signature.text() + "\n").with_context(|| format!("{}", output.display()))?;
     if args.json {
-        return crate::commands::policy::say(&format!("{}\n", json!({ "file": output, "signature": signature })));
+        return crate::commands::policy::print_text(&format!(
+            "{}\n",
+            json!({ "file": output, "signature": signature })
+        ));
     }
     let Statement { component, cases, sequence } = signature.statement();
     let cases = cases.map_or_else(|| "none".into(), |digest| digest.to_string());
-    crate::commands::policy::say(&format!(
+    crate::commands::policy::print_text(&format!(
         "{}\n  component  {component}\n  cases      {cases}\n  sequence   {sequence}\n  key        {}\n",
         output.display(),
         signature.key_id()

@@ -5,8 +5,8 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::commands::control_client::{FleetTargetArgs, Target};
-use crate::commands::policy::fleet::view;
-use crate::commands::policy::say;
+use crate::commands::policy::fleet::fetch_status;
+use crate::commands::policy::print_text;
 use crate::commands::{client_runtime, time};
 use crate::fleet::node_status::NodeStatus;
 use crate::fleet::status::FleetStatus;
@@ -28,13 +28,17 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
         {
             // A gateway on an in-memory store has no fleet.
             let policy = gateway.call(Method::GET, "/v1/policy", None).await?;
-            return if args.json { say(&format!("{policy}\n")) } else { say(&alone(&policy)) };
+            return if args.json {
+                print_text(&format!("{policy}\n"))
+            } else {
+                print_text(&describe_single_gateway(&policy))
+            };
         }
-        let view = view(&target).await?;
+        let status = fetch_status(&target).await?;
         if args.json {
-            return say(&format!("{}\n", json!({ "current": view.current, "nodes": view.nodes })));
+            return print_text(&format!("{}\n", json!({ "current": status.current, "nodes": status.nodes })));
         }
-        say(&text(&view))
+        print_text(&text(&status))
     })
 }
 
@@ -42,33 +46,33 @@ fn since(ms: u64) -> String {
     format!(", since {}", time(ms))
 }
 
-fn alone(policy: &Value) -> String {
+fn describe_single_gateway(policy: &Value) -> String {
     let active = &policy["active"];
     let digest = active["digest"].as_str().unwrap_or("no policy");
     let since = active["since"].as_u64().map(since).unwrap_or_default();
     let source = active["source"].as_str().unwrap_or("none");
     let until = if active["persisted"] == false { ", until it restarts" } else { "" };
     let mut text = format!("{digest}{since}  ({source}{until})\n");
-    if let Some(why) = policy["last_failure"]["reason"].as_str() {
-        text += &format!("  {why}\n");
+    if let Some(reason) = policy["last_failure"]["reason"].as_str() {
+        text += &format!("  {reason}\n");
     }
     text
 }
 
-fn text(view: &FleetStatus) -> String {
-    let is_fleet = view.nodes.is_empty() || view.nodes.iter().any(|node| node.fleet_managed);
-    let mut text = match &view.current {
+fn text(status: &FleetStatus) -> String {
+    let is_fleet = status.nodes.is_empty() || status.nodes.iter().any(|node| node.fleet_managed);
+    let mut text = match &status.current {
         Some(pointer) => {
-            let nobody = if is_fleet { "" } else { ", which no node uses" };
-            format!("fleet policy: {}, sequence {}{nobody}\n", pointer.component, pointer.sequence)
+            let unused = if is_fleet { "" } else { ", which no node uses" };
+            format!("fleet policy: {}, sequence {}{unused}\n", pointer.component, pointer.sequence)
         }
         None if is_fleet => "fleet policy: none was pushed\n".into(),
         None => String::new(),
     };
-    if view.nodes.is_empty() {
+    if status.nodes.is_empty() {
         text += "no node is alive\n";
     }
-    for node in &view.nodes {
+    for node in &status.nodes {
         text += &line(node);
         if let Some(error) = &node.error {
             text += &format!("    {error}\n");

@@ -5,18 +5,18 @@ mod report;
 use anyhow::bail;
 use clap::Args;
 
-use crate::commands::policy::subject::SubjectArgs;
+use crate::commands::policy::component_args::ComponentArgs;
 use crate::commands::policy::test::report::Report;
 use crate::commands::{client_runtime, logging, startup};
 use crate::config::ConfigError;
-use crate::config::raw::LogFormat;
+use crate::config::schema::LogFormat;
 use crate::policytest::run;
 use crate::wasm::compile::Compiler;
 
 #[derive(Debug, Args)]
 pub struct TestArgs {
     #[command(flatten)]
-    subject: SubjectArgs,
+    component: ComponentArgs,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -26,26 +26,26 @@ pub struct TestArgs {
 }
 
 pub fn run(args: &TestArgs) -> anyhow::Result<()> {
-    let subject = &args.subject;
-    let Some(path) = subject.cases() else {
-        let (file, beside) = (subject.file.display(), subject.beside());
+    let component = &args.component;
+    let Some(path) = component.cases() else {
+        let (file, default) = (component.file.display(), component.default_cases());
         let text = format!(
             "policy test: no test cases for {file}: {} does not exist, and no other file was named",
-            beside.display()
+            default.display()
         );
         return Err(ConfigError(text).into());
     };
-    let cases = subject.read(&path)?;
+    let cases = component.read(&path)?;
     let _log = args.log.then(|| logging::init("off,tidegate::policy=debug", LogFormat::Text)).transpose()?;
-    let (limits, cache_dir) = subject.bounds()?;
+    let (limits, cache_dir) = component.limits()?;
     let compiler = Compiler::new(&limits, cache_dir.as_deref())?;
-    let policy = startup::load(&compiler, &subject.file)?;
+    let policy = startup::load(&compiler, &component.file)?;
 
-    let mut report = Report::new(&subject.file, policy.digest(), &path);
+    let mut report = Report::new(&component.file, policy.digest(), &path);
     client_runtime()?.block_on(async {
         for case in &cases {
-            let verdict = run::run(&compiler, &policy, &limits, case).await;
-            let result = report.add(case, verdict);
+            let outcome = run::run(&compiler, &policy, &limits, case).await;
+            let result = report.add(case, outcome);
             if !args.json {
                 print!("{}", result.text(&path));
             }

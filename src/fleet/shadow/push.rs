@@ -9,10 +9,11 @@ use crate::artifact::digest::Digest;
 use crate::fleet::node_status::{NodeStatus, ShadowNodeStatus, live_nodes, truncate_error};
 use crate::fleet::push::{Bundle, POLL_INTERVAL, PushError, next_record, store_blobs};
 use crate::fleet::record;
-use crate::fleet::record::{PrepareFailure, SampleRate, ShadowPush};
+use crate::fleet::record::{PrepareFailure, ShadowPush};
 use crate::shadow::counts::ShadowCounts;
 use crate::store::StoreError;
 use crate::store::fleet::FleetStore;
+use crate::util::ratio::Ratio;
 
 /// Life of the blobs of a shadow policy after it was removed.
 const BLOB_EXPIRY: Duration = Duration::from_secs(3600);
@@ -35,7 +36,7 @@ pub struct ShadowStatus {
     /// Time when it was set, ms since 1970.
     pub since: u64,
     /// The share of clients.
-    pub share: SampleRate,
+    pub share: Ratio,
     /// Sum of the counts of all live nodes.
     pub counts: ShadowCounts,
     /// The live nodes.
@@ -77,7 +78,7 @@ pub enum NoShadowPolicy {
 }
 
 /// Sets the fleet's shadow policy, in place of the present one.
-pub async fn set(store: &dyn FleetStore, bundle: &Bundle, share: SampleRate) -> Result<ShadowPush, PushError> {
+pub async fn set(store: &dyn FleetStore, bundle: &Bundle, share: Ratio) -> Result<ShadowPush, PushError> {
     let pointer = next_record(store, bundle, None).await?;
     let blobs = store_blobs(store, &pointer, bundle).await?;
     let push = ShadowPush { pointer, share };
@@ -172,7 +173,7 @@ mod tests {
             push_id: PushId::new(),
             rollback_of: None,
         };
-        ShadowPush { pointer, share: SampleRate::try_from(0.25).expect("a share") }
+        ShadowPush { pointer, share: Ratio::try_from(0.25).expect("a share") }
     }
 
     fn node(name: &str, shadow: Option<ShadowNodeStatus>) -> NodeStatus {

@@ -225,7 +225,7 @@ mod tests {
 
     async fn scrape() -> String {
         let raw = toml::from_str("store = 'memory:'\nallow-all = true").expect("TOML");
-        let config = Config::check(raw).expect("a configuration");
+        let config = Config::validate(raw).expect("a configuration");
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20, Default::default(), system_clock()));
         let env = config.env(Arc::clone(&store));
         let metrics = Arc::<Metrics>::default();

@@ -6,6 +6,7 @@ use http::Uri;
 
 use crate::event::digits;
 use crate::server::api_error::ApiError;
+use crate::util::ratio::Ratio;
 
 /// The parameters of a query.
 pub struct Params<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
@@ -34,8 +35,10 @@ impl<'a> Params<'a> {
     /// A parameter's value as a share, from 0 to 1.
     pub fn share(&self, name: &str) -> Result<Option<f64>, ApiError> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-        share.map(Some).ok_or_else(|| invalid(format!("{name} must be a number from 0 to 1, not {text:?}")))
+        let share = text.parse().ok().and_then(|share: f64| Ratio::try_from(share).ok());
+        share
+            .map(|share| Some(share.into()))
+            .ok_or_else(|| invalid(format!("{name} must be a number from 0 to 1, not {text:?}")))
     }
 
     /// A parameter's value as a number from `min` to `max`.

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::SemaphorePermit;
 
 use crate::artifact::bundle::PolicyBundle;
-use crate::config::PolicyMode;
+use crate::config::policy::PolicyMode;
 use crate::policy::info::PolicyInfo;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::rollout::replace::{Replacement, ReplacementKind, ReplacementRequest, ReplacementSource};
@@ -128,7 +128,7 @@ pub fn timeout<'a>(uri: &'a Uri, known: &[&str]) -> Result<(Params<'a>, Option<D
 
 /// Fails where the policy cannot be changed through this port.
 pub fn check_managed_here(app: &App) -> Result<(), ApiError> {
-    if app.config.door == PolicyMode::Fleet {
+    if app.config.policy_mode == PolicyMode::Fleet {
         let text = "the fleet manages the policy (policy.source): use `tidegate policy push` and `rollback`";
         return Err(ApiError::PolicyNotManagedHere(text));
     }

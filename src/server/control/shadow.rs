@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::artifact::bundle::PolicyBundle;
 use crate::fleet::node::Fleet;
-use crate::fleet::record::{SampleRate, ShadowPush};
+use crate::fleet::record::ShadowPush;
 use crate::fleet::shadow::push;
 use crate::fleet::shadow::push::{NoShadowPolicy, SHADOW_REPORT_TIMEOUT, ShadowStatus};
 use crate::rollout::replace::{ReplacementKind, ReplacementSource};
@@ -23,6 +23,7 @@ use crate::server::control::{fleet, policy};
 use crate::server::respond;
 use crate::server::respond::Response;
 use crate::shadow::shadow_policy::{ShadowPolicy, ShadowSampling};
+use crate::util::ratio::Ratio;
 
 /// `GET /v1/policy/shadow`
 pub async fn get(app: &App) -> Result<Response, ApiError> {
@@ -55,7 +56,7 @@ pub async fn put(app: &App, request: Request<Incoming>) -> Result<Response, ApiE
 /// Gives the policy to all nodes, and waits for what they report.
 async fn push(app: &App, managing: &Arc<Fleet>, artifact: PolicyBundle, share: f64) -> Result<Response, ApiError> {
     let bundle = fleet::bundle(artifact)?;
-    let share = SampleRate::try_from(share).map_err(|text| ApiError::InvalidParameter(text.into()))?;
+    let share = Ratio::try_from(share).map_err(|error| ApiError::InvalidParameter(error.to_string()))?;
     let store = managing.store();
     let given = push::set(store, &bundle, share).await?;
     let told = push::wait_reported(store, &given, SHADOW_REPORT_TIMEOUT).await?;

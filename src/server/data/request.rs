@@ -116,7 +116,7 @@ mod tests {
 
     fn config(extra: &str) -> Config {
         let raw = toml::from_str(&format!("allow-all = true\n{extra}")).expect("toml");
-        Config::check(raw).expect("valid")
+        Config::validate(raw).expect("valid")
     }
 
     #[test]

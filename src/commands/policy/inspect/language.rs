@@ -1,10 +1,10 @@
 //! Detects the language of a component by the traces that toolchains leave, in various places.
 
-use crate::commands::policy::inspect::anatomy::Anatomy;
+use crate::commands::policy::inspect::contents::Contents;
 
 /// Part of a producer's or library's name, and its language. The first match counts: the interpreters of Python and JavaScript are
 /// written in Rust and C, and have the traces of those too.
-const SIGNS: [(&str, &str); 14] = [
+const TOOLCHAIN_TRACES: [(&str, &str); 14] = [
     ("componentize-py", "Python"),
     ("libpython", "Python"),
     ("componentizejs", "JavaScript (StarlingMonkey)"),
@@ -22,19 +22,19 @@ const SIGNS: [(&str, &str); 14] = [
 ];
 
 /// The language, if it is known, and the tools with their versions.
-pub fn tell(anatomy: &Anatomy) -> (Option<&'static str>, Vec<String>) {
-    let producers = anatomy.producers.iter().map(|(_, name, _)| name);
-    let names: Vec<String> = producers.chain(&anatomy.libraries).map(|name| name.to_lowercase()).collect();
-    let signed = SIGNS.iter().find(|(sign, _)| names.iter().any(|name| name.contains(sign)));
-    let language = signed.map(|(_, language)| *language).or_else(|| {
-        let said =
-            |wanted: &str| anatomy.producers.iter().any(|(field, name, _)| field == "language" && name == wanted);
-        ["Rust", "Go", "Zig"].into_iter().find(|language| said(language)).or_else(|| {
-            let c = anatomy.producers.iter().any(|(field, name, _)| field == "language" && name.starts_with("C1"));
+pub fn detect(contents: &Contents) -> (Option<&'static str>, Vec<String>) {
+    let producers = contents.producers.iter().map(|(_, name, _)| name);
+    let names: Vec<String> = producers.chain(&contents.libraries).map(|name| name.to_lowercase()).collect();
+    let known = TOOLCHAIN_TRACES.iter().find(|(trace, _)| names.iter().any(|name| name.contains(trace)));
+    let language = known.map(|(_, language)| *language).or_else(|| {
+        let is_named =
+            |wanted: &str| contents.producers.iter().any(|(field, name, _)| field == "language" && name == wanted);
+        ["Rust", "Go", "Zig"].into_iter().find(|language| is_named(language)).or_else(|| {
+            let c = contents.producers.iter().any(|(field, name, _)| field == "language" && name.starts_with("C1"));
             c.then_some("C")
         })
     });
-    let toolchain = anatomy.producers.iter().filter(|(field, _, _)| field != "language");
+    let toolchain = contents.producers.iter().filter(|(field, _, _)| field != "language");
     let toolchain = toolchain.map(|(_, name, version)| format!("{name} {version}").trim_end().to_owned());
-    (language, toolchain.chain(anatomy.libraries.iter().cloned()).collect())
+    (language, toolchain.chain(contents.libraries.iter().cloned()).collect())
 }

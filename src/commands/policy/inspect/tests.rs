@@ -4,7 +4,7 @@ use super::*;
 use crate::util::golden::golden;
 use crate::wasm::engine;
 
-/// A component that signs and asks for much; its export is not the interface's.
+/// A component with producers and imports of several packages, whose export is not that of the interface.
 const STRANGER: &str = r#"
     (component
         (import "tidegate:policy/lookup@0.1.0" (instance))
@@ -21,7 +21,7 @@ const STRANGER: &str = r#"
         (instance $empty)
         (export "tidegate:policy/other@0.1.0" (instance $empty)))"#;
 
-fn look(bytes: &[u8]) -> Report {
+fn inspect_bytes(bytes: &[u8]) -> Report {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(bytes).expect("written");
     let compiler = engine::shared().expect("an engine").into();
@@ -31,7 +31,7 @@ fn look(bytes: &[u8]) -> Report {
 
 #[test]
 fn golden_inspect() {
-    let report = look(&wat::parse_str(STRANGER).expect("a component"));
+    let report = inspect_bytes(&wat::parse_str(STRANGER).expect("a component"));
     golden("inspect.json", &(serde_json::to_string_pretty(&report).expect("JSON") + "\n"));
     golden("inspect.txt", &report.text());
 }
@@ -39,7 +39,7 @@ fn golden_inspect() {
 #[test]
 fn the_example_loads() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest-examples/rust-role-based/policy.wasm");
-    let report = look(&std::fs::read(path).expect("it is committed"));
+    let report = inspect_bytes(&std::fs::read(path).expect("it is committed"));
     assert_eq!((report.kind, report.language, report.refused), (Kind::Component, Some("Rust"), None));
     assert_eq!(report.interface.as_deref(), Some("0.1.0"));
     assert!(report.imports.wasi.is_empty() && report.imports.others.is_empty());
@@ -48,36 +48,36 @@ fn the_example_loads() {
 }
 
 #[test]
-fn what_is_no_component_is_told() {
-    for (bytes, kind, why) in [
+fn file_that_is_no_component_is_reported() {
+    for (bytes, kind, reason) in [
         (&b""[..], Kind::NotWasm, "is not WebAssembly"),
         (b"#!/bin/sh", Kind::NotWasm, "is not WebAssembly"),
         (b"\0asm\x01\0\0\0", Kind::CoreModule, "is a core module"),
         (b"\0asm\x0d\0\x01\0", Kind::Component, "does not export"),
         (b"\0asm\x0d\0\x01\0\x00\xff\xff\xff\xff\x0f", Kind::Component, "is not a valid component"),
     ] {
-        let report = look(bytes);
+        let report = inspect_bytes(bytes);
         assert_eq!(report.kind, kind, "{bytes:?}");
         let refused = report.refused.expect("it is refused");
-        assert!(refused.contains(why), "{bytes:?}: {refused}");
+        assert!(refused.contains(reason), "{bytes:?}: {refused}");
     }
     let module =
         wat::parse_str(r#"(module (import "env" "f" (func)) (memory (export "memory") 1))"#).expect("a module");
-    let report = look(&module);
+    let report = inspect_bytes(&module);
     assert_eq!((report.imports.others, report.exports), (vec!["env f".to_owned()], vec!["memory".to_owned()]));
 }
 
-/// Every beginning of a component, and every component with one byte changed, is told without a panic.
+/// Every beginning of a component, and every component with one byte changed, is inspected without a panic.
 #[test]
-fn anything_is_told() {
+fn malformed_components_are_inspected_without_panic() {
     let whole = wat::parse_str(r#"(component (core module (@producers (language "C11" ""))) (import "a:b/c" (func)))"#);
     let whole = whole.expect("a component");
     for at in 0..whole.len() {
-        let _ = language::tell(&Anatomy::of(&whole[..at]));
+        let _ = language::detect(&Contents::of(&whole[..at]));
         for value in [0, 1, 0x7f, 0xff] {
             let mut bytes = whole.clone();
             bytes[at] = value;
-            let _ = language::tell(&Anatomy::of(&bytes));
+            let _ = language::detect(&Contents::of(&bytes));
         }
     }
     // Components within components, a hundred thousand deep.
@@ -85,10 +85,10 @@ fn anything_is_told() {
     for _ in 0..100_000 {
         deep.extend(b"\0asm\x0d\0\x01\0\x04\xff\xff\xff\xff\x0f");
     }
-    assert_eq!(Anatomy::of(&deep).kind, Kind::Component);
+    assert_eq!(Contents::of(&deep).kind, Kind::Component);
 }
 
 #[test]
-fn a_name_cannot_steer_the_terminal() {
+fn control_characters_are_replaced() {
     assert_eq!(plain("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
 }

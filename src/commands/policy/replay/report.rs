@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::commands::policy::replay::entries::Question;
+use crate::commands::policy::replay::recording_reader::RecordedCase;
 use crate::policy::decision_view::DecisionView;
 use crate::shadow::decision_change::{DecisionChange, OutcomeKind, view_changes};
 use crate::wasm::host_trace::RecordedCalls;
@@ -21,18 +21,18 @@ pub struct Report {
     digest: Arc<str>,
     all: bool,
     /// Decisions that were replayed.
-    pub asked: u64,
+    pub replayed: u64,
     same: u64,
-    flips: BTreeMap<DecisionChange, u64>,
-    differs: BTreeMap<&'static str, u64>,
+    changes: BTreeMap<DecisionChange, u64>,
+    changed_fields: BTreeMap<&'static str, u64>,
     incomparable: u64,
-    wanted_network: u64,
+    blocked_requests: u64,
     /// The first call that was not recorded, and its line.
     first_missed: Option<(u64, String)>,
     dropped: u64,
-    foreign: u64,
-    /// The first line that is not one of a recording, and why.
-    pub first_foreign: Option<String>,
+    unreadable: u64,
+    /// The first line that is not one of a recording, and reason.
+    pub first_unreadable: Option<String>,
     policies: Policies,
 }
 
@@ -41,12 +41,12 @@ pub struct Report {
 struct Policies(Vec<String>, bool);
 
 /// A difference, printed at once.
-pub struct Told {
+pub struct ReportLine {
     text: String,
     json: Value,
 }
 
-impl Told {
+impl ReportLine {
     pub fn text(&self) -> String {
         self.text.clone()
     }
@@ -61,86 +61,88 @@ impl Report {
         Self {
             digest: Arc::clone(digest),
             all,
-            asked: 0,
+            replayed: 0,
             same: 0,
-            flips: BTreeMap::new(),
-            differs: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            changed_fields: BTreeMap::new(),
             incomparable: 0,
-            wanted_network: 0,
+            blocked_requests: 0,
             first_missed: None,
             dropped: 0,
-            foreign: 0,
-            first_foreign: None,
+            unreadable: 0,
+            first_unreadable: None,
             policies: Policies::default(),
         }
     }
 
     /// The number of decisions whose outcome changes.
-    pub fn flips(&self) -> u64 {
-        DecisionChange::OUTCOME_CHANGES.iter().filter_map(|flip| self.flips.get(flip)).sum()
+    pub fn outcome_changes(&self) -> u64 {
+        DecisionChange::OUTCOME_CHANGES.iter().filter_map(|change| self.changes.get(change)).sum()
     }
 
     /// Whether no decision could be compared with the recorded one.
     pub const fn nothing_compared(&self) -> bool {
-        self.asked > 0 && self.incomparable == self.asked
+        self.replayed > 0 && self.incomparable == self.replayed
     }
 
     /// Compares a decision with the recorded one.
     pub fn add(
         &mut self,
         line: u64,
-        question: &Question,
+        case: &RecordedCase,
         now: &DecisionView,
         recorded: &RecordedCalls,
-    ) -> Option<Told> {
-        self.asked += 1;
-        self.policies.add(&question.policy);
+    ) -> Option<ReportLine> {
+        self.replayed += 1;
+        self.policies.add(&case.policy);
         let missed = recorded.unanswered();
         if missed.count > 0 || recorded.blocked_request() {
             self.incomparable += 1;
             if missed.count == 0 {
-                self.wanted_network += 1;
+                self.blocked_requests += 1;
             } else if self.first_missed.is_none() {
                 self.first_missed = missed.names.into_iter().next().map(|name| (line, name));
             }
             return None;
         }
-        let before = &question.answer;
-        let differs = view_changes(before, now);
-        let Some(flip) = DecisionChange::between_kinds(kind(before), kind(now), !differs.is_empty()) else {
+        let before = &case.answer;
+        let changed_fields = view_changes(before, now);
+        let Some(change) = DecisionChange::between_kinds(kind(before), kind(now), !changed_fields.is_empty()) else {
             self.same += 1;
             return None;
         };
-        *self.flips.entry(flip).or_default() += 1;
-        if flip == DecisionChange::Other {
-            for field in &differs {
-                *self.differs.entry(field).or_default() += 1;
+        *self.changes.entry(change).or_default() += 1;
+        if change == DecisionChange::Other {
+            for field in &changed_fields {
+                *self.changed_fields.entry(field).or_default() += 1;
             }
             if !self.all {
                 return None;
             }
         }
-        Some(told(line, question, now, flip, &differs))
+        Some(report_line(line, case, now, change, &changed_fields))
     }
 
     /// Counts decisions that the gateway could not record.
-    pub fn dropped(&mut self, lines: u64) -> Option<Told> {
+    pub fn dropped(&mut self, lines: u64) -> Option<ReportLine> {
         self.dropped = self.dropped.saturating_add(lines);
         None
     }
 
     /// Counts a line that is not one of a recording.
-    pub fn foreign(&mut self, line: u64, why: String) -> Option<Told> {
-        self.foreign += 1;
-        let text = format!("line {line}: {why}");
-        self.first_foreign.get_or_insert_with(|| text.clone());
-        (self.foreign <= MAX_REPORTED_LINES)
-            .then(|| Told { text: format!("{text}; skipped\n\n"), json: json!({ "line": line, "unreadable": why }) })
+    pub fn unreadable(&mut self, line: u64, reason: String) -> Option<ReportLine> {
+        self.unreadable += 1;
+        let text = format!("line {line}: {reason}");
+        self.first_unreadable.get_or_insert_with(|| text.clone());
+        (self.unreadable <= MAX_REPORTED_LINES).then(|| ReportLine {
+            text: format!("{text}; skipped\n\n"),
+            json: json!({ "line": line, "unreadable": reason }),
+        })
     }
 
     /// The totals, for people.
     pub fn summary(&self) -> String {
-        let mut text = format!("{} decisions replayed against {}\n", self.asked, self.digest);
+        let mut text = format!("{} decisions replayed against {}\n", self.replayed, self.digest);
         let mut sum = |count: u64, what: &str| {
             if count > 0 {
                 // Writing to a string cannot fail.
@@ -148,25 +150,26 @@ impl Report {
             }
         };
         sum(self.same, "identical");
-        for flip in DecisionChange::OUTCOME_CHANGES {
-            sum(self.flips.get(&flip).copied().unwrap_or(0), flip.name());
+        for change in DecisionChange::OUTCOME_CHANGES {
+            sum(self.changes.get(&change).copied().unwrap_or(0), change.name());
         }
-        let differs: Vec<String> = self.differs.iter().map(|(field, count)| format!("{field} {count}")).collect();
-        let others = self.flips.get(&DecisionChange::Other).copied().unwrap_or(0);
-        sum(others, &format!("same outcome, different response ({})", differs.join(", ")));
+        let changed_fields: Vec<String> =
+            self.changed_fields.iter().map(|(field, count)| format!("{field} {count}")).collect();
+        let others = self.changes.get(&DecisionChange::Other).copied().unwrap_or(0);
+        sum(others, &format!("same outcome, different response ({})", changed_fields.join(", ")));
         let first = self.first_missed.as_ref();
         let first = first.map_or_else(String::new, |(line, name)| format!(" (first in line {line}: {name})"));
         sum(
-            self.incomparable - self.wanted_network,
+            self.incomparable - self.blocked_requests,
             &format!("not compared: needed a call that was not recorded{first}"),
         );
-        sum(self.wanted_network, "not compared: tried to send an HTTP request");
+        sum(self.blocked_requests, "not compared: tried to send an HTTP request");
         let mut lines = String::new();
         if self.dropped > 0 {
             let _ = writeln!(lines, "{} decisions are missing: the gateway dropped them while recording", self.dropped);
         }
-        if self.foreign > 0 {
-            let _ = writeln!(lines, "{} lines are not part of a recording and were skipped", self.foreign);
+        if self.unreadable > 0 {
+            let _ = writeln!(lines, "{} lines are not part of a recording and were skipped", self.unreadable);
         }
         let _ = writeln!(lines, "recorded from {}", self.policies.text());
         text + &lines
@@ -174,22 +177,22 @@ impl Report {
 
     /// The totals as a line of JSON.
     pub fn json(&self) -> String {
-        let flips = DecisionChange::OUTCOME_CHANGES
+        let changes = DecisionChange::OUTCOME_CHANGES
             .iter()
-            .map(|flip| (json!(flip), self.flips.get(flip).copied().unwrap_or(0)));
-        let flips: serde_json::Map<String, Value> =
-            flips.filter_map(|(name, count)| Some((name.as_str()?.to_owned(), json!(count)))).collect();
+            .map(|change| (json!(change), self.changes.get(change).copied().unwrap_or(0)));
+        let changes: serde_json::Map<String, Value> =
+            changes.filter_map(|(name, count)| Some((name.as_str()?.to_owned(), json!(count)))).collect();
         let summary = json!({
             "policy": &*self.digest,
-            "evaluated": self.asked,
+            "evaluated": self.replayed,
             "agree": self.same,
-            "changes": flips,
-            "other": self.flips.get(&DecisionChange::Other).copied().unwrap_or(0),
-            "changed_fields": self.differs,
+            "changes": changes,
+            "other": self.changes.get(&DecisionChange::Other).copied().unwrap_or(0),
+            "changed_fields": self.changed_fields,
             "incomparable": self.incomparable,
-            "blocked_requests": self.wanted_network,
+            "blocked_requests": self.blocked_requests,
             "dropped": self.dropped,
-            "unreadable": self.foreign,
+            "unreadable": self.unreadable,
             "recorded_policies": self.policies.0,
         });
         format!("{}\n", json!({ "summary": summary }))
@@ -221,35 +224,42 @@ fn kind(answer: &DecisionView) -> OutcomeKind {
     }
 }
 
-fn told(line: u64, question: &Question, now: &DecisionView, flip: DecisionChange, differs: &[&'static str]) -> Told {
-    let request = &question.request;
-    let asked: String =
+fn report_line(
+    line: u64,
+    case: &RecordedCase,
+    now: &DecisionView,
+    change: DecisionChange,
+    changed_fields: &[&'static str],
+) -> ReportLine {
+    let request = &case.request;
+    let request_line: String =
         format!("{} {}", request.method, request.path_with_query).chars().take(MAX_REQUEST_CHARS).collect();
-    let differ = if flip == DecisionChange::Other { format!(" ({})", differs.join(", ")) } else { String::new() };
+    let fields =
+        if change == DecisionChange::Other { format!(" ({})", changed_fields.join(", ")) } else { String::new() };
     let text = format!(
-        "line {line}, {}: {}{differ}\n  {}\n  recorded  {}\n  replayed  {}\n\n",
-        question.time,
-        flip.name(),
-        asked.escape_debug(),
-        said(&question.answer),
-        said(now)
+        "line {line}, {}: {}{fields}\n  {}\n  recorded  {}\n  replayed  {}\n\n",
+        case.time,
+        change.name(),
+        request_line.escape_debug(),
+        describe(&case.answer),
+        describe(now)
     );
     let json = json!({
         "line": line,
-        "time": question.time,
+        "time": case.time,
         "request_id": request.id,
-        "change": flip,
-        "changed_fields": differs,
+        "change": change,
+        "changed_fields": changed_fields,
         "request": format!("{} {}", request.method, request.path_with_query),
-        "channels": question.channels,
-        "recorded": question.answer.to_json(),
+        "channels": case.channels,
+        "recorded": case.answer.to_json(),
         "replayed": now.to_json(),
     });
-    Told { text, json }
+    ReportLine { text, json }
 }
 
 /// A decision in one line.
-fn said(answer: &DecisionView) -> String {
+fn describe(answer: &DecisionView) -> String {
     let text = |name| answer.get(name).and_then(Value::as_str).unwrap_or_default();
     let mut line = match kind(answer) {
         OutcomeKind::Allow => match text("subject") {

@@ -23,26 +23,26 @@ fn replay(text: &str, all: bool) -> (String, String, u64) {
     let digest: Arc<str> = "sha256:new".into();
     let limits = Limits::default();
     let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
-    let world = World { env: PolicyEnv::new(store, &limits), limits, cache_dir: None };
-    let (mut report, rehearsal) = (Report::new(&digest, all), ReplayEvaluator::new(policy, 0));
+    let env = ReplayEnv { env: PolicyEnv::new(store, &limits), limits, cache_dir: None };
+    let (mut report, evaluator) = (Report::new(&digest, all), ReplayEvaluator::new(policy, 0));
     let (mut text_out, mut json_out) = (String::new(), String::new());
     client_runtime().expect("a runtime").block_on(async {
-        for (number, line) in (1..).zip(Entries::new(Cursor::new(text))) {
-            let told = match line.expect("it can be read") {
-                Line::Question(question) => {
-                    let (answer, recorded) = world.ask(&rehearsal, &question).await;
-                    report.add(number, &question, &answer, &recorded)
+        for (number, line) in (1..).zip(RecordingReader::new(Cursor::new(text))) {
+            let reported = match line.expect("it can be read") {
+                Line::Case(case) => {
+                    let (answer, recorded) = env.evaluate(&evaluator, &case).await;
+                    report.add(number, &case, &answer, &recorded)
                 }
                 Line::Dropped(lines) => report.dropped(lines),
-                Line::Foreign(why) => report.foreign(number, why),
+                Line::Unreadable(reason) => report.unreadable(number, reason),
             };
-            if let Some(told) = told {
-                text_out += &told.text();
-                json_out += &told.json();
+            if let Some(reported) = reported {
+                text_out += &reported.text();
+                json_out += &reported.json();
             }
         }
     });
-    (text_out + &report.summary(), json_out + &report.json(), report.flips())
+    (text_out + &report.summary(), json_out + &report.json(), report.outcome_changes())
 }
 
 #[test]
@@ -61,21 +61,21 @@ fn golden_replay() {
         line("alice", MEMBER, r#"{"maybe":true}"#),
         line("alice", MEMBER, IN)[..200].to_owned(),
     ];
-    let (text, json, flips) = replay(&lines.join("\n"), true);
-    assert_eq!(flips, 3);
+    let (text, json, changes) = replay(&lines.join("\n"), true);
+    assert_eq!(changes, 3);
     golden("replay.txt", &text);
     golden("replay.jsonl", &json);
 }
 
 #[test]
-fn nothing_flips() {
+fn unchanged_outcomes_are_not_reported() {
     let text = line("alice", MEMBER, IN) + "\n" + &line("admin-1", MEMBER, OUT) + "\n";
-    let (text, _, flips) = replay(&text, false);
-    assert_eq!((flips, text.lines().count()), (0, 4), "{text}");
+    let (text, _, changes) = replay(&text, false);
+    assert_eq!((changes, text.lines().count()), (0, 4), "{text}");
 }
 
 #[test]
-fn a_line_without_end_is_passed_over() {
+fn overlong_line_is_skipped() {
     struct Endless(usize);
     impl std::io::Read for Endless {
         fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
@@ -87,6 +87,6 @@ fn a_line_without_end_is_passed_over() {
     }
     let end = format!("\n{}\n", line("alice", MEMBER, IN));
     let endless = BufReader::new(std::io::Read::chain(Endless(65 << 20), Cursor::new(end)));
-    let lines: Vec<Line> = Entries::new(endless).map(|line| line.expect("it can be read")).collect();
-    assert!(matches!(&lines[..], [Line::Foreign(_), Line::Question(_)]));
+    let lines: Vec<Line> = RecordingReader::new(endless).map(|line| line.expect("it can be read")).collect();
+    assert!(matches!(&lines[..], [Line::Unreadable(_), Line::Case(_)]));
 }

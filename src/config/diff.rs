@@ -8,82 +8,58 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
-use crate::config::live::LIVE;
-use crate::config::live::Live;
-use crate::config::raw::{OPTIONS, Raw, Source};
-use crate::config::{Config, ConfigError, reference, wrong};
+use crate::config::reloadable::Live;
+use crate::config::schema::{OPTIONS, Raw, Reload, SchemaOption, Source};
+use crate::config::{Config, ConfigError, interpolation, invalid};
 use crate::policy::Limits;
 use crate::store::Store;
-use crate::tokens::profile::MAX_KEY_FILE_BYTES;
 use crate::util::files;
 use crate::wasm::host::PolicyContext;
 
-/// Options of the policy environment.
-const AROUND: [&str; 15] = [
-    "policy.cpu-time",
-    "policy.timeout",
-    "policy.max-response-size",
-    "policy.cache-size",
-    "policy.cache-max-age",
-    "policy.lookup.prefixes",
-    "policy.lookup.timeout",
-    "policy.lookup.max-lookups",
-    "policy.settings",
-    "policy.log-rate",
-    "policy.tokens",
-    "policy.egress.hosts",
-    "policy.egress.timeout",
-    "policy.egress.max-response-size",
-    "policy.egress.max-requests",
-];
-/// The option with the public keys of signers.
-const KEYS: &str = "policy.trusted-keys";
-/// Options that say where the policy is.
-const PLACE: [&str; 2] = ["policy.file", "policy.cases"];
+/// Maximum size of a file with keys; a JWKS is the largest.
+const MAX_KEY_FILE_BYTES: u64 = 1 << 20;
+
 /// The option with the bearer token of the control port.
 const TOKEN: &str = "control.token";
 
-/// Whether a running gateway takes an option, as far as that does not depend on its previous value.
-pub fn is_live(path: &str) -> bool {
-    [&AROUND[..], &PLACE, &LIVE].iter().any(|list| list.contains(&path))
-}
-
 /// All options as written, with references to secrets but not the secrets. `Debug` shows nothing.
 #[derive(Clone, PartialEq)]
-pub struct WrittenConfig {
-    options: Table,
+pub struct ConfigSnapshot {
+    options: Value,
     /// A digest of each token profile and the secrets and files that it refers to.
     profiles: BTreeMap<String, [u8; 32]>,
     /// A digest of each file of public keys.
     keys: Vec<[u8; 32]>,
 }
 
-impl std::fmt::Debug for WrittenConfig {
+impl std::fmt::Debug for ConfigSnapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("…")
     }
 }
 
-impl WrittenConfig {
+impl ConfigSnapshot {
     /// Captures the options. This reads files before the configuration uses them, so that a change in between shows up as a difference next time.
     pub fn of(raw: &Raw) -> Result<Self, ConfigError> {
-        let options = Table::try_from(raw).map_err(|error| wrong("cannot be serialized", error))?;
-        let contents =
-            |path: &Option<PathBuf>| path.as_deref().and_then(|path| files::read(path, MAX_KEY_FILE_BYTES).ok());
+        let options = Value::try_from(raw).map_err(|error| invalid("cannot be serialized", error))?;
+        // A file that cannot be read, or is too large, is an error of the option that names it.
+        let contents = |path: &PathBuf| files::read(path, MAX_KEY_FILE_BYTES).ok();
         let profile = |(name, profile): (&String, &_)| {
             let crate::tokens::profile::WrittenProfile { secret, pem, jwks, .. } = profile;
             let mut digest = Sha256::new();
             digest.update(Table::try_from(profile).map(|table| table.to_string()).unwrap_or_default());
             let secret =
-                secret.as_ref().and_then(|secret| secret.text()).and_then(|text| reference::resolve(text).ok());
-            for part in [secret.map(String::into_bytes), contents(pem), contents(jwks)] {
+                secret.as_ref().and_then(|secret| secret.text()).and_then(|text| interpolation::resolve(text).ok());
+            for part in
+                [secret.map(String::into_bytes), pem.as_ref().and_then(contents), jwks.as_ref().and_then(contents)]
+            {
                 // The length separates the parts, so that different parts never have the same digest.
                 digest.update(part.as_ref().map_or(0, Vec::len).to_be_bytes());
                 digest.update(part.unwrap_or_default());
             }
             (name.clone(), digest.finalize().into())
         };
-        let key = |path: &PathBuf| Sha256::digest(files::read(path, MAX_KEY_FILE_BYTES).unwrap_or_default()).into();
+        let key = |path: &PathBuf| Sha256::digest(contents(path).unwrap_or_default()).into();
         Ok(Self {
             options,
             profiles: raw.policy.tokens.iter().map(profile).collect(),
@@ -92,42 +68,42 @@ impl WrittenConfig {
     }
 
     fn get(&self, path: &str) -> Option<&Value> {
-        let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
-        let mut value = self.options.get(first)?;
-        for key in rest.into_iter().flat_map(|rest| rest.split('.')) {
-            value = value.as_table()?.get(key)?;
-        }
-        Some(value)
+        path.split('.').try_fold(&self.options, |value, key| value.as_table()?.get(key))
     }
 
-    fn same(&self, other: &Self, path: &str) -> bool {
-        self.get(path) == other.get(path)
+    fn is_same(&self, other: &Self, option: &SchemaOption) -> bool {
+        let same_keys = option.reload != Reload::TrustedKeys || self.keys == other.keys;
+        same_keys && self.get(&option.path) == other.get(&option.path)
+    }
+
+    /// Whether all options of a class are the same.
+    fn is_same_class(&self, other: &Self, class: Reload) -> bool {
+        OPTIONS.iter().filter(|option| option.reload == class).all(|option| self.is_same(other, option))
     }
 }
 
 impl Config {
     /// Whether both have the same policy environment.
     #[must_use]
-    pub fn has_same_surroundings(&self, other: &Self) -> bool {
+    pub fn has_same_policy_env(&self, other: &Self) -> bool {
         self.settings == other.settings
-            && self.written.profiles == other.written.profiles
-            && AROUND.iter().all(|path| self.written.same(&other.written, path))
+            && self.snapshot.profiles == other.snapshot.profiles
+            && self.snapshot.is_same_class(&other.snapshot, Reload::PolicyEnv)
     }
 
     /// The options that differ from those of a running gateway and that it reads only at startup.
     #[must_use]
     pub fn needs_restart(&self, running: &Self) -> Vec<&'static str> {
-        let live_keys = self.takes_keys_from(running);
-        let kept_token = self.keeps_token_of(running);
-        let taken = |path: &str| match path {
-            KEYS => live_keys,
-            TOKEN => !kept_token,
-            _ => is_live(path),
+        let (live_keys, kept_token) = (self.takes_keys_from(running), self.keeps_token_of(running));
+        let is_read_at_start = |option: &SchemaOption| match option.reload {
+            Reload::Restart => true,
+            Reload::TrustedKeys => !live_keys,
+            Reload::Live => option.path == TOKEN && kept_token,
+            Reload::PolicyEnv | Reload::PolicyFile => false,
         };
-        let is_same = |path: &str| {
-            self.written.same(&running.written, path) && (path != KEYS || self.written.keys == running.written.keys)
-        };
-        OPTIONS.into_iter().filter(|path| !taken(path) && !is_same(path)).collect()
+        let changed =
+            |option: &&SchemaOption| is_read_at_start(option) && !self.snapshot.is_same(&running.snapshot, option);
+        OPTIONS.iter().filter(changed).map(|option| &*option.path).collect()
     }
 
     /// Whether a running gateway takes over the trusted keys: a policy in a file is verified again. Whether signatures are required at
@@ -135,7 +111,7 @@ impl Config {
     #[must_use]
     pub fn takes_keys_from(&self, running: &Self) -> bool {
         // Compares what was written: a gateway whose keys were removed keeps the keys that it has.
-        let wanted = !self.written.keys.is_empty() && !running.written.keys.is_empty();
+        let wanted = !self.snapshot.keys.is_empty() && !running.snapshot.keys.is_empty();
         wanted && self.rollout.source == Source::File && running.rollout.source == Source::File
     }
 
@@ -155,13 +131,13 @@ impl Config {
 
     /// Takes over fetched keys and open connections of an earlier configuration, where their options are unchanged.
     pub fn keep_from(&mut self, before: &Self) {
-        let same = |name: &str| self.written.profiles.get(name) == before.written.profiles.get(name);
+        let same = |name: &str| self.snapshot.profiles.get(name) == before.snapshot.profiles.get(name);
         self.tokens = self.tokens.reusing(&before.tokens, same);
-        if self.written.keys == before.written.keys && self.written.same(&before.written, KEYS) {
+        if self.snapshot.is_same_class(&before.snapshot, Reload::TrustedKeys) {
             self.rollout.trust = Arc::clone(&before.rollout.trust);
         }
-        let egress = AROUND.iter().filter(|path| path.starts_with("policy.egress."));
-        if egress.into_iter().all(|path| self.written.same(&before.written, path)) {
+        let mut egress = OPTIONS.iter().filter(|option| option.path.starts_with("policy.egress."));
+        if egress.all(|option| self.snapshot.is_same(&before.snapshot, option)) {
             self.egress = Arc::clone(&before.egress);
         }
     }
@@ -188,39 +164,46 @@ mod tests {
 
     fn load(toml: &str) -> Config {
         let raw = toml::from_str(&format!("allow-all = true\n{toml}")).expect("toml");
-        Config::check(raw).expect("valid")
+        Config::validate(raw).expect("valid")
     }
 
     #[test]
-    fn what_is_compared_are_options() {
+    fn options_that_are_compared_by_path_exist() {
         // A misspelled option would be equal in all configurations.
-        for path in [&AROUND[..], &PLACE, &LIVE, &[KEYS, TOKEN]].concat() {
-            assert!(OPTIONS.contains(&path), "{path}");
+        for path in
+            [TOKEN, "policy.egress.hosts", "policy.trusted-keys", "policy.file", "policy.cpu-time", "log.filter"]
+        {
+            assert!(OPTIONS.iter().any(|option| option.path == path), "{path}");
         }
+        let classes: Vec<_> = OPTIONS.iter().map(|option| option.reload).collect();
+        let count = |class| classes.iter().filter(|reload| **reload == class).count();
+        assert_eq!((count(Reload::TrustedKeys), count(Reload::PolicyFile)), (1, 2));
     }
 
     #[test]
-    fn the_documentation_says_what_is_live() {
+    fn documentation_states_which_options_are_live() {
         let text = include_str!("../../docs/configuration.md");
-        let mut told = BTreeMap::new();
+        let mut documented = BTreeMap::new();
         for row in text.lines().filter(|line| line.starts_with("| `")) {
             let cells: Vec<&str> = row.split('|').map(str::trim).collect();
             // `policy.allow-unsigned`, `--allow-unsigned`; `policy.tokens.<profile>`
             let names = cells[1].split('`').skip(1).step_by(2).map(|name| name.trim_end_matches(".<profile>"));
-            told.extend(names.filter(|name| OPTIONS.contains(name)).map(|name| (name, cells[3])));
+            documented.extend(
+                names.filter(|name| OPTIONS.iter().any(|option| option.path == **name)).map(|name| (name, cells[3])),
+            );
         }
-        for path in OPTIONS {
-            let expect = match path {
-                KEYS => "in file mode",
-                _ if is_live(path) => "yes",
-                _ => "",
+        for SchemaOption { path, reload } in OPTIONS.iter() {
+            let expect = match reload {
+                Reload::TrustedKeys => "in file mode",
+                Reload::Restart => "",
+                Reload::Live | Reload::PolicyEnv | Reload::PolicyFile => "yes",
             };
-            assert_eq!(told.get(path), Some(&expect), "docs/configuration.md: {path}");
+            assert_eq!(documented.get(&**path), Some(&expect), "docs/configuration.md: {path}");
         }
     }
 
     #[test]
-    fn a_token_may_come_and_change_and_not_go() {
+    fn control_token_can_be_added_and_changed_but_not_removed() {
         let (none, one, two) = (load(""), load("control.token = 'one'"), load("control.token = 'two'"));
         for (new, started, now, expect, restart) in [
             (&one, &none, &none, Some("one"), &[][..]),
@@ -234,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed() {
+    fn difference_names_the_options_that_need_a_restart() {
         let folder = tempfile::tempdir().expect("a folder");
         let secret = folder.path().join("secret");
         std::fs::write(&secret, "one").expect("a file");
@@ -245,7 +228,7 @@ mod tests {
         let running = load(&base);
         let check = |toml: &str, same: bool, restart: &[&str]| {
             let new = load(toml);
-            assert_eq!(new.has_same_surroundings(&running), same, "{toml}");
+            assert_eq!(new.has_same_policy_env(&running), same, "{toml}");
             assert_eq!(new.needs_restart(&running), restart, "{toml}");
         };
         check(&base, true, &[]);
@@ -267,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_the_same_is_kept() {
+    fn unchanged_token_profiles_and_egress_are_reused() {
         let jwks = "jwks-url = 'https://a.example/keys'";
         let one = load(&format!(
             "[policy]\ntokens.a = {{ {jwks} }}\ntokens.b = {{ {jwks} }}\negress.hosts = ['https://a.example']"

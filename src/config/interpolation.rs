@@ -35,12 +35,12 @@ pub enum ReferenceError {
 /// Replaces references with what they refer to.
 pub fn resolve(text: &str) -> Result<String, ReferenceError> {
     let mut value = String::new();
-    walk(text, |part| {
+    parse_parts(text, |part| {
         match part {
             Part::Text(text) => value.push_str(text),
             Part::Dollar => value.push('$'),
-            Part::Variable(name) => value.push_str(&variable(name)?),
-            Part::File(path) => value.push_str(&file(path)?),
+            Part::Variable(name) => value.push_str(&read_variable(name)?),
+            Part::File(path) => value.push_str(&read_file(path)?),
         }
         Ok(())
     })?;
@@ -48,21 +48,21 @@ pub fn resolve(text: &str) -> Result<String, ReferenceError> {
 }
 
 /// The files that a text refers to; none if it is invalid, as [`resolve`] reports.
-pub fn files(text: &str) -> Vec<PathBuf> {
+pub fn list_files(text: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let walked = walk(text, |part| {
+    let parsed = parse_parts(text, |part| {
         if let Part::File(path) = part {
             files.push(PathBuf::from(path));
         }
         Ok(())
     });
-    if walked.is_ok() { files } else { Vec::new() }
+    if parsed.is_ok() { files } else { Vec::new() }
 }
 
 /// The text with its files relative to a directory; unchanged if it is invalid, as [`resolve`] reports.
-pub fn from_folder(text: &str, folder: &Path) -> String {
+pub fn rebase_files(text: &str, folder: &Path) -> String {
     let mut moved = String::new();
-    let walked = walk(text, |part| {
+    let parsed = parse_parts(text, |part| {
         match part {
             Part::Text(text) => moved.push_str(text),
             Part::Dollar => moved.push_str("$$"),
@@ -71,9 +71,10 @@ pub fn from_folder(text: &str, folder: &Path) -> String {
         }
         Ok(())
     });
-    if walked.is_ok() { moved } else { text.to_owned() }
+    if parsed.is_ok() { moved } else { text.to_owned() }
 }
 
+/// A part of a value with references.
 enum Part<'a> {
     Text(&'a str),
     Dollar,
@@ -81,7 +82,8 @@ enum Part<'a> {
     File(&'a str),
 }
 
-fn walk<'a>(
+/// Passes the parts of a text in order; an error of `part` ends it.
+fn parse_parts<'a>(
     mut text: &'a str,
     mut part: impl FnMut(Part<'a>) -> Result<(), ReferenceError>,
 ) -> Result<(), ReferenceError> {
@@ -110,7 +112,7 @@ fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| word(c) && !c.is_ascii_digit()) && text.chars().all(word)
 }
 
-fn variable(name: &str) -> Result<String, ReferenceError> {
+fn read_variable(name: &str) -> Result<String, ReferenceError> {
     std::env::var(name).map_err(|error| match error {
         std::env::VarError::NotPresent => ReferenceError::NoVariable(name.into()),
         std::env::VarError::NotUnicode(_) => ReferenceError::NotUnicode(name.into()),
@@ -118,11 +120,13 @@ fn variable(name: &str) -> Result<String, ReferenceError> {
 }
 
 /// The content of a file, without the newline at its end.
-fn file(path: &str) -> Result<String, ReferenceError> {
-    let mut text = files::read_text(Path::new(path), MAX_FILE_BYTES).map_err(|error| match error.kind() {
-        ErrorKind::FileTooLarge | ErrorKind::InvalidData => ReferenceError::NotText(path.into()),
+fn read_file(path: &str) -> Result<String, ReferenceError> {
+    let not_text = || ReferenceError::NotText(path.into());
+    let bytes = files::read(Path::new(path), MAX_FILE_BYTES).map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge => not_text(),
         _ => ReferenceError::File(path.into(), error),
     })?;
+    let mut text = String::from_utf8(bytes).map_err(|_| not_text())?;
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {
@@ -137,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn references() {
+    fn references_are_resolved_or_rejected() {
         let folder = tempfile::tempdir().expect("a folder");
         let write = |name: &str, text: &[u8]| std::fs::write(folder.path().join(name), text).expect("a file");
         write("key", b"s3cret\n");
@@ -145,7 +149,7 @@ mod tests {
         write("dos", b"a\r\n");
         write("bin", b"\xff");
         write("large", &vec![b'x'; 65 << 10]);
-        let get = |text: &str| resolve(&from_folder(text, folder.path()));
+        let get = |text: &str| resolve(&rebase_files(text, folder.path()));
         // Cargo sets this for every test.
         let version = env!("CARGO_PKG_VERSION");
         for (text, value) in [

@@ -4,16 +4,16 @@ use std::path::PathBuf;
 
 use toml::Value;
 
-use crate::config::raw::Raw;
-use crate::config::reference;
+use crate::config::interpolation;
+use crate::config::schema::Raw;
 
 /// All referenced files, whether they exist or not.
-pub fn files(raw: &Raw) -> Vec<PathBuf> {
+pub fn list_files(raw: &Raw) -> Vec<PathBuf> {
     let policy = &raw.policy;
     let mut files: Vec<PathBuf> = policy.trusted_keys.clone();
     let settings = policy.settings.values().filter_map(Value::as_str);
     let secrets = policy.tokens.values().filter_map(|profile| profile.secret.as_ref()?.text());
-    files.extend(settings.chain(secrets).flat_map(reference::files));
+    files.extend(settings.chain(secrets).flat_map(interpolation::list_files));
     files.extend(policy.tokens.values().flat_map(|profile| [&profile.pem, &profile.jwks]).flatten().cloned());
     files.sort();
     files.dedup();
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_that_are_referred_to() {
+    fn referenced_files_are_listed() {
         let raw: Raw = toml::from_str(
             "[policy]
             file = 'policy.wasm'
@@ -42,6 +42,6 @@ mod tests {
         )
         .expect("toml");
         let expect = ["/run/pepper", "/run/salt", "keys.json", "keys.pem", "one.pub.pem", "secret", "two.pub.pem"];
-        assert_eq!(files(&raw), expect.map(PathBuf::from));
+        assert_eq!(list_files(&raw), expect.map(PathBuf::from));
     }
 }

@@ -24,7 +24,7 @@ pub enum Kind {
 
 /// The parsed parts of a file.
 #[derive(Debug)]
-pub struct Anatomy {
+pub struct Contents {
     pub kind: Kind,
     pub imports: Vec<String>,
     pub exports: Vec<String>,
@@ -34,7 +34,7 @@ pub struct Anatomy {
     pub libraries: BTreeSet<String>,
 }
 
-impl Anatomy {
+impl Contents {
     /// Parses as much as is valid.
     pub fn of(bytes: &[u8]) -> Self {
         let kind = match bytes {
@@ -43,7 +43,7 @@ impl Anatomy {
             [0, b'a', b's', b'm', ..] => Kind::Component,
             _ => Kind::NotWasm,
         };
-        let mut anatomy = Self {
+        let mut contents = Self {
             kind,
             imports: Vec::new(),
             exports: Vec::new(),
@@ -52,9 +52,9 @@ impl Anatomy {
         };
         if matches!(kind, Kind::Component | Kind::CoreModule) {
             // Loading the component reports what is not valid.
-            let _ = anatomy.read(bytes);
+            let _ = contents.read(bytes);
         }
-        anatomy
+        contents
     }
 
     fn read(&mut self, bytes: &[u8]) -> wasmparser::Result<()> {
@@ -102,7 +102,7 @@ impl Anatomy {
     fn add_library(&mut self, name: &str) {
         let library = name.split(':').next().unwrap_or_default();
         if library.starts_with("lib") && library.ends_with(".so") && self.libraries.len() < MAX_NAMES {
-            self.libraries.insert(cut(library));
+            self.libraries.insert(truncate(library));
         }
     }
 
@@ -112,7 +112,7 @@ impl Anatomy {
             for value in field.values {
                 let value = value?;
                 if self.producers.len() < MAX_NAMES {
-                    self.producers.insert((cut(field.name), cut(value.name), cut(value.version)));
+                    self.producers.insert((truncate(field.name), truncate(value.name), truncate(value.version)));
                 }
             }
         }
@@ -128,11 +128,11 @@ impl Anatomy {
 
 fn add(names: &mut Vec<String>, name: &str) {
     if names.len() < MAX_NAMES {
-        names.push(cut(name));
+        names.push(truncate(name));
     }
 }
 
-fn cut(text: &str) -> String {
+fn truncate(text: &str) -> String {
     text.chars().take(MAX_NAME_CHARS).collect()
 }
 

@@ -5,9 +5,9 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use crate::config::ConfigError;
-use crate::config::operations::STDOUT;
-use crate::config::raw::{MISTAKABLE, OPTIONS, Raw, string_for_table};
-use crate::config::reference;
+use crate::config::decisions::STDOUT;
+use crate::config::interpolation;
+use crate::config::schema::{MISTAKABLE, OPTIONS, Raw, string_for_table};
 
 /// Prefix of the environment variables.
 const PREFIX: &str = "TIDEGATE_";
@@ -18,9 +18,9 @@ const NOT_OPTIONS: [&str; 2] = ["TIDEGATE_CONFIG", "TIDEGATE_BIN"];
 
 /// A table with a single option.
 #[must_use]
-pub fn option(path: &str, value: Value) -> Table {
+pub fn single_option(path: &str, value: Value) -> Table {
     let (first, rest) = path.split_once('.').unwrap_or((path, ""));
-    let value = if rest.is_empty() { value } else { Value::Table(option(rest, value)) };
+    let value = if rest.is_empty() { value } else { Value::Table(single_option(rest, value)) };
     Table::from_iter([(first.to_owned(), value)])
 }
 
@@ -38,7 +38,7 @@ pub fn merge(under: &mut Table, over: Table) {
 }
 
 /// Reads the options of a file. Errors name the file, the line and the key.
-pub fn file(path: &Path, text: &str) -> Result<Table, ConfigError> {
+pub fn parse_file(path: &Path, text: &str) -> Result<Table, ConfigError> {
     let error = |error: String| ConfigError(format!("{}: {}", path.display(), error.trim_end()));
     let mut table: Table = toml::from_str(text).map_err(|cause| {
         let hint = string_in_place_of_table(text).map(|hint| format!("{}\n{hint}", cause.to_string().trim_end()));
@@ -61,12 +61,12 @@ pub fn file(path: &Path, text: &str) -> Result<Table, ConfigError> {
         }
         policy.get_mut("shadow").and_then(|shadow| shadow.get_mut("file")).map(from_here);
         if let Some(Value::Table(settings)) = policy.get_mut("settings") {
-            settings.iter_mut().for_each(|(_, value)| refer_from(folder, value));
+            settings.iter_mut().for_each(|(_, value)| rebase_references(folder, value));
         }
         let profiles = policy.get_mut("tokens").and_then(Value::as_table_mut);
         for profile in profiles.into_iter().flatten().filter_map(|(_, value)| value.as_table_mut()) {
             if let Some(value) = profile.get_mut("secret") {
-                refer_from(folder, value);
+                rebase_references(folder, value);
             }
             profile.get_mut("pem").map(from_here);
             profile.get_mut("jwks").map(from_here);
@@ -92,14 +92,14 @@ fn string_in_place_of_table(text: &str) -> Option<String> {
 }
 
 /// Makes the files that a value refers to relative to a directory.
-fn refer_from(folder: &Path, value: &mut Value) {
+fn rebase_references(folder: &Path, value: &mut Value) {
     if let Value::String(text) = value {
-        *text = reference::from_folder(text, folder);
+        *text = interpolation::rebase_files(text, folder);
     }
 }
 
 /// Reads the options of the environment. Errors name the variable but never its value, which may be a secret.
-pub fn environment(variables: impl Iterator<Item = (String, String)>) -> Result<Table, ConfigError> {
+pub fn parse_environment(variables: impl Iterator<Item = (String, String)>) -> Result<Table, ConfigError> {
     let mut table = Table::new();
     let mut variables: Vec<_> = variables.filter(|(name, _)| name.starts_with(PREFIX)).collect();
     // The same error each time.
@@ -108,12 +108,12 @@ pub fn environment(variables: impl Iterator<Item = (String, String)>) -> Result<
         if NOT_OPTIONS.contains(&&*name) {
             continue;
         }
-        if let Some((table, option)) = MISTAKABLE.into_iter().find(|(table, _)| variable(table) == name) {
-            let right = variable(&format!("{table}.{option}"));
+        if let Some((table, option)) = MISTAKABLE.into_iter().find(|(table, _)| variable_name(table) == name) {
+            let right = variable_name(&format!("{table}.{option}"));
             return Err(ConfigError(format!("the environment: {name}: `{table}` is a table: set {right}")));
         }
-        let path = OPTIONS.into_iter().find(|path| variable(path) == name).ok_or_else(|| {
-            let names = OPTIONS.into_iter().map(variable);
+        let option = OPTIONS.iter().find(|option| variable_name(&option.path) == name).ok_or_else(|| {
+            let names = OPTIONS.iter().map(|option| variable_name(&option.path));
             // The common prefix says nothing about similarity.
             let likeness =
                 |s: &str| strsim::jaro_winkler(s.trim_start_matches(PREFIX), name.trim_start_matches(PREFIX));
@@ -122,28 +122,28 @@ pub fn environment(variables: impl Iterator<Item = (String, String)>) -> Result<
             let near = near.map_or_else(String::new, |near| format!("; the nearest is {near}"));
             ConfigError(format!("the environment: {name} is not an option{near}"))
         })?;
-        let value = read(path, &text).map_err(|why| {
+        let value = parse_value(&option.path, &text).map_err(|why| {
             let why = if text.is_empty() { why } else { why.replace(&text, "…") };
             ConfigError(format!("the environment: {name}: {why}"))
         })?;
-        merge(&mut table, option(path, value));
+        merge(&mut table, single_option(&option.path, value));
     }
     Ok(table)
 }
 
 /// The environment variable of an option.
 #[must_use]
-pub fn variable(path: &str) -> String {
+pub fn variable_name(path: &str) -> String {
     format!("{PREFIX}{}", path.to_uppercase().replace(['.', '-'], "_"))
 }
 
 /// Parses a variable's text as the type of the option: a string, a list separated by commas, or any TOML value.
-fn read(path: &str, text: &str) -> Result<Value, String> {
+fn parse_value(path: &str, text: &str) -> Result<Value, String> {
     let list = Value::Array(text.split(',').map(|item| Value::String(item.trim().into())).collect());
     let toml = toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"));
     let mut first_error = None;
     for value in [Some(Value::String(text.into())), toml, Some(list)].into_iter().flatten() {
-        match option(path, value.clone()).try_into::<Raw>() {
+        match single_option(path, value.clone()).try_into::<Raw>() {
             Ok(_) => return Ok(value),
             Err(error) => first_error = first_error.or(Some(error.message().to_owned())),
         }

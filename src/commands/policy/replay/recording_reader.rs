@@ -14,7 +14,7 @@ use crate::wasm::host_trace::HostTrace;
 const MAX_LINE_BYTES: usize = 64 << 20;
 
 /// A recorded decision with its request and the calls that it made.
-pub struct Question {
+pub struct RecordedCase {
     pub time: String,
     pub policy: String,
     pub request: Request,
@@ -25,38 +25,38 @@ pub struct Question {
 
 /// A line of a recording.
 pub enum Line {
-    Question(Box<Question>),
+    Case(Box<RecordedCase>),
     /// This number of decisions was not recorded here.
     Dropped(u64),
-    /// Not part of a recording, and why.
-    Foreign(String),
+    /// Not part of a recording, with the reason.
+    Unreadable(String),
 }
 
 /// Iterator over the lines of a recording.
-pub struct Entries<R> {
+pub struct RecordingReader<R> {
     from: R,
     line: Vec<u8>,
 }
 
-impl<R: BufRead> Entries<R> {
+impl<R: BufRead> RecordingReader<R> {
     pub fn new(from: R) -> Self {
         Self { from, line: Vec::new() }
     }
 
     fn read(&mut self) -> io::Result<Option<Line>> {
         self.line.clear();
-        let most = MAX_LINE_BYTES as u64 + 1;
-        if self.from.by_ref().take(most).read_until(b'\n', &mut self.line)? == 0 {
+        let limit = MAX_LINE_BYTES as u64 + 1;
+        if self.from.by_ref().take(limit).read_until(b'\n', &mut self.line)? == 0 {
             return Ok(None);
         }
-        let is_whole = self.line.last() == Some(&b'\n');
-        if !is_whole && self.line.len() > MAX_LINE_BYTES {
+        let is_complete = self.line.last() == Some(&b'\n');
+        if !is_complete && self.line.len() > MAX_LINE_BYTES {
             self.line = Vec::new();
             self.skip()?;
-            return Ok(Some(Line::Foreign(format!("the line has more than {MAX_LINE_BYTES} bytes"))));
+            return Ok(Some(Line::Unreadable(format!("the line has more than {MAX_LINE_BYTES} bytes"))));
         }
-        Ok(Some(parse(&self.line).unwrap_or_else(|why| {
-            Line::Foreign(if is_whole { why } else { "the recording ends within this line".into() })
+        Ok(Some(parse(&self.line).unwrap_or_else(|reason| {
+            Line::Unreadable(if is_complete { reason } else { "the recording ends within this line".into() })
         })))
     }
 
@@ -76,7 +76,7 @@ impl<R: BufRead> Entries<R> {
     }
 }
 
-impl<R: BufRead> Iterator for Entries<R> {
+impl<R: BufRead> Iterator for RecordingReader<R> {
     type Item = io::Result<Line>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -87,7 +87,7 @@ impl<R: BufRead> Iterator for Entries<R> {
 /// The fields that tell the kinds of lines apart.
 #[derive(Deserialize)]
 #[serde(expecting = "an object")]
-struct Head {
+struct LineKind {
     recording: Option<u32>,
     dropped: Option<u64>,
 }
@@ -96,23 +96,23 @@ fn parse(line: &[u8]) -> Result<Line, String> {
     if line.trim_ascii().is_empty() {
         return Err("the line is empty".into());
     }
-    let head: Head = serde_json::from_slice(line).map_err(|error| json_error(&error))?;
-    match head {
-        Head { recording: None, .. } => {
+    let kind: LineKind = serde_json::from_slice(line).map_err(|error| json_error(&error))?;
+    match kind {
+        LineKind { recording: None, .. } => {
             return Err("not a line of a recording: the field \"recording\" is missing".into());
         }
-        Head { recording: Some(format), .. } if format != FORMAT => {
+        LineKind { recording: Some(format), .. } if format != FORMAT => {
             return Err(format!("the recording has format {format}; this program reads format {FORMAT}"));
         }
-        Head { dropped: Some(lines), .. } => return Ok(Line::Dropped(lines)),
-        Head { .. } => {}
+        LineKind { dropped: Some(lines), .. } => return Ok(Line::Dropped(lines)),
+        LineKind { .. } => {}
     }
     let entry: RecordedDecision = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     let answer = answer(&entry.answer)?;
     let mut trace = HostTrace::new(entry.now);
     trace.sent_requests = entry.network;
     trace.calls = entry.calls;
-    Ok(Line::Question(Box::new(Question {
+    Ok(Line::Case(Box::new(RecordedCase {
         time: entry.time,
         policy: entry.policy,
         request: entry.request.try_into()?,

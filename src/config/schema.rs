@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -17,12 +18,52 @@ use crate::store::fleet_keys::FleetName;
 use crate::store::memory::Seed;
 use crate::tokens::profile::WrittenProfile;
 
+/// When a change of an option takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// At the next start.
+    Restart,
+    /// As soon as the configuration is read.
+    Live,
+    /// When the policy has passed the activation pipeline with the new environment.
+    PolicyEnv,
+    /// When the policy in the file has passed the activation pipeline.
+    PolicyFile,
+    /// Like [`PolicyFile`](Self::PolicyFile) for a policy in a file, like [`Restart`](Self::Restart) for a fleet's policy.
+    TrustedKeys,
+}
+
+/// An option that is not a table.
+#[derive(Debug)]
+pub struct SchemaOption {
+    /// Its path in `tidegate.toml`, such as `policy.lookup.prefixes`.
+    pub path: String,
+    /// When a change takes effect.
+    pub reload: Reload,
+}
+
+/// All options, in the order of the schema.
+pub static OPTIONS: LazyLock<Vec<SchemaOption>> = LazyLock::new(|| {
+    let mut options = Vec::new();
+    Raw::list_options("", &mut options);
+    options
+});
+
+/// Declares a table of options. Each field has a type, a default and a [`Reload`] class, or `Table` if it is a table of options itself.
 macro_rules! section {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
+    ($(#[$doc:meta])* $name:ident {
+        $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr => $reload:ident,)*
+    }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Serialize, Deserialize)]
         #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
         pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+        impl $name {
+            fn list_options(prefix: &str, options: &mut Vec<SchemaOption>) {
+                $(list_option!($reload, $type, format!("{prefix}{}", stringify!($field).replace('_', "-")), options);)*
+            }
+        }
 
         impl Default for $name {
             fn default() -> Self {
@@ -32,52 +73,61 @@ macro_rules! section {
     };
 }
 
+macro_rules! list_option {
+    (Table, $type:ty, $path:expr, $options:ident) => {
+        <$type>::list_options(&($path + "."), $options)
+    };
+    ($reload:ident, $type:ty, $path:expr, $options:ident) => {
+        $options.push(SchemaOption { path: $path, reload: Reload::$reload })
+    };
+}
+
 section! {
     /// `tidegate.toml`, before validation.
     Raw {
         /// Listen address for clients.
-        listen: String = "127.0.0.1:8080".into(),
+        listen: String = "127.0.0.1:8080".into() => Restart,
         /// The control port.
         #[serde(deserialize_with = "control_table")]
-        control: Control = Control::default(),
+        control: Control = Control::default() => Table,
         /// Store URL: `redis://`, `rediss://`, `redis+unix://` or `memory:`.
-        store: String = "redis://127.0.0.1:6379".into(),
+        store: String = "redis://127.0.0.1:6379".into() => Restart,
         /// PEM file of CA certificates to trust for `rediss://`, instead of the system's.
-        store_ca: Option<PathBuf> = None,
+        store_ca: Option<PathBuf> = None => Restart,
         /// Timeout for connecting to the store and for each reply.
         #[serde(with = "crate::util::duration")]
-        store_timeout: Duration = Duration::from_secs(2),
+        store_timeout: Duration = Duration::from_secs(2) => Restart,
         /// Wait at startup until the store answers, instead of failing.
-        wait_for_store: bool = false,
+        wait_for_store: bool = false => Restart,
         /// Directory for compiled policies, rollback history and the toolchains of `policy build`. Default: in the user's cache directory.
-        cache_dir: Option<PathBuf> = None,
+        cache_dir: Option<PathBuf> = None => Restart,
         /// Admit every request, without a policy.
-        allow_all: bool = false,
+        allow_all: bool = false => Restart,
         /// The policy and its limits.
         #[serde(deserialize_with = "policy_table")]
-        policy: Policy = Policy::default(),
+        policy: Policy = Policy::default() => Table,
         /// Event streams.
-        stream: Stream = Stream::default(),
+        stream: Stream = Stream::default() => Table,
         /// Which keys may be channels.
-        channels: Channels = Channels::default(),
+        channels: Channels = Channels::default() => Table,
         /// Which web pages may read streams.
-        cors: Cors = Cors::default(),
+        cors: Cors = Cors::default() => Table,
         /// Throttling of rejected clients.
-        reject: Reject = Reject::default(),
+        reject: Reject = Reject::default() => Table,
         /// The REST protocol that the server half of the npm package speaks.
-        redis_rest: RedisRest = RedisRest::default(),
+        redis_rest: RedisRest = RedisRest::default() => Table,
         /// The decision log and the recording.
-        decisions: Decisions = Decisions::default(),
+        decisions: Decisions = Decisions::default() => Table,
         /// The nodes that share a store.
-        fleet: Fleet = Fleet::default(),
+        fleet: Fleet = Fleet::default() => Table,
         /// The embedded store, `memory:`.
-        memory_store: MemoryStore = MemoryStore::default(),
+        memory_store: MemoryStore = MemoryStore::default() => Table,
         /// The HTTP server.
-        server: Server = Server::default(),
+        server: Server = Server::default() => Table,
         /// Graceful shutdown.
-        drain: Drain = Drain::default(),
+        drain: Drain = Drain::default() => Table,
         /// The log.
-        log: Log = Log::default(),
+        log: Log = Log::default() => Table,
     }
 }
 
@@ -85,9 +135,9 @@ section! {
     /// `[control]`
     Control {
         /// Listen address for operators.
-        listen: String = "127.0.0.1:7080".into(),
+        listen: String = "127.0.0.1:7080".into() => Restart,
         /// Bearer token of the control port; required unless `listen` is a loopback address.
-        token: Option<String> = None,
+        token: Option<String> = None => Live,
     }
 }
 
@@ -95,54 +145,54 @@ section! {
     /// `[policy]`
     Policy {
         /// The policy component.
-        file: Option<PathBuf> = None,
+        file: Option<PathBuf> = None => PolicyFile,
         /// Where the policy comes from: `file`, or `fleet` for the policy that was pushed to the store.
-        source: Source = Source::File,
+        source: Source = Source::File => Restart,
         /// Test cases that a policy must pass before it is activated. Default: `<name>.cases.toml` next to `<name>.wasm`, if it exists.
-        cases: Option<PathBuf> = None,
+        cases: Option<PathBuf> = None => PolicyFile,
         /// PEM files of Ed25519 public keys; a policy must be signed by one of them.
-        trusted_keys: Vec<PathBuf> = Vec::new(),
+        trusted_keys: Vec<PathBuf> = Vec::new() => TrustedKeys,
         /// Accept unsigned policies from the store: anyone who can write to the store can then replace the policy.
-        allow_unsigned: bool = false,
+        allow_unsigned: bool = false => Restart,
         /// After an activation, streams that an older policy admitted are closed, spread over this time; `off` keeps them open.
-        rotation_window: OrOff = OrOff(Some(Duration::from_secs(60))),
+        rotation_window: OrOff = OrOff(Some(Duration::from_secs(60))) => Live,
         /// A shadow policy, evaluated without effect.
-        shadow: Shadow = Shadow::default(),
+        shadow: Shadow = Shadow::default() => Table,
         /// CPU time limit of one decision.
         #[serde(with = "crate::util::duration")]
-        cpu_time: Duration = Duration::from_millis(100),
+        cpu_time: Duration = Duration::from_millis(100) => PolicyEnv,
         /// Wall-clock limit of one decision.
         #[serde(with = "crate::util::duration")]
-        timeout: Duration = Duration::from_secs(2),
+        timeout: Duration = Duration::from_secs(2) => PolicyEnv,
         /// Memory limit of one instance: all its linear memories and tables.
-        max_memory: ByteSize = ByteSize::mib(64),
+        max_memory: ByteSize = ByteSize::mib(64) => Restart,
         /// Maximum number of concurrent decisions.
-        concurrency: usize = 256,
+        concurrency: usize = 256 => Restart,
         /// Number of instances that are started in advance, for policies that take long to start.
-        prewarmed_instances: usize = 8,
+        prewarmed_instances: usize = 8 => Restart,
         /// How long a decision waits for a free instance.
         #[serde(with = "crate::util::duration")]
-        queue_timeout: Duration = Duration::from_secs(1),
+        queue_timeout: Duration = Duration::from_secs(1) => Restart,
         /// Time limit for compiling a component. The largest one measured takes 10 s on two idle cores; a busy machine may need several times that.
         #[serde(with = "crate::util::duration")]
-        compile_timeout: Duration = Duration::from_secs(120),
+        compile_timeout: Duration = Duration::from_secs(120) => Restart,
         /// Maximum size of the headers and body of a policy's response.
-        max_response_size: ByteSize = ByteSize::mib(1),
+        max_response_size: ByteSize = ByteSize::mib(1) => PolicyEnv,
         /// Size of the decision cache; 0 disables it.
-        cache_size: ByteSize = ByteSize::mib(16),
+        cache_size: ByteSize = ByteSize::mib(16) => PolicyEnv,
         /// Maximum time for which a decision is reused.
         #[serde(with = "crate::util::duration")]
-        cache_max_age: Duration = Duration::from_secs(300),
+        cache_max_age: Duration = Duration::from_secs(300) => PolicyEnv,
         /// Look-ups in the store.
-        lookup: Lookup = Lookup::default(),
+        lookup: Lookup = Lookup::default() => Table,
         /// Names and values that the policy can read.
-        settings: BTreeMap<String, Value> = BTreeMap::new(),
+        settings: BTreeMap<String, Value> = BTreeMap::new() => PolicyEnv,
         /// Lines per second that policies may write to the log, over all decisions.
-        log_rate: u32 = 100,
+        log_rate: u32 = 100 => PolicyEnv,
         /// Token profiles: issuers whose tokens the policy can have verified.
-        tokens: BTreeMap<String, WrittenProfile> = BTreeMap::new(),
+        tokens: BTreeMap<String, WrittenProfile> = BTreeMap::new() => PolicyEnv,
         /// Outbound HTTP requests of the policy.
-        egress: Egress = Egress::default(),
+        egress: Egress = Egress::default() => Table,
     }
 }
 
@@ -150,11 +200,11 @@ section! {
     /// `[policy.shadow]`
     Shadow {
         /// The component of the shadow policy.
-        file: Option<PathBuf> = None,
+        file: Option<PathBuf> = None => Live,
         /// Share of clients for which the shadow policy is evaluated, from 0 to 1.
-        share: f64 = 0.1,
+        share: f64 = 0.1 => Live,
         /// Maximum number of concurrent shadow decisions; further ones are dropped.
-        concurrency: usize = 4,
+        concurrency: usize = 4 => Restart,
     }
 }
 
@@ -162,11 +212,11 @@ section! {
     /// `[decisions]`
     Decisions {
         /// Destination of the decision log, one line of JSON per decision: `stdout`, or a file.
-        log: Option<String> = None,
+        log: Option<String> = None => Live,
         /// Fields of the decision log to mask: `subject`, `channels`, `reason`.
-        masked_fields: Vec<String> = Vec::new(),
+        masked_fields: Vec<String> = Vec::new() => Live,
         /// The recording of whole requests, for replay.
-        recording: Recording = Recording::default(),
+        recording: Recording = Recording::default() => Table,
     }
 }
 
@@ -174,11 +224,11 @@ section! {
     /// `[decisions.recording]`
     Recording {
         /// File for whole requests and the replies of their look-ups. It contains credentials.
-        file: Option<PathBuf> = None,
+        file: Option<PathBuf> = None => Live,
         /// Share of decisions to record, from 0 to 1.
-        share: f64 = 0.01,
+        share: f64 = 0.01 => Live,
         /// Maximum size of the recording; it stops there.
-        max_size: ByteSize = ByteSize::mib(256),
+        max_size: ByteSize = ByteSize::mib(256) => Live,
     }
 }
 
@@ -186,9 +236,9 @@ section! {
     /// `[fleet]`
     Fleet {
         /// The fleet's name, part of its keys in the store: fleets with different names on one store share nothing.
-        name: String = FleetName::default().to_string(),
+        name: String = FleetName::default().to_string() => Restart,
         /// Name of this node, unique on its store. Default: the host name and the address of the data port.
-        node_name: Option<String> = None,
+        node_name: Option<String> = None => Restart,
     }
 }
 
@@ -221,8 +271,8 @@ impl<'de> Deserialize<'de> for OrOff {
         if text == "off" {
             return Ok(Self(None));
         }
-        let wrong = || D::Error::custom(format!("{text:?} is neither off nor a time, as 60s or 0s"));
-        humantime::parse_duration(&text).map(|time| Self(Some(time))).map_err(|_| wrong())
+        let invalid = || D::Error::custom(format!("{text:?} is neither off nor a time such as 60s"));
+        humantime::parse_duration(&text).map(|time| Self(Some(time))).map_err(|_| invalid())
     }
 }
 
@@ -230,14 +280,14 @@ section! {
     /// `[policy.egress]`
     Egress {
         /// Origins that the policy may send requests to.
-        hosts: Vec<Host> = Vec::new(),
+        hosts: Vec<Host> = Vec::new() => PolicyEnv,
         /// Time limit of one request, until the last byte of its response.
         #[serde(with = "crate::util::duration")]
-        timeout: Duration = Duration::from_secs(1),
+        timeout: Duration = Duration::from_secs(1) => PolicyEnv,
         /// Maximum size of a response body.
-        max_response_size: ByteSize = ByteSize::mib(1),
+        max_response_size: ByteSize = ByteSize::mib(1) => PolicyEnv,
         /// Maximum number of requests of one decision.
-        max_requests: u32 = 8,
+        max_requests: u32 = 8 => PolicyEnv,
     }
 }
 
@@ -251,26 +301,26 @@ pub enum Host {
     Table(HostTable),
 }
 
-section! {
-    /// An entry of `policy.egress.hosts` with options.
-    HostTable {
-        /// `scheme://host[:port]`
-        url: String = String::new(),
-        /// Whether the host may resolve to a private or loopback address.
-        allow_private: bool = false,
-    }
+/// An entry of `policy.egress.hosts` with options.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HostTable {
+    /// `scheme://host[:port]`
+    pub url: String,
+    /// Whether the host may resolve to a private or loopback address.
+    pub allow_private: bool,
 }
 
 section! {
     /// `[policy.lookup]`
     Lookup {
         /// Prefixes of the keys that a policy may look up; such keys are never channels.
-        prefixes: Vec<String> = Vec::new(),
+        prefixes: Vec<String> = Vec::new() => PolicyEnv,
         /// Maximum number of look-ups of one decision.
-        max_lookups: u32 = 64,
+        max_lookups: u32 = 64 => PolicyEnv,
         /// Time limit of one look-up.
         #[serde(with = "crate::util::duration")]
-        timeout: Duration = Duration::from_secs(1),
+        timeout: Duration = Duration::from_secs(1) => PolicyEnv,
     }
 }
 
@@ -278,23 +328,23 @@ section! {
     /// `[stream]`
     Stream {
         /// Path of the streams; with `/*` at the end, every path below it as well.
-        path: String = "/api/realtime".into(),
+        path: String = "/api/realtime".into() => Restart,
         /// How often an idle stream sends a ping; the stock client gives up after 75 s of silence.
         #[serde(with = "crate::util::duration")]
-        ping_interval: Duration = Duration::from_secs(25),
+        ping_interval: Duration = Duration::from_secs(25) => Restart,
         /// Maximum size of an event; a larger one becomes a gap.
-        max_event_size: ByteSize = ByteSize::mib(8),
+        max_event_size: ByteSize = ByteSize::mib(8) => Restart,
         /// Maximum number of channels of one stream.
-        max_channels_per_stream: usize = 100,
+        max_channels_per_stream: usize = 100 => Restart,
         /// Maximum number of open streams.
-        max_streams: usize = 20_000,
+        max_streams: usize = 20_000 => Restart,
         /// Memory for the event buffers of all channels.
-        buffer_memory: ByteSize = ByteSize::mib(128),
+        buffer_memory: ByteSize = ByteSize::mib(128) => Restart,
         /// Memory for the replays of all streams.
-        replay_memory: ByteSize = ByteSize::mib(32),
+        replay_memory: ByteSize = ByteSize::mib(32) => Restart,
         /// How often the gateway checks a quiet channel for entries whose notification was lost.
         #[serde(with = "crate::util::duration")]
-        reconcile_interval: Duration = Duration::from_secs(5),
+        reconcile_interval: Duration = Duration::from_secs(5) => Restart,
     }
 }
 
@@ -302,9 +352,9 @@ section! {
     /// `[channels]`
     Channels {
         /// Patterns of names that may be channels.
-        allow: Vec<String> = vec!["*".into()],
+        allow: Vec<String> = vec!["*".into()] => Live,
         /// Patterns of names that may not be channels; they take precedence over `allow`.
-        deny: Vec<String> = Vec::new(),
+        deny: Vec<String> = Vec::new() => Live,
     }
 }
 
@@ -312,9 +362,9 @@ section! {
     /// `[cors]`
     Cors {
         /// Origins that may read streams, `*` for all; `http://localhost:*` stands for any port of a host.
-        origins: Vec<String> = vec!["*".into()],
+        origins: Vec<String> = vec!["*".into()] => Live,
         /// Whether pages of these origins may send cookies.
-        credentials: bool = false,
+        credentials: bool = false => Live,
     }
 }
 
@@ -323,7 +373,7 @@ section! {
     Reject {
         /// Delay for a client that was rejected and repeats the request shortly after.
         #[serde(with = "crate::util::duration")]
-        delay: Duration = Duration::ZERO,
+        delay: Duration = Duration::ZERO => Live,
     }
 }
 
@@ -331,7 +381,7 @@ section! {
     /// `[redis-rest]`
     RedisRest {
         /// Bearer tokens for `/redis`; without one, `/redis` does not exist.
-        tokens: Vec<String> = Vec::new(),
+        tokens: Vec<String> = Vec::new() => Live,
     }
 }
 
@@ -339,9 +389,9 @@ section! {
     /// `[memory-store]`
     MemoryStore {
         /// Size of the store; when it is full, the oldest entries are deleted.
-        max_size: ByteSize = ByteSize::mib(64),
+        max_size: ByteSize = ByteSize::mib(64) => Restart,
         /// Initial keys, for look-ups: a string, a list (a set) or a table (a hash).
-        seed: HashMap<String, Seed> = HashMap::new(),
+        seed: HashMap<String, Seed> = HashMap::new() => Restart,
     }
 }
 
@@ -349,9 +399,9 @@ section! {
     /// `[server]`
     Server {
         /// Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted.
-        trusted_proxies: Vec<IpNet> = Vec::new(),
+        trusted_proxies: Vec<IpNet> = Vec::new() => Restart,
         /// Maximum size of a request's line and headers.
-        max_header_size: ByteSize = ByteSize::kib(64),
+        max_header_size: ByteSize = ByteSize::kib(64) => Restart,
     }
 }
 
@@ -360,10 +410,10 @@ section! {
     Drain {
         /// How long the node keeps serving after the signal while it reports not ready, so that load balancers can react.
         #[serde(with = "crate::util::duration")]
-        delay: Duration = Duration::from_secs(5),
+        delay: Duration = Duration::from_secs(5) => Live,
         /// Then streams are closed, spread over this time, so that their clients reconnect.
         #[serde(with = "crate::util::duration")]
-        duration: Duration = Duration::from_secs(5),
+        duration: Duration = Duration::from_secs(5) => Live,
     }
 }
 
@@ -371,9 +421,9 @@ section! {
     /// `[log]`
     Log {
         /// `text` or `json`.
-        format: LogFormat = LogFormat::Text,
+        format: LogFormat = LogFormat::Text => Restart,
         /// Log filter, in the syntax of `tracing`.
-        filter: String = "info".into(),
+        filter: String = "info".into() => Live,
     }
 }
 
@@ -429,74 +479,3 @@ fn mistakable_table<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 
     from.deserialize_any(TableVisitor(names, PhantomData))
 }
-
-/// The path of every option that is not a table, as it stands in `tidegate.toml`; the environment says the same in capitals.
-pub const OPTIONS: [&str; 67] = [
-    "listen",
-    "control.listen",
-    "control.token",
-    "store",
-    "store-ca",
-    "store-timeout",
-    "wait-for-store",
-    "cache-dir",
-    "allow-all",
-    "policy.file",
-    "policy.source",
-    "policy.cases",
-    "policy.trusted-keys",
-    "policy.allow-unsigned",
-    "policy.rotation-window",
-    "policy.shadow.file",
-    "policy.shadow.share",
-    "policy.shadow.concurrency",
-    "policy.cpu-time",
-    "policy.timeout",
-    "policy.max-memory",
-    "policy.concurrency",
-    "policy.prewarmed-instances",
-    "policy.queue-timeout",
-    "policy.compile-timeout",
-    "policy.max-response-size",
-    "policy.cache-size",
-    "policy.cache-max-age",
-    "policy.lookup.prefixes",
-    "policy.lookup.timeout",
-    "policy.lookup.max-lookups",
-    "policy.settings",
-    "policy.log-rate",
-    "policy.tokens",
-    "policy.egress.hosts",
-    "policy.egress.timeout",
-    "policy.egress.max-response-size",
-    "policy.egress.max-requests",
-    "stream.path",
-    "stream.ping-interval",
-    "stream.max-event-size",
-    "stream.max-channels-per-stream",
-    "stream.max-streams",
-    "stream.buffer-memory",
-    "stream.replay-memory",
-    "stream.reconcile-interval",
-    "channels.allow",
-    "channels.deny",
-    "cors.origins",
-    "cors.credentials",
-    "reject.delay",
-    "redis-rest.tokens",
-    "decisions.log",
-    "decisions.masked-fields",
-    "decisions.recording.file",
-    "decisions.recording.share",
-    "decisions.recording.max-size",
-    "fleet.name",
-    "fleet.node-name",
-    "memory-store.max-size",
-    "memory-store.seed",
-    "server.trusted-proxies",
-    "server.max-header-size",
-    "drain.delay",
-    "drain.duration",
-    "log.format",
-    "log.filter",
-];

@@ -7,32 +7,9 @@ use tokio::sync::watch;
 
 use crate::audit;
 use crate::config::cors::Cors;
-use crate::config::operations;
-use crate::config::operations::ShadowConfig;
-use crate::config::raw::Raw;
-use crate::config::{ChannelRules, ConfigError, check, cors, wrong};
-
-/// The paths of these options.
-pub const LIVE: [&str; 18] = [
-    "control.token",
-    "policy.rotation-window",
-    "policy.shadow.file",
-    "policy.shadow.share",
-    "channels.allow",
-    "channels.deny",
-    "cors.origins",
-    "cors.credentials",
-    "reject.delay",
-    "redis-rest.tokens",
-    "decisions.log",
-    "decisions.masked-fields",
-    "decisions.recording.file",
-    "decisions.recording.share",
-    "decisions.recording.max-size",
-    "drain.delay",
-    "drain.duration",
-    "log.filter",
-];
+use crate::config::policy::ShadowConfig;
+use crate::config::schema::Raw;
+use crate::config::{ChannelRules, ConfigError, cors, decisions, invalid, policy, validate};
 
 /// Publishes the current options and their changes.
 pub type Options = watch::Sender<Arc<Live>>;
@@ -66,29 +43,31 @@ pub struct Live {
 
 impl Live {
     /// Validates the options.
-    pub fn check(raw: &Raw) -> Result<Self, ConfigError> {
+    pub fn validate(raw: &Raw) -> Result<Self, ConfigError> {
         let tokens = [&raw.control.token].into_iter().flatten().chain(&raw.redis_rest.tokens);
-        if let Some(token) = tokens.into_iter().find(|token| !check::is_token(token)) {
+        if let Some(token) = tokens.into_iter().find(|token| !validate::is_token(token)) {
             let what =
                 format!("a token of {} characters: must have at least one, all visible ASCII", token.chars().count());
-            return Err(wrong("control.token and redis-rest.tokens", what));
+            return Err(invalid("control.token and redis-rest.tokens", what));
         }
-        check::log_filter(&raw.log.filter)?;
+        validate::parse_log_filter(&raw.log.filter)?;
         let within = raw.policy.rotation_window.0;
         Ok(Self {
             control_token: raw.control.token.clone(),
-            rotation_window: within.map(|time| operations::up_to_a_day("policy.rotation-window", time)).transpose()?,
-            shadow: operations::shadow(&raw.policy.shadow)?,
+            rotation_window: within
+                .map(|time| validate::check_at_most_a_day("policy.rotation-window", time))
+                .transpose()?,
+            shadow: policy::check_shadow(&raw.policy.shadow)?,
             channels: ChannelRules {
-                allow: check::patterns("channels.allow", &raw.channels.allow)?,
-                deny: check::patterns("channels.deny", &raw.channels.deny)?,
+                allow: validate::compile_patterns("channels.allow", &raw.channels.allow)?,
+                deny: validate::compile_patterns("channels.deny", &raw.channels.deny)?,
             },
-            cors: cors::cors(&raw.cors)?,
-            reject_delay: check::reject_delay(raw.reject.delay)?,
+            cors: cors::check_cors(&raw.cors)?,
+            reject_delay: validate::check_reject_delay(raw.reject.delay)?,
             rest_tokens: raw.redis_rest.tokens.clone(),
-            decisions: operations::decisions(&raw.decisions)?,
-            drain_delay: operations::up_to_a_day("drain.delay", raw.drain.delay)?,
-            drain_duration: operations::up_to_a_day("drain.duration", raw.drain.duration)?,
+            decisions: decisions::check_decisions(&raw.decisions)?,
+            drain_delay: validate::check_at_most_a_day("drain.delay", raw.drain.delay)?,
+            drain_duration: validate::check_at_most_a_day("drain.duration", raw.drain.duration)?,
             log_filter: raw.log.filter.clone(),
         })
     }

@@ -7,13 +7,13 @@ use clap::Args;
 use toml::{Table, Value};
 
 use crate::config;
-use crate::config::layers::{merge, option};
+use crate::config::sources::{merge, single_option};
 use crate::config::{Config, ConfigError};
 use crate::policy::Limits;
 use crate::policytest::{TestCase, file};
 
 #[derive(Debug, Args)]
-pub struct SubjectArgs {
+pub struct ComponentArgs {
     /// Component file
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
@@ -28,14 +28,14 @@ pub struct SubjectArgs {
     pub filter: Option<String>,
 }
 
-impl SubjectArgs {
+impl ComponentArgs {
     /// The file of test cases; none if none was named and the component's directory has none.
     pub fn cases(&self) -> Option<PathBuf> {
-        self.cases.clone().or_else(|| Some(self.beside()).filter(|path| path.exists()))
+        self.cases.clone().or_else(|| Some(self.default_cases()).filter(|path| path.exists()))
     }
 
     /// The default path of the test cases.
-    pub fn beside(&self) -> PathBuf {
+    pub fn default_cases(&self) -> PathBuf {
         self.file.with_file_name(file::NAME)
     }
 
@@ -55,17 +55,17 @@ impl SubjectArgs {
     }
 
     /// The decision limits, and the directory of compiled policies.
-    pub fn bounds(&self) -> anyhow::Result<(Limits, Option<PathBuf>)> {
+    pub fn limits(&self) -> anyhow::Result<(Limits, Option<PathBuf>)> {
         let Some(path) = &self.config else { return Ok((Limits::default(), config::cache_dir())) };
-        let config = Config::load(Table::new(), Some(path), self.door()?)?;
+        let config = Config::load(Table::new(), Some(path), self.policy_layer()?)?;
         Ok((config.limits, config.cache_dir))
     }
 
     /// The component of the command line replaces the policy of the configuration.
-    fn door(&self) -> anyhow::Result<Table> {
-        let mut layer = option("allow-all", false.into());
+    fn policy_layer(&self) -> anyhow::Result<Table> {
+        let mut layer = single_option("allow-all", false.into());
         let file = self.file.to_str().context("the component's path is not Unicode")?;
-        merge(&mut layer, option("policy.file", Value::from(file)));
+        merge(&mut layer, single_option("policy.file", Value::from(file)));
         Ok(layer)
     }
 }

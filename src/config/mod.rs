@@ -1,0 +1,300 @@
+//! Merges flags, environment and file into one validated [`Config`]. Errors name the option and a valid value.
+
+pub(crate) mod cors;
+pub(crate) mod decisions;
+pub(crate) mod diff;
+pub(crate) mod fleet;
+pub(crate) mod interpolation;
+pub(crate) mod policy;
+pub(crate) mod referenced_files;
+pub(crate) mod reloadable;
+pub(crate) mod schema;
+pub(crate) mod sources;
+pub(crate) mod stream;
+pub(crate) mod validate;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use globset::GlobSet;
+use ipnet::IpNet;
+use toml::Table;
+
+use crate::config::diff::ConfigSnapshot;
+use crate::config::policy::{PolicyMode, RolloutConfig};
+use crate::config::reloadable::Live;
+use crate::config::schema::{LogFormat, Raw, Source};
+use crate::config::stream::StreamConfig;
+use crate::config::validate::{check_positive, check_size, parse_address};
+use crate::egress::Egress;
+use crate::policy::Limits;
+use crate::policy::settings::Settings;
+use crate::store::Store;
+use crate::store::fleet_keys::{FleetKeys, FleetName, RESERVED_PREFIX};
+use crate::store::memory::Seed;
+use crate::store::url::StoreUrl;
+use crate::tokens::Tokens;
+use crate::util::files;
+use crate::util::fingerprint::FileSnapshot;
+use crate::wasm::host::PolicyEnv;
+
+/// Maximum size of a configuration file; one with seeds may be large.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// An invalid configuration: where, why, and what would be valid.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+fn invalid(key: &str, what: impl std::fmt::Display) -> ConfigError {
+    ConfigError(format!("configuration: {key}: {what}"))
+}
+
+/// The result of reading the configuration.
+#[derive(Debug)]
+pub struct ConfigRead {
+    /// The configuration, or why it is invalid.
+    pub config: Result<Config, ConfigError>,
+    /// The files it was read from, as they were before: its own, whether it exists or not, then those that it refers to.
+    pub files: FileSnapshot,
+}
+
+/// The validated configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// Listen address for clients.
+    pub listen: SocketAddr,
+    /// Listen address for operators.
+    pub control: SocketAddr,
+    /// The store.
+    pub store: StoreConfig,
+    /// Directory for data that can be recreated, such as compiled policies.
+    pub cache_dir: Option<PathBuf>,
+    /// Which policy decides.
+    pub policy_mode: PolicyMode,
+    /// Limits of decisions.
+    pub limits: Limits,
+    /// Prefixes of the keys that policies may look up.
+    pub lookup_prefixes: Vec<String>,
+    /// Settings that policies can read.
+    pub settings: Settings,
+    /// Token profiles that policies can use.
+    pub tokens: Tokens,
+    /// Outbound HTTP of policies.
+    pub egress: Arc<Egress>,
+    /// Event streams.
+    pub stream: StreamConfig,
+    /// Networks of proxies whose forwarding headers are trusted.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Maximum bytes of a request's line and headers.
+    pub max_header_size: usize,
+    /// Where the policy comes from.
+    pub rollout: RolloutConfig,
+    /// The keys of this node's fleet in the store.
+    pub fleet_keys: FleetKeys,
+    /// This node's name, if one is configured.
+    pub node_name: Option<String>,
+    /// Format of log lines.
+    pub log_format: LogFormat,
+    /// Options that change without a restart.
+    pub live: Arc<Live>,
+    /// All options as they were written, for comparison with a later configuration.
+    pub snapshot: ConfigSnapshot,
+}
+
+/// The connection to the store.
+#[derive(Debug)]
+pub struct StoreConfig {
+    /// Its URL.
+    pub url: StoreUrl,
+    /// PEM file of CA certificates to trust, instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// Timeout for connecting and for each reply.
+    pub timeout: Duration,
+    /// Whether startup waits until the store answers.
+    pub wait: bool,
+    /// Maximum bytes of a `memory:` store.
+    pub memory_max_size: usize,
+    /// Initial keys of a `memory:` store.
+    pub seed: HashMap<String, Seed>,
+}
+
+/// Which keys may be channels.
+#[derive(Clone, Debug)]
+pub struct ChannelRules {
+    allow: GlobSet,
+    deny: GlobSet,
+}
+
+impl ChannelRules {
+    /// Whether a key may be a channel. `lookup_prefixes` are those of the active policy.
+    #[must_use]
+    pub fn permit(&self, name: &str, lookup_prefixes: &[String]) -> bool {
+        let looked_up = || lookup_prefixes.iter().any(|prefix| name.starts_with(&**prefix));
+        let reserved = name.starts_with(RESERVED_PREFIX) || looked_up();
+        !reserved && self.allow.is_match(name) && !self.deny.is_match(name)
+    }
+}
+
+impl Config {
+    /// Merges all sources and validates the result. `base` has the command's own defaults, `flags` the command line. Without a
+    /// path, `tidegate.toml` in the working directory is read, if it exists.
+    pub fn load(base: Table, path: Option<&Path>, flags: Table) -> Result<Self, ConfigError> {
+        Self::read(base, path, flags).config
+    }
+
+    /// Like [`load`](Self::load), with the files to watch for changes.
+    #[must_use]
+    pub fn read(base: Table, path: Option<&Path>, flags: Table) -> ConfigRead {
+        let (file, is_named) = Self::locate(path);
+        let mut files = FileSnapshot::take(vec![file.clone()]);
+        let raw = Self::merge_sources(base, Some(&*file).filter(|file| is_named || file.exists()), flags);
+        let config = raw.and_then(|raw| {
+            files.add(referenced_files::list_files(&raw));
+            Self::validate(raw)
+        });
+        ConfigRead { config, files }
+    }
+
+    fn merge_sources(base: Table, file: Option<&Path>, flags: Table) -> Result<Raw, ConfigError> {
+        let mut table = base;
+        if let Some(path) = file {
+            sources::merge(&mut table, Self::read_file(path)?);
+        }
+        let variables = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        sources::merge(&mut table, sources::parse_environment(variables)?);
+        sources::merge(&mut table, flags);
+        table.try_into::<Raw>().map_err(|error| ConfigError(format!("configuration: {}", error.message())))
+    }
+
+    fn read_file(path: &Path) -> Result<Table, ConfigError> {
+        let failed = |what: String| ConfigError(format!("{}: {what}", path.display()));
+        let bytes = files::read(path, MAX_FILE_BYTES).map_err(|error| failed(format!("cannot be read: {error}")))?;
+        let text = String::from_utf8(bytes).map_err(|_| failed("must be UTF-8 text".into()))?;
+        sources::parse_file(path, &text)
+    }
+
+    /// The path of the configuration file, and whether it was named and so must exist.
+    fn locate(flag: Option<&Path>) -> (PathBuf, bool) {
+        let named = flag.map(Path::to_path_buf).or_else(|| std::env::var_os("TIDEGATE_CONFIG").map(PathBuf::from));
+        let is_named = named.is_some();
+        (named.unwrap_or_else(|| "tidegate.toml".into()), is_named)
+    }
+
+    /// Validates the options.
+    pub fn validate(raw: Raw) -> Result<Self, ConfigError> {
+        let snapshot = ConfigSnapshot::of(&raw)?;
+        let listen = parse_address("listen", &raw.listen)?;
+        let control = parse_address("control.listen", &raw.control.listen)?;
+        if !control.ip().is_loopback() && raw.control.token.is_none() {
+            let what = format!("{control} is not a loopback address: set control.token");
+            return Err(invalid("control.listen", what));
+        }
+        let live = Live::validate(&raw)?;
+        let url: StoreUrl = raw.store.parse().map_err(|error| invalid("store", error))?;
+        if !raw.memory_store.seed.is_empty() && !matches!(url, StoreUrl::Memory) {
+            return Err(invalid(
+                "memory-store.seed",
+                "the store is not memory:, and no other store can have seeds: remove them, or set `store` to memory:",
+            ));
+        }
+        let limits = policy::check_limits(&raw.policy)?;
+        let rollout = policy::check_rollout(&raw.policy)?;
+        let policy_mode = match rollout.source {
+            Source::File => policy::choose_local_mode(raw.allow_all, raw.policy.file)?,
+            Source::Fleet => policy::check_fleet_mode(&raw.policy, raw.allow_all, &url)?,
+        };
+        let prefixes = raw.policy.lookup.prefixes;
+        if prefixes.iter().any(String::is_empty) {
+            return Err(invalid(
+                "policy.lookup.prefixes",
+                "an empty prefix would allow every key to be looked up: name the prefixes of the keys",
+            ));
+        }
+        let stream = stream::check_stream(&raw.stream)?;
+        let cache_dir = raw.cache_dir.or_else(cache_dir);
+        if policy_mode == PolicyMode::Fleet && cache_dir.is_none() {
+            let what = "a fleet node stores its policy and the last sequence number there: name a directory";
+            return Err(invalid("cache-dir", what));
+        }
+        Ok(Self {
+            listen,
+            control,
+            store: StoreConfig {
+                url,
+                ca: raw.store_ca,
+                timeout: check_positive("store-timeout", raw.store_timeout)?,
+                wait: raw.wait_for_store,
+                memory_max_size: check_size("memory-store.max-size", raw.memory_store.max_size, 1 << 16, 1 << 40)?,
+                seed: raw.memory_store.seed,
+            },
+            cache_dir,
+            policy_mode,
+            limits,
+            lookup_prefixes: prefixes,
+            settings: policy::resolve_settings(&raw.policy.settings)?,
+            tokens: policy::load_tokens(&raw.policy.tokens)?,
+            egress: Arc::new(policy::build_egress(&raw.policy.egress)?),
+            stream,
+            trusted_proxies: raw.server.trusted_proxies,
+            max_header_size: check_size("server.max-header-size", raw.server.max_header_size, 32 << 10, 1 << 20)?,
+            rollout,
+            fleet_keys: FleetKeys::new(&fleet::parse_fleet_name(&raw.fleet.name)?),
+            node_name: raw.fleet.node_name.map(fleet::check_node_name).transpose()?,
+            log_format: raw.log.format,
+            live: Arc::new(live),
+            snapshot,
+        })
+    }
+
+    /// The environment of policies, with this store.
+    #[must_use]
+    pub fn env(&self, store: Arc<dyn Store>) -> PolicyEnv {
+        PolicyEnv {
+            lookup_prefixes: self.lookup_prefixes.clone(),
+            settings: self.settings.clone(),
+            tokens: self.tokens.clone(),
+            egress: Arc::clone(&self.egress),
+            ..PolicyEnv::new(store, &self.limits)
+        }
+    }
+
+    /// This node's name: the configured one, or the host name with the address of the data port.
+    #[must_use]
+    pub fn node_at(&self, listen: SocketAddr) -> String {
+        self.node_name.clone().unwrap_or_else(|| fleet::build_node_name(listen))
+    }
+
+    /// Whether a client's address is a trusted proxy's.
+    #[must_use]
+    pub fn is_trusted_proxy(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|net| net.contains(&address))
+    }
+}
+
+/// The name of the fleet for a command that needs no other option of the configuration: `TIDEGATE_FLEET_NAME`, else `fleet.name` in the
+/// configuration file, else the default. A file that exists but is not valid is an error, because it may name another fleet.
+pub fn fleet_name() -> Result<FleetName, ConfigError> {
+    let (file, is_named) = Config::locate(None);
+    let mut table = if is_named || file.exists() { Config::read_file(&file)? } else { Table::new() };
+    let variable = sources::variable_name("fleet.name");
+    let value = std::env::var(&variable).ok().map(|value| (variable, value));
+    sources::merge(&mut table, sources::parse_environment(value.into_iter())?);
+    let fleet = table.get("fleet").and_then(|fleet| fleet.get("name")).and_then(toml::Value::as_str);
+    fleet.map_or_else(|| Ok(FleetName::default()), fleet::parse_fleet_name)
+}
+
+/// The default directory for data that can be recreated: `TIDEGATE_CACHE_DIR`, else `tidegate` in the user's cache directory; none if the
+/// user has none.
+#[must_use]
+pub fn cache_dir() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let own = || Some(folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?.join("tidegate"));
+    folder(&sources::variable_name("cache-dir")).or_else(own)
+}
+
+#[cfg(test)]
+mod tests;
