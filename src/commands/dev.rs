@@ -10,7 +10,7 @@ use crate::commands::serve;
 use crate::commands::serve::Start;
 use crate::config::policy::PolicyMode;
 use crate::config::{Config, ConfigError, sources};
-use crate::server::data::playground::Playground;
+use crate::server::app::Playground;
 use crate::store::url::StoreUrl;
 
 #[derive(Debug, Args)]

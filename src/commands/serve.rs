@@ -17,7 +17,7 @@ use crate::config::{Config, ConfigError, ConfigRead};
 use crate::rollout::reload::LoadFn;
 use crate::server;
 use crate::server::app::App;
-use crate::server::data::playground::Playground;
+use crate::server::app::Playground;
 use crate::util::fingerprint::FileSnapshot;
 
 /// Limit for writing the last lines of the decision log at shutdown.

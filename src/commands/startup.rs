@@ -24,7 +24,7 @@ use crate::rollout::rollback_history::HistoryFile;
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::ActivationError;
 use crate::server::app::App;
-use crate::server::data::playground::Playground;
+use crate::server::app::Playground;
 use crate::shadow::shadow_policy::ShadowSampling;
 use crate::store::Store;
 use crate::store::memory::{MemoryStore, system_clock};

@@ -19,12 +19,34 @@ use crate::policy::Failure;
 use crate::policy::info::PolicyInfo;
 use crate::rollout::replace::ReplaceError;
 use crate::rollout::stage::{ActivationError, Stage};
-use crate::server::body::BodyError;
 use crate::server::data::request::InvalidAck;
 use crate::server::respond;
 use crate::server::respond::Response;
 use crate::store::StoreError;
 use crate::store::command::CommandError;
+
+/// Longest pause between two pieces of a body.
+pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for a whole body.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Why a body cannot be read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// With the limit in bytes.
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The client disconnected, or violated HTTP.
+    #[error("the body ended early")]
+    Incomplete,
+    /// A slow client must not hold memory and permits without end.
+    #[error("timeout while reading the body: {} s without a byte, or {} s in total", BODY_IDLE_TIMEOUT.as_secs(), BODY_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+/// Codes of the errors with which the gateway itself refuses a stream request.
+pub const REFUSAL_CODES: [&str; 5] =
+    ["invalid_ack", "too_many_channels", "channel_not_allowed", "too_many_streams", "revoked"];
 
 /// Why a request fails. [`Display`](std::fmt::Display) is the operator's text; [`ApiError::message`] is the client's.
 #[derive(Debug, thiserror::Error)]

@@ -19,13 +19,11 @@ use crate::policy::Failure;
 use crate::rollout::Rollout;
 use crate::rollout::observers::Observers;
 use crate::rollout::stage::Stage;
-use crate::server::control::policy::MAX_POLICY_UPLOADS;
+use crate::server::api_error::REFUSAL_CODES;
 use crate::server::control::stream_stats::StreamStatsCache;
-use crate::server::data::playground::Playground;
 use crate::server::data::rejection_delay::RejectionDelay;
-use crate::server::data::stream::REFUSAL_CODES;
 use crate::server::recent_rejections::RecentRejections;
-use crate::server::shutdown::ShutdownState;
+use crate::server::shutdown_state::ShutdownState;
 use crate::shadow::shadow_policy::ShadowEvaluator;
 use crate::stream::StreamContext;
 use crate::stream::registry::StreamRegistry;
@@ -35,6 +33,9 @@ use crate::util::clock::now_ms;
 
 /// One request may be delayed (`reject.delay`) for this many streams that are allowed.
 const STREAMS_PER_DELAYED_REQUEST: usize = 10;
+
+/// Policies that are uploaded at once: one in the pipeline, one that waits for it, and some that supersede that one. Each may need 90 MB.
+pub const MAX_POLICY_UPLOADS: usize = 4;
 
 /// State that the handlers of both ports share.
 pub struct App {
@@ -73,6 +74,18 @@ pub struct App {
     pub(super) stream_stats: StreamStatsCache,
     /// Limits how many policies are uploaded at once.
     pub(super) policy_uploads: Semaphore,
+}
+
+/// The content of the playground.
+pub struct Playground {
+    /// The policy's name.
+    pub policy: String,
+    /// Sessions to choose from, each with a description.
+    pub users: Vec<(String, String)>,
+    /// Channels to choose from.
+    pub channels: Vec<String>,
+    /// Whether browsers of other machines may use it.
+    pub open_to_all: bool,
 }
 
 impl App {

@@ -1,7 +1,5 @@
 //! Bodies of requests: read within a bound and a time, and parsed as JSON.
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use http::Request;
 use http::header::CONTENT_TYPE;
@@ -10,7 +8,7 @@ use hyper::body::{Body, Incoming};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use crate::server::api_error::ApiError;
+use crate::server::api_error::{ApiError, BODY_IDLE_TIMEOUT, BODY_TIMEOUT, BodyError};
 
 /// What an endpoint expects as its JSON body.
 pub struct ExpectedBody {
@@ -20,34 +18,15 @@ pub struct ExpectedBody {
     pub example: &'static str,
 }
 
-/// Longest pause between two pieces of a body.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time for a whole body.
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(300);
-
-/// Why a body cannot be read.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BodyError {
-    /// With the limit in bytes.
-    #[error("the body is larger than {0} bytes")]
-    TooLarge(usize),
-    /// The client disconnected, or violated HTTP.
-    #[error("the body ended early")]
-    Incomplete,
-    /// A slow client must not hold memory and permits without end.
-    #[error("timeout while reading the body: {} s without a byte, or {} s in total", IDLE_TIMEOUT.as_secs(), TOTAL_TIMEOUT.as_secs())]
-    Timeout,
-}
-
 /// Reads a body of at most `limit` bytes.
 pub async fn read_body<B: Body<Data = Bytes> + Unpin>(mut body: B, limit: usize) -> Result<Bytes, BodyError> {
     if body.size_hint().lower() > limit as u64 {
         return Err(BodyError::TooLarge(limit));
     }
-    let until = Instant::now() + TOTAL_TIMEOUT;
+    let until = Instant::now() + BODY_TIMEOUT;
     let mut bytes = BytesMut::new();
     loop {
-        let next = tokio::time::timeout_at(until.min(Instant::now() + IDLE_TIMEOUT), body.frame());
+        let next = tokio::time::timeout_at(until.min(Instant::now() + BODY_IDLE_TIMEOUT), body.frame());
         let Some(frame) = next.await.map_err(|_| BodyError::Timeout)? else { return Ok(bytes.freeze()) };
         // Trailers are ignored.
         let Ok(data) = frame.map_err(|_| BodyError::Incomplete)?.into_data() else { continue };
@@ -108,7 +87,7 @@ mod tests {
         assert_eq!(read(vec![piece("ab"), Err("gone")]).await, Err(BodyError::Incomplete));
         assert_eq!(read_body(Full::new(Bytes::from_static(b"abcdef")), 5).await, Err(BodyError::TooLarge(5)));
         for (pause, expect) in
-            [(IDLE_TIMEOUT * 2, Err(BodyError::Timeout)), (IDLE_TIMEOUT / 2, Ok(Bytes::from_static(b"xxx")))]
+            [(BODY_IDLE_TIMEOUT * 2, Err(BodyError::Timeout)), (BODY_IDLE_TIMEOUT / 2, Ok(Bytes::from_static(b"xxx")))]
         {
             let slow = stream::iter(0..3).then(async |_| {
                 tokio::time::sleep(pause).await;
@@ -117,7 +96,7 @@ mod tests {
             assert_eq!(read_body(StreamBody::new(Box::pin(slow)), 5).await, expect, "{pause:?}");
         }
         let drops = stream::repeat_with(|| piece("x")).then(async |piece| {
-            tokio::time::sleep(IDLE_TIMEOUT / 2).await;
+            tokio::time::sleep(BODY_IDLE_TIMEOUT / 2).await;
             piece
         });
         assert_eq!(read_body(StreamBody::new(Box::pin(drops)), usize::MAX).await, Err(BodyError::Timeout));

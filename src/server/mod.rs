@@ -12,6 +12,7 @@ mod readiness;
 mod recent_rejections;
 mod respond;
 mod shutdown;
+mod shutdown_state;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

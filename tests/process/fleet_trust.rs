@@ -44,7 +44,7 @@ async fn older_policy_is_activated_only_with_a_new_signature() {
     let text = String::from_utf8(first.clone()).expect("JSON");
     set(&mut redis, "tidegate:{default}:policy:active", text.replace("\"sequence\":1,", "\"sequence\":8,").as_bytes())
         .await;
-    wait_for_error("its sequence number").await;
+    wait_for_error("the sequence number 1 is less than 7").await;
     set(&mut redis, "tidegate:{default}:policy:active", b"{").await;
     wait_for_error("cannot be parsed").await;
     assert_eq!(status(a.data).await, 200, "the active policy stays");

@@ -17,7 +17,7 @@ use crate::policy::info::PolicyInfo;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::rollout::replace::{Replacement, ReplacementKind, ReplacementRequest, ReplacementSource};
 use crate::server::api_error::ApiError;
-use crate::server::app::App;
+use crate::server::app::{App, MAX_POLICY_UPLOADS};
 use crate::server::body::{ExpectedBody, from_json, json_body, json_bytes, read_body};
 use crate::server::control::fleet;
 use crate::server::control::fleet::RollbackRequest;
@@ -28,8 +28,6 @@ use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// Largest JSON body in bytes: base64 is a third longer than the component; cases and signature are small.
 const MAX_BUNDLE_BYTES: usize = MAX_COMPONENT_BYTES as usize / 3 * 4 + 2 * MAX_CASES + (64 << 10);
-/// Policies that are uploaded at once: one in the pipeline, one that waits for it, and some that supersede that one. Each may need 90 MB.
-pub const MAX_POLICY_UPLOADS: usize = 4;
 /// Largest body of the requests without a component, in bytes.
 pub const MAX_COMMAND_BYTES: usize = 8 << 10;
 

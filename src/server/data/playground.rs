@@ -17,7 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::server::access::{host_is_address, is_foreign_page};
 use crate::server::api_error::ApiError;
-use crate::server::app::App;
+use crate::server::app::{App, Playground};
 use crate::server::control;
 use crate::server::respond;
 use crate::server::respond::Response;
@@ -31,18 +31,6 @@ const CSP: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'un
                    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// Characters of a rejection's body that are shown.
 const MAX_BODY_CHARS: usize = 1024;
-
-/// The content of the playground.
-pub struct Playground {
-    /// The policy's name.
-    pub policy: String,
-    /// Sessions to choose from, each with a description.
-    pub users: Vec<(String, String)>,
-    /// Channels to choose from.
-    pub channels: Vec<String>,
-    /// Whether browsers of other machines may use it.
-    pub open_to_all: bool,
-}
 
 /// Sets the session cookie from a path such as `/api/realtime/as/alice`, for an app that sends no cookie to another origin.
 pub fn sign_in<B>(stream_path: &str, request: &mut Request<B>) {

@@ -34,10 +34,6 @@ pub async fn answer(app: &Arc<App>, request: &Request<Incoming>, peer: SocketAdd
     response
 }
 
-/// Codes of the errors with which the gateway itself refuses a stream request.
-pub const REFUSAL_CODES: [&str; 5] =
-    ["invalid_ack", "too_many_channels", "channel_not_allowed", "too_many_streams", "revoked"];
-
 /// Opens a stream: the request is checked first; then the policy is evaluated once, on the whole set of channels.
 async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Result<Response, ApiError> {
     let query = parse(app, request).map_err(|error| refused(app, error))?;

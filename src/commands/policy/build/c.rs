@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rust_embed::RustEmbed;
 use tempfile::TempDir;
 
-use crate::commands::policy::build::{Job, MAX_MANIFEST_BYTES, tools, zig};
+use crate::commands::policy::build::{Job, MAX_MANIFEST_BYTES, tools, zig_toolchain};
 use crate::util::files;
 use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
@@ -152,7 +152,7 @@ impl Compiler {
                 return Ok(Self::Clang { compiler, linker });
             }
         }
-        match zig::find() {
+        match zig_toolchain::find() {
             Some(zig) => Ok(Self::Zig(zig)),
             None => bail!("neither clang with wasm-ld nor zig is installed: {REMEDY}"),
         }

@@ -7,6 +7,7 @@ mod rust;
 mod tools;
 mod typescript;
 mod zig;
+mod zig_toolchain;
 
 use std::path::{Path, PathBuf};
 
