@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use http::{HeaderMap, HeaderValue};
 use tidegate::authz::authorizer::Authorizer;
 use tidegate::policy::{Limits, Outcome, Request};
-use tidegate::store::Store;
+use tidegate::store::EventStore;
 use tidegate::store::memory::{MemoryStore, Seed, system_clock};
 use tidegate::wasm::component::Policy;
 use tidegate::wasm::engine;
@@ -104,12 +104,12 @@ fn us(times: &Histogram<u64>, quantile: f64) -> f64 {
     times.value_at_quantile(quantile) as f64 / 1000.0
 }
 
-fn store() -> Arc<dyn Store> {
+fn store() -> Arc<dyn EventStore> {
     let session = Seed::Text(r#"{"id":"alice","role":"member"}"#.into());
     Arc::new(MemoryStore::new(1 << 20, [("session:alice".to_owned(), session)].into(), system_clock()))
 }
 
-fn authorizer(store: Arc<dyn Store>, component: &[u8]) -> Authorizer {
+fn authorizer(store: Arc<dyn EventStore>, component: &[u8]) -> Authorizer {
     let limits = Limits::default();
     let env = PolicyEnv { lookup_prefixes: vec!["session:".into(), "team:".into()], ..PolicyEnv::new(store, &limits) };
     let engine = engine::engine(&limits).expect("an engine").into();

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ::tidegate::store::Store as Events;
+use ::tidegate::store::EventStore as Events;
 use http::HeaderMap;
 use wasmtime::component::{Component, HasSelf, Linker, ResourceTable};
 use wasmtime::{

@@ -17,7 +17,7 @@ use crate::channel::reader::{StoreReader, jitter};
 use crate::channel::sequencer::PayloadBudget;
 use crate::channel::{Channel, Link};
 use crate::event::{Notification, StreamId};
-use crate::store::{NotificationHandler, Page, Store, StoreError};
+use crate::store::{EventStore, NotificationHandler, Page, StoreError};
 use crate::telemetry::metrics::Metrics;
 
 /// The hub's part of the configuration.
@@ -44,7 +44,7 @@ const MAX_RECONCILED_PER_INTERVAL: usize = 250;
 pub struct Hub(Arc<Shared>);
 
 struct Shared {
-    store: Arc<dyn Store>,
+    store: Arc<dyn EventStore>,
     settings: HubSettings,
     /// Lock order: this map first, then the state of a channel.
     channels: Mutex<HashMap<Arc<str>, Arc<Channel>>>,
@@ -58,7 +58,7 @@ struct Shared {
 
 impl Hub {
     /// Starts a hub on a store, and becomes the store's notification handler.
-    pub fn start(store: Arc<dyn Store>, settings: HubSettings, metrics: Arc<Metrics>) -> Self {
+    pub fn start(store: Arc<dyn EventStore>, settings: HubSettings, metrics: Arc<Metrics>) -> Self {
         let shared = Arc::new(Shared {
             channels: Mutex::default(),
             reader: Arc::new(StoreReader::new(Arc::clone(&store), settings.max_event_size)),
@@ -75,7 +75,7 @@ impl Hub {
     }
 
     #[must_use]
-    pub fn store(&self) -> &Arc<dyn Store> {
+    pub fn store(&self) -> &Arc<dyn EventStore> {
         &self.0.store
     }
 
@@ -89,8 +89,8 @@ impl Hub {
     /// [`CommandBarrier::mark_synced`], and again after each lost link. Called at most once; the key is not a channel.
     pub fn add_barrier(&self, key: &str) -> Arc<CommandBarrier> {
         let barrier = self.0.reader.barrier.get_or_init(|| Arc::new(CommandBarrier::new(key.into())));
-        self.0.store.lead(barrier.key());
-        self.0.store.watch(barrier.key());
+        self.0.store.set_barrier_stream(barrier.key());
+        self.0.store.subscribe(barrier.key());
         Arc::clone(barrier)
     }
 
@@ -104,7 +104,7 @@ impl Hub {
             let name: Arc<str> = name.into();
             let (buffers, payloads) = (Arc::clone(&self.0.buffers), Arc::clone(&self.0.payloads));
             let channel = Arc::new(Channel::new(Arc::clone(&name), buffers, payloads, Arc::clone(&self.0.metrics)));
-            self.0.store.watch(&name);
+            self.0.store.subscribe(&name);
             channels.insert(name, Arc::clone(&channel));
             channel
         });
@@ -136,7 +136,7 @@ impl Hub {
 }
 
 impl NotificationHandler for Shared {
-    fn watching(&self, channel: &str) {
+    fn subscribed(&self, channel: &str) {
         if !self.is_store_up.swap(true, Ordering::Relaxed) {
             tracing::info!("store connection restored");
         }
@@ -152,7 +152,7 @@ impl NotificationHandler for Shared {
         self.start_or_wake_reader(&channel, must_start);
     }
 
-    fn rang(&self, channel: &str, payload: &[u8]) {
+    fn notified(&self, channel: &str, payload: &[u8]) {
         if let Some(barrier) = self.barrier_of(channel) {
             if Notification::parse(payload) != Notification::System {
                 barrier.notified();
@@ -211,7 +211,7 @@ async fn run_timers(hub: Weak<Shared>) {
             if state.members.is_empty() {
                 let keep = now.duration_since(state.idle_since) < hub.settings.linger;
                 if !keep {
-                    hub.store.unwatch(name);
+                    hub.store.unsubscribe(name);
                 }
                 return keep;
             }

@@ -13,7 +13,7 @@ use crate::channel::barrier::CommandBarrier;
 use crate::channel::sequencer::NOTIFICATION_GRACE;
 use crate::channel::{Channel, ChannelState, Link};
 use crate::event::StreamId;
-use crate::store::{Limits, Page, Store, StoreError};
+use crate::store::{EventStore, Limits, Page, StoreError};
 use crate::util::backoff::Backoff;
 
 /// Concurrent reads of all channels. Memory for their pages is at most this times [`PAGE_BYTES`], except for single larger
@@ -27,7 +27,7 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// Reads channels from the store. If there is a command barrier, reads wait for it.
 pub(crate) struct StoreReader {
-    store: Arc<dyn Store>,
+    store: Arc<dyn EventStore>,
     /// A larger entry becomes a gap.
     max_event_size: usize,
     permits: Semaphore,
@@ -36,7 +36,7 @@ pub(crate) struct StoreReader {
 }
 
 impl StoreReader {
-    pub fn new(store: Arc<dyn Store>, max_event_size: usize) -> Self {
+    pub fn new(store: Arc<dyn EventStore>, max_event_size: usize) -> Self {
         let permits = Semaphore::new(MAX_CONCURRENT_READS);
         Self { store, max_event_size, permits, barrier: OnceLock::new() }
     }
@@ -48,7 +48,7 @@ impl StoreReader {
         barrier.wait_synced().await;
         let page = self.store.read(channel, after, limits).await;
         if let Ok(page) = &page {
-            barrier.observed_at(page.lead);
+            barrier.observed_at(page.barrier_position);
         }
         // The page may show new commands, or the link may have been lost and restored during the read.
         barrier.wait_synced().await;

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::config;
 use crate::config::ConfigError;
-use crate::store::Store;
+use crate::store::EventStore;
 use crate::store::fleet_keys::{FleetKeys, FleetName};
 use crate::store::redis::RedisStore;
 use crate::store::url::StoreUrl;

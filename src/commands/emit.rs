@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::commands::control_client::{ChannelTargetArgs, Target};
 use crate::config::ConfigError;
 use crate::event::NewEvent;
-use crate::store::{Retention, Store};
+use crate::store::{EventStore, Retention};
 
 #[derive(Debug, Args)]
 pub struct EmitArgs {

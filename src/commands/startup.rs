@@ -26,7 +26,7 @@ use crate::rollout::stage::ActivationError;
 use crate::server::app::App;
 use crate::server::app::Playground;
 use crate::shadow::shadow_policy::ShadowSampling;
-use crate::store::Store;
+use crate::store::EventStore;
 use crate::store::memory::{MemoryStore, system_clock};
 use crate::store::redis::RedisStore;
 use crate::telemetry::metrics::Metrics;
@@ -193,7 +193,7 @@ async fn open_store(
     config: &StoreConfig,
     may_be_unreachable: bool,
     metrics: Arc<Metrics>,
-) -> anyhow::Result<Arc<dyn Store>> {
+) -> anyhow::Result<Arc<dyn EventStore>> {
     let Some(client) = config.url.client(config.ca.as_deref())? else {
         return Ok(Arc::new(MemoryStore::new(config.memory_max_size, config.seed.clone(), system_clock())));
     };
@@ -228,7 +228,11 @@ pub fn open_signature_policy(config: &Config, node: &str) -> anyhow::Result<Sign
 }
 
 /// Creates the authorizer. Without `allow-all` it refuses every request until a policy is active.
-pub fn open_authorizer(config: &Config, store: Arc<dyn Store>, metrics: Arc<Metrics>) -> anyhow::Result<Authorizer> {
+pub fn open_authorizer(
+    config: &Config,
+    store: Arc<dyn EventStore>,
+    metrics: Arc<Metrics>,
+) -> anyhow::Result<Authorizer> {
     let env = config.env(store);
     let limits = config.limits.clone();
     if config.policy_mode == PolicyMode::AllowAll {

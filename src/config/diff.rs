@@ -12,7 +12,7 @@ use crate::config::reloadable::Live;
 use crate::config::schema::{OPTIONS, Raw, Reload, SchemaOption, Source};
 use crate::config::{Config, ConfigError, interpolation, invalid};
 use crate::policy::Limits;
-use crate::store::Store;
+use crate::store::EventStore;
 use crate::util::files;
 use crate::wasm::host::PolicyContext;
 
@@ -144,7 +144,7 @@ impl Config {
 
     /// The policy environment and limits, in a gateway whose engine was created for `running`.
     #[must_use]
-    pub fn context(&self, store: Arc<dyn Store>, running: &Limits) -> PolicyContext {
+    pub fn context(&self, store: Arc<dyn EventStore>, running: &Limits) -> PolicyContext {
         let limits = Limits {
             max_memory: running.max_memory,
             concurrency: running.concurrency,

@@ -32,7 +32,7 @@ use crate::config::validate::{check_positive, check_size, parse_address};
 use crate::egress::Egress;
 use crate::policy::Limits;
 use crate::policy::settings::Settings;
-use crate::store::Store;
+use crate::store::EventStore;
 use crate::store::fleet_keys::{FleetKeys, FleetName, RESERVED_PREFIX};
 use crate::store::memory::Seed;
 use crate::store::url::StoreUrl;
@@ -252,7 +252,7 @@ impl Config {
 
     /// The environment of policies, with this store.
     #[must_use]
-    pub fn env(&self, store: Arc<dyn Store>) -> PolicyEnv {
+    pub fn env(&self, store: Arc<dyn EventStore>) -> PolicyEnv {
         PolicyEnv {
             lookup_prefixes: self.lookup_prefixes.clone(),
             settings: self.settings.clone(),

@@ -19,7 +19,7 @@ use crate::fleet::commands;
 use crate::fleet::commands::{CommandHandler, ReceivedCommand, ResyncReason};
 use crate::policy::stream_selector::StreamSelector;
 use crate::store::fleet_keys::FleetKeys;
-use crate::store::{Store, StoreError};
+use crate::store::{EventStore, StoreError};
 use crate::stream::registry::StreamRegistry;
 use crate::util::clock::now_ms;
 use crate::util::id::random_id;
@@ -102,14 +102,19 @@ struct Revoke {
 pub struct RevocationService {
     authorizer: Arc<Authorizer>,
     streams: StreamRegistry,
-    store: Arc<dyn Store>,
+    store: Arc<dyn EventStore>,
     keys: FleetKeys,
 }
 
 impl RevocationService {
     /// For this door and these streams, in the fleet with these keys.
     #[must_use]
-    pub fn new(authorizer: Arc<Authorizer>, streams: StreamRegistry, store: Arc<dyn Store>, keys: FleetKeys) -> Self {
+    pub fn new(
+        authorizer: Arc<Authorizer>,
+        streams: StreamRegistry,
+        store: Arc<dyn EventStore>,
+        keys: FleetKeys,
+    ) -> Self {
         Self { authorizer, streams, store, keys }
     }
 
@@ -215,7 +220,7 @@ impl RevocationRequest {
 
 /// Revokes access on all nodes, and returns how many streams that ended.
 pub async fn revoke(
-    store: &dyn Store,
+    store: &dyn EventStore,
     keys: &FleetKeys,
     order: RevocationRequest,
 ) -> Result<RevocationResult, RevokeError> {
@@ -245,7 +250,7 @@ pub async fn revoke(
 }
 
 /// The active revocations, the one that ends last at the end. Removes the others from the store.
-pub async fn list(store: &dyn Store, keys: &FleetKeys) -> Result<Vec<Revocation>, StoreError> {
+pub async fn list(store: &dyn EventStore, keys: &FleetKeys) -> Result<Vec<Revocation>, StoreError> {
     let (mut hold, now) = (Vec::new(), now_ms());
     for revocation in stored(store, keys).await? {
         if revocation.until > now {
@@ -259,18 +264,18 @@ pub async fn list(store: &dyn Store, keys: &FleetKeys) -> Result<Vec<Revocation>
 }
 
 /// Lifts a revocation. False if the store has none of this id; the command is sent in any case.
-pub async fn lift(store: &dyn Store, keys: &FleetKeys, id: &str) -> Result<bool, StoreError> {
+pub async fn lift(store: &dyn EventStore, keys: &FleetKeys, id: &str) -> Result<bool, StoreError> {
     let was = stored(store, keys).await?.iter().any(|revocation| *revocation.id == *id);
     store.hash_set(&keys.revocations(), id, None).await?;
     commands::send_and_wait(store, keys, &json!({ "kind": "lift", "id": id }), REPLY_TIMEOUT).await?;
     Ok(was)
 }
 
-async fn write(store: &dyn Store, keys: &FleetKeys, revocation: &Revocation) -> Result<(), StoreError> {
+async fn write(store: &dyn EventStore, keys: &FleetKeys, revocation: &Revocation) -> Result<(), StoreError> {
     store.hash_set(&keys.revocations(), &revocation.id, Some(&json!(revocation).to_string())).await
 }
 
-async fn stored(store: &dyn Store, keys: &FleetKeys) -> Result<Vec<Revocation>, StoreError> {
+async fn stored(store: &dyn EventStore, keys: &FleetKeys) -> Result<Vec<Revocation>, StoreError> {
     let key = keys.revocations();
     let read = |(id, bytes): (String, Vec<u8>)| match serde_json::from_slice::<Revocation>(&bytes) {
         Ok(revocation) if *revocation.id == *id => Some(revocation),

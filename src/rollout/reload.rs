@@ -16,7 +16,7 @@ use crate::rollout::lock::ActivationGuard;
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::ActivationError;
 use crate::rollout::{Rollout, blocking};
-use crate::store::Store;
+use crate::store::EventStore;
 use crate::util::clock::now_ms;
 use crate::util::fingerprint::{FileSnapshot, Fingerprint};
 use crate::wasm::host::PolicyContext;
@@ -34,7 +34,7 @@ pub type LoadFn = Arc<dyn Fn() -> ConfigRead + Send + Sync>;
 /// What is followed.
 pub struct Reloader {
     rollout: Rollout,
-    store: Arc<dyn Store>,
+    store: Arc<dyn EventStore>,
     /// What the process was started with.
     running: Arc<Config>,
     /// What changes without a restart, for those who want to know.
@@ -57,7 +57,7 @@ impl Reloader {
     #[must_use]
     pub fn new(
         rollout: Rollout,
-        store: Arc<dyn Store>,
+        store: Arc<dyn EventStore>,
         running: Arc<Config>,
         options: Options,
         seen: FileSnapshot,

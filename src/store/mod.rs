@@ -34,7 +34,7 @@ pub enum StoreError {
     Refused(String),
 }
 
-/// What a [`Store::read`] may bring.
+/// What a [`EventStore::read`] may bring.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Entries at the most.
@@ -56,8 +56,8 @@ pub struct Page {
     pub needs: Option<usize>,
     /// The stream; `None` if there is no such key.
     pub stream: Option<StreamState>,
-    /// The last entry of the stream that goes before all others ([`Store::lead`]), at the same moment.
-    pub lead: StreamId,
+    /// The last entry of the stream that goes before all others ([`EventStore::lead`]), at the same moment.
+    pub barrier_position: StreamId,
 }
 
 /// What a stream says about itself.
@@ -65,7 +65,7 @@ pub struct Page {
 pub struct StreamState {
     /// The last id that it generated.
     pub last: StreamId,
-    /// Entries ever added, trimmed ones too.
+    /// Entries ever added, including trimmed ones.
     pub added: u64,
     /// Entries that it holds.
     pub length: u64,
@@ -83,22 +83,22 @@ impl Page {
     }
 }
 
-/// What an emitter may ask for beside the event.
+/// How long an emitter wants the stream to be kept.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Retention {
-    /// Keep so many entries at the most.
+    /// Maximum number of entries to keep.
     pub max_length: Option<u64>,
-    /// Let the whole stream expire so many seconds after this event.
+    /// Seconds after this event until the whole stream expires.
     pub expire_seconds: Option<u64>,
 }
 
-/// Who is told of doorbells. Called from the store's own tasks: it must neither block nor wait.
+/// Receives the notifications of subscribed channels. The store calls it from its own tasks: it must neither block nor wait.
 pub trait NotificationHandler: Send + Sync {
-    /// The subscription to this channel is confirmed: whatever is published from now on rings.
-    fn watching(&self, channel: &str);
-    /// Something was published on the channel.
-    fn rang(&self, channel: &str, payload: &[u8]);
-    /// All subscriptions are gone, until `watching` says otherwise.
+    /// The subscription to this channel is confirmed: everything that is published from now on is reported.
+    fn subscribed(&self, channel: &str);
+    /// A message was published on the channel.
+    fn notified(&self, channel: &str, payload: &[u8]);
+    /// All subscriptions are lost, until `subscribed` is called again.
     fn lost(&self, why: &str);
 }
 
@@ -113,20 +113,21 @@ pub trait KeyLookup: Send + Sync + 'static {
     async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError>;
 }
 
-/// A store. Cheap to share; every method may be called at any time from any task.
+/// A store of channels. It is cheap to share, and every method may be called at any time from any task.
 #[async_trait]
-pub trait Store: KeyLookup {
-    /// Rings this bell from now on. Called once.
-    fn start(&self, bell: Weak<dyn NotificationHandler>);
-    /// Subscribes to a channel's doorbell, again after a lost link, until `unwatch`. Neither calls the bell itself.
-    fn watch(&self, channel: &Arc<str>);
+pub trait EventStore: KeyLookup {
+    /// Reports notifications to this handler from now on. Called once.
+    fn start(&self, handler: Weak<dyn NotificationHandler>);
+    /// Subscribes to a channel's notifications, again after a lost connection, until `unsubscribe`. Neither calls the handler itself: the hub
+    /// calls both under its lock.
+    fn subscribe(&self, channel: &Arc<str>);
     /// Ends a subscription.
-    fn unwatch(&self, channel: &str);
-    /// From now on each page says how far this stream has come. Called once, if at all.
-    fn lead(&self, key: &Arc<str>);
+    fn unsubscribe(&self, channel: &str);
+    /// Each page reports from now on the last id of this stream, at the moment of the read. Called at most once.
+    fn set_barrier_stream(&self, key: &Arc<str>);
     /// The entries after a position, with the stream's state, at one moment.
     async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError>;
-    /// Adds an event and rings its doorbell, at one moment.
+    /// Adds an event and publishes its notification, atomically.
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError>;
     /// All fields of a hash of Tidegate's own.
     async fn hash_all(&self, key: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
@@ -138,6 +139,6 @@ pub trait Store: KeyLookup {
     fn fleet(&self, _keys: &FleetKeys) -> Option<Arc<dyn FleetStore>> {
         None
     }
-    /// Asks for a sign of life.
+    /// Checks that the store answers.
     async fn ping(&self) -> Result<(), StoreError>;
 }

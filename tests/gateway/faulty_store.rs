@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tidegate::event::{NewEvent, StreamId};
 use tidegate::store::command::{Command, Keep, NewId, Reply, Trim};
 use tidegate::store::memory::{MemoryStore, Seed};
-use tidegate::store::{KeyLookup, Limits, NotificationHandler, Page, Retention, Store, StoreError};
+use tidegate::store::{EventStore, KeyLookup, Limits, NotificationHandler, Page, Retention, StoreError};
 
 /// The initial time of the store's clock.
 pub const START: u64 = 1_732_464_000_000;
@@ -38,7 +38,7 @@ struct Relay(Mutex<LinkState>);
 
 struct LinkState {
     up: bool,
-    bell: Option<Weak<dyn NotificationHandler>>,
+    handler: Option<Weak<dyn NotificationHandler>>,
     watched: BTreeSet<Arc<str>>,
     lead: Option<Arc<str>>,
     subscriptions: usize,
@@ -55,7 +55,7 @@ impl FaultyStore {
     pub fn new(seed: HashMap<String, Seed>) -> Arc<Self> {
         let state = LinkState {
             up: true,
-            bell: None,
+            handler: None,
             watched: BTreeSet::new(),
             lead: None,
             subscriptions: 0,
@@ -88,13 +88,13 @@ impl FaultyStore {
 
     /// Cuts the link to the store.
     pub fn disconnect(&self) {
-        let bell = {
+        let handler = {
             let mut state = self.relay.state();
             state.up = false;
-            state.bell.clone()
+            state.handler.clone()
         };
-        if let Some(bell) = bell.and_then(|bell| bell.upgrade()) {
-            bell.lost("the link is cut");
+        if let Some(handler) = handler.and_then(|handler| handler.upgrade()) {
+            handler.lost("the link is cut");
         }
     }
 
@@ -106,7 +106,7 @@ impl FaultyStore {
             state.watched.clone()
         };
         let relay = Arc::clone(&self.relay);
-        tokio::spawn(async move { watched.iter().for_each(|channel| relay.watching(channel)) });
+        tokio::spawn(async move { watched.iter().for_each(|channel| relay.subscribed(channel)) });
     }
 
     /// Notifications are lost from now on, though the link stays up.
@@ -125,7 +125,7 @@ impl FaultyStore {
         let Delivery::Held(held) = held else { panic!("no notification is held") };
         for i in order {
             let (channel, payload) = &held[*i];
-            self.relay.rang(channel, payload);
+            self.relay.notified(channel, payload);
             if paced {
                 for _ in 0..50 {
                     tokio::task::yield_now().await;
@@ -213,10 +213,10 @@ impl FaultyStore {
             (state.watched.clone(), state.lead.clone())
         };
         if let Some(lead) = lead {
-            fresh.lead(&lead);
+            fresh.set_barrier_stream(&lead);
         }
         *self.memory.lock().expect("no test panics under this lock") = Arc::clone(&fresh);
-        watched.iter().for_each(|channel| fresh.watch(channel));
+        watched.iter().for_each(|channel| fresh.subscribe(channel));
     }
 
     /// A stock emitter's `XADD`.
@@ -280,8 +280,8 @@ impl FaultyStore {
 fn memory(seed: &HashMap<String, Seed>, clock: &Arc<AtomicU64>, relay: &Arc<Relay>) -> Arc<MemoryStore> {
     let clock = Arc::clone(clock);
     let memory = MemoryStore::new(LIMIT, seed.clone(), Arc::new(move || clock.load(Ordering::Relaxed)));
-    let bell: Weak<dyn NotificationHandler> = Arc::downgrade(relay) as Weak<dyn NotificationHandler>;
-    memory.start(bell);
+    let handler: Weak<dyn NotificationHandler> = Arc::downgrade(relay) as Weak<dyn NotificationHandler>;
+    memory.start(handler);
     Arc::new(memory)
 }
 
@@ -303,27 +303,27 @@ impl Relay {
     }
 
     /// The hub's handler while the link is up. It is never called under the lock, as the hub calls the store under its own lock.
-    fn bell(&self) -> Option<Arc<dyn NotificationHandler>> {
+    fn handler(&self) -> Option<Arc<dyn NotificationHandler>> {
         let state = self.state();
-        state.bell.as_ref().filter(|_| state.up)?.upgrade()
+        state.handler.as_ref().filter(|_| state.up)?.upgrade()
     }
 }
 
 impl NotificationHandler for Relay {
-    fn watching(&self, channel: &str) {
-        if let Some(bell) = self.bell() {
-            bell.watching(channel);
+    fn subscribed(&self, channel: &str) {
+        if let Some(handler) = self.handler() {
+            handler.subscribed(channel);
         }
     }
 
-    fn rang(&self, channel: &str, payload: &[u8]) {
-        let Some(bell) = self.bell() else { return };
+    fn notified(&self, channel: &str, payload: &[u8]) {
+        let Some(handler) = self.handler() else { return };
         match &mut self.state().delivery {
             Delivery::Immediate => {}
             Delivery::Dropped => return,
             Delivery::Held(held) => return held.push((channel.into(), payload.into())),
         }
-        bell.rang(channel, payload);
+        handler.notified(channel, payload);
     }
 
     fn lost(&self, why: &str) {
@@ -332,31 +332,31 @@ impl NotificationHandler for Relay {
 }
 
 #[async_trait]
-impl Store for FaultyStore {
+impl EventStore for FaultyStore {
     /// Called again by a gateway that replaces another one.
-    fn start(&self, bell: Weak<dyn NotificationHandler>) {
+    fn start(&self, handler: Weak<dyn NotificationHandler>) {
         let mut state = self.relay.state();
-        state.bell = Some(bell);
+        state.handler = Some(handler);
         state.watched.clear();
     }
 
-    fn watch(&self, channel: &Arc<str>) {
+    fn subscribe(&self, channel: &Arc<str>) {
         {
             let mut state = self.relay.state();
             state.watched.insert(Arc::clone(channel));
             state.subscriptions += usize::from(!is_own(channel));
         }
-        self.memory().watch(channel);
+        self.memory().subscribe(channel);
     }
 
-    fn unwatch(&self, channel: &str) {
+    fn unsubscribe(&self, channel: &str) {
         self.relay.state().watched.remove(channel);
-        self.memory().unwatch(channel);
+        self.memory().unsubscribe(channel);
     }
 
-    fn lead(&self, key: &Arc<str>) {
+    fn set_barrier_stream(&self, key: &Arc<str>) {
         self.relay.state().lead = Some(Arc::clone(key));
-        self.memory().lead(key);
+        self.memory().set_barrier_stream(key);
     }
 
     async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError> {

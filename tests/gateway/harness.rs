@@ -16,7 +16,7 @@ use tidegate::rollout::stage::ActivationError;
 use tidegate::server;
 use tidegate::server::Listeners;
 use tidegate::server::app::App;
-use tidegate::store::Store;
+use tidegate::store::EventStore;
 use tidegate::telemetry::metrics::Metrics;
 use tidegate::wasm::component::Policy;
 use tidegate::wasm::engine;
@@ -86,7 +86,7 @@ impl Gateway {
         let toml = format!("store = \"memory:\"\ncache-dir = '{kept}'\nallow-all = true\n{delay}{toml}");
         let config = Config::validate(toml::from_str(&toml).expect("the test's TOML is right")).expect("it is valid");
         let store = store.unwrap_or_else(|| FaultyStore::new(config.store.seed.clone()));
-        let env = config.env(Arc::clone(&store) as Arc<dyn Store>);
+        let env = config.env(Arc::clone(&store) as Arc<dyn EventStore>);
         let limits = config.limits.clone();
         let metrics = Arc::new(Metrics::new());
         let authorizer = match initial {
@@ -98,7 +98,7 @@ impl Gateway {
         if let InitialPolicy::Component(policy) = initial {
             authorizer.activate(load(policy));
         }
-        let hub = Hub::start(Arc::clone(&store) as Arc<dyn Store>, config.stream.hub.clone(), metrics);
+        let hub = Hub::start(Arc::clone(&store) as Arc<dyn EventStore>, config.stream.hub.clone(), metrics);
         let node = config.node_at(config.listen);
         let app =
             Arc::new(App::new(config, node, hub, Arc::new(authorizer), observers, None, SignaturePolicy::default()));

@@ -30,8 +30,8 @@ pub async fn assert_store_works(gateway: Gateway, admin: &mut MultiplexedConnect
     let mut add = cmd("XADD");
     add.arg("news").arg("*").arg(&["data", "\"live\"", "event", "e", "channel", "news"]);
     let id: String = add.query_async(admin).await.expect("added");
-    let bell = format!(r#"{{"data":"live","event":"e","channel":"news","id":"{id}"}}"#);
-    let heard: u64 = cmd("PUBLISH").arg("news").arg(bell).query_async(admin).await.expect("published");
+    let handler = format!(r#"{{"data":"live","event":"e","channel":"news","id":"{id}"}}"#);
+    let heard: u64 = cmd("PUBLISH").arg("news").arg(handler).query_async(admin).await.expect("published");
     assert_eq!((heard, stream.data().await), (1, "live".into()));
     let mut replay = Sse::open(gateway.data, "channel=news&last_ack_news=0").await;
     replay.connected("news").await;

@@ -23,7 +23,7 @@ use crate::fleet::status::FleetStatus;
 use crate::policy::Limits;
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::Rollout;
-use crate::store::Store;
+use crate::store::EventStore;
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::memory::{MemoryStore, system_clock};

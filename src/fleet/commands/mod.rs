@@ -17,7 +17,7 @@ use crate::channel::hub::Hub;
 use crate::event::{Body, NewEvent, StreamId};
 use crate::store::command::{Command, Reply};
 use crate::store::fleet_keys::FleetKeys;
-use crate::store::{Limits, Retention, Store, StoreError};
+use crate::store::{EventStore, Limits, Retention, StoreError};
 
 /// The event name of a command.
 const COMMAND_EVENT: &str = "command";
@@ -69,8 +69,8 @@ pub trait CommandHandler: Send + Sync {
 
 /// Reads the fleet's commands on this node, and passes them to the handlers.
 pub struct Commands {
-    store: Arc<dyn Store>,
-    lead: Arc<CommandBarrier>,
+    store: Arc<dyn EventStore>,
+    barrier: Arc<CommandBarrier>,
     keys: FleetKeys,
     node: String,
     handlers: Mutex<Vec<RegisteredHandler>>,
@@ -84,8 +84,8 @@ impl Commands {
     /// channels wait.
     #[must_use]
     pub fn new(hub: &Hub, keys: FleetKeys, node: String) -> Self {
-        let lead = hub.add_barrier(&keys.commands());
-        Self { store: Arc::clone(hub.store()), lead, keys, node, handlers: Mutex::default() }
+        let barrier = hub.add_barrier(&keys.commands());
+        Self { store: Arc::clone(hub.store()), barrier, keys, node, handlers: Mutex::default() }
     }
 
     /// Adds a handler of these kinds. Call it before [`Self::run`].
@@ -108,12 +108,12 @@ impl Commands {
     /// Whether this node has processed all commands, as far as it knows while its link is up.
     #[must_use]
     pub fn are_synced(&self) -> bool {
-        self.lead.is_synced()
+        self.barrier.is_synced()
     }
 
     /// Waits until this node has processed all commands.
     pub async fn wait_synced(&self) {
-        self.lead.wait_synced().await;
+        self.barrier.wait_synced().await;
     }
 
     fn handlers(&self) -> Vec<RegisteredHandler> {
@@ -122,7 +122,7 @@ impl Commands {
 }
 
 /// Sends a command, which is an object with a `kind`, to all nodes.
-pub async fn send(store: &dyn Store, keys: &FleetKeys, command: &Value) -> Result<StreamId, StoreError> {
+pub async fn send(store: &dyn EventStore, keys: &FleetKeys, command: &Value) -> Result<StreamId, StoreError> {
     let retention = Retention { max_length: Some(MAX_COMMANDS), expire_seconds: None };
     store.emit(&keys.commands(), &NewEvent::new(COMMAND_EVENT, command), retention).await
 }
@@ -138,7 +138,7 @@ pub struct CommandReplies {
 
 /// Sends a command to all nodes, and waits until every subscribed node has replied, or until the timeout.
 pub async fn send_and_wait(
-    store: &dyn Store,
+    store: &dyn EventStore,
     keys: &FleetKeys,
     command: &Value,
     timeout: Duration,

@@ -11,7 +11,7 @@ use crate::fleet::commands::{
     ResyncReason,
 };
 use crate::store::fleet_keys::FleetKeys;
-use crate::store::{Limits, Retention, Store, StoreError};
+use crate::store::{EventStore, Limits, Retention, StoreError};
 use crate::util::backoff::Backoff;
 
 /// Time between reads without a notification: one can get lost although its link stays up.
@@ -61,8 +61,8 @@ impl Commands {
         let (key, mut position) = (self.keys.commands(), None);
         let (mut retry, mut unsubscribed_intervals) = (Backoff::new(MIN_RETRY_DELAY, MAX_RETRY_DELAY), 0);
         loop {
-            let turn = tokio::time::timeout(POLL_INTERVAL, self.lead.wait_work()).await.ok();
-            if turn.is_none() && !self.lead.is_synced() {
+            let catch_up = tokio::time::timeout(POLL_INTERVAL, self.barrier.wait_work()).await.ok();
+            if catch_up.is_none() && !self.barrier.is_synced() {
                 unsubscribed_intervals += 1;
                 if unsubscribed_intervals == MAX_UNSUBSCRIBED_INTERVALS && self.store.ping().await.is_ok() {
                     tracing::error!(
@@ -83,14 +83,14 @@ impl Commands {
             match read {
                 Ok(at) => {
                     retry.reset();
-                    self.lead.set_read_to(at);
-                    if let Some(turn) = turn {
-                        self.lead.mark_synced(turn);
+                    self.barrier.set_read_to(at);
+                    if let Some(catch_up) = catch_up {
+                        self.barrier.mark_synced(catch_up);
                     }
                 }
                 Err(error) => {
                     // Without a notification too: there may be a command that this node cannot read.
-                    self.lead.mark_unsynced();
+                    self.barrier.mark_unsynced();
                     if !matches!(error, StoreError::Unavailable(_)) {
                         tracing::error!(%error, "the commands in {key} cannot be read: event delivery is paused");
                     }
@@ -130,7 +130,7 @@ impl Commands {
                     continue;
                 }
                 read.at = state.last;
-                return Ok(page.lead);
+                return Ok(page.barrier_position);
             }
         }
     }
@@ -182,7 +182,7 @@ impl Commands {
 }
 
 /// Writes the replies to commands, for the senders that wait for them.
-async fn reply(store: Arc<dyn Store>, keys: FleetKeys, node: String, replies: Vec<CommandReply>) {
+async fn reply(store: Arc<dyn EventStore>, keys: FleetKeys, node: String, replies: Vec<CommandReply>) {
     let retention = Retention { max_length: Some(MAX_REPLIES), expire_seconds: Some(REPLY_EXPIRY_SECONDS) };
     // After a long outage nobody waits for the older replies.
     let old = replies.len().saturating_sub(MAX_REPLIES_PER_BATCH);

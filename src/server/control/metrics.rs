@@ -214,7 +214,7 @@ mod tests {
     use crate::channel::hub::Hub;
     use crate::config::Config;
     use crate::rollout::observers::Observers;
-    use crate::store::Store;
+    use crate::store::EventStore;
     use crate::store::memory::{MemoryStore, system_clock};
     use crate::telemetry::metrics::Metrics;
     use crate::util::golden::golden;
@@ -226,7 +226,7 @@ mod tests {
     async fn scrape() -> String {
         let raw = toml::from_str("store = 'memory:'\nallow-all = true").expect("TOML");
         let config = Config::validate(raw).expect("a configuration");
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20, Default::default(), system_clock()));
+        let store: Arc<dyn EventStore> = Arc::new(MemoryStore::new(1 << 20, Default::default(), system_clock()));
         let env = config.env(Arc::clone(&store));
         let metrics = Arc::<Metrics>::default();
         let authorizer =

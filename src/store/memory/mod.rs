@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Command, Keep, NewId, Reply, Trim, bound};
-use crate::store::{KeyLookup, Limits, NotificationHandler, Page, Retention, Store, StoreError, StreamState};
+use crate::store::{EventStore, KeyLookup, Limits, NotificationHandler, Page, Retention, StoreError, StreamState};
 
 /// What a value of the seed is; its TOML type tells.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -41,8 +41,8 @@ pub fn system_clock() -> Clock {
 pub struct MemoryStore {
     state: Mutex<State>,
     seed: HashMap<String, Seed>,
-    bell: OnceLock<Weak<dyn NotificationHandler>>,
-    lead: OnceLock<Arc<str>>,
+    handler: OnceLock<Weak<dyn NotificationHandler>>,
+    barrier_stream: OnceLock<Arc<str>>,
     clock: Clock,
 }
 
@@ -81,7 +81,7 @@ impl MemoryStore {
     #[must_use]
     pub fn new(limit: usize, seed: HashMap<String, Seed>, clock: Clock) -> Self {
         let state = Mutex::new(State { limit, ..State::default() });
-        Self { state, seed, bell: OnceLock::new(), lead: OnceLock::new(), clock }
+        Self { state, seed, handler: OnceLock::new(), barrier_stream: OnceLock::new(), clock }
     }
 
     /// The state, with what has expired by now gone.
@@ -93,8 +93,8 @@ impl MemoryStore {
 
     fn ring(&self, channel: &str, payload: &str) -> bool {
         let watched = self.state().watched.contains(channel);
-        if let Some(bell) = self.bell.get().and_then(Weak::upgrade).filter(|_| watched) {
-            bell.rang(channel, payload.as_bytes());
+        if let Some(handler) = self.handler.get().and_then(Weak::upgrade).filter(|_| watched) {
+            handler.notified(channel, payload.as_bytes());
         }
         watched
     }
@@ -171,10 +171,10 @@ impl State {
 
     /// Keeps the bound: removes the oldest entries of all streams, and streams that are left empty. Entries of the lead stream go last:
     /// it is small, and its reader would take their absence for commands that it missed.
-    fn shrink(&mut self, lead: Option<&Arc<str>>) {
+    fn shrink(&mut self, kept: Option<&Arc<str>>) {
         while self.bytes > self.limit {
             let mut oldest = self.oldest.iter();
-            let oldest = oldest.find(|(_, key)| Some(key) != lead).or_else(|| self.oldest.first());
+            let oldest = oldest.find(|(_, key)| Some(key) != kept).or_else(|| self.oldest.first());
             let Some((_, key)) = oldest.cloned() else { break };
             self.pop(&key);
             if self.streams.get(&key).is_some_and(|s| s.entries.is_empty()) {
@@ -219,28 +219,28 @@ fn next_id(last: StreamId, id: NewId, now: u64) -> Option<StreamId> {
 }
 
 #[async_trait]
-impl Store for MemoryStore {
-    fn start(&self, bell: Weak<dyn NotificationHandler>) {
-        // A second bell would be a bug of the caller, and would never ring.
-        let _ = self.bell.set(bell);
+impl EventStore for MemoryStore {
+    fn start(&self, handler: Weak<dyn NotificationHandler>) {
+        // A second handler would be a bug of the caller, and would never ring.
+        let _ = self.handler.set(handler);
     }
 
-    fn watch(&self, channel: &Arc<str>) {
+    fn subscribe(&self, channel: &Arc<str>) {
         self.state().watched.insert(Arc::clone(channel));
-        let (bell, channel) = (self.bell.get().cloned(), Arc::clone(channel));
+        let (handler, channel) = (self.handler.get().cloned(), Arc::clone(channel));
         tokio::spawn(async move {
-            if let Some(bell) = bell.and_then(|bell| bell.upgrade()) {
-                bell.watching(&channel);
+            if let Some(handler) = handler.and_then(|handler| handler.upgrade()) {
+                handler.subscribed(&channel);
             }
         });
     }
 
-    fn unwatch(&self, channel: &str) {
+    fn unsubscribe(&self, channel: &str) {
         self.state().watched.remove(channel);
     }
 
-    fn lead(&self, key: &Arc<str>) {
-        let _ = self.lead.set(Arc::clone(key));
+    fn set_barrier_stream(&self, key: &Arc<str>) {
+        let _ = self.barrier_stream.set(Arc::clone(key));
     }
 
     async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError> {
@@ -248,13 +248,17 @@ impl Store for MemoryStore {
             return Err(StoreError::WrongType);
         }
         let state = self.state();
-        let lead = self.lead.get().and_then(|key| state.streams.get(&**key)).map_or(StreamId::ZERO, |lead| lead.last);
+        let barrier_position = self
+            .barrier_stream
+            .get()
+            .and_then(|key| state.streams.get(&**key))
+            .map_or(StreamId::ZERO, |stream| stream.last);
         let Some(stream) = state.streams.get(channel) else {
-            return Ok(Page { complete: true, lead, ..Page::default() });
+            return Ok(Page { complete: true, barrier_position, ..Page::default() });
         };
         let mut page = Page {
             complete: true,
-            lead,
+            barrier_position,
             stream: Some(StreamState {
                 last: stream.last,
                 added: stream.added,
@@ -300,7 +304,7 @@ impl Store for MemoryStore {
             if let Some(seconds) = retention.expire_seconds {
                 state.set_expiry(channel, now.saturating_add(seconds.saturating_mul(1000)));
             }
-            state.shrink(self.lead.get());
+            state.shrink(self.barrier_stream.get());
             (id, prev)
         };
         self.ring(channel, &format!(r#"{},"id":"{id}","prev":"{prev}"}}"#, notification_head(channel, event)));
@@ -338,7 +342,7 @@ impl Store for MemoryStore {
                 if let Some(Trim { keep, .. }) = trim {
                     state.trim(key, keep);
                 }
-                state.shrink(self.lead.get());
+                state.shrink(self.barrier_stream.get());
                 Ok(Reply::Text(id.to_string().into_bytes()))
             }
             Command::Range { key, start, end, count } => {

@@ -20,7 +20,7 @@ use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::redis::fleet::RedisFleetStore;
 use crate::store::redis::notifications::NotificationSubscriber;
-use crate::store::{KeyLookup, Limits, NotificationHandler, Page, Retention, Store, StoreError, StreamState};
+use crate::store::{EventStore, KeyLookup, Limits, NotificationHandler, Page, Retention, StoreError, StreamState};
 use crate::telemetry::metrics::Metrics;
 
 /// A client of one Redis.
@@ -33,7 +33,7 @@ pub struct RedisStore {
     emit: Script,
     expire: Script,
     doorbells: OnceLock<NotificationSubscriber>,
-    lead: OnceLock<Arc<str>>,
+    barrier_stream: OnceLock<Arc<str>>,
     client: Client,
     timeout: Duration,
     metrics: Arc<Metrics>,
@@ -60,7 +60,7 @@ impl RedisStore {
             emit: Script::new(include_str!("emit.lua")),
             expire: Script::new(include_str!("expire.lua")),
             doorbells: OnceLock::new(),
-            lead: OnceLock::new(),
+            barrier_stream: OnceLock::new(),
             client,
             timeout,
             metrics,
@@ -132,9 +132,9 @@ fn page(reply: Value) -> Result<Page, StoreError> {
     let strange = || StoreError::Refused("an answer that is not what the read script gives".into());
     let Value::Array(parts) = reply else { return Err(strange()) };
     let id = |value: &Value| text(value).and_then(|text| text.parse::<StreamId>().ok());
-    let lead = parts.first().and_then(id).ok_or_else(strange)?;
+    let barrier_position = parts.first().and_then(id).ok_or_else(strange)?;
     if parts.len() == 1 {
-        return Ok(Page { complete: true, lead, ..Page::default() });
+        return Ok(Page { complete: true, barrier_position, ..Page::default() });
     }
     let [_, last, added, length, first, max_deleted, complete, needs, Value::Array(entries)] = &parts[..] else {
         return Err(strange());
@@ -166,40 +166,40 @@ fn page(reply: Value) -> Result<Page, StoreError> {
         complete: number(complete) == Some(1),
         needs: number(needs).and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0),
         stream: Some(stream),
-        lead,
+        barrier_position,
     })
 }
 
 #[async_trait]
-impl Store for RedisStore {
-    fn start(&self, bell: Weak<dyn NotificationHandler>) {
+impl EventStore for RedisStore {
+    fn start(&self, handler: Weak<dyn NotificationHandler>) {
         self.doorbells.get_or_init(|| {
-            NotificationSubscriber::start(self.client.clone(), self.timeout, bell, Arc::clone(&self.metrics))
+            NotificationSubscriber::start(self.client.clone(), self.timeout, handler, Arc::clone(&self.metrics))
         });
     }
 
-    fn watch(&self, channel: &Arc<str>) {
+    fn subscribe(&self, channel: &Arc<str>) {
         if let Some(doorbells) = self.doorbells.get() {
             doorbells.want(channel);
         }
     }
 
-    fn unwatch(&self, channel: &str) {
+    fn unsubscribe(&self, channel: &str) {
         if let Some(doorbells) = self.doorbells.get() {
             doorbells.unwant(channel);
         }
     }
 
-    fn lead(&self, key: &Arc<str>) {
-        let _ = self.lead.set(Arc::clone(key));
+    fn set_barrier_stream(&self, key: &Arc<str>) {
+        let _ = self.barrier_stream.set(Arc::clone(key));
     }
 
     async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError> {
         // A read of states alone, and one of a few live entries, must not wait behind a replay's.
         let mut connection = if limits.entries <= LIVE_ENTRIES { self.live.clone() } else { self.bulk.clone() };
         let mut read = self.read.key(channel);
-        if let Some(lead) = self.lead.get() {
-            read.key(&**lead);
+        if let Some(key) = self.barrier_stream.get() {
+            read.key(&**key);
         }
         let reply: Value = read
             .arg(after.to_string())

@@ -134,7 +134,7 @@ async fn connect(
         match (push.kind, &push.data[..]) {
             (PushKind::Message, [Value::BulkString(channel), Value::BulkString(payload)]) => {
                 if let (Ok(channel), Some(handler)) = (std::str::from_utf8(channel), handler.upgrade()) {
-                    handler.rang(channel, payload);
+                    handler.notified(channel, payload);
                 }
             }
             (PushKind::Disconnection, _) => broken.notify_one(),
@@ -201,7 +201,7 @@ async fn subscribe(
     match connection.subscribe(&names).await {
         Ok(()) => {
             if let Some(handler) = handler.upgrade() {
-                batch.iter().for_each(|channel| handler.watching(channel));
+                batch.iter().for_each(|channel| handler.subscribed(channel));
             }
             Ok(())
         }

@@ -6,7 +6,7 @@ use crate::channel::hub::{Hub, HubSettings};
 use crate::event::NewEvent;
 use crate::policy::stream_selector::StreamSelector;
 use crate::store::memory::{MemoryStore, system_clock};
-use crate::store::{Retention, Store};
+use crate::store::{EventStore, Retention};
 use crate::stream::registry::{AbortSignal, EndReason, StreamRegistry};
 use crate::stream::replay_budget::ReplayBudget;
 
