@@ -283,14 +283,15 @@ struct Evaluation {
 /// Writes one log line per decision. Channel names and the reason are quoted, because clients and policies choose them.
 fn log(request: &str, channels: &[String], decision: &Decision) {
     let Decision { outcome, reason, cached, duration, .. } = decision;
-    let (policy, us, reason) = (decision.policy_digest(), duration.as_micros(), reason.as_deref().unwrap_or_default());
+    let (policy, duration_us, reason) =
+        (decision.policy_digest(), duration.as_micros(), reason.as_deref().unwrap_or_default());
     match outcome {
         Outcome::Allowed(grant) => {
             let subject = grant.subject.as_deref().unwrap_or_default();
-            tracing::info!(request, policy, ?channels, subject, ?reason, cached, us, "allowed");
+            tracing::info!(request, policy, ?channels, subject, ?reason, cached, duration_us, "allowed");
         }
         Outcome::Rejected(_) if decision.revoked => {
-            tracing::info!(request, policy, ?channels, cached, us, "revoked");
+            tracing::info!(request, policy, ?channels, cached, duration_us, "revoked");
         }
         Outcome::Rejected(rejection) => {
             tracing::info!(
@@ -300,12 +301,12 @@ fn log(request: &str, channels: &[String], decision: &Decision) {
                 status = rejection.status.as_u16(),
                 ?reason,
                 cached,
-                us,
+                duration_us,
                 "rejected"
             );
         }
         Outcome::Failed(failure) => {
-            tracing::error!(request, policy, ?channels, kind = failure.kind(), error = %failure, us, "decision failed: the request is denied");
+            tracing::error!(request, policy, ?channels, kind = failure.kind(), error = %failure, duration_us, "decision failed: the request is denied");
         }
     }
 }

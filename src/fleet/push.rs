@@ -115,9 +115,7 @@ pub enum PushError {
         current: u64,
     },
     /// There is no greater sequence.
-    #[error(
-        "no number is greater than {current}, which was in force: `tidegate policy list` and the operations' manual say what can be done"
-    )]
+    #[error("no sequence is greater than {current}, the sequence of an activated policy: see `tidegate policy list`")]
     NoNumber {
         /// The greatest sequence.
         current: u64,
