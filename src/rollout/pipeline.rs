@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinError;
+
 use crate::artifact::bundle::{PolicyBundle, digest};
 use crate::artifact::signature::{Signature, SignatureError, SignaturePolicy, Statement};
 use crate::policytest::file::parse_within;
@@ -51,10 +53,18 @@ pub async fn walk(
         let (compiler, reached) = (compiler.clone(), Arc::clone(&reached));
         tokio::task::spawn_blocking(move || begin(&compiler, &signatures, &artifact, &reached)).await
     };
-    // Whoever waits for this one says how far it came.
-    let walked = begun.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+    let walked = joined(begun)?;
     again(&compiler, &walked.policy, &walked.attachments, &context, elsewhere, &reached).await?;
     Ok(walked)
+}
+
+/// The result of a blocking task. A panic goes on in the caller, whose own task reports how far the policy came; a task that was cancelled,
+/// because the runtime shuts down before a thread took it, reached no stage.
+fn joined<T>(joined: Result<Result<T, StageError>, JoinError>) -> Result<T, StageError> {
+    joined.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(cancelled) => Err(StageError::new(Stage::Fetched, cancelled)),
+    })
 }
 
 fn begin(
@@ -150,5 +160,22 @@ const fn stage_of(error: &LoadError) -> Stage {
         LoadError::Read(_) | LoadError::TooLarge(_) => Stage::Fetched,
         LoadError::MissingImport(_) | LoadError::MissingExport(_) => Stage::Linked,
         _ => Stage::Compiled,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn cancelled_task_fails_the_first_stage_and_a_panic_goes_on() {
+        let task = tokio::spawn(std::future::pending::<Result<(), StageError>>());
+        task.abort();
+        let error = joined(task.await).expect_err("it was cancelled");
+        assert_eq!(error.stage, Stage::Fetched);
+        assert!(error.why.contains("cancelled"), "{}", error.why);
+        let panicking = async { joined(tokio::spawn(async { panic!("in a stage") }).await) };
+        let failed: Result<Result<(), StageError>, JoinError> = tokio::spawn(panicking).await;
+        assert!(failed.expect_err("it panicked").is_panic());
     }
 }
