@@ -22,6 +22,7 @@ use globset::GlobSet;
 use ipnet::IpNet;
 use toml::Table;
 
+use crate::artifact::policy_store::{NodeRecords, PolicyStore};
 use crate::channel::hub::HubSettings;
 use crate::config::changes::WrittenConfig;
 use crate::config::check::{address, count, positive, size, stream_path, up_to};
@@ -312,6 +313,13 @@ impl Config {
     #[must_use]
     pub fn node_at(&self, listen: SocketAddr) -> String {
         self.node.clone().unwrap_or_else(|| operations::default_node(listen))
+    }
+
+    /// The node's records below `cache-dir`; none without one.
+    #[must_use]
+    pub fn node_records(&self) -> Option<NodeRecords> {
+        let store = PolicyStore::new(self.cache_dir.as_deref()?);
+        Some(store.node(&self.node_at(self.listen)))
     }
 
     /// Whether a client's address is a trusted proxy's.

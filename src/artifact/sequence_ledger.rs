@@ -1,99 +1,129 @@
-//! The greatest sequence number that was in force here, over restarts.
+//! Signature checks of one node: who may sign, and the greatest sequence number that was active here, over restarts.
 
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
-use serde::{Deserialize, Serialize};
+use parking_lot::Mutex;
 
 use crate::artifact::digest::Digest;
-use crate::artifact::signature::{SignatureError, Statement};
-use crate::util::files;
+use crate::artifact::policy_store::NodeRecords;
+use crate::artifact::signature::key::TrustedKeys;
+use crate::artifact::signature::{Signature, SignatureError, Statement};
 
-/// Bytes of the file; it has some 200.
-const MAX_SIZE: u64 = 4 << 10;
+/// The name of the node's record. It is none of the rollback history: that may be lost, and a start goes on without it.
+const RECORD: &str = "sequence";
 
-/// What was in force under the greatest number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LedgerEntry {
-    /// The number.
-    pub sequence: u64,
-    /// The component.
-    pub component: Digest,
-    /// Its cases.
-    pub cases: Option<Digest>,
+/// What a gateway requires of a policy's signature.
+#[derive(Clone, Debug, Default)]
+pub struct SignaturePolicy {
+    /// Who may sign.
+    pub trust: Arc<TrustedKeys>,
+    /// The greatest sequence number that was active.
+    pub ledger: Arc<SequenceLedger>,
 }
 
-/// What is kept of it cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}: {what}; it says how far sequence numbers went, so that no older policy comes back")]
-pub struct LedgerError {
-    file: String,
-    what: String,
+impl SignaturePolicy {
+    /// Requires signatures of these keys. Where there are keys, the ledger is kept in the node's records, if it has any.
+    pub fn open(trust: &Arc<TrustedKeys>, records: Option<NodeRecords>) -> Result<Self, SignatureError> {
+        let ledger = records.filter(|_| trust.is_wanted()).map(SequenceLedger::open).transpose()?.unwrap_or_default();
+        Ok(Self { trust: Arc::clone(trust), ledger: Arc::new(ledger) })
+    }
+
+    /// Checks that a policy may be activated. Returns what was signed, if a signature is required.
+    pub fn verify(
+        &self,
+        component: Digest,
+        cases: Option<&str>,
+        signature: Option<&Signature>,
+    ) -> Result<Option<Statement>, SignatureError> {
+        let statement = self.trust.verify(component, cases, signature)?;
+        if let Some(statement) = &statement {
+            self.ledger.check(statement)?;
+        }
+        Ok(statement)
+    }
 }
 
-/// Remembers it, in this process and in a file if there is one.
+/// The policy with the greatest sequence number that was active here. No older one is activated after it, and no other one with its number.
 #[derive(Debug, Default)]
 pub struct SequenceLedger {
-    file: Option<PathBuf>,
-    mark: Mutex<Option<LedgerEntry>>,
+    records: Option<NodeRecords>,
+    last: Mutex<Option<Statement>>,
 }
 
 impl SequenceLedger {
-    /// In this file. One that is there and cannot be read is an error: to forget it would let older policies in.
-    pub fn in_file(file: &Path) -> Result<Self, LedgerError> {
-        let failed = |what: String| LedgerError { file: file.display().to_string(), what };
-        let text = files::read_private(file, MAX_SIZE).map_err(|error| failed(format!("cannot be read: {error}")))?;
-        let parse = |text: Vec<u8>| serde_json::from_slice(&text);
-        let mark =
-            text.map(parse).transpose().map_err(|error| failed(format!("is not what was written there: {error}")))?;
-        Ok(Self { file: Some(file.into()), mark: Mutex::new(mark) })
+    /// Reads the ledger. One that cannot be read is an error, because without it older policies would be accepted.
+    pub fn open(records: NodeRecords) -> Result<Self, SignatureError> {
+        let last = records.read(RECORD).map_err(|error| SignatureError::SequenceLedger(error.to_string()))?;
+        Ok(Self { records: Some(records), last: Mutex::new(last) })
     }
 
-    fn mark(&self) -> MutexGuard<'_, Option<LedgerEntry>> {
-        self.mark.lock()
-    }
-
-    /// The greatest number that was in force.
-    #[must_use]
-    pub fn sequence(&self) -> Option<u64> {
-        self.mark().map(|mark| mark.sequence)
-    }
-
-    /// Whether a policy may take force behind what was in force: a greater number, or the very same policy again.
+    /// Checks that a policy may follow the last one: its number is greater, or it is the very same policy.
     pub fn check(&self, statement: &Statement) -> Result<(), SignatureError> {
-        check(self.mark().as_ref(), statement)
+        check(self.last.lock().as_ref(), statement)
     }
 
-    /// A policy takes force. It is remembered before that, or it does not.
-    pub fn raise(&self, statement: &Statement) -> Result<(), SignatureError> {
-        let mut mark = self.mark();
-        check(mark.as_ref(), statement)?;
-        let Statement { component, cases, sequence } = *statement;
-        let new = LedgerEntry { sequence, component, cases };
-        if *mark == Some(new) {
+    /// Records a policy that is about to be activated. It is on disk when this returns; if it is not, the policy must not be activated.
+    pub fn record(&self, statement: &Statement) -> Result<(), SignatureError> {
+        let mut last = self.last.lock();
+        check(last.as_ref(), statement)?;
+        if *last == Some(*statement) {
             return Ok(());
         }
-        if let Some(file) = &self.file {
-            let failed = |what: String| LedgerError {
-                file: file.display().to_string(),
-                what: format!("cannot be written: {what}"),
-            };
-            let text = serde_json::to_vec(&new).map_err(|error| failed(error.to_string()))?;
-            files::write_private(file, &text).map_err(|error| failed(error.to_string()))?;
+        if let Some(records) = &self.records {
+            let failed = |error: std::io::Error| SignatureError::SequenceLedger(error.to_string());
+            records.write(RECORD, statement).map_err(failed)?;
         }
-        *mark = Some(new);
+        *last = Some(*statement);
         Ok(())
     }
 }
 
-fn check(mark: Option<&LedgerEntry>, statement: &Statement) -> Result<(), SignatureError> {
-    let Some(mark) = mark else { return Ok(()) };
-    let Statement { component, cases, sequence } = *statement;
-    if sequence < mark.sequence {
-        return Err(SignatureError::Backwards { sequence, seen: mark.sequence });
+fn check(last: Option<&Statement>, statement: &Statement) -> Result<(), SignatureError> {
+    let Some(last) = last else { return Ok(()) };
+    if statement.sequence < last.sequence {
+        return Err(SignatureError::Backwards { sequence: statement.sequence, seen: last.sequence });
     }
-    if sequence == mark.sequence && (component, cases) != (mark.component, mark.cases) {
-        return Err(SignatureError::Reused(sequence));
+    if statement.sequence == last.sequence && statement != last {
+        return Err(SignatureError::Reused(statement.sequence));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::policy_store::PolicyStore;
+
+    #[test]
+    fn sequence_numbers_only_increase_also_over_restarts() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let open = || SequenceLedger::open(PolicyStore::new(dir.path()).node("own"));
+        let statement = |sequence| Statement::of(b"policy", None, sequence);
+        let ledger = open().expect("nothing yet");
+        assert_eq!(*ledger.last.lock(), None);
+        assert_eq!(ledger.check(&statement(1)), Ok(()));
+        ledger.record(&statement(5)).expect("written");
+        for ledger in [ledger, open().expect("read")] {
+            assert_eq!(ledger.last.lock().map(|last| last.sequence), Some(5));
+            assert_eq!(ledger.check(&statement(4)), Err(SignatureError::Backwards { sequence: 4, seen: 5 }));
+            assert_eq!(ledger.record(&statement(4)), Err(SignatureError::Backwards { sequence: 4, seen: 5 }));
+            assert_eq!(ledger.check(&Statement::of(b"other", None, 5)), Err(SignatureError::Reused(5)));
+            assert_eq!(ledger.check(&Statement::of(b"policy", Some(""), 5)), Err(SignatureError::Reused(5)));
+            // The active policy comes back after a restart; a newer one may follow.
+            assert_eq!(ledger.check(&statement(5)), Ok(()));
+            assert_eq!(ledger.check(&statement(6)), Ok(()));
+        }
+        // A damaged ledger is not an empty one.
+        std::fs::write(dir.path().join("nodes/own.sequence.json"), "{").expect("written");
+        assert!(open().expect_err("broken").to_string().contains("sequence.json"));
+    }
+
+    #[test]
+    fn policy_that_cannot_be_recorded_is_not_active() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let ledger = SequenceLedger::open(PolicyStore::new(dir.path()).node("own")).expect("nothing yet");
+        std::fs::write(dir.path().join("nodes"), "a file in the way").expect("written");
+        assert!(ledger.record(&Statement::of(b"policy", None, 1)).is_err());
+        assert_eq!(*ledger.last.lock(), None);
+    }
 }

@@ -1,7 +1,7 @@
 //! `tidegate serve`, and the parts of a start that `dev` and `check` share.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use toml::Table;
 
-use crate::artifact::signature::SignaturePolicy;
+use crate::artifact::policy_store::PolicyStore;
+use crate::artifact::sequence_ledger::SignaturePolicy;
 use crate::authz::authorizer::Authorizer;
 use crate::channel::hub::Hub;
 use crate::commands::sockets::Inherited;
@@ -21,7 +22,6 @@ use crate::fleet::local_cache::LocalCache;
 use crate::fleet::node::{Fleet, NodeConfig};
 use crate::rollout::observers::Observers;
 use crate::rollout::reload::{LoadFn, Reloader};
-use crate::rollout::rollback_history::HistoryFile;
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::ActivationError;
 use crate::server;
@@ -82,8 +82,11 @@ pub fn start(
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
         let reload = reload_signal()?;
+        if let Some(cache_dir) = &config.cache_dir {
+            PolicyStore::warn_of_obsolete_directories(cache_dir);
+        }
         let copy = local_copy(&config)?;
-        let kept = copy.as_ref().is_some_and(|copy| matches!(copy.pointer(), Ok(Some(_))));
+        let kept = copy.as_ref().is_some_and(|copy| matches!(copy.active_record(), Ok(Some(_))));
         let store = open_store(&config.store, kept).await?;
         let signatures = signatures(&config)?;
         let observers = Observers::new(config.limits.shadow);
@@ -119,9 +122,7 @@ async fn begin(app: &App) -> anyhow::Result<()> {
     match &app.config.door {
         PolicyMode::Policy(_) | PolicyMode::Example => {
             let config = &app.config;
-            let memory = |folder: &PathBuf| HistoryFile::below(folder, &config.node_at(config.listen));
-            let begun =
-                app.rollout.begin(PolicySource::of(config), EXAMPLE, config.cache_dir.as_ref().map(memory)).await;
+            let begun = app.rollout.begin(PolicySource::of(config), EXAMPLE).await;
             begun.map_err(|refused| first_refused(&app.config, &refused))?;
         }
         PolicyMode::AllowAll => tracing::warn!("--allow-all: everybody may read every channel"),
@@ -213,9 +214,8 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
 
 /// Where a node whose policy is the fleet's keeps it.
 fn local_copy(config: &Config) -> anyhow::Result<Option<LocalCache>> {
-    let Some(folder) = config.cache_dir.as_ref().filter(|_| config.door == PolicyMode::Fleet) else { return Ok(None) };
-    let copy = LocalCache::open(folder, &config.node_at(config.listen));
-    Ok(Some(copy.with_context(|| format!("cache-dir {}: the fleet's policy cannot be kept there", folder.display()))?))
+    let Some(records) = config.node_records().filter(|_| config.door == PolicyMode::Fleet) else { return Ok(None) };
+    Ok(Some(LocalCache::open(records).context("cache-dir: the fleet's policy cannot be kept there")?))
 }
 
 /// A node on a store that others may use too gives word of itself; one whose policy is the fleet's puts that in force.
@@ -267,12 +267,11 @@ async fn open_store(config: &StoreConfig, may_be_away: bool) -> anyhow::Result<A
 
 /// Who may sign policies, and how far this node saw sequence numbers go.
 pub fn signatures(config: &Config) -> anyhow::Result<SignaturePolicy> {
-    let name = format!("{}.json", config.node_at(config.listen));
-    let file = config.cache_dir.as_ref().map(|folder| folder.join("sequence").join(name));
-    if file.is_none() && config.rollout.trust.is_wanted() {
+    let records = config.node_records();
+    if records.is_none() && config.rollout.trust.is_wanted() {
         tracing::warn!("without a cache-dir, a restart forgets how far the sequence numbers of policies went");
     }
-    Ok(SignaturePolicy::open(&config.rollout.trust, file.as_deref())?)
+    Ok(SignaturePolicy::open(&config.rollout.trust, records)?)
 }
 
 /// Makes the door. Unless everybody is let in, nobody is before a policy is in force.

@@ -64,8 +64,8 @@ impl Fleet {
     /// Puts in force what was kept; false if nothing was.
     async fn put_copy_in_force(&self) -> Result<bool, String> {
         let Some(copy) = &self.copy else { return Ok(false) };
-        let Some(pointer) = copy.pointer()? else { return Ok(false) };
-        let artifact = copy.artifact(&pointer)?;
+        let Some(pointer) = copy.active_record()? else { return Ok(false) };
+        let artifact = copy.bundle(&pointer)?;
         let source = "fleet (kept on this machine)".to_owned();
         let next = self.stages(&pointer, artifact, source).await.map_err(|refused| refused.why)?;
         self.rollout.activate(next).await.map_err(|refused| refused.to_string())?;
@@ -137,11 +137,11 @@ impl Fleet {
         };
         if let Some(statement) = &next.origin.signed {
             // Before it is kept: what cannot take force is nothing to start with.
-            let seen = self.rollout.signatures().seen;
-            seen.check(statement).map_err(|error| (AGAIN, error.to_string()))?;
+            let ledger = self.rollout.signatures().ledger;
+            ledger.check(statement).map_err(|error| (AGAIN, error.to_string()))?;
         }
         if let Some(copy) = &self.copy {
-            copy.point(&pointer).map_err(|error| (AGAIN, format!("it cannot be kept: {error}")))?;
+            copy.commit(&pointer).map_err(|error| (AGAIN, format!("it cannot be kept: {error}")))?;
         }
         // The configuration may have been loaded anew since it was prepared.
         let next = PreparedPolicy { context: self.authorizer.context(), ..next };
@@ -177,7 +177,7 @@ impl Fleet {
     /// Takes what a pointer points to through the stages, and keeps it.
     async fn fetched(&self, pointer: &ActiveRecord) -> Result<PreparedPolicy, (Duration, PrepareFailure)> {
         let why = |stage, why: String| PrepareFailure { stage, why: short(&why) };
-        let kept = self.copy.as_ref().and_then(|copy| copy.artifact(pointer).ok());
+        let kept = self.copy.as_ref().and_then(|copy| copy.bundle(pointer).ok());
         let artifact = match kept {
             Some(artifact) => artifact,
             None => pointer.fetch(&self.store).await.map_err(|missing| {
@@ -190,7 +190,7 @@ impl Fleet {
             let failed = |error: std::io::Error| {
                 (AGAIN, why(Stage::Fetched, format!("it cannot be kept on this machine: {error}")))
             };
-            copy.keep(pointer, &artifact).map_err(failed)?;
+            copy.save_prepared(pointer, &artifact).map_err(failed)?;
         }
         Ok(next)
     }

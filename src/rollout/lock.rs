@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::artifact::bundle::PolicyBundle;
-use crate::artifact::signature::SignaturePolicy;
+use crate::artifact::sequence_ledger::SignaturePolicy;
 use crate::artifact::signature::key::TrustedKeys;
 use crate::authz::evaluate::CountGuard;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
@@ -60,7 +60,7 @@ impl ActivationGuard<'_> {
         origin: PolicyOrigin,
     ) -> Result<PreparedPolicy, Arc<ActivationError>> {
         let trust = Arc::clone(&self.inner.signatures().trust);
-        self.prepare_for(SignaturePolicy { trust, seen: Arc::default() }, artifact, context, origin).await
+        self.prepare_for(SignaturePolicy { trust, ledger: Arc::default() }, artifact, context, origin).await
     }
 
     async fn prepare_for(
@@ -111,7 +111,7 @@ impl ActivationGuard<'_> {
 
     /// Takes what is in force through the stages that depend on what is around it; none where nothing is in force.
     pub async fn renew(&self, context: Arc<PolicyContext>) -> Result<Option<PreparedPolicy>, Arc<ActivationError>> {
-        let now = self.inner.line().now.clone();
+        let now = self.inner.line().active.clone();
         let (Some((policy, attachments)), Some(info)) = (now, self.inner.authorizer.active()) else { return Ok(None) };
         let origin = info.origin.clone();
         self.again(None, PreparedPolicy { policy, context, origin, attachments }).await.map(Some)
@@ -144,23 +144,18 @@ impl ActivationGuard<'_> {
         Ok(next)
     }
 
-    /// Keeps an artifact for the way back. What cannot be kept takes force all the same.
-    pub async fn keep(&self, artifact: PolicyBundle) {
-        let Some(archive) = self.inner.archive.clone() else { return };
-        let kept = tokio::task::spawn_blocking(move || archive.keep(&artifact)).await;
-        if let Ok(Err(error)) = kept {
-            tracing::warn!(%error, "a policy cannot be kept in cache-dir, so one cannot roll back to it");
-        }
-    }
-
     /// Asks for signatures of these from now on.
     pub fn trust(&self, trust: &Arc<TrustedKeys>) {
         self.inner.signatures().trust = Arc::clone(trust);
     }
 
-    /// Puts what was prepared in force, and waits until no answer of an older version is on its way out any more.
-    pub async fn activate(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
-        self.inner.activate(next).await
+    /// Activates a prepared policy, and waits until no answer of an older one is being sent any more. A bundle is saved for a rollback.
+    pub async fn activate(
+        &self,
+        next: PreparedPolicy,
+        bundle: Option<PolicyBundle>,
+    ) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
+        self.inner.activate(next, bundle).await
     }
 }
 

@@ -5,7 +5,6 @@ pub(crate) mod file_watcher;
 pub(crate) mod lock;
 pub mod observers;
 pub(crate) mod pipeline;
-pub(crate) mod policy_store;
 pub(crate) mod prepared;
 pub(crate) mod reload;
 pub(crate) mod replace;
@@ -17,31 +16,28 @@ pub mod stage;
 pub(crate) mod status;
 
 use crate::artifact::bundle::PolicyBundle;
+use crate::artifact::policy_store::NodeRecords;
+use crate::artifact::sequence_ledger::SignaturePolicy;
 use crate::rollout::lock::ActivationGuard;
-use crate::rollout::rollback_history::HistoryFile;
-use crate::rollout::rollback_history::PastActivation;
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::ActivationError;
 use crate::rollout::stage::Stage;
-use crate::rollout::status::RolloutStatus;
+use crate::rollout::status::{PastActivation, RolloutStatus};
 use crate::telemetry::metrics::metrics;
 use parking_lot::{Mutex, MutexGuard};
 use std::fmt::Display;
-use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::artifact::signature::SignaturePolicy;
 use crate::authz::authorizer::Authorizer;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
 use crate::rollout::observers::Observers;
-use crate::rollout::policy_store::PolicyArchive;
 use crate::rollout::prepared::PreparedPolicy;
-use crate::rollout::rollback_history::RollbackHistory;
+use crate::rollout::rollback_history::{RollbackEntry, RollbackHistory, record_name};
 use crate::rollout::shadow::ShadowState;
 use crate::rollout::stage::StageError;
 use crate::util::clock::now_ms;
@@ -58,7 +54,8 @@ pub struct Rollout(Arc<Inner>);
 struct Inner {
     authorizer: Arc<Authorizer>,
     observers: Observers,
-    archive: Option<PolicyArchive>,
+    /// Where the rollback history and its policies are saved; none without a cache-dir.
+    records: Option<NodeRecords>,
     signatures: Mutex<SignaturePolicy>,
     /// Whoever is on the way holds it: one at a time compiles and takes force.
     turn: tokio::sync::Mutex<()>,
@@ -70,8 +67,6 @@ struct Inner {
     history: Mutex<RolloutStatus>,
     /// Held while something takes force, so that what was seen, what one goes back to and what is in force are the same.
     active: Mutex<RollbackHistory>,
-    /// Where the way back is remembered over restarts, if it is.
-    memory: OnceLock<HistoryFile>,
     place: Mutex<Place>,
     /// The candidate beside what is in force.
     proposed: Mutex<Option<ShadowState>>,
@@ -86,15 +81,15 @@ struct Place {
 }
 
 impl Rollout {
-    /// The way to this door, for those that are signed as they should be. What was in force lately is kept below `cache_dir`.
+    /// The way to this door, for those that are signed as they should be. Policies that were active are saved with the records of the node.
     #[must_use]
     pub fn new(
         authorizer: Arc<Authorizer>,
         observers: Observers,
         signatures: SignaturePolicy,
-        cache_dir: Option<&Path>,
+        records: Option<NodeRecords>,
     ) -> Self {
-        Self::with(authorizer, observers, signatures, cache_dir, false)
+        Self::with(authorizer, observers, signatures, records, false)
     }
 
     /// The stages on a machine whose configuration says nothing of where a policy shall decide: what it requires is not asked for.
@@ -107,21 +102,20 @@ impl Rollout {
         authorizer: Arc<Authorizer>,
         observers: Observers,
         signatures: SignaturePolicy,
-        cache_dir: Option<&Path>,
+        records: Option<NodeRecords>,
         elsewhere: bool,
     ) -> Self {
         Self(Arc::new(Inner {
             authorizer,
             observers,
             signatures: Mutex::new(signatures),
-            archive: cache_dir.map(PolicyArchive::below),
+            records,
             turn: tokio::sync::Mutex::default(),
             asked: watch::Sender::new(0),
             waiting: AtomicUsize::new(0),
             elsewhere,
             history: Mutex::default(),
             active: Mutex::default(),
-            memory: OnceLock::new(),
             place: Mutex::default(),
             proposed: Mutex::default(),
         }))
@@ -153,24 +147,19 @@ impl Rollout {
         if !missing.is_empty() {
             tracing::error!(policy = %next.policy.digest(), ?missing, "the policy requires what was configured when it was prepared");
         }
-        self.0.activate(PreparedPolicy { context, ..next }).await
+        self.0.activate(PreparedPolicy { context, ..next }, None).await
     }
 
-    /// Takes the first policy into force: that in the files, or the example. What was in force before the start, and what will be, is
-    /// remembered in `memory`.
+    /// Activates the first policy: that in the files, or the example. The rollback history continues that of the process before.
     pub async fn begin(
         &self,
         files: Option<PolicySource>,
         example: &'static [u8],
-        memory: Option<HistoryFile>,
     ) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
         let turn = self.turn().await;
-        if let Some(memory) = memory {
-            self.0.recall(memory, files.clone()).await;
-        }
+        self.0.load_history(files.clone()).await;
         let (artifact, next) = self.first(&turn, files, example).await?;
-        turn.keep(artifact).await;
-        turn.activate(next).await
+        turn.activate(next, Some(artifact)).await
     }
 
     /// Takes the first policy as far as its cases.
@@ -222,7 +211,7 @@ impl Rollout {
     #[must_use]
     pub fn status(&self) -> Value {
         let (active, old) = (self.0.authorizer.active(), self.0.authorizer.old());
-        let before = self.0.line().back().map(|past| past.digest.clone());
+        let before = self.0.line().target().map(|entry| entry.bundle.component.to_string());
         self.0.history().to_json(active.as_deref(), &old, before.as_deref())
     }
 }
@@ -236,25 +225,32 @@ async fn blocking<T: Send + 'static, E: Display>(
 }
 
 impl Inner {
-    async fn activate(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
+    async fn activate(
+        &self,
+        next: PreparedPolicy,
+        bundle: Option<PolicyBundle>,
+    ) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
         let within = next.context.limits.timeout + next.context.limits.queue_timeout + Duration::from_secs(2);
         let swap = {
             let mut line = self.line();
             if let Some(statement) = &next.origin.signed
-                && let Err(error) = self.signatures().seen.raise(statement)
+                && let Err(error) = self.signatures().ledger.record(statement)
             {
                 let digest = next.policy.digest().to_string();
                 return Err(self.refuse(StageError::new(Stage::InForce, error), Some(digest), &next.origin));
             }
-            line.now = Some((next.policy.clone(), next.attachments.clone()));
+            let digests = next.attachments.digests;
+            line.active = Some((next.policy.clone(), next.attachments.clone()));
             let swap = self.authorizer.swap(next.activation());
-            line.record_activation(PastActivation::of(&swap.info));
+            line.record_activation(RollbackEntry::new(digests, &swap.info));
             swap
         };
         let info = Arc::clone(&swap.info);
         tracing::info!(policy = %info.digest, version = info.number, source = info.origin.source, "in force");
         self.history().record_activation(&info);
-        self.remember().await;
+        if let Some(bundle) = bundle {
+            self.save(bundle).await;
+        }
         if tokio::time::timeout(within, swap.acknowledged()).await.is_err() {
             tracing::warn!(
                 version = info.number,
@@ -264,33 +260,35 @@ impl Inner {
         Ok(info)
     }
 
-    /// Goes on where the process before this one ended. Where that cannot be read there is no way back behind the start.
-    async fn recall(&self, memory: HistoryFile, files: Option<PolicySource>) {
-        let read = {
-            let memory = memory.clone();
-            blocking(move || memory.read(files.as_ref())).await
-        };
+    /// Continues the rollback history of the process before. Without it the gateway starts all the same.
+    async fn load_history(&self, source: Option<PolicySource>) {
+        let Some(records) = self.records.clone() else { return };
+        let read = blocking(move || records.read::<Vec<RollbackEntry>>(&record_name(source.as_ref()))).await;
         match read {
-            Ok(past) => {
-                self.history().earlier = past.iter().rev().cloned().collect();
-                self.line().begin_with(past);
+            Ok(entries) => {
+                let entries = entries.unwrap_or_default();
+                self.history().earlier = entries.iter().rev().map(PastActivation::from).collect();
+                self.line().load(entries);
             }
             Err(error) => {
-                tracing::warn!(error, "what was in force before is not known, so one cannot roll back to it");
+                tracing::warn!(error, "the rollback history cannot be read, so there is nothing to roll back to");
             }
         }
-        let _ = self.memory.set(memory);
     }
 
-    /// Remembers what is in force and what one goes back to, if that changed. What cannot be remembered decides all the same.
-    async fn remember(&self) {
-        let Some(memory) = self.memory.get().cloned() else { return };
-        let (Some(past), files) = (self.line().unwritten(), self.place().files.clone()) else { return };
-        if let Err(error) = blocking(move || memory.write(files.as_ref(), &past)).await {
-            tracing::warn!(
-                error,
-                "what is in force cannot be remembered, so one cannot roll back to it behind a restart"
-            );
+    /// Saves the active policy and the rollback history. The policy stays active if that fails.
+    async fn save(&self, bundle: PolicyBundle) {
+        let Some(records) = self.records.clone() else { return };
+        let (unsaved, source) = (self.line().take_unsaved(), self.place().files.clone());
+        let save = move || {
+            // The history first: the store removes policies that no record names.
+            if let Some(entries) = unsaved {
+                records.write(&record_name(source.as_ref()), &entries)?;
+            }
+            records.store().write(&bundle)
+        };
+        if let Err(error) = blocking(save).await {
+            tracing::warn!(error, "the active policy cannot be saved in cache-dir, so a later rollback may fail");
         }
     }
 

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use tokio::task::JoinError;
 
-use crate::artifact::bundle::{PolicyBundle, digest};
-use crate::artifact::signature::{Signature, SignatureError, SignaturePolicy, Statement};
+use crate::artifact::bundle::PolicyBundle;
+use crate::artifact::policy_store::MAX_BLOB_BYTES;
+use crate::artifact::sequence_ledger::SignaturePolicy;
+use crate::artifact::signature::{Signature, SignatureError, Statement};
 use crate::policytest::file::parse_within;
 use crate::policytest::file::reach::FileAccess;
 use crate::policytest::{TestSuite, run};
@@ -21,6 +23,10 @@ use crate::wasm::load_error::{LoadError, MAX_SIZE};
 
 /// Bytes of the cases that travel with a policy.
 pub const MAX_CASES: usize = 1 << 20;
+const _: () = assert!(
+    MAX_SIZE <= MAX_BLOB_BYTES && MAX_CASES as u64 <= MAX_BLOB_BYTES,
+    "what passes the pipeline fits the policy store"
+);
 /// All cases together; those of the examples take some milliseconds. Nothing else can take force meanwhile.
 const TESTING: Duration = Duration::from_secs(60);
 /// What cases are called that have no file.
@@ -126,10 +132,10 @@ fn bounds(artifact: &PolicyBundle) -> Result<(), StageError> {
 
 fn attachments(artifact: &PolicyBundle) -> Result<PolicyAttachments, StageError> {
     let failed = |why: String| StageError::new(Stage::Tested, why);
-    let Some(text) = &artifact.cases else { return Ok(PolicyAttachments::default()) };
     let reach = artifact.folder.as_deref().map_or(FileAccess::Nowhere, FileAccess::Below);
-    let suite = parse_within(Path::new(CASES), text, reach).map_err(|error| failed(format!("its {error}")))?;
-    Ok(PolicyAttachments { suite: Some(Arc::new(suite)), cases: Some(digest(text.as_bytes()).into()) })
+    let suite = artifact.cases.as_ref().map(|text| parse_within(Path::new(CASES), text, reach).map(Arc::new));
+    let suite = suite.transpose().map_err(|error| failed(format!("its {error}")))?;
+    Ok(PolicyAttachments { suite, digests: artifact.digests() })
 }
 
 /// Whether it is signed as it has to be.

@@ -229,7 +229,7 @@ impl Reloader {
         match turn.renew(Arc::clone(&self.around)).await {
             Ok(Some(next)) => {
                 // What is refused is in the log and in the status.
-                let _ = turn.activate(next).await;
+                let _ = turn.activate(next, None).await;
             }
             Ok(None) => authorizer.surround(Arc::clone(&self.around)),
             Err(_) => {}
@@ -266,8 +266,7 @@ impl Reloader {
             return turn.verify(&artifact, &origin).await;
         }
         let next = turn.prepare(&artifact, Arc::clone(&self.around), origin).await?;
-        turn.keep(artifact).await;
-        turn.activate(next).await.map(drop)
+        turn.activate(next, Some(artifact)).await.map(drop)
     }
 
     /// Says so if a restart would not take what lies in the files, since other keys may sign by now. What is in force goes on.

@@ -9,9 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::artifact::bundle::PolicyBundle;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
 use crate::rollout::lock::ActivationGuard;
-use crate::rollout::policy_store::Id;
 use crate::rollout::prepared::PreparedPolicy;
-use crate::rollout::rollback_history::PastActivation;
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::{ActivationError, Stage, StageError};
 use crate::rollout::{Inner, Rollout, blocking};
@@ -137,10 +135,10 @@ impl Rollout {
             let cases = next.attachments.suite.as_ref().map_or(0, |suite| suite.cases.len());
             return Ok(Replacement::Passed { digest: next.policy.digest().to_string(), cases });
         }
-        let gone = if goes_back { inner.line().go_back() } else { None };
+        let gone = if goes_back { inner.line().remove_active() } else { None };
         let (taken, only_here) = take(&turn, artifact, next, files).await;
         if taken.is_err() {
-            inner.line().forth(gone);
+            inner.line().restore(gone);
         }
         if let (Ok(_), Some(candidate)) = (&taken, &candidate) {
             inner.ended(candidate);
@@ -219,8 +217,7 @@ async fn take(
             Some(why)
         }
     };
-    turn.keep(artifact).await;
-    (turn.activate(next).await, only_here)
+    (turn.activate(next, Some(artifact)).await, only_here)
 }
 
 /// Whoever brings no cases of his own has to pass those that lie beside the file: the next start asks them.
@@ -246,12 +243,10 @@ pub(super) async fn with_cases_beside(
 }
 
 async fn before(inner: &Inner, files: Option<&PolicySource>) -> Result<PolicyBundle, String> {
-    let id: Id =
-        inner.line().back().map(PastActivation::id).ok_or("nothing else was in force here that is remembered")?;
-    let archive = inner.archive.clone().ok_or("without a cache-dir nothing is kept to go back to")?;
-    let digest = id.component.clone();
-    let got = blocking(move || archive.get(&id)).await;
-    let mut artifact = got.map_err(|error| format!("{digest} is not in cache-dir any more: {error}"))?;
-    artifact.folder = files.and_then(|files| files.cases.parent()).map(Into::into);
-    Ok(artifact)
+    let target = inner.line().target().map(|entry| entry.bundle);
+    let digests = target.ok_or("no other policy was active here that is remembered")?;
+    let records = inner.records.clone().ok_or("without a cache-dir no policy is saved to roll back to")?;
+    let read = blocking(move || records.store().read(&digests)).await;
+    let bundle = read.map_err(|error| format!("{} cannot be read from cache-dir: {error}", digests.component))?;
+    Ok(PolicyBundle { folder: files.and_then(|files| files.cases.parent()).map(Into::into), ..bundle })
 }

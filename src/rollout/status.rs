@@ -7,9 +7,11 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::artifact::bundle::BundleDigests;
+use crate::artifact::digest::Digest;
 use crate::authz::active::RetiredGeneration;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
-use crate::rollout::rollback_history::PastActivation;
+use crate::rollout::rollback_history::RollbackEntry;
 use crate::rollout::stage::{ActivationError, Stage};
 
 /// Swaps and failures that are remembered for those who ask.
@@ -30,6 +32,26 @@ pub struct RolloutStatus {
     pub candidate: Option<PendingActivation>,
     /// The configuration, as it was read last.
     pub configuration: Configuration,
+}
+
+/// A policy that was active before this process began.
+#[derive(Clone, Debug, Serialize)]
+pub struct PastActivation {
+    /// `sha256:…` of the component.
+    pub digest: Digest,
+    /// `sha256:…` of its cases.
+    pub cases: Option<Digest>,
+    /// Active since, ms since 1970.
+    pub since: u64,
+    /// Where it came from.
+    pub source: String,
+}
+
+impl From<&RollbackEntry> for PastActivation {
+    fn from(entry: &RollbackEntry) -> Self {
+        let BundleDigests { component: digest, cases, .. } = entry.bundle;
+        Self { digest, cases, since: entry.since, source: entry.source.clone() }
+    }
 }
 
 /// Something on its way into force.

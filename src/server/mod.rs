@@ -25,7 +25,7 @@ use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::artifact::signature::SignaturePolicy;
+use crate::artifact::sequence_ledger::SignaturePolicy;
 use crate::audit::Audit;
 use crate::authz::authorizer::Authorizer;
 use crate::channel::hub::Hub;
@@ -123,7 +123,7 @@ impl App {
             policy_bodies: Semaphore::new(control::policy::BODIES),
             audit: Arc::clone(&observers.audit),
             shadow: Arc::clone(&observers.shadow),
-            rollout: Rollout::new(Arc::clone(&authorizer), observers, signatures, config.cache_dir.as_deref()),
+            rollout: Rollout::new(Arc::clone(&authorizer), observers, signatures, config.node_records()),
             options: Options::new(Arc::clone(&config.live)),
             config: Arc::new(config),
             hub,

@@ -3,7 +3,6 @@
 //! A compilation cannot be stopped in a thread, and a component may be made to compile for ever, or to take all memory. So the
 //! gateway starts its own program once more, nicely, and ends it when it takes too long.
 
-use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -14,6 +13,7 @@ use rustix::process::{Resource, Rlimit, nice, setrlimit};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::artifact::policy_store::PolicyStore;
 use crate::policy::Limits;
 use crate::util::files;
 use crate::wasm::engine;
@@ -25,8 +25,6 @@ pub const COMMAND: &str = "compile-policy";
 const INVALID: i32 = 3;
 /// CPU time of a child, whatever the operator says: both cores of an hour.
 const CPU: u64 = 7200;
-/// Compiled policies that are kept; the oldest go.
-const KEPT: usize = 32;
 /// Address space of a child. The largest policy that was seen here takes 0.5 GB.
 const MEMORY: u64 = 3 << 30;
 /// Machine code is some three to ten times the WebAssembly that it was made of.
@@ -44,7 +42,7 @@ pub struct Compiler {
 #[derive(Clone)]
 struct Child {
     program: PathBuf,
-    kept: Option<PathBuf>,
+    store: Option<PolicyStore>,
     time: Duration,
 }
 
@@ -56,11 +54,11 @@ impl From<Engine> for Compiler {
 }
 
 impl Compiler {
-    /// Compiles in children of this program, and keeps what comes of it below `cache_dir`.
+    /// Compiles in children of this program, and keeps what comes of it in the policy store below `cache_dir`.
     pub fn new(limits: &Limits, cache_dir: Option<&Path>) -> anyhow::Result<Self> {
         let program = std::env::current_exe().map_err(|error| anyhow::anyhow!("cannot find this program: {error}"))?;
-        let kept = cache_dir.map(|dir| dir.join("compiled"));
-        let child = Child { program, kept, time: limits.compile_timeout };
+        let store = cache_dir.map(PolicyStore::new);
+        let child = Child { program, store, time: limits.compile_timeout };
         Ok(Self { engine: engine::engine(limits)?, child: Some(child) })
     }
 
@@ -74,8 +72,8 @@ impl Compiler {
     pub(super) fn compile(&self, bytes: &[u8], digest: &str) -> Result<Component, LoadError> {
         let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{error:#}"));
         let Some(child) = &self.child else { return Component::from_binary(&self.engine, bytes).map_err(invalid) };
-        let file = child.kept.as_ref().map(|folder| folder.join(self.name(digest)));
-        if let Some(file) = &file
+        let file = child.store.as_ref().map(|store| (store, store.compiled(&self.name(digest))));
+        if let Some((_, file)) = &file
             && file.exists()
         {
             match files::check_private(file).map_err(wasmtime::Error::from).and_then(|()| load(&self.engine, file)) {
@@ -85,8 +83,12 @@ impl Compiler {
             }
         }
         let code = child.run(bytes)?;
-        if let Some(file) = &file {
-            match keep(file, &code).map_err(wasmtime::Error::from).and_then(|()| load(&self.engine, file)) {
+        if let Some((store, file)) = &file {
+            match store
+                .write_compiled(file, &code)
+                .map_err(wasmtime::Error::from)
+                .and_then(|()| load(&self.engine, file))
+            {
                 Ok(component) => return Ok(component),
                 Err(error) => tracing::warn!(file = %file.display(), %error, "a compiled policy cannot be kept"),
             }
@@ -99,7 +101,7 @@ impl Compiler {
     fn name(&self, digest: &str) -> String {
         let mut hasher = DefaultHasher::new();
         self.engine.precompile_compatibility_hash().hash(&mut hasher);
-        format!("{digest}-{:016x}.cwasm", hasher.finish())
+        format!("{digest}-{:016x}", hasher.finish())
     }
 }
 
@@ -159,27 +161,9 @@ fn wait(process: &mut std::process::Child, time: Duration) -> std::io::Result<Op
     }
 }
 
-/// Writes a file that is either whole or not there, and nobody else's to write.
-fn keep(file: &Path, code: &[u8]) -> std::io::Result<()> {
-    files::write_private(file, code)?;
-    file.parent().map_or(Ok(()), prune)
-}
-
-/// Removes the oldest of more than so many compiled policies.
-fn prune(folder: &Path) -> std::io::Result<()> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        files.push((entry.metadata()?.modified()?, entry.path()));
-    }
-    files.sort();
-    let too_many = files.len().saturating_sub(KEPT);
-    files.iter().take(too_many).try_for_each(|(_, file)| fs::remove_file(file))
-}
-
 #[expect(unsafe_code, reason = "machine code is run as it is; see the comment")]
 fn load(engine: &Engine, file: &Path) -> wasmtime::Result<Component> {
-    // SAFETY: the file was written by `keep`, from what this very program compiled, into a folder that only this user may
+    // SAFETY: the policy store wrote the file, from what this very program compiled, into a directory that only this user may
     // write to. Whoever can change it can change the program too.
     unsafe { Component::deserialize_file(engine, file) }
 }

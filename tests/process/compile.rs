@@ -15,7 +15,7 @@ async fn check(policy: &str, cache: &Path, more: &[(&str, &str)]) -> Ended {
 }
 
 fn kept(cache: &Path) -> Vec<PathBuf> {
-    let files = fs::read_dir(cache.join("compiled")).expect("the folder is there");
+    let files = fs::read_dir(cache.join("blobs")).expect("the folder is there");
     files.map(|file| file.expect("a file").path()).collect()
 }
 
@@ -27,7 +27,7 @@ async fn what_was_compiled_is_kept_for_this_user_alone_and_made_again_when_it_is
     assert_eq!(check(&policy, &cache, &[]).await.code(), Some(0));
     let [file] = &kept(&cache)[..] else { panic!("one file: {:?}", kept(&cache)) };
     let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
-    assert_eq!((mode(&cache.join("compiled")), mode(file)), (0o700, 0o600));
+    assert_eq!((mode(&cache.join("blobs")), mode(file)), (0o700, 0o600));
     let first = fs::metadata(file).expect("it is there").modified().expect("a time");
     assert_eq!(check(&policy, &cache, &[]).await.code(), Some(0));
     assert_eq!(fs::metadata(file).expect("it is there").modified().expect("a time"), first, "it was not made again");
@@ -61,7 +61,7 @@ async fn a_component_that_compiles_for_ever_is_given_up() {
     let ended = check(&policy, &cache, &[("TIDEGATE_POLICY_COMPILE_TIMEOUT", "50ms")]).await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
     assert!(ended.stderr.contains("was not compiled after 50ms"), "{}", ended.stderr);
-    assert!(!cache.join("compiled").exists(), "nothing is kept of it");
+    assert!(!cache.join("blobs").exists(), "nothing is kept of it");
 }
 
 #[tokio::test]

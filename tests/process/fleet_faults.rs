@@ -176,7 +176,7 @@ async fn a_node_that_cannot_compile_or_keep_it_says_so() {
 
     // Nothing can be written where it keeps it.
     let b = fleet.node("b").await;
-    let folder = fleet.path("cache/b/fleet/node-b");
+    let folder = fleet.path("cache/b/nodes");
     std::fs::remove_dir_all(&folder).expect("removed");
     std::fs::write(&folder, "in the way").expect("written");
     fleet.fails(&["push", "allow.wasm"], "node b refuses it (not fetched): it cannot be kept on this machine").await;

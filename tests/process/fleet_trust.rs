@@ -83,7 +83,7 @@ async fn a_node_starts_with_what_it_kept_while_the_store_is_away() {
     a.process.kill().await;
 
     // What was changed on the machine is had from the store anew; without the store, nobody is let in.
-    let kept = fleet.path("cache/a/fleet/node-a");
+    let kept = fleet.path("cache/a/blobs");
     let spoil = || {
         for entry in std::fs::read_dir(&kept).expect("it is there") {
             let path = entry.expect("an entry").path();
@@ -100,7 +100,7 @@ async fn a_node_starts_with_what_it_kept_while_the_store_is_away() {
     fleet.redis.kill().await;
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 503);
-    a.process.stderr.says("it was changed").await;
+    a.process.stderr.says("the content was changed").await;
     // And what was changed in the store is not had at all.
     fleet.redis.restart().await;
     until("it comes back", async || status(a.data).await == 200).await;

@@ -365,5 +365,5 @@ async fn what_is_in_force_last_is_what_starts_next() {
     gateway.process.kill().await;
     let gateway = desk.start("policy.wasm", "").await;
     takes_force(&gateway, "the start", &deny, 1).await;
-    assert!(Path::new(&desk.at("cache/compiled")).exists());
+    assert!(Path::new(&desk.at("cache/blobs")).exists());
 }

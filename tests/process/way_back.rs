@@ -30,9 +30,13 @@ fn earlier(told: &Value) -> Vec<Value> {
     told["earlier"].as_array().expect("a list").iter().map(|past| past["digest"].clone()).collect()
 }
 
-fn remembered(desk: &Desk) -> Vec<std::path::PathBuf> {
-    let folder = std::fs::read_dir(desk.at("cache/past")).expect("a folder");
-    folder.map(|file| file.expect("a file").path()).collect()
+/// The files of a directory of the policy store whose names contain this.
+fn stored(desk: &Desk, directory: &str, part: &str) -> Vec<std::path::PathBuf> {
+    let files = std::fs::read_dir(desk.at("cache").join(directory)).expect("a directory");
+    let files = files.map(|file| file.expect("a file").path());
+    let files: Vec<_> = files.filter(|file| file.to_string_lossy().contains(part)).collect();
+    assert!(!files.is_empty(), "no {part} in {directory}");
+    files
 }
 
 #[tokio::test]
@@ -91,31 +95,57 @@ async fn what_is_damaged_is_told_and_no_reason_not_to_start() {
     let gateway = desk.start("policy.wasm", "").await;
     put(&gateway, 2).await;
     gateway.process.kill().await;
-    for file in remembered(&desk) {
+    for file in stored(&desk, "nodes", ".history-") {
         std::fs::write(file, "[{\"digest\":").expect("it is damaged");
     }
     let gateway = desk.start("policy.wasm", "").await;
     let told = policy(gateway.control).await;
     assert_eq!((&told["in_force"]["digest"], &told["rolls_back_to"]), (&named(2), &Value::Null), "{told}");
+    gateway.process.stderr.says("the rollback history cannot be read").await;
     let log = gateway.process.stderr.so_far();
-    assert!(log.contains("what was in force before is not known"), "{log}");
+    assert!(log.contains("the rollback history cannot be read"), "{log}");
     // From here on it is remembered again.
     put(&gateway, 3).await;
     gateway.process.kill().await;
     let gateway = desk.start("policy.wasm", "").await;
     assert_eq!(policy(gateway.control).await["rolls_back_to"], named(2));
     // A copy that somebody changed does not come back.
-    for file in std::fs::read_dir(desk.at("cache/policies")).expect("a folder") {
-        std::fs::write(file.expect("a file").path(), component("deny")).expect("it is changed");
+    for file in stored(&desk, "blobs", "").iter().filter(|file| file.extension().is_none()) {
+        std::fs::write(file, component("deny")).expect("it is changed");
     }
     let (status, told) = back(&gateway).await;
-    assert!(told["error"]["message"].as_str().is_some_and(|why| why.contains("it was changed")), "{told}");
+    assert!(told["error"]["message"].as_str().is_some_and(|why| why.contains("the content was changed")), "{told}");
     assert_eq!((status, &policy(gateway.control).await["in_force"]["digest"]), (409, &named(3)), "{told}");
     gateway.process.kill().await;
     // Nor is a folder needed that can be written to.
-    std::fs::remove_dir_all(desk.at("cache/past")).expect("it is removed");
-    desk.write("cache/past", "no folder");
+    std::fs::remove_dir_all(desk.at("cache/nodes")).expect("it is removed");
+    desk.write("cache/nodes", "no folder");
     let gateway = desk.start("policy.wasm", "").await;
+    gateway.process.stderr.says("the rollback history cannot be read").await;
     let log = gateway.process.stderr.so_far();
-    assert!(log.contains("what was in force before is not known"), "{log}");
+    assert!(log.contains("the rollback history cannot be read"), "{log}");
+}
+
+#[tokio::test]
+async fn directories_of_an_earlier_build_are_named_once_and_ignored() {
+    let desk = Desk::new();
+    desk.write("policy.wasm", version(1));
+    for directory in ["policies", "past", "fleet/node-n", "compiled", "sequence"] {
+        std::fs::create_dir_all(desk.at("cache").join(directory)).expect("created");
+    }
+    desk.write("cache/sequence/n.json", "not JSON");
+    let gateway = desk.start("policy.wasm", "").await;
+    put(&gateway, 2).await;
+    gateway.process.stderr.says("an earlier build").await;
+    let log = gateway.process.stderr.so_far();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("an earlier build")).collect();
+    let [line] = lines[..] else { panic!("one line: {log}") };
+    assert!(line.contains("compiled, fleet, past, policies, sequence") && line.contains("may be deleted"), "{line}");
+    gateway.process.kill().await;
+    for directory in ["policies", "past", "fleet", "compiled", "sequence"] {
+        std::fs::remove_dir_all(desk.at("cache").join(directory)).expect("it is left as it was");
+    }
+    let gateway = desk.start("policy.wasm", "").await;
+    assert_eq!(policy(gateway.control).await["rolls_back_to"], named(1));
+    assert!(!gateway.process.stderr.so_far().contains("an earlier build"));
 }

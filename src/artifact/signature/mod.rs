@@ -3,11 +3,8 @@
 
 pub(crate) mod key;
 
-use crate::artifact::sequence_ledger::LedgerError;
-use crate::artifact::sequence_ledger::SequenceLedger;
 use crate::artifact::signature::key::TrustedKeys;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,7 +23,8 @@ pub const MAX_SIZE: usize = 4 << 10;
 pub const MAX_SEQUENCE: u64 = (1 << 53) - 1;
 
 /// What is signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Statement {
     /// The component.
     pub component: Digest,
@@ -181,9 +179,9 @@ pub enum SignatureError {
     /// The same number, signed twice.
     #[error("another policy was in force here under its sequence number {0}: sign it again with a greater number")]
     Reused(u64),
-    /// What was seen is not known.
-    #[error(transparent)]
-    SequenceLedger(#[from] LedgerError),
+    /// The record of the greatest sequence number cannot be read or written.
+    #[error("{0}; the file holds the greatest sequence number that was active, so that no older policy is activated")]
+    SequenceLedger(String),
 }
 
 impl TrustedKeys {
@@ -221,40 +219,6 @@ impl TrustedKeys {
             return Err(SignatureError::Untrusted { named, trusted });
         }
         Ok(Some(is))
-    }
-}
-
-/// What a gateway asks of a policy's origin: who may sign, and what was seen.
-#[derive(Clone, Debug, Default)]
-pub struct SignaturePolicy {
-    /// Who may sign.
-    pub trust: Arc<TrustedKeys>,
-    /// The greatest number that was in force.
-    pub seen: Arc<SequenceLedger>,
-}
-
-impl SignaturePolicy {
-    /// Those who may sign; what was seen is kept in this file, where there is one and somebody has to sign.
-    pub fn open(trust: &Arc<TrustedKeys>, file: Option<&Path>) -> Result<Self, LedgerError> {
-        let seen = match file.filter(|_| trust.is_wanted()) {
-            Some(file) => SequenceLedger::in_file(file)?,
-            None => SequenceLedger::default(),
-        };
-        Ok(Self { trust: Arc::clone(trust), seen: Arc::new(seen) })
-    }
-
-    /// Whether a policy may take force. What is to be remembered when it does, if it had to be signed.
-    pub fn verify(
-        &self,
-        component: Digest,
-        cases: Option<&str>,
-        signature: Option<&Signature>,
-    ) -> Result<Option<Statement>, SignatureError> {
-        let statement = self.trust.verify(component, cases, signature)?;
-        if let Some(statement) = &statement {
-            self.seen.check(statement)?;
-        }
-        Ok(statement)
     }
 }
 

@@ -1,4 +1,3 @@
-use crate::artifact::sequence_ledger::SequenceLedger;
 use crate::artifact::signature::key::TrustedKeys;
 use ed25519_dalek::SigningKey;
 
@@ -78,39 +77,6 @@ fn what_is_signed_is_golden() {
     assert_eq!(statement.canonical(), text);
     let without = Statement { cases: None, ..statement };
     assert!(without.canonical().contains("\ncases none\n"));
-}
-
-#[test]
-fn numbers_only_go_upwards_and_over_restarts() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let file = dir.path().join("own/sequence.json");
-    let statement = |sequence| Statement::of(b"policy", None, sequence);
-    let seen = SequenceLedger::in_file(&file).expect("nothing yet");
-    assert_eq!((seen.sequence(), seen.check(&statement(1))), (None, Ok(())));
-    seen.raise(&statement(5)).expect("written");
-    for seen in [seen, SequenceLedger::in_file(&file).expect("read")] {
-        assert_eq!(seen.sequence(), Some(5));
-        assert_eq!(seen.check(&statement(4)), Err(SignatureError::Backwards { sequence: 4, seen: 5 }));
-        assert_eq!(seen.raise(&statement(4)), Err(SignatureError::Backwards { sequence: 4, seen: 5 }));
-        assert_eq!(seen.check(&Statement::of(b"other", None, 5)), Err(SignatureError::Reused(5)));
-        assert_eq!(seen.check(&Statement::of(b"policy", Some(""), 5)), Err(SignatureError::Reused(5)));
-        // What was in force comes back after a restart; what is newer may come.
-        assert_eq!(seen.check(&statement(5)), Ok(()));
-        assert_eq!(seen.check(&statement(6)), Ok(()));
-    }
-    // What cannot be read is not nothing.
-    std::fs::write(&file, "{").expect("written");
-    assert!(SequenceLedger::in_file(&file).expect_err("broken").to_string().contains("sequence.json"));
-}
-
-#[test]
-fn what_cannot_be_remembered_does_not_take_force() {
-    let dir = tempfile::tempdir().expect("a folder");
-    std::fs::write(dir.path().join("own"), "a file in the way").expect("written");
-    let seen = SequenceLedger::in_file(&dir.path().join("own2/sequence.json")).expect("nothing yet");
-    std::fs::write(dir.path().join("own2"), "a file in the way").expect("written");
-    assert!(seen.raise(&Statement::of(b"policy", None, 1)).is_err());
-    assert_eq!(seen.sequence(), None);
 }
 
 #[test]
