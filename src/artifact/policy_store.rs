@@ -4,14 +4,17 @@
 //! blobs/<sha256>                    components, test cases and signatures
 //! blobs/<sha256>-<engine>.cwasm     components as machine code
 //! nodes/<node>.<record>.json        what a node needs after a restart; records name blobs by their digests
+//! nodes/.lock                       shared by those who write blobs, exclusive for those who prune
 //! ```
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fmt::Display;
-use std::fs;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,6 +31,8 @@ const MAX_RECORD_BYTES: u64 = 64 << 10;
 const MAX_COMPILED_FILES: usize = 32;
 /// Rollback histories that the store holds: one a node and policy file, of nodes and files that are gone, too.
 const MAX_HISTORIES: usize = 64;
+/// Pruning takes milliseconds. A process that was stopped meanwhile must not stop all others.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How the record of a rollback history begins.
 pub const HISTORY: &str = "history-";
 /// What earlier builds wrote below `cache-dir`.
@@ -64,6 +69,8 @@ impl PolicyStore {
 
     /// Stores a bundle, which a record has to name already: [`Self::prune`] removes what none does.
     pub fn write(&self, bundle: &PolicyBundle) -> io::Result<()> {
+        // Else another gateway, which read the records before, could prune a blob that is there already.
+        let lock = self.lock_shared()?;
         let BundleDigests { component, cases, signature } = bundle.digests();
         let text = |digest: Option<Digest>, text: &Option<String>| digest.zip(text.clone().map(Into::into));
         let texts = [text(cases, &bundle.cases), text(signature, &bundle.signature)];
@@ -73,6 +80,7 @@ impl PolicyStore {
                 files::write_private(&self.blobs.join(digest.hex()), &content)?;
             }
         }
+        drop(lock);
         self.prune();
         Ok(())
     }
@@ -108,6 +116,23 @@ impl PolicyStore {
         Ok(())
     }
 
+    fn open_lock(&self) -> io::Result<File> {
+        files::create_private_dir(&self.nodes)?;
+        OpenOptions::new().create(true).append(true).mode(0o600).open(self.nodes.join(".lock"))
+    }
+
+    fn lock_shared(&self) -> io::Result<File> {
+        let (lock, begin) = (self.open_lock()?, Instant::now());
+        loop {
+            match lock.try_lock_shared() {
+                Err(TryLockError::WouldBlock) if begin.elapsed() < LOCK_TIMEOUT => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                locked => return locked.map(|()| lock).map_err(|error| at(&self.nodes.join(".lock"), &error)),
+            }
+        }
+    }
+
     /// Removes blobs that no record of any node names, and all but the newest compiled components and rollback histories.
     pub fn prune(&self) {
         match self.try_prune() {
@@ -119,7 +144,12 @@ impl PolicyStore {
     }
 
     fn try_prune(&self) -> io::Result<()> {
-        // Blobs first: one that another gateway writes from now on is not among them, and a record names one that it wrote before.
+        let lock = self.open_lock()?;
+        match lock.try_lock() {
+            // Whoever writes a blob prunes afterwards.
+            Err(TryLockError::WouldBlock) => return Ok(()),
+            locked => locked?,
+        }
         let (blobs, compiled): (Vec<_>, Vec<_>) = list_by_age(&self.blobs)?.into_iter().partition(|path| is_blob(path));
         let records = list_by_age(&self.nodes)?.into_iter().filter(|path| path.extension() == Some("json".as_ref()));
         let (mut named, mut histories) = (HashSet::new(), Vec::new());
@@ -311,8 +341,31 @@ mod tests {
         assert_eq!(count(&store.blobs), MAX_COMPILED_FILES);
         assert!(store.compiled(&name(99)).exists() && !store.compiled(&name(0)).exists());
         store.prune();
-        assert_eq!(count(&store.nodes), MAX_HISTORIES + 1);
+        assert_eq!(count(&store.nodes), MAX_HISTORIES + 2, "with the lock and the other node's record");
         assert_eq!(node.read::<u8>(&format!("{HISTORY}99")).expect("read"), Some(0));
         assert_eq!(dotted.read::<u8>("sequence").expect("read"), Some(0), "whatever the node is called");
+    }
+
+    #[test]
+    fn gateways_that_share_the_store_do_not_prune_each_others_policies() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = PolicyStore::new(dir.path());
+        std::thread::scope(|scope| {
+            for node in 0..4_u8 {
+                let records = store.node(&node.to_string());
+                scope.spawn(move || {
+                    for n in 0..50 {
+                        let prepared = bundle(n, Some(&format!("cases of {node}")));
+                        write(&records, "fleet-prepared", &prepared);
+                        assert!(records.store().read(&prepared.digests()).is_ok(), "prepared {n}");
+                        records.rename("fleet-prepared", "fleet").expect("renamed");
+                        records.store().prune();
+                        assert!(records.store().read(&prepared.digests()).is_ok(), "active {n}");
+                    }
+                });
+            }
+        });
+        store.prune();
+        assert_eq!(count(&store.blobs), 1 + 4 + 4, "one component, and the cases and signatures of each node");
     }
 }
