@@ -146,7 +146,7 @@ impl PolicyStore {
     fn try_prune(&self) -> io::Result<()> {
         let lock = self.open_lock()?;
         match lock.try_lock() {
-            // Whoever writes a blob prunes afterwards.
+            // Each writer prunes afterwards.
             Err(TryLockError::WouldBlock) => return Ok(()),
             locked => locked?,
         }

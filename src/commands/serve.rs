@@ -122,7 +122,7 @@ async fn begin(app: &App) -> anyhow::Result<()> {
     match &app.config.door {
         PolicyMode::Policy(_) | PolicyMode::Example => {
             let config = &app.config;
-            let begun = app.rollout.begin(PolicySource::of(config), EXAMPLE).await;
+            let begun = app.rollout.activate_first(PolicySource::of(config), EXAMPLE).await;
             begun.map_err(|refused| first_refused(&app.config, &refused))?;
         }
         PolicyMode::AllowAll => tracing::warn!("--allow-all: everybody may read every channel"),
@@ -143,13 +143,13 @@ fn propose(app: &Arc<App>) {
             if now != before {
                 if let Some(file) = now.file.clone() {
                     let share = ShadowSampling { share: now.share, concurrency: app.config.limits.shadow };
-                    match app.rollout.propose_file(file, share).await {
+                    match app.rollout.start_shadow_file(file, share).await {
                         Ok(candidate) => asked = Some(candidate),
                         // What was refused is in the log.
                         Err(_) => tracing::error!("policy.shadow.file: it is not asked"),
                     }
                 } else if let Some(candidate) = asked.take() {
-                    app.rollout.ended(&candidate);
+                    app.rollout.stop_shadow(&candidate);
                 }
                 before = now;
             }

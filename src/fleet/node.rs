@@ -239,7 +239,7 @@ impl Fleet {
             return Some(short(denied));
         }
         let since = self.authorizer.active().map_or(0, |info| info.since);
-        let refused = self.rollout.history().refused.front().cloned()?;
+        let refused = self.rollout.status().failures.pop_front()?;
         (refused.time >= since).then(|| short(&refused.to_string()))
     }
 

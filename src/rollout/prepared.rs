@@ -23,7 +23,7 @@ pub struct PreparedPolicy {
 }
 
 impl PreparedPolicy {
-    /// The part that decisions need.
+    /// What decisions need of the policy.
     #[must_use]
     pub fn activation(self) -> Activation {
         let Self { policy, context, origin, attachments } = self;
@@ -32,11 +32,11 @@ impl PreparedPolicy {
     }
 }
 
-/// What came with a component. It holds for the component whatever is around that, and is asked for again when that changes.
+/// What came with a component. When the configuration changes, it is checked again.
 #[derive(Clone, Debug)]
 pub struct PolicyAttachments {
-    /// What it has to decide and what it requires.
+    /// The test cases and the requirements.
     pub suite: Option<Arc<TestSuite>>,
-    /// What identifies the component, its cases and its signature.
+    /// Of the component, the text of the test cases and the signature.
     pub digests: BundleDigests,
 }

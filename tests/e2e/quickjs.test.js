@@ -63,7 +63,7 @@ test("saving another over the policy of dev puts it in force, and rubbish change
   await until("the new policy decides", async () => (await ask(gateway, "here")) === "403 new");
   assert.equal(await ask(gateway, "there"), "200");
   writeFileSync(component, "rubbish");
-  await until("the log tells of the rubbish", () => gateway.log().includes("a policy was refused"));
+  await until("the log tells of the rubbish", () => gateway.log().includes("policy activation failed"));
   assert.equal(await ask(gateway, "here"), "403 new");
   // As many tools save: written beside, then renamed over.
   writeFileSync(join(dir, "beside"), readFileSync(build("third", policy("here", "third"))));

@@ -97,7 +97,8 @@ async fn what_is_refused_changes_nothing_and_says_why() {
         assert_eq!((&status["in_force"]["number"], &status["candidate"]), (&json!(1), &Value::Null), "{status}");
         gateway.open("channel=c").await.connected("c").await;
     }
-    assert_eq!(gateway.app.rollout.history().refusals[&Stage::Linked], 3);
+    let failures = gateway.app.rollout.status().failures;
+    assert_eq!(failures.iter().filter(|error| error.stage == Stage::Linked).count(), 3);
 }
 
 #[tokio::test]
@@ -123,7 +124,9 @@ async fn cases_that_pass_and_settings_that_are_there_let_it_in() {
         let env = std::sync::Arc::new(tidegate::wasm::host::PolicyEnv::new(store, &limits));
         std::sync::Arc::new(tidegate::wasm::host::PolicyContext { env, limits })
     };
-    let Err(refused) = gateway.app.rollout.turn().await.renew(context).await else { panic!("it requires a setting") };
+    let Err(refused) = gateway.app.rollout.lock_activation().await.revalidate_active(context).await else {
+        panic!("it requires a setting")
+    };
     assert!(refused.stage == Stage::Linked && refused.why.contains("policy.settings.audience"), "{refused}");
 }
 
@@ -178,7 +181,7 @@ async fn what_is_no_policy_is_told_before_anything_else() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_those_that_wait_the_last_one_goes_on() {
     let gateway = empty().await;
-    let turn = gateway.app.rollout.turn().await;
+    let guard = gateway.app.rollout.lock_activation().await;
     let (allow, deny) = (component("allow"), component("deny"));
     let overtaken = tokio::sync::Notify::new();
     let first = async {
@@ -191,7 +194,7 @@ async fn of_those_that_wait_the_last_one_goes_on() {
         crate::harness::until("two wait", || gateway.app.rollout.waiting() == 2).await;
         let release = async {
             overtaken.notified().await;
-            drop(turn);
+            drop(guard);
         };
         tokio::join!(put(&gateway, "/v1/policy", &[WASM], &deny), release).0
     };
@@ -209,15 +212,15 @@ async fn what_takes_longer_than_was_wanted_changes_nothing() {
         let reply = put(&gateway, target, &[JSON], body).await;
         assert_eq!((reply.status, &*reply.code()), (503, "not_prepared"), "{}", reply.body);
     };
-    // Somebody else's turn does not end: neither waits for its own any more.
-    let turn = rollout.turn().await;
+    // Another activation does not end: neither request waits for it any more.
+    let guard = rollout.lock_activation().await;
     late("/v1/policy?timeout-ms=1", &bundle("allow", ALLOWS)).await;
     late("/v1/policy?timeout-ms=1&dry-run", &bundle("allow", ALLOWS)).await;
     crate::harness::until("nobody waits", || rollout.waiting() == 0).await;
-    drop(turn);
+    drop(guard);
     // The time passes in the middle of the stages, which take some hundred ms. They go on, and come to nothing.
     late("/v1/policy?timeout-ms=1", &bundle("slow", ALLOWS)).await;
-    drop(rollout.turn().await);
+    drop(rollout.lock_activation().await);
     let told = status(&gateway).await;
     assert_eq!((&told["in_force"], &told["candidate"], &told["refusals"]), (&Value::Null, &Value::Null, &json!([])));
     let reply = put(&gateway, "/v1/policy?timeout-ms=30000", &[JSON], &bundle("allow", ALLOWS)).await;
@@ -253,6 +256,6 @@ async fn elsewhere_nobody_knows_what_is_configured() {
         async move { rollout.prepare(artifact, context, PolicyOrigin::default()).await.map(drop) }
     };
     assert!(requires(gateway.app.rollout.clone()).await.is_err());
-    let elsewhere = tidegate::rollout::Rollout::elsewhere(std::sync::Arc::clone(&gateway.app.authorizer));
+    let elsewhere = tidegate::rollout::Rollout::without_requirements(std::sync::Arc::clone(&gateway.app.authorizer));
     assert!(requires(elsewhere).await.is_ok(), "its cases are asked all the same");
 }

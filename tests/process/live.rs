@@ -140,7 +140,7 @@ async fn what_is_logged() {
         number += 1;
         assert_eq!(asks(&node.gateway, &format!("quiet-{number}")).await.0, 200);
         assert_eq!(ask(node.gateway.control, "PUT", "/v1/policy", WASM, b"none").await.0, 422);
-        let refused = |log: &str| log.matches("a policy was refused").count() >= number;
+        let refused = |log: &str| log.matches("policy activation failed").count() >= number;
         assert!(within("a line in the log", node.gateway.process.stderr.wait_for(refused)).await);
         !log(&node).contains(&format!("quiet-{number}\""))
     })

@@ -334,7 +334,7 @@ async fn where_the_file_cannot_be_replaced_it_is_said_to_last_until_the_restart(
     let gateway = desk.start("policy.wasm", "").await;
     let (status, told) = ask(gateway.control, "PUT", "/v1/policy", WASM, &deny).await;
     assert_eq!((status, &told["in_force"]["until_restart"]), (200, &json!(true)), "{told}");
-    assert!(told["until_restart_because"].as_str().is_some_and(|why| why.contains("is a link")), "{told}");
+    assert!(told["until_restart_because"].as_str().is_some_and(|why| why.contains("is a symbolic link")), "{told}");
     assert_eq!(std::fs::read(desk.at("mounted.wasm")).expect("the file"), allow);
     // Another configuration does not bring the file's back, and the file's own change does.
     gateway.process.signal("HUP").await;

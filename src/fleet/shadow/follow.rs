@@ -102,7 +102,7 @@ impl Fleet {
     /// Another one has taken its place already, or none has.
     fn end(&self, trial: Option<ShadowFollower>) {
         if let Some(ShadowFollower { candidate: Ok(candidate), .. }) = trial {
-            self.rollout.ended(&candidate);
+            self.rollout.stop_shadow(&candidate);
         }
     }
 
@@ -118,7 +118,7 @@ impl Fleet {
         let origin =
             PolicyOrigin { source: "fleet".into(), sequence: Some(pointer.sequence), ..PolicyOrigin::default() };
         let share = ShadowSampling { share: share.into(), concurrency: self.concurrency };
-        let asked = self.rollout.propose_for_all(artifact, origin, share).await;
+        let asked = self.rollout.start_fleet_shadow(artifact, origin, share).await;
         asked.map_err(|refused| refusal(refused.stage, &refused.why, None))
     }
 }

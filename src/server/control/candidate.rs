@@ -13,7 +13,7 @@ use crate::artifact::bundle::PolicyBundle;
 use crate::fleet::node::Fleet;
 use crate::fleet::shadow::push;
 use crate::fleet::shadow::push::{NoShadowPolicy, SampleRate, ShadowPush, ShadowStatus, WORDS};
-use crate::rollout::replace::{ReplacementKind, ReplacementSource};
+use crate::rollout::replace::{ReplacementRequest, ReplacementSource};
 use crate::server::App;
 use crate::server::control::{fleet, policy};
 use crate::server::request::{Expected, json_body};
@@ -52,7 +52,7 @@ pub async fn put(app: &App, request: Request<Incoming>) -> Response {
     if let Some(followed) = fleet::followed(app) {
         return propose(app, followed, artifact, share).await;
     }
-    match app.rollout.propose(artifact, ShadowSampling { share, concurrency: app.config.limits.shadow }).await {
+    match app.rollout.start_shadow(artifact, ShadowSampling { share, concurrency: app.config.limits.shadow }).await {
         Ok(candidate) => respond::json(StatusCode::OK, &json!(candidate.report())),
         Err(refused) => policy::refused(&refused),
     }
@@ -89,7 +89,7 @@ pub async fn delete(app: &App) -> Response {
             Err(cause) => return refusal(&cause),
         }
     }
-    match app.rollout.withdraw() {
+    match app.rollout.take_shadow() {
         Some(candidate) => respond::json(StatusCode::OK, &json!(candidate.report())),
         None => none(),
     }
@@ -146,12 +146,8 @@ pub async fn promote(app: &App, request: Request<Incoming>) -> Response {
             "the candidate of a gateway with a policy of its own is put in force with the signature that it came with";
         return error(StatusCode::CONFLICT, "no_fleet", text);
     }
-    let wanted = policy::wanted(&headers);
-    policy::answer(
-        app,
-        ReplacementKind { what: ReplacementSource::Proposed(candidate), dry_run: false, wanted, within },
-    )
-    .await
+    let (source, precondition) = (ReplacementSource::Shadow(candidate), policy::wanted(&headers));
+    policy::answer(app, ReplacementRequest { source, dry_run: false, precondition, timeout: within }).await
 }
 
 /// A push of the fleet's candidate; without one, of this node's own.
@@ -171,7 +167,7 @@ async fn promote_on_all(app: &App, followed: &Arc<Fleet>, wish: Promote, within:
             if let Some(refusal) = other_than(wish.digest.as_deref(), own.policy().digest()) {
                 return refusal;
             }
-            let Some(artifact) = app.rollout.artifact_of(&own) else { return none() };
+            let Some(artifact) = app.rollout.shadow_bundle(&own) else { return none() };
             (artifact, Some(own))
         }
         (Err(cause), _) => return refusal(&cause),
@@ -179,7 +175,7 @@ async fn promote_on_all(app: &App, followed: &Arc<Fleet>, wish: Promote, within:
     let signature = wish.signature.or_else(|| artifact.signature.clone());
     let response = fleet::put(followed, PolicyBundle { signature, ..artifact }, false, within).await;
     if let Some(own) = own.filter(|_| response.status().is_success()) {
-        app.rollout.ended(&own);
+        app.rollout.stop_shadow(&own);
     }
     policy::tagged(response, app.authorizer.active().as_deref())
 }

@@ -15,7 +15,7 @@ use crate::artifact::bundle::PolicyBundle;
 use crate::config::PolicyMode;
 use crate::policy::info::PolicyInfo;
 use crate::rollout::pipeline::MAX_CASES;
-use crate::rollout::replace::{ReplaceError, Replacement, ReplacementKind, ReplacementRequest, ReplacementSource};
+use crate::rollout::replace::{Precondition, ReplaceError, Replacement, ReplacementRequest, ReplacementSource};
 use crate::rollout::stage::ActivationError;
 use crate::server::App;
 use crate::server::control::fleet;
@@ -55,7 +55,7 @@ pub fn get(app: &App, request: &Request<Incoming>) -> Response {
     {
         return tagged(respond::empty(StatusCode::NOT_MODIFIED), Some(info));
     }
-    tagged(respond::json(StatusCode::OK, &app.rollout.status()), active.as_deref())
+    tagged(respond::json(StatusCode::OK, &app.rollout.status_json()), active.as_deref())
 }
 
 /// `PUT /v1/policy`
@@ -83,8 +83,8 @@ pub async fn put(app: &App, request: Request<Incoming>) -> Response {
             None => tagged(fleet::put(followed, artifact, dry_run, within).await, app.authorizer.active().as_deref()),
         };
     }
-    answer(app, ReplacementKind { what: ReplacementSource::Given(artifact), dry_run, wanted: wanted(&headers), within })
-        .await
+    let (source, precondition) = (ReplacementSource::Bundle(artifact), wanted(&headers));
+    answer(app, ReplacementRequest { source, dry_run, precondition, timeout: within }).await
 }
 
 /// `POST /v1/policy/rollback`
@@ -113,8 +113,8 @@ pub async fn rollback(app: &App, request: Request<Incoming>) -> Response {
             "a gateway with a policy of its own goes back to the one before, and takes neither `to` nor `signature`";
         return error(StatusCode::CONFLICT, "no_fleet", text);
     }
-    answer(app, ReplacementKind { what: ReplacementSource::Before, dry_run: false, wanted: wanted(&headers), within })
-        .await
+    let (source, precondition) = (ReplacementSource::Previous, wanted(&headers));
+    answer(app, ReplacementRequest { source, dry_run: false, precondition, timeout: within }).await
 }
 
 /// The parameters of a change, and the time that it may take.
@@ -177,28 +177,28 @@ async fn aside(
 }
 
 /// Makes a change, and says what came of it.
-pub async fn answer(app: &App, change: ReplacementKind) -> Response {
+pub async fn answer(app: &App, change: ReplacementRequest) -> Response {
     match app.rollout.replace(change).await {
-        Ok(Replacement::InForce(info, only_here)) => {
-            let body = json!({ "in_force": *info, "until_restart_because": only_here });
+        Ok(Replacement::Activated { info, not_persisted }) => {
+            let body = json!({ "in_force": *info, "until_restart_because": not_persisted });
             tagged(respond::json(StatusCode::OK, &body), Some(&info))
         }
         Ok(Replacement::Passed { digest, cases }) => {
             respond::json(StatusCode::OK, &json!({ "dry_run": true, "digest": digest, "cases": cases }))
         }
-        Err(ReplaceError::Overtaken) => {
+        Err(ReplaceError::Superseded) => {
             let text = "another policy was sent after this one, while it waited for its turn".to_owned();
             error(StatusCode::CONFLICT, "overtaken", text)
         }
-        Err(ReplaceError::Unwanted(info)) => not_in_force(info.as_deref()),
-        Err(ReplaceError::Withdrawn) => {
+        Err(ReplaceError::PreconditionFailed(info)) => not_in_force(info.as_deref()),
+        Err(ReplaceError::ShadowReplaced) => {
             let text = "another candidate took its place, or none".to_owned();
             error(StatusCode::CONFLICT, "withdrawn", text)
         }
-        Err(ReplaceError::NothingBefore(why)) => {
+        Err(ReplaceError::NoPreviousPolicy(why)) => {
             error(StatusCode::CONFLICT, "nothing_before", format!("cannot roll back: {why}"))
         }
-        Err(ReplaceError::Late(within)) => {
+        Err(ReplaceError::TimedOut(within)) => {
             let text = format!("after {within:?} it had not come through all stages; nothing was changed");
             error(StatusCode::SERVICE_UNAVAILABLE, "not_prepared", text)
         }
@@ -236,7 +236,7 @@ fn not_in_force(info: Option<&PolicyInfo>) -> Response {
 }
 
 /// What the request says of what has to be in force, or has not.
-pub fn wanted(headers: &HeaderMap) -> ReplacementRequest {
+pub fn wanted(headers: &HeaderMap) -> Precondition {
     let (matches, others) = (Tags::of(headers, &IF_MATCH), Tags::of(headers, &IF_NONE_MATCH));
     Box::new(move |active| {
         let is = |tags: &Tags| tags.contain(active);

@@ -63,9 +63,9 @@ fn candidate(app: &App) -> Value {
 }
 
 fn policy(app: &App) -> Value {
-    let history = app.rollout.history().clone();
+    let status = app.rollout.status();
     let active = app.authorizer.active();
-    let past: Vec<&PolicyInfo> = history.swaps.iter().map(|info| &**info).collect();
+    let past: Vec<&PolicyInfo> = status.activations.iter().map(|info| &**info).collect();
     let old =
         app.authorizer.old().into_iter().map(|old| json!({ "number": old.info.number, "decisions": old.decisions }));
     json!({
@@ -74,7 +74,7 @@ fn policy(app: &App) -> Value {
         "old": old.collect::<Vec<_>>(),
         "swaps": *app.authorizer.swaps().borrow(),
         "history": past,
-        "refused": history.refused.iter().map(|refused| refusal(refused)).collect::<Vec<_>>(),
+        "refused": status.failures.iter().map(|refused| refusal(refused)).collect::<Vec<_>>(),
     })
 }
 
