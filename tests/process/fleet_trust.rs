@@ -84,7 +84,7 @@ async fn node_starts_with_its_local_copy_during_a_store_outage() {
     a.process.kill().await;
 
     // A modified local copy is fetched again; without the store all requests are refused.
-    let kept = fleet.path("cache/a/fleet/node-a");
+    let kept = fleet.path("cache/a/blobs");
     let spoil = || {
         for entry in std::fs::read_dir(&kept).expect("it exists") {
             let path = entry.expect("an entry").path();
@@ -101,7 +101,7 @@ async fn node_starts_with_its_local_copy_during_a_store_outage() {
     fleet.redis.kill().await;
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 503);
-    a.process.stderr.wait_for_text("it was changed").await;
+    a.process.stderr.wait_for_text("the content was changed").await;
     // A component that was changed in the store is not activated.
     fleet.redis.restart().await;
     wait_until("the node fetches the policy", async || status(a.data).await == 200).await;
