@@ -41,10 +41,15 @@ async fn older_policy_is_activated_only_with_a_new_signature() {
     let current = get(&mut redis, "tidegate:{default}:policy:active").await;
     set(&mut redis, "tidegate:{default}:policy:active", &first).await;
     wait_for_error("sequence number 1 is less than 7").await;
+    // The first sequence in the text is that of the record; the second is that of the signature.
     let text = String::from_utf8(first.clone()).expect("JSON");
-    set(&mut redis, "tidegate:{default}:policy:active", text.replace("\"sequence\":1,", "\"sequence\":8,").as_bytes())
-        .await;
-    wait_for_error("its sequence number").await;
+    set(
+        &mut redis,
+        "tidegate:{default}:policy:active",
+        text.replacen("\"sequence\":1,", "\"sequence\":8,", 1).as_bytes(),
+    )
+    .await;
+    wait_for_error("its sequence number is not the one that was signed").await;
     set(&mut redis, "tidegate:{default}:policy:active", b"{").await;
     wait_for_error("cannot be parsed").await;
     assert_eq!(status(a.data).await, 200, "the active policy stays");
