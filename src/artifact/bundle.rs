@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::artifact::digest::Digest;
 
@@ -28,6 +29,13 @@ impl PolicyBundle {
         Self { digest: Digest::of(&component), component, cases: None, signature: None, cases_dir: None }
     }
 
+    /// The digests of its parts.
+    #[must_use]
+    pub fn digests(&self) -> BundleDigests {
+        let of = |text: &Option<String>| text.as_deref().map(|text| Digest::of(text.as_bytes()));
+        BundleDigests { component: self.digest, cases: of(&self.cases), signature: of(&self.signature) }
+    }
+
     /// `sha256:…` of the component.
     #[must_use]
     pub fn digest(&self) -> String {
@@ -39,4 +47,16 @@ impl PolicyBundle {
     pub fn cases_digest(&self) -> Option<String> {
         self.cases.as_deref().map(|text| Digest::of(text.as_bytes()).to_string())
     }
+}
+
+/// What identifies the parts of a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BundleDigests {
+    /// The component.
+    pub component: Digest,
+    /// The test cases.
+    pub cases: Option<Digest>,
+    /// The text of the signature.
+    pub signature: Option<Digest>,
 }

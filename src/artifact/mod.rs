@@ -2,5 +2,6 @@
 
 pub mod bundle;
 pub mod digest;
-pub(crate) mod sequence_ledger;
+pub mod policy_store;
+pub mod sequence_ledger;
 pub mod signature;

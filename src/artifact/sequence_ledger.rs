@@ -1,91 +1,139 @@
-//! The greatest sequence that was active on this node, kept over restarts.
+//! Signature checks of one node: who may sign, and the greatest sequence number that was active here, over restarts.
 
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 
 use crate::artifact::digest::Digest;
-use crate::artifact::signature::{SignatureError, Statement};
-use crate::util::files;
+use crate::artifact::policy_store::NodeRecords;
+use crate::artifact::signature::key::TrustedKeys;
+use crate::artifact::signature::{Signature, SignatureError, Statement};
 
-/// Bytes of the ledger file, which has some 200.
-const MAX_FILE_BYTES: u64 = 4 << 10;
+/// The name of the node's record. It is none of the rollback history: that may be lost, and a start goes on without it.
+const RECORD: &str = "sequence";
 
-/// The policy with the greatest sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LedgerEntry {
-    pub sequence: u64,
-    pub component: Digest,
-    pub cases: Option<Digest>,
+/// What a gateway requires of a policy's signature.
+#[derive(Clone, Debug, Default)]
+pub struct SignaturePolicy {
+    /// Who may sign.
+    pub trusted_keys: Arc<TrustedKeys>,
+    /// The greatest sequence number that was active.
+    pub ledger: Arc<SequenceLedger>,
 }
 
-/// The ledger file cannot be read or written.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}: {reason}; this file records the greatest sequence number that was active, to refuse older policies")]
-pub struct LedgerError {
-    file: String,
-    reason: String,
+impl SignaturePolicy {
+    /// Requires signatures of these keys. Where there are keys, the ledger is kept in the node's records, if it has any.
+    pub fn open(trusted_keys: &Arc<TrustedKeys>, records: Option<NodeRecords>) -> Result<Self, SignatureError> {
+        let ledger = records
+            .filter(|_| trusted_keys.require_signatures())
+            .map(SequenceLedger::open)
+            .transpose()?
+            .unwrap_or_default();
+        Ok(Self { trusted_keys: Arc::clone(trusted_keys), ledger: Arc::new(ledger) })
+    }
+
+    /// Checks that a policy may be activated. Returns what was signed, if a signature is required.
+    pub fn verify(
+        &self,
+        component: Digest,
+        cases: Option<&str>,
+        signature: Option<&Signature>,
+    ) -> Result<Option<Statement>, SignatureError> {
+        let statement = self.trusted_keys.verify(component, cases, signature)?;
+        if let Some(statement) = &statement {
+            self.ledger.check(statement)?;
+        }
+        Ok(statement)
+    }
 }
 
-/// Prevents a rollback to an older signed policy. Without a file, it forgets its entry at a restart.
+/// The policy with the greatest sequence number that was active here. No older one is activated after it, and no other one with its number.
 #[derive(Debug, Default)]
 pub struct SequenceLedger {
-    file: Option<PathBuf>,
-    latest: Mutex<Option<LedgerEntry>>,
+    records: Option<NodeRecords>,
+    last: Mutex<Option<Statement>>,
 }
 
 impl SequenceLedger {
-    /// Opens a ledger file. A file that exists and cannot be read is an error, because an empty ledger would accept older policies.
-    pub fn open(file: &Path) -> Result<Self, LedgerError> {
-        let failed = |reason: String| LedgerError { file: file.display().to_string(), reason };
-        let text =
-            files::read_private(file, MAX_FILE_BYTES).map_err(|error| failed(format!("cannot be read: {error}")))?;
-        let parse = |text: Vec<u8>| serde_json::from_slice(&text);
-        let latest = text.map(parse).transpose().map_err(|error| failed(format!("is damaged: {error}")))?;
-        Ok(Self { file: Some(file.into()), latest: Mutex::new(latest) })
+    /// Reads the ledger. One that cannot be read is an error, because without it older policies would be accepted.
+    pub fn open(records: NodeRecords) -> Result<Self, SignatureError> {
+        let last = records.read(RECORD).map_err(|error| SignatureError::Ledger(error.to_string()))?;
+        Ok(Self { records: Some(records), last: Mutex::new(last) })
     }
 
-    #[cfg(test)]
-    pub fn sequence(&self) -> Option<u64> {
-        self.latest.lock().map(|entry| entry.sequence)
-    }
-
-    /// Whether a policy may become active: its sequence is greater than the recorded one, or it is the recorded policy itself.
+    /// Checks that a policy may follow the last one: its number is greater, or it is the very same policy.
     pub fn check(&self, statement: &Statement) -> Result<(), SignatureError> {
-        check(self.latest.lock().as_ref(), statement)
+        check(self.last.lock().as_ref(), statement)
     }
 
-    /// Records a policy before it becomes active. If that fails, the policy must not become active.
+    /// Records a policy that is about to be activated. It is on disk when this returns; if it is not, the policy must not be activated.
     pub fn record(&self, statement: &Statement) -> Result<(), SignatureError> {
-        let mut latest = self.latest.lock();
-        check(latest.as_ref(), statement)?;
-        let Statement { component, cases, sequence } = *statement;
-        let entry = LedgerEntry { sequence, component, cases };
-        if *latest == Some(entry) {
+        let mut last = self.last.lock();
+        check(last.as_ref(), statement)?;
+        if *last == Some(*statement) {
             return Ok(());
         }
-        if let Some(file) = &self.file {
-            let failed = |error: String| LedgerError {
-                file: file.display().to_string(),
-                reason: format!("cannot be written: {error}"),
-            };
-            let text = serde_json::to_vec(&entry).map_err(|error| failed(error.to_string()))?;
-            files::write_private(file, &text).map_err(|error| failed(error.to_string()))?;
+        if let Some(records) = &self.records {
+            let failed = |error: std::io::Error| SignatureError::Ledger(error.to_string());
+            records.write(RECORD, statement).map_err(failed)?;
         }
-        *latest = Some(entry);
+        *last = Some(*statement);
         Ok(())
     }
 }
 
-fn check(latest: Option<&LedgerEntry>, statement: &Statement) -> Result<(), SignatureError> {
-    let Some(latest) = latest else { return Ok(()) };
-    let Statement { component, cases, sequence } = *statement;
-    if sequence < latest.sequence {
-        return Err(SignatureError::SequenceNotIncreasing { sequence, recorded: latest.sequence });
+fn check(last: Option<&Statement>, statement: &Statement) -> Result<(), SignatureError> {
+    let Some(last) = last else { return Ok(()) };
+    if statement.sequence < last.sequence {
+        return Err(SignatureError::SequenceNotIncreasing { sequence: statement.sequence, recorded: last.sequence });
     }
-    if sequence == latest.sequence && (component, cases) != (latest.component, latest.cases) {
-        return Err(SignatureError::SequenceReused(sequence));
+    if statement.sequence == last.sequence && statement != last {
+        return Err(SignatureError::SequenceReused(statement.sequence));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::policy_store::PolicyStore;
+
+    #[test]
+    fn sequences_only_increase_also_over_restarts() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let open = || SequenceLedger::open(PolicyStore::new(dir.path()).node("own"));
+        let statement = |sequence| Statement::of(b"policy", None, sequence);
+        let ledger = open().expect("nothing yet");
+        assert_eq!(*ledger.last.lock(), None);
+        assert_eq!(ledger.check(&statement(1)), Ok(()));
+        ledger.record(&statement(5)).expect("written");
+        for ledger in [ledger, open().expect("read")] {
+            assert_eq!(ledger.last.lock().map(|last| last.sequence), Some(5));
+            assert_eq!(
+                ledger.check(&statement(4)),
+                Err(SignatureError::SequenceNotIncreasing { sequence: 4, recorded: 5 })
+            );
+            assert_eq!(
+                ledger.record(&statement(4)),
+                Err(SignatureError::SequenceNotIncreasing { sequence: 4, recorded: 5 })
+            );
+            assert_eq!(ledger.check(&Statement::of(b"other", None, 5)), Err(SignatureError::SequenceReused(5)));
+            assert_eq!(ledger.check(&Statement::of(b"policy", Some(""), 5)), Err(SignatureError::SequenceReused(5)));
+            // The active policy comes back after a restart; a newer one may follow.
+            assert_eq!(ledger.check(&statement(5)), Ok(()));
+            assert_eq!(ledger.check(&statement(6)), Ok(()));
+        }
+        // A damaged ledger is not an empty one.
+        std::fs::write(dir.path().join("nodes/own.sequence.json"), "{").expect("written");
+        assert!(open().expect_err("broken").to_string().contains("sequence.json"));
+    }
+
+    #[test]
+    fn sequence_that_cannot_be_written_is_not_recorded() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let ledger = SequenceLedger::open(PolicyStore::new(dir.path()).node("own")).expect("nothing yet");
+        std::fs::write(dir.path().join("nodes"), "a file in the way").expect("written");
+        assert!(ledger.record(&Statement::of(b"policy", None, 1)).is_err());
+        assert_eq!(*ledger.last.lock(), None);
+    }
 }

@@ -1,14 +1,15 @@
 //! The parts of a start: store, authorizer, first policy, fleet, and what follows the configuration while the gateway runs.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::mpsc;
 
-use crate::artifact::signature::SignaturePolicy;
+use crate::artifact::policy_store::PolicyStore;
+use crate::artifact::sequence_ledger::SignaturePolicy;
 use crate::authz::authorizer::Authorizer;
 use crate::channel::hub::Hub;
 use crate::commands::listeners::BoundSockets;
@@ -20,7 +21,6 @@ use crate::fleet::local_cache::LocalCache;
 use crate::fleet::node::{Fleet, NodeConfig};
 use crate::rollout::observers::Observers;
 use crate::rollout::reload::{LoadFn, Reloader};
-use crate::rollout::rollback_history::HistoryFile;
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::ActivationError;
 use crate::server::app::App;
@@ -52,8 +52,11 @@ pub async fn compose(
     playground: Option<Playground>,
 ) -> anyhow::Result<Composed> {
     let node = node_name(&config, sockets)?;
+    if let Some(cache_dir) = &config.cache_dir {
+        PolicyStore::warn_of_obsolete_directories(cache_dir);
+    }
     let local_cache = open_local_cache(&config, &node)?;
-    let has_cached_policy = local_cache.as_ref().is_some_and(|cache| matches!(cache.pointer(), Ok(Some(_))));
+    let has_cached_policy = local_cache.as_ref().is_some_and(|cache| matches!(cache.active_record(), Ok(Some(_))));
     let metrics = Arc::new(Metrics::new());
     let store = open_store(&config.store, has_cached_policy, Arc::clone(&metrics)).await?;
     let signatures = open_signature_policy(&config, &node)?;
@@ -84,9 +87,7 @@ pub async fn activate_first_policy(app: &App) -> anyhow::Result<()> {
     match &app.config.policy_mode {
         PolicyMode::File(_) | PolicyMode::Example => {
             let config = &app.config;
-            let history = |folder: &PathBuf| HistoryFile::below(folder, app.node());
-            let activated =
-                app.rollout.begin(PolicySource::of(config), EXAMPLE, config.cache_dir.as_ref().map(history)).await;
+            let activated = app.rollout.activate_first(PolicySource::of(config), EXAMPLE).await;
             activated.map_err(|error| describe_first_failure(&app.config, &error))?;
         }
         PolicyMode::AllowAll => tracing::warn!("--allow-all: every client may read every channel"),
@@ -108,13 +109,13 @@ pub fn follow_shadow_policy(app: &Arc<App>) {
                 if let Some(file) = now.file.clone() {
                     let sampling =
                         ShadowSampling { share: now.share, concurrency: app.config.limits.shadow_concurrency };
-                    match app.rollout.propose_file(file, sampling).await {
+                    match app.rollout.start_shadow_file(file, sampling).await {
                         Ok(loaded) => shadow = Some(loaded),
                         // The reason is logged where the stage failed.
                         Err(_) => tracing::error!("policy.shadow.file: the shadow policy is not evaluated"),
                     }
                 } else if let Some(removed) = shadow.take() {
-                    app.rollout.ended(&removed);
+                    app.rollout.stop_shadow(&removed);
                 }
                 before = now;
             }
@@ -158,11 +159,9 @@ pub fn describe_first_failure(config: &Config, error: &ActivationError) -> anyho
 
 /// Opens the folder in which a node keeps the fleet's policy.
 fn open_local_cache(config: &Config, node: &str) -> anyhow::Result<Option<LocalCache>> {
-    let Some(folder) = config.cache_dir.as_ref().filter(|_| config.policy_mode == PolicyMode::Fleet) else {
-        return Ok(None);
-    };
-    let cache = LocalCache::open(folder, node);
-    Ok(Some(cache.with_context(|| format!("cache-dir {}: cannot store the fleet's policy there", folder.display()))?))
+    let records = config.node_records(node).filter(|_| config.policy_mode == PolicyMode::Fleet);
+    let cache = records.map(LocalCache::open).transpose();
+    cache.context("cache-dir: cannot store the fleet's policy there")
 }
 
 /// Starts the heartbeat of a node on a shared store, and activates the fleet's policy if that is the policy's source.
@@ -219,12 +218,11 @@ async fn open_store(
 
 /// The trusted keys, and the greatest sequence that this node activated.
 pub fn open_signature_policy(config: &Config, node: &str) -> anyhow::Result<SignaturePolicy> {
-    let name = format!("{node}.json");
-    let file = config.cache_dir.as_ref().map(|folder| folder.join("sequence").join(name));
-    if file.is_none() && config.rollout.trust.require_signatures() {
+    let records = config.node_records(node);
+    if records.is_none() && config.rollout.trust.require_signatures() {
         tracing::warn!("without cache-dir this node forgets the greatest sequence that it activated when it restarts");
     }
-    Ok(SignaturePolicy::open(&config.rollout.trust, file.as_deref())?)
+    Ok(SignaturePolicy::open(&config.rollout.trust, records)?)
 }
 
 /// Creates the authorizer. Without `allow-all` it refuses every request until a policy is active.

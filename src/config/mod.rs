@@ -23,6 +23,7 @@ use globset::GlobSet;
 use ipnet::IpNet;
 use toml::Table;
 
+use crate::artifact::policy_store::{NodeRecords, PolicyStore};
 use crate::config::diff::ConfigSnapshot;
 use crate::config::policy::{PolicyMode, RolloutConfig};
 use crate::config::reloadable::Live;
@@ -266,6 +267,12 @@ impl Config {
     #[must_use]
     pub fn node_at(&self, listen: SocketAddr) -> String {
         self.node_name.clone().unwrap_or_else(|| fleet::build_node_name(listen))
+    }
+
+    /// The records of the node of this name below `cache-dir`; `None` without a `cache-dir`.
+    #[must_use]
+    pub fn node_records(&self, node: &str) -> Option<NodeRecords> {
+        self.cache_dir.as_deref().map(|cache_dir| PolicyStore::new(cache_dir).node(node))
     }
 
     /// Whether a client's address is a trusted proxy's.

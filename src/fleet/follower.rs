@@ -61,8 +61,8 @@ impl Fleet {
     /// Activates the policy in the local cache; false if it is empty.
     async fn activate_local_copy(&self) -> Result<bool, String> {
         let Some(cache) = &self.local_cache else { return Ok(false) };
-        let Some(pointer) = cache.pointer()? else { return Ok(false) };
-        let artifact = cache.artifact(&pointer)?;
+        let Some(pointer) = cache.active_record()? else { return Ok(false) };
+        let artifact = cache.bundle(&pointer)?;
         let source = "fleet (local cache)".to_owned();
         let next = self.run_stages(&pointer, artifact, source).await.map_err(|error| error.reason)?;
         self.rollout.activate(next).await.map_err(|error| error.to_string())?;
@@ -139,7 +139,7 @@ impl Fleet {
         }
         if let Some(cache) = &self.local_cache {
             cache
-                .point(&pointer)
+                .commit(&pointer)
                 .map_err(|error| (FAILED_STAGE_RETRY_DELAY, format!("the local cache cannot be written: {error}")))?;
         }
         // The configuration may have been reloaded since the policy was prepared.
@@ -176,7 +176,7 @@ impl Fleet {
     /// Fetches a record's policy, runs the activation stages, and writes it to the local cache.
     async fn fetch_and_prepare(&self, pointer: &ActiveRecord) -> Result<PreparedPolicy, (Duration, PrepareFailure)> {
         let failure = |stage, reason: String| PrepareFailure { stage, reason: truncate_error(&reason) };
-        let cached = self.local_cache.as_ref().and_then(|cache| cache.artifact(pointer).ok());
+        let cached = self.local_cache.as_ref().and_then(|cache| cache.bundle(pointer).ok());
         let artifact = match cached {
             Some(artifact) => artifact,
             None => pointer.fetch(&*self.store).await.map_err(|missing| {
@@ -196,7 +196,7 @@ impl Fleet {
                     failure(Stage::Fetched, format!("the local cache cannot be written: {error}")),
                 )
             };
-            cache.keep(pointer, &artifact).map_err(cache_failure)?;
+            cache.save_prepared(pointer, &artifact).map_err(cache_failure)?;
         }
         Ok(next)
     }

@@ -188,7 +188,7 @@ impl Fleet {
             return Some(truncate_error(store_error));
         }
         let since = self.authorizer.active().map_or(0, |info| info.since);
-        let refused = self.rollout.history().refused.front().cloned()?;
+        let refused = self.rollout.status().failures.pop_front()?;
         (refused.time >= since).then(|| truncate_error(&refused.to_string()))
     }
 
@@ -292,7 +292,7 @@ mod tests {
         let authorizer = Arc::new(Authorizer::new(compiler, PolicyEnv::new(events, &limits), limits, Arc::default()));
         Fleet::new(NodeConfig {
             store: Arc::new(store.clone()),
-            rollout: Rollout::elsewhere(Arc::clone(&authorizer)),
+            rollout: Rollout::without_requirements(Arc::clone(&authorizer)),
             authorizer,
             name: name.into(),
             address: ([127, 0, 0, 1], 8080).into(),

@@ -1,5 +1,5 @@
-//! Says that files may have changed: those that editors write in place or replace, that links point to, and links on the way to them, as
-//! Kubernetes replaces all files of a `ConfigMap` at once. Whoever is told looks for himself.
+//! Reports that files may have changed: files that are written in place or replaced, targets of links, and links on the way to them, as
+//! Kubernetes replaces all files of a `ConfigMap` at once. The receiver compares the files itself.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
@@ -11,77 +11,77 @@ use std::time::Duration;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
-/// Files are looked at this often too: not every file system tells of changes, and a folder may be replaced whole.
-const POLL: Duration = Duration::from_secs(2);
-/// As many links on the way to a file as the system follows.
-const LINKS: usize = 40;
+/// Files are compared this often in any case: not every file system reports changes, and a directory may be replaced as a whole.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// Links on the way to a file that are followed, as many as Linux follows.
+const MAX_LINKS: usize = 40;
 
-/// The folders that are watched: which inode each was.
+/// The watched directories with device and inode, which tell a directory from one that replaced it.
 type WatchedDirectories = BTreeMap<PathBuf, Option<(u64, u64)>>;
 
-/// Watches some files.
-pub struct Watch {
+/// Watches files by their directories.
+pub struct FileWatcher {
     sender: mpsc::Sender<()>,
     changed: mpsc::Receiver<()>,
-    folders: WatchedDirectories,
+    directories: WatchedDirectories,
     watcher: Option<RecommendedWatcher>,
 }
 
-impl Default for Watch {
+impl Default for FileWatcher {
     fn default() -> Self {
         let (sender, changed) = mpsc::channel(1);
-        Self { sender, changed, folders: WatchedDirectories::new(), watcher: None }
+        Self { sender, changed, directories: WatchedDirectories::new(), watcher: None }
     }
 }
 
-impl Watch {
-    /// Watches these files from now on, by the folders that they and the links to them lie in now.
-    pub fn set(&mut self, paths: &[PathBuf]) {
-        let mut folders = WatchedDirectories::new();
+impl FileWatcher {
+    /// Watches these files from now on, by the directories that hold them and the links to them now.
+    pub fn watch(&mut self, paths: &[PathBuf]) {
+        let mut directories = WatchedDirectories::new();
         for path in paths {
-            on_the_way(path, &mut folders);
+            directories_to_watch(path, &mut directories);
         }
-        if folders == self.folders {
+        if directories == self.directories {
             return;
         }
-        let before = std::mem::replace(&mut self.folders, folders);
-        match self.watcher() {
+        let before = std::mem::replace(&mut self.directories, directories);
+        match self.new_watcher() {
             Ok(watcher) => self.watcher = Some(watcher),
             Err(error) => {
                 if before.is_empty() || self.watcher.take().is_some() {
-                    tracing::warn!(%error, "changes of files are seen by looking, every {POLL:?}");
+                    tracing::warn!(%error, "files cannot be watched; they are compared every {POLL_INTERVAL:?}");
                 }
             }
         }
     }
 
-    fn watcher(&self) -> notify::Result<RecommendedWatcher> {
+    fn new_watcher(&self) -> notify::Result<RecommendedWatcher> {
         let changed = self.sender.clone();
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Opening a file changes nothing; without this, reading would be a reason to read again.
+            // Opening a file changes nothing; without this check every read would cause the next one.
             if !event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
-                // A full channel says it already.
+                // A full channel has the message already.
                 let _ = changed.try_send(());
             }
         })?;
-        for folder in self.folders.keys() {
-            watcher.watch(folder, RecursiveMode::NonRecursive)?;
+        for directory in self.directories.keys() {
+            watcher.watch(directory, RecursiveMode::NonRecursive)?;
         }
         Ok(watcher)
     }
 
-    /// Waits until something may have changed.
+    /// Waits until a file may have changed.
     pub async fn changed(&mut self) {
-        // The sender is here, so that the channel never closes.
-        let _ = tokio::time::timeout(POLL, self.changed.recv()).await;
+        // The channel never closes, because its sender is a field.
+        let _ = tokio::time::timeout(POLL_INTERVAL, self.changed.recv()).await;
     }
 }
 
-/// The folders in which a change may make a path mean something else: that of the file, and those of all links on the way.
-fn on_the_way(path: &Path, folders: &mut WatchedDirectories) {
-    let mut watch = |folder: &Path| {
-        let inode = fs::metadata(folder).ok().map(|info| (info.dev(), info.ino()));
-        folders.insert(folder.to_path_buf(), inode);
+/// Adds the directories in which a change may give a path another meaning: that of the file, and those of all links on the way.
+fn directories_to_watch(path: &Path, directories: &mut WatchedDirectories) {
+    let mut watch = |directory: &Path| {
+        let inode = fs::metadata(directory).ok().map(|info| (info.dev(), info.ino()));
+        directories.insert(directory.to_path_buf(), inode);
     };
     let Ok(path) = std::path::absolute(path) else { return };
     let mut rest: VecDeque<OsString> = path.components().map(|part| part.as_os_str().to_owned()).collect();
@@ -103,14 +103,14 @@ fn on_the_way(path: &Path, folders: &mut WatchedDirectories) {
         if let Ok(target) = fs::read_link(&next) {
             watch(&at);
             links += 1;
-            if links > LINKS {
+            if links > MAX_LINKS {
                 return;
             }
             for part in target.components().rev() {
                 rest.push_front(part.as_os_str().to_owned());
             }
         } else if rest.is_empty() || !next.exists() {
-            // The file itself; or what it needs is not there yet.
+            // The file, or the first missing directory on the way to it.
             watch(&at);
             return;
         } else {
@@ -126,12 +126,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_on_the_way() {
-        let root = tempfile::tempdir().expect("a folder");
+    fn directories_of_file_and_links_are_watched() {
+        let root = tempfile::tempdir().expect("a directory");
         let root = root.path().canonicalize().expect("its path");
         let at = |path: &str| root.join(path);
-        for folder in ["map/..1", "store/v1", "plain"] {
-            fs::create_dir_all(at(folder)).expect("a folder");
+        for directory in ["map/..1", "store/v1", "plain"] {
+            fs::create_dir_all(at(directory)).expect("a directory");
         }
         fs::write(at("map/..1/policy.wasm"), "").expect("a file");
         symlink("..1", at("map/..data")).expect("a link");
@@ -139,10 +139,10 @@ mod tests {
         symlink(at("store/v1"), at("current")).expect("a link");
         symlink("loop", at("loop")).expect("a link");
         let check = |path: &str, expect: &[&str]| {
-            let mut folders = WatchedDirectories::new();
-            on_the_way(&at(path), &mut folders);
-            let expect: Vec<PathBuf> = expect.iter().map(|folder| at(folder)).collect();
-            assert_eq!(folders.into_keys().collect::<Vec<_>>(), expect, "{path}");
+            let mut directories = WatchedDirectories::new();
+            directories_to_watch(&at(path), &mut directories);
+            let expect: Vec<PathBuf> = expect.iter().map(|directory| at(directory)).collect();
+            assert_eq!(directories.into_keys().collect::<Vec<_>>(), expect, "{path}");
         };
         check("plain/policy.wasm", &["plain"]);
         check("map/policy.wasm", &["map", "map/..1"]);

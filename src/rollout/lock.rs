@@ -1,38 +1,37 @@
-//! The right to put something in force: whoever is on the way has it, and one at a time is.
+//! One activation at a time: whoever may activate a policy has the guard.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use parking_lot::Mutex;
+
 use crate::artifact::bundle::PolicyBundle;
-use crate::artifact::signature::SignaturePolicy;
+use crate::artifact::sequence_ledger::SignaturePolicy;
 use crate::artifact::signature::key::TrustedKeys;
 use crate::authz::evaluate::CountGuard;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
-use crate::rollout::pipeline;
-use crate::rollout::pipeline::{ProgressFn, StagesPassed};
+use crate::rollout::pipeline::{self, PassedStages, Pipeline};
 use crate::rollout::prepared::PreparedPolicy;
 use crate::rollout::stage::{ActivationError, Stage, StageError};
 use crate::rollout::status::PendingActivation;
-use crate::rollout::{EVERYBODY, Inner, Rollout, blocking};
+use crate::rollout::{ALLOW_ALL, Inner, Rollout, blocking};
 use crate::util::clock::now_ms;
-use crate::wasm::compile::Compiler;
 use crate::wasm::host::PolicyContext;
-use parking_lot::Mutex;
 
-/// The right to put something in force. Who waits for one comes in turn.
+/// The right to prepare and activate policies.
 pub struct ActivationGuard<'a> {
     pub(super) inner: &'a Inner,
-    _turn: tokio::sync::MutexGuard<'a, ()>,
+    _activation: tokio::sync::MutexGuard<'a, ()>,
 }
 
 impl Rollout {
-    /// Waits for a turn.
-    pub async fn turn(&self) -> ActivationGuard<'_> {
+    /// Waits until no other activation is in progress, in the order of the calls.
+    pub async fn lock_activation(&self) -> ActivationGuard<'_> {
         let _one_more = CountGuard::new(&self.0.waiting);
-        ActivationGuard { inner: &self.0, _turn: self.0.turn.lock().await }
+        ActivationGuard { inner: &self.0, _activation: self.0.activation.lock().await }
     }
 
-    /// How many wait for a turn.
+    /// How many calls of [`Self::lock_activation`] are waiting.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.0.waiting.load(Ordering::Relaxed)
@@ -40,158 +39,154 @@ impl Rollout {
 }
 
 impl ActivationGuard<'_> {
-    /// Takes an artifact through all stages but the last.
+    /// Takes a bundle through all stages but the last.
     pub async fn prepare(
         &self,
-        artifact: &PolicyBundle,
+        bundle: &PolicyBundle,
         context: Arc<PolicyContext>,
         origin: PolicyOrigin,
     ) -> Result<PreparedPolicy, Arc<ActivationError>> {
-        let signatures = self.inner.signatures().clone();
-        self.prepare_for(signatures, artifact, context, origin).await
+        let signatures = self.inner.state().signatures.clone();
+        self.prepare_signed(signatures, bundle, context, origin).await
     }
 
-    /// The same for what is only asked. It has to be signed by somebody who is trusted; its number may be behind what was in force, for on
-    /// one node it may have been asked before that was, and on another not.
-    pub(super) async fn prepare_without_effect(
+    /// The same for a shadow policy. A trusted key has to have signed it; its sequence number may be less than that of the active policy, for
+    /// one node of a fleet may have started it before a push and another one after it.
+    pub(super) async fn prepare_shadow(
         &self,
-        artifact: &PolicyBundle,
+        bundle: &PolicyBundle,
         context: Arc<PolicyContext>,
         origin: PolicyOrigin,
     ) -> Result<PreparedPolicy, Arc<ActivationError>> {
-        let trusted_keys = Arc::clone(&self.inner.signatures().trusted_keys);
-        self.prepare_for(SignaturePolicy { trusted_keys, ledger: Arc::default() }, artifact, context, origin).await
+        let trusted_keys = Arc::clone(&self.inner.state().signatures.trusted_keys);
+        self.prepare_signed(SignaturePolicy { trusted_keys, ..SignaturePolicy::default() }, bundle, context, origin)
+            .await
     }
 
-    async fn prepare_for(
+    async fn prepare_signed(
         &self,
         signatures: SignaturePolicy,
-        artifact: &PolicyBundle,
+        bundle: &PolicyBundle,
         context: Arc<PolicyContext>,
         origin: PolicyOrigin,
     ) -> Result<PreparedPolicy, Arc<ActivationError>> {
-        let walk = {
-            let elsewhere = self.inner.elsewhere;
-            let (artifact, context) = (artifact.clone(), Arc::clone(&context));
-            move |compiler, reached| pipeline::walk(compiler, signatures, artifact, context, elsewhere, reached)
+        let stages = {
+            let (bundle, context) = (bundle.clone(), Arc::clone(&context));
+            move |pipeline: Pipeline| pipeline.run_stages(bundle, context)
         };
-        let StagesPassed { policy, attachments, signed } = self.on_its_way(artifact.digest(), &origin, walk).await?;
+        let PassedStages { policy, attachments, signed } =
+            self.run(signatures, bundle.digest(), &origin, stages).await?;
         let sequence = signed.map(|statement| statement.sequence).or(origin.sequence);
         Ok(PreparedPolicy { policy, context, origin: PolicyOrigin { sequence, signed, ..origin }, attachments })
     }
 
-    /// Takes something through stages, while whoever asks is told how far it is. In a task of its own, so that one that panics is refused
-    /// as any other.
-    async fn on_its_way<T, W>(
+    /// Takes the active policy through the stages that depend on the configuration; `None` where no policy is active.
+    pub async fn revalidate_active(
         &self,
-        digest: String,
-        origin: &PolicyOrigin,
-        walk: impl FnOnce(Compiler, ProgressFn) -> W,
-    ) -> Result<T, Arc<ActivationError>>
-    where
-        T: Send + 'static,
-        W: Future<Output = Result<T, StageError>> + Send + 'static,
-    {
-        let Some(compiler) = self.inner.authorizer.compiler().cloned() else {
-            return Err(self.inner.refuse(StageError::new(Stage::Active, EVERYBODY), Some(digest), origin));
+        context: Arc<PolicyContext>,
+    ) -> Result<Option<PreparedPolicy>, Arc<ActivationError>> {
+        let active = self.inner.history().active.clone();
+        let (Some((policy, attachments)), Some(info)) = (active, self.inner.authorizer.active()) else {
+            return Ok(None);
         };
-        let candidate = PendingGuard::new(self.inner, digest.clone(), origin);
-        let walked = tokio::spawn(walk(compiler, candidate.reached())).await;
-        let walked = walked.unwrap_or_else(|error| Err(StageError::new(candidate.next(), error)));
-        drop(candidate);
-        walked.map_err(|failed| self.inner.refuse(failed, Some(digest), origin))
-    }
-
-    /// Whether an artifact is signed as it should be.
-    pub async fn verify(&self, artifact: &PolicyBundle, origin: &PolicyOrigin) -> Result<(), Arc<ActivationError>> {
-        let (signatures, artifact, digest) = (self.inner.signatures().clone(), artifact.clone(), artifact.digest());
-        let verified = blocking(move || pipeline::verify(&signatures, &artifact).map(drop)).await;
-        verified.map_err(|why| self.inner.refuse(StageError::new(Stage::Verified, why), Some(digest), origin))
-    }
-
-    /// Takes what is in force through the stages that depend on what is around it; none where nothing is in force.
-    pub async fn renew(&self, context: Arc<PolicyContext>) -> Result<Option<PreparedPolicy>, Arc<ActivationError>> {
-        let now = self.inner.line().now.clone();
-        let (Some((policy, attachments)), Some(info)) = (now, self.inner.authorizer.active()) else { return Ok(None) };
         let origin = info.origin.clone();
-        self.again(None, PreparedPolicy { policy, context, origin, attachments }).await.map(Some)
+        self.revalidate(None, PreparedPolicy { policy, context, origin, attachments }).await.map(Some)
     }
 
-    /// Takes what is compiled through the stages that depend on what is around it; its signature too, if there is one to look at.
-    pub(super) async fn again(
+    /// Takes a compiled policy through the stages that depend on the configuration. With its bundle, the signature is checked, too.
+    pub(super) async fn revalidate(
         &self,
-        signed: Option<&PolicyBundle>,
+        bundle: Option<&PolicyBundle>,
         mut next: PreparedPolicy,
     ) -> Result<PreparedPolicy, Arc<ActivationError>> {
-        let walk = {
-            let (policy, attachments, context) =
-                (next.policy.clone(), next.attachments.clone(), Arc::clone(&next.context));
-            let (signatures, elsewhere) = (self.inner.signatures().clone(), self.inner.elsewhere);
-            let (signed, known) = (signed.cloned(), next.origin.signed);
-            move |compiler: Compiler, reached: ProgressFn| async move {
-                let signed = match &signed {
-                    Some(artifact) => pipeline::verify(&signatures, artifact),
-                    None => Ok(known),
-                };
-                let signed = signed.map_err(|error| StageError::new(Stage::Verified, error))?;
-                reached(Stage::Compiled);
-                pipeline::again(&compiler, &policy, &attachments, &context, elsewhere, &reached).await?;
+        let stages = {
+            let (policy, attachments) = (next.policy.clone(), next.attachments.clone());
+            let (context, signed, bundle) = (Arc::clone(&next.context), next.origin.signed, bundle.cloned());
+            async move |pipeline: Pipeline| {
+                let verified = bundle.map_or(Ok(signed), |bundle| pipeline::verify(&pipeline.signatures, &bundle));
+                let signed = verified.map_err(|error| StageError::new(Stage::Verified, error))?;
+                (pipeline.progress)(Stage::Compiled);
+                pipeline.revalidate(&policy, &attachments, &context).await?;
                 Ok(signed)
             }
         };
-        let digest = next.policy.digest().to_string();
-        next.origin.signed = self.on_its_way(digest, &next.origin, walk).await?;
+        let (signatures, digest) = (self.inner.state().signatures.clone(), next.policy.digest().to_string());
+        next.origin.signed = self.run(signatures, digest, &next.origin, stages).await?;
         Ok(next)
     }
 
-    /// Keeps an artifact for the way back. What cannot be kept takes force all the same.
-    pub async fn keep(&self, artifact: PolicyBundle) {
-        let Some(archive) = self.inner.archive.clone() else { return };
-        let kept = tokio::task::spawn_blocking(move || archive.keep(&artifact)).await;
-        if let Ok(Err(error)) = kept {
-            tracing::warn!(%error, "a policy cannot be kept in cache-dir, so one cannot roll back to it");
-        }
+    /// Runs stages, in a task of their own, so that a panic is a failed stage as well. The status shows the policy as pending meanwhile.
+    async fn run<T, F>(
+        &self,
+        signatures: SignaturePolicy,
+        digest: String,
+        origin: &PolicyOrigin,
+        stages: impl FnOnce(Pipeline) -> F,
+    ) -> Result<T, Arc<ActivationError>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StageError>> + Send + 'static,
+    {
+        let Some(compiler) = self.inner.authorizer.compiler().cloned() else {
+            return Err(self.inner.fail(StageError::new(Stage::Active, ALLOW_ALL), Some(digest), origin));
+        };
+        let stage = Arc::new(Mutex::new(None));
+        let pending = PendingGuard::new(
+            self.inner,
+            PendingActivation {
+                digest: digest.clone(),
+                stage: Arc::clone(&stage),
+                since: now_ms(),
+                origin: origin.clone(),
+            },
+        );
+        let progress = {
+            let stage = Arc::clone(&stage);
+            Arc::new(move |reached| *stage.lock() = Some(reached))
+        };
+        let checks_requirements = self.inner.checks_requirements;
+        let pipeline = Pipeline { compiler, signatures, checks_requirements, progress };
+        let result = tokio::spawn(stages(pipeline)).await;
+        drop(pending);
+        let failed_stage = stage.lock().map_or(Stage::Fetched, Stage::next);
+        let result = result.unwrap_or_else(|error| Err(StageError::new(failed_stage, error)));
+        result.map_err(|error| self.inner.fail(error, Some(digest), origin))
     }
 
-    /// Asks for signatures of these from now on.
+    /// Checks a bundle's signature. A wrong one is reported as a failed activation.
+    pub async fn verify(&self, bundle: &PolicyBundle, origin: &PolicyOrigin) -> Result<(), Arc<ActivationError>> {
+        let (signatures, bundle, digest) = (self.inner.state().signatures.clone(), bundle.clone(), bundle.digest());
+        let verified = blocking(move || pipeline::verify(&signatures, &bundle).map(drop)).await;
+        verified.map_err(|reason| self.inner.fail(StageError::new(Stage::Verified, reason), Some(digest), origin))
+    }
+
+    /// Requires signatures of these keys from now on.
     pub fn trust(&self, trust: &Arc<TrustedKeys>) {
-        self.inner.signatures().trusted_keys = Arc::clone(trust);
+        self.inner.state().signatures.trusted_keys = Arc::clone(trust);
     }
 
-    /// Puts what was prepared in force, and waits until no answer of an older version is on its way out any more.
-    pub async fn activate(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
-        self.inner.activate(next).await
+    /// Activates a prepared policy, and waits until no answer of an older one is being sent any more. A bundle is saved for a rollback.
+    pub async fn activate(
+        &self,
+        next: PreparedPolicy,
+        bundle: Option<PolicyBundle>,
+    ) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
+        self.inner.activate(next, bundle).await
     }
 }
 
-/// A candidate in the status, as long as it is on its way.
-struct PendingGuard<'a> {
-    inner: &'a Inner,
-    stage: Arc<Mutex<Option<Stage>>>,
-}
+/// Shows a policy as pending, until it is dropped.
+struct PendingGuard<'a>(&'a Inner);
 
 impl<'a> PendingGuard<'a> {
-    fn new(inner: &'a Inner, digest: String, origin: &PolicyOrigin) -> Self {
-        let stage = Arc::default();
-        let candidate =
-            PendingActivation { digest, stage: Arc::clone(&stage), since: now_ms(), origin: origin.clone() };
-        inner.history().candidate = Some(candidate);
-        Self { inner, stage }
-    }
-
-    fn reached(&self) -> ProgressFn {
-        let stage = Arc::clone(&self.stage);
-        Arc::new(move |reached| *stage.lock() = Some(reached))
-    }
-
-    /// The stage that it is on its way to.
-    fn next(&self) -> Stage {
-        self.stage.lock().map_or(Stage::Fetched, Stage::next)
+    fn new(inner: &'a Inner, pending: PendingActivation) -> Self {
+        inner.state().status.pending = Some(pending);
+        Self(inner)
     }
 }
 
 impl Drop for PendingGuard<'_> {
     fn drop(&mut self) {
-        self.inner.history().candidate = None;
+        self.0.state().status.pending = None;
     }
 }

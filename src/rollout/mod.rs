@@ -1,11 +1,10 @@
-//! A policy on its way into force: fetched → verified → compiled → linked → its cases pass → in force. Whatever fails on the way
-//! leaves what is in force as it is, and says why.
+//! Activates policies: fetched → verified → compiled → linked → tested → active. If a stage fails, the active policy stays, and the failure
+//! says why.
 
 pub(crate) mod file_watcher;
 pub(crate) mod lock;
 pub mod observers;
 pub(crate) mod pipeline;
-pub(crate) mod policy_store;
 pub(crate) mod prepared;
 pub(crate) mod reload;
 pub(crate) mod replace;
@@ -16,42 +15,37 @@ pub(crate) mod source_file;
 pub mod stage;
 pub(crate) mod status;
 
-use crate::artifact::bundle::PolicyBundle;
-use crate::rollout::lock::ActivationGuard;
-use crate::rollout::rollback_history::HistoryFile;
-use crate::rollout::rollback_history::PastActivation;
-use crate::rollout::source_file::PolicySource;
-use crate::rollout::stage::ActivationError;
-use crate::rollout::stage::Stage;
-use crate::rollout::status::RolloutStatus;
-use crate::telemetry::metrics::Metrics;
-use parking_lot::{Mutex, MutexGuard};
 use std::fmt::Display;
-use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::artifact::signature::SignaturePolicy;
+use crate::artifact::bundle::PolicyBundle;
+use crate::artifact::policy_store::NodeRecords;
+use crate::artifact::sequence_ledger::SignaturePolicy;
 use crate::authz::authorizer::Authorizer;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
+use crate::rollout::lock::ActivationGuard;
 use crate::rollout::observers::Observers;
-use crate::rollout::policy_store::PolicyArchive;
 use crate::rollout::prepared::PreparedPolicy;
-use crate::rollout::rollback_history::RollbackHistory;
+use crate::rollout::rollback_history::{RollbackEntry, RollbackHistory, record_name};
 use crate::rollout::shadow::ShadowState;
-use crate::rollout::stage::StageError;
+use crate::rollout::source_file::PolicySource;
+use crate::rollout::stage::{ActivationError, Stage, StageError};
+use crate::rollout::status::{PastActivation, RolloutStatus};
+use crate::telemetry::metrics::Metrics;
 use crate::util::clock::now_ms;
 use crate::util::fingerprint::Fingerprint;
 use crate::wasm::host::PolicyContext;
 
-/// Why nothing takes force where there is no door.
-const EVERYBODY: &str = "this gateway lets everybody in (allow-all), so no policy is asked";
+/// The reason why no policy can be activated.
+const ALLOW_ALL: &str = "this gateway admits every client (allow-all) and has no policy";
 
-/// The way into force. There is one in a process; clones are the same.
+/// Activates policies. A process has one; clones share it.
 #[derive(Clone)]
 pub struct Rollout(Arc<Inner>);
 
@@ -59,179 +53,157 @@ struct Inner {
     authorizer: Arc<Authorizer>,
     observers: Observers,
     metrics: Arc<Metrics>,
-    archive: Option<PolicyArchive>,
-    signatures: Mutex<SignaturePolicy>,
-    /// Whoever is on the way holds it: one at a time compiles and takes force.
-    turn: tokio::sync::Mutex<()>,
-    /// Replacements that were asked for; of those that wait only the last one goes on.
-    asked: watch::Sender<u64>,
+    /// Where the rollback history and its policies are saved; `None` without a cache-dir.
+    records: Option<NodeRecords>,
+    /// False where the requirements of a policy cannot be checked, because another machine will run it.
+    checks_requirements: bool,
+    /// Held by the activation that is in progress, over all of its stages.
+    activation: tokio::sync::Mutex<()>,
+    /// Tasks that wait for `activation`.
     waiting: AtomicUsize,
-    /// This is not the machine that a policy shall decide on, so what it requires cannot be asked for.
-    elsewhere: bool,
-    history: Mutex<RolloutStatus>,
-    /// Held while something takes force, so that what was seen, what one goes back to and what is in force are the same.
-    active: Mutex<RollbackHistory>,
-    /// Where the way back is remembered over restarts, if it is.
-    memory: OnceLock<HistoryFile>,
-    place: Mutex<Place>,
-    /// The candidate beside what is in force.
-    proposed: Mutex<Option<ShadowState>>,
+    /// The number of the latest replacement that was requested: those before it that still wait are superseded.
+    requests: watch::Sender<u64>,
+    /// Locked while the active policy changes, so that sequence ledger, history and active policy agree. Locked before `state`.
+    history: Mutex<RollbackHistory>,
+    state: Mutex<State>,
 }
 
-/// Where the policy lies.
+/// What changes with the configuration, with requests and with the stages. Never locked while a file is read or written.
+struct State {
+    signatures: SignaturePolicy,
+    source: SourceState,
+    status: RolloutStatus,
+    shadow: Option<ShadowState>,
+}
+
+/// Where the policy comes from.
 #[derive(Clone, Default)]
-struct Place {
+struct SourceState {
+    /// `None` for the example policy, and where the policy does not come from a file.
     files: Option<PolicySource>,
-    /// The files as they were when they were looked at last.
-    seen: Fingerprint,
+    /// Of the files as they were read last.
+    fingerprint: Fingerprint,
 }
 
 impl Rollout {
-    /// The way to this door, for those that are signed as they should be. What was in force lately is kept below `cache_dir`.
+    /// Activates policies of this authorizer that are signed as required. Policies that were active are saved with the records of the node.
     #[must_use]
     pub fn new(
         authorizer: Arc<Authorizer>,
         observers: Observers,
         signatures: SignaturePolicy,
-        cache_dir: Option<&Path>,
+        records: Option<NodeRecords>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self::with(authorizer, observers, signatures, cache_dir, metrics, false)
+        Self(Arc::new(Inner::new(authorizer, observers, signatures, records, metrics)))
     }
 
-    /// The stages on a machine whose configuration says nothing of where a policy shall decide: what it requires is not asked for.
+    /// Checks policies for another machine, whose configuration is not known here: what a policy requires is not checked.
     #[must_use]
-    pub fn elsewhere(authorizer: Arc<Authorizer>) -> Self {
-        Self::with(authorizer, Observers::new(0), SignaturePolicy::default(), None, Arc::default(), true)
+    pub fn without_requirements(authorizer: Arc<Authorizer>) -> Self {
+        let inner = Inner::new(authorizer, Observers::new(0), SignaturePolicy::default(), None, Arc::default());
+        Self(Arc::new(Inner { checks_requirements: false, ..inner }))
     }
 
-    fn with(
-        authorizer: Arc<Authorizer>,
-        observers: Observers,
-        signatures: SignaturePolicy,
-        cache_dir: Option<&Path>,
-        metrics: Arc<Metrics>,
-        elsewhere: bool,
-    ) -> Self {
-        Self(Arc::new(Inner {
-            authorizer,
-            observers,
-            metrics,
-            signatures: Mutex::new(signatures),
-            archive: cache_dir.map(PolicyArchive::below),
-            turn: tokio::sync::Mutex::default(),
-            asked: watch::Sender::new(0),
-            waiting: AtomicUsize::new(0),
-            elsewhere,
-            history: Mutex::default(),
-            active: Mutex::default(),
-            memory: OnceLock::new(),
-            place: Mutex::default(),
-            proposed: Mutex::default(),
-        }))
-    }
-
-    /// Who may sign, and how far sequence numbers went.
+    /// Who has to sign policies, and the greatest sequence number that was active.
     #[must_use]
     pub fn signatures(&self) -> SignaturePolicy {
-        self.0.signatures().clone()
+        self.0.state().signatures.clone()
     }
 
-    /// Takes an artifact through all stages but the last. Nothing changes by it but the history, if it fails.
+    /// Takes a bundle through all stages but the last. This changes nothing but the status.
     pub async fn prepare(
         &self,
-        artifact: PolicyBundle,
+        bundle: PolicyBundle,
         context: Arc<PolicyContext>,
         origin: PolicyOrigin,
     ) -> Result<PreparedPolicy, Arc<ActivationError>> {
-        self.turn().await.prepare(&artifact, context, origin).await
+        self.lock_activation().await.prepare(&bundle, context, origin).await
     }
 
-    /// Puts what was prepared in force, at once, and waits until no answer of an older version is on its way out any more. Refused
-    /// is only what something newer that was signed came before, or what cannot be remembered.
+    /// Activates a prepared policy at once, and waits until no answer of an older one is being sent any more. It fails only if the sequence
+    /// number is less than that of a policy that was activated meanwhile, or cannot be recorded.
     pub async fn activate(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
-        // The configuration may have changed since it was prepared.
+        // The configuration may have changed since the policy was prepared.
         let context = self.0.authorizer.context();
         let requires = next.attachments.suite.as_ref().map(|suite| &suite.requires);
         let missing = requires.map(|requires| requirements::missing(requires, &context.env)).unwrap_or_default();
         if !missing.is_empty() {
-            tracing::error!(policy = %next.policy.digest(), ?missing, "the policy requires what was configured when it was prepared");
+            let policy = next.policy.digest();
+            tracing::error!(%policy, ?missing, "the configuration no longer has what the policy requires");
         }
-        self.0.activate(PreparedPolicy { context, ..next }).await
+        self.0.activate(PreparedPolicy { context, ..next }, None).await
     }
 
-    /// Takes the first policy into force: that in the files, or the example. What was in force before the start, and what will be, is
-    /// remembered in `memory`.
-    pub async fn begin(
+    /// Activates the first policy: that in the files, or the example. The rollback history continues that of the process before.
+    pub async fn activate_first(
         &self,
         files: Option<PolicySource>,
         example: &'static [u8],
-        memory: Option<HistoryFile>,
     ) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
-        let turn = self.turn().await;
-        if let Some(memory) = memory {
-            self.0.recall(memory, files.clone()).await;
-        }
-        let (artifact, next) = self.first(&turn, files, example).await?;
-        turn.keep(artifact).await;
-        turn.activate(next).await
+        let guard = self.lock_activation().await;
+        self.0.load_history(files.clone()).await;
+        let (bundle, next) = self.prepare_first(&guard, files, example).await?;
+        guard.activate(next, Some(bundle)).await
     }
 
-    /// Takes the first policy as far as its cases.
+    /// Takes the first policy through all stages but the last.
     pub async fn check(
         &self,
         files: Option<PolicySource>,
         example: &'static [u8],
     ) -> Result<PreparedPolicy, Arc<ActivationError>> {
-        Ok(self.first(&self.turn().await, files, example).await?.1)
+        let guard = self.lock_activation().await;
+        Ok(self.prepare_first(&guard, files, example).await?.1)
     }
 
-    async fn first(
+    async fn prepare_first(
         &self,
-        turn: &ActivationGuard<'_>,
+        guard: &ActivationGuard<'_>,
         files: Option<PolicySource>,
         example: &'static [u8],
     ) -> Result<(PolicyBundle, PreparedPolicy), Arc<ActivationError>> {
-        let (artifact, origin) = match &files {
+        let (bundle, origin) = match &files {
             Some(files) => (self.fetch(files.clone()).await?, files.origin()),
             None => (
                 PolicyBundle::new(example),
                 PolicyOrigin { source: "the example policy".into(), ..PolicyOrigin::default() },
             ),
         };
-        self.0.place().files = files;
-        let next = turn.prepare(&artifact, self.0.authorizer.context(), origin).await?;
-        Ok((artifact, next))
+        self.0.state().source.files = files;
+        let next = guard.prepare(&bundle, self.0.authorizer.context(), origin).await?;
+        Ok((bundle, next))
     }
 
-    /// Reads the files, and remembers that it did. What cannot be read is refused.
+    /// Reads the files, and remembers their fingerprint.
     async fn fetch(&self, files: PolicySource) -> Result<PolicyBundle, Arc<ActivationError>> {
-        let (artifact, stamp) = self.read(files).await?;
-        self.0.place().seen = stamp;
-        Ok(artifact)
+        let (bundle, fingerprint) = self.read(files).await?;
+        self.0.state().source.fingerprint = fingerprint;
+        Ok(bundle)
     }
 
     async fn read(&self, files: PolicySource) -> Result<(PolicyBundle, Fingerprint), Arc<ActivationError>> {
         let origin = files.origin();
         let read = blocking(move || files.read()).await;
-        read.map_err(|why| self.0.refuse(StageError::new(Stage::Fetched, why), None, &origin))
+        read.map_err(|reason| self.0.fail(StageError::new(Stage::Fetched, reason), None, &origin))
     }
 
-    /// What was in force and what was refused.
-    pub fn history(&self) -> MutexGuard<'_, RolloutStatus> {
-        self.0.history()
-    }
-
-    /// All that there is to tell, as JSON.
+    /// The latest activations and failures.
     #[must_use]
-    pub fn status(&self) -> Value {
-        let (active, old) = (self.0.authorizer.active(), self.0.authorizer.retired());
-        let before = self.0.line().back().map(|past| past.digest.clone());
-        self.0.history().to_json(active.as_deref(), &old, before.as_deref())
+    pub fn status(&self) -> RolloutStatus {
+        self.0.state().status.clone()
+    }
+
+    /// The body of `GET /v1/policy`.
+    #[must_use]
+    pub fn status_json(&self) -> Value {
+        let (active, retired) = (self.0.authorizer.active(), self.0.authorizer.retired());
+        let target = self.0.history().target().map(|entry| entry.bundle.component.to_string());
+        self.status().to_json(active.as_deref(), &retired, target.as_deref())
     }
 }
 
-/// Does on a thread for it what takes long or waits for a disk. A panic is an error too.
+/// Does on another thread what takes long or waits for a disk. A panic is an error, too.
 async fn blocking<T: Send + 'static, E: Display>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, String> {
@@ -240,88 +212,112 @@ async fn blocking<T: Send + 'static, E: Display>(
 }
 
 impl Inner {
-    async fn activate(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
-        let within = next.context.limits.timeout + next.context.limits.queue_timeout + Duration::from_secs(2);
+    fn new(
+        authorizer: Arc<Authorizer>,
+        observers: Observers,
+        signatures: SignaturePolicy,
+        records: Option<NodeRecords>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (source, status) = (SourceState::default(), RolloutStatus::default());
+        Self {
+            authorizer,
+            observers,
+            metrics,
+            records,
+            checks_requirements: true,
+            activation: tokio::sync::Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            requests: watch::Sender::new(0),
+            history: Mutex::default(),
+            state: Mutex::new(State { signatures, source, status, shadow: None }),
+        }
+    }
+
+    fn history(&self) -> MutexGuard<'_, RollbackHistory> {
+        self.history.lock()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    async fn activate(
+        &self,
+        next: PreparedPolicy,
+        bundle: Option<PolicyBundle>,
+    ) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
+        let drain_timeout = next.context.limits.timeout + next.context.limits.queue_timeout + Duration::from_secs(2);
         let swap = {
-            let mut line = self.line();
-            if let Some(statement) = &next.origin.signed
-                && let Err(error) = self.signatures().ledger.record(statement)
-            {
+            let mut history = self.history();
+            let ledger = Arc::clone(&self.state().signatures.ledger);
+            if let Some(Err(error)) = next.origin.signed.map(|statement| ledger.record(&statement)) {
                 let digest = next.policy.digest().to_string();
-                return Err(self.refuse(StageError::new(Stage::Active, error), Some(digest), &next.origin));
+                return Err(self.fail(StageError::new(Stage::Active, error), Some(digest), &next.origin));
             }
-            line.now = Some((next.policy.clone(), next.attachments.clone()));
+            let digests = next.attachments.digests;
+            history.active = Some((next.policy.clone(), next.attachments.clone()));
             let swap = self.authorizer.activate_with(next.activation());
-            line.record_activation(PastActivation::of(&swap.info));
+            history.record_activation(RollbackEntry::new(digests, &swap.info));
             swap
         };
         let info = Arc::clone(&swap.info);
-        tracing::info!(policy = %info.digest, version = info.generation, source = info.origin.source, "in force");
-        self.history().record_activation(&info);
-        self.remember().await;
-        if tokio::time::timeout(within, swap.drained()).await.is_err() {
+        tracing::info!(policy = %info.digest, generation = info.generation, source = info.origin.source, "policy activated");
+        self.state().status.record_activation(&info);
+        if let Some(bundle) = bundle {
+            self.save(bundle).await;
+        }
+        if tokio::time::timeout(drain_timeout, swap.drained()).await.is_err() {
             tracing::warn!(
-                version = info.generation,
-                "answers of an older version are still on their way to clients that do not read"
+                generation = info.generation,
+                "clients that do not read still receive answers of an older policy"
             );
         }
         Ok(info)
     }
 
-    /// Goes on where the process before this one ended. Where that cannot be read there is no way back behind the start.
-    async fn recall(&self, memory: HistoryFile, files: Option<PolicySource>) {
-        let read = {
-            let memory = memory.clone();
-            blocking(move || memory.read(files.as_ref())).await
-        };
+    /// Continues the rollback history of the process before. Without it the gateway starts all the same.
+    async fn load_history(&self, files: Option<PolicySource>) {
+        let Some(records) = self.records.clone() else { return };
+        let read = blocking(move || records.read::<Vec<RollbackEntry>>(&record_name(files.as_ref()))).await;
         match read {
-            Ok(past) => {
-                self.history().earlier = past.iter().rev().cloned().collect();
-                self.line().begin_with(past);
+            Ok(entries) => {
+                let entries = entries.unwrap_or_default();
+                self.state().status.previous_process = entries.iter().rev().map(PastActivation::from).collect();
+                self.history().load(entries);
             }
             Err(error) => {
-                tracing::warn!(error, "what was in force before is not known, so one cannot roll back to it");
+                tracing::warn!(error, "the rollback history cannot be read, so there is nothing to roll back to");
             }
         }
-        let _ = self.memory.set(memory);
     }
 
-    /// Remembers what is in force and what one goes back to, if that changed. What cannot be remembered decides all the same.
-    async fn remember(&self) {
-        let Some(memory) = self.memory.get().cloned() else { return };
-        let (Some(past), files) = (self.line().unwritten(), self.place().files.clone()) else { return };
-        if let Err(error) = blocking(move || memory.write(files.as_ref(), &past)).await {
-            tracing::warn!(
-                error,
-                "what is in force cannot be remembered, so one cannot roll back to it behind a restart"
-            );
+    /// Saves the active policy and the rollback history. The policy stays active if that fails.
+    async fn save(&self, bundle: PolicyBundle) {
+        let Some(records) = self.records.clone() else { return };
+        let files = self.state().source.files.clone();
+        let unsaved = self.history().take_unsaved();
+        let save = move || {
+            // The history first: the store removes policies that no record names.
+            if let Some(entries) = unsaved {
+                records.write(&record_name(files.as_ref()), &entries)?;
+            }
+            records.store().write(&bundle)
+        };
+        if let Err(error) = blocking(save).await {
+            tracing::warn!(error, "the active policy cannot be saved in cache-dir, so a later rollback may fail");
         }
     }
 
-    fn refuse(&self, failed: StageError, digest: Option<String>, origin: &PolicyOrigin) -> Arc<ActivationError> {
-        let StageError { stage, why } = failed;
-        let refused = Arc::new(ActivationError { stage, reason: why, time: now_ms(), digest, origin: origin.clone() });
-        let (source, why) = (&refused.origin.source, &refused.reason);
-        let stays = self.authorizer.active().map(|info| info.digest.to_string()).unwrap_or_default();
-        tracing::error!(source, stage = stage.as_str(), why, active = stays, "a policy was refused");
+    /// Reports that a stage failed.
+    fn fail(&self, error: StageError, digest: Option<String>, origin: &PolicyOrigin) -> Arc<ActivationError> {
+        let StageError { stage, reason } = error;
+        let error = Arc::new(ActivationError { stage, reason, time: now_ms(), digest, origin: origin.clone() });
+        let (source, reason) = (&error.origin.source, &error.reason);
+        let active = self.authorizer.active().map(|info| info.digest.to_string()).unwrap_or_default();
+        tracing::error!(source, stage = stage.as_str(), reason, active, "policy activation failed");
         self.metrics.policy_activation_failed(stage.as_str());
-        self.history().was_refused(&refused);
-        refused
-    }
-
-    fn signatures(&self) -> MutexGuard<'_, SignaturePolicy> {
-        self.signatures.lock()
-    }
-
-    fn history(&self) -> MutexGuard<'_, RolloutStatus> {
-        self.history.lock()
-    }
-
-    fn line(&self) -> MutexGuard<'_, RollbackHistory> {
-        self.active.lock()
-    }
-
-    fn place(&self) -> MutexGuard<'_, Place> {
-        self.place.lock()
+        self.state().status.record_failure(&error);
+        error
     }
 }

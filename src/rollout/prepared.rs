@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::artifact::bundle::BundleDigests;
 use crate::authz::generation::Activation;
 use crate::policy::info::PolicyOrigin;
 use crate::policytest::TestSuite;
@@ -22,19 +23,20 @@ pub struct PreparedPolicy {
 }
 
 impl PreparedPolicy {
-    /// The part that decisions need.
+    /// What decisions need of the policy.
     #[must_use]
     pub fn activation(self) -> Activation {
         let Self { policy, context, origin, attachments } = self;
-        Activation { policy, context, origin, cases: attachments.cases }
+        let cases = attachments.digests.cases.map(|digest| digest.to_string().into());
+        Activation { policy, context, origin, cases }
     }
 }
 
-/// What came with a component. It holds for the component whatever is around that, and is asked for again when that changes.
-#[derive(Clone, Debug, Default)]
+/// What came with a component. When the configuration changes, it is checked again.
+#[derive(Clone, Debug)]
 pub struct PolicyAttachments {
-    /// What it has to decide and what it requires.
+    /// The test cases and the requirements.
     pub suite: Option<Arc<TestSuite>>,
-    /// `sha256:…` of the text of its cases.
-    pub cases: Option<Arc<str>>,
+    /// Of the component, the text of the test cases and the signature.
+    pub digests: BundleDigests,
 }

@@ -1,5 +1,4 @@
-//! Follows the files that the process was made of: the policy's, the configuration, and what that refers to. Whatever changes goes through
-//! the stages, and a mistake leaves everything as it is.
+//! Follows the files of the policy and of the configuration. What changes goes through the stages; a mistake changes nothing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,271 +10,271 @@ use tokio::time::{Instant, sleep};
 use crate::audit::AuditWriters;
 use crate::config::reloadable::Options;
 use crate::config::{Config, ConfigRead};
-use crate::rollout::file_watcher::Watch;
+use crate::rollout::file_watcher::FileWatcher;
 use crate::rollout::lock::ActivationGuard;
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::ActivationError;
+use crate::rollout::status::ConfigurationStatus;
 use crate::rollout::{Rollout, blocking};
 use crate::store::EventStore;
 use crate::util::clock::now_ms;
 use crate::util::fingerprint::{FileSnapshot, Fingerprint};
 use crate::wasm::host::PolicyContext;
 
-/// An editor, a compiler or a copy writes a file in several steps; when all files were still for so long, they are read.
-const SETTLE: Duration = Duration::from_millis(200);
-/// Whoever asks for the configuration to be read does not wait longer for a file that does not come to rest.
-const RESTLESS: Duration = Duration::from_secs(10);
-/// A configuration whose files change while they are read is read so often at most.
-const ATTEMPTS: u32 = 10;
+/// Editors, compilers and copies write a file in several steps; files are read when none changed for this long.
+const SETTLE_TIME: Duration = Duration::from_millis(200);
+/// A reload that an operator requested does not wait longer for files that keep changing.
+const MAX_SETTLE_TIME: Duration = Duration::from_secs(10);
+/// Reads of a configuration whose files change while they are read.
+const MAX_READS: u32 = 10;
 
-/// Reads the configuration anew.
+/// Reads the configuration.
 pub type LoadFn = Arc<dyn Fn() -> ConfigRead + Send + Sync>;
 
-/// What is followed.
+/// Reloads the policy and the configuration when their files change.
 pub struct Reloader {
     rollout: Rollout,
     store: Arc<dyn EventStore>,
-    /// What the process was started with.
-    running: Arc<Config>,
-    /// What changes without a restart, for those who want to know.
+    /// The configuration that the process was started with.
+    startup: Arc<Config>,
+    /// Options that change without a restart, for those who use them.
     options: Options,
     load: LoadFn,
-    /// The configuration's file and then what it refers to, as they were when they were read last.
-    seen: FileSnapshot,
-    /// There was such a file, so that there has to be one.
-    is_in_file: bool,
-    /// The last one without a mistake. What is in force may be older, if the stages refused it.
+    /// The configuration's file and then those that it refers to, as they were read last.
+    files: FileSnapshot,
+    /// The configuration was in a file once, so the file has to exist.
+    file_required: bool,
+    /// The last configuration without a mistake. The active policy may still have an older one, if a stage failed.
     config: Arc<Config>,
-    /// The same as what is around the policy.
-    around: Arc<PolicyContext>,
-    /// What was tried last was refused.
-    refused: bool,
+    /// What a policy gets of `config`.
+    context: Arc<PolicyContext>,
+    /// Whether the last activation of the policy file failed.
+    last_failed: bool,
 }
 
 impl Reloader {
-    /// Follows the policy's file, if it is one, and the files that the configuration was read from.
+    /// Follows the policy's files, if it has any, and the files that the configuration was read from.
     #[must_use]
     pub fn new(
         rollout: Rollout,
         store: Arc<dyn EventStore>,
-        running: Arc<Config>,
+        startup: Arc<Config>,
         options: Options,
-        seen: FileSnapshot,
+        files: FileSnapshot,
         load: LoadFn,
     ) -> Self {
-        let (config, around, is_in_file) = (Arc::clone(&running), rollout.0.authorizer.context(), seen.first_existed());
-        Self { rollout, store, running, options, load, seen, is_in_file, config, around, refused: false }
+        let (config, context, file_required) =
+            (Arc::clone(&startup), rollout.0.authorizer.context(), files.first_existed());
+        Self { rollout, store, startup, options, load, files, file_required, config, context, last_failed: false }
     }
 
-    /// Follows for ever. `reload` asks for the configuration to be read, whether it changed or not.
+    /// Follows the files until the task is aborted. A message reloads the configuration, whether it changed or not.
     pub async fn run(mut self, mut reload: mpsc::Receiver<()>) {
-        let mut watch = Watch::default();
+        let mut watcher = FileWatcher::default();
         loop {
-            watch.set(&self.paths());
-            let asked = tokio::select! {
-                () = watch.changed() => false,
+            watcher.watch(&self.paths());
+            let requested = tokio::select! {
+                () = watcher.changed() => false,
                 Some(()) = reload.recv() => true,
             };
-            if asked || self.something_changed() {
-                self.settle(asked).await;
-                self.look(asked).await;
+            if requested || self.files.has_changed() || self.policy_changed() {
+                self.settle(requested).await;
+                self.reload(requested).await;
             }
         }
     }
 
     fn paths(&self) -> Vec<PathBuf> {
-        let files = self.rollout.0.place().files.clone();
-        let mut paths: Vec<_> = files.iter().flat_map(PolicySource::all).collect();
-        paths.extend_from_slice(self.seen.paths());
+        let policy = self.rollout.0.state().source.files.clone();
+        let mut paths: Vec<_> = policy.iter().flat_map(PolicySource::paths).collect();
+        paths.extend_from_slice(self.files.paths());
         paths
     }
 
-    fn something_changed(&self) -> bool {
-        self.seen.has_changed() || self.policy_changed()
-    }
-
     fn policy_changed(&self) -> bool {
-        let place = self.rollout.0.place().clone();
-        place.files.is_some_and(|files| files.stamp() != place.seen)
+        let source = self.rollout.0.state().source.clone();
+        source.files.is_some_and(|files| files.fingerprint() != source.fingerprint)
     }
 
-    /// Waits until nobody writes to any of the files.
-    async fn settle(&self, asked: bool) {
-        let stamp = || Fingerprint::of(self.paths().iter().map(PathBuf::as_path));
-        let (mut before, begin) = (stamp(), Instant::now());
+    /// Waits until no file changes any more.
+    async fn settle(&self, requested: bool) {
+        let fingerprint = || Fingerprint::of(self.paths().iter().map(PathBuf::as_path));
+        let (mut before, begin) = (fingerprint(), Instant::now());
         loop {
-            sleep(SETTLE).await;
-            let now = stamp();
-            if now == before || (asked && begin.elapsed() > RESTLESS) {
+            sleep(SETTLE_TIME).await;
+            let now = fingerprint();
+            if now == before || (requested && begin.elapsed() > MAX_SETTLE_TIME) {
                 return;
             }
             before = now;
         }
     }
 
-    async fn look(&mut self, asked: bool) {
-        if asked || self.seen.has_changed() {
-            self.configure(asked).await;
+    async fn reload(&mut self, requested: bool) {
+        if requested || self.files.has_changed() {
+            self.reload_configuration(requested).await;
         }
         if self.rollout.0.authorizer.compiler().is_some() {
-            self.renew(asked).await;
+            self.reload_policy(requested).await;
         }
     }
 
-    /// Reads the configuration.
-    async fn configure(&mut self, asked: bool) {
-        let path = self.seen.paths().first().map(|path| path.display().to_string()).unwrap_or_default();
-        let told = match self.read_and_open(&path, asked).await {
+    async fn reload_configuration(&mut self, requested: bool) {
+        let path = self.files.paths().first().map(|path| path.display().to_string()).unwrap_or_default();
+        let error = match self.read_and_open(&path, requested).await {
             Ok((config, writers)) => {
-                self.take(config, writers);
-                let needs_restart = self.needs_restart();
-                tracing::info!(path, "the configuration was read");
-                if !needs_restart.is_empty() {
-                    tracing::warn!(options = needs_restart.join(", "), "changed, but taken at the next start only");
-                }
-                crate::rollout::status::Configuration { read_at: Some(now_ms()), error: None, needs_restart }
+                self.apply(config, writers);
+                tracing::info!(path, "configuration reloaded");
+                None
             }
             Err(error) => {
-                tracing::error!(error, "the configuration has a mistake; what it was before stays");
-                let needs_restart = self.needs_restart();
-                crate::rollout::status::Configuration { read_at: Some(now_ms()), error: Some(error), needs_restart }
+                tracing::error!(error, "the configuration has a mistake; the one before stays in effect");
+                Some(error)
             }
         };
-        self.rollout.history().configuration = told;
+        let needs_restart = self.needs_restart();
+        if error.is_none() && !needs_restart.is_empty() {
+            tracing::warn!(options = needs_restart.join(", "), "changed options take effect at the next start");
+        }
+        self.rollout.0.state().status.configuration =
+            ConfigurationStatus { read_at: Some(now_ms()), error, needs_restart };
     }
 
-    /// The configuration, with all that can fail of what it asks for.
-    async fn read_and_open(&mut self, path: &str, asked: bool) -> Result<(Config, AuditWriters), String> {
-        let config = self.read(path, asked).await?;
+    /// Reads the configuration, and does everything that can fail before it is applied.
+    async fn read_and_open(&mut self, path: &str, requested: bool) -> Result<(Config, AuditWriters), String> {
+        let config = self.read(path, requested).await?;
         let (audit, settings) = (Arc::clone(&self.rollout.0.observers.audit), config.live.decisions.clone());
         let open = move || audit.open(settings).map_err(|error| format!("{:#}", anyhow::Error::new(error)));
         Ok((config, blocking(open).await?))
     }
 
-    /// The configuration as all its files have it at one moment. Those of one that has a mistake are followed too, for it may be theirs:
-    /// where they are mounted, a configuration may come before the secret that it names.
-    async fn read(&mut self, path: &str, asked: bool) -> Result<Config, String> {
-        for _ in 0..ATTEMPTS {
+    /// Reads all files of the configuration as they are at one moment. If there is a mistake, its files are followed, too, for they may be the
+    /// reason: with mounted files, a configuration may appear before the secret that it names.
+    async fn read(&mut self, path: &str, requested: bool) -> Result<Config, String> {
+        for _ in 0..MAX_READS {
             let load = Arc::clone(&self.load);
             let read = blocking(move || Ok::<_, String>(load())).await;
             let ConfigRead { config, files } =
-                read.inspect_err(|_| self.seen = FileSnapshot::take(self.seen.paths().to_vec()))?;
-            self.is_in_file |= files.first_existed();
-            let (is_gone, has_changed) = (self.is_in_file && !files.first_existed(), files.has_changed());
-            self.seen = files;
-            if is_gone {
+                read.inspect_err(|_| self.files = FileSnapshot::take(self.files.paths().to_vec()))?;
+            self.file_required |= files.first_existed();
+            let (is_missing, has_changed) = (self.file_required && !files.first_existed(), files.has_changed());
+            self.files = files;
+            if is_missing {
                 return Err(format!("{path} is gone"));
             }
             if !has_changed {
                 return config.map_err(|error| error.to_string());
             }
-            self.settle(asked).await;
+            self.settle(requested).await;
         }
-        Err(format!("{path}, or what it refers to, does not stop changing"))
+        Err(format!("{path}, or a file that it refers to, does not stop changing"))
     }
 
     fn needs_restart(&self) -> Vec<&'static str> {
-        let mut options = self.config.needs_restart(&self.running);
-        // The example policy is no file.
-        if PolicySource::of(&self.config).is_some() != PolicySource::of(&self.running).is_some() {
+        let mut options = self.config.needs_restart(&self.startup);
+        // The example policy is not a file.
+        if PolicySource::of(&self.config).is_some() != PolicySource::of(&self.startup).is_some() {
             options.push("policy.file");
         }
         options
     }
 
-    fn take(&mut self, mut config: Config, writers: AuditWriters) {
+    fn apply(&mut self, mut config: Config, writers: AuditWriters) {
         self.rollout.0.observers.audit.install(writers);
-        let live = config.live_in(&self.running, &self.options.borrow());
+        let live = config.live_in(&self.startup, &self.options.borrow());
         self.options.send_replace(live);
         config.keep_from(&self.config);
-        if !config.takes_keys_from(&self.running) {
+        if !config.takes_keys_from(&self.startup) {
             config.rollout.trust = Arc::clone(&self.config.rollout.trust);
         }
         if !config.has_same_policy_env(&self.config) {
-            self.around = Arc::new(config.context(Arc::clone(&self.store), &self.running.limits));
+            self.context = Arc::new(config.context(Arc::clone(&self.store), &self.startup.limits));
         }
-        if let (Some(files), Some(_)) = (PolicySource::of(&config), PolicySource::of(&self.running)) {
-            let mut place = self.rollout.0.place();
-            if place.files.as_ref() != Some(&files) {
-                place.files = Some(files);
-                place.seen = Fingerprint::default();
+        if let (Some(files), Some(_)) = (PolicySource::of(&config), PolicySource::of(&self.startup)) {
+            let source = &mut self.rollout.0.state().source;
+            if source.files.as_ref() != Some(&files) {
+                source.files = Some(files);
+                source.fingerprint = Fingerprint::default();
             }
         }
         self.config = Arc::new(config);
     }
 
-    /// Puts in force what is not yet: the policy in the file, and what the configuration puts around it.
-    async fn renew(&mut self, asked: bool) {
-        // One of its own, for the turn is held while the state here changes.
+    /// Activates what is not active yet: the policy in the file, and the active policy with the new context.
+    async fn reload_policy(&mut self, requested: bool) {
+        // A clone, because the guard borrows it while this changes `self`.
         let rollout = self.rollout.clone();
-        // Behind whoever had the turn before, and may have replaced the file.
-        let turn = rollout.turn().await;
+        // Another activation may be in progress that replaces the file.
+        let guard = rollout.lock_activation().await;
         let authorizer = &rollout.0.authorizer;
-        // A key that was taken away signs nothing from now on, whatever becomes of what it signed before.
+        // A removed key signs nothing from now on, whatever the stages say of what it signed before.
         let new_trust = !Arc::ptr_eq(&rollout.signatures().trusted_keys, &self.config.rollout.trust);
-        turn.trust(&self.config.rollout.trust);
-        let new_around = !Arc::ptr_eq(&authorizer.context(), &self.around);
-        let files = rollout.0.place().files.clone();
+        guard.trust(&self.config.rollout.trust);
+        let new_context = !Arc::ptr_eq(&authorizer.context(), &self.context);
+        let files = rollout.0.state().source.files.clone();
         if let Some(files) = files {
-            if self.is_due(&files, asked || new_around || new_trust) {
-                self.refused = self.take_file(&turn, files).await.is_err();
+            if self.is_due(&files, requested || new_context || new_trust) {
+                self.last_failed = self.activate_file(&guard, files).await.is_err();
             } else if new_trust {
-                self.verify_file(&turn, files).await;
+                self.verify_file(&guard, files).await;
             }
         }
-        if Arc::ptr_eq(&authorizer.context(), &self.around) {
+        if Arc::ptr_eq(&authorizer.context(), &self.context) {
             return;
         }
-        match turn.renew(Arc::clone(&self.around)).await {
+        match guard.revalidate_active(Arc::clone(&self.context)).await {
             Ok(Some(next)) => {
-                // What is refused is in the log and in the status.
-                let _ = turn.activate(next).await;
+                // A failure is in the log and in the status.
+                let _ = guard.activate(next, None).await;
             }
-            Ok(None) => authorizer.set_initial_context(Arc::clone(&self.around)),
+            Ok(None) => authorizer.set_initial_context(Arc::clone(&self.context)),
             Err(_) => {}
         }
     }
 
-    /// Whether the policy's file has to be read.
-    fn is_due(&self, files: &PolicySource, again: bool) -> bool {
-        let stamp = files.stamp();
-        let mut place = self.rollout.0.place();
-        let changed = stamp != place.seen;
-        if stamp.first_exists() {
-            return changed || (again && self.refused);
+    /// Whether the policy's file has to be read: it changed, or its last activation failed and may succeed now.
+    fn is_due(&self, files: &PolicySource, retry: bool) -> bool {
+        let fingerprint = files.fingerprint();
+        let source = &mut self.rollout.0.state().source;
+        let changed = fingerprint != source.fingerprint;
+        if fingerprint.first_exists() {
+            return changed || (retry && self.last_failed);
         }
         if changed {
-            tracing::warn!(file = %files.component.display(), "the policy's file is gone; the policy stays in force");
-            place.seen = stamp;
+            tracing::warn!(file = %files.component.display(), "the policy's file is gone; the policy stays active");
+            source.fingerprint = fingerprint;
         }
         false
     }
 
-    /// Takes what lies in the files into force, unless it is there already.
-    async fn take_file(&self, turn: &ActivationGuard<'_>, files: PolicySource) -> Result<(), Arc<ActivationError>> {
-        // Whatever becomes of it, it is not tried again before it changes.
-        self.rollout.0.place().seen = files.stamp();
+    /// Activates the policy in the files, unless it is active already.
+    async fn activate_file(
+        &self,
+        guard: &ActivationGuard<'_>,
+        files: PolicySource,
+    ) -> Result<(), Arc<ActivationError>> {
+        // Also if it cannot be read: it is not tried again before it changes.
+        let fingerprint = files.fingerprint();
+        self.rollout.0.state().source.fingerprint = fingerprint;
         let origin = files.origin();
-        let artifact = self.rollout.fetch(files).await?;
-        let is_in_force = self.rollout.0.authorizer.active().is_some_and(|info| {
-            let same =
-                *info.digest == *artifact.digest() && info.cases.as_deref() == artifact.cases_digest().as_deref();
+        let bundle = self.rollout.fetch(files).await?;
+        let is_active = self.rollout.0.authorizer.active().is_some_and(|info| {
+            let same = *info.digest == *bundle.digest() && info.cases.as_deref() == bundle.cases_digest().as_deref();
             same && info.origin.persisted
         });
-        if is_in_force {
-            return turn.verify(&artifact, &origin).await;
+        if is_active {
+            return guard.verify(&bundle, &origin).await;
         }
-        let next = turn.prepare(&artifact, Arc::clone(&self.around), origin).await?;
-        turn.keep(artifact).await;
-        turn.activate(next).await.map(drop)
+        let next = guard.prepare(&bundle, Arc::clone(&self.context), origin).await?;
+        guard.activate(next, Some(bundle)).await.map(drop)
     }
 
-    /// Says so if a restart would not take what lies in the files, since other keys may sign by now. What is in force goes on.
-    async fn verify_file(&self, turn: &ActivationGuard<'_>, files: PolicySource) {
+    /// Reports if a restart would not accept the files, because the trusted keys changed. The active policy stays.
+    async fn verify_file(&self, guard: &ActivationGuard<'_>, files: PolicySource) {
         let origin = files.origin();
-        // What is refused is in the log and in the status.
-        if let Ok((artifact, _)) = self.rollout.read(files).await {
-            let _ = turn.verify(&artifact, &origin).await;
+        // A failure is in the log and in the status.
+        if let Ok((bundle, _)) = self.rollout.read(files).await {
+            let _ = guard.verify(&bundle, &origin).await;
         }
     }
 }

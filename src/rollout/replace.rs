@@ -1,4 +1,4 @@
-//! Somebody wants another policy in force, at the control port. Where the policy lies in a file, the file is replaced too.
+//! Replaces the active policy at the request of an operator. A policy file is replaced, too, so that the next start has the same policy.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,162 +9,168 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::artifact::bundle::PolicyBundle;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
 use crate::rollout::lock::ActivationGuard;
-use crate::rollout::policy_store::Id;
 use crate::rollout::prepared::PreparedPolicy;
-use crate::rollout::rollback_history::PastActivation;
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::{ActivationError, Stage, StageError};
 use crate::rollout::{Inner, Rollout, blocking};
 use crate::shadow::shadow_policy::ShadowPolicy;
 
-/// What is wanted.
-pub struct ReplacementKind {
-    /// What shall take force.
-    pub what: ReplacementSource,
-    /// Only as far as its cases.
+/// A request to replace the active policy.
+pub struct ReplacementRequest {
+    /// The policy to activate.
+    pub source: ReplacementSource,
+    /// Whether to stop before the activation.
     pub dry_run: bool,
-    /// Whether it is still wanted, given what is in force when its turn comes.
-    pub wanted: ReplacementRequest,
-    /// What is not about to take force after so long does not any more.
-    pub within: Option<Duration>,
+    /// Checked when no other activation is in progress any more.
+    pub precondition: Precondition,
+    /// The time until the activation. After it the request fails, and nothing is changed.
+    pub timeout: Option<Duration>,
 }
 
-/// Is told what is in force.
-pub type ReplacementRequest = Box<dyn Fn(Option<&PolicyInfo>) -> bool + Send + Sync>;
+/// Whether to replace this active policy.
+pub type Precondition = Box<dyn Fn(Option<&PolicyInfo>) -> bool + Send + Sync>;
 
-/// What shall take force.
+/// The policy to activate.
 pub enum ReplacementSource {
-    /// This.
-    Given(PolicyBundle),
-    /// What was in force before.
-    Before,
-    /// The candidate, if it still is one.
-    Proposed(Arc<ShadowPolicy>),
+    /// The policy in this bundle.
+    Bundle(PolicyBundle),
+    /// The policy that was active before.
+    Previous,
+    /// This shadow policy, if it still is the current one.
+    Shadow(Arc<ShadowPolicy>),
 }
 
-/// What came of it.
+/// The result of a request.
 #[derive(Debug)]
 pub enum Replacement {
-    /// It decides. If it is gone after a restart, with the reason.
-    InForce(Arc<PolicyInfo>, Option<String>),
-    /// It could. Nothing changed.
+    /// The policy is active.
+    Activated {
+        /// The active policy.
+        info: Arc<PolicyInfo>,
+        /// Why the next start will not have this policy, if it will not.
+        not_persisted: Option<String>,
+    },
+    /// The policy passed all stages of a dry run.
     Passed {
         /// `sha256:…` of the component.
         digest: String,
-        /// How many cases it was asked.
+        /// The number of its test cases.
         cases: usize,
     },
 }
 
-/// Why nothing came of it.
+/// Why the active policy was not replaced.
 #[derive(Debug)]
 pub enum ReplaceError {
-    /// Another change was asked for after it, while it waited for its turn.
-    Overtaken,
-    /// It was not wanted any more.
-    Unwanted(Option<Arc<PolicyInfo>>),
-    /// Another candidate took its place, or none.
-    Withdrawn,
-    /// There is nothing to go back to.
-    NothingBefore(String),
-    /// It took longer than was wanted.
-    Late(Duration),
+    /// A later request came while this one waited for another activation.
+    Superseded,
+    /// The precondition does not hold for the active policy.
+    PreconditionFailed(Option<Arc<PolicyInfo>>),
+    /// The shadow policy was replaced or stopped.
+    ShadowReplaced,
+    /// There is no previous policy; with the reason.
+    NoPreviousPolicy(String),
+    /// The policy was not prepared within this time.
+    TimedOut(Duration),
     /// A stage was not reached.
     Activation(Arc<ActivationError>),
 }
 
 impl Rollout {
-    /// Takes a change all the way. It goes on when nobody waits for it any more.
-    pub async fn replace(&self, change: ReplacementKind) -> Result<Replacement, ReplaceError> {
-        let (rollout, limit) = (self.clone(), Limit::from(change.within));
-        let mut going = tokio::spawn({
-            let limit = limit.clone();
-            async move { rollout.go(change, limit).await }
+    /// Replaces the active policy. This goes on when its caller is gone.
+    pub async fn replace(&self, request: ReplacementRequest) -> Result<Replacement, ReplaceError> {
+        let (rollout, deadline) = (self.clone(), Deadline::new(request.timeout));
+        let mut task = tokio::spawn({
+            let deadline = deadline.clone();
+            async move { rollout.replace_before(deadline, request).await }
         });
-        let done = match limit.end {
-            None => going.await,
-            Some(end) => match timeout_at(end, &mut going).await {
-                Ok(done) => done,
-                // What is on its way is let go when it is through the stage that it is in.
-                Err(_) if limit.decide() => return Err(limit.late()),
-                Err(_) => going.await,
+        let result = match deadline.end {
+            None => task.await,
+            Some(end) => match timeout_at(end, &mut task).await {
+                Ok(result) => result,
+                // The task ends after the stage that it is in.
+                Err(_) if deadline.decide() => return Err(deadline.error()),
+                Err(_) => task.await,
             },
         };
-        let failed = |error| self.0.refuse(StageError::new(Stage::Active, error), None, &control_port());
-        done.unwrap_or_else(|error| Err(ReplaceError::Activation(failed(error))))
+        let failed = |error| self.0.fail(StageError::new(Stage::Active, error), None, &control_port());
+        result.unwrap_or_else(|error| Err(ReplaceError::Activation(failed(error))))
     }
 
-    async fn go(&self, change: ReplacementKind, limit: Limit) -> Result<Replacement, ReplaceError> {
-        let inner = &*self.0;
-        // A rehearsal is in nobody's way.
-        let turn = if change.dry_run {
-            tokio::select! { turn = self.turn() => turn, () = limit.passed() => return Err(limit.late()) }
-        } else {
-            let (mut asked, mut number) = (inner.asked.subscribe(), 0);
-            inner.asked.send_modify(|last| {
-                *last += 1;
-                number = *last;
-            });
-            tokio::select! {
-                biased;
-                _ = asked.wait_for(|last| *last != number) => return Err(ReplaceError::Overtaken),
-                turn = self.turn() => turn,
-                () = limit.passed() => return Err(limit.late()),
+    async fn replace_before(
+        &self,
+        deadline: Deadline,
+        request: ReplacementRequest,
+    ) -> Result<Replacement, ReplaceError> {
+        let (inner, dry_run) = (&*self.0, request.dry_run);
+        let superseded = async {
+            // A dry run supersedes no other request, and none supersedes it.
+            if dry_run {
+                return std::future::pending().await;
             }
+            let mut number = 0;
+            inner.requests.send_modify(|latest| {
+                *latest += 1;
+                number = *latest;
+            });
+            let _ = inner.requests.subscribe().wait_for(|latest| *latest != number).await;
+        };
+        let guard = tokio::select! {
+            biased;
+            () = superseded => return Err(ReplaceError::Superseded),
+            guard = self.lock_activation() => guard,
+            () = deadline.passed() => return Err(deadline.error()),
         };
         let active = inner.authorizer.active();
-        if !(change.wanted)(active.as_deref()) {
-            return Err(ReplaceError::Unwanted(active));
+        if !(request.precondition)(active.as_deref()) {
+            return Err(ReplaceError::PreconditionFailed(active));
         }
-        let files = inner.place().files.clone();
-        let goes_back = matches!(change.what, ReplacementSource::Before);
-        let mut candidate = None;
-        let (artifact, next) = match change.what {
-            ReplacementSource::Proposed(proposed) => turn.promote(candidate.insert(proposed)).await?,
-            ReplacementSource::Given(artifact) => {
-                let artifact = with_cases_beside(artifact, files.as_ref(), inner).await;
-                prepared(&turn, artifact.map_err(ReplaceError::Activation)?).await?
+        let file = inner.state().source.files.clone();
+        let is_rollback = matches!(request.source, ReplacementSource::Previous);
+        let mut promoted = None;
+        let (bundle, next) = match request.source {
+            ReplacementSource::Shadow(policy) => guard.promote(promoted.insert(policy)).await?,
+            ReplacementSource::Bundle(bundle) => {
+                let bundle = with_cases_of_file(bundle, file.as_ref(), inner).await;
+                prepare(&guard, bundle.map_err(ReplaceError::Activation)?).await?
             }
-            ReplacementSource::Before => {
-                let artifact = before(inner, files.as_ref()).await.map_err(ReplaceError::NothingBefore)?;
-                prepared(&turn, artifact).await?
+            ReplacementSource::Previous => {
+                let bundle = previous(inner, file.as_ref()).await.map_err(ReplaceError::NoPreviousPolicy)?;
+                prepare(&guard, bundle).await?
             }
         };
-        if !limit.decide() {
-            return Err(limit.late());
+        if !deadline.decide() {
+            return Err(deadline.error());
         }
-        if change.dry_run {
+        if dry_run {
             let cases = next.attachments.suite.as_ref().map_or(0, |suite| suite.cases.len());
             return Ok(Replacement::Passed { digest: next.policy.digest().to_string(), cases });
         }
-        let gone = if goes_back { inner.line().go_back() } else { None };
-        let (taken, only_here) = take(&turn, artifact, next, files).await;
-        if taken.is_err() {
-            inner.line().forth(gone);
+        let removed = if is_rollback { inner.history().remove_active() } else { None };
+        let activated = persist_and_activate(&guard, bundle, next, file).await;
+        match (&activated, &promoted) {
+            (Err(_), _) => inner.history().restore(removed),
+            (Ok(_), Some(policy)) => inner.stop_shadow(policy),
+            (Ok(_), None) => {}
         }
-        if let (Ok(_), Some(candidate)) = (&taken, &candidate) {
-            inner.ended(candidate);
-        }
-        taken.map(|info| Replacement::InForce(info, only_here)).map_err(ReplaceError::Activation)
+        activated.map_err(ReplaceError::Activation)
     }
 }
 
-/// The time that somebody gives a change. Either it passes, or the change is made.
-#[derive(Clone, Default)]
-struct Limit {
-    within: Duration,
+/// The time of a request. Either it passes, or the request is carried out.
+#[derive(Clone)]
+struct Deadline {
+    timeout: Duration,
     end: Option<Instant>,
     decided: Arc<AtomicBool>,
 }
 
-impl From<Option<Duration>> for Limit {
-    fn from(within: Option<Duration>) -> Self {
-        let end = within.and_then(|within| Instant::now().checked_add(within));
-        Self { within: within.unwrap_or_default(), end, decided: Arc::default() }
+impl Deadline {
+    fn new(timeout: Option<Duration>) -> Self {
+        let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        Self { timeout: timeout.unwrap_or_default(), end, decided: Arc::default() }
     }
-}
 
-impl Limit {
     async fn passed(&self) {
         match self.end {
             Some(end) => sleep_until(end).await,
@@ -172,86 +178,82 @@ impl Limit {
         }
     }
 
-    /// True for the first who asks: whoever waits, when the time is over; or the change, when it is about to be made.
+    /// True for the first call: that of the caller, when the time is over, or that of the task, when it is about to activate the policy.
     fn decide(&self) -> bool {
         !self.decided.swap(true, Ordering::Relaxed)
     }
 
-    const fn late(&self) -> ReplaceError {
-        ReplaceError::Late(self.within)
+    const fn error(&self) -> ReplaceError {
+        ReplaceError::TimedOut(self.timeout)
     }
 }
 
-async fn prepared(
-    turn: &ActivationGuard<'_>,
-    artifact: PolicyBundle,
+async fn prepare(
+    guard: &ActivationGuard<'_>,
+    bundle: PolicyBundle,
 ) -> Result<(PolicyBundle, PreparedPolicy), ReplaceError> {
-    let next = turn.prepare(&artifact, turn.inner.authorizer.context(), control_port()).await;
-    Ok((artifact, next.map_err(ReplaceError::Activation)?))
+    let next = guard.prepare(&bundle, guard.inner.authorizer.context(), control_port()).await;
+    Ok((bundle, next.map_err(ReplaceError::Activation)?))
 }
 
 pub(super) fn control_port() -> PolicyOrigin {
     PolicyOrigin { source: "control port".into(), ..PolicyOrigin::default() }
 }
 
-/// The file first: who starts behind this starts with what is about to take force, and it has passed everything already.
-async fn take(
-    turn: &ActivationGuard<'_>,
-    artifact: PolicyBundle,
+/// Replaces the policy's file first: if the process ends in between, the next start activates the policy, which has passed all stages.
+async fn persist_and_activate(
+    guard: &ActivationGuard<'_>,
+    bundle: PolicyBundle,
     mut next: PreparedPolicy,
-    files: Option<PolicySource>,
-) -> (Result<Arc<PolicyInfo>, Arc<ActivationError>>, Option<String>) {
-    let written = match files {
-        None => Err("the policy in the configuration is no file".to_owned()),
-        Some(files) => {
-            let artifact = artifact.clone();
-            blocking(move || files.write(&artifact)).await
+    file: Option<PolicySource>,
+) -> Result<Replacement, Arc<ActivationError>> {
+    let written = match file {
+        None => Err("the policy of the configuration is not a file".to_owned()),
+        Some(file) => {
+            let bundle = bundle.clone();
+            blocking(move || file.write(&bundle)).await
         }
     };
-    let only_here = match written {
-        Ok(stamp) => {
-            turn.inner.place().seen = stamp;
+    let not_persisted = match written {
+        Ok(fingerprint) => {
+            guard.inner.state().source.fingerprint = fingerprint;
             None
         }
-        Err(why) => {
-            tracing::warn!(policy = %next.policy.digest(), why, "the policy's file cannot be replaced: this one is in force until the next start");
+        Err(reason) => {
+            let policy = next.policy.digest();
+            tracing::warn!(%policy, reason, "the policy file cannot be replaced; the new policy is active until the next start");
             next.origin.persisted = false;
-            Some(why)
+            Some(reason)
         }
     };
-    turn.keep(artifact).await;
-    (turn.activate(next).await, only_here)
+    let info = guard.activate(next, Some(bundle)).await?;
+    Ok(Replacement::Activated { info, not_persisted })
 }
 
-/// Whoever brings no cases of his own has to pass those that lie beside the file: the next start asks them.
-pub(super) async fn with_cases_beside(
-    mut artifact: PolicyBundle,
-    files: Option<&PolicySource>,
+/// Adds the test cases that belong to the policy's file to a bundle without any, as the next start runs them, too.
+pub(super) async fn with_cases_of_file(
+    mut bundle: PolicyBundle,
+    file: Option<&PolicySource>,
     inner: &Inner,
 ) -> Result<PolicyBundle, Arc<ActivationError>> {
-    let Some(files) = files.filter(|_| artifact.cases.is_none()).cloned() else { return Ok(artifact) };
-    let folder = files.cases.parent().map(Into::into);
-    match blocking(move || files.cases_text()).await {
-        Ok(Some(cases)) => {
-            artifact.cases = Some(cases);
-            artifact.cases_dir = folder;
-            Ok(artifact)
-        }
-        Ok(None) => Ok(artifact),
-        Err(why) => {
-            let failed = StageError::new(Stage::Fetched, why);
-            Err(inner.refuse(failed, Some(artifact.digest()), &control_port()))
+    let Some(file) = file.filter(|_| bundle.cases.is_none()).cloned() else { return Ok(bundle) };
+    let cases_dir = file.cases_dir();
+    match blocking(move || file.read_cases()).await {
+        Ok(None) => {}
+        Ok(cases) => (bundle.cases, bundle.cases_dir) = (cases, cases_dir),
+        Err(reason) => {
+            let error = StageError::new(Stage::Fetched, reason);
+            return Err(inner.fail(error, Some(bundle.digest()), &control_port()));
         }
     }
+    Ok(bundle)
 }
 
-async fn before(inner: &Inner, files: Option<&PolicySource>) -> Result<PolicyBundle, String> {
-    let id: Id =
-        inner.line().back().map(PastActivation::id).ok_or("nothing else was in force here that is remembered")?;
-    let archive = inner.archive.clone().ok_or("without a cache-dir nothing is kept to go back to")?;
-    let digest = id.component.clone();
-    let got = blocking(move || archive.get(&id)).await;
-    let mut artifact = got.map_err(|error| format!("{digest} is not in cache-dir any more: {error}"))?;
-    artifact.cases_dir = files.and_then(|files| files.cases.parent()).map(Into::into);
-    Ok(artifact)
+async fn previous(inner: &Inner, file: Option<&PolicySource>) -> Result<PolicyBundle, String> {
+    let target = inner.history().target().map(|entry| entry.bundle);
+    let digests = target.ok_or("no other policy was active here that is remembered")?;
+    let records = inner.records.clone().ok_or("without a cache-dir no policy is saved to roll back to")?;
+    let read = blocking(move || records.store().read(&digests)).await;
+    let bundle = read.map_err(|error| format!("{} cannot be read from cache-dir: {error}", digests.component))?;
+    Ok(PolicyBundle { cases_dir: file.and_then(PolicySource::cases_dir), ..bundle })
 }

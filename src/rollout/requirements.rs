@@ -1,28 +1,28 @@
-//! What a policy says that it cannot do without (`[requires]` in its cases), held against what the operator configured.
+//! What a policy requires of the configuration (`[requires]` in its test cases).
 
 use crate::policytest::Requirements;
 use crate::wasm::host::PolicyEnv;
 
-/// What is not there, with the option where it would be set; empty if all is.
-pub fn missing(requires: &Requirements, around: &PolicyEnv) -> Vec<String> {
+/// The requirements that the configuration does not meet, each with the option that would.
+pub fn missing(requires: &Requirements, env: &PolicyEnv) -> Vec<String> {
     let mut missing = Vec::new();
     for name in &requires.settings {
-        if around.settings.get(name).is_none() {
+        if env.settings.get(name).is_none() {
             missing.push(format!("the setting {name:?}, which is not set (policy.settings.{name})"));
         }
     }
     for name in &requires.tokens {
-        if !around.tokens.names().any(|known| known == name) {
-            missing.push(format!("the token profile {name:?}, which is not there (policy.tokens.{name})"));
+        if !env.tokens.names().any(|known| known == name) {
+            missing.push(format!("the token profile {name:?}, which is not configured (policy.tokens.{name})"));
         }
     }
     for prefix in &requires.lookup {
-        if !around.lookup_prefixes.iter().any(|allowed| prefix.starts_with(&**allowed)) {
+        if !env.lookup_prefixes.iter().any(|allowed| prefix.starts_with(&**allowed)) {
             missing.push(format!("to look up {prefix:?}, which is not allowed (policy.lookup.prefixes)"));
         }
     }
     for url in &requires.egress {
-        if !url.parse().is_ok_and(|uri| around.egress.allows(&uri)) {
+        if !url.parse().is_ok_and(|uri| env.egress.allows(&uri)) {
             missing.push(format!("to send requests to {url}, which is not allowed (policy.egress.hosts)"));
         }
     }
@@ -38,7 +38,7 @@ mod tests {
     use crate::store::memory::{MemoryStore, system_clock};
 
     #[test]
-    fn what_is_missing_is_named_with_its_option() {
+    fn missing_requirements_are_named_with_their_options() {
         let toml = r#"
             allow-all = true
             [policy]
@@ -49,9 +49,9 @@ mod tests {
         "#;
         let config = Config::validate(toml::from_str(toml).expect("toml")).expect("valid");
         let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
-        let around = config.env(store);
+        let env = config.env(store);
         let check = |requires: &str, expect: &[&str]| {
-            let found = missing(&toml::from_str(requires).expect("toml"), &around);
+            let found = missing(&toml::from_str(requires).expect("toml"), &env);
             assert_eq!(found.len(), expect.len(), "{requires}: {found:?}");
             for (found, expect) in found.iter().zip(expect) {
                 assert!(found.contains(expect), "{requires}: {found}");

@@ -1,212 +1,173 @@
-//! What was in force and in which order: the way back. It is remembered in a file, so that it outlives the process.
+//! What a rollback goes back to: the policies that were active, in order. The history outlives the process in a record of the node.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::artifact::bundle::BundleDigests;
 use crate::artifact::digest::Digest;
+use crate::artifact::policy_store::HISTORY;
 use crate::policy::info::PolicyInfo;
-use crate::rollout::policy_store::Id;
 use crate::rollout::prepared::PolicyAttachments;
 use crate::rollout::source_file::PolicySource;
-use crate::util::files;
 use crate::wasm::component::Policy;
 
-/// Versions that are remembered, what is in force with them.
-const KEPT: usize = 8;
-/// Bytes of the file; it has some 300 a version.
-const MAX_SIZE: u64 = 64 << 10;
-/// Files of gateways that share the folder, or had other names before; the oldest go.
-const FILES: usize = 64;
+/// Activations that are remembered, with that of the active policy.
+const MAX_ENTRIES: usize = 8;
 
-/// What is in force, and the way back.
+/// The active policy and those before it.
 #[derive(Default)]
 pub struct RollbackHistory {
-    /// What is in force.
-    pub now: Option<(Policy, PolicyAttachments)>,
-    /// What was in force, the latest last.
-    past: Vec<PastActivation>,
-    /// The same as it was written last.
-    written: Vec<PastActivation>,
+    /// The active policy, which a change of the configuration activates again.
+    pub active: Option<(Policy, PolicyAttachments)>,
+    /// The latest last.
+    entries: Vec<RollbackEntry>,
+    /// The entries that were saved last.
+    saved: Vec<RollbackEntry>,
 }
 
-/// A version that was in force.
+/// An activation as the node's record has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PastActivation {
-    /// `sha256:…` of the component.
-    pub digest: String,
-    /// `sha256:…` of its cases.
-    pub cases: Option<String>,
-    /// In force since, ms since 1970.
+pub struct RollbackEntry {
+    /// Under which the policy store has the policy.
+    pub bundle: BundleDigests,
+    /// Active since, ms since 1970.
     pub since: u64,
-    /// Where it came from.
+    /// Where the policy came from.
     pub source: String,
 }
 
-impl PastActivation {
-    /// What is told of a version is what is remembered of it.
-    pub fn of(info: &PolicyInfo) -> Self {
-        Self {
-            digest: info.digest.to_string(),
-            cases: info.cases.as_deref().map(Into::into),
-            since: info.since,
-            source: info.origin.source.clone(),
-        }
+impl RollbackEntry {
+    /// The entry of a policy that was just activated.
+    pub fn new(bundle: BundleDigests, info: &PolicyInfo) -> Self {
+        Self { bundle, since: info.since, source: info.origin.source.clone() }
     }
 
-    /// By which it is found in the archive.
-    pub fn id(&self) -> Id {
-        Id { component: self.digest.clone(), cases: self.cases.clone() }
+    /// The policy without its signature, which may be signed again.
+    fn policy(&self) -> (Digest, Option<Digest>) {
+        (self.bundle.component, self.bundle.cases)
     }
+}
 
-    fn is_one(&self) -> bool {
-        [Some(&self.digest), self.cases.as_ref()].into_iter().flatten().all(|digest| digest.parse::<Digest>().is_ok())
-    }
+/// The name of the node's record: one for each policy file, so that no rollback goes to a policy that was active elsewhere.
+pub fn record_name(source: Option<&PolicySource>) -> String {
+    let path = source.map_or(Path::new("example"), |source| &source.component);
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    format!("{HISTORY}{}", Digest::of(path.as_os_str().as_encoded_bytes()).hex())
 }
 
 impl RollbackHistory {
-    /// Goes on where another process ended.
-    pub fn begin_with(&mut self, past: Vec<PastActivation>) {
-        self.written.clone_from(&past);
-        self.past = past;
+    /// Continues the history of an earlier process.
+    pub fn load(&mut self, entries: Vec<RollbackEntry>) {
+        self.saved.clone_from(&entries);
+        self.entries = entries;
     }
 
-    /// What one goes back to.
-    pub fn back(&self) -> Option<&PastActivation> {
-        self.past.len().checked_sub(2).and_then(|place| self.past.get(place))
+    /// What a rollback goes back to.
+    pub fn target(&self) -> Option<&RollbackEntry> {
+        self.entries.len().checked_sub(2).and_then(|index| self.entries.get(index))
     }
 
-    /// What is in force is gone back from; if nothing comes of that, it is to be given to [`Self::forth`].
-    pub fn go_back(&mut self) -> Option<PastActivation> {
-        self.past.pop()
+    /// Removes the entry of the active policy, for a rollback. If that fails, [`Self::restore`] puts it back.
+    pub fn remove_active(&mut self) -> Option<RollbackEntry> {
+        self.entries.pop()
     }
 
-    /// It is in force all the same.
-    pub fn forth(&mut self, past: Option<PastActivation>) {
-        self.past.extend(past);
+    /// Puts back what [`Self::remove_active`] removed.
+    pub fn restore(&mut self, removed: Option<RollbackEntry>) {
+        self.entries.extend(removed);
     }
 
-    /// Something took force. What is there already is there once.
-    pub fn record_activation(&mut self, past: PastActivation) {
-        if self.past.last().map(PastActivation::id) != Some(past.id()) {
-            self.past.push(past);
+    /// Adds an activation. The same policy once more is no new entry.
+    pub fn record_activation(&mut self, entry: RollbackEntry) {
+        match self.entries.last_mut() {
+            Some(last) if last.policy() == entry.policy() => last.bundle = entry.bundle,
+            _ => self.entries.push(entry),
         }
-        let too_many = self.past.len().saturating_sub(KEPT);
-        self.past.drain(..too_many);
+        let surplus = self.entries.len().saturating_sub(MAX_ENTRIES);
+        self.entries.drain(..surplus);
     }
 
-    /// What has to be written by now, if anything; whoever asks writes it.
-    pub fn unwritten(&mut self) -> Option<Vec<PastActivation>> {
-        if self.past == self.written {
+    /// The entries, if they have to be saved. The caller saves them.
+    pub fn take_unsaved(&mut self) -> Option<Vec<RollbackEntry>> {
+        if self.entries == self.saved {
             return None;
         }
-        self.written.clone_from(&self.past);
-        Some(self.past.clone())
-    }
-}
-
-/// Where lines are remembered: a file for each gateway and each place of a policy, so that nobody goes back to what was in force
-/// elsewhere.
-#[derive(Clone, Debug)]
-pub struct HistoryFile {
-    folder: PathBuf,
-    node: String,
-}
-
-impl HistoryFile {
-    /// That of this node, below `cache_dir`.
-    pub fn below(cache_dir: &Path, node: &str) -> Self {
-        Self { folder: cache_dir.join("past"), node: node.into() }
-    }
-
-    fn file(&self, files: Option<&PolicySource>) -> PathBuf {
-        let place = files.map_or(Path::new("example"), |files| &files.component);
-        let place = std::path::absolute(place).unwrap_or_else(|_| place.into());
-        let name = Digest::of(format!("{}\n{}", self.node, place.display()).as_bytes());
-        self.folder.join(format!("{}.json", name.hex()))
-    }
-
-    /// What was in force here, the latest last.
-    pub fn read(&self, files: Option<&PolicySource>) -> io::Result<Vec<PastActivation>> {
-        let file = self.file(files);
-        let told = |what: &dyn std::fmt::Display| io::Error::other(format!("{}: {what}", file.display()));
-        let Some(text) = files::read_private(&file, MAX_SIZE).map_err(|error| told(&error))? else {
-            return Ok(Vec::new());
-        };
-        let past: Vec<PastActivation> = serde_json::from_slice(&text).map_err(|error| told(&error))?;
-        if past.len() > KEPT || !past.iter().all(PastActivation::is_one) {
-            return Err(told(&"it is not what was written there"));
-        }
-        Ok(past)
-    }
-
-    /// Remembers this in its place.
-    pub fn write(&self, files: Option<&PolicySource>, past: &[PastActivation]) -> io::Result<()> {
-        files::write_private(&self.file(files), &serde_json::to_vec(past)?)?;
-        // Best effort: a file that remains is removed by a later write.
-        let _ = files::prune(&self.folder, FILES);
-        Ok(())
+        self.saved.clone_from(&self.entries);
+        Some(self.entries.clone())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::artifact::bundle::PolicyBundle;
+    use crate::artifact::policy_store::PolicyStore;
 
-    fn past(n: u64) -> PastActivation {
-        PastActivation {
-            digest: Digest::of(&n.to_le_bytes()).to_string(),
-            cases: None,
-            since: n,
-            source: "file policy.wasm".into(),
-        }
+    fn entry(n: u64) -> RollbackEntry {
+        let bundle = PolicyBundle::new(n.to_le_bytes().to_vec()).digests();
+        RollbackEntry { bundle, since: n, source: "file policy.wasm".into() }
     }
 
     #[test]
-    fn one_goes_back_a_step_at_a_time() {
-        let mut line = RollbackHistory::default();
-        assert!(line.back().is_none() && line.unwritten().is_none());
+    fn rollbacks_go_back_one_activation_at_a_time() {
+        let mut history = RollbackHistory::default();
+        assert!(history.target().is_none() && history.take_unsaved().is_none());
         for n in [1, 2, 2, 3] {
-            line.record_activation(past(n));
+            history.record_activation(entry(n));
         }
-        assert_eq!(line.unwritten(), Some(vec![past(1), past(2), past(3)]));
-        assert!(line.back() == Some(&past(2)) && line.unwritten().is_none());
-        let gone = line.go_back();
-        line.record_activation(past(2));
-        assert_eq!((gone, line.back()), (Some(past(3)), Some(&past(1))));
-        // What does not come of it changes nothing.
-        let gone = line.go_back();
-        line.forth(gone);
-        assert_eq!(line.unwritten(), Some(vec![past(1), past(2)]));
+        assert_eq!(history.take_unsaved(), Some(vec![entry(1), entry(2), entry(3)]));
+        assert!(history.target() == Some(&entry(2)) && history.take_unsaved().is_none());
+        let removed = history.remove_active();
+        history.record_activation(entry(2));
+        assert_eq!((removed, history.target()), (Some(entry(3)), Some(&entry(1))));
+        // A rollback that fails changes nothing.
+        let removed = history.remove_active();
+        history.restore(removed);
+        assert_eq!(history.take_unsaved(), Some(vec![entry(1), entry(2)]));
         for n in 10..40 {
-            line.record_activation(past(n));
+            history.record_activation(entry(n));
         }
-        assert_eq!(line.unwritten().map(|past| past.len()), Some(KEPT));
+        assert_eq!(history.take_unsaved().map(|entries| entries.len()), Some(MAX_ENTRIES));
     }
 
     #[test]
-    fn each_gateway_remembers_its_own() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let (one, other) = (HistoryFile::below(dir.path(), "one"), HistoryFile::below(dir.path(), "other"));
-        let files = |name: &str| PolicySource::at(dir.path().join(name));
-        let (a, b) = (files("a.wasm"), files("b.wasm"));
-        one.write(Some(&a), &[past(1)]).expect("written");
-        other.write(Some(&a), &[past(2)]).expect("written");
-        one.write(Some(&b), &[past(3)]).expect("written");
-        for (memory, files, expect) in [(&one, Some(&a), vec![past(1)]), (&other, Some(&a), vec![past(2)])] {
-            assert_eq!(memory.read(files).expect("it is there"), expect);
+    fn policy_that_is_signed_again_keeps_its_entry_and_takes_the_new_signature() {
+        let mut history = RollbackHistory::default();
+        let signed = |text: &[u8], since| {
+            let bundle = BundleDigests { signature: Some(Digest::of(text)), ..entry(1).bundle };
+            RollbackEntry { bundle, ..entry(since) }
+        };
+        history.record_activation(signed(b"old", 1));
+        history.record_activation(signed(b"new", 2));
+        assert_eq!(history.take_unsaved(), Some(vec![signed(b"new", 1)]));
+    }
+
+    #[test]
+    fn each_node_and_policy_file_has_a_history_of_its_own() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = PolicyStore::new(dir.path());
+        let (one, other) = (store.node("one"), store.node("other"));
+        let record = |name: &str| record_name(Some(&PolicySource::at(dir.path().join(name))));
+        let (a, b) = (record("a.wasm"), record("b.wasm"));
+        one.write(&a, &[entry(1)]).expect("written");
+        other.write(&a, &[entry(2)]).expect("written");
+        one.write(&b, &[entry(3)]).expect("written");
+        for (records, expect) in [(&one, vec![entry(1)]), (&other, vec![entry(2)])] {
+            assert_eq!(records.read(&a).expect("it is there"), Some(expect));
         }
-        assert_eq!(one.read(None).expect("nothing"), []);
-        for damaged in ["", "[", "{}", r#"[{"digest":"../../etc/passwd","cases":null,"since":1,"source":""}]"#] {
-            std::fs::write(one.file(Some(&a)), damaged).expect("written");
-            let error = one.read(Some(&a)).expect_err(damaged).to_string();
-            assert!(error.contains("past"), "{error}");
+        assert_eq!(one.read::<Vec<RollbackEntry>>(&record_name(None)).expect("nothing"), None);
+        let outside = r#"[{"bundle":{"component":"../../etc/passwd","cases":null},"since":1,"source":""}]"#;
+        for damaged in ["", "[", "{}", outside] {
+            std::fs::write(dir.path().join(format!("nodes/one.{a}.json")), damaged).expect("written");
+            let error = one.read::<Vec<RollbackEntry>>(&a).expect_err(damaged).to_string();
+            assert!(error.contains("one.history-"), "{error}");
         }
         for n in 0..100 {
-            one.write(Some(&files(&n.to_string())), &[past(n)]).expect("written");
+            one.write(&record(&n.to_string()), &[entry(n)]).expect("written");
         }
-        assert_eq!(std::fs::read_dir(dir.path().join("past")).expect("a folder").count(), FILES);
+        store.prune();
+        assert_eq!(std::fs::read_dir(dir.path().join("nodes")).expect("a directory").count(), 64 + 1, "with the lock");
     }
 }

@@ -1,5 +1,4 @@
-//! A candidate: it comes through all stages but the last, and is asked beside what is in force until it takes force itself, another
-//! takes its place, or it is taken back.
+//! The shadow policy: it goes through all stages but the last, and then decides without effect until it is promoted, replaced or stopped.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,26 +6,24 @@ use std::sync::Arc;
 use crate::artifact::bundle::PolicyBundle;
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::lock::ActivationGuard;
-use crate::rollout::prepared::PolicyAttachments;
-use crate::rollout::prepared::PreparedPolicy;
-use crate::rollout::replace::{ReplaceError, control_port, with_cases_beside};
+use crate::rollout::prepared::{PolicyAttachments, PreparedPolicy};
+use crate::rollout::replace::{ReplaceError, control_port, with_cases_of_file};
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::{ActivationError, Stage, StageError};
 use crate::rollout::{Inner, Rollout};
 use crate::shadow::shadow_policy::{ShadowPolicy, ShadowSampling};
-use parking_lot::MutexGuard;
 
-/// The candidate, with what it takes to put it in force.
+/// The shadow policy, with everything that a promotion needs.
 #[derive(Clone)]
 pub struct ShadowState {
-    candidate: Arc<ShadowPolicy>,
-    artifact: PolicyBundle,
+    policy: Arc<ShadowPolicy>,
+    bundle: PolicyBundle,
     attachments: PolicyAttachments,
     origin: PolicyOrigin,
-    whose: ShadowOwner,
+    owner: ShadowOwner,
 }
 
-/// Who wants it asked. The fleet's goes before a node's own.
+/// Who started the shadow policy. A node does not replace that of the fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ShadowOwner {
     Node,
@@ -34,139 +31,135 @@ enum ShadowOwner {
 }
 
 impl Rollout {
-    /// Takes an artifact up to its cases, and has it asked from then on. It goes on when nobody waits for it any more.
-    pub async fn propose(
+    /// Starts a shadow policy that the control port sent. Like the two below, this goes on when its caller is gone.
+    pub async fn start_shadow(
         &self,
-        artifact: PolicyBundle,
-        share: ShadowSampling,
+        bundle: PolicyBundle,
+        sampling: ShadowSampling,
     ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
-        let files = self.0.place().files.clone();
-        let artifact = with_cases_beside(artifact, files.as_ref(), &self.0).await?;
-        // It is written nowhere, so a restart begins without it.
+        let source = self.0.state().source.files.clone();
+        let bundle = with_cases_of_file(bundle, source.as_ref(), &self.0).await?;
+        // It is not written to a file, so the next start has no shadow policy.
         let origin = PolicyOrigin { persisted: false, ..control_port() };
-        self.take_up(artifact, origin, share, ShadowOwner::Node).await
+        self.run_shadow(bundle, origin, sampling, ShadowOwner::Node).await
     }
 
-    /// The same for what lies in a file, with its cases and its signature beside it.
-    pub async fn propose_file(
+    /// Starts the shadow policy in a file, with the cases and the signature that belong to it.
+    pub async fn start_shadow_file(
         &self,
         component: PathBuf,
-        share: ShadowSampling,
+        sampling: ShadowSampling,
     ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
-        let files = PolicySource::at(component);
-        let origin = files.origin();
-        let (artifact, _) = self.read(files).await?;
-        self.take_up(artifact, origin, share, ShadowOwner::Node).await
+        let source = PolicySource::at(component);
+        let origin = source.origin();
+        let (bundle, _) = self.read(source).await?;
+        self.run_shadow(bundle, origin, sampling, ShadowOwner::Node).await
     }
 
-    /// The same for what every node of the fleet asks.
-    pub async fn propose_for_all(
+    /// Starts the shadow policy of the fleet.
+    pub async fn start_fleet_shadow(
         &self,
-        artifact: PolicyBundle,
+        bundle: PolicyBundle,
         origin: PolicyOrigin,
-        share: ShadowSampling,
+        sampling: ShadowSampling,
     ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
-        self.take_up(artifact, origin, share, ShadowOwner::Fleet).await
+        self.run_shadow(bundle, origin, sampling, ShadowOwner::Fleet).await
     }
 
-    async fn take_up(
+    async fn run_shadow(
         &self,
-        artifact: PolicyBundle,
+        bundle: PolicyBundle,
         origin: PolicyOrigin,
-        share: ShadowSampling,
-        whose: ShadowOwner,
+        sampling: ShadowSampling,
+        owner: ShadowOwner,
     ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
         let (rollout, from) = (self.clone(), origin.clone());
         let task = tokio::spawn(async move {
-            let turn = rollout.turn().await;
+            let guard = rollout.lock_activation().await;
             let context = rollout.0.authorizer.context();
-            let next = match whose {
-                ShadowOwner::Node => turn.prepare(&artifact, context, from).await?,
-                ShadowOwner::Fleet => turn.prepare_without_effect(&artifact, context, from).await?,
+            let prepared = match owner {
+                ShadowOwner::Node => guard.prepare(&bundle, context, from).await?,
+                ShadowOwner::Fleet => guard.prepare_shadow(&bundle, context, from).await?,
             };
-            rollout.0.ask_beside(artifact, next, share, whose)
+            rollout.0.set_shadow(bundle, prepared, sampling, owner)
         });
-        let failed = |error| self.0.refuse(StageError::new(Stage::Active, error), None, &origin);
+        let failed = |error| self.0.fail(StageError::new(Stage::Active, error), None, &origin);
         task.await.unwrap_or_else(|error| Err(failed(error)))
     }
 
-    /// What a candidate came as, if it still is one.
+    /// The bundle of a shadow policy, if it still is the current one.
     #[must_use]
-    pub fn artifact_of(&self, candidate: &Arc<ShadowPolicy>) -> Option<PolicyBundle> {
-        let proposed = self.0.proposed();
-        let is = proposed.as_ref().filter(|proposed| Arc::ptr_eq(&proposed.candidate, candidate));
-        is.map(|proposed| proposed.artifact.clone())
+    pub fn shadow_bundle(&self, policy: &Arc<ShadowPolicy>) -> Option<PolicyBundle> {
+        self.0.shadow(policy).map(|shadow| shadow.bundle)
     }
 
-    /// It is asked no more, if it still is.
-    pub fn ended(&self, candidate: &Arc<ShadowPolicy>) {
-        self.0.ended(candidate);
+    /// Stops a shadow policy, if it still is the current one.
+    pub fn stop_shadow(&self, policy: &Arc<ShadowPolicy>) {
+        self.0.stop_shadow(policy);
     }
 
-    /// Nobody is asked any more. Returns who was.
-    pub fn withdraw(&self) -> Option<Arc<ShadowPolicy>> {
-        let mut proposed = self.0.proposed();
+    /// Stops the current shadow policy, and returns it.
+    pub fn take_shadow(&self) -> Option<Arc<ShadowPolicy>> {
+        let mut state = self.0.state();
         self.0.observers.shadow.replace(None);
-        proposed.take().map(|proposed| proposed.candidate)
+        state.shadow.take().map(|shadow| shadow.policy)
     }
 }
 
 impl Inner {
-    fn proposed(&self) -> MutexGuard<'_, Option<ShadowState>> {
-        self.proposed.lock()
+    fn shadow(&self, policy: &Arc<ShadowPolicy>) -> Option<ShadowState> {
+        self.state().shadow.as_ref().filter(|shadow| Arc::ptr_eq(&shadow.policy, policy)).cloned()
     }
 
-    fn ask_beside(
+    fn set_shadow(
         &self,
-        artifact: PolicyBundle,
-        next: PreparedPolicy,
-        share: ShadowSampling,
-        whose: ShadowOwner,
+        bundle: PolicyBundle,
+        prepared: PreparedPolicy,
+        sampling: ShadowSampling,
+        owner: ShadowOwner,
     ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
-        let PreparedPolicy { policy, context, origin, attachments } = next;
-        let candidate =
-            ShadowPolicy::new(policy, origin.clone(), share, context.limits.log_rate, self.observers.audit.mask());
-        let candidate = Arc::new(candidate);
-        // Held for both, so that what is asked is what can be promoted.
-        let mut proposed = self.proposed();
-        if whose == ShadowOwner::Node && proposed.as_ref().is_some_and(|proposed| proposed.whose == ShadowOwner::Fleet)
+        let PreparedPolicy { policy, context, origin, attachments } = prepared;
+        let digest = policy.digest().to_string();
+        let policy =
+            ShadowPolicy::new(policy, origin.clone(), sampling, context.limits.log_rate, self.observers.audit.mask());
+        let policy = Arc::new(policy);
+        // Locked for both, so that the policy that decides is the one that a promotion activates.
+        let mut state = self.state();
+        if owner == ShadowOwner::Node && state.shadow.as_ref().is_some_and(|shadow| shadow.owner == ShadowOwner::Fleet)
         {
-            drop(proposed);
-            let failed = StageError::new(Stage::Active, "the fleet's candidate is asked here");
-            return Err(self.refuse(failed, Some(candidate.policy().digest().to_string()), &origin));
+            drop(state);
+            let failed = StageError::new(Stage::Active, "the shadow policy of the fleet runs on this node");
+            return Err(self.fail(failed, Some(digest), &origin));
         }
-        tracing::info!(policy = %candidate.policy().digest(), share = share.share, source = origin.source, "a candidate is asked");
-        self.observers.shadow.replace(Some(Arc::clone(&candidate)));
-        *proposed = Some(ShadowState { candidate: Arc::clone(&candidate), artifact, attachments, origin, whose });
-        Ok(candidate)
+        tracing::info!(policy = digest, share = sampling.share, source = origin.source, "shadow policy started");
+        self.observers.shadow.replace(Some(Arc::clone(&policy)));
+        state.shadow = Some(ShadowState { policy: Arc::clone(&policy), bundle, attachments, origin, owner });
+        Ok(policy)
     }
 
-    /// It is asked no more: it is in force by now, or somebody took it away.
-    pub(super) fn ended(&self, candidate: &Arc<ShadowPolicy>) {
-        let mut proposed = self.proposed();
-        if proposed.as_ref().is_some_and(|proposed| Arc::ptr_eq(&proposed.candidate, candidate)) {
+    pub(super) fn stop_shadow(&self, policy: &Arc<ShadowPolicy>) {
+        let mut state = self.state();
+        if state.shadow.as_ref().is_some_and(|shadow| Arc::ptr_eq(&shadow.policy, policy)) {
             self.observers.shadow.replace(None);
-            *proposed = None;
+            state.shadow = None;
         }
     }
 }
 
 impl ActivationGuard<'_> {
-    /// What takes force if a candidate is promoted. It is machine code already; what depends on the configuration of now, signatures and cases,
-    /// is looked at again.
+    /// Prepares the activation of a shadow policy. It is compiled already; its signature is checked against the keys and the sequence number
+    /// of now, and its test cases run with the configuration of now.
     pub(super) async fn promote(
         &self,
-        candidate: &Arc<ShadowPolicy>,
+        policy: &Arc<ShadowPolicy>,
     ) -> Result<(PolicyBundle, PreparedPolicy), ReplaceError> {
-        let proposed = self.inner.proposed().clone();
-        let Some(proposed) = proposed.filter(|proposed| Arc::ptr_eq(&proposed.candidate, candidate)) else {
-            return Err(ReplaceError::Withdrawn);
-        };
-        let ShadowState { artifact, attachments, origin, .. } = proposed;
-        let (policy, context) = (candidate.policy().clone(), self.inner.authorizer.context());
-        // Whether the active policy is persisted is known once its file was written.
+        let shadow = self.inner.shadow(policy).ok_or(ReplaceError::ShadowReplaced)?;
+        let ShadowState { bundle, attachments, origin, .. } = shadow;
+        let (policy, context) = (policy.policy().clone(), self.inner.authorizer.context());
+        // Whether the active policy is persisted is known after its file is written.
         let origin = PolicyOrigin { persisted: true, ..origin };
         let next = PreparedPolicy { policy, context, origin, attachments };
-        Ok((artifact.clone(), self.again(Some(&artifact), next).await.map_err(ReplaceError::Activation)?))
+        let next = self.revalidate(Some(&bundle), next).await.map_err(ReplaceError::Activation)?;
+        Ok((bundle, next))
     }
 }

@@ -1,33 +1,33 @@
-//! How far a policy came on its way into force, and why it came no further.
+//! The stages of an activation, and the errors of those that fail.
 
 use serde::{Deserialize, Serialize};
 
 use crate::policy::info::PolicyOrigin;
 
-/// How far it came.
+/// A stage that a policy reaches on the way to its activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
-    /// Its bytes are here.
+    /// The bundle was read.
     Fetched,
-    /// Its signature is right, or none is wanted.
+    /// The signature is right, or none is required.
     Verified,
-    /// It is machine code.
+    /// The component is machine code.
     Compiled,
-    /// All that it imports and requires is there.
+    /// Everything that the policy imports and requires is available.
     Linked,
-    /// Its cases pass.
+    /// The test cases pass.
     Tested,
-    /// It decides.
+    /// The policy decides.
     Active,
 }
 
 impl Stage {
-    /// All, in order.
+    /// All stages, in order.
     pub const ALL: [Self; 6] =
         [Self::Fetched, Self::Verified, Self::Compiled, Self::Linked, Self::Tested, Self::Active];
 
-    /// Its name in status, log and metrics.
+    /// The name in the status, the log and the metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -40,7 +40,7 @@ impl Stage {
         }
     }
 
-    /// The one behind it.
+    /// The stage after this one.
     #[must_use]
     pub const fn next(self) -> Self {
         match self {
@@ -53,39 +53,39 @@ impl Stage {
     }
 }
 
-/// Bytes of a reason: it may quote an answer of any length, and is kept.
-const WORDS: usize = 4 << 10;
+/// Bytes of a reason: it may quote a response of any length, and the status keeps it.
+const MAX_REASON_BYTES: usize = 4 << 10;
 
-/// A stage that was not reached, and why.
+/// A stage that was not reached.
 #[derive(Clone, Debug)]
 pub struct StageError {
-    /// What it did not become.
+    /// The stage.
     pub stage: Stage,
-    /// Why, for people.
-    pub why: String,
+    /// For operators.
+    pub reason: String,
 }
 
 impl StageError {
-    /// Why a stage was not reached.
-    pub fn new(stage: Stage, why: impl ToString) -> Self {
-        let mut why = why.to_string();
-        if why.len() > WORDS {
-            why.truncate(why.floor_char_boundary(WORDS));
-            why.push('…');
+    /// Shortens the reason, if it is too long.
+    pub fn new(stage: Stage, reason: impl ToString) -> Self {
+        let mut reason = reason.to_string();
+        if reason.len() > MAX_REASON_BYTES {
+            reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
+            reason.push('…');
         }
-        Self { stage, why }
+        Self { stage, reason }
     }
 }
 
-/// Why something did not take force.
+/// A policy that was not activated.
 #[derive(Clone, Debug, Serialize, thiserror::Error)]
-#[error("it could not be {}: {reason}", words(*stage))]
+#[error("it could not be {}: {reason}", participle(*stage))]
 pub struct ActivationError {
     /// The stage that it did not reach.
     pub stage: Stage,
-    /// Why, for people.
+    /// For operators.
     pub reason: String,
-    /// When, ms since 1970.
+    /// When the stage failed, ms since 1970.
     pub time: u64,
     /// `sha256:…` of the component, if there was one.
     pub digest: Option<String>,
@@ -94,12 +94,12 @@ pub struct ActivationError {
     pub origin: PolicyOrigin,
 }
 
-const fn words(stage: Stage) -> &'static str {
+const fn participle(stage: Stage) -> &'static str {
     match stage {
         Stage::Fetched => "read",
         Stage::Verified => "verified",
         Stage::Compiled => "compiled",
         Stage::Linked => "linked",
-        Stage::Tested | Stage::Active => "put in force",
+        Stage::Tested | Stage::Active => "activated",
     }
 }

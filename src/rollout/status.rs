@@ -1,84 +1,97 @@
-//! What is told of the way into force: what was, what is on its way, what was refused, and what became of the configuration.
+//! What operators see of activations: the latest ones, the latest failures, the pending policy, and the state of the configuration.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::artifact::bundle::BundleDigests;
+use crate::artifact::digest::Digest;
 use crate::authz::active::RetiredGeneration;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
-use crate::rollout::rollback_history::PastActivation;
+use crate::rollout::rollback_history::RollbackEntry;
 use crate::rollout::stage::{ActivationError, Stage};
 
-/// Swaps and failures that are remembered for those who ask.
-const REMEMBERED: usize = 32;
+/// Activations that are listed, and failures.
+const MAX_HISTORY: usize = 32;
 
-/// What was in force and what was refused, the latest first.
+/// The latest activations and failures.
 #[derive(Clone, Debug, Default)]
 pub struct RolloutStatus {
-    /// What was in force before this process began.
-    pub earlier: Vec<PastActivation>,
-    /// What took force.
-    pub swaps: VecDeque<Arc<PolicyInfo>>,
-    /// What did not.
-    pub refused: VecDeque<Arc<ActivationError>>,
-    /// How often something was refused since the start, by the stage that it did not reach.
-    pub refusals: BTreeMap<Stage, u64>,
-    /// What is on its way.
-    pub candidate: Option<PendingActivation>,
-    /// The configuration, as it was read last.
-    pub configuration: Configuration,
+    /// The activations before this process began, the latest first.
+    pub previous_process: Vec<PastActivation>,
+    /// The activations of this process, the latest first.
+    pub activations: VecDeque<Arc<PolicyInfo>>,
+    /// Policies that were not activated, the latest first.
+    pub failures: VecDeque<Arc<ActivationError>>,
+    /// The policy in the pipeline.
+    pub pending: Option<PendingActivation>,
+    /// The configuration as it was read last.
+    pub configuration: ConfigurationStatus,
 }
 
-/// Something on its way into force.
+/// A policy that was active before this process began.
+#[derive(Clone, Debug, Serialize)]
+pub struct PastActivation {
+    /// `sha256:…` of the component.
+    pub digest: Digest,
+    /// `sha256:…` of its test cases.
+    pub cases: Option<Digest>,
+    /// Active since, ms since 1970.
+    pub since: u64,
+    /// Where it came from.
+    pub source: String,
+}
+
+impl From<&RollbackEntry> for PastActivation {
+    fn from(entry: &RollbackEntry) -> Self {
+        let BundleDigests { component: digest, cases, .. } = entry.bundle;
+        Self { digest, cases, since: entry.since, source: entry.source.clone() }
+    }
+}
+
+/// A policy in the pipeline.
 #[derive(Clone, Debug)]
 pub struct PendingActivation {
     /// `sha256:…` of the component.
     pub digest: String,
-    /// The stage that it has reached, if any.
-    pub(super) stage: Arc<Mutex<Option<Stage>>>,
-    /// Since when, ms since 1970.
+    /// The stage that it has reached, if any. The task that runs the stages writes it.
+    pub stage: Arc<Mutex<Option<Stage>>>,
+    /// In the pipeline since, ms since 1970.
     pub since: u64,
     /// Where it comes from.
     pub origin: PolicyOrigin,
 }
 
 impl PendingActivation {
-    /// The stage that it has reached; none yet if its bytes were not looked at.
-    #[must_use]
-    pub fn stage(&self) -> Option<Stage> {
-        *self.stage.lock()
-    }
-
     fn to_json(&self) -> Value {
-        json!({ "digest": self.digest, "stage": self.stage(), "since": self.since, "source": self.origin.source })
+        json!({ "digest": self.digest, "stage": *self.stage.lock(), "since": self.since, "source": self.origin.source })
     }
 }
 
-/// What became of the configuration.
+/// The configuration as it was read last.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Configuration {
-    /// When it was read last, ms since 1970; none if not since the start.
+pub struct ConfigurationStatus {
+    /// When it was read, ms since 1970; `None` if it was not read since the start.
     pub read_at: Option<u64>,
-    /// What was wrong with it then. What was in force before stays.
+    /// The mistake in it, if there is one. The configuration before stays in effect.
     pub error: Option<String>,
-    /// Options that were changed and need a restart.
+    /// Changed options that take effect at the next start.
     pub needs_restart: Vec<&'static str>,
 }
 
 impl RolloutStatus {
     pub(super) fn record_activation(&mut self, info: &Arc<PolicyInfo>) {
-        remember(&mut self.swaps, Arc::clone(info));
+        push(&mut self.activations, info);
     }
 
-    pub(super) fn was_refused(&mut self, refused: &Arc<ActivationError>) {
-        remember(&mut self.refused, Arc::clone(refused));
-        *self.refusals.entry(refused.stage).or_default() += 1;
+    pub(super) fn record_failure(&mut self, error: &Arc<ActivationError>) {
+        push(&mut self.failures, error);
     }
 
-    /// The whole as JSON.
+    /// The body of `GET /v1/policy`.
     #[must_use]
     pub fn to_json(
         &self,
@@ -93,19 +106,19 @@ impl RolloutStatus {
         };
         json!({
             "active": active,
-            "pending": self.candidate.as_ref().map(PendingActivation::to_json),
-            "last_failure": self.refused.front().map(|refused| &**refused),
+            "pending": self.pending.as_ref().map(PendingActivation::to_json),
+            "last_failure": self.failures.front().map(|error| &**error),
             "retired": retired.iter().map(with_decisions).collect::<Vec<_>>(),
             "rollback_target": rollback_target,
             "configuration": self.configuration,
-            "history": self.swaps.iter().map(|info| &**info).collect::<Vec<_>>(),
-            "previous_process": self.earlier,
-            "failures": self.refused.iter().map(|refused| &**refused).collect::<Vec<_>>(),
+            "history": self.activations.iter().map(|info| &**info).collect::<Vec<_>>(),
+            "previous_process": self.previous_process,
+            "failures": self.failures.iter().map(|error| &**error).collect::<Vec<_>>(),
         })
     }
 }
 
-fn remember<T>(past: &mut VecDeque<T>, now: T) {
-    past.push_front(now);
-    past.truncate(REMEMBERED);
+fn push<T>(latest_first: &mut VecDeque<Arc<T>>, item: &Arc<T>) {
+    latest_first.push_front(Arc::clone(item));
+    latest_first.truncate(MAX_HISTORY);
 }

@@ -308,11 +308,11 @@ impl From<PushError> for ApiError {
 impl From<ReplaceError> for ApiError {
     fn from(cause: ReplaceError) -> Self {
         match cause {
-            ReplaceError::Overtaken => Self::Superseded,
-            ReplaceError::Unwanted(active) => Self::PreconditionFailed { active },
-            ReplaceError::Withdrawn => Self::ShadowPolicyChanged,
-            ReplaceError::NothingBefore(reason) => Self::NoPreviousPolicy(reason),
-            ReplaceError::Late(within) => Self::NotPrepared { within },
+            ReplaceError::Superseded => Self::Superseded,
+            ReplaceError::PreconditionFailed(active) => Self::PreconditionFailed { active },
+            ReplaceError::ShadowReplaced => Self::ShadowPolicyChanged,
+            ReplaceError::NoPreviousPolicy(reason) => Self::NoPreviousPolicy(reason),
+            ReplaceError::TimedOut(within) => Self::NotPrepared { within },
             ReplaceError::Activation(failure) => Self::ActivationFailed(failure),
         }
     }

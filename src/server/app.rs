@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Semaphore;
 
-use crate::artifact::signature::SignaturePolicy;
+use crate::artifact::sequence_ledger::SignaturePolicy;
 use crate::audit::Audit;
 use crate::authz::authorizer::Authorizer;
 use crate::channel::gap::GapReason;
@@ -104,6 +104,7 @@ impl App {
         register_labels(&metrics);
         let streams = StreamRegistry::new(config.stream.max_streams);
         let keys = config.fleet_keys.clone();
+        let records = config.node_records(&node);
         let commands = Commands::new(&hub, keys.clone(), node);
         let revocations =
             RevocationService::new(Arc::clone(&authorizer), streams.clone(), Arc::clone(hub.store()), keys);
@@ -125,13 +126,7 @@ impl App {
             policy_uploads: Semaphore::new(MAX_POLICY_UPLOADS),
             audit: Arc::clone(&observers.audit),
             shadow: Arc::clone(&observers.shadow),
-            rollout: Rollout::new(
-                Arc::clone(&authorizer),
-                observers,
-                signatures,
-                config.cache_dir.as_deref(),
-                Arc::clone(&metrics),
-            ),
+            rollout: Rollout::new(Arc::clone(&authorizer), observers, signatures, records, Arc::clone(&metrics)),
             metrics,
             started_at: now_ms(),
             options: Options::new(Arc::clone(&config.live)),

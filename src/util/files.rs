@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
@@ -68,18 +68,23 @@ pub fn read_private(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> 
     if_exists(check_private(path).and_then(|()| read(path, max_bytes)))
 }
 
-/// Removes all but the newest `keep` files of a directory, which other processes may be pruning at the same time.
-pub fn prune(directory: &Path, keep: usize) -> io::Result<()> {
+/// The files of a directory, the oldest first; none if it does not exist. Other processes may remove files at the same time.
+pub fn list_by_age(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(directory)? {
+    for entry in if_exists(fs::read_dir(directory))?.into_iter().flatten() {
         let entry = entry?;
         if let Some(info) = if_exists(entry.metadata())? {
             files.push((info.modified()?, entry.path()));
         }
     }
     files.sort_unstable();
-    let surplus = files.len().saturating_sub(keep);
-    files[..surplus].iter().try_for_each(|(_, file)| if_exists(fs::remove_file(file)).map(|_| ()))
+    Ok(files.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Removes all but the newest `keep` of these files, which other processes may be removing at the same time.
+pub fn prune(oldest_first: &[PathBuf], keep: usize) -> io::Result<()> {
+    let surplus = oldest_first.len().saturating_sub(keep);
+    oldest_first[..surplus].iter().try_for_each(|file| if_exists(fs::remove_file(file)).map(drop))
 }
 
 #[cfg(test)]
@@ -126,8 +131,9 @@ mod tests {
             let file = File::create(dir.path().join(name)).expect("created");
             file.set_modified(SystemTime::now() - Duration::from_secs(age)).expect("set");
         }
-        prune(dir.path(), 3).expect("nothing to remove");
-        prune(dir.path(), 2).expect("pruned");
+        let oldest_first = list_by_age(dir.path()).expect("listed");
+        prune(&oldest_first, 3).expect("nothing to remove");
+        prune(&oldest_first, 2).expect("pruned");
         assert!(!dir.path().join("b").exists() && dir.path().join("a").exists() && dir.path().join("c").exists());
     }
 
@@ -141,7 +147,7 @@ mod tests {
         std::thread::scope(|scope| {
             let prune = || {
                 start.wait();
-                prune(dir.path(), 1)
+                list_by_age(dir.path()).and_then(|files| prune(&files, 1))
             };
             for thread in [scope.spawn(prune), scope.spawn(prune)] {
                 thread.join().expect("no panic").expect("pruned");

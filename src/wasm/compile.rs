@@ -13,6 +13,7 @@ use rustix::process::{Resource, Rlimit, nice, setrlimit};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::artifact::policy_store::PolicyStore;
 use crate::policy::Limits;
 use crate::util::files;
 use crate::wasm::engine;
@@ -24,8 +25,6 @@ pub const COMPILE_COMMAND: &str = "compile-policy";
 const EXIT_INVALID: i32 = 3;
 /// CPU time of a child, which compiles on several threads: two cores for an hour.
 const MAX_CHILD_CPU_SECONDS: u64 = 7200;
-/// Compiled policies in the cache directory; the oldest are removed.
-const MAX_CACHED_FILES: usize = 32;
 /// Address space of a child. The largest policy measured takes 0.5 GB.
 const MAX_CHILD_MEMORY_BYTES: u64 = 3 << 30;
 /// Machine code is three to ten times as large as its WebAssembly.
@@ -43,7 +42,7 @@ pub struct Compiler {
 #[derive(Clone)]
 struct CompilerProcess {
     program: PathBuf,
-    code_dir: Option<PathBuf>,
+    store: Option<PolicyStore>,
     timeout: Duration,
 }
 
@@ -55,12 +54,12 @@ impl From<Engine> for Compiler {
 }
 
 impl Compiler {
-    /// Compiles in child processes, and caches the code below `cache_dir`.
+    /// Compiles in child processes, and caches the code in the policy store below `cache_dir`.
     pub fn new(limits: &Limits, cache_dir: Option<&Path>) -> anyhow::Result<Self> {
         let program = std::env::current_exe()
             .map_err(|error| anyhow::anyhow!("cannot find the executable of this process: {error}"))?;
-        let code_dir = cache_dir.map(|dir| dir.join("compiled"));
-        let child = CompilerProcess { program, code_dir, timeout: limits.compile_timeout };
+        let store = cache_dir.map(PolicyStore::new);
+        let child = CompilerProcess { program, store, timeout: limits.compile_timeout };
         Ok(Self { engine: engine::engine(limits)?, child: Some(child) })
     }
 
@@ -74,8 +73,8 @@ impl Compiler {
     pub(super) fn compile(&self, bytes: &[u8], digest: &str) -> Result<Component, LoadError> {
         let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{error:#}"));
         let Some(child) = &self.child else { return Component::from_binary(&self.engine, bytes).map_err(invalid) };
-        let file = child.code_dir.as_ref().map(|dir| dir.join(self.file_name(digest)));
-        if let Some(file) = &file
+        let file = child.store.as_ref().map(|store| (store, store.compiled(&self.file_name(digest))));
+        if let Some((_, file)) = &file
             && file.exists()
         {
             match files::check_private(file).map_err(wasmtime::Error::from).and_then(|()| load(&self.engine, file)) {
@@ -85,8 +84,9 @@ impl Compiler {
             }
         }
         let code = child.run(bytes)?;
-        if let Some(file) = &file {
-            match store(file, &code).map_err(wasmtime::Error::from).and_then(|()| load(&self.engine, file)) {
+        if let Some((store, file)) = &file {
+            let written = store.write_compiled(file, &code).map_err(wasmtime::Error::from);
+            match written.and_then(|()| load(&self.engine, file)) {
                 Ok(component) => return Ok(component),
                 Err(error) => tracing::warn!(file = %file.display(), %error, "cannot cache a compiled policy"),
             }
@@ -99,7 +99,7 @@ impl Compiler {
     fn file_name(&self, digest: &str) -> String {
         let mut hasher = DefaultHasher::new();
         self.engine.precompile_compatibility_hash().hash(&mut hasher);
-        format!("{digest}-{:016x}.cwasm", hasher.finish())
+        format!("{digest}-{:016x}", hasher.finish())
     }
 }
 
@@ -157,16 +157,10 @@ fn wait(process: &mut std::process::Child, timeout: Duration) -> std::io::Result
     }
 }
 
-/// Stores compiled code. Several gateways may share the directory, so others may prune it at the same time.
-fn store(file: &Path, code: &[u8]) -> std::io::Result<()> {
-    files::write_private(file, code)?;
-    file.parent().map_or(Ok(()), |directory| files::prune(directory, MAX_CACHED_FILES))
-}
-
 #[expect(unsafe_code, reason = "deserializing runs machine code as it is; see the comment")]
 fn load(engine: &Engine, file: &Path) -> wasmtime::Result<Component> {
-    // SAFETY: `store` wrote the file, with code that this program compiled, into a directory that only this user may write to. Who can
-    // change the file can change the program as well.
+    // SAFETY: the policy store wrote the file, with code that this program compiled, into a directory that only this user may write
+    // to. Who can change the file can change the program as well.
     unsafe { Component::deserialize_file(engine, file) }
 }
 

@@ -63,7 +63,7 @@ test("dev activates a changed policy file, and an invalid file changes nothing",
   await until("the new policy decides", async () => (await ask(gateway, "here")) === "403 new");
   assert.equal(await ask(gateway, "there"), "200");
   writeFileSync(component, "invalid");
-  await until("the log reports the failed activation", () => gateway.log().includes("a policy was refused"));
+  await until("the log reports the failed activation", () => gateway.log().includes("policy activation failed"));
   assert.equal(await ask(gateway, "here"), "403 new");
   // As many tools save: write another file, then rename it over the old one.
   writeFileSync(join(dir, "policy.new"), readFileSync(build("third", policy("here", "third"))));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tidegate::artifact::bundle::PolicyBundle;
-use tidegate::artifact::signature::SignaturePolicy;
+use tidegate::artifact::sequence_ledger::SignaturePolicy;
 use tidegate::authz::authorizer::Authorizer;
 use tidegate::channel::hub::Hub;
 use tidegate::config::Config;

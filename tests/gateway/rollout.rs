@@ -102,7 +102,8 @@ async fn failed_activation_keeps_the_active_policy_and_reports_the_stage() {
         assert_eq!((&status["active"]["generation"], &status["pending"]), (&json!(1), &Value::Null), "{status}");
         gateway.open("channel=c").await.connected("c").await;
     }
-    assert_eq!(gateway.app.rollout.history().refusals[&Stage::Linked], 3);
+    let failures = gateway.app.rollout.status().failures;
+    assert_eq!(failures.iter().filter(|error| error.stage == Stage::Linked).count(), 3);
 }
 
 #[tokio::test]
@@ -128,7 +129,9 @@ async fn policy_with_passing_cases_and_required_settings_is_activated() {
         let env = std::sync::Arc::new(tidegate::wasm::host::PolicyEnv::new(store, &limits));
         std::sync::Arc::new(tidegate::wasm::host::PolicyContext { env, limits })
     };
-    let Err(refused) = gateway.app.rollout.turn().await.renew(context).await else { panic!("it requires a setting") };
+    let Err(refused) = gateway.app.rollout.lock_activation().await.revalidate_active(context).await else {
+        panic!("it requires a setting")
+    };
     assert!(refused.stage == Stage::Linked && refused.reason.contains("policy.settings.audience"), "{refused}");
 }
 
@@ -184,7 +187,7 @@ async fn malformed_policy_request_is_rejected_before_the_pipeline() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn newest_waiting_activation_supersedes_older_ones() {
     let gateway = without_policy().await;
-    let turn = gateway.app.rollout.turn().await;
+    let guard = gateway.app.rollout.lock_activation().await;
     let (allow, deny) = (component("allow"), component("deny"));
     let overtaken = tokio::sync::Notify::new();
     let first = async {
@@ -197,7 +200,7 @@ async fn newest_waiting_activation_supersedes_older_ones() {
         crate::harness::wait_until("two activations wait", || gateway.app.rollout.waiting() == 2).await;
         let release = async {
             overtaken.notified().await;
-            drop(turn);
+            drop(guard);
         };
         tokio::join!(put(&gateway, "/v1/policy", &[WASM], &deny), release).0
     };
@@ -216,14 +219,14 @@ async fn activation_over_its_timeout_changes_nothing() {
         assert_eq!((reply.status, &*reply.code()), (503, "not_prepared"), "{}", reply.body);
     };
     // Another activation does not end: neither request waits for it any more.
-    let turn = rollout.turn().await;
+    let guard = rollout.lock_activation().await;
     late("/v1/policy?timeout-ms=1", &bundle("allow", ALLOWS)).await;
     late("/v1/policy?timeout-ms=1&dry-run", &bundle("allow", ALLOWS)).await;
     crate::harness::wait_until("no activation waits", || rollout.waiting() == 0).await;
-    drop(turn);
+    drop(guard);
     // The timeout passes during the stages, which take some hundred ms. They continue, and their result is discarded.
     late("/v1/policy?timeout-ms=1", &bundle("slow", ALLOWS)).await;
-    drop(rollout.turn().await);
+    drop(rollout.lock_activation().await);
     let answer = status(&gateway).await;
     assert_eq!((&answer["active"], &answer["pending"], &answer["failures"]), (&Value::Null, &Value::Null, &json!([])));
     let reply = put(&gateway, "/v1/policy?timeout-ms=30000", &[JSON], &bundle("allow", ALLOWS)).await;
@@ -259,6 +262,6 @@ async fn requirements_are_not_checked_outside_a_gateway() {
         async move { rollout.prepare(artifact, context, PolicyOrigin::default()).await.map(drop) }
     };
     assert!(requires(gateway.app.rollout.clone()).await.is_err());
-    let elsewhere = tidegate::rollout::Rollout::elsewhere(std::sync::Arc::clone(&gateway.app.authorizer));
+    let elsewhere = tidegate::rollout::Rollout::without_requirements(std::sync::Arc::clone(&gateway.app.authorizer));
     assert!(requires(elsewhere).await.is_ok(), "the cases are run all the same");
 }

@@ -15,7 +15,7 @@ async fn check(policy: &str, cache: &Path, more: &[(&str, &str)]) -> ProcessOutp
 }
 
 fn compiled_files(cache: &Path) -> Vec<PathBuf> {
-    let files = fs::read_dir(cache.join("compiled")).expect("the directory exists");
+    let files = fs::read_dir(cache.join("blobs")).expect("the directory exists");
     files.map(|file| file.expect("a file").path()).collect()
 }
 
@@ -27,7 +27,7 @@ async fn compiled_policy_is_cached_privately_and_rebuilt_when_damaged() {
     assert_eq!(check(&policy, &cache, &[]).await.code(), Some(0));
     let [file] = &compiled_files(&cache)[..] else { panic!("one file: {:?}", compiled_files(&cache)) };
     let mode = |path: &Path| fs::metadata(path).expect("it exists").permissions().mode() & 0o777;
-    assert_eq!((mode(&cache.join("compiled")), mode(file)), (0o700, 0o600));
+    assert_eq!((mode(&cache.join("blobs")), mode(file)), (0o700, 0o600));
     let first = fs::metadata(file).expect("it exists").modified().expect("a time");
     assert_eq!(check(&policy, &cache, &[]).await.code(), Some(0));
     assert_eq!(fs::metadata(file).expect("it exists").modified().expect("a time"), first, "it was not compiled again");
@@ -61,7 +61,7 @@ async fn compilation_is_aborted_after_its_timeout() {
     let ended = check(&policy, &cache, &[("TIDEGATE_POLICY_COMPILE_TIMEOUT", "50ms")]).await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
     assert!(ended.stderr.contains("was not compiled within policy.compile-timeout (50ms)"), "{}", ended.stderr);
-    assert!(!cache.join("compiled").exists(), "nothing is cached");
+    assert!(!cache.join("blobs").exists(), "nothing is cached");
 }
 
 #[tokio::test]

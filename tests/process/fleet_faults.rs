@@ -180,7 +180,7 @@ async fn node_that_cannot_compile_or_store_a_policy_reports_it() {
 
     // The local copy cannot be written.
     let b = fleet.node("b").await;
-    let folder = fleet.path("cache/b/fleet/node-b");
+    let folder = fleet.path("cache/b/nodes");
     std::fs::remove_dir_all(&folder).expect("removed");
     std::fs::write(&folder, "in the way").expect("written");
     fleet.fails(&["push", "allow.wasm"], "node b refuses it (not fetched): the local cache cannot be written").await;

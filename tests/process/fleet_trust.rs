@@ -41,10 +41,15 @@ async fn older_policy_is_activated_only_with_a_new_signature() {
     let current = get(&mut redis, "tidegate:{default}:policy:active").await;
     set(&mut redis, "tidegate:{default}:policy:active", &first).await;
     wait_for_error("sequence number 1 is less than 7").await;
+    // The first sequence in the text is that of the record; the second is that of the signature.
     let text = String::from_utf8(first.clone()).expect("JSON");
-    set(&mut redis, "tidegate:{default}:policy:active", text.replace("\"sequence\":1,", "\"sequence\":8,").as_bytes())
-        .await;
-    wait_for_error("the sequence number 1 is less than 7").await;
+    set(
+        &mut redis,
+        "tidegate:{default}:policy:active",
+        text.replacen("\"sequence\":1,", "\"sequence\":8,", 1).as_bytes(),
+    )
+    .await;
+    wait_for_error("its sequence number is not the one that was signed").await;
     set(&mut redis, "tidegate:{default}:policy:active", b"{").await;
     wait_for_error("cannot be parsed").await;
     assert_eq!(status(a.data).await, 200, "the active policy stays");
@@ -84,7 +89,7 @@ async fn node_starts_with_its_local_copy_during_a_store_outage() {
     a.process.kill().await;
 
     // A modified local copy is fetched again; without the store all requests are refused.
-    let kept = fleet.path("cache/a/fleet/node-a");
+    let kept = fleet.path("cache/a/blobs");
     let spoil = || {
         for entry in std::fs::read_dir(&kept).expect("it exists") {
             let path = entry.expect("an entry").path();
@@ -101,7 +106,7 @@ async fn node_starts_with_its_local_copy_during_a_store_outage() {
     fleet.redis.kill().await;
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 503);
-    a.process.stderr.wait_for_text("it was changed").await;
+    a.process.stderr.wait_for_text("the content was changed").await;
     // A component that was changed in the store is not activated.
     fleet.redis.restart().await;
     wait_until("the node fetches the policy", async || status(a.data).await == 200).await;

@@ -28,9 +28,11 @@ async fn names(redis: &Redis) -> (BTreeSet<String>, BTreeSet<String>) {
     (nodes.map(|node| node["name"].as_str().expect("a name").to_owned()).collect(), replied.collect())
 }
 
-fn entries(folder: &Path) -> BTreeSet<String> {
-    let entries = std::fs::read_dir(folder).expect("a directory");
-    entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name")).collect()
+/// The names of the files of nodes below this `cache-dir` that contain `part`.
+fn records_of(cache: &Path, part: &str) -> BTreeSet<String> {
+    let files = std::fs::read_dir(cache.join("nodes")).expect("a directory");
+    let names = files.map(|file| file.expect("a file").file_name().into_string().expect("a name"));
+    names.filter(|name| name.contains(part)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,10 +58,11 @@ async fn gateways_with_inherited_sockets_have_distinct_names_and_directories() {
     assert_eq!(pushed.code(), Some(0), "{pushed:?}");
     let (nodes, replied) = names(&redis).await;
     assert_eq!((nodes.len(), &nodes), (2, &replied));
-    assert_eq!(entries(&cache.join("fleet")), nodes.iter().map(|name| format!("node-{name}")).collect());
+    let records: BTreeSet<String> = nodes.iter().map(|name| format!("{name}.fleet.json")).collect();
+    assert_eq!(records_of(&cache, ".fleet.json"), records, "each node has a record of the policy");
     for name in &nodes {
-        let kept = cache.join("fleet").join(format!("node-{name}"));
-        assert!(kept.join("pointer.json").is_file(), "{name} keeps the policy");
+        let kept = cache.join("nodes").join(format!("{name}.fleet.json"));
+        assert!(kept.is_file(), "{name} keeps the policy");
     }
     for gateway in &gateways {
         let (_, status) = send_request(gateway.control, "GET", "/v1/status", "", b"").await;
@@ -92,9 +95,9 @@ async fn gateways_on_port_0_have_distinct_names_and_files() {
     let _gateways = [Gateway::start(&toml).await, Gateway::start(&toml).await];
     let (nodes, replied) = names(&redis).await;
     assert_eq!((nodes.len(), &nodes), (2, &replied));
-    let ledgers: BTreeSet<String> = nodes.iter().map(|name| format!("{name}.json")).collect();
-    assert_eq!(entries(&at("cache/sequence")), ledgers);
-    assert_eq!(entries(&at("cache/past")).len(), 2, "each has its own rollback history");
+    let ledgers: BTreeSet<String> = nodes.iter().map(|name| format!("{name}.sequence.json")).collect();
+    assert_eq!(records_of(&at("cache"), ".sequence.json"), ledgers);
+    assert_eq!(records_of(&at("cache"), ".history-").len(), 2, "each has its own rollback history");
 }
 
 #[tokio::test]

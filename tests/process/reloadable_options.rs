@@ -140,7 +140,7 @@ async fn log_filter_is_reloaded() {
         number += 1;
         assert_eq!(request_stream(&node.gateway, &format!("quiet-{number}")).await.0, 200);
         assert_eq!(send_request(node.gateway.control, "PUT", "/v1/policy", WASM, b"none").await.0, 422);
-        let refused = |log: &str| log.matches("a policy was refused").count() >= number;
+        let refused = |log: &str| log.matches("policy activation failed").count() >= number;
         assert!(with_timeout("the log line is written", node.gateway.process.stderr.wait_for(refused)).await);
         !log(&node).contains(&format!("quiet-{number}\""))
     })

@@ -30,9 +30,13 @@ fn previous_process(reply: &Value) -> Vec<Value> {
     reply["previous_process"].as_array().expect("a list").iter().map(|past| past["digest"].clone()).collect()
 }
 
-fn history_files(config_dir: &ConfigDir) -> Vec<std::path::PathBuf> {
-    let folder = std::fs::read_dir(config_dir.at("cache/past")).expect("a directory");
-    folder.map(|file| file.expect("a file").path()).collect()
+/// The files of a directory of the policy store whose names contain this.
+fn stored(config_dir: &ConfigDir, directory: &str, part: &str) -> Vec<std::path::PathBuf> {
+    let files = std::fs::read_dir(config_dir.at("cache").join(directory)).expect("a directory");
+    let files = files.map(|file| file.expect("a file").path());
+    let files: Vec<_> = files.filter(|file| file.to_string_lossy().contains(part)).collect();
+    assert!(!files.is_empty(), "no {part} in {directory}");
+    files
 }
 
 #[tokio::test]
@@ -91,31 +95,57 @@ async fn damaged_rollback_history_is_reported_and_does_not_prevent_the_start() {
     let gateway = config_dir.start("policy.wasm", "").await;
     put(&gateway, 2).await;
     gateway.process.kill().await;
-    for file in history_files(&config_dir) {
+    for file in stored(&config_dir, "nodes", ".history-") {
         std::fs::write(file, "[{\"digest\":").expect("it is damaged");
     }
     let gateway = config_dir.start("policy.wasm", "").await;
     let reply = policy(gateway.control).await;
     assert_eq!((&reply["active"]["digest"], &reply["rollback_target"]), (&named(2), &Value::Null), "{reply}");
+    gateway.process.stderr.wait_for_text("the rollback history cannot be read").await;
     let log = gateway.process.stderr.text_so_far();
-    assert!(log.contains("what was in force before is not known"), "{log}");
+    assert!(log.contains("the rollback history cannot be read"), "{log}");
     // From here on the history is recorded again.
     put(&gateway, 3).await;
     gateway.process.kill().await;
     let gateway = config_dir.start("policy.wasm", "").await;
     assert_eq!(policy(gateway.control).await["rollback_target"], named(2));
     // A modified copy is not activated.
-    for file in std::fs::read_dir(config_dir.at("cache/policies")).expect("a directory") {
-        std::fs::write(file.expect("a file").path(), component("deny")).expect("it is changed");
+    for file in stored(&config_dir, "blobs", "").iter().filter(|file| file.extension().is_none()) {
+        std::fs::write(file, component("deny")).expect("it is changed");
     }
     let (status, reply) = roll_back(&gateway).await;
-    assert!(reply["error"]["message"].as_str().is_some_and(|why| why.contains("it was changed")), "{reply}");
+    assert!(reply["error"]["message"].as_str().is_some_and(|why| why.contains("the content was changed")), "{reply}");
     assert_eq!((status, &policy(gateway.control).await["active"]["digest"]), (409, &named(3)), "{reply}");
     gateway.process.kill().await;
     // A writable history directory is not required.
-    std::fs::remove_dir_all(config_dir.at("cache/past")).expect("it is removed");
-    config_dir.write("cache/past", "no folder");
+    std::fs::remove_dir_all(config_dir.at("cache/nodes")).expect("it is removed");
+    config_dir.write("cache/nodes", "not a directory");
     let gateway = config_dir.start("policy.wasm", "").await;
+    gateway.process.stderr.wait_for_text("the rollback history cannot be read").await;
     let log = gateway.process.stderr.text_so_far();
-    assert!(log.contains("what was in force before is not known"), "{log}");
+    assert!(log.contains("the rollback history cannot be read"), "{log}");
+}
+
+#[tokio::test]
+async fn directories_of_an_earlier_build_are_named_once_and_ignored() {
+    let config_dir = ConfigDir::new();
+    config_dir.write("policy.wasm", version(1));
+    for directory in ["policies", "past", "fleet/node-n", "compiled", "sequence"] {
+        std::fs::create_dir_all(config_dir.at("cache").join(directory)).expect("created");
+    }
+    config_dir.write("cache/sequence/n.json", "not JSON");
+    let gateway = config_dir.start("policy.wasm", "").await;
+    put(&gateway, 2).await;
+    gateway.process.stderr.wait_for_text("an earlier build").await;
+    let log = gateway.process.stderr.text_so_far();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("an earlier build")).collect();
+    let [line] = lines[..] else { panic!("one line: {log}") };
+    assert!(line.contains("compiled, fleet, past, policies, sequence") && line.contains("may be deleted"), "{line}");
+    gateway.process.kill().await;
+    for directory in ["policies", "past", "fleet", "compiled", "sequence"] {
+        std::fs::remove_dir_all(config_dir.at("cache").join(directory)).expect("it is unchanged");
+    }
+    let gateway = config_dir.start("policy.wasm", "").await;
+    assert_eq!(policy(gateway.control).await["rollback_target"], named(1));
+    assert!(!gateway.process.stderr.text_so_far().contains("an earlier build"));
 }

@@ -363,7 +363,7 @@ async fn activation_is_reported_as_not_persisted_when_the_file_is_a_link() {
     let gateway = config_dir.start("policy.wasm", "").await;
     let (status, reply) = send_request(gateway.control, "PUT", "/v1/policy", WASM, &deny).await;
     assert_eq!((status, &reply["active"]["persisted"]), (200, &json!(false)), "{reply}");
-    assert!(reply["not_persisted_reason"].as_str().is_some_and(|why| why.contains("is a link")), "{reply}");
+    assert!(reply["not_persisted_reason"].as_str().is_some_and(|why| why.contains("is a symbolic link")), "{reply}");
     assert_eq!(std::fs::read(config_dir.at("mounted.wasm")).expect("the file"), allow);
     // A changed configuration does not activate the file's policy again, and a changed file does.
     gateway.process.signal("HUP").await;
@@ -396,5 +396,5 @@ async fn restart_activates_the_last_active_policy() {
     gateway.process.kill().await;
     let gateway = config_dir.start("policy.wasm", "").await;
     wait_until_active(&gateway, "the start", &deny, 1).await;
-    assert!(Path::new(&config_dir.at("cache/compiled")).exists());
+    assert!(Path::new(&config_dir.at("cache/blobs")).exists());
 }

@@ -85,7 +85,7 @@ async fn only_a_signed_policy_is_activated() {
     let (process, _dir) = Gateway::launch(&toml(dir), &[]);
     let ended = process.end().await;
     assert!(ended.code() == Some(1) && ended.stderr.contains("sequence number 2 is less than 3"), "{ended:?}");
-    assert_eq!(mode(dir.join("cache/sequence")), 0o700);
+    assert_eq!(mode(dir.join("cache/nodes")), 0o700);
 }
 
 #[tokio::test]

@@ -4,7 +4,6 @@
 pub(crate) mod key;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,7 +11,6 @@ use ed25519_dalek::{Signer, SigningKey};
 use serde::{Deserialize, Serialize};
 
 use crate::artifact::digest::Digest;
-use crate::artifact::sequence_ledger::{LedgerError, SequenceLedger};
 use crate::artifact::signature::key::{KeyId, PublicKey, TrustedKeys};
 use crate::util::files;
 
@@ -24,7 +22,8 @@ pub const MAX_SIGNATURE_BYTES: usize = 4 << 10;
 pub const MAX_SEQUENCE: u64 = (1 << 53) - 1;
 
 /// The statement that is signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Statement {
     pub component: Digest,
     pub cases: Option<Digest>,
@@ -168,8 +167,9 @@ pub enum SignatureError {
         "another policy with the sequence number {0} was active on this node: sign this one again with a greater number"
     )]
     SequenceReused(u64),
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
+    /// The record of the greatest sequence number cannot be read or written.
+    #[error("{0}; this file records the greatest sequence number that was active, to refuse older policies")]
+    Ledger(String),
 }
 
 impl TrustedKeys {
@@ -207,38 +207,6 @@ impl TrustedKeys {
             return Err(SignatureError::Untrusted { key_id, trusted });
         }
         Ok(Some(actual))
-    }
-}
-
-/// The requirements for signatures on this node.
-#[derive(Clone, Debug, Default)]
-pub struct SignaturePolicy {
-    pub trusted_keys: Arc<TrustedKeys>,
-    pub ledger: Arc<SequenceLedger>,
-}
-
-impl SignaturePolicy {
-    /// Opens the ledger file, if signatures are required.
-    pub fn open(trusted_keys: &Arc<TrustedKeys>, ledger_file: Option<&Path>) -> Result<Self, LedgerError> {
-        let ledger = match ledger_file.filter(|_| trusted_keys.require_signatures()) {
-            Some(file) => SequenceLedger::open(file)?,
-            None => SequenceLedger::default(),
-        };
-        Ok(Self { trusted_keys: Arc::clone(trusted_keys), ledger: Arc::new(ledger) })
-    }
-
-    /// Whether a policy may become active; returns the statement to record when it does, or `None` if no signature is required.
-    pub fn verify(
-        &self,
-        component: Digest,
-        cases: Option<&str>,
-        signature: Option<&Signature>,
-    ) -> Result<Option<Statement>, SignatureError> {
-        let statement = self.trusted_keys.verify(component, cases, signature)?;
-        if let Some(statement) = &statement {
-            self.ledger.check(statement)?;
-        }
-        Ok(statement)
     }
 }
 

@@ -79,45 +79,6 @@ fn canonical_statement_does_not_change() {
 }
 
 #[test]
-fn sequences_only_increase_also_over_restarts() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let file = dir.path().join("own/sequence.json");
-    let statement = |sequence| Statement::of(b"policy", None, sequence);
-    let ledger = SequenceLedger::open(&file).expect("nothing yet");
-    assert_eq!((ledger.sequence(), ledger.check(&statement(1))), (None, Ok(())));
-    ledger.record(&statement(5)).expect("written");
-    for ledger in [ledger, SequenceLedger::open(&file).expect("read")] {
-        assert_eq!(ledger.sequence(), Some(5));
-        assert_eq!(
-            ledger.check(&statement(4)),
-            Err(SignatureError::SequenceNotIncreasing { sequence: 4, recorded: 5 })
-        );
-        assert_eq!(
-            ledger.record(&statement(4)),
-            Err(SignatureError::SequenceNotIncreasing { sequence: 4, recorded: 5 })
-        );
-        assert_eq!(ledger.check(&Statement::of(b"other", None, 5)), Err(SignatureError::SequenceReused(5)));
-        assert_eq!(ledger.check(&Statement::of(b"policy", Some(""), 5)), Err(SignatureError::SequenceReused(5)));
-        // The recorded policy may become active again after a restart, and newer ones may.
-        assert_eq!(ledger.check(&statement(5)), Ok(()));
-        assert_eq!(ledger.check(&statement(6)), Ok(()));
-    }
-    // A damaged file is an error, not an empty ledger.
-    std::fs::write(&file, "{").expect("written");
-    assert!(SequenceLedger::open(&file).expect_err("broken").to_string().contains("sequence.json"));
-}
-
-#[test]
-fn sequence_that_cannot_be_written_is_not_recorded() {
-    let dir = tempfile::tempdir().expect("a folder");
-    std::fs::write(dir.path().join("own"), "a file in the way").expect("written");
-    let ledger = SequenceLedger::open(&dir.path().join("own2/sequence.json")).expect("nothing yet");
-    std::fs::write(dir.path().join("own2"), "a file in the way").expect("written");
-    assert!(ledger.record(&Statement::of(b"policy", None, 1)).is_err());
-    assert_eq!(ledger.sequence(), None);
-}
-
-#[test]
 fn keys_have_the_form_of_openssl() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = |name: &str| dir.path().join(name);

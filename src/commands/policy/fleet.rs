@@ -157,7 +157,7 @@ async fn try_locally(bundle: &Bundle) -> anyhow::Result<()> {
     let compiler = Compiler::new(&limits, config::cache_dir().as_deref())?;
     let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::default(), system_clock()));
     let authorizer = Arc::new(Authorizer::new(compiler, PolicyEnv::new(store, &limits), limits, Arc::default()));
-    let rollout = Rollout::elsewhere(Arc::clone(&authorizer));
+    let rollout = Rollout::without_requirements(Arc::clone(&authorizer));
     let artifact = PolicyBundle { cases: bundle.cases.clone(), ..PolicyBundle::new(bundle.component.clone()) };
     match rollout.prepare(artifact, authorizer.context(), PolicyOrigin::default()).await {
         Ok(_) => Ok(()),

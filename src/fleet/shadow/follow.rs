@@ -82,7 +82,7 @@ impl Fleet {
     /// Ends a shadow policy that this node has replaced or removed already.
     fn end_shadow(&self, previous: Option<ShadowOnThisNode>) {
         if let Some(ShadowOnThisNode { policy: Ok(policy), .. }) = previous {
-            self.rollout.ended(&policy);
+            self.rollout.stop_shadow(&policy);
         }
     }
 
@@ -99,7 +99,7 @@ impl Fleet {
         let origin =
             PolicyOrigin { source: "fleet".into(), sequence: Some(pointer.sequence), ..PolicyOrigin::default() };
         let sampling = ShadowSampling { share: share.into(), concurrency: self.shadow_concurrency };
-        let prepared = self.rollout.propose_for_all(artifact, origin, sampling).await;
+        let prepared = self.rollout.start_fleet_shadow(artifact, origin, sampling).await;
         prepared.map_err(|error| shadow_failure(error.stage, &error.reason, None))
     }
 }

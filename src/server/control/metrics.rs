@@ -209,7 +209,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
-    use crate::artifact::signature::SignaturePolicy;
+    use crate::artifact::sequence_ledger::SignaturePolicy;
     use crate::authz::authorizer::Authorizer;
     use crate::channel::hub::Hub;
     use crate::config::Config;

@@ -15,7 +15,7 @@ use crate::artifact::bundle::PolicyBundle;
 use crate::config::policy::PolicyMode;
 use crate::policy::info::PolicyInfo;
 use crate::rollout::pipeline::MAX_CASES;
-use crate::rollout::replace::{Replacement, ReplacementKind, ReplacementRequest, ReplacementSource};
+use crate::rollout::replace::{Precondition, Replacement, ReplacementRequest, ReplacementSource};
 use crate::server::api_error::ApiError;
 use crate::server::app::{App, MAX_POLICY_UPLOADS};
 use crate::server::body::{ExpectedBody, from_json, json_body, json_bytes, read_body};
@@ -56,7 +56,7 @@ pub fn get(app: &App, request: &Request<Incoming>) -> Response {
     {
         return with_etag(respond::empty(StatusCode::NOT_MODIFIED), digest);
     }
-    with_etag(respond::json(StatusCode::OK, &app.rollout.status()), digest)
+    with_etag(respond::json(StatusCode::OK, &app.rollout.status_json()), digest)
 }
 
 /// `PUT /v1/policy`
@@ -77,16 +77,8 @@ pub async fn put(app: &App, request: Request<Incoming>) -> Result<Response, ApiE
         check_preconditions(app, &headers)?;
         return Ok(tagged(app, fleet::put(fleet, artifact, dry_run, timeout).await?));
     }
-    change(
-        app,
-        ReplacementKind {
-            what: ReplacementSource::Given(artifact),
-            dry_run,
-            wanted: preconditions(&headers),
-            within: timeout,
-        },
-    )
-    .await
+    let (source, precondition) = (ReplacementSource::Bundle(artifact), preconditions(&headers));
+    change(app, ReplacementRequest { source, dry_run, precondition, timeout }).await
 }
 
 /// `POST /v1/policy/rollback`
@@ -105,16 +97,8 @@ pub async fn rollback(app: &App, request: Request<Incoming>) -> Result<Response,
             "a gateway with a policy of its own rolls back to the previous one: `to` and `signature` are for a fleet",
         ));
     }
-    change(
-        app,
-        ReplacementKind {
-            what: ReplacementSource::Before,
-            dry_run: false,
-            wanted: preconditions(&headers),
-            within: timeout,
-        },
-    )
-    .await
+    let (source, precondition) = (ReplacementSource::Previous, preconditions(&headers));
+    change(app, ReplacementRequest { source, dry_run: false, precondition, timeout }).await
 }
 
 /// The parameters of a change, and its `timeout-ms`.
@@ -174,9 +158,9 @@ async fn off_runtime(
 }
 
 /// Runs the activation pipeline.
-pub async fn change(app: &App, change: ReplacementKind) -> Result<Response, ApiError> {
+pub async fn change(app: &App, change: ReplacementRequest) -> Result<Response, ApiError> {
     match app.rollout.replace(change).await? {
-        Replacement::InForce(info, not_persisted) => {
+        Replacement::Activated { info, not_persisted } => {
             let body = json!({ "active": *info, "not_persisted_reason": not_persisted });
             Ok(with_etag(respond::json(StatusCode::OK, &body), Some(&info.digest)))
         }
@@ -199,7 +183,7 @@ pub fn check_preconditions(app: &App, headers: &HeaderMap) -> Result<(), ApiErro
 }
 
 /// Whether `if-match` and `if-none-match` allow a change, given the active policy.
-pub fn preconditions(headers: &HeaderMap) -> ReplacementRequest {
+pub fn preconditions(headers: &HeaderMap) -> Precondition {
     let (matches, others) = (Tags::of(headers, &IF_MATCH), Tags::of(headers, &IF_NONE_MATCH));
     Box::new(move |active| {
         let is = |tags: &Tags| tags.contain(active);

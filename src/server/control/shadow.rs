@@ -14,7 +14,7 @@ use crate::fleet::node::Fleet;
 use crate::fleet::record::ShadowPush;
 use crate::fleet::shadow::push;
 use crate::fleet::shadow::push::{NoShadowPolicy, SHADOW_REPORT_TIMEOUT, ShadowStatus};
-use crate::rollout::replace::{ReplacementKind, ReplacementSource};
+use crate::rollout::replace::{ReplacementRequest, ReplacementSource};
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
 use crate::server::body::{ExpectedBody, json_body};
@@ -48,7 +48,7 @@ pub async fn put(app: &App, request: Request<Incoming>) -> Result<Response, ApiE
     }
     let shadow = app
         .rollout
-        .propose(artifact, ShadowSampling { share, concurrency: app.config.limits.shadow_concurrency })
+        .start_shadow(artifact, ShadowSampling { share, concurrency: app.config.limits.shadow_concurrency })
         .await?;
     Ok(report(&shadow))
 }
@@ -73,7 +73,7 @@ pub async fn delete(app: &App) -> Result<Response, ApiError> {
             Err(cause) => return Err(cause.into()),
         }
     }
-    app.rollout.withdraw().map(|own| report(&own)).ok_or(ApiError::NoShadowPolicy)
+    app.rollout.take_shadow().map(|own| report(&own)).ok_or(ApiError::NoShadowPolicy)
 }
 
 fn report(shadow: &ShadowPolicy) -> Response {
@@ -130,12 +130,8 @@ pub async fn promote(app: &App, request: Request<Incoming>) -> Result<Response, 
             "a gateway with a policy of its own activates the shadow policy with the signature that it came with",
         ));
     }
-    let wanted = policy::preconditions(&headers);
-    policy::change(
-        app,
-        ReplacementKind { what: ReplacementSource::Proposed(shadow), dry_run: false, wanted, within: timeout },
-    )
-    .await
+    let (source, precondition) = (ReplacementSource::Shadow(shadow), policy::preconditions(&headers));
+    policy::change(app, ReplacementRequest { source, dry_run: false, precondition, timeout }).await
 }
 
 /// Pushes the fleet's shadow policy; without one, this node's own.
@@ -153,14 +149,14 @@ async fn promote_on_all(
         }
         (Err(NoShadowPolicy::None), Some(own)) => {
             promote.check_digest(own.policy().digest())?;
-            (app.rollout.artifact_of(&own).ok_or(ApiError::NoShadowPolicy)?, Some(own))
+            (app.rollout.shadow_bundle(&own).ok_or(ApiError::NoShadowPolicy)?, Some(own))
         }
         (Err(cause), _) => return Err(cause.into()),
     };
     let signature = promote.signature.or_else(|| artifact.signature.clone());
     let response = fleet::put(managing, PolicyBundle { signature, ..artifact }, false, timeout).await?;
     if let Some(own) = own {
-        app.rollout.ended(&own);
+        app.rollout.stop_shadow(&own);
     }
     Ok(policy::tagged(app, response))
 }

@@ -66,9 +66,9 @@ fn shadow(app: &App) -> Value {
 }
 
 fn policy(app: &App) -> Value {
-    let history = app.rollout.history().clone();
+    let status = app.rollout.status();
     let active = app.authorizer.active();
-    let past: Vec<&PolicyInfo> = history.swaps.iter().map(|info| &**info).collect();
+    let past: Vec<&PolicyInfo> = status.activations.iter().map(|info| &**info).collect();
     let retired = app
         .authorizer
         .retired()
@@ -80,7 +80,7 @@ fn policy(app: &App) -> Value {
         "retired": retired.collect::<Vec<_>>(),
         "activations": *app.authorizer.generations().borrow(),
         "history": past,
-        "failures": history.refused.iter().map(|refused| failure(refused)).collect::<Vec<_>>(),
+        "failures": status.failures.iter().map(|refused| failure(refused)).collect::<Vec<_>>(),
     })
 }
 

@@ -1,0 +1,355 @@
+//! The policy store below `cache-dir`, which gateways of one user may share.
+//!
+//! ```text
+//! blobs/<sha256>                    components, test cases and signatures
+//! blobs/<sha256>-<engine>.cwasm     components as machine code
+//! nodes/<node>.<record>.json        what a node needs after a restart; records name blobs by their digests
+//! nodes/.lock                       shared by those who write blobs, exclusive for those who prune
+//! ```
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::artifact::bundle::{BundleDigests, PolicyBundle};
+use crate::artifact::digest::Digest;
+use crate::util::files;
+
+/// No part of a bundle is larger; see [`crate::wasm::load_error::MAX_COMPONENT_BYTES`].
+pub const MAX_BLOB_BYTES: u64 = 64 << 20;
+/// Rollback histories are the largest records, with some 3 KiB.
+const MAX_RECORD_BYTES: u64 = 64 << 10;
+/// Compiled components that the store holds, for all gateways and commands that share it.
+const MAX_COMPILED_FILES: usize = 32;
+/// Rollback histories that the store holds: one a node and policy file, of nodes and files that are gone, too.
+const MAX_HISTORIES: usize = 64;
+/// Pruning takes milliseconds. A process that was stopped meanwhile must not stop all others.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How the record of a rollback history begins.
+pub const HISTORY: &str = "history-";
+/// What earlier builds wrote below `cache-dir`.
+const OBSOLETE_DIRECTORIES: [&str; 5] = ["compiled", "fleet", "past", "policies", "sequence"];
+
+/// Policies by their digests, and the records of nodes.
+#[derive(Clone, Debug)]
+pub struct PolicyStore {
+    blobs: PathBuf,
+    nodes: PathBuf,
+}
+
+impl PolicyStore {
+    /// The store below `cache_dir`. Directories are created with the first file.
+    #[must_use]
+    pub fn new(cache_dir: &Path) -> Self {
+        Self { blobs: cache_dir.join("blobs"), nodes: cache_dir.join("nodes") }
+    }
+
+    /// Logs once which directories below `cache_dir` an earlier build left there.
+    pub fn warn_of_obsolete_directories(cache_dir: &Path) {
+        let found: Vec<&str> = OBSOLETE_DIRECTORIES.into_iter().filter(|name| cache_dir.join(name).is_dir()).collect();
+        if !found.is_empty() {
+            let (cache_dir, directories) = (cache_dir.display(), found.join(", "));
+            tracing::warn!(%cache_dir, directories, "an earlier build wrote these directories; this one ignores them, and they may be deleted");
+        }
+    }
+
+    /// The records of a node.
+    #[must_use]
+    pub fn node(&self, name: &str) -> NodeRecords {
+        NodeRecords { store: self.clone(), node: name.into() }
+    }
+
+    /// Stores a bundle, which a record has to name already: [`Self::prune`] removes what none does.
+    pub fn write(&self, bundle: &PolicyBundle) -> io::Result<()> {
+        // Else another gateway, which read the records before, could prune a blob that is there already.
+        let lock = self.lock_shared()?;
+        let BundleDigests { component, cases, signature } = bundle.digests();
+        let text = |digest: Option<Digest>, text: &Option<String>| digest.zip(text.clone().map(Into::into));
+        let texts = [text(cases, &bundle.cases), text(signature, &bundle.signature)];
+        for (digest, content) in texts.into_iter().flatten().chain([(component, bundle.component.clone())]) {
+            // What is there already needs no space on a full disk.
+            if self.blob(digest).is_err() {
+                files::write_private(&self.blobs.join(digest.hex()), &content)?;
+            }
+        }
+        drop(lock);
+        self.prune();
+        Ok(())
+    }
+
+    /// Reads a bundle. A part whose content is not what its digest says is an error.
+    pub fn read(&self, digests: &BundleDigests) -> io::Result<PolicyBundle> {
+        let text = |digest: Option<Digest>| {
+            let content = digest.map(|digest| self.blob(digest)).transpose()?;
+            content.map(|content| String::from_utf8(content).map_err(io::Error::other)).transpose()
+        };
+        let component = self.blob(digests.component)?.into();
+        let (cases, signature) = (text(digests.cases)?, text(digests.signature)?);
+        Ok(PolicyBundle { component, digest: digests.component, cases, signature, cases_dir: None })
+    }
+
+    fn blob(&self, digest: Digest) -> io::Result<Vec<u8>> {
+        let path = self.blobs.join(digest.hex());
+        let content = files::read_private(&path, MAX_BLOB_BYTES).map_err(|error| at(&path, &error))?;
+        let content = content.ok_or_else(|| at(&path, &"the file does not exist"))?;
+        if Digest::of(&content) == digest { Ok(content) } else { Err(at(&path, &"the content was changed")) }
+    }
+
+    /// The file for the machine code of a component. `name` tells it from that of any other component and engine.
+    #[must_use]
+    pub fn compiled(&self, name: &str) -> PathBuf {
+        self.blobs.join(format!("{name}.cwasm"))
+    }
+
+    /// Writes a file that [`Self::compiled`] named.
+    pub fn write_compiled(&self, path: &Path, code: &[u8]) -> io::Result<()> {
+        files::write_private(path, code)?;
+        self.prune();
+        Ok(())
+    }
+
+    fn open_lock(&self) -> io::Result<File> {
+        files::create_private_dir(&self.nodes)?;
+        OpenOptions::new().create(true).append(true).mode(0o600).open(self.nodes.join(".lock"))
+    }
+
+    fn lock_shared(&self) -> io::Result<File> {
+        let (lock, begin) = (self.open_lock()?, Instant::now());
+        loop {
+            match lock.try_lock_shared() {
+                Err(TryLockError::WouldBlock) if begin.elapsed() < LOCK_TIMEOUT => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                locked => return locked.map(|()| lock).map_err(|error| at(&self.nodes.join(".lock"), &error)),
+            }
+        }
+    }
+
+    /// Removes blobs that no record of any node names, and all but the newest compiled components and rollback histories.
+    pub fn prune(&self) {
+        match self.try_prune() {
+            // Another gateway replaced a record meanwhile, so what it names is not known: the next one prunes.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(%error, "the policy store in cache-dir cannot be pruned"),
+            Ok(()) => {}
+        }
+    }
+
+    fn try_prune(&self) -> io::Result<()> {
+        let lock = self.open_lock()?;
+        match lock.try_lock() {
+            // Each writer prunes afterwards.
+            Err(TryLockError::WouldBlock) => return Ok(()),
+            locked => locked?,
+        }
+        let (blobs, compiled): (Vec<_>, Vec<_>) =
+            files::list_by_age(&self.blobs)?.into_iter().partition(|path| is_blob(path));
+        let records =
+            files::list_by_age(&self.nodes)?.into_iter().filter(|path| path.extension() == Some("json".as_ref()));
+        let (mut named, mut histories) = (HashSet::new(), Vec::new());
+        for path in records {
+            let record = String::from_utf8_lossy(&files::read(&path, MAX_RECORD_BYTES)?).into_owned();
+            // A record is JSON, in which a digest is a string; the digests of a damaged one count, too.
+            named.extend(record.split('"').filter_map(|text| Some(text.parse::<Digest>().ok()?.hex())));
+            if is_history(&path) {
+                histories.push(path);
+            }
+        }
+        let unnamed: Vec<_> = blobs.into_iter().filter(|path| !named.contains(name(path))).collect();
+        files::prune(&unnamed, 0)?;
+        files::prune(&compiled, MAX_COMPILED_FILES)?;
+        files::prune(&histories, MAX_HISTORIES)
+    }
+}
+
+/// The records of one node. Each is a file of its own, so that a damaged one takes no other with it.
+#[derive(Clone, Debug)]
+pub struct NodeRecords {
+    store: PolicyStore,
+    node: String,
+}
+
+impl NodeRecords {
+    /// The store that holds what the records name.
+    #[must_use]
+    pub fn store(&self) -> &PolicyStore {
+        &self.store
+    }
+
+    /// Creates the directory, which only this user may write to.
+    pub fn create_directory(&self) -> io::Result<()> {
+        files::create_private_dir(&self.store.nodes)
+    }
+
+    fn path(&self, record: &str) -> PathBuf {
+        self.store.nodes.join(format!("{}.{record}.json", self.node))
+    }
+
+    /// Reads a record; `None` if it was never written.
+    pub fn read<T: DeserializeOwned>(&self, record: &str) -> io::Result<Option<T>> {
+        let path = self.path(record);
+        let text = files::read_private(&path, MAX_RECORD_BYTES).map_err(|error| at(&path, &error))?;
+        text.map(|text| serde_json::from_slice(&text)).transpose().map_err(|error| at(&path, &error))
+    }
+
+    /// Replaces a record at one moment.
+    pub fn write(&self, record: &str, value: &impl Serialize) -> io::Result<()> {
+        let path = self.path(record);
+        files::write_private(&path, &serde_json::to_vec(value)?).map_err(|error| at(&path, &error))
+    }
+
+    /// Replaces the record `to` with the record `from`, which needs no space on the disk.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let from = self.path(from);
+        fs::rename(&from, self.path(to)).map_err(|error| at(&from, &error))
+    }
+
+    /// Removes a record, if it is there.
+    pub fn remove(&self, record: &str) -> io::Result<()> {
+        files::if_exists(fs::remove_file(self.path(record))).map(drop)
+    }
+}
+
+fn at(path: &Path, error: &dyn Display) -> io::Error {
+    io::Error::other(format!("{}: {error}", path.display()))
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().and_then(OsStr::to_str).unwrap_or_default()
+}
+
+/// Other files are machine code, and what interrupted writes left.
+fn is_blob(path: &Path) -> bool {
+    format!("sha256:{}", name(path)).parse::<Digest>().is_ok()
+}
+
+fn is_history(record: &Path) -> bool {
+    // The name of a node may have dots in it, that of a record has none.
+    let record = record.file_stem().and_then(OsStr::to_str).and_then(|stem| stem.rsplit('.').next());
+    record.is_some_and(|record| record.starts_with(HISTORY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bundle(n: u8, cases: Option<&str>) -> PolicyBundle {
+        let signature = cases.map(|cases| format!("signed {n} {cases}"));
+        PolicyBundle { cases: cases.map(Into::into), signature, ..PolicyBundle::new(vec![n]) }
+    }
+
+    fn write(records: &NodeRecords, record: &str, bundle: &PolicyBundle) {
+        records.write(record, &bundle.digests()).expect("written");
+        records.store().write(bundle).expect("written");
+    }
+
+    fn count(directory: &Path) -> usize {
+        fs::read_dir(directory).expect("a directory").count()
+    }
+
+    #[test]
+    fn bundle_is_read_unchanged_or_not_at_all() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let records = PolicyStore::new(dir.path()).node("n");
+        let store = records.store();
+        let (plain, tested) = (bundle(1, None), bundle(1, Some("cases")));
+        for (record, written) in [("plain", &plain), ("tested", &tested)] {
+            write(&records, record, written);
+            let read = store.read(&written.digests()).expect("it is there");
+            assert_eq!(
+                (&read.component, &read.cases, &read.signature, read.digest),
+                (&written.component, &written.cases, &written.signature, written.digest)
+            );
+        }
+        let unsigned = BundleDigests { signature: None, ..tested.digests() };
+        assert_eq!(store.read(&unsigned).expect("it is there").signature, None);
+        assert_eq!(count(&store.blobs), 3, "the component is there once");
+        for file in fs::read_dir(&store.blobs).expect("a directory") {
+            fs::write(file.expect("a file").path(), "something else").expect("written");
+        }
+        assert!(store.read(&plain.digests()).is_err() && store.read(&tested.digests()).is_err());
+        // What is written once more is right again.
+        store.write(&tested).expect("written");
+        assert!(store.read(&plain.digests()).is_ok() && store.read(&tested.digests()).is_ok());
+    }
+
+    #[test]
+    fn blobs_that_no_node_names_are_pruned() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = PolicyStore::new(dir.path());
+        let (one, other) = (store.node("one"), store.node("other.history-1"));
+        write(&one, "fleet", &bundle(1, Some("cases")));
+        write(&other, "history-1", &bundle(2, None));
+        for n in 0..40 {
+            write(&one, "fleet-prepared", &bundle(n, Some("cases")));
+        }
+        assert!(
+            [bundle(1, Some("cases")), bundle(2, None), bundle(39, Some("cases"))]
+                .iter()
+                .all(|bundle| store.read(&bundle.digests()).is_ok())
+        );
+        assert_eq!(count(&store.blobs), 3 + 1 + 2, "the cases are the same");
+        // A damaged record still names what it named, and one that cannot be read stops pruning.
+        fs::write(other.path("history-1"), format!("[{:?}", bundle(2, None).digest())).expect("written");
+        one.remove("fleet-prepared").expect("removed");
+        store.prune();
+        assert_eq!(count(&store.blobs), 3 + 1);
+        fs::write(other.path("history-1"), vec![b' '; 1 << 20]).expect("written");
+        store.prune();
+        assert_eq!(count(&store.blobs), 3 + 1);
+        other.remove("history-1").expect("removed");
+        store.prune();
+        assert_eq!(count(&store.blobs), 3);
+        other.remove("history-1").expect("it need not be there");
+    }
+
+    #[test]
+    fn newest_compiled_components_and_histories_stay() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = PolicyStore::new(dir.path());
+        let (node, dotted) = (store.node("n"), store.node("x.history-1"));
+        dotted.write("sequence", &0).expect("written");
+        let name = |n: usize| format!("{}-{n:016x}", bundle(0, None).digest.hex());
+        for n in 0..100 {
+            store.write_compiled(&store.compiled(&name(n)), b"code").expect("written");
+            node.write(&format!("{HISTORY}{n}"), &0).expect("written");
+        }
+        assert_eq!(count(&store.blobs), MAX_COMPILED_FILES);
+        assert!(store.compiled(&name(99)).exists() && !store.compiled(&name(0)).exists());
+        store.prune();
+        assert_eq!(count(&store.nodes), MAX_HISTORIES + 2, "with the lock and the other node's record");
+        assert_eq!(node.read::<u8>(&format!("{HISTORY}99")).expect("read"), Some(0));
+        assert_eq!(dotted.read::<u8>("sequence").expect("read"), Some(0), "whatever the node is called");
+    }
+
+    #[test]
+    fn gateways_that_share_the_store_do_not_prune_each_others_policies() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = PolicyStore::new(dir.path());
+        std::thread::scope(|scope| {
+            for node in 0..4_u8 {
+                let records = store.node(&node.to_string());
+                scope.spawn(move || {
+                    for n in 0..50 {
+                        let prepared = bundle(n, Some(&format!("cases of {node}")));
+                        write(&records, "fleet-prepared", &prepared);
+                        assert!(records.store().read(&prepared.digests()).is_ok(), "prepared {n}");
+                        records.rename("fleet-prepared", "fleet").expect("renamed");
+                        records.store().prune();
+                        assert!(records.store().read(&prepared.digests()).is_ok(), "active {n}");
+                    }
+                });
+            }
+        });
+        store.prune();
+        assert_eq!(count(&store.blobs), 1 + 4 + 4, "one component, and the cases and signatures of each node");
+    }
+}
