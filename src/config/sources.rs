@@ -14,7 +14,8 @@ const PREFIX: &str = "TIDEGATE_";
 /// Minimum Jaro-Winkler similarity of a name that an error suggests.
 const ALIKE: f64 = 0.8;
 /// Variables that are not options: the file's path, and one that tests and wrappers set.
-const NOT_OPTIONS: [&str; 2] = ["TIDEGATE_CONFIG", "TIDEGATE_BIN"];
+const NOT_OPTIONS: [&str; 5] =
+    ["TIDEGATE_CONFIG", "TIDEGATE_BIN", "TIDEGATE_REQUIRE_GUESTS", "TIDEGATE_SOAK", "TIDEGATE_FUZZ"];
 
 /// A table with a single option.
 #[must_use]
