@@ -20,7 +20,7 @@ pub const MARK: u8 = b'~';
 /// Connections that are made at once.
 const AT_ONCE: usize = 32;
 /// Whatever is waited for comes within that, or something is broken.
-const PATIENCE: Duration = Duration::from_secs(60);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 256 << 10]);
@@ -134,7 +134,7 @@ impl Crowd {
         let due = (self.heard.emitted.lock().unwrap().len() * self.size) as u64;
         let start = Instant::now();
         while self.events() < due {
-            assert!(start.elapsed() < PATIENCE, "{} of {due} deliveries came", self.events());
+            assert!(start.elapsed() < REPLY_TIMEOUT, "{} of {due} deliveries came", self.events());
             assert!(self.readers.try_join_next().is_none(), "a stream ended");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

@@ -60,7 +60,7 @@ pub struct RevocationResult {
     pub nodes: BTreeMap<String, u64>,
     /// Nodes that listen and did not say in time how many; they do it nevertheless.
     pub missing: usize,
-    /// Who is kept out, where a time was given.
+    /// The stored revocation, where a duration was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<Revocation>,
 }
@@ -71,9 +71,9 @@ pub enum RevokeError {
     /// The order is none.
     #[error("{0}")]
     InvalidRequest(String),
-    /// Too many are kept out.
+    /// The list of revocations is full.
     #[error(
-        "{} are kept out, which is the most that there may be: lift some, or let the policy decide",
+        "{} revocations are active, which is the maximum: remove some with `revoke --lift`, or let the policy decide",
         RevocationList::MAX_REVOCATIONS
     )]
     Full,
@@ -126,7 +126,7 @@ impl RevocationService {
             && !self.authorizer.revocations().add(Revocation { id, selector: selector.clone(), until })
         {
             // The streams are ended nevertheless.
-            tracing::error!(?selector, "there is no room for one more who is kept out");
+            tracing::error!(?selector, "the list of revocations is full: this revocation is not applied");
         }
         Ok(self.end(&selector))
     }

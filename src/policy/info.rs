@@ -11,11 +11,11 @@ use crate::artifact::signature::Statement;
 pub struct PolicyOrigin {
     /// For people: `file policy.wasm`, `fleet`, `control port`.
     pub source: String,
-    /// The number under which it was signed or pushed, where there is one. In a fleet it only goes upwards.
+    /// The sequence with which it was signed or pushed, if it was. In a fleet it only increases.
     pub sequence: Option<u64>,
     /// Whether a restart activates it again; false for a policy that could not be written to its file.
     pub persisted: bool,
-    /// What was signed, where it had to be.
+    /// The verified statement, where a signature is required.
     #[serde(skip)]
     pub signed: Option<Statement>,
 }
@@ -26,7 +26,7 @@ impl Default for PolicyOrigin {
     }
 }
 
-/// What is in force, as it is told of.
+/// The description of a policy generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PolicyInfo {
     /// Counts the activations of this process, from 1.
@@ -37,7 +37,7 @@ pub struct PolicyInfo {
     /// `sha256:…` of the cases that came with it.
     #[serde(serialize_with = "as_optional_text")]
     pub cases: Option<Arc<str>>,
-    /// In force since, ms since 1970.
+    /// When it was activated, in milliseconds since the Unix epoch.
     pub since: u64,
     /// Where it comes from.
     #[serde(flatten)]

@@ -297,5 +297,5 @@ async fn sequence_over_the_maximum_is_rejected() {
     let last = note.replace("\"sequence\":1", "\"sequence\":9007199254740991");
     let () = redis_command(&mut redis, &["SET", CURRENT, &last]).await;
     wait_until("the policy is active", async || status(a.data).await == 418).await;
-    fleet.fails(&["push", "allow.wasm"], "no number is greater than 9007199254740991").await;
+    fleet.fails(&["push", "allow.wasm"], "no sequence is greater than 9007199254740991").await;
 }

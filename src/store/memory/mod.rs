@@ -1,4 +1,4 @@
-//! The embedded store, `memory:`: streams, doorbells and seeded look-ups in this process, with Redis' semantics and a bound.
+//! The embedded store, `memory:`: streams, notifications and seeded look-ups in this process, with Redis' semantics and a bound.
 
 #[cfg(test)]
 pub(crate) mod fleet;

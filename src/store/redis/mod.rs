@@ -1,6 +1,6 @@
 //! The store that fleets use: a Redis (7.0 or newer) or a Valkey.
 //!
-//! Four connections a node, whatever the number of clients: one for doorbells, one for the reads that streams wait for and
+//! Four connections a node, whatever the number of clients: one for notifications, one for the reads that streams wait for and
 //! for look-ups, one for replays and emits, so that a long history is never in the way of a live event, and one for components, once
 //! one is pushed.
 
@@ -32,7 +32,7 @@ pub struct RedisStore {
     read: Script,
     emit: Script,
     expire: Script,
-    doorbells: OnceLock<NotificationSubscriber>,
+    subscriber: OnceLock<NotificationSubscriber>,
     barrier_stream: OnceLock<Arc<str>>,
     client: Client,
     timeout: Duration,
@@ -59,7 +59,7 @@ impl RedisStore {
             read: Script::new(include_str!("read.lua")),
             emit: Script::new(include_str!("emit.lua")),
             expire: Script::new(include_str!("expire.lua")),
-            doorbells: OnceLock::new(),
+            subscriber: OnceLock::new(),
             barrier_stream: OnceLock::new(),
             client,
             timeout,
@@ -173,20 +173,20 @@ fn page(reply: Value) -> Result<Page, StoreError> {
 #[async_trait]
 impl EventStore for RedisStore {
     fn start(&self, handler: Weak<dyn NotificationHandler>) {
-        self.doorbells.get_or_init(|| {
+        self.subscriber.get_or_init(|| {
             NotificationSubscriber::start(self.client.clone(), self.timeout, handler, Arc::clone(&self.metrics))
         });
     }
 
     fn subscribe(&self, channel: &Arc<str>) {
-        if let Some(doorbells) = self.doorbells.get() {
-            doorbells.want(channel);
+        if let Some(subscriber) = self.subscriber.get() {
+            subscriber.want(channel);
         }
     }
 
     fn unsubscribe(&self, channel: &str) {
-        if let Some(doorbells) = self.doorbells.get() {
-            doorbells.unwant(channel);
+        if let Some(subscriber) = self.subscriber.get() {
+            subscriber.unwant(channel);
         }
     }
 
