@@ -63,12 +63,19 @@ fn toml_examples_of_the_documents_load() {
     assert_eq!(config.lookup_prefixes, ["session:", "team:"]);
     assert_eq!(config.live.rest_tokens, ["a-long-secret"]);
     assert!(config.live.cors.credentials);
-    // These refer to secrets that are not here.
-    let documented = examples(include_str!("../../docs/configuration.md"));
-    assert!(documented.len() >= 3);
-    for text in documented {
-        sources::parse_file(Path::new("tidegate.toml"), &text).expect(&text);
+    let directories = ["docs", "docs/operations", "docs/policies", "docs/internals"];
+    let pages = directories.iter().flat_map(|directory| std::fs::read_dir(directory).expect("a directory"));
+    let paths = pages.map(|page| page.expect("a page").path()).filter(|path| path.extension().is_some_and(|e| e == "md"));
+    let mut count = 0;
+    for path in paths {
+        for text in examples(&std::fs::read_to_string(&path).expect("text")) {
+            // It may refer to secrets and files that are not here, so that its values are not validated.
+            let table = sources::parse_file(&path, &text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+            table.try_into::<Raw>().unwrap_or_else(|error| panic!("{}: {error}\n{text}", path.display()));
+            count += 1;
+        }
     }
+    assert!(count >= 5, "{count} examples");
 }
 
 #[test]

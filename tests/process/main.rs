@@ -19,6 +19,7 @@ mod redis_server;
 
 mod commands;
 mod compilation;
+mod documents;
 mod drain;
 mod fleet;
 mod fleet_faults;

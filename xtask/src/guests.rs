@@ -33,6 +33,14 @@ pub fn missing() -> Vec<&'static str> {
     DEBIAN.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect()
 }
 
+/// Removes the components that were built, so that the next run builds all of them.
+pub fn remove() -> Result<()> {
+    match fs::remove_dir_all(crate::root().join("target/guests")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("removing target/guests"),
+        _ => Ok(()),
+    }
+}
+
 /// Builds the guests, or those that are named, into `target/guests/<name>.wasm`; `--bless` copies over each `policy.wasm` that is
 /// committed. What is newer than all that it is made of is left as it is.
 pub fn run(options: &[&str]) -> Result<()> {
