@@ -45,7 +45,7 @@ const WORLD: &str = "
 
 const EXPORT: &str = r#"(export "tidegate:policy/authorizer@0.1.0#authorize")"#;
 
-/// The bytes of `tests/fixtures/policies/<name>.wat`. A module that exports the authorizer becomes a component on the way; any other
+/// The bytes of `tests/fixtures/policies/<name>.wat`. A module that exports the authorizer is made a component; any other
 /// text stands for itself.
 #[expect(clippy::panic, reason = "a fixture that does not build is a failed test")]
 pub fn component(name: &str) -> Vec<u8> {

@@ -1,6 +1,6 @@
 """A fuzzer of OpenAPI documents against a running gateway, and Prometheus' own code on its metrics and on the alerting rules of the docs.
 
-Arguments: the program, schemathesis, the judge of what is Prometheus' (tests/control-port/prometheus, compiled).
+Arguments: the program, schemathesis, and the checker of metrics and alerting rules (tests/control-port/prometheus, compiled).
 """
 
 import json
@@ -52,7 +52,7 @@ def ask(port, path, body=None):
 
 
 def propose(port):
-    """A candidate, so that there is one to be told of."""
+    """Uploads a shadow policy, so that the endpoints of shadow policies have one."""
     headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/wasm"}
     url = f"http://127.0.0.1:{port}/v1/policy/shadow"
     request = urllib.request.Request(url, POLICY.read_bytes(), headers, method="PUT")
@@ -68,11 +68,11 @@ def stream(port, query, session="alice"):
     return connection, connection.recv(64)
 
 
-def main(program, schemathesis, judge):
+def main(program, schemathesis, checker):
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "tidegate.toml")
         config.write_text(CONFIG)
-        # What is put in force replaces the file.
+        # An activated policy replaces the file.
         Path(folder, "policy.wasm").write_bytes(POLICY.read_bytes())
         clean = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
         gateway = subprocess.Popen(
@@ -80,7 +80,7 @@ def main(program, schemathesis, judge):
             env=clean | {"TIDEGATE_CACHE_DIR": folder, "TIDEGATE_LOG_FILTER": "warn"},
         )
         try:
-            check(*ports(gateway), schemathesis, judge, folder)
+            check(*ports(gateway), schemathesis, checker, folder)
         finally:
             gateway.send_signal(signal.SIGTERM)
             try:
@@ -92,16 +92,16 @@ def main(program, schemathesis, judge):
         sys.exit(f"the gateway ended with {code}")
 
 
-def check(data, control, schemathesis, judge, folder):
+def check(data, control, schemathesis, checker, folder):
     # Something to tell of.
     propose(control)
     streams = [stream(data, f"channel=alice-{n}&channel=default") for n in range(3)]
     assert all(head.startswith(b"HTTP/1.1 200 ") for _, head in streams), streams
     assert stream(data, "channel=default", "mallory")[1].startswith(b"HTTP/1.1 401 ")
     ask(control, "/v1/emit", {"channel": "default", "event": "e", "data": 1})
-    metrics(control, judge)
+    metrics(control, checker)
     text = ask(control, "/metrics")[1]
-    subprocess.run([judge, "rules", Path(__file__).with_name("alerts.test.yml")], input=text, text=True, check=True)
+    subprocess.run([checker, "rules", Path(__file__).with_name("alerts.test.yml")], input=text, text=True, check=True)
 
     settings = Path(__file__).with_name("schemathesis.toml")
     fuzz = [schemathesis, "--config-file", str(settings), "run", f"http://127.0.0.1:{control}/openapi.json", *FUZZ]
@@ -109,15 +109,15 @@ def check(data, control, schemathesis, judge, folder):
     subprocess.run([*fuzz, "--header", f"Authorization: Bearer {TOKEN}"], check=True, cwd=folder)
     print(f"fuzzed in {time.monotonic() - start:.0f} s")
     # It lives, and what it counts can still be read.
-    metrics(control, judge)
+    metrics(control, checker)
     for connection, _ in streams:
         connection.close()
 
 
-def metrics(control, judge):
+def metrics(control, checker):
     kind, text = ask(control, "/metrics")
     assert kind.startswith("text/plain; version=0.0.4"), kind
-    subprocess.run([judge, "metrics"], input=text, text=True, check=True)
+    subprocess.run([checker, "metrics"], input=text, text=True, check=True)
 
 
 if __name__ == "__main__":

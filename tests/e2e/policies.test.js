@@ -195,7 +195,7 @@ hosts = [{ url = "http://127.0.0.1:${server.address().port}", allow-private = tr
     assert.ok(!readFileSync(component()).includes("of-the-build-machine"));
   });
 
-  test("says at build what is evaluated in every instance", () => {
+  test("build reports the code that every instance evaluates", () => {
     assert.match(built.said, /app\/lib\/config\.ts:2: note: top-level code reads process\.env\.AUDIENCE: evaluated in every instance/);
     assert.match(built.said, /app\/lib\/config\.ts:3: note: top-level code reads Math\.random\(\), crypto\.randomUUID\(\), Date\.now\(\)/);
     assert.match(built.said, /app\/lib\/realtime\.ts:5: note: top-level code reads process\.env\.UPSTASH_REDIS_REST_URL/);

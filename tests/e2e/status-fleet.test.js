@@ -11,7 +11,7 @@ import { SseReader } from "./lib/sse.js";
 import { until } from "./lib/until.js";
 import { POLICY, policyConfig, seed, SESSION } from "./lib/world.js";
 
-// It allows every session, and so Alice, whom the active policy rejects.
+// It allows every session, including that of Alice, which the active policy rejects.
 const SHADOW = join(REPO, "target/guests/rust-session-based.wasm");
 // A heartbeat expires after five seconds.
 const EXPIRY = { within: 20_000 };
@@ -89,6 +89,6 @@ describe("the status page of a fleet", { timeout: 120_000 }, () => {
     await until("it is shown again", async () => (await text("#state")).includes("ready"), EXPIRY);
     assert.equal(await page.locator("#banner").isVisible(), false);
     // The shadow policy belonged to the previous process.
-    await until("what was is gone", async () => !(await page.locator("#shadow-card").isVisible()));
+    await until("the shadow policy is gone", async () => !(await page.locator("#shadow-card").isVisible()));
   });
 });

@@ -1,5 +1,5 @@
 //! Five activations a second under a steady load of requests. With `TIDEGATE_SOAK=full` each test runs for two minutes, with 500
-//! requests a second.
+//! requests per second.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -22,7 +22,7 @@ const ACTIVATION_INTERVAL: Duration = Duration::from_millis(200);
 /// written in the same poll of its connection, which may be interrupted.
 const WRITE_GRACE: Duration = Duration::from_millis(100);
 
-/// Duration, and requests a second.
+/// Duration, and requests per second.
 fn size() -> (Duration, u32) {
     let full = std::env::var("TIDEGATE_SOAK").is_ok_and(|soak| soak == "full");
     if full { (Duration::from_secs(120), 500) } else { (Duration::from_secs(4), 100) }

@@ -54,8 +54,8 @@ async fn only_allowed_hosts_are_contacted() {
     ] {
         assert_eq!(fetch(&allowed, &elsewhere, 1).await.status, DENIED, "{elsewhere}");
     }
-    let nobody = gateway("", "").await;
-    assert_eq!(fetch(&nobody, &to, 1).await.status, DENIED);
+    let none = gateway("", "").await;
+    assert_eq!(fetch(&none, &to, 1).await.status, DENIED);
     assert_eq!((origin.requests(), other.requests()), (1, 0));
 }
 

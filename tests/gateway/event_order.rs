@@ -148,7 +148,7 @@ async fn published_messages_that_are_not_events_are_dropped() {
         json!({"type": "connected", "channel": "c"}),
         json!({"type": "connected", "channel": "c", "cursor": "9-9"}),
         json!({"type": "disconnected", "channels": ["c"]}),
-        json!({"type": "error", "error": "from somebody"}),
+        json!({"type": "error", "error": "from an emitter"}),
         json!({"type": "gap", "channel": "c", "after": "0-0", "resumed": "9-9", "certain": true}),
         // Events that are not in the stream, with ids before and after its last one.
         json!({"data": 1, "event": "e", "channel": "c", "id": "1-1"}),
@@ -271,11 +271,11 @@ async fn stream_opened_while_an_entry_is_pending_starts_after_it() {
     first.connected("c").await;
     let reads = gateway.store.reads();
     let silent = gateway.store.add("c", "e", &json!(1)).await;
-    let rung = gateway.store.emit_stock("c", "e", &json!(2)).await;
+    let notified = gateway.store.emit_stock("c", "e", &json!(2)).await;
     crate::harness::wait_until("both entries are read", || gateway.store.reads() > reads).await;
     let mut second = gateway.open("channel=c").await;
-    assert_eq!(second.connected("c").await, rung);
-    assert_eq!(first.ids("c", 2).await, [silent, rung]);
+    assert_eq!(second.connected("c").await, notified);
+    assert_eq!(first.ids("c", 2).await, [silent, notified]);
     let live = gateway.store.emit_stock("c", "e", &json!(3)).await;
     assert_eq!(second.ids("c", 1).await, [live], "no earlier event follows");
 }

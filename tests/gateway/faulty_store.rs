@@ -1,4 +1,4 @@
-//! The embedded store behind a link that tests can disconnect, and emitters on the store's side of that link.
+//! The embedded store over a link that tests can disconnect, and emitters on the store's side of that link.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -62,8 +62,8 @@ async fn revoke(gateway: &Gateway, what: &Value) -> u64 {
 
 /// The stream ends with a reconnect frame, and nothing before it.
 async fn assert_ends(mut sse: Sse) {
-    let farewell = sse.frame().await;
-    assert_eq!(farewell["type"], "reconnect", "{farewell}");
+    let reconnect = sse.frame().await;
+    assert_eq!(reconnect["type"], "reconnect", "{reconnect}");
     assert_eq!(sse.next().await, None);
 }
 
@@ -78,9 +78,9 @@ async fn streams_are_revoked_by_subject_by_channel_by_both_or_all() {
     let mut alice = open_as(&gateway, "a", "channel=team-red").await;
     let own = open_as(&gateway, "a", "channel=alice&channel=default").await;
     let mut bob = open_as(&gateway, "b", "channel=team-red").await;
-    for nobody in [json!({"subject": "carol"}), json!({"channel": "team"}), json!({"subject": "bob", "channel": "bob"})]
+    for unmatched in [json!({"subject": "carol"}), json!({"channel": "team"}), json!({"subject": "bob", "channel": "bob"})]
     {
-        assert_eq!(revoke(&gateway, &nobody).await, 0, "{nobody}");
+        assert_eq!(revoke(&gateway, &unmatched).await, 0, "{unmatched}");
     }
     assert_eq!(revoke(&gateway, &json!({"subject": "alice", "channel": "default"})).await, 1);
     assert_ends(own).await;
@@ -285,7 +285,7 @@ async fn revocation_ends_local_streams_during_a_store_outage() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stream_decided_during_a_revocation_is_closed() {
     let gateway = Gateway::with_policy(&component("slow"), "").await;
-    for (what, let_in) in [(json!({"channel": "c"}), false), (json!({"channel": "d"}), true)] {
+    for (what, admitted) in [(json!({"channel": "c"}), false), (json!({"channel": "d"}), true)] {
         let opening = gateway.open("channel=c");
         let revoking = async {
             wait_until("the decision has begun", || gateway.app.streams.count() == 1).await;
@@ -294,7 +294,7 @@ async fn stream_decided_during_a_revocation_is_closed() {
         let (mut sse, ()) =
             with_timeout("the stream request and the other task finish", async { tokio::join!(opening, revoking) })
                 .await;
-        if let_in {
+        if admitted {
             sse.connected("c").await;
             drop(sse);
         } else {
@@ -372,8 +372,8 @@ async fn unread_trimmed_commands_end_all_streams() {
     }
     let event = gateway.store.emit_own("g", "e", &json!(1)).await;
     gateway.store.reconnect();
-    let farewell = sse.frame().await;
-    assert_eq!(farewell["type"], "reconnect", "{farewell}");
+    let reconnect = sse.frame().await;
+    assert_eq!(reconnect["type"], "reconnect", "{reconnect}");
     let mut decisions = gateway.app.authorizer.watch();
     let mut sse = sse.reconnect().await;
     assert!(!with_timeout("a decision", decisions.recv()).await.expect("there is one").decision.cached);

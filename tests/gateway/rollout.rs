@@ -76,7 +76,7 @@ async fn policy_is_activated_and_rolled_back() {
 async fn failed_activation_keeps_the_active_policy_and_reports_the_stage() {
     let gateway = without_policy().await;
     assert_eq!(put(&gateway, "/v1/policy", &[WASM], &component("allow")).await.status, 200);
-    let failing = "[[case]]\nname = \"nobody\"\nexpect.status = 403\n";
+    let failing = "[[case]]\nname = \"anonymous\"\nexpect.status = 403\n";
     let reads = "tokens.app.pem = \"/etc/hostname\"\n[[case]]\nname = \"a\"\nexpect.allow = true\n";
     let fetches = "tokens.app.jwks-url = \"http://127.0.0.1:1\"\n[[case]]\nname = \"a\"\nexpect.allow = true\n";
     let allow = component("allow");
@@ -85,7 +85,7 @@ async fn failed_activation_keeps_the_active_policy_and_reports_the_stage() {
         (WASM, allow[..allow.len() / 2].to_vec(), "compiled", &["not a valid component"]),
         (WASM, component("missing-import"), "linked", &["acme:secrets/vault"]),
         (WASM, component("wrong-world"), "linked", &["tidegate:policy/authorizer"]),
-        (JSON, bundle("allow", failing), "tested", &["\"nobody\" (line 1)", "403"]),
+        (JSON, bundle("allow", failing), "tested", &["\"anonymous\" (line 1)", "403"]),
         (JSON, bundle("allow", "[[case]]\nname = 1\n"), "tested", &["cases:2"]),
         (JSON, bundle("allow", reads), "tested", &["tokens.app.pem", "read no files"]),
         (JSON, bundle("allow", fetches), "tested", &["jwks-url", "cases fetch nothing"]),
@@ -195,7 +195,7 @@ async fn newest_waiting_activation_supersedes_older_ones() {
         overtaken.notify_one();
         first
     };
-    let rehearsal = put(&gateway, "/v1/policy?dry-run", &[WASM], &allow);
+    let dry_run = put(&gateway, "/v1/policy?dry-run", &[WASM], &allow);
     let last = async {
         crate::harness::wait_until("two activations wait", || gateway.app.rollout.waiting() == 2).await;
         let release = async {
@@ -204,9 +204,9 @@ async fn newest_waiting_activation_supersedes_older_ones() {
         };
         tokio::join!(put(&gateway, "/v1/policy", &[WASM], &deny), release).0
     };
-    let (first, rehearsal, last) = tokio::join!(first, rehearsal, last);
+    let (first, dry_run, last) = tokio::join!(first, dry_run, last);
     assert_eq!((first.status, &*first.code()), (409, "superseded"), "{}", first.body);
-    assert_eq!((rehearsal.status, last.status), (200, 200), "{} {}", rehearsal.body, last.body);
+    assert_eq!((dry_run.status, last.status), (200, 200), "{} {}", dry_run.body, last.body);
     assert_eq!(status(&gateway).await["active"]["digest"], json!(digest(&deny)));
 }
 

@@ -260,7 +260,7 @@ async fn invalid_arguments_and_answers_fail_the_decision() {
         ),
         ("logs at no level", "trap", guest(LOG, "(call $log (i32.const 77) (i32.const 0) (i32.const 5))")),
         (
-            "logs what is no text",
+            "logs bytes that are not UTF-8",
             "trap",
             guest(
                 &format!("{LOG} (memory (export \"memory\") 17) (data (i32.const 256) \"\\ff\\fe\")"),
@@ -340,7 +340,7 @@ async fn host_resources_of_a_decision_are_limited() {
                 guest(SUBSCRIBE, &endless_loop("(drop (call $subscribe (i64.const 1)))")),
             ),
             ("takes outputs without end", "trap", guest(STDOUT, &endless_loop("(drop (call $stdout))"))),
-            ("uses a handle that is none", "trap", guest(SUBSCRIBE, "(call $block (i32.const 4096))")),
+            ("uses an unknown handle", "trap", guest(SUBSCRIBE, "(call $block (i32.const 4096))")),
             (
                 "a petabyte of randomness",
                 "trap",

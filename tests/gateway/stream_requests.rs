@@ -119,7 +119,7 @@ async fn ack_is_a_time_or_an_id_and_is_exclusive() {
         }
         assert_eq!(sse.ids("c", expect.len()).await, expect, "{ack}");
         let live = gateway.store.emit_stock("c", "e", &json!("live")).await;
-        assert_eq!(sse.ids("c", 1).await, [live], "{ack}: and then what is live");
+        assert_eq!(sse.ids("c", 1).await, [live], "{ack}: then live events");
     }
 }
 

@@ -112,7 +112,7 @@ async fn tokens_are_verified_with_keys_of_every_source() {
         (key.sign("k", &claims("local")), "untrusted"),
         (Key::new().sign("k", &claims("remote")), "untrusted"),
         (hmac(&expired), "expired"),
-        (hmac(&claims("nobody")), "claims"),
+        (hmac(&claims("unknown")), "claims"),
     ] {
         let reply = request_with_token(&gateway, &token).await;
         assert_eq!((reply.status, &*reply.body), (401, says));

@@ -51,7 +51,7 @@ async fn first_signal_drains_streams_over_the_drain_duration() {
 async fn open_streams(to: SocketAddr, count: Arc<AtomicUsize>) -> Vec<String> {
     let mut wrong = Vec::new();
     loop {
-        match with_timeout("an answer", Wire::get(to, "/api/realtime?channel=door", None, None)).await {
+        match with_timeout("an answer", Wire::get(to, "/api/realtime?channel=test", None, None)).await {
             Ok(wire) if wire.status == 200 => {}
             Ok(wire) => wrong.push(wire.head),
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => return wrong,

@@ -66,7 +66,7 @@ async fn every_example_passes_the_suite_of_its_pattern() {
         }
     }
     let required = std::env::var_os("TIDEGATE_REQUIRE_GUESTS").is_some();
-    assert!(!required || missing.is_empty(), "cargo xtask guests builds what is missing: {missing:?}");
+    assert!(!required || missing.is_empty(), "cargo xtask guests builds the missing components: {missing:?}");
 }
 
 #[tokio::test]
@@ -91,16 +91,16 @@ async fn cases_next_to_a_component_are_run() {
 
 #[tokio::test]
 async fn failed_case_is_printed_and_sets_the_exit_code() {
-    let cases = format!("{ALLOW}[[case]]\nname = \"nobody\"\nexpect = {{ status = 403, body = \"no\" }}\n");
+    let cases = format!("{ALLOW}[[case]]\nname = \"anonymous\"\nexpect = {{ status = 403, body = \"no\" }}\n");
     let dir = folder(&[("policy.wasm", "allow"), ("other.toml", &cases)]);
     let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "other.toml"]).await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
     assert!(ended.stderr.contains("1 of 2 test cases failed"), "{}", ended.stderr);
-    assert!(ended.stdout.contains("FAIL  nobody  (other.toml:4)\n      - status       403\n"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("FAIL  anonymous  (other.toml:4)\n      - status       403\n"), "{}", ended.stdout);
     assert!(ended.stdout.contains("      + allow        true\n"), "{}", ended.stdout);
     let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "other.toml", "--filter", "any"]).await;
     assert_eq!(ended.code(), Some(0), "{ended:?}");
-    assert!(!ended.stdout.contains("nobody"), "{}", ended.stdout);
+    assert!(!ended.stdout.contains("anonymous"), "{}", ended.stdout);
     let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "other.toml", "--json"]).await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
     let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");

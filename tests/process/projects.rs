@@ -67,7 +67,7 @@ async fn invalid_rust_package_is_reported_before_compilation() {
         return;
     }
     let place = tempfile::tempdir().expect("a directory");
-    let package = "[package]\nname = \"door\"\nedition = \"2024\"\n";
+    let package = "[package]\nname = \"policy\"\nedition = \"2024\"\n";
     let dependency = "[lib]\ncrate-type = [\"cdylib\"]\n[dependencies]\nlog = \"0.4\"\n[workspace]\n";
     for (name, manifest, lock, expect) in [
         ("library", package.to_owned(), None, "crate-type = [\"cdylib\"]"),

@@ -24,7 +24,7 @@ teams = "red, blue"
 [tokens.app]
 issuer = "https://auth.example"
 audience = "app"
-secret = "a secret of the tests, and of nobody else"
+secret = "a secret of these tests only"
 
 [[case]]
 name = "one"
@@ -117,12 +117,12 @@ async fn randomness_and_settings_come_from_the_decision_and_not_the_build() {
 #[tokio::test]
 async fn failed_build_reports_the_location_and_keeps_the_previous_component() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (source, component) = (path(dir.path(), "door.py"), path(dir.path(), "policy.wasm"));
+    let (source, component) = (path(dir.path(), "app.py"), path(dir.path(), "policy.wasm"));
     std::fs::write(&source, "import json\n\ndef authorize(request, channels:\n    pass\n").expect("written");
     std::fs::write(&component, "the previous component").expect("written");
     let ended = run_unlimited(&["policy", "build", &source]).await;
     assert_eq!((ended.code(), &*ended.stdout), (Some(1), ""), "{}", ended.all());
-    assert!(ended.stderr.contains("door.py:3: '(' was never closed"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("app.py:3: '(' was never closed"), "{}", ended.stderr);
     assert!(!ended.stderr.contains("Traceback"), "{}", ended.stderr);
     assert_eq!(std::fs::read(&component).expect("it exists"), b"the previous component");
     let left: Vec<_> = std::fs::read_dir(dir.path()).expect("a directory").collect();

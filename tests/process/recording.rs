@@ -63,13 +63,13 @@ async fn recorded_decisions_are_replayed_against_another_policy() {
 
     let allow = path(dir, "allow.wasm");
     std::fs::write(&allow, component("allow")).expect("written");
-    let flipped = replay(dir, &recording, &allow, &["--json"]).await;
-    assert_eq!(flipped.code(), Some(1), "{flipped:?}");
-    assert!(flipped.stderr.contains("the outcome of 3 of 3 decisions changes"), "{flipped:?}");
-    let lines: Vec<Value> = flipped.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let changed = replay(dir, &recording, &allow, &["--json"]).await;
+    assert_eq!(changed.code(), Some(1), "{changed:?}");
+    assert!(changed.stderr.contains("the outcome of 3 of 3 decisions changes"), "{changed:?}");
+    let lines: Vec<Value> = changed.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!((lines.len(), &lines[0]["change"]), (4, &Value::from("reject_to_allow")));
 
-    // The gateway of this recording looked nothing up, as nobody had a cookie.
+    // The gateway of this recording looked nothing up, as no client had a cookie.
     let unknown = path(dir, "lookup.wasm");
     std::fs::write(&unknown, component("lookup")).expect("written");
     let (config, lines) = (path(dir, "replay.toml"), "policy.lookup.prefixes = ['forbidden:']");

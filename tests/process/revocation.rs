@@ -87,7 +87,7 @@ async fn revocation_survives_node_starts_and_a_redis_restart() {
     .await;
     assert_eq!((status(&a, "news").await, status(&b, "news").await), (403, 403));
     wait_until("both nodes receive commands", async || {
-        let output = run_tidegate(&["revoke", "--subject", "nobody", "--json", "--store", &redis.url()]).await;
+        let output = run_tidegate(&["revoke", "--subject", "unknown", "--json", "--store", &redis.url()]).await;
         json_of(&output)["nodes"] == json!({"a": 0, "b": 0})
     })
     .await;

@@ -54,7 +54,7 @@ pub fn launch(toml: &str, first: Stdio, second: Option<Stdio>, env: &[(&str, &st
 async fn open_streams(to: SocketAddr, stop: Arc<AtomicBool>, count: Arc<AtomicUsize>) -> Vec<String> {
     let mut wrong = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        match with_timeout("an answer", Wire::get(to, "/api/realtime?channel=door", None, None)).await {
+        match with_timeout("an answer", Wire::get(to, "/api/realtime?channel=test", None, None)).await {
             Ok(wire) if wire.status == 200 => {}
             Ok(wire) => wrong.push(wire.head),
             Err(error) => wrong.push(error.to_string()),

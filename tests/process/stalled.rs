@@ -86,7 +86,7 @@ async fn stalled_clients_stay_within_the_memory_bound_and_lose_no_events() {
     let idle = gateway.process.resident();
     // The bound of docs/configuration.md; data in transit from Redis comes on top, and is separate.
     let bound = idle + (log + replay) * 1024 + (streams + 1) * (2 * HEAD + 64);
-    let on_its_way = 24 * 1024;
+    let in_flight = 24 * 1024;
     let mut clients = Vec::new();
     for _ in 0..streams {
         clients.push(Reader::open(&gateway).await);
@@ -151,7 +151,7 @@ async fn stalled_clients_stay_within_the_memory_bound_and_lose_no_events() {
     println!(
         "stalled: {streams} clients, {events} events; emitted in {:.1} s, read by one in {:.1} s, by the others later in {:.1} s; the gateway: \
          {idle} KiB idle, {connected} with its clients, {while_passing} while they stood still, {peak_again} when they read again, bound \
-         {bound} (+ {on_its_way} on its way); {cpu_passing:.2} s and {:.2} s of CPU",
+         {bound} (+ {in_flight} in flight); {cpu_passing:.2} s and {:.2} s of CPU",
         emitted.as_secs_f64(),
         passed.as_secs_f64(),
         again.elapsed().as_secs_f64(),
@@ -163,5 +163,5 @@ async fn stalled_clients_stay_within_the_memory_bound_and_lose_no_events() {
         reader.await.expect("no panic").expect("a client that resumes reading receives every event");
     }
     let peak = while_passing.max(peak_again);
-    assert!(peak <= bound + on_its_way, "{peak} KiB, and the bound is {bound} (+ {on_its_way})");
+    assert!(peak <= bound + in_flight, "{peak} KiB, and the bound is {bound} (+ {in_flight})");
 }

@@ -94,7 +94,7 @@ async fn fleets_on_one_redis_are_separate() {
     let revoked = revoke(&["--channel", "c", "--for", "1h", "--fleet", "blue"]).await;
     assert_eq!((&revoked["nodes"], &revoked["missing"]), (&json!({ "a": 0 }), &json!(0)), "{revoked}");
     assert_eq!(revoke(&["--list", "--fleet", "green"]).await, json!({ "revocations": [] }));
-    assert_eq!(status(green.data).await, 200, "nobody is banned there");
+    assert_eq!(status(green.data).await, 200, "no client is revoked there");
     assert!(tokio::time::timeout(Duration::from_millis(300), stream.next()).await.is_err(), "the stream stays open");
     let revoked = revoke(&["--channel", "c", "--fleet", "green"]).await;
     assert_eq!((&revoked["streams"], &revoked["nodes"]), (&json!(1), &json!({ "a": 1 })), "{revoked}");

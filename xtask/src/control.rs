@@ -1,4 +1,4 @@
-//! `cargo xtask control`, a part of `cargo xtask test`: the control port by those who make documents and metrics their business.
+//! `cargo xtask control`, a part of `cargo xtask test`: the control port, checked by Schemathesis and by Prometheus' own code.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -27,18 +27,21 @@ pub fn run() -> Result<()> {
     step("the control port, fuzzed", check)
 }
 
-/// In an environment of its own, made anew when what it shall have is another.
+/// Installs Schemathesis into a virtual environment, again if the requirements have changed.
 fn schemathesis(toolchains: &std::path::Path, requirements: &std::path::Path) -> Result<PathBuf> {
-    let wanted = std::fs::read(requirements).context("what schemathesis needs")?;
+    let wanted = std::fs::read(requirements).context("reading the requirements of schemathesis")?;
     let folder = toolchains.join("schemathesis");
     let (program, has) = (folder.join("bin/schemathesis"), folder.join("requirements.txt"));
     if program.exists() && std::fs::read(&has).is_ok_and(|has| has == wanted) {
         return Ok(program);
     }
-    step("a place for schemathesis", Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+    step(
+        "a virtual environment for schemathesis",
+        Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder),
+    )?;
     let mut pip = Command::new(folder.join("bin/pip"));
     pip.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(requirements);
     step("schemathesis from PyPI", pip)?;
-    std::fs::write(&has, wanted).context("remembering what schemathesis needs")?;
+    std::fs::write(&has, wanted).context("remembering reading the requirements of schemathesis")?;
     Ok(program)
 }

@@ -69,7 +69,7 @@ macro_rules! policy {
     };
 }
 
-/// The function behind [`policy!`]; not part of the public interface.
+/// The function that [`policy!`] calls; not part of the public interface.
 #[doc(hidden)]
 pub fn __decide<E: Into<Rejection>>(
     authorize: impl FnOnce(&Request, &[String]) -> Result<Grant, E>,

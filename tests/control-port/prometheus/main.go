@@ -1,4 +1,4 @@
-// Command prometheus judges what the gateway has for Prometheus by Prometheus' own code. What /metrics answers comes from stdin.
+// Command prometheus checks the gateway's metrics and alerting rules with Prometheus' own code. The answer of /metrics comes from stdin.
 //
 //	prometheus metrics           is it what Prometheus can read, and named as promtool wants names
 //	prometheus rules <tests>     do the alerts fire when they should, and only then, and do the series that they query exist

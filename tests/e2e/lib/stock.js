@@ -7,7 +7,7 @@ import { restClient } from "./npm.js";
 
 /**
  * Serves the stock handler; its Redis is the real npm client on the `/redis` of `gateway`. The server has `url`, and
- * `replayed(channel)`: how many replays of a channel it has read so far, for it duplicates what is emitted while it reads.
+ * `replayed(channel)`: how many replays of a channel it has read so far, since a replay duplicates events that are emitted while it reads.
  */
 export async function startStock(gateway, token) {
   const client = restClient(gateway, token);

@@ -1,7 +1,7 @@
 // Waiting for conditions. Every wait has a deadline, and a missed deadline reports the last output of the processes under test.
 import { setTimeout as pause } from "node:timers/promises";
 
-/** Functions that describe what is running, for the message of a missed deadline. */
+/** Functions that describe the running processes, for the message of a missed deadline. */
 export const witnesses = new Set();
 
 /** Polls `condition` until it returns a truthy value, and returns that. */
@@ -30,7 +30,7 @@ export async function inTime(what, promise, within = 10_000) {
   }
 }
 
-/** The descriptions of what is running, as text to append to an error. */
+/** The descriptions of the running processes, as text to append to an error. */
 export function testimony() {
   return [...witnesses].map((witness) => `\n${witness()}`).join("");
 }

@@ -164,7 +164,7 @@ export const cases: Record<string, Case> = {
       return json([(error as Error).name, (error as { issues?: unknown }).issues], { status: 401 });
     }
   },
-  // What is an instance's own; see policies.test.js.
+  // State of one instance; see policies.test.js.
   own: () => json({ audience, born, bytes: [...bytes], random: Math.random(), uuid: crypto.randomUUID(), now: Date.now() }),
   env: ({ request }) => {
     const name = request.headers.get("x-name") ?? "";
