@@ -65,7 +65,8 @@ fn toml_examples_of_the_documents_load() {
     assert!(config.live.cors.credentials);
     let directories = ["docs", "docs/operations", "docs/policies", "docs/internals"];
     let pages = directories.iter().flat_map(|directory| std::fs::read_dir(directory).expect("a directory"));
-    let paths = pages.map(|page| page.expect("a page").path()).filter(|path| path.extension().is_some_and(|e| e == "md"));
+    let paths =
+        pages.map(|page| page.expect("a page").path()).filter(|path| path.extension().is_some_and(|e| e == "md"));
     let mut count = 0;
     for path in paths {
         for text in examples(&std::fs::read_to_string(&path).expect("text")) {

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -12,7 +11,7 @@ use tidegate::wasm::engine;
 
 use crate::client::{Reply, Sse};
 use crate::guests::component;
-use crate::harness::{Gateway, load, wait_until};
+use crate::harness::{Gateway, load, wait_until, with_timeout};
 
 /// Enough for a well-behaved policy, and soon reached by a hostile one.
 const STRICT_LIMITS: &str =
@@ -200,35 +199,34 @@ async fn concurrent_hostile_decisions_do_not_affect_other_gateways() {
             }
             over.store(true, Ordering::Relaxed);
         };
-        let start = Instant::now();
-        let ((), took) = tokio::join!(
-            async {
-                attack.await;
-            },
-            async {
-                others.await;
-                start.elapsed()
-            }
-        );
-        eprintln!("{name}: the others took {took:?}");
-        hostile.app.authorizer.activate(load(&component("allow")));
-        hostile.open("channel=c").await.connected("c").await;
+        tokio::join!(attack, others);
+        hostile.app.authorizer.activate(load(&component("deny")));
+        // On a busy machine the limits above may stop a well-behaved decision, too.
+        with_timeout("a well-behaved policy decides", async {
+            while hostile.request("channel=c").await.status != 418 {}
+        })
+        .await;
     }
 }
 
 #[tokio::test]
 async fn request_that_exceeds_the_queue_timeout_is_503() {
-    let toml = "policy.concurrency = 1\npolicy.queue-timeout = '100ms'\npolicy.timeout = '1s'";
+    let toml = "policy.concurrency = 1\npolicy.queue-timeout = '100ms'\npolicy.timeout = '3s'";
     let gateway = Gateway::with_policy(&component("sleep"), toml).await;
-    let start = Instant::now();
+    let first_finished = AtomicBool::new(false);
+    let first = async {
+        let reply = gateway.request("channel=c").await;
+        first_finished.store(true, Ordering::Relaxed);
+        reply
+    };
     let second = async {
         wait_until("the first decision has begun", || gateway.app.streams.count() == 1).await;
         let reply = gateway.request("channel=c").await;
-        (reply, start.elapsed())
+        (reply, first_finished.load(Ordering::Relaxed))
     };
-    let (first, (second, took)) = tokio::join!(gateway.request("channel=c"), second);
+    let (first, (second, waited_for_first)) = tokio::join!(first, second);
     assert_eq!((second.status, &*second.code()), (503, "unavailable"));
-    assert!(took < Duration::from_millis(800), "it did not wait for the first: {took:?}");
+    assert!(!waited_for_first, "the second request is answered while the first is being decided");
     assert_eq!(first.status, 500);
 }
 

@@ -195,7 +195,8 @@ fn shell_blocks_run_commands_that_exist() {
 
 #[test]
 fn few_blocks_are_ignored_and_each_says_why() {
-    let ignored: Vec<Block> = blocks().into_iter().filter(|block| block.info.split(' ').any(|word| word == "ignore")).collect();
+    let ignored: Vec<Block> =
+        blocks().into_iter().filter(|block| block.info.split(' ').any(|word| word == "ignore")).collect();
     assert!(ignored.len() <= MAX_IGNORED, "{} blocks", ignored.len());
     for Block { place, before, .. } in ignored {
         assert!(before.starts_with("<!--") && before.len() > 20, "{place}: the line before says why, in a comment");
@@ -207,7 +208,11 @@ fn anchors(document: &str) -> BTreeSet<String> {
     let (_, prose) = parse("", document);
     let headings = prose.iter().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
     let slug = |heading: &str| -> String {
-        let kept = heading.to_lowercase().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_')).collect::<String>();
+        let kept = heading
+            .to_lowercase()
+            .chars()
+            .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+            .collect::<String>();
         kept.replace(' ', "-")
     };
     headings.map(slug).collect()
@@ -241,7 +246,9 @@ fn links_between_documents_resolve() {
 /// Whether a file defines a test of this name: a function in Rust, a title in JavaScript.
 fn has_test(file: &str, name: &str) -> bool {
     let text = fs::read_to_string(root().join(file)).unwrap_or_default();
-    text.contains(&format!("fn {name}(")) || text.contains(&format!("test(\"{name}\"")) || text.contains(&format!("def {name}("))
+    text.contains(&format!("fn {name}("))
+        || text.contains(&format!("test(\"{name}\""))
+        || text.contains(&format!("def {name}("))
 }
 
 #[test]
@@ -291,7 +298,10 @@ fn every_command_error_code_and_alert_is_documented() {
     let mut codes = BTreeSet::new();
     for entry in ["api_error.rs", "control/emit.rs", "control/policy.rs", "control/revoke.rs", "control/shadow.rs"] {
         let text = fs::read_to_string(root().join("src/server").join(entry)).expect("a source file");
-        for line in text.lines().filter(|line| line.contains("(S::") || line.contains("code: \"") || line.contains("let (code, ")) {
+        for line in text
+            .lines()
+            .filter(|line| line.contains("(S::") || line.contains("code: \"") || line.contains("let (code, "))
+        {
             let code = |code: &String| !code.is_empty() && code.chars().all(|c| c.is_ascii_lowercase() || c == '_');
             codes.extend(quoted(line).into_iter().find(code));
         }

@@ -42,7 +42,6 @@ async fn first_signal_drains_streams_over_the_drain_duration() {
         assert!(refused.is_err(), "no connection is accepted any more");
         let ended = gateway.process.end().await;
         assert_eq!(ended.code(), Some(0), "{ended:?}");
-        assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
         assert!(ended.stderr.contains("drained"), "{}", ended.stderr);
     }
 }
@@ -80,22 +79,20 @@ async fn draining_gateway_answers_accepted_connections_and_refuses_new_ones() {
 
 #[tokio::test]
 async fn gateway_without_streams_exits_immediately() {
-    let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.duration = \"20s\"").await;
-    let begin = Instant::now();
+    let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.duration = \"10m\"").await;
     gateway.process.signal("TERM").await;
+    // With streams it would take ten minutes, which is more than `end` waits.
     assert_eq!(gateway.process.end().await.code(), Some(0));
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
 }
 
 #[tokio::test]
 async fn second_signal_exits_immediately() {
-    let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.duration = \"60s\"").await;
+    let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.duration = \"10m\"").await;
     let _streams = streams(&gateway, 3).await;
-    let begin = Instant::now();
     gateway.process.signal("TERM").await;
     gateway.process.stderr.wait_for_text("draining").await;
     gateway.process.signal("TERM").await;
     let ended = gateway.process.end().await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
-    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    assert!(!ended.stderr.contains("drained"), "{}", ended.stderr);
 }
