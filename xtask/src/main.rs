@@ -31,6 +31,7 @@ const USAGE: &str = "usage: cargo xtask <task>
                      with --check, only report whether they are up to date
   sdks               test the SDKs and examples in C, Zig, TypeScript and Go; needs the guests
   control            fuzz the control port with its OpenAPI document, check metrics and alerts
+  protocol           run the scripts of docs/protocol.md against a Redis and a gateway
   bless              write the golden files in tests/golden";
 
 fn main() -> Result<()> {
@@ -42,6 +43,7 @@ fn main() -> Result<()> {
         ["bindings", options @ ..] => bindings::run(options),
         ["sdks"] => sdks::run(),
         ["control"] => control::run(),
+        ["protocol"] => control::protocol(),
         ["words"] => words::run(),
         ["bless"] => bless(),
         _ => bail!("{USAGE}"),

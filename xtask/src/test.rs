@@ -37,7 +37,7 @@ pub const AREAS: [Area; 5] = [
     Area { name: "style", run: style },
     Area { name: "guests", run: guests },
     Area { name: "rust", run: rust },
-    Area { name: "control", run: |_| control::run() },
+    Area { name: "control", run: |_| control::run().and_then(|()| control::protocol()) },
     Area { name: "e2e", run: end_to_end },
 ];
 
