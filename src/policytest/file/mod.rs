@@ -1,4 +1,4 @@
-//! Reads a file of test cases. `docs/policies.md` describes the format.
+//! Reads a file of test cases. `docs/policies/testing.md` describes the format.
 
 pub(crate) mod check;
 pub(crate) mod file_access;
