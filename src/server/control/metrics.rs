@@ -328,12 +328,12 @@ mod tests {
     /// Every metric is in the documentation.
     #[tokio::test]
     async fn all_metrics_are_documented() {
-        let page = std::fs::read_to_string("docs/operations.md").expect("the page");
+        let page = std::fs::read_to_string("docs/operations/monitoring.md").expect("the page");
         for line in scrape().await.lines() {
             let Some((name, _)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) else { continue };
             assert!(
                 name.starts_with("process_") || page.contains(&format!("`{name}`")),
-                "docs/operations.md has no {name}"
+                "docs/operations/monitoring.md has no {name}"
             );
         }
     }
