@@ -46,7 +46,7 @@ def wait_for_port(port):
 def start_gateway(program, directory, port, redis):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
     environment |= {"TIDEGATE_CONTROL_LISTEN": "127.0.0.1:0", "TIDEGATE_LOG_FILTER": "warn"}
-    environment |= {"TIDEGATE_DRAIN_DELAY": "0s", "TIDEGATE_DRAIN_DURATION": "200ms"}
+    environment |= {"TIDEGATE_CACHE_DIR": directory, "TIDEGATE_DRAIN_DELAY": "0s", "TIDEGATE_DRAIN_DURATION": "200ms"}
     arguments = ["serve", "--allow-all", "--listen", f"127.0.0.1:{port}", "--store", redis]
     gateway = subprocess.Popen([program, *arguments], cwd=directory, env=environment, stdout=subprocess.DEVNULL)
     wait_for_port(port)
