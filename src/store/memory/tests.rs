@@ -43,7 +43,7 @@ async fn ids_grow_even_when_the_clock_does_not() {
 }
 
 #[tokio::test]
-async fn trimming_leaves_the_count_of_all() {
+async fn trimming_does_not_change_the_number_of_added_entries() {
     let w = world(1 << 20);
     for _ in 0..5 {
         w.emit("x", Retention { max_length: Some(2), ..Retention::default() }).await;
@@ -79,7 +79,7 @@ async fn a_full_store_drops_the_oldest_of_all_streams() {
     assert_eq!(page.entries.last().map(|(id, _)| id.ms), Some(1_049));
     let too_large = NewEvent::new("e", &"x".repeat(3_000).into());
     assert!(matches!(w.store.emit("c", &too_large, Retention::default()).await, Err(StoreError::InvalidCommand(_))));
-    assert_eq!(w.ids().await.last().map(String::as_str), Some("1048-0"), "and a refused one loses nothing");
+    assert_eq!(w.ids().await.last().map(String::as_str), Some("1048-0"), "a refused entry evicts nothing");
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn a_page_is_bounded() {
 }
 
 #[tokio::test]
-async fn look_ups() {
+async fn look_ups_read_the_seed() {
     let w = world(1 << 20);
     assert_eq!(w.store.get("session:a").await.expect("answer"), Some(b"x".to_vec()));
     assert_eq!(w.store.get("session:b").await.expect("answer"), None);
@@ -112,7 +112,7 @@ async fn look_ups() {
 }
 
 #[tokio::test]
-async fn commands_as_redis_answers_them() {
+async fn commands_reply_as_redis_does() {
     let w = world(1 << 20);
     let run = async |json: serde_json::Value| w.store.command(&Command::parse(&json).expect("a command")).await;
     let text = |s: &str| Reply::Text(s.as_bytes().to_vec());
