@@ -8,16 +8,14 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
-use crate::config::reloadable::Live;
+use crate::config::reloadable::LiveOptions;
 use crate::config::schema::{OPTIONS, Raw, Reload, SchemaOption, Source};
 use crate::config::{Config, ConfigError, interpolation, invalid};
 use crate::policy::Limits;
 use crate::store::EventStore;
+use crate::tokens::profile::{MAX_KEY_FILE_BYTES, ProfileOptions};
 use crate::util::files;
 use crate::wasm::host::PolicyContext;
-
-/// Maximum size of a file with keys; a JWKS is the largest.
-const MAX_KEY_FILE_BYTES: u64 = 1 << 20;
 
 /// The option with the bearer token of the control port.
 const TOKEN: &str = "control.token";
@@ -45,7 +43,7 @@ impl ConfigSnapshot {
         // A file that cannot be read, or is too large, is an error of the option that names it.
         let contents = |path: &PathBuf| files::read(path, MAX_KEY_FILE_BYTES).ok();
         let profile = |(name, profile): (&String, &_)| {
-            let crate::tokens::profile::WrittenProfile { secret, pem, jwks, .. } = profile;
+            let ProfileOptions { secret, pem, jwks, .. } = profile;
             let mut digest = Sha256::new();
             digest.update(Table::try_from(profile).map(|table| table.to_string()).unwrap_or_default());
             let secret =
@@ -84,7 +82,6 @@ impl ConfigSnapshot {
 
 impl Config {
     /// Whether both have the same policy environment.
-    #[must_use]
     pub fn has_same_policy_env(&self, other: &Self) -> bool {
         self.settings == other.settings
             && self.snapshot.profiles == other.snapshot.profiles
@@ -92,7 +89,6 @@ impl Config {
     }
 
     /// The options that differ from those of a running gateway and that it reads only at startup.
-    #[must_use]
     pub fn needs_restart(&self, running: &Self) -> Vec<&'static str> {
         let (live_keys, kept_token) = (self.takes_keys_from(running), self.keeps_token_of(running));
         let is_read_at_start = |option: &SchemaOption| match option.reload {
@@ -108,7 +104,6 @@ impl Config {
 
     /// Whether a running gateway takes over the trusted keys: a policy in a file is verified again. Whether signatures are required at
     /// all is decided at startup.
-    #[must_use]
     pub fn takes_keys_from(&self, running: &Self) -> bool {
         // Compares what was written: a gateway whose keys were removed keeps the keys that it has.
         let wanted = !self.snapshot.keys.is_empty() && !running.snapshot.keys.is_empty();
@@ -121,12 +116,11 @@ impl Config {
     }
 
     /// The live options, in a gateway that was started with `running`.
-    #[must_use]
-    pub fn live_in(&self, running: &Self, now: &Live) -> Arc<Live> {
+    pub fn live_in(&self, running: &Self, now: &LiveOptions) -> Arc<LiveOptions> {
         if !self.keeps_token_of(running) {
             return Arc::clone(&self.live);
         }
-        Arc::new(Live { control_token: now.control_token.clone(), ..Live::clone(&self.live) })
+        Arc::new(LiveOptions { control_token: now.control_token.clone(), ..LiveOptions::clone(&self.live) })
     }
 
     /// Takes over fetched keys and open connections of an earlier configuration, where their options are unchanged.
@@ -143,7 +137,6 @@ impl Config {
     }
 
     /// The policy environment and limits, in a gateway whose engine was created for `running`.
-    #[must_use]
     pub fn context(&self, store: Arc<dyn EventStore>, running: &Limits) -> PolicyContext {
         let limits = Limits {
             max_memory: running.max_memory,

@@ -50,18 +50,15 @@ impl EgressOrigin {
     }
 
     /// The host for resolution: without the brackets of an IPv6 address.
-    #[must_use]
     pub fn host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
     /// Whether a URI has this origin. Hosts are compared as text: another spelling of the same address does not match.
-    #[must_use]
     pub fn matches(&self, uri: &Uri) -> bool {
         let is_https = uri.scheme() == Some(&Scheme::HTTPS);
         if !is_https && uri.scheme() != Some(&Scheme::HTTP) {

@@ -23,17 +23,13 @@ const MAX_SHADOW_ATTEMPTS: usize = 16;
 
 /// One fleet's state in a Redis.
 pub struct RedisFleetStore {
-    quick: ConnectionManager,
+    pub(super) quick: ConnectionManager,
     /// For components, so that a large one does not delay records.
-    bulk: ConnectionManager,
-    keys: FleetKeys,
+    pub(super) bulk: ConnectionManager,
+    pub(super) keys: FleetKeys,
 }
 
 impl RedisFleetStore {
-    pub(super) const fn new(quick: ConnectionManager, bulk: ConnectionManager, keys: FleetKeys) -> Self {
-        Self { quick, bulk, keys }
-    }
-
     /// Runs `shadow.lua`, and returns its result.
     async fn replace_shadow(
         &self,

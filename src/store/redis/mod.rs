@@ -247,7 +247,7 @@ impl EventStore for RedisStore {
     }
 
     fn fleet(&self, keys: &FleetKeys) -> Option<Arc<dyn FleetStore>> {
-        Some(Arc::new(RedisFleetStore::new(self.live.clone(), self.blobs.clone(), keys.clone())))
+        Some(Arc::new(RedisFleetStore { quick: self.live.clone(), bulk: self.blobs.clone(), keys: keys.clone() }))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
