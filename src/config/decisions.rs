@@ -15,9 +15,7 @@ pub fn check_decisions(raw: &schema::Decisions) -> Result<AuditConfig, ConfigErr
     });
     let share = check_range("decisions.recording.share", raw.recording.share, 0.0, 1.0)?;
     let limit = check_size("decisions.recording.max-size", raw.recording.max_size, 1 << 10, 1 << 40)? as u64;
-    if let (Some(LogTarget::File(log)), Some(recording)) = (&log, &raw.recording.file)
-        && log == recording
-    {
+    if log.is_some() && log == raw.recording.file.clone().map(LogTarget::File) {
         return Err(invalid(
             "decisions.recording.file",
             "must not be the file of decisions.log: the recording contains credentials",

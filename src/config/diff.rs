@@ -46,11 +46,9 @@ impl ConfigSnapshot {
             let ProfileOptions { secret, pem, jwks, .. } = profile;
             let mut digest = Sha256::new();
             digest.update(Table::try_from(profile).map(|table| table.to_string()).unwrap_or_default());
-            let secret =
-                secret.as_ref().and_then(|secret| secret.text()).and_then(|text| interpolation::resolve(text).ok());
-            for part in
-                [secret.map(String::into_bytes), pem.as_ref().and_then(contents), jwks.as_ref().and_then(contents)]
-            {
+            let secret = secret.as_ref().and_then(|secret| interpolation::resolve(secret.text()?).ok());
+            let files = [pem, jwks].map(|path| path.as_ref().and_then(contents));
+            for part in files.into_iter().chain([secret.map(String::into_bytes)]) {
                 // The length separates the parts, so that different parts never have the same digest.
                 digest.update(part.as_ref().map_or(0, Vec::len).to_be_bytes());
                 digest.update(part.unwrap_or_default());
@@ -90,11 +88,11 @@ impl Config {
 
     /// The options that differ from those of a running gateway and that it reads only at startup.
     pub fn needs_restart(&self, running: &Self) -> Vec<&'static str> {
-        let (live_keys, kept_token) = (self.takes_keys_from(running), self.keeps_token_of(running));
+        let (live_keys, retains_token) = (self.takes_keys_from(running), self.retains_token_of(running));
         let is_read_at_start = |option: &SchemaOption| match option.reload {
             Reload::Restart => true,
             Reload::TrustedKeys => !live_keys,
-            Reload::Live => option.path == TOKEN && kept_token,
+            Reload::Live => option.path == TOKEN && retains_token,
             Reload::PolicyEnv | Reload::PolicyFile => false,
         };
         let changed =
@@ -105,19 +103,19 @@ impl Config {
     /// Whether a running gateway takes over the trusted keys: a policy in a file is verified again. Whether signatures are required at
     /// all is decided at startup.
     pub fn takes_keys_from(&self, running: &Self) -> bool {
-        // Compares what was written: a gateway whose keys were removed keeps the keys that it has.
+        // Compares the files as written: a gateway keeps its keys when all of them are removed from the configuration.
         let wanted = !self.snapshot.keys.is_empty() && !running.snapshot.keys.is_empty();
         wanted && self.rollout.source == Source::File && running.rollout.source == Source::File
     }
 
     /// Whether a removed token stays required: a gateway that started with one may listen on an address that others can reach.
-    fn keeps_token_of(&self, running: &Self) -> bool {
+    fn retains_token_of(&self, running: &Self) -> bool {
         self.live.control_token.is_none() && running.live.control_token.is_some()
     }
 
     /// The live options, in a gateway that was started with `running`.
     pub fn live_in(&self, running: &Self, now: &LiveOptions) -> Arc<LiveOptions> {
-        if !self.keeps_token_of(running) {
+        if !self.retains_token_of(running) {
             return Arc::clone(&self.live);
         }
         Arc::new(LiveOptions { control_token: now.control_token.clone(), ..LiveOptions::clone(&self.live) })

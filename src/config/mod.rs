@@ -58,7 +58,7 @@ fn invalid(key: &str, what: impl std::fmt::Display) -> ConfigError {
 pub struct ConfigRead {
     /// The configuration, or why it is invalid.
     pub config: Result<Config, ConfigError>,
-    /// The files it was read from, as they were before: its own, whether it exists or not, then those that it refers to.
+    /// The files that it was read from, as they were before the read: its own, whether it exists or not, then those that it refers to.
     pub files: FileSnapshot,
 }
 
@@ -69,13 +69,11 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Listen address for operators.
     pub control: SocketAddr,
-    /// The store.
     pub store: StoreConfig,
     /// Directory for data that can be recreated, such as compiled policies.
     pub cache_dir: Option<PathBuf>,
     /// Which policy decides.
     pub policy_mode: PolicyMode,
-    /// Limits of decisions.
     pub limits: Limits,
     /// Prefixes of the keys that policies may look up.
     pub lookup_prefixes: Vec<String>,
@@ -85,7 +83,6 @@ pub struct Config {
     pub tokens: Tokens,
     /// Outbound HTTP of policies.
     pub egress: Arc<Egress>,
-    /// Event streams.
     pub stream: StreamConfig,
     /// Networks of proxies whose forwarding headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
@@ -108,13 +105,12 @@ pub struct Config {
 /// The connection to the store.
 #[derive(Debug)]
 pub struct StoreConfig {
-    /// Its URL.
     pub url: StoreUrl,
     /// PEM file of CA certificates to trust, instead of the system's.
     pub ca: Option<PathBuf>,
     /// Timeout for connecting and for each reply.
     pub timeout: Duration,
-    /// Whether startup waits until the store answers.
+    /// Whether startup waits until the store replies.
     pub wait: bool,
     /// Maximum bytes of a `memory:` store.
     pub memory_max_size: usize,
@@ -181,7 +177,6 @@ impl Config {
         (named.unwrap_or_else(|| "tidegate.toml".into()), is_named)
     }
 
-    /// Validates the options.
     pub fn validate(raw: Raw) -> Result<Self, ConfigError> {
         let snapshot = ConfigSnapshot::of(&raw)?;
         let listen = parse_address("listen", &raw.listen)?;

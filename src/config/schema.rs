@@ -93,7 +93,7 @@ section! {
         store_ca: Option<PathBuf> = None => Restart,
         /// Timeout for connecting to the store and for each reply.
         store_timeout: HumanDuration = HumanDuration::from_secs(2) => Restart,
-        /// Wait at startup until the store answers, instead of failing.
+        /// Wait at startup until the store replies, instead of failing.
         wait_for_store: bool = false => Restart,
         /// Directory for compiled policies, rollback history and the toolchains of `policy build`. Default: in the user's cache directory.
         cache_dir: Option<PathBuf> = None => Restart,
@@ -251,11 +251,8 @@ impl TryFrom<String> for OrOff {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        if text == "off" {
-            return Ok(Self(None));
-        }
         let invalid = |_| format!("{text:?} is neither off nor a time such as 60s");
-        humantime::parse_duration(&text).map(|time| Self(Some(time))).map_err(invalid)
+        Ok(Self(if text == "off" { None } else { Some(humantime::parse_duration(&text).map_err(invalid)?) }))
     }
 }
 
@@ -346,7 +343,7 @@ section! {
 section! {
     /// `[cors]`
     Cors {
-        /// Origins that may read streams, `*` for all; `http://localhost:*` stands for any port of a host.
+        /// Origins that may read streams, `*` for all; `http://localhost:*` means any port of a host.
         origins: Vec<String> = vec!["*".into()] => Live,
         /// Whether pages of these origins may send cookies.
         credentials: bool = false => Live,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use humantime::format_duration;
+
 use crate::channel::hub::HubSettings;
 use crate::config::validate::{check_positive, check_range, check_size};
 use crate::config::{ConfigError, invalid, schema};
@@ -44,10 +46,7 @@ pub fn check_stream(raw: &schema::Stream) -> Result<StreamConfig, ConfigError> {
     let ping_interval = raw.ping_interval.0;
     if !(Duration::from_secs(1)..=Duration::from_secs(70)).contains(&ping_interval) {
         let what = "from 1s to 70s: the stock client gives up after 75 s of silence";
-        return Err(invalid(
-            "stream.ping-interval",
-            format!("{}: must be {what}", humantime::format_duration(ping_interval)),
-        ));
+        return Err(invalid("stream.ping-interval", format!("{}: must be {what}", format_duration(ping_interval))));
     }
     let (path, below) = parse_path(&raw.path)?;
     let max_event_size = check_size("stream.max-event-size", raw.max_event_size, 1 << 10, 256 << 20)?;

@@ -36,8 +36,8 @@ pub fn check_positive(key: &str, time: Duration) -> Result<Duration, ConfigError
 }
 
 /// A number from `min` to `max`.
-pub fn check_range<T: PartialOrd + Display>(key: &str, number: T, min: T, max: T) -> Result<T, ConfigError> {
-    if (&min..=&max).contains(&&number) {
+pub fn check_range<T: Copy + PartialOrd + Display>(key: &str, number: T, min: T, max: T) -> Result<T, ConfigError> {
+    if (min..=max).contains(&number) {
         return Ok(number);
     }
     Err(invalid(key, format!("{number}: must be from {min} to {max}")))

@@ -15,10 +15,10 @@ use tokio::time::{Instant, Sleep};
 use crate::egress::EgressError;
 
 /// A request body that fails beyond a number of bytes.
-pub fn limit_request_body<B>(body: B, max_bytes: usize) -> impl Body<Data = Bytes, Error = EgressError>
-where
-    B: Body<Data = Bytes, Error = EgressError>,
-{
+pub fn limit_request_body(
+    body: impl Body<Data = Bytes, Error = EgressError>,
+    max_bytes: usize,
+) -> impl Body<Data = Bytes, Error = EgressError> {
     Limited::new(body, max_bytes).map_err(|error| map_error(error, EgressError::RequestTooLarge))
 }
 

@@ -30,7 +30,7 @@ use crate::egress::origin::EgressOrigin;
 
 pub type RequestBody = UnsyncBoxBody<Bytes, EgressError>;
 
-/// Idle connections per origin.
+/// Maximum idle connections per origin.
 const MAX_IDLE_CONNECTIONS: usize = 8;
 /// Shorter than the timeouts of common servers, so that few requests meet a connection that its server is closing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -80,11 +80,11 @@ pub enum EgressError {
 /// The limits of a client.
 #[derive(Clone, Debug)]
 pub struct EgressLimits {
-    /// Of a request, to the last byte of its response.
+    /// The timeout of a request, until the last byte of its response.
     pub timeout: Duration,
-    /// Bytes of a response's body.
+    /// Maximum bytes of a response's body.
     pub max_response_size: usize,
-    /// Concurrent requests.
+    /// Maximum concurrent requests.
     pub concurrency: usize,
 }
 
@@ -133,7 +133,11 @@ impl Egress {
         timeouts: RequestTimeouts,
     ) -> impl Future<Output = Result<http::Response<ResponseBody>, EgressError>> + Send + 'static {
         let egress = Arc::clone(self);
-        async move { run(async move { egress.exchange(request, timeouts).await }).await? }
+        async move {
+            let mut task = spawn(async move { egress.exchange(request, timeouts).await })?;
+            let result = task.join_next().await.and_then(Result::ok);
+            result.unwrap_or_else(|| Err(EgressError::Connect("the task of the request was aborted".into())))
+        }
     }
 
     async fn exchange(
@@ -172,20 +176,8 @@ impl std::fmt::Debug for Egress {
     }
 }
 
-/// Runs a future on the egress runtime; dropping the returned future aborts it.
-pub async fn run<F>(future: F) -> Result<F::Output, EgressError>
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    let result = spawn(future)?.join_next().await;
-    result.and_then(Result::ok).ok_or_else(|| EgressError::Connect("the task of the request was aborted".into()))
-}
-
 /// Spawns a task on the egress runtime. It is aborted when the set is dropped.
-pub fn spawn<F>(future: F) -> Result<JoinSet<F::Output>, EgressError>
-where
-    F: Future<Output: Send> + Send + 'static,
-{
+pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Result<JoinSet<T>, EgressError> {
     let runtime =
         RUNTIME.as_ref().map_err(|error| EgressError::Connect(format!("cannot start the egress threads: {error}")))?;
     let mut task = JoinSet::new();

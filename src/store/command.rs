@@ -98,8 +98,8 @@ impl Command {
 
     /// Parses the JSON array of one command.
     pub fn parse(json: &Value) -> Result<Self, CommandError> {
-        let words = json.as_array().and_then(|array| array.iter().map(word).collect::<Option<Vec<_>>>());
-        let mut args = words.ok_or(CommandError::NotACommand)?.into_iter();
+        let args = json.as_array().and_then(|array| array.iter().map(argument).collect::<Option<Vec<_>>>());
+        let mut args = args.ok_or(CommandError::NotACommand)?.into_iter();
         let name = args.next().ok_or(CommandError::NotACommand)?;
         match name.to_ascii_uppercase().as_str() {
             "XADD" => parse_add(args).ok_or(CommandError::Arguments("XADD", XADD)),
@@ -111,7 +111,7 @@ impl Command {
     }
 }
 
-fn word(json: &Value) -> Option<String> {
+fn argument(json: &Value) -> Option<String> {
     match json {
         Value::String(text) => Some(text.clone()),
         Value::Number(_) | Value::Bool(_) => Some(json.to_string()),
@@ -215,8 +215,9 @@ mod tests {
         let trim = Some(Trim { approximate: false, keep: Keep::MaxLen(3) });
         check(json!(["XADD", "c", "MAXLEN", "=", 3, "*", "data", 1, "event", "e"]), add(trim, NewId::Auto, false));
         let trim = Some(Trim { approximate: true, keep: Keep::MinId(StreamId::new(5, 0)) });
-        let words = json!(["xadd", "c", "nomkstream", "minid", "~", 5, "LIMIT", 10, "7-*", "data", 1, "event", "e"]);
-        check(words, add(trim, NewId::AutoSeq(7), true));
+        let lower_case =
+            json!(["xadd", "c", "nomkstream", "minid", "~", 5, "LIMIT", 10, "7-*", "data", 1, "event", "e"]);
+        check(lower_case, add(trim, NewId::AutoSeq(7), true));
         check(
             json!(["XADD", "c", "5-1", "data", 1, "event", "e"]),
             add(None, NewId::Exact(StreamId::new(5, 1)), false),

@@ -12,7 +12,6 @@ use crate::event::StreamId;
 /// The prefix of all of Tidegate's own keys and pub/sub channels, in all fleets.
 pub const RESERVED_PREFIX: &str = "tidegate:";
 
-const DEFAULT_FLEET: &str = "default";
 const MAX_NAME_BYTES: usize = 64;
 
 /// The name of a fleet: 1 to 64 letters, digits, `-`, `_` and `.`. A brace would end the hash tag of its keys early.
@@ -37,7 +36,7 @@ impl FromStr for FleetName {
 
 impl Default for FleetName {
     fn default() -> Self {
-        Self(DEFAULT_FLEET.into())
+        Self("default".into())
     }
 }
 

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use prometheus::core::Collector;
-use prometheus::proto::MetricFamily;
+use prometheus::core::{Collector, Metric};
+use prometheus::proto::{Bucket, MetricFamily};
 use prometheus::{
     Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
@@ -257,16 +257,13 @@ impl Metrics {
     /// Cumulative buckets of the duration of all decisions, cached ones included: upper bound in seconds, and the number of decisions
     /// up to it.
     pub fn decision_buckets(&self) -> Vec<(f64, u64)> {
-        let mut all: Vec<(f64, u64)> =
-            DECISION_BUCKETS.iter().copied().chain([f64::INFINITY]).map(|bound| (bound, 0)).collect();
-        for family in self.decision_durations.iter().flat_map(Collector::collect) {
-            for histogram in family.get_metric().iter().map(|metric| metric.get_histogram()) {
-                for (sum, bucket) in all.iter_mut().zip(histogram.get_bucket()) {
-                    sum.1 += bucket.cumulative_count();
-                }
-                if let Some(last) = all.last_mut() {
-                    last.1 += histogram.get_sample_count();
-                }
+        let bounds = DECISION_BUCKETS.iter().copied().chain([f64::INFINITY]);
+        let mut all: Vec<(f64, u64)> = bounds.map(|bound| (bound, 0)).collect();
+        for histogram in self.decision_durations.iter().map(Metric::metric) {
+            let histogram = histogram.get_histogram();
+            let counts = histogram.get_bucket().iter().map(Bucket::cumulative_count);
+            for (sum, count) in all.iter_mut().zip(counts.chain([histogram.get_sample_count()])) {
+                sum.1 += count;
             }
         }
         all

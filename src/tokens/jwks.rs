@@ -80,7 +80,7 @@ struct State {
     last_fetch_ended: Option<Instant>,
     /// Failed fetches since the last successful one.
     failures: u32,
-    /// Unknown key ids that the fetch in progress may bring.
+    /// Unknown key ids that the fetch in progress may find.
     requested_ids: Vec<String>,
 }
 

@@ -140,26 +140,20 @@ impl Key {
         let common = &jwk.common;
         let other_use = common.public_key_use.as_ref().is_some_and(|purpose| *purpose != PublicKeyUse::Signature);
         let no_verify = common.key_operations.as_ref().is_some_and(|ops| !ops.contains(&KeyOperations::Verify));
-        if other_use || no_verify {
+        // Checked here because `DecodingKey::from_jwk` accepts any curve and any length.
+        let has_valid_curve = match &jwk.algorithm {
+            AlgorithmParameters::OctetKeyPair(pair) => pair.curve == EllipticCurve::Ed25519,
+            AlgorithmParameters::EllipticCurve(point) => {
+                let length = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).map_or(0, |bytes| bytes.len());
+                let expected = [(EllipticCurve::P256, 32), (EllipticCurve::P384, 48)];
+                expected.contains(&(point.curve.clone(), length(&point.x))) && length(&point.x) == length(&point.y)
+            }
+            _ => true,
+        };
+        if other_use || no_verify || !has_valid_curve {
             return None;
         }
-        let key = match &jwk.algorithm {
-            // Checked here because `DecodingKey::from_jwk` accepts any curve and any length.
-            AlgorithmParameters::OctetKeyPair(pair) if pair.curve != EllipticCurve::Ed25519 => return None,
-            AlgorithmParameters::EllipticCurve(curve) => {
-                let size = match curve.curve {
-                    EllipticCurve::P256 => 32,
-                    EllipticCurve::P384 => 48,
-                    _ => return None,
-                };
-                let length = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).map(|bytes| bytes.len()).ok();
-                if length(&curve.x) != Some(size) || length(&curve.y) != Some(size) {
-                    return None;
-                }
-                DecodingKey::from_jwk(jwk).ok()?
-            }
-            _ => DecodingKey::from_jwk(jwk).ok()?,
-        };
+        let key = DecodingKey::from_jwk(jwk).ok()?;
         let mut algorithms = algorithms(&key).ok()?;
         if let Some(own) = common.key_algorithm {
             let own = Algorithm::try_from(own).ok()?;

@@ -102,11 +102,11 @@ async fn a_page_is_bounded() {
 #[tokio::test]
 async fn look_ups_read_the_seed() {
     let w = world(1 << 20);
-    assert_eq!(w.store.get("session:a").await.expect("answer"), Some(b"x".to_vec()));
-    assert_eq!(w.store.get("session:b").await.expect("answer"), None);
-    assert!(w.store.set_contains("team", "alice").await.expect("answer"));
-    assert!(!w.store.set_contains("team", "bob").await.expect("answer"));
-    assert_eq!(w.store.hash_get("h", "f").await.expect("answer"), Some(b"v".to_vec()));
+    assert_eq!(w.store.get("session:a").await.expect("a reply"), Some(b"x".to_vec()));
+    assert_eq!(w.store.get("session:b").await.expect("a reply"), None);
+    assert!(w.store.set_contains("team", "alice").await.expect("a reply"));
+    assert!(!w.store.set_contains("team", "bob").await.expect("a reply"));
+    assert_eq!(w.store.hash_get("h", "f").await.expect("a reply"), Some(b"v".to_vec()));
     assert!(matches!(w.store.get("team").await, Err(StoreError::WrongType)));
     assert!(matches!(w.store.read("team", StreamId::ZERO, ALL).await, Err(StoreError::WrongType)));
 }
@@ -117,15 +117,15 @@ async fn commands_reply_as_redis_does() {
     let run = async |json: serde_json::Value| w.store.command(&Command::parse(&json).expect("a command")).await;
     let text = |s: &str| Reply::Text(s.as_bytes().to_vec());
     use serde_json::json;
-    assert_eq!(run(json!(["XADD", "c", "NOMKSTREAM", "*", "a", "b"])).await.expect("answer"), Reply::Nil);
-    assert_eq!(run(json!(["XADD", "c", "5-1", "a", "b"])).await.expect("answer"), text("5-1"));
+    assert_eq!(run(json!(["XADD", "c", "NOMKSTREAM", "*", "a", "b"])).await.expect("a reply"), Reply::Nil);
+    assert_eq!(run(json!(["XADD", "c", "5-1", "a", "b"])).await.expect("a reply"), text("5-1"));
     assert!(matches!(run(json!(["XADD", "c", "5-1", "a", "b"])).await, Err(StoreError::InvalidCommand(_))));
-    assert_eq!(run(json!(["XADD", "c", "MAXLEN", 1, "5-*", "a", "c"])).await.expect("answer"), text("5-2"));
+    assert_eq!(run(json!(["XADD", "c", "MAXLEN", 1, "5-*", "a", "c"])).await.expect("a reply"), text("5-2"));
     let row = Reply::List(vec![text("5-2"), Reply::List(vec![text("a"), text("c")])]);
-    assert_eq!(run(json!(["XRANGE", "c", "-", "+"])).await.expect("answer"), Reply::List(vec![row]));
-    assert_eq!(run(json!(["XRANGE", "c", "(5-2", "+"])).await.expect("answer"), Reply::List(vec![]));
-    assert_eq!(run(json!(["EXPIRE", "nothing", 5])).await.expect("answer"), Reply::Int(0));
-    assert_eq!(run(json!(["EXPIRE", "c", 0])).await.expect("answer"), Reply::Int(1));
-    assert_eq!(run(json!(["XRANGE", "c", "-", "+"])).await.expect("answer"), Reply::List(vec![]));
+    assert_eq!(run(json!(["XRANGE", "c", "-", "+"])).await.expect("a reply"), Reply::List(vec![row]));
+    assert_eq!(run(json!(["XRANGE", "c", "(5-2", "+"])).await.expect("a reply"), Reply::List(vec![]));
+    assert_eq!(run(json!(["EXPIRE", "nothing", 5])).await.expect("a reply"), Reply::Int(0));
+    assert_eq!(run(json!(["EXPIRE", "c", 0])).await.expect("a reply"), Reply::Int(1));
+    assert_eq!(run(json!(["XRANGE", "c", "-", "+"])).await.expect("a reply"), Reply::List(vec![]));
     assert!(matches!(run(json!(["XADD", "team", "*", "a", "b"])).await, Err(StoreError::WrongType)));
 }

@@ -91,10 +91,8 @@ impl From<RedisError> for StoreError {
     fn from(error: RedisError) -> Self {
         use redis::ErrorKind::{AuthenticationFailed, Extension, Server};
         use redis::ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly, TryAgain};
-        if error.code() == Some("WRONGTYPE") {
-            return Self::WrongType;
-        }
         match error.kind() {
+            _ if error.code() == Some("WRONGTYPE") => Self::WrongType,
             Server(BusyLoading | ClusterDown | MasterDown | TryAgain | ReadOnly) => {
                 Self::Unavailable(error.to_string())
             }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisError, Value, cmd};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use crate::store::{NotificationHandler, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -21,10 +22,11 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(100);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// The channels to subscribe to, and the task that keeps them subscribed. Dropping this ends the task.
+/// The channels to subscribe to, and the task that keeps them subscribed.
 pub struct NotificationSubscriber {
     subscriptions: Arc<Subscriptions>,
-    task: tokio::task::AbortHandle,
+    /// The task; the set aborts it on drop.
+    _task: JoinSet<()>,
 }
 
 #[derive(Default)]
@@ -48,9 +50,10 @@ impl NotificationSubscriber {
         handler: Weak<dyn NotificationHandler>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let subscriptions = Arc::<Subscriptions>::default();
+        let (subscriptions, mut tasks) = (Arc::<Subscriptions>::default(), JoinSet::new());
         let task = SubscriberTask { client, timeout, handler, metrics, subscriptions: Arc::clone(&subscriptions) };
-        Self { subscriptions, task: tokio::spawn(task.run()).abort_handle() }
+        tasks.spawn(task.run());
+        Self { subscriptions, _task: tasks }
     }
 
     pub fn subscribe(&self, channel: &Arc<str>) {
@@ -66,12 +69,6 @@ impl NotificationSubscriber {
                 channels.changed.insert(channel);
             }
         });
-    }
-}
-
-impl Drop for NotificationSubscriber {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
