@@ -37,7 +37,8 @@ impl std::fmt::Debug for ConfigSnapshot {
 }
 
 impl ConfigSnapshot {
-    /// Captures the options. This reads files before the configuration uses them, so that a change in between shows up as a difference next time.
+    /// Captures the options. This reads files before the configuration uses them, so that a change in between is a difference the next
+    /// time.
     pub fn of(raw: &Raw) -> Result<Self, ConfigError> {
         let options = Value::try_from(raw).map_err(|error| invalid("cannot be serialized", error))?;
         // A file that cannot be read, or is too large, is an error of the option that names it.

@@ -165,7 +165,8 @@ section! {
         prewarmed_instances: usize = 8 => Restart,
         /// How long a decision waits for a free instance.
         queue_timeout: HumanDuration = HumanDuration::from_secs(1) => Restart,
-        /// Time limit for compiling a component. The largest one measured takes 10 s on two idle cores; a busy machine may need several times that.
+        /// Time limit for compiling a component. The largest one measured takes 10 s on two idle cores; a busy machine may need several
+        /// times that.
         compile_timeout: HumanDuration = HumanDuration::from_secs(120) => Restart,
         /// Maximum size of the headers and body of a policy's response.
         max_response_size: ByteSize = ByteSize::mib(1) => PolicyEnv,

@@ -69,8 +69,7 @@ pub fn check_stream(raw: &schema::Stream) -> Result<StreamConfig, ConfigError> {
 /// The path without a trailing `/*`, and whether every path below matches as well.
 fn parse_path(text: &str) -> Result<(String, bool), ConfigError> {
     let path = text.strip_suffix("/*").unwrap_or(text);
-    let valid = path.starts_with('/') && !path.contains(['?', '#', '*', ' ']);
-    if !valid {
+    if !path.starts_with('/') || path.contains(['?', '#', '*', ' ']) {
         return Err(invalid(
             "stream.path",
             format!("{text:?}: must begin with / and have no ?, such as /api/realtime or /api/realtime/*"),

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::egress::{self, Egress, RequestTimeouts};
 use crate::tokens::key::KeySet;
+use crate::util::backoff::Backoff;
 
 /// Maximum key ids that are remembered as unknown.
 const MAX_UNKNOWN_IDS: u64 = 1024;
@@ -78,8 +79,8 @@ struct State {
     keys: Option<KeyCache>,
     is_fetching: bool,
     last_fetch_ended: Option<Instant>,
-    /// Failed fetches since the last successful one.
-    failures: u32,
+    /// Whether the last fetch failed.
+    is_failing: bool,
     /// Unknown key ids that the fetch in progress may find.
     requested_ids: Vec<String>,
 }
@@ -143,13 +144,13 @@ impl JwksSource {
         let cached = state.keys.as_ref().filter(|cache| now < cache.usable_until).map(|cache| Arc::clone(&cache.keys));
         let Some(keys) = cached else {
             // After a failure decisions do not wait, because the next attempt may fail as well.
-            return if state.is_fetching && state.failures == 0 { shared.pending() } else { Keys::Unavailable };
+            return if state.is_fetching && !state.is_failing { shared.pending() } else { Keys::Unavailable };
         };
         let Some(kid) = kid.filter(|kid| !keys.has_key_for(kid)) else { return Keys::Available(keys) };
         if shared.unknown_ids.contains_key(kid) {
             return Keys::Available(keys);
         }
-        if state.failures > 0 {
+        if state.is_failing {
             // The key may exist, but its server cannot be reached, so the token is not untrusted.
             return Keys::Unavailable;
         }
@@ -197,7 +198,7 @@ impl Shared {
     }
 
     /// Stores the result of a fetch; returns when the next one is due.
-    fn complete_fetch(&self, result: anyhow::Result<(KeySet, Duration)>) -> Instant {
+    fn complete_fetch(&self, result: anyhow::Result<(KeySet, Duration)>, retry: &mut Backoff) -> Instant {
         let now = Instant::now();
         let mut state = self.state();
         state.is_fetching = false;
@@ -210,7 +211,8 @@ impl Shared {
                 for kid in requested_ids.into_iter().filter(|kid| !keys.has_key_for(kid)) {
                     self.unknown_ids.insert(kid, ());
                 }
-                if std::mem::take(&mut state.failures) > 0 {
+                retry.reset();
+                if std::mem::take(&mut state.is_failing) {
                     tracing::info!(%url, "fetching the keys of a token profile succeeds again");
                 }
                 state.keys =
@@ -222,9 +224,8 @@ impl Shared {
                 let using_cached_keys = state.keys.as_ref().is_some_and(|cache| now < cache.usable_until);
                 let error = format!("{error:#}");
                 tracing::warn!(%url, %error, using_cached_keys, "cannot fetch the keys of a token profile");
-                let delay = self.timing.retry_delay.saturating_mul(1 << state.failures.min(8)).min(MAX_RETRY_DELAY);
-                state.failures += 1;
-                now + delay
+                state.is_failing = true;
+                now + retry.next_delay()
             }
         };
         self.completed_fetches.send_modify(|count| *count += 1);
@@ -233,8 +234,9 @@ impl Shared {
 }
 
 async fn run_fetcher(shared: Arc<Shared>) {
+    let mut retry = Backoff::new(shared.timing.retry_delay, MAX_RETRY_DELAY);
     loop {
-        let due = shared.complete_fetch(shared.fetch().await);
+        let due = shared.complete_fetch(shared.fetch().await, &mut retry);
         tokio::select! {
             () = sleep_until(due) => {}
             () = shared.unknown_key_seen.notified() => {}
