@@ -6,20 +6,26 @@
 -- entries, the bytes that the next entry needs if it alone exceeds the limit, and the entries as { id, fields }, without fields (false)
 -- if the entry is larger than ARGV[4].
 
--- A barrier stream that does not exist or is of another type counts as empty.
+local function read_info(key)
+  local info = {}
+  local raw = redis.call('XINFO', 'STREAM', key)
+  for i = 1, #raw, 2 do info[raw[i]] = raw[i + 1] end
+  return info
+end
+
+-- A barrier stream that does not exist or is of another type counts as empty. Any other error fails the read, such as a missing right of
+-- the Redis user: without the barrier a gateway would deliver events that a command forbids.
 local barrier = '0-0'
-if KEYS[2] then
-  local last = redis.pcall('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
-  if not last.err and last[1] then barrier = last[1][1] end
+if KEYS[2] and redis.call('TYPE', KEYS[2]).ok == 'stream' then
+  local last = read_info(KEYS[2])['last-entry']
+  if last then barrier = last[1] end
 end
 
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind == 'none' then return { barrier, false } end
 if kind ~= 'stream' then return redis.error_reply('WRONGTYPE not a stream') end
 
-local info = {}
-local raw = redis.call('XINFO', 'STREAM', KEYS[1])
-for i = 1, #raw, 2 do info[raw[i]] = raw[i + 1] end
+local info = read_info(KEYS[1])
 local first = info['first-entry'] and info['first-entry'][1]
 
 local max_entries, max_bytes, max_event = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
