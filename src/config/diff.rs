@@ -8,8 +8,9 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
+use crate::config::policy::PolicyMode;
 use crate::config::reloadable::LiveOptions;
-use crate::config::schema::{OPTIONS, Raw, Reload, SchemaOption, Source};
+use crate::config::schema::{OPTIONS, Raw, Reload, SchemaOption};
 use crate::config::{Config, ConfigError, interpolation, invalid};
 use crate::policy::Limits;
 use crate::store::EventStore;
@@ -106,7 +107,7 @@ impl Config {
     pub fn takes_keys_from(&self, running: &Self) -> bool {
         // Compares the files as written: a gateway keeps its keys when all of them are removed from the configuration.
         let wanted = !self.snapshot.keys.is_empty() && !running.snapshot.keys.is_empty();
-        wanted && self.rollout.source == Source::File && running.rollout.source == Source::File
+        wanted && self.policy_mode != PolicyMode::Fleet && running.policy_mode != PolicyMode::Fleet
     }
 
     /// Whether a removed token stays required: a gateway that started with one may listen on an address that others can reach.

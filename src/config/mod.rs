@@ -1,7 +1,6 @@
 //! Merges flags, environment and file into one validated [`Config`]. Errors name the option and a valid value.
 
 pub(crate) mod cors;
-pub(crate) mod decisions;
 pub(crate) mod diff;
 pub(crate) mod interpolation;
 pub(crate) mod policy;
@@ -88,7 +87,6 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Maximum bytes of a request's line and headers.
     pub max_header_size: usize,
-    /// Where the policy comes from.
     pub rollout: RolloutConfig,
     /// The keys of this node's fleet in the store.
     pub fleet_keys: FleetKeys,
@@ -196,11 +194,10 @@ impl Config {
         let limits = policy::check_limits(&raw.policy)?;
         let trust = TrustedKeys::load(&raw.policy.trusted_keys);
         let rollout = RolloutConfig {
-            source: raw.policy.source,
             cases: raw.policy.cases.clone(),
             trust: Arc::new(trust.map_err(|error| invalid("policy.trusted-keys", error))?),
         };
-        let policy_mode = match rollout.source {
+        let policy_mode = match raw.policy.source {
             Source::File => policy::choose_local_mode(raw.allow_all, raw.policy.file)?,
             Source::Fleet => policy::check_fleet_mode(&raw.policy, raw.allow_all, &url)?,
         };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use toml::Value;
 
 use crate::artifact::signature::key::TrustedKeys;
-use crate::config::schema::{self, Source};
+use crate::config::schema;
 use crate::config::validate::{check_positive, check_range, check_size};
 use crate::config::{ConfigError, interpolation, invalid};
 use crate::egress::origin::EgressOrigin;
@@ -36,10 +36,9 @@ pub enum PolicyMode {
     AllowAll,
 }
 
-/// Where the policy comes from, and what it must pass.
+/// What a policy must pass before its activation.
 #[derive(Clone, Debug)]
 pub struct RolloutConfig {
-    pub source: Source,
     /// Test cases to pass before activation; `None` for the file next to the component.
     pub cases: Option<PathBuf>,
     /// Trusted public keys; if there is one, policies must be signed.

@@ -5,13 +5,18 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::audit::AuditConfig;
+use crate::audit::recording::RecordingConfig;
+use crate::audit::{AuditConfig, LogTarget};
 use crate::config::cors::Cors;
 use crate::config::policy::ShadowConfig;
-use crate::config::schema::Raw;
-use crate::config::validate::{MAX_STEP, check_duration, check_range, compile_patterns, is_token, parse_log_filter};
-use crate::config::{ChannelRules, ConfigError, cors, decisions, invalid};
+use crate::config::schema::{Decisions, Raw};
+use crate::config::validate::{
+    MAX_STEP, check_duration, check_range, check_size, compile_patterns, is_token, parse_log_filter,
+};
+use crate::config::{ChannelRules, ConfigError, cors, invalid};
 
+/// The value of `decisions.log` for standard output instead of a file.
+pub const STDOUT: &str = "stdout";
 /// The maximum of `reject.delay`.
 const MAX_REJECT_DELAY: Duration = Duration::from_secs(60);
 
@@ -66,10 +71,27 @@ impl LiveOptions {
             cors: cors::check_cors(&raw.cors)?,
             reject_delay: check_duration("reject.delay", raw.reject.delay.0, MAX_REJECT_DELAY, reject_limit)?,
             rest_tokens: raw.redis_rest.tokens.clone(),
-            decisions: decisions::check_decisions(&raw.decisions)?,
+            decisions: check_decisions(&raw.decisions)?,
             drain_delay: check_step("drain.delay", raw.drain.delay.0)?,
             drain_duration: check_step("drain.duration", raw.drain.duration.0)?,
             log_filter: raw.log.filter.clone(),
         })
     }
+}
+
+fn check_decisions(raw: &Decisions) -> Result<AuditConfig, ConfigError> {
+    let log = raw.log.as_ref().map(|target| match &**target {
+        STDOUT => LogTarget::Stdout,
+        path => LogTarget::File(path.into()),
+    });
+    let share = check_range("decisions.recording.share", raw.recording.share, 0.0, 1.0)?;
+    let limit = check_size("decisions.recording.max-size", raw.recording.max_size, 1 << 10, 1 << 40)? as u64;
+    if log.is_some() && log == raw.recording.file.clone().map(LogTarget::File) {
+        return Err(invalid(
+            "decisions.recording.file",
+            "must not be the file of decisions.log: the recording contains credentials",
+        ));
+    }
+    let recording = raw.recording.file.clone().map(|file| RecordingConfig { file, share, limit });
+    Ok(AuditConfig { log, masked_fields: raw.masked_fields.clone(), recording })
 }

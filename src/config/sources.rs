@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use crate::config::decisions::STDOUT;
+use crate::config::reloadable::STDOUT;
 use crate::config::schema::{OPTIONS, Raw};
 use crate::config::{ConfigError, interpolation};
 

@@ -53,7 +53,7 @@ impl RedisFleetStore {
     }
 
     async fn record(&self, key: String) -> RecordRead {
-        Ok(existing(self.quick.clone().getrange(key, 0, RECORD_END).await?))
+        Ok(non_empty(self.quick.clone().getrange(key, 0, RECORD_END).await?))
     }
 
     /// Notifies all nodes that a record has changed.
@@ -94,7 +94,7 @@ impl FleetStore for RedisFleetStore {
             return Err(StoreError::Refused("the number of replies is not the number of commands".into()));
         };
         let read = |reply: Result<Value, RedisError>| match reply? {
-            Value::BulkString(bytes) => Ok(existing(bytes)),
+            Value::BulkString(bytes) => Ok(non_empty(bytes)),
             _ => Err(StoreError::WrongType),
         };
         Ok(HeartbeatReply {
@@ -173,7 +173,7 @@ impl FleetStore for RedisFleetStore {
 
     async fn blob(&self, hex: &str, max: u64) -> RecordRead {
         let key = self.keys.policy_blob(hex);
-        Ok(existing(cmd("GETRANGE").arg(key).arg(0).arg(max).query_async(&mut self.bulk.clone()).await?))
+        Ok(non_empty(cmd("GETRANGE").arg(key).arg(0).arg(max).query_async(&mut self.bulk.clone()).await?))
     }
 
     async fn put_blob(&self, hex: &str, content: &[u8], expiry: Duration) -> Result<(), StoreError> {
@@ -258,7 +258,7 @@ fn digests(record: &[u8]) -> Vec<&str> {
 }
 
 /// `GETRANGE` returns an empty value for a key that does not exist.
-fn existing(bytes: Vec<u8>) -> Option<Vec<u8>> {
+fn non_empty(bytes: Vec<u8>) -> Option<Vec<u8>> {
     Some(bytes).filter(|bytes| !bytes.is_empty())
 }
 
