@@ -53,20 +53,20 @@ pub fn request(bytes: &[u8]) {
         }
     }
     let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 1);
-    let seen = for_policy(&request, peer, &CONFIG);
-    assert!(seen.client_address.parse::<IpAddr>().is_ok(), "{seen:?}");
-    assert!(seen.scheme == "http" || seen.scheme == "https", "{seen:?}");
+    let policy_request = for_policy(&request, peer, &CONFIG);
+    assert!(policy_request.client_address.parse::<IpAddr>().is_ok(), "{policy_request:?}");
+    assert!(policy_request.scheme == "http" || policy_request.scheme == "https", "{policy_request:?}");
     let cookies = |headers: &HeaderMap| headers.get_all(COOKIE).iter().count();
-    assert_eq!(cookies(&seen.headers), cookies(request.headers()).min(1));
+    assert_eq!(cookies(&policy_request.headers), cookies(request.headers()).min(1));
     let channels = ["a".to_owned()];
     let vary = Vary::new(&["cookie".into()], false).expect("a name");
     let key = |request: &policy::Request| cache::key(request, &channels, &vary);
-    let mut other = policy::Request { id: "another id".into(), ..seen.clone() };
+    let mut other = policy::Request { id: "another id".into(), ..policy_request.clone() };
     other.headers.append("x-other", HeaderValue::from_static("not in vary"));
-    assert_eq!(key(&other), key(&seen));
+    assert_eq!(key(&other), key(&policy_request));
     other.headers.append(COOKIE, HeaderValue::from_static("in=vary"));
-    assert_ne!(key(&other), key(&seen));
-    let wit_request = to_wit(&seen);
+    assert_ne!(key(&other), key(&policy_request));
+    let wit_request = to_wit(&policy_request);
     assert!(
         wit_request
             .headers

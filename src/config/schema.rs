@@ -1,22 +1,20 @@
 //! The schema of `tidegate.toml`: the name, type and default of every option.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use toml::Value;
 
+use crate::audit::mask::MaskedField;
 use crate::store::fleet_keys::FleetName;
 use crate::store::memory::Seed;
-use crate::tokens::profile::WrittenProfile;
+use crate::tokens::profile::ProfileOptions;
+use crate::util::duration::HumanDuration;
 
 /// When a change of an option takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,23 +86,20 @@ section! {
         /// Listen address for clients.
         listen: String = "127.0.0.1:8080".into() => Restart,
         /// The control port.
-        #[serde(deserialize_with = "control_table")]
         control: Control = Control::default() => Table,
         /// Store URL: `redis://`, `rediss://`, `redis+unix://` or `memory:`.
         store: String = "redis://127.0.0.1:6379".into() => Restart,
         /// PEM file of CA certificates to trust for `rediss://`, instead of the system's.
         store_ca: Option<PathBuf> = None => Restart,
         /// Timeout for connecting to the store and for each reply.
-        #[serde(with = "crate::util::duration")]
-        store_timeout: Duration = Duration::from_secs(2) => Restart,
-        /// Wait at startup until the store answers, instead of failing.
+        store_timeout: HumanDuration = HumanDuration::from_secs(2) => Restart,
+        /// Wait at startup until the store replies, instead of failing.
         wait_for_store: bool = false => Restart,
         /// Directory for compiled policies, rollback history and the toolchains of `policy build`. Default: in the user's cache directory.
         cache_dir: Option<PathBuf> = None => Restart,
         /// Admit every request, without a policy.
         allow_all: bool = false => Restart,
         /// The policy and its limits.
-        #[serde(deserialize_with = "policy_table")]
         policy: Policy = Policy::default() => Table,
         /// Event streams.
         stream: Stream = Stream::default() => Table,
@@ -159,11 +154,9 @@ section! {
         /// A shadow policy, evaluated without effect.
         shadow: Shadow = Shadow::default() => Table,
         /// CPU time limit of one decision.
-        #[serde(with = "crate::util::duration")]
-        cpu_time: Duration = Duration::from_millis(100) => PolicyEnv,
+        cpu_time: HumanDuration = HumanDuration(Duration::from_millis(100)) => PolicyEnv,
         /// Wall-clock limit of one decision.
-        #[serde(with = "crate::util::duration")]
-        timeout: Duration = Duration::from_secs(2) => PolicyEnv,
+        timeout: HumanDuration = HumanDuration::from_secs(2) => PolicyEnv,
         /// Memory limit of one instance: all its linear memories and tables.
         max_memory: ByteSize = ByteSize::mib(64) => Restart,
         /// Maximum number of concurrent decisions.
@@ -171,18 +164,16 @@ section! {
         /// Number of instances that are started in advance, for policies that take long to start.
         prewarmed_instances: usize = 8 => Restart,
         /// How long a decision waits for a free instance.
-        #[serde(with = "crate::util::duration")]
-        queue_timeout: Duration = Duration::from_secs(1) => Restart,
-        /// Time limit for compiling a component. The largest one measured takes 10 s on two idle cores; a busy machine may need several times that.
-        #[serde(with = "crate::util::duration")]
-        compile_timeout: Duration = Duration::from_secs(120) => Restart,
+        queue_timeout: HumanDuration = HumanDuration::from_secs(1) => Restart,
+        /// Time limit for compiling a component. The largest one measured takes 10 s on two idle cores; a busy machine may need several
+        /// times that.
+        compile_timeout: HumanDuration = HumanDuration::from_secs(120) => Restart,
         /// Maximum size of the headers and body of a policy's response.
         max_response_size: ByteSize = ByteSize::mib(1) => PolicyEnv,
         /// Size of the decision cache; 0 disables it.
         cache_size: ByteSize = ByteSize::mib(16) => PolicyEnv,
         /// Maximum time for which a decision is reused.
-        #[serde(with = "crate::util::duration")]
-        cache_max_age: Duration = Duration::from_secs(300) => PolicyEnv,
+        cache_max_age: HumanDuration = HumanDuration::from_secs(300) => PolicyEnv,
         /// Look-ups in the store.
         lookup: Lookup = Lookup::default() => Table,
         /// Names and values that the policy can read.
@@ -190,7 +181,7 @@ section! {
         /// Lines per second that policies may write to the log, over all decisions.
         log_rate: u32 = 100 => PolicyEnv,
         /// Token profiles: issuers whose tokens the policy can have verified.
-        tokens: BTreeMap<String, WrittenProfile> = BTreeMap::new() => PolicyEnv,
+        tokens: BTreeMap<String, ProfileOptions> = BTreeMap::new() => PolicyEnv,
         /// Outbound HTTP requests of the policy.
         egress: Egress = Egress::default() => Table,
     }
@@ -214,7 +205,7 @@ section! {
         /// Destination of the decision log, one line of JSON per decision: `stdout`, or a file.
         log: Option<String> = None => Live,
         /// Fields of the decision log to mask: `subject`, `channels`, `reason`.
-        masked_fields: Vec<String> = Vec::new() => Live,
+        masked_fields: Vec<MaskedField> = Vec::new() => Live,
         /// The recording of whole requests, for replay.
         recording: Recording = Recording::default() => Table,
     }
@@ -253,26 +244,22 @@ pub enum Source {
 }
 
 /// A duration, or `off`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct OrOff(pub Option<Duration>);
 
-impl Serialize for OrOff {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Some(time) => humantime_serde::serialize(&time, to),
-            None => to.serialize_str("off"),
-        }
+impl TryFrom<String> for OrOff {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let invalid = |_| format!("{text:?} is neither off nor a time such as 60s");
+        Ok(Self(if text == "off" { None } else { Some(humantime::parse_duration(&text).map_err(invalid)?) }))
     }
 }
 
-impl<'de> Deserialize<'de> for OrOff {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
-        if text == "off" {
-            return Ok(Self(None));
-        }
-        let invalid = || D::Error::custom(format!("{text:?} is neither off nor a time such as 60s"));
-        humantime::parse_duration(&text).map(|time| Self(Some(time))).map_err(|_| invalid())
+impl From<OrOff> for String {
+    fn from(value: OrOff) -> Self {
+        value.0.map_or_else(|| "off".into(), |time| humantime::format_duration(time).to_string())
     }
 }
 
@@ -282,8 +269,7 @@ section! {
         /// Origins that the policy may send requests to.
         hosts: Vec<Host> = Vec::new() => PolicyEnv,
         /// Time limit of one request, until the last byte of its response.
-        #[serde(with = "crate::util::duration")]
-        timeout: Duration = Duration::from_secs(1) => PolicyEnv,
+        timeout: HumanDuration = HumanDuration::from_secs(1) => PolicyEnv,
         /// Maximum size of a response body.
         max_response_size: ByteSize = ByteSize::mib(1) => PolicyEnv,
         /// Maximum number of requests of one decision.
@@ -319,8 +305,7 @@ section! {
         /// Maximum number of look-ups of one decision.
         max_lookups: u32 = 64 => PolicyEnv,
         /// Time limit of one look-up.
-        #[serde(with = "crate::util::duration")]
-        timeout: Duration = Duration::from_secs(1) => PolicyEnv,
+        timeout: HumanDuration = HumanDuration::from_secs(1) => PolicyEnv,
     }
 }
 
@@ -330,8 +315,7 @@ section! {
         /// Path of the streams; with `/*` at the end, every path below it as well.
         path: String = "/api/realtime".into() => Restart,
         /// How often an idle stream sends a ping; the stock client gives up after 75 s of silence.
-        #[serde(with = "crate::util::duration")]
-        ping_interval: Duration = Duration::from_secs(25) => Restart,
+        ping_interval: HumanDuration = HumanDuration::from_secs(25) => Restart,
         /// Maximum size of an event; a larger one becomes a gap.
         max_event_size: ByteSize = ByteSize::mib(8) => Restart,
         /// Maximum number of channels of one stream.
@@ -343,8 +327,7 @@ section! {
         /// Memory for the replays of all streams.
         replay_memory: ByteSize = ByteSize::mib(32) => Restart,
         /// How often the gateway checks a quiet channel for entries whose notification was lost.
-        #[serde(with = "crate::util::duration")]
-        reconcile_interval: Duration = Duration::from_secs(5) => Restart,
+        reconcile_interval: HumanDuration = HumanDuration::from_secs(5) => Restart,
     }
 }
 
@@ -361,7 +344,7 @@ section! {
 section! {
     /// `[cors]`
     Cors {
-        /// Origins that may read streams, `*` for all; `http://localhost:*` stands for any port of a host.
+        /// Origins that may read streams, `*` for all; `http://localhost:*` means any port of a host.
         origins: Vec<String> = vec!["*".into()] => Live,
         /// Whether pages of these origins may send cookies.
         credentials: bool = false => Live,
@@ -372,8 +355,7 @@ section! {
     /// `[reject]`
     Reject {
         /// Delay for a client that was rejected and repeats the request shortly after.
-        #[serde(with = "crate::util::duration")]
-        delay: Duration = Duration::ZERO => Live,
+        delay: HumanDuration = HumanDuration(Duration::ZERO) => Live,
     }
 }
 
@@ -409,11 +391,9 @@ section! {
     /// `[drain]`
     Drain {
         /// How long the node keeps serving after the signal while it reports not ready, so that load balancers can react.
-        #[serde(with = "crate::util::duration")]
-        delay: Duration = Duration::from_secs(5) => Live,
+        delay: HumanDuration = HumanDuration::from_secs(5) => Live,
         /// Then streams are closed, spread over this time, so that their clients reconnect.
-        #[serde(with = "crate::util::duration")]
-        duration: Duration = Duration::from_secs(5) => Live,
+        duration: HumanDuration = HumanDuration::from_secs(5) => Live,
     }
 }
 
@@ -435,47 +415,4 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
-}
-
-/// Tables that are easily mistaken for an option, each with the option that was meant: `policy = "x.wasm"`.
-pub const MISTAKABLE: [(&str, &str); 2] = [("control", "listen"), ("policy", "file")];
-
-/// What to write instead of a string in the place of a table.
-pub fn string_for_table(table: &str, option: &str, text: &str) -> String {
-    format!("`{table}` is a table: write `[{table}]` and `{option} = {text:?}`")
-}
-
-fn control_table<'de, D: Deserializer<'de>>(from: D) -> Result<Control, D::Error> {
-    mistakable_table(from, MISTAKABLE[0])
-}
-
-fn policy_table<'de, D: Deserializer<'de>>(from: D) -> Result<Policy, D::Error> {
-    mistakable_table(from, MISTAKABLE[1])
-}
-
-/// Reads a table. The error for a string says what to write.
-fn mistakable_table<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
-    from: D,
-    names: (&'static str, &'static str),
-) -> Result<T, D::Error> {
-    struct TableVisitor<T>((&'static str, &'static str), PhantomData<T>);
-
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
-        type Value = T;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a table")
-        }
-
-        fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-            let (table, option) = self.0;
-            Err(E::custom(string_for_table(table, option, text)))
-        }
-
-        fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<T, M::Error> {
-            T::deserialize(MapAccessDeserializer::new(map))
-        }
-    }
-
-    from.deserialize_any(TableVisitor(names, PhantomData))
 }

@@ -217,7 +217,7 @@ fn every_option_can_be_set_by_the_environment() {
     for option in schema::OPTIONS.iter() {
         let name = sources::variable_name(&option.path);
         let try_value = |value: &str| sources::parse_environment([(name.clone(), value.to_owned())].into_iter());
-        let values = ["1s", "1MiB", "7", "true", "json", "text", "{}", "10.0.0.0/8", "file"];
+        let values = ["1s", "1MiB", "7", "true", "json", "text", "{}", "10.0.0.0/8", "file", "subject"];
         assert!(values.iter().any(|value| try_value(value).is_ok()), "{name}");
     }
 }

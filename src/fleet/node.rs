@@ -280,7 +280,7 @@ mod tests {
     use super::*;
     use crate::fleet::node_status::live_nodes;
     use crate::policy::Limits;
-    use crate::store::memory::fleet::MemoryFleetStore;
+    use crate::store::fleet::tests::MemoryFleetStore;
     use crate::store::memory::{MemoryStore, system_clock};
     use crate::wasm::compile::Compiler;
     use crate::wasm::host::PolicyEnv;

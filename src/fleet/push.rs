@@ -395,7 +395,7 @@ mod tests {
     use super::*;
     use crate::fleet::node_status::test_status;
     use crate::fleet::record::PrepareFailure;
-    use crate::store::memory::fleet::MemoryFleetStore;
+    use crate::store::fleet::tests::MemoryFleetStore;
 
     #[test]
     fn what_all_nodes_say_is_told_once() {

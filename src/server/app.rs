@@ -10,7 +10,7 @@ use crate::authz::authorizer::Authorizer;
 use crate::channel::gap::GapReason;
 use crate::channel::hub::Hub;
 use crate::config::Config;
-use crate::config::reloadable::{Live, Options};
+use crate::config::reloadable::{LiveOptions, LiveOptionsSender};
 use crate::fleet::commands::Commands;
 use crate::fleet::node::Fleet;
 use crate::fleet::revocation;
@@ -42,7 +42,7 @@ pub struct App {
     /// The configuration that the process was started with.
     pub config: Arc<Config>,
     /// The options that change without a restart.
-    pub options: Options,
+    pub options: LiveOptionsSender,
     /// When the gateway started, ms since the Unix epoch.
     pub(super) started_at: u64,
     /// The counters of this gateway, the same as the hub's.
@@ -129,7 +129,7 @@ impl App {
             rollout: Rollout::new(Arc::clone(&authorizer), observers, signatures, records, Arc::clone(&metrics)),
             metrics,
             started_at: now_ms(),
-            options: Options::new(Arc::clone(&config.live)),
+            options: LiveOptionsSender::new(Arc::clone(&config.live)),
             config: Arc::new(config),
             hub,
             authorizer,
@@ -145,7 +145,7 @@ impl App {
 
     /// The current values of the options that change without a restart.
     #[must_use]
-    pub fn live(&self) -> Arc<Live> {
+    pub fn live(&self) -> Arc<LiveOptions> {
         Arc::clone(&self.options.borrow())
     }
 

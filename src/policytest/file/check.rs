@@ -1,6 +1,5 @@
 //! Validates a parsed file, and builds test cases from it.
 
-use crate::tokens::profile::profile;
 use std::collections::{BTreeSet, HashSet};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -16,7 +15,7 @@ use crate::policytest::file::schema::{Case as RawCase, Expect, ExpectedValues, F
 use crate::policytest::file::{DEFAULT_PATH, NAME};
 use crate::policytest::{Requirements, TestCase, TestEnv, TestRequest, TestSuite};
 use crate::tokens::Tokens;
-use crate::tokens::profile::WrittenProfile;
+use crate::tokens::profile::{self, ProfileOptions};
 
 /// The characters that `encodeURIComponent` does not encode, so that requests look like those of the stock client.
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -80,7 +79,7 @@ fn env(file: &File, case: &RawCase, access: FileAccess<'_>) -> Result<TestEnv, S
             ));
         }
         let written = with_files(written, access).map_err(|error| format!("tokens.{name}.{error}"))?;
-        let profile = profile(&format!("tokens.{name}"), &written, &|text| Ok(text.into()));
+        let profile = profile::validate(&format!("tokens.{name}"), &written, |text| Ok(text.into()));
         Ok((name, profile.map_err(|error| error.to_string())?))
     });
     let tokens = tokens.collect::<Result<Tokens, String>>()?;
@@ -88,7 +87,7 @@ fn env(file: &File, case: &RawCase, access: FileAccess<'_>) -> Result<TestEnv, S
 }
 
 /// Resolves the paths of a profile's key files.
-fn with_files(mut profile: WrittenProfile, access: FileAccess<'_>) -> Result<WrittenProfile, String> {
+fn with_files(mut profile: ProfileOptions, access: FileAccess<'_>) -> Result<ProfileOptions, String> {
     for (key, path) in [("pem", &mut profile.pem), ("jwks", &mut profile.jwks)] {
         if let Some(path) = path {
             *path = access.resolve(path).map_err(|error| format!("{key}: {error}"))?;

@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use crate::policytest::Requirements;
 use crate::store::memory::Seed;
-use crate::tokens::profile::WrittenProfile;
+use crate::tokens::profile::ProfileOptions;
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -18,7 +18,7 @@ pub struct File {
     pub lookup: Lookup,
     pub store: HashMap<String, Seed>,
     pub settings: BTreeMap<String, String>,
-    pub tokens: BTreeMap<String, WrittenProfile>,
+    pub tokens: BTreeMap<String, ProfileOptions>,
     pub request: Request,
     pub requires: Requirements,
     pub case: Vec<Spanned<Case>>,
@@ -42,7 +42,7 @@ pub struct Case {
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
     #[serde(default)]
-    pub tokens: BTreeMap<String, WrittenProfile>,
+    pub tokens: BTreeMap<String, ProfileOptions>,
     pub expect: Expect,
 }
 

@@ -10,7 +10,7 @@ use wasmtime_wasi_http::{
     WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
-use crate::egress::body::CappedBody;
+use crate::egress::body::limit_request_body;
 use crate::egress::{EgressError, RequestTimeouts};
 use crate::wasm::host::body_drain::DrainedBody;
 use crate::wasm::host::{PolicyEnv, State};
@@ -88,7 +88,7 @@ impl WasiHttpHooks for RequestSender {
         }
         let request = request.map(|body| {
             let body = body.map_err(|error| EgressError::Http(error.to_string()));
-            CappedBody::new(body, MAX_REQUEST_BODY_BYTES, EgressError::RequestTooLarge).boxed_unsync()
+            limit_request_body(body, MAX_REQUEST_BODY_BYTES).boxed_unsync()
         });
         let sending = self.env.egress.send(request, options.map_or_else(RequestTimeouts::default, request_timeouts));
         Box::new(async move {

@@ -1,5 +1,4 @@
-//! A fleet's state in memory, for tests of the fleet without Redis. Records and blobs do not expire; a node's status does when the
-//! test says so.
+//! A fake [`FleetStore`] for tests of `crate::fleet` without Redis. It keeps everything in memory, and nothing expires.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -32,7 +31,7 @@ struct State {
 }
 
 impl MemoryFleetStore {
-    /// Whether every call fails from now on.
+    /// From now on every call fails, or none.
     pub fn set_unavailable(&self, unavailable: bool) {
         self.state.lock().unavailable = unavailable;
     }
