@@ -174,28 +174,6 @@ mod tests {
     }
 
     #[test]
-    fn documentation_states_which_options_are_live() {
-        let text = include_str!("../../docs/configuration.md");
-        let mut documented = BTreeMap::new();
-        for row in text.lines().filter(|line| line.starts_with("| `")) {
-            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-            // `policy.allow-unsigned`, `--allow-unsigned`; `policy.tokens.<profile>`
-            let names = cells[1].split('`').skip(1).step_by(2).map(|name| name.trim_end_matches(".<profile>"));
-            documented.extend(
-                names.filter(|name| OPTIONS.iter().any(|option| option.path == **name)).map(|name| (name, cells[3])),
-            );
-        }
-        for SchemaOption { path, reload } in OPTIONS.iter() {
-            let expect = match reload {
-                Reload::TrustedKeys => "in file mode",
-                Reload::Restart => "",
-                Reload::Live | Reload::PolicyEnv | Reload::PolicyFile => "yes",
-            };
-            assert_eq!(documented.get(&**path), Some(&expect), "docs/configuration.md: {path}");
-        }
-    }
-
-    #[test]
     fn control_token_can_be_added_and_changed_but_not_removed() {
         let (none, one, two) = (load(""), load("control.token = 'one'"), load("control.token = 'two'"));
         for (new, started, now, expect, restart) in [
