@@ -1,4 +1,5 @@
-"""A fuzzer of OpenAPI documents against a running gateway, and Prometheus' own code on its metrics and on the alerting rules of the docs.
+"""Checks the control port of a running gateway: schemathesis fuzzes it by its OpenAPI document, and Prometheus' own code parses its
+metrics and evaluates the alerting rules of the docs.
 
 Arguments: the program, schemathesis, and the checker of metrics and alerting rules (tests/control-port/prometheus, compiled).
 """
@@ -28,22 +29,22 @@ control.token = "{TOKEN}"
 drain.delay = "0s"
 memory-store.seed."session:alice" = '{{"id":"alice","role":"member"}}'
 """
-# The seed makes a run that failed one that can be repeated.
+# With a fixed seed a failed run can be repeated.
 FUZZ = ["--checks", "all", "--max-examples", "40", "--seed", "20261125", "--continue-on-failure", "--no-color"]
 
 
 def ports(gateway):
-    """Where it listens: it says so in two lines."""
+    """The data port and the control port, from the two lines that the gateway prints."""
     found = {}
     for line in gateway.stdout:
-        if at := re.search(r"(listening|control) on http://127\.0\.0\.1:(\d+)", line):
-            found[at[1]] = int(at[2])
+        if match := re.search(r"(listening|control) on http://127\.0\.0\.1:(\d+)", line):
+            found[match[1]] = int(match[2])
         if len(found) == 2:
             return found["listening"], found["control"]
-    sys.exit("the gateway does not start")
+    sys.exit("the gateway did not start")
 
 
-def ask(port, path, body=None):
+def send_request(port, path, body=None):
     headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, headers)
@@ -51,7 +52,7 @@ def ask(port, path, body=None):
         return answer.headers["content-type"], answer.read().decode()
 
 
-def propose(port):
+def upload_shadow_policy(port):
     """Uploads a shadow policy, so that the endpoints of shadow policies have one."""
     headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/wasm"}
     url = f"http://127.0.0.1:{port}/v1/policy/shadow"
@@ -61,7 +62,7 @@ def propose(port):
 
 
 def stream(port, query, session="alice"):
-    """A stream that stays open, or whatever else is answered; its first bytes have come."""
+    """Requests a stream, and returns the connection with the first bytes of the answer."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=10)
     head = f"GET /api/realtime?{query} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncookie: session={session}\r\n\r\n"
     connection.sendall(head.encode())
@@ -89,18 +90,18 @@ def main(program, schemathesis, checker):
                 gateway.kill()
                 raise
     if code != 0:
-        sys.exit(f"the gateway ended with {code}")
+        sys.exit(f"the gateway exited with code {code}")
 
 
 def check(data, control, schemathesis, checker, folder):
-    # Something to tell of.
-    propose(control)
+    # A shadow policy, streams, a rejection and an event, so that endpoints and metrics have data.
+    upload_shadow_policy(control)
     streams = [stream(data, f"channel=alice-{n}&channel=default") for n in range(3)]
     assert all(head.startswith(b"HTTP/1.1 200 ") for _, head in streams), streams
     assert stream(data, "channel=default", "mallory")[1].startswith(b"HTTP/1.1 401 ")
-    ask(control, "/v1/emit", {"channel": "default", "event": "e", "data": 1})
+    send_request(control, "/v1/emit", {"channel": "default", "event": "e", "data": 1})
     metrics(control, checker)
-    text = ask(control, "/metrics")[1]
+    text = send_request(control, "/metrics")[1]
     subprocess.run([checker, "rules", Path(__file__).with_name("alerts.test.yml")], input=text, text=True, check=True)
 
     settings = Path(__file__).with_name("schemathesis.toml")
@@ -108,15 +109,15 @@ def check(data, control, schemathesis, checker, folder):
     start = time.monotonic()
     subprocess.run([*fuzz, "--header", f"Authorization: Bearer {TOKEN}"], check=True, cwd=folder)
     print(f"fuzzed in {time.monotonic() - start:.0f} s")
-    # It lives, and what it counts can still be read.
+    # After the fuzzing the gateway still serves valid metrics.
     metrics(control, checker)
     for connection, _ in streams:
         connection.close()
 
 
 def metrics(control, checker):
-    kind, text = ask(control, "/metrics")
-    assert kind.startswith("text/plain; version=0.0.4"), kind
+    content_type, text = send_request(control, "/metrics")
+    assert content_type.startswith("text/plain; version=0.0.4"), content_type
     subprocess.run([checker, "metrics"], input=text, text=True, check=True)
 
 

@@ -15,7 +15,7 @@ async fn events_are_in_stream_order_for_any_order_of_notifications() {
     sse.connected("c").await;
     for (keep, data) in [(None, json!("text")), (None, json!("7")), (Some(1), json!("7")), (Some(2), json!({"a": 1}))] {
         for order in ORDERS_OF_THREE {
-            for paced in [false, true] {
+            for interleaved in [false, true] {
                 gateway.store.hold_notifications();
                 let mut written = Vec::new();
                 for _ in 0..3 {
@@ -23,10 +23,14 @@ async fn events_are_in_stream_order_for_any_order_of_notifications() {
                     gateway.store.notify("c", id, "e", &data).await;
                     written.push(id);
                 }
-                gateway.store.release_notifications(&order, paced).await;
+                gateway.store.release_notifications(&order, interleaved).await;
                 for id in written {
                     let expect = json!({"id": id.to_string(), "data": data, "event": "e", "channel": "c"});
-                    assert_eq!(sse.event().await, expect, "{order:?}, paced: {paced}, kept: {keep:?}");
+                    assert_eq!(
+                        sse.event().await,
+                        expect,
+                        "{order:?}, interleaved: {interleaved}, maximum length: {keep:?}"
+                    );
                 }
             }
         }
@@ -44,7 +48,7 @@ async fn concurrent_emitters_that_trim_to_one_entry_lose_no_events() {
     }
     let mut written = Vec::new();
     for round in 0..20 {
-        // Three emitters a round: each adds its entry before any of them publishes a notification.
+        // Three emitters per round: each adds its entry before any of them publishes a notification.
         gateway.store.hold_notifications();
         for emitter in 0..3 {
             let data = json!({"round": round, "emitter": emitter});
@@ -173,7 +177,7 @@ async fn published_messages_that_are_not_events_are_dropped() {
         let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
         assert_eq!(sse.ids("c", 1).await, [next], "after {message}");
     }
-    // All of them in a row, without entries between them.
+    // All messages in a row, without entries between them.
     for message in &junk {
         gateway.store.publish("c", message).await;
     }

@@ -35,11 +35,11 @@ async fn first_signal_drains_streams_over_the_drain_duration() {
             ends.push(begin.elapsed());
         }
         let spread = ends.last().expect("ends").saturating_sub(ends[0]);
-        assert!(spread > Duration::from_millis(500), "spread over the time: {ends:?}");
+        assert!(spread > Duration::from_millis(500), "the streams end spread over the drain duration: {ends:?}");
         // Browsers retry a refused connection.
         let refused =
             with_timeout("an answer", Wire::get(gateway.data, "/api/realtime?channel=news", None, None)).await;
-        assert!(refused.is_err(), "no connection is accepted any more");
+        assert!(refused.is_err(), "the port accepts no connection after the drain");
         let ended = gateway.process.end().await;
         assert_eq!(ended.code(), Some(0), "{ended:?}");
         assert!(ended.stderr.contains("drained"), "{}", ended.stderr);
@@ -48,13 +48,13 @@ async fn first_signal_drains_streams_over_the_drain_duration() {
 
 /// Opens streams until connections are refused; returns unexpected answers.
 async fn open_streams(to: SocketAddr, count: Arc<AtomicUsize>) -> Vec<String> {
-    let mut wrong = Vec::new();
+    let mut unexpected = Vec::new();
     loop {
         match with_timeout("an answer", Wire::get(to, "/api/realtime?channel=test", None, None)).await {
             Ok(wire) if wire.status == 200 => {}
-            Ok(wire) => wrong.push(wire.head),
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return wrong,
-            Err(error) => wrong.push(error.to_string()),
+            Ok(wire) => unexpected.push(wire.head),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return unexpected,
+            Err(error) => unexpected.push(error.to_string()),
         }
         count.fetch_add(1, Ordering::Relaxed);
     }
@@ -71,8 +71,8 @@ async fn draining_gateway_answers_accepted_connections_and_refuses_new_ones() {
         gateway.process.signal("TERM").await;
         assert_eq!(gateway.process.end().await.code(), Some(0));
         for client in clients {
-            let wrong = with_timeout("the port is closed", client).await.expect("no panic");
-            assert!(wrong.is_empty(), "{} of {count:?}, such as {}", wrong.len(), wrong[0]);
+            let unexpected = with_timeout("the port is closed", client).await.expect("no panic");
+            assert!(unexpected.is_empty(), "{} of {count:?} answers, such as {}", unexpected.len(), unexpected[0]);
         }
     }
 }
@@ -81,7 +81,7 @@ async fn draining_gateway_answers_accepted_connections_and_refuses_new_ones() {
 async fn gateway_without_streams_exits_immediately() {
     let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.duration = \"10m\"").await;
     gateway.process.signal("TERM").await;
-    // With streams it would take ten minutes, which is more than `end` waits.
+    // With streams the drain would take ten minutes, and `end` would time out.
     assert_eq!(gateway.process.end().await.code(), Some(0));
 }
 

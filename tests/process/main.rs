@@ -7,7 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests read files that they or the repository wrote")]
 
 #[path = "../common/guests.rs"]
-#[allow(dead_code, reason = "the other tests use more of it")]
+#[allow(dead_code, reason = "the tests of the gateway use the other functions")]
 mod guests;
 
 mod client;

@@ -1,4 +1,4 @@
-//! `tidegate policy test` and `bench`; and the suites of decisions that every example in any language has to pass.
+//! `tidegate policy test` and `bench`, and the suite of cases of each pattern, which its examples in all languages must pass.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::processes::{ProcessOutput, path, tidegate};
 
 /// Runs a command without a timeout: a large component takes long to compile, and the program limits that by itself.
 async fn run_unlimited(dir: &Path, args: &[&str]) -> ProcessOutput {
-    let output = tidegate(args).current_dir(dir).output().await.expect("it runs");
+    let output = tidegate(args).current_dir(dir).output().await.expect("the program runs");
     let text = |bytes| String::from_utf8(bytes).expect("its output is text");
     ProcessOutput { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
 }
@@ -33,12 +33,12 @@ async fn passes_suite(component: &Path, pattern: &str) {
     let count = std::fs::read_to_string(&cases).expect("the cases").matches("[[case]]").count();
     let names = [component, &cases].map(|path| path.to_str().expect("a path"));
     let ended = run_unlimited(root(), &["policy", "test", names[0], names[1], "--json"]).await;
-    assert_eq!(ended.code(), Some(0), "{} by {}: {}", names[0], names[1], ended.all());
+    assert_eq!(ended.code(), Some(0), "{} with {}: {}", names[0], names[1], ended.all());
     let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     assert_eq!((report["passed"].as_u64(), report["failed"].as_u64()), (Some(count as u64), Some(0)));
 }
 
-/// The examples: a folder a policy, by language and pattern.
+/// The examples, each with its folder and its pattern.
 fn examples() -> Vec<(String, String)> {
     let folders = std::fs::read_dir(root().join("guest-examples")).expect("the examples");
     let names = folders.map(|entry| entry.expect("a directory").file_name().into_string().expect("its name"));
@@ -75,14 +75,18 @@ async fn component_built_before_later_additions_to_the_interface_still_decides()
     passes_suite(&root().join("tests/fixtures/components/role-based-0.1.0.wasm"), "role").await;
 }
 
-const ALLOW: &str = "[[case]]\nname = \"anybody\"\nexpect.allow = true\n";
+const ALLOW: &str = "[[case]]\nname = \"any request is allowed\"\nexpect.allow = true\n";
 
 #[tokio::test]
 async fn cases_next_to_a_component_are_run() {
     let dir = folder(&[("policy.wasm", "allow"), ("cases.toml", ALLOW)]);
     let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm"]).await;
     assert_eq!((ended.code(), &*ended.stderr), (Some(0), ""), "{ended:?}");
-    assert!(ended.stdout.starts_with("ok    anybody\n\n1 passed, 0 failed: policy.wasm (sha256:"), "{}", ended.stdout);
+    assert!(
+        ended.stdout.starts_with("ok    any request is allowed\n\n1 passed, 0 failed: policy.wasm (sha256:"),
+        "{}",
+        ended.stdout
+    );
     // The same from another directory, by a path.
     let component = path(dir.path(), "policy.wasm");
     let ended = run_unlimited(root(), &["policy", "test", &component]).await;
@@ -135,15 +139,15 @@ async fn invalid_cases_are_reported_with_file_and_line() {
 #[tokio::test]
 async fn expected_errors_match_by_kind_under_the_configured_limits() {
     for (fixture, kind) in [("trap", "trap"), ("spin", "cpu"), ("grow", "memory"), ("no-channels", "invalid-answer")] {
-        let cases = format!("[[case]]\nname = \"it\"\nexpect.error = \"{kind}\"\n");
+        let cases = format!("[[case]]\nname = \"the decision fails\"\nexpect.error = \"{kind}\"\n");
         let dir = folder(&[("policy.wasm", fixture), ("cases.toml", &cases)]);
         let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm"]).await;
         assert_eq!(ended.code(), Some(0), "{fixture}: {}", ended.all());
     }
-    let cases = "[[case]]\nname = \"it\"\nexpect.error = \"timeout\"\n";
+    let cases = "[[case]]\nname = \"the decision fails\"\nexpect.error = \"timeout\"\n";
     let config = "store = \"memory:\"\nallow-all = true\n[policy]\ntimeout = \"50ms\"\ncpu-time = \"10s\"\n";
-    let dir = folder(&[("policy.wasm", "spin"), ("cases.toml", cases), ("gate.toml", config)]);
-    let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "--config", "gate.toml"]).await;
+    let dir = folder(&[("policy.wasm", "spin"), ("cases.toml", cases), ("gateway.toml", config)]);
+    let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "--config", "gateway.toml"]).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.all());
 }
 

@@ -70,11 +70,11 @@ async fn recorded_decisions_are_replayed_against_another_policy() {
     assert_eq!((lines.len(), &lines[0]["change"]), (4, &Value::from("reject_to_allow")));
 
     // The gateway of this recording looked nothing up, as no client had a cookie.
-    let unknown = path(dir, "lookup.wasm");
-    std::fs::write(&unknown, component("lookup")).expect("written");
+    let lookup = path(dir, "lookup.wasm");
+    std::fs::write(&lookup, component("lookup")).expect("written");
     let (config, lines) = (path(dir, "replay.toml"), "policy.lookup.prefixes = ['forbidden:']");
     std::fs::write(&config, lines).expect("written");
-    let unknown = replay(dir, &recording, &unknown, &["--config", &config]).await;
+    let unknown = replay(dir, &recording, &lookup, &["--config", &config]).await;
     assert_eq!(unknown.code(), Some(1), "{unknown:?}");
     assert!(unknown.stderr.contains("none of 3 decisions could be compared"), "{unknown:?}");
 

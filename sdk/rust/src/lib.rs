@@ -1,4 +1,4 @@
-//! Writes [Tidegate](https://github.com/tidegate/tidegate) policies: who may read which channels.
+//! The SDK for [Tidegate](https://github.com/tidegate/tidegate) policies in Rust. A policy decides which clients may read which channels.
 //!
 //! ```
 //! use tidegate_policy::{Grant, Rejection, Request, Result, lookup};

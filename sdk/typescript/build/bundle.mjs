@@ -140,18 +140,18 @@ function assemble({ graph, codes, runtime, entry, shorten }) {
       const app = `{ modules: tidegateModules, entry: ${JSON.stringify(entry)}, order: ${JSON.stringify(order)}, lazy: ${JSON.stringify(lazy)} }`;
       return shorten(text + runtime.replace(/import (\w+) from "tidegate:app";/, (_, as) => `const ${as} = ${app};`));
     },
-    /** Notes about modules that are evaluated in every instance: a line for each source line that is the cause. */
+    /** Notes about modules that are evaluated in every instance: one line for each source line that causes it. */
     notes(found) {
       const reads = new Map();
-      for (const it of found) reads.set(place(it), [...new Set([...(reads.get(place(it)) ?? []), it.what])]);
-      return [...reads].map(([where, whats]) => `${where}: note: top-level code reads ${whats.join(", ")}: evaluated in every instance, not once at build`);
+      for (const it of found) reads.set(location(it), [...new Set([...(reads.get(location(it)) ?? []), it.state])]);
+      return [...reads].map(([where, states]) => `${where}: note: top-level code reads ${states.join(", ")}: evaluated in every instance, not once at build`);
     },
     /** The error of a module that cannot be evaluated. */
-    explain: (failed) => `${place(failed)}: error: top-level code failed: ${failed.error}`,
+    explain: (failed) => `${location(failed)}: error: top-level code failed: ${failed.error}`,
   };
 
   /** The source line of a stack: the innermost line in the module itself. */
-  function place({ module, stack }) {
+  function location({ module, stack }) {
     const at = sources.find((it) => it.id === module);
     for (const [, line, column] of stack.matchAll(/policy\.js:(\d+):(\d+)/g)) {
       if (!at?.map || line < at.first || line >= at.last) continue;

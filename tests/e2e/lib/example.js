@@ -1,4 +1,4 @@
-// The sessions and teams of the example policy, shared by all suites.
+// The example policy with its sessions and teams, and configurations, for all suites.
 import { join } from "node:path";
 import { REPO, toml } from "./gateway.js";
 
@@ -13,8 +13,8 @@ export const SESSION = { alice: "sid-a1", bob: "sid-b2", root: "sid-r3", mallory
 
 /** Writes the sessions and teams into Redis. */
 export async function seed(resp) {
-  const people = { alice: "member", bob: "member", root: "admin" };
-  for (const [id, role] of Object.entries(people)) {
+  const roles = { alice: "member", bob: "member", root: "admin" };
+  for (const [id, role] of Object.entries(roles)) {
     await resp.command("SET", `session:${SESSION[id]}`, JSON.stringify({ id, role }));
   }
   await resp.command("SADD", "team:red:members", "alice");
@@ -22,12 +22,12 @@ export async function seed(resp) {
 }
 
 /** A tidegate.toml with the example policy. */
-export function policyConfig({ store, origin, policy = POLICY, more = "" }) {
+export function policyConfig({ store, origin, policy = POLICY, options = "" }) {
   return `listen = "127.0.0.1:0"
 control.listen = "127.0.0.1:0"
 drain.delay = "0s"
 store = ${toml(store)}
-${more}
+${options}
 
 [policy]
 file = ${toml(policy)}
@@ -48,7 +48,7 @@ ping-interval = "25s"
 }
 
 /** A tidegate.toml without a policy, for `--allow-all`. */
-export function openConfig({ store }) {
+export function allowAllConfig({ store }) {
   return `listen = "127.0.0.1:0"
 control.listen = "127.0.0.1:0"
 drain.delay = "0s"
