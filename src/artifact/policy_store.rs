@@ -47,7 +47,6 @@ pub struct PolicyStore {
 
 impl PolicyStore {
     /// The store below `cache_dir`. Directories are created with the first file.
-    #[must_use]
     pub fn new(cache_dir: &Path) -> Self {
         Self { blobs: cache_dir.join("blobs"), nodes: cache_dir.join("nodes") }
     }
@@ -62,7 +61,6 @@ impl PolicyStore {
     }
 
     /// The records of a node.
-    #[must_use]
     pub fn node(&self, name: &str) -> NodeRecords {
         NodeRecords { store: self.clone(), node: name.into() }
     }
@@ -104,7 +102,6 @@ impl PolicyStore {
     }
 
     /// The file for the machine code of a component. `name` tells it from that of any other component and engine.
-    #[must_use]
     pub fn compiled(&self, name: &str) -> PathBuf {
         self.blobs.join(format!("{name}.cwasm"))
     }
@@ -179,7 +176,6 @@ pub struct NodeRecords {
 
 impl NodeRecords {
     /// The store that holds what the records name.
-    #[must_use]
     pub fn store(&self) -> &PolicyStore {
         &self.store
     }
