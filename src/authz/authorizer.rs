@@ -1,6 +1,5 @@
 //! The public face of authorization: decides requests with the active policy and reports the decisions.
 
-use crate::telemetry::metrics::Metrics;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,11 +15,11 @@ use crate::authz::observer::{DecisionEvent, DecisionObserver, Observation};
 use crate::authz::revocation_list::RevocationList;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
 use crate::policy::{Decision, Failure, Grant, Limits, Outcome, Rejection, Request};
+use crate::telemetry::metrics::Metrics;
 use crate::util::clock::now_ms;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
-use crate::wasm::host::PolicyContext;
-use crate::wasm::host::PolicyEnv;
+use crate::wasm::host::{PolicyContext, PolicyEnv};
 use crate::wasm::host_trace::HostTrace;
 
 /// Decisions that a watcher may lag behind before it misses some.
@@ -53,13 +52,11 @@ pub struct ObservedDecision {
 
 impl Authorizer {
     /// Rejects every request until the first policy is active.
-    #[must_use]
     pub fn new(compiler: impl Into<Compiler>, env: PolicyEnv, limits: Limits, metrics: Arc<Metrics>) -> Self {
         Self { compiler: Some(compiler.into()), ..Self::allow_all(env, limits, metrics) }
     }
 
     /// Allows every request, without a policy.
-    #[must_use]
     pub fn allow_all(env: PolicyEnv, limits: Limits, metrics: Arc<Metrics>) -> Self {
         Self {
             compiler: None,
@@ -74,7 +71,6 @@ impl Authorizer {
     }
 
     /// Reports every decision to these observers, in this order.
-    #[must_use]
     pub fn with_observers(mut self, observers: Vec<Arc<dyn DecisionObserver>>) -> Self {
         self.observers = observers;
         self
@@ -92,7 +88,6 @@ impl Authorizer {
     }
 
     /// Compiles policies; `None` if every request is allowed.
-    #[must_use]
     pub fn compiler(&self) -> Option<&Compiler> {
         self.compiler.as_ref()
     }
@@ -105,60 +100,50 @@ impl Authorizer {
     }
 
     /// The context of the active policy; before the first activation, the context of the policy to come.
-    #[must_use]
     pub fn context(&self) -> Arc<PolicyContext> {
         self.context.load_full()
     }
 
-    #[must_use]
     pub fn active(&self) -> Option<Arc<PolicyInfo>> {
         self.active.load().map(|generation| Arc::clone(&generation.info))
     }
 
     /// Retired generations with decisions in progress.
-    #[must_use]
     pub fn retired(&self) -> Vec<RetiredGeneration> {
         self.active.retired()
     }
 
     /// Responses of all generations that are being written. Those of retired generations delay [`Swap::drained`].
-    #[must_use]
     pub fn in_flight(&self) -> usize {
         self.active.in_flight()
     }
 
     /// Whether requests can be allowed.
-    #[must_use]
     pub fn is_ready(&self) -> bool {
         self.compiler.is_none() || self.active.load().is_some()
     }
 
     /// Evaluations in progress, without those that wait for a permit or for keys.
-    #[must_use]
     pub fn evaluating(&self) -> usize {
         self.evaluator.permits_in_use()
     }
 
     /// Approximate bytes of cached decisions.
-    #[must_use]
     pub fn cached_bytes(&self) -> u64 {
         self.active.load().map_or(0, |generation| generation.cache.bytes())
     }
 
     /// Decisions that wait for the keys of a token profile.
-    #[must_use]
     pub fn waiting_for_keys(&self) -> usize {
         self.evaluator.waiting_for_keys()
     }
 
     /// Every decision from now on. A receiver that lags misses the oldest ones.
-    #[must_use]
     pub fn watch(&self) -> broadcast::Receiver<Arc<ObservedDecision>> {
         self.watchers.subscribe()
     }
 
     /// The generation of the active policy; 0 before the first activation.
-    #[must_use]
     pub fn generations(&self) -> watch::Receiver<u64> {
         self.active.generations()
     }
@@ -170,7 +155,6 @@ impl Authorizer {
         }
     }
 
-    #[must_use]
     pub fn revocations(&self) -> &RevocationList {
         &self.revocations
     }
@@ -232,7 +216,8 @@ impl Authorizer {
                 EvaluationOutput { outcome, reason, trace: None }
             }
             (Some(generation), None) => {
-                self.evaluator.evaluate(generation, request, channels, !observations.is_empty()).await
+                let output = self.evaluator.evaluate(generation, request, channels, !observations.is_empty()).await;
+                output.unwrap_or_else(|failure| Outcome::Failed(failure).into())
             }
         };
         let EvaluationOutput { outcome, reason, trace } = output;

@@ -76,17 +76,6 @@ impl Evaluator {
         request: &Request,
         channels: &[String],
         traced: bool,
-    ) -> EvaluationOutput {
-        let evaluation = self.evaluate_with_retries(generation, request, channels, traced).await;
-        evaluation.unwrap_or_else(|failure| Outcome::Failed(failure).into())
-    }
-
-    async fn evaluate_with_retries(
-        &self,
-        generation: &Arc<PolicyGeneration>,
-        request: &Request,
-        channels: &[String],
-        traced: bool,
     ) -> Result<EvaluationOutput, Failure> {
         let (wit_request, wit_channels) = (Arc::new(host::to_wit(request)), Arc::from(channels));
         let mut permit = self.permit().await?;
@@ -95,30 +84,29 @@ impl Evaluator {
         let (deadline, epoch) = (start + limits.timeout, generation.cache.epoch());
         let key_wait = KeyWait { until: start + limits.timeout.mul_f64(KEY_WAIT_FRACTION), may_restart: true };
         let mut params = EvaluationParams { deadline, key_wait, lookups: 0, traced };
-        for attempt in 1.. {
-            params.key_wait.may_restart = attempt < MAX_ATTEMPTS;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            params.key_wait.may_restart = attempts < MAX_ATTEMPTS;
             let (result, returned) =
                 evaluate_once(generation, &request.id, &wit_request, &wit_channels, params, permit).await?;
             // Also before waiting for keys: other decisions can use the permit meanwhile.
             self.tear_down(result.spent, returned).await;
             let Some(keys) = result.pending_keys else {
-                let mut options = result.options;
-                let (reason, trace) = (options.reason.take(), result.trace);
-                let validated =
-                    validate_answer(result.answer, &options, channels, limits.max_response_size, generation.clock());
-                let (outcome, directive) = validated.unwrap_or_else(|failure| (Outcome::Failed(failure), None));
+                let (limit, now) = (limits.max_response_size, generation.clock());
+                let (outcome, directive) = validate_answer(result.answer, &result.options, channels, limit, now);
+                let reason = result.options.reason;
                 if let Some(directive) = directive {
                     let reason = reason.as_deref();
                     generation.cache.insert(&directive, request, channels, &outcome, reason, start, epoch);
                 }
-                return Ok(EvaluationOutput { outcome, reason, trace });
+                return Ok(EvaluationOutput { outcome, reason, trace: result.trace });
             };
             params.lookups = result.lookups;
             let _waiting = CountGuard::new(&self.waiting_for_keys);
             keys.until(params.key_wait.until).await;
             permit = self.permit().await?;
         }
-        Err(Failure::Timeout)
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {

@@ -1,14 +1,9 @@
 //! A policy generation: a policy with its context, its cached decisions and its prewarmed instances, replaced as one value.
 
-use crate::policy::info::PolicyInfo;
-use crate::policy::info::PolicyOrigin;
-use crate::wasm::host::PolicyContext;
-use parking_lot::{Mutex, MutexGuard};
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -16,9 +11,11 @@ use tokio::time::Instant;
 use crate::authz::cache::DecisionCache;
 use crate::authz::in_flight::InFlight;
 use crate::policy::Failure;
+use crate::policy::info::{PolicyInfo, PolicyOrigin};
 use crate::util::clock::now_ms;
 use crate::wasm::component::Policy;
 use crate::wasm::cpu_budget::CpuBudget;
+use crate::wasm::host::PolicyContext;
 use crate::wasm::instance::Instance;
 use crate::wasm::low_priority_pool;
 
@@ -34,7 +31,7 @@ pub struct Activation {
     pub context: Arc<PolicyContext>,
     pub origin: PolicyOrigin,
     /// Digest of the test cases' text, `sha256:…`.
-    pub cases: Option<Arc<str>>,
+    pub cases: Option<String>,
 }
 
 pub struct PolicyGeneration {
@@ -65,20 +62,11 @@ impl Default for PrewarmPool {
 }
 
 impl PrewarmPool {
-    fn instances(&self) -> MutexGuard<'_, Option<Vec<PrewarmedInstance>>> {
-        self.instances.lock()
-    }
-
+    /// Adds an instance. If the generation was retired meanwhile, the instance is dropped instead, after the lock is released.
     fn push(&self, instance: PrewarmedInstance) {
-        // If the generation was retired meanwhile, the instance is dropped after the lock is released.
-        let late = match &mut *self.instances() {
-            Some(instances) => {
-                instances.push(instance);
-                None
-            }
-            None => Some(instance),
-        };
-        drop(late);
+        if let Some(instances) = self.instances.lock().as_mut() {
+            instances.push(instance);
+        }
     }
 }
 
@@ -87,7 +75,7 @@ impl PolicyGeneration {
     pub fn new(activation: Activation, generation: u64, prewarm_permits: Arc<Semaphore>) -> Arc<Self> {
         let Activation { policy, context, origin, cases } = activation;
         context.env.tokens.start();
-        let info = PolicyInfo { generation, digest: Arc::clone(policy.digest()), cases, since: now_ms(), origin };
+        let info = PolicyInfo { generation, digest: policy.digest().to_string(), cases, since: now_ms(), origin };
         let cache = DecisionCache::new(context.limits.cache_size, context.limits.cache_max_age);
         let (info, prewarmed, in_flight) = (Arc::new(info), Arc::default(), Arc::default());
         let generation = Arc::new(Self { info, policy, cache, context, prewarmed, in_flight });
@@ -107,7 +95,7 @@ impl PolicyGeneration {
 
     pub fn take_prewarmed(&self) -> Option<Instance> {
         // The prewarm permit is released here: from now on the instance holds an evaluation permit.
-        let (instance, _) = self.prewarmed.instances().as_mut()?.pop()?;
+        let (instance, _) = self.prewarmed.instances.lock().as_mut()?.pop()?;
         self.prewarmed.changed.notify_one();
         Some(instance)
     }
@@ -127,7 +115,7 @@ impl PolicyGeneration {
     /// Drops the prewarmed instances, because the next generation needs their permits. The task that created them may not run for
     /// long: it is in the low-priority pool.
     pub fn retire(&self) {
-        let instances = self.prewarmed.instances().take();
+        let instances = self.prewarmed.instances.lock().take();
         self.prewarmed.changed.notify_one();
         if instances.as_ref().is_none_or(Vec::is_empty) {
             return;
@@ -140,17 +128,8 @@ impl PolicyGeneration {
     }
 
     async fn prewarm(&self) -> Result<Instance, Failure> {
-        let deadline = Instant::now() + self.context.limits.timeout;
-        let budget = Arc::<CpuBudget>::default();
-        let prewarm = async {
-            let mut instance = self.instantiate(Arc::clone(&budget), deadline).await?;
-            if let Some(preparation) = self.policy.preparation() {
-                instance.prepare(preparation, deadline).await?;
-            }
-            Ok(instance)
-        };
-        let mut prewarm = pin!(prewarm);
-        poll_fn(|cx| budget.poll(prewarm.as_mut(), cx)).await
+        let (budget, PolicyContext { env, limits }) = (Arc::<CpuBudget>::default(), &*self.context);
+        budget.measure(Instance::prepared(&self.policy, Arc::clone(env), limits, Arc::clone(&budget))).await
     }
 }
 
@@ -166,7 +145,7 @@ async fn keep_prewarmed(generation: Weak<PolicyGeneration>, pool: Arc<PrewarmPoo
         let Some(target) = generation.upgrade().map(|generation| generation.context.limits.prewarmed_instances) else {
             return;
         };
-        let available = pool.instances().as_ref().map(Vec::len);
+        let available = pool.instances.lock().as_ref().map(Vec::len);
         let Some(available) = available else { return };
         if available >= target {
             pool.changed.notified().await;

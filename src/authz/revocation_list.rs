@@ -88,7 +88,6 @@ impl RevocationList {
     }
 
     /// The revocations that have not expired.
-    #[must_use]
     pub fn list(&self) -> Vec<Arc<Revocation>> {
         let now = now_ms();
         self.index.read().all.values().filter(|revocation| revocation.until > now).cloned().collect()

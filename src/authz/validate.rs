@@ -21,10 +21,13 @@ pub fn validate_answer(
     channels: &[String],
     limit: usize,
     now: u64,
-) -> Result<(Outcome, Option<CacheDirective>), Failure> {
+) -> (Outcome, Option<CacheDirective>) {
     let check = AnswerCheck { channels, limit, now, replay_since: options.replay_since };
-    let outcome = check.outcome(answer?);
-    Ok((outcome, options.cache_directive().map_err(Failure::InvalidAnswer)?))
+    match (answer, options.cache_directive()) {
+        (Ok(answer), Ok(directive)) => (check.outcome(answer), directive),
+        (Err(failure), _) => (Outcome::Failed(failure), None),
+        (Ok(_), Err(error)) => (Outcome::Failed(Failure::InvalidAnswer(error)), None),
+    }
 }
 
 /// What an answer is validated against.

@@ -73,11 +73,11 @@ pub enum Failure {
     NoPolicy,
     #[error("the policy trapped: {0}")]
     Trap(String),
-    #[error("the policy used more CPU time than policy.cpu allows")]
+    #[error("the policy used more CPU time than policy.cpu-time allows")]
     Cpu,
     #[error("the policy took longer than policy.timeout allows")]
     Timeout,
-    #[error("the policy wanted more memory than policy.memory allows")]
+    #[error("the policy wanted more memory than policy.max-memory allows")]
     Memory,
     #[error("no instance became free within policy.queue-timeout")]
     Busy,
@@ -95,7 +95,6 @@ impl Failure {
         ["no-policy", "trap", "cpu", "timeout", "memory", "busy", "invalid-answer", "limit", "host"];
 
     /// The name of the cause in logs, metrics and test cases.
-    #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::NoPolicy => "no-policy",
@@ -136,9 +135,12 @@ pub struct Decision {
 
 impl Decision {
     /// The digest of the policy that decided, `sha256:…`; empty if there was none.
-    #[must_use]
     pub fn policy_digest(&self) -> &str {
         self.policy.as_ref().map_or("", |info| &info.digest)
+    }
+
+    pub fn duration_us(&self) -> u64 {
+        u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX)
     }
 }
 

@@ -64,7 +64,6 @@ impl Compiler {
     }
 
     /// The engine that the code is compiled for.
-    #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine
     }

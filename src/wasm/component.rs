@@ -88,7 +88,6 @@ impl Policy {
     }
 
     /// `sha256:…` of the component.
-    #[must_use]
     pub fn digest(&self) -> &Arc<str> {
         &self.digest
     }

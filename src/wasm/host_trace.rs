@@ -124,25 +124,25 @@ pub struct Exchange {
 }
 
 /// The host calls of one decision.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostTrace {
-    /// The time that the policy saw, in ms since the Unix epoch.
+    /// The policy's clock, in ms since the Unix epoch.
     pub now: u64,
     /// In the order of the calls.
     pub calls: Vec<Exchange>,
     /// Whether the policy sent requests. Their responses are not recorded.
+    #[serde(rename = "network")]
     pub sent_requests: bool,
+    #[serde(skip)]
     bytes: usize,
 }
 
 impl HostTrace {
-    #[must_use]
     pub fn new(now: u64) -> Self {
         Self { now, ..Self::default() }
     }
 
     /// The approximate memory of the trace, in bytes.
-    #[must_use]
     pub fn size(&self) -> usize {
         self.bytes
     }

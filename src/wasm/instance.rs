@@ -68,8 +68,22 @@ impl Instance {
         }
     }
 
+    /// Creates an instance and prepares it, if the policy has a `prepare`. Each of the two may take as long as a decision.
+    pub async fn prepared(
+        policy: &Policy,
+        env: Arc<PolicyEnv>,
+        limits: &Limits,
+        cpu_budget: Arc<CpuBudget>,
+    ) -> Result<Self, Failure> {
+        let mut instance = Self::new(policy, env, limits, cpu_budget, Instant::now() + limits.timeout).await?;
+        if let Some(preparation) = policy.preparation() {
+            instance.prepare(preparation, Instant::now() + limits.timeout).await?;
+        }
+        Ok(instance)
+    }
+
     /// Calls the policy's `prepare`, which needs no request, by `deadline` and within the CPU limit of a decision.
-    pub async fn prepare(&mut self, preparation: &ComponentExportIndex, deadline: Instant) -> Result<(), Failure> {
+    async fn prepare(&mut self, preparation: &ComponentExportIndex, deadline: Instant) -> Result<(), Failure> {
         self.store.data().cpu_budget.start_call();
         let call = async {
             let prepare = self.instance.get_typed_func::<(), ()>(&mut self.store, preparation)?;

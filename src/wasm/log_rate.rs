@@ -21,7 +21,6 @@ struct Bucket {
 }
 
 impl LogRate {
-    #[must_use]
     pub fn new(lines_per_second: u32) -> Self {
         Self::starting_at(lines_per_second, Instant::now())
     }

@@ -70,7 +70,6 @@ pub struct PolicyEnv {
 
 impl PolicyEnv {
     /// Allows nothing: no look-ups, no settings, no tokens and no requests. The time is the system's.
-    #[must_use]
     pub fn new(store: Arc<dyn KeyLookup>, limits: &Limits) -> Self {
         let egress_limits = EgressLimits { timeout: limits.timeout, max_response_size: 0, concurrency: 1 };
         Self {
@@ -90,7 +89,6 @@ impl PolicyEnv {
 
     /// An environment that replays a recording: its time and its answers are the recorded ones, and requests are blocked. `log_rate` is
     /// separate from that of the active policy.
-    #[must_use]
     pub fn replaying(&self, recorded: &Arc<RecordedCalls>, log_rate: &Arc<LogRate>) -> Self {
         let now = recorded.now();
         let (clock, log_rate): (Clock, _) = (Arc::new(move || now), Arc::clone(log_rate));
