@@ -30,7 +30,6 @@ pub struct DecisionSummary {
 }
 
 impl DecisionSummary {
-    #[must_use]
     pub fn new(decision: &Decision) -> Self {
         let outcome = match &decision.outcome {
             Outcome::Allowed(_) if decision.revoked => "revoked",
@@ -60,7 +59,6 @@ impl DecisionSummary {
     }
 
     /// Masks its fields.
-    #[must_use]
     pub fn masked(self, mask: &FieldMask) -> Self {
         Self {
             subject: self.subject.map(|subject| mask.mask(MaskedField::Subject, &subject)),
@@ -71,7 +69,6 @@ impl DecisionSummary {
     }
 
     /// Approximate bytes of its strings.
-    #[must_use]
     pub fn size(&self) -> usize {
         let length = |string: &Option<String>| string.as_ref().map_or(0, String::len);
         length(&self.subject) + length(&self.reason) + self.granted.as_ref().map_or(0, |granted| strings_size(granted))
@@ -79,7 +76,6 @@ impl DecisionSummary {
 }
 
 /// Approximate bytes of these strings.
-#[must_use]
 pub fn strings_size(strings: &[String]) -> usize {
     strings.iter().map(|string| size_of::<String>() + string.len()).sum()
 }

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
+use crate::audit::reopening_file::ReopeningFile;
+
 /// Bounds of the queue: enough for a disk that stalls for a second or two.
 const MAX_QUEUED_LINES: usize = 16_384;
 const MAX_QUEUED_BYTES: usize = 8 << 20;
@@ -33,6 +35,14 @@ impl Sink for io::Stdout {
         let mut out = self.lock();
         out.write_all(lines)?;
         out.flush()?;
+        Ok(lines.len())
+    }
+}
+
+impl Sink for ReopeningFile {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        self.reopen_if_moved()?;
+        self.append(lines)?;
         Ok(lines.len())
     }
 }
@@ -81,14 +91,13 @@ impl LineCounters {
 impl<T: Line> LineWriter<T> {
     /// Starts a thread with this name. `dropped_line` formats the line that reports a number of dropped lines.
     pub fn start(
-        name: &str,
-        sink: impl Sink,
+        name: &'static str,
+        sink: Box<dyn Sink>,
         dropped_line: fn(u64) -> String,
         counters: Arc<LineCounters>,
     ) -> io::Result<Self> {
         let (queue, receiver) = sync_channel(MAX_QUEUED_LINES);
-        let counting = Arc::clone(&counters);
-        let writer = Writer { receiver, counters: counting, sink, dropped_line, name: name.to_owned(), failing: false };
+        let writer = Writer { receiver, counters: Arc::clone(&counters), sink, dropped_line, name, failing: false };
         std::thread::Builder::new().name(name.into()).spawn(move || writer.run())?;
         Ok(Self { queue, counters })
     }
@@ -120,16 +129,16 @@ impl<T: Line> LineWriter<T> {
     }
 }
 
-struct Writer<T, S> {
+struct Writer<T> {
     receiver: Receiver<Message<T>>,
     counters: Arc<LineCounters>,
-    sink: S,
+    sink: Box<dyn Sink>,
     dropped_line: fn(u64) -> String,
-    name: String,
+    name: &'static str,
     failing: bool,
 }
 
-impl<T: Line, S: Sink> Writer<T, S> {
+impl<T: Line> Writer<T> {
     fn run(mut self) {
         let mut batch = Vec::new();
         while let Ok(first) = self.receiver.recv() {
@@ -230,7 +239,7 @@ mod tests {
     fn gated() -> (LineWriter<Number>, Arc<Mutex<Vec<u8>>>, SyncSender<bool>) {
         let (open, opened) = sync_channel(100);
         let written = Arc::<Mutex<Vec<u8>>>::default();
-        let sink = Gated(Arc::clone(&written), opened);
+        let sink = Box::new(Gated(Arc::clone(&written), opened));
         let lines = LineWriter::start("test", sink, |n| format!("dropped {n}"), Arc::default());
         (lines.expect("a thread"), written, open)
     }
