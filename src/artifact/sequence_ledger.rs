@@ -24,11 +24,10 @@ pub struct SignaturePolicy {
 impl SignaturePolicy {
     /// Requires signatures of these keys. Where there are keys, the ledger is kept in the node's records, if it has any.
     pub fn open(trusted_keys: &Arc<TrustedKeys>, records: Option<NodeRecords>) -> Result<Self, SignatureError> {
-        let ledger = records
-            .filter(|_| trusted_keys.require_signatures())
-            .map(SequenceLedger::open)
-            .transpose()?
-            .unwrap_or_default();
+        let ledger = match records {
+            Some(records) if trusted_keys.require_signatures() => SequenceLedger::open(records)?,
+            _ => SequenceLedger::default(),
+        };
         Ok(Self { trusted_keys: Arc::clone(trusted_keys), ledger: Arc::new(ledger) })
     }
 
@@ -74,8 +73,7 @@ impl SequenceLedger {
             return Ok(());
         }
         if let Some(records) = &self.records {
-            let failed = |error: std::io::Error| SignatureError::Ledger(error.to_string());
-            records.write(RECORD, statement).map_err(failed)?;
+            records.write(RECORD, statement).map_err(|error| SignatureError::Ledger(error.to_string()))?;
         }
         *last = Some(*statement);
         Ok(())

@@ -8,10 +8,11 @@ use serde_json::json;
 
 use crate::audit::mask::{FieldMask, MaskedField};
 use crate::audit::reopening_file::{ReopeningFile, open_for_append};
-use crate::audit::summary::{DecisionSummary, strings_size};
+use crate::audit::summary::DecisionSummary;
 use crate::audit::writer::{Line, LineCounters, LineWriter, Sink};
 use crate::audit::{LogTarget, OpenError, rfc3339, serialize_rfc3339};
 use crate::authz::observer::DecisionEvent;
+use crate::policy::strings_size;
 use crate::util::clock::now_ms;
 
 pub struct DecisionLog {
@@ -29,7 +30,7 @@ impl DecisionLog {
                 (path.display().to_string(), file.map(|file| Box::new(file) as _))
             }
         };
-        let lines = sink.and_then(|sink| LineWriter::start("decision-log", sink, dropped_line, counters));
+        let lines = sink.and_then(|sink| LineWriter::start("decision-log", sink, counters));
         Ok(Self { lines: lines.map_err(|source| OpenError { key: "decisions.log", target, source })?, mask })
     }
 
@@ -81,10 +82,10 @@ impl Line for DecisionLine {
         let _ = serde_json::to_writer(&mut *to, &self);
         to.push(b'\n');
     }
-}
 
-fn dropped_line(dropped: u64) -> String {
-    json!({ "time": rfc3339(now_ms()).to_string(), "dropped": dropped }).to_string()
+    fn dropped(lines: u64) -> String {
+        json!({ "time": rfc3339(now_ms()).to_string(), "dropped": lines }).to_string()
+    }
 }
 
 #[cfg(test)]

@@ -14,12 +14,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::audit::reopening_file::ReopeningFile;
-use crate::audit::summary::strings_size;
 use crate::audit::writer::{Line, LineCounters, LineWriter, Sink};
 use crate::audit::{OpenError, rfc3339};
 use crate::authz::observer::DecisionEvent;
 use crate::policy::decision_view::DecisionView;
-use crate::policy::{Decision, Outcome, Request};
+use crate::policy::{Decision, Request, headers_size, strings_size};
 use crate::util::clock::now_ms;
 use crate::wasm::host_trace::{HostTrace, Octets};
 
@@ -98,7 +97,7 @@ impl Recording {
         let target = file.display().to_string();
         let is_full = Arc::new(AtomicBool::new(false));
         let lines = RecordingFile::open(file, limit, Arc::clone(&is_full))
-            .and_then(|file| LineWriter::start("recording", Box::new(file), dropped_line, counters))
+            .and_then(|file| LineWriter::start("recording", Box::new(file), counters))
             .map_err(|source| OpenError { key: "decisions.recording.file", target: target.clone(), source })?;
         tracing::warn!(
             file = target,
@@ -133,14 +132,9 @@ pub(super) struct PendingEntry {
 
 impl Line for PendingEntry {
     fn size(&self) -> usize {
-        let headers = |headers: &HeaderMap| headers.iter().map(|(n, v)| 64 + n.as_str().len() + v.len()).sum::<usize>();
-        let answer = match &self.decision.outcome {
-            Outcome::Allowed(grant) => headers(&grant.headers),
-            Outcome::Rejected(rejection) => headers(&rejection.headers) + rejection.body.len(),
-            Outcome::Failed(_) => 0,
-        };
-        let request = self.request.path_with_query.len() + headers(&self.request.headers);
-        size_of::<Self>() + request + strings_size(&self.channels) + self.trace.size() + answer
+        let request = self.request.path_with_query.len() + headers_size(&self.request.headers);
+        let decision = self.trace.size + self.decision.outcome.size();
+        size_of::<Self>() + request + strings_size(&self.channels) + decision
     }
 
     fn write(self, to: &mut Vec<u8>) {
@@ -162,10 +156,10 @@ impl Line for PendingEntry {
         let _ = serde_json::to_writer(&mut *to, &entry);
         to.push(b'\n');
     }
-}
 
-fn dropped_line(dropped: u64) -> String {
-    json!({ "recording": FORMAT, "time": rfc3339(now_ms()).to_string(), "dropped": dropped }).to_string()
+    fn dropped(lines: u64) -> String {
+        json!({ "recording": FORMAT, "time": rfc3339(now_ms()).to_string(), "dropped": lines }).to_string()
+    }
 }
 
 struct RecordingFile {
@@ -274,6 +268,10 @@ mod tests {
         fn write(self, to: &mut Vec<u8>) {
             to.extend_from_slice(self.0.as_bytes());
         }
+
+        fn dropped(lines: u64) -> String {
+            PendingEntry::dropped(lines)
+        }
     }
 
     #[test]
@@ -281,7 +279,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (file, _) = open(&folder.path().join("recording.jsonl"), 10);
         let counters = Arc::<LineCounters>::default();
-        let lines = LineWriter::start("test", Box::new(file), dropped_line, Arc::clone(&counters)).expect("a thread");
+        let lines = LineWriter::start("test", Box::new(file), Arc::clone(&counters)).expect("a thread");
         for text in ["one\n", "two\n", "three\n", "four\n"] {
             lines.push(Text(text));
         }

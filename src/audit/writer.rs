@@ -22,6 +22,8 @@ pub trait Line: Send + 'static {
     fn size(&self) -> usize;
     /// Appends the line with its newline.
     fn write(self, to: &mut Vec<u8>);
+    /// The line that reports a number of dropped lines, without a newline.
+    fn dropped(lines: u64) -> String;
 }
 
 /// Where lines are written.
@@ -78,8 +80,7 @@ pub struct LineCounters {
 
 impl LineCounters {
     pub fn counts(&self) -> LineCounts {
-        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        LineCounts { written: load(&self.written), dropped: load(&self.dropped) }
+        LineCounts { written: self.written.load(Ordering::Relaxed), dropped: self.dropped.load(Ordering::Relaxed) }
     }
 
     fn drop_lines(&self, lines: u64) {
@@ -89,15 +90,10 @@ impl LineCounters {
 }
 
 impl<T: Line> LineWriter<T> {
-    /// Starts a thread with this name. `dropped_line` formats the line that reports a number of dropped lines.
-    pub fn start(
-        name: &'static str,
-        sink: Box<dyn Sink>,
-        dropped_line: fn(u64) -> String,
-        counters: Arc<LineCounters>,
-    ) -> io::Result<Self> {
+    /// Starts a thread with this name.
+    pub fn start(name: &'static str, sink: Box<dyn Sink>, counters: Arc<LineCounters>) -> io::Result<Self> {
         let (queue, receiver) = sync_channel(MAX_QUEUED_LINES);
-        let writer = Writer { receiver, counters: Arc::clone(&counters), sink, dropped_line, name, failing: false };
+        let writer = Writer { receiver, counters: Arc::clone(&counters), sink, name, failing: false };
         std::thread::Builder::new().name(name.into()).spawn(move || writer.run())?;
         Ok(Self { queue, counters })
     }
@@ -133,7 +129,6 @@ struct Writer<T> {
     receiver: Receiver<Message<T>>,
     counters: Arc<LineCounters>,
     sink: Box<dyn Sink>,
-    dropped_line: fn(u64) -> String,
     name: &'static str,
     failing: bool,
 }
@@ -142,26 +137,23 @@ impl<T: Line> Writer<T> {
     fn run(mut self) {
         let mut batch = Vec::new();
         while let Ok(first) = self.receiver.recv() {
-            let (mut next, mut size, mut lines, mut flushed) = (Some(first), 0, 0, None);
+            let (mut size, mut lines, mut flushed) = (0, 0, None);
             let unreported = self.counters.unreported.swap(0, Ordering::Relaxed);
             if unreported > 0 {
-                batch.extend_from_slice((self.dropped_line)(unreported).as_bytes());
+                batch.extend_from_slice(T::dropped(unreported).as_bytes());
                 batch.push(b'\n');
             }
-            while let Some(message) = next.take() {
+            for message in std::iter::once(first).chain(self.receiver.try_iter()) {
                 match message {
                     Message::Line(line) => {
                         size += line.size();
                         lines += 1;
                         line.write(&mut batch);
                     }
-                    Message::Flush(done) => {
-                        flushed = Some(done);
-                        break;
-                    }
+                    Message::Flush(done) => flushed = Some(done),
                 }
-                if batch.len() < BATCH_BYTES {
-                    next = self.receiver.try_recv().ok();
+                if flushed.is_some() || batch.len() >= BATCH_BYTES {
+                    break;
                 }
             }
             self.write(&batch, lines, unreported);
@@ -180,28 +172,26 @@ impl<T: Line> Writer<T> {
         if batch.is_empty() {
             return;
         }
-        let result = self.sink.write(batch);
-        match &result {
+        match self.sink.write(batch) {
             Ok(accepted) => {
                 // Each line has exactly one newline.
-                let accepted = batch[..*accepted].iter().filter(|byte| **byte == b'\n').count() as u64;
+                let accepted = batch[..accepted].iter().filter(|byte| **byte == b'\n').count() as u64;
                 let written = accepted.saturating_sub(u64::from(unreported > 0));
                 self.counters.written.fetch_add(written, Ordering::Relaxed);
                 // These are not reported in a line: a sink that refuses lines without an error accepts no more.
                 self.counters.dropped.fetch_add(lines.saturating_sub(written), Ordering::Relaxed);
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!(what = self.name, "decision lines are written again");
+                }
             }
             Err(error) => {
                 self.counters.drop_lines(lines);
                 self.counters.unreported.fetch_add(unreported, Ordering::Relaxed);
-                if !self.failing {
+                if !std::mem::replace(&mut self.failing, true) {
                     tracing::error!(what = self.name, %error, "cannot write decision lines: they are dropped until a write succeeds");
                 }
             }
         }
-        if self.failing && result.is_ok() {
-            tracing::info!(what = self.name, "decision lines are written again");
-        }
-        self.failing = result.is_err();
     }
 }
 
@@ -220,6 +210,10 @@ mod tests {
 
         fn write(self, to: &mut Vec<u8>) {
             to.extend_from_slice(format!("{}\n", self.0).as_bytes());
+        }
+
+        fn dropped(lines: u64) -> String {
+            format!("dropped {lines}")
         }
     }
 
@@ -240,7 +234,7 @@ mod tests {
         let (open, opened) = sync_channel(100);
         let written = Arc::<Mutex<Vec<u8>>>::default();
         let sink = Box::new(Gated(Arc::clone(&written), opened));
-        let lines = LineWriter::start("test", sink, |n| format!("dropped {n}"), Arc::default());
+        let lines = LineWriter::start("test", sink, Arc::default());
         (lines.expect("a thread"), written, open)
     }
 

@@ -60,7 +60,7 @@ impl Authorizer {
     pub fn allow_all(env: PolicyEnv, limits: Limits, metrics: Arc<Metrics>) -> Self {
         Self {
             compiler: None,
-            active: ActivePolicy::default(),
+            active: ActivePolicy::new(limits.prewarmed_instances),
             revocations: RevocationList::default(),
             evaluator: Evaluator::new(&limits),
             observers: Vec::new(),
@@ -267,9 +267,9 @@ struct Evaluation {
 
 /// Writes one log line per decision. Channel names and the reason are quoted, because clients and policies choose them.
 fn log(request: &str, channels: &[String], decision: &Decision) {
-    let Decision { outcome, reason, cached, duration, .. } = decision;
-    let (policy, duration_us, reason) =
-        (decision.policy_digest(), duration.as_micros(), reason.as_deref().unwrap_or_default());
+    let Decision { outcome, reason, cached, .. } = decision;
+    let (policy, duration_us) = (decision.policy_digest(), decision.duration_us());
+    let reason = reason.as_deref().unwrap_or_default();
     match outcome {
         Outcome::Allowed(grant) => {
             let subject = grant.subject.as_deref().unwrap_or_default();
@@ -279,16 +279,8 @@ fn log(request: &str, channels: &[String], decision: &Decision) {
             tracing::info!(request, policy, ?channels, cached, duration_us, "revoked");
         }
         Outcome::Rejected(rejection) => {
-            tracing::info!(
-                request,
-                policy,
-                ?channels,
-                status = rejection.status.as_u16(),
-                ?reason,
-                cached,
-                duration_us,
-                "rejected"
-            );
+            let status = rejection.status.as_u16();
+            tracing::info!(request, policy, ?channels, status, ?reason, cached, duration_us, "rejected");
         }
         Outcome::Failed(failure) => {
             tracing::error!(request, policy, ?channels, kind = failure.kind(), error = %failure, duration_us, "decision failed: the request is denied");

@@ -9,11 +9,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::authz::generation::PolicyGeneration;
 use crate::authz::validate::validate_answer;
 use crate::policy::{Failure, Limits, Outcome, Request};
-use crate::wasm::host;
-use crate::wasm::host::tokens::KeyWait;
-use crate::wasm::host::{EvaluationParams, wit};
+use crate::wasm::host::{self, DecisionState, EvaluationParams, PolicyContext, wit};
 use crate::wasm::host_trace::HostTrace;
-use crate::wasm::instance::{InstanceResult, SpentInstance};
+use crate::wasm::instance::{Instance, InstanceResult, SpentInstance};
 use crate::wasm::low_priority_pool;
 
 /// An evaluation that needs keys stops, and starts again when they were fetched. The last attempt waits and keeps its permit.
@@ -82,29 +80,30 @@ impl Evaluator {
         let start = tokio::time::Instant::now();
         let limits = &generation.context.limits;
         let (deadline, epoch) = (start + limits.timeout, generation.cache.epoch());
-        let key_wait = KeyWait { until: start + limits.timeout.mul_f64(KEY_WAIT_FRACTION), may_restart: true };
-        let mut params = EvaluationParams { deadline, key_wait, lookups: 0, traced };
+        let keys_until = start + limits.timeout.mul_f64(KEY_WAIT_FRACTION);
+        let mut params = EvaluationParams { deadline, keys_until, may_restart: true, lookups: 0, traced };
         let mut attempts = 0;
         loop {
             attempts += 1;
-            params.key_wait.may_restart = attempts < MAX_ATTEMPTS;
+            params.may_restart = attempts < MAX_ATTEMPTS;
             let (result, returned) =
                 evaluate_once(generation, &request.id, &wit_request, &wit_channels, params, permit).await?;
             // Also before waiting for keys: other decisions can use the permit meanwhile.
             self.tear_down(result.spent, returned).await;
             let Some(keys) = result.pending_keys else {
                 let (limit, now) = (limits.max_response_size, generation.clock());
-                let (outcome, directive) = validate_answer(result.answer, &result.options, channels, limit, now);
-                let reason = result.options.reason;
+                let DecisionState { options, trace, .. } = result.decision;
+                let (outcome, directive) = validate_answer(result.answer, &options, channels, limit, now);
+                let reason = options.reason;
                 if let Some(directive) = directive {
                     let reason = reason.as_deref();
                     generation.cache.insert(&directive, request, channels, &outcome, reason, start, epoch);
                 }
-                return Ok(EvaluationOutput { outcome, reason, trace: result.trace });
+                return Ok(EvaluationOutput { outcome, reason, trace });
             };
-            params.lookups = result.lookups;
+            params.lookups = result.decision.lookups;
             let _waiting = CountGuard::new(&self.waiting_for_keys);
-            keys.until(params.key_wait.until).await;
+            keys.until(keys_until).await;
             permit = self.permit().await?;
         }
     }
@@ -164,7 +163,10 @@ async fn evaluate_once(
             let permit = permit;
             let instance = match prewarmed {
                 Some(instance) => instance,
-                None => generation.instantiate(budget, params.deadline).await?,
+                None => {
+                    let PolicyContext { env, limits } = &*generation.context;
+                    Instance::new(&generation.policy, Arc::clone(env), limits, budget, params.deadline).await?
+                }
             };
             let result = instance.evaluate(id, &request, &channels, params).await;
             Ok((result, permit))

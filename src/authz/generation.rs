@@ -55,12 +55,6 @@ struct PrewarmPool {
 /// An instance, and its permit. The permit comes second, so that it is released after the instance is gone.
 type PrewarmedInstance = (Instance, Option<OwnedSemaphorePermit>);
 
-impl Default for PrewarmPool {
-    fn default() -> Self {
-        Self { instances: Mutex::new(Some(Vec::new())), changed: Notify::new() }
-    }
-}
-
 impl PrewarmPool {
     /// Adds an instance. If the generation was retired meanwhile, the instance is dropped instead, after the lock is released.
     fn push(&self, instance: PrewarmedInstance) {
@@ -77,7 +71,8 @@ impl PolicyGeneration {
         context.env.tokens.start();
         let info = PolicyInfo { generation, digest: policy.digest().to_string(), cases, since: now_ms(), origin };
         let cache = DecisionCache::new(context.limits.cache_size, context.limits.cache_max_age);
-        let (info, prewarmed, in_flight) = (Arc::new(info), Arc::default(), Arc::default());
+        let prewarmed = PrewarmPool { instances: Mutex::new(Some(Vec::new())), changed: Notify::new() };
+        let (info, prewarmed, in_flight) = (Arc::new(info), Arc::new(prewarmed), Arc::default());
         let generation = Arc::new(Self { info, policy, cache, context, prewarmed, in_flight });
         if generation.context.limits.prewarmed_instances > 0 {
             let task = keep_prewarmed(Arc::downgrade(&generation), Arc::clone(&generation.prewarmed), prewarm_permits);
@@ -98,11 +93,6 @@ impl PolicyGeneration {
         let (instance, _) = self.prewarmed.instances.lock().as_mut()?.pop()?;
         self.prewarmed.changed.notify_one();
         Some(instance)
-    }
-
-    /// Creates an instance until `deadline`. `budget` tells the caller whether that takes long.
-    pub async fn instantiate(&self, budget: Arc<CpuBudget>, deadline: Instant) -> Result<Instance, Failure> {
-        Instance::new(&self.policy, Arc::clone(&self.context.env), &self.context.limits, budget, deadline).await
     }
 
     /// Prewarms one instance, in addition to `limits.prewarmed_instances`.
@@ -145,8 +135,7 @@ async fn keep_prewarmed(generation: Weak<PolicyGeneration>, pool: Arc<PrewarmPoo
         let Some(target) = generation.upgrade().map(|generation| generation.context.limits.prewarmed_instances) else {
             return;
         };
-        let available = pool.instances.lock().as_ref().map(Vec::len);
-        let Some(available) = available else { return };
+        let Some(available) = pool.instances.lock().as_ref().map(Vec::len) else { return };
         if available >= target {
             pool.changed.notified().await;
             continue;

@@ -1,14 +1,14 @@
 //! Active revocations, which override the policy. They are checked after every decision, also after a cached one.
 
-use crate::policy::stream_selector::StreamSelector;
-use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::Grant;
+use crate::policy::stream_selector::StreamSelector;
 use crate::util::clock::now_ms;
 
 /// Denies access to a subject, to a channel or to everything, until a point in time.
@@ -115,15 +115,10 @@ impl Index {
         if now < self.next_expiry {
             return;
         }
-        let expired: Vec<Box<str>> = self
-            .all
-            .values()
-            .filter(|revocation| revocation.until <= now)
-            .map(|revocation| revocation.id.clone())
-            .collect();
-        expired.iter().for_each(|id| {
-            self.remove(id);
-        });
+        let expired = self.all.values().filter(|revocation| revocation.until <= now);
+        for id in expired.map(|revocation| revocation.id.clone()).collect::<Vec<_>>() {
+            self.remove(&id);
+        }
         self.next_expiry = self.all.values().map(|revocation| revocation.until).min().unwrap_or(u64::MAX);
     }
 

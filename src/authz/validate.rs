@@ -84,12 +84,9 @@ impl AnswerCheck<'_> {
             .filter(|status| (200..=599).contains(&status.as_u16()))
             .ok_or_else(|| format!("the rejection has status {}: must be from 200 to 599", rejection.status))?;
         let mut headers = self.headers(&rejection.headers, rejection.body.len())?;
-        for name in HOP_BY_HOP {
-            headers.remove(name);
-        }
-        let cors: Vec<HeaderName> =
-            headers.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
-        for name in cors {
+        let is_reserved = |name: &str| HOP_BY_HOP.contains(&name) || name.starts_with("access-control-");
+        let reserved: Vec<_> = headers.keys().filter(|name| is_reserved(name.as_str())).cloned().collect();
+        for name in reserved {
             headers.remove(name);
         }
         let is_event_stream = |value: &HeaderValue| {

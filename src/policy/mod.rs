@@ -16,6 +16,9 @@ use http::{HeaderMap, StatusCode};
 
 use crate::policy::info::PolicyInfo;
 
+/// Approximate bytes that a header takes in addition to its name and value.
+const HEADER_OVERHEAD_BYTES: usize = 128;
+
 /// A client's request, as a policy sees it.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -115,6 +118,30 @@ pub enum Outcome {
     Allowed(Grant),
     Rejected(Rejection),
     Failed(Failure),
+}
+
+impl Outcome {
+    /// Approximate bytes of its texts and headers.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Allowed(Grant { subject, channels, headers, .. }) => {
+                let channels = channels.as_deref().map_or(0, strings_size);
+                subject.as_ref().map_or(0, String::len) + channels + headers_size(headers)
+            }
+            Self::Rejected(Rejection { headers, body, .. }) => headers_size(headers) + body.len(),
+            Self::Failed(_) => 0,
+        }
+    }
+}
+
+/// Approximate bytes of these strings.
+pub(crate) fn strings_size(strings: &[String]) -> usize {
+    strings.iter().map(|string| size_of::<String>() + string.len()).sum()
+}
+
+/// Approximate bytes of these headers.
+pub(crate) fn headers_size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| HEADER_OVERHEAD_BYTES + name.as_str().len() + value.len()).sum()
 }
 
 /// The outcome of a request, with what logs and the playground show about it.

@@ -8,10 +8,9 @@ use crate::authz::validate::validate_answer;
 use crate::policy::{Decision, Limits, Outcome, Request};
 use crate::wasm::component::Policy;
 use crate::wasm::cpu_budget::CpuBudget;
-use crate::wasm::host::tokens::KeyWait;
 use crate::wasm::host::{EvaluationParams, PolicyEnv, to_wit};
 use crate::wasm::host_trace::RecordedCalls;
-use crate::wasm::instance::Instance;
+use crate::wasm::instance::{Instance, InstanceResult};
 use crate::wasm::log_rate::LogRate;
 
 /// Evaluates one policy without effect.
@@ -49,15 +48,15 @@ impl ReplayEvaluator {
             let instance = Instance::prepared(&self.policy, env, limits, Arc::clone(&budget)).await?;
             instance.reset_cpu_budget();
             let deadline = Instant::now() + limits.timeout;
-            let key_wait = KeyWait { until: deadline, may_restart: false };
-            let params = EvaluationParams { deadline, key_wait, lookups: 0, traced: false };
+            let params =
+                EvaluationParams { deadline, keys_until: deadline, may_restart: false, lookups: 0, traced: false };
             Ok(instance.evaluate(request.id.clone(), &to_wit(request), channels, params).await)
         };
         let (outcome, reason) = match budget.measure(call).await {
-            Ok(mut result) => {
+            Ok(InstanceResult { answer, decision, .. }) => {
                 let limit = limits.max_response_size;
-                let outcome = validate_answer(result.answer, &result.options, channels, limit, recorded.now()).0;
-                (outcome, result.options.reason.take())
+                let (outcome, _) = validate_answer(answer, &decision.options, channels, limit, recorded.now);
+                (outcome, decision.options.reason)
             }
             Err(failure) => (Outcome::Failed(failure), None),
         };

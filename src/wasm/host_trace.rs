@@ -133,18 +133,14 @@ pub struct HostTrace {
     /// Whether the policy sent requests. Their responses are not recorded.
     #[serde(rename = "network")]
     pub sent_requests: bool,
+    /// The approximate memory of the calls, in bytes.
     #[serde(skip)]
-    bytes: usize,
+    pub size: usize,
 }
 
 impl HostTrace {
     pub fn new(now: u64) -> Self {
         Self { now, ..Self::default() }
-    }
-
-    /// The approximate memory of the trace, in bytes.
-    pub fn size(&self) -> usize {
-        self.bytes
     }
 
     /// Records a call, unless it repeats the last answer to the same call, or does not fit.
@@ -154,17 +150,18 @@ impl HostTrace {
             return;
         }
         let size = CALL_OVERHEAD_BYTES + call.size() + answer.size();
-        if self.bytes + size <= MAX_TRACE_BYTES {
-            self.bytes += size;
+        if self.size + size <= MAX_TRACE_BYTES {
+            self.size += size;
             self.calls.push(Exchange { call, answer });
         }
     }
 }
 
 /// A recording that answers host calls.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RecordedCalls {
-    now: u64,
+    /// The time that the policy sees, in ms since the Unix epoch.
+    pub now: u64,
     /// Each call, and whether it was replayed already.
     calls: Mutex<Vec<(Exchange, bool)>>,
     unanswered: Mutex<UnansweredCalls>,
@@ -182,17 +179,11 @@ pub struct UnansweredCalls {
 impl From<&HostTrace> for RecordedCalls {
     fn from(trace: &HostTrace) -> Self {
         let calls = trace.calls.iter().map(|exchange| (exchange.clone(), false)).collect();
-        let (unanswered, blocked_request) = (Mutex::default(), AtomicBool::new(false));
-        Self { now: trace.now, calls: Mutex::new(calls), unanswered, blocked_request }
+        Self { now: trace.now, calls: Mutex::new(calls), ..Self::default() }
     }
 }
 
 impl RecordedCalls {
-    /// The time that the policy sees.
-    pub fn now(&self) -> u64 {
-        self.now
-    }
-
     /// The answer to a call. Equal calls get the recorded answers in order, and the last one from then on.
     pub fn answer(&self, call: &HostCall) -> Option<HostAnswer> {
         let mut calls = self.calls.lock();

@@ -10,11 +10,8 @@ use crate::policy::{Failure, Limits};
 use crate::tokens::jwks::KeyFetch;
 use crate::wasm::component::Policy;
 use crate::wasm::cpu_budget::CpuBudget;
-use crate::wasm::host;
-use crate::wasm::host::answer::AnswerOptions;
 use crate::wasm::host::tokens::KeysPending;
-use crate::wasm::host::{EvaluationParams, PolicyEnv, State, wit};
-use crate::wasm::host_trace::HostTrace;
+use crate::wasm::host::{self, DecisionState, EvaluationParams, PolicyEnv, State, wit};
 
 /// An instance that has not been called yet.
 pub struct Instance {
@@ -27,11 +24,7 @@ pub struct Instance {
 pub struct InstanceResult {
     /// The answer, not validated yet, or why there is none.
     pub answer: Result<Result<wit::Grant, wit::Rejection>, Failure>,
-    pub options: AnswerOptions,
-    /// Look-ups of the decision so far.
-    pub lookups: u32,
-    /// The host calls, if they were traced.
-    pub trace: Option<HostTrace>,
+    pub decision: DecisionState,
     /// The call was stopped because it needs keys that are being fetched.
     pub pending_keys: Option<KeyFetch>,
     pub spent: SpentInstance,
@@ -113,7 +106,7 @@ impl Instance {
         channels: &[String],
         params: EvaluationParams,
     ) -> InstanceResult {
-        self.store.data_mut().start_decision(request_id, &params);
+        self.store.data_mut().start_decision(request_id, params);
         self.store.set_epoch_deadline(1);
         let authorizer = self.bindings.tidegate_policy_authorizer();
         let answer = timeout_at(params.deadline, authorizer.call_authorize(&mut self.store, request, channels)).await;
@@ -128,12 +121,12 @@ impl Instance {
             }),
             (None, Err(_)) => Err(Failure::Timeout),
         };
-        let mut trace = state.trace.take();
-        if let Some(trace) = &mut trace {
-            trace.sent_requests = state.has_sent_requests();
+        let sent_requests = state.sent_requests() > 0;
+        let mut decision = std::mem::take(&mut state.decision);
+        if let Some(trace) = &mut decision.trace {
+            trace.sent_requests = sent_requests;
         }
-        let (options, lookups) = (std::mem::take(&mut state.options), state.lookups);
-        InstanceResult { answer, options, lookups, trace, pending_keys, spent: SpentInstance(self.store) }
+        InstanceResult { answer, decision, pending_keys, spent: SpentInstance(self.store) }
     }
 }
 

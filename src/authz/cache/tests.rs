@@ -1,10 +1,9 @@
-use crate::policy::cache_directive::CacheDirective;
-use crate::policy::cache_directive::Vary;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::*;
 use crate::policy::cache_directive::MAX_VARY_HEADERS;
+use crate::policy::{Grant, Rejection};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const NOW: u64 = 1_000_000;
