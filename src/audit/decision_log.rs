@@ -22,7 +22,7 @@ pub struct DecisionLog {
 
 impl DecisionLog {
     /// Opens the log, so that a wrong target is an error at startup. Later errors only drop lines.
-    pub fn open(target: &LogTarget, mask: Arc<FieldMask>, counters: Arc<LineCounters>) -> Result<Self, OpenError> {
+    pub fn open(target: &LogTarget, mask: &Arc<FieldMask>, counters: &Arc<LineCounters>) -> Result<Self, OpenError> {
         let (target, sink): (_, io::Result<Box<dyn Sink>>) = match target {
             LogTarget::Stdout => ("stdout".into(), Ok(Box::new(io::stdout()))),
             LogTarget::File(path) => {
@@ -30,8 +30,9 @@ impl DecisionLog {
                 (path.display().to_string(), file.map(|file| Box::new(file) as _))
             }
         };
-        let lines = sink.and_then(|sink| LineWriter::start("decision-log", sink, counters));
-        Ok(Self { lines: lines.map_err(|source| OpenError { key: "decisions.log", target, source })?, mask })
+        let lines = sink.and_then(|sink| LineWriter::start("decision-log", sink, Arc::clone(counters)));
+        let lines = lines.map_err(|source| OpenError { key: "decisions.log", target, source })?;
+        Ok(Self { lines, mask: Arc::clone(mask) })
     }
 
     pub(super) fn push(&self, event: &DecisionEvent<'_>) {

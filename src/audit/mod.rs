@@ -21,7 +21,7 @@ use crate::audit::recording::Recording;
 use crate::audit::writer::{LineCounters, LineCounts};
 use crate::authz::observer::{DecisionEvent, DecisionObserver, Observation};
 
-/// What is written, and where.
+/// The configuration of the decision log and the recording.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AuditConfig {
     /// The decision log.
@@ -80,14 +80,12 @@ impl Audit {
         let log = match &config.log {
             log if *log == current.config.log => current.log.clone(),
             None => None,
-            Some(target) => {
-                Some(Arc::new(DecisionLog::open(target, Arc::clone(&self.mask), Arc::clone(&self.log_counters))?))
-            }
+            Some(target) => Some(Arc::new(DecisionLog::open(target, &self.mask, &self.log_counters)?)),
         };
         let recording = match &config.recording {
             recording if *recording == current.config.recording => current.recording.clone(),
             None => None,
-            Some(recording) => Some(Arc::new(Recording::open(recording, Arc::clone(&self.recording_counters))?)),
+            Some(recording) => Some(Arc::new(Recording::open(recording, &self.recording_counters)?)),
         };
         Ok(AuditWriters { config, log, recording })
     }

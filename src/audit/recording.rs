@@ -92,12 +92,12 @@ pub struct Recording {
 
 impl Recording {
     /// Opens the file and makes it accessible to this user only.
-    pub fn open(config: &RecordingConfig, counters: Arc<LineCounters>) -> Result<Self, OpenError> {
+    pub fn open(config: &RecordingConfig, counters: &Arc<LineCounters>) -> Result<Self, OpenError> {
         let RecordingConfig { file, share, limit } = config.clone();
         let target = file.display().to_string();
         let is_full = Arc::new(AtomicBool::new(false));
         let lines = RecordingFile::open(file, limit, Arc::clone(&is_full))
-            .and_then(|file| LineWriter::start("recording", Box::new(file), counters))
+            .and_then(|file| LineWriter::start("recording", Box::new(file), Arc::clone(counters)))
             .map_err(|source| OpenError { key: "decisions.recording.file", target: target.clone(), source })?;
         tracing::warn!(
             file = target,
@@ -192,8 +192,7 @@ impl RecordingFile {
 /// Opens a file for appending and makes it accessible to this user only. Anything but a regular file is refused, because the mode of a
 /// device must not change.
 fn open_private(path: &Path) -> io::Result<File> {
-    let is_other = std::fs::metadata(path).is_ok_and(|info| !info.is_file());
-    if is_other {
+    if std::fs::metadata(path).is_ok_and(|info| !info.is_file()) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     let file = OpenOptions::new().append(true).read(true).create(true).mode(0o600).open(path)?;

@@ -28,13 +28,9 @@ struct RetiredEntry {
 }
 
 impl RetiredEntry {
-    /// Decisions in progress: each holds a reference to its generation.
+    /// Decisions in progress: each has a reference to its generation.
     fn decisions(&self) -> usize {
         self.generation.strong_count()
-    }
-
-    fn is_drained(&self) -> bool {
-        self.decisions() == 0 && self.in_flight.count() == 0
     }
 }
 
@@ -85,8 +81,8 @@ impl ActivePolicy {
     /// A guard of this generation, if it is still active.
     pub fn guard_if_active(&self, generation: &Arc<PolicyGeneration>) -> Option<InFlightGuard> {
         let guard = generation.in_flight.guard();
-        // `swap` stores the generation first and reads the count then; this is the other way round, so that one of the two sees the
-        // other.
+        // `swap` stores the generation and then reads the count. The order is the other way round here, so that at least one of the two
+        // sees what the other wrote.
         fence(Ordering::SeqCst);
         let is_active = self.current.load().as_ref().is_some_and(|active| Arc::ptr_eq(active, generation));
         is_active.then_some(guard)
@@ -114,7 +110,7 @@ impl ActivePolicy {
             retired.push(RetiredEntry { info, generation: Arc::downgrade(&previous), in_flight });
         }
         fence(Ordering::SeqCst);
-        retired.retain(|entry| !entry.is_drained());
+        retired.retain(|entry| entry.decisions() > 0 || entry.in_flight.count() > 0);
         self.generations.send_replace(number);
         Swap { info, retired: retired.iter().map(|entry| Arc::clone(&entry.in_flight)).collect() }
     }

@@ -1,4 +1,4 @@
-//! The public face of authorization: decides requests with the active policy and reports the decisions.
+//! Authorizes requests with the active policy and reports the decisions.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,7 +22,7 @@ use crate::wasm::component::Policy;
 use crate::wasm::host::{PolicyContext, PolicyEnv};
 use crate::wasm::host_trace::HostTrace;
 
-/// Decisions that a watcher may lag behind before it misses some.
+/// Decisions that a watcher may lag before it misses some.
 const MAX_WATCHER_LAG: usize = 256;
 
 /// Decides which requests may read which channels.
@@ -31,7 +31,7 @@ pub struct Authorizer {
     compiler: Option<Compiler>,
     active: ActivePolicy,
     revocations: RevocationList,
-    /// The context of the active policy; before the first activation, the context of the policy to come.
+    /// The context of the active policy; before the first activation, the context of the first policy.
     context: ArcSwap<PolicyContext>,
     evaluator: Evaluator,
     watchers: broadcast::Sender<Arc<ObservedDecision>>,
@@ -87,7 +87,6 @@ impl Authorizer {
         self.active.swap(activation)
     }
 
-    /// Compiles policies; `None` if every request is allowed.
     pub fn compiler(&self) -> Option<&Compiler> {
         self.compiler.as_ref()
     }
@@ -99,7 +98,6 @@ impl Authorizer {
         }
     }
 
-    /// The context of the active policy; before the first activation, the context of the policy to come.
     pub fn context(&self) -> Arc<PolicyContext> {
         self.context.load_full()
     }
@@ -234,7 +232,7 @@ impl Authorizer {
         decision.revoked =
             matches!(&decision.outcome, Outcome::Allowed(grant) if self.revocations.revokes(grant, channels));
         let context = generation.as_ref().map(|generation| &generation.context);
-        // Observers get the policy's own decision, because a recording and a shadow policy repeat the question.
+        // Observers get the policy's own decision, because recordings and shadow policies compare with that.
         let trace = trace.map(Arc::new);
         let event = DecisionEvent { time, request, channels, decision: &decision, trace, context };
         for observer in &self.observers {
@@ -250,7 +248,7 @@ impl Authorizer {
         if self.watchers.receiver_count() > 0 {
             let (channels, request_id) = (channels.to_vec(), request.id.clone());
             let observed = ObservedDecision { time, request_id, channels, decision: decision.clone() };
-            // Fails if the last watcher has gone meanwhile.
+            // Fails if the last watcher was dropped meanwhile.
             let _ = self.watchers.send(Arc::new(observed));
         }
         decision
@@ -283,7 +281,7 @@ fn log(request: &str, channels: &[String], decision: &Decision) {
             tracing::info!(request, policy, ?channels, status, ?reason, cached, duration_us, "rejected");
         }
         Outcome::Failed(failure) => {
-            tracing::error!(request, policy, ?channels, kind = failure.kind(), error = %failure, duration_us, "decision failed: the request is denied");
+            tracing::error!(request, policy, ?channels, kind = failure.kind(), error = %failure, duration_us, "decision failed: the client is not admitted");
         }
     }
 }

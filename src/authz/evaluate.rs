@@ -14,12 +14,12 @@ use crate::wasm::host_trace::HostTrace;
 use crate::wasm::instance::{Instance, InstanceResult, SpentInstance};
 use crate::wasm::low_priority_pool;
 
-/// An evaluation that needs keys stops, and starts again when they were fetched. The last attempt waits and keeps its permit.
+/// An evaluation that needs keys stops, and starts again after they were fetched. The last attempt waits with its permit.
 const MAX_ATTEMPTS: u32 = 4;
 /// The part of a decision's time that it may spend waiting for keys. The rest is for evaluating, even if the keys did not arrive.
 const KEY_WAIT_FRACTION: f64 = 0.75;
-/// Heavy instances that are torn down at once, off the request's path. Further decisions wait with their answers for a permit:
-/// without that, a busy node answers faster than it frees memory, until spent instances hold all evaluation permits.
+/// Heavy instances that are torn down concurrently, off the request's path. Further decisions wait for a permit before they answer:
+/// without that, a busy node answers faster than it frees memory, until spent instances use up the evaluation permits.
 const MAX_CONCURRENT_TEARDOWNS: usize = 4;
 
 pub struct Evaluator {
@@ -32,7 +32,6 @@ pub struct Evaluator {
     waiting_for_keys: AtomicUsize,
 }
 
-/// The result of an evaluation.
 pub struct EvaluationOutput {
     pub outcome: Outcome,
     /// The policy's own reason.
@@ -118,8 +117,7 @@ impl Evaluator {
     /// low-priority pool, because other decisions wait for the permit.
     async fn tear_down(&self, spent: SpentInstance, permit: OwnedSemaphorePermit) {
         if !spent.is_heavy() {
-            drop(spent);
-            drop(permit);
+            drop((spent, permit));
             return;
         }
         let teardown_permit = Arc::clone(&self.teardown_permits).acquire_owned().await;
@@ -127,7 +125,7 @@ impl Evaluator {
     }
 }
 
-/// Counts one more for as long as it lives.
+/// Adds one to a count until it is dropped.
 pub struct CountGuard<'a>(&'a AtomicUsize);
 
 impl<'a> CountGuard<'a> {

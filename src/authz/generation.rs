@@ -25,7 +25,7 @@ pub const MIN_PREWARM_TIME: Duration = Duration::from_micros(100);
 /// The pause after an instance could not be prewarmed.
 const PREWARM_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What becomes active together.
+/// A policy and what becomes active with it.
 pub struct Activation {
     pub policy: Policy,
     pub context: Arc<PolicyContext>,
@@ -52,7 +52,7 @@ struct PrewarmPool {
     changed: Notify,
 }
 
-/// An instance, and its permit. The permit comes second, so that it is released after the instance is gone.
+/// An instance and its permit. The permit is the second field, so that it is released after the instance is dropped.
 type PrewarmedInstance = (Instance, Option<OwnedSemaphorePermit>);
 
 impl PrewarmPool {
@@ -89,7 +89,7 @@ impl PolicyGeneration {
     }
 
     pub fn take_prewarmed(&self) -> Option<Instance> {
-        // The prewarm permit is released here: from now on the instance holds an evaluation permit.
+        // The prewarm permit is released here: from now on the evaluation permit counts the instance.
         let (instance, _) = self.prewarmed.instances.lock().as_mut()?.pop()?;
         self.prewarmed.changed.notify_one();
         Some(instance)
@@ -102,8 +102,8 @@ impl PolicyGeneration {
         Ok(())
     }
 
-    /// Drops the prewarmed instances, because the next generation needs their permits. The task that created them may not run for
-    /// long: it is in the low-priority pool.
+    /// Drops the prewarmed instances, because the next generation needs their permits. The task that created them is in the low-priority
+    /// pool and may not run for a long time.
     pub fn retire(&self) {
         let instances = self.prewarmed.instances.lock().take();
         self.prewarmed.changed.notify_one();
@@ -129,7 +129,8 @@ impl Drop for PolicyGeneration {
     }
 }
 
-/// Keeps `limits.prewarmed_instances` instances in the pool until the generation is retired, or until one turns out to be quick to create.
+/// Keeps `limits.prewarmed_instances` instances in the pool. Ends when the generation is retired, or when an instance takes less than
+/// [`MIN_PREWARM_TIME`] to create.
 async fn keep_prewarmed(generation: Weak<PolicyGeneration>, pool: Arc<PrewarmPool>, permits: Arc<Semaphore>) {
     loop {
         let Some(target) = generation.upgrade().map(|generation| generation.context.limits.prewarmed_instances) else {

@@ -11,7 +11,7 @@ use crate::policy::Grant;
 use crate::policy::stream_selector::StreamSelector;
 use crate::util::clock::now_ms;
 
-/// Denies access to a subject, to a channel or to everything, until a point in time.
+/// Revokes the access of a subject, to a channel or of all streams, until a point in time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
     /// Names the revocation, so that it can be removed.
@@ -45,7 +45,7 @@ struct Index {
 impl RevocationList {
     /// More cannot be requested.
     pub const MAX_REVOCATIONS: usize = 10_000;
-    /// Larger than the maximum, because concurrent requests may each find one free place.
+    /// Larger than the maximum, because concurrent requests may each find the last free entry.
     const CAPACITY: usize = Self::MAX_REVOCATIONS + 1_000;
 
     /// Whether a revocation overrides this grant. `requested` are the channels of the request.

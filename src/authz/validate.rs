@@ -1,4 +1,4 @@
-//! Validates a policy's answer. An answer that violates the interface is a failure, and the request is denied.
+//! Validates a policy's answer. An answer that violates the interface is a failure, and the client is not admitted.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};

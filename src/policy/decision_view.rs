@@ -1,4 +1,4 @@
-//! Decisions as lists of named fields, in which test cases, recordings and decisions can be compared.
+//! Decisions as lists of named fields, the form in which test cases, recordings and decisions are compared.
 
 use std::collections::BTreeMap;
 

@@ -69,7 +69,7 @@ impl Rejection {
     }
 }
 
-/// Why there is no decision. The client gets no stream, and is not told why; the texts are for operators.
+/// Why there is no decision. The client gets no stream and no reason; the texts are for operators.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     #[error("no policy is active")]

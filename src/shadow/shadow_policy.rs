@@ -2,7 +2,7 @@
 //! decisions are compared with those of the active policy, and counted.
 //!
 //! Host calls get the answers that the active policy got; a call that the active policy did not make has no answer. So the store is not
-//! read twice, and no request goes out.
+//! read twice, and no outbound request is sent.
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,7 +30,7 @@ use crate::wasm::host::PolicyContext;
 use crate::wasm::host_trace::RecordedCalls;
 use crate::wasm::low_priority_pool;
 
-/// Disagreements that are kept for the report; newer ones replace the oldest.
+/// Disagreements in the report; newer ones replace the oldest.
 const MAX_DISAGREEMENTS: usize = 64;
 /// The lowest scheduling priority: shadow decisions only use CPU time that nothing else needs.
 const NICENESS: i32 = 19;

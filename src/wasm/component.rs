@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use wasmtime::component::{Component, ComponentExportIndex, Instance, InstancePre};
+use wasmtime::component::{ComponentExportIndex, Instance, InstancePre};
 use wasmtime::{Engine, Store};
 
 use crate::artifact::digest::Digest;
@@ -54,13 +54,15 @@ impl Policy {
         let component = compiler.compile(bytes, &digest.hex())?;
         let linker = linker(engine).map_err(invalid)?;
         let kind = component.component_type();
-        if !kind.exports(engine).any(|(name, _)| name == AUTHORIZER_INTERFACE) {
-            let names: Vec<&str> = kind.exports(engine).map(|(name, _)| name).collect();
-            let names = if names.is_empty() { "nothing".into() } else { names.join(", ") };
-            return Err(LoadError::MissingExport(names));
+        let exports: Vec<&str> = kind.exports(engine).map(|(name, _)| name).collect();
+        if !exports.contains(&AUTHORIZER_INTERFACE) {
+            let exports = if exports.is_empty() { "nothing".into() } else { exports.join(", ") };
+            return Err(LoadError::MissingExport(exports));
         }
         let pre = linker.instantiate_pre(&component).map_err(|error| {
-            let missing = missing_imports(engine, &component);
+            // Only now, because the linker names just the first.
+            let missing: Vec<&str> =
+                kind.imports(engine).map(|(name, _)| name).filter(|name| !is_provided(name)).collect();
             LoadError::MissingImport(if missing.is_empty() { format!("{error:#}") } else { missing.join(", ") })
         })?;
         let indices = PolicyIndices::new(&pre).map_err(invalid)?;
@@ -107,12 +109,8 @@ const PROVIDED_INTERFACES: [&str; 10] = [
     "wasi:sockets/",
 ];
 
-/// The interfaces that a component imports and the host does not provide.
-fn missing_imports(engine: &Engine, component: &Component) -> Vec<String> {
-    let provided = |name: &str| {
-        let version = if name.starts_with("wasi:") { "@0.2." } else { "@0.1." };
-        PROVIDED_INTERFACES.iter().any(|start| name.starts_with(start)) && name.contains(version)
-    };
-    let kind = component.component_type();
-    kind.imports(engine).map(|(name, _)| name).filter(|name| !provided(name)).map(str::to_owned).collect()
+/// Whether the host provides an interface that a component imports.
+fn is_provided(name: &str) -> bool {
+    let version = if name.starts_with("wasi:") { "@0.2." } else { "@0.1." };
+    PROVIDED_INTERFACES.iter().any(|start| name.starts_with(start)) && name.contains(version)
 }

@@ -1,10 +1,10 @@
-//! An instance of a policy: created fresh, called once, thrown away.
+//! An instance of a policy: created for one decision, called once, then dropped.
 
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 use wasmtime::component::{self, ComponentExportIndex};
-use wasmtime::{Engine, Store, Trap, UpdateDeadline};
+use wasmtime::{Store, Trap, UpdateDeadline};
 
 use crate::policy::{Failure, Limits};
 use crate::tokens::jwks::KeyFetch;
@@ -20,7 +20,6 @@ pub struct Instance {
     bindings: host::Policy,
 }
 
-/// The result of calling an instance.
 pub struct InstanceResult {
     /// The answer, not validated yet, or why there is none.
     pub answer: Result<Result<wit::Grant, wit::Rejection>, Failure>,
@@ -33,15 +32,15 @@ pub struct InstanceResult {
 /// An instance that was called. Dropping it frees its memory.
 pub struct SpentInstance(Store<State>);
 
+/// Unmapping 4 MB of touched pages took 0.1 ms. The bound is above what linkers allocate by default, a stack of 1 MiB and some more.
+const HEAVY_INSTANCE_BYTES: usize = 2 << 20;
+
 impl SpentInstance {
     /// Whether dropping it takes longer than a small decision: the memory that it touched is unmapped page by page.
     pub fn is_heavy(&self) -> bool {
         self.0.data().limiter.in_use() > HEAVY_INSTANCE_BYTES
     }
 }
-
-/// Unmapping 4 MB of touched pages took 0.1 ms. The bound is above what linkers allocate by default, a stack of 1 MiB and some more.
-const HEAVY_INSTANCE_BYTES: usize = 2 << 20;
 
 impl Instance {
     /// Creates an instance by `deadline`; `cpu_budget` counts its CPU time if the caller polls through it.
@@ -53,11 +52,20 @@ impl Instance {
         deadline: Instant,
     ) -> Result<Self, Failure> {
         let state = State::new(env, limits.max_memory, cpu_budget, Arc::clone(policy.digest()));
-        let mut store = store(policy.engine(), state, limits);
-        match timeout_at(deadline, policy.instantiate(&mut store)).await {
-            Ok(Ok((instance, bindings))) => Ok(Self { store, instance, bindings }),
-            Ok(Err(error)) => Err(failure(&error, true, store.data().limiter.limit_exceeded)),
-            Err(_) => Err(Failure::Timeout),
+        let mut store = Store::new(policy.engine(), state);
+        store.limiter_async(|state| &mut state.limiter);
+        // The bytes that one call may copy from the guest to the host: an answer, or the arguments of a host call.
+        store.set_hostcall_fuel(limits.max_response_size.saturating_mul(2).max(64 << 10));
+        store.set_epoch_deadline(1);
+        let max_cpu_time = limits.cpu_time;
+        store.epoch_deadline_callback(move |context| {
+            let spent = context.data().cpu_budget.tick();
+            if spent <= max_cpu_time { Ok(UpdateDeadline::Yield(1)) } else { Err(Trap::Interrupt.into()) }
+        });
+        let created = timeout_at(deadline, policy.instantiate(&mut store)).await.map_err(|_| Failure::Timeout)?;
+        match created {
+            Ok((instance, bindings)) => Ok(Self { store, instance, bindings }),
+            Err(error) => Err(failure(&error, true, store.data().limiter.limit_exceeded)),
         }
     }
 
@@ -128,20 +136,6 @@ impl Instance {
         }
         InstanceResult { answer, decision, pending_keys, spent: SpentInstance(self.store) }
     }
-}
-
-fn store(engine: &Engine, state: State, limits: &Limits) -> Store<State> {
-    let mut store = Store::new(engine, state);
-    store.limiter_async(|state| &mut state.limiter);
-    // The bytes that one call may copy from the guest to the host: an answer, or the arguments of a host call.
-    store.set_hostcall_fuel(limits.max_response_size.saturating_mul(2).max(64 << 10));
-    store.set_epoch_deadline(1);
-    let max_cpu_time = limits.cpu_time;
-    store.epoch_deadline_callback(move |context| {
-        let spent = context.data().cpu_budget.tick();
-        if spent <= max_cpu_time { Ok(UpdateDeadline::Yield(1)) } else { Err(Trap::Interrupt.into()) }
-    });
-    store
 }
 
 /// Classifies an error by its type, never by its text.

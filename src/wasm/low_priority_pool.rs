@@ -1,7 +1,7 @@
 //! Threads of low priority, for decisions that run longer than an epoch tick.
 //!
-//! A decision starts on the thread that serves its connection, because most decisions end within microseconds. A guest that spins
-//! would return to that thread again and again and delay the streams on it; so it moves here.
+//! A decision starts on the thread that serves its connection, because most decisions end within microseconds. A guest that uses much CPU
+//! time would delay the streams on that thread, so its decision moves to this pool.
 
 use std::fmt::Display;
 use std::future::poll_fn;
@@ -18,7 +18,7 @@ use crate::wasm::cpu_budget::CpuBudget;
 /// High enough that a thread that serves connections runs first whenever it has work.
 const NICENESS: i32 = 10;
 
-/// One thread per core, created on first use. An error is kept: without the pool, decisions that need it fail.
+/// One thread per core, created on first use. An error is permanent: without the pool, decisions that need it fail.
 static POOL: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
     // Poll the global queue on every tick so that newly moved tasks run first. A well-behaved decision lands here only because an epoch
     // tick interrupted it and is almost done; with tokio's default interval (61) it would wait behind CPU-bound guests.

@@ -12,6 +12,7 @@ use crate::util::files;
 
 /// Bytes of a key file, which has some 120.
 const MAX_KEY_FILE_BYTES: u64 = 4 << 10;
+const KEY_ID_HEX_DIGITS: usize = 16;
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -37,26 +38,14 @@ pub enum KeyError {
     Write(String),
 }
 
-/// Identifies a key: the first digits of its digest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyId(Digest);
-
-impl KeyId {
-    const HEX_DIGITS: usize = 16;
-
-    pub fn of(key: &VerifyingKey) -> Self {
-        Self(Digest::of(key.as_bytes()))
-    }
-
-    pub fn is_valid(text: &str) -> bool {
-        text.len() == Self::HEX_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-    }
+/// The text that identifies a key: the first digits of its digest.
+pub fn key_id(key: &VerifyingKey) -> String {
+    Digest::of(key.as_bytes()).hex()[..KEY_ID_HEX_DIGITS].to_owned()
 }
 
-impl fmt::Display for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.hex()[..Self::HEX_DIGITS])
-    }
+/// Whether a text has the form of a key id.
+pub fn is_key_id(text: &str) -> bool {
+    text.len() == KEY_ID_HEX_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The keys that may sign policies. If empty, policies need no signature.

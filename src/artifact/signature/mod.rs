@@ -11,7 +11,7 @@ use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use crate::artifact::digest::Digest;
-use crate::artifact::signature::key::{KeyId, TrustedKeys};
+use crate::artifact::signature::key::{TrustedKeys, is_key_id, key_id};
 use crate::util::files;
 
 /// The version of the statement's and the file's format.
@@ -36,7 +36,7 @@ impl Statement {
         Self { component: Digest::of(component), cases: cases.map(|text| Digest::of(text.as_bytes())), sequence }
     }
 
-    /// The signed bytes. The first line keeps them apart from anything else that the key may sign; the other lines have one form.
+    /// The signed bytes. The first line distinguishes them from everything else that the key may sign; each statement has one form.
     fn canonical(&self) -> String {
         let Self { component, cases, sequence } = self;
         let cases = text(*cases);
@@ -51,7 +51,7 @@ impl Statement {
             component: self.component,
             cases: self.cases,
             sequence: self.sequence,
-            key: KeyId::of(&key.verifying_key()).to_string(),
+            key: key_id(&key.verifying_key()),
             signature: STANDARD.encode(key.sign(self.canonical().as_bytes()).to_bytes()),
         }
     }
@@ -198,9 +198,9 @@ impl TrustedKeys {
             return Err(SignatureError::InvalidSequence(signature.sequence));
         }
         if !self.0.iter().any(|key| signature.is_made_by(key)) {
-            let trusted = self.0.iter().map(|key| KeyId::of(key).to_string()).collect();
+            let trusted = self.0.iter().map(key_id).collect();
             // Untrusted text: it goes to the log only if it has the form of a key id.
-            let key_id = if KeyId::is_valid(&signature.key) { signature.key.clone() } else { "?".into() };
+            let key_id = if is_key_id(&signature.key) { signature.key.clone() } else { "?".into() };
             return Err(SignatureError::Untrusted { key_id, trusted });
         }
         Ok(Some(signature.statement()))

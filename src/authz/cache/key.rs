@@ -7,10 +7,7 @@ use crate::policy::cache_directive::Vary;
 
 /// The key of the known [`Vary`] values. Its last byte makes it differ from every decision's key.
 pub fn vary_values(base: &[u8]) -> Vec<u8> {
-    let mut key = Vec::with_capacity(base.len() + 1);
-    key.extend_from_slice(base);
-    key.push(b'w');
-    key
+    [base, b"w"].concat()
 }
 
 /// What every decision depends on. Each part begins with its length, so no base is the prefix of another.

@@ -52,7 +52,7 @@ pub struct DecisionCache {
     max_age: Duration,
     /// Counts the invalidations.
     epoch: AtomicU64,
-    /// Held while decisions are inserted or invalidated, so that neither misses the other.
+    /// Locked while decisions are inserted or invalidated, so that neither misses the other.
     update: Mutex<()>,
 }
 
@@ -195,11 +195,9 @@ impl CachedDecision {
     }
 
     fn is_valid(&self, now: u64) -> bool {
-        let is_granted = match &self.outcome {
-            Outcome::Allowed(grant) => grant.expires_at.is_none_or(|at| at > now),
-            _ => true,
-        };
-        is_granted && self.expires > Instant::now()
+        let grant_expired =
+            matches!(&self.outcome, Outcome::Allowed(grant) if grant.expires_at.is_some_and(|at| at <= now));
+        !grant_expired && self.expires > Instant::now()
     }
 
     fn matches(&self, selector: CacheSelector<'_>) -> bool {

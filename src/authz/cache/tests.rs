@@ -125,7 +125,7 @@ fn absent_empty_and_repeated_headers_differ() {
         ("empty", &[("x-a", "")]),
         ("one", &[("x-a", "1, 2")]),
         ("two", &[("x-a", "1"), ("x-a", "2")]),
-        ("turned", &[("x-a", "2"), ("x-a", "1")]),
+        ("reversed", &[("x-a", "2"), ("x-a", "1")]),
     ] {
         assert_eq!(ask(headers), "");
         cache.put(&request("/", headers), &["a"], vary(&["x-a"], false), &granted(who));
@@ -133,7 +133,7 @@ fn absent_empty_and_repeated_headers_differ() {
     }
     assert_eq!(ask(&[]), "none");
     assert_eq!(ask(&[("x-a", "")]), "empty");
-    assert_eq!(ask(&[("x-a", "2"), ("x-a", "1")]), "turned");
+    assert_eq!(ask(&[("x-a", "2"), ("x-a", "1")]), "reversed");
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn cookies_failures_and_large_decisions_are_not_cached() {
 }
 
 #[test]
-fn invalidated_decisions_do_not_come_back() {
+fn invalidated_decisions_are_not_returned_or_cached_again() {
     let cache = DecisionCache::new(8 << 20, MINUTE);
     let path = |n: usize| request(&format!("/{n}"), &[]);
     let put = |n: usize, names: &[&str], outcome: &Outcome| cache.put(&path(n), names, vary(&[], true), outcome);
@@ -273,9 +273,9 @@ fn cache_fills_and_never_exceeds_its_capacity() {
     let body = vec![b'x'; 4000];
     for n in 0..5_000 {
         cache.put(&request(&format!("/{n}"), &[]), &["a"], vary(&["cookie"], true), &rejected(body.clone()));
-        let held = cache.entries.as_ref().expect("it is on").weighted_size();
-        assert!(held <= capacity as u64, "{held} after {n}");
+        let bytes = cache.entries.as_ref().expect("it is on").weighted_size();
+        assert!(bytes <= capacity as u64, "{bytes} after {n}");
     }
-    let held = cache.entries.as_ref().expect("it is on").weighted_size();
-    assert!(held > capacity as u64 / 2, "{held}: the cache is used");
+    let bytes = cache.entries.as_ref().expect("it is on").weighted_size();
+    assert!(bytes > capacity as u64 / 2, "{bytes}: the cache is used");
 }

@@ -1,4 +1,4 @@
-//! `tidegate:policy/context` and `tidegate:policy/settings`: the current decision, the log, and the operator's values.
+//! `tidegate:policy/context` and `tidegate:policy/settings`: the current decision, the log and the operator's settings.
 
 use crate::wasm::host::State;
 use crate::wasm::host::tidegate::policy::context::{Host, Level};

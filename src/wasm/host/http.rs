@@ -48,7 +48,7 @@ impl WasiHttpHooks for RequestSender {
         _: Box<dyn Future<Output = Result<()>> + Send>,
     ) -> Box<dyn Future<Output = SendResult> + Send> {
         let refuse = || Box::new(async { Err(Error::HttpRequestDenied) });
-        let request = request.map(DrainedBody::new);
+        let request = request.map(|body| DrainedBody(Some(body)));
         self.sent = self.sent.saturating_add(1);
         if self.request_id.is_empty() || self.sent > self.env.max_requests {
             return refuse();
@@ -106,12 +106,9 @@ impl RequestSender {
 }
 
 fn request_timeouts(options: RequestOptions) -> RequestTimeouts {
-    let head = match (options.connect_timeout, options.first_byte_timeout) {
-        (Some(connect), Some(first)) => Some(connect.saturating_add(first)),
-        (None, Some(first)) => Some(first),
-        // A connect timeout alone says little: the request often reuses a connection.
-        (_, None) => None,
-    };
+    // A connect timeout alone has no effect, because a request often reuses a connection.
+    let connect = options.connect_timeout.unwrap_or_default();
+    let head = options.first_byte_timeout.map(|first| first.saturating_add(connect));
     // Zero means the shortest timeout, not none.
     let at_least_1ms = |time: Duration| time.max(Duration::from_millis(1));
     RequestTimeouts { head: head.map(at_least_1ms), between_frames: options.between_bytes_timeout.map(at_least_1ms) }
@@ -155,7 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn requests_before_the_decision_are_refused_and_not_counted() {
-        // Nothing listens there, so an allowed request fails with another error than a denied one.
+        // Nothing listens there, so an allowed request fails with another error than a refused one.
         let origin = EgressOrigin::parse("http://127.0.0.1:1", true).expect("an origin");
         let limits = EgressLimits { timeout: Duration::from_secs(10), max_response_size: 1024, concurrency: 1 };
         let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));

@@ -47,7 +47,7 @@ const NO_REQUEST: &str = "there is no request yet";
 /// The policy's clock, in ms since the Unix epoch.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// What the host functions of a policy give access to, the same for all its decisions.
+/// The policy environment: what the host functions give access to, the same for all decisions of a policy.
 #[derive(Clone)]
 pub struct PolicyEnv {
     pub store: Arc<dyn KeyLookup>,

@@ -1,4 +1,4 @@
-//! WASI 0.2 with clocks, randomness, output, which goes to the log, and `wasi:config/store`. Nothing else has an effect.
+//! WASI 0.2: clocks, randomness, output (written to the log) and `wasi:config/store`. The other functions have no effect.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const MAX_HANDLES: usize = 256;
 /// Bytes of randomness of one call.
 const MAX_RANDOM_BYTES: u64 = 1 << 16;
 
-/// Created when a policy first calls WASI, because most never do.
+/// Created when a policy first calls WASI, because most policies never do.
 pub struct Wasi {
     context: WasiCtx,
     pub table: ResourceTable,
@@ -89,7 +89,7 @@ impl HostWallClock for WallClock {
     }
 }
 
-/// Keeps the beginning of what a policy prints and discards the rest.
+/// The beginning of a policy's output. The rest is discarded.
 #[derive(Clone, Default)]
 struct CapturedOutput(Arc<Mutex<Vec<u8>>>);
 
