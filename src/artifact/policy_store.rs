@@ -136,7 +136,7 @@ impl PolicyStore {
         if let Err(error) = self.try_prune()
             && error.kind() != ErrorKind::NotFound
         {
-            tracing::warn!(%error, "cannot prune the policy store in cache-dir");
+            tracing::warn!(%error, "the policy store in cache-dir cannot be pruned");
         }
     }
 
