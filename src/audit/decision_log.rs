@@ -59,7 +59,7 @@ pub(super) struct DecisionLine {
     time: u64,
     request_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    policy: Option<String>,
+    policy: Option<Box<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     generation: Option<u64>,
     channels: Vec<String>,

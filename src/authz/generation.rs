@@ -31,7 +31,7 @@ pub struct Activation {
     pub context: Arc<PolicyContext>,
     pub origin: PolicyOrigin,
     /// Digest of the test cases' text, `sha256:…`.
-    pub cases: Option<String>,
+    pub cases: Option<Box<str>>,
 }
 
 pub struct PolicyGeneration {
@@ -69,7 +69,7 @@ impl PolicyGeneration {
     pub fn new(activation: Activation, generation: u64, prewarm_permits: Arc<Semaphore>) -> Arc<Self> {
         let Activation { policy, context, origin, cases } = activation;
         context.env.tokens.start();
-        let info = PolicyInfo { generation, digest: policy.digest().to_string(), cases, since: now_ms(), origin };
+        let info = PolicyInfo { generation, digest: Box::from(&**policy.digest()), cases, since: now_ms(), origin };
         let cache = DecisionCache::new(context.limits.cache_size, context.limits.cache_max_age);
         let prewarmed = PrewarmPool { instances: Mutex::new(Some(Vec::new())), changed: Notify::new() };
         let (info, prewarmed, in_flight) = (Arc::new(info), Arc::new(prewarmed), Arc::default());

@@ -30,9 +30,9 @@ pub struct PolicyInfo {
     /// Counts the activations of this process, from 1.
     pub generation: u64,
     /// `sha256:…` of the component.
-    pub digest: String,
+    pub digest: Box<str>,
     /// `sha256:…` of the cases that came with it.
-    pub cases: Option<String>,
+    pub cases: Option<Box<str>>,
     /// When it was activated, in milliseconds since the Unix epoch.
     pub since: u64,
     #[serde(flatten)]

@@ -27,7 +27,7 @@ impl PreparedPolicy {
     #[must_use]
     pub fn activation(self) -> Activation {
         let Self { policy, context, origin, attachments } = self;
-        let cases = attachments.digests.cases.map(|digest| digest.to_string());
+        let cases = attachments.digests.cases.map(|digest| digest.to_string().into());
         Activation { policy, context, origin, cases }
     }
 }
