@@ -195,8 +195,8 @@ mod tests {
     fn opening_a_pipe_without_a_reader_does_not_block() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("pipe");
-        let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo runs");
-        assert!(made.success());
+        let mkfifo = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo runs");
+        assert!(mkfifo.success());
         let (opened, is_open) = std::sync::mpsc::channel();
         let to = path.clone();
         std::thread::spawn(move || {

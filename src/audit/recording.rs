@@ -305,8 +305,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         // Instead of `/dev/null`, whose mode a failing test would change.
         let path = folder.path().join("pipe");
-        let made = std::process::Command::new("mkfifo").args(["-m", "0644"]).arg(&path).status().expect("mkfifo runs");
-        assert!(made.success());
+        let mkfifo =
+            std::process::Command::new("mkfifo").args(["-m", "0644"]).arg(&path).status().expect("mkfifo runs");
+        assert!(mkfifo.success());
         let error = RecordingFile::open(path.clone(), 20, Arc::default()).err().expect("it is a pipe");
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();

@@ -15,7 +15,7 @@ use crate::wasm::log_rate::LogRate;
 
 /// Evaluates one policy without effect.
 pub struct ReplayEvaluator {
-    policy: Policy,
+    pub policy: Policy,
     /// Separate from the rate of the active policy, so that the log lines of the two do not count together.
     log_rate: Arc<LogRate>,
 }
@@ -24,10 +24,6 @@ impl ReplayEvaluator {
     /// `log_rate` is the maximum of log lines per second.
     pub fn new(policy: Policy, log_rate: u32) -> Self {
         Self { policy, log_rate: Arc::new(LogRate::new(log_rate)) }
-    }
-
-    pub fn policy(&self) -> &Policy {
-        &self.policy
     }
 
     /// Evaluates a request on a new instance, within the limits of a decision, on the polling thread. `recorded` notes the host calls for

@@ -151,7 +151,7 @@ impl ShadowPolicy {
     }
 
     pub fn policy(&self) -> &Policy {
-        self.evaluator.policy()
+        &self.evaluator.policy
     }
 
     /// When its evaluation began, in milliseconds since the Unix epoch.

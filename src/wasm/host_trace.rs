@@ -184,8 +184,9 @@ impl From<&HostTrace> for RecordedCalls {
 }
 
 impl RecordedCalls {
-    /// The answer to a call. Equal calls get the recorded answers in order, and the last one from then on.
-    pub fn answer(&self, call: &HostCall) -> Option<HostAnswer> {
+    /// The answer to a call. Equal calls get the recorded answers in order, and the last one from then on. A call that is not in the
+    /// recording is unavailable.
+    pub fn answer(&self, call: &HostCall) -> HostAnswer {
         let mut calls = self.calls.lock();
         let mut found = None;
         for (exchange, replayed) in calls.iter_mut().filter(|(exchange, _)| exchange.call == *call) {
@@ -194,14 +195,14 @@ impl RecordedCalls {
                 break;
             }
         }
-        if found.is_none() {
+        found.unwrap_or_else(|| {
             let mut unanswered = self.unanswered.lock();
             unanswered.count += 1;
             if unanswered.names.len() < MAX_UNANSWERED_NAMES {
                 unanswered.names.push(call.name());
             }
-        }
-        found
+            HostAnswer::Unavailable(NOT_RECORDED.into())
+        })
     }
 
     /// Notes that the policy tried to send a request, which a replay does not allow.
@@ -239,10 +240,11 @@ mod tests {
         assert_eq!(trace.calls.len(), 3, "a repeated answer is recorded once");
         let recorded = RecordedCalls::from(&trace);
         let answers: Vec<_> = (0..3).map(|_| recorded.answer(&get("a"))).collect();
-        assert_eq!(answers, [Some(value("1")), Some(value("2")), Some(value("2"))]);
-        assert_eq!(recorded.answer(&get("b")), Some(value("x")));
+        assert_eq!(answers, [value("1"), value("2"), value("2")]);
+        assert_eq!(recorded.answer(&get("b")), value("x"));
         assert_eq!(recorded.unanswered().count, 0);
-        assert_eq!(recorded.answer(&HostCall::Verify("secret".into())), None);
+        let not_recorded = HostAnswer::Unavailable(NOT_RECORDED.into());
+        assert_eq!(recorded.answer(&HostCall::Verify("secret".into())), not_recorded);
         assert_eq!((recorded.unanswered().count, recorded.unanswered().names), (1, vec!["tokens.verify".to_owned()]));
     }
 

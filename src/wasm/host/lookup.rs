@@ -19,26 +19,22 @@ impl State {
         call: impl FnOnce() -> HostCall,
         answer: impl Future<Output = Result<HostAnswer, StoreError>>,
     ) -> HostAnswer {
-        if self.env.recorded_calls.is_some() {
-            return self.replay_look_up(&call());
+        if let Some(recorded) = &self.env.recorded_calls {
+            // Whether the key was allowed is part of the recording, so the prefixes are not checked.
+            if !self.has_request() {
+                return HostAnswer::Unavailable(NO_REQUEST.into());
+            }
+            let answer = recorded.answer(&call());
+            if answer != HostAnswer::Denied {
+                self.decision.lookups = self.decision.lookups.saturating_add(1);
+            }
+            return answer;
         }
         let answer = self.look_up_in_store(key, part, answer).await;
         if let Some(trace) = &mut self.decision.trace {
             trace.record(call(), answer.clone());
         }
         answer
-    }
-
-    /// Does not check the prefixes: whether the key was allowed is part of the recording.
-    fn replay_look_up(&mut self, call: &HostCall) -> HostAnswer {
-        if !self.has_request() {
-            return HostAnswer::Unavailable(NO_REQUEST.into());
-        }
-        let answer = self.env.recorded_calls.as_ref().and_then(|recorded| recorded.answer(call));
-        if answer != Some(HostAnswer::Denied) {
-            self.decision.lookups = self.decision.lookups.saturating_add(1);
-        }
-        answer.unwrap_or_else(|| HostAnswer::Unavailable(NOT_RECORDED.into()))
     }
 
     async fn look_up_in_store(

@@ -23,7 +23,7 @@ impl State {
             None => HostCall::Verify(token.to_owned()),
         };
         if let Some(recorded) = &self.env.recorded_calls {
-            return Ok(recorded.answer(&call()).map_or_else(|| Err(not_recorded()), to_result));
+            return Ok(to_result(recorded.answer(&call())));
         }
         let answer = self.verify_with_keys(params, profile, token).await?;
         if let Some(trace) = &mut self.decision.trace {
@@ -69,12 +69,8 @@ fn to_result(answer: HostAnswer) -> Result<String, Error> {
         HostAnswer::Expired => Error::Expired,
         HostAnswer::WrongClaims(reason) => Error::Claims(reason),
         HostAnswer::Unavailable(reason) => Error::Unavailable(reason),
-        _ => not_recorded(),
+        _ => Error::Unavailable(NOT_RECORDED.into()),
     })
-}
-
-fn not_recorded() -> Error {
-    Error::Unavailable(NOT_RECORDED.into())
 }
 
 impl From<TokenError> for HostAnswer {
