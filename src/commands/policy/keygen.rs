@@ -10,7 +10,6 @@ use clap::Args;
 use serde_json::json;
 
 use crate::artifact::signature::key;
-use crate::artifact::signature::key::KeyId;
 
 #[derive(Debug, Args)]
 pub struct KeygenArgs {
@@ -37,7 +36,7 @@ pub fn run(args: &KeygenArgs) -> anyhow::Result<()> {
         let _ = std::fs::remove_file(&public);
         return Err(error);
     }
-    let id = KeyId::of(&key.verifying_key()).to_string();
+    let id = key::key_id(&key.verifying_key());
     if args.json {
         return crate::commands::policy::print_text(&format!(
             "{}\n",

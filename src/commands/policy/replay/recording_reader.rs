@@ -109,15 +109,12 @@ fn parse(line: &[u8]) -> Result<Line, String> {
     }
     let entry: RecordedDecision = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     let answer = answer(&entry.answer)?;
-    let mut trace = HostTrace::new(entry.now);
-    trace.sent_requests = entry.network;
-    trace.calls = entry.calls;
     Ok(Line::Case(Box::new(RecordedCase {
         time: entry.time,
         policy: entry.policy,
-        request: entry.request.try_into()?,
+        request: entry.request,
         channels: entry.channels,
-        trace,
+        trace: entry.trace,
         answer,
     })))
 }

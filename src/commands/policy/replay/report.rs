@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::commands::policy::replay::recording_reader::RecordedCase;
 use crate::policy::decision_view::DecisionView;
-use crate::shadow::decision_change::{DecisionChange, OutcomeKind, view_changes};
+use crate::shadow::decision_change::DecisionChange;
 use crate::wasm::host_trace::RecordedCalls;
 
 /// Lines of another kind that are reported one by one.
@@ -105,9 +105,7 @@ impl Report {
             }
             return None;
         }
-        let before = &case.answer;
-        let changed_fields = view_changes(before, now);
-        let Some(change) = DecisionChange::between_kinds(kind(before), kind(now), !changed_fields.is_empty()) else {
+        let Some((change, changed_fields)) = DecisionChange::between(&case.answer, now) else {
             self.same += 1;
             return None;
         };
@@ -216,14 +214,6 @@ impl Policies {
     }
 }
 
-fn kind(answer: &DecisionView) -> OutcomeKind {
-    match answer.kind() {
-        Some("allow") => OutcomeKind::Allow,
-        Some("status") => OutcomeKind::Reject,
-        _ => OutcomeKind::Error,
-    }
-}
-
 fn report_line(
     line: u64,
     case: &RecordedCase,
@@ -261,16 +251,16 @@ fn report_line(
 /// A decision in one line.
 fn describe(answer: &DecisionView) -> String {
     let text = |name| answer.get(name).and_then(Value::as_str).unwrap_or_default();
-    let mut line = match kind(answer) {
-        OutcomeKind::Allow => match text("subject") {
+    let mut line = match answer.kind() {
+        Some("allow") => match text("subject") {
             "" => "allow".to_owned(),
             subject => format!("allow {subject:?}"),
         },
-        OutcomeKind::Reject => {
+        Some("status") => {
             let body: String = text("body").chars().take(80).collect();
             format!("reject {} {body:?}", answer.get("status").unwrap_or(&Value::Null))
         }
-        OutcomeKind::Error => format!("error {}: {:?}", text("error"), text("message")),
+        _ => format!("error {}: {:?}", text("error"), text("message")),
     };
     if !text("reason").is_empty() {
         let _ = write!(line, ", reason {:?}", text("reason"));
