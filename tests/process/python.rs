@@ -55,7 +55,7 @@ expect = { status = 401, body = "Unauthorized", reason = "token malformed" }
 name = "a good token"
 now = "2026-01-01T00:00:00Z"
 channels = ["token"]
-request.headers.authorization = "Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJodHRwczovL2F1dGguZXhhbXBsZSIsImF1ZCI6ImFwcCIsInN1YiI6ImFsaWNlIiwiZXhwIjoxNzY3MjI5MjAwfQ.8ocxKCbHWxJb4vglTk4vPoXCJp-zOHjKfZpCvdQWstU"
+request.headers.authorization = "Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJodHRwczovL2F1dGguZXhhbXBsZSIsImF1ZCI6ImFwcCIsInN1YiI6ImFsaWNlIiwiZXhwIjoxNzY3MjI5MjAwfQ.MO-wmhVxdCXQj38HP6htTPm_fgsogL7jOXMy1FAwt7Q"
 expect = { allow = true, subject = "alice", expires-at = "2026-01-01T01:00:00Z" }
 
 [[case]]

@@ -72,7 +72,7 @@ async fn revocation_survives_node_starts_and_a_redis_restart() {
     let _stream = open(&b, "other").await;
     assert_eq!(status(&b, "news").await, 403);
 
-    let (other, revoked) = (open(&a, "other").await, open(&a, "revoked").await);
+    let (unaffected, revoked) = (open(&a, "unaffected").await, open(&a, "revoked").await);
     redis.kill().await;
     assert_eq!(status(&a, "news").await, 403);
     let failed = run_tidegate(&["revoke", "--channel", "revoked", "--control", &control]).await;
@@ -97,9 +97,9 @@ async fn revocation_survives_node_starts_and_a_redis_restart() {
     assert_eq!((status(&a, "news").await, status(&b, "news").await), (200, 200));
     let again = run_tidegate(&["revoke", "--lift", &id, "--control", &control]).await;
     assert_eq!((again.code(), &*again.stdout), (Some(1), ""), "{again:?}");
-    let output = run_tidegate(&["revoke", "--channel", "other", "--json", "--store", &store]).await;
+    let output = run_tidegate(&["revoke", "--channel", "unaffected", "--json", "--store", &store]).await;
     assert_eq!(json_of(&output)["streams"], 1, "a restart of a Redis that keeps its data closes no stream");
-    assert_ended(other).await;
+    assert_ended(unaffected).await;
 }
 
 #[tokio::test]
