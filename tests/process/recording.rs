@@ -86,14 +86,16 @@ async fn recorded_decisions_are_replayed_against_another_policy() {
 
 #[tokio::test]
 async fn unwritable_decision_log_fails_the_start() {
-    for (option, value) in
-        [("log", "\"/proc/nothing/here\""), ("record", "\"/proc/nothing/here\""), ("mask", "[\"ip\"]")]
-    {
+    for (option, value, error) in [
+        ("log", "\"/proc/nothing/here\"", "decisions.log: "),
+        ("recording.file", "\"/proc/nothing/here\"", "decisions.recording.file: "),
+        ("masked-fields", "[\"ip\"]", "unknown variant `ip`, expected one of `subject`, `channels`, `reason`"),
+    ] {
         let toml = format!("store = \"memory:\"\nallow-all = true\ndecisions.{option} = {value}");
         let (process, _dir) = Gateway::launch(&toml, &[]);
         let ended = process.end().await;
         assert_ne!(ended.code(), Some(0), "{ended:?}");
-        assert!(ended.stderr.contains(&format!("decisions.{option}")), "{ended:?}");
+        assert!(ended.stderr.contains(error), "{ended:?}");
         assert!(!ended.stdout.contains("listening"), "{ended:?}");
     }
 }
