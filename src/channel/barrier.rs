@@ -11,7 +11,7 @@ use crate::event::StreamId;
 
 /// The state of the command stream, shared by the hub, which learns of changes, and the reader of the commands.
 pub struct CommandBarrier {
-    key: Arc<str>,
+    pub(super) key: Arc<str>,
     // A watch channel, since both sides wait for states: channels for `Synced`, the reader of commands for `Unsynced`.
     state: watch::Sender<State>,
 }
@@ -45,10 +45,6 @@ impl CommandBarrier {
         Self { key, state: watch::Sender::new(state) }
     }
 
-    pub(super) fn key(&self) -> &Arc<str> {
-        &self.key
-    }
-
     pub(super) fn subscribed(&self) {
         self.advance(|_| SyncState::Unsynced);
     }
@@ -66,7 +62,6 @@ impl CommandBarrier {
     }
 
     /// Whether channels may deliver events.
-    #[must_use]
     pub fn is_synced(&self) -> bool {
         self.state.borrow().sync == SyncState::Synced
     }

@@ -20,12 +20,10 @@ pub struct BufferBudget {
 }
 
 impl BufferBudget {
-    #[must_use]
     pub fn new(limit_bytes: usize) -> Self {
         Self { limit_bytes, used_bytes: AtomicUsize::new(0), buffers: AtomicUsize::new(0) }
     }
 
-    #[must_use]
     pub fn used_bytes(&self) -> usize {
         self.used_bytes.load(Ordering::Relaxed)
     }
@@ -49,25 +47,21 @@ pub struct EventBuffer {
 }
 
 impl EventBuffer {
-    #[must_use]
     pub fn new(budget: Arc<BufferBudget>) -> Self {
         budget.buffers.fetch_add(1, Ordering::Relaxed);
         Self { budget, frames: VecDeque::new(), bytes: 0, first_index: 0, floor: StreamId::ZERO }
     }
 
-    #[must_use]
     pub fn floor(&self) -> StreamId {
         self.floor
     }
 
     /// The index that the next frame will get.
-    #[must_use]
     pub fn end_index(&self) -> u64 {
         self.first_index + self.frames.len() as u64
     }
 
     /// The index of the first frame after a position; `None` if frames between were evicted.
-    #[must_use]
     pub fn index_after(&self, position: StreamId) -> Option<u64> {
         let offset = || self.frames.partition_point(|frame| frame.position <= position) as u64;
         (position >= self.floor).then(|| self.first_index + offset())

@@ -19,7 +19,6 @@ impl GapReason {
     pub const ALL: [Self; 3] = [Self::Trimmed, Self::StoreReset, Self::TooLarge];
 
     /// The `reason` of the `gap` frame and of the metric.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Trimmed => "trimmed",
@@ -44,7 +43,6 @@ pub struct Gap {
 
 impl Gap {
     /// The `data:` line of the gap and the blank line after it.
-    #[must_use]
     pub fn frame(&self, channel: &str) -> Bytes {
         let Self { after, resumed, certain, reason } = self;
         let (channel, reason) = (json_string(channel), reason.as_str());

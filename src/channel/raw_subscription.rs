@@ -19,17 +19,10 @@ pub struct RawSubscription {
 
 impl RawSubscription {
     pub(super) fn new(membership: Membership) -> Self {
-        let messages = {
-            let mut channel = membership.channel.lock();
-            match &channel.raw_messages {
-                Some(sender) => sender.subscribe(),
-                None => {
-                    let (sender, messages) = broadcast::channel(MAX_WAITING_MESSAGES);
-                    channel.raw_messages = Some(sender);
-                    messages
-                }
-            }
-        };
+        let mut channel = membership.channel.state.lock();
+        let sender = channel.raw_messages.get_or_insert_with(|| broadcast::Sender::new(MAX_WAITING_MESSAGES));
+        let messages = sender.subscribe();
+        drop(channel);
         Self { membership, messages }
     }
 

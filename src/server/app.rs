@@ -90,7 +90,6 @@ pub struct Playground {
 
 impl App {
     /// Composes the state of the node with this name. Its parts count in the metrics of the hub.
-    #[must_use]
     pub fn new(
         config: Config,
         node: String,
@@ -138,19 +137,16 @@ impl App {
     }
 
     /// This node's name, in the fleet and for its files below `cache-dir`.
-    #[must_use]
     pub fn node(&self) -> &str {
         self.commands.node()
     }
 
     /// The current values of the options that change without a restart.
-    #[must_use]
     pub fn live(&self) -> Arc<Live> {
         Arc::clone(&self.options.borrow())
     }
 
     /// Whether the configuration allows this key as a channel.
-    #[must_use]
     pub fn permits(&self, name: &str) -> bool {
         self.live().channels.permit(name, &self.authorizer.context().env.lookup_prefixes)
     }
@@ -164,7 +160,6 @@ impl App {
     }
 
     /// How many requests are delayed (`reject.delay`).
-    #[must_use]
     pub fn delayed_requests(&self) -> usize {
         self.rejection_delay.delayed()
     }

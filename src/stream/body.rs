@@ -46,7 +46,6 @@ pub struct EventStream {
 
 impl EventStream {
     /// A stream of these channels. `positions` are those of the URL's whole list.
-    #[must_use]
     pub fn new(
         context: StreamContext,
         permit: StreamPermit,
@@ -73,7 +72,6 @@ impl EventStream {
     }
 
     /// The channels that the stream reads.
-    #[must_use]
     pub fn channels(&self) -> Box<[Arc<str>]> {
         self.readers.iter().map(|reader| Arc::clone(reader.channel())).collect()
     }

@@ -102,24 +102,23 @@ impl ChannelReader {
                     self.phase = Phase::Replaying(*cursor, Box::new(page));
                 }
                 Phase::Replaying(cursor, replay) => {
-                    let mut was_reclaimed = false;
-                    match replay.pending.lock().as_mut() {
-                        None => was_reclaimed = true,
-                        Some(unsent) => {
-                            while let Some(frame) = unsent.frames.pop_front() {
-                                if !chunk.push_frame(positions, self.number, &frame) {
-                                    unsent.frames.push_front(frame);
-                                    return true;
-                                }
-                                cursor.position = frame.position;
-                            }
-                        }
-                    }
-                    let mut cursor = *cursor;
-                    if was_reclaimed {
+                    let mut pending = replay.pending.lock();
+                    let Some(unsent) = pending.as_mut() else {
+                        // The page was reclaimed.
+                        drop(pending);
+                        let cursor = *cursor;
                         self.phase = self.reading(context, cursor, false);
                         continue;
+                    };
+                    let mut push = |frame: &mut SequencedFrame| chunk.push_frame(positions, self.number, frame);
+                    while let Some(frame) = unsent.frames.pop_front_if(&mut push) {
+                        cursor.position = frame.position;
                     }
+                    if !unsent.frames.is_empty() {
+                        return true;
+                    }
+                    drop(pending);
+                    let mut cursor = *cursor;
                     cursor.position = cursor.position.max(replay.end);
                     if !replay.page.complete {
                         cursor.existed_to = replay.page.last();
@@ -141,6 +140,6 @@ impl ChannelReader {
             is_entry: cursor.is_entry,
             buffer_end: self.membership.buffer_end(),
         };
-        Phase::Reading(cursor, Box::pin(read_page(context.hub.clone(), Arc::clone(&context.replay_budget), request)))
+        Phase::Reading(cursor, Box::pin(read_page(context.clone(), request)))
     }
 }

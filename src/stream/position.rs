@@ -7,7 +7,6 @@ use crate::channel::membership::StartPosition;
 use crate::event::{StreamId, digits};
 
 /// Parses a `last_ack_…`: a time in ms by the browser's clock, or a stream id.
-#[must_use]
 pub fn parse_ack(text: &str) -> Option<StartPosition> {
     let time = digits(text).map(|ms| StartPosition::From(StreamId::new(ms, 0)));
     time.or_else(|| text.parse().ok().map(StartPosition::Id))
@@ -25,7 +24,6 @@ pub struct Positions {
 }
 
 impl Positions {
-    #[must_use]
     pub fn new(channels: &[String]) -> Self {
         let mut hash = Sha256::new();
         for channel in channels {
@@ -66,7 +64,6 @@ impl Positions {
     }
 
     /// The position of the channel with this index.
-    #[must_use]
     pub fn get(&self, channel: usize) -> Option<StreamId> {
         self.positions.get(channel).copied().flatten()
     }
@@ -78,13 +75,11 @@ impl Positions {
     }
 
     /// The time of the oldest position, in ms.
-    #[must_use]
     pub fn min_ms(&self) -> Option<u64> {
         self.positions.iter().flatten().map(|id| id.ms).min()
     }
 
     /// The length of the `id:` line in bytes.
-    #[must_use]
     pub fn line_bytes(&self) -> usize {
         let entry = |id: &Option<StreamId>| id.map_or(1, |id| hex_digits(id.ms) + 1 + hex_digits(id.seq));
         let commas = self.positions.len().saturating_sub(1);

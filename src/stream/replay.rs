@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::channel::gap::{Gap, GapReason};
-use crate::channel::hub::Hub;
 use crate::channel::sequencer::SequencedFrame;
 use crate::event::{Body, StreamId, user_frame};
 use crate::store::Page;
-use crate::stream::replay_budget::{PendingPage, ReplayBudget};
-use crate::telemetry::metrics::Metrics;
+use crate::stream::StreamContext;
+use crate::stream::replay_budget::PendingPage;
 use crate::util::backoff::Backoff;
 
 /// Entries of one read. A larger entry comes in a page of its own.
@@ -45,13 +44,12 @@ pub struct ReplayPage {
 }
 
 /// Reads one page. It retries until the store answers and the key holds a stream.
-pub async fn read_page(hub: Hub, budget: Arc<ReplayBudget>, request: ReplayRequest) -> ReplayPage {
-    let ReplayRequest { channel, after, buffer_end, .. } = &request;
-    let (after, buffer_end) = (*after, *buffer_end);
+pub async fn read_page(StreamContext { hub, replay_budget, .. }: StreamContext, request: ReplayRequest) -> ReplayPage {
+    let ReplayRequest { ref channel, after, buffer_end, .. } = request;
     let (mut bytes, mut backoff) = (PAGE_BYTES, Backoff::new(RETRY_MIN, RETRY_MAX));
     hub.metrics().replay_page(request.is_first);
     let (mut page, permit) = loop {
-        let permit = budget.acquire(bytes).await;
+        let permit = replay_budget.acquire(bytes).await;
         match hub.read(channel, after, bytes).await {
             Ok(Page { needs: Some(needs), .. }) => bytes = needs,
             Ok(page) => break (page, permit),
@@ -64,7 +62,7 @@ pub async fn read_page(hub: Hub, budget: Arc<ReplayBudget>, request: ReplayReque
     };
     let mut frames = VecDeque::with_capacity(page.entries.len() + 1);
     if let Some((gap, position)) = gap_before(&request, &page) {
-        frames.push_back(gap_frame(hub.metrics(), &gap, position, channel));
+        frames.push_back(SequencedFrame::gap(&gap, position, channel));
     }
     let mut end = after;
     for (id, body) in page.entries.drain(..) {
@@ -75,18 +73,14 @@ pub async fn read_page(hub: Hub, budget: Arc<ReplayBudget>, request: ReplayReque
             }
             Body::TooLarge => {
                 let gap = Gap { after: end, resumed: id, certain: true, reason: GapReason::TooLarge };
-                frames.push_back(gap_frame(hub.metrics(), &gap, id, channel));
+                frames.push_back(SequencedFrame::gap(&gap, id, channel));
             }
             Body::Foreign => {}
         }
         end = id;
     }
-    ReplayPage { pending: budget.add_page(frames, permit), page, buffer_end, end }
-}
-
-fn gap_frame(metrics: &Metrics, gap: &Gap, position: StreamId, channel: &str) -> SequencedFrame {
-    metrics.gap(gap.reason.as_str());
-    SequencedFrame::gap(gap, position, channel)
+    frames.iter().filter_map(|frame| frame.gap).for_each(|reason| hub.metrics().gap(reason.as_str()));
+    ReplayPage { pending: replay_budget.add_page(frames, permit), page, buffer_end, end }
 }
 
 /// The gap between a position and the page that was read after it, if entries are or may be missing, and the position of a

@@ -11,8 +11,7 @@ use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
-use serde::Serialize;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -61,8 +60,7 @@ impl StreamInfo {
 }
 
 /// Why the gateway ended a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EndReason {
     /// The policy that allowed it was replaced, and the client has to be authorized again.
     Rotated,
@@ -77,7 +75,6 @@ impl EndReason {
     pub const ALL: [Self; 4] = [Self::Rotated, Self::Revoked, Self::Drained, Self::Expired];
 
     /// The name in metrics and the control API.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rotated => "rotated",
@@ -100,7 +97,6 @@ impl AbortSignal {
 
 impl StreamRegistry {
     /// Starts a registry and the task that ends its streams. Must be called within a runtime.
-    #[must_use]
     pub fn new(max_streams: usize) -> Self {
         let shared = Arc::new(Shared {
             max_streams,
@@ -114,20 +110,18 @@ impl StreamRegistry {
     }
 
     /// The number of open streams.
-    #[must_use]
     pub fn count(&self) -> usize {
-        self.0.lock().streams.len()
+        self.0.state.lock().streams.len()
     }
 
     /// The number of streams that the gateway ended for this reason.
-    #[must_use]
     pub fn ended(&self, reason: EndReason) -> u64 {
         self.0.ended[reason as usize].load(Ordering::Relaxed)
     }
 
     /// Up to `limit` matching streams with ids after `after`, each with its id.
     pub fn list(&self, after: u64, limit: usize, matches: impl Fn(&StreamInfo) -> bool) -> Vec<(u64, Arc<StreamInfo>)> {
-        let state = self.0.lock();
+        let state = self.0.state.lock();
         let streams = state.streams.range(after.saturating_add(1)..);
         let registered = streams.filter_map(|(id, stream)| Some((*id, Arc::clone(stream.info.as_ref()?))));
         registered.filter(|(_, info)| matches(info)).take(limit).collect()
@@ -136,7 +130,7 @@ impl StreamRegistry {
     /// A permit for one more stream on this connection; `None` if there are too many.
     #[must_use]
     pub fn admit(&self, abort: AbortSignal) -> Option<StreamPermit> {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         if state.streams.len() >= self.0.max_streams {
             return None;
         }
@@ -152,7 +146,7 @@ impl StreamRegistry {
     /// Ends all streams of older generations, spread over a window, so that their clients are authorized again. Streams that
     /// register later with an older generation are included. Returns the number of streams to end.
     pub fn rotate(&self, generation: u64, window: Duration) -> usize {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.rotation = Some((generation, window));
         let now = Instant::now();
         let is_old = |stream: &RegisteredStream| {
@@ -177,7 +171,7 @@ impl StreamRegistry {
 
     /// Ends all matching streams now, including those whose request is being decided. Returns how many are registered.
     pub fn revoke(&self, selector: &StreamSelector) -> usize {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.note_revocation(selector);
         let matches = |stream: &RegisteredStream| stream.info.as_ref().is_some_and(|info| info.matches(selector));
         let matching = state.streams.iter().filter(|(_, stream)| matches(stream));
@@ -194,12 +188,14 @@ impl StreamRegistry {
     /// Ends all streams, spread over a time, and waits until all are closed.
     pub async fn drain(&self, over: Duration) {
         {
-            let mut state = self.0.lock();
+            let mut state = self.0.state.lock();
             state.draining = true;
             let ids: Vec<u64> = state.streams.keys().copied().collect();
-            let now = Instant::now();
-            for (delay, id) in evenly(over, ids.len()).zip(ids) {
-                state.plan_end(id, now + delay, EndReason::Drained);
+            let step = over / u32::try_from(ids.len()).unwrap_or(u32::MAX).max(1);
+            let mut at = Instant::now();
+            for id in ids {
+                state.plan_end(id, at, EndReason::Drained);
+                at += step;
             }
         }
         self.0.step_added.notify_one();
@@ -215,13 +211,9 @@ impl StreamRegistry {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     /// Runs the steps that are due. Returns the time of the next one.
     fn run_due_steps(&self) -> Option<Instant> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let now = Instant::now();
         loop {
             let first @ (at, id, step) = *state.due.first()?;
@@ -241,12 +233,6 @@ impl Shared {
             }
         }
     }
-}
-
-/// Delays that are spread evenly over a time, the first of them zero.
-fn evenly(over: Duration, count: usize) -> impl Iterator<Item = Duration> {
-    let part = over / u32::try_from(count).unwrap_or(u32::MAX).max(1);
-    (0..).map(move |i| part * i)
 }
 
 /// Ends streams when it is time, until the registry and all permits are dropped.
@@ -274,32 +260,29 @@ impl StreamPermit {
     /// permit was given applies at once.
     pub fn register(&self, info: StreamInfo, expires: Option<Instant>) {
         let shared = &self.registry.0;
-        let mut state = shared.lock();
-        let late = state.rotation.filter(|(generation, _)| info.generation < *generation);
-        let draining = state.draining;
-        let revoked = state.was_revoked(&info, self.revocations);
+        let mut state = shared.state.lock();
+        let rotation = state.rotation.filter(|(generation, _)| info.generation < *generation);
+        let (draining, revoked) = (state.draining, state.was_revoked(&info, self.revocations));
         if let Some(stream) = state.streams.get_mut(&self.id) {
             stream.info = Some(Arc::new(info));
         }
         let now = Instant::now();
-        if revoked {
-            state.revoke(self.id, now);
-            drop(state);
-            shared.run_due_steps();
-            shared.step_added.notify_one();
-            return;
-        }
-        if let Some(at) = expires {
+        if let Some(at) = expires.filter(|_| !revoked) {
             state.plan_end(self.id, at, EndReason::Expired);
         }
-        if draining {
+        if revoked {
+            state.revoke(self.id, now);
+        } else if draining {
             state.plan_end(self.id, now, EndReason::Drained);
-        } else if let Some((_, window)) = late {
+        } else if let Some((_, window)) = rotation {
             state.plan_end(self.id, now + window.mul_f64(rand::random_range(0.0..1.0)), EndReason::Rotated);
         } else if expires.is_none() {
             return;
         }
         drop(state);
+        if revoked {
+            shared.run_due_steps();
+        }
         shared.step_added.notify_one();
     }
 
@@ -318,7 +301,7 @@ impl StreamPermit {
 
 impl Drop for StreamPermit {
     fn drop(&mut self) {
-        let mut state = self.registry.0.lock();
+        let mut state = self.registry.0.state.lock();
         let Some(stream) = state.streams.remove(&self.id) else { return };
         if let Some((at, reason)) = stream.planned_end {
             state.due.remove(&(at, self.id, Step::End(reason)));
