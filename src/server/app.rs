@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::artifact::sequence_ledger::SignaturePolicy;
 use crate::audit::Audit;
@@ -23,7 +23,6 @@ use crate::server::api_error::REFUSAL_CODES;
 use crate::server::control::stream_stats::StreamStatsCache;
 use crate::server::data::rejection_delay::RejectionDelay;
 use crate::server::recent_rejections::RecentRejections;
-use crate::server::shutdown_state::ShutdownState;
 use crate::shadow::shadow_policy::ShadowEvaluator;
 use crate::stream::StreamContext;
 use crate::stream::registry::StreamRegistry;
@@ -69,11 +68,22 @@ pub struct App {
     pub playground: Option<Playground>,
     pub(super) rejection_delay: RejectionDelay,
     pub(super) replays: Arc<ReplayBudget>,
-    pub(super) shutdown: ShutdownState,
+    pub(super) phase: watch::Sender<Phase>,
     pub(super) recent_rejections: RecentRejections,
     pub(super) stream_stats: StreamStatsCache,
     /// Limits how many policies are uploaded at once.
     pub(super) policy_uploads: Semaphore,
+}
+
+/// The phases of a node's life, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// Ready and serving.
+    Running,
+    /// Serving, and reported as not ready, so that load balancers send no more clients.
+    NotReady,
+    /// The data port is closed and streams are being closed.
+    Draining,
 }
 
 /// The content of the playground.
@@ -118,7 +128,7 @@ impl App {
                 authorizer.generations(),
             ),
             replays: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
-            shutdown: ShutdownState::new(),
+            phase: watch::Sender::new(Phase::Running),
             recent_rejections: RecentRejections::default(),
             stream_stats: StreamStatsCache::default(),
             fleet: OnceLock::new(),
@@ -164,8 +174,18 @@ impl App {
         self.rejection_delay.delayed()
     }
 
+    /// Whether the shutdown has begun: the node is not ready any more.
     pub(super) fn is_draining(&self) -> bool {
-        self.shutdown.has_begun()
+        *self.phase.borrow() >= Phase::NotReady
+    }
+
+    /// Waits until endless responses have to end.
+    pub(super) fn draining(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut phase = self.phase.subscribe();
+        async move {
+            // A closed channel means that the node was dropped: that is an end, too.
+            let _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
+        }
     }
 }
 

@@ -38,15 +38,6 @@ pub enum PortKind {
     Control,
 }
 
-impl PortKind {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Data => "data",
-            Self::Control => "control",
-        }
-    }
-}
-
 /// An open port.
 pub struct Port {
     /// Whether the port is closing. The accept loop and every connection hold a receiver; the port is closed when the last one is dropped.
@@ -158,7 +149,7 @@ fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, cl
         })
     });
     let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
-    let counted = metrics.connection(kind.name());
+    let counted = metrics.connection(if kind == PortKind::Data { "data" } else { "control" });
     tokio::spawn(async move {
         let _counted = counted;
         let mut connection = std::pin::pin!(connection);

@@ -8,11 +8,9 @@ mod body;
 mod connection;
 mod control;
 pub mod data;
-mod readiness;
 mod recent_rejections;
 mod respond;
 mod shutdown;
-mod shutdown_state;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
-use crate::server::app::App;
+use crate::server::app::{App, Phase};
 use crate::server::connection::Port;
-use crate::server::shutdown_state::Phase;
 
 /// Time for what is still being written after all streams have been asked to close.
 const GRACE: Duration = Duration::from_secs(2);
@@ -15,12 +14,12 @@ const GRACE: Duration = Duration::from_secs(2);
 pub async fn shutdown(app: &App, data: Port, control: Port, inherited: bool) {
     let live = app.live();
     let (delay, duration) = (if inherited { Duration::ZERO } else { live.drain_delay }, live.drain_duration);
-    app.shutdown.enter(Phase::NotReady);
+    app.phase.send_replace(Phase::NotReady);
     if !delay.is_zero() {
         tracing::info!(?delay, "shutting down: reporting not ready, serving until drain.delay is over");
         tokio::time::sleep(delay).await;
     }
-    app.shutdown.enter(Phase::Draining);
+    app.phase.send_replace(Phase::Draining);
     tracing::info!(streams = app.streams.count(), ?duration, "draining");
     // Delayed requests are decided now.
     app.rejection_delay.close();

@@ -5,9 +5,8 @@ use prometheus::TextEncoder;
 
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
-use crate::server::readiness::{Readiness, StoreState};
-use crate::server::respond;
-use crate::server::respond::Response;
+use crate::server::control::health::{Readiness, StoreState};
+use crate::server::respond::{self, Response};
 use crate::stream::registry::EndReason;
 use crate::telemetry::metrics::MetricBuilder;
 use crate::telemetry::process;

@@ -4,8 +4,7 @@ pub(crate) mod emit;
 mod fleet;
 mod health;
 mod metrics;
-mod openapi;
-mod page;
+mod pages;
 mod params;
 pub(crate) mod policy;
 mod revoke;
@@ -55,13 +54,13 @@ const fn route(method: Method, path: &'static str, access: Access, handler: Hand
 /// All endpoints. `openapi.json` describes their requests and responses; a test compares both.
 const ROUTES: &[Route] = &[
     route(Method::GET, "/healthz", Public, |_, _| Box::pin(health::live())),
-    route(Method::GET, "/", Browser, |_, _| Box::pin(page::page())),
-    route(Method::GET, "/openapi.json", Browser, |_, _| Box::pin(openapi::document())),
+    route(Method::GET, "/", Browser, |_, _| Box::pin(pages::status_page())),
+    route(Method::GET, "/openapi.json", Browser, |_, _| Box::pin(pages::openapi())),
     route(Method::GET, "/readyz", Operator, |app, _| Box::pin(health::ready(app))),
     route(Method::GET, "/metrics", Operator, |app, _| Box::pin(metrics::answer(app))),
     route(Method::GET, "/v1/status", Operator, |app, _| Box::pin(status::status(app))),
     route(Method::GET, "/v1/streams", Operator, |app, request| Box::pin(streams::list(app, request))),
-    route(Method::GET, "/v1/policy", Operator, |app, request| Box::pin(async move { Ok(policy::get(app, &request)) })),
+    route(Method::GET, "/v1/policy", Operator, |app, request| Box::pin(policy::get(app, request))),
     route(Method::PUT, "/v1/policy", Operator, |app, request| Box::pin(policy::put(app, request))),
     route(Method::POST, "/v1/policy/rollback", Operator, |app, request| Box::pin(policy::rollback(app, request))),
     route(Method::GET, "/v1/fleet", Operator, |app, _| Box::pin(fleet::get(app))),

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use crate::policy::info::PolicyInfo;
@@ -12,8 +11,7 @@ use crate::server::app::App;
 use crate::server::control::fleet;
 use crate::server::control::stream_stats::StreamStats;
 use crate::server::recent_rejections::truncate;
-use crate::server::respond;
-use crate::server::respond::Response;
+use crate::server::respond::{self, Response};
 use crate::stream::registry::EndReason;
 use crate::telemetry::process;
 use crate::util::clock::now_ms;
@@ -25,18 +23,18 @@ const NODES_TIMEOUT: Duration = Duration::from_secs(1);
 pub async fn status(app: &App) -> Result<Response, ApiError> {
     let nodes = tokio::time::timeout(NODES_TIMEOUT, fleet::nodes(app));
     let (readiness, nodes) = tokio::join!(app.readiness(), nodes);
-    let top = app.stream_stats.get(&app.streams).await?;
+    let stats = app.stream_stats.get(&app.streams).await?;
     let (received, sent) = app.metrics.events();
-    let body = json!({
+    Ok(respond::ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "node": app.node(),
         "now": now_ms(),
         "started_at": app.started_at,
         "ready": readiness.is_ready(),
         "draining": readiness.draining,
-        "store": readiness.store.as_str(),
+        "store": readiness.store,
         "policy": policy(app),
-        "streams": streams(app, &top),
+        "streams": streams(app, &stats),
         "stream_requests": app.metrics.stream_requests(),
         "decisions": decisions(app),
         "events": { "received": received, "sent": sent },
@@ -51,8 +49,7 @@ pub async fn status(app: &App) -> Result<Response, ApiError> {
         "revocations": app.authorizer.revocations().list().len(),
         "nodes": nodes.unwrap_or_default(),
         "shadow": shadow(app),
-    });
-    Ok(respond::json(StatusCode::OK, &body))
+    })))
 }
 
 /// The shadow policy's report without its disagreements, which `/v1/policy/shadow` has.
@@ -69,32 +66,30 @@ fn policy(app: &App) -> Value {
     let status = app.rollout.status();
     let active = app.authorizer.active();
     let past: Vec<&PolicyInfo> = status.activations.iter().map(|info| &**info).collect();
-    let retired = app
-        .authorizer
-        .retired()
-        .into_iter()
-        .map(|old| json!({ "generation": old.info.generation, "decisions_in_progress": old.decisions }));
+    let retired: Vec<Value> = (app.authorizer.retired().iter())
+        .map(|old| json!({ "generation": old.info.generation, "decisions_in_progress": old.decisions }))
+        .collect();
     json!({
         "allow_all": app.authorizer.compiler().is_none(),
         "active": active.as_deref(),
-        "retired": retired.collect::<Vec<_>>(),
+        "retired": retired,
         "activations": *app.authorizer.generations().borrow(),
         "history": past,
-        "failures": status.failures.iter().map(|refused| failure(refused)).collect::<Vec<_>>(),
+        "failures": status.failures.iter().map(|error| failure(error)).collect::<Vec<_>>(),
     })
 }
 
 /// A failed activation. The reason is truncated, since a compiler's message may be long.
-fn failure(refused: &ActivationError) -> Value {
+fn failure(error: &ActivationError) -> Value {
     json!({
-        "time": refused.time,
-        "stage": refused.stage.as_str(),
-        "reason": truncate(&refused.reason),
-        "source": refused.origin.source,
+        "time": error.time,
+        "stage": error.stage,
+        "reason": truncate(&error.reason),
+        "source": error.origin.source,
     })
 }
 
-fn streams(app: &App, top: &StreamStats) -> Value {
+fn streams(app: &App, stats: &StreamStats) -> Value {
     let ended: Map<String, Value> =
         EndReason::ALL.iter().map(|reason| (reason.as_str().to_owned(), app.streams.ended(*reason).into())).collect();
     json!({
@@ -102,7 +97,7 @@ fn streams(app: &App, top: &StreamStats) -> Value {
         "limit": app.config.stream.max_streams,
         "delayed": app.delayed_requests(),
         "ended": ended,
-        "top": top,
+        "top": stats,
     })
 }
 

@@ -45,22 +45,16 @@ pub struct StreamStats {
     pub by_generation: BTreeMap<u64, usize>,
 }
 
-/// Caches the last statistics. The lock is held while streams are counted, so it is one that callers await.
+/// Caches the last statistics, with the time at which they expire. The lock is held while streams are counted, so it is one that callers await.
 #[derive(Default)]
-pub struct StreamStatsCache(Arc<Mutex<Option<CachedStats>>>);
-
-struct CachedStats {
-    stats: Arc<StreamStats>,
-    /// Until then they are reused.
-    expires_at: Instant,
-}
+pub struct StreamStatsCache(Arc<Mutex<Option<(Arc<StreamStats>, Instant)>>>);
 
 impl StreamStatsCache {
     /// The cached statistics, or new ones. Concurrent callers wait for one count, which runs on a thread for blocking work: counting many
     /// streams takes long enough to delay the streams of a runtime worker. Fails if that thread panics.
     pub async fn get(&self, streams: &StreamRegistry) -> Result<Arc<StreamStats>, JoinError> {
         let mut cached = Arc::clone(&self.0).lock_owned().await;
-        if let Some(CachedStats { stats, expires_at }) = &*cached
+        if let Some((stats, expires_at)) = &*cached
             && Instant::now() < *expires_at
         {
             return Ok(Arc::clone(stats));
@@ -71,7 +65,7 @@ impl StreamStatsCache {
             let start = Instant::now();
             let stats = Arc::new(count(&streams));
             let expires_at = Instant::now() + MIN_AGE.max(start.elapsed() * AGE_PER_COST);
-            *cached = Some(CachedStats { stats: Arc::clone(&stats), expires_at });
+            *cached = Some((Arc::clone(&stats), expires_at));
             stats
         })
         .await

@@ -16,8 +16,7 @@ use serde_json::json;
 
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
-use crate::server::respond;
-use crate::server::respond::Response;
+use crate::server::respond::{self, Response};
 
 /// Answers a request to the data port.
 pub async fn answer(app: &Arc<App>, request: Request<Incoming>, peer: SocketAddr) -> Response {

@@ -1,16 +1,13 @@
 //! `/redis`: the part of the Upstash REST protocol that the npm package's server half uses. Errors are strings, as in that protocol.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::stream;
 use http::{HeaderMap, Method, Request, StatusCode};
-use http_body::Frame;
-use http_body_util::StreamBody;
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
@@ -19,10 +16,8 @@ use crate::server::access::shows_token;
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
 use crate::server::body::read_body;
-use crate::server::respond;
-use crate::server::respond::Response;
+use crate::server::respond::{self, Response};
 
-use crate::channel::raw_subscription::RawSubscription;
 use crate::store::StoreError;
 use crate::store::command::{Command, Reply};
 
@@ -85,7 +80,7 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Response
     match &*path {
         "" => {
             let reply = run(app, &body).await?;
-            Ok(respond::json(StatusCode::OK, &json!({ "result": to_json(reply, in_base64) })))
+            Ok(respond::ok(json!({ "result": to_json(reply, in_base64) })))
         }
         "pipeline" => pipeline(app, &body, in_base64).await,
         _ => Err(ApiError::NotFound),
@@ -107,7 +102,7 @@ async fn pipeline(app: &App, body: &Value, in_base64: bool) -> Result<Response, 
             Err(error) => json!({ "error": error_text(&error) }),
         });
     }
-    Ok(respond::json(StatusCode::OK, &Value::Array(results)))
+    Ok(respond::ok(results))
 }
 
 async fn run(app: &App, body: &Value) -> Result<Reply, ApiError> {
@@ -142,41 +137,32 @@ fn subscribe(app: &App, channel: &str, headers: HeaderMap) -> Result<Response, A
     if !app.permits(&channel) {
         return Err(ApiError::ChannelNotAllowed(channel));
     }
-    let listener = Listener { tap: app.hub.subscribe_raw(&channel), channel, greeted: false };
-    let frames = stream::unfold(listener, |mut listener| async move {
-        let frame = listener.next().await?;
-        Some((Ok::<_, Infallible>(Frame::data(frame)), listener))
+    // A line break would end a frame.
+    let name = channel.replace(['\n', '\r'], " ");
+    let frames = stream::unfold((app.hub.subscribe_raw(&channel), false), move |(mut subscription, is_ready)| {
+        let name = name.clone();
+        async move {
+            let frame = if is_ready {
+                match tokio::time::timeout(HEARTBEAT, subscription.next()).await {
+                    // In JSON a line break is whitespace between tokens; other messages lose it.
+                    Ok(message) => {
+                        let text = String::from_utf8_lossy(&message?).replace(['\n', '\r'], " ");
+                        format!("data: message,{name},{text}\n\n")
+                    }
+                    Err(_) => ": ping\n\n".to_owned(),
+                }
+            } else {
+                subscription.ready().await;
+                format!("data: subscribe,{name},1\n\n")
+            };
+            Some((Bytes::from(frame), (subscription, true)))
+        }
     });
-    let (draining, mut options) = (app.shutdown.draining(), app.options.subscribe());
+    let (draining, mut options) = (app.draining(), app.options.subscribe());
     let end = async move {
         // A subscription ends when its token is removed from the configuration.
         let removed = options.wait_for(|live| !shows_token(&headers, &live.rest_tokens));
         tokio::select! { () = draining => {}, _ = removed => {} }
     };
-    Ok(respond::event_stream(StreamBody::new(frames.take_until(Box::pin(end)))))
-}
-
-struct Listener {
-    tap: RawSubscription,
-    channel: String,
-    greeted: bool,
-}
-
-impl Listener {
-    async fn next(&mut self) -> Option<Bytes> {
-        let channel = self.channel.replace(['\n', '\r'], " ");
-        if !self.greeted {
-            self.tap.ready().await;
-            self.greeted = true;
-            return Some(format!("data: subscribe,{channel},1\n\n").into());
-        }
-        match tokio::time::timeout(HEARTBEAT, self.tap.next()).await {
-            Ok(message) => {
-                // A line break would end the frame. In JSON it is whitespace between tokens; other messages lose it.
-                let text = String::from_utf8_lossy(&message?).replace(['\n', '\r'], " ");
-                Some(format!("data: message,{channel},{text}\n\n").into())
-            }
-            Err(_) => Some(Bytes::from_static(b": ping\n\n")),
-        }
-    }
+    Ok(respond::frames(frames, end))
 }

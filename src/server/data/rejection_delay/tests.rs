@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::*;
 use crate::policy::{Failure, Grant, Rejection};
@@ -163,7 +163,7 @@ async fn number_of_delayed_requests_and_remembered_clients_is_bounded() {
     // The number of remembered clients is bounded.
     let many = |n| request(&format!("/{n}"), None);
     (0..1_000).for_each(|n| fixture.reject(&many(n)));
-    let rejected_clients = fixture.rejections.rejected();
+    let rejected_clients = fixture.rejections.rejected.lock();
     assert!(
         rejected_clients.young.len() + rejected_clients.old.len() <= 2 * 2 * REMEMBERED_PER_PERMIT,
         "{}",
