@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::channel::sequencer::SequencedFrame;
+use crate::channel::frame::SequencedFrame;
 use crate::event::StreamId;
 
 /// The cost of a buffered frame in addition to its bytes: the struct and the allocation.

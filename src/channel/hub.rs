@@ -11,8 +11,7 @@ use tokio::time::Instant;
 
 use crate::channel::barrier::CommandBarrier;
 use crate::channel::buffer::{BufferBudget, EventBuffer};
-use crate::channel::membership::Membership;
-use crate::channel::raw_subscription::RawSubscription;
+use crate::channel::membership::{Membership, RawSubscription};
 use crate::channel::reader::{StoreReader, jitter};
 use crate::channel::sequencer::{PayloadBudget, Sequencer};
 use crate::channel::{Channel, Link};

@@ -3,10 +3,9 @@
 
 pub(crate) mod barrier;
 pub(crate) mod buffer;
-pub(crate) mod gap;
+pub(crate) mod frame;
 pub mod hub;
 pub(crate) mod membership;
-pub mod raw_subscription;
 pub(crate) mod reader;
 pub(crate) mod sequencer;
 

@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::artifact::sequence_ledger::SignaturePolicy;
 use crate::audit::Audit;
 use crate::authz::authorizer::Authorizer;
-use crate::channel::gap::GapReason;
+use crate::channel::frame::GapReason;
 use crate::channel::hub::Hub;
 use crate::config::Config;
 use crate::config::reloadable::{Live, Options};
@@ -159,6 +159,11 @@ impl App {
     /// Whether the configuration allows this key as a channel.
     pub fn permits(&self, name: &str) -> bool {
         self.live().channels.permit(name, &self.authorizer.context().env.lookup_prefixes)
+    }
+
+    /// The fleet, if it manages this node's policy.
+    pub(super) fn managing_fleet(&self) -> Option<&Arc<Fleet>> {
+        self.fleet.get().filter(|fleet| fleet.is_fleet_managed())
     }
 
     pub(super) fn stream_context(&self) -> StreamContext {

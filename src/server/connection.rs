@@ -38,30 +38,13 @@ pub enum PortKind {
     Control,
 }
 
-/// An open port.
-pub struct Port {
-    /// Whether the port is closing. The accept loop and every connection hold a receiver; the port is closed when the last one is dropped.
-    closing: watch::Sender<bool>,
-}
-
-impl Port {
-    /// Starts to accept connections.
-    pub fn open(listener: Listener, kind: PortKind, app: &Arc<App>) -> Self {
-        let (closing, receiver) = watch::channel(false);
-        tokio::spawn(accept(listener, kind, Arc::clone(app), receiver));
-        Self { closing }
-    }
-
-    /// Accepts no more connections. Open connections complete their responses and close: HTTP/1.1 after the current response, HTTP/2
-    /// (`GOAWAY`) after all of them.
-    pub fn close(&self) {
-        self.closing.send_replace(true);
-    }
-
-    /// Waits until all connections have ended.
-    pub async fn closed(&self) {
-        self.closing.closed().await;
-    }
+/// Starts to accept connections. Sending `true` closes the port: it accepts no more connections, and open ones complete their responses
+/// and close, HTTP/1.1 after the current response, HTTP/2 (`GOAWAY`) after all of them. The accept loop and every connection hold a
+/// receiver, so the channel is closed when the last connection has ended.
+pub fn open_port(listener: Listener, kind: PortKind, app: &Arc<App>) -> watch::Sender<bool> {
+    let (closing, receiver) = watch::channel(false);
+    tokio::spawn(accept(listener, kind, Arc::clone(app), receiver));
+    closing
 }
 
 async fn accept(listener: Listener, kind: PortKind, app: Arc<App>, closing: watch::Receiver<bool>) {
@@ -176,7 +159,7 @@ fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, cl
                 tracing::debug!(%peer, "aborted a connection: its client does not read");
             }
         }
-        // Held until here: `Port::closed` waits for it.
+        // Held until here: the shutdown waits for it.
         drop(closing);
     });
 }

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use crate::channel::frame::SequencedFrame;
 use crate::channel::membership::{Cursor, Membership, OpenResult, PullResult, StartPosition};
-use crate::channel::sequencer::SequencedFrame;
 use crate::event::StreamId;
 use crate::stream::StreamContext;
 use crate::stream::chunk::Chunk;

@@ -4,8 +4,7 @@ use std::fmt::Write;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::channel::gap::Gap;
-use crate::channel::sequencer::SequencedFrame;
+use crate::channel::frame::{Gap, SequencedFrame};
 use crate::event::{StreamId, json_string};
 use crate::stream::position::Positions;
 
@@ -72,7 +71,7 @@ impl Chunk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::gap::GapReason;
+    use crate::channel::frame::GapReason;
     use crate::event::user_frame;
 
     fn event(ms: u64, frame: &Bytes) -> SequencedFrame {

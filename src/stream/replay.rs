@@ -5,8 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::channel::gap::{Gap, GapReason};
-use crate::channel::sequencer::SequencedFrame;
+use crate::channel::frame::{Gap, GapReason, SequencedFrame};
 use crate::event::{Body, StreamId, user_frame};
 use crate::store::Page;
 use crate::stream::StreamContext;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::channel::sequencer::SequencedFrame;
+use crate::channel::frame::SequencedFrame;
 
 /// Bytes of memory for a byte of entries: the reply, its decoded fields, and the frames. Small entries need the most.
 const MEMORY_FACTOR: usize = 4;

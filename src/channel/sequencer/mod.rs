@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::channel::gap::{Gap, GapReason};
+use crate::channel::frame::{Gap, GapReason, SequencedFrame};
 use crate::event::{Body, EventNotification, StreamId, user_frame};
 use crate::store::Page;
 
@@ -46,23 +46,6 @@ impl PayloadBudget {
 
     fn release(&self, bytes: usize) {
         self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-/// A frame that goes out to the streams of a channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SequencedFrame {
-    /// The position of a client that has received the frame.
-    pub position: StreamId,
-    /// The `data:` line and the blank line after it.
-    pub bytes: Bytes,
-    /// The reason, if the frame reports a gap; `None` for an event.
-    pub gap: Option<GapReason>,
-}
-
-impl SequencedFrame {
-    pub fn gap(gap: &Gap, position: StreamId, channel: &str) -> Self {
-        Self { position, bytes: gap.frame(channel), gap: Some(gap.reason) }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The control port: for operators and local emitters; web pages of other origins cannot use it.
 
 pub(crate) mod emit;
-mod fleet;
 mod health;
 mod metrics;
 mod pages;
@@ -63,7 +62,7 @@ const ROUTES: &[Route] = &[
     route(Method::GET, "/v1/policy", Operator, |app, request| Box::pin(policy::get(app, request))),
     route(Method::PUT, "/v1/policy", Operator, |app, request| Box::pin(policy::put(app, request))),
     route(Method::POST, "/v1/policy/rollback", Operator, |app, request| Box::pin(policy::rollback(app, request))),
-    route(Method::GET, "/v1/fleet", Operator, |app, _| Box::pin(fleet::get(app))),
+    route(Method::GET, "/v1/fleet", Operator, |app, _| Box::pin(status::fleet(app))),
     route(Method::GET, "/v1/policy/shadow", Operator, |app, _| Box::pin(shadow::get(app))),
     route(Method::PUT, "/v1/policy/shadow", Operator, |app, request| Box::pin(shadow::put(app, request))),
     route(Method::DELETE, "/v1/policy/shadow", Operator, |app, _| Box::pin(shadow::delete(app))),

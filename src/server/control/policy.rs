@@ -14,9 +14,10 @@ use tokio::sync::SemaphorePermit;
 use tokio::task::spawn_blocking;
 
 use crate::artifact::bundle::PolicyBundle;
+use crate::artifact::signature::Signature;
 use crate::config::policy::PolicyMode;
 use crate::fleet::node::Fleet;
-use crate::fleet::push::{PushOptions, push};
+use crate::fleet::push::{self, PushOptions};
 use crate::fleet::status::FleetStatus;
 use crate::policy::info::PolicyInfo;
 use crate::rollout::pipeline::MAX_CASES;
@@ -24,7 +25,6 @@ use crate::rollout::replace::{Precondition, Replacement, ReplacementRequest, Rep
 use crate::server::api_error::ApiError;
 use crate::server::app::{App, MAX_POLICY_UPLOADS};
 use crate::server::body::{ExpectedBody, from_json, json_body, json_bytes, read_body};
-use crate::server::control::fleet;
 use crate::server::control::params::Params;
 use crate::server::respond::{self, Response, with_etag};
 use crate::wasm::load_error::MAX_COMPONENT_BYTES;
@@ -119,7 +119,7 @@ pub struct PolicyChange<'a> {
 impl<'a> PolicyChange<'a> {
     /// Reads a request that may have the `known` parameters. Fails where the policy cannot be changed through this port.
     pub fn read(app: &'a App, request: &Request<Incoming>, known: &[&str]) -> Result<Self, ApiError> {
-        let fleet = fleet::managing(app);
+        let fleet = app.managing_fleet();
         if fleet.is_none() && app.config.policy_mode == PolicyMode::Fleet {
             let text = "the fleet manages the policy (policy.source): use `tidegate policy push` and `rollback`";
             return Err(ApiError::PolicyNotManagedHere(text));
@@ -165,11 +165,11 @@ impl<'a> PolicyChange<'a> {
         bundle: PolicyBundle,
         rollback_of: Option<u64>,
     ) -> Result<Response, ApiError> {
-        let bundle = fleet::push_bundle(bundle)?;
+        let bundle = push_bundle(bundle)?;
         let timeout = self.timeout.unwrap_or(PREPARE_TIMEOUT);
         let options = PushOptions { dry_run: self.dry_run, timeout, allow_no_nodes: false, rollback_of };
         let fleet = Arc::clone(fleet);
-        let pushed = tokio::spawn(async move { push(fleet.store(), bundle, options).await }).await??;
+        let pushed = tokio::spawn(async move { push::push(fleet.store(), bundle, options).await }).await??;
         Ok(with_etag(respond::ok(pushed), self.app.authorizer.active().as_deref()))
     }
 }
@@ -202,6 +202,13 @@ fn parse_bundle(body: &[u8]) -> Result<PolicyBundle, ApiError> {
         reason: format!("component is not base64: {cause}; right would be {example}"),
     })?;
     Ok(PolicyBundle { cases, signature, ..PolicyBundle::new(component) })
+}
+
+/// A bundle for a push. A malformed signature is the failure that a node with a policy of its own reports: the stage `verified`.
+pub fn push_bundle(bundle: PolicyBundle) -> Result<push::Bundle, ApiError> {
+    let signature = bundle.signature.as_deref().map(|text| Signature::parse(text.as_bytes())).transpose();
+    let signature = signature.map_err(|cause| ApiError::InvalidSignature { cause, digest: bundle.digest })?;
+    Ok(push::Bundle { component: bundle.component.to_vec(), cases: bundle.cases, signature })
 }
 
 /// Whether `if-match` and `if-none-match` allow a change, given the active policy.
@@ -253,5 +260,15 @@ mod tests {
             let is_allowed = precondition(&headers);
             assert_eq!((is_allowed(Some(&info)), is_allowed(None)), (with, without), "{name}: {value}");
         }
+    }
+
+    #[test]
+    fn malformed_signature_is_a_failed_activation() {
+        let signed = |signature: &str| PolicyBundle { signature: Some(signature.into()), ..PolicyBundle::new(vec![1]) };
+        for malformed in ["", "{}", "signed"] {
+            let status = push_bundle(signed(malformed)).err().map(|error| error.status());
+            assert_eq!(status, Some(StatusCode::UNPROCESSABLE_ENTITY), "{malformed:?}");
+        }
+        assert!(push_bundle(PolicyBundle::new(vec![1])).is_ok());
     }
 }

@@ -17,16 +17,15 @@ use crate::rollout::replace::ReplacementSource;
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
 use crate::server::body::{ExpectedBody, json_body};
-use crate::server::control::fleet;
 use crate::server::control::params::Params;
-use crate::server::control::policy::{MAX_COMMAND_BYTES, PolicyChange, TIMEOUT, upload};
+use crate::server::control::policy::{MAX_COMMAND_BYTES, PolicyChange, TIMEOUT, push_bundle, upload};
 use crate::server::respond::{self, Response};
 use crate::shadow::shadow_policy::ShadowSampling;
 use crate::util::ratio::Ratio;
 
 /// `GET /v1/policy/shadow`
 pub async fn get(app: &App) -> Result<Response, ApiError> {
-    if let Some(fleet) = fleet::managing(app) {
+    if let Some(fleet) = app.managing_fleet() {
         match (push::status(fleet.store()).await, app.shadow.current()) {
             (Ok(status), _) => return Ok(fleet_report(app, &status)),
             // The node's own, of its configuration.
@@ -42,8 +41,8 @@ pub async fn get(app: &App) -> Result<Response, ApiError> {
 pub async fn put(app: &App, request: Request<Incoming>) -> Result<Response, ApiError> {
     let share = Params::read(request.uri(), &["share"])?.share("share")?.unwrap_or(app.live().shadow.share);
     let (bundle, _permit) = upload(app, request).await?;
-    if let Some(fleet) = fleet::managing(app) {
-        let bundle = fleet::push_bundle(bundle)?;
+    if let Some(fleet) = app.managing_fleet() {
+        let bundle = push_bundle(bundle)?;
         let share = Ratio::try_from(share).map_err(|error| ApiError::InvalidParameter(error.to_string()))?;
         let pushed = push::set(fleet.store(), &bundle, share).await?;
         let status = push::wait_reported(fleet.store(), &pushed, SHADOW_REPORT_TIMEOUT).await?;
@@ -56,7 +55,7 @@ pub async fn put(app: &App, request: Request<Incoming>) -> Result<Response, ApiE
 
 /// `DELETE /v1/policy/shadow`: the last report.
 pub async fn delete(app: &App) -> Result<Response, ApiError> {
-    if let Some(fleet) = fleet::managing(app) {
+    if let Some(fleet) = app.managing_fleet() {
         match push::remove(fleet.store()).await {
             Ok(Some(status)) => return Ok(fleet_report(app, &status)),
             Ok(None) => return Ok(respond::ok(json!({ "unreadable": true }))),

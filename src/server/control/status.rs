@@ -1,14 +1,15 @@
-//! `GET /v1/status`: the status of this node, for the page at `/` and for scripts.
+//! `GET /v1/status`: the status of this node, for the page at `/` and for scripts; and `GET /v1/fleet`: that of all nodes.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use crate::fleet::node_status;
+use crate::fleet::status::FleetStatus;
 use crate::policy::info::PolicyInfo;
 use crate::rollout::stage::ActivationError;
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
-use crate::server::control::fleet;
 use crate::server::control::stream_stats::StreamStats;
 use crate::server::recent_rejections::truncate;
 use crate::server::respond::{self, Response};
@@ -21,7 +22,7 @@ const NODES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// `GET /v1/status`
 pub async fn status(app: &App) -> Result<Response, ApiError> {
-    let nodes = tokio::time::timeout(NODES_TIMEOUT, fleet::nodes(app));
+    let nodes = tokio::time::timeout(NODES_TIMEOUT, nodes(app));
     let (readiness, nodes) = tokio::join!(app.readiness(), nodes);
     let stats = app.stream_stats.get(&app.streams).await?;
     let (received, sent) = app.metrics.events();
@@ -50,6 +51,21 @@ pub async fn status(app: &App) -> Result<Response, ApiError> {
         "nodes": nodes.unwrap_or_default(),
         "shadow": shadow(app),
     })))
+}
+
+/// `GET /v1/fleet`
+pub async fn fleet(app: &App) -> Result<Response, ApiError> {
+    let fleet = app.fleet.get().ok_or(ApiError::NoFleet("a node on memory: is alone and has no fleet"))?;
+    let mut body = json!(FleetStatus::of(fleet.store()).await?);
+    body["fleet_managed"] = fleet.is_fleet_managed().into();
+    body["error"] = fleet.error().into();
+    Ok(respond::ok(body))
+}
+
+/// The status of all nodes; null without a fleet, or while the store is unavailable.
+async fn nodes(app: &App) -> Value {
+    let Some(fleet) = app.fleet.get() else { return Value::Null };
+    node_status::live_nodes(fleet.store()).await.map_or(Value::Null, |nodes| json!(nodes))
 }
 
 /// The shadow policy's report without its disagreements, which `/v1/policy/shadow` has.

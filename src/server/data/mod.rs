@@ -1,6 +1,5 @@
 //! The data port: streams, the emitter's REST protocol, and the playground.
 
-mod cors;
 pub mod playground;
 mod redis_rest;
 pub(crate) mod rejection_delay;

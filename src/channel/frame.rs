@@ -1,8 +1,25 @@
-//! Gaps: reports to clients that entries of a channel are or may be missing.
+//! The frames that a channel delivers to its streams: events, and gaps, which report that entries are or may be missing.
 
 use bytes::Bytes;
 
 use crate::event::{StreamId, json_string};
+
+/// A frame that goes out to the streams of a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SequencedFrame {
+    /// The position of a client that has received the frame.
+    pub position: StreamId,
+    /// The `data:` line and the blank line after it.
+    pub bytes: Bytes,
+    /// The reason, if the frame reports a gap; `None` for an event.
+    pub gap: Option<GapReason>,
+}
+
+impl SequencedFrame {
+    pub fn gap(gap: &Gap, position: StreamId, channel: &str) -> Self {
+        Self { position, bytes: gap.frame(channel), gap: Some(gap.reason) }
+    }
+}
 
 /// Why entries are or may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
