@@ -15,12 +15,6 @@ pub struct SequencedFrame {
     pub gap: Option<GapReason>,
 }
 
-impl SequencedFrame {
-    pub fn gap(gap: &Gap, position: StreamId, channel: &str) -> Self {
-        Self { position, bytes: gap.frame(channel), gap: Some(gap.reason) }
-    }
-}
-
 /// Why entries are or may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GapReason {
@@ -59,13 +53,14 @@ pub struct Gap {
 }
 
 impl Gap {
-    /// The `data:` line of the gap and the blank line after it.
-    pub fn frame(&self, channel: &str) -> Bytes {
+    /// The frame that reports the gap; `position` is that of a client that has received it.
+    pub fn frame(&self, position: StreamId, channel: &str) -> SequencedFrame {
         let Self { after, resumed, certain, reason } = self;
         let (channel, reason) = (json_string(channel), reason.as_str());
-        Bytes::from(format!(
+        let bytes = format!(
             "data: {{\"type\":\"gap\",\"channel\":{channel},\"after\":\"{after}\",\"resumed\":\"{resumed}\",\
              \"certain\":{certain},\"reason\":\"{reason}\"}}\n\n"
-        ))
+        );
+        SequencedFrame { position, bytes: bytes.into(), gap: Some(self.reason) }
     }
 }

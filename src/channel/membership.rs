@@ -29,7 +29,7 @@ pub enum StartPosition {
 }
 
 /// Where a stream is in a channel.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
     /// Everything up to here was delivered to the stream.
     pub position: StreamId,
@@ -45,13 +45,7 @@ pub struct Cursor {
 
 impl Cursor {
     fn new(channel: &ChannelState, position: StreamId) -> Self {
-        Self {
-            position,
-            next_index: channel.buffer.index_after(position),
-            epoch: channel.epoch,
-            existed_to: StreamId::ZERO,
-            is_entry: false,
-        }
+        Self { position, next_index: channel.buffer.index_after(position), epoch: channel.epoch, ..Self::default() }
     }
 
     /// Whether the next frame has to be read from the store.

@@ -67,7 +67,7 @@ pub struct App {
     /// The playground of `tidegate dev`.
     pub playground: Option<Playground>,
     pub(super) rejection_delay: RejectionDelay,
-    pub(super) replays: Arc<ReplayBudget>,
+    pub(super) stream_context: StreamContext,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) recent_rejections: RecentRejections,
     pub(super) stream_stats: StreamStatsCache,
@@ -127,7 +127,11 @@ impl App {
                 config.stream.max_streams.div_ceil(STREAMS_PER_DELAYED_REQUEST),
                 authorizer.generations(),
             ),
-            replays: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
+            stream_context: StreamContext {
+                hub: hub.clone(),
+                replay_budget: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
+                ping_interval: config.stream.ping_interval,
+            },
             phase: watch::Sender::new(Phase::Running),
             recent_rejections: RecentRejections::default(),
             stream_stats: StreamStatsCache::default(),
@@ -164,14 +168,6 @@ impl App {
     /// The fleet, if it manages this node's policy.
     pub(super) fn managing_fleet(&self) -> Option<&Arc<Fleet>> {
         self.fleet.get().filter(|fleet| fleet.is_fleet_managed())
-    }
-
-    pub(super) fn stream_context(&self) -> StreamContext {
-        StreamContext {
-            hub: self.hub.clone(),
-            replay_budget: Arc::clone(&self.replays),
-            ping_interval: self.config.stream.ping_interval,
-        }
     }
 
     /// How many requests are delayed (`reject.delay`).

@@ -134,10 +134,8 @@ impl ChannelReader {
     fn reading(&self, context: &StreamContext, cursor: Cursor, is_first: bool) -> Phase {
         let request = ReplayRequest {
             channel: Arc::clone(self.membership.name()),
-            after: cursor.position,
-            existed_to: cursor.existed_to,
+            cursor,
             is_first,
-            is_entry: cursor.is_entry,
             buffer_end: self.membership.buffer_end(),
         };
         Phase::Reading(cursor, Box::pin(read_page(context.clone(), request)))

@@ -58,7 +58,7 @@ impl Chunk {
     /// Writes a gap of this stream alone. Gaps of the channel come as frames.
     pub fn push_gap(&mut self, positions: &Positions, channel: &str, gap: Gap) {
         positions.write_line(&mut self.bytes);
-        self.bytes.extend_from_slice(&gap.frame(channel));
+        self.bytes.extend_from_slice(&gap.frame(gap.resumed, channel).bytes);
     }
 
     /// Writes that a channel cannot be read. It does not tell what the key holds instead.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::channel::frame::{Gap, GapReason, SequencedFrame};
+use crate::channel::membership::Cursor;
 use crate::event::{Body, StreamId, user_frame};
 use crate::store::Page;
 use crate::stream::StreamContext;
@@ -19,14 +20,10 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 
 pub struct ReplayRequest {
     pub channel: Arc<str>,
-    /// The position to read after.
-    pub after: StreamId,
-    /// Entries between `after` and this id existed.
-    pub existed_to: StreamId,
+    /// The read begins after its position.
+    pub cursor: Cursor,
     /// This is the first read of a replay. A deleted entry in the middle of the stream is reported by that read only.
     pub is_first: bool,
-    /// According to the client, `after` is the id of an entry.
-    pub is_entry: bool,
     /// The end of the event buffer before the read.
     pub buffer_end: u64,
 }
@@ -44,7 +41,7 @@ pub struct ReplayPage {
 
 /// Reads one page. It retries until the store answers and the key holds a stream.
 pub async fn read_page(StreamContext { hub, replay_budget, .. }: StreamContext, request: ReplayRequest) -> ReplayPage {
-    let ReplayRequest { ref channel, after, buffer_end, .. } = request;
+    let ReplayRequest { ref channel, cursor: Cursor { position: after, .. }, buffer_end, .. } = request;
     let (mut bytes, mut backoff) = (PAGE_BYTES, Backoff::new(RETRY_MIN, RETRY_MAX));
     hub.metrics().replay_page(request.is_first);
     let (mut page, permit) = loop {
@@ -61,7 +58,7 @@ pub async fn read_page(StreamContext { hub, replay_budget, .. }: StreamContext, 
     };
     let mut frames = VecDeque::with_capacity(page.entries.len() + 1);
     if let Some((gap, position)) = gap_before(&request, &page) {
-        frames.push_back(SequencedFrame::gap(&gap, position, channel));
+        frames.push_back(gap.frame(position, channel));
     }
     let mut end = after;
     for (id, body) in page.entries.drain(..) {
@@ -72,7 +69,7 @@ pub async fn read_page(StreamContext { hub, replay_budget, .. }: StreamContext, 
             }
             Body::TooLarge => {
                 let gap = Gap { after: end, resumed: id, certain: true, reason: GapReason::TooLarge };
-                frames.push_back(SequencedFrame::gap(&gap, id, channel));
+                frames.push_back(gap.frame(id, channel));
             }
             Body::Foreign => {}
         }
@@ -85,7 +82,7 @@ pub async fn read_page(StreamContext { hub, replay_budget, .. }: StreamContext, 
 /// The gap between a position and the page that was read after it, if entries are or may be missing, and the position of a
 /// client that has received the gap. Trimming leaves no trace but the number of entries that were ever added.
 fn gap_before(request: &ReplayRequest, page: &Page) -> Option<(Gap, StreamId)> {
-    let ReplayRequest { after, existed_to, is_first, is_entry, .. } = *request;
+    let ReplayRequest { cursor: Cursor { position: after, existed_to, is_entry, .. }, is_first, .. } = *request;
     let gap = |resumed, certain| Gap { after, resumed, certain, reason: GapReason::Trimmed };
     let Some(stream) = page.stream else {
         let resumed = existed_to.max(after);
@@ -121,8 +118,9 @@ mod tests {
     }
 
     fn request(after: u64, existed_to: u64, is_entry: bool) -> ReplayRequest {
-        let (after, existed_to) = (id(after), id(existed_to));
-        ReplayRequest { channel: "c".into(), after, existed_to, is_first: true, is_entry, buffer_end: 0 }
+        let mut cursor = Cursor::default();
+        (cursor.position, cursor.existed_to, cursor.is_entry) = (id(after), id(existed_to), is_entry);
+        ReplayRequest { channel: "c".into(), cursor, is_first: true, buffer_end: 0 }
     }
 
     #[test]

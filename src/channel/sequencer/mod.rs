@@ -284,7 +284,7 @@ impl Sequencer {
                 Staged::TooLarge(id) => {
                     self.delivered_to = id;
                     let gap = Gap { after, resumed: id, certain: true, reason: GapReason::TooLarge };
-                    out(SequencedFrame::gap(&gap, id, &self.channel));
+                    out(gap.frame(id, &self.channel));
                 }
                 Staged::Missing { count: 0, .. } => {}
                 Staged::Missing { .. } | Staged::StoreReset => {
@@ -296,7 +296,7 @@ impl Sequencer {
                     // Just before the next entry, so that a client that resumes from here does not get the gap again.
                     self.delivered_to = next.map_or(self.read_to, |id| id.before().max(after));
                     let gap = Gap { after, resumed, certain, reason };
-                    out(SequencedFrame::gap(&gap, self.delivered_to, &self.channel));
+                    out(gap.frame(self.delivered_to, &self.channel));
                 }
             }
         }

@@ -6,9 +6,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-};
+use http::header::{self, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
 use crate::server::api_error::ApiError;
@@ -43,10 +41,10 @@ fn hash(begin: &str, end: &str) -> String {
 pub async fn status_page() -> Result<Response, ApiError> {
     let mut response = respond::full(StatusCode::OK, "text/html; charset=utf-8", STATUS_PAGE);
     let headers: [(HeaderName, HeaderValue); 4] = [
-        (CONTENT_SECURITY_POLICY, POLICY.clone()),
-        (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (header::CONTENT_SECURITY_POLICY, POLICY.clone()),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     ];
     response.headers_mut().extend(headers);
     Ok(response)
@@ -55,7 +53,7 @@ pub async fn status_page() -> Result<Response, ApiError> {
 /// `GET /openapi.json`
 pub async fn openapi() -> Result<Response, ApiError> {
     let mut response = respond::full(StatusCode::OK, "application/json", DOCUMENT.clone());
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     Ok(response)
 }
 

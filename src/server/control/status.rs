@@ -43,7 +43,7 @@ pub async fn status(app: &App) -> Result<Response, ApiError> {
             "resident_bytes": process::resident(),
             "event_buffer_bytes": app.hub.buffer_bytes(),
             "event_buffer_limit_bytes": app.config.stream.hub.buffer_memory,
-            "replay_bytes": app.replays.used_bytes(),
+            "replay_bytes": app.stream_context.replay_budget.used_bytes(),
             "replay_limit_bytes": app.config.stream.replay_memory,
         },
         "recent_rejections": app.recent_rejections.list(),

@@ -26,7 +26,6 @@ pub struct RejectionDelay {
     permits: Semaphore,
     max_delayed: usize,
     rejected: Mutex<RejectedClients>,
-    max_remembered: usize,
     hasher: RandomState,
     /// The generation of the active policy: a rejection by an earlier one says nothing about this one.
     generation: watch::Receiver<u64>,
@@ -57,7 +56,6 @@ impl RejectionDelay {
             permits: Semaphore::new(max_delayed),
             max_delayed,
             rejected: Mutex::new(RejectedClients { young, old, since }),
-            max_remembered: max_delayed.saturating_mul(REMEMBERED_PER_PERMIT),
             hasher: RandomState::new(),
             generation,
             closed: watch::Sender::new(false),
@@ -112,7 +110,7 @@ impl RejectionDelay {
         if let (Some(client), Outcome::Rejected(rejection)) = (client, outcome)
             && rejection.status.is_client_error()
         {
-            self.rejected.lock().add(client, self.max_remembered);
+            self.rejected.lock().add(client, self.max_delayed.saturating_mul(REMEMBERED_PER_PERMIT));
         }
     }
 

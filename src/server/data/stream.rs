@@ -4,10 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{
-    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ALLOW, HeaderValue, ORIGIN, VARY,
-};
+use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -42,17 +39,18 @@ fn apply_cors(cors: &Cors, request: &HeaderMap, response: &mut Response) {
     let headers = response.headers_mut();
     match &cors.origins {
         None => {
-            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         }
         Some(origins) => {
             // A cache must not give one origin's answer to another.
-            headers.append(VARY, HeaderValue::from_static("origin"));
-            let origin =
-                request.get(ORIGIN).filter(|o| o.to_str().is_ok_and(|o| origins.iter().any(|own| own.matches(o))));
+            headers.append(header::VARY, HeaderValue::from_static("origin"));
+            let origin = request
+                .get(header::ORIGIN)
+                .filter(|o| o.to_str().is_ok_and(|o| origins.iter().any(|own| own.matches(o))));
             if let Some(origin) = origin {
-                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+                headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
                 if cors.credentials {
-                    headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+                    headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
                 }
             }
         }
@@ -63,11 +61,13 @@ fn apply_cors(cors: &Cors, request: &HeaderMap, response: &mut Response) {
 fn preflight() -> Response {
     let mut response = respond::empty(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, OPTIONS"));
-    headers
-        .insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, cache-control, last-event-id"));
-    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
-    headers.insert(ALLOW, HeaderValue::from_static("GET, OPTIONS"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, OPTIONS"));
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("authorization, cache-control, last-event-id"),
+    );
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
+    headers.insert(header::ALLOW, HeaderValue::from_static("GET, OPTIONS"));
     response
 }
 
@@ -94,7 +94,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     };
     let last_event_id = request.headers().get("last-event-id").and_then(|v| v.to_str().ok());
     let (entries, positions) = start_positions(query, last_event_id, &grant);
-    let body = EventStream::new(app.stream_context(), permit, entries, positions);
+    let body = EventStream::new(app.stream_context.clone(), permit, entries, positions);
     let info = StreamInfo {
         request_id: policy_request.id,
         subject: grant.subject.map(Into::into),
