@@ -27,10 +27,6 @@ impl BufferBudget {
     pub fn used_bytes(&self) -> usize {
         self.used_bytes.load(Ordering::Relaxed)
     }
-
-    fn share_bytes(&self) -> usize {
-        self.limit_bytes / self.buffers.load(Ordering::Relaxed).max(1)
-    }
 }
 
 /// The frames after `floor`, oldest first. Each frame has an index that never changes, also when older frames are evicted:
@@ -85,9 +81,8 @@ impl EventBuffer {
 
     /// Evicts until the limits hold. The share of a buffer shrinks when channels are added, so this also runs periodically.
     pub fn trim(&mut self) {
-        while !self.frames.is_empty()
-            && (self.bytes > self.budget.share_bytes() || self.budget.used_bytes() > self.budget.limit_bytes)
-        {
+        let share = self.budget.limit_bytes / self.budget.buffers.load(Ordering::Relaxed).max(1);
+        while !self.frames.is_empty() && (self.bytes > share || self.budget.used_bytes() > self.budget.limit_bytes) {
             self.pop();
         }
     }

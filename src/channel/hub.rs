@@ -7,6 +7,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use slab::Slab;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::channel::barrier::CommandBarrier;
@@ -14,7 +16,7 @@ use crate::channel::buffer::{BufferBudget, EventBuffer};
 use crate::channel::membership::{Membership, RawSubscription};
 use crate::channel::reader::{StoreReader, jitter};
 use crate::channel::sequencer::{PayloadBudget, Sequencer};
-use crate::channel::{Channel, Link};
+use crate::channel::{Channel, ChannelState, Link, Reads};
 use crate::event::{Notification, StreamId};
 use crate::store::{EventStore, NotificationHandler, Page, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -131,7 +133,7 @@ impl NotificationHandler for Shared {
             tracing::info!("store connection restored");
         }
         if let Some(barrier) = self.barrier_of(channel) {
-            return barrier.subscribed();
+            return barrier.set_subscribed(true);
         }
         let Some(channel) = self.channels.lock().get(channel).cloned() else { return };
         let mut state = channel.state.lock();
@@ -158,7 +160,7 @@ impl NotificationHandler for Shared {
             tracing::warn!(reason, "store connection lost; streams stay open and catch up when it is restored");
         }
         if let Some(barrier) = self.reader.barrier.get() {
-            barrier.disconnected();
+            barrier.set_subscribed(false);
         }
         for channel in self.channels.lock().values() {
             channel.state.lock().link = Link::Down;
@@ -168,9 +170,22 @@ impl NotificationHandler for Shared {
 
 impl Shared {
     fn new_channel(&self, name: Arc<str>) -> Channel {
-        let sequencer = Sequencer::new(Arc::clone(&name), Arc::clone(&self.payloads));
-        let buffer = EventBuffer::new(Arc::clone(&self.buffers));
-        Channel::new(name, Arc::clone(&self.reader), sequencer, buffer, Arc::clone(&self.metrics))
+        let state = ChannelState {
+            link: Link::Down,
+            opened: false,
+            sequencer: Sequencer::new(Arc::clone(&name), Arc::clone(&self.payloads)),
+            buffer: EventBuffer::new(Arc::clone(&self.buffers)),
+            metrics: Arc::clone(&self.metrics),
+            last_id: StreamId::ZERO,
+            epoch: 0,
+            reset_to: StreamId::ZERO,
+            members: Slab::new(),
+            raw_messages: None,
+            idle_since: Instant::now(),
+            reconcile_at: Instant::now(),
+            reads: Reads::default(),
+        };
+        Channel { name, state: Mutex::new(state), reader: Arc::clone(&self.reader), wake_reader: Notify::new() }
     }
 
     fn barrier_of(&self, key: &str) -> Option<&Arc<CommandBarrier>> {

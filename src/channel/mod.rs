@@ -86,31 +86,6 @@ struct Reads {
 }
 
 impl Channel {
-    fn new(
-        name: Arc<str>,
-        reader: Arc<StoreReader>,
-        sequencer: Sequencer,
-        buffer: EventBuffer,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let state = ChannelState {
-            link: Link::Down,
-            opened: false,
-            sequencer,
-            buffer,
-            metrics,
-            last_id: StreamId::ZERO,
-            epoch: 0,
-            reset_to: StreamId::ZERO,
-            members: Slab::new(),
-            raw_messages: None,
-            idle_since: Instant::now(),
-            reconcile_at: Instant::now(),
-            reads: Reads::default(),
-        };
-        Self { name, state: Mutex::new(state), reader, wake_reader: Notify::new() }
-    }
-
     /// Takes in a published message. With `read_first`, nothing may be delivered without a read.
     fn notify(self: &Arc<Self>, payload: &[u8], read_first: bool, now: Instant) {
         let notification = Notification::parse(payload);

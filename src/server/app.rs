@@ -19,7 +19,7 @@ use crate::policy::Failure;
 use crate::rollout::Rollout;
 use crate::rollout::observers::Observers;
 use crate::rollout::stage::Stage;
-use crate::server::api_error::REFUSAL_CODES;
+use crate::server::api_error::{ApiError, REFUSAL_CODES};
 use crate::server::control::stream_stats::StreamStatsCache;
 use crate::server::data::rejection_delay::RejectionDelay;
 use crate::server::recent_rejections::RecentRejections;
@@ -160,9 +160,10 @@ impl App {
         Arc::clone(&self.options.borrow())
     }
 
-    /// Whether the configuration allows this key as a channel.
-    pub fn permits(&self, name: &str) -> bool {
-        self.live().channels.permit(name, &self.authorizer.context().env.lookup_prefixes)
+    /// Fails if the configuration does not allow this key as a channel.
+    pub(super) fn check_channel(&self, name: &str) -> Result<(), ApiError> {
+        let allowed = self.live().channels.permit(name, &self.authorizer.context().env.lookup_prefixes);
+        if allowed { Ok(()) } else { Err(ApiError::ChannelNotAllowed(name.to_owned())) }
     }
 
     /// The fleet, if it manages this node's policy.

@@ -102,7 +102,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for PerStreamExecutor
     }
 }
 
-fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, closing: watch::Receiver<bool>) {
+fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, mut closing: watch::Receiver<bool>) {
     // Frames are small and must be sent at once. A socket that refuses the option works too.
     let _ = socket.set_nodelay(true);
     let max_head = app.config.max_header_size;
@@ -136,16 +136,16 @@ fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, cl
     tokio::spawn(async move {
         let _counted = counted;
         let mut connection = std::pin::pin!(connection);
-        let mut port_closes = closing.clone();
+        // The receiver is held until the task ends: the shutdown waits for it.
+        let close = async {
+            wait_closing(&mut closing).await;
+            // hyper's graceful shutdown closes a connection without a request and does not read what is in flight.
+            let _ = tokio::time::timeout(FIRST_REQUEST_TIMEOUT, requested.notified()).await;
+        };
         let served = async {
             tokio::select! {
                 ended = connection.as_mut() => return ended,
-                () = wait_closing(&mut port_closes) => {}
-            }
-            // hyper's graceful shutdown closes a connection without a request and does not read what is in flight.
-            tokio::select! {
-                ended = connection.as_mut() => return ended,
-                _ = tokio::time::timeout(FIRST_REQUEST_TIMEOUT, requested.notified()) => connection.as_mut().graceful_shutdown(),
+                () = close => connection.as_mut().graceful_shutdown(),
             }
             connection.await
         };
@@ -159,7 +159,5 @@ fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, cl
                 tracing::debug!(%peer, "aborted a connection: its client does not read");
             }
         }
-        // Held until here: the shutdown waits for it.
-        drop(closing);
     });
 }

@@ -44,9 +44,7 @@ pub async fn emit(app: &App, request: Request<Incoming>) -> Result<Response, Api
         ExpectedBody { code: "invalid_event", example: r#"{"channel":"news","event":"post.created","data":{}}"# };
     let max_bytes = app.config.stream.hub.max_event_size;
     let emit: Emit = json_body(request, max_bytes + (64 << 10), &expected).await?;
-    if !app.permits(&emit.channel) {
-        return Err(ApiError::ChannelNotAllowed(emit.channel));
-    }
+    app.check_channel(&emit.channel)?;
     let event = NewEvent::from_json(emit.event, emit.data.as_deref().unwrap_or(RawValue::NULL));
     if event.text.len() + event.event.len() > max_bytes {
         return Err(ApiError::EventTooLarge { max_bytes });

@@ -107,15 +107,12 @@ async fn pipeline(app: &App, body: &Value, in_base64: bool) -> Result<Response, 
 
 async fn run(app: &App, body: &Value) -> Result<Reply, ApiError> {
     let command = Command::parse(body)?;
-    let key = command.key();
-    if !app.permits(key) {
-        return Err(ApiError::ChannelNotAllowed(key.to_owned()));
-    }
-    let max = app.config.stream.hub.max_event_size;
+    app.check_channel(command.key())?;
+    let max_bytes = app.config.stream.hub.max_event_size;
     if let Command::Add { fields, .. } = &command
-        && fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > max
+        && fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > max_bytes
     {
-        return Err(ApiError::EventTooLarge { max_bytes: max });
+        return Err(ApiError::EventTooLarge { max_bytes });
     }
     Ok(app.hub.store().command(&command).await?)
 }
@@ -133,10 +130,8 @@ fn to_json(reply: Reply, in_base64: bool) -> Value {
 
 /// `SUBSCRIBE` as an event stream. The client does not escape slashes in the channel, so the rest of the path is one channel.
 fn subscribe(app: &App, channel: &str, headers: HeaderMap) -> Result<Response, ApiError> {
-    let channel = percent_decode_str(channel).decode_utf8_lossy().into_owned();
-    if !app.permits(&channel) {
-        return Err(ApiError::ChannelNotAllowed(channel));
-    }
+    let channel = percent_decode_str(channel).decode_utf8_lossy();
+    app.check_channel(&channel)?;
     // A line break would end a frame.
     let name = channel.replace(['\n', '\r'], " ");
     let frames = stream::unfold((app.hub.subscribe_raw(&channel), false), move |(mut subscription, is_ready)| {

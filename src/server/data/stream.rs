@@ -119,10 +119,8 @@ fn parse(app: &App, request: &Request<Incoming>) -> Result<Query, ApiError> {
     if count > max {
         return Err(ApiError::TooManyChannels { count, max });
     }
-    match query.channels.iter().find(|name| !app.permits(name)) {
-        Some(name) => Err(ApiError::ChannelNotAllowed(name.clone())),
-        None => Ok(query),
-    }
+    query.channels.iter().try_for_each(|name| app.check_channel(name))?;
+    Ok(query)
 }
 
 /// Counts a refusal by the gateway.
