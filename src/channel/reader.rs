@@ -169,8 +169,8 @@ impl ChannelState {
             }
             self.flush_ready(now);
         } else {
-            // The channel opens, for the first time or after its key held another type. In the second case, members have to
-            // find their place again.
+            // The channel opens, for the first time or after its key had another type. In the second case, the new epoch makes the
+            // cursors of its members start from here.
             self.opened = true;
             self.sequencer.open(&page);
             self.restart(last_id);

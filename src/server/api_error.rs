@@ -164,7 +164,9 @@ impl ApiError {
             Self::LoopbackOnly => (S::FORBIDDEN, "loopback_only"),
             Self::InvalidParameter(_) => (S::BAD_REQUEST, "invalid_parameter"),
             Self::UnsupportedMediaType { .. } => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
-            Self::Body(BodyError::TooLarge(_)) => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Self::Body(BodyError::TooLarge(_)) | Self::Push(PushError::TooLarge { .. }) => {
+                (S::PAYLOAD_TOO_LARGE, "body_too_large")
+            }
             Self::Body(BodyError::Incomplete) => (S::BAD_REQUEST, "body_incomplete"),
             Self::Body(BodyError::Timeout) => (S::REQUEST_TIMEOUT, "body_timeout"),
             Self::InvalidBody { code, .. } => (S::BAD_REQUEST, code),
@@ -193,21 +195,18 @@ impl ApiError {
             Self::NoFleet(_) => (S::CONFLICT, "no_fleet"),
             Self::TooManyUploads { .. } => (S::SERVICE_UNAVAILABLE, "busy"),
             Self::PreconditionFailed { .. } => (S::PRECONDITION_FAILED, "precondition_failed"),
-            Self::Superseded => (S::CONFLICT, "superseded"),
-            Self::NotPrepared { .. } => (S::SERVICE_UNAVAILABLE, "not_prepared"),
+            Self::Superseded | Self::Push(PushError::Moved) => (S::CONFLICT, "superseded"),
+            Self::NotPrepared { .. } | Self::Push(PushError::NoNodes | PushError::Lost | PushError::Slow { .. }) => {
+                (S::SERVICE_UNAVAILABLE, "not_prepared")
+            }
             Self::NoPreviousPolicy(_) => (S::CONFLICT, "no_previous_policy"),
             Self::SignatureRequired => (S::CONFLICT, "signature_required"),
             Self::ActivationFailed(_) | Self::InvalidSignature { .. } => (S::UNPROCESSABLE_ENTITY, "activation_failed"),
             Self::Push(PushError::Refused(_)) => (S::UNPROCESSABLE_ENTITY, "activation_failed"),
-            Self::Push(PushError::TooLarge { .. }) => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::Push(PushError::Busy) => (S::CONFLICT, "push_in_progress"),
-            Self::Push(PushError::Moved) => (S::CONFLICT, "superseded"),
             Self::Push(PushError::Replaced(_)) => (S::CONFLICT, "replaced"),
             Self::Push(PushError::Backwards { .. } | PushError::NoNumber { .. }) => {
                 (S::CONFLICT, "sequence_not_increasing")
-            }
-            Self::Push(PushError::NoNodes | PushError::Lost | PushError::Slow { .. }) => {
-                (S::SERVICE_UNAVAILABLE, "not_prepared")
             }
             Self::Push(PushError::Behind { .. } | PushError::Unknown(_)) => (S::GATEWAY_TIMEOUT, "partially_applied"),
 

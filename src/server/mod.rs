@@ -130,10 +130,10 @@ async fn answer(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr, kin
         return ApiError::HeaderTooLarge { max_bytes: app.config.max_header_size }.into_response();
     }
     if kind == PortKind::Control {
-        return control::answer(&app, request).await;
+        return control::answer(&app, request).await.unwrap_or_else(ApiError::into_response);
     }
     let is_http1 = request.version() <= Version::HTTP_11;
-    let mut response = data::answer(&app, request, peer).await;
+    let mut response = data::answer(&app, request, peer).await.unwrap_or_else(ApiError::into_response);
     // The client shall reconnect through a load balancer, and not reuse this connection.
     if is_http1 && app.is_draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -11,12 +11,12 @@ use crate::event::StreamId;
 use crate::stream::StreamContext;
 use crate::stream::chunk::Chunk;
 use crate::stream::position::Positions;
-use crate::stream::replay::{ReplayPage, ReplayRequest, read_page};
+use crate::stream::replay::{ReplayPage, read_page};
 
 pub(super) struct ChannelReader {
     /// The channel's index in the list of the URL.
     number: usize,
-    membership: Membership,
+    pub membership: Membership,
     phase: Phase,
 }
 
@@ -28,18 +28,14 @@ enum Phase {
         error_sent: bool,
     },
     Live(Cursor),
-    /// A page is being read from the store.
-    Reading(Cursor, Pin<Box<dyn Future<Output = ReplayPage> + Send>>),
-    Replaying(Cursor, Box<ReplayPage>),
+    /// A page is being read from the store. The number is the end of the event buffer before the read.
+    Reading(Cursor, u64, Pin<Box<dyn Future<Output = ReplayPage> + Send>>),
+    Replaying(Cursor, u64, Box<ReplayPage>),
 }
 
 impl ChannelReader {
     pub fn new(number: usize, membership: Membership, start: StartPosition) -> Self {
         Self { number, membership, phase: Phase::Opening { start, required_read: None, error_sent: false } }
-    }
-
-    pub fn channel(&self) -> &Arc<str> {
-        self.membership.name()
     }
 
     /// The position that the client asked for, while the channel is not open yet.
@@ -97,11 +93,11 @@ impl ChannelReader {
                         }
                     }
                 }
-                Phase::Reading(cursor, page) => {
+                Phase::Reading(cursor, buffer_end, page) => {
                     let Poll::Ready(page) = page.as_mut().poll(cx) else { return false };
-                    self.phase = Phase::Replaying(*cursor, Box::new(page));
+                    self.phase = Phase::Replaying(*cursor, *buffer_end, Box::new(page));
                 }
-                Phase::Replaying(cursor, replay) => {
+                Phase::Replaying(cursor, buffer_end, replay) => {
                     let mut pending = replay.pending.lock();
                     let Some(unsent) = pending.as_mut() else {
                         // The page was reclaimed.
@@ -123,7 +119,7 @@ impl ChannelReader {
                     if !replay.page.complete {
                         cursor.existed_to = replay.page.last();
                     }
-                    self.membership.rejoin(&mut cursor, &replay.page, replay.buffer_end);
+                    self.membership.rejoin(&mut cursor, &replay.page, *buffer_end);
                     let more = !replay.page.complete && cursor.needs_replay();
                     self.phase = if more { self.reading(context, cursor, false) } else { Phase::Live(cursor) };
                 }
@@ -132,12 +128,7 @@ impl ChannelReader {
     }
 
     fn reading(&self, context: &StreamContext, cursor: Cursor, is_first: bool) -> Phase {
-        let request = ReplayRequest {
-            channel: Arc::clone(self.membership.name()),
-            cursor,
-            is_first,
-            buffer_end: self.membership.buffer_end(),
-        };
-        Phase::Reading(cursor, Box::pin(read_page(context.clone(), request)))
+        let page = read_page(context.clone(), Arc::clone(self.membership.name()), cursor, is_first);
+        Phase::Reading(cursor, self.membership.buffer_end(), Box::pin(page))
     }
 }

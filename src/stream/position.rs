@@ -45,22 +45,17 @@ impl Positions {
     }
 
     fn parse(&self, id: &str) -> Option<Vec<Option<StreamId>>> {
-        let (tag, list) = id.split_once(':')?;
-        if tag != format!("{:08x}", self.tag) {
-            return None;
-        }
+        let list = id.strip_prefix(&format!("{:08x}:", self.tag))?;
         let hex = |text: &str| {
             let is_plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
             is_plain.then(|| u64::from_str_radix(text, 16).ok())?
         };
-        let positions: Option<Vec<_>> = list
-            .split(',')
-            .map(|entry| match entry {
-                "-" => Some(None),
-                _ => entry.split_once('-').and_then(|(ms, seq)| Some(Some(StreamId::new(hex(ms)?, hex(seq)?)))),
-            })
-            .collect();
-        positions.filter(|positions| positions.len() == self.positions.len())
+        let position = |entry: &str| match entry.split_once('-')? {
+            ("", "") => Some(None),
+            (ms, seq) => Some(Some(StreamId::new(hex(ms)?, hex(seq)?))),
+        };
+        let positions = list.split(',').map(position).collect::<Option<Vec<_>>>()?;
+        (positions.len() == self.positions.len()).then_some(positions)
     }
 
     /// The position of the channel with this index.

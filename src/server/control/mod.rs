@@ -74,11 +74,7 @@ const ROUTES: &[Route] = &[
 ];
 
 /// Answers a request to the control port.
-pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response {
-    dispatch(app, request).await.unwrap_or_else(ApiError::into_response)
-}
-
-async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Response, ApiError> {
+pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Response, ApiError> {
     let matching = || ROUTES.iter().filter(|route| matches(route.path, request.uri().path()));
     // Only operators learn which paths do not exist.
     guard(app, &request, matching().next().map_or(Operator, |route| route.access))?;

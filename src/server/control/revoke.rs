@@ -4,8 +4,7 @@ use http::Request;
 use hyper::body::Incoming;
 use serde_json::json;
 
-use crate::fleet::revocation;
-use crate::fleet::revocation::{RevocationRequest, RevokeError};
+use crate::fleet::revocation::{self, RevocationRequest, RevokeError};
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
 use crate::server::body::{ExpectedBody, json_body};

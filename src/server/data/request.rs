@@ -7,8 +7,7 @@ use http::Request;
 
 use crate::channel::membership::StartPosition;
 use crate::config::Config;
-use crate::policy;
-use crate::policy::request;
+use crate::policy::{self, request};
 use crate::server::access::host;
 use crate::stream::position::parse_ack;
 use crate::util::id::random_id;
