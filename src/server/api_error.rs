@@ -23,7 +23,7 @@ use crate::server::respond::{self, Response};
 use crate::store::StoreError;
 use crate::store::command::CommandError;
 
-/// Longest pause between two pieces of a body.
+/// Longest pause between two parts of a body.
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for a whole body.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(300);

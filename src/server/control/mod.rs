@@ -91,7 +91,7 @@ fn matches(template: &str, path: &str) -> bool {
         match (template.next(), path.next()) {
             (None, None) => return true,
             (Some(name), Some(segment)) if name.starts_with('{') && !segment.is_empty() => {}
-            (Some(wanted), Some(segment)) if wanted == segment => {}
+            (Some(literal), Some(segment)) if literal == segment => {}
             _ => return false,
         }
     }

@@ -45,9 +45,12 @@ pub struct StreamStats {
     pub by_generation: BTreeMap<u64, usize>,
 }
 
-/// Caches the last statistics, with the time at which they expire. The lock is held while streams are counted, so it is one that callers await.
+/// Caches the last statistics. The lock is held while streams are counted, so it is one that callers await.
 #[derive(Default)]
-pub struct StreamStatsCache(Arc<Mutex<Option<(Arc<StreamStats>, Instant)>>>);
+pub struct StreamStatsCache(Arc<Mutex<Option<CachedStats>>>);
+
+/// Statistics, with the time until which they are reused.
+type CachedStats = (Arc<StreamStats>, Instant);
 
 impl StreamStatsCache {
     /// The cached statistics, or new ones. Concurrent callers wait for one count, which runs on a thread for blocking work: counting many
@@ -118,7 +121,7 @@ mod tests {
         let streams = StreamRegistry::new(10_000);
         let mut permits = Vec::new();
         for n in 0..2_000u64 {
-            let permit = streams.admit(AbortSignal::default()).expect("a place");
+            let permit = streams.admit(AbortSignal::default()).expect("a permit");
             let info = StreamInfo {
                 request_id: n.to_string(),
                 subject: (n % 2 == 0).then(|| format!("user-{}", n % 4).into()),

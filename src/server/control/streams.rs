@@ -23,10 +23,10 @@ pub async fn list<B>(app: &App, request: Request<B>) -> Result<Response, ApiErro
     let limit = params.number("limit", 1, MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
     let after = params.number("after", 0, u64::MAX)?.unwrap_or(0);
     let matches = |info: &StreamInfo| {
-        subject.is_none_or(|wanted| info.subject.as_deref() == Some(wanted))
-            && channel.is_none_or(|wanted| info.channels.iter().any(|name| **name == *wanted))
-            && generation.is_none_or(|wanted| info.generation == wanted)
-            && address.is_none_or(|wanted| *info.address == *wanted)
+        subject.is_none_or(|value| info.subject.as_deref() == Some(value))
+            && channel.is_none_or(|value| info.channels.iter().any(|name| **name == *value))
+            && generation.is_none_or(|value| info.generation == value)
+            && address.is_none_or(|value| *info.address == *value)
     };
     // One more than the limit, to know whether there is a next page.
     let max = usize::try_from(limit).unwrap_or(usize::MAX);

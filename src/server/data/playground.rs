@@ -52,7 +52,8 @@ pub async fn answer(
         ("/", &Method::GET) => Ok(page()),
         ("/playground/state", &Method::GET) => Ok(respond::ok(state(app, playground))),
         ("/playground/decisions", &Method::GET) => Ok(decisions(app)),
-        ("/playground/emit", &Method::POST) => emit(app, request).await,
+        ("/playground/emit", &Method::POST) if is_foreign_page(&request) => Err(ApiError::OriginNotAllowed),
+        ("/playground/emit", &Method::POST) => control::emit::emit(app, request).await,
         ("/playground/emit", _) => Err(ApiError::MethodNotAllowed { allow: "POST".into() }),
         ("/" | "/playground/state" | "/playground/decisions", _) => {
             Err(ApiError::MethodNotAllowed { allow: "GET".into() })
@@ -77,13 +78,6 @@ fn state(app: &App, playground: &Playground) -> Value {
         "users": users.collect::<Vec<_>>(),
         "channels": playground.channels,
     })
-}
-
-async fn emit(app: &App, request: Request<Incoming>) -> Result<Response, ApiError> {
-    if is_foreign_page(&request) {
-        return Err(ApiError::OriginNotAllowed);
-    }
-    control::emit::emit(app, request).await
 }
 
 /// All decisions from now on, as an event stream.

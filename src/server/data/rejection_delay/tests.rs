@@ -153,11 +153,11 @@ async fn number_of_delayed_requests_and_remembered_clients_is_bounded() {
 
     // A client that disconnects returns its permit.
     fixture.reject(&tab);
-    let gone = [
+    let disconnected = [
         fixture.rejections.wait(DELAY, fixture.client_key(&tab)),
         fixture.rejections.wait(DELAY, fixture.client_key(&tab)),
     ];
-    assert!(tokio::time::timeout(DELAY / 2, futures_util::future::join_all(gone)).await.is_err());
+    assert!(tokio::time::timeout(DELAY / 2, futures_util::future::join_all(disconnected)).await.is_err());
     assert_eq!(fixture.rejections.delayed(), 0);
 
     // The number of remembered clients is bounded.
