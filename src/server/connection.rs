@@ -81,14 +81,12 @@ tokio::task_local! {
 /// Runs each HTTP/2 stream of a connection with an abort signal of its own: a proxy sends the streams of many clients over one connection,
 /// and aborting one slow client must not end the others.
 #[derive(Clone)]
-struct PerStreamExecutor {
-    metrics: Arc<Metrics>,
-}
+struct PerStreamExecutor(Arc<Metrics>);
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for PerStreamExecutor {
     fn execute(&self, exchange: F) {
         let abort = AbortSignal::default();
-        let metrics = Arc::clone(&self.metrics);
+        let metrics = Arc::clone(&self.0);
         tokio::spawn(STREAM_ABORT.scope(abort.clone(), async move {
             tokio::select! {
                 _ = exchange => {}
@@ -106,7 +104,7 @@ fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, mu
     // Frames are small and must be sent at once. A socket that refuses the option works too.
     let _ = socket.set_nodelay(true);
     let max_head = app.config.max_header_size;
-    let mut builder = Builder::new(PerStreamExecutor { metrics: Arc::clone(&app.metrics) });
+    let mut builder = Builder::new(PerStreamExecutor(Arc::clone(&app.metrics)));
     builder
         .http1()
         .timer(TokioTimer::new())

@@ -92,12 +92,11 @@ fn count(streams: &StreamRegistry) -> StreamStats {
         }
         *by_generation.entry(info.generation).or_default() += 1;
     }
-    let (channel_count, subject_count) = (channels.len(), subjects.len());
     StreamStats {
+        channels: channels.len(),
         by_channel: largest(channels),
-        channels: channel_count,
+        subjects: subjects.len(),
         by_subject: largest(subjects),
-        subjects: subject_count,
         by_generation,
     }
 }

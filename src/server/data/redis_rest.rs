@@ -25,27 +25,24 @@ use crate::store::command::{Command, Reply};
 const MAX_COMMANDS: usize = 1000;
 /// Pause after which a silent subscription sends a comment.
 const HEARTBEAT: Duration = Duration::from_secs(25);
-/// Error code of a body of another form than a command or a pipeline.
-const INVALID_COMMAND: &str = "invalid_command";
 
 /// Answers a request below `/redis`.
 pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Response, ApiError> {
     if app.live().rest_tokens.is_empty() {
         return Err(ApiError::NotFound);
     }
-    Ok(dispatch(app, request).await.unwrap_or_else(|error| error_response(&error)))
+    let result = dispatch(app, request).await;
+    Ok(result.unwrap_or_else(|error| {
+        let status = match error {
+            // The protocol answers 400 whatever is wrong with a command.
+            ApiError::Store(StoreError::WrongType) | ApiError::EventTooLarge { .. } => StatusCode::BAD_REQUEST,
+            ref error => error.status(),
+        };
+        respond::json(status, &json!({ "error": error_text(&error) }))
+    }))
 }
 
-/// An error in the form of the Upstash protocol: `{"error":"CODE text"}`.
-fn error_response(error: &ApiError) -> Response {
-    let status = match error {
-        // The protocol answers 400 whatever is wrong with a command.
-        ApiError::Store(StoreError::WrongType) | ApiError::EventTooLarge { .. } => StatusCode::BAD_REQUEST,
-        error => error.status(),
-    };
-    respond::json(status, &json!({ "error": error_text(error) }))
-}
-
+/// An error in the form of the Upstash protocol: `CODE text`.
 fn error_text(error: &ApiError) -> String {
     match error {
         ApiError::InvalidRestToken => format!("WRONGPASS {error}"),
@@ -87,8 +84,9 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Response
     }
 }
 
+/// The body is neither a command nor a pipeline.
 const fn invalid(reason: String) -> ApiError {
-    ApiError::InvalidBody { code: INVALID_COMMAND, reason }
+    ApiError::InvalidBody { code: "invalid_command", reason }
 }
 
 async fn pipeline(app: &App, body: &Value, in_base64: bool) -> Result<Response, ApiError> {

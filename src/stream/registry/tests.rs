@@ -1,4 +1,3 @@
-use super::state::MAX_RECENT_REVOCATIONS;
 use super::*;
 
 fn info(subject: &str) -> StreamInfo {

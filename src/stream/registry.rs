@@ -4,23 +4,30 @@
 //! To end a stream, the registry first asks: the stream writes a last frame when it is polled. A stream whose client does not
 //! read is never polled, so its connection is aborted after a grace period.
 
-mod state;
-
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::policy::stream_selector::StreamSelector;
-use crate::stream::registry::state::{CLOSE_GRACE, EndSignal, RegisteredStream, State, Step};
 
 /// A stream is not rotated before this age: its client may have reconnected for the last rotation just now. At most half of
 /// the window is spent on that: the other half spreads streams that were opened together.
 const MIN_ROTATION_AGE: Duration = Duration::from_secs(10);
+
+/// The time between the request to end a stream and the abort of its connection.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// The same for a revoked stream, which must not hold access for long.
+const REVOKED_CLOSE_GRACE: Duration = Duration::from_millis(250);
+/// Revocations that are kept for streams whose request is still being decided. If there were more during a decision, the
+/// stream counts as revoked, since the older ones cannot be checked.
+const MAX_RECENT_REVOCATIONS: usize = 256;
 
 /// All streams of this node. Clones share them.
 #[derive(Clone)]
@@ -33,6 +40,50 @@ struct Shared {
     step_added: Notify,
     all_closed: Notify,
     ended: [AtomicU64; EndReason::ALL.len()],
+}
+
+#[derive(Default)]
+struct State {
+    last_id: u64,
+    /// By id, which is the order in which they were opened.
+    streams: BTreeMap<u64, RegisteredStream>,
+    /// The next steps to end streams, by time.
+    due: BTreeSet<(Instant, u64, Step)>,
+    /// Streams of an older generation than this are rotated, spread over this time.
+    rotation: Option<(u64, Duration)>,
+    /// All streams end, also those that register from now on.
+    draining: bool,
+    /// The latest revocations, newest last.
+    recent_revocations: VecDeque<StreamSelector>,
+    /// The number of revocations ever.
+    revocations: u64,
+}
+
+/// A stream, from the moment that its permit is taken.
+struct RegisteredStream {
+    signal: Arc<EndSignal>,
+    /// Set once the request is decided.
+    info: Option<Arc<StreamInfo>>,
+    opened_at: Instant,
+    planned_end: Option<(Instant, EndReason)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    /// Ask the stream to end.
+    End(EndReason),
+    /// Abort its connection.
+    Abort,
+}
+
+/// Tells one stream to end.
+#[derive(Default)]
+struct EndSignal {
+    requested: AtomicBool,
+    /// The stream must not deliver anything more.
+    revoked: AtomicBool,
+    waker: AtomicWaker,
+    abort: AbortSignal,
 }
 
 /// Who reads a stream, and by which decision.
@@ -172,7 +223,12 @@ impl StreamRegistry {
     /// Ends all matching streams now, including those whose request is being decided. Returns how many are registered.
     pub fn revoke(&self, selector: &StreamSelector) -> usize {
         let mut state = self.0.state.lock();
-        state.note_revocation(selector);
+        // Kept for streams that register later.
+        state.revocations += 1;
+        state.recent_revocations.push_back(selector.clone());
+        if state.recent_revocations.len() > MAX_RECENT_REVOCATIONS {
+            state.recent_revocations.pop_front();
+        }
         let matches = |stream: &RegisteredStream| stream.info.as_ref().is_some_and(|info| info.matches(selector));
         let matching = state.streams.iter().filter(|(_, stream)| matches(stream));
         let matching: Vec<u64> = matching.map(|(id, _)| *id).collect();
@@ -232,6 +288,36 @@ impl Shared {
                 Step::Abort => signal.abort.0.notify_one(),
             }
         }
+    }
+}
+
+impl State {
+    /// Plans the end of a stream, unless it ends before that anyway.
+    fn plan_end(&mut self, id: u64, at: Instant, reason: EndReason) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.planned_end.is_some_and(|(planned, _)| planned <= at) {
+            return;
+        }
+        if let Some((planned, reason)) = stream.planned_end.replace((at, reason)) {
+            self.due.remove(&(planned, id, Step::End(reason)));
+        }
+        self.due.insert((at, id, Step::End(reason)));
+    }
+
+    /// Ends a stream now. The shorter grace also applies to a stream that was asked to end before and has not closed.
+    fn revoke(&mut self, id: u64, now: Instant) {
+        if let Some(stream) = self.streams.get(&id) {
+            stream.signal.revoked.store(true, Ordering::Release);
+        }
+        self.plan_end(id, now, EndReason::Revoked);
+        self.due.insert((now + REVOKED_CLOSE_GRACE, id, Step::Abort));
+    }
+
+    /// Whether a revocation after the first `since` ones matches.
+    fn was_revoked(&self, info: &StreamInfo, since: u64) -> bool {
+        let new = usize::try_from(self.revocations - since).unwrap_or(usize::MAX);
+        new > self.recent_revocations.len()
+            || self.recent_revocations.iter().rev().take(new).any(|selector| info.matches(selector))
     }
 }
 
