@@ -1,8 +1,19 @@
-//! Gaps: reports to clients that entries of a channel are or may be missing.
+//! The frames that a channel delivers to its streams: events, and gaps, which report that entries are or may be missing.
 
 use bytes::Bytes;
 
 use crate::event::{StreamId, json_string};
+
+/// A frame that goes out to the streams of a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SequencedFrame {
+    /// The position of a client that has received the frame.
+    pub position: StreamId,
+    /// The `data:` line and the blank line after it.
+    pub bytes: Bytes,
+    /// The reason, if the frame reports a gap; `None` for an event.
+    pub gap: Option<GapReason>,
+}
 
 /// Why entries are or may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +30,6 @@ impl GapReason {
     pub const ALL: [Self; 3] = [Self::Trimmed, Self::StoreReset, Self::TooLarge];
 
     /// The `reason` of the `gap` frame and of the metric.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Trimmed => "trimmed",
@@ -43,14 +53,14 @@ pub struct Gap {
 }
 
 impl Gap {
-    /// The `data:` line of the gap and the blank line after it.
-    #[must_use]
-    pub fn frame(&self, channel: &str) -> Bytes {
+    /// The frame that reports the gap; `position` is that of a client that has received it.
+    pub fn frame(&self, position: StreamId, channel: &str) -> SequencedFrame {
         let Self { after, resumed, certain, reason } = self;
         let (channel, reason) = (json_string(channel), reason.as_str());
-        Bytes::from(format!(
+        let bytes = format!(
             "data: {{\"type\":\"gap\",\"channel\":{channel},\"after\":\"{after}\",\"resumed\":\"{resumed}\",\
              \"certain\":{certain},\"reason\":\"{reason}\"}}\n\n"
-        ))
+        );
+        SequencedFrame { position, bytes: bytes.into(), gap: Some(self.reason) }
     }
 }

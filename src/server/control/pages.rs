@@ -1,27 +1,59 @@
-//! `GET /openapi.json`: the control port's OpenAPI document.
+//! The static content of the control port: the status page at `/`, whose script requests `GET /v1/status`, and `GET /openapi.json`.
 
 use std::sync::LazyLock;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{CACHE_CONTROL, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
+use sha2::{Digest, Sha256};
 
 use crate::server::api_error::ApiError;
-use crate::server::respond;
-use crate::server::respond::Response;
+use crate::server::respond::{self, Response};
 
-const TEXT: &str = include_str!("openapi.json");
+const STATUS_PAGE: &str = include_str!("status.html");
+const OPENAPI: &str = include_str!("openapi.json");
 
-/// The document with the release of this program.
+/// The OpenAPI document with the version of this program.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
     let version = concat!("\"version\": \"", env!("CARGO_PKG_VERSION"), "\"");
-    TEXT.replacen("\"version\": \"0\"", version, 1).into()
+    OPENAPI.replacen("\"version\": \"0\"", version, 1).into()
 });
 
+/// Content security policy: the page shows names that clients chose, so only its own script and style run, and it sends requests only to its
+/// own origin.
+static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let (script, style) = (hash("<script>", "</script>"), hash("<style>", "</style>"));
+    let policy = format!(
+        "default-src 'none'; script-src '{script}'; style-src '{style}'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'"
+    );
+    HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+});
+
+fn hash(begin: &str, end: &str) -> String {
+    let text = STATUS_PAGE.split_once(begin).and_then(|(_, rest)| rest.split_once(end)).map_or("", |(text, _)| text);
+    format!("sha256-{}", BASE64_STANDARD.encode(Sha256::digest(text)))
+}
+
+/// `GET /`
+pub async fn status_page() -> Result<Response, ApiError> {
+    let mut response = respond::full(StatusCode::OK, "text/html; charset=utf-8", STATUS_PAGE);
+    let headers: [(HeaderName, HeaderValue); 4] = [
+        (header::CONTENT_SECURITY_POLICY, POLICY.clone()),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    ];
+    response.headers_mut().extend(headers);
+    Ok(response)
+}
+
 /// `GET /openapi.json`
-pub async fn document() -> Result<Response, ApiError> {
+pub async fn openapi() -> Result<Response, ApiError> {
     let mut response = respond::full(StatusCode::OK, "application/json", DOCUMENT.clone());
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     Ok(response)
 }
 

@@ -4,24 +4,30 @@
 //! To end a stream, the registry first asks: the stream writes a last frame when it is polled. A stream whose client does not
 //! read is never polled, so its connection is aborted after a grace period.
 
-mod state;
-
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
-use serde::Serialize;
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::policy::stream_selector::StreamSelector;
-use crate::stream::registry::state::{CLOSE_GRACE, EndSignal, RegisteredStream, State, Step};
 
 /// A stream is not rotated before this age: its client may have reconnected for the last rotation just now. At most half of
 /// the window is spent on that: the other half spreads streams that were opened together.
 const MIN_ROTATION_AGE: Duration = Duration::from_secs(10);
+
+/// The time between the request to end a stream and the abort of its connection.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// The same for a revoked stream, which must not hold access for long.
+const REVOKED_CLOSE_GRACE: Duration = Duration::from_millis(250);
+/// Revocations that are kept for streams whose request is still being decided. If there were more during a decision, the
+/// stream counts as revoked, since the older ones cannot be checked.
+const MAX_RECENT_REVOCATIONS: usize = 256;
 
 /// All streams of this node. Clones share them.
 #[derive(Clone)]
@@ -34,6 +40,50 @@ struct Shared {
     step_added: Notify,
     all_closed: Notify,
     ended: [AtomicU64; EndReason::ALL.len()],
+}
+
+#[derive(Default)]
+struct State {
+    last_id: u64,
+    /// By id, which is the order in which they were opened.
+    streams: BTreeMap<u64, RegisteredStream>,
+    /// The next steps to end streams, by time.
+    due: BTreeSet<(Instant, u64, Step)>,
+    /// Streams of an older generation than this are rotated, spread over this time.
+    rotation: Option<(u64, Duration)>,
+    /// All streams end, also those that register from now on.
+    draining: bool,
+    /// The latest revocations, newest last.
+    recent_revocations: VecDeque<StreamSelector>,
+    /// The number of revocations ever.
+    revocations: u64,
+}
+
+/// A stream, from the moment that its permit is taken.
+struct RegisteredStream {
+    signal: Arc<EndSignal>,
+    /// Set once the request is decided.
+    info: Option<Arc<StreamInfo>>,
+    opened_at: Instant,
+    planned_end: Option<(Instant, EndReason)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    /// Ask the stream to end.
+    End(EndReason),
+    /// Abort its connection.
+    Abort,
+}
+
+/// Tells one stream to end.
+#[derive(Default)]
+struct EndSignal {
+    requested: AtomicBool,
+    /// The stream must not deliver anything more.
+    revoked: AtomicBool,
+    waker: AtomicWaker,
+    abort: AbortSignal,
 }
 
 /// Who reads a stream, and by which decision.
@@ -61,8 +111,7 @@ impl StreamInfo {
 }
 
 /// Why the gateway ended a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EndReason {
     /// The policy that allowed it was replaced, and the client has to be authorized again.
     Rotated,
@@ -77,7 +126,6 @@ impl EndReason {
     pub const ALL: [Self; 4] = [Self::Rotated, Self::Revoked, Self::Drained, Self::Expired];
 
     /// The name in metrics and the control API.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rotated => "rotated",
@@ -100,7 +148,6 @@ impl AbortSignal {
 
 impl StreamRegistry {
     /// Starts a registry and the task that ends its streams. Must be called within a runtime.
-    #[must_use]
     pub fn new(max_streams: usize) -> Self {
         let shared = Arc::new(Shared {
             max_streams,
@@ -114,20 +161,18 @@ impl StreamRegistry {
     }
 
     /// The number of open streams.
-    #[must_use]
     pub fn count(&self) -> usize {
-        self.0.lock().streams.len()
+        self.0.state.lock().streams.len()
     }
 
     /// The number of streams that the gateway ended for this reason.
-    #[must_use]
     pub fn ended(&self, reason: EndReason) -> u64 {
         self.0.ended[reason as usize].load(Ordering::Relaxed)
     }
 
     /// Up to `limit` matching streams with ids after `after`, each with its id.
     pub fn list(&self, after: u64, limit: usize, matches: impl Fn(&StreamInfo) -> bool) -> Vec<(u64, Arc<StreamInfo>)> {
-        let state = self.0.lock();
+        let state = self.0.state.lock();
         let streams = state.streams.range(after.saturating_add(1)..);
         let registered = streams.filter_map(|(id, stream)| Some((*id, Arc::clone(stream.info.as_ref()?))));
         registered.filter(|(_, info)| matches(info)).take(limit).collect()
@@ -136,7 +181,7 @@ impl StreamRegistry {
     /// A permit for one more stream on this connection; `None` if there are too many.
     #[must_use]
     pub fn admit(&self, abort: AbortSignal) -> Option<StreamPermit> {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         if state.streams.len() >= self.0.max_streams {
             return None;
         }
@@ -152,7 +197,7 @@ impl StreamRegistry {
     /// Ends all streams of older generations, spread over a window, so that their clients are authorized again. Streams that
     /// register later with an older generation are included. Returns the number of streams to end.
     pub fn rotate(&self, generation: u64, window: Duration) -> usize {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.rotation = Some((generation, window));
         let now = Instant::now();
         let is_old = |stream: &RegisteredStream| {
@@ -177,8 +222,13 @@ impl StreamRegistry {
 
     /// Ends all matching streams now, including those whose request is being decided. Returns how many are registered.
     pub fn revoke(&self, selector: &StreamSelector) -> usize {
-        let mut state = self.0.lock();
-        state.note_revocation(selector);
+        let mut state = self.0.state.lock();
+        // Kept for streams that register later.
+        state.revocations += 1;
+        state.recent_revocations.push_back(selector.clone());
+        if state.recent_revocations.len() > MAX_RECENT_REVOCATIONS {
+            state.recent_revocations.pop_front();
+        }
         let matches = |stream: &RegisteredStream| stream.info.as_ref().is_some_and(|info| info.matches(selector));
         let matching = state.streams.iter().filter(|(_, stream)| matches(stream));
         let matching: Vec<u64> = matching.map(|(id, _)| *id).collect();
@@ -194,12 +244,14 @@ impl StreamRegistry {
     /// Ends all streams, spread over a time, and waits until all are closed.
     pub async fn drain(&self, over: Duration) {
         {
-            let mut state = self.0.lock();
+            let mut state = self.0.state.lock();
             state.draining = true;
             let ids: Vec<u64> = state.streams.keys().copied().collect();
-            let now = Instant::now();
-            for (delay, id) in evenly(over, ids.len()).zip(ids) {
-                state.plan_end(id, now + delay, EndReason::Drained);
+            let step = over / u32::try_from(ids.len()).unwrap_or(u32::MAX).max(1);
+            let mut at = Instant::now();
+            for id in ids {
+                state.plan_end(id, at, EndReason::Drained);
+                at += step;
             }
         }
         self.0.step_added.notify_one();
@@ -215,13 +267,9 @@ impl StreamRegistry {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     /// Runs the steps that are due. Returns the time of the next one.
     fn run_due_steps(&self) -> Option<Instant> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let now = Instant::now();
         loop {
             let first @ (at, id, step) = *state.due.first()?;
@@ -243,10 +291,34 @@ impl Shared {
     }
 }
 
-/// Delays that are spread evenly over a time, the first of them zero.
-fn evenly(over: Duration, count: usize) -> impl Iterator<Item = Duration> {
-    let part = over / u32::try_from(count).unwrap_or(u32::MAX).max(1);
-    (0..).map(move |i| part * i)
+impl State {
+    /// Plans the end of a stream, unless it ends before that anyway.
+    fn plan_end(&mut self, id: u64, at: Instant, reason: EndReason) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.planned_end.is_some_and(|(planned, _)| planned <= at) {
+            return;
+        }
+        if let Some((planned, reason)) = stream.planned_end.replace((at, reason)) {
+            self.due.remove(&(planned, id, Step::End(reason)));
+        }
+        self.due.insert((at, id, Step::End(reason)));
+    }
+
+    /// Ends a stream now. The shorter grace also applies to a stream that was asked to end before and has not closed.
+    fn revoke(&mut self, id: u64, now: Instant) {
+        if let Some(stream) = self.streams.get(&id) {
+            stream.signal.revoked.store(true, Ordering::Release);
+        }
+        self.plan_end(id, now, EndReason::Revoked);
+        self.due.insert((now + REVOKED_CLOSE_GRACE, id, Step::Abort));
+    }
+
+    /// Whether a revocation after the first `since` ones matches.
+    fn was_revoked(&self, info: &StreamInfo, since: u64) -> bool {
+        let new = usize::try_from(self.revocations - since).unwrap_or(usize::MAX);
+        new > self.recent_revocations.len()
+            || self.recent_revocations.iter().rev().take(new).any(|selector| info.matches(selector))
+    }
 }
 
 /// Ends streams when it is time, until the registry and all permits are dropped.
@@ -274,32 +346,29 @@ impl StreamPermit {
     /// permit was given applies at once.
     pub fn register(&self, info: StreamInfo, expires: Option<Instant>) {
         let shared = &self.registry.0;
-        let mut state = shared.lock();
-        let late = state.rotation.filter(|(generation, _)| info.generation < *generation);
-        let draining = state.draining;
-        let revoked = state.was_revoked(&info, self.revocations);
+        let mut state = shared.state.lock();
+        let rotation = state.rotation.filter(|(generation, _)| info.generation < *generation);
+        let (draining, revoked) = (state.draining, state.was_revoked(&info, self.revocations));
         if let Some(stream) = state.streams.get_mut(&self.id) {
             stream.info = Some(Arc::new(info));
         }
         let now = Instant::now();
-        if revoked {
-            state.revoke(self.id, now);
-            drop(state);
-            shared.run_due_steps();
-            shared.step_added.notify_one();
-            return;
-        }
-        if let Some(at) = expires {
+        if let Some(at) = expires.filter(|_| !revoked) {
             state.plan_end(self.id, at, EndReason::Expired);
         }
-        if draining {
+        if revoked {
+            state.revoke(self.id, now);
+        } else if draining {
             state.plan_end(self.id, now, EndReason::Drained);
-        } else if let Some((_, window)) = late {
+        } else if let Some((_, window)) = rotation {
             state.plan_end(self.id, now + window.mul_f64(rand::random_range(0.0..1.0)), EndReason::Rotated);
         } else if expires.is_none() {
             return;
         }
         drop(state);
+        if revoked {
+            shared.run_due_steps();
+        }
         shared.step_added.notify_one();
     }
 
@@ -318,7 +387,7 @@ impl StreamPermit {
 
 impl Drop for StreamPermit {
     fn drop(&mut self) {
-        let mut state = self.registry.0.lock();
+        let mut state = self.registry.0.state.lock();
         let Some(stream) = state.streams.remove(&self.id) else { return };
         if let Some((at, reason)) = stream.planned_end {
             state.due.remove(&(at, self.id, Step::End(reason)));
