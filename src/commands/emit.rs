@@ -11,6 +11,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::commands::control_client::{ChannelTargetArgs, Target};
+use crate::commands::print;
 use crate::config::ConfigError;
 use crate::event::NewEvent;
 use crate::store::{EventStore, Retention};
@@ -65,24 +66,18 @@ async fn emit(target: &Target, args: &EmitArgs, text: &str) -> anyhow::Result<()
     })?;
     let expire_seconds = args.expire.map(|time| time.as_secs().max(1));
     let id = match target {
-        Target::Store(store, _) => {
+        Target::Store { store, .. } => {
             let retention = Retention { max_length: args.max_length, expire_seconds };
             store.emit(&args.channel, &NewEvent::from_json(&*args.event, data), retention).await?.to_string()
         }
         Target::Gateway(gateway) => {
             let body =
                 Body { channel: &args.channel, event: &args.event, data, max_length: args.max_length, expire_seconds };
-            let body = serde_json::to_string(&body).context("the event is not JSON")?;
-            let answer = gateway.call(Method::POST, "/v1/emit", Some(body)).await?;
+            let answer = gateway.call(Method::POST, "/v1/emit", Some(&body)).await?;
             answer["id"].as_str().context("the gateway's response has no event id")?.to_owned()
         }
     };
-    if args.json {
-        println!("{}", json!({ "id": id }))
-    } else {
-        println!("{id}")
-    }
-    Ok(())
+    print(args.json, &json!({ "id": id }), || format!("{id}\n"))
 }
 
 /// Body of `POST /v1/emit`.

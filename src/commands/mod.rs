@@ -14,14 +14,19 @@ mod startup;
 mod systemd;
 mod tail;
 
+use std::collections::HashMap;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use toml::{Table, Value};
+use serde_json::Value;
+use toml::Table;
 
 use crate::config::sources::{merge, single_option};
+use crate::store::memory::{MemoryStore, system_clock};
 
 /// A self-hosted realtime gateway: it streams channels from Redis to browsers as server-sent events. A WebAssembly policy decides, for
 /// each request, which channels the client may read.
@@ -89,31 +94,24 @@ pub struct ServeFlags {
 impl ServeFlags {
     /// The flags, as a layer of the configuration.
     fn layer(&self) -> anyhow::Result<Table> {
-        let mut layer = Table::new();
-        let mut set = |path: &str, value: Value| merge(&mut layer, single_option(path, value));
+        let policy = self.policy.as_deref().map(|path| path.to_str().context("--policy: the path is not Unicode"));
+        let policy = policy.transpose()?;
         let texts = [
-            ("listen", &self.listen),
-            ("control.listen", &self.control),
-            ("store", &self.store),
-            ("fleet.name", &self.fleet),
+            ("listen", self.listen.as_deref()),
+            ("control.listen", self.control.as_deref()),
+            ("store", self.store.as_deref()),
+            ("fleet.name", self.fleet.as_deref()),
+            ("policy.file", policy),
         ];
-        for (path, text) in texts {
-            if let Some(text) = text {
-                set(path, text.clone().into());
-            }
-        }
-        if let Some(path) = &self.policy {
-            set("policy.file", path.to_str().context("--policy: the path is not Unicode")?.into());
-        }
-        for (path, flag) in [
+        let flags = [
             ("allow-all", self.allow_all),
             ("wait-for-store", self.wait_for_store),
             ("policy.allow-unsigned", self.allow_unsigned),
-        ] {
-            if flag {
-                set(path, true.into());
-            }
-        }
+        ];
+        let texts = texts.into_iter().filter_map(|(path, text)| Some((path, toml::Value::from(text?))));
+        let flags = flags.into_iter().filter(|(_, is_set)| *is_set).map(|(path, is_set)| (path, is_set.into()));
+        let mut layer = Table::new();
+        texts.chain(flags).for_each(|(path, value)| merge(&mut layer, single_option(path, value)));
         Ok(layer)
     }
 }
@@ -145,6 +143,28 @@ fn time(ms: u64) -> String {
         return ms.to_string();
     }
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
+}
+
+/// Prints text, without control characters, since some of it comes from others. A reader that closes early, as `head` does, is not an
+/// error.
+fn print_text(text: &str) -> anyhow::Result<()> {
+    let plain: String = text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect();
+    match std::io::stdout().write_all(plain.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::from(error).context("cannot write to standard output"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints a result as a line of JSON, or as text.
+fn print(as_json: bool, json: &Value, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    print_text(&if as_json { format!("{json}\n") } else { text() })
+}
+
+/// A store without data, for decisions whose look-ups are answered by something else.
+fn empty_store() -> Arc<MemoryStore> {
+    Arc::new(MemoryStore::new(1 << 16, HashMap::new(), system_clock()))
 }
 
 /// A runtime for a command that runs no gateway.

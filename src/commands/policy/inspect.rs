@@ -1,17 +1,18 @@
 //! `tidegate policy inspect`: shows what a file is, what it imports, and whether the gateway can load it.
 
 mod contents;
-mod language;
 
 use std::io::Read;
+use std::iter;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::commands::policy::inspect::contents::{Contents, Kind};
+use crate::commands::print_text;
 use crate::config;
 use crate::policy::Limits;
 use crate::util::files;
@@ -58,14 +59,10 @@ struct Imports {
 pub fn run(args: &InspectArgs) -> Result<()> {
     let compiler = Compiler::new(&Limits::default(), config::cache_dir().as_deref())?;
     let report = inspect(&compiler, &args.file)?;
-    if args.json {
-        crate::commands::policy::print_text(&(serde_json::to_string_pretty(&report)? + "\n"))?;
-    } else {
-        crate::commands::policy::print_text(&report.text())?;
-    }
+    print_text(&if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text() })?;
     match report.refused {
         None => Ok(()),
-        Some(reason) => Err(anyhow!("{} cannot be loaded: it {}", args.file.display(), plain(&reason))),
+        Some(reason) => bail!("{} cannot be loaded: it {}", args.file.display(), plain(&reason)),
     }
 }
 
@@ -90,17 +87,16 @@ fn inspect(compiler: &Compiler, path: &Path) -> Result<Report> {
     let contents = Contents::of(&bytes);
     let loaded =
         if size > MAX_COMPONENT_BYTES { Err(LoadError::TooLarge(size)) } else { Policy::new(compiler, &bytes) };
-    let (language, toolchain) = language::detect(&contents);
     Ok(Report {
         file: path.display().to_string(),
         kind: contents.kind,
         size,
         digest: format!("sha256:{digest}"),
         interface: contents.interface(),
+        language: contents.language(),
+        toolchain: contents.toolchain(),
         imports: Imports::grouped(contents.imports),
         exports: contents.exports,
-        language,
-        toolchain,
         refused: loaded.err().map(|error| error.to_string()),
     })
 }
@@ -122,28 +118,29 @@ impl Imports {
 
 impl Report {
     fn text(&self) -> String {
-        let mut text = String::new();
-        let mut line = |name: &str, values: &[String]| {
-            for (index, value) in values.iter().enumerate() {
-                let name = if index == 0 { name } else { "" };
-                text += &format!("{name:<10} {}\n", plain(value));
-            }
-        };
-        line("file", std::slice::from_ref(&self.file));
-        line("kind", &[self.kind.to_string()]);
-        line("size", &[format!("{} bytes", self.size)]);
-        line("digest", std::slice::from_ref(&self.digest));
-        line(
-            "interface",
-            &[self.interface.as_ref().map_or("none".into(), |version| format!("tidegate:policy {version}"))],
-        );
-        line("language", &[self.language.unwrap_or("unknown").to_owned()]);
-        line("toolchain", &self.toolchain);
-        line("imports", &[&self.imports.tidegate[..], &self.imports.wasi, &self.imports.others].concat());
-        line("exports", &self.exports);
-        line("loads", &[self.refused.as_ref().map_or("yes".into(), |reason| format!("no: it {reason}"))]);
-        text
+        let one = |name: &str, value: &str| section(name, &[value.to_owned()]);
+        let interface = self.interface.as_ref().map(|version| format!("tidegate:policy {version}"));
+        let refused = self.refused.as_ref().map(|reason| format!("no: it {reason}"));
+        [
+            one("file", &self.file),
+            one("kind", &self.kind.to_string()),
+            one("size", &format!("{} bytes", self.size)),
+            one("digest", &self.digest),
+            one("interface", interface.as_deref().unwrap_or("none")),
+            one("language", self.language.unwrap_or("unknown")),
+            section("toolchain", &self.toolchain),
+            section("imports", &[&self.imports.tidegate[..], &self.imports.wasi, &self.imports.others].concat()),
+            section("exports", &self.exports),
+            one("loads", refused.as_deref().unwrap_or("yes")),
+        ]
+        .concat()
     }
+}
+
+/// A line for each value; the first one begins with the name.
+fn section(name: &str, values: &[String]) -> String {
+    let names = iter::once(name).chain(iter::repeat(""));
+    names.zip(values).map(|(name, value)| format!("{name:<10} {}\n", plain(value))).collect()
 }
 
 /// Replaces control characters, which a file from others may have in any text.

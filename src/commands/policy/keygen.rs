@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::artifact::signature::key;
 use crate::artifact::signature::key::KeyId;
+use crate::commands::print;
 
 #[derive(Debug, Args)]
 pub struct KeygenArgs {
@@ -38,18 +39,14 @@ pub fn run(args: &KeygenArgs) -> anyhow::Result<()> {
         return Err(error);
     }
     let id = KeyId::of(&key.verifying_key()).to_string();
-    if args.json {
-        return crate::commands::policy::print_text(&format!(
-            "{}\n",
-            json!({ "key": id, "private": private, "public": public })
-        ));
-    }
-    crate::commands::policy::print_text(&format!(
-        "key {id}\n  {}  private key, for `tidegate policy sign`: keep it where policies are released, not on the gateways\n  {}  \
-         public key: add it to policy.trusted-keys of every gateway\n",
-        private.display(),
-        public.display()
-    ))
+    print(args.json, &json!({ "key": id, "private": private, "public": public }), || {
+        format!(
+            "key {id}\n  {}  private key, for `tidegate policy sign`: keep it where policies are released, not on the gateways\n  {}  \
+             public key: add it to policy.trusted-keys of every gateway\n",
+            private.display(),
+            public.display()
+        )
+    })
 }
 
 /// Creates a file that does not exist yet.

@@ -3,11 +3,10 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::commands::control_client::FleetTargetArgs;
-use crate::commands::policy::fleet::fetch_status;
-use crate::commands::policy::print_text;
-use crate::commands::{client_runtime, time};
+use crate::commands::control_client::{FleetTargetArgs, Target, parse};
+use crate::commands::{client_runtime, print, time};
 use crate::fleet::record::ActiveRecord;
+use crate::fleet::status::FleetStatus;
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
@@ -20,24 +19,25 @@ pub struct ListArgs {
 
 pub fn run(args: &ListArgs) -> anyhow::Result<()> {
     client_runtime()?.block_on(async {
-        let status = fetch_status(&args.target.open().await?).await?;
-        if args.json {
-            return print_text(&format!("{}\n", json!({ "current": status.current, "history": status.history })));
-        }
-        if status.history.is_empty() {
-            return print_text("nothing was pushed to this store\n");
-        }
-        let lines = status.history.iter().map(|pointer| line(pointer, status.current.as_ref() == Some(pointer)));
-        print_text(&lines.collect::<String>())
+        let FleetStatus { current, history, .. } = match args.target.open().await? {
+            Target::Store { fleet, .. } => FleetStatus::of(&*fleet).await?,
+            Target::Gateway(gateway) => parse(gateway.get("/v1/fleet").await?)?,
+        };
+        print(args.json, &json!({ "current": current, "history": history }), || {
+            if history.is_empty() {
+                return "nothing was pushed to this store\n".into();
+            }
+            history.iter().map(|record| line(record, current.as_ref() == Some(record))).collect()
+        })
     })
 }
 
-fn line(pointer: &ActiveRecord, is_current: bool) -> String {
-    let ActiveRecord { sequence, component, .. } = pointer;
+fn line(record: &ActiveRecord, is_current: bool) -> String {
+    let ActiveRecord { sequence, component, .. } = record;
     let mark = if is_current { "*" } else { " " };
-    let cases = if pointer.cases.is_some() { "with cases" } else { "no cases" };
-    let signature = pointer.signature.as_ref();
+    let cases = if record.cases.is_some() { "with cases" } else { "no cases" };
+    let signature = record.signature.as_ref();
     let by = signature.map_or_else(|| "not signed".into(), |signature| format!("key {}", signature.key_id()));
-    let at = time(pointer.pushed_at);
+    let at = time(record.pushed_at);
     format!("{mark} {sequence:>4}  {at}  {component}  {cases}  {by}\n")
 }

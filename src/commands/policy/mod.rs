@@ -6,6 +6,7 @@ mod component_args;
 mod fleet;
 mod inspect;
 mod keygen;
+mod language;
 mod list;
 mod new;
 mod push;
@@ -71,18 +72,5 @@ pub fn run(command: PolicyCommand) -> anyhow::Result<()> {
         PolicyCommand::Status(args) => status::run(&args),
         PolicyCommand::Shadow(args) => shadow::run(&args),
         PolicyCommand::Promote(args) => shadow::promote(&args),
-    }
-}
-
-/// Prints text, without control characters, since some of it comes from others. A reader that closes early, as `head` does, is not an
-/// error.
-fn print_text(text: &str) -> anyhow::Result<()> {
-    use std::io::{ErrorKind, Write};
-    let plain: String = text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect();
-    match std::io::stdout().write_all(plain.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(anyhow::Error::from(error).context("cannot write to standard output"))
-        }
-        _ => Ok(()),
     }
 }

@@ -8,30 +8,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
+use crate::commands::policy::language::Language;
+use crate::commands::print_text;
+
 #[derive(Debug, Args)]
 pub struct NewArgs {
     /// The project's folder; its last part is the policy's name
     dir: PathBuf,
     /// The programming language
     #[arg(long, value_enum)]
-    lang: Lang,
+    lang: Language,
     /// The example to start from: `session` allows all channels to clients with a session, `user` allows users their own
     /// channels, and `role` also has channels of admins and teams
     #[arg(long, value_enum, default_value = "role")]
     pattern: Pattern,
-}
-
-/// A language with examples and an SDK.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Lang {
-    Rust,
-    #[value(name = "typescript", alias = "javascript")]
-    TypeScript,
-    Python,
-    Go,
-    C,
-    /// Role-based only
-    Zig,
 }
 
 /// The access rules of the example.
@@ -52,18 +42,18 @@ pub fn run(args: &NewArgs) -> Result<()> {
         fs::write(&path, bytes).with_context(|| format!("policy new: writing {}", path.display()))?;
     }
     let dir = args.dir.display();
-    crate::commands::policy::print_text(&format!(
-        "{dir}: a policy in {}, {}-based. PreparedPolicy steps:\n\n  \
+    print_text(&format!(
+        "{dir}: a policy in {}, {}-based. Next steps:\n\n  \
          tidegate policy build {dir}\n  \
          tidegate policy test {dir}/policy.wasm\n  \
          tidegate dev --policy {dir}/policy.wasm\n",
         args.lang.title(),
-        args.pattern.name()
+        value_name(args.pattern)
     ))
 }
 
 /// The project's name, which is the folder's. It becomes the name of the language's package.
-fn name(dir: &Path, lang: Lang) -> Result<String> {
+fn name(dir: &Path, lang: Language) -> Result<String> {
     // `.` has to be resolved to have a name.
     let resolved = dir.canonicalize();
     let name = dir.file_name().or_else(|| resolved.as_ref().ok()?.file_name());
@@ -79,7 +69,7 @@ fn name(dir: &Path, lang: Lang) -> Result<String> {
         "policy new: {name:?} is not a valid name for a policy: use at most 64 lower-case letters, digits and single hyphens, with a \
          letter first"
     );
-    if RESERVED_NAMES.contains(&name) || (lang == Lang::Rust && RUST_KEYWORDS.contains(&name)) {
+    if RESERVED_NAMES.contains(&name) || (lang == Language::Rust && RUST_KEYWORDS.contains(&name)) {
         bail!("policy new: {name:?} is a reserved name of a toolchain: give the folder another name");
     }
     Ok(name.to_owned())
@@ -121,45 +111,9 @@ fn ensure_empty(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-impl Lang {
-    /// The name in folder names.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Rust => "rust",
-            Self::TypeScript => "typescript",
-            Self::Python => "python",
-            Self::Go => "go",
-            Self::C => "c",
-            Self::Zig => "zig",
-        }
-    }
-
-    /// The folder of the SDK. Policies in Zig use the SDK for C.
-    fn sdk(self) -> &'static str {
-        if self == Self::Zig { Self::C.name() } else { self.name() }
-    }
-
-    /// The name in texts.
-    fn title(self) -> &'static str {
-        match self {
-            Self::Rust => "Rust",
-            Self::TypeScript => "TypeScript",
-            Self::Python => "Python",
-            Self::Go => "Go",
-            Self::C => "C",
-            Self::Zig => "Zig",
-        }
-    }
-}
-
-impl Pattern {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Session => "session",
-            Self::User => "user",
-            Self::Role => "role",
-        }
-    }
+/// The name of a language or a pattern on the command line and in the names of folders.
+fn value_name(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,13 +1,11 @@
 //! `tidegate policy status`: the nodes and the active policy of each.
 
 use clap::Args;
-use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::commands::control_client::{FleetTargetArgs, Target};
-use crate::commands::policy::fleet::fetch_status;
-use crate::commands::policy::print_text;
-use crate::commands::{client_runtime, time};
+use crate::commands::policy::fleet::find_fleet;
+use crate::commands::{client_runtime, print, time};
 use crate::fleet::node_status::NodeStatus;
 use crate::fleet::status::FleetStatus;
 
@@ -22,23 +20,18 @@ pub struct StatusArgs {
 
 pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
     client_runtime()?.block_on(async {
-        let target = args.target.open().await?;
-        if let Target::Gateway(gateway) = &target
-            && gateway.request(Method::GET, "/v1/fleet", None).await?.0 == StatusCode::CONFLICT
-        {
-            // A gateway on an in-memory store has no fleet.
-            let policy = gateway.call(Method::GET, "/v1/policy", None).await?;
-            return if args.json {
-                print_text(&format!("{policy}\n"))
-            } else {
-                print_text(&describe_single_gateway(&policy))
-            };
-        }
-        let status = fetch_status(&target).await?;
-        if args.json {
-            return print_text(&format!("{}\n", json!({ "current": status.current, "nodes": status.nodes })));
-        }
-        print_text(&text(&status))
+        let status = match args.target.open().await? {
+            Target::Store { fleet, .. } => FleetStatus::of(&*fleet).await?,
+            Target::Gateway(gateway) => match find_fleet(&gateway).await? {
+                Some((status, _)) => status,
+                // A gateway on an in-memory store has no fleet.
+                None => {
+                    let policy = gateway.get("/v1/policy").await?;
+                    return print(args.json, &policy, || describe_single_gateway(&policy));
+                }
+            },
+        };
+        print(args.json, &json!({ "current": status.current, "nodes": status.nodes }), || text(&status))
     })
 }
 
@@ -62,9 +55,9 @@ fn describe_single_gateway(policy: &Value) -> String {
 fn text(status: &FleetStatus) -> String {
     let is_fleet = status.nodes.is_empty() || status.nodes.iter().any(|node| node.fleet_managed);
     let mut text = match &status.current {
-        Some(pointer) => {
+        Some(record) => {
             let unused = if is_fleet { "" } else { ", which no node uses" };
-            format!("fleet policy: {}, sequence {}{unused}\n", pointer.component, pointer.sequence)
+            format!("fleet policy: {}, sequence {}{unused}\n", record.component, record.sequence)
         }
         None if is_fleet => "fleet policy: none was pushed\n".into(),
         None => String::new(),

@@ -12,6 +12,25 @@ const MAX_NAMES: usize = 1000;
 /// Longer names are truncated.
 const MAX_NAME_CHARS: usize = 200;
 
+/// Part of a producer's or library's name, and its language. The first match counts: the interpreters of Python and JavaScript are
+/// written in Rust and C, and have the traces of those too.
+const TOOLCHAIN_TRACES: [(&str, &str); 14] = [
+    ("componentize-py", "Python"),
+    ("libpython", "Python"),
+    ("componentizejs", "JavaScript (StarlingMonkey)"),
+    ("componentize-js", "JavaScript (StarlingMonkey)"),
+    ("starlingmonkey", "JavaScript (StarlingMonkey)"),
+    ("componentize-qjs", "JavaScript (QuickJS)"),
+    ("quickjs", "JavaScript (QuickJS)"),
+    ("tinygo", "Go (TinyGo)"),
+    ("wit-bindgen-go", "Go"),
+    ("wit-bindgen-rust", "Rust"),
+    ("wit-bindgen-c", "C"),
+    ("moonbit", "MoonBit"),
+    ("assemblyscript", "AssemblyScript"),
+    ("zig", "Zig"),
+];
+
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -117,6 +136,29 @@ impl Contents {
             }
         }
         Ok(())
+    }
+
+    /// The language, if the traces of its toolchain are known.
+    pub fn language(&self) -> Option<&'static str> {
+        let producers = self.producers.iter().map(|(_, name, _)| name);
+        let names: Vec<String> = producers.chain(&self.libraries).map(|name| name.to_lowercase()).collect();
+        let has_trace = |trace: &str| names.iter().any(|name| name.contains(trace));
+        if let Some((_, language)) = TOOLCHAIN_TRACES.iter().find(|(trace, _)| has_trace(trace)) {
+            return Some(language);
+        }
+        // The versions of C are names: `C11`, `C17`.
+        let is_named =
+            |start: &str| self.producers.iter().any(|(field, name, _)| field == "language" && name.starts_with(start));
+        [("Rust", "Rust"), ("Go", "Go"), ("Zig", "Zig"), ("C1", "C")]
+            .into_iter()
+            .find_map(|(start, language)| is_named(start).then_some(language))
+    }
+
+    /// The tools with their versions, and the linked libraries.
+    pub fn toolchain(&self) -> Vec<String> {
+        let tools = self.producers.iter().filter(|(field, _, _)| field != "language");
+        let tools = tools.map(|(_, name, version)| format!("{name} {version}").trim_end().to_owned());
+        tools.chain(self.libraries.iter().cloned()).collect()
     }
 
     /// The version of `tidegate:policy` that it exports, else imports.

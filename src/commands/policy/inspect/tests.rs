@@ -73,11 +73,11 @@ fn malformed_components_are_inspected_without_panic() {
     let whole = wat::parse_str(r#"(component (core module (@producers (language "C11" ""))) (import "a:b/c" (func)))"#);
     let whole = whole.expect("a component");
     for at in 0..whole.len() {
-        let _ = language::detect(&Contents::of(&whole[..at]));
+        let _ = Contents::of(&whole[..at]).language();
         for value in [0, 1, 0x7f, 0xff] {
             let mut bytes = whole.clone();
             bytes[at] = value;
-            let _ = language::detect(&Contents::of(&bytes));
+            let _ = Contents::of(&bytes).language();
         }
     }
     // Components within components, a hundred thousand deep.

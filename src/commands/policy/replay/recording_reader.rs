@@ -3,7 +3,6 @@
 use std::io::{self, BufRead, Read};
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
 use crate::audit::recording::{FORMAT, RecordedDecision};
 use crate::policy::Request;
@@ -52,27 +51,12 @@ impl<R: BufRead> RecordingReader<R> {
         let is_complete = self.line.last() == Some(&b'\n');
         if !is_complete && self.line.len() > MAX_LINE_BYTES {
             self.line = Vec::new();
-            self.skip()?;
+            self.from.skip_until(b'\n')?;
             return Ok(Some(Line::Unreadable(format!("the line has more than {MAX_LINE_BYTES} bytes"))));
         }
         Ok(Some(parse(&self.line).unwrap_or_else(|reason| {
             Line::Unreadable(if is_complete { reason } else { "the recording ends within this line".into() })
         })))
-    }
-
-    /// Skips the rest of the line.
-    fn skip(&mut self) -> io::Result<()> {
-        loop {
-            let read = self.from.fill_buf()?;
-            let (length, found) = match read.iter().position(|byte| *byte == b'\n') {
-                Some(at) => (at + 1, true),
-                None => (read.len(), read.is_empty()),
-            };
-            self.from.consume(length);
-            if found {
-                return Ok(());
-            }
-        }
     }
 }
 
@@ -97,37 +81,23 @@ fn parse(line: &[u8]) -> Result<Line, String> {
         return Err("the line is empty".into());
     }
     let kind: LineKind = serde_json::from_slice(line).map_err(|error| json_error(&error))?;
-    match kind {
-        LineKind { recording: None, .. } => {
-            return Err("not a line of a recording: the field \"recording\" is missing".into());
-        }
-        LineKind { recording: Some(format), .. } if format != FORMAT => {
-            return Err(format!("the recording has format {format}; this program reads format {FORMAT}"));
-        }
-        LineKind { dropped: Some(lines), .. } => return Ok(Line::Dropped(lines)),
-        LineKind { .. } => {}
+    let format = kind.recording.ok_or("not a line of a recording: the field \"recording\" is missing")?;
+    if format != FORMAT {
+        return Err(format!("the recording has format {format}; this program reads format {FORMAT}"));
+    }
+    if let Some(lines) = kind.dropped {
+        return Ok(Line::Dropped(lines));
     }
     let entry: RecordedDecision = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    let answer = answer(&entry.answer)?;
-    let mut trace = HostTrace::new(entry.now);
-    trace.sent_requests = entry.network;
-    trace.calls = entry.calls;
-    Ok(Line::Case(Box::new(RecordedCase {
-        time: entry.time,
-        policy: entry.policy,
-        request: entry.request.try_into()?,
-        channels: entry.channels,
-        trace,
-        answer,
-    })))
-}
-
-fn answer(fields: &Map<String, Value>) -> Result<DecisionView, String> {
-    let answer = DecisionView::from_json(fields);
-    match answer.kind() {
-        Some("allow" | "status" | "error") => Ok(answer),
-        _ => Err("the answer has neither allow nor status nor error".into()),
+    let RecordedDecision { time, policy, request, channels, now, calls, network, .. } = entry;
+    let answer = DecisionView::from_json(&entry.answer);
+    if !matches!(answer.kind(), Some("allow" | "status" | "error")) {
+        return Err("the answer has neither allow nor status nor error".into());
     }
+    let mut trace = HostTrace::new(now);
+    trace.sent_requests = network;
+    trace.calls = calls;
+    Ok(Line::Case(Box::new(RecordedCase { time, policy, request: request.try_into()?, channels, trace, answer })))
 }
 
 fn json_error(error: &serde_json::Error) -> String {

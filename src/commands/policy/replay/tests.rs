@@ -20,29 +20,20 @@ fn replay(text: &str, all: bool) -> (String, String, u64) {
     let compiler: Compiler = engine::shared().expect("an engine").into();
     let example = include_bytes!("../../../../guest-examples/rust-role-based/policy.wasm");
     let policy = Policy::new(&compiler, example).expect("it loads");
-    let digest: Arc<str> = "sha256:new".into();
     let limits = Limits::default();
-    let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
-    let env = ReplayEnv { env: PolicyEnv::new(store, &limits), limits, cache_dir: None };
-    let (mut report, evaluator) = (Report::new(&digest, all), ReplayEvaluator::new(policy, 0));
+    let env = ReplayEnv { env: PolicyEnv::new(empty_store(), &limits), limits };
+    let (mut report, evaluator) = (Report::new("sha256:new", all), ReplayEvaluator::new(policy, 0));
     let (mut text_out, mut json_out) = (String::new(), String::new());
     client_runtime().expect("a runtime").block_on(async {
         for (number, line) in (1..).zip(RecordingReader::new(Cursor::new(text))) {
-            let reported = match line.expect("it can be read") {
-                Line::Case(case) => {
-                    let (answer, recorded) = env.evaluate(&evaluator, &case).await;
-                    report.add(number, &case, &answer, &recorded)
-                }
-                Line::Dropped(lines) => report.dropped(lines),
-                Line::Unreadable(reason) => report.unreadable(number, reason),
-            };
-            if let Some(reported) = reported {
-                text_out += &reported.text();
-                json_out += &reported.json();
+            let line = line.expect("it can be read");
+            if let Some(difference) = env.replay(&evaluator, &mut report, number, line).await {
+                text_out += &difference.text;
+                json_out += &format!("{}\n", difference.json);
             }
         }
     });
-    (text_out + &report.summary(), json_out + &report.json(), report.outcome_changes())
+    (text_out + &report.text(), format!("{json_out}{}\n", report.json()), report.outcome_changes())
 }
 
 #[test]

@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
-use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use crate::artifact::digest::Digest;
 use crate::commands::policy::build::MAX_MANIFEST_BYTES;
 use crate::commands::policy::build::python::toolchain::{LANGUAGE, Toolchain, environment, site_packages};
 use crate::commands::policy::build::python::tools;
@@ -27,45 +26,26 @@ pub fn folder(project: &Path, dependencies: &[String], toolchain: &Toolchain, wo
         fs::create_dir_all(&empty).context("creating a temporary folder")?;
         return Ok(empty);
     }
-    let mut key = Sha256::new();
-    for text in dependencies.iter().map(|dependency| dependency.as_str()).chain([&*requirements]) {
-        key.update(text);
-        key.update([0]);
+    // The zeros keep lists apart whose texts are the same when joined.
+    let key: String =
+        dependencies.iter().map(|name| &***name).chain([&*requirements]).flat_map(|text| [text, "\0"]).collect();
+    let folder = tools::toolchain_folder("python-packages")?.join(&Digest::of(key.as_bytes()).hex()[..24]);
+    if folder.is_dir() {
+        return Ok(folder);
     }
-    let key: String = key.finalize().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-    let folder = tools::toolchain_folder("python-packages")?.join(key);
-    if !folder.is_dir() {
+    eprintln!("policy build: installing the policy's packages into {} (again only if they change)", folder.display());
+    tools::install(&folder, |staged| {
         let mut pip = toolchain.pip_install();
-        pip.args(dependencies);
+        // Only packages that run in a component: wheels of pure Python for the component's version of Python.
+        pip.args(["--only-binary=:all:", "--platform=any", "--implementation=py", "--abi=none", "--python-version"]);
+        pip.arg(LANGUAGE).arg("--target").arg(staged).args(dependencies);
         if !requirements.trim().is_empty() {
             pip.arg("-r").arg(&requirements_file);
         }
-        install(&mut pip, &folder)?;
-    }
+        tools::run(&mut pip)
+            .context("cannot install the policy's packages: a component only runs packages of pure Python")
+    })?;
     Ok(folder)
-}
-
-/// Installs packages that run in a component: wheels of pure Python for the component's version of Python.
-fn install(pip: &mut Command, folder: &Path) -> Result<()> {
-    let parent = folder.parent().unwrap_or(folder);
-    fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
-    let staged = tempfile::Builder::new().prefix(".installing-").tempdir_in(parent).context("creating a folder")?;
-    eprintln!("policy build: installing the policy's packages into {} (again only if they change)", folder.display());
-    pip.args([
-        "--only-binary=:all:",
-        "--platform=any",
-        "--implementation=py",
-        "--abi=none",
-        "--python-version",
-        LANGUAGE,
-    ]);
-    pip.arg("--target").arg(staged.path());
-    tools::run(pip).context("cannot install the policy's packages: a component only runs packages of pure Python")?;
-    match fs::rename(staged.path(), folder) {
-        // Another build was faster.
-        Err(_) if folder.is_dir() => Ok(()),
-        renamed => renamed.with_context(|| format!("creating {}", folder.display())),
-    }
 }
 
 /// Whether a dependency is the SDK, which is not on a package index and which the build adds.

@@ -31,7 +31,8 @@ impl Toolchain {
         let python = tools::need(&["python3", "python"], INSTALL_PYTHON)?;
         let version = "import sys; print('%d.%d' % sys.version_info[:2])";
         let version = tools::output(Command::new(&python).args(["-c", version]))?;
-        ensure!(is_new_enough(&version), "{} is Python {version}: {INSTALL_PYTHON}", python.display());
+        let is_new_enough = tools::version(&version).is_some_and(|version| version >= (3, 10));
+        ensure!(is_new_enough, "{} is Python {version}: {INSTALL_PYTHON}", python.display());
         // The folder's name contains the version of Python, because an upgraded Python would not find the packages.
         let folder = tools::toolchain_folder(&format!("componentize-py-{VERSION}-python{version}"))?;
         if !has_componentize_py(&folder) {
@@ -42,7 +43,11 @@ impl Toolchain {
 
     /// A command that runs componentize-py without the environment variables of this process.
     pub fn componentize(&self) -> Command {
-        let mut command = self.command();
+        let mut command = Command::new(&self.python);
+        command.env_clear();
+        if let Some(folder) = std::env::var_os("TMPDIR") {
+            command.env("TMPDIR", folder);
+        }
         // Not with its script, whose first line has the path of the temporary folder of the installation.
         command.args(["-c", "import sys; from componentize_py import script; sys.exit(script())"]);
         command
@@ -52,15 +57,6 @@ impl Toolchain {
     pub fn pip_install(&self) -> Command {
         let mut command = Command::new(&self.python);
         command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
-        command
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.python);
-        command.env_clear();
-        if let Some(folder) = std::env::var_os("TMPDIR") {
-            command.env("TMPDIR", folder);
-        }
         command
     }
 }
@@ -83,14 +79,7 @@ fn has_componentize_py(environment: &Path) -> bool {
     packages.is_some_and(|folder| folder.join(format!("componentize_py-{VERSION}.dist-info/RECORD")).is_file())
 }
 
-fn is_new_enough(version: &str) -> bool {
-    let parsed = version.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
-    parsed.is_some_and(|version: (u32, u32)| version >= (3, 10))
-}
-
-/// Installs into a temporary folder and renames it, so that a concurrent build does not see a partial installation.
 fn install(python: &Path, folder: &Path) -> Result<()> {
-    let parent = folder.parent().unwrap_or(folder);
     eprintln!("policy build: installing componentize-py {VERSION} into {} (once)", folder.display());
     let has_venv = Command::new(python).args(["-c", "import venv, ensurepip"]).output();
     ensure!(
@@ -98,17 +87,14 @@ fn install(python: &Path, folder: &Path) -> Result<()> {
         "{} has no module venv: install it (Debian, Ubuntu: apt install python3-venv)",
         python.display()
     );
-    fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
-    let staged = tempfile::Builder::new().prefix(".installing-").tempdir_in(parent).context("creating a folder")?;
-    tools::run(Command::new(python).args(["-m", "venv"]).arg(staged.path()))?;
-    let staged_toolchain = Toolchain { python: staged.path().join("bin/python") };
-    tools::run(staged_toolchain.pip_install().arg(format!("componentize-py=={VERSION}")))?;
-    if folder.exists() && !has_componentize_py(folder) {
-        fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
-    }
-    match fs::rename(staged.path(), folder) {
-        // Another build was faster.
-        Err(_) if has_componentize_py(folder) => Ok(()),
-        renamed => renamed.with_context(|| format!("creating {}", folder.display())),
-    }
+    tools::install(folder, |staged| {
+        tools::run(Command::new(python).args(["-m", "venv"]).arg(staged))?;
+        let toolchain = Toolchain { python: staged.join("bin/python") };
+        tools::run(toolchain.pip_install().arg(format!("componentize-py=={VERSION}")))?;
+        // An incomplete folder is not from another build: the rename makes complete ones only.
+        if folder.exists() && !has_componentize_py(folder) {
+            fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
+        }
+        Ok(())
+    })
 }
