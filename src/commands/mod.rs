@@ -11,7 +11,6 @@ mod revoke;
 mod serve;
 mod sse;
 mod startup;
-mod systemd;
 mod tail;
 
 use std::collections::HashMap;

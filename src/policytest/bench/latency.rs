@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 use crate::authz::authorizer::Authorizer;
 use crate::authz::generation;
 use crate::policy::{Decision, Limits, Outcome};
-use crate::policytest::bench::{BenchError, BenchLength, us};
+use crate::policytest::bench::{BenchLength, decision_error, single_thread, us};
 use crate::policytest::{TestCase, run};
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
@@ -36,11 +36,11 @@ pub struct Latency {
 pub struct PrewarmedLatency {
     /// The part of a decision for which a request waits.
     #[serde(flatten)]
-    pub left: Latency,
-    /// Median time to prewarm an instance, off the request's path.
-    pub making_us: f64,
+    pub latency: Latency,
+    /// Median time to create an instance, before the request.
+    pub creation_us: f64,
     /// Whether a gateway prewarms instances of this policy; it does not if creating one is quick.
-    pub used: bool,
+    pub enabled: bool,
 }
 
 /// Decisions on all cores together.
@@ -64,19 +64,19 @@ impl LatencyBench {
         Self { cases: cases.iter().map(authorizer).collect() }
     }
 
-    pub fn first(&self) -> std::io::Result<Result<Duration, BenchError>> {
-        Ok(single()?.block_on(async { decide(&self.cases, 0).await.map(|decision| decision.duration) }))
+    pub fn first(&self) -> anyhow::Result<Duration> {
+        Ok(single_thread()?.block_on(decide(&self.cases, 0))?.duration)
     }
 
     /// One decision at a time, each on a new instance.
-    pub fn one_at_a_time(&self, length: BenchLength) -> std::io::Result<Result<Latency, BenchError>> {
-        Ok(single()?.block_on(async {
+    pub fn one_at_a_time(&self, length: BenchLength) -> anyhow::Result<Latency> {
+        single_thread()?.block_on(async {
             self.fresh(WARM_UP).await?;
             Ok(Latency::from(&self.fresh(length).await?))
-        }))
+        })
     }
 
-    async fn fresh(&self, length: BenchLength) -> Result<Histogram<u64>, BenchError> {
+    async fn fresh(&self, length: BenchLength) -> anyhow::Result<Histogram<u64>> {
         let mut times = histogram()?;
         let (start, mut done) = (Instant::now(), 0);
         while !length.reached(start, done) {
@@ -87,31 +87,26 @@ impl LatencyBench {
     }
 
     /// One decision at a time, each on an instance that was prewarmed just before.
-    pub fn prepared(
-        &self,
-        policy: &Policy,
-        length: BenchLength,
-    ) -> std::io::Result<Result<PrewarmedLatency, BenchError>> {
-        Ok(single()?.block_on(async {
-            let (mut making, mut left) = (histogram()?, histogram()?);
+    pub fn prewarmed(&self, policy: &Policy, length: BenchLength) -> anyhow::Result<PrewarmedLatency> {
+        single_thread()?.block_on(async {
+            let (mut creation, mut latency) = (histogram()?, histogram()?);
             let (start, mut done) = (Instant::now(), 0);
             while !length.reached(start, done) {
                 let (authorizer, case) = nth(&self.cases, done);
                 let begin = Instant::now();
-                let failed = |failure| BenchError::Decision { case: case.name.clone(), failure };
-                authorizer.prewarm_one().await.map_err(failed)?;
-                record(&mut making, begin.elapsed());
-                record(&mut left, decide(&self.cases, done).await?.duration);
+                authorizer.prewarm_one().await.map_err(|failure| decision_error(case, &failure))?;
+                record(&mut creation, begin.elapsed());
+                record(&mut latency, decide(&self.cases, done).await?.duration);
                 done += 1;
             }
-            let making = Duration::from_nanos(making.value_at_quantile(0.5));
-            let used = policy.preparation().is_some() || making >= generation::MIN_PREWARM_TIME;
-            Ok(PrewarmedLatency { left: Latency::from(&left), making_us: us(making), used })
-        }))
+            let creation = Duration::from_nanos(creation.value_at_quantile(0.5));
+            let enabled = policy.preparation().is_some() || creation >= generation::MIN_PREWARM_TIME;
+            Ok(PrewarmedLatency { latency: Latency::from(&latency), creation_us: us(creation), enabled })
+        })
     }
 
     /// As many decisions as possible on all cores.
-    pub fn all_cores(&self, length: BenchLength) -> std::io::Result<Throughput> {
+    pub fn all_cores(&self, length: BenchLength) -> anyhow::Result<Throughput> {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let runtime = Builder::new_multi_thread().worker_threads(cores).enable_all().build()?;
         let task_length = match length {
@@ -154,13 +149,9 @@ impl BenchLength {
     }
 }
 
-fn single() -> std::io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().build()
-}
-
-fn histogram() -> Result<Histogram<u64>, BenchError> {
+fn histogram() -> anyhow::Result<Histogram<u64>> {
     let longest = u64::try_from(MAX_LATENCY.as_nanos()).unwrap_or(u64::MAX);
-    Histogram::new_with_bounds(1, longest, 3).map_err(|error| BenchError::Host(error.to_string()))
+    Ok(Histogram::new_with_bounds(1, longest, 3)?)
 }
 
 fn record(times: &mut Histogram<u64>, took: Duration) {
@@ -180,11 +171,11 @@ fn nth(cases: &[(Authorizer, TestCase)], number: u64) -> &(Authorizer, TestCase)
 }
 
 /// Makes one decision. A failed evaluation is an error, because its cost means nothing.
-async fn decide(cases: &[(Authorizer, TestCase)], number: u64) -> Result<Decision, BenchError> {
+async fn decide(cases: &[(Authorizer, TestCase)], number: u64) -> anyhow::Result<Decision> {
     let (authorizer, case) = nth(cases, number);
-    let decision = authorizer.evaluate(&case.request.to_request(), &case.request.channels).await;
+    let decision = authorizer.evaluate(&case.new_request(), &case.channels).await;
     match decision.outcome {
-        Outcome::Failed(failure) => Err(BenchError::Decision { case: case.name.clone(), failure }),
+        Outcome::Failed(failure) => Err(decision_error(case, &failure)),
         _ => Ok(decision),
     }
 }

@@ -4,13 +4,15 @@ pub(crate) mod check;
 pub(crate) mod file_access;
 pub(crate) mod schema;
 
-use crate::policytest::file::file_access::FileAccess;
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::policytest::{CasesError, TestSuite};
+use crate::egress::origin::EgressOrigin;
+use crate::policytest::file::file_access::FileAccess;
+use crate::policytest::{CasesError, Requirements, TestSuite};
 use crate::util::files;
 
 /// Largest file of test cases in bytes.
@@ -41,13 +43,23 @@ pub fn parse_with_access(path: &Path, text: &str, access: FileAccess<'_>) -> Res
             start.and_then(|start| name_at(text, start)).map(|name| format!(" case {name:?}:")).unwrap_or_default();
         CasesError(format!("{file}{place}:{case} {}", error.message()))
     })?;
-    let suite = check::suite(raw, access, &|start| line(text, start));
-    suite.map_err(|error| match error {
-        check::SuiteError::File(message) => CasesError(format!("{file}: {message}")),
-        check::SuiteError::Case { line, name, message } => {
-            CasesError(format!("{file}:{line}: case {name:?}: {message}"))
-        }
-    })
+    if raw.case.is_empty() && raw.requires == Requirements::default() {
+        return Err(CasesError(format!("{file}: there is no case: write [[case]], a name and expect.… ({NAME})")));
+    }
+    for url in &raw.requires.egress {
+        EgressOrigin::parse(url, true)
+            .map_err(|error| CasesError(format!("{file}: requires.egress: {url:?}: {error}")))?;
+    }
+    let mut names = HashSet::new();
+    let mut cases = Vec::with_capacity(raw.case.len());
+    for case in &raw.case {
+        let (line, case) = (line(text, case.span().start), case.get_ref());
+        let is_new = names.insert(&case.name);
+        let unique = is_new.then_some(()).ok_or_else(|| "an earlier case has the same name".to_owned());
+        let checked = unique.and_then(|()| check::case(&raw, case, line, access));
+        cases.push(checked.map_err(|message| CasesError(format!("{file}:{line}: case {:?}: {message}", case.name)))?);
+    }
+    Ok(TestSuite { cases, requires: raw.requires })
 }
 
 /// The line of a byte offset, counted from 1.
