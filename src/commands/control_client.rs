@@ -13,7 +13,6 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -144,12 +143,12 @@ impl ControlClient {
         Ok(Self { client: http_client()?, base: base.trim_end_matches('/').to_owned(), token })
     }
 
-    /// Sends a request and returns the response, whatever its status.
+    /// Sends a request, with JSON as its body, and returns the response, whatever its status.
     pub async fn request(
         &self,
         method: Method,
         path: &str,
-        body: Option<&impl Serialize>,
+        body: Option<String>,
     ) -> anyhow::Result<(StatusCode, Value)> {
         let url = format!("{}{path}", self.base);
         let mut request = Request::builder().method(method).uri(&url);
@@ -159,7 +158,6 @@ impl ControlClient {
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let body = body.map(serde_json::to_vec).transpose().context("the request is not JSON")?;
         let request = request.body(Full::from(body.unwrap_or_default())).context("--control: not an address")?;
         let response = self.client.request(request).await;
         let response =
@@ -170,13 +168,9 @@ impl ControlClient {
     }
 
     /// Sends a request that has to succeed.
-    pub async fn call(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> anyhow::Result<Value> {
+    pub async fn call(&self, method: Method, path: &str, body: Option<String>) -> anyhow::Result<Value> {
         let (status, answer) = self.request(method, path, body).await?;
         self.check(status, answer)
-    }
-
-    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        self.call(Method::GET, path, None::<&()>).await
     }
 
     /// The body of a response that has to be a success.

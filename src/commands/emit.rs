@@ -73,7 +73,8 @@ async fn emit(target: &Target, args: &EmitArgs, text: &str) -> anyhow::Result<()
         Target::Gateway(gateway) => {
             let body =
                 Body { channel: &args.channel, event: &args.event, data, max_length: args.max_length, expire_seconds };
-            let answer = gateway.call(Method::POST, "/v1/emit", Some(&body)).await?;
+            let body = serde_json::to_string(&body).context("the event is not JSON")?;
+            let answer = gateway.call(Method::POST, "/v1/emit", Some(body)).await?;
             answer["id"].as_str().context("the gateway's response has no event id")?.to_owned()
         }
     };

@@ -14,6 +14,7 @@ mod startup;
 mod tail;
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 use serde_json::Value;
 use toml::Table;
 
@@ -58,26 +60,31 @@ enum Command {
     Compile,
 }
 
-/// The options of every command that starts a gateway; the configuration file has more.
-#[derive(Debug, Default, Args)]
+/// The options of every command that starts a gateway; the configuration file has more. They are serialized under their names there.
+#[derive(Debug, Default, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct ServeFlags {
     /// Configuration file [default: tidegate.toml, if it exists]
     #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
     config: Option<PathBuf>,
     /// Listen address for clients [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
     /// Listen address for the control port [default: 127.0.0.1:7080]
     #[arg(long, value_name = "ADDRESS")]
+    #[serde(rename = "control.listen")]
     control: Option<String>,
     /// Store URL: redis://, rediss://, redis+unix:// or memory:
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// Name of the fleet on the store: 1 to 64 letters, digits and -_. [default: default]
     #[arg(long, value_name = "NAME")]
+    #[serde(rename = "fleet.name")]
     fleet: Option<String>,
     /// WebAssembly component of the policy
     #[arg(long, value_name = "FILE", conflicts_with = "allow_all")]
+    #[serde(rename = "policy.file")]
     policy: Option<PathBuf>,
     /// Allow every client to read every channel, without a policy
     #[arg(long)]
@@ -87,30 +94,19 @@ pub struct ServeFlags {
     wait_for_store: bool,
     /// Accept unsigned policies from the store (with policy.source = "fleet")
     #[arg(long)]
+    #[serde(rename = "policy.allow-unsigned")]
     allow_unsigned: bool,
 }
 
 impl ServeFlags {
     /// The flags, as a layer of the configuration.
     fn layer(&self) -> anyhow::Result<Table> {
-        let policy = self.policy.as_deref().map(|path| path.to_str().context("--policy: the path is not Unicode"));
-        let policy = policy.transpose()?;
-        let texts = [
-            ("listen", self.listen.as_deref()),
-            ("control.listen", self.control.as_deref()),
-            ("store", self.store.as_deref()),
-            ("fleet.name", self.fleet.as_deref()),
-            ("policy.file", policy),
-        ];
-        let flags = [
-            ("allow-all", self.allow_all),
-            ("wait-for-store", self.wait_for_store),
-            ("policy.allow-unsigned", self.allow_unsigned),
-        ];
-        let texts = texts.into_iter().filter_map(|(path, text)| Some((path, toml::Value::from(text?))));
-        let flags = flags.into_iter().filter(|(_, is_set)| *is_set).map(|(path, is_set)| (path, is_set.into()));
+        let flags = Table::try_from(self).context("--policy: the path is not Unicode")?;
         let mut layer = Table::new();
-        texts.chain(flags).for_each(|(path, value)| merge(&mut layer, single_option(path, value)));
+        // A flag that is not set does not override the other sources.
+        for (path, value) in flags.into_iter().filter(|(_, value)| value.as_bool() != Some(false)) {
+            merge(&mut layer, single_option(&path, value));
+        }
         Ok(layer)
     }
 }
@@ -132,6 +128,12 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
 /// Makes ring the TLS provider of this process. An error says that it already is: no other one is compiled in.
 fn use_ring() {
     let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// One line for each count that is not 0, with its meaning.
+fn count_lines(counts: impl IntoIterator<Item = (u64, impl Display)>) -> String {
+    let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+    counts.map(|(count, meaning)| format!("{count:>10} {meaning}\n")).collect()
 }
 
 /// Formats ms since 1970 for people. A number from a store that is beyond the year 9999 stays a number.

@@ -73,7 +73,9 @@ async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
                 other => other.into(),
             })?
         }
-        Target::Gateway(gateway) => parse(gateway.call(Method::POST, "/v1/revoke", Some(&request)).await?)?,
+        Target::Gateway(gateway) => {
+            parse(gateway.call(Method::POST, "/v1/revoke", Some(json!(request).to_string())).await?)?
+        }
     };
     if revoked.missing > 0 {
         let nodes = count(revoked.missing as u64, "node");
@@ -92,7 +94,9 @@ async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
 async fn list(target: &Target, as_json: bool) -> anyhow::Result<()> {
     let list: Vec<Revocation> = match target {
         Target::Store { store, keys, .. } => revocation::list(&**store, keys).await.context("--store")?,
-        Target::Gateway(gateway) => parse(gateway.get("/v1/revocations").await?["revocations"].take())?,
+        Target::Gateway(gateway) => {
+            parse(gateway.call(Method::GET, "/v1/revocations", None).await?["revocations"].take())?
+        }
     };
     print(as_json, &json!({ "revocations": list }), || {
         if list.is_empty() {
@@ -108,7 +112,7 @@ async fn lift(target: &Target, id: &str, as_json: bool) -> anyhow::Result<()> {
         Target::Store { store, keys, .. } => revocation::lift(&**store, keys, id).await.context("--store")?,
         Target::Gateway(gateway) => {
             let path = format!("/v1/revocations/{}", utf8_percent_encode(id, NON_ALPHANUMERIC));
-            let (status, answer) = gateway.request(Method::DELETE, &path, None::<&()>).await?;
+            let (status, answer) = gateway.request(Method::DELETE, &path, None).await?;
             let is_unknown = answer["error"]["code"] == "no_such_revocation";
             !is_unknown && gateway.check(status, answer).map(|_| true)?
         }

@@ -94,7 +94,7 @@ impl SigningArgs {
 
 /// The status of a gateway's fleet, and whether the fleet manages the gateway's policy; none if it has no fleet.
 pub async fn find_fleet(gateway: &ControlClient) -> anyhow::Result<Option<(FleetStatus, bool)>> {
-    let (status, answer) = gateway.request(Method::GET, "/v1/fleet", None::<&()>).await?;
+    let (status, answer) = gateway.request(Method::GET, "/v1/fleet", None).await?;
     if status == StatusCode::CONFLICT {
         return Ok(None);
     }
@@ -117,7 +117,7 @@ async fn next_sequence(target: &Target) -> anyhow::Result<u64> {
     if let Some(status) = managing_fleet(gateway).await? {
         return Ok(status.next_sequence);
     }
-    let policy = gateway.get("/v1/policy").await?;
+    let policy = gateway.call(Method::GET, "/v1/policy", None).await?;
     Ok(policy["active"]["sequence"].as_u64().unwrap_or(0) + 1)
 }
 

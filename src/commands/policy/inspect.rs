@@ -70,17 +70,13 @@ fn inspect(compiler: &Compiler, path: &Path) -> Result<Report> {
     let open = || format!("policy inspect: {}", path.display());
     let mut file = files::open(path).with_context(open)?;
     let size = file.metadata().with_context(open)?.len();
-    let mut bytes = Vec::new();
-    file.by_ref().take(MAX_COMPONENT_BYTES).read_to_end(&mut bytes).with_context(open)?;
     // Of a file that is too large only the beginning is parsed; the digest is that of the whole file.
-    let mut digest = Sha256::new();
+    let (mut bytes, mut digest) = (Vec::new(), Sha256::new());
+    file.by_ref().take(MAX_COMPONENT_BYTES).read_to_end(&mut bytes).with_context(open)?;
     digest.update(&bytes);
     let mut chunk = vec![0; 64 << 10];
-    loop {
-        match file.read(&mut chunk).with_context(open)? {
-            0 => break,
-            read => digest.update(&chunk[..read]),
-        }
+    while let read @ 1.. = file.read(&mut chunk).with_context(open)? {
+        digest.update(&chunk[..read]);
     }
     let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
 

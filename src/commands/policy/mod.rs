@@ -7,7 +7,6 @@ mod fleet;
 mod inspect;
 mod keygen;
 mod language;
-mod list;
 mod new;
 mod push;
 mod replay;
@@ -45,7 +44,7 @@ pub enum PolicyCommand {
     /// Activate a policy on all nodes, or on none
     Push(push::PushArgs),
     /// List the pushed policies
-    List(list::ListArgs),
+    List(status::ListArgs),
     /// Roll back to the previous policy
     Rollback(rollback::RollbackArgs),
     /// Show the nodes and the active policy of each
@@ -67,7 +66,7 @@ pub fn run(command: PolicyCommand) -> anyhow::Result<()> {
         PolicyCommand::Sign(args) => sign::run(&args),
         PolicyCommand::Replay(args) => replay::run(&args),
         PolicyCommand::Push(args) => push::run(&args),
-        PolicyCommand::List(args) => list::run(&args),
+        PolicyCommand::List(args) => status::list(&args),
         PolicyCommand::Rollback(args) => rollback::run(&args),
         PolicyCommand::Status(args) => status::run(&args),
         PolicyCommand::Shadow(args) => shadow::run(&args),

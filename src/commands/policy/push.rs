@@ -44,7 +44,7 @@ pub fn run(args: &PushArgs) -> anyhow::Result<()> {
             }
             Target::Gateway(gateway) => {
                 let path = args.waiting.path("/v1/policy") + if args.dry_run { "&dry-run" } else { "" };
-                let answer = gateway.call(Method::PUT, &path, Some(&request_body(&bundle))).await?;
+                let answer = gateway.call(Method::PUT, &path, Some(request_body(&bundle).to_string())).await?;
                 print_change(&answer, args.json)
             }
         }

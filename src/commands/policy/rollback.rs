@@ -54,7 +54,7 @@ pub fn run(args: &RollbackArgs) -> anyhow::Result<()> {
                     return Err(ConfigError(text.into()).into());
                 }
                 let path = args.waiting.path("/v1/policy/rollback");
-                print_change(&gateway.call(Method::POST, &path, Some(&body)).await?, args.json)
+                print_change(&gateway.call(Method::POST, &path, Some(body.to_string())).await?, args.json)
             }
         }
     })

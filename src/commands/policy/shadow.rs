@@ -12,7 +12,7 @@ use crate::artifact::bundle::PolicyBundle;
 use crate::commands::control_client::{ControlClient, FleetTargetArgs, Target, parse};
 use crate::commands::policy::fleet::{SigningArgs, WaitingArgs, print_change, push_and_print};
 use crate::commands::policy::sign::{BundleArgs, request_body};
-use crate::commands::{client_runtime, print, print_text, time};
+use crate::commands::{client_runtime, count_lines, print, print_text, time};
 use crate::config::ConfigError;
 use crate::fleet::push::Bundle;
 use crate::fleet::record::PrepareFailure;
@@ -126,10 +126,12 @@ impl ShadowArgs {
         match bundle {
             Some(bundle) => {
                 let share = self.share.map(|share| format!("?share={share}")).unwrap_or_default();
-                gateway.call(Method::PUT, &format!("{SHADOW_PATH}{share}"), Some(&request_body(&bundle))).await
+                gateway
+                    .call(Method::PUT, &format!("{SHADOW_PATH}{share}"), Some(request_body(&bundle).to_string()))
+                    .await
             }
-            None if self.stop => gateway.call(Method::DELETE, SHADOW_PATH, None::<&()>).await,
-            None => gateway.get(SHADOW_PATH).await,
+            None if self.stop => gateway.call(Method::DELETE, SHADOW_PATH, None).await,
+            None => gateway.call(Method::GET, SHADOW_PATH, None).await,
         }
     }
 }
@@ -158,14 +160,14 @@ async fn promote_via_store(args: &PromoteArgs, target: &Target, store: &dyn Flee
 async fn promote_via_gateway(args: &PromoteArgs, target: &Target, gateway: &ControlClient) -> anyhow::Result<()> {
     let mut body = json!({ "digest": args.digest });
     if args.signing.key.is_some() {
-        let Ok(shadow) = ShadowStatus::deserialize(gateway.get(SHADOW_PATH).await?) else {
+        let Ok(shadow) = ShadowStatus::deserialize(gateway.call(Method::GET, SHADOW_PATH, None).await?) else {
             let text = "promote: --key is for the shadow policy of a fleet; a single gateway activates its own with the signature that it came with";
             return Err(ConfigError(text.into()).into());
         };
         let signature = args.signing.sign(target, shadow.digest, shadow.cases).await?;
         body = json!({ "digest": shadow.digest, "signature": signature.map(|signature| signature.text()) });
     }
-    let answer = gateway.call(Method::POST, &args.waiting.path("/v1/policy/promote"), Some(&body)).await?;
+    let answer = gateway.call(Method::POST, &args.waiting.path("/v1/policy/promote"), Some(body.to_string())).await?;
     if args.json || answer["nodes"].is_array() {
         return print_change(&answer, args.json);
     }
@@ -211,11 +213,7 @@ impl Report {
         let percent = (share * 1e5).round() / 1e3;
         let since = time(self.since);
         let mut text = format!("{digest} ({source}), evaluated for {percent} % of clients since {since}\n");
-        for ((_, count), label) in self.counts.named().into_iter().zip(COUNT_LABELS) {
-            if count > 0 {
-                text += &format!("{count:>10} {label}\n");
-            }
-        }
+        text += &count_lines(self.counts.named().map(|(_, count)| count).into_iter().zip(COUNT_LABELS));
         if let Some(nodes) = &self.nodes {
             text.extend(nodes.iter().map(describe_node));
             if nodes.is_empty() {

@@ -1,16 +1,27 @@
-//! `tidegate policy status`: the nodes and the active policy of each.
+//! `tidegate policy status`: the nodes and the active policy of each; and `tidegate policy list`: the pushed policies, latest first.
 
 use clap::Args;
+use http::Method;
 use serde_json::{Value, json};
 
-use crate::commands::control_client::{FleetTargetArgs, Target};
+use crate::commands::control_client::{FleetTargetArgs, Target, parse};
 use crate::commands::policy::fleet::find_fleet;
 use crate::commands::{client_runtime, print, time};
 use crate::fleet::node_status::NodeStatus;
+use crate::fleet::record::ActiveRecord;
 use crate::fleet::status::FleetStatus;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
+    #[command(flatten)]
+    target: FleetTargetArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
     #[command(flatten)]
     target: FleetTargetArgs,
     /// Print JSON
@@ -26,13 +37,38 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
                 Some((status, _)) => status,
                 // A gateway on an in-memory store has no fleet.
                 None => {
-                    let policy = gateway.get("/v1/policy").await?;
+                    let policy = gateway.call(Method::GET, "/v1/policy", None).await?;
                     return print(args.json, &policy, || describe_single_gateway(&policy));
                 }
             },
         };
         print(args.json, &json!({ "current": status.current, "nodes": status.nodes }), || text(&status))
     })
+}
+
+pub fn list(args: &ListArgs) -> anyhow::Result<()> {
+    client_runtime()?.block_on(async {
+        let FleetStatus { current, history, .. } = match args.target.open().await? {
+            Target::Store { fleet, .. } => FleetStatus::of(&*fleet).await?,
+            Target::Gateway(gateway) => parse(gateway.call(Method::GET, "/v1/fleet", None).await?)?,
+        };
+        print(args.json, &json!({ "current": current, "history": history }), || {
+            if history.is_empty() {
+                return "nothing was pushed to this store\n".into();
+            }
+            history.iter().map(|record| describe_record(record, current.as_ref() == Some(record))).collect()
+        })
+    })
+}
+
+fn describe_record(record: &ActiveRecord, is_current: bool) -> String {
+    let ActiveRecord { sequence, component, .. } = record;
+    let mark = if is_current { "*" } else { " " };
+    let cases = if record.cases.is_some() { "with cases" } else { "no cases" };
+    let signature = record.signature.as_ref();
+    let by = signature.map_or_else(|| "not signed".into(), |signature| format!("key {}", signature.key_id()));
+    let at = time(record.pushed_at);
+    format!("{mark} {sequence:>4}  {at}  {component}  {cases}  {by}\n")
 }
 
 fn since(ms: u64) -> String {
@@ -66,7 +102,7 @@ fn text(status: &FleetStatus) -> String {
         text += "no node is alive\n";
     }
     for node in &status.nodes {
-        text += &line(node);
+        text += &describe_node(node);
         if let Some(error) = &node.error {
             text += &format!("    {error}\n");
         }
@@ -74,7 +110,7 @@ fn text(status: &FleetStatus) -> String {
     text
 }
 
-fn line(node: &NodeStatus) -> String {
+fn describe_node(node: &NodeStatus) -> String {
     let NodeStatus { name, address, .. } = node;
     let digest = node.digest.as_deref().unwrap_or("no policy");
     let sequence = node.sequence.map(|sequence| format!(", sequence {sequence}")).unwrap_or_default();

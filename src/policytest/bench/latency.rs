@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::runtime::Builder;
@@ -19,7 +20,7 @@ use crate::wasm::component::Policy;
 /// Upper end of the histograms; longer decisions count as this.
 const MAX_LATENCY: Duration = Duration::from_secs(60);
 /// Runs before the measurement, so that caches are filled and the processor's clock is up.
-const WARM_UP: BenchLength = BenchLength::Time(Duration::from_millis(300));
+pub const WARM_UP: BenchLength = BenchLength::Time(Duration::from_millis(300));
 
 /// Times of decisions, in µs.
 #[derive(Clone, Debug, Serialize)]
@@ -69,21 +70,16 @@ impl LatencyBench {
     }
 
     /// One decision at a time, each on a new instance.
-    pub fn one_at_a_time(&self, length: BenchLength) -> anyhow::Result<Latency> {
+    pub fn fresh(&self, length: BenchLength) -> anyhow::Result<Latency> {
         single_thread()?.block_on(async {
-            self.fresh(WARM_UP).await?;
-            Ok(Latency::from(&self.fresh(length).await?))
+            let mut times = histogram()?;
+            let (start, mut done) = (Instant::now(), 0);
+            while !length.reached(start, done) {
+                record(&mut times, decide(&self.cases, done).await?.duration);
+                done += 1;
+            }
+            Ok(Latency::from(&times))
         })
-    }
-
-    async fn fresh(&self, length: BenchLength) -> anyhow::Result<Histogram<u64>> {
-        let mut times = histogram()?;
-        let (start, mut done) = (Instant::now(), 0);
-        while !length.reached(start, done) {
-            record(&mut times, decide(&self.cases, done).await?.duration);
-            done += 1;
-        }
-        Ok(times)
     }
 
     /// One decision at a time, each on an instance that was prewarmed just before.
@@ -126,15 +122,8 @@ impl LatencyBench {
                 (done, failed)
             })
         };
-        let tasks: Vec<_> = (0..cores).map(each).collect();
-        let (done, failed) = runtime.block_on(async {
-            let mut sum = (0, 0);
-            for task in tasks {
-                let (done, failed) = task.await.unwrap_or_default();
-                sum = (sum.0 + done, sum.1 + failed);
-            }
-            sum
-        });
+        let tasks = runtime.block_on(join_all((0..cores).map(each)));
+        let (done, failed) = tasks.into_iter().flatten().fold((0, 0), |sum, task| (sum.0 + task.0, sum.1 + task.1));
         let per_second = (done as f64 / start.elapsed().as_secs_f64()).round();
         Ok(Throughput { cores, per_second, failed })
     }

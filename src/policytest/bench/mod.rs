@@ -66,7 +66,8 @@ pub fn measure(
     let policy = policy?;
     let bench = latency::LatencyBench::new(compiler, &policy, limits, cases);
     let cold = bench.first()?;
-    let fresh = bench.one_at_a_time(length)?;
+    bench.fresh(latency::WARM_UP)?;
+    let fresh = bench.fresh(length)?;
     let prewarmed = bench.prewarmed(&policy, length)?;
     let throughput = bench.all_cores(length)?;
     let resident = resident_before.zip(resident_bytes());

@@ -12,8 +12,7 @@ use crate::policytest::file::DEFAULT_PATH;
 use crate::policytest::file::file_access::FileAccess;
 use crate::policytest::file::schema::{Case, Expect, ExpectedValues, File, Request as RawRequest};
 use crate::policytest::{TestCase, TestEnv};
-use crate::tokens::Tokens;
-use crate::tokens::profile::{WrittenProfile, profile};
+use crate::tokens::profile::profile;
 use crate::util::id::random_id;
 
 /// The characters that `encodeURIComponent` does not encode, so that requests look like those of the stock client.
@@ -49,29 +48,23 @@ fn env(file: &File, case: &Case, access: FileAccess<'_>) -> Result<TestEnv, Stri
     let now = case.now.or(file.now).map(|time| time.0);
     let mut profiles = file.tokens.clone();
     profiles.extend(case.tokens.clone());
-    let tokens = profiles.into_iter().map(|(name, written)| {
+    let mut tokens = Vec::with_capacity(profiles.len());
+    for (name, mut written) in profiles {
+        let key = format!("tokens.{name}");
         // The result of a case must depend only on its files.
         if written.jwks_url.is_some() {
-            return Err(format!(
-                "tokens.{name}.jwks-url: test cases fetch nothing: name a file with the keys, as jwks"
-            ));
+            return Err(format!("{key}.jwks-url: test cases fetch nothing: name a file with the keys, as jwks"));
         }
-        let written = with_files(written, access).map_err(|error| format!("tokens.{name}.{error}"))?;
-        let profile = profile(&format!("tokens.{name}"), &written, &|text| Ok(text.into()));
-        Ok((name, profile.map_err(|error| error.to_string())?))
-    });
-    let tokens = tokens.collect::<Result<Tokens, String>>()?;
-    Ok(TestEnv { now, prefixes, store, store_unavailable: case.store_unavailable, settings, tokens })
-}
-
-/// Resolves the paths of a profile's key files.
-fn with_files(mut profile: WrittenProfile, access: FileAccess<'_>) -> Result<WrittenProfile, String> {
-    for (key, path) in [("pem", &mut profile.pem), ("jwks", &mut profile.jwks)] {
-        if let Some(path) = path {
-            *path = access.resolve(path).map_err(|error| format!("{key}: {error}"))?;
+        for (kind, path) in [("pem", &mut written.pem), ("jwks", &mut written.jwks)] {
+            if let Some(path) = path {
+                *path = access.resolve(path).map_err(|error| format!("{key}.{kind}: {error}"))?;
+            }
         }
+        let profile = profile(&key, &written, &|text| Ok(text.into())).map_err(|error| error.to_string())?;
+        tokens.push((name, profile));
     }
-    Ok(profile)
+    let tokens = tokens.into_iter().collect();
+    Ok(TestEnv { now, prefixes, store, store_unavailable: case.store_unavailable, settings, tokens })
 }
 
 /// The request, and the channels in its query.

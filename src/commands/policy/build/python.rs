@@ -1,7 +1,6 @@
 //! Builds policies in Python: componentize-py runs the project's modules once, and every instance starts from the memory at the end of
 //! the build.
 
-mod packages;
 mod toolchain;
 
 use std::fs;
@@ -65,7 +64,7 @@ pub fn build(job: &Job) -> Result<()> {
     let work = tools::temporary_folder()?;
     let sdk = sdk(job, &manifest, &work)?;
     let toolchain = Toolchain::find(&job.project)?;
-    let packages = packages::folder(&job.project, &manifest.project.dependencies, &toolchain, &work)?;
+    let packages = toolchain::packages(&job.project, &manifest.project.dependencies, &toolchain, &work)?;
     let (entry, wit, output) = (work.path().join("entry"), tools::wit_folder()?, work.path().join("policy.wasm"));
     fs::create_dir(&entry).context("writing the entry")?;
     // componentize-py mounts the folders as /0, /1, … in the order of the arguments; the policy's own is the second.

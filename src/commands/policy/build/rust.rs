@@ -30,7 +30,10 @@ pub fn build(job: &Job) -> Result<()> {
 
     let mut cargo = toolchain.cargo(&job.project);
     cargo.args(["build", "--release", "--lib", "--target", TARGET, "--package", &project.package]);
-    cargo.args(project.locked).args(toolchain.build_options());
+    cargo.args(project.locked);
+    if let Toolchain::Debian = toolchain {
+        cargo.arg("-Zbuild-std=std,panic_abort");
+    }
     add_flags(&mut cargo, &project.remappings()?);
     tools::run(&mut cargo)?;
 
@@ -80,13 +83,6 @@ impl Toolchain {
         };
         cargo.current_dir(project);
         cargo
-    }
-
-    fn build_options(&self) -> &'static [&'static str] {
-        match self {
-            Self::Installed => &[],
-            Self::Debian => &["-Zbuild-std=std,panic_abort"],
-        }
     }
 }
 

@@ -12,23 +12,19 @@ const MAX_NAMES: usize = 1000;
 /// Longer names are truncated.
 const MAX_NAME_CHARS: usize = 200;
 
-/// Part of a producer's or library's name, and its language. The first match counts: the interpreters of Python and JavaScript are
-/// written in Rust and C, and have the traces of those too.
-const TOOLCHAIN_TRACES: [(&str, &str); 14] = [
-    ("componentize-py", "Python"),
-    ("libpython", "Python"),
-    ("componentizejs", "JavaScript (StarlingMonkey)"),
-    ("componentize-js", "JavaScript (StarlingMonkey)"),
-    ("starlingmonkey", "JavaScript (StarlingMonkey)"),
-    ("componentize-qjs", "JavaScript (QuickJS)"),
-    ("quickjs", "JavaScript (QuickJS)"),
-    ("tinygo", "Go (TinyGo)"),
-    ("wit-bindgen-go", "Go"),
-    ("wit-bindgen-rust", "Rust"),
-    ("wit-bindgen-c", "C"),
-    ("moonbit", "MoonBit"),
-    ("assemblyscript", "AssemblyScript"),
-    ("zig", "Zig"),
+/// Languages, and parts of the names of their producers and libraries. The first match counts: the interpreters of Python and JavaScript
+/// are written in Rust and C, and have the traces of those too.
+const TOOLCHAIN_TRACES: [(&str, &[&str]); 10] = [
+    ("Python", &["componentize-py", "libpython"]),
+    ("JavaScript (StarlingMonkey)", &["componentizejs", "componentize-js", "starlingmonkey"]),
+    ("JavaScript (QuickJS)", &["componentize-qjs", "quickjs"]),
+    ("Go (TinyGo)", &["tinygo"]),
+    ("Go", &["wit-bindgen-go"]),
+    ("Rust", &["wit-bindgen-rust"]),
+    ("C", &["wit-bindgen-c"]),
+    ("MoonBit", &["moonbit"]),
+    ("AssemblyScript", &["assemblyscript"]),
+    ("Zig", &["zig"]),
 ];
 
 /// What a file is.
@@ -142,8 +138,8 @@ impl Contents {
     pub fn language(&self) -> Option<&'static str> {
         let producers = self.producers.iter().map(|(_, name, _)| name);
         let names: Vec<String> = producers.chain(&self.libraries).map(|name| name.to_lowercase()).collect();
-        let has_trace = |trace: &str| names.iter().any(|name| name.contains(trace));
-        if let Some((_, language)) = TOOLCHAIN_TRACES.iter().find(|(trace, _)| has_trace(trace)) {
+        let has_trace = |traces: &[&str]| names.iter().any(|name| traces.iter().any(|trace| name.contains(trace)));
+        if let Some((language, _)) = TOOLCHAIN_TRACES.iter().find(|(_, traces)| has_trace(traces)) {
             return Some(language);
         }
         // The versions of C are names: `C11`, `C17`.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::commands::count_lines;
 use crate::commands::policy::replay::recording_reader::RecordedCase;
 use crate::policy::decision_view::DecisionView;
 use crate::shadow::decision_change::{DecisionChange, OutcomeKind, view_changes};
@@ -127,19 +128,16 @@ impl Report {
     pub fn text(&self) -> String {
         let fields: Vec<String> = self.changed_fields.iter().map(|(field, count)| format!("{field} {count}")).collect();
         let first_missed = self.first_missed.as_ref().map(|call| format!(" (first in {call})")).unwrap_or_default();
-        let changes = DecisionChange::OUTCOME_CHANGES.map(|change| (self.changes[&change], change.name().to_owned()));
-        let mut counts = vec![(self.agree, "identical".to_owned())];
-        counts.extend(changes);
-        counts.extend([
+        let changes = DecisionChange::OUTCOME_CHANGES.map(|change| (self.changes[&change], change.name()));
+        let not_recorded = self.incomparable - self.blocked_requests;
+        let mut text = format!("{} decisions replayed against {}\n", self.evaluated, self.policy);
+        text += &count_lines([(self.agree, "identical")]);
+        text += &count_lines(changes);
+        text += &count_lines([
             (self.other, format!("same outcome, different response ({})", fields.join(", "))),
-            (
-                self.incomparable - self.blocked_requests,
-                format!("not compared: needed a call that was not recorded{first_missed}"),
-            ),
+            (not_recorded, format!("not compared: needed a call that was not recorded{first_missed}")),
             (self.blocked_requests, "not compared: tried to send an HTTP request".to_owned()),
         ]);
-        let mut text = format!("{} decisions replayed against {}\n", self.evaluated, self.policy);
-        text.extend(counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count:>10} {what}\n")));
         if self.dropped > 0 {
             text += &format!("{} decisions are missing: the gateway dropped them while recording\n", self.dropped);
         }

@@ -1,12 +1,15 @@
-//! componentize-py and the Python that runs it.
+//! componentize-py, the Python that runs it, and the Python packages of a policy.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 
-use crate::commands::policy::build::python::tools;
+use crate::artifact::digest::Digest;
+use crate::commands::policy::build::{MAX_MANIFEST_BYTES, tools};
+use crate::util::files;
 
 /// The version of componentize-py.
 pub const VERSION: &str = "0.25.1";
@@ -54,7 +57,7 @@ impl Toolchain {
     }
 
     /// A command that runs the environment's pip.
-    pub fn pip_install(&self) -> Command {
+    fn pip_install(&self) -> Command {
         let mut command = Command::new(&self.python);
         command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
         command
@@ -62,14 +65,14 @@ impl Toolchain {
 }
 
 /// The virtual environment of a project, else the active one.
-pub fn environment(project: &Path) -> Option<PathBuf> {
+fn environment(project: &Path) -> Option<PathBuf> {
     let own = [".venv", "venv"].map(|name| project.join(name));
     let active = std::env::var_os("VIRTUAL_ENV").map(PathBuf::from);
     own.into_iter().chain(active).find(|folder| folder.join("pyvenv.cfg").is_file())
 }
 
 /// The folder of a virtual environment's packages.
-pub fn site_packages(environment: &Path) -> Option<PathBuf> {
+fn site_packages(environment: &Path) -> Option<PathBuf> {
     let libraries = fs::read_dir(environment.join("lib")).ok()?;
     libraries.filter_map(|entry| Some(entry.ok()?.path().join("site-packages"))).find(|folder| folder.is_dir())
 }
@@ -97,4 +100,64 @@ fn install(python: &Path, folder: &Path) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// The folder of the packages: that of the project's or the active virtual environment, else a folder with the installed packages of
+/// `pyproject.toml` and `requirements.txt`, else an empty folder.
+pub fn packages(project: &Path, dependencies: &[String], toolchain: &Toolchain, work: &TempDir) -> Result<PathBuf> {
+    if let Some(packages) = environment(project).and_then(|environment| site_packages(&environment)) {
+        return Ok(packages);
+    }
+    let dependencies: Vec<&String> = dependencies.iter().filter(|dependency| !is_sdk(dependency)).collect();
+    let requirements_file = project.join("requirements.txt");
+    let requirements = files::read_text(&requirements_file, MAX_MANIFEST_BYTES).unwrap_or_default();
+    if dependencies.is_empty() && requirements.trim().is_empty() {
+        let empty = work.path().join("packages");
+        fs::create_dir_all(&empty).context("creating a temporary folder")?;
+        return Ok(empty);
+    }
+    // The zeros keep lists apart whose texts are the same when joined.
+    let key: String =
+        dependencies.iter().map(|name| &***name).chain([&*requirements]).flat_map(|text| [text, "\0"]).collect();
+    let folder = tools::toolchain_folder("python-packages")?.join(&Digest::of(key.as_bytes()).hex()[..24]);
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    eprintln!("policy build: installing the policy's packages into {} (again only if they change)", folder.display());
+    tools::install(&folder, |staged| {
+        let mut pip = toolchain.pip_install();
+        // Only packages that run in a component: wheels of pure Python for the component's version of Python.
+        pip.args(["--only-binary=:all:", "--platform=any", "--implementation=py", "--abi=none", "--python-version"]);
+        pip.arg(LANGUAGE).arg("--target").arg(staged).args(dependencies);
+        if !requirements.trim().is_empty() {
+            pip.arg("-r").arg(&requirements_file);
+        }
+        tools::run(&mut pip)
+            .context("cannot install the policy's packages: a component only runs packages of pure Python")
+    })?;
+    Ok(folder)
+}
+
+/// Whether a dependency is the SDK, which is not on a package index and which the build adds.
+fn is_sdk(dependency: &str) -> bool {
+    let name: String = dependency.chars().take_while(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
+    name.to_ascii_lowercase().replace(['_', '.'], "-") == "tidegate-policy"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sdk_is_not_installed_as_a_dependency() {
+        for (dependency, expect) in [
+            ("tidegate-policy", true),
+            ("Tidegate_Policy>=0.1", true),
+            ("tidegate.policy @ file:///x", true),
+            ("tidegate-policy-extras", false),
+            ("requests", false),
+        ] {
+            assert_eq!(is_sdk(dependency), expect, "{dependency}");
+        }
+    }
 }
