@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 use toml::Table;
 
-use crate::commands::{ServeFlags, client_runtime, empty_store, print, startup};
+use crate::commands::{ServeFlags, block_on, empty_store, print, startup};
 use crate::config::Config;
 use crate::config::policy::PolicyMode;
 use crate::rollout::Rollout;
@@ -45,7 +45,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
 
 /// Runs all activation stages except the last one; returns the digest and the number of test cases that passed.
 fn check_policy(config: &Config) -> anyhow::Result<(String, usize)> {
-    client_runtime()?.block_on(async {
+    block_on(async {
         // Test cases bring their own data for look-ups.
         let authorizer = Arc::new(startup::open_authorizer(config, empty_store(), Arc::default())?);
         // The name that a start would give the node, unless its socket is inherited or its port is 0.

@@ -37,27 +37,24 @@ pub struct EmitArgs {
     json: bool,
 }
 
-pub fn run(args: EmitArgs) -> anyhow::Result<()> {
-    crate::commands::client_runtime()?.block_on(async {
-        let target = args.target.open().await?;
-        match args.data.as_deref() {
-            Some(text) if text != "-" => emit(&target, &args, text).await,
-            None if std::io::stdin().is_terminal() => {
-                let text =
-                    "emit: no data: pass JSON, such as '{\"text\":\"hello\"}', or lines of JSON on standard input";
-                Err(ConfigError(text.into()).into())
-            }
-            _ => {
-                for (number, line) in (1..).zip(std::io::stdin().lock().lines()) {
-                    let line = line.context("cannot read standard input")?;
-                    if !line.trim().is_empty() {
-                        emit(&target, &args, &line).await.with_context(|| format!("line {number}"))?;
-                    }
-                }
-                Ok(())
-            }
+pub async fn run(args: &EmitArgs) -> anyhow::Result<()> {
+    let target = args.target.open().await?;
+    match args.data.as_deref() {
+        Some(text) if text != "-" => emit(&target, args, text).await,
+        None if std::io::stdin().is_terminal() => {
+            let text = "emit: no data: pass JSON, such as '{\"text\":\"hello\"}', or lines of JSON on standard input";
+            Err(ConfigError(text.into()).into())
         }
-    })
+        _ => {
+            for (number, line) in (1..).zip(std::io::stdin().lock().lines()) {
+                let line = line.context("cannot read standard input")?;
+                if !line.trim().is_empty() {
+                    emit(&target, args, &line).await.with_context(|| format!("line {number}"))?;
+                }
+            }
+            Ok(())
+        }
+    }
 }
 
 async fn emit(target: &Target, args: &EmitArgs, text: &str) -> anyhow::Result<()> {

@@ -69,7 +69,10 @@ pub struct BoundSockets {
 impl BoundSockets {
     /// Where clients connect.
     pub fn data_address(&self) -> anyhow::Result<SocketAddr> {
-        self.data.address()
+        Ok(match &self.data {
+            BoundSocket::Own { socket, .. } => socket.local_addr()?,
+            BoundSocket::Inherited(socket) => socket.local_addr()?,
+        })
     }
 
     /// Whether the system chooses the data port, so that it differs at each start.
@@ -102,13 +105,6 @@ impl BoundSocket {
         socket.set_reuseaddr(true)?;
         socket.bind(address).with_context(|| cannot_listen(key, address))?;
         Ok(Self::Own { socket, key, address })
-    }
-
-    fn address(&self) -> anyhow::Result<SocketAddr> {
-        Ok(match self {
-            Self::Own { socket, .. } => socket.local_addr()?,
-            Self::Inherited(socket) => socket.local_addr()?,
-        })
     }
 
     fn listen(self) -> anyhow::Result<Listener> {

@@ -118,9 +118,9 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Dev(args) => dev::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Policy(command) => policy::run(command),
-        Command::Emit(args) => emit::run(args),
-        Command::Revoke(args) => revoke::run(&args),
-        Command::Tail(args) => tail::run(args),
+        Command::Emit(args) => block_on(emit::run(&args)),
+        Command::Revoke(args) => block_on(revoke::run(&args)),
+        Command::Tail(args) => block_on(tail::run(&args)),
         Command::Compile => crate::wasm::compile::run_child(),
     }
 }
@@ -168,9 +168,10 @@ fn empty_store() -> Arc<MemoryStore> {
     Arc::new(MemoryStore::new(1 << 16, HashMap::new(), system_clock()))
 }
 
-/// A runtime for a command that runs no gateway.
-fn client_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+/// Runs a command that is not a gateway, on this thread.
+fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(command)
 }
 
 #[cfg(test)]

@@ -44,17 +44,15 @@ pub struct RevokeArgs {
     json: bool,
 }
 
-pub fn run(args: &RevokeArgs) -> anyhow::Result<()> {
-    crate::commands::client_runtime()?.block_on(async {
-        let target = args.target.open().await?;
-        if args.list {
-            return list(&target, args.json).await;
-        }
-        match &args.lift {
-            Some(id) => lift(&target, id, args.json).await,
-            None => revoke(&target, args).await,
-        }
-    })
+pub async fn run(args: &RevokeArgs) -> anyhow::Result<()> {
+    let target = args.target.open().await?;
+    if args.list {
+        return list(&target, args.json).await;
+    }
+    match &args.lift {
+        Some(id) => lift(&target, id, args.json).await,
+        None => revoke(&target, args).await,
+    }
 }
 
 async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
@@ -64,7 +62,7 @@ async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
         all: args.all,
         time: args.time,
     };
-    // A mistake in the arguments is one in usage, and is found before anything is sent.
+    // Invalid arguments are a usage error, and are found before a request is sent.
     request.clone().check().map_err(|error| ConfigError(format!("revoke: {error}")))?;
     let revoked: RevocationResult = match target {
         Target::Store { store, keys, .. } => {
@@ -121,7 +119,7 @@ async fn lift(target: &Target, id: &str, as_json: bool) -> anyhow::Result<()> {
     print(as_json, &json!({ "lifted": id }), || "removed\n".into())
 }
 
-/// Subjects and channels come from others. They are quoted, so that control characters do not reach the terminal.
+/// Subjects and channels are quoted, so that control characters in them do not reach the terminal.
 fn describe(selector: &StreamSelector) -> String {
     let part = |what: &str, name: &Option<Box<str>>| name.as_ref().map(|name| format!("{what} {name:?}"));
     let parts: Vec<String> =
@@ -138,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_selector_is_described_without_control_characters() {
+    fn selector_is_described_without_control_characters() {
         let selector = |subject: Option<&str>, channel: Option<&str>| StreamSelector {
             subject: subject.map(Into::into),
             channel: channel.map(Into::into),

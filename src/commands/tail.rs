@@ -46,7 +46,7 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     Ok((name, value.trim().parse().map_err(|_| "the header's value is not valid")?))
 }
 
-pub fn run(args: TailArgs) -> anyhow::Result<()> {
+pub async fn run(args: &TailArgs) -> anyhow::Result<()> {
     let mut url = args.url.clone();
     if !matches!(url.scheme(), "http" | "https") {
         return Err(ConfigError(format!("tail: {url}: the URL has to begin with http:// or https://")).into());
@@ -58,15 +58,11 @@ pub fn run(args: TailArgs) -> anyhow::Result<()> {
             url.query_pairs_mut().append_pair(&format!("last_ack_{channel}"), since);
         }
     }
-    crate::commands::client_runtime()?.block_on(follow(args, url))
-}
-
-async fn follow(args: TailArgs, url: Url) -> anyhow::Result<()> {
     let client = http_client()?;
     let mut parser = Parser::default();
     let mut remaining = args.count.unwrap_or(u64::MAX);
     loop {
-        let Some(reason) = follow_once(&client, &args, &url, &mut parser, &mut remaining).await? else { return Ok(()) };
+        let Some(reason) = follow_once(&client, args, &url, &mut parser, &mut remaining).await? else { return Ok(()) };
         let wait = parser.retry.map_or(DEFAULT_RETRY, Duration::from_millis);
         if std::io::stderr().is_terminal() {
             eprintln!("tidegate: {reason}; reconnecting in {wait:?}");

@@ -118,7 +118,7 @@ fn prefixes_default_to_the_prefixes_of_the_store() {
 }
 
 #[test]
-fn errors_name_the_place_and_a_valid_value() {
+fn errors_name_the_line_and_a_valid_value() {
     let text = |more: &str| format!("{CASE}\n[[case]]\nname = \"b\"\n{more}");
     wrong("", &["x/cases.toml", "no case", "[[case]]"]);
     wrong("now = 1", &["no case"]);

@@ -39,7 +39,7 @@ impl ComponentArgs {
         self.file.with_file_name(file::NAME)
     }
 
-    /// The test cases of a file that match the filter. A mistake in the file or the filter is one in usage.
+    /// The test cases of a file that match the filter. An invalid file and a filter without a match are usage errors.
     pub fn read(&self, path: &Path) -> Result<Vec<TestCase>, ConfigError> {
         let mut cases = file::load(path).map_err(|error| ConfigError(error.to_string()))?.cases;
         if cases.is_empty() {

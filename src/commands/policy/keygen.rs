@@ -24,12 +24,7 @@ pub struct KeygenArgs {
 }
 
 pub fn run(args: &KeygenArgs) -> anyhow::Result<()> {
-    let with = |ending: &str| {
-        let mut name = args.output.as_os_str().to_owned();
-        name.push(ending);
-        PathBuf::from(name)
-    };
-    let (private, public) = (with(".pem"), with(".pub.pem"));
+    let (private, public) = (args.output.with_added_extension("pem"), args.output.with_added_extension("pub.pem"));
     let key = key::generate();
     let (private_pem, public_pem) = key::to_pem(&key)?;
     write(&public, 0o644, &public_pem)?;

@@ -18,6 +18,8 @@ mod test;
 
 use clap::Subcommand;
 
+use crate::commands::block_on;
+
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
     /// Create a policy project
@@ -44,7 +46,7 @@ pub enum PolicyCommand {
     /// Activate a policy on all nodes, or on none
     Push(push::PushArgs),
     /// List the pushed policies
-    List(status::ListArgs),
+    List(status::StatusArgs),
     /// Roll back to the previous policy
     Rollback(rollback::RollbackArgs),
     /// Show the nodes and the active policy of each
@@ -65,11 +67,11 @@ pub fn run(command: PolicyCommand) -> anyhow::Result<()> {
         PolicyCommand::Keygen(args) => keygen::run(&args),
         PolicyCommand::Sign(args) => sign::run(&args),
         PolicyCommand::Replay(args) => replay::run(&args),
-        PolicyCommand::Push(args) => push::run(&args),
-        PolicyCommand::List(args) => status::list(&args),
-        PolicyCommand::Rollback(args) => rollback::run(&args),
-        PolicyCommand::Status(args) => status::run(&args),
-        PolicyCommand::Shadow(args) => shadow::run(&args),
-        PolicyCommand::Promote(args) => shadow::promote(&args),
+        PolicyCommand::Push(args) => block_on(push::run(&args)),
+        PolicyCommand::List(args) => block_on(status::list(&args)),
+        PolicyCommand::Rollback(args) => block_on(rollback::run(&args)),
+        PolicyCommand::Status(args) => block_on(status::run(&args)),
+        PolicyCommand::Shadow(args) => block_on(shadow::run(&args)),
+        PolicyCommand::Promote(args) => block_on(shadow::promote(&args)),
     }
 }

@@ -5,11 +5,12 @@ mod template;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::commands::policy::language::Language;
 use crate::commands::print_text;
+use crate::util::files;
 
 #[derive(Debug, Args)]
 pub struct NewArgs {
@@ -69,45 +70,25 @@ fn name(dir: &Path, lang: Language) -> Result<String> {
         "policy new: {name:?} is not a valid name for a policy: use at most 64 lower-case letters, digits and single hyphens, with a \
          letter first"
     );
-    if RESERVED_NAMES.contains(&name) || (lang == Language::Rust && RUST_KEYWORDS.contains(&name)) {
-        bail!("policy new: {name:?} is a reserved name of a toolchain: give the folder another name");
-    }
+    let is_in = |names: &str| names.split(' ').any(|reserved| reserved == name);
+    let is_reserved = is_in(RESERVED_NAMES) || (lang == Language::Rust && is_in(RUST_KEYWORDS));
+    ensure!(!is_reserved, "policy new: {name:?} is a reserved name of a toolchain: give the folder another name");
     Ok(name.to_owned())
 }
 
 /// Names of a project's dependencies and folders, and of standard libraries.
-const RESERVED_NAMES: [&str; 14] = [
-    "alloc",
-    "core",
-    "form-urlencoded",
-    "main",
-    "node-modules",
-    "proc-macro",
-    "sdk",
-    "serde",
-    "serde-json",
-    "std",
-    "test",
-    "tests",
-    "tidegate-policy",
-    "wit-bindgen",
-];
+const RESERVED_NAMES: &str = "alloc core form-urlencoded main node-modules proc-macro sdk serde serde-json std test tests \
+                              tidegate-policy wit-bindgen";
 
 /// Keywords of Rust, which cannot be names of crates.
-const RUST_KEYWORDS: [&str; 49] = [
-    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate", "do", "dyn", "else",
-    "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop", "macro", "match", "mod",
-    "move", "mut", "override", "priv", "pub", "ref", "return", "self", "static", "struct", "super", "trait", "true",
-    "try", "type", "typeof", "unsafe", "unsized", "use", "virtual", "where",
-];
+const RUST_KEYWORDS: &str = "abstract as async await become box break const continue crate do dyn else enum extern false final fn \
+                             for gen if impl in let loop macro match mod move mut override priv pub ref return self static struct \
+                             super trait true try type typeof unsafe unsized use virtual where";
 
 fn ensure_empty(dir: &Path) -> Result<()> {
-    let mut entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("policy new: {}", dir.display())),
-    };
-    ensure!(entries.next().is_none(), "policy new: {} is not empty: name a new folder", dir.display());
+    let entries = files::if_exists(fs::read_dir(dir)).with_context(|| format!("policy new: {}", dir.display()))?;
+    let is_empty = entries.is_none_or(|mut entries| entries.next().is_none());
+    ensure!(is_empty, "policy new: {} is not empty: name a new folder", dir.display());
     Ok(())
 }
 

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::Args;
 use http::Method;
 
-use crate::commands::client_runtime;
 use crate::commands::control_client::{FleetTargetArgs, Target};
 use crate::commands::policy::fleet::{SigningArgs, WaitingArgs, print_change, push_and_print};
 use crate::commands::policy::sign::{BundleArgs, request_body};
@@ -32,21 +31,19 @@ pub struct PushArgs {
     json: bool,
 }
 
-pub fn run(args: &PushArgs) -> anyhow::Result<()> {
+pub async fn run(args: &PushArgs) -> anyhow::Result<()> {
     let mut bundle = args.bundle.read()?;
-    client_runtime()?.block_on(async {
-        let target = args.target.open().await?;
-        args.signing.sign_bundle(&target, &mut bundle, &args.bundle, args.signature.as_deref()).await?;
-        match target {
-            Target::Store { fleet, .. } => {
-                let options = PushOptions { dry_run: args.dry_run, ..args.waiting.options() };
-                push_and_print(&*fleet, bundle, options, args.json).await
-            }
-            Target::Gateway(gateway) => {
-                let path = args.waiting.path("/v1/policy") + if args.dry_run { "&dry-run" } else { "" };
-                let answer = gateway.call(Method::PUT, &path, Some(request_body(&bundle).to_string())).await?;
-                print_change(&answer, args.json)
-            }
+    let target = args.target.open().await?;
+    args.signing.sign_bundle(&target, &mut bundle, &args.bundle, args.signature.as_deref()).await?;
+    match target {
+        Target::Store { fleet, .. } => {
+            let options = PushOptions { dry_run: args.dry_run, ..args.waiting.options() };
+            push_and_print(&*fleet, bundle, options, args.json).await
         }
-    })
+        Target::Gateway(gateway) => {
+            let path = args.waiting.path("/v1/policy") + if args.dry_run { "&dry-run" } else { "" };
+            let answer = gateway.call(Method::PUT, &path, Some(request_body(&bundle).to_string())).await?;
+            print_change(&answer, args.json)
+        }
+    }
 }

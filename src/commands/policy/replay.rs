@@ -17,7 +17,7 @@ use clap::Args;
 use crate::commands::policy::component_args::load_config;
 use crate::commands::policy::replay::recording_reader::{Line, RecordingReader};
 use crate::commands::policy::replay::report::{Report, ReportLine};
-use crate::commands::{client_runtime, empty_store, print, startup};
+use crate::commands::{block_on, empty_store, print, startup};
 use crate::config;
 use crate::policy::Limits;
 use crate::policy::decision_view::DecisionView;
@@ -53,7 +53,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let policy = startup::load(&compiler, &args.file)?;
     let mut report = Report::new(policy.digest(), args.all);
     let evaluator = ReplayEvaluator::new(policy, 0);
-    client_runtime()?.block_on(async {
+    block_on(async {
         for (number, line) in (1..).zip(RecordingReader::new(recording)) {
             let line = line.with_context(named)?;
             if let Some(difference) = env.replay(&evaluator, &mut report, number, line).await {

@@ -1,6 +1,6 @@
 //! `tidegate policy shadow` and `tidegate policy promote`: evaluates a shadow policy in addition to the active one, and activates it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
@@ -9,17 +9,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::artifact::bundle::PolicyBundle;
-use crate::commands::control_client::{ControlClient, FleetTargetArgs, Target, parse};
+use crate::commands::control_client::{FleetTargetArgs, Target, parse};
 use crate::commands::policy::fleet::{SigningArgs, WaitingArgs, print_change, push_and_print};
 use crate::commands::policy::sign::{BundleArgs, request_body};
-use crate::commands::{client_runtime, count_lines, print, print_text, time};
+use crate::commands::{count_lines, print, print_text, time};
 use crate::config::ConfigError;
 use crate::fleet::push::Bundle;
 use crate::fleet::record::PrepareFailure;
 use crate::fleet::shadow::push;
 use crate::fleet::shadow::push::{SHADOW_REPORT_TIMEOUT, ShadowOnNode, ShadowStatus};
 use crate::shadow::counts::ShadowCounts;
-use crate::store::fleet::FleetStore;
 use crate::util::ratio::Ratio;
 
 /// Path of the shadow policy on the control port.
@@ -70,21 +69,40 @@ pub struct PromoteArgs {
     json: bool,
 }
 
-pub fn run(args: &ShadowArgs) -> anyhow::Result<()> {
+pub async fn run(args: &ShadowArgs) -> anyhow::Result<()> {
     if let Some(share) = args.share {
         check_share(share)?;
     }
-    let answer = client_runtime()?.block_on(async {
-        let target = args.target.open().await?;
-        let bundle = match &args.file {
-            Some(file) => Some(args.read_bundle(file, &target).await?),
-            None => None,
-        };
-        match &target {
-            Target::Store { fleet, .. } => args.via_store(&**fleet, bundle).await,
-            Target::Gateway(gateway) => args.via_gateway(gateway, bundle).await,
+    let target = args.target.open().await?;
+    let bundle = match &args.file {
+        Some(file) => {
+            let files = BundleArgs { file: file.clone(), cases: args.cases.clone() };
+            let mut bundle = files.read()?;
+            args.signing.sign_bundle(&target, &mut bundle, &files, args.signature.as_deref()).await?;
+            Some(bundle)
         }
-    })?;
+        None => None,
+    };
+    let answer = match (target, bundle) {
+        (Target::Store { fleet, .. }, Some(bundle)) => {
+            let share = check_share(args.share.unwrap_or(DEFAULT_SHARE))?;
+            let pushed = push::set(&*fleet, &bundle, share).await?;
+            json!(push::wait_reported(&*fleet, &pushed, SHADOW_REPORT_TIMEOUT).await?)
+        }
+        (Target::Store { fleet, .. }, None) if args.stop => {
+            push::remove(&*fleet).await?.map_or_else(|| json!({ "unreadable": true }), |status| json!(status))
+        }
+        (Target::Store { fleet, .. }, None) => json!(push::status(&*fleet).await?),
+        (Target::Gateway(gateway), Some(bundle)) => {
+            let share = args.share.map(|share| format!("?share={share}")).unwrap_or_default();
+            let body = request_body(&bundle).to_string();
+            gateway.call(Method::PUT, &format!("{SHADOW_PATH}{share}"), Some(body)).await?
+        }
+        (Target::Gateway(gateway), None) => {
+            let method = if args.stop { Method::DELETE } else { Method::GET };
+            gateway.call(method, SHADOW_PATH, None).await?
+        }
+    };
     if answer["unreadable"] == true {
         return print(args.json, &answer, || "removed a shadow policy that could not be read\n".into());
     }
@@ -101,70 +119,28 @@ fn check_share(share: f64) -> Result<Ratio, ConfigError> {
     Ratio::try_from(share).map_err(|error| ConfigError(format!("--share {error}")))
 }
 
-impl ShadowArgs {
-    async fn read_bundle(&self, file: &Path, target: &Target) -> anyhow::Result<Bundle> {
-        let files = BundleArgs { file: file.to_owned(), cases: self.cases.clone() };
-        let mut bundle = files.read()?;
-        self.signing.sign_bundle(target, &mut bundle, &files, self.signature.as_deref()).await?;
-        Ok(bundle)
-    }
-
-    async fn via_store(&self, store: &dyn FleetStore, bundle: Option<Bundle>) -> anyhow::Result<Value> {
-        if let Some(bundle) = bundle {
-            let share = check_share(self.share.unwrap_or(DEFAULT_SHARE))?;
-            let pushed = push::set(store, &bundle, share).await?;
-            return Ok(json!(push::wait_reported(store, &pushed, SHADOW_REPORT_TIMEOUT).await?));
-        }
-        if self.stop {
-            let removed = push::remove(store).await?;
-            return Ok(removed.map_or_else(|| json!({ "unreadable": true }), |status| json!(status)));
-        }
-        Ok(json!(push::status(store).await?))
-    }
-
-    async fn via_gateway(&self, gateway: &ControlClient, bundle: Option<Bundle>) -> anyhow::Result<Value> {
-        match bundle {
-            Some(bundle) => {
-                let share = self.share.map(|share| format!("?share={share}")).unwrap_or_default();
-                gateway
-                    .call(Method::PUT, &format!("{SHADOW_PATH}{share}"), Some(request_body(&bundle).to_string()))
-                    .await
+pub async fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
+    let target = args.target.open().await?;
+    let gateway = match &target {
+        Target::Store { fleet, .. } => {
+            let record = push::record(&**fleet).await?.pointer;
+            if args.digest.as_ref().is_some_and(|digest| *digest != record.component.to_string()) {
+                bail!("the shadow policy is {}", record.component);
             }
-            None if self.stop => gateway.call(Method::DELETE, SHADOW_PATH, None).await,
-            None => gateway.call(Method::GET, SHADOW_PATH, None).await,
+            let PolicyBundle { component, cases, .. } = record.fetch(&**fleet).await?;
+            let signature = args.signing.sign(&target, record.component, record.cases).await?.or(record.signature);
+            let bundle = Bundle { component: component.to_vec(), cases, signature };
+            return push_and_print(&**fleet, bundle, args.waiting.options(), args.json).await;
         }
-    }
-}
-
-pub fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
-    client_runtime()?.block_on(async {
-        let target = args.target.open().await?;
-        match &target {
-            Target::Store { fleet, .. } => promote_via_store(args, &target, &**fleet).await,
-            Target::Gateway(gateway) => promote_via_gateway(args, &target, gateway).await,
-        }
-    })
-}
-
-async fn promote_via_store(args: &PromoteArgs, target: &Target, store: &dyn FleetStore) -> anyhow::Result<()> {
-    let record = push::record(store).await?.pointer;
-    if args.digest.as_ref().is_some_and(|digest| *digest != record.component.to_string()) {
-        bail!("the shadow policy is {}", record.component);
-    }
-    let PolicyBundle { component, cases, .. } = record.fetch(store).await?;
-    let signature = args.signing.sign(target, record.component, record.cases).await?.or(record.signature);
-    let bundle = Bundle { component: component.to_vec(), cases, signature };
-    push_and_print(store, bundle, args.waiting.options(), args.json).await
-}
-
-async fn promote_via_gateway(args: &PromoteArgs, target: &Target, gateway: &ControlClient) -> anyhow::Result<()> {
+        Target::Gateway(gateway) => gateway,
+    };
     let mut body = json!({ "digest": args.digest });
     if args.signing.key.is_some() {
         let Ok(shadow) = ShadowStatus::deserialize(gateway.call(Method::GET, SHADOW_PATH, None).await?) else {
             let text = "promote: --key is for the shadow policy of a fleet; a single gateway activates its own with the signature that it came with";
             return Err(ConfigError(text.into()).into());
         };
-        let signature = args.signing.sign(target, shadow.digest, shadow.cases).await?;
+        let signature = args.signing.sign(&target, shadow.digest, shadow.cases).await?;
         body = json!({ "digest": shadow.digest, "signature": signature.map(|signature| signature.text()) });
     }
     let answer = gateway.call(Method::POST, &args.waiting.path("/v1/policy/promote"), Some(body.to_string())).await?;

@@ -51,7 +51,7 @@ pub struct BundleArgs {
 }
 
 impl BundleArgs {
-    /// Reads both files. The bundle has no signature yet. Test cases that are not valid are a mistake in usage.
+    /// Reads both files. The bundle has no signature yet. Invalid test cases are a usage error.
     pub fn read(&self) -> anyhow::Result<Bundle> {
         let file = &self.file;
         let component = match files::read(file, MAX_COMPONENT_BYTES) {
@@ -91,7 +91,7 @@ pub fn request_body(bundle: &Bundle) -> Value {
     json!({ "component": STANDARD.encode(&bundle.component), "cases": bundle.cases, "signature": signature })
 }
 
-/// Reads a private key. A file that has none is a mistake in usage.
+/// Reads a private key. A file without one is a usage error.
 pub fn private_key(path: &Path) -> Result<SigningKey, ConfigError> {
     key::read_private_key(path).map_err(|error| ConfigError(format!("--key: {error}")))
 }

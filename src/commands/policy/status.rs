@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::commands::control_client::{FleetTargetArgs, Target, parse};
 use crate::commands::policy::fleet::find_fleet;
-use crate::commands::{client_runtime, print, time};
+use crate::commands::{print, time};
 use crate::fleet::node_status::NodeStatus;
 use crate::fleet::record::ActiveRecord;
 use crate::fleet::status::FleetStatus;
@@ -20,44 +20,31 @@ pub struct StatusArgs {
     json: bool,
 }
 
-#[derive(Debug, Args)]
-pub struct ListArgs {
-    #[command(flatten)]
-    target: FleetTargetArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
-    client_runtime()?.block_on(async {
-        let status = match args.target.open().await? {
-            Target::Store { fleet, .. } => FleetStatus::of(&*fleet).await?,
-            Target::Gateway(gateway) => match find_fleet(&gateway).await? {
-                Some((status, _)) => status,
-                // A gateway on an in-memory store has no fleet.
-                None => {
-                    let policy = gateway.call(Method::GET, "/v1/policy", None).await?;
-                    return print(args.json, &policy, || describe_single_gateway(&policy));
-                }
-            },
-        };
-        print(args.json, &json!({ "current": status.current, "nodes": status.nodes }), || text(&status))
-    })
-}
-
-pub fn list(args: &ListArgs) -> anyhow::Result<()> {
-    client_runtime()?.block_on(async {
-        let FleetStatus { current, history, .. } = match args.target.open().await? {
-            Target::Store { fleet, .. } => FleetStatus::of(&*fleet).await?,
-            Target::Gateway(gateway) => parse(gateway.call(Method::GET, "/v1/fleet", None).await?)?,
-        };
-        print(args.json, &json!({ "current": current, "history": history }), || {
-            if history.is_empty() {
-                return "nothing was pushed to this store\n".into();
+pub async fn run(args: &StatusArgs) -> anyhow::Result<()> {
+    let status = match args.target.open().await? {
+        Target::Store { fleet, .. } => FleetStatus::of(&*fleet).await?,
+        Target::Gateway(gateway) => match find_fleet(&gateway).await? {
+            Some((status, _)) => status,
+            // A gateway on an in-memory store has no fleet.
+            None => {
+                let policy = gateway.call(Method::GET, "/v1/policy", None).await?;
+                return print(args.json, &policy, || describe_single_gateway(&policy));
             }
-            history.iter().map(|record| describe_record(record, current.as_ref() == Some(record))).collect()
-        })
+        },
+    };
+    print(args.json, &json!({ "current": status.current, "nodes": status.nodes }), || text(&status))
+}
+
+pub async fn list(args: &StatusArgs) -> anyhow::Result<()> {
+    let FleetStatus { current, history, .. } = match args.target.open().await? {
+        Target::Store { fleet, .. } => FleetStatus::of(&*fleet).await?,
+        Target::Gateway(gateway) => parse(gateway.call(Method::GET, "/v1/fleet", None).await?)?,
+    };
+    print(args.json, &json!({ "current": current, "history": history }), || {
+        if history.is_empty() {
+            return "nothing was pushed to this store\n".into();
+        }
+        history.iter().map(|record| describe_record(record, current.as_ref() == Some(record))).collect()
     })
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::commands::policy::component_args::ComponentArgs;
 use crate::commands::policy::test::report::Report;
-use crate::commands::{client_runtime, logging, print_text, startup};
+use crate::commands::{block_on, logging, print_text, startup};
 use crate::config::ConfigError;
 use crate::config::schema::LogFormat;
 use crate::policytest::run;
@@ -42,7 +42,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<()> {
     let policy = startup::load(&compiler, &component.file)?;
 
     let mut report = Report::new(&component.file, policy.digest(), &path);
-    client_runtime()?.block_on(async {
+    block_on(async {
         for case in &cases {
             let outcome = run::run(&compiler, &policy, &limits, case).await;
             let result = report.add(case, outcome);

@@ -38,10 +38,10 @@ pub fn parse_with_access(path: &Path, text: &str, access: FileAccess<'_>) -> Res
     let file = path.display();
     let raw: schema::File = toml::from_str(text).map_err(|error| {
         let start = error.span().map(|span| span.start);
-        let place = start.map(|start| format!(":{}", line(text, start))).unwrap_or_default();
+        let position = start.map(|start| format!(":{}", line(text, start))).unwrap_or_default();
         let case =
             start.and_then(|start| name_at(text, start)).map(|name| format!(" case {name:?}:")).unwrap_or_default();
-        CasesError(format!("{file}{place}:{case} {}", error.message()))
+        CasesError(format!("{file}{position}:{case} {}", error.message()))
     })?;
     if raw.case.is_empty() && raw.requires == Requirements::default() {
         return Err(CasesError(format!("{file}: there is no case: write [[case]], a name and expect.… ({NAME})")));

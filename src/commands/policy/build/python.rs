@@ -21,6 +21,8 @@ use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 const WORLD: &str = "prepared-policy";
 /// The module that componentize-py loads; it loads the policy's module.
 const ENTRY: &str = "tidegate_entry";
+/// Names of modules of the build.
+const RESERVED_MODULES: [&str; 3] = [ENTRY, "tidegate_policy", "wit_world"];
 /// Markers around the SDK's error message in the output of componentize-py, as in `sdk/python/tidegate_policy/_build.py`.
 const BEGIN: &str = "<<<tidegate-policy\n";
 const END: &str = "\ntidegate-policy>>>";
@@ -100,16 +102,12 @@ fn module(job: &Job) -> Result<String> {
     );
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let is_identifier =
-        name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric()) && !name.starts_with(|c: char| c.is_ascii_digit());
+        name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric()) && name.starts_with(|c: char| !c.is_ascii_digit());
     ensure!(
-        is_identifier && !name.is_empty(),
-        "{}: the name of a module may only contain letters, digits and _",
-        file.display()
-    );
-    ensure!(
-        ![ENTRY, "tidegate_policy", "wit_world"].contains(&&*name),
-        "{}: the name {name} is reserved for a module of the build",
-        file.display()
+        is_identifier && !RESERVED_MODULES.contains(&&*name),
+        "{}: the name of a module may only contain letters, digits and _, and must not be {}",
+        file.display(),
+        RESERVED_MODULES.join(" or ")
     );
     Ok(name)
 }

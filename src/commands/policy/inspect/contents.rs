@@ -7,7 +7,7 @@ use serde::Serialize;
 use wasmparser::{Encoding, Parser, Payload, ProducersSectionReader};
 use wasmtime::Engine;
 
-/// Names of each kind that are kept; no policy has as many.
+/// Maximum number of names of each kind; no policy has as many.
 const MAX_NAMES: usize = 1000;
 /// Longer names are truncated.
 const MAX_NAME_CHARS: usize = 200;
