@@ -84,8 +84,6 @@ struct Body<'a> {
     channel: &'a str,
     event: &'a str,
     data: &'a RawValue,
-    #[serde(skip_serializing_if = "Option::is_none")]
     max_length: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     expire_seconds: Option<u64>,
 }

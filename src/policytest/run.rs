@@ -31,14 +31,12 @@ pub struct CaseOutcome {
 }
 
 impl CaseOutcome {
-    #[must_use]
     pub fn passed(&self) -> bool {
         self.differences.is_empty()
     }
 }
 
 impl TestEnv {
-    #[must_use]
     pub fn policy_env(&self, limits: &Limits) -> PolicyEnv {
         let clock = self.now.map_or_else(system_clock, |now| Arc::new(move || now));
         let store: Arc<dyn KeyLookup> = if self.store_unavailable {
@@ -88,7 +86,6 @@ impl TestCase {
 }
 
 /// An authorizer with this policy active in a case's environment. It prewarms no instances by itself and caches no decisions.
-#[must_use]
 pub fn authorizer(compiler: &Compiler, policy: &Policy, limits: &Limits, env: &TestEnv) -> Authorizer {
     let limits = Limits { prewarmed_instances: 0, cache_size: 0, ..limits.clone() };
     let authorizer = Authorizer::new(compiler.clone(), env.policy_env(&limits), limits, Arc::default());

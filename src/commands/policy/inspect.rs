@@ -119,7 +119,7 @@ impl Report {
         let refused = self.refused.as_ref().map(|reason| format!("no: it {reason}"));
         [
             one("file", &self.file),
-            one("kind", &self.kind.to_string()),
+            one("kind", self.kind.title()),
             one("size", &format!("{} bytes", self.size)),
             one("digest", &self.digest),
             one("interface", interface.as_deref().unwrap_or("none")),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::UNIX_EPOCH;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error};
 use toml::Spanned;
 
 use crate::policytest::Requirements;
@@ -113,19 +114,12 @@ impl Values {
 )]
 pub enum ExpectedValues {
     These(Values),
-    Any(True),
+    #[serde(deserialize_with = "only_true")]
+    Any,
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "bool")]
-pub struct True;
-
-impl TryFrom<bool> for True {
-    type Error = &'static str;
-
-    fn try_from(value: bool) -> Result<Self, Self::Error> {
-        if value { Ok(Self) } else { Err("not true") }
-    }
+fn only_true<'de, D: Deserializer<'de>>(from: D) -> Result<(), D::Error> {
+    if bool::deserialize(from)? { Ok(()) } else { Err(D::Error::custom("not true")) }
 }
 
 /// In milliseconds since the Unix epoch.

@@ -40,17 +40,10 @@ pub fn build(job: &Job) -> Result<()> {
     let kit = tools::temporary_folder()?;
     tools::extract::<Kit>(kit.path())?;
     let wit = tools::wit_folder()?;
-    tools::run(
-        Command::new(node)
-            .arg(kit.path().join("build/build.mjs"))
-            .arg(job.source.as_ref().unwrap_or(&job.project))
-            .arg("--output")
-            .arg(&job.output)
-            .arg("--wit")
-            .arg(wit.path())
-            .arg("--modules")
-            .arg(packages),
-    )
+    let mut command = Command::new(node);
+    command.arg(kit.path().join("build/build.mjs")).arg(job.source.as_ref().unwrap_or(&job.project));
+    command.arg("--output").arg(&job.output).arg("--wit").arg(wit.path()).arg("--modules").arg(packages);
+    tools::run(&mut command)
 }
 
 fn node() -> Result<PathBuf> {

@@ -1,10 +1,9 @@
 //! Parses the parts of a WebAssembly file that may be malformed.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use serde::Serialize;
-use wasmparser::{Encoding, Parser, Payload, ProducersSectionReader};
+use wasmparser::{Encoding, Parser, Payload, ProducersFieldValue, ProducersSectionReader};
 use wasmtime::Engine;
 
 /// Maximum number of names of each kind; no policy has as many.
@@ -80,7 +79,12 @@ impl Contents {
                 Payload::End(_) => depth = depth.saturating_sub(1),
                 Payload::CustomSection(section) if section.name() == "producers" => {
                     let reader = wasmparser::BinaryReader::new(section.data(), section.data_offset());
-                    self.add_producers(ProducersSectionReader::new(reader)?)?;
+                    for field in ProducersSectionReader::new(reader)? {
+                        let field = field?;
+                        for value in field.values {
+                            self.add_producer(field.name, &value?);
+                        }
+                    }
                 }
                 Payload::ComponentImportSection(section) if depth == 1 => {
                     for import in section {
@@ -121,17 +125,10 @@ impl Contents {
         }
     }
 
-    fn add_producers(&mut self, section: ProducersSectionReader<'_>) -> wasmparser::Result<()> {
-        for field in section {
-            let field = field?;
-            for value in field.values {
-                let value = value?;
-                if self.producers.len() < MAX_NAMES {
-                    self.producers.insert((truncate(field.name), truncate(value.name), truncate(value.version)));
-                }
-            }
+    fn add_producer(&mut self, field: &str, value: &ProducersFieldValue<'_>) {
+        if self.producers.len() < MAX_NAMES {
+            self.producers.insert((truncate(field), truncate(value.name), truncate(value.version)));
         }
-        Ok(())
     }
 
     /// The language, if the traces of its toolchain are known.
@@ -174,13 +171,14 @@ fn truncate(text: &str) -> String {
     text.chars().take(MAX_NAME_CHARS).collect()
 }
 
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Kind {
+    /// The name in texts.
+    pub const fn title(self) -> &'static str {
+        match self {
             Self::Component => "component",
             Self::CoreModule => "core module",
             Self::Precompiled => "precompiled machine code",
             Self::NotWasm => "not WebAssembly",
-        })
+        }
     }
 }

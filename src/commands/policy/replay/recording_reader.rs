@@ -80,7 +80,10 @@ fn parse(line: &[u8]) -> Result<Line, String> {
     if line.trim_ascii().is_empty() {
         return Err("the line is empty".into());
     }
-    let kind: LineKind = serde_json::from_slice(line).map_err(|error| json_error(&error))?;
+    let kind: LineKind = serde_json::from_slice(line).map_err(|error| {
+        let problem = if error.is_data() { "not a line of a recording" } else { "not JSON" };
+        format!("{problem}: {error}")
+    })?;
     let format = kind.recording.ok_or("not a line of a recording: the field \"recording\" is missing")?;
     if format != FORMAT {
         return Err(format!("the recording has format {format}; this program reads format {FORMAT}"));
@@ -98,8 +101,4 @@ fn parse(line: &[u8]) -> Result<Line, String> {
     trace.sent_requests = network;
     trace.calls = calls;
     Ok(Line::Case(Box::new(RecordedCase { time, policy, request: request.try_into()?, channels, trace, answer })))
-}
-
-fn json_error(error: &serde_json::Error) -> String {
-    if error.is_data() { format!("not a line of a recording: {error}") } else { format!("not JSON: {error}") }
 }

@@ -171,7 +171,7 @@ fn report_line(
     let RecordedCase { time, request, .. } = case;
     let request_line = format!("{} {}", request.method, request.path_with_query);
     let shown: String = request_line.chars().take(MAX_REQUEST_CHARS).collect();
-    let changed = if change == DecisionChange::Other { format!(" ({})", fields.join(", ")) } else { String::new() };
+    let changed = if fields.is_empty() { String::new() } else { format!(" ({})", fields.join(", ")) };
     let text = format!(
         "line {line}, {time}: {}{changed}\n  {}\n  recorded  {}\n  replayed  {}\n\n",
         change.name(),
