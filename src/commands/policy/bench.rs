@@ -80,7 +80,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         file: file.to_string(),
         cases: path.map(|path| path.display().to_string()),
         requests: cases.len(),
-        machine: machine(),
+        machine: machine(costs.throughput.cores),
         costs,
     };
     print_text(&if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text() })
@@ -95,41 +95,34 @@ impl Report {
             None => "one plain request, since there are no test cases".into(),
         };
         let failed = if throughput.failed > 0 { format!("; {} errors", throughput.failed) } else { String::new() };
-        let growth = costs.resident_growth_bytes.map(|growth| format!("; the process grew by {}", ByteSize(growth)));
+        let growth = costs.resident_growth_bytes.and_then(|growth| u64::try_from(growth).ok());
+        let growth = growth.map(|growth| format!("; the process grew by {}", ByteSize(growth))).unwrap_or_default();
         let latency = |latency: &Latency| format!("p50 {}, p99 {}", time(latency.p50_us), time(latency.p99_us));
         let enabled = if prewarmed.enabled { "" } else { ": fast enough that a gateway prewarms none" };
+        let (component, instance) = (ByteSize(costs.component_bytes as u64), ByteSize(costs.instance_bytes as u64));
+        let (compile, load, cold) = (time(costs.compile_us), time(costs.load_us), time(costs.cold_us));
+        let (max, creation) = (time(fresh.max_us), time(prewarmed.creation_us));
         [
-            ("policy", format!("{}, {}", self.file, ByteSize(costs.component_bytes as u64))),
-            ("requests", requests),
-            ("machine", self.machine.clone()),
-            ("compiled", format!("in {}; loaded from the cache in {}", time(costs.compile_us), time(costs.load_us))),
-            ("cold", format!("{} for the first decision", time(costs.cold_us))),
-            (
-                "fresh",
-                format!(
-                    "{}, max {} of {} decisions, one at a time, each on a new instance",
-                    latency(fresh),
-                    time(fresh.max_us),
-                    fresh.count
-                ),
+            format!("policy      {}, {component}", self.file),
+            format!("requests    {requests}"),
+            format!("machine     {}", self.machine),
+            format!("compiled    in {compile}; loaded from the cache in {load}"),
+            format!("cold        {cold} for the first decision"),
+            format!(
+                "fresh       {}, max {max} of {} decisions, one at a time, each on a new instance",
+                latency(fresh),
+                fresh.count
             ),
-            (
-                "prewarmed",
-                format!(
-                    "{} on a prewarmed instance, created in {}{enabled}",
-                    latency(&prewarmed.latency),
-                    time(prewarmed.creation_us)
-                ),
+            format!(
+                "prewarmed   {} on a prewarmed instance, created in {creation}{enabled}",
+                latency(&prewarmed.latency)
             ),
-            (
-                "throughput",
-                format!("{} decisions per second on {} cores{failed}", throughput.per_second, throughput.cores),
-            ),
-            ("memory", format!("{} per instance{}", ByteSize(costs.instance_bytes as u64), growth.unwrap_or_default())),
-            ("fuel", format!("{} on average, {} to {}; identical in every run", fuel.mean, fuel.min, fuel.max)),
+            format!("throughput  {} decisions per second on {} cores{failed}", throughput.per_second, throughput.cores),
+            format!("memory      {instance} per instance{growth}"),
+            format!("fuel        {} on average, {} to {}; identical in every run", fuel.mean, fuel.min, fuel.max),
+            String::new(),
         ]
-        .map(|(name, value)| format!("{name:<11} {value}\n"))
-        .concat()
+        .join("\n")
     }
 }
 
@@ -142,8 +135,7 @@ fn time(us: f64) -> String {
 }
 
 /// The processor, and how many cores of it this process may use.
-fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+fn machine(cores: usize) -> String {
     let info = files::read(Path::new("/proc/cpuinfo"), MAX_CPU_INFO_BYTES).unwrap_or_default();
     let info = String::from_utf8_lossy(&info);
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));

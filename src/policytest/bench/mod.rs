@@ -3,7 +3,6 @@
 pub(crate) mod fuel;
 pub(crate) mod latency;
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -14,7 +13,7 @@ use crate::policy::{Failure, Limits};
 use crate::policytest::TestCase;
 use crate::policytest::bench::fuel::Fuel;
 use crate::policytest::bench::latency::{Latency, PrewarmedLatency, Throughput};
-use crate::util::files;
+use crate::telemetry::process;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 
@@ -44,7 +43,7 @@ pub struct BenchResults {
     /// Memories and tables of the largest instance.
     pub instance_bytes: usize,
     /// Growth of the process's resident memory during the benchmark; `None` if the system does not report it.
-    pub resident_growth_bytes: Option<u64>,
+    pub resident_growth_bytes: Option<i64>,
     /// Wasmtime's count of instructions per decision.
     pub fuel: Fuel,
 }
@@ -58,7 +57,7 @@ pub fn measure(
     limits: &Limits,
     length: BenchLength,
 ) -> anyhow::Result<BenchResults> {
-    let resident_before = resident_bytes();
+    let resident_before = process::resident();
     let (policy, compile) = timed(|| Policy::new(compiler, bytes));
     // Otherwise the second one would find pages of the first in memory.
     drop(policy?);
@@ -70,7 +69,7 @@ pub fn measure(
     let fresh = bench.fresh(length)?;
     let prewarmed = bench.prewarmed(&policy, length)?;
     let throughput = bench.all_cores(length)?;
-    let resident = resident_before.zip(resident_bytes());
+    let resident = resident_before.zip(process::resident());
     let (fuel, instance_bytes) = fuel::count(bytes, cases, limits)?;
     Ok(BenchResults {
         component_bytes: bytes.len(),
@@ -81,7 +80,7 @@ pub fn measure(
         prewarmed,
         throughput,
         instance_bytes,
-        resident_growth_bytes: resident.map(|(before, after)| after.saturating_sub(before)),
+        resident_growth_bytes: resident.map(|(before, after)| after.saturating_sub(before).max(0)),
         fuel,
     })
 }
@@ -104,12 +103,4 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 /// Microseconds with one decimal: more digits are noise.
 fn us(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e7).round() / 10.0
-}
-
-/// The process's resident memory in bytes, if the system reports it.
-fn resident_bytes() -> Option<u64> {
-    let status = files::read_text(Path::new("/proc/self/status"), 64 << 10).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib << 10)
 }
