@@ -49,7 +49,7 @@ struct Report {
 }
 
 /// Names of imports, by their package.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 struct Imports {
     tidegate: Vec<String>,
     wasi: Vec<String>,
@@ -99,16 +99,9 @@ fn inspect(compiler: &Compiler, path: &Path) -> Result<Report> {
 
 impl Imports {
     fn grouped(names: Vec<String>) -> Self {
-        let mut imports = Self::default();
-        for name in names {
-            let group = match name.split_once(':') {
-                Some(("tidegate", _)) => &mut imports.tidegate,
-                Some(("wasi", _)) => &mut imports.wasi,
-                _ => &mut imports.others,
-            };
-            group.push(name);
-        }
-        imports
+        let (tidegate, rest): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.starts_with("tidegate:"));
+        let (wasi, others) = rest.into_iter().partition(|name| name.starts_with("wasi:"));
+        Self { tidegate, wasi, others }
     }
 }
 

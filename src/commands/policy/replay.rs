@@ -13,9 +13,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use serde_json::json;
 
 use crate::commands::policy::component_args::load_config;
-use crate::commands::policy::replay::recording_reader::{Line, RecordingReader};
+use crate::commands::policy::replay::recording_reader::{Line, read_lines};
 use crate::commands::policy::replay::report::{Report, ReportLine};
 use crate::commands::{block_on, empty_store, print, startup};
 use crate::config;
@@ -54,7 +55,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let mut report = Report::new(policy.digest(), args.all);
     let evaluator = ReplayEvaluator::new(policy, 0);
     block_on(async {
-        for (number, line) in (1..).zip(RecordingReader::new(recording)) {
+        for (number, line) in (1..).zip(read_lines(recording)) {
             let line = line.with_context(named)?;
             if let Some(difference) = env.replay(&evaluator, &mut report, number, line).await {
                 print(args.json, &difference.json, || difference.text)?;
@@ -66,7 +67,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
         let reason = report.first_unreadable.as_ref().map_or_else(String::new, |line| format!(" ({line})"));
         bail!("{}: the file has no recorded decision{reason}", args.recording.display());
     }
-    print(args.json, &report.json(), || report.text())?;
+    print(args.json, &json!({ "summary": report }), || report.text())?;
     let (changes, evaluated) = (report.outcome_changes(), report.evaluated);
     ensure!(changes == 0, "the outcome of {changes} of {evaluated} decisions changes");
     ensure!(

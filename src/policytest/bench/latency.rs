@@ -65,10 +65,6 @@ impl LatencyBench {
         Self { cases: cases.iter().map(authorizer).collect() }
     }
 
-    pub fn first(&self) -> anyhow::Result<Duration> {
-        Ok(single_thread()?.block_on(decide(&self.cases, 0))?.duration)
-    }
-
     /// One decision at a time, each on a new instance.
     pub fn fresh(&self, length: BenchLength) -> anyhow::Result<Latency> {
         single_thread()?.block_on(async {

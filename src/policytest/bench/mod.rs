@@ -64,7 +64,7 @@ pub fn measure(
     let (policy, load) = timed(|| Policy::new(compiler, bytes));
     let policy = policy?;
     let bench = latency::LatencyBench::new(compiler, &policy, limits, cases);
-    let cold = bench.first()?;
+    let cold_us = bench.fresh(BenchLength::Count(1))?.max_us;
     bench.fresh(latency::WARM_UP)?;
     let fresh = bench.fresh(length)?;
     let prewarmed = bench.prewarmed(&policy, length)?;
@@ -75,7 +75,7 @@ pub fn measure(
         component_bytes: bytes.len(),
         compile_us: us(compile),
         load_us: us(load),
-        cold_us: us(cold),
+        cold_us,
         fresh,
         prewarmed,
         throughput,

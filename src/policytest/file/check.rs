@@ -8,8 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::policy::decision_view::DecisionView;
 use crate::policy::{Failure, Request, request};
-use crate::policytest::file::DEFAULT_PATH;
-use crate::policytest::file::file_access::FileAccess;
+use crate::policytest::file::FileAccess;
 use crate::policytest::file::schema::{Case, Expect, ExpectedValues, File, Request as RawRequest};
 use crate::policytest::{TestCase, TestEnv};
 use crate::tokens::profile::profile;
@@ -83,7 +82,7 @@ fn request(common: &RawRequest, case: &Case) -> Result<(Request, Vec<String>), S
     if client_address.parse::<std::net::IpAddr>().is_err() {
         return Err(format!("request.client-address: {client_address:?} is not an IP address"));
     }
-    let path = pick(&own.path, &common.path, DEFAULT_PATH);
+    let path = pick(&own.path, &common.path, "/api/realtime");
     let path_with_query = with_channels(path, case.channels.as_deref())?;
     let query = path_with_query.split_once('?').map(|(_, query)| query).unwrap_or_default();
     let channels = request::channels(query);

@@ -1,17 +1,15 @@
 //! Reads a file of test cases. `docs/policies.md` describes the format.
 
 pub(crate) mod check;
-pub(crate) mod file_access;
 pub(crate) mod schema;
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use crate::egress::origin::EgressOrigin;
-use crate::policytest::file::file_access::FileAccess;
 use crate::policytest::{CasesError, Requirements, TestSuite};
 use crate::util::files;
 
@@ -19,8 +17,33 @@ use crate::util::files;
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The default name of the file, next to the component.
 pub const NAME: &str = "cases.toml";
-/// The path of a request whose case sets none.
-pub const DEFAULT_PATH: &str = "/api/realtime";
+
+/// Where key files may be. Test cases may read any file on their author's machine. Cases that come with a policy to a gateway may come
+/// from anyone, and the gateway can read files that the operator does not share.
+#[derive(Clone, Copy, Debug)]
+pub enum FileAccess<'a> {
+    /// Anywhere; relative paths start in this directory.
+    Anywhere(&'a Path),
+    /// In this directory or below it.
+    Below(&'a Path),
+    /// Nowhere: the cases came without a directory.
+    Nowhere,
+}
+
+impl FileAccess<'_> {
+    /// The path to open.
+    pub(super) fn resolve(self, path: &Path) -> Result<PathBuf, &'static str> {
+        let is_below = || path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+        match self {
+            Self::Anywhere(folder) => Ok(folder.join(path)),
+            Self::Below(folder) if is_below() => Ok(folder.join(path)),
+            Self::Below(_) => Err("test cases in a gateway may only read files in their directory and below"),
+            Self::Nowhere => {
+                Err("test cases that are sent to a gateway read no files: sign their tokens with a secret")
+            }
+        }
+    }
+}
 
 pub fn load(path: &Path) -> Result<TestSuite, CasesError> {
     let text = files::read_text(path, MAX_FILE_BYTES)
@@ -55,8 +78,11 @@ pub fn parse_with_access(path: &Path, text: &str, access: FileAccess<'_>) -> Res
     for case in &raw.case {
         let (line, case) = (line(text, case.span().start), case.get_ref());
         let is_new = names.insert(&case.name);
-        let unique = is_new.then_some(()).ok_or_else(|| "an earlier case has the same name".to_owned());
-        let checked = unique.and_then(|()| check::case(&raw, case, line, access));
+        let checked = if is_new {
+            check::case(&raw, case, line, access)
+        } else {
+            Err("an earlier case has the same name".into())
+        };
         cases.push(checked.map_err(|message| CasesError(format!("{file}:{line}: case {:?}: {message}", case.name)))?);
     }
     Ok(TestSuite { cases, requires: raw.requires })
@@ -80,4 +106,26 @@ fn name_at(text: &str, offset: usize) -> Option<String> {
     let cases = toml::from_str::<Cases>(text).ok()?.case;
     let case = cases.into_iter().take_while(|case| case.span().start <= offset).last()?;
     case.into_inner().name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_outside_of_the_directory_are_refused() {
+        let (anywhere, below) = (FileAccess::Anywhere(Path::new("/a")), FileAccess::Below(Path::new("/a")));
+        let file = |access: FileAccess<'_>, path: &str| access.resolve(Path::new(path)).ok();
+        for (path, expected, is_below) in [
+            ("k.pem", "/a/k.pem", true),
+            ("./b/k.pem", "/a/./b/k.pem", true),
+            ("../k.pem", "/a/../k.pem", false),
+            ("b/../../k.pem", "/a/b/../../k.pem", false),
+            ("/etc/k.pem", "/etc/k.pem", false),
+        ] {
+            assert_eq!(file(anywhere, path), Some(expected.into()), "{path}");
+            assert_eq!(file(below, path).is_some(), is_below, "{path}");
+            assert_eq!(file(FileAccess::Nowhere, path), None, "{path}");
+        }
+    }
 }

@@ -57,13 +57,8 @@ impl Contents {
             [0, b'a', b's', b'm', ..] => Kind::Component,
             _ => Kind::NotWasm,
         };
-        let mut contents = Self {
-            kind,
-            imports: Vec::new(),
-            exports: Vec::new(),
-            producers: BTreeSet::new(),
-            libraries: BTreeSet::new(),
-        };
+        let (producers, libraries) = (BTreeSet::new(), BTreeSet::new());
+        let mut contents = Self { kind, imports: vec![], exports: vec![], producers, libraries };
         if matches!(kind, Kind::Component | Kind::CoreModule) {
             // Loading the component reports what is not valid.
             let _ = contents.read(bytes);

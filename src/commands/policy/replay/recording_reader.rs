@@ -31,41 +31,24 @@ pub enum Line {
     Unreadable(String),
 }
 
-/// Iterator over the lines of a recording.
-pub struct RecordingReader<R> {
-    from: R,
-    line: Vec<u8>,
+/// The lines of a recording.
+pub fn read_lines<R: BufRead>(mut from: R) -> impl Iterator<Item = io::Result<Line>> {
+    std::iter::from_fn(move || read_line(&mut from).transpose())
 }
 
-impl<R: BufRead> RecordingReader<R> {
-    pub fn new(from: R) -> Self {
-        Self { from, line: Vec::new() }
+fn read_line<R: BufRead>(from: &mut R) -> io::Result<Option<Line>> {
+    let mut line = Vec::new();
+    if from.by_ref().take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
     }
-
-    fn read(&mut self) -> io::Result<Option<Line>> {
-        self.line.clear();
-        let limit = MAX_LINE_BYTES as u64 + 1;
-        if self.from.by_ref().take(limit).read_until(b'\n', &mut self.line)? == 0 {
-            return Ok(None);
-        }
-        let is_complete = self.line.last() == Some(&b'\n');
-        if !is_complete && self.line.len() > MAX_LINE_BYTES {
-            self.line = Vec::new();
-            self.from.skip_until(b'\n')?;
-            return Ok(Some(Line::Unreadable(format!("the line has more than {MAX_LINE_BYTES} bytes"))));
-        }
-        Ok(Some(parse(&self.line).unwrap_or_else(|reason| {
-            Line::Unreadable(if is_complete { reason } else { "the recording ends within this line".into() })
-        })))
+    let is_complete = line.last() == Some(&b'\n');
+    if !is_complete && line.len() > MAX_LINE_BYTES {
+        from.skip_until(b'\n')?;
+        return Ok(Some(Line::Unreadable(format!("the line has more than {MAX_LINE_BYTES} bytes"))));
     }
-}
-
-impl<R: BufRead> Iterator for RecordingReader<R> {
-    type Item = io::Result<Line>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.read().transpose()
-    }
+    Ok(Some(parse(&line).unwrap_or_else(|reason| {
+        Line::Unreadable(if is_complete { reason } else { "the recording ends within this line".into() })
+    })))
 }
 
 /// The fields that tell the kinds of lines apart.

@@ -147,10 +147,6 @@ impl Report {
         let more = if self.has_more_policies { ", and others" } else { "" };
         text + &format!("recorded from {}{more}\n", self.recorded_policies.join(", "))
     }
-
-    pub fn json(&self) -> Value {
-        json!({ "summary": self })
-    }
 }
 
 fn kind(answer: &DecisionView) -> OutcomeKind {

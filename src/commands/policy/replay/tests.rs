@@ -25,7 +25,7 @@ fn replay(text: &str, all: bool) -> (String, String, u64) {
     let (mut report, evaluator) = (Report::new("sha256:new", all), ReplayEvaluator::new(policy, 0));
     let (mut text_out, mut json_out) = (String::new(), String::new());
     block_on(async {
-        for (number, line) in (1..).zip(RecordingReader::new(Cursor::new(text))) {
+        for (number, line) in (1..).zip(read_lines(Cursor::new(text))) {
             let line = line.expect("it can be read");
             if let Some(difference) = env.replay(&evaluator, &mut report, number, line).await {
                 text_out += &difference.text;
@@ -35,7 +35,7 @@ fn replay(text: &str, all: bool) -> (String, String, u64) {
         anyhow::Ok(())
     })
     .expect("a runtime");
-    (text_out + &report.text(), format!("{json_out}{}\n", report.json()), report.outcome_changes())
+    (text_out + &report.text(), format!("{json_out}{}\n", json!({ "summary": report })), report.outcome_changes())
 }
 
 #[test]
@@ -80,6 +80,6 @@ fn overlong_line_is_skipped() {
     }
     let end = format!("\n{}\n", line("alice", MEMBER, ALLOW));
     let endless = BufReader::new(std::io::Read::chain(Endless(65 << 20), Cursor::new(end)));
-    let lines: Vec<Line> = RecordingReader::new(endless).map(|line| line.expect("it can be read")).collect();
+    let lines: Vec<Line> = read_lines(endless).map(|line| line.expect("it can be read")).collect();
     assert!(matches!(&lines[..], [Line::Unreadable(_), Line::Case(_)]));
 }
