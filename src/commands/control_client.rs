@@ -113,7 +113,6 @@ async fn open(
     Ok(Target::Store { store: Box::new(store), keys, fleet })
 }
 
-/// The commands' HTTP client.
 pub type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// A client for http and https that trusts the system's certificates.
@@ -128,7 +127,6 @@ pub fn http_client() -> anyhow::Result<HttpClient> {
     Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 
-/// A client of a gateway's control port.
 pub struct ControlClient {
     client: HttpClient,
     base: String,

@@ -34,7 +34,6 @@ pub fn init(filter: &str, format: LogFormat) -> Result<(LogHandle, WorkerGuard),
 }
 
 impl LogHandle {
-    /// Replaces the filter.
     pub fn set(&self, filter: &str) {
         let set = parse_log_filter(filter).map_err(|error| error.to_string());
         match set.and_then(|filter| self.0.reload(filter).map_err(|error| error.to_string())) {

@@ -1,4 +1,4 @@
-//! The command line, one file per command.
+//! The command line, one file per command. `policy list` and `policy promote` are with `policy status` and `policy shadow`.
 
 mod check;
 mod control_client;
@@ -111,7 +111,6 @@ impl ServeFlags {
     }
 }
 
-/// Runs the command.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(flags) => serve::run(&flags),

@@ -33,7 +33,6 @@ pub fn run(flags: &ServeFlags) -> anyhow::Result<()> {
 
 /// The configuration of a start, and how to read it again.
 pub struct Start {
-    /// The configuration.
     pub config: Config,
     files: FileSnapshot,
     load: LoadFn,

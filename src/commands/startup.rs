@@ -75,7 +75,6 @@ fn node_name(config: &Config, sockets: &BoundSockets) -> anyhow::Result<String> 
     Ok(node)
 }
 
-/// Activates the first policy.
 pub async fn activate_first_policy(app: &App) -> anyhow::Result<()> {
     match &app.config.policy_mode {
         PolicyMode::File(_) | PolicyMode::Example => {
@@ -166,7 +165,7 @@ pub async fn join_fleet(app: &Arc<App>, address: SocketAddr, local_cache: Option
     }
     fleet.announce().await;
     fleet.start(&app.hub);
-    // It is set once, here.
+    // Nothing else sets it, so it is not set yet.
     let _ = app.fleet.set(fleet);
 }
 
