@@ -66,15 +66,15 @@ fn row(name: &str, costs: &Value) -> String {
     let pair = |group: &str| {
         format!("{} / {}", time(number(&format!("/{group}/p50_us"))), time(number(&format!("/{group}/p99_us"))))
     };
-    let prewarmed = if costs["prepared"]["used"] == true { pair("prepared") } else { "–".into() };
+    let prewarmed = if costs["prewarmed"]["enabled"] == true { pair("prewarmed") } else { "–".into() };
     format!(
         "| {name} | {} | {} | {} | {} | {} | {prewarmed} | {} |",
-        size(number("/size")),
+        size(number("/component_bytes")),
         time(number("/compile_us")),
         time(number("/load_us")),
         time(number("/cold_us")),
         pair("fresh"),
-        size(number("/instance_memory")),
+        size(number("/instance_bytes")),
     )
 }
 

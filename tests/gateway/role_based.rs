@@ -49,7 +49,7 @@ async fn assert_decides(gateway: &Gateway, case: &TestCase) {
     let headers: Vec<_> = headers.map(|(name, value)| (name.as_str(), value.to_str().expect("ASCII"))).collect();
     if expect("allow").is_some() {
         let mut sse = Sse::open(gateway.data, &request.path_with_query, &headers).await;
-        for _ in &request.channels {
+        for _ in &case.channels {
             assert_eq!(sse.frame().await["type"], "connected", "{name}");
         }
         return;

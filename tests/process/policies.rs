@@ -181,12 +181,12 @@ async fn bench_reports_the_cost_of_a_decision() {
         assert_eq!(ended.code(), Some(0), "{}", ended.all());
         let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
         assert_eq!((report["cases"].as_str(), report["fresh"]["count"].as_u64()), (Some("cases.toml"), Some(20)));
-        for field in ["size", "compile_us", "load_us", "cold_us", "instance_memory"] {
+        for field in ["component_bytes", "compile_us", "load_us", "cold_us", "instance_bytes"] {
             assert!(report[field].as_f64().is_some_and(|n| n > 0.0), "{field}: {report}");
         }
         for (group, field) in [
-            ("prepared", "p50_us"),
-            ("prepared", "making_us"),
+            ("prewarmed", "p50_us"),
+            ("prewarmed", "creation_us"),
             ("fresh", "p50_us"),
             ("fresh", "p99_us"),
             ("fresh", "max_us"),
