@@ -73,7 +73,8 @@ pub(super) struct DecisionLine {
 
 impl Line for DecisionLine {
     fn size(&self) -> usize {
-        size_of::<Self>() + self.request_id.len() + strings_size(&self.channels) + self.summary.size()
+        let policy = self.policy.as_deref().map_or(0, str::len);
+        size_of::<Self>() + self.request_id.len() + policy + strings_size(&self.channels) + self.summary.size()
     }
 
     fn write(mut self, to: &mut Vec<u8>) {

@@ -16,7 +16,7 @@ pub struct ReopeningFile {
     checked_at: Instant,
     /// The file was moved, and no new one could be created at its path.
     moved: bool,
-    /// The last write or reopening failed, or the file was opened so: it may end within a line.
+    /// The file may end within a line: the last write or reopening failed, or an earlier process left it so.
     pub torn: bool,
 }
 
