@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::audit::mask::{FieldMask, MaskedField};
 use crate::audit::reopening_file::{ReopeningFile, open_for_append};
 use crate::audit::summary::DecisionSummary;
-use crate::audit::writer::{Line, LineCounters, LineWriter, Sink};
+use crate::audit::writer::{LineCounters, LineWriter, QueuedLine, Sink};
 use crate::audit::{LogTarget, OpenError, rfc3339, serialize_rfc3339};
 use crate::authz::observer::DecisionEvent;
 use crate::policy::strings_size;
@@ -71,7 +71,7 @@ pub(super) struct DecisionLine {
     mask: Arc<FieldMask>,
 }
 
-impl Line for DecisionLine {
+impl QueuedLine for DecisionLine {
     fn size(&self) -> usize {
         let policy = self.policy.as_deref().map_or(0, str::len);
         size_of::<Self>() + self.request_id.len() + policy + strings_size(&self.channels) + self.summary.size()

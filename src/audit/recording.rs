@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::audit::reopening_file::ReopeningFile;
-use crate::audit::writer::{Line, LineCounters, LineWriter, Sink};
+use crate::audit::writer::{LineCounters, LineWriter, QueuedLine, Sink};
 use crate::audit::{OpenError, rfc3339};
 use crate::authz::observer::DecisionEvent;
 use crate::policy::decision_view::DecisionView;
@@ -130,7 +130,7 @@ pub(super) struct PendingEntry {
     trace: Arc<HostTrace>,
 }
 
-impl Line for PendingEntry {
+impl QueuedLine for PendingEntry {
     fn size(&self) -> usize {
         let request = self.request.path_with_query.len() + headers_size(&self.request.headers);
         let decision = self.trace.size + self.decision.outcome.size();
@@ -259,7 +259,7 @@ mod tests {
 
     struct Text(&'static str);
 
-    impl Line for Text {
+    impl QueuedLine for Text {
         fn size(&self) -> usize {
             self.0.len()
         }

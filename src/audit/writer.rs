@@ -17,7 +17,7 @@ const BATCH_BYTES: usize = 256 << 10;
 /// How often `flush` tries to enter a full queue.
 const FLUSH_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-pub trait Line: Send + 'static {
+pub trait QueuedLine: Send + 'static {
     /// Approximate bytes in the queue.
     fn size(&self) -> usize;
     /// Appends the line with its newline.
@@ -63,7 +63,7 @@ pub struct LineWriter<T> {
 }
 
 enum Message<T> {
-    Line(T),
+    QueuedLine(T),
     /// Answered when all lines before it are written.
     Flush(SyncSender<()>),
 }
@@ -89,7 +89,7 @@ impl LineCounters {
     }
 }
 
-impl<T: Line> LineWriter<T> {
+impl<T: QueuedLine> LineWriter<T> {
     /// Starts a thread with this name.
     pub fn start(name: &'static str, sink: Box<dyn Sink>, counters: Arc<LineCounters>) -> io::Result<Self> {
         let (queue, receiver) = sync_channel(MAX_QUEUED_LINES);
@@ -102,7 +102,7 @@ impl<T: Line> LineWriter<T> {
     pub fn push(&self, line: T) {
         let size = line.size();
         if self.counters.queued_bytes.fetch_add(size, Ordering::Relaxed) + size > MAX_QUEUED_BYTES
-            || self.queue.try_send(Message::Line(line)).is_err()
+            || self.queue.try_send(Message::QueuedLine(line)).is_err()
         {
             self.counters.queued_bytes.fetch_sub(size, Ordering::Relaxed);
             self.counters.drop_lines(1);
@@ -133,7 +133,7 @@ struct Writer<T> {
     failing: bool,
 }
 
-impl<T: Line> Writer<T> {
+impl<T: QueuedLine> Writer<T> {
     fn run(mut self) {
         let mut batch = Vec::new();
         while let Ok(first) = self.receiver.recv() {
@@ -145,7 +145,7 @@ impl<T: Line> Writer<T> {
             }
             for message in std::iter::once(first).chain(self.receiver.try_iter()) {
                 match message {
-                    Message::Line(line) => {
+                    Message::QueuedLine(line) => {
                         size += line.size();
                         lines += 1;
                         line.write(&mut batch);
@@ -203,7 +203,7 @@ mod tests {
 
     struct Number(usize);
 
-    impl Line for Number {
+    impl QueuedLine for Number {
         fn size(&self) -> usize {
             1024
         }

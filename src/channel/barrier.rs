@@ -14,11 +14,11 @@ pub struct CommandBarrier {
     pub(super) key: Arc<str>,
     // A watch channel, since both sides wait for states: channels until all commands were read, the reader of the commands until
     // there are some to read.
-    state: watch::Sender<State>,
+    state: watch::Sender<BarrierState>,
 }
 
 #[derive(Default)]
-struct State {
+struct BarrierState {
     /// The subscription is confirmed: new commands are notified. Until then a read would not help.
     is_subscribed: bool,
     /// Grows with each report that there are or may be commands that were not read.
@@ -29,7 +29,7 @@ struct State {
     read_to: StreamId,
 }
 
-impl State {
+impl BarrierState {
     const fn is_synced(&self) -> bool {
         self.is_subscribed && self.read_revision == self.revision
     }
@@ -64,7 +64,7 @@ impl CommandBarrier {
     pub async fn wait_synced(&self) {
         if !self.is_synced() {
             // An error means that the sender was dropped, but `self` owns it.
-            let _ = self.state.subscribe().wait_for(State::is_synced).await;
+            let _ = self.state.subscribe().wait_for(BarrierState::is_synced).await;
         }
     }
 

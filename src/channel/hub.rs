@@ -42,9 +42,9 @@ const MAX_RECONCILED_PER_INTERVAL: usize = 250;
 
 /// The channels of a node. Clones share them.
 #[derive(Clone)]
-pub struct Hub(Arc<Shared>);
+pub struct Hub(Arc<HubShared>);
 
-struct Shared {
+struct HubShared {
     settings: HubSettings,
     /// Lock order: this map first, then the state of a channel.
     channels: Mutex<HashMap<Arc<str>, Arc<Channel>>>,
@@ -59,7 +59,7 @@ struct Shared {
 impl Hub {
     /// Starts a hub on a store, and becomes the store's notification handler.
     pub fn start(store: Arc<dyn EventStore>, settings: HubSettings, metrics: Arc<Metrics>) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(HubShared {
             channels: Mutex::default(),
             reader: Arc::new(StoreReader::new(store, settings.max_event_size)),
             buffers: Arc::new(BufferBudget::new(settings.buffer_memory)),
@@ -127,7 +127,7 @@ impl Hub {
     }
 }
 
-impl NotificationHandler for Shared {
+impl NotificationHandler for HubShared {
     fn subscribed(&self, channel: &str) {
         if !self.is_store_up.swap(true, Ordering::Relaxed) {
             tracing::info!("store connection restored");
@@ -168,7 +168,7 @@ impl NotificationHandler for Shared {
     }
 }
 
-impl Shared {
+impl HubShared {
     fn new_channel(&self, name: Arc<str>) -> Channel {
         let state = ChannelState {
             link: Link::Down,
@@ -194,7 +194,7 @@ impl Shared {
 }
 
 /// Trims event buffers, removes channels after their linger time and starts due reconciling reads, until the hub is dropped.
-async fn run_timers(hub: Weak<Shared>) {
+async fn run_timers(hub: Weak<HubShared>) {
     loop {
         tokio::time::sleep(TIMER_INTERVAL).await;
         let Some(hub) = hub.upgrade() else { return };

@@ -13,7 +13,7 @@ use crate::channel::barrier::CommandBarrier;
 use crate::channel::sequencer::NOTIFICATION_GRACE;
 use crate::channel::{Channel, ChannelState, Link};
 use crate::event::StreamId;
-use crate::store::{EventStore, Limits, Page, StoreError};
+use crate::store::{EventStore, Page, ReadLimits, StoreError};
 use crate::util::backoff::Backoff;
 
 /// Concurrent reads of all channels. Memory for their pages is at most this times [`PAGE_BYTES`], except for single larger
@@ -43,7 +43,7 @@ impl StoreReader {
 
     /// Reads a page of a channel. It is returned only when all commands that precede it were read.
     pub async fn read(&self, channel: &str, after: StreamId, entries: usize, bytes: usize) -> Result<Page, StoreError> {
-        let limits = Limits { entries, bytes, max_event: self.max_event_size };
+        let limits = ReadLimits { entries, bytes, max_event: self.max_event_size };
         let Some(barrier) = self.barrier.get() else { return self.store.read(channel, after, limits).await };
         barrier.wait_synced().await;
         let page = self.store.read(channel, after, limits).await;
@@ -65,11 +65,11 @@ impl Channel {
             // The state must be unlocked before the task awaits.
             let step = self.state.lock().next_step();
             match step {
-                Step::Stop => return,
-                Step::WaitUntil(deadline) => {
+                ReadStep::Stop => return,
+                ReadStep::WaitUntil(deadline) => {
                     let _ = tokio::time::timeout_at(deadline, self.wake_reader.notified()).await;
                 }
-                Step::Read { after, entries, with_grace } => {
+                ReadStep::Read { after, entries, with_grace } => {
                     // An error means that the semaphore is closed, which never happens.
                     let permit = self.reader.permits.acquire().await;
                     let result = self.reader.read(&self.name, after, entries, bytes).await;
@@ -87,7 +87,7 @@ impl Channel {
 }
 
 /// What the reading task does next.
-enum Step {
+enum ReadStep {
     Stop,
     WaitUntil(Instant),
     Read {
@@ -99,7 +99,7 @@ enum Step {
 }
 
 impl ChannelState {
-    fn next_step(&mut self) -> Step {
+    fn next_step(&mut self) -> ReadStep {
         let deadline = self.flush_ready(Instant::now());
         // On a link that is down, the next confirmation of the subscription requests a read.
         if self.link != Link::Down {
@@ -109,7 +109,7 @@ impl ChannelState {
                 self.reads.in_flight = true;
                 self.reads.started += 1;
                 self.sequencer.begin_read();
-                return Step::Read {
+                return ReadStep::Read {
                     after: self.sequencer.read_to(),
                     // Opening takes the end of the stream only.
                     entries: if self.opened { PAGE_ENTRIES } else { 0 },
@@ -117,11 +117,11 @@ impl ChannelState {
                 };
             }
             if let Some(deadline) = deadline {
-                return Step::WaitUntil(deadline);
+                return ReadStep::WaitUntil(deadline);
             }
         }
         self.reads.has_task = false;
-        Step::Stop
+        ReadStep::Stop
     }
 
     /// Takes in the result of a read. Returns false if the read has to be tried again after a delay.

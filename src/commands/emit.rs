@@ -68,8 +68,13 @@ async fn emit(target: &Target, args: &EmitArgs, text: &str) -> anyhow::Result<()
             store.emit(&args.channel, &NewEvent::from_json(&*args.event, data), retention).await?.to_string()
         }
         Target::Gateway(gateway) => {
-            let body =
-                Body { channel: &args.channel, event: &args.event, data, max_length: args.max_length, expire_seconds };
+            let body = EmitBody {
+                channel: &args.channel,
+                event: &args.event,
+                data,
+                max_length: args.max_length,
+                expire_seconds,
+            };
             let body = serde_json::to_string(&body).context("the event is not JSON")?;
             let answer = gateway.call(Method::POST, "/v1/emit", Some(body)).await?;
             answer["id"].as_str().context("the gateway's response has no event id")?.to_owned()
@@ -78,9 +83,9 @@ async fn emit(target: &Target, args: &EmitArgs, text: &str) -> anyhow::Result<()
     print(args.json, &json!({ "id": id }), || format!("{id}\n"))
 }
 
-/// Body of `POST /v1/emit`.
+/// EmitBody of `POST /v1/emit`.
 #[derive(Serialize)]
-struct Body<'a> {
+struct EmitBody<'a> {
     channel: &'a str,
     event: &'a str,
     data: &'a RawValue,

@@ -8,10 +8,10 @@ use wasmtime_wasi_config::WasiConfigVariables;
 
 /// The values of `[policy.settings]`. `Debug` shows only names, because any value may be a secret.
 #[derive(Clone, Default)]
-pub struct Settings(Arc<Values>);
+pub struct Settings(Arc<SettingValues>);
 
 #[derive(Default)]
-struct Values {
+struct SettingValues {
     named: BTreeMap<String, String>,
     /// A copy for `wasi:config/store`, which needs its own type.
     variables: WasiConfigVariables,
@@ -36,7 +36,7 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Settings {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(values: I) -> Self {
         let named: BTreeMap<_, _> = values.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         let variables = named.clone().into_iter().collect();
-        Self(Arc::new(Values { named, variables }))
+        Self(Arc::new(SettingValues { named, variables }))
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::event::{StreamId, digits};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
+pub enum RestCommand {
     /// `XADD key [NOMKSTREAM] [MAXLEN|MINID [=|~] threshold [LIMIT n]] id field value …`
     Add {
         key: String,
@@ -88,7 +88,7 @@ const XRANGE: &str = "XRANGE key start end [COUNT n]";
 const PUBLISH: &str = "PUBLISH channel message";
 const EXPIRE: &str = "EXPIRE key seconds";
 
-impl Command {
+impl RestCommand {
     /// The key or pub/sub channel of the command.
     pub fn key(&self) -> &str {
         let (Self::Add { key, .. } | Self::Range { key, .. } | Self::Publish { key, .. } | Self::Expire { key, .. }) =
@@ -121,7 +121,7 @@ fn argument(json: &Value) -> Option<String> {
 
 type Args = std::vec::IntoIter<String>;
 
-fn parse_add(args: Args) -> Option<Command> {
+fn parse_add(args: Args) -> Option<RestCommand> {
     let mut args = args.peekable();
     let key = args.next()?;
     let no_create = args.next_if(|arg| arg.eq_ignore_ascii_case("NOMKSTREAM")).is_some();
@@ -152,10 +152,10 @@ fn parse_add(args: Args) -> Option<Command> {
     while let Some(name) = args.next() {
         fields.push((name, args.next()?));
     }
-    (!fields.is_empty()).then_some(Command::Add { key, no_create, trim, id, fields })
+    (!fields.is_empty()).then_some(RestCommand::Add { key, no_create, trim, id, fields })
 }
 
-fn parse_range(mut args: Args) -> Option<Command> {
+fn parse_range(mut args: Args) -> Option<RestCommand> {
     let (key, start, end) = (args.next()?, args.next()?, args.next()?);
     bound(&start, true)?;
     bound(&end, false)?;
@@ -164,19 +164,19 @@ fn parse_range(mut args: Args) -> Option<Command> {
         Some(_) => return None,
         None => None,
     };
-    args.next().is_none().then_some(Command::Range { key, start, end, count })
+    args.next().is_none().then_some(RestCommand::Range { key, start, end, count })
 }
 
-fn parse_publish(mut args: Args) -> Option<Command> {
+fn parse_publish(mut args: Args) -> Option<RestCommand> {
     let (key, message) = (args.next()?, args.next()?);
-    args.next().is_none().then_some(Command::Publish { key, message })
+    args.next().is_none().then_some(RestCommand::Publish { key, message })
 }
 
-fn parse_expire(mut args: Args) -> Option<Command> {
+fn parse_expire(mut args: Args) -> Option<RestCommand> {
     let (key, seconds) = (args.next()?, args.next()?);
     // The range of Redis: its deadline is a signed 64-bit number of milliseconds.
     let seconds = seconds.parse().ok().filter(|seconds| (-(1 << 40)..1 << 40).contains(seconds))?;
-    args.next().is_none().then_some(Command::Expire { key, seconds })
+    args.next().is_none().then_some(RestCommand::Expire { key, seconds })
 }
 
 /// The inclusive bound that a start or end of an `XRANGE` means: `-`, `+`, an id or a time, each of the last two also after a `(`.
@@ -208,9 +208,11 @@ mod tests {
 
     #[test]
     fn valid_commands_are_parsed() {
-        let check = |json: serde_json::Value, expect: Command| assert_eq!(Command::parse(&json), Ok(expect), "{json}");
+        let check =
+            |json: serde_json::Value, expect: RestCommand| assert_eq!(RestCommand::parse(&json), Ok(expect), "{json}");
         let fields = vec![("data".to_owned(), "1".to_owned()), ("event".to_owned(), "e".to_owned())];
-        let add = |trim, id, no_create| Command::Add { key: "c".into(), no_create, trim, id, fields: fields.clone() };
+        let add =
+            |trim, id, no_create| RestCommand::Add { key: "c".into(), no_create, trim, id, fields: fields.clone() };
         check(json!(["XADD", "c", "*", "data", 1, "event", "e"]), add(None, NewId::Auto, false));
         let trim = Some(Trim { approximate: false, keep: Keep::MaxLen(3) });
         check(json!(["XADD", "c", "MAXLEN", "=", 3, "*", "data", 1, "event", "e"]), add(trim, NewId::Auto, false));
@@ -222,17 +224,17 @@ mod tests {
             json!(["XADD", "c", "5-1", "data", 1, "event", "e"]),
             add(None, NewId::Exact(StreamId::new(5, 1)), false),
         );
-        let range = |count| Command::Range { key: "c".into(), start: "-".into(), end: "+".into(), count };
+        let range = |count| RestCommand::Range { key: "c".into(), start: "-".into(), end: "+".into(), count };
         check(json!(["XRANGE", "c", "-", "+"]), range(None));
         check(json!(["XRANGE", "c", "-", "+", "COUNT", 1000]), range(Some(1000)));
-        check(json!(["publish", "c", "{}"]), Command::Publish { key: "c".into(), message: "{}".into() });
-        check(json!(["expire", "c", 60]), Command::Expire { key: "c".into(), seconds: 60 });
+        check(json!(["publish", "c", "{}"]), RestCommand::Publish { key: "c".into(), message: "{}".into() });
+        check(json!(["expire", "c", 60]), RestCommand::Expire { key: "c".into(), seconds: 60 });
     }
 
     #[test]
     fn invalid_commands_are_refused() {
         let check = |json: serde_json::Value, expect: &str| {
-            let error = Command::parse(&json).expect_err("refused").to_string();
+            let error = RestCommand::parse(&json).expect_err("refused").to_string();
             assert!(error.contains(expect), "{json}: {error}");
         };
         check(json!({}), "a command is a JSON array");

@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 
 use crate::event::{Body, NewEvent, StreamId};
-use crate::store::command::{Command, Reply};
+use crate::store::command::{Reply, RestCommand};
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 
@@ -35,7 +35,7 @@ pub enum StoreError {
 
 /// The limits of an [`EventStore::read`].
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ReadLimits {
     /// Maximum number of entries.
     pub entries: usize,
     /// Maximum bytes of all fields. If the first entry alone is larger, the page has no entries and its size in `needs`.
@@ -123,7 +123,7 @@ pub trait EventStore: KeyLookup {
     /// Sets the stream whose last id each page reports from now on, at the moment of the read. Called at most once.
     fn set_barrier_stream(&self, key: &Arc<str>);
     /// Reads the entries after a position and the stream's state, atomically.
-    async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError>;
+    async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError>;
     /// Adds an event and publishes its notification, atomically.
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError>;
     /// All fields of one of Tidegate's own hashes.
@@ -131,7 +131,7 @@ pub trait EventStore: KeyLookup {
     /// Sets a field of one of Tidegate's own hashes, or removes it.
     async fn hash_set(&self, key: &str, field: &str, value: Option<&str>) -> Result<(), StoreError>;
     /// Executes a command of the REST protocol.
-    async fn command(&self, command: &Command) -> Result<Reply, StoreError>;
+    async fn command(&self, command: &RestCommand) -> Result<Reply, StoreError>;
     /// The state of the fleet with these keys; `None` for a store that only one node can use.
     fn fleet(&self, _keys: &FleetKeys) -> Option<Arc<dyn FleetStore>> {
         None

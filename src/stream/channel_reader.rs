@@ -17,10 +17,10 @@ pub(super) struct ChannelReader {
     /// The channel's index in the list of the URL.
     number: usize,
     pub membership: Membership,
-    phase: Phase,
+    phase: ReadPhase,
 }
 
-enum Phase {
+enum ReadPhase {
     Opening {
         start: StartPosition,
         /// The memory of [`Membership::open`].
@@ -35,13 +35,13 @@ enum Phase {
 
 impl ChannelReader {
     pub fn new(number: usize, membership: Membership, start: StartPosition) -> Self {
-        Self { number, membership, phase: Phase::Opening { start, required_read: None, error_sent: false } }
+        Self { number, membership, phase: ReadPhase::Opening { start, required_read: None, error_sent: false } }
     }
 
     /// The position that the client asked for, while the channel is not open yet.
     pub fn pending_start(&self) -> Option<StreamId> {
         match self.phase {
-            Phase::Opening { start: StartPosition::From(id) | StartPosition::Id(id), .. } => Some(id),
+            ReadPhase::Opening { start: StartPosition::From(id) | StartPosition::Id(id), .. } => Some(id),
             _ => None,
         }
     }
@@ -56,7 +56,7 @@ impl ChannelReader {
     ) -> bool {
         loop {
             match &mut self.phase {
-                Phase::Opening { start, required_read, error_sent } => {
+                ReadPhase::Opening { start, required_read, error_sent } => {
                     match self.membership.open(*start, required_read, cx.waker()) {
                         OpenResult::Pending => return false,
                         OpenResult::WrongType => {
@@ -72,11 +72,11 @@ impl ChannelReader {
                                 context.hub.metrics().gap(gap.reason.as_str());
                                 chunk.push_gap(positions, self.membership.name(), gap);
                             }
-                            self.phase = Phase::Live(cursor);
+                            self.phase = ReadPhase::Live(cursor);
                         }
                     }
                 }
-                Phase::Live(cursor) => {
+                ReadPhase::Live(cursor) => {
                     let number = self.number;
                     let sink = |frame: &SequencedFrame| chunk.push_frame(positions, number, frame);
                     match self.membership.pull(cursor, cx.waker(), sink) {
@@ -93,11 +93,11 @@ impl ChannelReader {
                         }
                     }
                 }
-                Phase::Reading(cursor, buffer_end, page) => {
+                ReadPhase::Reading(cursor, buffer_end, page) => {
                     let Poll::Ready(page) = page.as_mut().poll(cx) else { return false };
-                    self.phase = Phase::Replaying(*cursor, *buffer_end, Box::new(page));
+                    self.phase = ReadPhase::Replaying(*cursor, *buffer_end, Box::new(page));
                 }
-                Phase::Replaying(cursor, buffer_end, replay) => {
+                ReadPhase::Replaying(cursor, buffer_end, replay) => {
                     let mut pending = replay.pending.lock();
                     let Some(unsent) = pending.as_mut() else {
                         // The page was reclaimed.
@@ -121,14 +121,14 @@ impl ChannelReader {
                     }
                     self.membership.rejoin(&mut cursor, &replay.page, *buffer_end);
                     let more = !replay.page.complete && cursor.needs_replay();
-                    self.phase = if more { self.reading(context, cursor, false) } else { Phase::Live(cursor) };
+                    self.phase = if more { self.reading(context, cursor, false) } else { ReadPhase::Live(cursor) };
                 }
             }
         }
     }
 
-    fn reading(&self, context: &StreamContext, cursor: Cursor, is_first: bool) -> Phase {
+    fn reading(&self, context: &StreamContext, cursor: Cursor, is_first: bool) -> ReadPhase {
         let page = read_page(context.clone(), Arc::clone(self.membership.name()), cursor, is_first);
-        Phase::Reading(cursor, self.membership.buffer_end(), Box::pin(page))
+        ReadPhase::Reading(cursor, self.membership.buffer_end(), Box::pin(page))
     }
 }

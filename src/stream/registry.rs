@@ -31,11 +31,11 @@ const MAX_RECENT_REVOCATIONS: usize = 256;
 
 /// All streams of this node. Clones share them.
 #[derive(Clone)]
-pub struct StreamRegistry(Arc<Shared>);
+pub struct StreamRegistry(Arc<RegistryShared>);
 
-struct Shared {
+struct RegistryShared {
     max_streams: usize,
-    state: Mutex<State>,
+    state: Mutex<RegistryState>,
     /// Wakes the timers: a new step may be due before those that they know of.
     step_added: Notify,
     all_closed: Notify,
@@ -43,7 +43,7 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct State {
+struct RegistryState {
     last_id: u64,
     /// By id, which is the order in which they were opened.
     streams: BTreeMap<u64, RegisteredStream>,
@@ -149,7 +149,7 @@ impl AbortSignal {
 impl StreamRegistry {
     /// Starts a registry and the task that ends its streams. Must be called within a runtime.
     pub fn new(max_streams: usize) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(RegistryShared {
             max_streams,
             state: Mutex::default(),
             step_added: Notify::new(),
@@ -266,7 +266,7 @@ impl StreamRegistry {
     }
 }
 
-impl Shared {
+impl RegistryShared {
     /// Runs the steps that are due. Returns the time of the next one.
     fn run_due_steps(&self) -> Option<Instant> {
         let mut state = self.state.lock();
@@ -291,7 +291,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl RegistryState {
     /// Plans the end of a stream, unless it ends before that anyway.
     fn plan_end(&mut self, id: u64, at: Instant, reason: EndReason) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
@@ -322,7 +322,7 @@ impl State {
 }
 
 /// Ends streams when it is time, until the registry and all permits are dropped.
-async fn run_timers(registry: Weak<Shared>) {
+async fn run_timers(registry: Weak<RegistryShared>) {
     loop {
         let Some(shared) = registry.upgrade() else { return };
         // Without a next step, look again after a while, so that the task ends some time after the registry.

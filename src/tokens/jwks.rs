@@ -57,16 +57,16 @@ impl Default for JwksTiming {
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 pub struct JwksSource {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<JwksShared>,
     /// The task that fetches, once started; `None` if it could not be started.
     fetcher: OnceLock<Option<JoinSet<()>>>,
 }
 
-pub(super) struct Shared {
+pub(super) struct JwksShared {
     uri: http::Uri,
     egress: Arc<Egress>,
     timing: JwksTiming,
-    state: Mutex<State>,
+    state: Mutex<JwksState>,
     /// Counts completed fetches, so that decisions can wait for the next one.
     completed_fetches: watch::Sender<u64>,
     /// Wakes the fetcher when a token names an unknown key.
@@ -75,7 +75,7 @@ pub(super) struct Shared {
 }
 
 #[derive(Default)]
-struct State {
+struct JwksState {
     keys: Option<KeyCache>,
     is_fetching: bool,
     last_fetch_ended: Option<Instant>,
@@ -111,7 +111,7 @@ impl KeyFetch {
 
 impl JwksSource {
     pub fn new(uri: http::Uri, egress: Arc<Egress>, timing: JwksTiming) -> Self {
-        let shared = Shared {
+        let shared = JwksShared {
             uri,
             egress,
             timing,
@@ -168,8 +168,8 @@ impl JwksSource {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl JwksShared {
+    fn state(&self) -> MutexGuard<'_, JwksState> {
         self.state.lock()
     }
 
@@ -233,7 +233,7 @@ impl Shared {
     }
 }
 
-async fn run_fetcher(shared: Arc<Shared>) {
+async fn run_fetcher(shared: Arc<JwksShared>) {
     let mut retry = Backoff::new(shared.timing.retry_delay, MAX_RETRY_DELAY);
     loop {
         let due = shared.complete_fetch(shared.fetch().await, &mut retry);

@@ -19,7 +19,7 @@ const MAX_KEYS_TRIED: usize = 8;
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
+pub enum TokenKeyError {
     #[error("not PEM: expected a public key, which starts with -----BEGIN PUBLIC KEY-----")]
     NotPem,
     #[error("a private key: expected the public key (openssl pkey -in key.pem -pubout)")]
@@ -57,32 +57,32 @@ impl KeySet {
     }
 
     /// Public keys or certificates, one PEM block each.
-    pub fn from_pem(text: &str) -> Result<Self, KeyError> {
+    pub fn from_pem(text: &str) -> Result<Self, TokenKeyError> {
         const BEGIN: &str = "-----BEGIN ";
         let blocks: Vec<String> = text.split(BEGIN).skip(1).map(|block| format!("{BEGIN}{block}")).collect();
         let keys = blocks.iter().map(|block| Key::from_pem(block)).collect::<Result<Vec<_>, _>>()?;
         match keys.len() {
-            0 => Err(KeyError::NotPem),
-            n if n > MAX_KEYS => Err(KeyError::TooMany),
+            0 => Err(TokenKeyError::NotPem),
+            n if n > MAX_KEYS => Err(TokenKeyError::TooMany),
             _ => Ok(Self(keys)),
         }
     }
 
     /// A JSON Web Key Set. Keys that are not for signatures or of unknown types are skipped. `allow_secrets` is for files of the operator:
     /// keys from a URL are public.
-    pub fn from_jwks(text: &[u8], allow_secrets: bool) -> Result<Self, KeyError> {
-        let set: Value = serde_json::from_slice(text).map_err(|_| KeyError::NotJwks)?;
-        let values = set.get("keys").and_then(Value::as_array).ok_or(KeyError::NotJwks)?;
+    pub fn from_jwks(text: &[u8], allow_secrets: bool) -> Result<Self, TokenKeyError> {
+        let set: Value = serde_json::from_slice(text).map_err(|_| TokenKeyError::NotJwks)?;
+        let values = set.get("keys").and_then(Value::as_array).ok_or(TokenKeyError::NotJwks)?;
         if values.len() > MAX_KEYS {
-            return Err(KeyError::TooMany);
+            return Err(TokenKeyError::TooMany);
         }
         let jwks = values.iter().filter_map(|value| serde_json::from_value::<Jwk>(value.clone()).ok());
         let keys: Vec<Key> =
             jwks.filter_map(|jwk| Key::from_jwk(&jwk)).filter(|key| allow_secrets || !key.is_secret()).collect();
         let secrets = keys.iter().filter(|key| key.is_secret()).count();
         match keys.len() {
-            0 => Err(KeyError::Empty),
-            all if secrets != 0 && secrets != all => Err(KeyError::Mixed),
+            0 => Err(TokenKeyError::Empty),
+            all if secrets != 0 && secrets != all => Err(TokenKeyError::Mixed),
             _ => Ok(Self(keys)),
         }
     }
@@ -121,16 +121,16 @@ impl Key {
         self.key.family() == AlgorithmFamily::Hmac
     }
 
-    fn from_pem(block: &str) -> Result<Self, KeyError> {
+    fn from_pem(block: &str) -> Result<Self, TokenKeyError> {
         let label = block.lines().next().unwrap_or_default();
         if label.contains("PRIVATE KEY") {
-            return Err(KeyError::Private);
+            return Err(TokenKeyError::Private);
         }
         let bytes = block.as_bytes();
         let key = DecodingKey::from_ec_pem(bytes)
             .or_else(|_| DecodingKey::from_ed_pem(bytes))
             .or_else(|_| DecodingKey::from_rsa_pem(bytes))
-            .map_err(|_| KeyError::Unknown)?;
+            .map_err(|_| TokenKeyError::Unknown)?;
         let algorithms = algorithms(&key)?;
         Ok(Self { id: None, algorithms, key })
     }
@@ -164,7 +164,7 @@ impl Key {
 }
 
 /// Checks a key and returns the algorithms that it may be used for.
-fn algorithms(key: &DecodingKey) -> Result<Vec<Algorithm>, KeyError> {
+fn algorithms(key: &DecodingKey) -> Result<Vec<Algorithm>, TokenKeyError> {
     let algorithms = match (key.family(), key.kind()) {
         (AlgorithmFamily::Hmac, DecodingKeyKind::SecretOrDer(secret)) if !secret.is_empty() => {
             AlgorithmFamily::Hmac.algorithms()
@@ -174,25 +174,25 @@ fn algorithms(key: &DecodingKey) -> Result<Vec<Algorithm>, KeyError> {
                 DecodingKeyKind::RsaModulusExponent { n, .. } => bit_length(n),
                 DecodingKeyKind::SecretOrDer(der) => {
                     let parts = (DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key)(der);
-                    bit_length(&parts.map_err(|_| KeyError::Unknown)?.0)
+                    bit_length(&parts.map_err(|_| TokenKeyError::Unknown)?.0)
                 }
             };
             if !RSA_BITS.contains(&bits) {
-                return Err(KeyError::RsaBits(bits));
+                return Err(TokenKeyError::RsaBits(bits));
             }
             AlgorithmFamily::Rsa.algorithms()
         }
         (AlgorithmFamily::Ec, DecodingKeyKind::SecretOrDer(point)) => match point.len() {
             65 => &[Algorithm::ES256],
             97 => &[Algorithm::ES384],
-            _ => return Err(KeyError::Unknown),
+            _ => return Err(TokenKeyError::Unknown),
         },
         // Checked because verification with a shorter key panics.
         (AlgorithmFamily::Ed, DecodingKeyKind::SecretOrDer(point)) if point.len() == 32 => &[Algorithm::EdDSA][..],
-        _ => return Err(KeyError::Unknown),
+        _ => return Err(TokenKeyError::Unknown),
     };
     // Fails for a point that is not on its curve.
-    (DEFAULT_PROVIDER.verifier_factory)(&algorithms[0], key).map_err(|_| KeyError::Unknown)?;
+    (DEFAULT_PROVIDER.verifier_factory)(&algorithms[0], key).map_err(|_| TokenKeyError::Unknown)?;
     Ok(algorithms.to_vec())
 }
 

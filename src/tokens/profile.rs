@@ -15,7 +15,7 @@ use url::Url;
 use crate::egress::origin::EgressOrigin;
 use crate::egress::{Egress, EgressLimits};
 use crate::tokens::jwks::{JwksSource, JwksTiming};
-use crate::tokens::key::{KeyError, KeySet};
+use crate::tokens::key::{KeySet, TokenKeyError};
 use crate::tokens::{Algorithm, Audience, KeySource, Profile};
 use crate::util::duration::HumanDuration;
 use crate::util::files;
@@ -198,7 +198,7 @@ fn secret_bytes(
 fn read_keys(
     key: &str,
     path: &Path,
-    parse: impl FnOnce(&str) -> Result<KeySet, KeyError>,
+    parse: impl FnOnce(&str) -> Result<KeySet, TokenKeyError>,
 ) -> Result<KeySource, ProfileError> {
     let text = files::read_text(path, MAX_KEY_FILE_BYTES).map_err(|error| format!("cannot be read: {error}"));
     let keys = text.and_then(|text| parse(&text).map_err(|error| error.to_string()));

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tidegate::event::{NewEvent, StreamId};
-use tidegate::store::command::{Command, Keep, NewId, Reply, Trim};
+use tidegate::store::command::{Keep, NewId, Reply, RestCommand, Trim};
 use tidegate::store::memory::{MemoryStore, Seed};
-use tidegate::store::{EventStore, KeyLookup, Limits, NotificationHandler, Page, Retention, StoreError};
+use tidegate::store::{EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError};
 
 /// The initial time of the store's clock.
 pub const START: u64 = 1_732_464_000_000;
@@ -192,14 +192,14 @@ impl FaultyStore {
 
     /// Replaces the store with one that holds only the first `entries` entries of a channel.
     pub async fn keep_first_entries(&self, channel: &str, entries: usize) {
-        let range = Command::Range { key: channel.into(), start: "-".into(), end: "+".into(), count: None };
+        let range = RestCommand::Range { key: channel.into(), start: "-".into(), end: "+".into(), count: None };
         let Ok(Reply::List(rows)) = self.memory().command(&range).await else { panic!("a range is a list") };
         let fresh = memory(&self.seed, &self.clock, &self.relay);
         for row in rows.into_iter().take(entries) {
             let Reply::List(row) = row else { panic!("an entry is a list") };
             let [Reply::Text(id), Reply::List(fields)] = &row[..] else { panic!("an id and fields") };
             let fields: Vec<String> = fields.iter().map(text).collect();
-            let add = Command::Add {
+            let add = RestCommand::Add {
                 key: channel.into(),
                 no_create: false,
                 trim: None,
@@ -233,7 +233,7 @@ impl FaultyStore {
     }
 
     pub async fn add_fields(&self, channel: &str, fields: &[(&str, &str)], keep: Option<u64>) -> StreamId {
-        let add = Command::Add {
+        let add = RestCommand::Add {
             key: channel.into(),
             no_create: false,
             trim: keep.map(|n| Trim { approximate: false, keep: Keep::MaxLen(n) }),
@@ -246,7 +246,7 @@ impl FaultyStore {
 
     /// Publishes these bytes unchanged.
     pub async fn publish(&self, channel: &str, message: &str) {
-        let publish = Command::Publish { key: channel.into(), message: message.into() };
+        let publish = RestCommand::Publish { key: channel.into(), message: message.into() };
         self.memory().command(&publish).await.expect("a message is published");
     }
 
@@ -272,7 +272,7 @@ impl FaultyStore {
 
     /// Sets an expiry, as `EXPIRE` does.
     pub async fn expire(&self, channel: &str, seconds: i64) {
-        let expire = Command::Expire { key: channel.into(), seconds };
+        let expire = RestCommand::Expire { key: channel.into(), seconds };
         assert_eq!(self.memory().command(&expire).await.expect("an answer"), Reply::Int(1));
     }
 }
@@ -359,7 +359,7 @@ impl EventStore for FaultyStore {
         self.memory().set_barrier_stream(key);
     }
 
-    async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError> {
+    async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError> {
         if !is_own(channel) {
             self.reads.fetch_add(1, Ordering::Relaxed);
         }
@@ -390,7 +390,7 @@ impl EventStore for FaultyStore {
         self.memory().hash_set(key, field, value).await
     }
 
-    async fn command(&self, command: &Command) -> Result<Reply, StoreError> {
+    async fn command(&self, command: &RestCommand) -> Result<Reply, StoreError> {
         self.check_link()?;
         self.memory().command(command).await
     }

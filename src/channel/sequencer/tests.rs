@@ -2,7 +2,7 @@ use super::*;
 use crate::store::StreamState;
 
 /// A sequencer, the stream that it follows, and the frames that it handed out.
-struct Fixture {
+struct SequencerFixture {
     sequencer: Sequencer,
     entries: Vec<(StreamId, Body)>,
     added: u64,
@@ -23,7 +23,7 @@ fn notification(n: u64, data: &str) -> EventNotification {
     EventNotification { id: id(n), event: "e".into(), data: data.into(), prev: None }
 }
 
-impl Fixture {
+impl SequencerFixture {
     fn new() -> Self {
         let budget = Arc::new(PayloadBudget::new(10_000));
         let mut sequencer = Sequencer::new("c".into(), budget);
@@ -121,7 +121,7 @@ impl Fixture {
 
 #[test]
 fn notification_supplies_the_data() {
-    let mut f = Fixture::new();
+    let mut f = SequencerFixture::new();
     f.add(1, "123");
     f.notify(notification(1, r#""123""#));
     f.expect_out(&[r#"1="123""#]);
@@ -131,7 +131,7 @@ fn notification_supplies_the_data() {
 
 #[test]
 fn entries_keep_stream_order_when_notifications_are_inverted() {
-    let mut f = Fixture::new();
+    let mut f = SequencerFixture::new();
     f.add(1, "1");
     f.add(2, "2");
     f.notify(notification(2, r#""2""#));
@@ -142,7 +142,7 @@ fn entries_keep_stream_order_when_notifications_are_inverted() {
 
 #[test]
 fn missing_notification_delays_the_entry_by_the_grace_only() {
-    let mut f = Fixture::new();
+    let mut f = SequencerFixture::new();
     f.add(1, "1");
     f.add(2, "2");
     f.notify(notification(2, "2"));
@@ -155,7 +155,7 @@ fn missing_notification_delays_the_entry_by_the_grace_only() {
 
 #[test]
 fn unambiguous_entry_does_not_wait_for_its_notification() {
-    let mut f = Fixture::new();
+    let mut f = SequencerFixture::new();
     f.push(1, body("1", false));
     f.push(2, Body::Foreign);
     f.add(3, "3");
@@ -166,7 +166,7 @@ fn unambiguous_entry_does_not_wait_for_its_notification() {
 
 #[test]
 fn notification_with_known_predecessor_needs_no_read() {
-    let mut f = Fixture::new();
+    let mut f = SequencerFixture::new();
     let own = |n: u64, prev: u64| EventNotification { prev: Some(id(prev)), ..notification(n, "0") };
     assert!(!f.sequencer.notify(own(1, 0), false));
     assert!(!f.sequencer.notify(own(2, 1), false));
@@ -185,7 +185,7 @@ fn notification_with_known_predecessor_needs_no_read() {
 
 #[test]
 fn notification_during_a_read_waits_for_the_next_read() {
-    let mut f = Fixture::new();
+    let mut f = SequencerFixture::new();
     f.add(1, "1");
     let page = f.page(usize::MAX);
     assert!(f.sequencer.notify(EventNotification { prev: Some(id(1)), ..notification(2, "2") }, true));
@@ -200,7 +200,7 @@ fn notification_during_a_read_waits_for_the_next_read() {
 
 #[test]
 fn trimmed_entries_are_delivered_from_their_notifications() {
-    let mut f = Fixture::new();
+    let mut f = SequencerFixture::new();
     for n in 1..=3 {
         f.add(n, "0");
         f.trim(1);
@@ -216,7 +216,7 @@ fn trimmed_entries_are_delivered_from_their_notifications() {
 
 #[test]
 fn trimmed_entry_without_notification_is_a_gap() {
-    let mut f = Fixture::new();
+    let mut f = SequencerFixture::new();
     f.add(1, "x");
     f.notify(notification(1, "1"));
     for n in 2..=4 {
@@ -233,7 +233,7 @@ fn trimmed_entry_without_notification_is_a_gap() {
 
 #[test]
 fn gap_position_is_just_before_the_next_entry() {
-    let mut f = Fixture::new();
+    let mut f = SequencerFixture::new();
     for n in 1..=4 {
         f.add(n, "7");
     }
@@ -246,7 +246,7 @@ fn gap_position_is_just_before_the_next_entry() {
 
 #[test]
 fn store_reset_is_reported_as_a_gap() {
-    let mut f = Fixture::new();
+    let mut f = SequencerFixture::new();
     for n in 1..=5 {
         f.push(n, body("1", false));
     }
@@ -270,7 +270,7 @@ fn store_reset_is_reported_as_a_gap() {
 
 #[test]
 fn expired_entry_is_delivered_from_its_notification() {
-    let mut f = Fixture::new();
+    let mut f = SequencerFixture::new();
     f.sequencer.notify(notification(1, "1"), false);
     f.sequencer.begin_read();
     f.absorb(Page { complete: true, ..Page::default() });
@@ -283,7 +283,7 @@ fn expired_entry_is_delivered_from_its_notification() {
 
 #[test]
 fn catch_up_over_several_pages_reports_one_gap() {
-    let mut f = Fixture::new();
+    let mut f = SequencerFixture::new();
     for n in 1..=10 {
         f.push(n, body("1", false));
     }
@@ -302,7 +302,7 @@ fn catch_up_over_several_pages_reports_one_gap() {
 
 #[test]
 fn entry_that_is_too_large_is_a_gap() {
-    let mut f = Fixture::new();
+    let mut f = SequencerFixture::new();
     f.push(1, body("1", false));
     f.push(2, Body::TooLarge);
     f.push(3, body("3", false));
@@ -312,7 +312,7 @@ fn entry_that_is_too_large_is_a_gap() {
 
 #[test]
 fn pending_notifications_are_bounded_and_discarded() {
-    let mut f = Fixture::new();
+    let mut f = SequencerFixture::new();
     for n in 1..=100 {
         f.sequencer.notify(notification(1_000 + n, &"1".repeat(1_000)), false);
     }
@@ -332,7 +332,7 @@ fn each_entry_is_delivered_once_and_in_order() {
     use rand::{RngExt, SeedableRng};
     for seed in 0..500 {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut f = Fixture::new();
+        let mut f = SequencerFixture::new();
         let trims = rng.random_bool(0.5);
         let mut unsent: Vec<u64> = Vec::new();
         let mut next = 1;

@@ -41,7 +41,7 @@ pub struct BenchArgs {
 
 /// The output of `--json`.
 #[derive(Serialize)]
-struct Report {
+struct BenchReport {
     file: String,
     /// The file of test cases; none if one plain request was used.
     cases: Option<String>,
@@ -76,7 +76,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let cache = tempfile::tempdir().context("cannot create a directory for compiled policies")?;
     let compiler = Compiler::new(&limits, Some(cache.path()))?;
     let costs = measure(&compiler, &bytes, &cases, &limits, until).with_context(|| format!("policy {file}"))?;
-    let report = Report {
+    let report = BenchReport {
         file: file.to_string(),
         cases: path.map(|path| path.display().to_string()),
         requests: cases.len(),
@@ -86,7 +86,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     print_text(&if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text() })
 }
 
-impl Report {
+impl BenchReport {
     fn text(&self) -> String {
         let costs = &self.costs;
         let BenchResults { fresh, prewarmed, throughput, fuel, .. } = costs;

@@ -31,7 +31,7 @@ pub struct InspectArgs {
 
 /// The output.
 #[derive(Debug, Serialize)]
-struct Report {
+struct InspectReport {
     file: String,
     kind: Kind,
     /// In bytes.
@@ -66,7 +66,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     }
 }
 
-fn inspect(compiler: &Compiler, path: &Path) -> Result<Report> {
+fn inspect(compiler: &Compiler, path: &Path) -> Result<InspectReport> {
     let open = || format!("policy inspect: {}", path.display());
     let mut file = files::open(path).with_context(open)?;
     let size = file.metadata().with_context(open)?.len();
@@ -83,7 +83,7 @@ fn inspect(compiler: &Compiler, path: &Path) -> Result<Report> {
     let contents = Contents::of(&bytes);
     let loaded =
         if size > MAX_COMPONENT_BYTES { Err(LoadError::TooLarge(size)) } else { Policy::new(compiler, &bytes) };
-    Ok(Report {
+    Ok(InspectReport {
         file: path.display().to_string(),
         kind: contents.kind,
         size,
@@ -105,7 +105,7 @@ impl Imports {
     }
 }
 
-impl Report {
+impl InspectReport {
     fn text(&self) -> String {
         let one = |name: &str, value: &str| section(name, &[value.to_owned()]);
         let interface = self.interface.as_ref().map(|version| format!("tidegate:policy {version}"));

@@ -16,8 +16,8 @@ use clap::Args;
 use serde_json::json;
 
 use crate::commands::policy::component_args::load_config;
-use crate::commands::policy::replay::recording_reader::{Line, read_lines};
-use crate::commands::policy::replay::report::{Report, ReportLine};
+use crate::commands::policy::replay::recording_reader::{RecordingLine, read_lines};
+use crate::commands::policy::replay::report::{ReplayReport, ReportLine};
 use crate::commands::{block_on, empty_store, print, startup};
 use crate::config;
 use crate::policy::Limits;
@@ -52,7 +52,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let (env, cache_dir) = args.load_env()?;
     let compiler = Compiler::new(&env.limits, cache_dir.as_deref())?;
     let policy = startup::load(&compiler, &args.file)?;
-    let mut report = Report::new(policy.digest(), args.all);
+    let mut report = ReplayReport::new(policy.digest(), args.all);
     let evaluator = ReplayEvaluator::new(policy, 0);
     block_on(async {
         for (number, line) in (1..).zip(read_lines(recording)) {
@@ -103,22 +103,22 @@ impl ReplayEnv {
     async fn replay(
         &self,
         evaluator: &ReplayEvaluator,
-        report: &mut Report,
+        report: &mut ReplayReport,
         number: u64,
-        line: Line,
+        line: RecordingLine,
     ) -> Option<ReportLine> {
         match line {
-            Line::Case(case) => {
+            RecordingLine::Case(case) => {
                 let recorded = Arc::new(RecordedCalls::from(&case.trace));
                 let (request, channels) = (&case.request, &case.channels);
                 let decision = evaluator.evaluate(&self.env, &self.limits, &recorded, request, channels).await;
                 report.add(number, &case, &DecisionView::new(&decision, channels), &recorded)
             }
-            Line::Dropped(lines) => {
+            RecordingLine::Dropped(lines) => {
                 report.dropped = report.dropped.saturating_add(lines);
                 None
             }
-            Line::Unreadable(reason) => report.add_unreadable(number, &reason),
+            RecordingLine::Unreadable(reason) => report.add_unreadable(number, &reason),
         }
     }
 }

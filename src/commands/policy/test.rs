@@ -6,7 +6,7 @@ use anyhow::ensure;
 use clap::Args;
 
 use crate::commands::policy::component_args::ComponentArgs;
-use crate::commands::policy::test::report::Report;
+use crate::commands::policy::test::report::TestReport;
 use crate::commands::{block_on, logging, print_text, startup};
 use crate::config::ConfigError;
 use crate::config::schema::LogFormat;
@@ -41,7 +41,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<()> {
     let compiler = Compiler::new(&limits, cache_dir.as_deref())?;
     let policy = startup::load(&compiler, &component.file)?;
 
-    let mut report = Report::new(&component.file, policy.digest(), &path);
+    let mut report = TestReport::new(&component.file, policy.digest(), &path);
     block_on(async {
         for case in &cases {
             let outcome = run::run(&compiler, &policy, &limits, case).await;

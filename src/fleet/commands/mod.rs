@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use crate::channel::barrier::CommandBarrier;
 use crate::channel::hub::Hub;
 use crate::event::{Body, NewEvent, StreamId};
-use crate::store::command::{Command, Reply};
+use crate::store::command::{Reply, RestCommand};
 use crate::store::fleet_keys::FleetKeys;
-use crate::store::{EventStore, Limits, Retention, StoreError};
+use crate::store::{EventStore, ReadLimits, Retention, StoreError};
 
 /// The event name of a command.
 const COMMAND_EVENT: &str = "command";
@@ -144,7 +144,7 @@ pub async fn send_and_wait(
     timeout: Duration,
 ) -> Result<CommandReplies, StoreError> {
     // Redis answers to a publish with the number of subscribers.
-    let ping = Command::Publish { key: keys.commands(), message: json!({ "type": "ping" }).to_string() };
+    let ping = RestCommand::Publish { key: keys.commands(), message: json!({ "type": "ping" }).to_string() };
     let subscribed = match store.command(&ping).await? {
         Reply::Int(count) => usize::try_from(count).unwrap_or(0),
         _ => 0,
@@ -155,7 +155,7 @@ pub async fn send_and_wait(
     let (mut replies, mut after, mut received) = (CommandReplies::default(), StreamId::ZERO, 0);
     while received < subscribed && Instant::now() < until {
         tokio::time::sleep(REPLY_POLL_INTERVAL).await;
-        let limits = Limits { entries: 256, bytes: MAX_READ_BYTES, max_event: MAX_COMMAND_BYTES };
+        let limits = ReadLimits { entries: 256, bytes: MAX_READ_BYTES, max_event: MAX_COMMAND_BYTES };
         // The command was sent already, so an error of this read must not look like an error of the command.
         let Ok(Ok(page)) = tokio::time::timeout_at(until, store.read(&key, after, limits)).await else { continue };
         for (at, body) in page.entries {

@@ -11,7 +11,7 @@ use crate::fleet::commands::{
     ResyncReason,
 };
 use crate::store::fleet_keys::FleetKeys;
-use crate::store::{EventStore, Limits, Retention, StoreError};
+use crate::store::{EventStore, ReadLimits, Retention, StoreError};
 use crate::util::backoff::Backoff;
 
 /// Time between reads without a notification: one can get lost although its link stays up.
@@ -111,7 +111,7 @@ impl Commands {
                 *position = Some(self.resync(ResyncReason::Start).await?);
                 continue;
             };
-            let limits = Limits { entries: MAX_READ_ENTRIES, bytes: MAX_READ_BYTES, max_event: MAX_COMMAND_BYTES };
+            let limits = ReadLimits { entries: MAX_READ_ENTRIES, bytes: MAX_READ_BYTES, max_event: MAX_COMMAND_BYTES };
             let page = self.store.read(&self.keys.commands(), read.at, limits).await?;
             let state = page.stream.unwrap_or_default();
             if state.last < read.at || state.added < read.added {
@@ -143,7 +143,7 @@ impl Commands {
             ResyncReason::StoreReset => tracing::warn!("the store holds fewer commands of the fleet than it did"),
         }
         // Commands after this position are read. The state that the handlers read next contains the effect of those before.
-        let limits = Limits { entries: 0, bytes: MAX_READ_BYTES, max_event: MAX_COMMAND_BYTES };
+        let limits = ReadLimits { entries: 0, bytes: MAX_READ_BYTES, max_event: MAX_COMMAND_BYTES };
         let state = self.store.read(&self.keys.commands(), StreamId::ZERO, limits).await?.stream.unwrap_or_default();
         let reason = if reason == ResyncReason::Start && state.added == 0 { ResyncReason::First } else { reason };
         for (_, handler) in self.handlers() {

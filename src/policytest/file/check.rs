@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::policy::decision_view::DecisionView;
 use crate::policy::{Failure, Request, request};
 use crate::policytest::file::FileAccess;
-use crate::policytest::file::schema::{Case, Expect, ExpectedValues, File, Request as RawRequest};
+use crate::policytest::file::schema::{Case, Expect, ExpectedValues, File, RawRequest};
 use crate::policytest::{TestCase, TestEnv};
 use crate::tokens::profile;
 use crate::util::id::random_id;

@@ -19,7 +19,7 @@ pub struct File {
     pub store: HashMap<String, Seed>,
     pub settings: BTreeMap<String, String>,
     pub tokens: BTreeMap<String, ProfileOptions>,
-    pub request: Request,
+    pub request: RawRequest,
     pub requires: Requirements,
     pub case: Vec<Spanned<Case>>,
 }
@@ -31,7 +31,7 @@ pub struct Case {
     pub name: String,
     pub channels: Option<Vec<String>>,
     #[serde(default)]
-    pub request: Request,
+    pub request: RawRequest,
     pub now: Option<Time>,
     #[serde(default)]
     pub lookup: Lookup,
@@ -59,13 +59,13 @@ pub struct Lookup {
     rename_all = "kebab-case",
     expecting = "a table, as { path = \"/\", headers.cookie = \"session=1\" }"
 )]
-pub struct Request {
+pub struct RawRequest {
     pub method: Option<String>,
     pub scheme: Option<String>,
     pub authority: Option<String>,
     pub path: Option<String>,
     pub client_address: Option<String>,
-    pub headers: BTreeMap<String, Values>,
+    pub headers: BTreeMap<String, HeaderValues>,
 }
 
 #[derive(Default, Deserialize)]
@@ -91,13 +91,13 @@ pub struct Expect {
 /// The values of a header, one per header field.
 #[derive(Clone, Deserialize)]
 #[serde(untagged, expecting = "a header's value: a string, or a list of strings for a repeated header")]
-pub enum Values {
+pub enum HeaderValues {
     One(String),
     /// In order.
     Repeated(Vec<String>),
 }
 
-impl Values {
+impl HeaderValues {
     pub fn list(&self) -> &[String] {
         match self {
             Self::One(value) => std::slice::from_ref(value),
@@ -113,7 +113,7 @@ impl Values {
     expecting = "a header's value: a string, or a list of strings for a repeated header, or true for any value"
 )]
 pub enum ExpectedValues {
-    These(Values),
+    These(HeaderValues),
     #[serde(deserialize_with = "only_true")]
     Any,
 }

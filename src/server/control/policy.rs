@@ -44,7 +44,7 @@ const PREPARE_TIMEOUT: Duration = Duration::from_secs(120);
 /// JSON body of `PUT /v1/policy`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Bundle {
+struct UploadedBundle {
     component: String,
     cases: Option<String>,
     signature: Option<String>,
@@ -196,7 +196,7 @@ pub async fn upload(app: &App, request: Request<Incoming>) -> Result<(PolicyBund
 
 fn parse_bundle(body: &[u8]) -> Result<PolicyBundle, ApiError> {
     let (code, example) = ("invalid_policy", r#"{"component":"AGFzbQ…","cases":"[[case]]…"}"#);
-    let Bundle { component, cases, signature } = from_json(body, &ExpectedBody { code, example })?;
+    let UploadedBundle { component, cases, signature } = from_json(body, &ExpectedBody { code, example })?;
     let component = STANDARD.decode(component).map_err(|cause| ApiError::InvalidBody {
         code,
         reason: format!("component is not base64: {cause}; right would be {example}"),

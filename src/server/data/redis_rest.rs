@@ -19,7 +19,7 @@ use crate::server::body::read_body;
 use crate::server::respond::{self, Response};
 
 use crate::store::StoreError;
-use crate::store::command::{Command, Reply};
+use crate::store::command::{Reply, RestCommand};
 
 /// Commands of one pipeline.
 const MAX_COMMANDS: usize = 1000;
@@ -104,10 +104,10 @@ async fn pipeline(app: &App, body: &Value, in_base64: bool) -> Result<Response, 
 }
 
 async fn run(app: &App, body: &Value) -> Result<Reply, ApiError> {
-    let command = Command::parse(body)?;
+    let command = RestCommand::parse(body)?;
     app.check_channel(command.key())?;
     let max_bytes = app.config.stream.hub.max_event_size;
-    if let Command::Add { fields, .. } = &command
+    if let RestCommand::Add { fields, .. } = &command
         && fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > max_bytes
     {
         return Err(ApiError::EventTooLarge { max_bytes });

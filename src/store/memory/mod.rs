@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
-use crate::store::command::{Command, Keep, NewId, Reply, bound};
-use crate::store::{EventStore, KeyLookup, Limits, NotificationHandler, Page, Retention, StoreError, StreamState};
+use crate::store::command::{Keep, NewId, Reply, RestCommand, bound};
+use crate::store::{EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState};
 use crate::util::clock::now_ms;
 
 /// The value of a seeded key; its TOML type selects the variant.
@@ -33,7 +33,7 @@ pub fn system_clock() -> Clock {
 const OVERHEAD_BYTES: usize = 128;
 
 pub struct MemoryStore {
-    state: Mutex<State>,
+    state: Mutex<MemoryState>,
     seed: HashMap<String, Seed>,
     handler: OnceLock<Weak<dyn NotificationHandler>>,
     barrier_stream: OnceLock<Arc<str>>,
@@ -41,7 +41,7 @@ pub struct MemoryStore {
 }
 
 #[derive(Default)]
-struct State {
+struct MemoryState {
     streams: HashMap<Arc<str>, Stream>,
     subscribed: HashSet<Arc<str>>,
     /// Each stream that has entries, by the id of its oldest: the order of eviction.
@@ -74,12 +74,12 @@ fn cost(fields: &[(String, String)]) -> usize {
 impl MemoryStore {
     /// A store of at most `limit` bytes without streams. `seed` has the keys for look-ups.
     pub fn new(limit: usize, seed: HashMap<String, Seed>, clock: Clock) -> Self {
-        let state = Mutex::new(State { limit, ..State::default() });
+        let state = Mutex::new(MemoryState { limit, ..MemoryState::default() });
         Self { state, seed, handler: OnceLock::new(), barrier_stream: OnceLock::new(), clock }
     }
 
     /// The state, without expired streams.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MemoryState> {
         let mut state = self.state.lock();
         state.expire((self.clock)());
         state
@@ -100,7 +100,7 @@ impl MemoryStore {
     }
 }
 
-impl State {
+impl MemoryState {
     fn expire(&mut self, now: u64) {
         while let Some((at, key)) = self.expiries.first().cloned().filter(|(at, _)| *at <= now) {
             self.expiries.remove(&(at, Arc::clone(&key)));
@@ -240,7 +240,7 @@ impl EventStore for MemoryStore {
         let _ = self.barrier_stream.set(Arc::clone(key));
     }
 
-    async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError> {
+    async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError> {
         self.check_is_stream(channel)?;
         let state = self.state();
         let barrier_stream = self.barrier_stream.get().and_then(|key| state.streams.get(key));
@@ -311,13 +311,13 @@ impl EventStore for MemoryStore {
         Ok(())
     }
 
-    async fn command(&self, command: &Command) -> Result<Reply, StoreError> {
+    async fn command(&self, command: &RestCommand) -> Result<Reply, StoreError> {
         let now = (self.clock)();
-        if !matches!(command, Command::Publish { .. }) {
+        if !matches!(command, RestCommand::Publish { .. }) {
             self.check_is_stream(command.key())?;
         }
         match command {
-            Command::Add { key, no_create, trim, id, fields } => {
+            RestCommand::Add { key, no_create, trim, id, fields } => {
                 let mut state = self.state();
                 if *no_create && !state.streams.contains_key(&**key) {
                     return Ok(Reply::Nil);
@@ -329,7 +329,7 @@ impl EventStore for MemoryStore {
                 state.evict(self.barrier_stream.get());
                 Ok(Reply::Text(id.to_string().into_bytes()))
             }
-            Command::Range { key, start, end, count } => {
+            RestCommand::Range { key, start, end, count } => {
                 let empty = Ok(Reply::List(Vec::new()));
                 let (Some(start), Some(end)) = (bound(start, true), bound(end, false)) else { return empty };
                 let state = self.state();
@@ -344,8 +344,8 @@ impl EventStore for MemoryStore {
                 });
                 Ok(Reply::List(rows.collect()))
             }
-            Command::Publish { key, message } => Ok(Reply::Int(self.publish(key, message).into())),
-            Command::Expire { key, seconds } => {
+            RestCommand::Publish { key, message } => Ok(Reply::Int(self.publish(key, message).into())),
+            RestCommand::Expire { key, seconds } => {
                 let after = u64::try_from(seconds.saturating_mul(1000)).unwrap_or(0);
                 let found = self.state().set_expiry(key, now.saturating_add(after));
                 Ok(Reply::Int(found.into()))

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 
-const ALL: Limits = Limits { entries: 1000, bytes: 1 << 20, max_event: 1 << 20 };
+const ALL: ReadLimits = ReadLimits { entries: 1000, bytes: 1 << 20, max_event: 1 << 20 };
 
 struct TestStore {
     store: MemoryStore,
@@ -88,13 +88,13 @@ async fn a_page_is_bounded() {
     for size in [10, 10, 5_000, 20_000] {
         w.emit(&"x".repeat(size), Retention::default()).await;
     }
-    let limits = Limits { entries: 10, bytes: 1_000, max_event: 10_000 };
+    let limits = ReadLimits { entries: 10, bytes: 1_000, max_event: 10_000 };
     let page = w.store.read("c", StreamId::ZERO, limits).await.expect("read");
     assert_eq!((page.entries.len(), page.complete, page.needs), (2, false, None));
     let page = w.store.read("c", page.entries[1].0, limits).await.expect("read");
     let needs = page.needs.expect("a larger limit is needed");
     assert!(page.entries.is_empty() && needs > 5_000);
-    let page = w.store.read("c", StreamId::new(1_000, 1), Limits { bytes: needs, ..limits }).await.expect("read");
+    let page = w.store.read("c", StreamId::new(1_000, 1), ReadLimits { bytes: needs, ..limits }).await.expect("read");
     assert_eq!(page.entries.len(), 2);
     assert!(page.complete && matches!(page.entries[1].1, Body::TooLarge));
 }
@@ -114,7 +114,7 @@ async fn look_ups_read_the_seed() {
 #[tokio::test]
 async fn commands_reply_as_redis_does() {
     let w = test_store(1 << 20);
-    let run = async |json: serde_json::Value| w.store.command(&Command::parse(&json).expect("a command")).await;
+    let run = async |json: serde_json::Value| w.store.command(&RestCommand::parse(&json).expect("a command")).await;
     let text = |s: &str| Reply::Text(s.as_bytes().to_vec());
     use serde_json::json;
     assert_eq!(run(json!(["XADD", "c", "NOMKSTREAM", "*", "a", "b"])).await.expect("a reply"), Reply::Nil);

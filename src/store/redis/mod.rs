@@ -14,12 +14,12 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, FromRedisValue, ParsingError, RedisError, Script, Value, cmd, from_redis_value};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
-use crate::store::command::{Command, Keep, Reply, Trim};
+use crate::store::command::{Keep, Reply, RestCommand, Trim};
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::redis::fleet::RedisFleetStore;
 use crate::store::redis::notifications::NotificationSubscriber;
-use crate::store::{EventStore, KeyLookup, Limits, NotificationHandler, Page, Retention, StoreError, StreamState};
+use crate::store::{EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState};
 use crate::telemetry::metrics::Metrics;
 
 /// Reads of at most this many entries use the connection for live events.
@@ -164,7 +164,7 @@ impl EventStore for RedisStore {
         let _ = self.barrier_stream.set(Arc::clone(key));
     }
 
-    async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError> {
+    async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError> {
         // A read of the state or of a few live entries must not wait for a replay.
         let mut connection = if limits.entries <= MAX_LIVE_ENTRIES { self.live.clone() } else { self.bulk.clone() };
         let mut read = self.read.key(channel);
@@ -210,10 +210,10 @@ impl EventStore for RedisStore {
         Ok(())
     }
 
-    async fn command(&self, command: &Command) -> Result<Reply, StoreError> {
+    async fn command(&self, command: &RestCommand) -> Result<Reply, StoreError> {
         let mut connection = self.bulk.clone();
         let value: Result<Value, RedisError> = match command {
-            Command::Add { key, no_create, trim, id, fields } => {
+            RestCommand::Add { key, no_create, trim, id, fields } => {
                 let mut add = cmd("XADD");
                 add.arg(key);
                 if *no_create {
@@ -228,7 +228,7 @@ impl EventStore for RedisStore {
                 }
                 add.arg(id.to_string()).arg(fields).query_async(&mut connection).await
             }
-            Command::Range { key, start, end, count } => {
+            RestCommand::Range { key, start, end, count } => {
                 let mut range = cmd("XRANGE");
                 range.arg(key).arg(start).arg(end);
                 if let Some(count) = count {
@@ -236,10 +236,12 @@ impl EventStore for RedisStore {
                 }
                 range.query_async(&mut connection).await
             }
-            Command::Publish { key, message } => {
+            RestCommand::Publish { key, message } => {
                 cmd("PUBLISH").arg(key).arg(message).query_async(&mut connection).await
             }
-            Command::Expire { key, seconds } => self.expire.key(key).arg(*seconds).invoke_async(&mut connection).await,
+            RestCommand::Expire { key, seconds } => {
+                self.expire.key(key).arg(*seconds).invoke_async(&mut connection).await
+            }
         };
         Ok(to_reply(value.map_err(command_error)?))
     }

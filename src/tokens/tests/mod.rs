@@ -6,7 +6,7 @@ pub(crate) mod keys;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::tokens::key::{KeyError, KeySet};
+use crate::tokens::key::{KeySet, TokenKeyError};
 use crate::tokens::tests::keys::{ED, P256, P384, Pair, RSA, RSA_OTHER, SECRET, forge, signed};
 
 /// The time of these tests, in seconds since the Unix epoch, and in ms.
@@ -186,12 +186,12 @@ fn jwk_fields_restrict_the_algorithms() {
     };
     assert_eq!(key("alg", json!("RS256")), Ok(vec![Algorithm::RS256]));
     assert_eq!(key("use", json!("sig")).map(|all| all.len()), Ok(6));
-    assert_eq!(key("use", json!("enc")), Err(KeyError::Empty));
-    assert_eq!(key("key_ops", json!(["encrypt"])), Err(KeyError::Empty));
-    assert_eq!(key("alg", json!("RSA-OAEP")), Err(KeyError::Empty));
-    assert_eq!(key("alg", json!("HS256")), Err(KeyError::Empty), "a public key is not for HMAC");
-    assert_eq!(key("e", json!("!")), Err(KeyError::Empty));
-    assert_eq!(key("n", json!("AQAB")), Err(KeyError::Empty), "too short");
+    assert_eq!(key("use", json!("enc")), Err(TokenKeyError::Empty));
+    assert_eq!(key("key_ops", json!(["encrypt"])), Err(TokenKeyError::Empty));
+    assert_eq!(key("alg", json!("RSA-OAEP")), Err(TokenKeyError::Empty));
+    assert_eq!(key("alg", json!("HS256")), Err(TokenKeyError::Empty), "a public key is not for HMAC");
+    assert_eq!(key("e", json!("!")), Err(TokenKeyError::Empty));
+    assert_eq!(key("n", json!("AQAB")), Err(TokenKeyError::Empty), "too short");
 }
 
 #[test]
@@ -201,31 +201,35 @@ fn invalid_keys_are_refused() {
     let oct = json!({"kty": "oct", "k": keys::base64(SECRET)});
     let rsa = serde_json::from_slice::<Value>(&RSA.jwks("k")).expect("JSON")["keys"][0].clone();
     assert_eq!(jwks(json!([oct]), true), Ok(()));
-    assert_eq!(jwks(json!([oct]), false), Err(KeyError::Empty), "a secret that anybody can fetch is no secret");
-    assert_eq!(jwks(json!([oct, rsa]), true), Err(KeyError::Mixed));
+    assert_eq!(jwks(json!([oct]), false), Err(TokenKeyError::Empty), "a secret that anybody can fetch is no secret");
+    assert_eq!(jwks(json!([oct, rsa]), true), Err(TokenKeyError::Mixed));
     assert_eq!(jwks(json!([oct, rsa, {"kty": "new"}, 5, null]), false), Ok(()));
-    assert_eq!(jwks(json!([]), true), Err(KeyError::Empty));
-    assert_eq!(jwks(json!(vec![rsa.clone(); 101]), true), Err(KeyError::TooMany));
+    assert_eq!(jwks(json!([]), true), Err(TokenKeyError::Empty));
+    assert_eq!(jwks(json!(vec![rsa.clone(); 101]), true), Err(TokenKeyError::TooMany));
     for x in ["", "AA", &keys::base64(&[1; 31]), &keys::base64(&[1; 33]), "!"] {
-        assert_eq!(jwks(json!([{"kty": "OKP", "crv": "Ed25519", "x": x}]), true), Err(KeyError::Empty), "{x}");
-        assert_eq!(jwks(json!([{"kty": "EC", "crv": "P-256", "x": x, "y": x}]), true), Err(KeyError::Empty), "{x}");
+        assert_eq!(jwks(json!([{"kty": "OKP", "crv": "Ed25519", "x": x}]), true), Err(TokenKeyError::Empty), "{x}");
+        assert_eq!(
+            jwks(json!([{"kty": "EC", "crv": "P-256", "x": x, "y": x}]), true),
+            Err(TokenKeyError::Empty),
+            "{x}"
+        );
     }
     let off = keys::base64(&[1; 32]);
     assert_eq!(
         jwks(json!([{"kty": "EC", "crv": "P-256", "x": off, "y": off}]), true),
-        Err(KeyError::Empty),
+        Err(TokenKeyError::Empty),
         "off the curve"
     );
     for text in ["", "{}", "[]", "{\"keys\": {}}", "<html>"] {
-        assert_eq!(KeySet::from_jwks(text.as_bytes(), true).map(|_| ()), Err(KeyError::NotJwks), "{text}");
+        assert_eq!(KeySet::from_jwks(text.as_bytes(), true).map(|_| ()), Err(TokenKeyError::NotJwks), "{text}");
     }
     let pem = |text: &str| KeySet::from_pem(text).map(|_| ());
-    assert_eq!(pem(""), Err(KeyError::NotPem));
-    assert_eq!(pem(&RSA.private), Err(KeyError::Private));
-    assert_eq!(pem(&ED.private), Err(KeyError::Private));
-    assert_eq!(pem("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"), Err(KeyError::Unknown));
-    assert_eq!(pem(&Pair::new(&["RSA", "-pkeyopt", "rsa_keygen_bits:1024"]).public), Err(KeyError::RsaBits(1024)));
-    assert_eq!(pem(&Pair::new(&["EC", "-pkeyopt", "ec_paramgen_curve:P-521"]).public), Err(KeyError::Unknown));
+    assert_eq!(pem(""), Err(TokenKeyError::NotPem));
+    assert_eq!(pem(&RSA.private), Err(TokenKeyError::Private));
+    assert_eq!(pem(&ED.private), Err(TokenKeyError::Private));
+    assert_eq!(pem("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"), Err(TokenKeyError::Unknown));
+    assert_eq!(pem(&Pair::new(&["RSA", "-pkeyopt", "rsa_keygen_bits:1024"]).public), Err(TokenKeyError::RsaBits(1024)));
+    assert_eq!(pem(&Pair::new(&["EC", "-pkeyopt", "ec_paramgen_curve:P-521"]).public), Err(TokenKeyError::Unknown));
     assert_eq!(pem(&format!("{}{}", RSA.public, RSA_OTHER.public)), Ok(()), "two keys, for a rotation");
 }
 

@@ -15,7 +15,7 @@ use crate::util::files;
 #[derive(RustEmbed)]
 #[folder = "sdk/c"]
 #[exclude = "build/*"]
-struct Sdk;
+struct CSdk;
 
 /// The files of the SDK that are linked into a policy: sources without tests, and an object file whose custom section has the module's WIT
 /// world.
@@ -112,7 +112,7 @@ fn sdk(job: &Job, work: &Path) -> Result<PathBuf> {
         return path.canonicalize().with_context(|| format!("finding {}", path.display()));
     }
     let folder = work.join("sdk");
-    tools::extract::<Sdk>(&folder)?;
+    tools::extract::<CSdk>(&folder)?;
     Ok(folder)
 }
 

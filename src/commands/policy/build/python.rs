@@ -31,19 +31,19 @@ const END: &str = "\ntidegate-policy>>>";
 #[derive(RustEmbed)]
 #[folder = "sdk/python"]
 #[include = "tidegate_policy/*.py"]
-struct Sdk;
+struct PythonSdk;
 
 /// The fields of `pyproject.toml` that the build uses.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Manifest {
-    project: Project,
+    project: PythonProject,
     tool: Tool,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Project {
+struct PythonProject {
     dependencies: Vec<String>,
 }
 
@@ -143,7 +143,7 @@ fn sdk(job: &Job, manifest: &Manifest, work: &TempDir) -> Result<PathBuf> {
         return Ok(own);
     }
     let folder = work.path().join("sdk");
-    tools::extract::<Sdk>(&folder)?;
+    tools::extract::<PythonSdk>(&folder)?;
     Ok(folder)
 }
 

@@ -25,13 +25,13 @@ pub fn build(job: &Job) -> Result<()> {
     if let Some(source) = &job.source {
         bail!("{} is a file of a package: build the folder that has its Cargo.toml", source.display());
     }
-    let toolchain = Toolchain::find(&job.project)?;
-    let project = Project::read(&toolchain, &job.project)?;
+    let toolchain = RustToolchain::find(&job.project)?;
+    let project = CargoProject::read(&toolchain, &job.project)?;
 
     let mut cargo = toolchain.cargo(&job.project);
     cargo.args(["build", "--release", "--lib", "--target", TARGET, "--package", &project.package]);
     cargo.args(project.locked);
-    if let Toolchain::Debian = toolchain {
+    if let RustToolchain::Debian = toolchain {
         cargo.arg("-Zbuild-std=std,panic_abort");
     }
     add_flags(&mut cargo, &project.remappings()?);
@@ -42,14 +42,14 @@ pub fn build(job: &Job) -> Result<()> {
 }
 
 /// The source of the target's standard library.
-enum Toolchain {
+enum RustToolchain {
     /// The user's own toolchain has the compiled library.
     Installed,
     /// Debian's packages have the library's source, which their compiler has to compile.
     Debian,
 }
 
-impl Toolchain {
+impl RustToolchain {
     fn find(project: &Path) -> Result<Self> {
         let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         let mut rustc = Command::new(rustc);
@@ -87,7 +87,7 @@ impl Toolchain {
 }
 
 /// A project, described by cargo.
-struct Project {
+struct CargoProject {
     /// Cargo's id of the package.
     package: String,
     /// Output file of the core module.
@@ -112,17 +112,17 @@ struct Package {
     /// None for a local package.
     source: Option<String>,
     manifest_path: PathBuf,
-    targets: Vec<Target>,
+    targets: Vec<CompileTarget>,
 }
 
 #[derive(Deserialize)]
-struct Target {
+struct CompileTarget {
     name: String,
     crate_types: Vec<String>,
 }
 
-impl Project {
-    fn read(toolchain: &Toolchain, project: &Path) -> Result<Self> {
+impl CargoProject {
+    fn read(toolchain: &RustToolchain, project: &Path) -> Result<Self> {
         let root =
             tools::output(toolchain.cargo(project).args(["locate-project", "--workspace", "--message-format=plain"]))?;
         let locked = Path::new(&root).with_file_name("Cargo.lock").is_file().then_some("--locked");

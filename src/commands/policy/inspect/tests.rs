@@ -21,12 +21,12 @@ const FOREIGN: &str = r#"
         (instance $empty)
         (export "tidegate:policy/other@0.1.0" (instance $empty)))"#;
 
-fn inspect_bytes(bytes: &[u8]) -> Report {
+fn inspect_bytes(bytes: &[u8]) -> InspectReport {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(bytes).expect("written");
     let compiler = engine::shared().expect("an engine").into();
     let report = inspect(&compiler, file.path()).expect("it can be read");
-    Report { file: "policy.wasm".to_owned(), ..report }
+    InspectReport { file: "policy.wasm".to_owned(), ..report }
 }
 
 #[test]

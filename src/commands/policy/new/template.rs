@@ -42,7 +42,7 @@ struct Examples;
 #[exclude = "typescript/test/*"]
 #[exclude = "typescript/tests/*"]
 #[exclude = "typescript/toolchain/*"]
-struct Sdk;
+struct EmbeddedSdk;
 
 /// The interface, for reference.
 const WIT: &str = include_str!("../../../../wit/policy.wit");
@@ -68,7 +68,7 @@ pub fn files(language: Language, pattern: Pattern, name: &str) -> Result<Vec<Fil
         "policy new: there is no {kind}-based example in {}: select another one with --pattern",
         language.title()
     );
-    files.extend(folder_files::<Sdk>(&sdk)?.into_iter().map(|(path, bytes)| (format!("sdk/{path}"), bytes)));
+    files.extend(folder_files::<EmbeddedSdk>(&sdk)?.into_iter().map(|(path, bytes)| (format!("sdk/{path}"), bytes)));
     files.push(("sdk/wit/policy.wit".to_owned(), WIT.into()));
     files.push(("cases.toml".to_owned(), bytes::<Examples>(&format!("cases/{kind}.toml"))?));
     files.push(("README.md".to_owned(), readme(language, pattern, name).into_bytes()));

@@ -23,7 +23,7 @@ pub struct RecordedCase {
 }
 
 /// A line of a recording.
-pub enum Line {
+pub enum RecordingLine {
     Case(Box<RecordedCase>),
     /// This number of decisions was not recorded here.
     Dropped(u64),
@@ -32,11 +32,11 @@ pub enum Line {
 }
 
 /// The lines of a recording.
-pub fn read_lines<R: BufRead>(mut from: R) -> impl Iterator<Item = io::Result<Line>> {
+pub fn read_lines<R: BufRead>(mut from: R) -> impl Iterator<Item = io::Result<RecordingLine>> {
     std::iter::from_fn(move || read_line(&mut from).transpose())
 }
 
-fn read_line<R: BufRead>(from: &mut R) -> io::Result<Option<Line>> {
+fn read_line<R: BufRead>(from: &mut R) -> io::Result<Option<RecordingLine>> {
     let mut line = Vec::new();
     if from.by_ref().take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut line)? == 0 {
         return Ok(None);
@@ -44,10 +44,10 @@ fn read_line<R: BufRead>(from: &mut R) -> io::Result<Option<Line>> {
     let is_complete = line.last() == Some(&b'\n');
     if !is_complete && line.len() > MAX_LINE_BYTES {
         from.skip_until(b'\n')?;
-        return Ok(Some(Line::Unreadable(format!("the line has more than {MAX_LINE_BYTES} bytes"))));
+        return Ok(Some(RecordingLine::Unreadable(format!("the line has more than {MAX_LINE_BYTES} bytes"))));
     }
     Ok(Some(parse(&line).unwrap_or_else(|reason| {
-        Line::Unreadable(if is_complete { reason } else { "the recording ends within this line".into() })
+        RecordingLine::Unreadable(if is_complete { reason } else { "the recording ends within this line".into() })
     })))
 }
 
@@ -59,7 +59,7 @@ struct LineKind {
     dropped: Option<u64>,
 }
 
-fn parse(line: &[u8]) -> Result<Line, String> {
+fn parse(line: &[u8]) -> Result<RecordingLine, String> {
     if line.trim_ascii().is_empty() {
         return Err("the line is empty".into());
     }
@@ -72,7 +72,7 @@ fn parse(line: &[u8]) -> Result<Line, String> {
         return Err(format!("the recording has format {format}; this program reads format {FORMAT}"));
     }
     if let Some(lines) = kind.dropped {
-        return Ok(Line::Dropped(lines));
+        return Ok(RecordingLine::Dropped(lines));
     }
     let entry: RecordedDecision = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     let answer = DecisionView::from_json(&entry.answer);
@@ -80,5 +80,5 @@ fn parse(line: &[u8]) -> Result<Line, String> {
         return Err("the answer has neither allow nor status nor error".into());
     }
     let RecordedDecision { time, policy, request, channels, trace, .. } = entry;
-    Ok(Line::Case(Box::new(RecordedCase { time, policy, request, channels, trace, answer })))
+    Ok(RecordingLine::Case(Box::new(RecordedCase { time, policy, request, channels, trace, answer })))
 }

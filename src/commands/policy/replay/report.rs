@@ -21,7 +21,7 @@ const MAX_POLICIES: usize = 8;
 
 /// The totals of a replay, as they are printed in JSON.
 #[derive(Default, Serialize)]
-pub struct Report {
+pub struct ReplayReport {
     policy: String,
     /// Whether differences that do not change the outcome are reported one by one.
     #[serde(skip)]
@@ -57,7 +57,7 @@ pub struct ReportLine {
     pub json: Value,
 }
 
-impl Report {
+impl ReplayReport {
     pub fn new(policy: &str, all: bool) -> Self {
         let changes = DecisionChange::OUTCOME_CHANGES.map(|change| (change, 0)).into();
         Self { policy: policy.to_owned(), all, changes, ..Self::default() }

@@ -22,7 +22,7 @@ fn replay(text: &str, all: bool) -> (String, String, u64) {
     let policy = Policy::new(&compiler, example).expect("it loads");
     let limits = Limits::default();
     let env = ReplayEnv { env: PolicyEnv::new(empty_store(), &limits), limits };
-    let (mut report, evaluator) = (Report::new("sha256:new", all), ReplayEvaluator::new(policy, 0));
+    let (mut report, evaluator) = (ReplayReport::new("sha256:new", all), ReplayEvaluator::new(policy, 0));
     let (mut text_out, mut json_out) = (String::new(), String::new());
     block_on(async {
         for (number, line) in (1..).zip(read_lines(Cursor::new(text))) {
@@ -80,6 +80,6 @@ fn overlong_line_is_skipped() {
     }
     let end = format!("\n{}\n", line("alice", MEMBER, ALLOW));
     let endless = BufReader::new(std::io::Read::chain(Endless(65 << 20), Cursor::new(end)));
-    let lines: Vec<Line> = read_lines(endless).map(|line| line.expect("it can be read")).collect();
-    assert!(matches!(&lines[..], [Line::Unreadable(_), Line::Case(_)]));
+    let lines: Vec<RecordingLine> = read_lines(endless).map(|line| line.expect("it can be read")).collect();
+    assert!(matches!(&lines[..], [RecordingLine::Unreadable(_), RecordingLine::Case(_)]));
 }

@@ -11,7 +11,7 @@ use crate::policytest::run::CaseOutcome;
 
 /// The output of `--json`.
 #[derive(Serialize)]
-pub struct Report {
+pub struct TestReport {
     file: String,
     policy: String,
     cases: String,
@@ -37,7 +37,7 @@ pub struct CaseResult {
     diff: String,
 }
 
-impl Report {
+impl TestReport {
     pub fn new(file: &Path, policy: &str, cases: &Path) -> Self {
         let (file, cases) = (file.display().to_string(), cases.display().to_string());
         Self { file, policy: policy.to_owned(), cases, passed: 0, failed: 0, results: Vec::new() }
@@ -138,7 +138,7 @@ expect.status = 401
             rejected(401, "two\nlines"),
             Outcome::Failed(Failure::Trap("wasm `unreachable` instruction executed".into())),
         ];
-        let mut report = Report::new(Path::new("policy.wasm"), "sha256:0123456789abcdef", path);
+        let mut report = TestReport::new(Path::new("policy.wasm"), "sha256:0123456789abcdef", path);
         let mut text = String::new();
         for (case, outcome) in suite.cases.iter().zip(outcomes) {
             let decision = Decision {
