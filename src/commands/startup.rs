@@ -17,8 +17,9 @@ use crate::commands::logging::LogHandle;
 use crate::config::policy::PolicyMode;
 use crate::config::policy::ShadowConfig;
 use crate::config::{Config, StoreConfig};
+use crate::fleet::heartbeat::NodeContext;
 use crate::fleet::local_cache::LocalCache;
-use crate::fleet::node::{Fleet, NodeConfig};
+use crate::fleet::node::Fleet;
 use crate::rollout::observers::Observers;
 use crate::rollout::reload::{LoadFn, Reloader};
 use crate::rollout::source_file::PolicySource;
@@ -31,6 +32,7 @@ use crate::store::memory::{MemoryStore, system_clock};
 use crate::store::redis::RedisStore;
 use crate::telemetry::metrics::Metrics;
 use crate::util::fingerprint::FileSnapshot;
+use crate::util::id::random_id;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 
@@ -164,26 +166,21 @@ fn open_local_cache(config: &Config, node: &str) -> anyhow::Result<Option<LocalC
     cache.context("cache-dir: cannot store the fleet's policy there")
 }
 
-/// Starts the heartbeat of a node on a shared store, and activates the fleet's policy if that is the policy's source.
+/// Joins the fleet on a shared store, and activates the fleet's policy if the fleet manages this node's.
 pub async fn join_fleet(app: &Arc<App>, address: SocketAddr, local_cache: Option<LocalCache>) {
     let Some(store) = app.hub.store().fleet(app.commands.keys()) else { return };
-    let (authorizer, rollout) = (Arc::clone(&app.authorizer), app.rollout.clone());
-    let fleet = Fleet::new(NodeConfig {
+    let node = NodeContext {
         store,
-        authorizer,
-        rollout,
+        authorizer: Arc::clone(&app.authorizer),
+        rollout: app.rollout.clone(),
         name: app.node().to_owned(),
+        instance: random_id(),
         address,
         local_cache,
         shadow_concurrency: app.config.limits.shadow_concurrency,
-    });
-    if fleet.is_fleet_managed() {
-        fleet.activate_at_start().await;
-    }
-    fleet.announce().await;
-    fleet.start(&app.hub);
+    };
     // It is set once, here.
-    let _ = app.fleet.set(fleet);
+    let _ = app.fleet.set(Fleet::join(node, &app.hub).await);
 }
 
 /// Opens the store. A Redis must answer: with `wait-for-store` the start waits until it does, and a node with a cached policy starts

@@ -63,18 +63,11 @@ mod tests {
     use super::*;
     use crate::artifact::digest::Digest;
     use crate::artifact::policy_store::PolicyStore;
-    use crate::fleet::record::PushId;
+    use crate::fleet::record::fixtures::test_record;
 
     fn record(component: &[u8], cases: Option<&str>) -> ActiveRecord {
-        ActiveRecord {
-            sequence: 3,
-            component: Digest::of(component),
-            cases: cases.map(|text| Digest::of(text.as_bytes())),
-            signature: None,
-            pushed_at: 5,
-            push_id: PushId::new(),
-            rollback_of: None,
-        }
+        let cases = cases.map(|text| Digest::of(text.as_bytes()));
+        ActiveRecord { cases, ..test_record(3, component) }
     }
 
     #[test]

@@ -3,15 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::record;
-use crate::fleet::record::{PrepareFailure, PushId};
+use crate::fleet::record::{PrepareFailure, PushId, truncate_error};
 use crate::shadow::counts::ShadowCounts;
 use crate::store::StoreError;
 use crate::store::fleet::FleetStore;
-
-/// Characters of an error in a status.
-const MAX_ERROR_CHARS: usize = 2_000;
-/// Characters of a shadow policy's error, so that a status with both errors stays within a record.
-const MAX_SHADOW_ERROR_CHARS: usize = 500;
 
 /// A node's status, which its heartbeat publishes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +35,9 @@ pub struct NodeStatus {
     pub push_id: Option<PushId>,
     /// The last activation failure since then.
     pub error: Option<String>,
+    /// Why the fleet's policy is not active on this node. Only for this process: other nodes get it as `error`.
+    #[serde(skip)]
+    pub fleet_error: Option<String>,
     /// The fleet's shadow policy on this node.
     pub shadow: Option<ShadowNodeStatus>,
     /// Time of this heartbeat, ms since 1970.
@@ -76,40 +74,33 @@ pub async fn live_nodes(store: &dyn FleetStore) -> Result<Vec<NodeStatus>, Store
     Ok(nodes)
 }
 
-/// Cuts an error to the length that a status allows.
-pub(crate) fn truncate_error(text: &str) -> String {
-    truncate(text, MAX_ERROR_CHARS)
+/// The status of all live nodes whose policy the fleet manages, sorted by name.
+pub async fn managed_nodes(store: &dyn FleetStore) -> Result<Vec<NodeStatus>, StoreError> {
+    Ok(live_nodes(store).await?.into_iter().filter(|node| node.fleet_managed).collect())
 }
 
-/// The same for the error of a shadow policy.
-pub(crate) fn truncate_shadow_error(text: &str) -> String {
-    truncate(text, MAX_SHADOW_ERROR_CHARS)
-}
-
-fn truncate(text: &str, max_chars: usize) -> String {
-    // Control characters could move the cursor of a terminal that shows it.
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    let shortened: String = text.chars().take(max_chars).map(plain).collect();
-    if shortened.len() < text.len() { shortened + "…" } else { shortened }
-}
-
-/// The status of a live node that the fleet manages, for tests.
 #[cfg(test)]
-pub(crate) fn test_status(name: &str) -> NodeStatus {
-    NodeStatus {
-        name: name.into(),
-        address: "127.0.0.1:1".into(),
-        instance: "1".into(),
-        version: "0".into(),
-        fleet_managed: true,
-        source: None,
-        digest: None,
-        generation: None,
-        sequence: None,
-        since: None,
-        push_id: None,
-        error: None,
-        shadow: None,
-        last_seen: 0,
+pub mod fixtures {
+    use super::NodeStatus;
+
+    /// The status of a live node that the fleet manages.
+    pub fn test_status(name: &str) -> NodeStatus {
+        NodeStatus {
+            name: name.into(),
+            address: "127.0.0.1:1".into(),
+            instance: "1".into(),
+            version: "0".into(),
+            fleet_managed: true,
+            source: None,
+            digest: None,
+            generation: None,
+            sequence: None,
+            since: None,
+            push_id: None,
+            error: None,
+            fleet_error: None,
+            shadow: None,
+            last_seen: 0,
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! The fleet's records in the store. Everybody with write access to Redis may have written them.
 
+use std::time::Duration;
+
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::digest::Digest;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature};
+use crate::policy::info::PolicyOrigin;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::rollout::stage::Stage;
 use crate::store::StoreError;
@@ -13,6 +16,14 @@ use crate::store::fleet::{FleetStore, MAX_RECORD_BYTES};
 use crate::util::id::random_id;
 use crate::util::ratio::Ratio;
 use crate::wasm::load_error;
+
+/// Delay before a node tries a policy again that failed a stage: the cause may be fixed by then.
+pub const FAILED_STAGE_RETRY_DELAY: Duration = Duration::from_secs(30);
+/// Delay before a node tries a policy again after a store error.
+pub const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Characters of an error in a status.
+const MAX_ERROR_CHARS: usize = 2_000;
 
 /// A pushed policy: the active one, or an entry of the history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +83,8 @@ impl TryFrom<String> for PushId {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingPush {
     /// The active record after the commit.
-    pub pointer: ActiveRecord,
+    #[serde(rename = "pointer")]
+    pub record: ActiveRecord,
 }
 
 /// The shadow policy that every node evaluates.
@@ -80,7 +92,7 @@ pub struct PendingPush {
 pub struct ShadowPush {
     /// The policy, as a push of it would record it.
     #[serde(flatten)]
-    pub pointer: ActiveRecord,
+    pub record: ActiveRecord,
     /// The share of clients.
     pub share: Ratio,
 }
@@ -101,6 +113,25 @@ pub struct PrepareFailure {
     pub stage: Stage,
     /// The error, for people.
     pub reason: String,
+}
+
+impl PrepareFailure {
+    /// Truncates the reason.
+    pub fn new(stage: Stage, reason: impl ToString) -> Self {
+        Self { stage, reason: truncate_error(&reason.to_string()) }
+    }
+}
+
+/// Shortens an error to the length that a status allows, and replaces control characters, which could move the cursor of a terminal.
+pub fn truncate_error(text: &str) -> String {
+    truncate(text, MAX_ERROR_CHARS)
+}
+
+/// The same with another length.
+pub fn truncate(text: &str, max_chars: usize) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let shortened: String = text.chars().take(max_chars).map(plain).collect();
+    if shortened.len() < text.len() { shortened + "…" } else { shortened }
 }
 
 /// Parses a record.
@@ -137,6 +168,16 @@ pub enum MissingBlob {
     NoText(Digest),
 }
 
+impl MissingBlob {
+    /// The delay before a node tries to read it again.
+    pub const fn retry_delay(&self) -> Duration {
+        match self {
+            Self::Store(_) => STORE_RETRY_DELAY,
+            _ => FAILED_STAGE_RETRY_DELAY,
+        }
+    }
+}
+
 /// Reads a blob, and checks its digest.
 pub async fn blob(store: &dyn FleetStore, digest: Digest, max: u64) -> Result<Vec<u8>, MissingBlob> {
     let content = store.blob(&digest.hex(), max).await?.ok_or(MissingBlob::Gone(digest))?;
@@ -146,13 +187,20 @@ pub async fn blob(store: &dyn FleetStore, digest: Digest, max: u64) -> Result<Ve
     if Digest::of(&content) == digest { Ok(content) } else { Err(MissingBlob::Other(digest)) }
 }
 
-/// The error for a record whose sequence differs from the signed one.
-pub const SEQUENCE_MISMATCH: &str = "its sequence number is not the one that was signed";
-
 impl ActiveRecord {
-    /// Whether the record has another sequence than its signature. Everybody with access to the store can change the record's own.
-    pub fn has_sequence_mismatch(&self) -> bool {
-        self.signature.as_ref().is_some_and(|signature| signature.statement().sequence != self.sequence)
+    /// Fails if the record has another sequence than its signature. Everybody with access to the store can change the record's own.
+    pub fn check_sequence(&self) -> Result<(), PrepareFailure> {
+        match &self.signature {
+            Some(signature) if signature.statement().sequence != self.sequence => {
+                Err(PrepareFailure::new(Stage::Verified, "its sequence number is not the one that was signed"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The origin of the policy that a node gets from this record.
+    pub fn origin(&self, source: &str) -> PolicyOrigin {
+        PolicyOrigin { source: source.into(), sequence: Some(self.sequence), ..PolicyOrigin::default() }
     }
 
     /// The digests of the component and of its cases.
@@ -167,11 +215,6 @@ impl ActiveRecord {
             Some(digest) => Some(blob(store, digest, MAX_CASES as u64).await?),
             None => None,
         };
-        self.artifact(component, cases)
-    }
-
-    /// The bundle of this record. The caller has checked the digests.
-    pub fn artifact(&self, component: Vec<u8>, cases: Option<Vec<u8>>) -> Result<PolicyBundle, MissingBlob> {
         let text = |(cases, digest)| String::from_utf8(cases).map_err(|_| MissingBlob::NoText(digest));
         Ok(PolicyBundle {
             component: component.into(),
@@ -191,4 +234,22 @@ pub async fn active(store: &dyn FleetStore) -> Result<Option<ActiveRecord>, Stor
 /// The records that were active, the latest first.
 pub async fn history(store: &dyn FleetStore) -> Result<Vec<ActiveRecord>, StoreError> {
     Ok(store.history().await?.iter().filter_map(|record| parse(record).ok()).collect())
+}
+
+#[cfg(test)]
+pub mod fixtures {
+    use super::{ActiveRecord, Digest, PushId};
+
+    /// The record of an unsigned policy without test cases.
+    pub fn test_record(sequence: u64, component: &[u8]) -> ActiveRecord {
+        ActiveRecord {
+            sequence,
+            component: Digest::of(component),
+            cases: None,
+            signature: None,
+            pushed_at: 5,
+            push_id: PushId::new(),
+            rollback_of: None,
+        }
+    }
 }

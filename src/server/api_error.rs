@@ -236,7 +236,7 @@ impl ApiError {
         match self {
             Self::ActivationFailed(failure) => Some(json!({ "stage": failure.stage, "digest": failure.digest })),
             Self::InvalidSignature { digest, .. } => Some(json!({ "stage": Stage::Verified, "digest": digest })),
-            Self::Push(PushError::Refused(nodes)) => Some(json!({ "nodes": nodes })),
+            Self::Push(PushError::PrepareFailed(nodes)) => Some(json!({ "nodes": nodes })),
             _ => None,
         }
     }
@@ -285,14 +285,18 @@ const fn classify_push(cause: &PushError) -> (StatusCode, &'static str) {
     use StatusCode as S;
     match cause {
         PushError::Store(cause) => classify_store(cause),
-        PushError::Refused(_) => (S::UNPROCESSABLE_ENTITY, "activation_failed"),
+        PushError::PrepareFailed(_) => (S::UNPROCESSABLE_ENTITY, "activation_failed"),
         PushError::TooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
-        PushError::Busy => (S::CONFLICT, "push_in_progress"),
-        PushError::Moved => (S::CONFLICT, "superseded"),
+        PushError::InProgress => (S::CONFLICT, "push_in_progress"),
+        PushError::Superseded => (S::CONFLICT, "superseded"),
         PushError::Replaced(_) => (S::CONFLICT, "replaced"),
-        PushError::Backwards { .. } | PushError::NoNumber { .. } => (S::CONFLICT, "sequence_not_increasing"),
-        PushError::NoNodes | PushError::Lost | PushError::Slow { .. } => (S::SERVICE_UNAVAILABLE, "not_prepared"),
-        PushError::Behind { .. } | PushError::Unknown(_) => (S::GATEWAY_TIMEOUT, "partially_applied"),
+        PushError::SequenceNotIncreasing { .. } | PushError::SequencesExhausted => {
+            (S::CONFLICT, "sequence_not_increasing")
+        }
+        PushError::NoNodes | PushError::Expired | PushError::PrepareTimeout { .. } => {
+            (S::SERVICE_UNAVAILABLE, "not_prepared")
+        }
+        PushError::ActivationTimeout { .. } | PushError::CommitUnknown(_) => (S::GATEWAY_TIMEOUT, "partially_applied"),
     }
 }
 
@@ -329,7 +333,7 @@ impl From<NoShadowPolicy> for ApiError {
         match cause {
             NoShadowPolicy::Store(cause) => Self::Store(cause),
             NoShadowPolicy::None => Self::NoShadowPolicy,
-            NoShadowPolicy::Moved => Self::ShadowPolicyChanged,
+            NoShadowPolicy::Changed => Self::ShadowPolicyChanged,
             unreadable @ NoShadowPolicy::Unreadable(_) => Self::ShadowPolicyUnreadable(unreadable.to_string()),
         }
     }

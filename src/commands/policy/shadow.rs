@@ -145,7 +145,7 @@ pub fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
 }
 
 async fn promote_via_store(args: &PromoteArgs, store: &dyn FleetStore) -> anyhow::Result<()> {
-    let pointer = push::record(store).await?.pointer;
+    let pointer = push::record(store).await?.record;
     if args.digest.as_ref().is_some_and(|digest| *digest != pointer.component.to_string()) {
         bail!("the shadow policy is {}", pointer.component);
     }

@@ -143,9 +143,9 @@ async fn promote_on_all(
 ) -> Result<Response, ApiError> {
     let own = app.shadow.current();
     let (artifact, own) = match (push::record(managing.store()).await, own) {
-        (Ok(ShadowPush { pointer, .. }), _) => {
-            promote.check_digest(&pointer.component.to_string())?;
-            (pointer.fetch(managing.store()).await.map_err(ApiError::shadow_policy)?, None)
+        (Ok(ShadowPush { record, .. }), _) => {
+            promote.check_digest(&record.component.to_string())?;
+            (record.fetch(managing.store()).await.map_err(ApiError::shadow_policy)?, None)
         }
         (Err(NoShadowPolicy::None), Some(own)) => {
             promote.check_digest(own.policy().digest())?;
