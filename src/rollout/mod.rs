@@ -36,18 +36,19 @@ use crate::rollout::rollback_history::{RollbackEntry, RollbackHistory, record_na
 use crate::rollout::shadow::ShadowState;
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::{ActivationError, Stage, StageError};
-use crate::rollout::status::{PastActivation, RolloutStatus};
+use crate::rollout::status::RolloutStatus;
 use crate::telemetry::metrics::Metrics;
 use crate::util::clock::now_ms;
 use crate::util::fingerprint::Fingerprint;
 use crate::wasm::host::PolicyContext;
 
-/// The reason why no policy can be activated.
-const ALLOW_ALL: &str = "this gateway admits every client (allow-all) and has no policy";
-
-/// Activates policies. A process has one; clones share it.
+/// Activates policies. A process has one; clones share their state.
 #[derive(Clone)]
-pub struct Rollout(Arc<Inner>);
+pub struct Rollout {
+    inner: Arc<Inner>,
+    /// False where the requirements of a policy cannot be checked, because another machine will run it.
+    checks_requirements: bool,
+}
 
 struct Inner {
     authorizer: Arc<Authorizer>,
@@ -55,8 +56,6 @@ struct Inner {
     metrics: Arc<Metrics>,
     /// Where the rollback history and its policies are saved; `None` without a cache-dir.
     records: Option<NodeRecords>,
-    /// False where the requirements of a policy cannot be checked, because another machine will run it.
-    checks_requirements: bool,
     /// Held by the activation that is in progress, over all of its stages.
     activation: tokio::sync::Mutex<()>,
     /// Tasks that wait for `activation`.
@@ -95,20 +94,40 @@ impl Rollout {
         records: Option<NodeRecords>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self(Arc::new(Inner::new(authorizer, observers, signatures, records, metrics)))
+        let (source, status) = (SourceState::default(), RolloutStatus::default());
+        let inner = Inner {
+            authorizer,
+            observers,
+            metrics,
+            records,
+            activation: tokio::sync::Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            requests: watch::Sender::new(0),
+            history: Mutex::default(),
+            state: Mutex::new(State { signatures, source, status, shadow: None }),
+        };
+        Self { inner: Arc::new(inner), checks_requirements: true }
     }
 
     /// Checks policies for another machine, whose configuration is not known here: what a policy requires is not checked.
     #[must_use]
     pub fn without_requirements(authorizer: Arc<Authorizer>) -> Self {
-        let inner = Inner::new(authorizer, Observers::new(0), SignaturePolicy::default(), None, Arc::default());
-        Self(Arc::new(Inner { checks_requirements: false, ..inner }))
+        let rollout = Self::new(authorizer, Observers::new(0), SignaturePolicy::default(), None, Arc::default());
+        Self { checks_requirements: false, ..rollout }
     }
 
-    /// Who has to sign policies, and the greatest sequence number that was active.
+    fn history(&self) -> MutexGuard<'_, RollbackHistory> {
+        self.inner.history.lock()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock()
+    }
+
+    /// Which signatures are required, and the ledger of the greatest sequence that was active.
     #[must_use]
     pub fn signatures(&self) -> SignaturePolicy {
-        self.0.state().signatures.clone()
+        self.state().signatures.clone()
     }
 
     /// Takes a bundle through all stages but the last. This changes nothing but the status.
@@ -118,21 +137,21 @@ impl Rollout {
         context: Arc<PolicyContext>,
         origin: PolicyOrigin,
     ) -> Result<PreparedPolicy, Arc<ActivationError>> {
-        self.lock_activation().await.prepare(&bundle, context, origin).await
+        self.lock_activation().await.prepare(bundle, context, origin).await
     }
 
-    /// Activates a prepared policy at once, and waits until no answer of an older one is being sent any more. It fails only if the sequence
-    /// number is less than that of a policy that was activated meanwhile, or cannot be recorded.
+    /// Activates a prepared policy at once, and waits until no response that an older one decided is being sent any more. It fails only if
+    /// the sequence is less than that of a policy that was activated meanwhile, or cannot be recorded.
     pub async fn activate(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
         // The configuration may have changed since the policy was prepared.
-        let context = self.0.authorizer.context();
+        let context = self.inner.authorizer.context();
         let requires = next.attachments.suite.as_ref().map(|suite| &suite.requires);
         let missing = requires.map(|requires| requirements::missing(requires, &context.env)).unwrap_or_default();
         if !missing.is_empty() {
             let policy = next.policy.digest();
             tracing::error!(%policy, ?missing, "the configuration no longer has what the policy requires");
         }
-        self.0.activate(PreparedPolicy { context, ..next }, None).await
+        self.activate_and_save(PreparedPolicy { context, ..next }, None).await
     }
 
     /// Activates the first policy: that in the files, or the example. The rollback history continues that of the process before.
@@ -142,9 +161,9 @@ impl Rollout {
         example: &'static [u8],
     ) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
         let guard = self.lock_activation().await;
-        self.0.load_history(files.clone()).await;
+        self.load_history(files.clone()).await;
         let (bundle, next) = self.prepare_first(&guard, files, example).await?;
-        guard.activate(next, Some(bundle)).await
+        self.activate_and_save(next, Some(bundle)).await
     }
 
     /// Takes the first policy through all stages but the last.
@@ -170,79 +189,40 @@ impl Rollout {
                 PolicyOrigin { source: "the example policy".into(), ..PolicyOrigin::default() },
             ),
         };
-        self.0.state().source.files = files;
-        let next = guard.prepare(&bundle, self.0.authorizer.context(), origin).await?;
+        self.state().source.files = files;
+        let next = guard.prepare(bundle.clone(), self.inner.authorizer.context(), origin).await?;
         Ok((bundle, next))
     }
 
     /// Reads the files, and remembers their fingerprint.
     async fn fetch(&self, files: PolicySource) -> Result<PolicyBundle, Arc<ActivationError>> {
         let (bundle, fingerprint) = self.read(files).await?;
-        self.0.state().source.fingerprint = fingerprint;
+        self.state().source.fingerprint = fingerprint;
         Ok(bundle)
     }
 
     async fn read(&self, files: PolicySource) -> Result<(PolicyBundle, Fingerprint), Arc<ActivationError>> {
         let origin = files.origin();
         let read = blocking(move || files.read()).await;
-        read.map_err(|reason| self.0.fail(StageError::new(Stage::Fetched, reason), None, &origin))
+        read.map_err(|reason| self.fail(StageError::new(Stage::Fetched, reason), None, &origin))
     }
 
     /// The latest activations and failures.
     #[must_use]
     pub fn status(&self) -> RolloutStatus {
-        self.0.state().status.clone()
+        self.state().status.clone()
     }
 
     /// The body of `GET /v1/policy`.
     #[must_use]
     pub fn status_json(&self) -> Value {
-        let (active, retired) = (self.0.authorizer.active(), self.0.authorizer.retired());
-        let target = self.0.history().target().map(|entry| entry.bundle.component.to_string());
-        self.status().to_json(active.as_deref(), &retired, target.as_deref())
-    }
-}
-
-/// Does on another thread what takes long or waits for a disk. A panic is an error, too.
-async fn blocking<T: Send + 'static, E: Display>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, String> {
-    let done = tokio::task::spawn_blocking(move || work().map_err(|error| error.to_string())).await;
-    done.unwrap_or_else(|error| Err(error.to_string()))
-}
-
-impl Inner {
-    fn new(
-        authorizer: Arc<Authorizer>,
-        observers: Observers,
-        signatures: SignaturePolicy,
-        records: Option<NodeRecords>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let (source, status) = (SourceState::default(), RolloutStatus::default());
-        Self {
-            authorizer,
-            observers,
-            metrics,
-            records,
-            checks_requirements: true,
-            activation: tokio::sync::Mutex::default(),
-            waiting: AtomicUsize::new(0),
-            requests: watch::Sender::new(0),
-            history: Mutex::default(),
-            state: Mutex::new(State { signatures, source, status, shadow: None }),
-        }
+        let authorizer = &self.inner.authorizer;
+        let target = self.history().target().map(|entry| entry.bundle.component.to_string());
+        self.status().to_json(authorizer.active().as_deref(), &authorizer.retired(), target.as_deref())
     }
 
-    fn history(&self) -> MutexGuard<'_, RollbackHistory> {
-        self.history.lock()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
-    async fn activate(
+    /// Activates a prepared policy. Its bundle, if there is one, is saved for a later rollback.
+    async fn activate_and_save(
         &self,
         next: PreparedPolicy,
         bundle: Option<PolicyBundle>,
@@ -250,14 +230,14 @@ impl Inner {
         let drain_timeout = next.context.limits.timeout + next.context.limits.queue_timeout + Duration::from_secs(2);
         let swap = {
             let mut history = self.history();
-            let ledger = Arc::clone(&self.state().signatures.ledger);
+            let ledger = self.signatures().ledger;
             if let Some(Err(error)) = next.origin.signed.map(|statement| ledger.record(&statement)) {
                 let digest = next.policy.digest().to_string();
                 return Err(self.fail(StageError::new(Stage::Active, error), Some(digest), &next.origin));
             }
             let digests = next.attachments.digests;
             history.active = Some((next.policy.clone(), next.attachments.clone()));
-            let swap = self.authorizer.activate_with(next.activation());
+            let swap = self.inner.authorizer.activate_with(next.activation());
             history.record_activation(RollbackEntry::new(digests, &swap.info));
             swap
         };
@@ -278,12 +258,11 @@ impl Inner {
 
     /// Continues the rollback history of the process before. Without it the gateway starts all the same.
     async fn load_history(&self, files: Option<PolicySource>) {
-        let Some(records) = self.records.clone() else { return };
-        let read = blocking(move || records.read::<Vec<RollbackEntry>>(&record_name(files.as_ref()))).await;
-        match read {
+        let Some(records) = self.inner.records.clone() else { return };
+        match blocking(move || records.read::<Vec<RollbackEntry>>(&record_name(files.as_ref()))).await {
             Ok(entries) => {
                 let entries = entries.unwrap_or_default();
-                self.state().status.previous_process = entries.iter().rev().map(PastActivation::from).collect();
+                self.state().status.previous_process = entries.iter().rev().cloned().collect();
                 self.history().load(entries);
             }
             Err(error) => {
@@ -294,7 +273,7 @@ impl Inner {
 
     /// Saves the active policy and the rollback history. The policy stays active if that fails.
     async fn save(&self, bundle: PolicyBundle) {
-        let Some(records) = self.records.clone() else { return };
+        let Some(records) = self.inner.records.clone() else { return };
         let files = self.state().source.files.clone();
         let unsaved = self.history().take_unsaved();
         let save = move || {
@@ -314,10 +293,18 @@ impl Inner {
         let StageError { stage, reason } = error;
         let error = Arc::new(ActivationError { stage, reason, time: now_ms(), digest, origin: origin.clone() });
         let (source, reason) = (&error.origin.source, &error.reason);
-        let active = self.authorizer.active().map(|info| info.digest.to_string()).unwrap_or_default();
+        let active = self.inner.authorizer.active().map(|info| info.digest.to_string()).unwrap_or_default();
         tracing::error!(source, stage = stage.as_str(), reason, active, "policy activation failed");
-        self.metrics.policy_activation_failed(stage.as_str());
+        self.inner.metrics.policy_activation_failed(stage.as_str());
         self.state().status.record_failure(&error);
         error
     }
+}
+
+/// Runs work that takes long or waits for a disk on a blocking thread. A panic is an error, too.
+async fn blocking<T: Send + 'static, E: Display>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(move || work().map_err(|error| error.to_string())).await;
+    done.unwrap_or_else(|error| Err(error.to_string()))
 }

@@ -4,17 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::task::JoinError;
 
 use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::policy_store::MAX_BLOB_BYTES;
 use crate::artifact::sequence_ledger::SignaturePolicy;
 use crate::artifact::signature::{Signature, SignatureError, Statement};
+use crate::policy::info::PolicyOrigin;
 use crate::policytest::file;
 use crate::policytest::file::file_access::FileAccess;
 use crate::policytest::file::parse_with_access;
 use crate::policytest::{TestSuite, run};
-use crate::rollout::prepared::PolicyAttachments;
+use crate::rollout::prepared::{PolicyAttachments, PreparedPolicy};
 use crate::rollout::requirements;
 use crate::rollout::stage::{Stage, StageError};
 use crate::wasm::compile::Compiler;
@@ -22,89 +24,83 @@ use crate::wasm::component::Policy;
 use crate::wasm::host::PolicyContext;
 use crate::wasm::load_error::{LoadError, MAX_COMPONENT_BYTES};
 
-/// Bytes of the test cases of a bundle.
+/// Largest test cases of a bundle in bytes.
 pub const MAX_CASES: usize = file::MAX_FILE_BYTES as usize;
 const _: () = assert!(
     MAX_COMPONENT_BYTES <= MAX_BLOB_BYTES && MAX_CASES as u64 <= MAX_BLOB_BYTES,
     "the policy store takes all bundles"
 );
-/// For all test cases together; those of the examples take some milliseconds. No other policy can be activated meanwhile.
+/// For all test cases of a policy; those of the examples take some milliseconds. No other policy can be activated meanwhile.
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Errors call test cases by this name, as they may have no file.
+/// Errors name test cases so, because they may have no file.
 const CASES_NAME: &str = "cases";
 
-/// Called with each stage that a policy reached.
-pub type ProgressFn = Arc<dyn Fn(Stage) + Send + Sync>;
+/// The stage that a policy has reached, if any.
+pub type ReachedStage = Arc<Mutex<Option<Stage>>>;
 
 /// All stages but the last, with what they check against.
 pub struct Pipeline {
     /// Compiles the component and runs its test cases.
     pub compiler: Compiler,
-    /// Who has to sign.
     pub signatures: SignaturePolicy,
-    /// Whether the configuration has to have what the policy requires.
+    /// Whether the configuration must have what the policy requires.
     pub checks_requirements: bool,
-    /// Learns how far the policy is.
-    pub progress: ProgressFn,
-}
-
-/// A policy that passed all stages but the last.
-pub struct PassedStages {
-    /// The compiled component.
-    pub policy: Policy,
-    /// What came with the component.
-    pub attachments: PolicyAttachments,
-    /// What was signed, if a signature is required.
-    pub signed: Option<Statement>,
+    pub reached: ReachedStage,
 }
 
 impl Pipeline {
     /// Takes a bundle through all stages but the last.
-    pub async fn run_stages(
+    pub async fn prepare(
         self,
         bundle: PolicyBundle,
         context: Arc<PolicyContext>,
-    ) -> Result<PassedStages, StageError> {
-        // On a thread of its own: digests, signatures and compilation take longer than a thread that serves streams has.
-        let run = move || self.load(&bundle).map(|passed| (passed, self));
-        let (passed, pipeline) = joined(tokio::task::spawn_blocking(run).await)?;
-        pipeline.revalidate(&passed.policy, &passed.attachments, &context).await?;
-        Ok(passed)
+        origin: PolicyOrigin,
+    ) -> Result<PreparedPolicy, StageError> {
+        // On a blocking thread: digests, signatures and compilation take longer than a thread that serves streams may be blocked.
+        let load = move || self.load(&bundle, context, origin).map(|prepared| (prepared, self));
+        let (prepared, pipeline) = joined(tokio::task::spawn_blocking(load).await)?;
+        pipeline.revalidate(&prepared).await?;
+        Ok(prepared)
     }
 
-    fn load(&self, bundle: &PolicyBundle) -> Result<PassedStages, StageError> {
+    fn load(
+        &self,
+        bundle: &PolicyBundle,
+        context: Arc<PolicyContext>,
+        origin: PolicyOrigin,
+    ) -> Result<PreparedPolicy, StageError> {
         check_sizes(bundle)?;
-        (self.progress)(Stage::Fetched);
+        self.reach(Stage::Fetched);
         let signed = verify(&self.signatures, bundle).map_err(|error| StageError::new(Stage::Verified, error))?;
-        (self.progress)(Stage::Verified);
+        self.reach(Stage::Verified);
         let attachments = attachments(bundle)?;
         let loaded = Policy::with_digest(&self.compiler, &bundle.component, bundle.digest);
         let policy = loaded.map_err(|error| StageError::new(failed_stage(&error), error))?;
-        (self.progress)(Stage::Compiled);
-        Ok(PassedStages { policy, attachments, signed })
+        self.reach(Stage::Compiled);
+        let sequence = signed.map(|statement| statement.sequence).or(origin.sequence);
+        Ok(PreparedPolicy { policy, context, origin: PolicyOrigin { sequence, signed, ..origin }, attachments })
     }
 
     /// The stages whose result depends on the configuration.
-    pub async fn revalidate(
-        &self,
-        policy: &Policy,
-        attachments: &PolicyAttachments,
-        context: &PolicyContext,
-    ) -> Result<(), StageError> {
-        let Some(suite) = attachments.suite.as_deref() else {
-            (self.progress)(Stage::Tested);
-            return Ok(());
-        };
-        let missing = requirements::missing(&suite.requires, &context.env);
-        if !missing.is_empty() && self.checks_requirements {
-            return Err(StageError::new(Stage::Linked, format!("it requires {}", missing.join("; and "))));
+    pub async fn revalidate(&self, next: &PreparedPolicy) -> Result<(), StageError> {
+        self.reach(Stage::Compiled);
+        if let Some(suite) = next.attachments.suite.as_deref() {
+            let missing = requirements::missing(&suite.requires, &next.context.env);
+            if !missing.is_empty() && self.checks_requirements {
+                return Err(StageError::new(Stage::Linked, format!("it requires {}", missing.join("; and "))));
+            }
+            self.reach(Stage::Linked);
+            let test = test(&self.compiler, &next.policy, suite, &next.context);
+            let tested = tokio::time::timeout(TEST_TIMEOUT, test).await;
+            let tested = tested.unwrap_or_else(|_| Err(format!("its test cases took longer than {TEST_TIMEOUT:?}")));
+            tested.map_err(|reason| StageError::new(Stage::Tested, reason))?;
         }
-        (self.progress)(Stage::Linked);
-        let tested = tokio::time::timeout(TEST_TIMEOUT, test(&self.compiler, policy, suite, context)).await;
-        let tested = tested.unwrap_or_else(|_| Err(format!("its test cases took longer than {TEST_TIMEOUT:?}")));
-        tested.map_err(|reason| StageError::new(Stage::Tested, reason))?;
-        (self.progress)(Stage::Tested);
+        self.reach(Stage::Tested);
         Ok(())
+    }
+
+    fn reach(&self, stage: Stage) {
+        *self.reached.lock() = Some(stage);
     }
 }
 
@@ -136,7 +132,7 @@ fn attachments(bundle: &PolicyBundle) -> Result<PolicyAttachments, StageError> {
     Ok(PolicyAttachments { suite, digests: bundle.digests() })
 }
 
-/// Checks a bundle's signature. Returns what was signed, if a signature is required.
+/// Checks a bundle's signature. Returns the signed statement, if a signature is required.
 pub fn verify(signatures: &SignaturePolicy, bundle: &PolicyBundle) -> Result<Option<Statement>, SignatureError> {
     let signature = bundle.signature.as_ref().map(|text| Signature::parse(text.as_bytes())).transpose()?;
     signatures.verify(bundle.digest, bundle.cases.as_deref(), signature.as_ref())

@@ -64,7 +64,7 @@ impl Reloader {
         load: LoadFn,
     ) -> Self {
         let (config, context, file_required) =
-            (Arc::clone(&startup), rollout.0.authorizer.context(), files.first_existed());
+            (Arc::clone(&startup), rollout.inner.authorizer.context(), files.first_existed());
         Self { rollout, store, startup, options, load, files, file_required, config, context, last_failed: false }
     }
 
@@ -85,14 +85,14 @@ impl Reloader {
     }
 
     fn paths(&self) -> Vec<PathBuf> {
-        let policy = self.rollout.0.state().source.files.clone();
+        let policy = self.rollout.state().source.files.clone();
         let mut paths: Vec<_> = policy.iter().flat_map(PolicySource::paths).collect();
         paths.extend_from_slice(self.files.paths());
         paths
     }
 
     fn policy_changed(&self) -> bool {
-        let source = self.rollout.0.state().source.clone();
+        let source = self.rollout.state().source.clone();
         source.files.is_some_and(|files| files.fingerprint() != source.fingerprint)
     }
 
@@ -114,7 +114,7 @@ impl Reloader {
         if requested || self.files.has_changed() {
             self.reload_configuration(requested).await;
         }
-        if self.rollout.0.authorizer.compiler().is_some() {
+        if self.rollout.inner.authorizer.compiler().is_some() {
             self.reload_policy(requested).await;
         }
     }
@@ -136,14 +136,14 @@ impl Reloader {
         if error.is_none() && !needs_restart.is_empty() {
             tracing::warn!(options = needs_restart.join(", "), "changed options take effect at the next start");
         }
-        self.rollout.0.state().status.configuration =
+        self.rollout.state().status.configuration =
             ConfigurationStatus { read_at: Some(now_ms()), error, needs_restart };
     }
 
     /// Reads the configuration, and does everything that can fail before it is applied.
     async fn read_and_open(&mut self, path: &str, requested: bool) -> Result<(Config, AuditWriters), String> {
         let config = self.read(path, requested).await?;
-        let (audit, settings) = (Arc::clone(&self.rollout.0.observers.audit), config.live.decisions.clone());
+        let (audit, settings) = (Arc::clone(&self.rollout.inner.observers.audit), config.live.decisions.clone());
         let open = move || audit.open(settings).map_err(|error| format!("{:#}", anyhow::Error::new(error)));
         Ok((config, blocking(open).await?))
     }
@@ -180,7 +180,7 @@ impl Reloader {
     }
 
     fn apply(&mut self, mut config: Config, writers: AuditWriters) {
-        self.rollout.0.observers.audit.install(writers);
+        self.rollout.inner.observers.audit.install(writers);
         let live = config.live_in(&self.startup, &self.options.borrow());
         self.options.send_replace(live);
         config.keep_from(&self.config);
@@ -191,7 +191,7 @@ impl Reloader {
             self.context = Arc::new(config.context(Arc::clone(&self.store), &self.startup.limits));
         }
         if let (Some(files), Some(_)) = (PolicySource::of(&config), PolicySource::of(&self.startup)) {
-            let source = &mut self.rollout.0.state().source;
+            let source = &mut self.rollout.state().source;
             if source.files.as_ref() != Some(&files) {
                 source.files = Some(files);
                 source.fingerprint = Fingerprint::default();
@@ -206,12 +206,13 @@ impl Reloader {
         let rollout = self.rollout.clone();
         // Another activation may be in progress that replaces the file.
         let guard = rollout.lock_activation().await;
-        let authorizer = &rollout.0.authorizer;
-        // A removed key signs nothing from now on, whatever the stages say of what it signed before.
-        let new_trust = !Arc::ptr_eq(&rollout.signatures().trusted_keys, &self.config.rollout.trust);
-        guard.trust(&self.config.rollout.trust);
+        let authorizer = &rollout.inner.authorizer;
+        // A removed key signs nothing from now on, whatever the stages find.
+        let trust = Arc::clone(&self.config.rollout.trust);
+        let new_trust = !Arc::ptr_eq(&rollout.signatures().trusted_keys, &trust);
+        rollout.state().signatures.trusted_keys = trust;
         let new_context = !Arc::ptr_eq(&authorizer.context(), &self.context);
-        let files = rollout.0.state().source.files.clone();
+        let files = rollout.state().source.files.clone();
         if let Some(files) = files {
             if self.is_due(&files, requested || new_context || new_trust) {
                 self.last_failed = self.activate_file(&guard, files).await.is_err();
@@ -225,7 +226,7 @@ impl Reloader {
         match guard.revalidate_active(Arc::clone(&self.context)).await {
             Ok(Some(next)) => {
                 // A failure is in the log and in the status.
-                let _ = guard.activate(next, None).await;
+                let _ = rollout.activate_and_save(next, None).await;
             }
             Ok(None) => authorizer.set_initial_context(Arc::clone(&self.context)),
             Err(_) => {}
@@ -235,7 +236,7 @@ impl Reloader {
     /// Whether the policy's file has to be read: it changed, or its last activation failed and may succeed now.
     fn is_due(&self, files: &PolicySource, retry: bool) -> bool {
         let fingerprint = files.fingerprint();
-        let source = &mut self.rollout.0.state().source;
+        let source = &mut self.rollout.state().source;
         let changed = fingerprint != source.fingerprint;
         if fingerprint.first_exists() {
             return changed || (retry && self.last_failed);
@@ -255,18 +256,18 @@ impl Reloader {
     ) -> Result<(), Arc<ActivationError>> {
         // Also if it cannot be read: it is not tried again before it changes.
         let fingerprint = files.fingerprint();
-        self.rollout.0.state().source.fingerprint = fingerprint;
+        self.rollout.state().source.fingerprint = fingerprint;
         let origin = files.origin();
         let bundle = self.rollout.fetch(files).await?;
-        let is_active = self.rollout.0.authorizer.active().is_some_and(|info| {
+        let is_active = self.rollout.inner.authorizer.active().is_some_and(|info| {
             let same = *info.digest == *bundle.digest() && info.cases.as_deref() == bundle.cases_digest().as_deref();
             same && info.origin.persisted
         });
         if is_active {
-            return guard.verify(&bundle, &origin).await;
+            return guard.verify(bundle, &origin).await;
         }
-        let next = guard.prepare(&bundle, Arc::clone(&self.context), origin).await?;
-        guard.activate(next, Some(bundle)).await.map(drop)
+        let next = guard.prepare(bundle.clone(), Arc::clone(&self.context), origin).await?;
+        self.rollout.activate_and_save(next, Some(bundle)).await.map(drop)
     }
 
     /// Reports if a restart would not accept the files, because the trusted keys changed. The active policy stays.
@@ -274,7 +275,7 @@ impl Reloader {
         let origin = files.origin();
         // A failure is in the log and in the status.
         if let Ok((bundle, _)) = self.rollout.read(files).await {
-            let _ = guard.verify(&bundle, &origin).await;
+            let _ = guard.verify(bundle, &origin).await;
         }
     }
 }

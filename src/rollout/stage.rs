@@ -42,14 +42,8 @@ impl Stage {
 
     /// The stage after this one.
     #[must_use]
-    pub const fn next(self) -> Self {
-        match self {
-            Self::Fetched => Self::Verified,
-            Self::Verified => Self::Compiled,
-            Self::Compiled => Self::Linked,
-            Self::Linked => Self::Tested,
-            Self::Tested | Self::Active => Self::Active,
-        }
+    pub fn next(self) -> Self {
+        Self::ALL.into_iter().find(|stage| *stage > self).unwrap_or(Self::Active)
     }
 }
 

@@ -3,16 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::artifact::bundle::BundleDigests;
-use crate::artifact::digest::Digest;
 use crate::authz::active::RetiredGeneration;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
+use crate::rollout::pipeline::ReachedStage;
 use crate::rollout::rollback_history::RollbackEntry;
-use crate::rollout::stage::{ActivationError, Stage};
+use crate::rollout::stage::ActivationError;
 
 /// Activations that are listed, and failures.
 const MAX_HISTORY: usize = 32;
@@ -21,7 +19,7 @@ const MAX_HISTORY: usize = 32;
 #[derive(Clone, Debug, Default)]
 pub struct RolloutStatus {
     /// The activations before this process began, the latest first.
-    pub previous_process: Vec<PastActivation>,
+    pub previous_process: Vec<RollbackEntry>,
     /// The activations of this process, the latest first.
     pub activations: VecDeque<Arc<PolicyInfo>>,
     /// Policies that were not activated, the latest first.
@@ -32,43 +30,17 @@ pub struct RolloutStatus {
     pub configuration: ConfigurationStatus,
 }
 
-/// A policy that was active before this process began.
-#[derive(Clone, Debug, Serialize)]
-pub struct PastActivation {
-    /// `sha256:…` of the component.
-    pub digest: Digest,
-    /// `sha256:…` of its test cases.
-    pub cases: Option<Digest>,
-    /// Active since, ms since 1970.
-    pub since: u64,
-    /// Where it came from.
-    pub source: String,
-}
-
-impl From<&RollbackEntry> for PastActivation {
-    fn from(entry: &RollbackEntry) -> Self {
-        let BundleDigests { component: digest, cases, .. } = entry.bundle;
-        Self { digest, cases, since: entry.since, source: entry.source.clone() }
-    }
-}
-
 /// A policy in the pipeline.
 #[derive(Clone, Debug)]
 pub struct PendingActivation {
     /// `sha256:…` of the component.
     pub digest: String,
-    /// The stage that it has reached, if any. The task that runs the stages writes it.
-    pub stage: Arc<Mutex<Option<Stage>>>,
+    /// The task that runs the stages writes it.
+    pub stage: ReachedStage,
     /// In the pipeline since, ms since 1970.
     pub since: u64,
     /// Where it comes from.
     pub origin: PolicyOrigin,
-}
-
-impl PendingActivation {
-    fn to_json(&self) -> Value {
-        json!({ "digest": self.digest, "stage": *self.stage.lock(), "since": self.since, "source": self.origin.source })
-    }
 }
 
 /// The configuration as it was read last.
@@ -104,15 +76,23 @@ impl RolloutStatus {
             value["decisions_in_progress"] = old.decisions.into();
             value
         };
+        let pending = |pending: &PendingActivation| {
+            let PendingActivation { digest, stage, since, origin } = pending;
+            json!({ "digest": digest, "stage": *stage.lock(), "since": since, "source": origin.source })
+        };
+        let past = |entry: &RollbackEntry| {
+            let RollbackEntry { bundle, since, source } = entry;
+            json!({ "digest": bundle.component, "cases": bundle.cases, "since": since, "source": source })
+        };
         json!({
             "active": active,
-            "pending": self.pending.as_ref().map(PendingActivation::to_json),
+            "pending": self.pending.as_ref().map(pending),
             "last_failure": self.failures.front().map(|error| &**error),
             "retired": retired.iter().map(with_decisions).collect::<Vec<_>>(),
             "rollback_target": rollback_target,
             "configuration": self.configuration,
             "history": self.activations.iter().map(|info| &**info).collect::<Vec<_>>(),
-            "previous_process": self.previous_process,
+            "previous_process": self.previous_process.iter().map(past).collect::<Vec<_>>(),
             "failures": self.failures.iter().map(|error| &**error).collect::<Vec<_>>(),
         })
     }

@@ -13,7 +13,6 @@ use crate::config::Config;
 use crate::config::reloadable::{Live, Options};
 use crate::fleet::commands::Commands;
 use crate::fleet::node::Fleet;
-use crate::fleet::revocation;
 use crate::fleet::revocation::RevocationService;
 use crate::policy::Failure;
 use crate::rollout::Rollout;
@@ -105,11 +104,10 @@ impl App {
         let streams = StreamRegistry::new(config.stream.max_streams);
         let keys = config.fleet_keys.clone();
         let records = config.node_records(&node);
-        let commands = Commands::new(&hub, keys.clone(), node);
-        let revocations =
-            RevocationService::new(Arc::clone(&authorizer), streams.clone(), Arc::clone(hub.store()), keys);
+        let store = Arc::clone(hub.store());
+        let revocations = RevocationService::new(Arc::clone(&authorizer), streams.clone(), store, keys.clone());
         let revocations = Arc::new(revocations);
-        commands.register(revocation::KINDS, Arc::<RevocationService>::clone(&revocations));
+        let commands = Commands::new(&hub, keys, node, Arc::<RevocationService>::clone(&revocations));
         Self {
             revocations,
             streams,

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -21,7 +20,7 @@ use crate::store::{EventStore, Limits, Retention, StoreError};
 
 /// The event name of a command.
 const COMMAND_EVENT: &str = "command";
-/// Commands in the stream. A node that misses more of them resynchronizes.
+/// Commands that the stream keeps. A node that misses more of them resynchronizes.
 const MAX_COMMANDS: u64 = 10_000;
 /// Replies to one command that the store keeps.
 const MAX_REPLIES: u64 = 1_000;
@@ -29,10 +28,13 @@ const MAX_REPLIES: u64 = 1_000;
 const REPLY_EXPIRY_SECONDS: u64 = 60;
 /// Time between two reads of the replies to a command.
 const REPLY_POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Entries of one read.
+const MAX_READ_ENTRIES: usize = 256;
 /// Bytes of one read.
 const MAX_READ_BYTES: usize = 256 << 10;
 /// Bytes of one command.
 const MAX_COMMAND_BYTES: usize = 64 << 10;
+const READ_LIMITS: Limits = Limits { entries: MAX_READ_ENTRIES, bytes: MAX_READ_BYTES, max_event: MAX_COMMAND_BYTES };
 
 /// Why the handlers have to resynchronize.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,53 +49,35 @@ pub enum ResyncReason {
     StoreReset,
 }
 
-/// A command that was read from the stream.
-#[derive(Debug)]
-pub struct ReceivedCommand<'a> {
-    /// The entry's id.
-    pub id: StreamId,
-    /// Its fields, with its `kind`.
-    pub fields: &'a Map<String, Value>,
-}
-
-/// Executes commands of some kinds.
+/// Executes commands.
 #[async_trait]
 pub trait CommandHandler: Send + Sync {
-    /// Executes a command. No channel delivers events before this returns, so it must neither block nor wait. The value is the reply to
-    /// the sender; an error says what is wrong with the command.
-    fn handle(&self, command: &ReceivedCommand<'_>) -> Result<Option<Value>, String>;
+    /// Executes a command, a JSON object. No channel delivers events before this returns, so it must neither block nor wait. The value is
+    /// the reply to the sender; an error says what is wrong with the command.
+    fn handle(&self, command: &str) -> Result<Value, String>;
 
     /// Reads the state that missed commands would have set. No channel delivers events before it succeeds.
     async fn resync(&self, reason: ResyncReason) -> Result<(), StoreError>;
 }
 
-/// Reads the fleet's commands on this node, and passes them to the handlers.
+/// Reads the fleet's commands on this node, and passes them to the handler.
 pub struct Commands {
     store: Arc<dyn EventStore>,
     barrier: Arc<CommandBarrier>,
     keys: FleetKeys,
     node: String,
-    handlers: Mutex<Vec<RegisteredHandler>>,
+    handler: Arc<dyn CommandHandler>,
 }
-
-/// The kinds of command that a handler executes.
-type RegisteredHandler = (&'static [&'static str], Arc<dyn CommandHandler>);
 
 impl Commands {
     /// The commands of the fleet with these keys, for a node of this name. Until [`Self::run`] has read them to their end, the hub's
     /// channels wait.
     #[must_use]
-    pub fn new(hub: &Hub, keys: FleetKeys, node: String) -> Self {
+    pub fn new(hub: &Hub, keys: FleetKeys, node: String, handler: Arc<dyn CommandHandler>) -> Self {
         let barrier = hub.add_barrier(&keys.commands());
-        Self { store: Arc::clone(hub.store()), barrier, keys, node, handlers: Mutex::default() }
+        Self { store: Arc::clone(hub.store()), barrier, keys, node, handler }
     }
 
-    /// Adds a handler of these kinds. Call it before [`Self::run`].
-    pub fn register(&self, kinds: &'static [&'static str], handler: Arc<dyn CommandHandler>) {
-        self.handlers.lock().push((kinds, handler));
-    }
-
-    /// The names of the fleet's keys.
     #[must_use]
     pub const fn keys(&self) -> &FleetKeys {
         &self.keys
@@ -115,16 +99,6 @@ impl Commands {
     pub async fn wait_synced(&self) {
         self.barrier.wait_synced().await;
     }
-
-    fn handlers(&self) -> Vec<RegisteredHandler> {
-        self.handlers.lock().clone()
-    }
-}
-
-/// Sends a command, which is an object with a `kind`, to all nodes.
-pub async fn send(store: &dyn EventStore, keys: &FleetKeys, command: &Value) -> Result<StreamId, StoreError> {
-    let retention = Retention { max_length: Some(MAX_COMMANDS), expire_seconds: None };
-    store.emit(&keys.commands(), &NewEvent::new(COMMAND_EVENT, command), retention).await
 }
 
 /// The nodes' replies to a command.
@@ -136,7 +110,7 @@ pub struct CommandReplies {
     pub missing: usize,
 }
 
-/// Sends a command to all nodes, and waits until every subscribed node has replied, or until the timeout.
+/// Sends a command, a JSON object with a `kind`, to all nodes, and waits until every subscribed node has replied, or until the timeout.
 pub async fn send_and_wait(
     store: &dyn EventStore,
     keys: &FleetKeys,
@@ -149,15 +123,15 @@ pub async fn send_and_wait(
         Reply::Int(count) => usize::try_from(count).unwrap_or(0),
         _ => 0,
     };
-    let id = send(store, keys, command).await?;
+    let retention = Retention { max_length: Some(MAX_COMMANDS), expire_seconds: None };
+    let id = store.emit(&keys.commands(), &NewEvent::new(COMMAND_EVENT, command), retention).await?;
     let key = keys.command_replies(id);
     let until = Instant::now() + timeout;
     let (mut replies, mut after, mut received) = (CommandReplies::default(), StreamId::ZERO, 0);
     while received < subscribed && Instant::now() < until {
         tokio::time::sleep(REPLY_POLL_INTERVAL).await;
-        let limits = Limits { entries: 256, bytes: MAX_READ_BYTES, max_event: MAX_COMMAND_BYTES };
         // The command was sent already, so an error of this read must not look like an error of the command.
-        let Ok(Ok(page)) = tokio::time::timeout_at(until, store.read(&key, after, limits)).await else { continue };
+        let Ok(Ok(page)) = tokio::time::timeout_at(until, store.read(&key, after, READ_LIMITS)).await else { continue };
         for (at, body) in page.entries {
             after = at;
             received += 1;

@@ -1,15 +1,12 @@
-//! Reads the fleet's commands from the store, and passes them to the handlers.
+//! Reads the fleet's commands from the store, and passes them to the handler.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::event::{Body, NewEvent, StreamId};
-use crate::fleet::commands::{
-    COMMAND_EVENT, Commands, MAX_COMMAND_BYTES, MAX_READ_BYTES, MAX_REPLIES, REPLY_EXPIRY_SECONDS, ReceivedCommand,
-    ResyncReason,
-};
+use crate::fleet::commands::{COMMAND_EVENT, Commands, MAX_REPLIES, READ_LIMITS, REPLY_EXPIRY_SECONDS, ResyncReason};
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::{EventStore, Limits, Retention, StoreError};
 use crate::util::backoff::Backoff;
@@ -22,8 +19,6 @@ const MIN_RETRY_DELAY: Duration = Duration::from_millis(50);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Poll intervals without a subscription, after which an error is logged.
 const MAX_UNSUBSCRIBED_INTERVALS: u32 = 4;
-/// Entries of one read.
-const MAX_READ_ENTRIES: usize = 256;
 /// Replies to the commands of one batch.
 const MAX_REPLIES_PER_BATCH: usize = 64;
 
@@ -45,14 +40,6 @@ struct Batch {
     replies: Vec<CommandReply>,
     /// Entries that are not valid commands. Only the first of them and their number are logged, so that many of them do not fill the log.
     skipped: u64,
-}
-
-impl Batch {
-    /// Counts an entry that is skipped; true if it is to be logged.
-    const fn skip(&mut self) -> bool {
-        self.skipped += 1;
-        self.skipped == 1
-    }
 }
 
 impl Commands {
@@ -111,8 +98,7 @@ impl Commands {
                 *position = Some(self.resync(ResyncReason::Start).await?);
                 continue;
             };
-            let limits = Limits { entries: MAX_READ_ENTRIES, bytes: MAX_READ_BYTES, max_event: MAX_COMMAND_BYTES };
-            let page = self.store.read(&self.keys.commands(), read.at, limits).await?;
+            let page = self.store.read(&self.keys.commands(), read.at, READ_LIMITS).await?;
             let state = page.stream.unwrap_or_default();
             if state.last < read.at || state.added < read.added {
                 *read = self.resync(ResyncReason::StoreReset).await?;
@@ -135,46 +121,33 @@ impl Commands {
         }
     }
 
-    /// Skips to the end of the stream, after all handlers have resynchronized.
+    /// Skips to the end of the stream, after the handler has resynchronized.
     async fn resync(&self, reason: ResyncReason) -> Result<Position, StoreError> {
         match reason {
             ResyncReason::First | ResyncReason::Start => {}
             ResyncReason::Missed => tracing::warn!("commands of the fleet were trimmed before they were read here"),
             ResyncReason::StoreReset => tracing::warn!("the store holds fewer commands of the fleet than it did"),
         }
-        // Commands after this position are read. The state that the handlers read next contains the effect of those before.
-        let limits = Limits { entries: 0, bytes: MAX_READ_BYTES, max_event: MAX_COMMAND_BYTES };
+        // Commands after this position are read. The state that the handler reads next contains the effect of those before.
+        let limits = Limits { entries: 0, ..READ_LIMITS };
         let state = self.store.read(&self.keys.commands(), StreamId::ZERO, limits).await?.stream.unwrap_or_default();
         let reason = if reason == ResyncReason::Start && state.added == 0 { ResyncReason::First } else { reason };
-        for (_, handler) in self.handlers() {
-            handler.resync(reason).await?;
-        }
+        self.handler.resync(reason).await?;
         Ok(Position { at: state.last, added: state.added })
     }
 
     fn handle(&self, id: StreamId, body: &Body, batch: &mut Batch) {
-        let fields: Map<String, Value> = match body {
-            Body::Event { event, data, .. } if event == COMMAND_EVENT => serde_json::from_str(data).unwrap_or_default(),
-            _ => Map::new(),
+        let result = match body {
+            Body::Event { event, data, .. } if event == COMMAND_EVENT => self.handler.handle(data),
+            _ => Err("it is not a command".into()),
         };
-        let Some(kind) = fields.get("kind").and_then(Value::as_str) else {
-            if batch.skip() {
-                let key = self.keys.commands();
-                tracing::warn!(%id, "an entry of {key} is not a command: it is skipped");
-            }
-            return;
-        };
-        let Some((_, handler)) = self.handlers().into_iter().find(|(kinds, _)| kinds.contains(&kind)) else {
-            if batch.skip() {
-                tracing::warn!(%id, kind, "this version does not know the kind of a command: it is skipped");
-            }
-            return;
-        };
-        match handler.handle(&ReceivedCommand { id, fields: &fields }) {
-            Ok(reply) => batch.replies.extend(reply.map(|reply| (id, reply))),
+        match result {
+            Ok(reply) => batch.replies.push((id, reply)),
             Err(reason) => {
-                if batch.skip() {
-                    tracing::error!(%id, kind, reason, "a command is not valid: it is skipped");
+                batch.skipped += 1;
+                if batch.skipped == 1 {
+                    let key = self.keys.commands();
+                    tracing::error!(%id, reason, "an entry of {key} is not a valid command of this version: it is skipped");
                 }
             }
         }

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::fleet::heartbeat::{FollowedShadow, NodeContext, PolicyRecords, StateChange};
 use crate::fleet::record;
 use crate::fleet::record::{PrepareFailure, ShadowPush};
+use crate::rollout::shadow::ShadowOwner;
 use crate::rollout::stage::Stage;
 use crate::shadow::shadow_policy::{ShadowPolicy, ShadowSampling};
 
@@ -91,7 +92,8 @@ impl ShadowFollower {
             .map_err(|missing| (PrepareFailure::new(Stage::Fetched, &missing), Some(missing.retry_delay())))?;
         record.check_sequence().map_err(|failure| (failure, None))?;
         let sampling = ShadowSampling { share: share.into(), concurrency: self.node.shadow_concurrency };
-        let started = self.node.rollout.start_fleet_shadow(bundle, record.origin("fleet"), sampling).await;
+        let origin = record.origin("fleet");
+        let started = self.node.rollout.start_shadow_of(ShadowOwner::Fleet, bundle, origin, sampling).await;
         started.map_err(|error| (PrepareFailure::new(error.stage, &error.reason), None))
     }
 }
