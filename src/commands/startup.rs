@@ -20,7 +20,7 @@ use crate::config::{Config, StoreConfig};
 use crate::fleet::heartbeat::NodeContext;
 use crate::fleet::local_cache::LocalCache;
 use crate::fleet::node::Fleet;
-use crate::rollout::observers::Observers;
+use crate::rollout::Observers;
 use crate::rollout::reload::{LoadFn, Reloader};
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::ActivationError;

@@ -13,7 +13,7 @@ use crate::fleet::record;
 use crate::fleet::record::{
     ActiveRecord, FAILED_STAGE_RETRY_DELAY, MissingBlob, PendingPush, PrepareFailure, PrepareReport, STORE_RETRY_DELAY,
 };
-use crate::rollout::prepared::PreparedPolicy;
+use crate::rollout::pipeline::PreparedPolicy;
 use crate::rollout::stage::Stage;
 
 /// Attempts to write a report while the store is unavailable: the push waits for it.
@@ -72,30 +72,21 @@ impl ActiveFollower {
             Err(error) => error.to_string(),
         };
         match self.activate_cached().await {
-            Ok(true) => {
-                tracing::warn!(reason, "this node starts with the policy in its local cache");
-            }
-            Ok(false) => tracing::error!(reason, "no policy is active: all requests are refused"),
-            Err(error) => {
-                tracing::error!(
-                    reason,
-                    error,
-                    "no policy is active and the one in the local cache cannot be used: all requests are refused"
-                );
-            }
+            Ok(()) => tracing::warn!(reason, "this node starts with the policy in its local cache"),
+            Err(error) => tracing::error!(reason, error, "no policy is active: all requests are refused"),
         }
         self.error = Some(reason);
         self.publish().await;
     }
 
-    /// Activates the policy in the local cache; false if it is empty.
-    async fn activate_cached(&mut self) -> Result<bool, String> {
-        let Some(record) = self.cache.active_record()? else { return Ok(false) };
+    /// Activates the policy in the local cache.
+    async fn activate_cached(&mut self) -> Result<(), String> {
+        let record = self.cache.active_record()?.ok_or("the local cache is empty")?;
         let bundle = self.cache.bundle(&record)?;
         let next = self.run_stages(&record, bundle, "fleet (local cache)").await.map_err(|failure| failure.reason)?;
         self.node.rollout.activate(next).await.map_err(|error| error.to_string())?;
         self.applied = Some(record);
-        Ok(true)
+        Ok(())
     }
 
     pub async fn run(mut self, mut records: watch::Receiver<PolicyRecords>) {

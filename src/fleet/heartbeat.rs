@@ -91,6 +91,10 @@ struct NodeState {
     shadow: Option<FollowedShadow>,
     /// The first part of the last heartbeat that the store refused.
     store_error: Option<String>,
+    /// Whether a status of this process is in the store.
+    is_announced: bool,
+    is_store_unavailable: bool,
+    is_duplicate_reported: bool,
 }
 
 impl NodeState {
@@ -155,10 +159,6 @@ pub struct Heartbeat {
     changes: mpsc::Receiver<StateChange>,
     records: watch::Sender<PolicyRecords>,
     status: watch::Sender<NodeStatus>,
-    /// Whether a status of this process is in the store.
-    is_announced: bool,
-    is_store_unavailable: bool,
-    is_duplicate_reported: bool,
 }
 
 impl Heartbeat {
@@ -166,16 +166,7 @@ impl Heartbeat {
     pub fn new(node: Arc<NodeContext>, changes: mpsc::Receiver<StateChange>) -> Self {
         let state = NodeState::default();
         let (records, status) = (watch::Sender::default(), watch::Sender::new(state.status(&node)));
-        Self {
-            node,
-            state,
-            changes,
-            records,
-            status,
-            is_announced: false,
-            is_store_unavailable: false,
-            is_duplicate_reported: false,
-        }
+        Self { node, state, changes, records, status }
     }
 
     /// The policy records. A change is seen by those who subscribe before the heartbeat that reads it.
@@ -213,11 +204,11 @@ impl Heartbeat {
         self.status.send_replace(status);
         match self.node.store.heartbeat(&self.node.name, &json, STATUS_EXPIRY, now_ms()).await {
             Ok(reply) => {
-                self.is_store_unavailable = false;
+                self.state.is_store_unavailable = false;
                 self.apply_reply(reply);
-                self.is_announced = true;
+                self.state.is_announced = true;
             }
-            Err(error) if !std::mem::replace(&mut self.is_store_unavailable, true) => {
+            Err(error) if !std::mem::replace(&mut self.state.is_store_unavailable, true) => {
                 tracing::warn!(%error, "heartbeats fail: the fleet will treat this node as dead");
             }
             Err(_) => {}
@@ -262,7 +253,7 @@ impl Heartbeat {
     /// Logs once if another process has overwritten the status under this node's name.
     fn report_duplicate(&mut self, previous: &[u8]) {
         let is_own = record::parse::<NodeStatus>(previous).map_or(true, |status| status.instance == self.node.instance);
-        if self.is_announced && !is_own && !std::mem::replace(&mut self.is_duplicate_reported, true) {
+        if self.state.is_announced && !is_own && !std::mem::replace(&mut self.state.is_duplicate_reported, true) {
             tracing::error!(
                 node = self.node.name,
                 "another node has this name too: set fleet.node-name on both, or pushes cannot count them"

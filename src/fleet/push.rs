@@ -79,7 +79,7 @@ pub struct NodeFailure {
     pub failure: PrepareFailure,
 }
 
-/// Why a push failed. Only `Replaced`, `CommitUnknown` and `ActivationTimeout` can follow a commit.
+/// Why a push failed. Only `Replaced`, `CommitLost`, `CommitUnknown` and `ActivationTimeout` can follow a commit.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
     #[error(transparent)]
@@ -115,9 +115,10 @@ pub enum PushError {
     /// The pending record or a blob has expired.
     #[error("the store lost this push before the commit: nothing was changed; try again")]
     Expired,
-    /// Another record is the active one, with this sequence, or none.
-    #[error("the push was committed, and then {}", describe_replacement(*.0))]
-    Replaced(Option<u64>),
+    #[error("the push was committed, and then another push replaced it, sequence {0}")]
+    Replaced(u64),
+    #[error("the push was committed, and then the store lost it; some nodes may have activated it: push it again")]
+    CommitLost,
     /// The store did not answer at the commit or after it.
     #[error(
         "the store did not answer to the commit: `tidegate policy status` shows whether the policy is active, and where: {0}"
@@ -129,13 +130,6 @@ pub enum PushError {
         /// The names of the nodes, with their errors.
         nodes: Vec<String>,
     },
-}
-
-fn describe_replacement(sequence: Option<u64>) -> String {
-    sequence.map_or_else(
-        || "the store lost it; some nodes may have activated it: push it again".into(),
-        |sequence| format!("another push replaced it, sequence {sequence}"),
-    )
 }
 
 /// Names each failure once, with all nodes that have it.
@@ -317,8 +311,9 @@ async fn wait_activated(
             Err(error) if is_over => return Err(PushError::CommitUnknown(error)),
             Err(_) => {}
             // A node that has not read the record yet will not read it any more.
-            Ok((_, now)) if now.as_ref().map(|now| &now.push_id) != Some(&record.push_id) => {
-                return Err(PushError::Replaced(now.map(|now| now.sequence)));
+            Ok((_, None)) => return Err(PushError::CommitLost),
+            Ok((_, Some(active))) if active.push_id != record.push_id => {
+                return Err(PushError::Replaced(active.sequence));
             }
             Ok((live, _)) => {
                 let (done, waiting): (Vec<NodeStatus>, Vec<NodeStatus>) =

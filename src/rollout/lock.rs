@@ -7,11 +7,10 @@ use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::sequence_ledger::SignaturePolicy;
 use crate::authz::evaluate::CountGuard;
 use crate::policy::info::PolicyOrigin;
-use crate::rollout::pipeline::{self, Pipeline, ReachedStage};
-use crate::rollout::prepared::PreparedPolicy;
-use crate::rollout::stage::{ActivationError, Stage, StageError};
+use crate::rollout::Rollout;
+use crate::rollout::pipeline::{Pipeline, PreparedPolicy, ReachedStage, verify};
+use crate::rollout::stage::{ActivationResult, Stage, StageError};
 use crate::rollout::status::PendingActivation;
-use crate::rollout::{Rollout, blocking};
 use crate::util::clock::now_ms;
 use crate::wasm::host::PolicyContext;
 
@@ -40,38 +39,21 @@ impl Rollout {
 
 impl ActivationGuard<'_> {
     /// Takes a bundle through all stages but the last.
-    pub async fn prepare(
-        &self,
-        bundle: PolicyBundle,
-        context: Arc<PolicyContext>,
-        origin: PolicyOrigin,
-    ) -> Result<PreparedPolicy, Arc<ActivationError>> {
-        self.prepare_signed(self.rollout.signatures(), bundle, context, origin).await
-    }
-
-    /// The same with another signature policy.
-    pub(super) async fn prepare_signed(
+    pub(super) async fn prepare(
         &self,
         signatures: SignaturePolicy,
         bundle: PolicyBundle,
         context: Arc<PolicyContext>,
         origin: PolicyOrigin,
-    ) -> Result<PreparedPolicy, Arc<ActivationError>> {
+    ) -> ActivationResult<PreparedPolicy> {
         let (digest, from) = (bundle.digest(), origin.clone());
         self.run(signatures, digest, &from, |pipeline| pipeline.prepare(bundle, context, origin)).await
     }
 
     /// Takes the active policy through the stages that depend on the configuration; `None` where no policy is active.
-    pub async fn revalidate_active(
-        &self,
-        context: Arc<PolicyContext>,
-    ) -> Result<Option<PreparedPolicy>, Arc<ActivationError>> {
-        let active = self.rollout.history().active.clone();
-        let (Some((policy, attachments)), Some(info)) = (active, self.rollout.inner.authorizer.active()) else {
-            return Ok(None);
-        };
-        let origin = info.origin.clone();
-        self.revalidate(None, PreparedPolicy { policy, context, origin, attachments }).await.map(Some)
+    pub async fn revalidate_active(&self, context: Arc<PolicyContext>) -> ActivationResult<Option<PreparedPolicy>> {
+        let Some(active) = self.rollout.history().active.clone() else { return Ok(None) };
+        self.revalidate(None, PreparedPolicy { context, ..active }).await.map(Some)
     }
 
     /// Takes a compiled policy through the stages that depend on the configuration. With its bundle, the signature is checked, too.
@@ -79,12 +61,11 @@ impl ActivationGuard<'_> {
         &self,
         bundle: Option<PolicyBundle>,
         mut next: PreparedPolicy,
-    ) -> Result<PreparedPolicy, Arc<ActivationError>> {
+    ) -> ActivationResult<PreparedPolicy> {
         let (digest, origin) = (next.policy.digest().to_string(), next.origin.clone());
         let stages = async move |pipeline: Pipeline| {
             if let Some(bundle) = bundle {
-                let verified = pipeline::verify(&pipeline.signatures, &bundle);
-                next.origin.signed = verified.map_err(|error| StageError::new(Stage::Verified, error))?;
+                next.origin.signed = verify(&pipeline.signatures, &bundle)?;
             }
             pipeline.revalidate(&next).await?;
             Ok(next)
@@ -99,7 +80,7 @@ impl ActivationGuard<'_> {
         digest: String,
         origin: &PolicyOrigin,
         stages: impl FnOnce(Pipeline) -> F,
-    ) -> Result<PreparedPolicy, Arc<ActivationError>>
+    ) -> ActivationResult<PreparedPolicy>
     where
         F: Future<Output = Result<PreparedPolicy, StageError>> + Send + 'static,
     {
@@ -123,11 +104,10 @@ impl ActivationGuard<'_> {
         result.map_err(|error| self.rollout.fail(error, Some(digest), origin))
     }
 
-    /// Checks a bundle's signature. A wrong one is reported as a failed activation.
-    pub(super) async fn verify(&self, bundle: PolicyBundle, origin: &PolicyOrigin) -> Result<(), Arc<ActivationError>> {
-        let (signatures, digest) = (self.rollout.signatures(), bundle.digest());
-        let verified = blocking(move || pipeline::verify(&signatures, &bundle).map(drop)).await;
-        verified.map_err(|reason| self.rollout.fail(StageError::new(Stage::Verified, reason), Some(digest), origin))
+    /// Checks a bundle's signature. An invalid one is reported as a failed activation.
+    pub(super) fn verify(&self, bundle: &PolicyBundle, origin: &PolicyOrigin) -> ActivationResult<()> {
+        let verified = verify(&self.rollout.signatures(), bundle).map(drop);
+        verified.map_err(|error| self.rollout.fail(error, Some(bundle.digest()), origin))
     }
 }
 

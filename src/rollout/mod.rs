@@ -1,11 +1,9 @@
-//! Activates policies: fetched → verified → compiled → linked → tested → active. If a stage fails, the active policy stays, and the failure
-//! says why.
+//! The activation pipeline: fetched → verified → compiled → linked → tested → active. If a stage fails, the active policy stays, and the
+//! status and the log show the error.
 
 pub(crate) mod file_watcher;
 pub(crate) mod lock;
-pub mod observers;
 pub(crate) mod pipeline;
-pub(crate) mod prepared;
 pub(crate) mod reload;
 pub(crate) mod replace;
 pub(crate) mod requirements;
@@ -27,20 +25,43 @@ use tokio::sync::watch;
 use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::policy_store::NodeRecords;
 use crate::artifact::sequence_ledger::SignaturePolicy;
+use crate::audit::Audit;
 use crate::authz::authorizer::Authorizer;
+use crate::authz::observer::DecisionObserver;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
-use crate::rollout::lock::ActivationGuard;
-use crate::rollout::observers::Observers;
-use crate::rollout::prepared::PreparedPolicy;
+use crate::rollout::pipeline::PreparedPolicy;
 use crate::rollout::rollback_history::{RollbackEntry, RollbackHistory, record_name};
 use crate::rollout::shadow::ShadowState;
 use crate::rollout::source_file::PolicySource;
-use crate::rollout::stage::{ActivationError, Stage, StageError};
-use crate::rollout::status::RolloutStatus;
+use crate::rollout::stage::{ActivationError, ActivationResult, Stage, StageError};
+use crate::rollout::status::{RolloutStatus, push_latest};
+use crate::shadow::shadow_policy::ShadowEvaluator;
 use crate::telemetry::metrics::Metrics;
 use crate::util::clock::now_ms;
 use crate::util::fingerprint::Fingerprint;
 use crate::wasm::host::PolicyContext;
+
+/// Everything that observes the decisions of one authorizer. Clones share the observers.
+#[derive(Clone)]
+pub struct Observers {
+    /// The decision log and the recording.
+    pub audit: Arc<Audit>,
+    pub shadow: Arc<ShadowEvaluator>,
+}
+
+impl Observers {
+    /// Observers that write nothing yet, with at most `shadow_concurrency` concurrent shadow decisions.
+    #[must_use]
+    pub fn new(shadow_concurrency: usize) -> Self {
+        Self { audit: Arc::default(), shadow: Arc::new(ShadowEvaluator::new(shadow_concurrency)) }
+    }
+
+    /// The observers that an authorizer reports decisions to.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<dyn DecisionObserver>> {
+        vec![Arc::<Audit>::clone(&self.audit), Arc::<ShadowEvaluator>::clone(&self.shadow)]
+    }
+}
 
 /// Activates policies. A process has one; clones share their state.
 #[derive(Clone)]
@@ -67,7 +88,7 @@ struct Inner {
     state: Mutex<State>,
 }
 
-/// What changes with the configuration, with requests and with the stages. Never locked while a file is read or written.
+/// State that the configuration, requests and stages change. Never locked while a file is read or written.
 struct State {
     signatures: SignaturePolicy,
     source: SourceState,
@@ -80,7 +101,7 @@ struct State {
 struct SourceState {
     /// `None` for the example policy, and where the policy does not come from a file.
     files: Option<PolicySource>,
-    /// Of the files as they were read last.
+    /// Fingerprint of the files when they were read last.
     fingerprint: Fingerprint,
 }
 
@@ -136,52 +157,41 @@ impl Rollout {
         bundle: PolicyBundle,
         context: Arc<PolicyContext>,
         origin: PolicyOrigin,
-    ) -> Result<PreparedPolicy, Arc<ActivationError>> {
-        self.lock_activation().await.prepare(bundle, context, origin).await
+    ) -> ActivationResult<PreparedPolicy> {
+        let guard = self.lock_activation().await;
+        guard.prepare(self.signatures(), bundle, context, origin).await
     }
 
     /// Activates a prepared policy at once, and waits until no response that an older one decided is being sent any more. It fails only if
     /// the sequence is less than that of a policy that was activated meanwhile, or cannot be recorded.
-    pub async fn activate(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
+    pub async fn activate(&self, next: PreparedPolicy) -> ActivationResult<Arc<PolicyInfo>> {
         // The configuration may have changed since the policy was prepared.
-        let context = self.inner.authorizer.context();
-        let requires = next.attachments.suite.as_ref().map(|suite| &suite.requires);
-        let missing = requires.map(|requires| requirements::missing(requires, &context.env)).unwrap_or_default();
-        if !missing.is_empty() {
+        let next = PreparedPolicy { context: self.inner.authorizer.context(), ..next };
+        let missing = next.suite.as_ref().map(|suite| requirements::missing(&suite.requires, &next.context.env));
+        if let Some(missing) = missing.filter(|missing| !missing.is_empty()) {
             let policy = next.policy.digest();
             tracing::error!(%policy, ?missing, "the configuration no longer has what the policy requires");
         }
-        self.activate_and_save(PreparedPolicy { context, ..next }, None).await
+        self.activate_and_save(next, None).await
     }
 
-    /// Activates the first policy: that in the files, or the example. The rollback history continues that of the process before.
+    /// Activates the first policy: that in the files, or the example. The rollback history continues that of the previous process.
     pub async fn activate_first(
         &self,
         files: Option<PolicySource>,
         example: &'static [u8],
-    ) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
-        let guard = self.lock_activation().await;
+    ) -> ActivationResult<Arc<PolicyInfo>> {
         self.load_history(files.clone()).await;
-        let (bundle, next) = self.prepare_first(&guard, files, example).await?;
+        let (bundle, next) = self.prepare_first(files, example).await?;
         self.activate_and_save(next, Some(bundle)).await
     }
 
     /// Takes the first policy through all stages but the last.
-    pub async fn check(
+    pub async fn prepare_first(
         &self,
         files: Option<PolicySource>,
         example: &'static [u8],
-    ) -> Result<PreparedPolicy, Arc<ActivationError>> {
-        let guard = self.lock_activation().await;
-        Ok(self.prepare_first(&guard, files, example).await?.1)
-    }
-
-    async fn prepare_first(
-        &self,
-        guard: &ActivationGuard<'_>,
-        files: Option<PolicySource>,
-        example: &'static [u8],
-    ) -> Result<(PolicyBundle, PreparedPolicy), Arc<ActivationError>> {
+    ) -> ActivationResult<(PolicyBundle, PreparedPolicy)> {
         let (bundle, origin) = match &files {
             Some(files) => (self.fetch(files.clone()).await?, files.origin()),
             None => (
@@ -190,18 +200,18 @@ impl Rollout {
             ),
         };
         self.state().source.files = files;
-        let next = guard.prepare(bundle.clone(), self.inner.authorizer.context(), origin).await?;
+        let next = self.prepare(bundle.clone(), self.inner.authorizer.context(), origin).await?;
         Ok((bundle, next))
     }
 
     /// Reads the files, and remembers their fingerprint.
-    async fn fetch(&self, files: PolicySource) -> Result<PolicyBundle, Arc<ActivationError>> {
+    async fn fetch(&self, files: PolicySource) -> ActivationResult<PolicyBundle> {
         let (bundle, fingerprint) = self.read(files).await?;
         self.state().source.fingerprint = fingerprint;
         Ok(bundle)
     }
 
-    async fn read(&self, files: PolicySource) -> Result<(PolicyBundle, Fingerprint), Arc<ActivationError>> {
+    async fn read(&self, files: PolicySource) -> ActivationResult<(PolicyBundle, Fingerprint)> {
         let origin = files.origin();
         let read = blocking(move || files.read()).await;
         read.map_err(|reason| self.fail(StageError::new(Stage::Fetched, reason), None, &origin))
@@ -226,7 +236,7 @@ impl Rollout {
         &self,
         next: PreparedPolicy,
         bundle: Option<PolicyBundle>,
-    ) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
+    ) -> ActivationResult<Arc<PolicyInfo>> {
         let drain_timeout = next.context.limits.timeout + next.context.limits.queue_timeout + Duration::from_secs(2);
         let swap = {
             let mut history = self.history();
@@ -235,28 +245,28 @@ impl Rollout {
                 let digest = next.policy.digest().to_string();
                 return Err(self.fail(StageError::new(Stage::Active, error), Some(digest), &next.origin));
             }
-            let digests = next.attachments.digests;
-            history.active = Some((next.policy.clone(), next.attachments.clone()));
+            let digests = next.digests;
+            history.active = Some(next.clone());
             let swap = self.inner.authorizer.activate_with(next.activation());
             history.record_activation(RollbackEntry::new(digests, &swap.info));
             swap
         };
         let info = Arc::clone(&swap.info);
         tracing::info!(policy = %info.digest, generation = info.generation, source = info.origin.source, "policy activated");
-        self.state().status.record_activation(&info);
+        push_latest(&mut self.state().status.activations, &info);
         if let Some(bundle) = bundle {
             self.save(bundle).await;
         }
         if tokio::time::timeout(drain_timeout, swap.drained()).await.is_err() {
             tracing::warn!(
                 generation = info.generation,
-                "clients that do not read still receive answers of an older policy"
+                "responses that an older policy decided are still being sent to clients that do not read"
             );
         }
         Ok(info)
     }
 
-    /// Continues the rollback history of the process before. Without it the gateway starts all the same.
+    /// Continues the rollback history of the previous process. If it cannot be read, the gateway starts without it.
     async fn load_history(&self, files: Option<PolicySource>) {
         let Some(records) = self.inner.records.clone() else { return };
         match blocking(move || records.read::<Vec<RollbackEntry>>(&record_name(files.as_ref()))).await {
@@ -296,7 +306,7 @@ impl Rollout {
         let active = self.inner.authorizer.active().map(|info| info.digest.to_string()).unwrap_or_default();
         tracing::error!(source, stage = stage.as_str(), reason, active, "policy activation failed");
         self.inner.metrics.policy_activation_failed(stage.as_str());
-        self.state().status.record_failure(&error);
+        push_latest(&mut self.state().status.failures, &error);
         error
     }
 }

@@ -7,16 +7,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::task::JoinError;
 
-use crate::artifact::bundle::PolicyBundle;
+use crate::artifact::bundle::{BundleDigests, PolicyBundle};
 use crate::artifact::policy_store::MAX_BLOB_BYTES;
 use crate::artifact::sequence_ledger::SignaturePolicy;
-use crate::artifact::signature::{Signature, SignatureError, Statement};
+use crate::artifact::signature::{Signature, Statement};
+use crate::authz::generation::Activation;
 use crate::policy::info::PolicyOrigin;
 use crate::policytest::file;
 use crate::policytest::file::file_access::FileAccess;
 use crate::policytest::file::parse_with_access;
 use crate::policytest::{TestSuite, run};
-use crate::rollout::prepared::{PolicyAttachments, PreparedPolicy};
 use crate::rollout::requirements;
 use crate::rollout::stage::{Stage, StageError};
 use crate::wasm::compile::Compiler;
@@ -34,6 +34,27 @@ const _: () = assert!(
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Errors name test cases so, because they may have no file.
 const CASES_NAME: &str = "cases";
+
+/// A policy that passed every stage but the last.
+#[derive(Clone)]
+pub struct PreparedPolicy {
+    /// The compiled component.
+    pub policy: Policy,
+    /// The environment and limits that it was tested with.
+    pub context: Arc<PolicyContext>,
+    pub origin: PolicyOrigin,
+    /// The test cases and requirements that came with it. They are checked again when the configuration changes.
+    pub suite: Option<Arc<TestSuite>>,
+    pub digests: BundleDigests,
+}
+
+impl PreparedPolicy {
+    #[must_use]
+    pub fn activation(self) -> Activation {
+        let cases = self.digests.cases.map(|digest| digest.to_string().into());
+        Activation { policy: self.policy, context: self.context, origin: self.origin, cases }
+    }
+}
 
 /// The stage that a policy has reached, if any.
 pub type ReachedStage = Arc<Mutex<Option<Stage>>>;
@@ -71,20 +92,21 @@ impl Pipeline {
     ) -> Result<PreparedPolicy, StageError> {
         check_sizes(bundle)?;
         self.reach(Stage::Fetched);
-        let signed = verify(&self.signatures, bundle).map_err(|error| StageError::new(Stage::Verified, error))?;
+        let signed = verify(&self.signatures, bundle)?;
         self.reach(Stage::Verified);
-        let attachments = attachments(bundle)?;
+        let suite = parse_suite(bundle)?;
         let loaded = Policy::with_digest(&self.compiler, &bundle.component, bundle.digest);
         let policy = loaded.map_err(|error| StageError::new(failed_stage(&error), error))?;
         self.reach(Stage::Compiled);
         let sequence = signed.map(|statement| statement.sequence).or(origin.sequence);
-        Ok(PreparedPolicy { policy, context, origin: PolicyOrigin { sequence, signed, ..origin }, attachments })
+        let origin = PolicyOrigin { sequence, signed, ..origin };
+        Ok(PreparedPolicy { policy, context, origin, suite, digests: bundle.digests() })
     }
 
     /// The stages whose result depends on the configuration.
     pub async fn revalidate(&self, next: &PreparedPolicy) -> Result<(), StageError> {
         self.reach(Stage::Compiled);
-        if let Some(suite) = next.attachments.suite.as_deref() {
+        if let Some(suite) = &next.suite {
             let missing = requirements::missing(&suite.requires, &next.context.env);
             if !missing.is_empty() && self.checks_requirements {
                 return Err(StageError::new(Stage::Linked, format!("it requires {}", missing.join("; and "))));
@@ -104,8 +126,8 @@ impl Pipeline {
     }
 }
 
-/// The result of a blocking task. A panic goes on in the caller, whose own task reports how far the policy came; a task that was cancelled,
-/// because the runtime shuts down before a thread took it, reached no stage.
+/// The result of a blocking task. A panic continues in the caller, whose own task reports which stage failed; a task that was cancelled,
+/// because the runtime shut down before a thread took it, reached no stage.
 fn joined<T>(joined: Result<Result<T, StageError>, JoinError>) -> Result<T, StageError> {
     joined.unwrap_or_else(|error| match error.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
@@ -125,17 +147,19 @@ fn check_sizes(bundle: &PolicyBundle) -> Result<(), StageError> {
     Ok(())
 }
 
-fn attachments(bundle: &PolicyBundle) -> Result<PolicyAttachments, StageError> {
+fn parse_suite(bundle: &PolicyBundle) -> Result<Option<Arc<TestSuite>>, StageError> {
+    let Some(text) = &bundle.cases else { return Ok(None) };
     let access = bundle.cases_dir.as_deref().map_or(FileAccess::Nowhere, FileAccess::Below);
-    let suite = bundle.cases.as_ref().map(|text| parse_with_access(Path::new(CASES_NAME), text, access).map(Arc::new));
-    let suite = suite.transpose().map_err(|error| StageError::new(Stage::Tested, format!("its {error}")))?;
-    Ok(PolicyAttachments { suite, digests: bundle.digests() })
+    let suite = parse_with_access(Path::new(CASES_NAME), text, access);
+    suite.map(Arc::new).map(Some).map_err(|error| StageError::new(Stage::Tested, format!("its {error}")))
 }
 
 /// Checks a bundle's signature. Returns the signed statement, if a signature is required.
-pub fn verify(signatures: &SignaturePolicy, bundle: &PolicyBundle) -> Result<Option<Statement>, SignatureError> {
-    let signature = bundle.signature.as_ref().map(|text| Signature::parse(text.as_bytes())).transpose()?;
-    signatures.verify(bundle.digest, bundle.cases.as_deref(), signature.as_ref())
+pub fn verify(signatures: &SignaturePolicy, bundle: &PolicyBundle) -> Result<Option<Statement>, StageError> {
+    let failed = |error| StageError::new(Stage::Verified, error);
+    let signature = bundle.signature.as_ref().map(|text| Signature::parse(text.as_bytes())).transpose();
+    let signature = signature.map_err(failed)?;
+    signatures.verify(bundle.digest, bundle.cases.as_deref(), signature.as_ref()).map_err(failed)
 }
 
 async fn test(compiler: &Compiler, policy: &Policy, suite: &TestSuite, context: &PolicyContext) -> Result<(), String> {
@@ -154,7 +178,7 @@ async fn test(compiler: &Compiler, policy: &Policy, suite: &TestSuite, context: 
     }
 }
 
-/// The stage that a component which does not load failed.
+/// The stage that fails with this error.
 const fn failed_stage(error: &LoadError) -> Stage {
     match error {
         LoadError::Read(_) | LoadError::TooLarge(_) => Stage::Fetched,

@@ -1,4 +1,5 @@
-//! Follows the files of the policy and of the configuration. What changes goes through the stages; a mistake changes nothing.
+//! Follows the files of the policy and of the configuration. A changed policy goes through the activation stages; a mistake changes
+//! nothing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::config::{Config, ConfigRead};
 use crate::rollout::file_watcher::FileWatcher;
 use crate::rollout::lock::ActivationGuard;
 use crate::rollout::source_file::PolicySource;
-use crate::rollout::stage::ActivationError;
+use crate::rollout::stage::ActivationResult;
 use crate::rollout::status::ConfigurationStatus;
 use crate::rollout::{Rollout, blocking};
 use crate::store::EventStore;
@@ -37,16 +38,16 @@ pub struct Reloader {
     store: Arc<dyn EventStore>,
     /// The configuration that the process was started with.
     startup: Arc<Config>,
-    /// Options that change without a restart, for those who use them.
+    /// The options that change without a restart. The tasks that use them subscribe.
     options: Options,
     load: LoadFn,
     /// The configuration's file and then those that it refers to, as they were read last.
     files: FileSnapshot,
-    /// The configuration was in a file once, so the file has to exist.
+    /// Whether the configuration was ever in a file, so that the file must exist.
     file_required: bool,
-    /// The last configuration without a mistake. The active policy may still have an older one, if a stage failed.
+    /// The last valid configuration. The active policy may still have an older one, if a stage failed.
     config: Arc<Config>,
-    /// What a policy gets of `config`.
+    /// The environment and limits that `config` gives a policy.
     context: Arc<PolicyContext>,
     /// Whether the last activation of the policy file failed.
     last_failed: bool,
@@ -68,7 +69,7 @@ impl Reloader {
         Self { rollout, store, startup, options, load, files, file_required, config, context, last_failed: false }
     }
 
-    /// Follows the files until the task is aborted. A message reloads the configuration, whether it changed or not.
+    /// Follows the files until the task is aborted. A message reloads the configuration, also if its files did not change.
     pub async fn run(mut self, mut reload: mpsc::Receiver<()>) {
         let mut watcher = FileWatcher::default();
         loop {
@@ -79,7 +80,12 @@ impl Reloader {
             };
             if requested || self.files.has_changed() || self.policy_changed() {
                 self.settle(requested).await;
-                self.reload(requested).await;
+                if requested || self.files.has_changed() {
+                    self.reload_configuration(requested).await;
+                }
+                if self.rollout.inner.authorizer.compiler().is_some() {
+                    self.reload_policy(requested).await;
+                }
             }
         }
     }
@@ -110,15 +116,6 @@ impl Reloader {
         }
     }
 
-    async fn reload(&mut self, requested: bool) {
-        if requested || self.files.has_changed() {
-            self.reload_configuration(requested).await;
-        }
-        if self.rollout.inner.authorizer.compiler().is_some() {
-            self.reload_policy(requested).await;
-        }
-    }
-
     async fn reload_configuration(&mut self, requested: bool) {
         let path = self.files.paths().first().map(|path| path.display().to_string()).unwrap_or_default();
         let error = match self.read_and_open(&path, requested).await {
@@ -128,7 +125,7 @@ impl Reloader {
                 None
             }
             Err(error) => {
-                tracing::error!(error, "the configuration has a mistake; the one before stays in effect");
+                tracing::error!(error, "the configuration has a mistake; the previous one stays in effect");
                 Some(error)
             }
         };
@@ -148,8 +145,8 @@ impl Reloader {
         Ok((config, blocking(open).await?))
     }
 
-    /// Reads all files of the configuration as they are at one moment. If there is a mistake, its files are followed, too, for they may be the
-    /// reason: with mounted files, a configuration may appear before the secret that it names.
+    /// Reads all files of the configuration as they are at one moment. The files that it refers to are followed even if it is invalid,
+    /// because they may be the reason: with mounted files, a configuration may appear before the secret that it names.
     async fn read(&mut self, path: &str, requested: bool) -> Result<Config, String> {
         for _ in 0..MAX_READS {
             let load = Arc::clone(&self.load);
@@ -202,12 +199,12 @@ impl Reloader {
 
     /// Activates what is not active yet: the policy in the file, and the active policy with the new context.
     async fn reload_policy(&mut self, requested: bool) {
-        // A clone, because the guard borrows it while this changes `self`.
+        // A clone, because the guard borrows it while this function changes `self`.
         let rollout = self.rollout.clone();
         // Another activation may be in progress that replaces the file.
         let guard = rollout.lock_activation().await;
         let authorizer = &rollout.inner.authorizer;
-        // A removed key signs nothing from now on, whatever the stages find.
+        // Set before the stages run: a removed key signs nothing from now on, even if a stage fails.
         let trust = Arc::clone(&self.config.rollout.trust);
         let new_trust = !Arc::ptr_eq(&rollout.signatures().trusted_keys, &trust);
         rollout.state().signatures.trusted_keys = trust;
@@ -216,8 +213,9 @@ impl Reloader {
         if let Some(files) = files {
             if self.is_due(&files, requested || new_context || new_trust) {
                 self.last_failed = self.activate_file(&guard, files).await.is_err();
-            } else if new_trust {
-                self.verify_file(&guard, files).await;
+            } else if new_trust && let Ok((bundle, _)) = rollout.read(files.clone()).await {
+                // The active policy stays. The log and the status show if a restart would not accept the files any more.
+                let _ = guard.verify(&bundle, &files.origin());
             }
         }
         if Arc::ptr_eq(&authorizer.context(), &self.context) {
@@ -249,12 +247,8 @@ impl Reloader {
     }
 
     /// Activates the policy in the files, unless it is active already.
-    async fn activate_file(
-        &self,
-        guard: &ActivationGuard<'_>,
-        files: PolicySource,
-    ) -> Result<(), Arc<ActivationError>> {
-        // Also if it cannot be read: it is not tried again before it changes.
+    async fn activate_file(&self, guard: &ActivationGuard<'_>, files: PolicySource) -> ActivationResult<()> {
+        // Set before the read: a file that cannot be read is not tried again before it changes.
         let fingerprint = files.fingerprint();
         self.rollout.state().source.fingerprint = fingerprint;
         let origin = files.origin();
@@ -264,18 +258,9 @@ impl Reloader {
             same && info.origin.persisted
         });
         if is_active {
-            return guard.verify(bundle, &origin).await;
+            return guard.verify(&bundle, &origin);
         }
-        let next = guard.prepare(bundle.clone(), Arc::clone(&self.context), origin).await?;
+        let next = guard.prepare(self.rollout.signatures(), bundle.clone(), Arc::clone(&self.context), origin).await?;
         self.rollout.activate_and_save(next, Some(bundle)).await.map(drop)
-    }
-
-    /// Reports if a restart would not accept the files, because the trusted keys changed. The active policy stays.
-    async fn verify_file(&self, guard: &ActivationGuard<'_>, files: PolicySource) {
-        let origin = files.origin();
-        // A failure is in the log and in the status.
-        if let Ok((bundle, _)) = self.rollout.read(files).await {
-            let _ = guard.verify(bundle, &origin).await;
-        }
     }
 }

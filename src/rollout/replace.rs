@@ -8,10 +8,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::artifact::bundle::PolicyBundle;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
-use crate::rollout::lock::ActivationGuard;
-use crate::rollout::prepared::PreparedPolicy;
+use crate::rollout::pipeline::PreparedPolicy;
 use crate::rollout::source_file::PolicySource;
-use crate::rollout::stage::{ActivationError, Stage, StageError};
+use crate::rollout::stage::{ActivationError, ActivationResult, Stage, StageError};
 use crate::rollout::{Rollout, blocking};
 use crate::shadow::shadow_policy::ShadowPolicy;
 
@@ -115,18 +114,23 @@ impl Rollout {
             return Err(ReplaceError::PreconditionFailed(active));
         }
         let file = self.state().source.files.clone();
-        let (bundle, next) = match &request.source {
+        let bundle = match &request.source {
+            ReplacementSource::Bundle(bundle) => self.with_cases_of_file(bundle.clone(), file.as_ref()).await?,
+            ReplacementSource::Previous => self.previous(file.as_ref()).await?,
+            ReplacementSource::Shadow(policy) => self.shadow_bundle(policy).ok_or(ReplaceError::ShadowReplaced)?,
+        };
+        let next = match &request.source {
             ReplacementSource::Shadow(policy) => guard.promote(policy).await?,
-            ReplacementSource::Bundle(bundle) => {
-                guard.prepare_replacement(self.with_cases_of_file(bundle.clone(), file.as_ref()).await?).await?
+            _ => {
+                let context = self.inner.authorizer.context();
+                guard.prepare(self.signatures(), bundle.clone(), context, control_port()).await?
             }
-            ReplacementSource::Previous => guard.prepare_replacement(self.previous(file.as_ref()).await?).await?,
         };
         if !deadline.decide() {
             return Err(deadline.error());
         }
         if request.dry_run {
-            let cases = next.attachments.suite.as_ref().map_or(0, |suite| suite.cases.len());
+            let cases = next.suite.as_ref().map_or(0, |suite| suite.cases.len());
             return Ok(Replacement::Passed { digest: next.policy.digest().to_string(), cases });
         }
         let is_rollback = matches!(request.source, ReplacementSource::Previous);
@@ -156,7 +160,7 @@ impl Rollout {
         bundle: PolicyBundle,
         mut next: PreparedPolicy,
         file: Option<PolicySource>,
-    ) -> Result<Replacement, Arc<ActivationError>> {
+    ) -> ActivationResult<Replacement> {
         let written = match file {
             None => Err("the policy of the configuration is not a file".to_owned()),
             Some(file) => {
@@ -185,7 +189,7 @@ impl Rollout {
         &self,
         mut bundle: PolicyBundle,
         file: Option<&PolicySource>,
-    ) -> Result<PolicyBundle, Arc<ActivationError>> {
+    ) -> ActivationResult<PolicyBundle> {
         let Some(file) = file.filter(|_| bundle.cases.is_none()).cloned() else { return Ok(bundle) };
         let cases_dir = file.cases_dir();
         let cases = blocking(move || file.read_cases()).await.map_err(|reason| {
@@ -208,17 +212,6 @@ impl Rollout {
             .await
             .map_err(|error| missing(&format!("{} cannot be read from cache-dir: {error}", digests.component)))?;
         Ok(PolicyBundle { cases_dir: file.and_then(PolicySource::cases_dir), ..bundle })
-    }
-}
-
-impl ActivationGuard<'_> {
-    async fn prepare_replacement(
-        &self,
-        bundle: PolicyBundle,
-    ) -> Result<(PolicyBundle, PreparedPolicy), Arc<ActivationError>> {
-        let context = self.rollout.inner.authorizer.context();
-        let next = self.prepare(bundle.clone(), context, control_port()).await?;
-        Ok((bundle, next))
     }
 }
 

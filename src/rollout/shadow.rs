@@ -8,10 +8,10 @@ use crate::artifact::sequence_ledger::SignaturePolicy;
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::Rollout;
 use crate::rollout::lock::ActivationGuard;
-use crate::rollout::prepared::PreparedPolicy;
+use crate::rollout::pipeline::PreparedPolicy;
 use crate::rollout::replace::{ReplaceError, control_port};
 use crate::rollout::source_file::PolicySource;
-use crate::rollout::stage::{ActivationError, Stage, StageError};
+use crate::rollout::stage::{ActivationResult, Stage, StageError};
 use crate::shadow::shadow_policy::{ShadowPolicy, ShadowSampling};
 
 /// The shadow policy, with everything that a promotion needs.
@@ -36,7 +36,7 @@ impl Rollout {
         &self,
         bundle: PolicyBundle,
         sampling: ShadowSampling,
-    ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
+    ) -> ActivationResult<Arc<ShadowPolicy>> {
         let source = self.state().source.files.clone();
         let bundle = self.with_cases_of_file(bundle, source.as_ref()).await?;
         // It is not written to a file, so the next start has no shadow policy.
@@ -49,7 +49,7 @@ impl Rollout {
         &self,
         component: PathBuf,
         sampling: ShadowSampling,
-    ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
+    ) -> ActivationResult<Arc<ShadowPolicy>> {
         let source = PolicySource::at(component);
         let origin = source.origin();
         let (bundle, _) = self.read(source).await?;
@@ -63,7 +63,7 @@ impl Rollout {
         bundle: PolicyBundle,
         origin: PolicyOrigin,
         sampling: ShadowSampling,
-    ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
+    ) -> ActivationResult<Arc<ShadowPolicy>> {
         let (rollout, from) = (self.clone(), origin.clone());
         let task = tokio::spawn(async move {
             let guard = rollout.lock_activation().await;
@@ -73,7 +73,7 @@ impl Rollout {
                 signatures = SignaturePolicy { trusted_keys: signatures.trusted_keys, ..SignaturePolicy::default() };
             }
             let context = rollout.inner.authorizer.context();
-            let prepared = guard.prepare_signed(signatures, bundle.clone(), context, from).await?;
+            let prepared = guard.prepare(signatures, bundle.clone(), context, from).await?;
             rollout.set_shadow(owner, bundle, prepared, sampling)
         });
         let failed = |panic| self.fail(StageError::new(Stage::Active, panic), None, &origin);
@@ -86,7 +86,7 @@ impl Rollout {
         bundle: PolicyBundle,
         prepared: PreparedPolicy,
         sampling: ShadowSampling,
-    ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
+    ) -> ActivationResult<Arc<ShadowPolicy>> {
         let PreparedPolicy { policy, context, origin, .. } = prepared.clone();
         let digest = policy.digest().to_string();
         let (log_rate, mask) = (context.limits.log_rate, self.inner.observers.audit.mask());
@@ -134,16 +134,12 @@ impl Rollout {
 impl ActivationGuard<'_> {
     /// Prepares the activation of a shadow policy. It is compiled already; its signature is checked against the present keys and sequence,
     /// and its test cases run with the present configuration.
-    pub(super) async fn promote(
-        &self,
-        policy: &Arc<ShadowPolicy>,
-    ) -> Result<(PolicyBundle, PreparedPolicy), ReplaceError> {
+    pub(super) async fn promote(&self, policy: &Arc<ShadowPolicy>) -> Result<PreparedPolicy, ReplaceError> {
         let ShadowState { bundle, prepared, .. } = self.rollout.shadow(policy).ok_or(ReplaceError::ShadowReplaced)?;
         let context = self.rollout.inner.authorizer.context();
         // Whether the active policy is persisted is known after its file is written.
         let origin = PolicyOrigin { persisted: true, ..prepared.origin };
         let next = PreparedPolicy { context, origin, ..prepared };
-        let next = self.revalidate(Some(bundle.clone()), next).await?;
-        Ok((bundle, next))
+        Ok(self.revalidate(Some(bundle), next).await?)
     }
 }

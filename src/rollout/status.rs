@@ -1,4 +1,4 @@
-//! What operators see of activations: the latest ones, the latest failures, the pending policy, and the state of the configuration.
+//! The status of activations for operators: the latest ones, the latest failures, the pending policy, and the state of the configuration.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::rollout::pipeline::ReachedStage;
 use crate::rollout::rollback_history::RollbackEntry;
 use crate::rollout::stage::ActivationError;
 
-/// Activations that are listed, and failures.
+/// Activations in the status, and failures.
 const MAX_HISTORY: usize = 32;
 
 /// The latest activations and failures.
 #[derive(Clone, Debug, Default)]
 pub struct RolloutStatus {
-    /// The activations before this process began, the latest first.
+    /// The activations of the previous process, the latest first.
     pub previous_process: Vec<RollbackEntry>,
     /// The activations of this process, the latest first.
     pub activations: VecDeque<Arc<PolicyInfo>>,
@@ -39,7 +39,6 @@ pub struct PendingActivation {
     pub stage: ReachedStage,
     /// In the pipeline since, ms since 1970.
     pub since: u64,
-    /// Where it comes from.
     pub origin: PolicyOrigin,
 }
 
@@ -48,21 +47,13 @@ pub struct PendingActivation {
 pub struct ConfigurationStatus {
     /// When it was read, ms since 1970; `None` if it was not read since the start.
     pub read_at: Option<u64>,
-    /// The mistake in it, if there is one. The configuration before stays in effect.
+    /// Why it is invalid, if it is. The previous configuration stays in effect.
     pub error: Option<String>,
     /// Changed options that take effect at the next start.
     pub needs_restart: Vec<&'static str>,
 }
 
 impl RolloutStatus {
-    pub(super) fn record_activation(&mut self, info: &Arc<PolicyInfo>) {
-        push(&mut self.activations, info);
-    }
-
-    pub(super) fn record_failure(&mut self, error: &Arc<ActivationError>) {
-        push(&mut self.failures, error);
-    }
-
     /// The body of `GET /v1/policy`.
     #[must_use]
     pub fn to_json(
@@ -98,7 +89,8 @@ impl RolloutStatus {
     }
 }
 
-fn push<T>(latest_first: &mut VecDeque<Arc<T>>, item: &Arc<T>) {
+/// Adds an item to a list of the status.
+pub fn push_latest<T>(latest_first: &mut VecDeque<Arc<T>>, item: &Arc<T>) {
     latest_first.push_front(Arc::clone(item));
     latest_first.truncate(MAX_HISTORY);
 }

@@ -289,7 +289,7 @@ const fn classify_push(cause: &PushError) -> (StatusCode, &'static str) {
         PushError::TooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
         PushError::InProgress => (S::CONFLICT, "push_in_progress"),
         PushError::Superseded => (S::CONFLICT, "superseded"),
-        PushError::Replaced(_) => (S::CONFLICT, "replaced"),
+        PushError::Replaced(_) | PushError::CommitLost => (S::CONFLICT, "replaced"),
         PushError::SequenceNotIncreasing { .. } | PushError::SequencesExhausted => {
             (S::CONFLICT, "sequence_not_increasing")
         }
