@@ -47,12 +47,12 @@ const MAX_UNSUBSCRIBED_INTERVALS: u32 = 4;
 /// Replies to the commands of one batch.
 const MAX_REPLIES_PER_BATCH: usize = 64;
 
-/// Why the handler has to resynchronize.
+/// Why the handler must resynchronize.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResyncReason {
     /// The node has started, and no command was ever sent.
     First,
-    /// The node has started, and does not read the commands before that.
+    /// The node has started; it does not read the commands before its start.
     Start,
     /// Commands were trimmed before this node read them.
     Missed,

@@ -89,7 +89,7 @@ pub struct FollowedShadow {
 struct NodeState {
     active: FollowedPolicy,
     shadow: Option<FollowedShadow>,
-    /// The first part of the last heartbeat that the store refused.
+    /// Why the store refused a part of the last heartbeat.
     store_error: Option<String>,
     /// Whether a status of this process is in the store.
     is_announced: bool,
@@ -169,7 +169,7 @@ impl Heartbeat {
         Self { node, state, changes, records, status }
     }
 
-    /// The policy records. A change is seen by those who subscribe before the heartbeat that reads it.
+    /// The policy records. A receiver reports only what a heartbeat reads after this call as a change.
     pub fn records(&self) -> watch::Receiver<PolicyRecords> {
         self.records.subscribe()
     }

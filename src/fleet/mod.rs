@@ -1,4 +1,4 @@
-//! The nodes on one store: their heartbeats, their commands, and the policy that they share.
+//! The nodes that share one store: their heartbeats, their commands, and the policy that they share.
 //!
 //! One record names the active policy. A push is a two-phase commit: it stores the component, sets the pending record, waits until
 //! every live node has prepared the policy, and then replaces the active record atomically. Nodes do not trust the store: they check

@@ -1,4 +1,4 @@
-//! The status that each node publishes with its heartbeat, and how to read the status of all live nodes.
+//! The status that each node publishes with its heartbeat.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,6 @@ use crate::store::fleet::FleetStore;
 /// A node's status, which its heartbeat publishes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
-    /// The node's name.
     pub name: String,
     /// The address that clients connect to.
     pub address: String,
@@ -23,19 +22,19 @@ pub struct NodeStatus {
     pub fleet_managed: bool,
     /// Source of its policy, for people.
     pub source: Option<String>,
-    /// The active component, `sha256:…`.
+    /// `sha256:…` of the active component.
     pub digest: Option<String>,
-    /// Number of activations in its process.
+    /// Number of activations of its process.
     pub generation: Option<u64>,
-    /// Sequence of the policy.
+    /// Sequence of its policy.
     pub sequence: Option<u64>,
     /// Time of the activation, ms since 1970.
     pub since: Option<u64>,
     /// The push that its policy came from.
     pub push_id: Option<PushId>,
-    /// The last activation failure since then.
+    /// Why the fleet's policy is not active, what the store refuses, or the last activation failure since `since`.
     pub error: Option<String>,
-    /// Why the fleet's policy is not active on this node. Only for this process: other nodes get it as `error`.
+    /// Why the fleet's policy is not active. Not published: other nodes see it in `error`.
     #[serde(skip)]
     pub fleet_error: Option<String>,
     /// The fleet's shadow policy on this node.

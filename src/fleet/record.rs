@@ -1,4 +1,4 @@
-//! The fleet's records in the store. Everybody with write access to Redis may have written them.
+//! The fleet's records in the store. Everybody with write access to Redis may have written them, so they are parsed with limits.
 
 use std::time::Duration;
 
@@ -31,22 +31,20 @@ pub struct ActiveRecord {
     /// Greater than that of every earlier push.
     #[serde(deserialize_with = "sequence")]
     pub sequence: u64,
-    /// The component.
     pub component: Digest,
-    /// Its test cases.
+    /// Of the test cases.
     pub cases: Option<Digest>,
-    /// The signature, if the policy was signed.
     pub signature: Option<Signature>,
     /// Time of the push, ms since 1970.
     pub pushed_at: u64,
     /// The push that set it.
     pub push_id: PushId,
     /// For a rollback: the sequence of the earlier push whose policy this one activates again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rollback_of: Option<u64>,
 }
 
-/// A sequence. One above those that can be signed is invalid: no push could follow it.
+/// A sequence above those that can be signed is invalid: no push could follow it.
 fn sequence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let sequence = u64::deserialize(deserializer)?;
     let too_great = || D::Error::custom(format!("the sequence {sequence} is greater than {MAX_SEQUENCE}"));
@@ -72,10 +70,10 @@ impl PushId {
 impl TryFrom<String> for PushId {
     type Error = &'static str;
 
-    /// Checked, for the id becomes a part of a key.
+    /// Checked, because the id becomes a part of a key.
     fn try_from(text: String) -> Result<Self, &'static str> {
-        let is_one = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if is_one { Ok(Self(text)) } else { Err("a push id has 16 hexadecimal digits") }
+        let is_valid = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_valid { Ok(Self(text)) } else { Err("a push id has 16 hexadecimal digits") }
     }
 }
 
@@ -90,10 +88,10 @@ pub struct PendingPush {
 /// The shadow policy that every node evaluates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShadowPush {
-    /// The policy, as a push of it would record it.
+    /// The active record that a push of the policy would set.
     #[serde(flatten)]
     pub record: ActiveRecord,
-    /// The share of clients.
+    /// The share of clients, from 0 to 1.
     pub share: Ratio,
 }
 
@@ -111,7 +109,7 @@ pub struct PrepareReport {
 pub struct PrepareFailure {
     /// The stage that failed.
     pub stage: Stage,
-    /// The error, for people.
+    /// For operators.
     pub reason: String,
 }
 
@@ -127,7 +125,7 @@ pub fn truncate_error(text: &str) -> String {
     truncate(text, MAX_ERROR_CHARS)
 }
 
-/// The same with another length.
+/// The same with another maximum length.
 pub fn truncate(text: &str, max_chars: usize) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     let shortened: String = text.chars().take(max_chars).map(plain).collect();
@@ -151,21 +149,16 @@ pub fn to_json<T: Serialize>(record: &T) -> String {
 /// A blob cannot be read from the store.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum MissingBlob {
-    /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The store does not have it.
     #[error("the store does not have {0}: push it again")]
-    Gone(Digest),
-    /// Its content has another digest.
+    NotStored(Digest),
     #[error("the content of {0} in the store has another digest: somebody changed it; push it again")]
-    Other(Digest),
-    /// It is too large.
+    DigestMismatch(Digest),
     #[error("{0} in the store has more than {1} bytes")]
     TooLarge(Digest, u64),
-    /// The cases are not UTF-8.
     #[error("the cases {0} are not UTF-8 text")]
-    NoText(Digest),
+    NotText(Digest),
 }
 
 impl MissingBlob {
@@ -179,12 +172,12 @@ impl MissingBlob {
 }
 
 /// Reads a blob, and checks its digest.
-pub async fn blob(store: &dyn FleetStore, digest: Digest, max: u64) -> Result<Vec<u8>, MissingBlob> {
-    let content = store.blob(&digest.hex(), max).await?.ok_or(MissingBlob::Gone(digest))?;
+async fn blob(store: &dyn FleetStore, digest: Digest, max: u64) -> Result<Vec<u8>, MissingBlob> {
+    let content = store.blob(&digest.hex(), max).await?.ok_or(MissingBlob::NotStored(digest))?;
     if content.len() as u64 > max {
         return Err(MissingBlob::TooLarge(digest, max));
     }
-    if Digest::of(&content) == digest { Ok(content) } else { Err(MissingBlob::Other(digest)) }
+    if Digest::of(&content) == digest { Ok(content) } else { Err(MissingBlob::DigestMismatch(digest)) }
 }
 
 impl ActiveRecord {
@@ -215,7 +208,7 @@ impl ActiveRecord {
             Some(digest) => Some(blob(store, digest, MAX_CASES as u64).await?),
             None => None,
         };
-        let text = |(cases, digest)| String::from_utf8(cases).map_err(|_| MissingBlob::NoText(digest));
+        let text = |(cases, digest)| String::from_utf8(cases).map_err(|_| MissingBlob::NotText(digest));
         Ok(PolicyBundle {
             component: component.into(),
             digest: self.component,
@@ -226,12 +219,12 @@ impl ActiveRecord {
     }
 }
 
-/// The active record; none if there is none, or none that can be parsed.
+/// The active record; none if it does not exist or cannot be parsed.
 pub async fn active(store: &dyn FleetStore) -> Result<Option<ActiveRecord>, StoreError> {
     Ok(store.active().await?.and_then(|record| parse(&record).ok()))
 }
 
-/// The records that were active, the latest first.
+/// The records of the history, the latest first.
 pub async fn history(store: &dyn FleetStore) -> Result<Vec<ActiveRecord>, StoreError> {
     Ok(store.history().await?.iter().filter_map(|record| parse(record).ok()).collect())
 }

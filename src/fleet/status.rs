@@ -11,24 +11,24 @@ use crate::store::fleet::FleetStore;
 /// The status of the fleet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FleetStatus {
-    /// The active policy.
+    /// The active record.
     pub current: Option<ActiveRecord>,
     /// The policies that were active, the latest first.
     pub history: Vec<ActiveRecord>,
     /// The live nodes.
     pub nodes: Vec<NodeStatus>,
-    /// The sequence of the next push: greater than all above.
+    /// The sequence of the next push: greater than every sequence of the records and the nodes.
     pub next_sequence: u64,
 }
 
-/// Digits of a digest that are enough to name it.
+/// Shortest beginning of a digest that selects a policy, in hexadecimal digits.
 const MIN_DIGEST_DIGITS: usize = 6;
 
 /// There is no policy to roll back to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoFleetPolicy {
     #[error("no other policy was active before")]
-    Before,
+    NoPrevious,
     #[error(
         "{0:?} is too short for a digest: give at least {MIN_DIGEST_DIGITS} digits, or a sequence, as `tidegate policy list` shows them"
     )]
@@ -53,7 +53,7 @@ impl FleetStatus {
         let Some(text) = to else {
             let active = self.current.as_ref().map(ActiveRecord::blobs);
             let is_other = |record: &&ActiveRecord| active != Some(record.blobs());
-            return self.active_before().iter().find(is_other).ok_or(NoFleetPolicy::Before);
+            return self.active_before().iter().find(is_other).ok_or(NoFleetPolicy::NoPrevious);
         };
         let sequence = text.parse::<u64>().ok();
         let digits = text.strip_prefix("sha256:").unwrap_or(text);
@@ -70,10 +70,9 @@ impl FleetStatus {
     fn active_before(&self) -> &[ActiveRecord] {
         let mut rest = &*self.history;
         while let Some(rollback_of) = rest.first().and_then(|first| first.rollback_of)
-            && let Some(place) =
-                rest.iter().position(|record| record.sequence == rollback_of).filter(|place| *place > 0)
+            && let Some(before) = rest.iter().skip(1).position(|record| record.sequence == rollback_of)
         {
-            rest = rest.get(place..).unwrap_or_default();
+            rest = rest.get(before + 1..).unwrap_or_default();
         }
         rest
     }
@@ -109,7 +108,7 @@ mod tests {
             // Two rollbacks, and then a third.
             (
                 vec![rollback(6, "a", 2), rollback(5, "b", 3), record(4, "c"), record(3, "b"), record(2, "a")],
-                Err(NoFleetPolicy::Before),
+                Err(NoFleetPolicy::NoPrevious),
             ),
             (vec![record(6, "d"), rollback(5, "b", 3), record(4, "c"), record(3, "b")], Ok(5)),
             // A rollback to the result of a rollback.
@@ -133,6 +132,6 @@ mod tests {
             assert_eq!(status.choose(None).map(|record| record.sequence), expect, "{status:?}");
         }
         let nothing = FleetStatus { current: None, history: Vec::new(), nodes: Vec::new(), next_sequence: 1 };
-        assert_eq!(nothing.choose(None), Err(NoFleetPolicy::Before));
+        assert_eq!(nothing.choose(None), Err(NoFleetPolicy::NoPrevious));
     }
 }

@@ -18,22 +18,21 @@ use crate::util::ratio::Ratio;
 /// Time limit for the nodes to report a new shadow policy.
 pub const SHADOW_REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The status of the fleet's shadow policy, in the form of one node's own, with each node's part.
+/// The status of the fleet's shadow policy: the fields of a single node's report, and each node's part.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ShadowStatus {
-    /// The component.
     pub digest: Digest,
-    /// The test cases that it passed.
+    /// Of the test cases that it passed.
     pub cases: Option<Digest>,
     /// Always `fleet`.
     pub source: String,
-    /// The sequence that was signed, or that a push would have.
+    /// The signed sequence, or the one that a push would have.
     pub sequence: Option<u64>,
-    /// Always true, for it is in the store.
+    /// Always true, because it is in the store.
     pub persisted: bool,
     /// Time when it was set, ms since 1970.
     pub since: u64,
-    /// The share of clients.
+    /// The share of clients, from 0 to 1.
     pub share: Ratio,
     /// Sum of the counts of all live nodes.
     pub counts: ShadowCounts,
@@ -44,7 +43,6 @@ pub struct ShadowStatus {
 /// The shadow policy on one node. Without `since` and `failure`, the node has not reported yet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ShadowOnNode {
-    /// The node's name.
     pub name: String,
     /// The address that clients connect to.
     pub address: String,
@@ -71,7 +69,7 @@ pub enum NoShadowPolicy {
     Changed,
 }
 
-/// Sets the fleet's shadow policy, in place of the present one.
+/// Sets the fleet's shadow policy. It replaces the present one.
 pub async fn set(store: &dyn FleetStore, bundle: &Bundle, share: Ratio) -> Result<ShadowPush, PushError> {
     let record = next_record(store, bundle, None).await?;
     let blobs = store_blobs(store, &record, bundle).await?;
@@ -95,16 +93,17 @@ pub async fn status(store: &dyn FleetStore) -> Result<ShadowStatus, NoShadowPoli
     Ok(ShadowStatus::of(&shadow, live_nodes(store).await?))
 }
 
-/// The status once every live node has reported, or when the time is over.
+/// Waits until every live node has reported, or until the time is over, and returns the status.
 pub async fn wait_reported(
     store: &dyn FleetStore,
     push: &ShadowPush,
-    within: Duration,
+    timeout: Duration,
 ) -> Result<ShadowStatus, StoreError> {
     let started = Instant::now();
     loop {
         let status = ShadowStatus::of(push, live_nodes(store).await?);
-        if status.nodes.iter().all(|node| node.since.is_some() || node.failure.is_some()) || started.elapsed() >= within
+        if status.nodes.iter().all(|node| node.since.is_some() || node.failure.is_some())
+            || started.elapsed() >= timeout
         {
             return Ok(status);
         }
