@@ -11,10 +11,10 @@ use crate::fleet::heartbeat::{FollowedPolicy, NodeContext, PolicyRecords, StateC
 use crate::fleet::local_cache::LocalCache;
 use crate::fleet::record;
 use crate::fleet::record::{
-    ActiveRecord, FAILED_STAGE_RETRY_DELAY, MissingBlob, PendingPush, PrepareFailure, PrepareReport, STORE_RETRY_DELAY,
+    ActiveRecord, FAILED_STAGE_RETRY_DELAY, MissingBlob, PendingPush, PrepareReport, STORE_RETRY_DELAY, stage_error,
 };
 use crate::rollout::pipeline::PreparedPolicy;
-use crate::rollout::stage::Stage;
+use crate::rollout::stage::{Stage, StageError};
 
 /// Attempts to write a report while the store is unavailable: the push waits for it.
 const MAX_REPORT_ATTEMPTS: usize = 5;
@@ -39,19 +39,19 @@ pub struct ActiveFollower {
 
 /// Why the policy of a record cannot be used, and the delay before the node tries it again.
 struct FollowError {
-    failure: PrepareFailure,
+    failure: StageError,
     retry_delay: Duration,
 }
 
-impl From<PrepareFailure> for FollowError {
-    fn from(failure: PrepareFailure) -> Self {
+impl From<StageError> for FollowError {
+    fn from(failure: StageError) -> Self {
         Self { failure, retry_delay: FAILED_STAGE_RETRY_DELAY }
     }
 }
 
 impl From<MissingBlob> for FollowError {
     fn from(missing: MissingBlob) -> Self {
-        Self { failure: PrepareFailure::new(Stage::Fetched, &missing), retry_delay: missing.retry_delay() }
+        Self { failure: stage_error(Stage::Fetched, &missing), retry_delay: missing.retry_delay() }
     }
 }
 
@@ -132,7 +132,7 @@ impl ActiveFollower {
         }
         (self.failed, self.error) = match self.activate(record).await {
             Ok(()) => (None, None),
-            Err(FollowError { failure: PrepareFailure { reason, .. }, retry_delay }) => {
+            Err(FollowError { failure: StageError { reason, .. }, retry_delay }) => {
                 if self.error.as_ref() != Some(&reason) {
                     tracing::error!(reason, "this node cannot activate the fleet's policy; its active policy stays");
                 }
@@ -144,9 +144,8 @@ impl ActiveFollower {
 
     /// Activates the policy of a record, unless it is active.
     async fn activate(&mut self, json: &[u8]) -> Result<(), FollowError> {
-        let record: ActiveRecord = record::parse(json).map_err(|error| {
-            PrepareFailure::new(Stage::Fetched, format!("the active record cannot be parsed: {error}"))
-        })?;
+        let record: ActiveRecord = record::parse(json)
+            .map_err(|error| stage_error(Stage::Fetched, format!("the active record cannot be parsed: {error}")))?;
         if let Some(applied) = &mut self.applied
             && (applied.sequence, applied.component, applied.cases) == (record.sequence, record.component, record.cases)
         {
@@ -158,7 +157,7 @@ impl ActiveFollower {
             Some((_, next)) => next,
             None => self.fetch_and_prepare(&record).await?,
         };
-        let failed = |reason: String| PrepareFailure::new(Stage::Active, reason);
+        let failed = |reason: String| stage_error(Stage::Active, reason);
         if let Some(statement) = &next.origin.signed {
             // Checked before the local cache is written: a node must not start with a policy that it may not activate.
             let ledger = self.node.rollout.signatures().ledger;
@@ -202,9 +201,9 @@ impl ActiveFollower {
             Err(_) => record.fetch(&*self.node.store).await?,
         };
         let next = self.run_stages(record, bundle.clone(), "fleet").await?;
-        self.cache.save_prepared(record, &bundle).map_err(|error| {
-            PrepareFailure::new(Stage::Fetched, format!("the local cache cannot be written: {error}"))
-        })?;
+        self.cache
+            .save_prepared(record, &bundle)
+            .map_err(|error| stage_error(Stage::Fetched, format!("the local cache cannot be written: {error}")))?;
         Ok(next)
     }
 
@@ -213,9 +212,9 @@ impl ActiveFollower {
         record: &ActiveRecord,
         bundle: PolicyBundle,
         source: &str,
-    ) -> Result<PreparedPolicy, PrepareFailure> {
+    ) -> Result<PreparedPolicy, StageError> {
         record.check_sequence()?;
         let next = self.node.rollout.prepare(bundle, self.node.authorizer.context(), record.origin(source)).await;
-        next.map_err(|error| PrepareFailure::new(error.stage, &error.reason))
+        next.map_err(|error| stage_error(error.stage, &error.reason))
     }
 }

@@ -13,8 +13,9 @@ use crate::channel::raw_subscription::RawSubscription;
 use crate::fleet::local_cache::LocalCache;
 use crate::fleet::node_status::{NodeStatus, ShadowNodeStatus};
 use crate::fleet::record;
-use crate::fleet::record::{PrepareFailure, PushId, truncate, truncate_error};
+use crate::fleet::record::{PushId, truncate, truncate_error};
 use crate::rollout::Rollout;
+use crate::rollout::stage::StageError;
 use crate::shadow::shadow_policy::ShadowPolicy;
 use crate::store::StoreError;
 use crate::store::fleet::{FleetStore, HeartbeatReply, RecordRead};
@@ -81,7 +82,7 @@ pub struct FollowedShadow {
     /// The push that set it; none if its record cannot be parsed.
     pub push_id: Option<PushId>,
     /// The policy, or why it is not evaluated.
-    pub policy: Result<Arc<ShadowPolicy>, PrepareFailure>,
+    pub policy: Result<Arc<ShadowPolicy>, StageError>,
 }
 
 /// The node's state in the fleet.
@@ -144,7 +145,7 @@ impl FollowedShadow {
     fn status(&self) -> ShadowNodeStatus {
         let (push_id, policy) = (self.push_id.clone(), self.policy.as_ref());
         let (since, counts) = policy.map(|policy| (policy.since(), policy.counts())).ok().unzip();
-        let shorten = |failure: &PrepareFailure| PrepareFailure {
+        let shorten = |failure: &StageError| StageError {
             stage: failure.stage,
             reason: truncate(&failure.reason, MAX_SHADOW_ERROR_CHARS),
         };

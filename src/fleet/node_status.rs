@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::record;
-use crate::fleet::record::{PrepareFailure, PushId, truncate_error};
+use crate::fleet::record::{PushId, truncate_error};
+use crate::rollout::stage::StageError;
 use crate::shadow::counts::ShadowCounts;
 use crate::store::StoreError;
 use crate::store::fleet::FleetStore;
@@ -53,7 +54,7 @@ pub struct ShadowNodeStatus {
     /// Counts of its decisions.
     pub counts: Option<ShadowCounts>,
     /// Why it is not evaluated.
-    pub failure: Option<PrepareFailure>,
+    pub failure: Option<StageError>,
 }
 
 /// The status of all live nodes, sorted by name.

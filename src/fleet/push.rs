@@ -10,9 +10,10 @@ use crate::artifact::digest::Digest;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement};
 use crate::fleet::node_status::{NodeStatus, managed_nodes};
 use crate::fleet::record;
-use crate::fleet::record::{ActiveRecord, PendingPush, PrepareFailure, PrepareReport, PushId, ShadowPush, active};
+use crate::fleet::record::{ActiveRecord, PendingPush, PrepareReport, PushId, ShadowPush, active, stage_error};
 use crate::fleet::status::FleetStatus;
 use crate::rollout::pipeline::MAX_CASES;
+use crate::rollout::stage::StageError;
 use crate::store::StoreError;
 use crate::store::fleet::{Commit, CommitOutcome, FleetStore};
 use crate::util::clock::now_ms;
@@ -76,7 +77,7 @@ pub struct ActivatedNode {
 pub struct NodeFailure {
     pub name: String,
     #[serde(flatten)]
-    pub failure: PrepareFailure,
+    pub failure: StageError,
 }
 
 /// Why a push failed. Only `Replaced`, `CommitLost`, `CommitUnknown` and `ActivationTimeout` can follow a commit.
@@ -134,14 +135,14 @@ pub enum PushError {
 
 /// Names each failure once, with all nodes that have it.
 fn describe_failures(nodes: &[NodeFailure]) -> String {
-    let mut failures: Vec<(Vec<&str>, &PrepareFailure)> = Vec::new();
+    let mut failures: Vec<(Vec<&str>, &StageError)> = Vec::new();
     for NodeFailure { name, failure } in nodes {
         match failures.iter_mut().find(|(_, known)| *known == failure) {
             Some((names, _)) => names.push(name),
             None => failures.push((vec![name], failure)),
         }
     }
-    let describe = |(names, failure): &(Vec<&str>, &PrepareFailure)| {
+    let describe = |(names, failure): &(Vec<&str>, &StageError)| {
         let nodes = match &**names {
             [name] => format!("node {name} refuses"),
             names => format!("nodes {} refuse", names.join(", ")),
@@ -268,7 +269,7 @@ async fn wait_prepared(
                 None => waiting.push(node.name.clone()),
                 Some(PrepareReport { failure: None, .. }) => {}
                 Some(PrepareReport { failure: Some(failure), .. }) => {
-                    let failure = PrepareFailure::new(failure.stage, failure.reason);
+                    let failure = stage_error(failure.stage, failure.reason);
                     failures.push(NodeFailure { name: node.name.clone(), failure });
                 }
             }
@@ -351,7 +352,7 @@ mod tests {
     fn failure_of_several_nodes_is_described_once() {
         let failure = |name: &str, stage, reason: &str| NodeFailure {
             name: name.into(),
-            failure: PrepareFailure { stage, reason: reason.into() },
+            failure: StageError { stage, reason: reason.into() },
         };
         let text = |failures: Vec<NodeFailure>| PushError::PrepareFailed(failures).to_string();
         let unsigned = |name| failure(name, Stage::Verified, "it is not signed");
@@ -375,7 +376,7 @@ mod tests {
     #[derive(Clone)]
     enum Behaviour {
         Prepares,
-        Fails(PrepareFailure),
+        Fails(StageError),
         /// Another push is committed while this one is prepared.
         ReplacesActive(String),
     }
@@ -438,7 +439,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_push_that_one_node_cannot_prepare_changes_nothing() {
-        let failure = PrepareFailure { stage: Stage::Tested, reason: "a test case failed".into() };
+        let failure = StageError { stage: Stage::Tested, reason: "a test case failed".into() };
         let (store, _nodes) = fleet_of(&[("a", Behaviour::Prepares), ("b", Behaviour::Fails(failure))]).await;
         let error = push_component(&store, "component").await.expect_err("b cannot prepare it");
         let PushError::PrepareFailed(failures) = error else { panic!("{error}") };

@@ -10,7 +10,7 @@ use crate::artifact::digest::Digest;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature};
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::pipeline::MAX_CASES;
-use crate::rollout::stage::Stage;
+use crate::rollout::stage::{Stage, StageError};
 use crate::store::StoreError;
 use crate::store::fleet::{FleetStore, MAX_RECORD_BYTES};
 use crate::util::id::random_id;
@@ -101,23 +101,12 @@ pub struct PrepareReport {
     /// The process that reports: after a restart the node has to prepare the policy again.
     pub instance: String,
     /// Why the node could not prepare the policy; none if it is prepared.
-    pub failure: Option<PrepareFailure>,
+    pub failure: Option<StageError>,
 }
 
-/// Why a node cannot prepare a policy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PrepareFailure {
-    /// The stage that failed.
-    pub stage: Stage,
-    /// For operators.
-    pub reason: String,
-}
-
-impl PrepareFailure {
-    /// Truncates the reason.
-    pub fn new(stage: Stage, reason: impl ToString) -> Self {
-        Self { stage, reason: truncate_error(&reason.to_string()) }
-    }
+/// The error of a stage on a node, with a reason that fits into a status.
+pub fn stage_error(stage: Stage, reason: impl ToString) -> StageError {
+    StageError { stage, reason: truncate_error(&reason.to_string()) }
 }
 
 /// Shortens an error to the length that a status allows, and replaces control characters, which could move the cursor of a terminal.
@@ -182,10 +171,10 @@ async fn blob(store: &dyn FleetStore, digest: Digest, max: u64) -> Result<Vec<u8
 
 impl ActiveRecord {
     /// Fails if the record has another sequence than its signature. Everybody with access to the store can change the record's own.
-    pub fn check_sequence(&self) -> Result<(), PrepareFailure> {
+    pub fn check_sequence(&self) -> Result<(), StageError> {
         match &self.signature {
             Some(signature) if signature.statement().sequence != self.sequence => {
-                Err(PrepareFailure::new(Stage::Verified, "its sequence number is not the one that was signed"))
+                Err(stage_error(Stage::Verified, "its sequence number is not the one that was signed"))
             }
             _ => Ok(()),
         }

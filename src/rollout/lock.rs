@@ -1,14 +1,14 @@
 //! The activation lock: one activation runs at a time, and only the holder of the guard may run one.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
 
 use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::sequence_ledger::SignaturePolicy;
-use crate::authz::evaluate::CountGuard;
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::Rollout;
-use crate::rollout::pipeline::{Pipeline, PreparedPolicy, ReachedStage, verify};
+use crate::rollout::pipeline::{Pipeline, PreparedPolicy, verify};
 use crate::rollout::stage::{ActivationResult, Stage, StageError};
 use crate::rollout::status::PendingActivation;
 use crate::util::clock::now_ms;
@@ -26,14 +26,14 @@ pub struct ActivationGuard<'a> {
 impl Rollout {
     /// Waits until no other activation is in progress, in the order of the calls.
     pub async fn lock_activation(&self) -> ActivationGuard<'_> {
-        let _waiting = CountGuard::new(&self.inner.waiting);
+        let _waiting = Arc::clone(&self.inner.waiting);
         ActivationGuard { rollout: self, _activation: self.inner.activation.lock().await }
     }
 
     /// How many calls of [`Self::lock_activation`] are waiting.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.inner.waiting.load(Ordering::Relaxed)
+        Arc::strong_count(&self.inner.waiting) - 1
     }
 }
 
@@ -47,7 +47,7 @@ impl ActivationGuard<'_> {
         origin: PolicyOrigin,
     ) -> ActivationResult<PreparedPolicy> {
         let (digest, from) = (bundle.digest(), origin.clone());
-        self.run(signatures, digest, &from, |pipeline| pipeline.prepare(bundle, context, origin)).await
+        self.run(signatures, digest, from, |pipeline| pipeline.prepare(bundle, context, origin)).await
     }
 
     /// Takes the active policy through the stages that depend on the configuration; `None` where no policy is active.
@@ -70,7 +70,7 @@ impl ActivationGuard<'_> {
             pipeline.revalidate(&next).await?;
             Ok(next)
         };
-        self.run(self.rollout.signatures(), digest, &origin, stages).await
+        self.run(self.rollout.signatures(), digest, origin, stages).await
     }
 
     /// Runs stages in a task of their own, so that a panic is a failed stage as well. The status shows the policy as pending meanwhile.
@@ -78,44 +78,30 @@ impl ActivationGuard<'_> {
         &self,
         signatures: SignaturePolicy,
         digest: String,
-        origin: &PolicyOrigin,
+        origin: PolicyOrigin,
         stages: impl FnOnce(Pipeline) -> F,
     ) -> ActivationResult<PreparedPolicy>
     where
         F: Future<Output = Result<PreparedPolicy, StageError>> + Send + 'static,
     {
-        let Some(compiler) = self.rollout.inner.authorizer.compiler().cloned() else {
-            return Err(self.rollout.fail(StageError::new(Stage::Active, ALLOW_ALL), Some(digest), origin));
+        let rollout = self.rollout;
+        let Some(compiler) = rollout.inner.authorizer.compiler().cloned() else {
+            return Err(rollout.fail(StageError::new(Stage::Active, ALLOW_ALL), Some(digest), &origin));
         };
-        let stage = ReachedStage::default();
-        let (checks_requirements, reached) = (self.rollout.checks_requirements, Arc::clone(&stage));
-        let pending = PendingActivation {
-            digest: digest.clone(),
-            stage: Arc::clone(&stage),
-            since: now_ms(),
-            origin: origin.clone(),
-        };
-        self.rollout.state().status.pending = Some(pending);
-        let pending = PendingGuard(self.rollout);
-        let result = tokio::spawn(stages(Pipeline { compiler, signatures, checks_requirements, reached })).await;
-        drop(pending);
-        let failed_stage = stage.lock().map_or(Stage::Fetched, Stage::next);
-        let result = result.unwrap_or_else(|error| Err(StageError::new(failed_stage, error)));
-        result.map_err(|error| self.rollout.fail(error, Some(digest), origin))
+        let pending = Arc::new(PendingActivation { digest, stage: Mutex::default(), since: now_ms(), origin });
+        rollout.state().status.pending = Arc::downgrade(&pending);
+        let checks_requirements = rollout.checks_requirements;
+        let pipeline = Pipeline { compiler, signatures, checks_requirements, pending: Arc::clone(&pending) };
+        let result = tokio::spawn(stages(pipeline)).await.unwrap_or_else(|panic| {
+            let failed_stage = pending.stage.lock().map_or(Stage::Fetched, Stage::next);
+            Err(StageError::new(failed_stage, panic))
+        });
+        result.map_err(|error| rollout.fail(error, Some(pending.digest.clone()), &pending.origin))
     }
 
     /// Checks a bundle's signature. An invalid one is reported as a failed activation.
     pub(super) fn verify(&self, bundle: &PolicyBundle, origin: &PolicyOrigin) -> ActivationResult<()> {
         let verified = verify(&self.rollout.signatures(), bundle).map(drop);
         verified.map_err(|error| self.rollout.fail(error, Some(bundle.digest()), origin))
-    }
-}
-
-/// Removes the pending policy from the status when it is dropped.
-struct PendingGuard<'a>(&'a Rollout);
-
-impl Drop for PendingGuard<'_> {
-    fn drop(&mut self) {
-        self.0.state().status.pending = None;
     }
 }

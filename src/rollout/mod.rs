@@ -15,7 +15,6 @@ pub(crate) mod status;
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -79,8 +78,8 @@ struct Inner {
     records: Option<NodeRecords>,
     /// Held by the activation that is in progress, over all of its stages.
     activation: tokio::sync::Mutex<()>,
-    /// Tasks that wait for `activation`.
-    waiting: AtomicUsize,
+    /// Cloned by each task that waits for `activation`.
+    waiting: Arc<()>,
     /// The number of the latest replacement that was requested: those before it that still wait are superseded.
     requests: watch::Sender<u64>,
     /// Locked while the active policy changes, so that sequence ledger, history and active policy agree. Locked before `state`.
@@ -122,7 +121,7 @@ impl Rollout {
             metrics,
             records,
             activation: tokio::sync::Mutex::default(),
-            waiting: AtomicUsize::new(0),
+            waiting: Arc::default(),
             requests: watch::Sender::new(0),
             history: Mutex::default(),
             state: Mutex::new(State { signatures, source, status, shadow: None }),
@@ -260,7 +259,7 @@ impl Rollout {
         if tokio::time::timeout(drain_timeout, swap.drained()).await.is_err() {
             tracing::warn!(
                 generation = info.generation,
-                "responses that an older policy decided are still being sent to clients that do not read"
+                "clients that do not read still receive answers of an older policy"
             );
         }
         Ok(info)

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::task::JoinError;
 
 use crate::artifact::bundle::{BundleDigests, PolicyBundle};
@@ -19,6 +18,7 @@ use crate::policytest::file::parse_with_access;
 use crate::policytest::{TestSuite, run};
 use crate::rollout::requirements;
 use crate::rollout::stage::{Stage, StageError};
+use crate::rollout::status::PendingActivation;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 use crate::wasm::host::PolicyContext;
@@ -56,9 +56,6 @@ impl PreparedPolicy {
     }
 }
 
-/// The stage that a policy has reached, if any.
-pub type ReachedStage = Arc<Mutex<Option<Stage>>>;
-
 /// All stages but the last, with what they check against.
 pub struct Pipeline {
     /// Compiles the component and runs its test cases.
@@ -66,7 +63,8 @@ pub struct Pipeline {
     pub signatures: SignaturePolicy,
     /// Whether the configuration must have what the policy requires.
     pub checks_requirements: bool,
-    pub reached: ReachedStage,
+    /// The policy in the pipeline.
+    pub pending: Arc<PendingActivation>,
 }
 
 impl Pipeline {
@@ -122,7 +120,7 @@ impl Pipeline {
     }
 
     fn reach(&self, stage: Stage) {
-        *self.reached.lock() = Some(stage);
+        *self.pending.stage.lock() = Some(stage);
     }
 }
 

@@ -125,7 +125,7 @@ impl Reloader {
                 None
             }
             Err(error) => {
-                tracing::error!(error, "the configuration has a mistake; the previous one stays in effect");
+                tracing::error!(error, "the configuration has a mistake; the one before stays in effect");
                 Some(error)
             }
         };

@@ -53,7 +53,7 @@ impl Stage {
 const MAX_REASON_BYTES: usize = 4 << 10;
 
 /// The error of a stage that was not reached.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageError {
     pub stage: Stage,
     /// For operators.

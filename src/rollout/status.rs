@@ -1,16 +1,16 @@
 //! The status of activations for operators: the latest ones, the latest failures, the pending policy, and the state of the configuration.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::authz::active::RetiredGeneration;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
-use crate::rollout::pipeline::ReachedStage;
 use crate::rollout::rollback_history::RollbackEntry;
-use crate::rollout::stage::ActivationError;
+use crate::rollout::stage::{ActivationError, Stage};
 
 /// Activations in the status, and failures.
 const MAX_HISTORY: usize = 32;
@@ -24,19 +24,19 @@ pub struct RolloutStatus {
     pub activations: VecDeque<Arc<PolicyInfo>>,
     /// Policies that were not activated, the latest first.
     pub failures: VecDeque<Arc<ActivationError>>,
-    /// The policy in the pipeline.
-    pub pending: Option<PendingActivation>,
+    /// The policy in the pipeline, which owns it.
+    pub pending: Weak<PendingActivation>,
     /// The configuration as it was read last.
     pub configuration: ConfigurationStatus,
 }
 
 /// A policy in the pipeline.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct PendingActivation {
     /// `sha256:…` of the component.
     pub digest: String,
-    /// The task that runs the stages writes it.
-    pub stage: ReachedStage,
+    /// The stage that it has reached, if any.
+    pub stage: Mutex<Option<Stage>>,
     /// In the pipeline since, ms since 1970.
     pub since: u64,
     pub origin: PolicyOrigin,
@@ -67,8 +67,8 @@ impl RolloutStatus {
             value["decisions_in_progress"] = old.decisions.into();
             value
         };
-        let pending = |pending: &PendingActivation| {
-            let PendingActivation { digest, stage, since, origin } = pending;
+        let pending = |pending: Arc<PendingActivation>| {
+            let PendingActivation { digest, stage, since, origin } = &*pending;
             json!({ "digest": digest, "stage": *stage.lock(), "since": since, "source": origin.source })
         };
         let past = |entry: &RollbackEntry| {
@@ -77,7 +77,7 @@ impl RolloutStatus {
         };
         json!({
             "active": active,
-            "pending": self.pending.as_ref().map(pending),
+            "pending": self.pending.upgrade().map(pending),
             "last_failure": self.failures.front().map(|error| &**error),
             "retired": retired.iter().map(with_decisions).collect::<Vec<_>>(),
             "rollback_target": rollback_target,

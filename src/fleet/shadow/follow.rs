@@ -1,5 +1,6 @@
 //! The node's side of the fleet's shadow policy: prepares it and evaluates it, or reports why not.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::fleet::heartbeat::{FollowedShadow, NodeContext, PolicyRecords, StateChange};
 use crate::fleet::record;
-use crate::fleet::record::{PrepareFailure, ShadowPush};
+use crate::fleet::record::{ShadowPush, stage_error};
 use crate::rollout::shadow::ShadowOwner;
-use crate::rollout::stage::Stage;
+use crate::rollout::stage::{Stage, StageError};
 use crate::shadow::shadow_policy::{ShadowPolicy, ShadowSampling};
 
 /// Follows the shadow record on a node whose policy the fleet manages.
@@ -22,7 +23,7 @@ pub struct ShadowFollower {
 }
 
 /// Why the shadow policy is not evaluated, and the delay before the node tries it again. A failed stage is final: it would fail again.
-type ShadowFailure = (PrepareFailure, Option<Duration>);
+type ShadowFailure = (StageError, Option<Duration>);
 
 impl ShadowFollower {
     pub const fn new(node: Arc<NodeContext>, changes: mpsc::Sender<StateChange>) -> Self {
@@ -50,13 +51,18 @@ impl ShadowFollower {
     /// Replaces this node's shadow policy with that of a record. Returns the delay before the next attempt, if that is of use.
     async fn replace(&mut self, record: Option<&[u8]>) -> Option<Duration> {
         let previous = self.current.take();
-        let (shadow, retry_delay) = match record {
-            Some(record) => {
-                let (shadow, retry_delay) = self.start(record).await;
-                (Some(shadow), retry_delay)
-            }
-            None => (None, None),
-        };
+        let (mut shadow, mut retry_delay) = (None, None);
+        if let Some(record) = record {
+            let push = record::parse::<ShadowPush>(record);
+            let push_id = push.as_ref().ok().map(|push| push.record.push_id.clone());
+            let policy = self.start(push).await.map_err(|(error, delay)| {
+                tracing::warn!(reason = error.reason, "this node does not evaluate the fleet's shadow policy");
+                retry_delay = delay;
+                error
+            });
+            self.current = policy.as_ref().ok().cloned();
+            shadow = Some(FollowedShadow { push_id, policy });
+        }
         // Fails after the heartbeat task was stopped.
         let _ = self.changes.send(StateChange::Shadow(shadow)).await;
         if let Some(previous) = previous {
@@ -65,35 +71,16 @@ impl ShadowFollower {
         retry_delay
     }
 
-    async fn start(&mut self, record: &[u8]) -> (FollowedShadow, Option<Duration>) {
-        let (push_id, started) = match record::parse::<ShadowPush>(record) {
-            Ok(push) => (Some(push.record.push_id.clone()), self.prepare(push).await),
-            Err(error) => {
-                tracing::error!(error, "the fleet's record of the shadow policy cannot be parsed");
-                (None, Err((PrepareFailure::new(Stage::Fetched, error), None)))
-            }
-        };
-        let retry_delay = started.as_ref().err().and_then(|(_, retry_delay)| *retry_delay);
-        let policy = started.map_err(|(failure, _)| failure);
-        match &policy {
-            Ok(policy) => self.current = Some(Arc::clone(policy)),
-            Err(PrepareFailure { reason, .. }) => {
-                tracing::warn!(reason, "this node does not evaluate the fleet's shadow policy");
-            }
-        }
-        (FollowedShadow { push_id, policy }, retry_delay)
-    }
-
-    async fn prepare(&self, push: ShadowPush) -> Result<Arc<ShadowPolicy>, ShadowFailure> {
-        let ShadowPush { record, share } = push;
-        let bundle = record
-            .fetch(&*self.node.store)
-            .await
-            .map_err(|missing| (PrepareFailure::new(Stage::Fetched, &missing), Some(missing.retry_delay())))?;
-        record.check_sequence().map_err(|failure| (failure, None))?;
+    async fn start(&self, push: Result<ShadowPush, String>) -> Result<Arc<ShadowPolicy>, ShadowFailure> {
+        let failed = |stage, reason: &dyn Display| (stage_error(stage, reason), None);
+        let invalid = |error| failed(Stage::Fetched, &format!("the shadow record cannot be parsed: {error}"));
+        let ShadowPush { record, share } = push.map_err(invalid)?;
+        let bundle = record.fetch(&*self.node.store).await;
+        let bundle = bundle.map_err(|missing| (stage_error(Stage::Fetched, &missing), Some(missing.retry_delay())))?;
+        record.check_sequence().map_err(|error| (error, None))?;
         let sampling = ShadowSampling { share: share.into(), concurrency: self.node.shadow_concurrency };
         let origin = record.origin("fleet");
         let started = self.node.rollout.start_shadow_of(ShadowOwner::Fleet, bundle, origin, sampling).await;
-        started.map_err(|error| (PrepareFailure::new(error.stage, &error.reason), None))
+        started.map_err(|error| failed(error.stage, &error.reason))
     }
 }

@@ -9,7 +9,8 @@ use crate::artifact::digest::Digest;
 use crate::fleet::node_status::{NodeStatus, live_nodes};
 use crate::fleet::push::{BLOB_EXPIRY, Bundle, POLL_INTERVAL, PushError, next_record, store_blobs};
 use crate::fleet::record;
-use crate::fleet::record::{PrepareFailure, ShadowPush};
+use crate::fleet::record::{ShadowPush, stage_error};
+use crate::rollout::stage::StageError;
 use crate::shadow::counts::ShadowCounts;
 use crate::store::StoreError;
 use crate::store::fleet::FleetStore;
@@ -51,7 +52,7 @@ pub struct ShadowOnNode {
     /// Counts of its decisions on this node.
     pub counts: Option<ShadowCounts>,
     /// Why the node does not evaluate it.
-    pub failure: Option<PrepareFailure>,
+    pub failure: Option<StageError>,
 }
 
 /// Why there is no status of a shadow policy.
@@ -136,7 +137,7 @@ impl ShadowStatus {
                 address: node.address,
                 since: reported.since,
                 counts: reported.counts,
-                failure: reported.failure.map(|failure| PrepareFailure::new(failure.stage, failure.reason)),
+                failure: reported.failure.map(|failure| stage_error(failure.stage, failure.reason)),
             }
         };
         let nodes: Vec<ShadowOnNode> = nodes.into_iter().filter(|node| node.fleet_managed).map(describe).collect();
@@ -192,7 +193,7 @@ mod tests {
             let counts = ShadowCounts { agree, other: 1, ..ShadowCounts::default() };
             Some(ShadowNodeStatus { push_id: push_id.clone(), since: Some(1), counts: Some(counts), failure: None })
         };
-        let failure = PrepareFailure { stage: Stage::Tested, reason: "\u{1b}[2J".into() };
+        let failure = StageError { stage: Stage::Tested, reason: "\u{1b}[2J".into() };
         let fails =
             Some(ShadowNodeStatus { push_id: push_id.clone(), failure: Some(failure), ..ShadowNodeStatus::default() });
         let earlier =
