@@ -18,7 +18,7 @@ use crate::rollout::Rollout;
 use crate::rollout::stage::StageError;
 use crate::shadow::shadow_policy::ShadowPolicy;
 use crate::store::StoreError;
-use crate::store::fleet::{FleetStore, HeartbeatReply, RecordRead};
+use crate::store::fleet::{FleetStore, HeartbeatReply};
 use crate::util::clock::now_ms;
 
 /// Time between heartbeats. A change of the state causes one at once.
@@ -220,22 +220,21 @@ impl Heartbeat {
     fn apply_reply(&mut self, reply: HeartbeatReply) {
         let HeartbeatReply { written, previous, active, pending, shadow } = reply;
         let mut store_error = written.err();
-        let mut keep_on_error = |read: RecordRead, last: &Option<Vec<u8>>| {
-            read.unwrap_or_else(|error| {
-                store_error.get_or_insert(error);
-                last.clone()
-            })
-        };
-        self.records.send_if_modified(|last| {
-            let read = PolicyRecords {
-                active: keep_on_error(active, &last.active),
-                pending: keep_on_error(pending, &last.pending),
-                shadow: keep_on_error(shadow, &last.shadow),
-            };
-            let has_changed = *last != read;
-            *last = read;
+        self.records.send_if_modified(|records| {
+            let before = records.clone();
+            let reads = [active, pending, shadow];
+            for (record, read) in
+                [&mut records.active, &mut records.pending, &mut records.shadow].into_iter().zip(reads)
+            {
+                match read {
+                    Ok(read) => *record = read,
+                    Err(error) => {
+                        store_error.get_or_insert(error);
+                    }
+                }
+            }
             // A policy whose activation failed is tried again later, so every heartbeat wakes the task that follows it.
-            has_changed || self.state.active.error.is_some()
+            *records != before || self.state.active.error.is_some()
         });
         self.set_store_error(store_error.as_ref());
         if let Ok(Some(previous)) = previous {
@@ -304,6 +303,7 @@ mod tests {
     use crate::fleet::heartbeat::fixtures::test_node;
     use crate::fleet::node_status::live_nodes;
     use crate::store::command::Command;
+    use crate::store::fleet::RecordRead;
     use crate::store::memory::fleet::MemoryFleetStore;
 
     fn heartbeat(node: NodeContext) -> (Heartbeat, mpsc::Sender<StateChange>) {

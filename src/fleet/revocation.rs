@@ -96,23 +96,13 @@ enum RevocationCommand {
 
 /// Applies revocations on this node.
 pub struct RevocationService {
-    authorizer: Arc<Authorizer>,
-    streams: StreamRegistry,
-    store: Arc<dyn EventStore>,
-    keys: FleetKeys,
+    pub authorizer: Arc<Authorizer>,
+    pub streams: StreamRegistry,
+    pub store: Arc<dyn EventStore>,
+    pub keys: FleetKeys,
 }
 
 impl RevocationService {
-    #[must_use]
-    pub const fn new(
-        authorizer: Arc<Authorizer>,
-        streams: StreamRegistry,
-        store: Arc<dyn EventStore>,
-        keys: FleetKeys,
-    ) -> Self {
-        Self { authorizer, streams, store, keys }
-    }
-
     /// Closes the matching streams of this node, after it has removed the matching cached decisions. Returns the number of streams.
     pub fn end(&self, selector: &StreamSelector) -> usize {
         self.authorizer.invalidate(match (&selector.subject, &selector.channel) {

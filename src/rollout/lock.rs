@@ -8,9 +8,8 @@ use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::sequence_ledger::SignaturePolicy;
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::Rollout;
-use crate::rollout::pipeline::{Pipeline, PreparedPolicy, verify};
+use crate::rollout::pipeline::{PendingActivation, Pipeline, PreparedPolicy, verify};
 use crate::rollout::stage::{ActivationResult, Stage, StageError};
-use crate::rollout::status::PendingActivation;
 use crate::util::clock::now_ms;
 use crate::wasm::host::PolicyContext;
 

@@ -26,6 +26,7 @@ use crate::artifact::policy_store::NodeRecords;
 use crate::artifact::sequence_ledger::SignaturePolicy;
 use crate::audit::Audit;
 use crate::authz::authorizer::Authorizer;
+use crate::authz::generation::Activation;
 use crate::authz::observer::DecisionObserver;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
 use crate::rollout::pipeline::PreparedPolicy;
@@ -203,7 +204,7 @@ impl Rollout {
         Ok((bundle, next))
     }
 
-    /// Reads the files, and remembers their fingerprint.
+    /// Reads the files, and stores their fingerprint.
     async fn fetch(&self, files: PolicySource) -> ActivationResult<PolicyBundle> {
         let (bundle, fingerprint) = self.read(files).await?;
         self.state().source.fingerprint = fingerprint;
@@ -244,9 +245,10 @@ impl Rollout {
                 let digest = next.policy.digest().to_string();
                 return Err(self.fail(StageError::new(Stage::Active, error), Some(digest), &next.origin));
             }
-            let digests = next.digests;
             history.active = Some(next.clone());
-            let swap = self.inner.authorizer.activate_with(next.activation());
+            let PreparedPolicy { policy, context, origin, digests, .. } = next;
+            let cases = digests.cases.map(|digest| digest.to_string().into());
+            let swap = self.inner.authorizer.activate_with(Activation { policy, context, origin, cases });
             history.record_activation(RollbackEntry::new(digests, &swap.info));
             swap
         };

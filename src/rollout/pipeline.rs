@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::task::JoinError;
 
 use crate::artifact::bundle::{BundleDigests, PolicyBundle};
 use crate::artifact::policy_store::MAX_BLOB_BYTES;
 use crate::artifact::sequence_ledger::SignaturePolicy;
 use crate::artifact::signature::{Signature, Statement};
-use crate::authz::generation::Activation;
 use crate::policy::info::PolicyOrigin;
 use crate::policytest::file;
 use crate::policytest::file::file_access::FileAccess;
@@ -18,7 +18,6 @@ use crate::policytest::file::parse_with_access;
 use crate::policytest::{TestSuite, run};
 use crate::rollout::requirements;
 use crate::rollout::stage::{Stage, StageError};
-use crate::rollout::status::PendingActivation;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 use crate::wasm::host::PolicyContext;
@@ -48,12 +47,16 @@ pub struct PreparedPolicy {
     pub digests: BundleDigests,
 }
 
-impl PreparedPolicy {
-    #[must_use]
-    pub fn activation(self) -> Activation {
-        let cases = self.digests.cases.map(|digest| digest.to_string().into());
-        Activation { policy: self.policy, context: self.context, origin: self.origin, cases }
-    }
+/// A policy in the pipeline.
+#[derive(Debug)]
+pub struct PendingActivation {
+    /// `sha256:…` of the component.
+    pub digest: String,
+    /// The stage that it has reached, if any.
+    pub stage: Mutex<Option<Stage>>,
+    /// In the pipeline since, ms since 1970.
+    pub since: u64,
+    pub origin: PolicyOrigin,
 }
 
 /// All stages but the last, with what they check against.

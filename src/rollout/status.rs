@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::authz::active::RetiredGeneration;
-use crate::policy::info::{PolicyInfo, PolicyOrigin};
+use crate::policy::info::PolicyInfo;
+use crate::rollout::pipeline::PendingActivation;
 use crate::rollout::rollback_history::RollbackEntry;
-use crate::rollout::stage::{ActivationError, Stage};
+use crate::rollout::stage::ActivationError;
 
 /// Activations in the status, and failures.
 const MAX_HISTORY: usize = 32;
@@ -28,18 +28,6 @@ pub struct RolloutStatus {
     pub pending: Weak<PendingActivation>,
     /// The configuration as it was read last.
     pub configuration: ConfigurationStatus,
-}
-
-/// A policy in the pipeline.
-#[derive(Debug)]
-pub struct PendingActivation {
-    /// `sha256:…` of the component.
-    pub digest: String,
-    /// The stage that it has reached, if any.
-    pub stage: Mutex<Option<Stage>>,
-    /// In the pipeline since, ms since 1970.
-    pub since: u64,
-    pub origin: PolicyOrigin,
 }
 
 /// The configuration as it was read last.
